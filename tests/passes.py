@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,6 +77,9 @@ def run_modules(*arguments: Any, cache: Path | None = None, **keywords: Any) -> 
     with TemporaryDirectory() as temporary:
         rows = Rows(Path(temporary) if cache is None else cache)
         results = run_pass(job, rows)
-        images = stored_images(job, rows, job.images.indices.tolist())
+        index = job.images.indices.tolist()
+        versions = [stored_images(job, rows, index, eps) for eps in job.settings.budgets]
+        there = set.intersection(*({*found} for found in versions)) if versions else set()
+        images = {number: np.stack([found[number] for found in versions]) for number in there}
     tables = {**results.predictions, **results.diagnostics, "clean": results.clean}
     return SimpleNamespace(job=job, results=results, tables=tables, images=images)

@@ -90,7 +90,7 @@ class Inputs:
             # Equal weights and layers may compute different things: in a call, names tell apart.
             key = content_key(name, name_of(network), repr(network), digest)
             models[name] = Model(self.networks[name], digest, key)
-        pool = mixing_pool(self.images, settings.seed)
+        pool = mixing_pool(self.images, settings.dataset.seed)
         data = Data(self.images, self.images, pool, self.device)
         return Pass(planned, data, with_ensemble(settings, models))
 

@@ -85,7 +85,7 @@ def transfer(
         controls: Evaluate random-sign noise and shuffled perturbations, too.
         ensemble: Quantity that an ensemble averages: `logits`, `probabilities` or `loss`.
         index: Numbers of the images, rising, (N,), which decide what is drawn; None: 0, 1, ...
-        seed: Seed of everything random.
+        seed: Seed of what attacks, target labels, noise and defences draw.
         batch_size: None: 50 on a CPU, 1,000 on a GPU.
         progress_bar: Show the batches that are done.
         store: Folder that gets the folders of the jobs, for `load_sweep`, `python -m src.report`
@@ -117,7 +117,7 @@ def transfer(
             "reference": None if reference is None else _levels(reference)[0],
         },
         **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": int(seed)},
-        "dataset": {"name": "images", "seed": int(seed)},
+        "dataset": {"name": "images"},
         "store": {"images_mb": 0},  # examples alone
         "report": {"name": "default" if store else "none", "examples": 4 if store else 0},
         "trainer": {

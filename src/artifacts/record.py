@@ -41,11 +41,11 @@ class JobRecord(BaseModel):
 
     Attributes:
         key: Equal keys mean equal predictions.
-        crafting: Key of the job whatever its targets, see `Job.crafting`.
+        crafting: Key of the attack whatever images, budgets and targets, see `Pass.crafting`.
         target_keys: Keys of all that decides each target's logits, by name; behind a defence
             `resnet50@jpeg`.
-        gradients: Number of gradients taken for the predictions.
-        zero_gradients: Number of them that were zero in every pixel.
+        gradients: Number of gradients that were taken; what was stored took none.
+        zero_gradients: Share of the attack's gradients that were zero in every pixel; None: none.
         seconds: Duration of the pass over the images; None where some rows were stored.
         code: Digests of this program's code, the attack's and each model's, by name.
         data: Digest of the images, of which there are `images`.
@@ -71,7 +71,7 @@ class JobRecord(BaseModel):
     crafting: str
     target_keys: dict[str, str]
     gradients: int
-    zero_gradients: int
+    zero_gradients: float | None
     seconds: float | None
     code: dict[str, str]
     data: str

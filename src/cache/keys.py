@@ -17,12 +17,20 @@ def content_key(*parts: Any) -> str:
 
 
 def job_key(
-    settings: Settings, crafting: str, target_keys: Mapping[str, str], names: Sequence[str]
+    settings: Settings,
+    crafting: str,
+    images: str,
+    target_keys: Mapping[str, str],
+    names: Sequence[str],
 ) -> str:
-    """Return the job's key: equal keys mean equal tables, the models' names included."""
+    """Return the job's key: equal keys mean equal tables, the models' names included.
+
+    `images` is the digest of its images.
+    """
     analysed = settings.diagnostics.model_dump(exclude_defaults=True)
     parts = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
-    return content_key(crafting, target_keys, names, parts, analysed and settings.reference)
+    place = (crafting, images, settings.budgets)
+    return content_key(place, target_keys, names, parts, analysed and settings.reference)
 
 
 def defence_key(settings: Settings, name: str) -> str:

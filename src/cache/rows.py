@@ -1,8 +1,10 @@
-"""Rows kept by content: tables of images under one key, each computed once."""
+"""Rows kept by content: tables of images, found by the key of all that decides their numbers."""
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,24 +18,31 @@ from src.utils.files import atomic_write, writing
 
 log = logging.getLogger(__name__)
 
+FOLDER = "rows-2"
+"""Folder of the rows in a cache; another form of them gets another number."""
+_IN_USE = 3600  # seconds after its last use in which an attack's rows are not removed
+
 
 class Rows:
-    """Entries of rows in a folder, each under the key of all that decides its numbers.
+    """Rows in a folder: of each attack, or models, a folder, and in it one for each table.
 
-    An entry is a folder of Parquet files, each with all rows of some images (column `index`) and
-    named by the SHA-256 of its bytes, which shows damage.
+    These hold Parquet files, each with rows of some images under some keys, and named by the
+    SHA-256 of its bytes, which shows damage. The columns `key`, `index` and `image` tell rows
+    apart: those of one key and image lie in one file.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, cache_dir: Path) -> None:
+        self.folder = cache_dir / FOLDER
 
-    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table | None:
-        """Return an entry's rows, or some columns of them, each image's once; None: no rows.
+    def read(
+        self, origin: str, table: str, columns: Sequence[str] | None = None
+    ) -> pa.Table | None:
+        """Return a table's rows, or some columns of them, each once; None: there are none.
 
         A damaged file is removed.
         """
-        tables, known = [], pa.array([], pa.int64())
-        for path in sorted((self.folder / key).glob("[0-9a-f]*.parquet")):
+        tables = list[pa.Table]()
+        for path in self._files(origin, table):
             try:
                 content = path.read_bytes()
             except FileNotFoundError:  # removed by another process since it was listed
@@ -42,59 +51,68 @@ class Rows:
                 log.warning("%s is damaged, and its rows are computed again.", path)
                 path.unlink(missing_ok=True)
                 continue
-            table = pq.read_table(pa.BufferReader(content), columns=columns)
-            table = table.filter(pc.invert(pc.is_in(table["index"], known)))
-            known = pa.concat_arrays([known, *table["index"].chunks])
-            tables.append(table)
-        return pa.concat_tables(tables) if tables else None
+            read = pq.read_table(pa.BufferReader(content), columns=columns)
+            tables.append(read.append_column("file", pa.repeat(len(tables), len(read))))
+        if not tables:
+            return None
+        (self.folder / origin).touch()
+        rows = pa.concat_tables(tables)
+        if len(tables) > 1:  # two processes may have computed the same rows
+            frame = rows.select(["key", "index", "image", "file"]).to_pandas()
+            first = frame.groupby(["key", "index", "image"], sort=False)["file"].transform("min")
+            rows = rows.filter(pa.array(frame["file"] == first))
+        return rows.drop_columns("file")
 
-    def select(self, key: str, index: Sequence[int]) -> pa.Table | None:
-        """Return those of some images that an entry of one row an image has; None: no rows.
+    def select(self, origin: str, table: str, key: str, index: Sequence[int]) -> pa.Table | None:
+        """Return the rows of a key and some images, of which each has one; None: no rows.
 
         Damage is not looked for.
         """
-        files = sorted(map(str, (self.folder / key).glob("[0-9a-f]*.parquet")))
-        if not files:
+        if not (files := self._files(origin, table)):
             return None
-        rows = dataset(files).to_table(filter=pc.field("index").isin(list(index)))
-        order = pc.index_in(pa.array(index, pa.int64()), rows["index"])
-        return rows.take(order.drop_null())
+        wanted = (pc.field("key") == key) & pc.field("index").isin(list(index))
+        return dataset(list(map(str, files))).to_table(filter=wanted)
 
-    def add(self, key: str, table: pa.Table) -> Path:
-        """Keep rows of further images; return their file."""
+    def add(self, origin: str, table: str, rows: pa.Table) -> Path:
+        """Keep rows of further images or keys; return their file."""
         sink = pa.BufferOutputStream()
-        if "adversarial" in table.column_names:  # noise, which no packing makes smaller
-            pq.write_table(table, sink, row_group_size=64, compression="none", use_dictionary=False)
+        if "adversarial" in rows.column_names:  # noise, which no packing makes smaller
+            pq.write_table(rows, sink, row_group_size=64, compression="none", use_dictionary=False)
         else:
-            pq.write_table(table, sink)
+            pq.write_table(rows, sink)
         content = memoryview(sink.getvalue())
-        path = self.folder / key / f"{_name(content)}.parquet"
+        path = self.folder / origin / table / f"{_name(content)}.parquet"
         with atomic_write(path) as temporary:
             temporary.write_bytes(content)
         return path
 
-    def discard(self, keys: Iterable[str]) -> None:
-        """Remove all rows of some entries."""
-        for key in keys:
-            for path in (self.folder / key).glob("[0-9a-f]*.parquet"):  # none that is being written
-                path.unlink(missing_ok=True)
+    def merge(self, origin: str, table: str) -> None:
+        """Write all rows of a table as one file."""
+        files = self._files(origin, table)
+        rows = self.read(origin, table) if len(files) > 1 else None
+        if rows is not None:
+            written = self.add(origin, table, rows)
+            for path in files:
+                if path != written:
+                    path.unlink(missing_ok=True)
 
-    def replace(self, key: str, table: pa.Table) -> None:
-        """Write all rows of an entry as one file."""
-        written = self.add(key, table)
-        for path in (self.folder / key).glob("*.parquet"):
-            if path != written:
+    def discard(self, origin: str, table: str, keys: Sequence[str]) -> None:
+        """Remove all rows of some keys."""
+        for path in self._files(origin, table):  # none that is being written
+            rows = pq.read_table(path)
+            others = rows.filter(pc.invert(pc.is_in(rows["key"], pa.array(keys, pa.string()))))
+            if len(others) < len(rows):
                 path.unlink(missing_ok=True)
+                if len(others):
+                    self.add(origin, table, others)
 
     @contextmanager
-    def locked(self, keys: Sequence[str]) -> Iterator[None]:
-        """Hold the locks of entries; another process that fills one of them is waited for."""
+    def locked(self, origins: Sequence[str]) -> Iterator[None]:
+        """Hold the locks of attacks or models; a process that computes their rows is waited for."""
         with ExitStack() as held:
-            for key in sorted(set(keys)):  # in one order, so that no two wait for each other
-                path = self.folder / key / ".lock"
-                with writing(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    lock = FileLock(path)
+            for origin in sorted(set(origins)):  # in one order, so that no two wait for each other
+                lock = self._lock(origin)
+                with writing(Path(lock.lock_file)):
                     try:
                         lock.acquire(timeout=0)
                     except Timeout:
@@ -102,6 +120,42 @@ class Rows:
                         lock.acquire()
                 held.callback(lock.release)
             yield
+
+    def shrink(self, total_gb: float) -> None:
+        """Remove what was used longest ago, until all rows take so many gigabytes at most.
+
+        What was used in the last hour stays, and what a process computes.
+        """
+        sizes = self.sizes()
+        excess = sum(sizes.values()) - total_gb * 1e9
+        by_age = sorted((folder.stat().st_mtime, folder) for folder in sizes)
+        for used, folder in by_age:
+            if excess <= 0 or used > time.time() - _IN_USE:
+                return
+            lock = self._lock(folder.name)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            excess -= sizes[folder]
+            lock.release()
+
+    def sizes(self) -> Mapping[Path, int]:
+        """Return the bytes of each attack's or models' rows, by folder."""
+        return {
+            folder: sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+            for folder in self.folder.glob("[0-9a-f]*")
+        }
+
+    def _files(self, origin: str, table: str) -> list[Path]:
+        return sorted((self.folder / origin / table).glob("[0-9a-f]*.parquet"))
+
+    def _lock(self, origin: str) -> FileLock:
+        """Return a lock, whose file stays: others may wait for it."""
+        folder = self.folder / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / origin)
 
 
 def _name(content: bytes | memoryview) -> str:

@@ -58,6 +58,7 @@ class About(Section):
         norms: Norms of its balls.
         members: Least number of the source's members.
         needs: Parts that the source's network must have.
+        mixes: False if it never mixes in other images of the data set.
     """
 
     category: Literal[
@@ -71,6 +72,7 @@ class About(Section):
     norms: Annotated[tuple[Norm, ...], BeforeValidator(listed)] = ("linf", "l2")
     members: PositiveInt = 1
     needs: Annotated[tuple[Need, ...], BeforeValidator(listed)] = ()
+    mixes: bool = True
 
 
 class AttackSettings(Section):

@@ -41,7 +41,6 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     _refuse_missing_weights(section["model"])
     attack = _attack(section["attack"], hydra)
     kind = attack["kind"]
-    subset = {"n_images": section["n_images"], "seed": section["seed"]}
     for key, names in (("source", source or [kind] * (kind != "crafted")), ("targets", targets)):
         if not names:
             raise ValueError(f"{key} is empty; name one of {', '.join(sorted(config.model))}.")
@@ -56,7 +55,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         {
             **section,
             "attack": attack,
-            "dataset": {**subset, **section["dataset"]},
+            "dataset": {"n_images": section["n_images"], **section["dataset"]},
             "source": source,
             "targets": targets,
             "defences": tuple(defences),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -196,11 +196,18 @@ class ImageDataset(Dataset[Batch]):
 
         def digest(i: int) -> str:
             total = hashlib.sha256(f"{self.labels[i]} {aims[i]} ".encode())
-            total.update(np.ascontiguousarray(self._pixels(i)))
+            total.update(self._pixels(i).tobytes())
             return total.hexdigest()[:16]
 
         with ThreadPoolExecutor() as threads:  # decoding leaves the interpreter to others
             return np.array(list(threads.map(digest, range(len(self)))))
+
+    def holds(self, index: ArrayLike, digests: ArrayLike) -> NDArray[np.bool_]:
+        """Tell which images, by their numbers and `image_digests`, are among these."""
+        numbers, wanted = np.asarray(index), np.asarray(digests)
+        places = np.searchsorted(self.indices, numbers).clip(max=len(self) - 1)
+        same: NDArray[np.bool_] = self.image_digests[places] == wanted
+        return same & (self.indices[places] == numbers)
 
     def _read(self, i: int, by: Callable[[Any], Any] = to_rgb) -> Any:
         """Return image `i` of the subset as stored, uint8 (H, W, 3), or what `by` makes of it."""

@@ -28,23 +28,29 @@ Attack = Callable[..., Tensor]
 
 
 class AdversarialSource(nn.Module, ABC):
-    """Source of adversarial images for K `budgets` in units of 1/255 of a `norm`, `linf` or `l2`.
+    """Source of adversarial images for budgets of a `norm`, `linf` or `l2`.
 
     Attributes:
         max_batch: Most images in one gradient batch; None: no limit.
         max_images: Most images that `forward` is given at once; None: as many as the trainer says.
+        images_apart: True if what an image gets does not depend on the others in its batch, nor on
+            the other budgets.
     """
 
     max_batch: int | None = None
     max_images: int | None = None
+    images_apart: bool = True
 
-    def __init__(self, budgets: Sequence[float], norm: str) -> None:
+    def __init__(self, norm: str) -> None:
         super().__init__()
-        self.budgets, self.norm = tuple(budgets), norm
+        self.norm = norm
 
     @abstractmethod
-    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
-        """Return the adversarial versions of a batch, whose float32 `images` are in [0, 1]."""
+    def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
+        """Return the adversarial versions of a batch, whose float32 `images` are in [0, 1].
+
+        The budgets are in units of 1/255.
+        """
 
 
 class Counts:
@@ -111,7 +117,7 @@ class CountedModel(nn.Module):
 
 
 class Attacker(AdversarialSource):
-    """An attack on a source, for the whole grid of budgets.
+    """An attack on a source, for several budgets at once.
 
     The attack gets copies of the batch and of the source, which it may change; what it returns is
     projected to the ball and to [0, 1]. Of the keyword arguments in `GIVEN` it gets those that it
@@ -124,8 +130,8 @@ class Attacker(AdversarialSource):
         data_target_labels: Target label by image index, for the rule `data`.
         seed: Seed of everything random; an image's draws depend on it and on the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
-        kept: Images that the attack has made before, float32 (K, 3, H, W), by index; a batch of
-            such images alone is not attacked again.
+        stored: Function from an index, int64 (N,), and a budget to the images that the attack has
+            made before, float32 (N, 3, H, W); None where some are not stored.
         precision: Precision of the gradients: `32-true` or `bf16`. Predictions are always in the
             trainer's.
 
@@ -137,7 +143,6 @@ class Attacker(AdversarialSource):
         self,
         source: nn.Module,
         attack: Attack,
-        budgets: Sequence[float],
         *,
         norm: str = "linf",
         target_label_rule: TargetLabelRule | None = None,
@@ -149,9 +154,9 @@ class Attacker(AdversarialSource):
         max_images: int | None = None,
         precision: str = "32-true",
         name: str = "attack",
-        kept: Mapping[int, np.ndarray] | None = None,
+        stored: Callable[[np.ndarray, float], np.ndarray | None] = lambda index, eps_255: None,
     ) -> None:
-        super().__init__(budgets, norm)
+        super().__init__(norm)
         if target_label_rule is not None and num_classes < 2:
             raise ValueError(
                 f"attack.target_label={target_label_rule} needs at least two classes, of which one "
@@ -168,20 +173,36 @@ class Attacker(AdversarialSource):
         self.max_images = max_images
         self.precision = precision
         self.name = name
-        self.kept = kept or {}
+        self.stored = stored
+        self.images_apart = keeps_images_apart(attack)
+        self.gradients = 0  # taken by `forward` so far
 
-    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
+    def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
         """Return a batch's adversarial images; errors of the attack become ValueErrors."""
-        target_labels, index = self._target_labels(images, batch), batch.index.tolist()
-        if self.kept and self.kept.keys() >= set(index):
-            stacked = np.stack([self.kept[number] for number in index], axis=1)
-            return AdversarialBatch(torch.from_numpy(stacked).to(images.device), target_labels)
-        eps = torch.tensor(self.budgets, device=images.device) / 255
+        target_labels, index = self._target_labels(images, batch), batch.index.cpu().numpy()
+        stored = {eps: self.stored(index, eps) for eps in budgets}
+        versions = {
+            eps: torch.from_numpy(found).to(images.device)
+            for eps, found in stored.items()
+            if found is not None
+        }
+        attacked = tuple(eps for eps in budgets if eps not in versions)
+        if attacked and not self.images_apart:
+            attacked = budgets
         counted = self._make_counted()
-        adversarial = self._attack_batch(counted, images, batch, target_labels, eps)
+        if attacked:
+            eps = torch.tensor(attacked, device=images.device) / 255
+            made = self._attack_batch(counted, images, batch, target_labels, eps)
+            versions |= dict(zip(attacked, made, strict=True))
         counts = counted.counts
-        totals = counts.gradients, int(counts.zeros), counts.forwards
-        return AdversarialBatch(adversarial, target_labels, totals)
+        self.gradients += counts.gradients
+        return AdversarialBatch(
+            torch.stack([versions[eps] for eps in budgets]),
+            budgets,
+            target_labels,
+            attacked,
+            (counts.gradients, int(counts.zeros), counts.forwards),
+        )
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
         """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""
@@ -200,7 +221,7 @@ class Attacker(AdversarialSource):
         target_labels, budgets = self._target_labels(images, batch), images.new_tensor([eps])
         counted = self._make_counted()
         iterates = self._attack_batch(counted, images, batch, target_labels, budgets, steps)
-        return AdversarialBatch(iterates, target_labels)
+        return AdversarialBatch(iterates, (255 * eps,) * len(steps), target_labels)
 
     def _make_counted(self) -> CountedModel:
         return CountedModel(copy.deepcopy(self.source), self.precision == "bf16")
@@ -295,3 +316,11 @@ def accepted(attack: Attack) -> tuple[str, ...]:
     parameters: Mapping[str, Any] = inspect.signature(attack).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return GIVEN if every else tuple(word for word in GIVEN if word in parameters)
+
+
+def keeps_images_apart(attack: Attack) -> bool:
+    """Tell whether what an attack makes of an image depends on no other one, nor other budgets.
+
+    Attacks of `src.attacks` promise that; others do by the keyword `seeds`, from which they draw.
+    """
+    return "seeds" in accepted(attack)

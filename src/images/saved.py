@@ -139,16 +139,18 @@ class SavedImagesSource(AdversarialSource):
     """Saved images as the source of a batch's adversarial images."""
 
     def __init__(self, saved: SavedImages) -> None:
-        super().__init__(saved.budgets_255, saved.attack.norm)
+        super().__init__(saved.attack.norm)
         self._saved = saved
 
-    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
+    def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
         """Return the saved versions of the batch's images unchanged."""
         rows = np.searchsorted(self._saved.index, batch.index.cpu().numpy())
-        levels = self._saved.adversarial(rows.tolist())
+        places = [self._saved.budgets_255.index(eps) for eps in budgets]
+        levels = self._saved.adversarial(rows.tolist())[places]
         targets = self._saved.clean.target_labels
         return AdversarialBatch(
             levels.to(images.device).to(images.dtype) / 255,
+            budgets,
             None if targets is None else torch.from_numpy(targets[rows]).to(images.device),
         )
 

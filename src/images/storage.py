@@ -1,7 +1,7 @@
 """Adversarial images, as files store them, and controls that no attack made."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,19 +22,23 @@ class AdversarialBatch:
     """Adversarial images of a batch, float32 (K, N, 3, H, W) in [0, 1].
 
     Attributes:
+        budgets: The K budgets, in units of 1/255.
         target_labels: int64 (N,); None of an untargeted attack.
-        counts: Gradients taken of the whole batch, those of them that were zero in every pixel, and
-            forward passes; None where the images were at hand.
+        attacked: Those of the budgets for which the attack was made now.
+        counts: Gradients that it took of the whole batch for all of them, those that were zero in
+            every pixel, and forward passes.
     """
 
     images: Tensor
+    budgets: tuple[float, ...]
     target_labels: Tensor | None = None
-    counts: tuple[int, int, int] | None = None
+    attacked: tuple[float, ...] = ()
+    counts: tuple[int, int, int] = (0, 0, 0)
 
     def select(self, rows: Tensor) -> "AdversarialBatch":
         """Return the images of some rows."""
         labels = None if self.target_labels is None else self.target_labels[rows]
-        return AdversarialBatch(self.images[:, rows], labels, self.counts)
+        return replace(self, images=self.images[:, rows], target_labels=labels)
 
 
 @dataclass(frozen=True)

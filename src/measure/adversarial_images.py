@@ -21,24 +21,26 @@ class AdversarialImages(Measurement):
     key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell of the example images, or of all that are to be saved."""
+        """Return a cell for each budget: of the example images, or of all that are to be saved."""
         settings, every = job.settings, job.images.indices
         if settings.attack.kind != "crafted":
             return
         wanted = every if settings.save_adversarial else np.array(examples(job), np.int64)
         size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(every)
         small = size <= settings.store.images_mb * 1e6
-        yield Cell(self.name, wanted, cached=every if small else None, large=True)
+        cached = every if small else None
+        for eps_255 in settings.budgets:
+            yield Cell(self.name, wanted, budgets=(eps_255,), cached=cached, large=True)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image: the 3 K H W values of its versions, in [0, 1].
-
-        Images that were at hand, instead of attacked, have none.
-        """
-        if batch.adversarial is None or batch.adversarial.counts is None:
-            return [self.schema.empty_table()]
-        flat = batch.adversarial.images.transpose(0, 1).flatten(1).float()
-        return [pa.table({"index": to_numpy(batch.batch.index), "adversarial": to_lists(flat)})]
+        """Return a row per image: its 3 H W values in [0, 1]; none where images were at hand."""
+        for cell in cells:
+            (eps_255,) = cell.budgets
+            if batch.adversarial is None or eps_255 not in batch.adversarial.attacked:
+                yield self.schema.empty_table()
+                continue
+            flat = batch.version(eps_255).adversarial.flatten(1).float()
+            yield pa.table({"index": to_numpy(batch.batch.index), "adversarial": to_lists(flat)})
 
 
 def examples(job: Job) -> list[int]:

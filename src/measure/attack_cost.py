@@ -1,9 +1,10 @@
 """Cost of attacks: gradients, and forward passes beside them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from src.artifacts.tables import FLOAT, INDEX, column
 from src.measure.prediction_rows import to_numpy
@@ -15,7 +16,8 @@ _COUNTS = ("gradients", "zero_gradients", "forwards")
 class AttackCost(Measurement):
     """Gradients, those of them that were zero in every pixel, and forward passes of an image.
 
-    They are those of all budgets together, and of a batch shared out evenly among its images.
+    What a batch took is shared out evenly among its images and the budgets that it was attacked
+    for.
     """
 
     name = "crafting"
@@ -23,18 +25,39 @@ class AttackCost(Measurement):
     key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell of all images, unless they are saved ones."""
+        """Return a cell of all images for each budget, unless they are saved ones."""
         if job.settings.attack.kind == "crafted":
-            yield Cell(self.name, job.images.indices)
+            for eps_255 in job.settings.budgets:
+                yield Cell(self.name, job.images.indices, budgets=(eps_255,))
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image; none where the images were at hand."""
-        assert batch.adversarial is not None
-        counts, index = batch.adversarial.counts, to_numpy(batch.batch.index)
-        if counts is None:
-            return [self.schema.empty_table()]
-        shares = {
-            name: np.full(len(index), n / len(index))
-            for name, n in zip(_COUNTS, counts, strict=True)
-        }
-        return [pa.table({"index": index, **shares})]
+        adversarial, index = batch.adversarial, to_numpy(batch.batch.index)
+        assert adversarial is not None
+        for cell in cells:
+            if cell.budgets[0] not in adversarial.attacked:
+                yield self.schema.empty_table()
+                continue
+            shares = len(index) * len(adversarial.attacked)
+            counts = zip(_COUNTS, adversarial.counts, strict=True)
+            columns = {name: np.full(len(index), n / shares) for name, n in counts}
+            yield pa.table({"index": index, **columns})
+
+    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+        """Return a row per image: what all budgets together take in one run of the attack.
+
+        It is what the attack's file states; what an image really took may be more, where some
+        budgets were added later. Of attacks whose files state nothing it is what it took.
+        """
+        sums = tables[name].group_by("index").aggregate([(count, "sum") for count in _COUNTS])
+        sums = sums.rename_columns(["index", *_COUNTS])
+        settings = job.settings
+        members = len(settings.source)
+        stated = settings.attack.gradients(len(settings.budgets), members)
+        taken = sums["gradients"]
+        if stated is None or not pc.all(pc.greater(taken, 0)).as_py():
+            return sums
+        share = pc.divide(stated * members * settings.source_draws, taken)
+        for place, count in enumerate(_COUNTS, start=1):
+            sums = sums.set_column(place, self.schema.field(count), pc.multiply(sums[count], share))
+        return sums

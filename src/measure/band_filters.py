@@ -57,17 +57,17 @@ class BandFilters(Measurement):
         """Return two cells for each target, of the attack and of the noise."""
         settings, index = job.settings, job.diagnosed.indices
         for target in map(Evaluated, settings.targets):
-            decides = (settings.reference, [*BOUNDS.values()])
-            noise = (*decides, settings.seed)
-            yield Cell(self.name, index, target, decides=decides)
+            budgets, bands = (settings.reference,), [*BOUNDS.values()]
+            yield Cell(self.name, index, target, budgets, decides=(bands, settings.seed))
+            noise = (*budgets, bands, settings.seed)
             yield Cell(self.name, index, target, decides=noise, attacked=False)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image and band."""
         eps_255, clean = batch.settings.reference, batch.clean
         noise = _budget_noise(clean, batch.batch.index, eps_255, batch.settings.seed)
-        attacked = batch.adversarial is not None
-        change = batch.versions[batch.reference].adversarial - clean if attacked else noise
+        attacked = batch.source is not None
+        change = batch.version(eps_255).adversarial - clean if attacked else noise
         parts = with_parts(clean, change, noise)
         versions: list[tuple[Level, Callable[[Evaluated], Tensor]]] = []
         for (name, (low, high)), images in zip(BOUNDS.items(), parts, strict=True):
@@ -75,7 +75,7 @@ class BandFilters(Measurement):
             level |= {"frequency_low": low, "frequency_high": min(CORNER, high)}
             versions.append((level, partial(batch.classify, images=images)))
         if attacked:  # the whole as the job has it
-            versions[0] = versions[0][0], partial(batch.logits, place=batch.reference)
+            versions[0] = versions[0][0], partial(batch.logits, eps_255=eps_255)
         return predict(batch, cells, versions)
 
 

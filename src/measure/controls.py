@@ -1,6 +1,7 @@
 """Targets on images that no attack was made for: random-sign noise, shuffled perturbations."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 from torch import Tensor
@@ -19,12 +20,20 @@ class Controls(Predictions):
     name = "controls"
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell of all images for each target and control."""
+        """Return cells of all images for each control.
+
+        Another image's perturbation is that of the one that the batches pair it with.
+        """
         settings = job.settings
         storage = settings.storage or STORED
+        pairs = (job.images.digest(), settings.dataset.seed)
+        facts: dict[str, dict[str, Any]] = {
+            "noise": {"decides": (storage, settings.seed)},
+            "shuffled": {"decides": (storage, pairs), "whole": True},
+        }
         for control in CONTROLS if settings.controls else ():
-            for target in map(Evaluated, settings.targets):
-                yield Cell(control, job.images.indices, target, decides=storage)
+            targets = map(Evaluated, settings.targets)
+            yield from self.cells_of(job, control, targets, **facts[control])
 
     def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
         """Return the images of a control in the storage format of the primary variant."""

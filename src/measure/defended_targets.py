@@ -16,7 +16,6 @@ class DefendedTargets(Predictions):
     name = "defended targets"
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell of all images for each target behind a defence."""
-        for target in job.settings.evaluated:
-            if target.defence != PLAIN:
-                yield Cell(job.settings.storage or STORED, job.images.indices, target)
+        """Return cells of all images for each target behind a defence."""
+        targets = [target for target in job.settings.evaluated if target.defence != PLAIN]
+        yield from self.cells_of(job, job.settings.storage or STORED, targets)

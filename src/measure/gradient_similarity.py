@@ -32,7 +32,7 @@ class GradientSimilarity(Measurement):
         """Return a cell for each target."""
         source = Evaluated(job.settings.source_name)
         for target in map(Evaluated, job.settings.targets):
-            yield Cell(self.name, job.diagnosed.indices, target, (source,), attacked=False)
+            yield Cell(self.name, job.diagnosed.indices, target, others=(source,), attacked=False)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""

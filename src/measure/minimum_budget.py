@@ -43,20 +43,20 @@ class MinimumBudget(Measurement):
             names = zip(("target", "defence"), target, strict=True)
             rows = correct.filter(pc.and_(*(pc.equal(correct[key], name) for key, name in names)))
             index = np.intersect1d(job.diagnosed.indices, rows["index"].to_numpy())
-            yield Cell(self.name, index, target, decides=halvings)
+            yield Cell(self.name, index, target, settings.budgets, decides=halvings)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image that the cell's target is correct on."""
-        return [_bisect(batch.select(cell.index), cell.target) for cell in cells]
+        return [_bisect(batch.select(cell.index), cell) for cell in cells]
 
 
-def _bisect(batch: EvaluatedBatch, target: Evaluated) -> pa.Table:
-    """Return the rows of a batch that a target is correct on."""
+def _bisect(batch: EvaluatedBatch, cell: Cell) -> pa.Table:
+    """Return the rows of a batch that a cell's target is correct on."""
     assert isinstance(batch.source, Attacker)
-    index, labels = batch.batch.index, batch.batch.labels
-    grid = torch.stack([batch.logits(target, place) for place in range(len(batch.source.budgets))])
+    index, labels, target = batch.batch.index, batch.batch.labels, cell.target
+    grid = torch.stack([batch.logits(target, eps_255) for eps_255 in cell.budgets])
     flips = torch.stack([_flips(target, logits, labels) for logits in grid])
-    tried = torch.tensor(batch.source.budgets, dtype=torch.float64)[:, None]  # in any order
+    tried = torch.tensor(cell.budgets, dtype=torch.float64)[:, None]  # in any order
     high, first = tried.where(flips, torch.inf).min(dim=0)
     low, ever = tried.where(tried < high, 0).amax(dim=0), flips.any(dim=0)
     logits = grid[first.where(ever, tried.argmax()), torch.arange(len(labels))]

@@ -1,7 +1,7 @@
 """Targets on the adversarial images, in each of the formats that a file may store them in."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +10,7 @@ from torch import Tensor
 from src.artifacts.tables import PREDICTION_SCHEMA
 from src.images.storage import STORED, AttackedImages
 from src.measure.attack_cost import AttackCost
-from src.measure.prediction_rows import Level, predict, with_cost
+from src.measure.prediction_rows import prediction_rows, with_cost
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 
@@ -24,33 +24,35 @@ class Predictions(Measurement):
     key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell of all images for each target and format, the primary one first."""
+        """Return cells of all images for each format, the primary one first."""
         settings = job.settings
         for storage in dict.fromkeys((settings.storage or STORED, *settings.variants)):
-            for target in map(Evaluated, settings.targets):
-                yield Cell(storage, job.images.indices, target)
+            yield from self.cells_of(job, storage, map(Evaluated, settings.targets))
+
+    def cells_of(
+        self, job: Job, table: str, targets: Iterable[Evaluated], **facts: Any
+    ) -> Iterator[Cell]:
+        """Yield a table's cells of all images, one for each target and budget."""
+        for target in targets:
+            for eps_255 in job.settings.budgets:
+                yield Cell(table, job.images.indices, target, (eps_255,), **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image and budget."""
-        by_table: dict[str, list[Cell]] = {}
-        for cell in cells:
-            by_table.setdefault(cell.table, []).append(cell)
-        tables = {
-            table: iter(predict(batch, same, self._versions(table, batch), batch.target_labels))
-            for table, same in by_table.items()
-        }
-        return [next(tables[cell.table]) for cell in cells]
-
-    def _versions(
-        self, table: str, batch: EvaluatedBatch
-    ) -> Iterator[tuple[Level, Callable[[Evaluated], Tensor]]]:
-        """Yield a table's images of each budget."""
-        for place, version in enumerate(batch.versions):
-            if table == "float32":  # of which others need the logits, too
-                yield {"eps_255": version.eps_255}, partial(batch.logits, place=place)
+        """Return a row per image."""
+        tables, images = dict[Cell, pa.Table](), dict[tuple[str, float], Tensor]()
+        for cell in sorted(cells, key=lambda cell: (cell.table, cell.budgets)):
+            (eps_255,) = cell.budgets
+            if cell.table == "float32":  # of which others need the logits, too
+                logits = batch.logits(cell.target, eps_255)
             else:
-                images = self.make(table, version, batch)
-                yield {"eps_255": version.eps_255}, partial(batch.classify, images=images)
+                place = cell.table, eps_255
+                if place not in images:
+                    images = {place: self.make(cell.table, batch.version(eps_255), batch)}
+                logits = batch.classify(cell.target, images[place])
+            tables[cell] = prediction_rows(
+                cell.target, batch.batch, logits, {"eps_255": eps_255}, batch.target_labels
+            )
+        return [tables[cell] for cell in cells]
 
     def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
         """Return the images of a table at a budget, float32 (N, 3, H, W) in [0, 1]."""
@@ -59,7 +61,8 @@ class Predictions(Measurement):
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
         """Return the predictions with what the images of each row took, where that is known."""
         cost = {}
-        if crafting := tables.get(AttackCost.name):
-            places = pc.index_in(tables[name]["index"], crafting["index"])
-            cost = {column: crafting[column].take(places) for column in ("gradients", "forwards")}
+        if AttackCost.name in tables:
+            total = AttackCost().finish(AttackCost.name, tables, job)
+            places = pc.index_in(tables[name]["index"], total["index"])
+            cost = {column: total[column].take(places) for column in ("gradients", "forwards")}
         return with_cost(tables[name], cost)

@@ -43,16 +43,18 @@ ALL = Evaluated("")
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """Rows of a table that have one key in the cache.
+    """Rows of a table that have one key in the cache, whatever images there are.
 
     Attributes:
         table: Name of the table.
         index: Images whose rows are asked for, int64 (n,).
         target: What the rows are of; `ALL`: of no target more than of another.
+        budgets: Budgets of the adversarial images that the rows need, in units of 1/255.
         others: Further models that the rows depend on.
-        decides: All else that the rows depend on, beside the images and the arithmetic and, where
-            `attacked`, all that decides the adversarial images.
-        attacked: True if the rows need adversarial images.
+        decides: All else that the rows depend on, beside the image, the arithmetic and, where
+            `attacked`, the attack.
+        attacked: True if the rows need the attack, or a saved set in its place.
+        whole: True if an image's rows depend on the others in its batch, too.
         cached: Images whose rows are added to the cache where a batch has them; None: `index`.
         large: True if the rows are too large to be read together.
     """
@@ -60,9 +62,11 @@ class Cell:
     table: str
     index: np.ndarray
     target: Evaluated = ALL
+    budgets: tuple[float, ...] = ()
     others: tuple[Evaluated, ...] = ()
     decides: Any = None
     attacked: bool = True
+    whole: bool = False
     cached: np.ndarray | None = None
     large: bool = False
 
@@ -74,14 +78,14 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedBatch:
-    """A batch of N images, their adversarial versions at K budgets, and the networks.
+    """A batch of N images, their adversarial versions at some budgets, and the networks.
 
     Attributes:
         batch: Images in 8 bits, labels and index.
         networks: Classifiers by name; those behind a defence also take the index.
         settings: The job's.
         source: Source of the adversarial images; None in a pass over clean images.
-        adversarial: Float32 (K, N, 3, H, W) in [0, 1], with target labels and counts; likewise.
+        adversarial: Its images of the batch, at the budgets that the cells need; None: at none.
     """
 
     batch: Batch
@@ -96,30 +100,21 @@ class EvaluatedBatch:
         """Clean images, float32 (N, 3, H, W) in [0, 1]."""
         return self._once("clean", lambda: to_unit(self.batch.images))
 
-    @property
-    def versions(self) -> list[AttackedImages]:
-        """The adversarial images of each budget."""
+    def version(self, eps_255: float) -> AttackedImages:
+        """Return the adversarial images of a budget, in units of 1/255."""
         assert self.source is not None and self.adversarial is not None
-        return [
-            AttackedImages(self.clean, images, self.batch, eps_255, self.source.norm)
-            for eps_255, images in zip(self.source.budgets, self.adversarial.images, strict=True)
-        ]
+        images = self.adversarial.images[self.adversarial.budgets.index(eps_255)]
+        return AttackedImages(self.clean, images, self.batch, eps_255, self.source.norm)
 
     @property
     def target_labels(self) -> Tensor | None:
         """Classes that the attack aims for, int64 (N,); None of an untargeted one."""
         return None if self.adversarial is None else self.adversarial.target_labels
 
-    @property
-    def reference(self) -> int:
-        """Place of the reference budget among the K."""
-        assert self.source is not None
-        return self.source.budgets.index(self.settings.reference)
-
-    def logits(self, target: Evaluated, place: int) -> Tensor:
+    def logits(self, target: Evaluated, eps_255: float) -> Tensor:
         """Return a target's logits of the unrounded images of a budget, (N, C); computed once."""
-        images = self.versions[place].adversarial
-        return self._once((target, place), lambda: self.classify(target, images))
+        images = self.version(eps_255).adversarial
+        return self._once((target, eps_255), lambda: self.classify(target, images))
 
     def classify(self, target: Evaluated, images: Tensor) -> Tensor:
         """Return a target's logits, (N, C), or (R, N, C) of R draws of a defence."""

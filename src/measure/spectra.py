@@ -23,14 +23,14 @@ class Spectra(Measurement):
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return the cell of the diagnosed images."""
-        yield Cell(self.name, job.diagnosed.indices, decides=job.settings.reference)
+        yield Cell(self.name, job.diagnosed.indices, budgets=(job.settings.reference,))
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image: `clean`, `perturbation`, lists of the power in each bin.
 
         See `radial_power`.
         """
-        change = batch.versions[batch.reference].adversarial - batch.clean
+        change = batch.version(batch.settings.reference).adversarial - batch.clean
         columns = {
             "index": to_numpy(batch.batch.index),
             "clean": to_lists(radial_power(batch.clean)),

@@ -36,12 +36,13 @@ class Visibility(Measurement):
     order = ("eps_255", "index")
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return the cell of the diagnosed images."""
-        yield Cell(self.name, job.diagnosed.indices)
+        """Return the cells of the diagnosed images, one for each budget."""
+        for eps_255 in job.settings.budgets:
+            yield Cell(self.name, job.diagnosed.indices, budgets=(eps_255,))
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image and budget."""
-        return [pa.concat_tables(_sizes(version) for version in batch.versions)]
+        """Return a row per image."""
+        return [_sizes(batch.version(*cell.budgets)) for cell in cells]
 
 
 def _sizes(version: AttackedImages) -> pa.Table:

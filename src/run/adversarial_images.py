@@ -1,9 +1,9 @@
 """Adversarial images of a job: from the attack, a saved set or the cache."""
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from src.cache.rows import Rows
@@ -17,48 +17,51 @@ from src.measure.protocol import Cell
 from src.run.attack import make_attacker
 from src.run.stages import Pass
 
-log = logging.getLogger(__name__)
-
 
 def adversarial_source(
     job: Pass, missing: Mapping[Cell, np.ndarray], cache: Rows
 ) -> AdversarialSource:
-    """Return the producer of adversarial images: a saved set, the cache, or the attack."""
+    """Return the producer of adversarial images: a saved set, or the attack with what it made."""
     if job.planned.saved is not None:
         return SavedImagesSource(job.planned.saved)
-    todo = np.unique(np.concatenate(list(missing.values())))
-    new = [index for cell, index in missing.items() if cell.table == AttackCost.name]
-    attacked = np.setdiff1d(todo, new[0] if new else [])
-    stored = stored_images(job, cache, attacked.tolist())
-    if lacking := len(attacked) - len(stored):
-        text = "%s: the adversarial versions of %d images are made again: store.images_mb=%g."
-        log.info(text, job.settings.job, lacking, job.settings.store.images_mb)
+    new = {cell.budgets[0]: cell for cell in missing if cell.table == AttackCost.name}
+
+    def stored(index: np.ndarray, eps_255: float) -> np.ndarray | None:
+        if eps_255 in new and np.isin(index, missing[new[eps_255]]).any():
+            return None
+        images = stored_images(job, cache, index.tolist(), eps_255)
+        return np.stack([images[i] for i in index]) if len(images) == len(index) else None
+
     return make_attacker(job, stored)
 
 
-def stored_images(job: Pass, cache: Rows, index: Sequence[int]) -> dict[int, np.ndarray]:
-    """Return the stored ones of some adversarial images, float32 (K, 3, H, W), by index."""
-    (cell,) = AdversarialImages().cells(job, None)
-    table = cache.select(job.key(cell), index) if len(index) else None
-    if not table:
+def stored_images(
+    job: Pass, cache: Rows, index: Sequence[int], eps_255: float
+) -> dict[int, np.ndarray]:
+    """Return the stored adversarial images of a budget, float32 (3, H, W), by index."""
+    places = [
+        job.place(cell) for cell in AdversarialImages().cells(job, None) if eps_255 in cell.budgets
+    ]
+    ((origin, key),) = places
+    table = cache.select(origin, AdversarialImages.name, key, index) if len(index) else None
+    if table is None:
         return {}
-    side, budgets = job.images.image_size, len(job.settings.budgets)
-    flat = table["adversarial"].combine_chunks().flatten().to_numpy()
-    images = flat.reshape(len(table), budgets, 3, side, side)
+    table = table.filter(pa.array(job.images.holds(table["index"], table["image"])))
+    side = job.images.image_size
+    images = table["adversarial"].combine_chunks().flatten().to_numpy().reshape(-1, 3, side, side)
     return dict(zip(table["index"].to_pylist(), images, strict=True))
 
 
 def adversarial_images(job: Pass, cache: Rows, index: Sequence[int]) -> list[AttackedImages]:
     """Return some images of a job with their adversarial versions, a batch for each budget."""
     batch = job.images[np.searchsorted(job.images.indices, index)]
-    clean = to_unit(batch.images)
+    clean, budgets, norm = to_unit(batch.images), job.settings.budgets, job.settings.attack.norm
     if job.planned.saved is not None:
-        versions = SavedImagesSource(job.planned.saved)(clean, batch).images
+        versions = [*SavedImagesSource(job.planned.saved)(clean, batch, budgets).images]
     else:
-        known = stored_images(job, cache, index)
-        versions = torch.from_numpy(np.stack([known[number] for number in index], axis=1))
-    norm = job.settings.attack.norm
+        stored = (stored_images(job, cache, index, eps_255) for eps_255 in budgets)
+        versions = [torch.from_numpy(np.stack([each[i] for i in index])) for each in stored]
     return [
         AttackedImages(clean, images, batch, eps, norm)
-        for eps, images in zip(job.settings.budgets, versions, strict=True)
+        for eps, images in zip(budgets, versions, strict=True)
     ]

@@ -1,7 +1,7 @@
 """The attack of a job on its source, tried on two images before it runs on all."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,13 +15,16 @@ from src.defences import AttackedDefence
 from src.images.attacker import Attacker
 from src.measure.attack_cost import AttackCost
 from src.run.stages import Pass
+from src.run.stored_rows import read_rows
 from src.utils.defended_names import PLAIN
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
 
-def make_attacker(job: Pass, stored: Mapping[int, np.ndarray] | None = None) -> Attacker:
+def make_attacker(
+    job: Pass, stored: Callable[[np.ndarray, float], np.ndarray | None] = lambda *_: None
+) -> Attacker:
     """Return a job's attack on its source; images that are `stored` are not attacked again."""
     settings, attack = job.settings, job.settings.attack
     source, pool = job.models[settings.source_name], job.data.pool
@@ -29,7 +32,6 @@ def make_attacker(job: Pass, stored: Mapping[int, np.ndarray] | None = None) -> 
     return Attacker(
         _behind_its_defence(job, source.classifier),
         job.planned.attack,
-        settings.budgets,
         norm=attack.norm,
         target_label_rule=attack.target_label,
         num_classes=job.images.num_classes,
@@ -40,7 +42,7 @@ def make_attacker(job: Pass, stored: Mapping[int, np.ndarray] | None = None) -> 
         max_images=_images_per_batch(job),
         precision=settings.trainer.attack_precision,
         name=attack.name,
-        kept=stored,
+        stored=stored,
     )
 
 
@@ -90,16 +92,16 @@ def try_attack(job: Pass, cache: Rows) -> None:
     """
     diagnostics, device = job.settings.diagnostics, job.data.device
     bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
-    (cell,) = AttackCost().cells(job, None)
-    rows = None if job.settings.rerun else cache.read(job.key(cell), ["index"])
-    stored = rows is not None and np.isin(cell.index, rows["index"].to_numpy()).all()
+    costs = read_rows(job, AttackCost().cells(job, None), cache)
+    stored = len(costs) == len(job.settings.budgets) and not job.settings.rerun
+    stored &= all(len(rows) == len(job.images) for rows in costs.values())
     if stored and not (bisected or iterations):
         return
     batch = Batch(*(column.to(device) for column in job.images[:2]))
     attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
     try:
         with torch.no_grad(), isolate_rng():
-            counts = attacker(clean, batch).counts
+            counts = attacker(clean, batch, job.settings.budgets).counts
             if iterations:
                 attacker.iterates(clean, batch, 8 / 255, iterations)
             if bisected:  # which gives each image a budget of its own

@@ -1,7 +1,5 @@
 """Batches of images, the same for any number of processes."""
 
-from collections.abc import Collection
-
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -14,7 +12,8 @@ class Batches(Dataset[Batch]):
 
     All batches are laid out first and dealt to the processes in turn: on any number of processes
     an image shares its batch with the same others. With a `shuffle_seed` images come in random
-    pairs, see `layout`. Images not among `only` are left out; of pairs only whole batches.
+    pairs, see `layout`. Batches are then parted by `groups`, int64 (n,), of which images below 0
+    are left out; with `whole`, a batch of which some are not left out stays as it is.
     """
 
     def __init__(
@@ -24,7 +23,8 @@ class Batches(Dataset[Batch]):
         processes: int = 1,
         rank: int = 0,
         shuffle_seed: int | None = None,
-        only: Collection[int] | None = None,
+        groups: np.ndarray | None = None,
+        whole: bool = False,
     ) -> None:
         self.dataset = dataset
         batches = layout(len(dataset), batch_size, shuffle_seed)
@@ -33,13 +33,14 @@ class Batches(Dataset[Batch]):
                 f"trainer.batch_size={batch_size} makes {len(batches)} batches of {len(dataset)} "
                 f"images, fewer than the {processes} devices; take a smaller one, or fewer devices."
             )
-        wanted = np.ones(len(dataset), bool)
-        if only is not None:
-            wanted = np.isin(dataset.indices, np.fromiter(only, np.int64))
-        if shuffle_seed is not None:
-            for batch in batches:
-                wanted[batch] = wanted[batch].any()
-        self.positions = [[at for at in batch if wanted[at]] for batch in batches[rank::processes]]
+        groups = np.zeros(len(dataset), np.int64) if groups is None else groups
+        self.positions: list[list[int]] = []
+        for batch in batches[rank::processes]:
+            parts: dict[int, list[int]] = {}
+            for at in batch:
+                parts.setdefault(int(groups[batch].max() if whole else groups[at]), []).append(at)
+            parts.pop(-1, None)
+            self.positions += parts.values() or [[]]
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -5,43 +5,58 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from src.cache.rows import Rows
-from src.images.attacker import AdversarialSource
+from src.images.attacker import AdversarialSource, Attacker
 from src.measure.protocol import Cell, Measurement
 from src.run.adversarial_images import adversarial_source
 from src.run.lightning_module import CacheWriter
 from src.run.predict import predict
 from src.run.stages import Pass
-from src.utils.processes import from_first_process, is_first_process
+from src.run.stored_rows import find_missing, places, read_rows
+from src.utils.processes import from_first_process, is_first_process, sum_of_processes
 
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class Computed:
+    """Rows of cells, which the first process alone has.
+
+    Attributes:
+        seconds: Seconds that all rows took; NaN where some were stored.
+        batch_size: Images in a batch; 0 where all rows were stored.
+        gradients: Number of gradients that were taken now.
+    """
+
+    rows: dict[Cell, pa.Table] = field(default_factory=dict)
+    seconds: float = math.nan
+    batch_size: int = 0
+    gradients: int = 0
+
+
 def compute(
     job: Pass, cells: Mapping[Cell, Measurement], cache: Rows, *, attacked: bool
-) -> tuple[dict[Cell, pa.Table], float, int]:
-    """Return the rows of cells, the seconds that all took if none was stored, and the batch size.
-
-    Only the first process gets rows.
-    """
-    keys, rows, seconds = {cell: job.key(cell) for cell in cells}, dict[Cell, pa.Table](), math.nan
-    size = int(job.settings.trainer.batch_size)
+) -> Computed:
+    """Return the rows of cells, of which those that are not stored are computed."""
+    result, size = Computed(), int(job.settings.trainer.batch_size)
     with ExitStack() as locks:
         if is_first_process():
             if job.settings.rerun:
-                cache.discard(keys.values())
-            rows = _read(cells, keys, cache)
-            if incomplete := [keys[cell] for cell in _find_missing(cells, rows)]:
-                locks.enter_context(cache.locked(incomplete))
-                rows = _read(cells, keys, cache)
-        missing = _share(cells, _find_missing(cells, rows))
+                for (origin, table), keys in places(job, cells).items():
+                    cache.discard(origin, table, list(keys))
+            result.rows = read_rows(job, cells, cache)
+            if incomplete := find_missing(cells, result.rows):
+                locks.enter_context(cache.locked([job.place(cell)[0] for cell in incomplete]))
+                result.rows = read_rows(job, cells, cache)
+        missing = _share(cells, find_missing(cells, result.rows))
         if not missing:
-            return rows, seconds, 0
+            return result
         whole = all(len(missing.get(cell, ())) == len(cell.index) for cell in cells)
         start, source = time.perf_counter(), None
         if attacked:
@@ -49,24 +64,27 @@ def compute(
             size = min(size, source.max_images or size)
         while missing:
             try:
-                predict(job, source, cells, missing, CacheWriter(cache, keys, job.images), size)
+                predict(job, source, cells, missing, CacheWriter(cache, job), size)
             except torch.OutOfMemoryError as error:
                 size = _halve(size, source, job.settings.trainer.distributed, error)
                 succeeded = False
             else:
                 succeeded = True
             if is_first_process():
-                rows |= _read({cell: cells[cell] for cell in missing}, keys, cache)
-                for cell in missing:
-                    if not cell.large and cell in rows:
-                        cache.replace(keys[cell], rows[cell])
-            missing = _share(cells, _find_missing(cells, rows))
+                for (origin, table), keys in places(job, missing).items():
+                    if not any(cell.large for cell in keys.values()):
+                        cache.merge(origin, table)
+                result.rows |= read_rows(job, missing, cache)
+            missing = _share(cells, find_missing(cells, result.rows))
             if succeeded and missing:
                 raise ValueError(
                     f"cache_dir={job.settings.cache_dir}: rows of {len(missing)} tables are lost; "
                     "all processes of a job need one folder."
                 )
-        return rows, time.perf_counter() - start if whole else math.nan, size
+    result.seconds = time.perf_counter() - start if whole else math.nan
+    result.batch_size = size
+    result.gradients = sum_of_processes(source.gradients if isinstance(source, Attacker) else 0)
+    return result
 
 
 def _halve(
@@ -82,25 +100,8 @@ def _halve(
     return size // 2
 
 
-def _read(
-    cells: Mapping[Cell, Measurement], keys: Mapping[Cell, str], cache: Rows
-) -> dict[Cell, pa.Table]:
-    """Return the rows of cells that have some, of large ones the index alone."""
-    tables = {cell: cache.read(keys[cell], ["index"] if cell.large else None) for cell in cells}
-    return {cell: table for cell, table in tables.items() if table is not None}
-
-
-def _find_missing(cells: Iterable[Cell], rows: Mapping[Cell, pa.Table]) -> dict[Cell, np.ndarray]:
-    """Return the index of the images without rows by cell, where there are any."""
-    missing = {
-        cell: np.setdiff1d(cell.index, rows[cell]["index"].to_numpy() if cell in rows else [])
-        for cell in cells
-    }
-    return {cell: index for cell, index in missing.items() if len(index)}
-
-
 def _share(cells: Iterable[Cell], missing: Mapping[Cell, np.ndarray]) -> dict[Cell, np.ndarray]:
-    """Return what the first process misses: a cell has the same place in all processes."""
+    """Return what the first process misses: a cell has the same number in all processes."""
     every = list(cells)
-    places = {every.index(cell): index for cell, index in missing.items()}
-    return {every[place]: index for place, index in from_first_process(places).items()}
+    numbers = {every.index(cell): index for cell, index in missing.items()}
+    return {every[number]: index for number, index in from_first_process(numbers).items()}

@@ -27,12 +27,13 @@ def open_data(planned: Planned) -> Data:
         wanted = {"num_classes", "class_names", "n_images", "images", "seed"}
         images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
     images.digest()  # reads all files
-    pair_seed = settings.seed if settings.controls else None
+    seed = settings.dataset.seed
+    pair_seed = seed if settings.controls else None
     Batches(images, int(settings.trainer.batch_size), runner.world_size, shuffle_seed=pair_seed)
-    diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
+    diagnosed = images.subset(settings.diagnostics.n_images, seed)
     pool = None
     if planned.attack is not None:
-        pool = mixing_pool(open_dataset(settings, "test", whole=True), settings.seed)
+        pool = mixing_pool(open_dataset(settings, "test", whole=True), seed)
     return Data(images, diagnosed, pool, runner.strategy.root_device)
 
 

@@ -35,7 +35,7 @@ def run_job(
 
     Its matrix is printed on a console, if there is one.
     """
-    cache = Rows(Path(settings.cache_dir) / "rows")
+    cache = Rows(Path(settings.cache_dir))
     planned = plan(for_device(settings))
     data = open_data(planned)
     models = _prepare_models(planned, data, tracker, cache)
@@ -84,11 +84,11 @@ def make_record(job: Pass, results: Results, folder: Path | None = None) -> JobR
     return record_of(
         settings,
         folder,
-        key=job_key(settings, job.crafting, job.target_keys, names),
+        key=job_key(settings, job.crafting, job.images.digest(), job.target_keys, names),
         crafting=job.crafting,
         target_keys=job.target_keys,
         gradients=results.gradients,
-        zero_gradients=results.zero_gradients,
+        zero_gradients=None if math.isnan(results.zero_gradients) else results.zero_gradients,
         seconds=None if math.isnan(results.seconds) else results.seconds,
         code=code_keys(settings),
         weights={name: model.digest for name, model in job.models.items()},

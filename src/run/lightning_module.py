@@ -13,9 +13,10 @@ from torch import nn
 from src.artifacts.tables import IMAGE
 from src.cache.rows import Rows
 from src.config.settings import Settings
-from src.data import Batch, ImageDataset, to_unit
+from src.data import Batch, to_unit
 from src.images.attacker import AdversarialSource
 from src.measure.protocol import Cell, EvaluatedBatch, Measurement
+from src.run.stages import Pass
 from src.utils import stopping
 from src.utils.defended_names import Evaluated
 
@@ -54,15 +55,23 @@ class MeasuringModule(pl.LightningModule):
         state = np.random.SeedSequence([self.settings.seed, int(batch.index[0])]).generate_state(1)
         pl.seed_everything(int(state[0]), verbose=False)
         networks = dict(zip(self.names, self.networks, strict=True))
-        adversarial = None
-        if self.source is not None:
-            adversarial = self.source(to_unit(batch.images), batch)
+        adversarial, budgets = None, self._budgets(batch)
+        if self.source is not None and budgets:
+            adversarial = self.source(to_unit(batch.images), batch, budgets)
         whole = EvaluatedBatch(batch, networks, self.settings, self.source, adversarial)
         tables: dict[Cell, pa.Table] = {}
         for measurement, cells in self.cells.items():
             with isolate_rng():  # what one measurement draws changes no other
                 tables |= self._measure(measurement, cells, whole)
         return tables
+
+    def _budgets(self, batch: Batch) -> tuple[float, ...]:
+        """Return the budgets of which a batch lacks rows."""
+        index = batch.index.cpu().numpy()
+        lacking = [cell for cell, its in self.missing.items() if np.isin(index, its).any()]
+        if self.source is not None and lacking and not self.source.images_apart:
+            return self.settings.budgets
+        return tuple(sorted({eps_255 for cell in lacking for eps_255 in cell.budgets}))
 
     def _measure(
         self, measurement: Measurement, cells: Sequence[Cell], batch: EvaluatedBatch
@@ -73,7 +82,12 @@ class MeasuringModule(pl.LightningModule):
             cell: self.missing.get(cell, nothing) if cell.cached is None else cell.cached
             for cell in cells
         }
-        cells = [cell for cell in cells if np.isin(index, asked[cell]).any()]
+        made = batch.adversarial.budgets if batch.adversarial else ()
+        cells = [
+            cell
+            for cell in cells
+            if np.isin(index, asked[cell]).any() and {*cell.budgets} <= {*made}
+        ]
         if not cells:
             return {}
         wanted = [cell.index if cell.cached is None else cell.cached for cell in cells]
@@ -84,9 +98,9 @@ class MeasuringModule(pl.LightningModule):
 class CacheWriter(BasePredictionWriter):
     """Adds each batch's rows to the cache as soon as they are there: a kill loses one batch."""
 
-    def __init__(self, rows: Rows, keys: Mapping[Cell, str], images: ImageDataset) -> None:
+    def __init__(self, rows: Rows, job: Pass) -> None:
         super().__init__(write_interval="batch")
-        self.rows, self.keys, self.images = rows, keys, images
+        self.rows, self.job = rows, job
 
     def write_on_batch_end(
         self,
@@ -98,9 +112,15 @@ class CacheWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Add the rows of a batch."""
-        for cell, table in prediction.items():
-            if len(table):
-                places = np.searchsorted(self.images.indices, table["index"].to_numpy())
-                digests = pa.array(self.images.image_digests[places], pa.string())
-                self.rows.add(self.keys[cell], table.append_column(IMAGE, digests))
+        """Add the rows of a batch, a file for each of its tables."""
+        parts: dict[tuple[str, str], list[pa.Table]] = {}
+        for cell, rows in prediction.items():
+            origin, key = self.job.place(cell)
+            keys = pa.repeat(key, len(rows))
+            parts.setdefault((origin, cell.table), []).append(rows.append_column("key", keys))
+        images = self.job.images
+        for (origin, table), tables in parts.items():
+            if len(rows := pa.concat_tables(tables)):
+                places = np.searchsorted(images.indices, rows["index"].to_numpy())
+                digests = pa.array(images.image_digests[places], pa.string())
+                self.rows.add(origin, table, rows.append_column(IMAGE, digests))

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +176,7 @@ def _gallery_images(
     They are `adversarial`, uint8 (M, 3, H, W), of the images `of` at the tried budgets `eps_255`.
     """
     saved = job.planned.saved is not None
-    stored = index if saved else sorted(stored_images(job, cache, index))
+    stored = index if saved else _stored_at_all(job, cache, index)
     tried = np.array(job.settings.budgets)
     wanted = sorted(
         {
@@ -194,6 +193,13 @@ def _gallery_images(
     of, eps = map(np.array, zip(*wanted, strict=True))
     images = levels[np.searchsorted(tried, eps), np.searchsorted(stored, of)]
     return {"of": of, "eps_255": eps, "adversarial": np.rint(images * 255).astype(np.uint8)}
+
+
+def _stored_at_all(job: Pass, cache: Rows, index: list[int]) -> list[int]:
+    """Return those images whose adversarial versions are stored at all budgets."""
+    for eps_255 in job.settings.budgets:
+        index = sorted(stored_images(job, cache, index, eps_255))
+    return index
 
 
 def save_adversarial_images(
@@ -225,7 +231,7 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -
         record.source,
         record.targets,
         len(record.class_names),
-        results.zero_gradients / results.gradients if results.gradients else math.nan,
+        results.zero_gradients,
         protocol=record.protocol,
         iterative=record.iterative,
     )

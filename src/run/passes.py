@@ -1,6 +1,7 @@
 """The pass over a job's images: what the cache lacks is computed, and its tables are read."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ class Results:
         clean: Predictions for the clean images.
         predictions: Predictions for adversarial images by variant, the primary one first.
         diagnostics: The other tables, by name.
-        gradients: Number of gradients taken, of which `zero_gradients` were zero in every pixel.
+        gradients: Number of gradients taken now.
+        zero_gradients: Share of the attack's gradients that were zero in every pixel; NaN: none.
         seconds: Duration of the attacked pass; NaN where some of its rows were stored.
         batch_size: Images in one batch; fewer than the settings say where memory did not suffice.
         unsteady: Models that give equal images unequal logits.
@@ -42,7 +44,7 @@ class Results:
     predictions: Mapping[str, pa.Table]
     diagnostics: Mapping[str, pa.Table]
     gradients: int
-    zero_gradients: int
+    zero_gradients: float
     seconds: float
     batch_size: int
     unsteady: Sequence[Evaluated]
@@ -55,16 +57,16 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
     Where processes share the job, the first one alone gets the results.
     """
     cells = _ask(job, None)
-    rows, *_ = compute(job, cells, cache, attacked=False)
-    tables = _finish(job, cells, rows)
+    first = compute(job, cells, cache, attacked=False)
+    tables = _finish(job, cells, first.rows)
     clean = from_first_process(tables.get(Clean.name))
     check_clean_accuracies(job, clean)
     later = _ask(job, clean)
-    attacked_rows, seconds, batch_size = compute(job, later, cache, attacked=True)
+    attacked = compute(job, later, cache, attacked=True)
     if not is_first_process():
         return None
-    crafting = [table for cell, table in attacked_rows.items() if cell.table == AttackCost.name]
-    tables = _finish(job, later | cells, attacked_rows | rows)
+    crafting = [table for cell, table in attacked.rows.items() if cell.table == AttackCost.name]
+    tables = _finish(job, later | cells, attacked.rows | first.rows)
     kinds = {cell.table: measurement for cell, measurement in (later | cells).items()}
     networks = job.networks.items()
     variants = [name for name, kind in kinds.items() if isinstance(kind, Predictions)]
@@ -72,10 +74,10 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
         clean=clean,
         predictions={name: tables[name] for name in variants},
         diagnostics={name: tables[name] for name, kind in kinds.items() if kind.key},
-        gradients=_total(crafting, "gradients"),
-        zero_gradients=_total(crafting, "zero_gradients"),
-        seconds=seconds,
-        batch_size=batch_size,
+        gradients=attacked.gradients,
+        zero_gradients=_share_of_zeros(crafting),
+        seconds=attacked.seconds,
+        batch_size=attacked.batch_size,
         unsteady=[pair for pair, network in networks if not getattr(network, "steady", True)],
         softmax=[pair for pair, network in networks if getattr(network, "softmax", False)],
     )
@@ -118,6 +120,10 @@ def _sort(table: pa.Table, kind: Measurement) -> pa.Table:
     return table.sort_by(keys)
 
 
-def _total(tables: Sequence[pa.Table], name: str) -> int:
-    """Return the sum of a column of what attacks took; 0 where nothing was attacked."""
-    return round(sum(pc.sum(table[name]).as_py() or 0 for table in tables))
+def _share_of_zeros(tables: Sequence[pa.Table]) -> float:
+    """Return the share of an attack's gradients that were zero in every pixel; NaN: none."""
+    zeros, total = (
+        sum(pc.sum(table[name]).as_py() or 0 for table in tables)
+        for name in ("zero_gradients", "gradients")
+    )
+    return zeros / total if total else math.nan

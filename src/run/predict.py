@@ -44,10 +44,11 @@ def predict(
     # Named without its targets: in 80 columns they leave no room for the bar itself.
     label = settings.job if source else "clean images"
     runner = make_trainer(settings.trainer, label, writer)
-    todo = np.unique(np.concatenate(list(missing.values())))
-    pair_seed = settings.seed if source and settings.controls else None
     place = runner.world_size, runner.global_rank
-    batches = Batches(job.images, batch_size, *place, pair_seed, todo.tolist())
+    whole = source is not None and (not job.images_apart or any(cell.whole for cell in missing))
+    groups = _group(job.images.indices, missing)
+    pair_seed = job.pair_seed if source else None
+    batches = Batches(job.images, batch_size, *place, pair_seed, groups, whole)
     workers = settings.trainer.num_workers
     loader = DataLoader(batches, batch_size=1, collate_fn=itemgetter(0), num_workers=workers)
     with (
@@ -57,6 +58,17 @@ def predict(
     ):
         runner.predict(module, loader, return_predictions=False)
         runner.strategy.barrier()  # the first process reads what all have written
+
+
+def _group(indices: np.ndarray, missing: Mapping[Cell, np.ndarray]) -> np.ndarray:
+    """Return a number for each image, equal where equal budgets lack rows; -1: none is missing."""
+    budgets = sorted({eps_255 for cell in missing for eps_255 in cell.budgets})
+    lacking = np.zeros((len(indices), 1 + len(budgets)), bool)  # the first of any rows
+    for cell, index in missing.items():
+        columns = [0, *(1 + budgets.index(eps_255) for eps_255 in cell.budgets)]
+        lacking[np.searchsorted(indices, index)[:, None], columns] = True
+    _, groups = np.unique(lacking, axis=0, return_inverse=True)
+    return np.where(lacking[:, 0], groups.reshape(-1), -1)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from src.cache.keys import content_key, defence_key, numerics
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset
 from src.defences import Defence, Defended
-from src.images.attacker import Attack
+from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
 from src.measure.protocol import Cell
 from src.utils.defended_names import PLAIN, Evaluated
@@ -132,28 +132,47 @@ class Pass:
 
     @cached_property
     def crafting(self) -> str:
-        """Key of the adversarial images: of attack, source, budgets, seed and arithmetic."""
-        settings, pool, saved = self.settings, self.data.pool, self.planned.saved
+        """Key of the attack: of all that decides an adversarial image beside it and its budget.
+
+        An attack without the keyword `seeds` may treat images by their batch, which it decides.
+        """
+        settings, saved = self.settings, self.planned.saved
         attack, defence, trainer = settings.attack, settings.source_defence, settings.trainer
+        mixed = self.data.pool if attack.about.mixes else None
+        batches = (self.images.digest(), settings.budgets, trainer.batch_size, self.pair_seed)
         return content_key(
             self._clean_key,
-            pool and (pool.labels.tolist(), sha256(pool.images.numpy().tobytes()).hexdigest()),
+            mixed and (mixed.labels.tolist(), sha256(mixed.images.numpy().tobytes()).hexdigest()),
             attack.settings,
             saved.digest if saved else code_of(attack.settings),
-            (settings.budgets, attack.norm, attack.target_label),
+            (attack.norm, attack.target_label, self.images.num_classes),
             (settings.ensemble, settings.seed, settings.layers),
             [self.models[name].key for name in settings.source],
             (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
             (trainer.gradient_batch, trainer.attack_precision),
+            None if self.images_apart else batches,
         )
+
+    @property
+    def images_apart(self) -> bool:
+        """True if what an image gets does not depend on the others in its batch."""
+        return self.planned.attack is None or keeps_images_apart(self.planned.attack)
+
+    @property
+    def pair_seed(self) -> int | None:
+        """Seed of the pairs that controls swap perturbations in; None without controls."""
+        return self.settings.dataset.seed if self.settings.controls else None
 
     @cached_property
     def _clean_key(self) -> list[Any]:
-        """Parts of the key of rows that need no attack: code, images and arithmetic."""
-        return [own_code(), self.images.digest(), numerics(self.settings, self.data.device.type)]
+        """Parts of the key of rows that need no attack: code and arithmetic."""
+        return [own_code(), numerics(self.settings, self.data.device.type)]
 
-    def key(self, cell: Cell) -> str:
-        """Return the key of a cell's rows: of all that decides their numbers."""
-        origin = self.crafting if cell.attacked else self._clean_key
+    def place(self, cell: Cell) -> tuple[str, str]:
+        """Return the folder of a cell's rows in the cache, and their key in it.
+
+        The folder is of an attack or, where there is none, of models; the key of all else.
+        """
         models = sorted(self.model_key(model) for model in cell.models)
-        return content_key(origin, cell.table, cell.decides, models)
+        origin = self.crafting if cell.attacked else content_key(self._clean_key, models)
+        return origin, content_key(cell.table, cell.budgets, cell.decides, models)

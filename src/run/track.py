@@ -66,11 +66,10 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
             tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))[:7900]
         tags["crafting"] = record.crafting
         tags["mlflow.runName"] = _run_name(job_name(record.label, record.source), record)
-        gradients = record.gradients
         metrics = {
             **summary.cost,
-            "gradients_per_image": gradients / record.images,
-            "zero_gradients": record.zero_gradients / gradients if gradients else math.nan,
+            "gradients_taken": record.gradients,
+            "zero_gradients": math.nan if record.zero_gradients is None else record.zero_gradients,
             "images_per_second": record.images / (record.seconds or math.nan),
             "alarms": len(summary.alarms),
             "n": record.images,

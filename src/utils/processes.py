@@ -55,3 +55,14 @@ def keep_freed_memory() -> None:
         allocator = ctypes.CDLL(None)
         allocator.mallopt(map_threshold, 2**30)
         allocator.mallopt(trim_threshold, 2**31 - 1)
+
+
+def sum_of_processes(number: int) -> int:
+    """Return the sum of a number over the processes that share a job."""
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        return number
+    numbers: list[int] = [0] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(numbers, number)
+    return sum(numbers)

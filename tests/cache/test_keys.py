@@ -106,16 +106,19 @@ def key_of(device="cpu", side=2, names=("x", "y"), decides=(1, 0.5), **trainer):
     pixels = np.zeros((3, side, side, 3), np.uint8)
     images = ImageDataset(LabelledImages(pixels, np.arange(3), ("a", "b", "c")))
     networks = {name: nn.Flatten() for name in ("x", "y")}
-    job = make_pass(images, networks, trainer=TRAINER.model_copy(update=trainer))
+    trainer, about = TRAINER.model_copy(update=trainer), {"mixes": False}
+    job = make_pass(images, networks, trainer=trainer, about=about)
     job = replace(job, data=replace(job.data, device=torch.device(device)))
     first, *others = map(Evaluated, names)
-    cells = [Cell("table", images.indices, first, tuple(others), decides, on) for on in (0, 1)]
-    return tuple(job.key(cell) for cell in cells)
+    facts = {"others": tuple(others), "decides": decides}
+    cells = [Cell("table", images.indices, first, attacked=on, **facts) for on in (False, True)]
+    return tuple(job.place(cell) for cell in cells)
 
 
 def test_a_key_tells_all_that_decides_numbers(monkeypatch):
     assert key_of() == key_of(batch_size=6) == key_of(num_workers=2) == key_of(names=("y", "x"))
-    others = [{"names": ("x",)}, {"names": ("y",)}, {"side": 3}, {"device": "cuda"}]
+    assert key_of() == key_of(side=3)  # images are told by their rows
+    others = [{"names": ("x",)}, {"names": ("y",)}, {"device": "cuda"}]
     others += [{"precision": "bf16-mixed"}, {"decides": (1, 0.3)}, {"decides": (2, 0.5)}]
     keys = {*key_of(), *(key for other in others for key in key_of(**other))}
     monkeypatch.setattr("src.run.stages.own_code", lambda: "of an update")

@@ -1,5 +1,7 @@
-"""Rows that another process removes or writes meanwhile."""
+"""Rows that other processes remove or write meanwhile, and the limit of their size."""
 
+import os
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,13 +10,22 @@ import pytest
 from src.cache.rows import Rows
 
 
+def row(number: int, key: str = "a") -> pa.Table:
+    return pa.table({"key": [key], "index": [number], "image": [f"image {number}"]})
+
+
 @pytest.fixture
 def rows(tmp_path) -> Rows:
-    """A store with an entry of two files."""
+    """A store with a table of two files."""
     rows = Rows(tmp_path)
     for number in range(2):
-        rows.add("entry", pa.table({"index": [number]}))
+        rows.add("0f", "table", row(number))
     return rows
+
+
+def index_of(rows: Rows, origin: str = "0f") -> list[int]:
+    table = rows.read(origin, "table")
+    return [] if table is None else table["index"].to_pylist()
 
 
 def test_a_file_that_is_removed_while_rows_are_read_is_missing_rows(rows, monkeypatch):
@@ -22,22 +33,47 @@ def test_a_file_that_is_removed_while_rows_are_read_is_missing_rows(rows, monkey
 
     def read(path: Path) -> bytes:
         content = real(path)
-        rows.discard(["entry"])
+        rows.discard("0f", "table", ["a"])
         return content
 
     monkeypatch.setattr(Path, "read_bytes", read)
-    assert len(rows.read("entry")) == 1
-    assert rows.read("entry") is None
+    assert len(index_of(rows)) == 1
+    assert index_of(rows) == []
 
 
-def test_rows_that_are_discarded_leave_those_that_are_being_written(rows, monkeypatch):
+def test_rows_that_are_discarded_leave_those_of_other_keys_and_those_being_written(
+    rows, monkeypatch
+):
+    rows.add("0f", "table", pa.concat_tables([row(7), row(7, "b")]))
     real = Path.write_bytes
 
     def write(path: Path, content: bytes) -> int:
         size = real(path, content)
-        rows.discard(["entry"])
+        monkeypatch.undo()
+        rows.discard("0f", "table", ["a"])
         return size
 
     monkeypatch.setattr(Path, "write_bytes", write)
-    rows.add("entry", pa.table({"index": [2]}))
-    assert rows.read("entry")["index"].to_pylist() == [2]
+    rows.add("0f", "table", row(2))
+    assert sorted(index_of(rows)) == [2, 7]
+
+
+def test_rows_that_two_processes_computed_are_read_once(rows):
+    rows.add("0f", "table", pa.concat_tables([row(1), row(1, "b"), row(3)]))
+    assert sorted(index_of(rows)) == [0, 1, 1, 3]
+    rows.merge("0f", "table")
+    assert sorted(index_of(rows)) == [0, 1, 1, 3]
+    assert len(list((rows.folder / "0f" / "table").iterdir())) == 1
+
+
+def test_what_was_used_longest_ago_goes_first_and_never_what_is_in_use(rows):
+    for hours, origin in enumerate(("1a", "1b", "1c", "1d"), start=2):
+        rows.add(origin, "table", row(0))
+        os.utime(rows.folder / origin, (0, time.time() - 3600 * hours))
+    size = min(rows.sizes().values())
+    index_of(rows, "1d")  # is a use
+    with rows.locked(["1c"]):
+        rows.shrink(4 * size / 1e9)
+        assert index_of(rows, "1b") == [] and index_of(rows, "1c") == [0]
+    rows.shrink(0)
+    assert {path.name for path in rows.sizes()} == {"0f", "1c", "1d"}

@@ -4,12 +4,14 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from src.data import Batch
 from src.images.storage import AttackedImages
+from src.measure.protocol import Cell
 from src.measure.visibility import Visibility
 
 
@@ -17,12 +19,14 @@ def observed(clean, *levels):
     """Return the rows of some versions of images, (N, 3, H, W) each, at 4/255, 8/255, ..."""
     numbers = torch.arange(len(clean)) + 5
     batch = Batch((255 * clean).round().to(torch.uint8), torch.zeros_like(numbers), numbers)
-    versions = [
-        AttackedImages(clean, images, batch, 4.0 * number, "linf")
-        for number, images in enumerate(levels, 1)
-    ]
-    (table,) = Visibility().rows(SimpleNamespace(versions=versions), [])
-    return table.to_pandas()
+    budgets = [4.0 * number for number in range(1, len(levels) + 1)]
+    versions = {
+        eps: AttackedImages(clean, images, batch, eps, "linf")
+        for eps, images in zip(budgets, levels, strict=True)
+    }
+    cells = [Cell("stealth", numbers.numpy(), budgets=(eps,)) for eps in budgets]
+    tables = Visibility().rows(SimpleNamespace(version=versions.get), cells)
+    return pa.concat_tables(tables).to_pandas()
 
 
 @pytest.mark.parametrize("side", [11, 32, 45])

@@ -31,7 +31,7 @@ def target_labels(model):
 
     def make(rule: str, one: Batch, **words) -> torch.Tensor:
         words = {"target_label_rule": rule, "num_classes": 5} | words
-        return Attacker(model, fgsm, (8,), **words)(to_unit(one.images), one).target_labels
+        return Attacker(model, fgsm, **words)(to_unit(one.images), one, (8.0,)).target_labels
 
     return make
 
@@ -56,8 +56,8 @@ def test_random_target_labels_belong_to_the_image(target_labels):
 @pytest.mark.parametrize("rule", ["random", "data"])
 def test_a_target_label_needs_another_class(rule, model):
     with pytest.raises(ValueError, match=f"^attack.target_label={rule} needs at least two classes"):
-        Attacker(model, fgsm, (8,), target_label_rule=rule, num_classes=1)
-    Attacker(model, fgsm, (8,), num_classes=1)
+        Attacker(model, fgsm, target_label_rule=rule, num_classes=1)
+    Attacker(model, fgsm, num_classes=1)
 
 
 def test_least_likely_is_never_the_true_class(target_labels, model):
@@ -80,8 +80,9 @@ def test_least_likely_is_of_the_source_behind_no_defence(linear, model):
         AttackedDefence(losses, lambda images: images.round()),
     ):
         words = {"target_label_rule": "least_likely", "num_classes": 5}
-        found = Attacker(source, fgsm, (8,), **words)(clean, images).target_labels
-        wanted = Attacker(source.classifier, fgsm, (8,), **words)(clean, images).target_labels
+        found = Attacker(source, fgsm, **words)(clean, images, (8.0,)).target_labels
+        attacker = Attacker(source.classifier, fgsm, **words)
+        wanted = attacker(clean, images, (8.0,)).target_labels
         assert torch.equal(found, wanted)
 
 
@@ -91,7 +92,8 @@ def test_what_leaves_the_ball_is_taken_back(norm, model):
         return (images - 3 * eps.reshape(-1, 1, 1, 1, 1)).expand(len(eps), *images.shape)
 
     clean = to_unit(batch().images)
-    adversarial = Attacker(model, far, (2, 16), norm=norm, num_classes=5)(clean, batch()).images
+    attacker = Attacker(model, far, norm=norm, num_classes=5)
+    adversarial = attacker(clean, batch(), (2.0, 16.0)).images
     change = adversarial - clean
     size = (
         change.abs().amax((2, 3, 4)) if norm == "linf" else change.square().mean((2, 3, 4)).sqrt()
@@ -102,7 +104,8 @@ def test_what_leaves_the_ball_is_taken_back(norm, model):
 
 def test_gradients_of_an_ensemble_count_for_each_member(linear):
     ensemble = Ensemble([linear(seed, 5) for seed in range(3)], "loss")
-    found = Attacker(ensemble, bim, (4, 8), num_classes=5)(to_unit(batch().images), batch())
+    attacker = Attacker(ensemble, bim, num_classes=5)
+    found = attacker(to_unit(batch().images), batch(), (4.0, 8.0))
     gradients = 6 * 3 * (1 + 2 * 9)
     assert found.counts == (gradients, 0, gradients)
 
@@ -129,8 +132,8 @@ def test_budgets_of_its_own_for_each_image(norm, rule, rows, linear):
     """The budgets of the grid, each for another image: the grid's own images come back."""
     words = {"num_classes": 5, "seed": 3, "max_batch": 2, "norm": norm, "target_label_rule": rule}
     model = Ensemble([linear(0, 5), linear(1, 5)], "loss")
-    attacker, whole = Attacker(model, partial(pgd, steps=3, norm=norm), AT, **words), batch()
-    grid = attacker(to_unit(whole.images), whole).images
+    attacker, whole = Attacker(model, partial(pgd, steps=3, norm=norm), **words), batch()
+    grid = attacker(to_unit(whole.images), whole, AT).images
     part = Batch(*(column[list(rows)] for column in whole))
     clean, eps = to_unit(part.images), torch.tensor([AT[: len(rows)]]) / 255
     (again,) = attacker.perturbed(clean, part, eps)

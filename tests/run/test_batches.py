@@ -43,8 +43,11 @@ def test_shuffled_batches_hold_pairs_and_perhaps_a_triple_at_the_end(count, size
     assert all(len(batch) % 2 == 0 for batch in whole[:-1]) and len(whole[-1]) > 1
 
 
-def test_of_pairs_whole_batches_are_left_out():
-    batches = Batches(dataset(12), 4, shuffle_seed=3, only=[0, 5])
+def test_batches_are_parted_by_groups_but_for_whole_ones():
+    groups = np.full(12, -1)
+    groups[[0, 5]] = 0
+    found = Batches(dataset(12), 4, shuffle_seed=3, groups=groups, whole=True)
     whole = [batch for batch in layout(12, 4, 3) if {0, 5} & set(batch)]
-    assert [batch for batch in batches.positions if batch] == whole
-    assert Batches(dataset(12), 4, only=[0, 5]).positions == [[0], [5], []]
+    assert [batch for batch in found.positions if batch] == whole
+    groups[1:3] = 1
+    assert Batches(dataset(12), 4, groups=groups).positions == [[0], [1, 2], [5], []]

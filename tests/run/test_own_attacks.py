@@ -73,8 +73,8 @@ def test_an_attack_with_one_budget_for_all_images_cannot_be_bisected(dataset, mo
         return images + eps.reshape(-1, 1, 1, 1, 1)
 
     batch = dataset[:4]
-    attacker = Attacker(model, attack, (2.0,), num_classes=3)
-    assert attacker(to_unit(batch.images), batch).images.shape == (1, 4, 3, 8, 8)
+    attacker = Attacker(model, attack, num_classes=3)
+    assert attacker(to_unit(batch.images), batch, (2.0,)).images.shape == (1, 4, 3, 8, 8)
     with pytest.raises(ValueError, match=r"for eps of shape \(1, 4\) it must return"):
         attacker.perturbed(to_unit(batch.images), batch, torch.full((1, 4), 0.1))
 

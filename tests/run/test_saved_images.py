@@ -42,9 +42,11 @@ def test_a_set_is_a_source_of_adversarial_images():
     source = SavedImagesSource(saved())
     rows = [3, 0]
     batch = Batch(clean[rows], torch.from_numpy(LABELS[rows]), torch.from_numpy(INDEX[rows]))
-    found = source(batch.images / 255, batch)
-    assert source.budgets == BUDGETS and found.target_labels.tolist() == TARGETS[rows].tolist()
+    found = source(batch.images / 255, batch, BUDGETS)
+    assert found.budgets == BUDGETS and found.target_labels.tolist() == TARGETS[rows].tolist()
     assert torch.equal(found.images, adversarial[rows].swapaxes(0, 1) / 255)
+    (one,) = source(batch.images / 255, batch, BUDGETS[1:2]).images
+    assert torch.equal(one, found.images[1])
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
