@@ -130,8 +130,8 @@ class Attacker(AdversarialSource):
         data_target_labels: Target label by image index, for the rule `data`.
         seed: Seed of everything random; an image's draws depend on it and on the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
-        stored: Function from an index, int64 (N,), and a budget to the images that the attack has
-            made before, float32 (N, 3, H, W); None where some are not stored.
+        stored: Function from an index and a budget to those images that the attack has made before,
+            float32 (3, H, W), by index.
         precision: Precision of the gradients: `32-true` or `bf16`. Predictions are always in the
             trainer's.
 
@@ -154,7 +154,7 @@ class Attacker(AdversarialSource):
         max_images: int | None = None,
         precision: str = "32-true",
         name: str = "attack",
-        stored: Callable[[np.ndarray, float], np.ndarray | None] = lambda index, eps_255: None,
+        stored: Callable[[list[int], float], Mapping[int, np.ndarray]] = lambda *_: {},
     ) -> None:
         super().__init__(norm)
         if target_label_rule is not None and num_classes < 2:
@@ -179,30 +179,34 @@ class Attacker(AdversarialSource):
 
     def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
         """Return a batch's adversarial images; errors of the attack become ValueErrors."""
-        target_labels, index = self._target_labels(images, batch), batch.index.cpu().numpy()
-        stored = {eps: self.stored(index, eps) for eps in budgets}
-        versions = {
-            eps: torch.from_numpy(found).to(images.device)
-            for eps, found in stored.items()
-            if found is not None
-        }
-        attacked = tuple(eps for eps in budgets if eps not in versions)
-        if attacked and not self.images_apart:
-            attacked = budgets
-        counted = self._make_counted()
-        if attacked:
-            eps = torch.tensor(attacked, device=images.device) / 255
-            made = self._attack_batch(counted, images, batch, target_labels, eps)
-            versions |= dict(zip(attacked, made, strict=True))
-        counts = counted.counts
-        self.gradients += counts.gradients
-        return AdversarialBatch(
-            torch.stack([versions[eps] for eps in budgets]),
-            budgets,
-            target_labels,
-            attacked,
-            (counts.gradients, int(counts.zeros), counts.forwards),
-        )
+        target_labels, index = self._target_labels(images, batch), batch.index.tolist()
+        made = torch.zeros(len(budgets), len(index), dtype=torch.bool)
+        adversarial = images.new_empty(len(budgets), *images.shape)
+        for place, eps_255 in enumerate(budgets):
+            for number, image in self.stored(index, eps_255).items():
+                row = index.index(number)
+                adversarial[place, row] = torch.tensor(image).to(images)
+                made[place, row] = True
+        if not self.images_apart and not made.all():
+            made[:] = False
+        cost = torch.full((3, *made.shape), torch.nan, dtype=torch.float64)
+        for stored in made.unique(dim=1).T:  # images that lack equal budgets are attacked together
+            places = (~stored).nonzero()[:, 0]
+            rows = (made == stored[:, None]).all(dim=0).nonzero()[:, 0]
+            if len(places):
+                eps = torch.tensor(budgets, device=images.device)[places.to(images.device)] / 255
+                its = rows.to(images.device)
+                part = Batch(*(column[its] for column in batch))
+                aims = None if target_labels is None else target_labels[its]
+                counted = self._make_counted()
+                attacked = self._attack_batch(counted, images[its], part, aims, eps)
+                adversarial[places[:, None].to(its), its] = attacked
+                counts = counted.counts
+                self.gradients += counts.gradients
+                totals = [counts.gradients, int(counts.zeros), counts.forwards]
+                shares = torch.tensor(totals, dtype=torch.float64) / (len(places) * len(rows))
+                cost[:, places[:, None], rows] = shares[:, None, None]
+        return AdversarialBatch(adversarial, budgets, target_labels, cost)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
         """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""

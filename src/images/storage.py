@@ -1,7 +1,7 @@
 """Adversarial images, as files store them, and controls that no attack made."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,21 +24,27 @@ class AdversarialBatch:
     Attributes:
         budgets: The K budgets, in units of 1/255.
         target_labels: int64 (N,); None of an untargeted attack.
-        attacked: Those of the budgets for which the attack was made now.
-        counts: Gradients that it took of the whole batch for all of them, those that were zero in
-            every pixel, and forward passes.
+        cost: Gradients that the attack took now for a budget and an image, those of them that were
+            zero in every pixel, and forward passes; float64 (3, K, N), NaN where the image was at
+            hand. None: all were.
     """
 
     images: Tensor
     budgets: tuple[float, ...]
     target_labels: Tensor | None = None
-    attacked: tuple[float, ...] = ()
-    counts: tuple[int, int, int] = (0, 0, 0)
+    cost: Tensor | None = None
 
     def select(self, rows: Tensor) -> "AdversarialBatch":
         """Return the images of some rows."""
         labels = None if self.target_labels is None else self.target_labels[rows]
-        return replace(self, images=self.images[:, rows], target_labels=labels)
+        cost = None if self.cost is None else self.cost[:, :, rows.cpu()]
+        return AdversarialBatch(self.images[:, rows], self.budgets, labels, cost)
+
+    def cost_of(self, eps_255: float) -> Tensor:
+        """Return what the images of a budget took, float64 (3, N)."""
+        if self.cost is None:
+            return torch.full((3, self.images.shape[1]), torch.nan)
+        return self.cost[:, self.budgets.index(eps_255)]
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,13 @@ class AdversarialImages(Measurement):
             yield Cell(self.name, wanted, budgets=(eps_255,), cached=cached, large=True)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image: its 3 H W values in [0, 1]; none where images were at hand."""
+        """Return a row per image that was attacked now: its 3 H W values in [0, 1]."""
+        assert batch.adversarial is not None
         for cell in cells:
-            (eps_255,) = cell.budgets
-            if batch.adversarial is None or eps_255 not in batch.adversarial.attacked:
-                yield self.schema.empty_table()
-                continue
-            flat = batch.version(eps_255).adversarial.flatten(1).float()
-            yield pa.table({"index": to_numpy(batch.batch.index), "adversarial": to_lists(flat)})
+            rows = ~batch.adversarial.cost_of(*cell.budgets)[0].isnan()
+            images = batch.version(*cell.budgets).adversarial[rows.to(batch.clean.device)]
+            index = to_numpy(batch.batch.index)[rows.numpy()]
+            yield pa.table({"index": index, "adversarial": to_lists(images.flatten(1).float())})
 
 
 def examples(job: Job) -> list[int]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,8 +15,7 @@ _COUNTS = ("gradients", "zero_gradients", "forwards")
 class AttackCost(Measurement):
     """Gradients, those of them that were zero in every pixel, and forward passes of an image.
 
-    What a batch took is shared out evenly among its images and the budgets that it was attacked
-    for.
+    What the attack took for several images and budgets at once is shared out evenly among them.
     """
 
     name = "crafting"
@@ -31,17 +29,13 @@ class AttackCost(Measurement):
                 yield Cell(self.name, job.images.indices, budgets=(eps_255,))
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image; none where the images were at hand."""
-        adversarial, index = batch.adversarial, to_numpy(batch.batch.index)
-        assert adversarial is not None
+        """Return a row per image that was attacked now."""
+        assert batch.adversarial is not None
         for cell in cells:
-            if cell.budgets[0] not in adversarial.attacked:
-                yield self.schema.empty_table()
-                continue
-            shares = len(index) * len(adversarial.attacked)
-            counts = zip(_COUNTS, adversarial.counts, strict=True)
-            columns = {name: np.full(len(index), n / shares) for name, n in counts}
-            yield pa.table({"index": index, **columns})
+            cost = batch.adversarial.cost_of(*cell.budgets)
+            rows = ~cost[0].isnan()
+            columns = dict(zip(_COUNTS, cost[:, rows].numpy(), strict=True))
+            yield pa.table({"index": to_numpy(batch.batch.index)[rows.numpy()], **columns})
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
         """Return a row per image: what all budgets together take in one run of the attack.

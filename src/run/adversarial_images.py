@@ -26,11 +26,10 @@ def adversarial_source(
         return SavedImagesSource(job.planned.saved)
     new = {cell.budgets[0]: cell for cell in missing if cell.table == AttackCost.name}
 
-    def stored(index: np.ndarray, eps_255: float) -> np.ndarray | None:
-        if eps_255 in new and np.isin(index, missing[new[eps_255]]).any():
-            return None
-        images = stored_images(job, cache, index.tolist(), eps_255)
-        return np.stack([images[i] for i in index]) if len(images) == len(index) else None
+    def stored(index: list[int], eps_255: float) -> Mapping[int, np.ndarray]:
+        if eps_255 in new:
+            index = np.setdiff1d(index, missing[new[eps_255]]).tolist()
+        return stored_images(job, cache, index, eps_255)
 
     return make_attacker(job, stored)
 
@@ -39,10 +38,8 @@ def stored_images(
     job: Pass, cache: Rows, index: Sequence[int], eps_255: float
 ) -> dict[int, np.ndarray]:
     """Return the stored adversarial images of a budget, float32 (3, H, W), by index."""
-    places = [
-        job.place(cell) for cell in AdversarialImages().cells(job, None) if eps_255 in cell.budgets
-    ]
-    ((origin, key),) = places
+    cells = AdversarialImages().cells(job, None)
+    ((origin, key),) = (job.place(cell) for cell in cells if eps_255 in cell.budgets)
     table = cache.select(origin, AdversarialImages.name, key, index) if len(index) else None
     if table is None:
         return {}

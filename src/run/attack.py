@@ -1,7 +1,7 @@
 """The attack of a job on its source, tried on two images before it runs on all."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def make_attacker(
-    job: Pass, stored: Callable[[np.ndarray, float], np.ndarray | None] = lambda *_: None
+    job: Pass, stored: Callable[[list[int], float], Mapping[int, np.ndarray]] = lambda *_: {}
 ) -> Attacker:
     """Return a job's attack on its source; images that are `stored` are not attacked again."""
     settings, attack = job.settings, job.settings.attack
@@ -101,7 +101,8 @@ def try_attack(job: Pass, cache: Rows) -> None:
     attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
     try:
         with torch.no_grad(), isolate_rng():
-            counts = attacker(clean, batch, job.settings.budgets).counts
+            attacker(clean, batch, job.settings.budgets)
+            gradients = attacker.gradients // len(batch.index)
             if iterations:
                 attacker.iterates(clean, batch, 8 / 255, iterations)
             if bisected:  # which gives each image a budget of its own
@@ -113,7 +114,6 @@ def try_attack(job: Pass, cache: Rows) -> None:
     finally:
         attacker.cpu()
     if is_first_process():
-        gradients = counts[0] // len(batch.index)
         total = f"{gradients * len(job.images):,}"
         log.info("%s: %d gradients per image, %s in all", job.settings.job, gradients, total)
 

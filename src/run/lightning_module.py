@@ -115,12 +115,13 @@ class CacheWriter(BasePredictionWriter):
         """Add the rows of a batch, a file for each of its tables."""
         parts: dict[tuple[str, str], list[pa.Table]] = {}
         for cell, rows in prediction.items():
-            origin, key = self.job.place(cell)
-            keys = pa.repeat(key, len(rows))
-            parts.setdefault((origin, cell.table), []).append(rows.append_column("key", keys))
+            if len(rows):
+                origin, key = self.job.place(cell)
+                keys = pa.repeat(key, len(rows))
+                parts.setdefault((origin, cell.table), []).append(rows.append_column("key", keys))
         images = self.job.images
         for (origin, table), tables in parts.items():
-            if len(rows := pa.concat_tables(tables)):
-                places = np.searchsorted(images.indices, rows["index"].to_numpy())
-                digests = pa.array(images.image_digests[places], pa.string())
-                self.rows.add(origin, table, rows.append_column(IMAGE, digests))
+            rows = pa.concat_tables(tables)
+            places = np.searchsorted(images.indices, rows["index"].to_numpy())
+            digests = pa.array(images.image_digests[places], pa.string())
+            self.rows.add(origin, table, rows.append_column(IMAGE, digests))

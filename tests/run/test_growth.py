@@ -1,0 +1,109 @@
+"""Jobs that grow: what earlier jobs computed is taken over, whatever their images and budgets."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from src.attacks import fgsm, mi, pgd
+from tests.passes import TRAINER, make_pass, run_modules
+
+SMALL, LARGE = (2.0, 16.0), (2.0, 5.0, 16.0)
+FULL = {"tables": ["all"], "bisection": 2}
+
+
+def table_of(result, name):
+    frame = result.tables[name].to_pandas()
+    keys = ["target", "defence", "eps_255", "band", "kind", "cutoff", "index"]
+    return frame.sort_values([key for key in keys if key in frame], ignore_index=True)
+
+
+def same(grown, whole):
+    """Compare all tables: classes are equal, other numbers up to rounding."""
+    assert grown.tables.keys() == whole.tables.keys()
+    for name in whole.tables:
+        one, two = table_of(grown, name), table_of(whole, name)
+        assert list(one) == list(two) and len(one) == len(two), name
+        for column, wanted in two.items():
+            if isinstance(wanted.iloc[0], str):
+                assert (one[column] == wanted).all(), (name, column)
+                continue
+            values = [
+                np.stack(part) if part.dtype == object else part for part in (one[column], wanted)
+            ]
+            np.testing.assert_allclose(*values, rtol=0, atol=1e-6, err_msg=f"{name} {column}")
+
+
+@pytest.mark.parametrize(
+    ("attack", "gradients"),
+    [(fgsm, "1"), (partial(mi, steps=3), "1 + K * 2"), (partial(pgd, steps=2), "2 * K")],
+)
+def test_more_images_and_budgets_attack_only_what_is_new(
+    dataset, networks, tmp_path, attack, gradients
+):
+    words = {"about": {"gradients": gradients, "mixes": False}, "reference": 16.0}
+    words |= {"diagnostics": FULL, "variants": ["uint8"]}
+    words["trainer"] = TRAINER.model_copy(update={"batch_size": 3})
+    taken = {k: eval(gradients, {"K": k}) for k in (1, 2, 3)}
+
+    def run(images, budgets, cache=tmp_path):
+        return run_modules(images, networks, attack, budgets, cache=cache, **words)
+
+    assert run(dataset.subset(6), SMALL).results.gradients == 6 * taken[2]
+    grown, whole = run(dataset, LARGE), run(dataset, LARGE, None)
+    assert grown.results.gradients == 6 * taken[1] + 5 * taken[3]
+    assert whole.results.gradients == 11 * taken[3]
+    assert set(grown.tables["float32"]["gradients"].to_pylist()) == {float(taken[3])}
+    same(grown, whole)
+    assert run(dataset.subset(4), SMALL[1:]).results.gradients == 0
+    same(run(dataset.subset(4), SMALL), run(dataset.subset(4), SMALL, None))
+
+
+def test_images_are_told_by_pixels_and_labels(dataset, networks, tmp_path):
+    """Another set has other images under the same numbers, or other labels of the same ones."""
+    changed = dataset[:]
+    pixels, labels = changed.images.permute(0, 2, 3, 1).numpy().copy(), dataset.labels.copy()
+    pixels[3] = 255 - pixels[3]
+    labels[7] = (labels[7] + 1) % 3
+    other = type(dataset)(type(dataset._data)(pixels, labels, ("x", "y", "z")))
+    words = {"about": {"mixes": False}}
+    run_modules(dataset, networks, cache=tmp_path, **words)
+    found = run_modules(other, networks, cache=tmp_path, **words)
+    assert found.results.gradients == 2
+    same(found, run_modules(other, networks, **words))
+
+
+@pytest.mark.parametrize("controls", [False, True])
+def test_what_depends_on_the_set_is_computed_anew_and_no_more(
+    dataset, networks, tmp_path, controls
+):
+    words = {"about": {"mixes": False}, "controls": controls}
+    run_modules(dataset.subset(6), networks, cache=tmp_path, **words)
+    grown = run_modules(dataset, networks, cache=tmp_path, **words)
+    assert grown.results.gradients == 5  # the others' images are stored
+    same(grown, run_modules(dataset, networks, **words))
+
+
+def test_attacks_that_draw_by_the_batch_attack_all_again(dataset, networks, tmp_path):
+    def drawing(model, images, labels, eps):
+        return fgsm(model, (images + torch.rand_like(images) / 99).clamp(0, 1), labels, eps)
+
+    def run(images, budgets=SMALL, cache=tmp_path):
+        return run_modules(images, networks, drawing, budgets, cache=cache)
+
+    assert run(dataset.subset(6)).results.gradients == 6
+    assert run(dataset).results.gradients == 11
+    assert run(dataset).results.gradients == 0
+    grown = run(dataset, LARGE)
+    assert grown.results.gradients == 11
+    same(grown, run(dataset, LARGE, None))
+
+
+def test_the_two_seeds_decide_different_things(dataset, networks):
+    def keys(**words):
+        job = make_pass(dataset, networks, pgd, controls=True, **words)
+        return job.crafting, job.pair_seed
+
+    first = keys()
+    assert keys(seed=1)[0] != first[0] and keys(seed=1)[1] == first[1]
