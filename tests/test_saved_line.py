@@ -19,6 +19,9 @@ from tests.conftest import TINY_RUN
 BOTH = ["dataset=cifar10_mini", "targets=[coarse,fine]"]
 SAVING = ["attack=bim", "source=coarse", "n_images=23", "epsilon.grid=[1.5,4,8]"]
 SAVING += ["save_adversarial=true", "variants=[float32]"]
+OWN = "attack.path=made/adversarial"
+FOREIGN = [f"{OWN}/8", "attack.clean=made/adversarial/0"]  # the same images without the record
+FOREIGN += ["attack.labels=made/adversarial/images.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +51,12 @@ def opened(folder: Path):
     return open_saved_images(SavedSettings(path=str(folder)))
 
 
-def without_record(job: Path) -> list[str]:
-    """Return the words for a set's images at 8/255 as if another program had written them."""
-    own = job / "adversarial"
-    return [f"attack.path={own}/8", f"attack.clean={own}/0", f"attack.labels={own}/images.csv"]
-
-
 def predictions(folder: Path, variant: str = "") -> pd.DataFrame:
     return pd.read_parquet(folder / f"predictions{variant}.parquet")
 
 
 def test_the_matrix_is_of_what_the_files_hold(made):
     saved = opened(made / "adversarial")
-    files = ["0", "1.5", "4", "8", "images.csv", "record.json"]
-    assert sorted(path.name for path in (made / "adversarial").iterdir()) == files
     rows = range(len(saved))
     clean = saved_dataset(saved)[rows].images.int()
     for eps, images in zip(saved.budgets_255, saved.adversarial(rows).int(), strict=True):
@@ -71,16 +66,15 @@ def test_the_matrix_is_of_what_the_files_hold(made):
 
 
 def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
-    own = f"attack.path={made / 'adversarial'}"
-    assert saved_attack(*BOTH, own, "source=coarse", "hydra.run.dir=shown") == 0
+    assert saved_attack(*BOTH, OWN, "source=coarse", "hydra.run.dir=shown") == 0
     assert "All 23 saved images are within their budgets." in capsys.readouterr().out
     one, two = predictions(made), predictions(made.parent / "shown")
     assert two.pop("gradients").isna().sum() == (two["eps_255"] > 0).sum()  # a set keeps none
     counts = ["gradients", "forwards"]
     pd.testing.assert_frame_equal(two.drop(columns=counts[1]), one.drop(columns=counts))
-    assert saved_attack(own, "targets=[fine]", "n_images=10") == 0  # without its source
+    assert saved_attack(OWN, "targets=[fine]", "n_images=10") == 0  # without its source
     assert "protocol: target_correct" in capsys.readouterr().out
-    assert saved_attack(own, "targets=[fine]", "n_images=7", "hydra.run.dir=few") == 0
+    assert saved_attack(OWN, "targets=[fine]", "n_images=7", "hydra.run.dir=few") == 0
     assert predictions(made.parent / "few")["index"].nunique() == 7
 
 
@@ -130,7 +124,7 @@ def test_ensembles_targets_and_weights_are_those_of_the_set(line, tiny_weights, 
 
 
 def test_a_set_without_its_record_is_foreign(made, saved_attack, capsys):
-    words = [*BOTH, *without_record(made)]
+    words = [*BOTH, *FOREIGN]
     given = ["attack.eps_255=8", "source=coarse", "hydra.run.dir=given"]
     assert saved_attack(*words, *given) == 0
     shown, own = predictions(made.parent / "given"), predictions(made)
@@ -146,7 +140,7 @@ def test_a_set_without_its_record_is_foreign(made, saved_attack, capsys):
 
 
 def test_a_foreign_set_leaves_to_the_settings_what_it_does_not_say(made, saved_attack):
-    words = [*without_record(made), "attack.eps_255=8"]
+    words = [*FOREIGN, "attack.eps_255=8"]
     words += ["targets=[fine]", "source=[coarse,fine]", "ensemble=loss", "dataset.num_classes=10"]
     words += ["attack.origin.source=coarse+fine", "attack.origin.dataset=x"]
     words += ["dataset.class_names=[a,b,c,d,e,f,g,h,i,j]", "report=default"]
@@ -168,10 +162,11 @@ DAMAGED = [
     ("8/{}.png is missing", lambda path: path.unlink()),
     ("0/{}.png is missing", lambda path: change(path, b"IEND", b"IENE")),
     ("images.csv is missing", lambda path: path.unlink()),
-    ("images.csv is missing, or not", lambda path: change(path, b"g,", b"g,1")),
+    ("images.csv is missing or was changed", lambda path: change(path, b"g,", b"g,1")),
     ("record.json does not exist", lambda path: path.unlink()),
     ("record.json holds .* its record is damaged", lambda path: change(path, b'"bim"', b'"mim"')),
     ("record.json holds no valid record", lambda path: change(path, b"{", b"")),
+    ("record.json lacks files", lambda path: change(path, b'"files"', b'"filez"')),
 ]
 
 
@@ -184,27 +179,22 @@ def test_a_set_that_is_not_whole_is_named(made, tmp_path, message, damage):
         opened(copy)
 
 
-OWN = ["attack.path={own}", "targets=[fine]"]
-OTHER = ["attack.path={own}/8", "attack.clean={own}/0", "attack.labels={own}/images.csv"]
-OTHER += ["targets=[fine]"]
-AT_8 = [*OTHER, "attack.eps_255=8"]
 REFUSED = [
-    ([*OWN, "model.fine.weights=null"], "model fine has no weights"),
-    (["attack.path=gone", "targets=[fine]"], "gone"),
-    ([*OWN, "protocol=joint"], "source=NAME"),
-    ([*OWN, "source=fine"], "crafted on coarse"),
-    ([*OWN, "attack.eps_255=8"], "eps_255"),
-    ([*OWN, "epsilon.reference=5"], "1.5, 4, 8"),
-    ([*OTHER, "attack.eps_255=0.0314"], "did you mean 8?"),
-    (OTHER, "attack.eps_255"),
-    (AT_8, "classes"),
+    ([OWN, "model.fine.weights=null"], "model fine has no weights"),
+    (["attack.path=gone"], "gone"),
+    ([OWN, "protocol=joint"], "source=NAME"),
+    ([OWN, "source=fine"], "crafted on coarse"),
+    ([OWN, "attack.eps_255=8"], "eps_255"),
+    ([OWN, "epsilon.reference=5"], "1.5, 4, 8"),
+    ([*FOREIGN, "attack.eps_255=0.0314"], "did you mean 8?"),
+    (FOREIGN, "attack.eps_255"),
+    ([*FOREIGN, "attack.eps_255=8"], "classes"),
 ]
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED, ids=[" ".join(w) for w, _ in REFUSED])
 def test_bad_sets_are_refused_in_a_sentence(made, saved_attack, capfd, words, message):
-    own = made / "adversarial"
-    assert saved_attack(*[word.format(own=own) for word in words]) != 0
+    assert saved_attack(*words, "targets=[fine]") != 0
     out, err = capfd.readouterr()
     assert message in (out + err).replace("\n", "")
     assert "Traceback" not in out + err

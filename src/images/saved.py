@@ -250,11 +250,15 @@ def _open_recorded(folder: Path) -> SavedImages:
     """Open a set with a record, all files of which must be there as they were saved."""
     text = (folder / RECORD).read_bytes()
     _, record = parse_record(text, folder / RECORD)
-    for name, digest in json.loads(text)["files"].items():
+    digests = json.loads(text).get("files", {})
+    if len(digests) != 1 + record.images * len(record.budgets):
+        raise ValueError(f"{folder / RECORD} lacks files of its set; save the set again.")
+    for name, digest in digests.items():
         if not (folder / name).is_file() or sha256_of(folder / name) != digest:
-            raise ValueError(f"{folder / name} is missing, or not the file that was saved.")
+            raise ValueError(f"{folder / name} is missing or was changed; save the set again.")
     attack = AttackSettings.model_validate(record.config["attack"])
     folders = [folder / _folder_name(eps_255) for eps_255 in record.budgets]
+    members = split_source(record.source).target.split("+")
     clean, read = _open_folders(folders, folder / IMAGE_LIST, attack.target_label is not None)
     return SavedImages(
         source=record.source,
@@ -265,9 +269,7 @@ def _open_recorded(folder: Path) -> SavedImages:
         clean=_Decoded(clean.images, clean.targets, record.class_names, clean.target_labels),
         read=read,
         ensemble=record.config["ensemble"],
-        weights={
-            name: record.weights[name] for name in split_source(record.source).target.split("+")
-        },
+        weights={name: record.weights[name] for name in members},
         data=record.data,
     )
 

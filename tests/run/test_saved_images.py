@@ -69,8 +69,8 @@ def test_the_digest_is_of_all_that_decides_numbers():
     assert len({each.digest for each in [first, *others]}) == 5
 
 
-def write(folder, *rows, error=None):
-    """Write the set of some rows, in batches of one; an error ends it when half are written."""
+def write(folder, rows, error=None):
+    """Write the set of some rows, as one batch, which an error may follow."""
     clean, adversarial = images()
     attack = AttackSettings(name="bim", label="bim", target_label="next")
     record = make_record(
@@ -80,26 +80,23 @@ def write(folder, *rows, error=None):
     )
 
     def batches():
-        for done, row in enumerate(rows):
-            if error and 2 * done >= len(rows):
-                raise error
-            batch = Batch(clean[[row]], *(torch.tensor([x[row]]) for x in (LABELS, INDEX)))
-            yield [
-                AttackedImages(
-                    batch.images / 255, adversarial[[row], place] / 255, batch, eps, "linf"
-                )
-                for place, eps in enumerate(BUDGETS)
-            ]
+        batch = Batch(clean[rows], torch.from_numpy(LABELS[rows]), torch.from_numpy(INDEX[rows]))
+        pairs = zip(BUDGETS, adversarial[rows].swapaxes(0, 1) / 255, strict=True)
+        yield [AttackedImages(batch.images / 255, x, batch, eps, "linf") for eps, x in pairs]
+        if error:
+            raise error
 
     write_set(folder, record, batches(), dict(zip(INDEX.tolist(), TARGETS.tolist(), strict=True)))
 
 
 def test_a_set_is_written_whole_or_not_at_all(tmp_path):
-    folder, (clean, adversarial) = tmp_path / "set", images()
+    folder, (clean, adversarial), full = tmp_path / "set", images(), OSError("full")
     with pytest.raises(WriteError, match="set cannot be written: full"):
-        write(folder, *range(5), error=OSError("full"))
+        write(folder, range(5), full)
     assert not os.listdir(tmp_path)
-    write(folder, *range(5))
+    write(folder, range(5))
+    files = ["0", "0.5", "2", "8", "images.csv", "record.json"]
+    assert sorted(os.listdir(folder)) == files
     found = open_set(SavedSettings(path=str(folder)))
     assert (found.index.tolist(), found.budgets_255) == (INDEX.tolist(), BUDGETS)
     assert torch.equal(found.adversarial(range(5)), adversarial.swapaxes(0, 1))
@@ -107,9 +104,9 @@ def test_a_set_is_written_whole_or_not_at_all(tmp_path):
     text = (folder / "images.csv").read_text().splitlines()
     assert text[:2] == ["filename,index,label,targeted_label", "3.png,3,1,0"]
     with pytest.raises(WriteError):
-        write(folder, 1, 3, error=OSError("full"))
+        write(folder, [1, 3], full)
     assert open_set(SavedSettings(path=str(folder))).digest == found.digest
-    write(folder, 1, 3)
+    write(folder, [1, 3])
     assert sorted(os.listdir(folder / "0.5")) == ["17.png", "5.png"]
     assert os.listdir(tmp_path) == ["set"]
 
@@ -117,5 +114,5 @@ def test_a_set_is_written_whole_or_not_at_all(tmp_path):
 def test_files_that_are_no_set_are_not_replaced(tmp_path):
     (tmp_path / "mine").write_text("")
     with pytest.raises(WriteError, match="not empty"):
-        write(tmp_path, 1)
+        write(tmp_path, [1])
     assert os.listdir(tmp_path) == ["mine"]
