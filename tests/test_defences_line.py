@@ -205,7 +205,7 @@ def test_clean_images_and_saved_sets_take_defences(line):
     words = [f"folder={folder}/clean", f"out={page}", f"cache_dir={folder}/cache"]
     assert run_words(folder, *words, module="src.report.__main__") == 0
     assert "fine@jpeg" in (page / "report.html").read_text()
-    saving = ["save_adversarial=true", "hydra.run.dir=saving"]
+    saving = ["save_adversarial=true", "epsilon.grid=[8]", "hydra.run.dir=saving"]
     assert run(*JOB, *saving) == 0
     saved = ["attack=saved", "attack.path=saving/adversarial", "variants=[]", "epsilon.grid=[8]"]
     assert run(*saved, "defences=[none,jpeg]", "hydra.run.dir=saved") == 0
@@ -215,7 +215,8 @@ def test_clean_images_and_saved_sets_take_defences(line):
 def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, capsys):
     folder, run = line
     behind = "source_defence=jpeg"
-    assert run(*JOB, behind, "save_adversarial=true", "hydra.run.dir=adaptive") == 0
+    saving = ["save_adversarial=true", "epsilon.grid=[8]", "hydra.run.dir=adaptive"]
+    assert run(*JOB, behind, *saving) == 0
     saved = ["attack=saved", "attack.path=adaptive/adversarial", "variants=[]", "epsilon.grid=[8]"]
     assert run(*saved, behind, "defences=[none,jpeg]", "hydra.run.dir=again") == 0
     first, again = (predictions(folder / name) for name in ("adaptive", "again"))

@@ -19,7 +19,7 @@ from tests.conftest import free_port, run_python
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
 JOB += ["diagnostics.n_images=21", "defences=[none,jpeg,random_resize_pad]"]
-JOB += ["defence.random_resize_pad.repeats=2"]
+JOB += ["defence.random_resize_pad.repeats=2", "epsilon.grid=[1.5,8]"]
 DDP = ["trainer.strategy=ddp", "hydra.run.dir=many"]
 DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 

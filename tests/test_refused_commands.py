@@ -86,6 +86,7 @@ REFUSED = [
     (["-m", "hydra.sweep.subdir=x"], "hydra.sweep.subdir must begin with"),
     (["hydra.run.dir="], "must name folders"),
     (["attack.name=foo"], "attack.name=foo"),
+    (["-m", "attack=fgsm_l2,fgsm", "save_adversarial=true"], "epsilon.grid has 0.5"),
     (["attack._target_=src.attacks.fgsm_l2", "~attack.norm"], "attack.norm"),
     (["model.fine.mean=[0.5]"], "model.fine.mean"),
     (["trainer.devices=0"], "trainer.devices"),

@@ -72,12 +72,13 @@ def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked,
         (workspace / "conf/model/fine.yaml").read_text().replace("model.fine", "model.twin")
     )
     words = ["attack=counting", f"variants={variants}", "save_adversarial=true"]
+    words += ["epsilon.grid=[1.5,8]"]
     words += ["report.examples=2", "model=[coarse,fine,twin]"]
     for computed, name, *more in (
         (23, "one"),
         (0, "two", "trainer.num_workers=1"),
         (0, "two"),  # from its own folder
-        (0, "read", "protocol=all", "epsilon.reference=0.5", "report.examples=1"),
+        (0, "read", "protocol=all", "epsilon.reference=1.5", "report.examples=1"),
         (0, "more", "report.examples=5"),
         (0, "twin", "targets=[coarse,twin]"),  # of the same weights by another name
         (23, "other", "seed=1"),

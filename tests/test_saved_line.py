@@ -1,22 +1,27 @@
 """Adversarial images from a job to files, and from files back to targets."""
 
+import json
+import shutil
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from src.artifacts.jobs import find_jobs
 from src.config.attack_settings import SavedSettings
 from src.images.saved import saved_dataset
 from src.run.plan import open_saved_images
+from src.utils.files import sha256_of
 from tests.conftest import TINY_RUN
 
 BOTH = ["dataset=cifar10_mini", "targets=[coarse,fine]"]
-SAVING = ["attack=bim", "source=coarse", "n_images=23", "epsilon.grid=[0.5,4,8]"]
+SAVING = ["attack=bim", "source=coarse", "n_images=23", "epsilon.grid=[1.5,4,8]"]
 SAVING += ["save_adversarial=true", "variants=[float32]"]
+OWN = "attack.path=made/adversarial"
+FOREIGN = [f"{OWN}/8", "attack.clean=made/adversarial/0"]  # the same images without the record
+FOREIGN += ["attack.labels=made/adversarial/images.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +47,6 @@ def made(line):
     return folder / "made"
 
 
-@pytest.fixture(scope="module")
-def foreign(made):
-    """The same images as another project would store them: PNG files and a CSV."""
-    saved = opened(made / "adversarial")
-    folder = made.parent / "foreign"
-    rows = range(len(saved))
-    clean = saved_dataset(saved)[rows].images
-    for name, images in (("adv", saved.adversarial(rows)[-1]), ("clean", clean)):
-        (folder / name).mkdir(parents=True)
-        for number, image in enumerate(images.numpy().transpose(0, 2, 3, 1)):
-            Image.fromarray(image).save(folder / name / f"{number}.png")
-    lines = [f"{number}.png,{label}" for number, label in enumerate(saved.clean.targets)]
-    (folder / "labels.csv").write_text("\n".join(["filename,label", *lines]))
-    return folder
-
-
 def opened(folder: Path):
     return open_saved_images(SavedSettings(path=str(folder)))
 
@@ -77,28 +66,29 @@ def test_the_matrix_is_of_what_the_files_hold(made):
 
 
 def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
-    own = f"attack.path={made / 'adversarial'}"
-    assert saved_attack(*BOTH, own, "source=coarse", "hydra.run.dir=shown") == 0
+    assert saved_attack(*BOTH, OWN, "source=coarse", "hydra.run.dir=shown") == 0
     assert "All 23 saved images are within their budgets." in capsys.readouterr().out
     one, two = predictions(made), predictions(made.parent / "shown")
     assert two.pop("gradients").isna().sum() == (two["eps_255"] > 0).sum()  # a set keeps none
     counts = ["gradients", "forwards"]
     pd.testing.assert_frame_equal(two.drop(columns=counts[1]), one.drop(columns=counts))
-    assert saved_attack(own, "targets=[fine]", "n_images=10") == 0  # without its source
+    assert saved_attack(OWN, "targets=[fine]", "n_images=10") == 0  # without its source
     assert "protocol: target_correct" in capsys.readouterr().out
-    assert saved_attack(own, "targets=[fine]", "n_images=7", "hydra.run.dir=few") == 0
+    assert saved_attack(OWN, "targets=[fine]", "n_images=7", "hydra.run.dir=few") == 0
     assert predictions(made.parent / "few")["index"].nunique() == 7
 
 
 def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(
     line, made, saved_attack, tmp_path
 ):
-    table = pq.read_table(made / "adversarial" / "images.parquet")
-    inverted = [bytes(255 - level for level in image.as_py()) for image in table["clean"]]
-    table = table.set_column(3, table.schema.field("clean"), [inverted])
-    pq.write_table(table, tmp_path / "images.parquet", write_page_checksum=True)
+    forged = Path(shutil.copytree(made / "adversarial", tmp_path / "forged"))
+    record = json.loads((forged / "record.json").read_text())
+    for path in (forged / "0").iterdir():
+        ImageChops.invert(Image.open(path)).save(path)
+        record["files"][f"0/{path.name}"] = sha256_of(path)
+    (forged / "record.json").write_text(json.dumps(record))
     victim = [*BOTH, "source=coarse", "cache_dir=victim"]
-    assert saved_attack(*victim, f"attack.path={tmp_path}", "hydra.run.dir=taken") == 0
+    assert saved_attack(*victim, f"attack.path={forged}", "hydra.run.dir=taken") == 0
     assert line[1](*victim, *SAVING, "hydra.run.dir=honest") == 0
     pd.testing.assert_frame_equal(predictions(made.parent / "honest"), predictions(made))
 
@@ -133,8 +123,8 @@ def test_ensembles_targets_and_weights_are_those_of_the_set(line, tiny_weights, 
     assert "model fine has other weights here than when the images" in capfd.readouterr().out
 
 
-def test_a_foreign_set_is_checked_against_its_clean_images(foreign, made, saved_attack, capsys):
-    words = [*BOTH, f"attack.path={foreign}/adv", f"attack.clean={foreign}/clean"]
+def test_a_set_without_its_record_is_foreign(made, saved_attack, capsys):
+    words = [*BOTH, *FOREIGN]
     given = ["attack.eps_255=8", "source=coarse", "hydra.run.dir=given"]
     assert saved_attack(*words, *given) == 0
     shown, own = predictions(made.parent / "given"), predictions(made)
@@ -144,13 +134,13 @@ def test_a_foreign_set_is_checked_against_its_clean_images(foreign, made, saved_
     loose = ["attack.eps_255=5", "epsilon.reference=5", "hydra.run.dir=loose"]
     assert saved_attack(*words, *loose) == 0
     printed = capsys.readouterr().out
-    assert "adv on cifar10_mini, eps = 5/255" in printed
-    assert "over_budget: adv: 23 / 23 = 100.00% of the images" in printed
+    assert "8 on cifar10_mini, eps = 5/255" in printed
+    assert "over_budget: 8: 23 / 23 = 100.00% of the images" in printed
     assert set(predictions(made.parent / "loose")["eps_255"]) == {0.0, 5.0}
 
 
-def test_a_foreign_set_leaves_to_the_settings_what_it_does_not_say(foreign, made, saved_attack):
-    words = [f"attack.path={foreign}/adv", f"attack.clean={foreign}/clean", "attack.eps_255=8"]
+def test_a_foreign_set_leaves_to_the_settings_what_it_does_not_say(made, saved_attack):
+    words = [*FOREIGN, "attack.eps_255=8"]
     words += ["targets=[fine]", "source=[coarse,fine]", "ensemble=loss", "dataset.num_classes=10"]
     words += ["attack.origin.source=coarse+fine", "attack.origin.dataset=x"]
     words += ["dataset.class_names=[a,b,c,d,e,f,g,h,i,j]", "report=default"]
@@ -162,47 +152,49 @@ def test_a_foreign_set_leaves_to_the_settings_what_it_does_not_say(foreign, made
     assert (record.dataset, "".join(record.class_names)) == ("x", "abcdefghij")
 
 
-DAMAGED = {  # beside the rows
-    "of 23 images": lambda table: table.slice(1),
-    "columns": lambda table: table.drop_columns(["clean"]),
-    "invalid for input": lambda table: table.set_column(3, "clean", table["adversarial"]),
-    "no adversarial images": lambda table: table.replace_schema_metadata(None),
-}
+def change(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
 
 
-@pytest.mark.parametrize("message", [*DAMAGED, "is damaged"])
-def test_a_set_that_is_not_whole_is_named(made, tmp_path, message):
-    file, copy = made / "adversarial" / "images.parquet", tmp_path / "images.parquet"
-    if message in DAMAGED:
-        pq.write_table(DAMAGED[message](pq.read_table(file)), copy)
-    else:
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 1
-        copy.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"images\.parquet.*{message}"):
-        opened(tmp_path)
+DAMAGED = [
+    ("8/{}.png is missing", lambda path: path.unlink()),
+    ("0/{}.png is missing", lambda path: change(path, b"IEND", b"IENE")),
+    ("images.csv is missing", lambda path: path.unlink()),
+    ("images.csv is missing or was changed", lambda path: change(path, b"g,", b"g,1")),
+    ("record.json does not exist", lambda path: path.unlink()),
+    ("record.json holds .* its record is damaged", lambda path: change(path, b'"bim"', b'"mim"')),
+    ("record.json holds no valid record", lambda path: change(path, b"{", b"")),
+    ("record.json lacks files", lambda path: change(path, b'"files"', b'"filez"')),
+]
 
 
-OWN = ["attack.path={own}", "targets=[fine]"]
-OTHER = ["attack.path={other}/adv", "attack.clean={other}/clean", "targets=[fine]"]
-AT_8 = [*OTHER, "attack.eps_255=8"]
+@pytest.mark.parametrize(("message", "damage"), DAMAGED)
+def test_a_set_that_is_not_whole_is_named(made, tmp_path, message, damage):
+    copy = Path(shutil.copytree(made / "adversarial", tmp_path / "copy"))
+    message = message.format(pd.read_csv(copy / "images.csv")["index"].max())
+    damage(copy / message.split()[0])
+    with pytest.raises(ValueError, match=message):
+        opened(copy)
+
+
 REFUSED = [
-    ([*OWN, "model.fine.weights=null"], "model fine has no weights"),
-    (["attack.path=gone", "targets=[fine]"], "gone"),
-    ([*OWN, "protocol=joint"], "source=NAME"),
-    ([*OWN, "source=fine"], "crafted on coarse"),
-    ([*OWN, "attack.eps_255=8"], "eps_255"),
-    ([*OWN, "epsilon.reference=5"], "0.5, 4, 8"),
-    ([*OTHER, "attack.eps_255=0.0314"], "did you mean 8?"),
-    (OTHER, "attack.eps_255"),
-    (AT_8, "classes"),
+    ([OWN, "model.fine.weights=null"], "model fine has no weights"),
+    (["attack.path=gone"], "gone"),
+    ([OWN, "protocol=joint"], "source=NAME"),
+    ([OWN, "source=fine"], "crafted on coarse"),
+    ([OWN, "attack.eps_255=8"], "eps_255"),
+    ([OWN, "epsilon.reference=5"], "1.5, 4, 8"),
+    ([*FOREIGN, "attack.eps_255=0.0314"], "did you mean 8?"),
+    (FOREIGN, "attack.eps_255"),
+    ([*FOREIGN, "attack.eps_255=8"], "classes"),
 ]
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED, ids=[" ".join(w) for w, _ in REFUSED])
-def test_bad_sets_are_refused_in_a_sentence(foreign, made, saved_attack, capfd, words, message):
-    own = made / "adversarial"
-    assert saved_attack(*[word.format(own=own, other=foreign) for word in words]) != 0
+def test_bad_sets_are_refused_in_a_sentence(made, saved_attack, capfd, words, message):
+    assert saved_attack(*words, "targets=[fine]") != 0
     out, err = capfd.readouterr()
     assert message in (out + err).replace("\n", "")
     assert "Traceback" not in out + err

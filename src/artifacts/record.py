@@ -1,4 +1,4 @@
-"""Provenance record of a job in the metadata of each of its parquet files.
+"""Provenance record of a job in the metadata of each of its parquet files, and in its saved set.
 
 A report needs nothing but such tables, wherever they were copied to.
 """
@@ -169,9 +169,14 @@ def public(words: Iterable[str]) -> tuple[str, ...]:
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
     """Return a table with its name and its job's record in the metadata."""
-    job = record.model_dump(mode="json")
-    text = json.dumps({"format": FORMAT, "table": name, "job": job, "digest": _digest(job)})
+    text = json.dumps(sealed(name, record))
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: text.encode()})
+
+
+def sealed(name: str, record: JobRecord) -> dict[str, Any]:
+    """Return a job's record as JSON data, with the name of what it describes and its digest."""
+    job = record.model_dump(mode="json")
+    return {"format": FORMAT, "table": name, "job": job, "digest": _digest(job)}
 
 
 def _digest(job: dict[str, Any]) -> str:
@@ -216,8 +221,15 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         text = (pq.read_schema(path).metadata or {}).get(_KEY)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as a parquet file: {error}.") from error
-    if text is None:
-        return None
+    return None if text is None else parse_record(text, path)
+
+
+def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
+    """Return the name and the record in the text of `sealed`, which `path` holds.
+
+    Raises:
+        ValueError: The text is no such record, is damaged, or has another format.
+    """
     try:
         content = json.loads(text)
         if content["format"] == FORMAT:

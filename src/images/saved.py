@@ -1,10 +1,15 @@
 """Adversarial images in files, as a source of adversarial images and as a data set.
 
-A set of this program is one parquet file with its job's record: a row is an image, in the order of
-the index: `index`, `label` and, null where the attack is untargeted, `target_label`; `clean`, the
-3 H W grey levels of the clean image, and `adversarial`, the K 3 H W ones of its versions at the
-record's K budgets, both as bytes. A set of another program is two folders of image files, and a CSV
-that lists them.
+A set is one folder of clean images and one for each budget, all with the same file names, and a CSV
+with the columns `filename`, `label` and, for a targeted attack, `targeted_label`. A set of this
+program is one folder, which has the CSV's further column `index`, and its job's record:
+
+    adversarial/record.json    the record, and the SHA-256 of each of the other files
+    adversarial/images.csv
+    adversarial/0/17.png       the clean image 17, an 8-bit RGB image
+    adversarial/2.5/17.png     its version at the budget 2.5/255
+
+A set of another program has one budget and no record.
 
 Reference:
     TransferAttack (github.com/Trustworthy-AI-Group/TransferAttack), transferattack/utils.py,
@@ -13,38 +18,36 @@ Reference:
 """
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
-from src.artifacts.layout import SET
-from src.artifacts.record import JobRecord, read_record, with_record
+from src.artifacts.layout import IMAGE_LIST, RECORD, SAVED
+from src.artifacts.record import JobRecord, parse_record, sealed
 from src.config.attack_settings import AttackSettings, SavedSettings
 from src.config.sections import TargetLabelRule
 from src.data import Batch, ImageDataset, LabelledImages
+from src.data.files import to_rgb
 from src.data.image_csv import image_csv
 from src.images.attacker import AdversarialSource
 from src.images.storage import AdversarialBatch, AttackedImages, change_size, exceeds
 from src.utils.defended_names import split_source
-from src.utils.files import atomic_write
-from src.utils.refusals import first_line
+from src.utils.files import sha256_of, write_csv, write_text, writing
 
 UNKNOWN = "unknown"
 _MEASURED = 32  # images measured at once
-_TABLE, _GROUP = "adversarial", 16  # images that are read at once
-_NUMBERS = ("index", "label", "target_label")
-_PIXELS = ("clean", "adversarial")
-_SCHEMA = pa.schema(dict.fromkeys(_NUMBERS, pa.int64()) | dict.fromkeys(_PIXELS, pa.binary()))
 
 
 class Breach(NamedTuple):
@@ -55,17 +58,11 @@ class Breach(NamedTuple):
     images: int
 
 
-class LazyImages(Sequence[Any]):
-    """Images by row, each read when it is asked for."""
+class _Decoded(LabelledImages):
+    """Images in files, which a key identifies by their pixels instead of the files' bytes."""
 
-    def __init__(self, read: Callable[[int], Any], count: int) -> None:
-        self.read, self.total = read, count
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __getitem__(self, row: Any) -> Any:
-        return self.read(row)
+    def __getitem__(self, position: int) -> tuple[np.ndarray, int]:
+        return to_rgb(self.images[position]), int(self.targets[position])
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +94,6 @@ class SavedImages:
     weights: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
 
-    def __post_init__(self) -> None:
-        if not len(self) or (np.diff(self.index) <= 0).any():
-            raise ValueError("The index must name one image or more, and none more than once.")
-
     def __len__(self) -> int:
         return len(self.clean)
 
@@ -109,18 +102,23 @@ class SavedImages:
         return torch.stack([self.read(row) for row in rows], dim=1)
 
     @cached_property
-    def breaches(self) -> tuple[Breach, ...]:
-        """Budgets that some images exceed; all are read, some at a time."""
-        norm, parts = self.attack.norm, []
+    def _contents(self) -> tuple[Tensor, str]:
+        """Sizes of the changes, float64 (K, N), and the SHA-256 of the images, read in batches."""
+        clean, sizes, total = ImageDataset(self.clean), [], hashlib.sha256()
         for first in range(0, len(self), _MEASURED):
             rows = range(first, min(first + _MEASURED, len(self)))
-            clean = ImageDataset(self.clean)[rows].images
-            parts.append(change_size(self.adversarial(rows), clean, norm))
-        sizes = zip(self.budgets_255, torch.cat(parts, dim=1), strict=True)
+            images = self.adversarial(rows)
+            sizes.append(change_size(images, clean[rows].images, self.attack.norm))
+            total.update(images.numpy().tobytes())
+        return torch.cat(sizes, dim=1), total.hexdigest()
+
+    @cached_property
+    def breaches(self) -> tuple[Breach, ...]:
+        """Budgets that some images exceed; all images are read, some at a time."""
         return tuple(
             Breach(eps_255, math.ceil(1000 * float(size.max())) / 1000, int(beyond.sum()))
-            for eps_255, size in sizes
-            if (beyond := exceeds(size, eps_255, norm)).any()
+            for eps_255, size in zip(self.budgets_255, self._contents[0], strict=True)
+            if (beyond := exceeds(size, eps_255, self.attack.norm)).any()
         )
 
     @cached_property
@@ -129,10 +127,8 @@ class SavedImages:
         targets = self.clean.target_labels
         facts = (self.source, self.attack, self.budgets_255, self.dataset, self.ensemble)
         numbers = (self.index.tolist(), None if targets is None else targets.tolist())
-        total = hashlib.sha256(repr((facts, sorted(self.weights.items()), numbers)).encode())
-        for row in range(len(self)):
-            total.update(self.read(row).numpy().tobytes())
-        return total.hexdigest()[:16]
+        content = repr((facts, sorted(self.weights.items()), numbers, self._contents[1]))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 class SavedImagesSource(AdversarialSource):
@@ -182,105 +178,64 @@ def write_set(
     batches: Iterable[Sequence[AttackedImages]],
     targets: Mapping[int, int | None],
 ) -> None:
-    """Write a job's adversarial images, rounded inside their balls; all of them or no file.
+    """Write a job's adversarial images, rounded inside their balls, in place of its earlier set.
 
-    A batch is its images at each budget, `targets` are target labels by index.
+    The folder gets its name when it is complete. A batch is its images at each budget, `targets`
+    are target labels by index.
     """
-    schema = with_record(_SCHEMA.empty_table(), _TABLE, record).schema
-    options = {"write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
-    with atomic_write(folder / SET) as path, pq.ParquetWriter(path, schema, **options) as file:
+    labels: dict[int, int] = {}
+    with writing(folder), TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+        new = Path(place, "new")
+        for eps_255 in record.budgets:
+            (new / _folder_name(eps_255)).mkdir(parents=True)
         for versions in batches:
-            levels = torch.stack([each.rounded(each.adversarial) for each in versions], dim=1)
             batch, index = versions[0].batch, versions[0].batch.index.tolist()
-            columns = {
-                "index": index,
-                "label": batch.labels.numpy(),
-                "target_label": [targets[number] for number in index],
-                "clean": [image.tobytes() for image in batch.images.numpy()],
-                "adversarial": [image.tobytes() for image in levels.numpy()],
-            }
-            file.write_table(pa.table(columns, schema=schema), row_group_size=_GROUP)
+            labels |= zip(index, batch.labels.tolist(), strict=True)
+            levels = {each.eps_255: each.rounded(each.adversarial) for each in versions}
+            for eps_255, images in {0.0: batch.images, **levels}.items():
+                pixels = images.permute(0, 2, 3, 1).numpy()
+                for number, image in zip(index, pixels, strict=True):
+                    Image.fromarray(image).save(new / _folder_name(eps_255) / f"{number}.png")
+        table = pd.DataFrame(labels.items(), columns=["index", "label"])
+        table.insert(0, "filename", table["index"].astype(str) + ".png")
+        if None not in targets.values():
+            table["targeted_label"] = table["index"].map(targets)
+        write_csv(new / IMAGE_LIST, table)
+        files = sorted(path for path in new.rglob("*") if path.is_file())
+        digests = {path.relative_to(new).as_posix(): sha256_of(path) for path in files}
+        content = sealed(SAVED, record) | {"files": digests}
+        write_text(new / RECORD, json.dumps(content, indent=1))
+        if (folder / RECORD).exists():  # else not a set, which a rename does not replace
+            folder.rename(Path(place, "old"))
+        new.rename(folder)
 
 
-def read_set(folder: Path) -> SavedImages:
-    """Open a job's set, of which all images must be there; they are read when asked for."""
-    path = folder / SET
-    table, record = read_record(path) or ("", None)
-    if table != _TABLE or record is None:
-        raise ValueError(f"{path} holds no adversarial images of this program.")
-    try:
-        return _open(path, record)
-    except Exception as error:  # of many kinds, depending on where the damage lies
-        raise ValueError(
-            f"{path} is damaged, incomplete or of another version ({first_line(error)[:400]})."
-        ) from error
+def _folder_name(eps_255: float) -> str:
+    """Return the name of a budget's folder, such as `8` or `2.5`."""
+    return np.format_float_positional(eps_255, trim="-")
 
 
-def _open(path: Path, record: JobRecord) -> SavedImages:
-    attack = AttackSettings.model_validate(record.config["attack"])
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        layout = file.metadata
-        if not file.schema_arrow.equals(_SCHEMA):
-            raise ValueError(f"its columns are not {', '.join(_SCHEMA.names)}")
-        if layout.num_rows != record.images:
-            raise ValueError(f"it holds {layout.num_rows} of {record.images} images")
-        table = file.read(_NUMBERS[: 2 + (attack.target_label is not None)]).to_pydict()
-    numbers = {name: np.array(column, np.int64) for name, column in table.items()}
-    starts = np.cumsum([0, *(layout.row_group(n).num_rows for n in range(layout.num_row_groups))])
-    side = math.isqrt(record.values // 3)
-    counts = {"clean": 1, "adversarial": len(record.budgets) - 1}
-
-    @lru_cache(maxsize=4)
-    def group(name: str, number: int) -> pa.ChunkedArray:
-        # Opened anew: processes share no handle.
-        with pq.ParquetFile(path, metadata=layout, page_checksum_verification=True) as file:
-            return file.read_row_group(number, [name], use_threads=False)[name]
-
-    def read(name: str, row: int) -> Tensor:
-        """Return an image's levels, uint8 (1 or K, 3, H, W)."""
-        number = int(np.searchsorted(starts, row, side="right")) - 1
-        try:
-            levels = bytearray(group(name, number)[row - int(starts[number])].as_py())
-            return torch.frombuffer(levels, dtype=torch.uint8).view(counts[name], 3, side, side)
-        except Exception as error:  # of many kinds, too
-            raise ValueError(f"{path} is damaged ({first_line(error)[:400]}).") from error
-
-    clean = LazyImages(lambda row: read("clean", row)[0], record.images)
-    labels, targets = numbers["label"], numbers.get("target_label")
-    members = split_source(record.source).target.split("+")
-    return SavedImages(
-        source=record.source,
-        attack=attack,
-        budgets_255=record.budgets[1:],
-        dataset=record.dataset,
-        index=numbers["index"],
-        clean=LabelledImages(clean, labels, record.class_names, targets),
-        read=partial(read, "adversarial"),
-        ensemble=record.config["ensemble"],
-        weights={name: record.weights[name] for name in members},
-        data=record.data,
-    )
-
-
-def open_foreign_images(settings: SavedSettings) -> SavedImages:
-    """Open two folders of images; those that the CSV does not list are left out."""
+def open_set(settings: SavedSettings) -> SavedImages:
+    """Open a set, which its record describes, or else the settings; images are read when needed."""
+    folder = Path(settings.path)
+    if (folder / RECORD).exists():
+        if settings != SavedSettings(path=settings.path):
+            raise ValueError(
+                f"{RECORD} states clean, labels, eps_255 and origin; leave out these keys."
+            )
+        return _open_recorded(folder)
     if settings.clean is None or settings.eps_255 is None:
-        raise ValueError("the images of another program need attack.clean and attack.eps_255.")
-    table = Path(settings.labels or Path(settings.clean).parent / "labels.csv")
-    clean = _open_listed(settings.clean, table)
-    adversarial = ImageDataset(_open_listed(settings.path, table))
-    sizes = ImageDataset(clean).image_size, adversarial.image_size
-    if sizes[0] != sizes[1]:
         raise ValueError(
-            f"{settings.clean} holds images of {sizes[0]} pixels, and the adversarial ones have "
-            f"{sizes[1]}; give the clean images as the attack saw them."
+            f"{folder / RECORD} does not exist; give the folder adversarial/ of a job with "
+            "save_adversarial=true, or for images of another program attack.clean and "
+            "attack.eps_255."
         )
-    origin = settings.origin
-    if origin.targeted and clean.target_labels is None:
-        raise ValueError("attack.origin.targeted=true needs a CSV with a column targeted_label.")
+    origin, clean_folder = settings.origin, Path(settings.clean)
+    table = Path(settings.labels or clean_folder.parent / "labels.csv")
+    clean, read = _open_folders([clean_folder, folder], table, origin.targeted)
     name = origin.attack
     if name == UNKNOWN:  # it is called by its folder
-        name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", Path(settings.path).resolve().name)[:100]
+        name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", folder.resolve().name)[:100]
     rule: TargetLabelRule | None = "data" if origin.targeted else None
     return SavedImages(
         source=origin.source,
@@ -288,15 +243,62 @@ def open_foreign_images(settings: SavedSettings) -> SavedImages:
         budgets_255=(settings.eps_255,),
         dataset=origin.dataset,
         index=np.arange(len(clean)),
-        clean=clean if origin.targeted else replace(clean, target_labels=None),
-        read=lambda row: adversarial[[row]].images,
+        clean=clean,
+        read=read,
     )
 
 
-def _open_listed(folder: str, table: Path) -> LabelledImages:
-    """Return a folder's images that a CSV lists."""
-    if not Path(folder).is_dir():
-        raise ValueError(f"{folder} is not a folder.")
+def _open_recorded(folder: Path) -> SavedImages:
+    """Open a set with a record, all files of which must be there as they were saved."""
+    text = (folder / RECORD).read_bytes()
+    _, record = parse_record(text, folder / RECORD)
+    digests = json.loads(text).get("files", {})
+    if len(digests) != 1 + record.images * len(record.budgets):
+        raise ValueError(f"{folder / RECORD} lacks files of its set; save the set again.")
+    for name, digest in digests.items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            raise ValueError(f"{folder / name} is missing or was changed; save the set again.")
+    attack = AttackSettings.model_validate(record.config["attack"])
+    folders = [folder / _folder_name(eps_255) for eps_255 in record.budgets]
+    members = split_source(record.source).target.split("+")
+    clean, read = _open_folders(folders, folder / IMAGE_LIST, attack.target_label is not None)
+    return SavedImages(
+        source=record.source,
+        attack=attack,
+        budgets_255=record.budgets[1:],
+        dataset=record.dataset,
+        index=np.array([int(path.stem) for path in clean.images]),
+        clean=_Decoded(clean.images, clean.targets, record.class_names, clean.target_labels),
+        read=read,
+        ensemble=record.config["ensemble"],
+        weights={name: record.weights[name] for name in members},
+        data=record.data,
+    )
+
+
+def _open_folders(
+    folders: Sequence[Path], table: Path, targeted: bool
+) -> tuple[LabelledImages, Callable[[int], Tensor]]:
+    """Open the images that a CSV lists in K + 1 folders, of which the first is of clean ones.
+
+    Return the clean images, and a function from a row to its versions, uint8 (K, 3, H, W).
+    """
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise ValueError(f"{missing[0]} is not a folder.")
     columns = {"id_column": "filename", "label_column": "label", "target_column": "targeted_label"}
-    csv = str(table.absolute())
-    return image_csv("test", root=folder, csv=csv, folder=".", first_label=0, **columns)
+    place = {"csv": str(table.absolute()), "folder": "."}
+    clean, *changed = (
+        image_csv("test", root=str(folder), first_label=0, **place, **columns) for folder in folders
+    )
+    if not targeted:
+        clean = replace(clean, target_labels=None)
+    elif clean.target_labels is None:
+        raise ValueError("attack.origin.targeted=true needs a CSV with a column targeted_label.")
+    versions = [ImageDataset(images) for images in changed]
+    side = ImageDataset(clean).image_size
+    if others := {images.image_size for images in versions} - {side}:
+        raise ValueError(
+            f"{folders[0]} holds images of {side} pixels, and the adversarial ones have "
+            f"{others.pop()}; give the clean images as the attack saw them."
+        )
+    return clean, lambda row: torch.cat([images[[row]].images for images in versions])

@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from src.artifacts.layout import SET
 from src.cache.keys import code_keys
 from src.config.attack_settings import SavedSettings
 from src.config.fields import check_among, check_name
 from src.config.sections import EpsilonSettings, reference_budget
 from src.config.settings import Settings
 from src.defences import Defence
-from src.images.saved import UNKNOWN, SavedImages, open_foreign_images, read_set
+from src.images.saved import UNKNOWN, SavedImages, open_set
+from src.images.storage import TOLERANCE_255
 from src.measure.registry import MEASUREMENTS
 from src.run.attack_function import attack_function
 from src.run.stages import Planned
@@ -31,6 +30,7 @@ def plan(settings: Settings) -> Planned:
         check_target(f"model.{name}.network", settings.model[name].network)
     defences = {name: _build_defence(settings, name) for name in settings.defence}
     _check_tables(settings.diagnostics.tables)
+    _check_budgets_of_files(settings)
     code_keys(settings)  # of the code as it is loaded, which is kept: files may be edited later
     crafted, saved = settings.attack.kind == "crafted", settings.attack.saved
     attack = attack_function(settings.attack) if crafted else None
@@ -51,6 +51,20 @@ def _check_tables(names: Sequence[str]) -> None:
             )
 
 
+def _check_budgets_of_files(settings: Settings) -> None:
+    """Refuse L-infinity budgets below 1/255 for a saved set, whose files would be the clean images.
+
+    An L2 budget bounds the root mean square of the changes, so that below 1/255 some grey levels
+    of an 8-bit image may still change: none is refused.
+    """
+    small = [f"{eps:g}" for eps in settings.budgets if eps + TOLERANCE_255 < 1]
+    if settings.save_adversarial and settings.attack.norm == "linf" and small:
+        raise ValueError(
+            f"save_adversarial=true: epsilon.grid has {', '.join(small)}, but 8-bit images change "
+            "by 1/255 or not at all; leave out budgets below 1, or set save_adversarial=false."
+        )
+
+
 def _build_defence(settings: Settings, name: str) -> Defence:
     try:
         defence: Defence = call_target(settings.defence[name].call)
@@ -63,23 +77,12 @@ def _build_defence(settings: Settings, name: str) -> Defence:
 
 @lru_cache(maxsize=2)  # planned before the sweep, and again in the job
 def open_saved_images(settings: SavedSettings) -> SavedImages:
-    """Open a set of this program, which its file tells, or else of another; measure its images."""
-    path = Path(settings.path, SET)
-    bare = settings == SavedSettings(path=settings.path)
+    """Open a set of adversarial images, and measure them: damage shows before any job."""
     try:
-        if path.exists() and not bare:
-            raise ValueError(
-                "this set states clean, labels, eps_255 and origin itself; leave out these keys."
-            )
-        if bare and not path.exists():
-            raise ValueError(
-                f"{path} does not exist; give the folder adversarial/ of a job with "
-                "save_adversarial=true, or for images of another program clean and eps_255."
-            )
-        saved = read_set(path.parent) if bare else open_foreign_images(settings)
-        _ = saved.breaches  # reads every image: a damaged one shows before any job
+        saved = open_set(settings)
+        _ = saved.breaches
         return saved
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"attack.path={settings.path}: {error}") from error
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from src.config.attack_settings import SavedOrigin, SavedSettings
-from src.images.saved import open_foreign_images, saved_dataset
+from src.images.saved import open_set, saved_dataset
 
 NAMES = ["b.png", "a.png", "c10.png", "c9.png"]
 LABELS = [4, 0, 999, 4]
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 def opened(folder, **words):
     given = {"path": f"{folder}/results", "clean": f"{folder}/images", "eps_255": 8.0, **words}
-    return open_foreign_images(SavedSettings(**given))
+    return open_set(SavedSettings(**given))
 
 
 def test_a_folder_of_images(folder):
