@@ -6,11 +6,14 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
-from src.artifacts.sweep_state import JobStatus, job_statuses, newest_sweep
+from src.artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
+from src.cache.rows import FOLDER, Rows
 from src.config.errors import REFUSED
+from src.config.sections import StoreSettings
 
 
 def main() -> None:
@@ -27,6 +30,8 @@ def main() -> None:
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(listed(jobs), soft_wrap=False)
     console.print(f"{folder}: {summary(jobs)}")
+    if cache := cache_of(jobs):
+        console.print(cache)
     sys.exit(any(job.state != "done" for job in jobs))
 
 
@@ -50,6 +55,24 @@ def summary(jobs: list[JobStatus]) -> str:
     running = sum(job.seconds for job in jobs if job.state == "running")
     rest = max(0, sum(done) / len(done) * left - running)
     return f"{words}; at the pace of those done, about {_clock(rest)} remain."
+
+
+def cache_of(jobs: list[JobStatus]) -> str:
+    """Return the size of the rows in the cache of some jobs, and its limit; nothing of none."""
+    configs = [path for job in jobs if job.folder and (path := job.folder / CONFIG_OF_JOB).exists()]
+    if not configs:
+        return ""
+    config = yaml.load(configs[0].read_bytes(), yaml.CSafeLoader)
+    cache = Path(config["cache_dir"])
+    rows = sum(Rows(cache).sizes().values())
+    limit = StoreSettings.model_validate(config["store"]).total_gb
+    text = f"{cache}: {rows / 1e9:.1f} of {limit:g} GB of rows."
+    others = [path for path in sorted(cache.glob("rows*")) if path.name != FOLDER]
+    size = sum(path.stat().st_size for other in others for path in other.rglob("*.parquet"))
+    if others:
+        names = ", ".join(map(str, others))
+        text += f" {names}: {size / 1e9:.1f} GB of another version; it can be deleted."
+    return text
 
 
 def _clock(seconds: float) -> str:

@@ -87,8 +87,8 @@ class Inputs:
         for name in settings.models:
             network = self.networks[name].network
             digest = weights_digest(network)
-            # Equal weights and layers may compute different things: in a call, names tell apart.
-            key = content_key(name, name_of(network), repr(network), digest)
+            # Equal weights and layers may compute different things: names tell apart within a call.
+            key = content_key(planned.call, name, name_of(network), repr(network), digest)
             models[name] = Model(self.networks[name], digest, key)
         pool = mixing_pool(self.images, settings.dataset.seed)
         data = Data(self.images, self.images, pool, self.device)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 from src.analysis import explained
 from src.api.frames import frame_of
 from src.api.modules import Inputs, name_of
+from src.api.store import take_store
 from src.artifacts.frame_jobs import FrameJob
 from src.artifacts.jobs import StoredJob
-from src.artifacts.record import clear
 from src.cache.rows import Rows
 from src.config.attack_file import attack_settings, crafted_settings
 from src.config.command_line import ignore_harmless_warnings
@@ -89,13 +90,14 @@ def transfer(
         batch_size: None: 50 on a CPU, 1,000 on a GPU.
         progress_bar: Show the batches that are done.
         store: Folder that gets the folders of the jobs, for `load_sweep`, `python -m src.report`
-            and `python -m src.table`; None: nothing is written.
+            and `python -m src.table`: an empty one or an earlier call's, whose jobs are replaced.
+            None: nothing is written.
 
     Returns:
         The frame of `load_sweep`, in float32 and, with `controls`, of the controls.
 
     Raises:
-        ValueError: A module, attack or argument cannot be used.
+        ValueError: A module, attack or argument cannot be used, or `store` holds other files.
 
     Examples:
         >>> frame = transfer({"a": a}, {"a": a, "b": b}, images, labels, attacks=["mi"])
@@ -126,19 +128,18 @@ def transfer(
             "progress_bar": progress_bar,
         },
     }
-    if store:
-        Path(store).mkdir(parents=True, exist_ok=True)
-    finished = list[StoredJob]()
+    finished, call = list[StoredJob](), uuid4().hex
     with _quiet(), TemporaryDirectory() as temporary:
-        cache = Rows(Path(temporary))
         planned = [
-            _plan({**plain, **inputs.settings(source)}, name, attack, keywords, functions)
+            _plan({**plain, **inputs.settings(source)}, name, attack, keywords, functions, call)
             for name, attack in named.items()
             for source in sources
         ]
-        for number, job in enumerate(map(inputs.make_pass, planned)):
-            folder = f"{number}-{job.settings.attack.name}-{job.settings.source_name}"
-            finished.append(_run(job, cache, Path(store, folder) if store else None))
+        jobs = [f"{job.settings.attack.name}-{job.settings.source_name}" for job in planned]
+        folders = take_store(Path(store), jobs) if store else [None] * len(jobs)
+        cache = Rows(Path(temporary))
+        for job, folder in zip(map(inputs.make_pass, planned), folders, strict=True):
+            finished.append(_run(job, cache, folder))
     return frame_of(finished)
 
 
@@ -170,6 +171,7 @@ def _plan(
     attack: Mapping[str, Any] | Attack,
     keywords: Mapping[str, Any],
     defences: Mapping[str, Defence],
+    call: str,
 ) -> Planned:
     """Return the plan of a job: an attack's file with keywords, or a function's own ones."""
     if callable(attack):
@@ -182,7 +184,8 @@ def _plan(
         job = for_device(Settings(attack=settings, **keys))
     except ValidationError as error:
         raise ValueError(refusal(error)) from error
-    return Planned(job, attack if callable(attack) else attack_function(settings), defences)
+    function = attack if callable(attack) else attack_function(settings)
+    return Planned(job, function, defences, call=call)
 
 
 def _run(job: Pass, cache: Rows, folder: Path | None) -> StoredJob:
@@ -195,7 +198,6 @@ def _run(job: Pass, cache: Rows, folder: Path | None) -> StoredJob:
     for alarm in raised_alarms(finished, None, results):
         log.warning("%s: %s", record.label, explained(alarm))
     if folder is not None:
-        clear(folder)
         write_results(job, results, record, folder, cache)
     return finished
 

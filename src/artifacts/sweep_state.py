@@ -15,7 +15,8 @@ from src.utils.files import write_text
 from src.utils.locks import held, is_held
 
 OUTPUTS = Path("outputs")
-_CONFIG = Path(".hydra") / "config.yaml"  # which Hydra writes before a job begins
+CONFIG_OF_JOB = Path(".hydra") / "config.yaml"
+"""File that Hydra writes into a job's folder before it begins."""
 
 
 class Plan(BaseModel):
@@ -114,7 +115,7 @@ def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
         return {0: folder}
     folders, sweep = {}, re.compile(rf"^sweep: '?{plan.id}\b", re.MULTILINE)
     for path in folder.iterdir():  # the text is searched: to parse YAML takes far longer
-        match, config = re.match(r"(\d+)-", path.name), path / _CONFIG
+        match, config = re.match(r"(\d+)-", path.name), path / CONFIG_OF_JOB
         if match and config.exists() and sweep.search(config.read_text(encoding="utf-8")):
             folders[int(match[1])] = path
     return dict(sorted(folders.items()))
@@ -144,4 +145,4 @@ def _status(name: str, folder: Path) -> JobStatus:
 
 
 def _started(folder: Path) -> float:
-    return (folder / _CONFIG).stat().st_mtime
+    return (folder / CONFIG_OF_JOB).stat().st_mtime

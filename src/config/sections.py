@@ -242,6 +242,7 @@ class StoreSettings(Section):
     """Store of rows; the keys of `store`."""
 
     images_mb: Annotated[float, Field(ge=0)] = 300
+    total_gb: Annotated[float, Field(ge=0)] = 20
 
 
 class ReportCommand(Section):

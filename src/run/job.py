@@ -50,6 +50,7 @@ def run_job(
     summary = write_results(job, results, record, folder, cache)
     if planned.settings.save_adversarial:
         save_adversarial_images(job, results, record, folder, cache)
+    cache.shrink(planned.settings.store.total_gb)
     track_job(summary.jobs[0], tracker, run)
     if console is not None:
         for matrix in summary.matrices:

@@ -29,12 +29,14 @@ class Planned:
         attack: The attack as a function; None without one.
         defences: The defences that the job names.
         saved: Set that takes the attack's place, if one does.
+        call: Identity of a call from Python, whose functions and modules no key tells from others.
     """
 
     settings: Settings
     attack: Attack | None
     defences: Mapping[str, Defence]
     saved: SavedImages | None = None
+    call: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Pass:
         mixed = self.data.pool if attack.about.mixes else None
         batches = (self.images.digest(), settings.budgets, trainer.batch_size, self.pair_seed)
         return content_key(
-            self._clean_key,
+            (self._clean_key, self.planned.call),
             mixed and (mixed.labels.tolist(), sha256(mixed.images.numpy().tobytes()).hexdigest()),
             attack.settings,
             saved.digest if saved else code_of(attack.settings),

@@ -1,0 +1,34 @@
+"""Folder of the jobs of a call from Python."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.artifacts.layout import PLAN, clear_summary
+from src.artifacts.record import clear
+from src.artifacts.sweep_state import Plan, read_plan, write_plan
+from src.utils.files import writing
+
+_CALL = "transfer"
+"""Id of the plan in such a folder; those of sweeps are random."""
+
+
+def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:
+    """Return the folders of a call's jobs, after removing those of an earlier call.
+
+    Raises:
+        ValueError: The folder holds something else, such as a sweep of the command line.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        earlier = read_plan(folder) if (folder / PLAN).exists() else None
+        if earlier is None or earlier.id != _CALL:
+            raise ValueError(f"store={folder} holds files of others; name a new or empty folder.")
+        for job in (folder / Path(name).name for name in earlier.jobs):
+            clear(job)
+            if job.is_dir() and not any(job.iterdir()):
+                job.rmdir()
+        clear_summary(folder)
+    names = [f"{number}-{job}" for number, job in enumerate(jobs)]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_plan(folder, Plan(jobs=names, single=False, id=_CALL))
+    return [folder / name for name in names]
