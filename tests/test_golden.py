@@ -59,7 +59,13 @@ TIMINGS = ("images_per_second", "duration", "effort/seconds")
 
 SWEEP = [
     *("attack=fgsm,bim3", "model=[wide,flat]", "source=wide,flat", "targets=[wide,flat]"),
-    *("dataset=cifar10_mini", "n_images=20", "seed=62865", "epsilon.grid=[0,0.5,1,2,4,8,16]"),
+    *(
+        "dataset=cifar10_mini",
+        "n_images=20",
+        "seed=62865",
+        "dataset.seed=62865",
+        "epsilon.grid=[0,0.5,1,2,4,8,16]",
+    ),
     *("variants=[uint8]", "controls=true", "trainer.batch_size=10", "hydra.sweep.dir=sweep"),
     "tracking=mlflow",
 ]

@@ -169,7 +169,8 @@ def saved_dataset(
             "The saved images do not say how many classes there are; set dataset.num_classes=N."
         )
     classes: dict[str, Any] = {"num_classes": num_classes, "class_names": class_names}
-    return ImageDataset(saved.clean, numbers=saved.index, **classes, **subset)
+    clean = replace(saved.clean, target_labels=None)  # those of the set are the attack's
+    return ImageDataset(clean, numbers=saved.index, **classes, **subset)
 
 
 def write_set(

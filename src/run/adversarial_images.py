@@ -1,6 +1,7 @@
 """Adversarial images of a job: from the attack, a saved set or the cache."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,10 @@ from src.measure.attack_cost import AttackCost
 from src.measure.protocol import Cell
 from src.run.attack import make_attacker
 from src.run.stages import Pass
+from src.run.stored_rows import read_rows
+from src.utils.processes import is_first_process
+
+log = logging.getLogger(__name__)
 
 
 def adversarial_source(
@@ -31,7 +36,22 @@ def adversarial_source(
             index = np.setdiff1d(index, missing[new[eps_255]]).tolist()
         return stored_images(job, cache, index, eps_255)
 
+    _log_what_is_made_again(job, missing, new.values(), cache)
     return make_attacker(job, stored)
+
+
+def _log_what_is_made_again(
+    job: Pass, missing: Mapping[Cell, np.ndarray], new: Iterable[Cell], cache: Rows
+) -> None:
+    """Log the number of images that were attacked before, and whose versions are not stored."""
+    wanted = {number for cell, index in missing.items() if cell.budgets for number in index}
+    known = wanted - {number for cell in new for number in missing[cell]}
+    if known and is_first_process():
+        stored = read_rows(job, AdversarialImages().cells(job, None), cache)
+        there = [{*rows["index"].to_numpy()} for rows in stored.values()]
+        if lacking := len(known - set.intersection(*there) if there else known):
+            text = "%s: the adversarial versions of %d images are made again: store.images_mb=%g."
+            log.info(text, job.settings.job, lacking, job.settings.store.images_mb)
 
 
 def stored_images(
