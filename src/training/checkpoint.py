@@ -26,6 +26,11 @@ from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 
+# To be raised when equal settings and data should train other weights: after a change of this
+# package, of how `src.data` or `src.models` make images and networks, or of a recipe's default.
+TRAINING = 1
+"""Number of the training procedure, a part of the names of trained weights."""
+
 
 def trained_weights(
     name: str,
