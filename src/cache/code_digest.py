@@ -87,10 +87,10 @@ def _modules(name: str) -> Iterator[tuple[str, Path]]:
     """
     places = None
     for module in accumulate(name.split("."), "{}.{}".format):
+        last = module.rpartition(".")[2]
         finders: list[Any] = [PathFinder] if "." in module else sys.meta_path
-        specs = (finder.find_spec(module.rpartition(".")[2], places) for finder in finders)
-        spec = next(filter(None, specs), None)
-        if spec is None:
+        specs = (finder.find_spec(last, places) for finder in finders if last.isidentifier())
+        if (spec := next(filter(None, specs), None)) is None:
             break
         if spec.has_location and spec.origin:
             yield module, Path(spec.origin)
