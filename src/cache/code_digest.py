@@ -11,6 +11,7 @@ from importlib.machinery import PathFinder
 from importlib.metadata import packages_distributions, version
 from itertools import accumulate
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from src.utils.files import sha256_of
@@ -55,21 +56,27 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
     code = {str(file): read_code(file)[0] for file in files}
     sections = [value for value in values if isinstance(value, dict)]
     # `hydra.utils.get_method` and its like return the callable that their `path` names.
-    pending = [str(part.get(key, "")) for part in sections for key in ("_target_", "path")]
+    targets = [str(part.get(key, "")) for part in sections for key in ("_target_", "path")]
+    pending = [*targets, *map(_home, targets)]
     while pending:
         for module, file in _modules(pending.pop()):
+            if module in ("src", *code) or file.resolve() in _ROWS:
+                continue
             if {"site-packages", "dist-packages"} & {*file.parts}:
                 names = _distributions().get(module.partition(".")[0], ()) if upgrades else ()
                 code |= {name: version(name) for name in names}
-            elif module not in code and not _is_known(module, file):
+            elif not file.is_relative_to(_STANDARD_LIBRARY):
                 code[module], imports = read_code(file, module)
                 pending += [name for name in imports if upgrades or not name.startswith("src.")]
     return dict(sorted(code.items()))
 
 
-def _is_known(module: str, file: Path) -> bool:
-    """Return True for modules that rows count anyway, and for those of Python itself."""
-    return module == "src" or file.resolve() in _ROWS or file.is_relative_to(_STANDARD_LIBRARY)
+def _home(target: str) -> str:
+    """Return the module of a callable that stands elsewhere, as `src.attacks.torchattacks.PGD`."""
+    try:
+        return str(getattr(resolve_name(target), "__module__", ""))
+    except Exception:  # of any kind, as the module's own code may raise it; the plan refuses it
+        return ""
 
 
 def _values(section: Any) -> Iterator[Any]:
@@ -97,7 +104,7 @@ def _modules(name: str) -> Iterator[tuple[str, Path]]:
         places = spec.submodule_search_locations or ()
 
 
-@cache  # until `read_code.cache_clear()`
+@cache  # a file edited after a job was planned counts from the next command on
 def read_code(file: Path, module: str = "") -> tuple[str, list[str]]:
     """Return the SHA-256 of a file, and the names that it imports as a Python module."""
     names = list[str]()
