@@ -18,10 +18,9 @@ from src.utils.files import sha256_of
 
 _SRC = Path(__file__).resolve().parents[1]
 _PACKAGES = ("attacks", "data", "defences", "images", "measure", "models", "run")
-_CONFIG = ("attack_settings.py", "sections.py", "settings.py")
+_CONFIG = ("attack_settings", "sections", "settings")
 _ROWS = {file for name in _PACKAGES for file in (_SRC / name).rglob("*.py")}
-_ROWS |= {_SRC / "config" / name for name in _CONFIG}
-_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+_ROWS |= {_SRC / "config" / f"{name}.py" for name in _CONFIG}
 _distributions = cache(packages_distributions)
 
 
@@ -47,17 +46,14 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
 
     The code is each file that a value names, the Python files of each folder, and the module of
     each `_target_` with all modules that it imports by name, at any depth. An installed package
-    counts by its version. Without `upgrades`, imports from this program and from installed packages
-    do not count.
+    counts by its version. Without `upgrades` installed packages, and imports from this program, do
+    not count.
     """
     values = list(_values(settings))
     paths = [Path(value) for value in values if isinstance(value, str) and os.path.exists(value)]
     files = [file for path in paths for file in (path, *path.rglob("*.py")) if file.is_file()]
     code = {str(file): read_code(file)[0] for file in files}
-    sections = [value for value in values if isinstance(value, dict)]
-    # `hydra.utils.get_method` and its like return the callable that their `path` names.
-    targets = [str(part.get(key, "")) for part in sections for key in ("_target_", "path")]
-    pending = [*targets, *map(_home, targets)]
+    pending = [name for value in values if isinstance(value, dict) for name in _callable(value)]
     while pending:
         for module, file in _modules(pending.pop()):
             if module in ("src", *code) or file.resolve() in _ROWS:
@@ -65,18 +61,21 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
             if {"site-packages", "dist-packages"} & {*file.parts}:
                 names = _distributions().get(module.partition(".")[0], ()) if upgrades else ()
                 code |= {name: version(name) for name in names}
-            elif not file.is_relative_to(_STANDARD_LIBRARY):
+            elif not file.is_relative_to(sysconfig.get_path("stdlib")):
                 code[module], imports = read_code(file, module)
                 pending += [name for name in imports if upgrades or not name.startswith("src.")]
     return dict(sorted(code.items()))
 
 
-def _home(target: str) -> str:
-    """Return the module of a callable that stands elsewhere, as `src.attacks.torchattacks.PGD`."""
+def _callable(section: dict[str, Any]) -> tuple[str, str]:
+    """Return the dotted name of a section's callable, and the module where it is defined."""
+    target = str(section.get("_target_", ""))
+    if target.startswith("hydra.utils.get_"):  # returns the callable
+        target = str(section.get("path", ""))
     try:
-        return str(getattr(resolve_name(target), "__module__", ""))
-    except Exception:  # of any kind, as the module's own code may raise it; the plan refuses it
-        return ""
+        return target, str(getattr(resolve_name(target), "__module__", ""))
+    except Exception:  # of any kind, as a module's own code may raise it; the plan refuses it
+        return target, ""
 
 
 def _values(section: Any) -> Iterator[Any]:
@@ -88,13 +87,11 @@ def _values(section: Any) -> Iterator[Any]:
 
 
 def _modules(name: str) -> Iterator[tuple[str, Path]]:
-    """Yield the modules that a dotted name leads through, and their files.
-
-    They are those of `importlib.util.find_spec`, which would import the packages on the way.
-    """
+    """Yield the modules that a dotted name leads through, and their files."""
     places = None
     for module in accumulate(name.split("."), "{}.{}".format):
         last = module.rpartition(".")[2]
+        # Not importlib.util.find_spec, which imports the packages on the way.
         finders: list[Any] = [PathFinder] if "." in module else sys.meta_path
         specs = (finder.find_spec(last, places) for finder in finders if last.isidentifier())
         if (spec := next(filter(None, specs), None)) is None:
@@ -107,17 +104,15 @@ def _modules(name: str) -> Iterator[tuple[str, Path]]:
 @cache  # a file edited after a job was planned counts from the next command on
 def read_code(file: Path, module: str = "") -> tuple[str, list[str]]:
     """Return the SHA-256 of a file, and the names that it imports as a Python module."""
-    names = list[str]()
+    names, parts = list[str](), module.split(".") + [""] * (file.stem == "__init__")
     try:
         tree = ast.parse(file.read_bytes() if file.suffix == ".py" else b"")
     except (SyntaxError, ValueError):  # of another Python, which nothing imports
         tree = ast.parse("")
-    package = module.split(".") if file.stem == "__init__" else module.split(".")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) + 1 - node.level] if node.level else []
-            above += filter(None, [node.module])
+            above = [*parts[: -node.level], *filter(None, [node.module])]  # level 0: no parts
             names += [".".join([*above, alias.name]) for alias in node.names]
     return sha256_of(file), names

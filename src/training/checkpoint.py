@@ -26,10 +26,12 @@ from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 
-# To be raised when equal settings and data should train other weights: after a change of this
-# package, of how `src.data` or `src.models` make images and networks, or of a recipe's default.
 TRAINING = 1
-"""Number of the training procedure, a part of the names of trained weights."""
+"""Number of the procedure, in the names of trained weights.
+
+Raise it when equal settings should train other weights: after a change of this package, of a
+default of `TrainingSettings`, or of how `src.data` and `src.models` make images and networks.
+"""
 
 
 def trained_weights(
