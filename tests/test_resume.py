@@ -150,7 +150,7 @@ def test_rerun_computes_what_needs_no_attack_again_too(command_line, workspace):
     same_tables(workspace / "out/rerun", workspace / "out/alone", ["predictions", *TABLES[5:]])
 
 
-NAMED = {
+NAMED = {  # a module that settings name, and not as their `_target_`
     "folder": "{_target_: torch.hub.load, repo_or_dir: hub, model: Reading, source: local}",
     "file": "{_target_: torch.jit.load, f: hub/net.pt}",
     "path": "{_target_: calling.call, build: {_target_: hydra.utils.get_class, path: own.Reading}}",

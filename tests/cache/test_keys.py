@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from pydantic import create_model
 from torch import nn
 
 from src import load_classifier
@@ -15,6 +17,7 @@ from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
 from src.measure.protocol import Cell
 from src.run.models import stored_classifier
+from src.training import TRAINING
 from src.utils.defended_names import Evaluated
 from tests.conftest import REPOSITORY, TINY_RUN, run_python
 from tests.passes import TRAINER, make_pass
@@ -42,6 +45,11 @@ class Showing(nn.Linear):
         return repr(lambda: 0)
 def build():
     return nn.Sequential(nn.Flatten(), Showing(3072, 10))
+"""
+MODEL = """# @package model.net
+network: {_target_: showing.build}
+mean: [0, 0, 0]
+std: [1, 1, 1]
 """
 
 
@@ -134,14 +142,10 @@ def test_a_key_tells_all_that_decides_numbers(monkeypatch):
     assert len(keys | {*key_of()}) == 2 * (5 + len(others))
 
 
-class Later(TrainingSettings):
-    """A recipe with a key that was not there when weights were trained."""
-
-    momentum: float = 0.9
-
-
 def later_classifier(settings, name):
-    training = Later(**settings.training.model_dump())
+    """A classifier by a recipe with a key that was not there when its weights were trained."""
+    later = create_model("Later", __base__=TrainingSettings, momentum=(float, 0.9))
+    training = later(**settings.training.model_dump())
     return stored_classifier(settings.model_copy(update={"training": training}), name)
 
 
@@ -149,30 +153,23 @@ def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
     command_line, workspace, monkeypatch, tmp_path
 ):
     (workspace / "showing.py").write_text(NETWORK)
-    text = (
-        "# @package model.net\nnetwork: {_target_: showing.build}\nmean: [0, 0, 0]\nstd: [1, 1, 1]"
-    )
-    (workspace / "conf/model/net.yaml").write_text(text)
+    (workspace / "conf/model/net.yaml").write_text(MODEL)
     monkeypatch.syspath_prepend(workspace)
     recipe = ["model=[coarse,net]", "dataset.n_train=20", "training.epochs=1"]
     words = [*recipe, "attack=fgsm", "targets=[net]"]
     assert command_line(*words) == 0
 
-    def is_trained(*more: str, **values) -> bool:
-        with monkeypatch.context() as patch:
-            for name, value in values.items():
-                patch.setattr(name.replace("__", "."), value)
-            try:
-                load_classifier("net", "dataset=cifar10_mini", *recipe, *more, config_dir="conf")
-            except ValueError as error:
-                assert "model net has no weights in cache/" in str(error)
-                return False
-        return True
+    def is_trained(*more: str, patched="src.run.models.TRAINING", value=TRAINING) -> bool:
+        with monkeypatch.context() as patch, suppress(ValueError):
+            patch.setattr(patched, value)
+            load_classifier("net", "dataset=cifar10_mini", *recipe, *more, config_dir="conf")
+            return True
+        return False
 
     assert is_trained() and is_trained("training.flip=true")
-    assert is_trained(src__cache__code_digest__version=lambda name: "of an upgrade")
-    assert is_trained(src__api__classifier__stored_classifier=later_classifier)
-    assert not is_trained(src__run__models__TRAINING=-1)
+    assert is_trained(patched="src.cache.code_digest.version", value=lambda name: "of an upgrade")
+    assert is_trained(patched="src.api.classifier.stored_classifier", value=later_classifier)
+    assert not is_trained(value=TRAINING + 1)
     assert not is_trained("training.flip=false") and not is_trained("dataset.n_train=21")
     for name in ("src", "conf"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
