@@ -189,10 +189,7 @@ def _network_settings(settings: Settings, name: str) -> dict[str, Any]:
 def _checkpoint(
     settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
 ) -> Path:
-    """Return the path of the weights that a model gets from this data and recipe.
-
-    No code of this program or of installed packages counts: an upgrade must not train anew.
-    """
+    """Return the path of the weights that a model gets from this data and recipe."""
     dataset = settings.dataset.name
     if not settings.dataset.has_loader:
         raise ValueError(
@@ -209,6 +206,7 @@ def _checkpoint(
     data = train.digest()  # reads all files: a bad one is refused
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     network = _network_settings(settings, name)
+    # Neither this program's code nor versions of libraries count: an upgrade must not train again.
     built = (network, code_of(network, upgrades=False), shapes, network_text(classifier.network))
     recipe = settings.training.model_dump(exclude={"device"}, exclude_defaults=True)
     key = content_key(TRAINING, built, data, recipe)

@@ -26,12 +26,9 @@ from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 
+# Part of the names of trained weights. Raise it when equal settings should train other ones: after
+# a change of this package, of images or networks, or of a default of `TrainingSettings`.
 TRAINING = 1
-"""Number of the procedure, in the names of trained weights.
-
-Raise it when equal settings should train other weights: after a change of this package, of a
-default of `TrainingSettings`, or of how `src.data` and `src.models` make images and networks.
-"""
 
 
 def trained_weights(
