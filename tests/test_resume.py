@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
@@ -110,7 +111,7 @@ def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
     (workspace / "own_parts.py").write_text("p = 0.0\n")
     for changed, text, computed, trained in (
         ("own_rule", "flip = True", 23, 1),
-        ("own_rule", "flip = True  # in other words", 0, 0),
+        ("own_rule", "flip = True", 0, 0),
         ("own_rule", "flip = False", 23, 0),
         ("own_parts", "p = 0.9", 0, 1),  # of a target alone
     ):
@@ -133,17 +134,47 @@ class Reading(nn.Module):
 """
 
 
-def test_rerun_computes_what_needs_no_attack_again_too(command_line, workspace):
-    (workspace / "reading_code.py").write_text(READING)
-    text = "# @package model.reading\nnetwork: {_target_: reading_code.Reading}\n"
+def reading_model(workspace: Path, network: str) -> None:
+    text = f"# @package model.reading\nnetwork: {network}\n"
     text += "mean: [0, 0, 0]\nstd: [1, 1, 1]\nweights: included\n"
     (workspace / "conf/model/reading.yaml").write_text(text)
+
+
+def test_rerun_computes_what_needs_no_attack_again_too(command_line, workspace):
+    (workspace / "reading_code.py").write_text(READING)
+    reading_model(workspace, "{_target_: reading_code.Reading}")
     words = ["model=[coarse,reading]", "source=reading", "targets=[coarse,reading]"]
     words += ["diagnostics=full", "diagnostics.bisection=0", "diagnostics.iterations=[]"]
     for power, name, *more in ((1, "before"), (2, "rerun"), (2, "alone", "cache_dir=empty")):
         (workspace / "power.txt").write_text(str(power))
         assert command_line(*words, f"hydra.run.dir=out/{name}", *more) == 0
     same_tables(workspace / "out/rerun", workspace / "out/alone", ["predictions", *TABLES[5:]])
+
+
+NAMED = {  # a module that settings name, and not as their `_target_`
+    "folder": "{_target_: torch.hub.load, repo_or_dir: hub, model: Reading, source: local}",
+    "file": "{_target_: torch.jit.load, f: hub/net.pt}",
+    "path": "{_target_: calling.call, build: {_target_: hydra.utils.get_class, path: own.Reading}}",
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # users still have some
+@pytest.mark.parametrize("named", NAMED)
+def test_rows_are_of_the_code_that_settings_name_otherwise(command_line, workspace, named):
+    (workspace / "hub").mkdir()
+    (workspace / "calling.py").write_text("def call(build):\n    return build()\n")
+    reading_model(workspace, NAMED[named])
+    words = ["model=[coarse,reading]", "source=coarse", "targets=[reading]", "attack=fgsm", GO_ON]
+    for power in (1, 2):
+        text = READING.replace('float(Path("power.txt").read_text())', str(power))
+        for file in ("own.py", "hub/hubconf.py"):
+            (workspace / file).write_text(text)
+        exec(text, code := {})
+        torch.manual_seed(0)  # equal weights
+        torch.jit.trace(code["Reading"](), torch.rand(2, 3, 32, 32)).save(workspace / "hub/net.pt")
+        assert command_line(*words, f"hydra.run.dir=out/{power}") == 0
+    tables = [pq.read_table(workspace / f"out/{power}/predictions.parquet") for power in (1, 2)]
+    assert not tables[0].equals(tables[1])
 
 
 def test_new_targets_are_added_to_what_is_there(command_line, workspace):

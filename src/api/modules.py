@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.cache.keys import content_key
 from src.data import ImageDataset, LabelledImages, to_unit
-from src.models import PixelClassifier, try_classifier, weights_digest
+from src.models import PixelClassifier, network_text, try_classifier, weights_digest
 from src.run.data import mixing_pool
 from src.run.models import with_ensemble
 from src.run.stages import Data, Model, Pass, Planned
@@ -88,7 +88,8 @@ class Inputs:
             network = self.networks[name].network
             digest = weights_digest(network)
             # Equal weights and layers may compute different things: names tell apart within a call.
-            key = content_key(planned.call, name, name_of(network), repr(network), digest)
+            text = network_text(network)
+            key = content_key(planned.call, name, name_of(network), text, digest)
             models[name] = Model(self.networks[name], digest, key)
         pool = mixing_pool(self.images, settings.dataset.seed)
         data = Data(self.images, self.images, pool, self.device)

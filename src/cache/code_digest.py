@@ -1,156 +1,118 @@
-"""Digests of the code that decides numbers: this program's and a config's."""
+"""Digests of the code that decides numbers: the program's own, and what a config names."""
 
 import ast
 import hashlib
-import pkgutil
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
-from importlib.util import find_spec, resolve_name
+from importlib.machinery import PathFinder
+from importlib.metadata import packages_distributions, version
 from itertools import accumulate
 from pathlib import Path
-from types import ModuleType
+from pkgutil import resolve_name
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from src.utils.files import sha256_of
 
-ROWS = ("attacks", "data", "defences", "images", "measure", "models", "run")
-"""Packages of this program that decide the rows of a job."""
-WEIGHTS = ("data", "models", "training")
-"""Packages that decide trained weights."""
-_HERE = Path(__file__).resolve().parents[1]
-_STANDARD = Path(sysconfig.get_path("stdlib"))
-_INSTALLED = {"site-packages", "dist-packages"}
-
-_read: WeakKeyDictionary[ModuleType, tuple[str, list[str]]] = WeakKeyDictionary()
-"""Digest and imports by module, kept since a file edited later is not the code that runs."""
+_SRC = Path(__file__).resolve().parents[1]
+_PACKAGES = ("attacks", "data", "defences", "images", "measure", "models", "run")
+_CONFIG = ("attack_settings", "sections", "settings")
+_ROWS = {file for name in _PACKAGES for file in (_SRC / name).rglob("*.py")}
+_ROWS |= {_SRC / "config" / f"{name}.py" for name in _CONFIG}
+_distributions = cache(packages_distributions)
 
 
 @cache
-def own_code(packages: tuple[str, ...] = ROWS) -> str:
-    """Return a digest of packages of this program; comments and docstrings do not count."""
-    files = sorted(path for name in packages for path in (_HERE / name).rglob("*.py"))
-    parts = [f"{path.relative_to(_HERE)} {_digest(path)}" for path in files]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def own_code() -> str:
+    """Return a digest of the program's code that decides rows, without comments and docstrings."""
+    digest = hashlib.sha256()
+    for file in sorted(_ROWS):
+        tree = ast.parse(file.read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(body := getattr(node, "body", None), list):
+                body[:] = [part for part in body if not _is_docstring(part)]
+        digest.update(f"{file.relative_to(_SRC)} {ast.dump(tree)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
-def code_of(settings: Any) -> dict[str, str]:
-    """Return the code behind every callable that a config's section names as `_target_`.
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
-    The code is the module in which the config names the callable, and all that this one
-    imports, at any depth and wherever in its text: by name the digest of a module outside
-    site-packages (of an editable installation too), or the version of an installed package.
-    The standard library, this program's packages, and files that the code reads are left out.
+
+def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
+    """Return digests of the code that a section of a config names.
+
+    The code is each file that a value names, the Python files of each folder, and the module of
+    each `_target_` with all modules that it imports by name, at any depth. An installed package
+    counts by its version. Without `upgrades` installed packages, and imports from this program, do
+    not count.
     """
-    code: dict[str, str] = {}
-    pending = [module for target in _targets(settings) for module in _modules_of(target)]
+    values = list(_values(settings))
+    paths = [Path(value) for value in values if isinstance(value, str) and os.path.exists(value)]
+    files = [file for path in paths for file in (path, *path.rglob("*.py")) if file.is_file()]
+    code = {str(file): read_code(file)[0] for file in files}
+    pending = [name for value in values if isinstance(value, dict) for name in _callable(value)]
     while pending:
-        for module in accumulate(pending.pop().split("."), "{}.{}".format):
-            spec = None if module in code else _spec(module)
-            places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
-            paths = [Path(place) for place in places if place and Path(place).exists()]
-            installed = any(_INSTALLED & set(path.parts) for path in paths)
-            versions = _versions(module.partition(".")[0]) if installed else {}
-            known = any(path.is_relative_to(_HERE) or _is_standard(path) for path in paths)
-            if versions or known:
-                code |= versions
-                break
-            if spec is not None and spec.has_location and paths:  # a namespace has no file
-                code[module], imported = _module(module, paths[0], spec.parent or "")
-                pending += imported
+        for module, file in _modules(pending.pop()):
+            if module in ("src", *code) or file.resolve() in _ROWS:
+                continue
+            if {"site-packages", "dist-packages"} & {*file.parts}:
+                names = _distributions().get(module.partition(".")[0], ()) if upgrades else ()
+                code |= {name: version(name) for name in names}
+            elif not file.is_relative_to(sysconfig.get_path("stdlib")):
+                code[module], imports = read_code(file, module)
+                pending += [name for name in imports if upgrades or not name.startswith("src.")]
     return dict(sorted(code.items()))
 
 
-def _targets(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield str(value["_target_"])
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for entry in value:
-            yield from _targets(entry)
-
-
-def _is_standard(path: Path) -> bool:
-    return path.is_relative_to(_STANDARD) and not _INSTALLED & set(path.parts)
-
-
-def _modules_of(target: str) -> list[str]:
-    """Return the module in which a config names a callable, imported, and the callable's own."""
+def _callable(section: dict[str, Any]) -> tuple[str, str]:
+    """Return the dotted name of a section's callable, and the module where it is defined."""
+    target = str(section.get("_target_", ""))
+    if target.startswith("hydra.utils.get_"):  # returns the callable
+        target = str(section.get("path", ""))
     try:
-        value = pkgutil.resolve_name(target)
-    except Exception as error:  # of any kind, as the module's own code may raise it
-        reason = str(error).rstrip(".")
-        raise ValueError(f"_target_ {target} cannot be imported: {reason}.") from error
-    while target not in sys.modules:
-        target = target.rpartition(".")[0]
-    return [target, getattr(value, "__module__", None) or target]
+        return target, str(getattr(resolve_name(target), "__module__", ""))
+    except Exception:  # of any kind, as a module's own code may raise it; the plan refuses it
+        return target, ""
 
 
-def _spec(name: str) -> ModuleSpec | None:
-    """Return a module's spec, whatever was imported before; None if there is no such module."""
-    parent, _, _ = name.rpartition(".")
-    if not parent:
-        if name not in sys.modules:
-            return find_spec(name)
-        module = sys.modules[name]  # or whatever code has put there
-        return module.__spec__ if isinstance(module, ModuleType) else PathFinder.find_spec(name)
-    above = _spec(parent)
-    places = above and above.submodule_search_locations
-    return PathFinder.find_spec(name, places) if places else None
+def _values(section: Any) -> Iterator[Any]:
+    """Yield a section and all values in it, at any depth."""
+    yield section
+    if isinstance(section, dict | list | tuple):
+        for value in section.values() if isinstance(section, dict) else section:
+            yield from _values(value)
 
 
-@cache
-def _versions(package: str) -> dict[str, str]:
+def _modules(name: str) -> Iterator[tuple[str, Path]]:
+    """Yield the modules that a dotted name leads through, and their files."""
+    places = None
+    for module in accumulate(name.split("."), "{}.{}".format):
+        last = module.rpartition(".")[2]
+        # Not importlib.util.find_spec, which imports the packages on the way.
+        finders: list[Any] = [PathFinder] if "." in module else sys.meta_path
+        specs = (finder.find_spec(last, places) for finder in finders if last.isidentifier())
+        if (spec := next(filter(None, specs), None)) is None:
+            break
+        if spec.has_location and spec.origin:
+            yield module, Path(spec.origin)
+        places = spec.submodule_search_locations or ()
+
+
+@cache  # a file edited after a job was planned counts from the next command on
+def read_code(file: Path, module: str = "") -> tuple[str, list[str]]:
+    """Return the SHA-256 of a file, and the names that it imports as a Python module."""
+    names, parts = list[str](), module.split(".") + [""] * (file.stem == "__init__")
     try:
-        return {package: version(package)}
-    except PackageNotFoundError:  # its distribution has another name
-        return {name: version(name) for name in packages_distributions().get(package, ())}
-
-
-def _module(name: str, file: Path, package: str) -> tuple[str, list[str]]:
-    """Return the digest of a module's file, and the names it imports that may be modules."""
-    module = sys.modules.get(name)
-    facts = _read.get(module) if isinstance(module, ModuleType) else None
-    if facts is None:
-        try:
-            facts = _digest(file), list(_imports(file, package))
-        except (SyntaxError, ValueError):  # of a file that nobody runs, as for another Python
-            facts = sha256_of(file), []
-    if isinstance(module, ModuleType):
-        _read[module] = facts
-    return facts
-
-
-def _digest(path: Path) -> str:
-    """Return a digest of a Python file's syntax tree without docstrings, else the SHA-256."""
-    if path.suffix != ".py":
-        return sha256_of(path)
-    tree = ast.parse(path.read_bytes())
+        tree = ast.parse(file.read_bytes() if file.suffix == ".py" else b"")
+    except (SyntaxError, ValueError):  # of another Python, which nothing imports
+        tree = ast.parse("")
     for node in ast.walk(tree):
-        for field, parts in ast.iter_fields(node):
-            if isinstance(parts, list):
-                setattr(node, field, [part for part in parts if not _is_docstring(part)])
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_docstring(node: Any) -> bool:
-    constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    return constant and isinstance(node.value.value, str)
-
-
-def _imports(file: Path, package: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_bytes() if file.suffix == ".py" else b"")):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            try:
-                above = resolve_name("." * node.level + (node.module or ""), package)
-            except ImportError:  # of a file outside a package, which tries another name next
-                continue
-            yield above
-            yield from (f"{above}.{alias.name}" for alias in node.names)
+            above = [*parts[: -node.level], *filter(None, [node.module])]  # level 0: no parts
+            names += [".".join([*above, alias.name]) for alias in node.names]
+    return sha256_of(file), names

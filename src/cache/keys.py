@@ -52,5 +52,6 @@ def code_keys(settings: Settings) -> dict[str, str]:
 def numerics(settings: Settings, device: str) -> list[str]:
     """Return settings that change a logit's last digits."""
     trainer = settings.trainer
-    versions = [f"{name}={version(name)}" for name in ("torch", "torchvision", "pillow", "numpy")]
+    libraries = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
+    versions = [f"{name}={version(name)}" for name in libraries]
     return [trainer.precision, f"folded={trainer.fold_batch_norms}", device, *versions]

@@ -7,6 +7,7 @@ from src.models.pixel_classifier import ModelError, PixelClassifier
 from src.models.weights import (
     WeightFacts,
     load_weights,
+    network_text,
     save_weights,
     weight_facts,
     weights_digest,

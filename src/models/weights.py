@@ -1,6 +1,7 @@
 """Weight files: safe reading, strict loading, saving and digests of content."""
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -96,6 +97,11 @@ def weights_digest(network: nn.Module) -> str:
             flat = value.detach().cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def network_text(network: nn.Module) -> str:
+    """Return a network's repr without addresses, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
 
 
 def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from src.cache.code_digest import WEIGHTS, code_of, own_code
+from src.cache.code_digest import code_of, read_code
 from src.cache.keys import content_key
 from src.config.settings import Settings
 from src.data import ImageDataset
@@ -21,13 +21,14 @@ from src.models import (
     check_gradient,
     fold_batch_norms,
     load_weights,
+    network_text,
     weight_facts,
     weights_digest,
 )
 from src.run.data import forget_datasets, open_dataset
 from src.run.stages import Data, Model, Planned
 from src.tracking import Tracker
-from src.training import trained_weights
+from src.training import TRAINING, trained_weights
 
 _last_job: dict[str, Model] = {}  # models by `_make_key`
 
@@ -98,6 +99,7 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
     The state of the random number generators stays as it was.
     """
     forget_datasets()  # the current folder and its files may have changed
+    read_code.cache_clear()
     images = open_dataset(settings, "test")
     with isolate_rng():
         classifier = _build(settings, name, images)
@@ -113,6 +115,7 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
 def forget_models() -> None:
     """Let the next job build its models anew: files may have changed since the last one."""
     _last_job.clear()
+    read_code.cache_clear()
 
 
 def _make_key(settings: Settings, name: str, images: ImageDataset) -> str:
@@ -167,7 +170,7 @@ def _finish(
     """Freeze a model that has its weights, and make it fast to differentiate."""
     network = _network_settings(settings, name)
     digest = weights_digest(classifier.network)
-    key = content_key(network, code_of(network), digest, repr(classifier.network))
+    key = content_key(network, code_of(network), digest, network_text(classifier.network))
     classifier.eval().requires_grad_(False)
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
@@ -203,9 +206,10 @@ def _checkpoint(
     data = train.digest()  # reads all files: a bad one is refused
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     network = _network_settings(settings, name)
-    built = (network, code_of(network), shapes, repr(classifier.network))
-    recipe = settings.training.model_dump(exclude={"device"})
-    key = content_key(own_code(WEIGHTS), built, data, recipe)
+    # Neither this program's code nor versions of libraries count: an upgrade must not train again.
+    built = (network, code_of(network, upgrades=False), shapes, network_text(classifier.network))
+    recipe = settings.training.model_dump(exclude={"device"}, exclude_defaults=True)
+    key = content_key(TRAINING, built, data, recipe)
     return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
 
 

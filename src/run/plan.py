@@ -31,7 +31,7 @@ def plan(settings: Settings) -> Planned:
     defences = {name: _build_defence(settings, name) for name in settings.defence}
     _check_tables(settings.diagnostics.tables)
     _check_budgets_of_files(settings)
-    code_keys(settings)  # of the code as it is loaded, which is kept: files may be edited later
+    code_keys(settings)  # reads the code, which is kept: files may be edited later
     crafted, saved = settings.attack.kind == "crafted", settings.attack.saved
     attack = attack_function(settings.attack) if crafted else None
     if saved is None:

@@ -80,6 +80,7 @@ class Sweep:
                 "trainer.devices and trainer.strategy share one job among several devices, not a "
                 "sweep. Give every job one device: trainer=default"
             )
+        forget_models()
         for job in jobs:
             plan(job)
         open_tracker.cache_clear()
@@ -88,7 +89,6 @@ class Sweep:
             open_datasets(jobs)
         except DownloadError as error:
             refuse(_list_ways_on(error))
-        forget_models()
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
         names = _name_jobs(self.words) if self.jobs else [] if sweep else [jobs[0].job]

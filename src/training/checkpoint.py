@@ -26,6 +26,10 @@ from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 
+# Part of the names of trained weights. Raise it when equal settings should train other ones: after
+# a change of this package, of images or networks, or of a default of `TrainingSettings`.
+TRAINING = 1
+
 
 def trained_weights(
     name: str,

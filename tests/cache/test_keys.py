@@ -2,19 +2,24 @@
 
 import json
 import shutil
-import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from pydantic import create_model
 from torch import nn
 
-from src.cache.code_digest import code_of, own_code
+from src import load_classifier
+from src.cache.code_digest import code_of, own_code, read_code
+from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
 from src.measure.protocol import Cell
+from src.run.models import stored_classifier
+from src.training import TRAINING
 from src.utils.defended_names import Evaluated
-from tests.conftest import REPOSITORY, run_python
+from tests.conftest import REPOSITORY, TINY_RUN, run_python
 from tests.passes import TRAINER, make_pass
 
 FILES = {
@@ -31,20 +36,38 @@ FILES = {
 }
 TARGETS = ("one.attack", "two.build")
 REACHED = ["deep.inner", "deep.rules", "helper", "old", "one", "torch", "two"]
-TELL = "import sys, json; from src.cache.code_digest import code_of, own_code\n"
+TELL = "import json; from src.cache.code_digest import code_of, own_code\n"
+RULES = ("attacks/losses.py", "config/settings.py", "run/attack.py")
+NETWORK = """
+from torch import nn
+class Showing(nn.Linear):
+    def extra_repr(self):
+        return repr(lambda: 0)
+def build():
+    return nn.Sequential(nn.Flatten(), Showing(3072, 10))
+"""
+MODEL = """# @package model.net
+network: {_target_: showing.build}
+mean: [0, 0, 0]
+std: [1, 1, 1]
+"""
+
+
+def append(path, text):
+    with path.open("a") as file:
+        file.write(text)
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A folder of modules, and a function that tells their code where none is imported."""
+    """A folder of modules, and a function that tells their code as a new command would."""
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
 
     def told(*targets: str) -> dict[str, str]:
-        for name in {*REACHED, "deep"} & sys.modules.keys() - {"torch"}:
-            del sys.modules[name]
+        read_code.cache_clear()
         return code_of([{"inner": [{"_target_": target}]} for target in targets])
 
     return tmp_path, told
@@ -56,30 +79,20 @@ def test_code_is_the_same_whatever_was_imported_before(own):
     assert list(both) == REACHED
     assert told(*reversed(TARGETS)) == both
     script = f"print(json.dumps(code_of([{{'_target_': name}} for name in {TARGETS}])))"
-    assert json.loads(run_python("-c", TELL + script, folder=folder)) == both
+    for imported in ("", "import two, one; one.attack(1); two.build()\n"):
+        assert json.loads(run_python("-c", imported + TELL + script, folder=folder)) == both
 
 
 @pytest.mark.parametrize("name", ["one.py", "helper.py", "deep/inner.py", "deep/rules/__init__.py"])
-def test_every_module_that_is_reached_counts_but_not_its_comments(own, name):
+def test_every_module_that_is_reached_counts_from_the_next_command_on(own, name):
     folder, told = own
-    before, text = told(*TARGETS), (folder / name).read_text()
-    (folder / name).write_text(f'"""It is described."""\n\n{text}# so be it\n')
-    assert told(*TARGETS) == before
-    (folder / name).write_text(f"{text}\nmore = 1\n")
+    before = told(*TARGETS)
+    append(folder / name, "more = 1\n")
+    assert code_of([{"_target_": target} for target in TARGETS]) == before
     after = told(*TARGETS)
     assert [key for key in before if before[key] != after[key]] == [
         name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     ]
-
-
-def test_a_module_is_what_it_was_when_it_was_imported(own):
-    folder, told = own
-    before = told("two.build")
-    import helper
-
-    assert helper.LAYERS == (3, 4) and code_of({"_target_": "two.build"}) == before
-    (folder / "helper.py").write_text("LAYERS = (5, 6)\n")
-    assert code_of({"_target_": "two.build"}) == before != told("two.build")
 
 
 def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
@@ -90,16 +103,19 @@ def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
 
 def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     shutil.copytree(REPOSITORY / "src", tmp_path / "src")
-    script = "print(own_code(), own_code(('data', 'models', 'training')))"
-    rows, weights = run_python("-c", TELL + script, folder=tmp_path).split()
-    assert rows == own_code()
-    losses = tmp_path / "src/attacks/losses.py"
-    losses.write_text(f"# Losses\n{losses.read_text()}")
-    (tmp_path / "src/report/page/html.py").write_text("")
-    assert run_python("-c", TELL + script, folder=tmp_path).split() == [rows, weights]
-    losses.write_text(losses.read_text().replace("score if targeted else -score", "score"))
-    changed, same = run_python("-c", TELL + script, folder=tmp_path).split()
-    assert changed != rows and same == weights
+    script = "print(own_code(), *code_of({'_target_': 'src.mine.go'}).values())"
+
+    def told(text: str, *names: str) -> list[str]:
+        for name in names:
+            append(tmp_path / "src" / name, text)
+        return run_python("-c", TELL + script, folder=tmp_path).split()
+
+    rows, mine = told("from src.attacks import fgsm as go\n", "mine.py")
+    assert rows == own_code() and told("# so be it\n", *RULES) == [rows, mine]
+    same, edited = told("more = 1\n", "report/page/html.py", "training/module.py", "mine.py")
+    assert same == rows and edited != mine
+    codes = {told("more = 1\n", name)[0] for name in RULES}
+    assert len(codes | {rows}) == 1 + len(RULES)
 
 
 def key_of(device="cpu", side=2, names=("x", "y"), decides=(1, 0.5), **trainer):
@@ -121,5 +137,48 @@ def test_a_key_tells_all_that_decides_numbers(monkeypatch):
     others = [{"names": ("x",)}, {"names": ("y",)}, {"device": "cuda"}]
     others += [{"precision": "bf16-mixed"}, {"decides": (1, 0.3)}, {"decides": (2, 0.5)}]
     keys = {*key_of(), *(key for other in others for key in key_of(**other))}
+    for updated in ("timm", "scipy", "torch"):
+        with monkeypatch.context() as patch:
+            patch.setattr("src.cache.keys.version", lambda name, new=updated: name == new)
+            keys |= {*key_of()}
     monkeypatch.setattr("src.run.stages.own_code", lambda: "of an update")
-    assert len(keys | {*key_of()}) == 2 * (2 + len(others))
+    assert len(keys | {*key_of()}) == 2 * (5 + len(others))
+
+
+def later_classifier(settings, name):
+    """A classifier by a recipe with a key that was not there when its weights were trained."""
+    later = create_model("Later", __base__=TrainingSettings, momentum=(float, 0.9))
+    training = later(**settings.training.model_dump())
+    return stored_classifier(settings.model_copy(update={"training": training}), name)
+
+
+def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
+    command_line, workspace, monkeypatch, tmp_path
+):
+    (workspace / "showing.py").write_text(NETWORK)
+    (workspace / "conf/model/net.yaml").write_text(MODEL)
+    monkeypatch.syspath_prepend(workspace)
+    recipe = ["model=[coarse,net]", "dataset.n_train=20", "training.epochs=1"]
+    words = [*recipe, "attack=fgsm", "targets=[net]"]
+    assert command_line(*words) == 0
+
+    def is_trained(*more: str, patched="src.run.models.TRAINING", value=TRAINING) -> bool:
+        with monkeypatch.context() as patch, suppress(ValueError):
+            patch.setattr(patched, value)
+            load_classifier("net", "dataset=cifar10_mini", *recipe, *more, config_dir="conf")
+            return True
+        return False
+
+    assert is_trained() and is_trained("training.flip=true")
+    assert is_trained(patched="src.cache.code_digest.version", value=lambda name: "of an upgrade")
+    assert is_trained(patched="src.api.classifier.stored_classifier", value=later_classifier)
+    assert not is_trained(value=TRAINING + 1)
+    assert not is_trained("training.flip=false") and not is_trained("dataset.n_train=21")
+    for name in ("src", "conf"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    for name in ("models/small.py", "training/module.py", "data/dataset.py"):
+        append(tmp_path / "src" / name, "more = 1\n")
+    output = run_python("-m", "src.main", *TINY_RUN, *words, folder=workspace, path=tmp_path)
+    assert "Training net" not in output and len([*workspace.glob("cache/checkpoints/*.s*")]) == 1
+    (workspace / "showing.py").write_text(f"{NETWORK}more = 1\n")
+    assert not is_trained()
