@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from src.artifacts.jobs import StoredJob
 from src.artifacts.record import JobRecord
+from src.artifacts.stored_job import StoredJob
 from src.report.cells import AVERAGE, VALUES, Cells
 
 _PACKAGES = ("transferability", "torch", "torchvision", "timm")

@@ -4,14 +4,13 @@ import html
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from src.artifacts.frame_jobs import jobs_of
+from src.artifacts.frame_jobs import Sweeps, jobs_of
 from src.report.caption import caption_of
 from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of
 from src.report.summary import summarise
@@ -42,8 +41,8 @@ _MARKS, _DAGGER = {"best": "**", "undecided": "*"}, "\N{DAGGER}"
 
 
 def table(
-    folder: str | Path | pd.DataFrame,
-    *more: str | Path,
+    folder: Sweeps | pd.DataFrame,
+    *more: Sweeps,
     rows: str | Sequence[str] = ("source", "attack"),
     columns: str | Sequence[str] = "target",
     value: str = "success",
@@ -62,7 +61,8 @@ def table(
     italics, as in the report's ranking.
 
     Args:
-        folder: A frame of `load_sweep` or `transfer`, or a folder that holds sweeps.
+        folder: A frame of `load_sweep` or `transfer`, a folder that holds sweeps, or several by
+            name, as in `{"day1": "outputs/DATE"}`.
         *more: Further folders.
         rows: Axes of a row: one or more of `attack`, `source`, `target` and `defence`.
         columns: Axes of a column, likewise.
