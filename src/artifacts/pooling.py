@@ -116,9 +116,12 @@ class PooledJob(StoredJob):
 def pooled(jobs: Iterable[StoredJob]) -> list[StoredJob]:
     """Return the jobs, those that differ in their images alone as one if these are disjoint."""
     alike: dict[tuple[str, int], list[StoredJob]] = {}
-    for job in jobs:
+    places: dict[int, int] = {}
+    for place, job in enumerate(jobs):
         alike.setdefault((recipe(job.record), job.record.seed), []).append(job)
-    return [job for same in alike.values() for job in _pool(same)]
+        places[id(job)] = place
+    found = [job for same in alike.values() for job in _pool(same)]
+    return sorted(found, key=lambda job: min(places[id(part)] for part in job.parts))
 
 
 def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:

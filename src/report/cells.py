@@ -1,9 +1,10 @@
 """Cells of a table of attacks, sources, targets and defences, and which of them are best."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_stealth
 from src.report.page.statistics import primary_rates
-from src.report.summary import JobSummary
+from src.report.summary import JobSummary, mean_over_seeds
 
 AXES = ("attack", "source", "target", "defence")
 
@@ -50,7 +51,8 @@ class Cells:
     """Numbers that a table shows of jobs at one budget, under one protocol.
 
     Attributes:
-        pairs: A row per attack, source, target and defence, with the columns of rates.
+        pairs: A row per attack, source, target and defence, with the columns of rates, and `seeds`,
+            the value of each seed if there are several.
         outcomes: Outcomes of images of each group of comparable jobs.
         value: One of `VALUES`.
     """
@@ -63,10 +65,11 @@ class Cells:
         """Return a row per cell of some axes: means over the pairs of different networks.
 
         The columns are `keys`, `value`; `low` and `high` of a single pair; `white`, whether there
-        are only white boxes; the range of images, `least` and `most`; `best` and `undecided`
-        (not distinguishable from the best) attacks, see `rankings`.
+        are only white boxes; the range of images, `least` and `most`; `seeds`, the value of each
+        seed; `partial`, whether the mean lacks sources or targets of another cell's; `best` and
+        `undecided` (not distinguishable from the best) attacks, see `rankings`.
         """
-        found = []
+        found, averaged = [], [axis for axis in ("source", "target") if axis not in keys]
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
@@ -76,9 +79,11 @@ class Cells:
             ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
             numbers = (used[column].mean(), *(ends if len(used) == 1 else (np.nan, np.nan)))
             counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
-            found.append((*place, *numbers, *counts))
-        names = ["value", "low", "high", "white", "least", "most"]
-        return self.marked(pd.DataFrame(found, columns=[*keys, *names]), keys)
+            over = frozenset(zip(*(rows[axis] for axis in averaged), strict=True))
+            found.append((*place, *numbers, *counts, mean_by_seed(used["seeds"]), over))
+        names = ["value", "low", "high", "white", "least", "most", "seeds", "partial"]
+        cells = pd.DataFrame(found, columns=[*keys, *names])
+        return self.marked(cells.assign(partial=lacking(cells["partial"])), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Mark the best of comparable attacks in each group of cells that share all but these."""
@@ -110,7 +115,7 @@ class Cells:
         """
         if len(self.outcomes) > 1:
             raise ValueError("strongest needs jobs on the same images, of one norm and budget.")
-        found = strongest_attackers(self.outcomes[0])
+        found = strongest_attackers(self.outcomes[0].of_first_seeds())
         if found.empty:
             raise ValueError("strongest needs a target that is no white box.")
         found = found[~found["targeted"]]
@@ -121,10 +126,25 @@ class Cells:
                 ends = [1 - ends[0], 1 - ends[2], 1 - ends[1]]
             numbers = dict(zip(("value", "low", "high"), ends, strict=True))
             common = {"least": found["images"], "most": found["images"], "white": False}
+            common |= {"seeds": [{} for _ in range(len(found))], "partial": False}
             names = {"target": found["target"], "defence": found["defence"]}
             place = {"attack": name, "source": "", **names}
             parts.append(pd.DataFrame({**place, **numbers, **common}))
         return pd.concat(parts, ignore_index=True).assign(best=False, undecided=False)
+
+
+def mean_by_seed(values: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    """Return the mean over cells of each seed that all of them have."""
+    values = list(values)
+    shared = [seed for seed in values[0] if all(seed in its for its in values)]
+    return {seed: fmean(its[seed] for its in values) for seed in shared}
+
+
+def lacking(sets: Iterable[frozenset[Any]]) -> list[bool]:
+    """Return which sets lack an element that another one has."""
+    sets = list(sets)
+    union = frozenset[Any]().union(*sets)
+    return [its != union for its in sets]
 
 
 def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:
@@ -140,21 +160,36 @@ def cells_of(
     """Return the cells of attacked jobs; None stands for each job's own budget or protocol."""
     pairs, outcomes = [], defaultdict[str, list[ImageOutcomes]](list)
     for one in jobs:
-        job, own = one.job, one.job.record
-        eps = own.reference if eps_255 is None else eps_255
-        counted, rates = protocol or own.protocol, primary_rates([one])
-        rates = rates[rates["eps_255"] > 0]
-        at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
-        if at.empty:
-            known = [", ".join(map(str, rates[key].unique())) for key in ("eps_255", "protocol")]
-            raise ValueError(
-                f"eps_255={eps:g}, protocol={counted}: {job.attack} on {own.source} has the "
-                f"budgets {known[0]} and the protocols {known[1]}."
-            )
-        if "stealth" in job.files:
-            at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
-        pairs.append(at)
-        single = image_outcomes(job.defended, job.attack, own.source, own.targets, counted)
-        outcomes[one.group].append(single[eps])
-        job.forget()
+        parts, column = [], VALUES[value].column
+        for seed in one.seeds or [one]:
+            parts.append(_at(seed, eps_255, protocol))
+            record = seed.job.record
+            eps = record.reference if eps_255 is None else eps_255
+            names = (one.job.attack, record.source, record.targets, protocol or record.protocol)
+            outcomes[one.group].append(image_outcomes(seed.job.defended, *names)[eps])
+            seed.job.forget()
+        rows = mean_over_seeds(parts) if one.seeds else parts[0]
+        seeds = [dict[int, float]() for _ in range(len(rows))]
+        for seed, part in zip(one.seeds, parts, strict=False):
+            for its, number in zip(seeds, part.get(column, ()), strict=False):
+                its[seed.job.record.seed] = number
+        pairs.append(rows.assign(seeds=pd.Series(seeds, rows.index, dtype=object)))
     return Cells(pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values())), value)
+
+
+def _at(one: JobSummary, eps_255: float | None, protocol: str | None) -> pd.DataFrame:
+    """Return the rates of a job of one seed, and the size of its changes where it is known."""
+    job, own = one.job, one.job.record
+    eps = own.reference if eps_255 is None else eps_255
+    counted, rates = protocol or own.protocol, primary_rates([one])
+    rates = rates[rates["eps_255"] > 0]
+    at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
+    if at.empty:
+        known = [", ".join(map(str, rates[key].unique())) for key in ("eps_255", "protocol")]
+        raise ValueError(
+            f"eps_255={eps:g}, protocol={counted}: {job.attack} on {own.source} has the "
+            f"budgets {known[0]} and the protocols {known[1]}."
+        )
+    if "stealth" in job.files:
+        at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
+    return at

@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import nan
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from src.artifacts.frame_jobs import Sweeps, jobs_of
-from src.report.caption import caption_of
-from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of
+from src.report.caption import PARTIAL, caption_of
+from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of, lacking, mean_by_seed
 from src.report.summary import summarise
 from src.utils.defended_names import split_source
 
@@ -94,7 +95,7 @@ def table(
     if to == "csv":
         return _csv(_wide(body, rows, columns, white_boxes), intervals)
     caption = caption_of(
-        [summary.job for summary in jobs],
+        jobs,
         cells,
         body,
         rows,
@@ -157,10 +158,18 @@ def _averages(
     body: pd.DataFrame, cells: Cells, rows: Sequence[str], columns: Sequence[str]
 ) -> pd.DataFrame:
     """Return the means over the cells of each row, without white boxes, as a further column."""
-    means = body[~body["white"]].groupby(list(rows), sort=False, as_index=False)["value"].mean()
+    groups = body[~body["white"]].groupby(list(rows), sort=False)
+    means = groups.agg(value=("value", "mean"), seeds=("seeds", mean_by_seed)).reset_index()
+    sets = {
+        row: frozenset(map(tuple, part.dropna(subset="value")[[*columns]].to_numpy()))
+        for row, part in body.groupby(list(rows), sort=False)
+    }
+    partial = dict(zip(sets, lacking(sets.values()), strict=True))
     blank = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
     numbers = {"low": nan, "high": nan, "white": False, "least": nan, "most": nan}
-    return cells.marked(means.assign(**numbers), rows).assign(**blank)
+    names = map(tuple, means[[*rows]].to_numpy())
+    means = means.assign(**numbers, partial=[partial[name] for name in names])
+    return cells.marked(means, rows).assign(**blank)
 
 
 def _wide(
@@ -179,13 +188,26 @@ def _wide(
 
 
 def _csv(wide: pd.DataFrame, intervals: bool) -> str:
-    """Return the numbers of cells and, as columns of their own, the ends of their intervals."""
+    """Return the numbers of cells and, as columns of their own, what the options and jobs add.
+
+    That is the ends of intervals, the value of each seed with the standard deviation over them,
+    and which averages lack sources or targets of others.
+    """
     escape = ESCAPES["csv"]
     frame = wide.index.to_frame(index=False).astype(object).map(escape)
     for place in _places(wide):
+        name = " ".join(filter(None, place))
         for end in ("value", "low", "high") if intervals else ("value",):
-            names = [*place, "" if end == "value" else end]
-            frame[escape(" ".join(filter(None, names)))] = wide[(end, *place)].to_numpy()
+            ending = "" if end == "value" else f" {end}"
+            frame[escape(f"{name}{ending}")] = wide[(end, *place)].to_numpy()
+        values = [its if isinstance(its, dict) else {} for its in wide[("seeds", *place)]]
+        if seeds := sorted({seed for its in values for seed in its}):
+            deviations = [stdev(its.values()) if len(its) > 1 else nan for its in values]
+            frame[escape(f"{name} sd")] = deviations
+        for seed in seeds:
+            frame[escape(f"{name} seed={seed}")] = [its.get(seed, nan) for its in values]
+        if (partial := wide[("partial", *place)].eq(True)).any():
+            frame[escape(f"{name} partial")] = partial.to_numpy()
     return frame.to_csv(index=False, lineterminator="\n")
 
 
@@ -232,8 +254,11 @@ def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, to: str) -> 
     if pd.isna(cell["value"]):
         return "n/a"
     low, text, high = (form.format(cell[name]).rstrip("%") for name in ("low", "value", "high"))
+    if len(cell["seeds"]) > 1:
+        text += f" \N{PLUS-MINUS SIGN} {form.format(stdev(cell['seeds'].values())).rstrip('%')}"
     if intervals and not pd.isna(cell["low"]):
         text += _SMALL.get(to, " [{}, {}]").format(low, high)
+    text += f" {PARTIAL}" * bool(cell["partial"])
     if to != "markdown":
         return text
     marks = "".join(mark for key, mark in _MARKS.items() if cell[key])

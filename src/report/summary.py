@@ -192,14 +192,12 @@ def mean_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     An interval's ends are means too: seeds are no further images, and do not narrow it.
     """
-    rows = pd.concat(tables)
+    rows = pd.concat(tables).drop(columns="success_rate_sd", errors="ignore")
     numbers = [name for name in rows.select_dtypes("number") if name != "eps_255"]
-    keys = [name for name in rows if name not in numbers]
-    groups = rows.groupby(keys, sort=False, dropna=False)
-    means = groups[numbers].mean()
-    if "success_rate" in numbers:
-        means["success_rate_sd"] = groups["success_rate"].std()
-    return means.reset_index()[[*tables[0], *(["success_rate_sd"] * ("success_rate" in numbers))]]
+    groups = rows.groupby([name for name in rows if name not in numbers], sort=False, dropna=False)
+    means = groups[numbers].mean().round(12)  # of equal numbers, the number
+    deviations = groups[["success_rate"]].std().add_suffix("_sd")
+    return means.join(deviations).reset_index()[[*rows, *deviations]]
 
 
 def _over_seeds(seeds: Sequence[JobSummary]) -> JobSummary:
