@@ -29,8 +29,7 @@ from findings.numbers import (
 )
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
-from src.artifacts.jobs import find_jobs
-from src.artifacts.stored_job import StoredJob
+from src.artifacts.jobs import StoredJob, find_jobs
 from src.report.page.html import VEGA_LITE
 from src.utils.files import atomic_write, write_text
 

@@ -19,9 +19,8 @@ from src.analysis.intervals import holm, wilson_interval
 from src.analysis.outcomes import outcomes
 from src.analysis.paired_tests import both_ways
 from src.analysis.trajectories import trajectories
-from src.artifacts.jobs import find_jobs
+from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.record import JobRecord
-from src.artifacts.stored_job import StoredJob
 from src.report.page.html import Figure
 from src.report.page.statistics import Measured, measure
 from src.report.page.view import make_view

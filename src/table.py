@@ -37,14 +37,13 @@ def main() -> None:
     add("--out", type=Path, help="file that gets the table; it is printed")
     options = vars(parser.parse_args())
     sweeps, out = options.pop("folder"), options.pop("out")
-    from src.artifacts.frame_jobs import folders_and_names
+    from src.artifacts.frame_jobs import named_folders
     from src.report.paper import table
 
     try:
         sweeps = sweeps or [newest_sweep(finished=True)]
         text = str(table(*sweeps, **options))
-        folders, _ = folders_and_names(*sweeps)
-        for folder in (folder for folder in folders if (folder / PLAN).exists()):
+        for folder in (folder for folder in named_folders(*sweeps) if (folder / PLAN).exists()):
             states = [job.state for job in job_statuses(folder)]
             if left := len(states) - states.count("done"):
                 print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)

@@ -6,9 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from src import analysis
-from src.artifacts.frame_jobs import JOBS, folders_and_names
-from src.artifacts.jobs import find_jobs
-from src.artifacts.stored_job import StoredJob
+from src.artifacts.frame_jobs import JOBS, named_folders
+from src.artifacts.jobs import StoredJob, find_jobs
 
 _NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
 _NUMBERS = ("eps_255", "index", "label", "target_label", "predicted", "confidence")
@@ -65,7 +64,7 @@ def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
         >>> wrong = frame.predicted != frame.label  # doctest: +SKIP
         >>> wrong.groupby([frame.attack, frame.eps_255]).mean()  # doctest: +SKIP
     """
-    return frame_of(find_jobs(*folders_and_names(*folders, named)))
+    return frame_of(find_jobs(named_folders(*folders, named)))
 
 
 def frame_of(jobs: Sequence[StoredJob]) -> pd.DataFrame:

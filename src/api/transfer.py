@@ -19,8 +19,8 @@ from src.analysis import explained
 from src.api.frames import frame_of
 from src.api.modules import Inputs, name_of
 from src.artifacts.frame_jobs import FrameJob
+from src.artifacts.jobs import StoredJob
 from src.artifacts.record import clear
-from src.artifacts.stored_job import StoredJob
 from src.cache.rows import Rows
 from src.config.attack_file import attack_settings, crafted_settings
 from src.config.command_line import ignore_harmless_warnings

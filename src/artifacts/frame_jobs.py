@@ -7,14 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from src.analysis.sanity_checks import Alarm
-from src.artifacts.jobs import find_jobs
+from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
-from src.artifacts.stored_job import StoredJob
 
 JOBS = "jobs"
 """Attribute of a frame: the records of its jobs, as plain data, under its names of the attacks."""
-
 Sweeps = str | Path | Mapping[str, str | Path]
 """A folder of sweeps, or several by name."""
 
@@ -35,32 +33,31 @@ class FrameJob(StoredJob):
         return self.tables[name]
 
 
+def named_folders(*sweeps: Sweeps) -> dict[Path, str]:
+    """Return the folders of sweeps with their names, empty where there is none."""
+    named = [sweep if isinstance(sweep, Mapping) else {"": sweep} for sweep in sweeps]
+    return {Path(folder): name for part in named for name, folder in part.items()}
+
+
 def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
     """Return the jobs in the folders of sweeps, or those whose predictions a frame holds.
 
     Raises:
         ValueError: As `load_sweep`; or a frame does not know its jobs, as after a merge.
     """
-    frames = [folder for folder in folders if isinstance(folder, pd.DataFrame)]
-    if not frames:
-        places = [folder for folder in folders if not isinstance(folder, pd.DataFrame)]
-        return find_jobs(*folders_and_names(*places))
+    sweeps = [folder for folder in folders if not isinstance(folder, pd.DataFrame)]
+    if len(sweeps) == len(folders):
+        return find_jobs(named_folders(*sweeps))
     if len(folders) > 1:
         raise ValueError("Give one frame, or folders.")
-    (frame,) = frames
+    (frame,) = folders
+    assert isinstance(frame, pd.DataFrame)
     records = [JobRecord.model_validate(record) for record in frame.attrs.get(JOBS, ())]
     if not records:
         raise ValueError(f"The frame has lost frame.attrs[{JOBS!r}], which load_sweep gives it.")
     parts = dict(iter(frame.groupby(["attack", "source"], observed=True, sort=False)))
     pairs = [(record, parts.get((record.label, record.source))) for record in records]
     return [_frame_job(record, rows) for record, rows in pairs if rows is not None]
-
-
-def folders_and_names(*sweeps: Sweeps) -> tuple[list[Path], dict[Path, str]]:
-    """Return the folders of sweeps, and the names of those that have one."""
-    named = [sweep if isinstance(sweep, Mapping) else {"": sweep} for sweep in sweeps]
-    pairs = [(Path(folder), name) for part in named for name, folder in part.items()]
-    return [folder for folder, _ in pairs], {folder: name for folder, name in pairs if name}
 
 
 def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:

@@ -1,42 +1,182 @@
-"""The finished jobs in some folders, pooled, and with names that tell them apart."""
+"""Finished jobs as a report reads them: tables with their provenance, and example images."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
-from src.artifacts.layout import PREDICTIONS, folder_of_command
-from src.artifacts.pooling import pooled, row_name, rows_of_seeds
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from src.analysis.sanity_checks import Alarm
+from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
+from src.artifacts.recipe import recipe
 from src.artifacts.record import JobRecord, read_record
-from src.artifacts.stored_job import StoredJob
 from src.artifacts.sweep_state import noted_failure
+from src.artifacts.tables import read_alarms, read_images, read_job_table
+from src.config.sections import CONTROLS
+from src.utils.defended_names import PLAIN, split_source
+from src.utils.parquet import read_table
 
-Place = tuple[str, str, float]
+
+@dataclass(frozen=True)
+class StoredJob:
+    """A finished job: its record, and the paths of its tables by name.
+
+    Attributes:
+        name: The label with what tells the job from others, such as ` seed=1`; empty: the label.
+        sweeps: Names of the sweeps that hold the job.
+        pooled: The jobs on disjoint images that this one consists of; none: it was run as it is.
+        offset: What is added to the numbers of its images, so that pooled jobs share none.
+    """
+
+    record: JobRecord
+    folder: Path
+    files: Mapping[str, Path]
+    name: str = ""
+    sweeps: tuple[str, ...] = ()
+    pooled: tuple["StoredJob", ...] = ()
+    offset: int = 0
+
+    @property
+    def attack(self) -> str:
+        """The job's name."""
+        return self.name or self.record.label
+
+    @property
+    def row(self) -> str:
+        """The name without the seed: that of the row of all seeds."""
+        return self.attack.removesuffix(f" seed={self.record.seed}")
+
+    @property
+    def parts(self) -> tuple["StoredJob", ...]:
+        """The jobs that were run."""
+        return self.pooled or (self,)
+
+    @property
+    def attacked(self) -> bool:
+        """Tell whether there are adversarial images, or clean ones alone."""
+        return bool(self.record.attack)
+
+    @property
+    def sweep_folder(self) -> Path:
+        """Return the folder of the job's command."""
+        return folder_of_command(self.folder)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """The primary variant's predictions behind no defence; of the source behind its own."""
+        rows = self.defended
+        source = split_source(self.record.source)
+        own = (rows["target"] == source.target) & (rows["defence"] == source.defence)
+        return rows[(rows["defence"] == PLAIN) | own]
+
+    @property
+    def defended(self) -> pd.DataFrame:
+        """The predictions of the primary variant behind every defence."""
+        return self.table(PREDICTIONS)
+
+    @cached_property
+    def clean(self) -> pd.DataFrame:
+        """The predictions on clean images, with the top five where these are stored."""
+        clean = pc.field("eps_255") == 0
+        if self.attacked:
+            clean &= pc.field("defence") == PLAIN
+        table = self._read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
+        return table.filter(clean).to_pandas()
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """Alarms that the job has raised."""
+        return list(dict.fromkeys(alarm for job in self.parts for alarm in read_alarms(job.folder)))
+
+    def forget(self) -> None:
+        """Release the tables that were read."""
+        for name in ("predictions", "clean", "flips", "examples", "images", "gallery"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def flips(self) -> pd.DataFrame | None:
+        """The minimum adversarial budgets; None of rounded images: bisection does not round."""
+        if "flips" not in self.files or self.record.storage != "float32":
+            return None
+        return self._read("flips").to_pandas()
+
+    def variants(self) -> dict[str, pd.DataFrame]:
+        """Return the predictions by variant, the primary one (`defended`) first, controls last."""
+        start = f"{PREDICTIONS}-"
+        others = [name.removeprefix(start) for name in self.files if name.startswith(start)]
+        others.sort(key=CONTROLS.__contains__)
+        tables = {name: self.table(f"{start}{name}") for name in others}
+        return {self.record.storage: self.defended} | tables
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table by its name."""
+        return self._read(name).to_pandas()
+
+    def _read(self, name: str) -> pa.Table:
+        if self.pooled:
+            parts = [job._read(name) for job in self.pooled]
+            return pa.concat_tables(parts, promote_options="permissive")
+        table = read_job_table(self.files[name], name, self.record)
+        if not self.offset:
+            return table
+        place = table.schema.get_field_index("index")
+        numbers = pc.add(table["index"], self.offset)
+        return table.set_column(place, table.schema.field(place), numbers)
+
+    @cached_property
+    def examples(self) -> dict[str, np.ndarray]:
+        """The example images with their adversarial versions; empty if none were stored."""
+        return read_images(self.folder / EXAMPLES)
+
+    @cached_property
+    def images(self) -> dict[int, np.ndarray]:
+        """Stored clean images, uint8 (3, H, W), by index."""
+        return {
+            int(number) + job.offset: image
+            for job in self.parts
+            for arrays in (read_images(job.folder / name) for name in (IMAGES, EXAMPLES))
+            if arrays
+            for number, image in zip(arrays["index"], arrays["clean"], strict=True)
+        }
+
+    @cached_property
+    def gallery(self) -> dict[tuple[int, float], np.ndarray]:
+        """Stored adversarial images of galleries, uint8 (3, H, W), by index and budget."""
+        parts = [(job.offset, read_images(job.folder / IMAGES)) for job in self.parts]
+        names = ("of", "eps_255", "adversarial")
+        return {
+            (int(index) + offset, float(eps)): image
+            for offset, arrays in parts
+            if "adversarial" in arrays
+            for index, eps, image in zip(*map(arrays.get, names), strict=True)
+        }
 
 
 def find_jobs(
-    folders: Iterable[Path],
-    names: Mapping[Path, str] | None = None,
-    *,
-    none_is_fine: bool = False,
-    below: bool = True,
+    folders: Iterable[Path], *, none_is_fine: bool = False, below: bool = True
 ) -> list[StoredJob]:
     """Return the finished jobs whose tables lie in some folders, in their order there.
 
     Subfolders count if `below`. A job that two sweeps computed is one job with the tables of both;
-    jobs that differ in their images alone are one if these are disjoint. All jobs of a folder with
-    a name count as one sweep of that name.
+    jobs that differ in their images alone are one if these are disjoint. If `folders` maps them to
+    names, all jobs of a folder with a name are of one sweep.
 
     Raises:
         ValueError: A folder is not there, a table cannot be read, two jobs cannot be told apart,
             or there is no job (unless `none_is_fine`).
     """
-    folders = list(folders)
-    files: dict[Place, dict[str, Path]] = {}
-    records: dict[Place, JobRecord] = {}
-    sweeps = defaultdict[Place, dict[str | Path, None]](dict)
-    for folder in folders:
+    names = folders if isinstance(folders, Mapping) else dict.fromkeys(folders, "")
+    files: dict[tuple[str, str, float], dict[str, Path]] = {}
+    jobs: dict[tuple[str, str, float], StoredJob] = {}
+    for folder, sweep in names.items():
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder.")
         paths = folder.rglob("*.parquet") if below else folder.glob("*.parquet")
@@ -45,44 +185,77 @@ def find_jobs(
             if not stale and (name_and_record := read_record(path)):
                 name, record = name_and_record
                 place = (record.key, record.protocol, record.reference)
-                records.setdefault(place, record)
                 files.setdefault(place, {}).setdefault(name, path)
-                sweeps[place][(names or {}).get(folder) or folder_of_command(path.parent)] = None
-    shown = _sweep_names(sweep for its in sweeps.values() for sweep in its)
-    jobs = [
-        StoredJob(
-            records[place],
-            tables[PREDICTIONS].parent,
-            tables,
-            sweeps=tuple(shown[sweep] for sweep in sweeps[place]),
-        )
-        for place, tables in files.items()
-        if PREDICTIONS in tables
+                job = jobs.setdefault(place, StoredJob(record, path.parent, files[place]))
+                its = sweep or folder_of_command(path.parent).absolute().name
+                if its not in job.sweeps:
+                    jobs[place] = replace(job, sweeps=(*job.sweeps, its))
+    finished = [
+        replace(job, folder=job.files[PREDICTIONS].parent)
+        for job in jobs.values()
+        if PREDICTIONS in job.files
     ]
-    if not jobs and not none_is_fine:
-        where = ", ".join(map(str, folders))
+    if not finished and not none_is_fine:
+        where = ", ".join(map(str, names))
         raise ValueError(
             f"{where} holds no predictions of this program (parquet files as its jobs leave them)."
         )
-    return _named(_with_swept_words(pooled(jobs)))
+    return _named(_with_swept_words(_pooled(finished)))
 
 
-def _sweep_names(sweeps: Iterable[str | Path]) -> dict[str | Path, str]:
-    """Return each sweep's name: the one given, or its folder's, with the path if two share it."""
-    distinct = dict.fromkeys(sweeps)
-    short = {sweep: Path(sweep).absolute().name for sweep in distinct}
-    counts = Counter(short.values())
-    return {
-        sweep: sweep if isinstance(sweep, str) else name if counts[name] == 1 else str(sweep)
-        for sweep, name in short.items()
+def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
+    """Return the jobs by row: those of one name that differ in their seeds alone, by seed."""
+    alike = defaultdict[tuple[str, ...], list[StoredJob]](list)
+    for job in jobs:
+        alike[recipe(job.record), job.record.data, job.row].append(job)
+    rows = []
+    for row in alike.values():
+        row.sort(key=lambda job: job.record.seed)
+        distinct = len({job.record.seed for job in row}) == len(row)
+        rows += [row] if distinct else [[job] for job in row]
+    return rows
+
+
+def _pooled(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+    """Return the jobs, those that differ in their images alone as one if these are disjoint."""
+    alike = defaultdict[tuple[str, int], list[StoredJob]](list)
+    for job in jobs:
+        alike[recipe(job.record), job.record.seed].append(job)
+    return [job for same in alike.values() for job in _pool(same)]
+
+
+def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
+    """Return jobs of one recipe and seed as one, or as they are if they share images."""
+    if len(jobs) == 1:
+        return jobs
+    jobs = sorted(jobs, key=lambda job: job.record.data)  # of equal images equal numbers
+    tables = [read_table(job.files[PREDICTIONS], columns=["index", "image"]) for job in jobs]
+    images = [table.to_pandas().drop_duplicates() for table in tables]
+    shared = {
+        name: pd.concat([its[name].drop_duplicates() for its in images]).duplicated().any()
+        for name in ("index", "image")
     }
+    if shared["image"]:
+        return jobs
+    sizes = [int(its["index"].max()) + 1 if shared["index"] else 0 for its in images]
+    starts = accumulate(sizes[:-1], initial=0)
+    parts = [replace(job, offset=start) for job, start in zip(jobs, starts, strict=True)]
+    records, first = [job.record for job in jobs], jobs[0]
+    counts = ("images", "gradients", "zero_gradients")
+    facts: dict[str, Any] = {name: sum(getattr(one, name) for one in records) for name in counts}
+    facts |= {name: "+".join(getattr(one, name) for one in records) for name in ("key", "data")}
+    record = first.record.model_copy(update={**facts, "seconds": None})
+    names = set.intersection(*({*job.files} for job in jobs)) - {"spectra"}  # no row per image
+    files = {name: path for name, path in first.files.items() if name in names}
+    sweeps = tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
+    return [StoredJob(record, first.folder, files, sweeps=sweeps, pooled=tuple(parts))]
 
 
 def _with_swept_words(jobs: Sequence[StoredJob]) -> list[StoredJob]:
     """Add the swept words that the label lacks to the names of jobs, their seeds last."""
-    words: dict[tuple[str, Path], list[set[str]]] = {}
+    words = defaultdict[tuple[str, Path], list[set[str]]](list)
     for job in jobs:
-        words.setdefault((job.record.label, job.sweep_folder), []).append({*job.record.overrides})
+        words[job.record.label, job.sweep_folder].append({*job.record.overrides})
     distinct = []
     for job in jobs:
         shared = set.intersection(*words[job.record.label, job.sweep_folder])
@@ -98,30 +271,24 @@ def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
 
     A sweep's name is added to all its jobs if one of them has attack and source of another row.
     """
-    rows = [
-        (row, tuple(dict.fromkeys(sweep for job in row for sweep in job.sweeps)))
-        for row in rows_of_seeds(jobs)
-    ]
-    places = defaultdict[tuple[str, str], list[tuple[str, ...]]](list)
-    for row, sweeps in rows:
-        name = row_name(row[0]) if len(row) > 1 else row[0].attack
-        places[name, row[0].record.source].append(sweeps)
-    clashing = {sweeps for same in places.values() if len(same) > 1 for sweeps in same}
-    found: dict[tuple[str, str], StoredJob] = {}
-    for row, sweeps in rows:
-        suffix = f" ({'+'.join(sweeps)})" if sweeps in clashing else ""
-        for job in row:
-            seed = f" seed={job.record.seed}"
-            end = seed if len(row) > 1 or job.attack.endswith(seed) else ""
-            name = f"{row_name(job)}{suffix}{end}"
-            other = found.setdefault((name, job.record.source), job)
-            if other is not job:
-                raise ValueError(
-                    f"{other.folder} and {job.folder} hold different jobs named {name} from "
-                    f"{job.record.source}; name their folders, as in day1={other.folder}."
-                )
-            found[name, job.record.source] = replace(job, name=name)
-    return list(found.values())
+    places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[StoredJob]]](dict)
+    for row in rows_of_seeds(jobs):
+        name = row[0].row if len(row) > 1 else row[0].attack
+        sweeps = tuple(dict.fromkeys(sweep for job in row for sweep in job.sweeps))
+        other = places[name, row[0].record.source].setdefault(sweeps, row)[0]
+        if other is not row[0]:
+            raise ValueError(
+                f"{other.folder} and {row[0].folder} hold different jobs named {name} from "
+                f"{other.record.source}; give their sweeps names, as in day1={other.folder}."
+            )
+    clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
+    found = []
+    for (name, _), rows in places.items():
+        for sweeps, row in rows.items():
+            shown = f"{name} ({'+'.join(sweeps)})" if sweeps in clashing else name
+            seeds = [f" seed={job.record.seed}" * (len(row) > 1) for job in row]
+            found += [replace(job, name=shown + seed) for job, seed in zip(row, seeds, strict=True)]
+    return found
 
 
 def _is_shown(word: str, record: JobRecord) -> bool:

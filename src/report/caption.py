@@ -28,7 +28,7 @@ def caption_of(
     """Return the caption of a table of jobs; the options are the table's, `white` a mark."""
     records, pairs = [one.job.record for one in jobs], cells.pairs
     seeds = [str(seed.job.record.seed) for one in jobs for seed in one.seeds or [one]]
-    several = bool(shown["seeds"].map(len).max() > 1)
+    several = bool(shown["sd"].notna().any())
     sets = [f"{len(one.job.parts)} sets of images" for one in jobs if len(one.job.parts) > 1]
     of_images = cells.value in ("success", "accuracy", "confidence", "success_confidence")
     sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()

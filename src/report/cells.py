@@ -1,10 +1,9 @@
 """Cells of a table of attacks, sources, targets and defences, and which of them are best."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -51,8 +50,8 @@ class Cells:
     """Numbers that a table shows of jobs at one budget, under one protocol.
 
     Attributes:
-        pairs: A row per attack, source, target and defence, with the columns of rates, and `seeds`,
-            the value of each seed if there are several.
+        pairs: A row per attack, source, target and defence, with the columns of rates, and
+            `seed=N`, the value of each seed where there are several.
         outcomes: Outcomes of images of each group of comparable jobs.
         value: One of `VALUES`.
     """
@@ -65,11 +64,11 @@ class Cells:
         """Return a row per cell of some axes: means over the pairs of different networks.
 
         The columns are `keys`, `value`; `low` and `high` of a single pair; `white`, whether there
-        are only white boxes; the range of images, `least` and `most`; `seeds`, the value of each
+        are only white boxes; the range of images, `least` and `most`; `seed=N`, the value of each
         seed; `partial`, whether the mean lacks sources or targets of another cell's; `best` and
         `undecided` (not distinguishable from the best) attacks, see `rankings`.
         """
-        found, averaged = [], [axis for axis in ("source", "target") if axis not in keys]
+        found, seeds = [], seeds_of(self.pairs)
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
@@ -79,11 +78,11 @@ class Cells:
             ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
             numbers = (used[column].mean(), *(ends if len(used) == 1 else (np.nan, np.nan)))
             counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
-            over = frozenset(zip(*(rows[axis] for axis in averaged), strict=True))
-            found.append((*place, *numbers, *counts, mean_by_seed(used["seeds"]), over))
-        names = ["value", "low", "high", "white", "least", "most", "seeds", "partial"]
+            found.append((*place, *numbers, *counts, *used[seeds].mean(skipna=False)))
+        names = ["value", "low", "high", "white", "least", "most", *seeds]
         cells = pd.DataFrame(found, columns=[*keys, *names])
-        return self.marked(cells.assign(partial=lacking(cells["partial"])), keys)
+        averaged = [axis for axis in ("source", "target") if axis not in keys]
+        return self.marked(with_partial(cells, self.pairs, keys, averaged), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Mark the best of comparable attacks in each group of cells that share all but these."""
@@ -125,26 +124,31 @@ class Cells:
             if self.value == "accuracy":
                 ends = [1 - ends[0], 1 - ends[2], 1 - ends[1]]
             numbers = dict(zip(("value", "low", "high"), ends, strict=True))
-            common = {"least": found["images"], "most": found["images"], "white": False}
-            common |= {"seeds": [{} for _ in range(len(found))], "partial": False}
+            common = {
+                "least": found["images"],
+                "most": found["images"],
+                "white": False,
+                "partial": False,
+            }
             names = {"target": found["target"], "defence": found["defence"]}
             place = {"attack": name, "source": "", **names}
             parts.append(pd.DataFrame({**place, **numbers, **common}))
         return pd.concat(parts, ignore_index=True).assign(best=False, undecided=False)
 
 
-def mean_by_seed(values: Iterable[Mapping[int, float]]) -> dict[int, float]:
-    """Return the mean over cells of each seed that all of them have."""
-    values = list(values)
-    shared = [seed for seed in values[0] if all(seed in its for its in values)]
-    return {seed: fmean(its[seed] for its in values) for seed in shared}
+def seeds_of(cells: pd.DataFrame) -> list[str]:
+    """Return the columns that hold the value of a seed."""
+    return [name for name in cells.columns.unique(0) if name.startswith("seed=")]
 
 
-def lacking(sets: Iterable[frozenset[Any]]) -> list[bool]:
-    """Return which sets lack an element that another one has."""
-    sets = list(sets)
-    union = frozenset[Any]().union(*sets)
-    return [its != union for its in sets]
+def with_partial(
+    cells: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str], averaged: Sequence[str]
+) -> pd.DataFrame:
+    """Add `partial`: whether a mean over some axes of rows lacks names that another one has."""
+    if not averaged:
+        return cells.assign(partial=False)
+    lacking = rows.groupby([*keys, *averaged]).size().unstack([*averaged]).isna().any(axis=1)
+    return cells.join(lacking.rename("partial"), on=[*keys])
 
 
 def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:
@@ -168,12 +172,11 @@ def cells_of(
             names = (one.job.attack, record.source, record.targets, protocol or record.protocol)
             outcomes[one.group].append(image_outcomes(seed.job.defended, *names)[eps])
             seed.job.forget()
+        parts = [part.reset_index(drop=True) for part in parts]
         rows = mean_over_seeds(parts) if one.seeds else parts[0]
-        seeds = [dict[int, float]() for _ in range(len(rows))]
         for seed, part in zip(one.seeds, parts, strict=False):
-            for its, number in zip(seeds, part.get(column, ()), strict=False):
-                its[seed.job.record.seed] = number
-        pairs.append(rows.assign(seeds=pd.Series(seeds, rows.index, dtype=object)))
+            rows[f"seed={seed.job.record.seed}"] = part.get(column)
+        pairs.append(rows)
     return Cells(pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values())), value)
 
 

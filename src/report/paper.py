@@ -4,7 +4,6 @@ import html
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import nan
-from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from pandas.io.formats.style import Styler
 
 from src.artifacts.frame_jobs import Sweeps, jobs_of
 from src.report.caption import PARTIAL, caption_of
-from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of, lacking, mean_by_seed
+from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of, seeds_of, with_partial
 from src.report.summary import summarise
 from src.utils.defended_names import split_source
 
@@ -151,7 +150,8 @@ def _body(
     parts = []
     for part in (pairs, *([cells.strongest()] if strongest else [])):
         parts += [part, *([_averages(part, cells, rows, columns)] if average else [])]
-    return pd.concat(parts, ignore_index=True)
+    body = pd.concat(parts, ignore_index=True)
+    return body.assign(sd=body[seeds_of(body)].std(axis=1).round(12))
 
 
 def _averages(
@@ -159,16 +159,14 @@ def _averages(
 ) -> pd.DataFrame:
     """Return the means over the cells of each row, without white boxes, as a further column."""
     groups = body[~body["white"]].groupby(list(rows), sort=False)
-    means = groups.agg(value=("value", "mean"), seeds=("seeds", mean_by_seed)).reset_index()
-    sets = {
-        row: frozenset(map(tuple, part.dropna(subset="value")[[*columns]].to_numpy()))
-        for row, part in body.groupby(list(rows), sort=False)
-    }
-    partial = dict(zip(sets, lacking(sets.values()), strict=True))
+    means = groups[["value"]].mean()
+    for seed in seeds_of(body):
+        means[seed] = groups[seed].agg(pd.Series.mean, skipna=False)
     blank = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
     numbers = {"low": nan, "high": nan, "white": False, "least": nan, "most": nan}
-    names = map(tuple, means[[*rows]].to_numpy())
-    means = means.assign(**numbers, partial=[partial[name] for name in names])
+    known = body.dropna(subset="value")
+    means = with_partial(means.reset_index().assign(**numbers), known, rows, columns)
+    means["partial"] |= groups["partial"].any().to_numpy()
     return cells.marked(means, rows).assign(**blank)
 
 
@@ -188,26 +186,19 @@ def _wide(
 
 
 def _csv(wide: pd.DataFrame, intervals: bool) -> str:
-    """Return the numbers of cells and, as columns of their own, what the options and jobs add.
+    """Return the numbers of cells and, as columns of their own, the ends of their intervals.
 
-    That is the ends of intervals, the value of each seed with the standard deviation over them,
-    and which averages lack sources or targets of others.
+    Likewise the standard deviation over the seeds, each seed's value, and what is `partial`.
     """
-    escape = ESCAPES["csv"]
+    escape, seeds = ESCAPES["csv"], ["sd", *seeds_of(wide)]
     frame = wide.index.to_frame(index=False).astype(object).map(escape)
     for place in _places(wide):
-        name = " ".join(filter(None, place))
-        for end in ("value", "low", "high") if intervals else ("value",):
-            ending = "" if end == "value" else f" {end}"
-            frame[escape(f"{name}{ending}")] = wide[(end, *place)].to_numpy()
-        values = [its if isinstance(its, dict) else {} for its in wide[("seeds", *place)]]
-        if seeds := sorted({seed for its in values for seed in its}):
-            deviations = [stdev(its.values()) if len(its) > 1 else nan for its in values]
-            frame[escape(f"{name} sd")] = deviations
-        for seed in seeds:
-            frame[escape(f"{name} seed={seed}")] = [its.get(seed, nan) for its in values]
-        if (partial := wide[("partial", *place)].eq(True)).any():
-            frame[escape(f"{name} partial")] = partial.to_numpy()
+        ends = ["value", *(("low", "high") if intervals else ())]
+        ends += [end for end in seeds if wide[(end, *place)].notna().any()]
+        ends += ["partial"] * bool(wide[("partial", *place)].eq(True).any())
+        for end in ends:
+            names = [*place, "" if end == "value" else end]
+            frame[escape(" ".join(filter(None, names)))] = wide[(end, *place)].to_numpy()
     return frame.to_csv(index=False, lineterminator="\n")
 
 
@@ -254,8 +245,8 @@ def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, to: str) -> 
     if pd.isna(cell["value"]):
         return "n/a"
     low, text, high = (form.format(cell[name]).rstrip("%") for name in ("low", "value", "high"))
-    if len(cell["seeds"]) > 1:
-        text += f" \N{PLUS-MINUS SIGN} {form.format(stdev(cell['seeds'].values())).rstrip('%')}"
+    if not pd.isna(cell["sd"]):
+        text += f" \N{PLUS-MINUS SIGN} {form.format(cell['sd']).rstrip('%')}"
     if intervals and not pd.isna(cell["low"]):
         text += _SMALL.get(to, " [{}, {}]").format(low, high)
     text += f" {PARTIAL}" * bool(cell["partial"])

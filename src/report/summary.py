@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
-from statistics import fmean
 
 import pandas as pd
 
@@ -18,8 +17,8 @@ from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, sourc
 from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
-from src.artifacts.pooling import row_name, rows_of_seeds
-from src.artifacts.stored_job import StoredJob, model_digest
+from src.artifacts.jobs import StoredJob, rows_of_seeds
+from src.artifacts.recipe import model_digest
 from src.utils.defended_names import PLAIN
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
@@ -158,8 +157,8 @@ def summarise(jobs: Sequence[StoredJob]) -> Summary:
     for row in rows_of_seeds(jobs):
         group, parts = _group(row[0], names), []
         for job in row:
-            name = row_name(job) if len(row) > 1 else job.attack
-            parts.append(_summary(replace(job, name=name), group))
+            named = replace(job, name=job.row) if len(row) > 1 else job
+            parts.append(_summary(named, group))
             job.forget()
         summaries.append(_over_seeds(parts) if len(row) > 1 else parts[0])
     attacked = Summary(summaries).attacked
@@ -196,26 +195,19 @@ def mean_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     numbers = [name for name in rows.select_dtypes("number") if name != "eps_255"]
     groups = rows.groupby([name for name in rows if name not in numbers], sort=False, dropna=False)
     means = groups[numbers].mean().round(12)  # of equal numbers, the number
-    deviations = groups[["success_rate"]].std().add_suffix("_sd")
+    deviations = groups[["success_rate"]].std().round(12).add_suffix("_sd")
     return means.join(deviations).reset_index()[[*rows, *deviations]]
 
 
 def _over_seeds(seeds: Sequence[JobSummary]) -> JobSummary:
-    """Return the means over the seeds of a job."""
+    """Return the means over the seeds of a job; what is no rate is that of the first."""
     first = seeds[0]
     alarms = list(dict.fromkeys(alarm for one in seeds for alarm in one.alarms))
     if not first.job.attacked:
         return replace(first, alarms=alarms, seeds=seeds)
-    excess = [one.excess for one in seeds if len(one.excess)]
-    return replace(
-        first,
-        rates=mean_over_seeds([one.rates for one in seeds]),
-        excess=mean_over_seeds(excess) if excess else first.excess,
-        alarms=alarms,
-        outcomes={eps: joined([one.outcomes[eps] for one in seeds]) for eps in first.outcomes},
-        cost={name: fmean(one.cost.get(name, nan) for one in seeds) for name in first.cost},
-        seeds=seeds,
-    )
+    rates = mean_over_seeds([one.rates for one in seeds])
+    outcomes = {eps: joined([one.outcomes[eps] for one in seeds]) for eps in first.outcomes}
+    return replace(first, rates=rates, alarms=alarms, outcomes=outcomes, seeds=seeds)
 
 
 def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame:

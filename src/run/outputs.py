@@ -23,6 +23,7 @@ from src.analysis import (
 )
 from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import galleries, moments
+from src.artifacts.jobs import StoredJob
 from src.artifacts.layout import (
     ALARMS,
     CONFIG,
@@ -40,7 +41,6 @@ from src.artifacts.layout import (
     clear_summary,
 )
 from src.artifacts.record import JobRecord, clear, job_record, with_record
-from src.artifacts.stored_job import StoredJob
 from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
 from src.cache.rows import Rows
 from src.images.saved import SavedImages, write_set

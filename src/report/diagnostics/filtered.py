@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from src.analysis.frequency_bands import filtered_rates
-from src.artifacts.stored_job import StoredJob
+from src.artifacts.jobs import StoredJob
 from src.report.charts.dot_plot import dot_plot
 from src.report.page.html import Figure
 from src.report.sections.text import ENOUGH, span

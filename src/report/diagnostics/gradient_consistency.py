@@ -8,7 +8,7 @@ import pandas as pd
 
 from src.analysis import TRANSFER, rates, relation
 from src.analysis.similarity import mean_interval
-from src.artifacts.stored_job import StoredJob
+from src.artifacts.jobs import StoredJob
 from src.report.charts.theme import PANEL, PERCENT, chosen, colour_by, extent, inline, tooltip
 from src.report.page.html import Figure
 

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from src.analysis.frequency_bands import low_pass_accuracy
-from src.artifacts.stored_job import StoredJob
+from src.artifacts.jobs import StoredJob
 from src.report.charts.theme import PANEL, STROKES, colour_by, curve, inline, tooltip
 from src.report.page.html import Figure
 from src.utils.defended_names import PLAIN

@@ -8,7 +8,7 @@ from altair.typing import ChartType
 
 from src.analysis import TRANSFER
 from src.analysis.similarity import pair_similarity
-from src.artifacts.stored_job import StoredJob
+from src.artifacts.jobs import StoredJob
 from src.report.charts.theme import (
     PANEL,
     PERCENT,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import altair as alt
 import pandas as pd
 
-from src.artifacts.stored_job import StoredJob
+from src.artifacts.jobs import StoredJob
 from src.report.charts.theme import PANEL, STROKES, chosen, colour_by, extent, inline, tooltip
 from src.report.page.html import Figure
 

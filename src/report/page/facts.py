@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Sequence
 
+from src.artifacts.jobs import StoredJob
 from src.artifacts.record import JobRecord
-from src.artifacts.stored_job import StoredJob
 from src.report.summary import JobSummary
 
 _SEEDS = (

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from src.analysis.trajectories import KINDS, moments
+from src.artifacts.jobs import StoredJob
 from src.artifacts.layout import TOP_FIVE
-from src.artifacts.stored_job import StoredJob
 from src.utils.defended_names import PLAIN
 
 MOST_BYTES = 6_000_000
