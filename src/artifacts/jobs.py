@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
-from src.artifacts.recipe import recipe
+from src.artifacts.recipe import digest, recipe
 from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import read_alarms, read_images, read_job_table
@@ -122,13 +122,11 @@ class StoredJob:
 
     def _read(self, name: str) -> pa.Table:
         if self.pooled:
-            parts = [job._read(name) for job in self.pooled]
-            return pa.concat_tables(parts, promote_options="permissive")
+            return pa.concat_tables([job._read(name) for job in self.pooled])
         table = read_job_table(self.files[name], name, self.record)
         if not self.offset:
             return table
-        place = table.schema.get_field_index("index")
-        numbers = pc.add(table["index"], self.offset)
+        place, numbers = table.schema.get_field_index("index"), pc.add(table["index"], self.offset)
         return table.set_column(place, table.schema.field(place), numbers)
 
     @cached_property
@@ -150,14 +148,13 @@ class StoredJob:
     @cached_property
     def gallery(self) -> dict[tuple[int, float], np.ndarray]:
         """Stored adversarial images of galleries, uint8 (3, H, W), by index and budget."""
-        parts = [(job.offset, read_images(job.folder / IMAGES)) for job in self.parts]
-        names = ("of", "eps_255", "adversarial")
-        return {
-            (int(index) + offset, float(eps)): image
-            for offset, arrays in parts
-            if "adversarial" in arrays
-            for index, eps, image in zip(*map(arrays.get, names), strict=True)
-        }
+        found: dict[tuple[int, float], np.ndarray] = {}
+        for job in self.parts:
+            if "adversarial" in (arrays := read_images(job.folder / IMAGES)):
+                index = (arrays["of"] + job.offset).tolist()
+                places = zip(index, arrays["eps_255"].tolist(), strict=True)
+                found |= zip(places, arrays["adversarial"], strict=True)
+        return found
 
 
 def find_jobs(
@@ -205,10 +202,9 @@ def find_jobs(
 
 def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
     """Return the jobs by row: those of one name that differ in their seeds alone, by seed."""
-    alike = defaultdict[tuple[str, ...], list[StoredJob]](list)
+    alike, rows = defaultdict[tuple[str, ...], list[StoredJob]](list), []
     for job in jobs:
         alike[recipe(job.record), job.record.data, job.row].append(job)
-    rows = []
     for row in alike.values():
         row.sort(key=lambda job: job.record.seed)
         distinct = len({job.record.seed for job in row}) == len(row)
@@ -228,27 +224,32 @@ def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
     """Return jobs of one recipe and seed as one, or as they are if they share images."""
     if len(jobs) == 1:
         return jobs
+    sweeps = _sweeps(jobs)
     jobs = sorted(jobs, key=lambda job: job.record.data)  # of equal images equal numbers
     tables = [read_table(job.files[PREDICTIONS], columns=["index", "image"]) for job in jobs]
     images = [table.to_pandas().drop_duplicates() for table in tables]
-    shared = {
-        name: pd.concat([its[name].drop_duplicates() for its in images]).duplicated().any()
-        for name in ("index", "image")
-    }
-    if shared["image"]:
+    if _shared(its["image"] for its in images):
         return jobs
-    sizes = [int(its["index"].max()) + 1 if shared["index"] else 0 for its in images]
-    starts = accumulate(sizes[:-1], initial=0)
-    parts = [replace(job, offset=start) for job, start in zip(jobs, starts, strict=True)]
+    move = _shared(its["index"] for its in images)
+    starts = accumulate((move * (int(its["index"].max()) + 1) for its in images), initial=0)
+    parts = [replace(job, offset=start) for job, start in zip(jobs, starts, strict=False)]
     records, first = [job.record for job in jobs], jobs[0]
     counts = ("images", "gradients", "zero_gradients")
     facts: dict[str, Any] = {name: sum(getattr(one, name) for one in records) for name in counts}
-    facts |= {name: "+".join(getattr(one, name) for one in records) for name in ("key", "data")}
+    facts |= {name: digest([getattr(one, name) for one in records]) for name in ("key", "data")}
     record = first.record.model_copy(update={**facts, "seconds": None})
     names = set.intersection(*({*job.files} for job in jobs)) - {"spectra"}  # no row per image
     files = {name: path for name, path in first.files.items() if name in names}
-    sweeps = tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
     return [StoredJob(record, first.folder, files, sweeps=sweeps, pooled=tuple(parts))]
+
+
+def _shared(columns: Iterable[pd.Series]) -> bool:
+    """Tell whether two columns have a value in common."""
+    return bool(pd.concat([its.drop_duplicates() for its in columns]).duplicated().any())
+
+
+def _sweeps(jobs: Iterable[StoredJob]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
 
 
 def _with_swept_words(jobs: Sequence[StoredJob]) -> list[StoredJob]:
@@ -260,7 +261,7 @@ def _with_swept_words(jobs: Sequence[StoredJob]) -> list[StoredJob]:
     for job in jobs:
         shared = set.intersection(*words[job.record.label, job.sweep_folder])
         swept = [word for word in job.record.overrides if word not in shared]
-        shown = [word for word in swept if not _is_shown(word, job.record)]
+        shown = [word for word in swept if not job.record.shows(word)]
         shown.sort(key=lambda word: word.startswith("seed="))
         distinct.append(replace(job, name=" ".join([job.record.label, *shown])))
     return distinct
@@ -274,12 +275,12 @@ def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
     places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[StoredJob]]](dict)
     for row in rows_of_seeds(jobs):
         name = row[0].row if len(row) > 1 else row[0].attack
-        sweeps = tuple(dict.fromkeys(sweep for job in row for sweep in job.sweeps))
+        sweeps = _sweeps(row)
         other = places[name, row[0].record.source].setdefault(sweeps, row)[0]
         if other is not row[0]:
             raise ValueError(
                 f"{other.folder} and {row[0].folder} hold different jobs named {name} from "
-                f"{other.record.source}; give their sweeps names, as in day1={other.folder}."
+                f"{other.record.source}; give their sweeps names, as in day1={other.sweep_folder}."
             )
     clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
     found = []
@@ -289,12 +290,6 @@ def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
             seeds = [f" seed={job.record.seed}" * (len(row) > 1) for job in row]
             found += [replace(job, name=shown + seed) for job, seed in zip(row, seeds, strict=True)]
     return found
-
-
-def _is_shown(word: str, record: JobRecord) -> bool:
-    """Tell whether a word of a command shows in the attack's label or the source's name."""
-    names = ("attack", "source", "source_defence")
-    return word.partition("=")[0] in names or word.removeprefix("attack.") in record.label
 
 
 def _rank(path: Path) -> list[tuple[int, str]]:

@@ -21,15 +21,16 @@ def recipe(record: JobRecord) -> str:
     settings = [record.config.get(name) for name in _SECTIONS]
     settings += [record.config["trainer"].get(name) for name in _ARITHMETIC]
     models = {name: model_digest(record, name) for name in record.weights}
-    return _digest([record.model_dump(mode="json", include=_FACTS), settings, models])
+    return digest([record.model_dump(mode="json", include=_FACTS), settings, models])
 
 
 def model_digest(record: JobRecord, name: str) -> str:
     """Return a digest of all that decides a model's logits: weights, settings of its file, code."""
     model = record.config["model"].get(name, {})  # an ensemble has no settings of its own
     settings = {key: model[key] for key in _PREPROCESSING if key in model}
-    return _digest([record.weights.get(name), settings, record.code.get(name)])
+    return digest([record.weights.get(name), settings, record.code.get(name)])
 
 
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+def digest(content: Any) -> str:
+    """Return 16 hexadecimal digits of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

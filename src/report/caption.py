@@ -65,9 +65,7 @@ def caption_of(
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": several,
-        f"{PARTIAL}: average over fewer sources or targets than another one": shown[
-            "partial"
-        ].any(),
+        f"{PARTIAL}: mean over fewer sources or targets than others": shown["partial"].any(),
         f"Seed {_distinct(seeds)}": True,
         _distinct(map(_versions, records)): True,
     }

@@ -124,16 +124,13 @@ class Cells:
             if self.value == "accuracy":
                 ends = [1 - ends[0], 1 - ends[2], 1 - ends[1]]
             numbers = dict(zip(("value", "low", "high"), ends, strict=True))
-            common = {
-                "least": found["images"],
-                "most": found["images"],
-                "white": False,
-                "partial": False,
-            }
+            common = {"least": found["images"], "most": found["images"], "white": False}
             names = {"target": found["target"], "defence": found["defence"]}
             place = {"attack": name, "source": "", **names}
             parts.append(pd.DataFrame({**place, **numbers, **common}))
-        return pd.concat(parts, ignore_index=True).assign(best=False, undecided=False)
+        return pd.concat(parts, ignore_index=True).assign(
+            **dict.fromkeys(("partial", "best", "undecided"), False)
+        )
 
 
 def seeds_of(cells: pd.DataFrame) -> list[str]:
@@ -172,7 +169,6 @@ def cells_of(
             names = (one.job.attack, record.source, record.targets, protocol or record.protocol)
             outcomes[one.group].append(image_outcomes(seed.job.defended, *names)[eps])
             seed.job.forget()
-        parts = [part.reset_index(drop=True) for part in parts]
         rows = mean_over_seeds(parts) if one.seeds else parts[0]
         for seed, part in zip(one.seeds, parts, strict=False):
             rows[f"seed={seed.job.record.seed}"] = part.get(column)
@@ -195,4 +191,4 @@ def _at(one: JobSummary, eps_255: float | None, protocol: str | None) -> pd.Data
         )
     if "stealth" in job.files:
         at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
-    return at
+    return at.reset_index(drop=True)

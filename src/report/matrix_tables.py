@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis import CLEAN, OWN, WHITE_BOX, relation
-from src.analysis.matrices import format_count
 from src.analysis.multiple_comparisons import FEWEST_TESTED
 from src.analysis.ranking import resolution
 from src.utils.defended_names import PLAIN
@@ -34,9 +33,7 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
         f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": WHITE_BOX in relations,
         "+ own: the source's network, behind another defence": OWN in relations,
-        "\N{PLUS-MINUS SIGN} standard deviation over the seeds": bool(
-            matrix["success_rate_sd"].notna().any()
-        ),
+        "\N{PLUS-MINUS SIGN}: deviation over the seeds": matrix["success_rate_sd"].notna().any(),
     }
     marks = {WHITE_BOX: "*", OWN: "+"}
     cells = [marks.get(one, "") + cell for one, cell in zip(relations, matrix["cell"], strict=True)]
@@ -61,10 +58,8 @@ def defence_table(behind: pd.DataFrame) -> Group:
     shown[counted] = behind["rate"].map(share)
     if behind["abstained"].any():
         total = behind["abstained"] + behind["n"]
-        shown["abstained"] = [
-            f"{format_count(k)} / {format_count(n)}"
-            for k, n in zip(behind["abstained"], total, strict=True)
-        ]
+        pairs_of_counts = zip(behind["abstained"], total, strict=True)
+        shown["abstained"] = [f"{k:.0f} / {n:.0f}" for k, n in pairs_of_counts]
     pairs = " or ".join(map(str, sorted(set(behind["pairs"]))))
     words = f"means over {pairs} pair{'s' * (pairs != '1')} of other networks"
     if not adaptive:
