@@ -249,8 +249,8 @@ def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, to: str) -> 
         text += f" \N{PLUS-MINUS SIGN} {form.format(cell['sd']).rstrip('%')}"
     if intervals and not pd.isna(cell["low"]):
         text += _SMALL.get(to, " [{}, {}]").format(low, high)
-    text += f" {PARTIAL}" * bool(cell["partial"])
+    notes = f" {PARTIAL}" * bool(cell["partial"])
     if to != "markdown":
-        return text
+        return text + notes
     marks = "".join(mark for key, mark in _MARKS.items() if cell[key])
-    return f"{marks}{text}{marks}" + f" {_DAGGER}" * bool(cell["white"])
+    return f"{marks}{text}{marks}{notes}" + f" {_DAGGER}" * bool(cell["white"])
