@@ -16,7 +16,8 @@ def main() -> None:
         "python -m src.table", description="Print a table of finished jobs for a paper."
     )
     add = parser.add_argument
-    add("folder", nargs="*", type=Path, help="folders of sweeps; the newest in outputs/")
+    named = "folders of sweeps, also as NAME=FOLDER; the newest in outputs/"
+    add("folder", nargs="*", type=_named, help=named)
     axes = "one or more of attack, source, target, defence"
     add("--rows", nargs="+", default=["source", "attack"], help=f"{axes}; source attack")
     add("--columns", nargs="+", default=["target"], help=f"{axes}; target")
@@ -35,13 +36,14 @@ def main() -> None:
     add("--to", default="markdown", help="latex, markdown or csv; markdown")
     add("--out", type=Path, help="file that gets the table; it is printed")
     options = vars(parser.parse_args())
-    folders, out = options.pop("folder"), options.pop("out")
+    sweeps, out = options.pop("folder"), options.pop("out")
+    from src.artifacts.frame_jobs import named_folders
     from src.report.paper import table
 
     try:
-        folders = folders or [newest_sweep(finished=True)]
-        text = str(table(*folders, **options))
-        for folder in (folder for folder in folders if (folder / PLAN).exists()):
+        sweeps = sweeps or [newest_sweep(finished=True)]
+        text = str(table(*sweeps, **options))
+        for folder in (folder for folder in named_folders(*sweeps) if (folder / PLAN).exists()):
             states = [job.state for job in job_statuses(folder)]
             if left := len(states) - states.count("done"):
                 print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)
@@ -52,6 +54,12 @@ def main() -> None:
         sys.exit(REFUSED)
     if not out:
         print(text, end="")
+
+
+def _named(word: str) -> Path | dict[str, Path]:
+    """Return a folder, or one with the name before `=`."""
+    name, sign, folder = word.partition("=")
+    return {name: Path(folder)} if sign and not Path(word).exists() else Path(word)
 
 
 if __name__ == "__main__":

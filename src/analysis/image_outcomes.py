@@ -1,5 +1,6 @@
 """Outcomes of single images at one budget, counted and fooled, as bits for several jobs."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ class ImageOutcomes:
     """Outcomes of N images for J jobs, each an attack on a source, and T targets, at one budget.
 
     Attributes:
-        jobs: Attack and source of each job.
+        jobs: Attack and source of each job; several seeds of a job have the same.
         index: Numbers of the images in the data set, rising, shape (N,).
         target_labels: Each job's target labels, shape (N,), -1: not attacked; None: untargeted.
         evaluated: Whether a job was evaluated on a target, shape (J, T).
@@ -70,6 +71,15 @@ class ImageOutcomes:
             for at, (target, defence) in enumerate(self.targets)
             if where.get("target", target) == target and where.get("defence", defence) == defence
         ]
+        return self._at(jobs, targets)
+
+    def of_first_seeds(self) -> "ImageOutcomes":
+        """Return the first job of each attack and source alone."""
+        first = {job: at for at, job in reversed([*enumerate(self.jobs)])}
+        return self._at(sorted(first.values()), range(len(self.targets)))
+
+    def _at(self, jobs: Sequence[int], targets: Sequence[int]) -> "ImageOutcomes":
+        """Return the jobs and targets in some places."""
         both = np.ix_(jobs, targets)
         return ImageOutcomes(
             [self.jobs[at] for at in jobs],
@@ -82,11 +92,16 @@ class ImageOutcomes:
         )
 
     def scores(self, cells: Iterable[Cell]) -> NDArray[np.float64]:
-        """Return each image's mean success over the cells that count it, (N,); NaN for none."""
-        fooled, counted = np.zeros((2, len(self.index)), np.int64)
-        for cell in cells:
-            fooled += self.unpack(self.fooled[cell])
-            counted += self.unpack(self.counted[cell])
+        """Return each image's mean success over the cells that count it, (N,); NaN for none.
+
+        All seeds of a job together weigh as much as one job.
+        """
+        cells = list(cells)
+        named = [(self.jobs[job], target) for job, target in cells]
+        seeds, (fooled, counted) = Counter(named), np.zeros((2, len(self.index)))
+        for cell, name in zip(cells, named, strict=True):
+            fooled += self.unpack(self.fooled[cell]) / seeds[name]
+            counted += self.unpack(self.counted[cell]) / seeds[name]
         return ratio(fooled, counted)
 
 

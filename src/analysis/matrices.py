@@ -1,5 +1,7 @@
 """Transfer matrices in long form: counts and rates of the cells, and which are white box."""
 
+from math import isnan, nan
+
 import pandas as pd
 
 from src.analysis.intervals import wilson_interval
@@ -16,7 +18,8 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
 
     Rows of `rates_by_protocol`, all of targeted attacks or none, get columns: `k` of `n` images,
     their `rate` with `rate_low` and `rate_high`, `counted`, what k counts in words, and the 95 %
-    interval of the mean confidence, `confidence_low` and `confidence_high`.
+    interval of the mean confidence, `confidence_low` and `confidence_high`; `success_rate_sd` is
+    NaN where there is one seed alone.
     """
     targeted = bool(rates["targeted"].any())
     count, rate = ("success", "success_rate") if targeted else ("still_correct", "robust_accuracy")
@@ -24,9 +27,10 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
     counted = "target class reached" if targeted else "still correct"
     n = rates["denominator"]
     low, high = wilson_interval(rates["confidence"] * n, n)
-    return rates.assign(
+    found = rates.assign(
         k=rates[count], n=n, **shares, counted=counted, confidence_low=low, confidence_high=high
     )
+    return found if "success_rate_sd" in found else found.assign(success_rate_sd=nan)
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
@@ -54,7 +58,8 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     rows = measured(rates)
     here = (rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)
     cells = pd.concat([clean_rows(rows), rows[here]], ignore_index=True)
-    return cells.assign(cell=list(map(format_cell, cells["k"], cells["n"])))
+    spread = cells["success_rate_sd"].mask(cells["source"] == CLEAN)
+    return cells.assign(cell=list(map(format_cell, cells["k"], cells["n"], spread)))
 
 
 def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
@@ -106,13 +111,22 @@ def is_white_box(source: str, target: str, defence: str = PLAIN) -> bool:
     return relation(source, target, defence) == WHITE_BOX
 
 
-def format_cell(count: int, denominator: int) -> str:
-    """Write a rate with its counts.
+def format_count(count: float) -> str:
+    """Write a count, or the mean of counts over seeds."""
+    return f"{count:.1f}".removesuffix(".0")
+
+
+def format_cell(count: float, denominator: float, deviation: float = nan) -> str:
+    """Write a rate with its counts and its standard deviation over the seeds.
 
     >>> format_cell(1374, 8139)
     '1374 / 8139 = 16.88%'
     >>> format_cell(0, 0)
     '0 / 0 = n/a'
+    >>> format_cell(12.5, 20, 0.035)
+    '12.5 / 20 = 62.50% \N{PLUS-MINUS SIGN} 3.50%'
     """
     rate = f"{count / denominator:.2%}" if denominator else "n/a"
-    return f"{count} / {denominator} = {rate}"
+    if not isnan(deviation):
+        rate += f" \N{PLUS-MINUS SIGN} {deviation:.2%}"
+    return f"{format_count(count)} / {format_count(denominator)} = {rate}"

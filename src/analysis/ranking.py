@@ -54,7 +54,7 @@ def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
             groups = {f"mean of {len(sources)} sources": sources, **groups}
         for name, members in groups.items():
             cells = {
-                attack: found.cells([its[source] for source in members], targets)
+                attack: found.cells([job for source in members for job in its[source]], targets)
                 for attack, its in jobs.items()
                 if its.keys() >= set(members)
             }
@@ -90,8 +90,8 @@ def source_rankings(found: ImageOutcomes) -> pd.DataFrame:
                     cell
                     for its in members
                     for cell in found.cells(
-                        [its[names[one]]],
-                        [target for _, target in found.cells([its[names[other]]], targets)],
+                        its[names[one]],
+                        [target for _, target in found.cells(its[names[other]][:1], targets)],
                     )
                 ]
                 for one, other in permutations(range(len(names)), 2)
@@ -145,18 +145,18 @@ def resolution(ranked: pd.DataFrame) -> list[str]:
 
 def _groups(
     found: ImageOutcomes,
-) -> Iterator[tuple[dict[str, str], list[int], dict[str, dict[str, int]]]]:
-    """Yield kind and defence, the places of its targets, and those of jobs by attack and source."""
+) -> Iterator[tuple[dict[str, str], list[int], dict[str, dict[str, list[int]]]]]:
+    """Yield kind and defence, the places of its targets, and of seeds by attack and source."""
     defences = [target.defence for target in found.targets]
     kinds = [found.kind(job) for job in range(len(found.jobs))]
     for kind in sorted(set(kinds), key=lambda kind: (kind.startswith("targeted"), kind)):
         for defence in dict.fromkeys(defences):
             targets = [place for place, its in enumerate(defences) if its == defence]
-            jobs: dict[str, dict[str, int]] = {}
+            jobs: dict[str, dict[str, list[int]]] = {}
             for job, (attack, source) in enumerate(found.jobs):
                 cells = found.cells([job], targets) if kinds[job] == kind else []
                 if any(found.counted[cell].any() for cell in cells):
-                    jobs.setdefault(attack, {})[source] = job
+                    jobs.setdefault(attack, {}).setdefault(source, []).append(job)
             yield {"kind": kind, "defence": defence}, targets, jobs
 
 

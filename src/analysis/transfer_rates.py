@@ -90,7 +90,9 @@ def evaluated_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
     return names.assign(eps_255=found.eps_255[budget]), evaluated
 
 
-def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
+def ratio(
+    numerator: NDArray[np.generic], denominator: NDArray[np.int64] | NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Divide, with NaN (and no warning) where the denominator is zero."""
     top = numerator.astype(np.float64)
     known = np.broadcast_to(denominator > 0, top.shape)

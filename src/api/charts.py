@@ -1,14 +1,13 @@
 """The report's main charts, of sweeps or of frames."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.artifacts.frame_jobs import jobs_of
+from src.artifacts.frame_jobs import Sweeps, jobs_of
 from src.report.charts.theme import theme
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
 from src.report.page.statistics import Measured, primary_rates
@@ -17,8 +16,8 @@ from src.report.summary import summarise
 
 
 def matrix(
-    folder: str | Path | pd.DataFrame,
-    *more: str | Path,
+    folder: Sweeps | pd.DataFrame,
+    *more: Sweeps,
     attack: str | None = None,
     eps_255: float | None = None,
     protocol: str | None = None,
@@ -28,7 +27,7 @@ def matrix(
     Attack, budget and protocol are chosen from menus.
 
     Args:
-        folder: A frame of `load_sweep` or `transfer`, or a folder that holds sweeps.
+        folder: A frame of `load_sweep` or `transfer`, or folders as for `table`.
         *more: Further folders.
         attack: Label of the attack that is shown first; None: the one that ranks first.
         eps_255: Budget that is shown first, in units of 1/255; None: the reference budget.
@@ -46,8 +45,8 @@ def matrix(
 
 
 def curves(
-    folder: str | Path | pd.DataFrame,
-    *more: str | Path,
+    folder: Sweeps | pd.DataFrame,
+    *more: Sweeps,
     attack: str | None = None,
     source: str | None = None,
 ) -> ChartType:
@@ -61,7 +60,7 @@ def curves(
     return _with_menus(curves_chart(view.rows), view, menus, attack, source=source)
 
 
-def _view(folders: tuple[str | Path | pd.DataFrame, ...]) -> View:
+def _view(folders: tuple[Sweeps | pd.DataFrame, ...]) -> View:
     """Return the rows of the jobs with adversarial images, as the report has them."""
     summary = summarise(jobs_of(*folders))
     if not (jobs := summary.attacked):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from src import analysis
-from src.artifacts.frame_jobs import JOBS
+from src.artifacts.frame_jobs import JOBS, named_folders
 from src.artifacts.jobs import StoredJob, find_jobs
 
 _NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
@@ -16,17 +16,21 @@ COLUMNS = (*_NAMES, *_NUMBERS, "true_confidence", *_COUNTS)
 _WHOLE = ("target_label", "draws_correct")
 
 
-def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
-    """Return all predictions of a sweep's finished jobs as one data frame.
+def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
+    """Return all predictions of the finished jobs of one or several sweeps as one data frame.
+
+    Jobs that differ in their images alone are one job if these are disjoint.
 
     Args:
-        folder: A sweep's folder, such as `outputs/DATE`, or one that holds such folders.
-        *more: Further folders.
+        *folders: Folders of sweeps, such as `outputs/DATE`, or folders that hold such folders.
+        **named: Folders by name, as in `day1="outputs/DATE"`. The name is added to a sweep's
+            attacks if they cannot be told from those of another sweep; without one, the folder's.
 
     Returns:
         One row per job, variant, target, budget and image, with the columns
 
-        - `attack`: the attack's label, with what distinguishes jobs of the same attack and source;
+        - `attack`: the attack's label, with what distinguishes jobs of the same attack and source,
+          such as ` seed=1`;
         - `source`: the model that the images were crafted on, `a+b` for an ensemble; empty for a
           job of clean images alone;
         - `target`: the model that classified them; clean images are classified by the source too;
@@ -36,7 +40,7 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
         - `variant`: storage format, such as `float32`, or control, `noise` or `shuffled`; a job's
           primary one comes first;
         - `eps_255`: the budget in units of 1/255, 0 for clean images;
-        - `index`: number of the image in the data set;
+        - `index`: number of the image in the data set, or in the pooled ones;
         - `label`, `target_label`, `predicted`: classes: the true one, the one aimed at (missing
           where there is none) and the most likely one;
         - `confidence`, `true_confidence`: probabilities of the most likely and of the true class,
@@ -60,7 +64,7 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
         >>> wrong = frame.predicted != frame.label  # doctest: +SKIP
         >>> wrong.groupby([frame.attack, frame.eps_255]).mean()  # doctest: +SKIP
     """
-    return frame_of(find_jobs(map(Path, (folder, *more))))
+    return frame_of(find_jobs(named_folders(*folders, named)))
 
 
 def frame_of(jobs: Sequence[StoredJob]) -> pd.DataFrame:

@@ -7,13 +7,11 @@ import pandas as pd
 from scipy.stats import studentized_range
 
 from src.analysis.multiple_comparisons import FEWEST_TESTED, LEVEL, detectable
-from src.artifacts.frame_jobs import jobs_of
+from src.artifacts.frame_jobs import Sweeps, jobs_of
 from src.report.summary import summarise
 
 
-def rankings(
-    folder: str | Path | pd.DataFrame, *more: str | Path, of: str = "attack"
-) -> pd.DataFrame:
+def rankings(folder: Sweeps | pd.DataFrame, *more: Sweeps, of: str = "attack") -> pd.DataFrame:
     """Return the rankings of attacks, or sources (`of="source"`), of a frame or finished sweeps.
 
     They are the rows of `attacks.csv` and `sources.csv`. Arguments and errors are those of `table`.

@@ -13,6 +13,8 @@ from src.artifacts.record import JobRecord
 
 JOBS = "jobs"
 """Attribute of a frame: the records of its jobs, as plain data, under its names of the attacks."""
+Sweeps = str | Path | Mapping[str, str | Path]
+"""A folder of sweeps, or several by name."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,21 @@ class FrameJob(StoredJob):
         return self.tables[name]
 
 
-def jobs_of(*folders: str | Path | pd.DataFrame) -> list[StoredJob]:
+def named_folders(*sweeps: Sweeps) -> dict[Path, str]:
+    """Return the folders of sweeps with their names, empty where there is none."""
+    named = [sweep if isinstance(sweep, Mapping) else {"": sweep} for sweep in sweeps]
+    return {Path(folder): name for part in named for name, folder in part.items()}
+
+
+def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
     """Return the jobs in the folders of sweeps, or those whose predictions a frame holds.
 
     Raises:
         ValueError: As `load_sweep`; or a frame does not know its jobs, as after a merge.
     """
-    if not any(isinstance(folder, pd.DataFrame) for folder in folders):
-        return find_jobs([Path(str(folder)) for folder in folders])
+    sweeps = [folder for folder in folders if not isinstance(folder, pd.DataFrame)]
+    if len(sweeps) == len(folders):
+        return find_jobs(named_folders(*sweeps))
     if len(folders) > 1:
         raise ValueError("Give one frame, or folders.")
     (frame,) = folders

@@ -1,13 +1,13 @@
 """Finished jobs as a report reads them: tables with their provenance, and example images."""
 
-import hashlib
-import json
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,31 +16,48 @@ import pyarrow.compute as pc
 
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
+from src.artifacts.recipe import digest, recipe
 from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import read_alarms, read_images, read_job_table
 from src.config.sections import CONTROLS
 from src.utils.defended_names import PLAIN, split_source
-
-_PREPROCESSING = ("network", "mean", "std", "input_size")
+from src.utils.parquet import read_table
 
 
 @dataclass(frozen=True)
 class StoredJob:
     """A finished job: its record, and the paths of its tables by name.
 
-    The distinction, such as ` seed=1`, tells it from other jobs of its label.
+    Attributes:
+        name: The label with what tells the job from others, such as ` seed=1`; empty: the label.
+        sweeps: Names of the sweeps that hold the job.
+        pooled: The jobs on disjoint images that this one consists of; none: it was run as it is.
+        offset: What is added to the numbers of its images, so that pooled jobs share none.
     """
 
     record: JobRecord
     folder: Path
     files: Mapping[str, Path]
-    distinction: str = ""
+    name: str = ""
+    sweeps: tuple[str, ...] = ()
+    pooled: tuple["StoredJob", ...] = ()
+    offset: int = 0
 
     @property
     def attack(self) -> str:
-        """Return the attack's label with the job's distinction."""
-        return f"{self.record.label}{self.distinction}"
+        """The job's name."""
+        return self.name or self.record.label
+
+    @property
+    def row(self) -> str:
+        """The name without the seed: that of the row of all seeds."""
+        return self.attack.removesuffix(f" seed={self.record.seed}")
+
+    @property
+    def parts(self) -> tuple["StoredJob", ...]:
+        """The jobs that were run."""
+        return self.pooled or (self,)
 
     @property
     def attacked(self) -> bool:
@@ -77,7 +94,7 @@ class StoredJob:
     @property
     def alarms(self) -> list[Alarm]:
         """Alarms that the job has raised."""
-        return read_alarms(self.folder)
+        return list(dict.fromkeys(alarm for job in self.parts for alarm in read_alarms(job.folder)))
 
     def forget(self) -> None:
         """Release the tables that were read."""
@@ -104,7 +121,13 @@ class StoredJob:
         return self._read(name).to_pandas()
 
     def _read(self, name: str) -> pa.Table:
-        return read_job_table(self.files[name], name, self.record)
+        if self.pooled:
+            return pa.concat_tables([job._read(name) for job in self.pooled])
+        table = read_job_table(self.files[name], name, self.record)
+        if not self.offset:
+            return table
+        place, numbers = table.schema.get_field_index("index"), pc.add(table["index"], self.offset)
+        return table.set_column(place, table.schema.field(place), numbers)
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:
@@ -115,8 +138,9 @@ class StoredJob:
     def images(self) -> dict[int, np.ndarray]:
         """Stored clean images, uint8 (3, H, W), by index."""
         return {
-            int(number): image
-            for arrays in (read_images(self.folder / IMAGES), self.examples)
+            int(number) + job.offset: image
+            for job in self.parts
+            for arrays in (read_images(job.folder / name) for name in (IMAGES, EXAMPLES))
             if arrays
             for number, image in zip(arrays["index"], arrays["clean"], strict=True)
         }
@@ -124,11 +148,13 @@ class StoredJob:
     @cached_property
     def gallery(self) -> dict[tuple[int, float], np.ndarray]:
         """Stored adversarial images of galleries, uint8 (3, H, W), by index and budget."""
-        arrays = read_images(self.folder / IMAGES)
-        if "adversarial" not in arrays:
-            return {}
-        places = zip(arrays["of"].tolist(), arrays["eps_255"].tolist(), strict=True)
-        return dict(zip(places, arrays["adversarial"], strict=True))
+        found: dict[tuple[int, float], np.ndarray] = {}
+        for job in self.parts:
+            if "adversarial" in (arrays := read_images(job.folder / IMAGES)):
+                index = (arrays["of"] + job.offset).tolist()
+                places = zip(index, arrays["eps_255"].tolist(), strict=True)
+                found |= zip(places, arrays["adversarial"], strict=True)
+        return found
 
 
 def find_jobs(
@@ -136,16 +162,18 @@ def find_jobs(
 ) -> list[StoredJob]:
     """Return the finished jobs whose tables lie in some folders, in their order there.
 
-    Subfolders count if `below`. A job that two sweeps computed is one job with the tables of both.
+    Subfolders count if `below`. A job that two sweeps computed is one job with the tables of both;
+    jobs that differ in their images alone are one if these are disjoint. If `folders` maps them to
+    names, all jobs of a folder with a name are of one sweep.
 
     Raises:
-        ValueError: A folder is not there, a table cannot be read, or there is no job (unless
-            `none_is_fine`).
+        ValueError: A folder is not there, a table cannot be read, two jobs cannot be told apart,
+            or there is no job (unless `none_is_fine`).
     """
-    folders = list(folders)
+    names = folders if isinstance(folders, Mapping) else dict.fromkeys(folders, "")
     files: dict[tuple[str, str, float], dict[str, Path]] = {}
-    records: dict[tuple[str, str, float], JobRecord] = {}
-    for folder in folders:
+    jobs: dict[tuple[str, str, float], StoredJob] = {}
+    for folder, sweep in names.items():
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder.")
         paths = folder.rglob("*.parquet") if below else folder.glob("*.parquet")
@@ -154,59 +182,114 @@ def find_jobs(
             if not stale and (name_and_record := read_record(path)):
                 name, record = name_and_record
                 place = (record.key, record.protocol, record.reference)
-                records.setdefault(place, record)
                 files.setdefault(place, {}).setdefault(name, path)
-    jobs = [
-        StoredJob(records[place], tables[PREDICTIONS].parent, tables)
-        for place, tables in files.items()
-        if PREDICTIONS in tables
+                job = jobs.setdefault(place, StoredJob(record, path.parent, files[place]))
+                its = sweep or folder_of_command(path.parent).absolute().name
+                if its not in job.sweeps:
+                    jobs[place] = replace(job, sweeps=(*job.sweeps, its))
+    finished = [
+        replace(job, folder=job.files[PREDICTIONS].parent)
+        for job in jobs.values()
+        if PREDICTIONS in job.files
     ]
-    if not jobs and not none_is_fine:
-        where = ", ".join(map(str, folders))
+    if not finished and not none_is_fine:
+        where = ", ".join(map(str, names))
         raise ValueError(
             f"{where} holds no predictions of this program (parquet files as its jobs leave them)."
         )
-    return disambiguated(jobs)
+    return _named(_with_swept_words(_pooled(finished)))
 
 
-def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return the jobs with distinct attacks and sources.
-
-    Jobs of one label get their swept words, then the folder of their command, then a number.
-    """
-    folders = [job.sweep_folder for job in jobs]
-    words: dict[tuple[str, Path], list[set[str]]] = {}
+def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
+    """Return the jobs by row: those of one name that differ in their seeds alone, by seed."""
+    alike, rows = defaultdict[tuple[str, ...], list[StoredJob]](list), []
     for job in jobs:
-        words.setdefault((job.record.label, job.sweep_folder), []).append({*job.record.overrides})
+        alike[recipe(job.record), job.record.data, job.row].append(job)
+    for row in alike.values():
+        row.sort(key=lambda job: job.record.seed)
+        distinct = len({job.record.seed for job in row}) == len(row)
+        rows += [row] if distinct else [[job] for job in row]
+    return rows
+
+
+def _pooled(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+    """Return the jobs, those that differ in their images alone as one if these are disjoint."""
+    alike = defaultdict[tuple[str, int], list[StoredJob]](list)
+    for job in jobs:
+        alike[recipe(job.record), job.record.seed].append(job)
+    return [job for same in alike.values() for job in _pool(same)]
+
+
+def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
+    """Return jobs of one recipe and seed as one, or as they are if they share images."""
+    if len(jobs) == 1:
+        return jobs
+    sweeps = _sweeps(jobs)
+    jobs = sorted(jobs, key=lambda job: job.record.data)  # of equal images equal numbers
+    tables = [read_table(job.files[PREDICTIONS], columns=["index", "image"]) for job in jobs]
+    images = [table.to_pandas().drop_duplicates() for table in tables]
+    if _shared(its["image"] for its in images):
+        return jobs
+    move = _shared(its["index"] for its in images)
+    starts = accumulate((move * (int(its["index"].max()) + 1) for its in images), initial=0)
+    parts = [replace(job, offset=start) for job, start in zip(jobs, starts, strict=False)]
+    records, first = [job.record for job in jobs], jobs[0]
+    counts = ("images", "gradients", "zero_gradients")
+    facts: dict[str, Any] = {name: sum(getattr(one, name) for one in records) for name in counts}
+    facts |= {name: digest([getattr(one, name) for one in records]) for name in ("key", "data")}
+    record = first.record.model_copy(update={**facts, "seconds": None})
+    names = set.intersection(*({*job.files} for job in jobs)) - {"spectra"}  # no row per image
+    files = {name: path for name, path in first.files.items() if name in names}
+    return [StoredJob(record, first.folder, files, sweeps=sweeps, pooled=tuple(parts))]
+
+
+def _shared(columns: Iterable[pd.Series]) -> bool:
+    """Tell whether two columns have a value in common."""
+    return bool(pd.concat([its.drop_duplicates() for its in columns]).duplicated().any())
+
+
+def _sweeps(jobs: Iterable[StoredJob]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
+
+
+def _with_swept_words(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+    """Add the swept words that the label lacks to the names of jobs, their seeds last."""
+    words = defaultdict[tuple[str, Path], list[set[str]]](list)
+    for job in jobs:
+        words[job.record.label, job.sweep_folder].append({*job.record.overrides})
     distinct = []
     for job in jobs:
         shared = set.intersection(*words[job.record.label, job.sweep_folder])
         swept = [word for word in job.record.overrides if word not in shared]
-        distinction = "".join(f" {word}" for word in swept if not _is_shown(word, job.record))
-        distinct.append(replace(job, distinction=distinction))
-    for suffix in (lambda folder: f" ({folder.name})", lambda folder: f" {folders.index(folder)}"):
-        counts = Counter((job.attack, job.record.source) for job in distinct)
-        distinct = [
-            replace(job, distinction=job.distinction + suffix(job.sweep_folder))
-            if counts[job.attack, job.record.source] > 1
-            else job
-            for job in distinct
-        ]
+        shown = [word for word in swept if not job.record.shows(word)]
+        shown.sort(key=lambda word: word.startswith("seed="))
+        distinct.append(replace(job, name=" ".join([job.record.label, *shown])))
     return distinct
 
 
-def _is_shown(word: str, record: JobRecord) -> bool:
-    """Tell whether a word of a command shows in the attack's label or the source's name."""
-    names = ("attack", "source", "source_defence")
-    return word.partition("=")[0] in names or word.removeprefix("attack.") in record.label
+def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+    """Return the jobs with distinct names, the seeds of one attack beside each other.
 
-
-def model_digest(record: JobRecord, name: str) -> str:
-    """Return a digest of all that decides a model's logits: weights, settings of its file, code."""
-    model = record.config["model"].get(name, {})  # an ensemble has no settings of its own
-    settings = {key: model[key] for key in _PREPROCESSING if key in model}
-    decisive = json.dumps([record.weights.get(name), settings, record.code.get(name)])
-    return hashlib.sha256(decisive.encode()).hexdigest()[:16]
+    A sweep's name is added to all its jobs if one of them has attack and source of another row.
+    """
+    places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[StoredJob]]](dict)
+    for row in rows_of_seeds(jobs):
+        name = row[0].row if len(row) > 1 else row[0].attack
+        sweeps = _sweeps(row)
+        other = places[name, row[0].record.source].setdefault(sweeps, row)[0]
+        if other is not row[0]:
+            raise ValueError(
+                f"{other.folder} and {row[0].folder} hold different jobs named {name} from "
+                f"{other.record.source}; give their sweeps names, as in day1={other.sweep_folder}."
+            )
+    clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
+    found = []
+    for (name, _), rows in places.items():
+        for sweeps, row in rows.items():
+            shown = f"{name} ({'+'.join(sweeps)})" if sweeps in clashing else name
+            seeds = [f" seed={job.record.seed}" * (len(row) > 1) for job in row]
+            found += [replace(job, name=shown + seed) for job, seed in zip(row, seeds, strict=True)]
+    return found
 
 
 def _rank(path: Path) -> list[tuple[int, str]]:

@@ -117,6 +117,11 @@ class JobRecord(BaseModel):
             other.append("gradients in bfloat16")
         return ", ".join(other) or "float32"
 
+    def shows(self, word: str) -> bool:
+        """Tell whether a word of a command shows in the attack's label or the source's name."""
+        names = ("attack", "source", "source_defence")
+        return word.partition("=")[0] in names or word.removeprefix("attack.") in self.label
+
 
 def record_of(settings: Settings, folder: Path | None, **results: Any) -> JobRecord:
     """Return the record of a job that ends now; `results` are the fields not in its settings."""

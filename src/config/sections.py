@@ -248,7 +248,7 @@ class StoreSettings(Section):
 class ReportCommand(Section):
     """Settings of `python -m src.report`; the keys of `conf/report.yaml`."""
 
-    folder: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
+    folder: dict[str, str] | Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
     out: str | None
     report: ReportSettings
     cache_dir: str

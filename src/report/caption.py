@@ -4,15 +4,17 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from src.artifacts.jobs import StoredJob
 from src.artifacts.record import JobRecord
 from src.report.cells import AVERAGE, VALUES, Cells
+from src.report.summary import JobSummary
 
+PARTIAL = "\N{DOUBLE DAGGER}"
+"""Mark of an average that lacks sources or targets of another one."""
 _PACKAGES = ("transferability", "torch", "torchvision", "timm")
 
 
 def caption_of(
-    jobs: Sequence[StoredJob],
+    jobs: Sequence[JobSummary],
     cells: Cells,
     shown: pd.DataFrame,
     rows: Sequence[str],
@@ -24,7 +26,10 @@ def caption_of(
     white: str,
 ) -> str:
     """Return the caption of a table of jobs; the options are the table's, `white` a mark."""
-    records, pairs = [job.record for job in jobs], cells.pairs
+    records, pairs = [one.job.record for one in jobs], cells.pairs
+    seeds = [str(seed.job.record.seed) for one in jobs for seed in one.seeds or [one]]
+    several = bool(shown["sd"].notna().any())
+    sets = [f"{len(one.job.parts)} sets of images" for one in jobs if len(one.job.parts) > 1]
     of_images = cells.value in ("success", "accuracy", "confidence", "success_confidence")
     sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()
     budgets = _distinct(
@@ -37,6 +42,7 @@ def caption_of(
     sentences = {
         f"{VALUES[cells.value].words} at eps = {budgets}": True,
         f"Of {_distinct(map(_images, records))}": True,
+        f"Pooled from {_distinct(sets)}": bool(sets),
         f"Counted ({protocols}): {_span(least, most)} images per cell": of_images,
         f"Cells are means over {' and '.join(pooled)}s, white boxes left out": bool(pooled),
         f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": (
@@ -54,10 +60,13 @@ def caption_of(
         "Italic: not distinguishable from it (all pairs tested together, 5 %)": marked,
         "In brackets: 95 % intervals": intervals,
         "Strongest: the attacker may use any of the attacks and sources, white boxes left out; per "
-        "set the best one, per image any of them, over the images that all count": strongest,
+        "set the best one, per image any of them, over the images that all count"
+        f"{'; of the first seed' * several}": strongest,
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
-        f"Seed {_distinct(str(record.seed) for record in records)}": True,
+        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": several,
+        f"{PARTIAL}: mean over fewer sources or targets than others": shown["partial"].any(),
+        f"Seed {_distinct(seeds)}": True,
         _distinct(map(_versions, records)): True,
     }
     return " ".join(f"{sentence}." for sentence, holds in sentences.items() if holds)

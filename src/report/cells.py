@@ -14,7 +14,7 @@ from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_stealth
 from src.report.page.statistics import primary_rates
-from src.report.summary import JobSummary
+from src.report.summary import JobSummary, mean_over_seeds
 
 AXES = ("attack", "source", "target", "defence")
 
@@ -50,7 +50,8 @@ class Cells:
     """Numbers that a table shows of jobs at one budget, under one protocol.
 
     Attributes:
-        pairs: A row per attack, source, target and defence, with the columns of rates.
+        pairs: A row per attack, source, target and defence, with the columns of rates, and
+            `seed=N`, the value of each seed where there are several.
         outcomes: Outcomes of images of each group of comparable jobs.
         value: One of `VALUES`.
     """
@@ -63,10 +64,11 @@ class Cells:
         """Return a row per cell of some axes: means over the pairs of different networks.
 
         The columns are `keys`, `value`; `low` and `high` of a single pair; `white`, whether there
-        are only white boxes; the range of images, `least` and `most`; `best` and `undecided`
-        (not distinguishable from the best) attacks, see `rankings`.
+        are only white boxes; the range of images, `least` and `most`; `seed=N`, the value of each
+        seed; `partial`, whether the mean lacks sources or targets of another cell's; `best` and
+        `undecided` (not distinguishable from the best) attacks, see `rankings`.
         """
-        found = []
+        found, seeds = [], seeds_of(self.pairs)
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
@@ -76,9 +78,11 @@ class Cells:
             ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
             numbers = (used[column].mean(), *(ends if len(used) == 1 else (np.nan, np.nan)))
             counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
-            found.append((*place, *numbers, *counts))
-        names = ["value", "low", "high", "white", "least", "most"]
-        return self.marked(pd.DataFrame(found, columns=[*keys, *names]), keys)
+            found.append((*place, *numbers, *counts, *used[seeds].mean(skipna=False)))
+        names = ["value", "low", "high", "white", "least", "most", *seeds]
+        cells = pd.DataFrame(found, columns=[*keys, *names])
+        averaged = [axis for axis in ("source", "target") if axis not in keys]
+        return self.marked(with_partial(cells, self.pairs, keys, averaged), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Mark the best of comparable attacks in each group of cells that share all but these."""
@@ -110,7 +114,7 @@ class Cells:
         """
         if len(self.outcomes) > 1:
             raise ValueError("strongest needs jobs on the same images, of one norm and budget.")
-        found = strongest_attackers(self.outcomes[0])
+        found = strongest_attackers(self.outcomes[0].of_first_seeds())
         if found.empty:
             raise ValueError("strongest needs a target that is no white box.")
         found = found[~found["targeted"]]
@@ -124,7 +128,24 @@ class Cells:
             names = {"target": found["target"], "defence": found["defence"]}
             place = {"attack": name, "source": "", **names}
             parts.append(pd.DataFrame({**place, **numbers, **common}))
-        return pd.concat(parts, ignore_index=True).assign(best=False, undecided=False)
+        return pd.concat(parts, ignore_index=True).assign(
+            **dict.fromkeys(("partial", "best", "undecided"), False)
+        )
+
+
+def seeds_of(cells: pd.DataFrame) -> list[str]:
+    """Return the columns that hold the value of a seed."""
+    return [name for name in cells.columns.unique(0) if name.startswith("seed=")]
+
+
+def with_partial(
+    cells: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str], averaged: Sequence[str]
+) -> pd.DataFrame:
+    """Add `partial`: whether a mean over some axes of rows lacks names that another one has."""
+    if not averaged:
+        return cells.assign(partial=False)
+    lacking = rows.groupby([*keys, *averaged]).size().unstack([*averaged]).isna().any(axis=1)
+    return cells.join(lacking.rename("partial"), on=[*keys])
 
 
 def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:
@@ -140,21 +161,34 @@ def cells_of(
     """Return the cells of attacked jobs; None stands for each job's own budget or protocol."""
     pairs, outcomes = [], defaultdict[str, list[ImageOutcomes]](list)
     for one in jobs:
-        job, own = one.job, one.job.record
-        eps = own.reference if eps_255 is None else eps_255
-        counted, rates = protocol or own.protocol, primary_rates([one])
-        rates = rates[rates["eps_255"] > 0]
-        at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
-        if at.empty:
-            known = [", ".join(map(str, rates[key].unique())) for key in ("eps_255", "protocol")]
-            raise ValueError(
-                f"eps_255={eps:g}, protocol={counted}: {job.attack} on {own.source} has the "
-                f"budgets {known[0]} and the protocols {known[1]}."
-            )
-        if "stealth" in job.files:
-            at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
-        pairs.append(at)
-        single = image_outcomes(job.defended, job.attack, own.source, own.targets, counted)
-        outcomes[one.group].append(single[eps])
-        job.forget()
+        parts, column = [], VALUES[value].column
+        for seed in one.seeds or [one]:
+            parts.append(_at(seed, eps_255, protocol))
+            record = seed.job.record
+            eps = record.reference if eps_255 is None else eps_255
+            names = (one.job.attack, record.source, record.targets, protocol or record.protocol)
+            outcomes[one.group].append(image_outcomes(seed.job.defended, *names)[eps])
+            seed.job.forget()
+        rows = mean_over_seeds(parts) if one.seeds else parts[0]
+        for seed, part in zip(one.seeds, parts, strict=False):
+            rows[f"seed={seed.job.record.seed}"] = part.get(column)
+        pairs.append(rows)
     return Cells(pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values())), value)
+
+
+def _at(one: JobSummary, eps_255: float | None, protocol: str | None) -> pd.DataFrame:
+    """Return the rates of a job of one seed, and the size of its changes where it is known."""
+    job, own = one.job, one.job.record
+    eps = own.reference if eps_255 is None else eps_255
+    counted, rates = protocol or own.protocol, primary_rates([one])
+    rates = rates[rates["eps_255"] > 0]
+    at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
+    if at.empty:
+        known = [", ".join(map(str, rates[key].unique())) for key in ("eps_255", "protocol")]
+        raise ValueError(
+            f"eps_255={eps:g}, protocol={counted}: {job.attack} on {own.source} has the "
+            f"budgets {known[0]} and the protocols {known[1]}."
+        )
+    if "stealth" in job.files:
+        at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
+    return at.reset_index(drop=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
+from src.artifacts.frame_jobs import named_folders
 from src.artifacts.jobs import find_jobs
 from src.artifacts.layout import FIGURES, PAGE, remove_figures
 from src.artifacts.sweep_state import OUTPUTS, newest_sweep
@@ -16,9 +17,11 @@ from src.report.summary import Summary, summarise
 
 def report(settings: ReportCommand) -> None:
     """Build the report of the named folders, else of the newest sweep."""
-    folders = [Path(name) for name in settings.folder or ()] or [newest_sweep(finished=True)]
+    given = settings.folder
+    sweeps = [given] if isinstance(given, dict) else given or [newest_sweep(finished=True)]
+    folders = named_folders(*sweeps)
     together = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
-    out = Path(settings.out or (folders[0] if len(folders) == 1 else together))
+    out = Path(settings.out or (next(iter(folders)) if len(folders) == 1 else together))
     summary, console = summarise(find_jobs(folders)), Console()
     write_report(summary, out, settings.report, Path(settings.cache_dir), console)
     console.print(f"report: {out / PAGE}", soft_wrap=True, markup=False)

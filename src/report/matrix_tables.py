@@ -33,6 +33,7 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
         f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": WHITE_BOX in relations,
         "+ own: the source's network, behind another defence": OWN in relations,
+        "\N{PLUS-MINUS SIGN}: deviation over the seeds": matrix["success_rate_sd"].notna().any(),
     }
     marks = {WHITE_BOX: "*", OWN: "+"}
     cells = [marks.get(one, "") + cell for one, cell in zip(relations, matrix["cell"], strict=True)]
@@ -57,7 +58,8 @@ def defence_table(behind: pd.DataFrame) -> Group:
     shown[counted] = behind["rate"].map(share)
     if behind["abstained"].any():
         total = behind["abstained"] + behind["n"]
-        shown["abstained"] = [f"{k} / {n}" for k, n in zip(behind["abstained"], total, strict=True)]
+        pairs_of_counts = zip(behind["abstained"], total, strict=True)
+        shown["abstained"] = [f"{k:.0f} / {n:.0f}" for k, n in pairs_of_counts]
     pairs = " or ".join(map(str, sorted(set(behind["pairs"]))))
     words = f"means over {pairs} pair{'s' * (pairs != '1')} of other networks"
     if not adaptive:
@@ -124,7 +126,10 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
         count, rate = "success", "targeted_success_rate"
     names = {"k": count, "n": "denominator", "rate": rate}
     names |= {f"rate{end}": f"{rate}{end}" for end in ("_low", "_high")}
-    pivoted = matrix.astype({"k": "Int64", "n": "Int64"}).pivot(index="source", columns="target")
+    if matrix["success_rate_sd"].notna().any():
+        names["success_rate_sd"] = f"{rate}_sd"
+    counts = matrix[["k", "n"]].convert_dtypes()  # means over seeds are no whole numbers
+    pivoted = matrix.assign(**counts).pivot(index="source", columns="target")
     columns = {
         f"{target} {name}": pivoted[column, target]
         for target in targets

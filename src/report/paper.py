@@ -4,16 +4,15 @@ import html
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from src.artifacts.frame_jobs import jobs_of
-from src.report.caption import caption_of
-from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of
+from src.artifacts.frame_jobs import Sweeps, jobs_of
+from src.report.caption import PARTIAL, caption_of
+from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of, seeds_of, with_partial
 from src.report.summary import summarise
 from src.utils.defended_names import split_source
 
@@ -42,8 +41,8 @@ _MARKS, _DAGGER = {"best": "**", "undecided": "*"}, "\N{DAGGER}"
 
 
 def table(
-    folder: str | Path | pd.DataFrame,
-    *more: str | Path,
+    folder: Sweeps | pd.DataFrame,
+    *more: Sweeps,
     rows: str | Sequence[str] = ("source", "attack"),
     columns: str | Sequence[str] = "target",
     value: str = "success",
@@ -62,7 +61,8 @@ def table(
     italics, as in the report's ranking.
 
     Args:
-        folder: A frame of `load_sweep` or `transfer`, or a folder that holds sweeps.
+        folder: A frame of `load_sweep` or `transfer`, a folder that holds sweeps, or several by
+            name, as in `{"day1": "outputs/DATE"}`.
         *more: Further folders.
         rows: Axes of a row: one or more of `attack`, `source`, `target` and `defence`.
         columns: Axes of a column, likewise.
@@ -94,7 +94,7 @@ def table(
     if to == "csv":
         return _csv(_wide(body, rows, columns, white_boxes), intervals)
     caption = caption_of(
-        [summary.job for summary in jobs],
+        jobs,
         cells,
         body,
         rows,
@@ -150,17 +150,24 @@ def _body(
     parts = []
     for part in (pairs, *([cells.strongest()] if strongest else [])):
         parts += [part, *([_averages(part, cells, rows, columns)] if average else [])]
-    return pd.concat(parts, ignore_index=True)
+    body = pd.concat(parts, ignore_index=True)
+    return body.assign(sd=body[seeds_of(body)].std(axis=1).round(12))
 
 
 def _averages(
     body: pd.DataFrame, cells: Cells, rows: Sequence[str], columns: Sequence[str]
 ) -> pd.DataFrame:
     """Return the means over the cells of each row, without white boxes, as a further column."""
-    means = body[~body["white"]].groupby(list(rows), sort=False, as_index=False)["value"].mean()
+    groups = body[~body["white"]].groupby(list(rows), sort=False)
+    means = groups[["value"]].mean()
+    for seed in seeds_of(body):
+        means[seed] = groups[seed].agg(pd.Series.mean, skipna=False)
     blank = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
     numbers = {"low": nan, "high": nan, "white": False, "least": nan, "most": nan}
-    return cells.marked(means.assign(**numbers), rows).assign(**blank)
+    known = body.dropna(subset="value")
+    means = with_partial(means.reset_index().assign(**numbers), known, rows, columns)
+    means["partial"] |= groups["partial"].any().to_numpy()
+    return cells.marked(means, rows).assign(**blank)
 
 
 def _wide(
@@ -179,11 +186,17 @@ def _wide(
 
 
 def _csv(wide: pd.DataFrame, intervals: bool) -> str:
-    """Return the numbers of cells and, as columns of their own, the ends of their intervals."""
-    escape = ESCAPES["csv"]
+    """Return the numbers of cells and, as columns of their own, the ends of their intervals.
+
+    Likewise the standard deviation over the seeds, each seed's value, and what is `partial`.
+    """
+    escape, seeds = ESCAPES["csv"], ["sd", *seeds_of(wide)]
     frame = wide.index.to_frame(index=False).astype(object).map(escape)
     for place in _places(wide):
-        for end in ("value", "low", "high") if intervals else ("value",):
+        ends = ["value", *(("low", "high") if intervals else ())]
+        ends += [end for end in seeds if wide[(end, *place)].notna().any()]
+        ends += ["partial"] * bool(wide[("partial", *place)].eq(True).any())
+        for end in ends:
             names = [*place, "" if end == "value" else end]
             frame[escape(" ".join(filter(None, names)))] = wide[(end, *place)].to_numpy()
     return frame.to_csv(index=False, lineterminator="\n")
@@ -232,9 +245,12 @@ def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, to: str) -> 
     if pd.isna(cell["value"]):
         return "n/a"
     low, text, high = (form.format(cell[name]).rstrip("%") for name in ("low", "value", "high"))
+    if not pd.isna(cell["sd"]):
+        text += f" \N{PLUS-MINUS SIGN} {form.format(cell['sd']).rstrip('%')}"
     if intervals and not pd.isna(cell["low"]):
         text += _SMALL.get(to, " [{}, {}]").format(low, high)
+    notes = f" {PARTIAL}" * bool(cell["partial"])
     if to != "markdown":
-        return text
+        return text + notes
     marks = "".join(mark for key, mark in _MARKS.items() if cell[key])
-    return f"{marks}{text}{marks}" + f" {_DAGGER}" * bool(cell["white"])
+    return f"{marks}{text}{marks}{notes}" + f" {_DAGGER}" * bool(cell["white"])

@@ -4,7 +4,7 @@ CSV files, the terminal, MLflow and the report render these numbers; none derive
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
 
@@ -17,7 +17,8 @@ from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, sourc
 from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
-from src.artifacts.jobs import StoredJob, model_digest
+from src.artifacts.jobs import StoredJob, rows_of_seeds
+from src.artifacts.recipe import model_digest
 from src.utils.defended_names import PLAIN
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
@@ -25,17 +26,21 @@ _COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
 
 @dataclass(frozen=True)
 class JobSummary:
-    """Derived numbers of one job; without an attack the tables are empty.
+    """Derived numbers of one job, or the means over its seeds; without an attack, empty tables.
 
     Attributes:
+        job: The job, of several seeds the first.
         rates: Rates of every variant under every protocol, the rows of `rates.csv`.
         excess: Excess of the primary variant over each control.
         alarms: Failed sanity checks.
-        outcomes: `image_outcomes` under the job's own protocol and behind every defence.
+        outcomes: `image_outcomes` under the job's own protocol and behind every defence, those of
+            all seeds side by side.
         group: Key of comparable jobs: equal images, models, budget, protocol, arithmetic, seed and
             code.
         cost: `gradients_per_image` and `forwards_per_image` (these include the passes of the
             gradients) at all budgets together, where known.
+        seeds: The numbers of each seed; empty if there is one seed alone. Then `rates` has the
+            standard deviation over the seeds, `success_rate_sd`.
     """
 
     job: StoredJob
@@ -45,6 +50,12 @@ class JobSummary:
     outcomes: Mapping[float, ImageOutcomes] = field(default_factory=dict)
     group: str = ""
     cost: Mapping[str, float] = field(default_factory=dict)
+    seeds: Sequence["JobSummary"] = ()
+
+    @property
+    def runs(self) -> list[StoredJob]:
+        """The jobs that were run: of every seed, and those that were pooled."""
+        return [part for one in self.seeds or [self] for part in one.job.parts]
 
     @property
     def primary(self) -> pd.DataFrame:
@@ -90,11 +101,11 @@ class Summary:
 
     @cached_property
     def outcomes(self) -> list[ImageOutcomes]:
-        """The outcomes of each group at the reference budget, behind no defence."""
+        """The first seeds' outcomes of each group at the reference budget, behind no defence."""
         return [
-            joined([summary.outcomes[summary.job.record.reference] for summary in jobs]).select(
-                defence=PLAIN
-            )
+            joined([summary.outcomes[summary.job.record.reference] for summary in jobs])
+            .select(defence=PLAIN)
+            .of_first_seeds()
             for jobs in self.groups
         ]
 
@@ -136,14 +147,20 @@ class Summary:
 def summarise(jobs: Sequence[StoredJob]) -> Summary:
     """Derive the numbers of jobs from their tables, holding the rows of one job at a time.
 
+    Jobs that differ in their seeds alone have one summary.
+
     Raises:
         ValueError: A file of a job is damaged.
     """
     summaries = []
     names: dict[str, str] = {}
-    for job in jobs:
-        summaries.append(_summary(job, _group(job, names)))
-        job.forget()
+    for row in rows_of_seeds(jobs):
+        group, parts = _group(row[0], names), []
+        for job in row:
+            named = replace(job, name=job.row) if len(row) > 1 else job
+            parts.append(_summary(named, group))
+            job.forget()
+        summaries.append(_over_seeds(parts) if len(row) > 1 else parts[0])
     attacked = Summary(summaries).attacked
     return Summary(summaries, list(_matrices(attacked)))
 
@@ -167,6 +184,30 @@ def _group(job: StoredJob, names: dict[str, str]) -> str:
     ]
     key = (record.data, *options, *arithmetic, record.code.get("program"))
     return str(key) + "".join(changed)
+
+
+def mean_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the means of the numbers in each seed's table, over rows of equal words and budgets.
+
+    An interval's ends are means too: seeds are no further images, and do not narrow it.
+    """
+    rows = pd.concat(tables).drop(columns="success_rate_sd", errors="ignore")
+    numbers = [name for name in rows.select_dtypes("number") if name != "eps_255"]
+    groups = rows.groupby([name for name in rows if name not in numbers], sort=False, dropna=False)
+    means = groups[numbers].mean().round(12)  # of equal numbers, the number
+    deviations = groups[["success_rate"]].std().round(12).add_suffix("_sd")
+    return means.join(deviations).reset_index()[[*rows, *deviations]]
+
+
+def _over_seeds(seeds: Sequence[JobSummary]) -> JobSummary:
+    """Return the means over the seeds of a job; what is no rate is that of the first."""
+    first = seeds[0]
+    alarms = list(dict.fromkeys(alarm for one in seeds for alarm in one.alarms))
+    if not first.job.attacked:
+        return replace(first, alarms=alarms, seeds=seeds)
+    rates = mean_over_seeds([one.rates for one in seeds])
+    outcomes = {eps: joined([one.outcomes[eps] for one in seeds]) for eps in first.outcomes}
+    return replace(first, rates=rates, alarms=alarms, outcomes=outcomes, seeds=seeds)
 
 
 def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Parquet files whose checksums show damage."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ def write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, temporary, write_page_checksum=True)
 
 
-def read_table(path: Path, filters: Any = None) -> pa.Table:
-    """Read a parquet file, or its rows that pass pyarrow `filters`; refuse a damaged one."""
+def read_table(path: Path, filters: Any = None, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a parquet file, or some rows (pyarrow `filters`) and columns; refuse a damaged one."""
     try:
-        return pq.read_table(path, filters=filters, page_checksum_verification=True)
+        return pq.read_table(
+            path, columns=columns, filters=filters, page_checksum_verification=True
+        )
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged or no parquet file ({first_line(error)}).") from error

@@ -72,25 +72,31 @@ def make_sweep(
     missing: bool = False,
     sure: bool = True,
     sources: Sequence[str] = (),
+    first: int = 0,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
 ) -> Path:
     """Write a job for every attack and source (none: every model), each evaluated on all models.
 
     The reference budget is 8/255, or the last one. Full jobs (the first attack) hold diagnostics,
     a control, an 8-bit variant and pictures; missing ones NaN, as gradients that vanish give.
+    The images are those from the number `first` on, though each sweep counts them from 0.
     """
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(first)
     reference = 8.0 if 8.0 in budgets else budgets[-1]
     label = random.integers(len(classes), size=images)
     initial = random.beta(4, 1, size=(len(models), images))  # confidence in the true class
     initial = initial if sure else np.full_like(initial, 0.5)
+    random = np.random.default_rng([first, seed]) if seed else random
     jobs = [(attack, source) for attack in attacks for source in sources or models]
     for number, (attack, source) in enumerate(jobs):
         here = folder / f"{number}-job"
         here.mkdir(parents=True)
         record = make_record(
-            **{"key": f"k{number}", "images": images, "class_names": classes},
+            **{"key": f"k{attack}{source}{first}{images}{seed}{models}", "seed": seed},
+            **{"images": images, "class_names": classes, "data": f"data{first}-{images}"},
             **{"source": source, "targets": models, "attack": attack},
-            **{"budgets": budgets, "reference": reference},
+            **{"budgets": budgets, "reference": reference, "overrides": overrides},
             weights={name: f"{name}-digest" for name in dict.fromkeys([*models, source])},
         )
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
@@ -100,11 +106,14 @@ def make_sweep(
         clean = rows[(rows["eps_255"] == 0) & (rows["target"] == source.split("+")[0])]
         clean = clean.assign(target=source)[: len(label) * ("+" in source)]
         tables = {"predictions": pd.concat([rows, clean], ignore_index=True)}
+        tables["predictions"]["image"] = (tables["predictions"]["index"] + first).map(
+            "{:016x}".format
+        )
         tables["top_five"] = tables["predictions"].query("eps_255 == 0 or index < 40")
         if full and attack == attacks[0]:
             for name, part in (("uint8", 0.9), ("noise", 0.1)):
                 weak = _predictions(random, label, initial, models, budgets, part * strength)
-                tables[f"predictions-{name}"] = weak
+                tables[f"predictions-{name}"] = weak.assign(image="")
             tables |= _diagnostics(random, label, models, reference, missing)
             _pictures(here, random, label, budgets)
         for name, table in tables.items():

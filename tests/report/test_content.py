@@ -3,9 +3,8 @@
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
-from src.artifacts.jobs import disambiguated, find_jobs
+from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.statistics import measure
 from src.report.sections import comparisons as compared
@@ -119,17 +118,6 @@ def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_p
 def changed(job, **changes):
     """Return a job whose record has other values."""
     return replace(job, record=job.record.model_copy(update=changes))
-
-
-def test_jobs_of_a_label_are_told_apart_by_swept_words_or_their_folder(make_sweep):
-    jobs = find_jobs([make_sweep(models=("a", "b"))])
-    words = ["attack=fgsm", "n_images=5"]
-    swept = [[*words, "seed=0"], [*words, "seed=1"]]
-    seeds = disambiguated([changed(one, overrides=w) for one, w in zip(jobs, swept, strict=True)])
-    assert [job.attack for job in seeds] == ["fgsm seed=0", "fgsm seed=1"]
-    other = [replace(job, folder=Path("other", job.folder.name)) for job in jobs]
-    named = {(job.attack, job.record.source) for job in disambiguated([*jobs, *other])}
-    assert len(named) == 4 and ("fgsm (other)", "a") in named
 
 
 def test_jobs_of_other_seeds_are_never_compared(make_sweep):

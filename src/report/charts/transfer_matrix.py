@@ -40,7 +40,7 @@ _RATES = [
 ]
 COLUMNS = [
     *("attack", "protocol", "source", "target", "defence", "eps_255"),
-    *("n", "success", "still_correct", *_RATES),
+    *("n", "success", "still_correct", *_RATES, "success_rate_sd"),
     *("relation", "success_confidence", "targeted", "abstained", "clean_accuracy", *_COST),
 ]
 COUNTS = tooltip(
@@ -55,6 +55,11 @@ INTERVAL = (
     "format(datum.success_rate_high, '.1%') : 'none'"
 )
 """Expression of the interval that the tooltip gives."""
+SPREAD = (
+    f"(datum.source != '{CLEAN}' && isValid(datum.success_rate_sd) ? "
+    "' \N{PLUS-MINUS SIGN} ' + format(100 * datum.success_rate_sd, '.1f') : '')"
+)
+"""Expression of the standard deviation over seeds, in points."""
 
 
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
@@ -91,6 +96,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
     attacked = rows[rows["source"] != CLEAN]
     sources, targets = (list(dict.fromkeys(attacked[name])) for name in ("source", "target"))
     wide = len(targets) <= MOST_COUNTS
+    several = bool(attacked["success_rate_sd"].notna().any())
     axis: dict[str, Any] = {"ticks": False, "labelLimit": 220}
     top, left = (
         alt.Axis(orient="top", labelAngle=-40, **axis),
@@ -119,6 +125,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
         f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
     )
     words = "framed: white box; row clean: accuracy on all clean images"
+    words += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds" * several
     return (
         alt.layer(*layers, data=inline(rows))
         .transform_filter(
@@ -129,12 +136,12 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
             interval=INTERVAL,
             clean=f"datum.source == '{CLEAN}' || chosen_shown == '{CORRECT}'",
             share=f"datum.n > 0 ? format(datum.source == '{CLEAN}' ? datum.still_correct / datum.n "
-            f": {RATES['rate']}, '.1%') : 'n/a'",
+            f": {RATES['rate']}, '.1%') + {SPREAD} : 'n/a'",
             counts="format(datum.clean ? datum.still_correct : datum.success, ',') + ' / ' + "
             "format(datum.n, ',')",
         )
         .properties(
-            width={"step": 84 if wide else 38},
+            width={"step": (84 if wide else 38) + 28 * several},
             height={"step": 42 if wide else 24},
             title=alt.Title(alt.ExprRef(title), subtitle=words),
         )

@@ -22,12 +22,13 @@ def build_report(summary: Summary) -> Report:
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
-    terms = (("What was run", facts(jobs)), ("Definitions", DEFINITIONS))
+    terms = (("What was run", facts(summary.jobs)), ("Definitions", DEFINITIONS))
     if not attacked:
         title, parts = f"Clean images: {names}", clean(numbers)
         return Report(title, clean_sentence(numbers), alarms, parts, terms=terms)
     view = make_view(attacked[0].record, numbers)
-    command = "\n".join(f"{words} diagnostics=full" for words in commands(attacked))
+    runs = [job for one in summary.attacked for job in one.runs]
+    command = "\n".join(f"{words} diagnostics=full" for words in commands(runs))
     sections: tuple[Section | None, ...] = (
         answer(view, numbers),
         Section("images", "Images of the chosen pair"),

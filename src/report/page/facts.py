@@ -5,10 +5,17 @@ from collections.abc import Sequence
 
 from src.artifacts.jobs import StoredJob
 from src.artifacts.record import JobRecord
+from src.report.summary import JobSummary
+
+_SEEDS = (
+    "rates and rankings are means over the seeds; pairwise comparisons, strongest attackers, "
+    "diagnostics and single images are those of the first seed"
+)
 
 
-def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
+def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
     """Return (term, value) pairs that describe the jobs."""
+    jobs = [job for one in summaries for job in one.runs]
     records = [job.record for job in jobs]
     attacked = [job for job in jobs if job.attacked]
     values = {
@@ -23,6 +30,7 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
             f"{record.layer} of {record.source}" for record in records if record.layer
         ],
         "seed": [str(record.seed) for record in records],
+        "several seeds": [_SEEDS for one in summaries if one.seeds],
         "precision and device": [_arithmetic(record) for record in records],
         "finished": sorted(record.created for record in records),
         "code": [f"commit {record.commit}" for record in records],

@@ -14,7 +14,8 @@ from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.iterations import success_over_iterations
 from src.analysis.trajectories import galleries
 from src.analysis.visibility import mean_stealth
-from src.artifacts.jobs import StoredJob, model_digest
+from src.artifacts.jobs import StoredJob
+from src.artifacts.recipe import model_digest
 from src.report.diagnostics import CHARTS
 from src.report.page.galleries import Pictures
 from src.report.summary import JobSummary, Summary, described_images

@@ -117,7 +117,7 @@ def _of_one_pair(view: View) -> str:
         return f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs."
     if row["relation"] == WHITE_BOX:
         target += ", the model that it was crafted on,"
-    share = format_cell(int(row["success"]), int(row["n"]))
+    share = format_cell(row["success"], row["n"])
     return (
         f"At {choice.eps:g}/255 ({choice.protocol}) {attack} from {source} "
         f"{_verb(row['targeted'])} {target} for {share} of the images counted."

@@ -1,0 +1,36 @@
+"""Digests of what decides a job's rows, and a model's logits."""
+
+import hashlib
+import json
+from typing import Any
+
+from src.artifacts.record import JobRecord
+
+_FACTS = {
+    *("attack", "source", "backward_rule", "layer", "norm", "targets", "defences", "storage"),
+    *("budgets", "reference", "protocol", "dataset", "class_names", "values"),
+    *("precision", "device", "code", "versions"),
+}
+_SECTIONS = ("attack", "ensemble", "source_defence", "source_draws", "defence")
+_ARITHMETIC = ("attack_precision", "fold_batch_norms", "gradient_batch")
+_PREPROCESSING = ("network", "mean", "std", "input_size")
+
+
+def recipe(record: JobRecord) -> str:
+    """Return a digest of all that decides a job's rows, except its images and its seed."""
+    settings = [record.config.get(name) for name in _SECTIONS]
+    settings += [record.config["trainer"].get(name) for name in _ARITHMETIC]
+    models = {name: model_digest(record, name) for name in record.weights}
+    return digest([record.model_dump(mode="json", include=_FACTS), settings, models])
+
+
+def model_digest(record: JobRecord, name: str) -> str:
+    """Return a digest of all that decides a model's logits: weights, settings of its file, code."""
+    model = record.config["model"].get(name, {})  # an ensemble has no settings of its own
+    settings = {key: model[key] for key in _PREPROCESSING if key in model}
+    return digest([record.weights.get(name), settings, record.code.get(name)])
+
+
+def digest(content: Any) -> str:
+    """Return 16 hexadecimal digits of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

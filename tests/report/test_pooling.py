@@ -1,0 +1,128 @@
+"""Several sweeps together: images of several days, seeds, names, and averages that differ."""
+
+import csv
+import io
+import shutil
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src import load_sweep, rankings, rates, table
+from src.artifacts.jobs import find_jobs
+from src.report.page.content import build_report
+from src.report.summary import summarise
+from tests.conftest import run_python, run_words
+from tests.report.conftest import make_sweep
+
+MODELS = ("vgg", "vit")
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A function that writes a small sweep of FGSM and BIM into a folder and returns its path."""
+
+    def make(name, **words):
+        small = {"models": MODELS, "images": 60, "full": False, "budgets": (8.0,)}
+        return make_sweep(tmp_path / name, **{**small, **words})
+
+    return make
+
+
+def lines_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def cell(folder, attack="fgsm"):
+    """Return successes and images of an attack from vgg to vit."""
+    found = rates(load_sweep(folder)).set_index(["attack", "source", "target", "eps_255"])
+    return found.loc[(attack, "vgg", "vit", 8.0), ["success", "denominator"]].to_numpy(int)
+
+
+def test_jobs_on_disjoint_images_are_one_row(sweep):
+    days = [sweep("a"), sweep("b", first=60)]
+    success, images = sum(map(cell, days))
+    first, *_ = rows = lines_of(table(*days, to="csv"))
+    assert [row["attack"] for row in rows] == ["fgsm", "bim"] * 2
+    assert float(first["vit"]) == success / images
+    frame = load_sweep(*days)
+    assert frame["index"].nunique() == 120  # each sweep counts its images from 0
+    assert "Of 120 images" in (text := table(*days, to="markdown")) and "2 sets of images" in text
+    pd.testing.assert_frame_equal(rankings(frame), rankings(*reversed(days)))
+    report = build_report(summarise(find_jobs(days)))
+    (matrix,) = (one.data for one in report.figures if one.name == "curves")
+    assert (
+        matrix.query("attack == 'fgsm' and source == 'vgg' and target == 'vit'")["n"].max() == 120
+    )
+
+
+def test_sweeps_that_share_images_have_names_of_their_own(sweep, tmp_path):
+    one, two = sweep("one"), sweep("two", first=30, attacks=("fgsm",))
+    names = {"fgsm (one)", "bim (one)", "fgsm (two)"}  # of all its attacks, or of none
+    assert set(load_sweep(one, two)["attack"]) == names
+    named = load_sweep(day1=one, day2=two)
+    assert set(named["attack"]) == {"fgsm (day1)", "bim (day1)", "fgsm (day2)"}
+    assert set(load_sweep(one, sweep("three", first=30, attacks=("mi",)))["attack"]) == {
+        *("fgsm", "bim", "mi")
+    }
+    words = ["--to", "csv", "--rows", "attack", "--columns", "source"]
+    printed = run_python("-m", "src.table", "day1=one", "day2=two", *words, folder=tmp_path)
+    assert printed == table(named, to="csv", rows="attack", columns="source")
+    report = ["folder={day1: one, day2: two}", "out=.", "report.figures=true"]
+    assert run_words(tmp_path, *report, module="src.report.__main__") == 0
+    figure = pd.read_csv(tmp_path / "figures" / "ranking.csv")
+    assert set(figure["attack"].dropna()) == set(named["attack"])
+
+
+def test_jobs_of_one_sweep_are_told_apart_by_their_swept_words(sweep):
+    one = sweep("one", attacks=("fgsm",), overrides=("attack=fgsm", "seed=0"))
+    two = sweep("two", attacks=("fgsm",), first=30, seed=1, overrides=("attack=fgsm", "seed=1"))
+    for number in range(2):
+        shutil.move(two / f"{number}-job", one / f"{number + 2}-job")
+    assert set(load_sweep(one)["attack"]) == {"fgsm seed=0", "fgsm seed=1"}
+    with pytest.raises(ValueError, match="hold different jobs named fgsm from vgg; give"):
+        load_sweep(sweep("x/out"), sweep("y/out", first=30))
+
+
+def test_seeds_are_one_row_of_means_whose_intervals_they_do_not_narrow(sweep):
+    seeds = [sweep(f"{seed}", seed=seed, attacks=("fgsm",)) for seed in range(3)]
+    shares = [np.divide(*cell(folder)) for folder in seeds]
+    make = partial(table, *seeds, rows="attack", columns="target")
+    (row,) = lines_of(make(to="csv", intervals=True))
+    assert float(row["vit"]) == pytest.approx(np.mean(shares))
+    assert float(row["vit sd"]) == pytest.approx(np.std(shares, ddof=1))
+    assert [float(row[f"vit seed={seed}"]) for seed in range(3)] == shares
+    averages = [float(row[f"average seed={seed}"]) for seed in range(3)]
+    assert float(row["average sd"]) == pytest.approx(np.std(averages, ddof=1))
+    alone = [lines_of(table(one, rows="attack", to="csv", intervals=True))[0] for one in seeds]
+    widths = [float(its["vit high"]) - float(its["vit low"]) for its in (row, *alone)]
+    assert widths[0] == pytest.approx(np.mean(widths[1:]))
+    text = make(to="markdown")
+    assert f"{100 * np.mean(shares):.1f} ± {100 * np.std(shares, ddof=1):.1f}" in text
+    assert "±: standard deviation over the seeds. Seed 0, 1, 2." in text
+    frame = load_sweep(*seeds)
+    assert set(frame["attack"]) == {f"fgsm seed={seed}" for seed in range(3)}
+    assert table(frame, rows="attack", columns="target", to="markdown") == text
+    ranked, single = rankings(*seeds), [rankings(folder) for folder in seeds]
+    assert set(ranked["attack"]) == {"fgsm"} and set(ranked["images"]) == {*single[0]["images"]}
+    assert ranked["mean"].to_numpy() == pytest.approx(np.mean([its["mean"] for its in single], 0))
+    report = build_report(summarise(find_jobs(seeds)))
+    (rows,) = (one.data for one in report.figures if one.name == "matrix")
+    shown = rows.query("source == 'vgg' and target == 'vit' and eps_255 == 8")
+    deviation = shown.query("protocol == 'joint'")["success_rate_sd"].item()
+    assert deviation == pytest.approx(np.std(shares, ddof=1))
+    assert "means over the seeds" in str(report.terms)
+
+
+def test_averages_over_different_targets_are_marked(sweep):
+    one, two = sweep("one"), sweep("two", models=(*MODELS, "resnet"), attacks=("mi",), first=60)
+    words = {"rows": "attack", "columns": "target"}
+    rows = lines_of(table(one, two, to="csv", **words))
+    assert [row["average partial"] for row in rows] == ["True", "True", "False"]
+    text = table(one, two, to="markdown", **words)
+    marked = [line for line in text.splitlines() if line.endswith("‡ |")]
+    assert len(marked) == 2 and "‡: mean over fewer sources or targets" in text
+    over_targets = table(one, two, to="csv", rows="attack", columns="source")
+    assert {row["vgg partial"] for row in lines_of(over_targets)} == {"True", "False"}
+    assert "‡" not in table(one, to="markdown", **words)
