@@ -214,9 +214,10 @@ def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
 
 def _pooled(jobs: Sequence[StoredJob]) -> list[StoredJob]:
     """Return the jobs, those that differ in their images alone as one if these are disjoint."""
-    alike = defaultdict[tuple[str, int], list[StoredJob]](list)
+    alike = defaultdict[tuple[str, str, str], list[StoredJob]](list)
     for job in jobs:
-        alike[recipe(job.record), job.record.seed].append(job)
+        keys = digest(job.record.target_keys)
+        alike[recipe(job.record), job.record.crafting, keys].append(job)
     return [job for same in alike.values() for job in _pool(same)]
 
 
@@ -234,10 +235,10 @@ def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
     starts = accumulate((move * (int(its["index"].max()) + 1) for its in images), initial=0)
     parts = [replace(job, offset=start) for job, start in zip(jobs, starts, strict=False)]
     records, first = [job.record for job in jobs], jobs[0]
-    counts = ("images", "gradients", "zero_gradients")
+    counts = ("images", "gradients")
     facts: dict[str, Any] = {name: sum(getattr(one, name) for one in records) for name in counts}
     facts |= {name: digest([getattr(one, name) for one in records]) for name in ("key", "data")}
-    record = first.record.model_copy(update={**facts, "seconds": None})
+    record = first.record.model_copy(update={**facts, "seconds": None, "zero_gradients": None})
     names = set.intersection(*({*job.files} for job in jobs)) - {"spectra"}  # no row per image
     files = {name: path for name, path in first.files.items() if name in names}
     return [StoredJob(record, first.folder, files, sweeps=sweeps, pooled=tuple(parts))]

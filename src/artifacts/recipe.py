@@ -21,6 +21,10 @@ def recipe(record: JobRecord) -> str:
     settings = [record.config.get(name) for name in _SECTIONS]
     settings += [record.config["trainer"].get(name) for name in _ARITHMETIC]
     models = {name: model_digest(record, name) for name in record.weights}
+    defences = record.config.get("defence", {}).values()
+    parts = [record.config["attack"].get("settings", {}), *defences]
+    if any("function" in part for part in parts):  # given from Python: no key tells them apart
+        settings.append(record.crafting)
     return digest([record.model_dump(mode="json", include=_FACTS), settings, models])
 
 
