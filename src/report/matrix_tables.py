@@ -33,7 +33,7 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
         f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": WHITE_BOX in relations,
         "+ own: the source's network, behind another defence": OWN in relations,
-        "\N{PLUS-MINUS SIGN}: deviation over the seeds": matrix["success_rate_sd"].notna().any(),
+        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
     }
     marks = {WHITE_BOX: "*", OWN: "+"}
     cells = [marks.get(one, "") + cell for one, cell in zip(relations, matrix["cell"], strict=True)]
@@ -126,7 +126,7 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
         count, rate = "success", "targeted_success_rate"
     names = {"k": count, "n": "denominator", "rate": rate}
     names |= {f"rate{end}": f"{rate}{end}" for end in ("_low", "_high")}
-    if matrix["success_rate_sd"].notna().any():
+    if _has_seeds(matrix):
         names["success_rate_sd"] = f"{rate}_sd"
     counts = matrix[["k", "n"]].convert_dtypes()  # means over seeds are no whole numbers
     pivoted = matrix.assign(**counts).pivot(index="source", columns="target")
@@ -137,6 +137,10 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
     }
     wide = pd.concat([pivoted["cell"][targets], pd.DataFrame(columns)], axis=1).loc[sources]
     return wide.rename_axis("source").reset_index()
+
+
+def _has_seeds(matrix: pd.DataFrame) -> bool:
+    return "success_rate_sd" in matrix and bool(matrix["success_rate_sd"].notna().any())
 
 
 def _table(frame: pd.DataFrame) -> Table:
