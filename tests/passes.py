@@ -15,6 +15,7 @@ from src.cache.rows import Rows
 from src.config.attack_settings import About, AttackSettings
 from src.config.sections import (
     DatasetSettings,
+    DefenceSettings,
     DiagnosticSettings,
     EpsilonSettings,
     ModelSettings,
@@ -45,6 +46,7 @@ def make_pass(
     target_label: str | None = None,
     name: str = "mine",
     reference: float | None = None,
+    defences: Mapping[str, Callable[..., Tensor]] | None = None,
     **settings: Any,
 ) -> Pass:
     """Return a pass of one source, by default the first network, against all networks."""
@@ -63,12 +65,14 @@ def make_pass(
         model={key: ModelSettings(network={}, weights="included") for key in models},
         trainer=trainer,
         diagnostics=DiagnosticSettings(**diagnostics or {}),
+        defences=tuple(defences or ()),
+        defence={name: DefenceSettings(repeats=2) for name in defences or ()},
         **settings,
     )
     built = {key: Model(network, key, key) for key, network in models.items()}
     part = dataset.subset(chosen.diagnostics.n_images)
     data = Data(dataset, part, mixing_pool(dataset, 0), torch.device("cpu"))
-    return Pass(Planned(chosen, attack, {}), data, built)
+    return Pass(Planned(chosen, attack, defences or {}), data, built)
 
 
 def run_modules(*arguments: Any, cache: Path | None = None, **keywords: Any) -> SimpleNamespace:

@@ -12,7 +12,7 @@ from src.images.storage import STORED, AttackedImages
 from src.measure.attack_cost import AttackCost
 from src.measure.prediction_rows import prediction_rows, with_cost
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import Evaluated
+from src.utils.defended_names import PLAIN, Evaluated
 
 
 class Predictions(Measurement):
@@ -42,7 +42,8 @@ class Predictions(Measurement):
         tables, images = dict[Cell, pa.Table](), dict[tuple[str, float], Tensor]()
         for cell in sorted(cells, key=lambda cell: (cell.table, cell.budgets)):
             (eps_255,) = cell.budgets
-            if cell.table == "float32":  # of which others need the logits, too
+            plain = cell.target.defence == PLAIN
+            if cell.table == "float32" and plain:  # others need these logits, too
                 logits = batch.logits(cell.target, eps_255)
             else:
                 place = cell.table, eps_255

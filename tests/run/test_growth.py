@@ -13,6 +13,11 @@ SMALL, LARGE = (2.0, 16.0), (2.0, 5.0, 16.0)
 FULL = {"tables": ["all"], "bisection": 2}
 
 
+def noisy(images, random):
+    """A defence that draws."""
+    return (images + random.uniform(*images.shape[1:], low=-0.2, high=0.2).to(images)).clamp(0, 1)
+
+
 def table_of(result, name):
     frame = result.tables[name].to_pandas()
     keys = ["target", "defence", "eps_255", "band", "kind", "cutoff", "index"]
@@ -43,7 +48,7 @@ def test_more_images_and_budgets_attack_only_what_is_new(
     dataset, networks, tmp_path, attack, gradients
 ):
     words = {"about": {"gradients": gradients, "mixes": False}, "reference": 16.0}
-    words |= {"diagnostics": FULL, "variants": ["uint8"]}
+    words |= {"diagnostics": FULL, "variants": ["uint8"], "defences": {"noisy": noisy}}
     words["trainer"] = TRAINER.model_copy(update={"batch_size": 3})
     taken = {k: eval(gradients, {"K": k}) for k in (1, 2, 3)}
 
