@@ -134,6 +134,39 @@ def test_any_function_is_an_attack_with_its_gradients_counted(images):
     assert settings[1]["function"] == "src.attacks.zoo.gradient.basic.bim"
 
 
+def test_a_store_holds_the_jobs_of_its_last_call_and_the_users_files(images, tmp_path):
+    one = module(0)
+    given = ({"a": one}, {"a": one, "b": module(1)}, *images)
+    call = partial(transfer, *given, eps=LEVELS, progress_bar=False)
+    call(attacks=["fgsm", "bim"], store=tmp_path / "one")
+    mine = tmp_path / "one" / "1-bim-a" / "mine.txt"
+    mine.write_text("of the user")
+    call(attacks=["mi"], store=tmp_path / "one")
+    assert set(load_sweep(tmp_path / "one")["attack"]) == {"mi"} and mine.exists()
+    for name in ("sweep.json", "config.yaml"):  # of another sweep, or of anything else
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text('{"jobs": ["0-mi-a"], "single": false, "id": "3f2"}')
+        with pytest.raises(ValueError, match=f"^store={folder} holds files of others; name"):
+            call(store=folder)
+        assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_functions_of_two_calls_are_never_taken_for_one(images, tmp_path):
+    one = module(0)
+    for strength, name in ((0, "one"), (1, "two")):
+
+        def mine(model, images, labels, eps, strength=strength):
+            return attacks.fgsm(model, images, labels, strength * eps)
+
+        words = {"attacks": {"mine": mine}, "store": tmp_path / name}
+        transfer({"a": one}, {"a": one}, *images, **words, progress_bar=False)
+    both = load_sweep(tmp_path / "one", tmp_path / "two")
+    assert set(both["attack"]) == {"mine (one)", "mine (two)"}
+    confidences = both[both["eps_255"] > 0].groupby("attack", observed=True)["confidence"]
+    assert not np.array_equal(*(part.to_numpy() for _, part in confidences))
+
+
 def test_a_store_is_read_as_a_sweep(images, tmp_path):
     one, two = module(0), module(1)
     given = ({"a": one, "a+b": [one, two]}, {"a": one, "b": two}, *images)
