@@ -17,6 +17,7 @@ import pandas as pd
 
 from benchmarks.inputs import Input
 from src.artifacts.jobs import find_jobs
+from src.cache.rows import Rows
 from src.utils.files import write_text
 
 OURS, THREADS = "ours", "OMP_NUM_THREADS"
@@ -114,7 +115,7 @@ class Bench:
         sources: Sequence[str] = (),
     ) -> Run:
         """Run and time the program's sweep, with more words or of some sources if need be."""
-        shutil.rmtree(self.folder / "cache" / "rows", ignore_errors=True)  # peers have none
+        shutil.rmtree(Rows(self.folder / "cache").folder, ignore_errors=True)  # peers have none
         folder = self._path(given, attack, library, number)
         shutil.rmtree(folder, ignore_errors=True)
         more = [*self.variants[library], *words]

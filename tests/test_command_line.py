@@ -143,9 +143,9 @@ def test_a_transform_of_ones_own_shows_its_copies(command_line, workspace, capsy
 def test_feature_attacks_are_of_a_layer(command_line, workspace, monkeypatch):
     real, attacked = Attacker.forward, []
 
-    def forward(self, images, batch):
+    def forward(self, images, batch, budgets):
         attacked.append(len(images) if len(images) > 2 else 0)  # two are tried
-        return real(self, images, batch)
+        return real(self, images, batch, budgets)
 
     monkeypatch.setattr(Attacker, "forward", forward)
     layers = [f"++model.{name}.feature_layer='0'" for name in ("coarse", "fine")]
@@ -165,7 +165,7 @@ def test_feature_attacks_are_of_a_layer(command_line, workspace, monkeypatch):
         assert command_line("attack=fia", *few, *words, f"hydra.run.dir=out/{number}") == 0
         record = job_record(workspace / "out" / str(number))
         assert (sum(attacked), record.layer, record.backward_rule) == (images, layer, "")
-        assert record.gradients == 23 * (3 + 1 + 2) * (1 + ("+" in record.source))
+        assert record.gradients == images * (3 + 1 + 2) * (1 + ("+" in record.source))
 
 
 def test_feature_attacks_without_their_layer_are_refused(command_line, capsys):

@@ -113,7 +113,7 @@ def test_a_killed_job_goes_on_in_another_number_of_processes(
     with pytest.raises(multiprocessing.ProcessExitedException, match="SIGKILL"):
         begun = [*many, "trainer.devices=2"]
         started_by_torchrun(command_line, tiny_run, begun, 2, killed_as_torchrun)
-    assert list((workspace / "cache" / "rows").glob("*/*.parquet"))
+    assert list((workspace / "cache").glob("rows-*/*/*/*.parquet"))
     started_by_torchrun(command_line, tiny_run, [*many, "trainer.devices=3"], 3)
     for name in ("predictions", "predictions-noise", "predictions-shuffled"):
         one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
