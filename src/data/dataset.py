@@ -187,10 +187,10 @@ class ImageDataset(Dataset[Batch]):
 
     @cached_property
     def image_digests(self) -> np.ndarray:
-        """What tells an image from others: 16 hexadecimal digits by position, shape (n,).
+        """Digests by position, 16 hexadecimal digits each, shape (n,).
 
-        They are of a SHA-256 of its 8-bit pixels, at the size that the data set gives them, and of
-        its label and target label.
+        A digest is of an image's 8-bit pixels, at the size that the data set gives them, and of its
+        label and target label.
         """
         aims = [None] * len(self) if self.target_labels is None else self.target_labels.tolist()
 
