@@ -25,7 +25,7 @@ class AdversarialImages(Measurement):
         settings, every = job.settings, job.images.indices
         if settings.attack.kind != "crafted":
             return
-        wanted = every if settings.save_adversarial else np.array(examples(job), np.int64)
+        wanted = every if settings.save_adversarial else np.array(sorted(examples(job)), np.int64)
         size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(every)
         small = size <= settings.store.images_mb * 1e6
         cached = every if small else None

@@ -47,7 +47,7 @@ class Cell:
 
     Attributes:
         table: Name of the table.
-        index: Images whose rows are asked for, int64 (n,).
+        index: Images whose rows are asked for, int64 (n,), rising.
         target: What the rows are of; `ALL`: of no target more than of another.
         budgets: Budgets of the adversarial images that the rows need, in units of 1/255.
         others: Further models that the rows depend on.
@@ -55,7 +55,8 @@ class Cell:
             `attacked`, the attack.
         attacked: True if the rows need the attack, or a saved set in its place.
         whole: True if an image's rows depend on the others in its batch, too.
-        cached: Images whose rows are added to the cache where a batch has them; None: `index`.
+        cached: Images whose rows are added to the cache where a batch has them, likewise; None:
+            `index`.
         large: True if the rows are too large to be read together.
     """
 

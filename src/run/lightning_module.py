@@ -68,7 +68,7 @@ class MeasuringModule(pl.LightningModule):
     def _budgets(self, batch: Batch) -> tuple[float, ...]:
         """Return the budgets of which a batch lacks rows."""
         index = batch.index.cpu().numpy()
-        lacking = [cell for cell, its in self.missing.items() if np.isin(index, its).any()]
+        lacking = [cell for cell, its in self.missing.items() if _among(index, its).any()]
         if self.source is not None and lacking and not self.source.images_apart:
             return self.settings.budgets
         return tuple(sorted({eps_255 for cell in lacking for eps_255 in cell.budgets}))
@@ -86,13 +86,22 @@ class MeasuringModule(pl.LightningModule):
         cells = [
             cell
             for cell in cells
-            if np.isin(index, asked[cell]).any() and {*cell.budgets} <= {*made}
+            if {*cell.budgets} <= {*made} and _among(index, asked[cell]).any()
         ]
         if not cells:
             return {}
         wanted = [cell.index if cell.cached is None else cell.cached for cell in cells]
-        part = batch.select(np.concatenate(wanted))
+        part = batch.select(index[np.any([_among(index, its) for its in wanted], axis=0)])
         return dict(zip(cells, measurement.rows(part, cells), strict=True))
+
+
+def _among(index: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return a mask of an index, true where it is among rising numbers."""
+    if not len(numbers):
+        return np.zeros(len(index), bool)
+    places = np.searchsorted(numbers, index).clip(max=len(numbers) - 1)
+    mask: np.ndarray = numbers[places] == index
+    return mask
 
 
 class CacheWriter(BasePredictionWriter):

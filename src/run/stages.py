@@ -175,6 +175,16 @@ class Pass:
 
         The folder is of an attack or, where there is none, of models; the key of all else.
         """
+        if cell not in self._places:
+            self._places[cell] = self._make_place(cell)
+        return self._places[cell]
+
+    @cached_property
+    def _places(self) -> dict[Cell, tuple[str, str]]:
+        """Places that were asked for, as each batch asks for them again."""
+        return {}
+
+    def _make_place(self, cell: Cell) -> tuple[str, str]:
         models = sorted(self.model_key(model) for model in cell.models)
         origin = self.crafting if cell.attacked else content_key(self._clean_key, models)
         return origin, content_key(cell.table, cell.budgets, cell.decides, models)
