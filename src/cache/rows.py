@@ -2,10 +2,11 @@
 
 import hashlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,19 +44,13 @@ class Rows:
         """
         tables = list[pa.Table]()
         for path in self._files(origin, table):
-            try:
-                content = path.read_bytes()
-            except FileNotFoundError:  # removed by another process since it was listed
+            if (read := _load(path, columns)) is None:
                 continue
-            if _name(content) != path.stem:
-                log.warning("%s is damaged, and its rows are computed again.", path)
-                path.unlink(missing_ok=True)
-                continue
-            read = pq.read_table(pa.BufferReader(content), columns=columns)
             tables.append(read.append_column("file", pa.repeat(len(tables), len(read))))
         if not tables:
             return None
-        (self.folder / origin).touch()
+        with suppress(FileNotFoundError):  # removed by another process meanwhile
+            os.utime(self.folder / origin)
         rows = pa.concat_tables(tables)
         if len(tables) > 1:  # two processes may have computed the same rows
             frame = rows.select(["key", "index", "image", "file"]).to_pandas()
@@ -99,7 +94,8 @@ class Rows:
     def discard(self, origin: str, table: str, keys: Sequence[str]) -> None:
         """Remove all rows of some keys."""
         for path in self._files(origin, table):  # none that is being written
-            rows = pq.read_table(path)
+            if (rows := _load(path)) is None:
+                continue
             others = rows.filter(pc.invert(pc.is_in(rows["key"], pa.array(keys, pa.string()))))
             if len(others) < len(rows):
                 path.unlink(missing_ok=True)
@@ -128,7 +124,7 @@ class Rows:
         """
         sizes = self.sizes()
         excess = sum(sizes.values()) - total_gb * 1e9
-        by_age = sorted((folder.stat().st_mtime, folder) for folder in sizes)
+        by_age = sorted((_stat(folder)[1], folder) for folder in sizes)
         for used, folder in by_age:
             if excess <= 0 or used > time.time() - _IN_USE:
                 return
@@ -144,7 +140,7 @@ class Rows:
     def sizes(self) -> Mapping[Path, int]:
         """Return the bytes of each attack's or models' rows, by folder."""
         return {
-            folder: sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+            folder: sum(_stat(path)[0] for path in folder.glob("*/*.parquet"))
             for folder in self.folder.glob("[0-9a-f]*")
         }
 
@@ -156,6 +152,28 @@ class Rows:
         folder = self.folder / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / origin)
+
+
+def _load(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """Return a file's rows; None if it is damaged, and removed, or gone since it was listed."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if _name(content) == path.stem:
+        return pq.read_table(pa.BufferReader(content), columns=columns)
+    log.warning("%s is damaged, and its rows are computed again.", path)
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _stat(path: Path) -> tuple[int, float]:
+    """Return the size of a file or folder and when it was used; 0 where it is gone meanwhile."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0, 0.0
+    return stat.st_size, stat.st_mtime
 
 
 def _name(content: bytes | memoryview) -> str:

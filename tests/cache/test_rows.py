@@ -33,6 +33,7 @@ def test_a_file_that_is_removed_while_rows_are_read_is_missing_rows(rows, monkey
 
     def read(path: Path) -> bytes:
         content = real(path)
+        monkeypatch.undo()
         rows.discard("0f", "table", ["a"])
         return content
 
@@ -56,6 +57,16 @@ def test_rows_that_are_discarded_leave_those_of_other_keys_and_those_being_writt
     monkeypatch.setattr(Path, "write_bytes", write)
     rows.add("0f", "table", row(2))
     assert sorted(index_of(rows)) == [2, 7]
+
+
+def test_damaged_rows_are_discarded_with_the_others_and_lost_files_have_no_size(rows):
+    damaged, whole = sorted((rows.folder / "0f" / "table").iterdir())
+    damaged.write_bytes(b"damaged")
+    rows.discard("0f", "table", ["a"])
+    assert index_of(rows) == [] and not damaged.exists() and not whole.exists()
+    rows.add("0f", "table", row(1))
+    (rows.folder / "0f" / "table" / "gone.parquet").symlink_to("nowhere")
+    assert rows.sizes()[rows.folder / "0f"] > 0
 
 
 def test_rows_that_two_processes_computed_are_read_once(rows):
