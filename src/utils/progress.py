@@ -1,0 +1,79 @@
+"""Progress of long work: a bar on a terminal, a line per minute in a log, with the time left."""
+
+import logging
+import sys
+import time
+from shutil import get_terminal_size
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+_COLUMNS = 80
+_FIRST_LINE, _LINE_SECONDS, _BAR_SECONDS = 15, 60, 0.5
+
+
+class Progress:
+    """Progress of some work, with an estimate of the time left.
+
+    The estimate takes the pace of the work so far for that of the rest. On a terminal a bar of at
+    most 80 columns is redrawn twice per second; elsewhere a line is logged after 15 seconds, then
+    once per minute.
+
+    Args:
+        label: What is done, such as `bim resnet50`.
+        shown: False: nothing is shown.
+        first: Share of the work that was done before, whose pace does not count.
+    """
+
+    def __init__(self, label: str, shown: bool = True, first: float = 0.0) -> None:
+        self.label, self.shown, self.first = label, shown, first
+        self.start, self.terminal = time.monotonic(), sys.stderr.isatty()
+        self.next = self.start + (_BAR_SECONDS if self.terminal else _FIRST_LINE)
+        self.bar: tqdm | None = None
+
+    def update(self, share: float, done: str = "", then: str = "") -> None:
+        """Show the share of the work that is done, in [0, 1].
+
+        `done` says it in words ("14 / 60 images"), `then` is added behind the time left.
+        """
+        now = time.monotonic()
+        if not self.shown or now < self.next:
+            return
+        self.next = now + (_BAR_SECONDS if self.terminal else _LINE_SECONDS)
+        text = ", ".join(filter(None, [done, self._time_left(share, now)])) + then
+        if not self.terminal:
+            log.info("%s: %s", self.label, text)
+            return
+        if self.bar is None:
+            width = min(_COLUMNS, get_terminal_size().columns)
+            self.bar = tqdm(total=1.0, desc=self.label, ncols=width, leave=False, bar_format=" ")
+        self.bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| " + text
+        self.bar.n = share
+        self.bar.refresh()
+
+    def _time_left(self, share: float, now: float) -> str:
+        if share - self.first <= 0.005:
+            return ""
+        return f"{duration((now - self.start) * (1 - share) / (share - self.first))} left"
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words.
+
+    >>> duration(42), duration(200), duration(9000)
+    ('42 s', '3 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
