@@ -35,8 +35,11 @@ class AdversarialSource(nn.Module, ABC):
         max_images: Most images that `forward` is given at once; None: as many as the trainer says.
         images_apart: True if what an image gets does not depend on the others in its batch, nor on
             the other budgets.
+        on_pass: Called at each pass of a network, with the number of images that a gradient is
+            taken of, and of those that are only classified.
     """
 
+    on_pass: Callable[[int, int], None] = staticmethod(lambda gradients, forwards: None)
     max_batch: int | None = None
     max_images: int | None = None
     images_apart: bool = True
@@ -61,7 +64,8 @@ class Counts:
         forwards: Images that were classified, those included.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_pass: Callable[[int, int], None]) -> None:
+        self.on_pass = on_pass
         self.gradients = self.forwards = 0
         self.zeros = torch.zeros((), dtype=torch.int64)
 
@@ -71,10 +75,13 @@ class Counts:
 
     def add(self, images: Tensor, passes: int) -> None:
         """Count passes of images: one for each member of an ensemble and draw of a defence."""
-        self.forwards += len(images) * passes
+        count, differentiated = len(images) * passes, False
+        self.forwards += count
         if images.requires_grad and torch.is_grad_enabled():
-            self.gradients += len(images) * passes
+            differentiated = True
+            self.gradients += count
             images.register_hook(lambda gradient: self._count_zeros(gradient, passes))
+        self.on_pass(count * differentiated, count * (not differentiated))
 
     def _count_zeros(self, gradient: Tensor, passes: int) -> None:
         zero = (gradient == 0).flatten(1).all(dim=1).sum() * passes
@@ -84,11 +91,11 @@ class Counts:
 class CountedModel(nn.Module):
     """Source model that counts its passes; with `bf16` under autocasting to that type."""
 
-    def __init__(self, model: nn.Module, bf16: bool = False) -> None:
+    def __init__(self, model: nn.Module, bf16: bool, on_pass: Callable[[int, int], None]) -> None:
         super().__init__()
         self.model = model
         self.in_bf16 = bf16
-        self.counts = Counts()
+        self.counts = Counts(on_pass)
 
     @property
     def members(self) -> list[Callable[[Tensor], Tensor]]:
@@ -228,7 +235,7 @@ class Attacker(AdversarialSource):
         return AdversarialBatch(iterates, (255 * eps,) * len(steps), target_labels)
 
     def _make_counted(self) -> CountedModel:
-        return CountedModel(copy.deepcopy(self.source), self.precision == "bf16")
+        return CountedModel(copy.deepcopy(self.source), self.precision == "bf16", self.on_pass)
 
     def _attack_batch(
         self,

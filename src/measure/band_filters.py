@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -58,9 +59,10 @@ class BandFilters(Measurement):
         settings, index = job.settings, job.diagnosed.indices
         for target in map(Evaluated, settings.targets):
             budgets, bands = (settings.reference,), [*BOUNDS.values()]
-            yield Cell(self.name, index, target, budgets, decides=(bands, settings.seed))
-            noise = (*budgets, bands, settings.seed)
-            yield Cell(self.name, index, target, decides=noise, attacked=False)
+            attack, noise = (bands, settings.seed), (*budgets, bands, settings.seed)
+            facts: dict[str, Any] = {"target": target, "passes": len(bands)}
+            yield Cell(self.name, index, budgets=budgets, decides=attack, **facts)
+            yield Cell(self.name, index, decides=noise, attacked=False, **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image and band."""
@@ -88,8 +90,9 @@ class LowPassed(Measurement):
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell for each target."""
+        facts: dict[str, Any] = {"decides": CUTOFFS, "attacked": False, "passes": len(CUTOFFS)}
         for target in map(Evaluated, job.settings.targets):
-            yield Cell(self.name, job.diagnosed.indices, target, decides=CUTOFFS, attacked=False)
+            yield Cell(self.name, job.diagnosed.indices, target, **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image and cutoff, in cycles per pixel."""

@@ -1,6 +1,7 @@
 """Consistency of a source's gradients in the neighbourhood of an image."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -32,7 +33,8 @@ class GradientConsistency(Measurement):
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return the cell of the source."""
         source, decides = Evaluated(job.settings.source_name), (_POINTS, _RADIUS, job.settings.seed)
-        yield Cell(self.name, job.diagnosed.indices, source, decides=decides, attacked=False)
+        facts: dict[str, Any] = {"decides": decides, "attacked": False, "passes": 3 * (1 + _POINTS)}
+        yield Cell(self.name, job.diagnosed.indices, source, **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""

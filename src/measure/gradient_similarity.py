@@ -1,6 +1,7 @@
 """Similarity of the gradients of two models."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -32,7 +33,8 @@ class GradientSimilarity(Measurement):
         """Return a cell for each target."""
         source = Evaluated(job.settings.source_name)
         for target in map(Evaluated, job.settings.targets):
-            yield Cell(self.name, job.diagnosed.indices, target, others=(source,), attacked=False)
+            facts: dict[str, Any] = {"others": (source,), "attacked": False, "passes": 3}
+            yield Cell(self.name, job.diagnosed.indices, target, **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""

@@ -41,7 +41,8 @@ class Iterations(Measurement):
         iterations = settings.diagnostics.iterations
         for target in map(Evaluated, settings.targets if iterations else ()):
             decides = (settings.reference, iterations)
-            yield Cell(self.name, job.diagnosed.indices, target, decides=decides)
+            count = len(iterations)
+            yield Cell(self.name, job.diagnosed.indices, target, decides=decides, passes=count)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image and number of steps."""

@@ -1,6 +1,7 @@
 """Minimum adversarial budgets of images, between the budgets of the grid."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +44,8 @@ class MinimumBudget(Measurement):
             names = zip(("target", "defence"), target, strict=True)
             rows = correct.filter(pc.and_(*(pc.equal(correct[key], name) for key, name in names)))
             index = np.intersect1d(job.diagnosed.indices, rows["index"].to_numpy())
-            yield Cell(self.name, index, target, settings.budgets, decides=halvings)
+            work: dict[str, Any] = {"passes": halvings, "attacks": halvings}
+            yield Cell(self.name, index, target, settings.budgets, decides=halvings, **work)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image that the cell's target is correct on."""

@@ -58,6 +58,8 @@ class Cell:
         cached: Images whose rows are added to the cache where a batch has them, likewise; None:
             `index`.
         large: True if the rows are too large to be read together.
+        passes: Number of times that the target classifies an image; a gradient counts as three.
+        attacks: Number of times that an image is attacked again, with one budget.
     """
 
     table: str
@@ -70,6 +72,8 @@ class Cell:
     whole: bool = False
     cached: np.ndarray | None = None
     large: bool = False
+    passes: int = 1
+    attacks: int = 0
 
     @property
     def models(self) -> tuple[Evaluated, ...]:

@@ -14,8 +14,10 @@ from src.images.attacker import AdversarialSource
 from src.measure.protocol import Cell, Measurement
 from src.run.batches import Batches
 from src.run.lightning_module import CacheWriter, MeasuringModule
+from src.run.pass_progress import PassProgress
 from src.run.stages import Pass
 from src.run.trainer import make_trainer
+from src.run.work import work_of
 from src.utils import stopping
 
 
@@ -43,7 +45,9 @@ def predict(
     module = MeasuringModule(settings, networks, source, missing, asked)
     # Named without its targets: in 80 columns they leave no room for the bar itself.
     label = settings.job if source else "clean images"
-    runner = make_trainer(settings.trainer, label, writer)
+    shown = settings.trainer.progress_bar
+    progress = PassProgress(label, work_of(job, missing), shown)
+    runner = make_trainer(settings.trainer, progress, writer)
     place = runner.world_size, runner.global_rank
     whole = source is not None and (not job.images_apart or any(cell.whole for cell in missing))
     groups = _group(job.images.indices, missing)

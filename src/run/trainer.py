@@ -1,11 +1,9 @@
 """Lightning trainer of a pass over the images, and the settings that a device decides."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
@@ -17,28 +15,8 @@ from src.utils.refusals import first_line
 _CPU_BATCH, _GPU_BATCH = 50, 1000
 
 
-class _Bar(TQDMProgressBar):
-    """Progress bar of batches, under a label."""
-
-    def __init__(self, label: str) -> None:
-        super().__init__()
-        self.label = label
-
-    def on_predict_batch_start(self, *arguments: Any) -> None:
-        super().on_predict_batch_start(*arguments)
-        self.predict_progress_bar.set_description(self.label)
-
-    def on_exception(self, *arguments: Any) -> None:
-        if self._predict_progress_bar is not None:  # else it shares a line with the error message
-            self._predict_progress_bar.close()
-
-
-def make_trainer(settings: TrainerSettings, label: str = "", *callbacks: pl.Callback) -> pl.Trainer:
-    """Return a Lightning trainer that leaves gradients possible while it predicts.
-
-    `label` names its progress bar; without one, it has none.
-    """
-    bars: Sequence[pl.Callback] = [_Bar(label)] if label and settings.progress_bar else []
+def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Trainer:
+    """Return a Lightning trainer that leaves gradients possible while it predicts."""
     try:
         return pl.Trainer(
             accelerator=settings.accelerator,
@@ -50,10 +28,10 @@ def make_trainer(settings: TrainerSettings, label: str = "", *callbacks: pl.Call
             plugins=None if settings.distributed else LightningEnvironment(),
             use_distributed_sampler=False,  # `Batches` deals them out
             inference_mode=False,  # attacks need gradients, which inference mode forbids
-            callbacks=[*bars, *callbacks],
+            callbacks=[*callbacks],
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=bool(bars),
+            enable_progress_bar=False,
             enable_model_summary=False,
         )
     except (MisconfigurationException, TypeError, ImportError) as error:

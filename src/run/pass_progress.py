@@ -1,0 +1,76 @@
+"""Progress of a pass over the images, counted while networks are called."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.hooks import RemovableHandle
+
+from src.models import PixelClassifier
+from src.run.work import GRADIENT, Work
+from src.utils.processes import is_first_process
+from src.utils.progress import Progress
+
+
+class PassProgress(pl.Callback):
+    """Progress of a pass: finished images, gradients and the time left, also inside a batch.
+
+    Work is counted in forward passes, of which a gradient costs `GRADIENT`. The work per image is
+    that of the finished batches; during the first batch it is what the attack states.
+    """
+
+    def __init__(self, label: str, work: Work, shown: bool) -> None:
+        self.progress = Progress(label, shown and is_first_process())
+        self.work, self.processes = work, 1
+        self.images = self.batch = self.gradients = 0  # images: in finished batches, in this one
+        self.done = self.passes = 0  # work of finished batches, of this one
+        self.hooks: list[RemovableHandle] = []
+
+    def on_predict_start(self, trainer: pl.Trainer, module: Any) -> None:
+        """Count the calls of networks, by the attack and by measurements."""
+
+        def count(network: Any, images: Any, logits: Any) -> None:
+            if not torch.is_grad_enabled():  # else the attack calls a copy, and counts itself
+                self._count(0, len(logits))
+
+        self.processes = trainer.world_size
+        networks = filter(lambda part: isinstance(part, PixelClassifier), module.networks.modules())
+        self.hooks = [network.register_forward_hook(count) for network in networks]
+        if module.source is not None:
+            module.source.on_pass = self._count
+
+    def on_predict_batch_start(self, trainer: Any, module: Any, batch: Any, *others: Any) -> None:
+        """Note the size of a batch."""
+        self.batch, self.passes = len(batch.index), 0
+
+    def on_predict_batch_end(self, *arguments: Any) -> None:
+        """Add a batch to those that are finished."""
+        self.images, self.done = self.images + self.batch, self.done + self.passes
+        self.batch = 0
+
+    def on_predict_end(self, *arguments: Any) -> None:
+        """Remove the bar."""
+        self.progress.close()
+        for hook in self.hooks:
+            hook.remove()
+
+    def on_exception(self, *arguments: Any) -> None:
+        """Remove the bar: it shares no line with the error's message."""
+        self.on_predict_end()
+
+    def _count(self, gradients: int, forwards: int) -> None:
+        """Count images that gradients were taken of, and images that were only classified."""
+        self.gradients += gradients
+        self.passes += GRADIENT * gradients + forwards
+        if self.images:
+            expected = self.done / self.images
+        else:
+            total = GRADIENT * (self.work.gradients or 0) + self.work.predictions.total()
+            expected = total / max(1, self.work.images)
+        part = min(1, self.passes / (expected * self.batch)) if expected and self.batch else 0
+        images = min((self.images + part * self.batch) * self.processes, self.work.images)
+        text = f"{images:.0f}/{self.work.images} images"
+        if self.gradients:
+            stated = f"{self.work.gradients:,.0f}" if self.work.gradients else "?"
+            text += f", {self.gradients * self.processes:,}/{stated} gradients"
+        self.progress.update(images / max(1, self.work.images), text)

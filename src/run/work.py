@@ -1,0 +1,68 @@
+"""Work that rows take: gradients of the attack, and passes of images through networks."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.measure.attack_cost import AttackCost
+from src.measure.protocol import ALL, Cell
+from src.run.stages import Pass
+from src.utils.defended_names import PLAIN, Evaluated
+
+GRADIENT = 3
+"""Cost of a gradient in forward passes: that of a convolutional network."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What rows take.
+
+    Attributes:
+        images: Images that lack a row.
+        gradients: Gradients that the attack takes, each member of an ensemble counted; None: the
+            attack states none.
+        predictions: Images that each classifier sees, defences' draws counted.
+    """
+
+    images: int
+    gradients: float | None
+    predictions: Counter[Evaluated]
+
+
+def work_of(job: Pass, missing: Mapping[Cell, np.ndarray]) -> Work:
+    """Return what the rows of missing images take, by the statements of attack and cells."""
+    predictions = Counter[Evaluated]()
+    lacking, again = Counter[int](), 0
+    for cell, index in missing.items():
+        if cell.table == AttackCost.name:
+            lacking.update(index.tolist())
+        again += len(index) * cell.attacks
+        if cell.target != ALL:
+            predictions[cell.target] += len(index) * cell.passes * _passes_of(job, cell.target)
+    images = np.unique(np.concatenate([*missing.values(), []]))
+    runs = Counter(lacking.values())
+    runs[1] += again
+    return Work(len(images), _count_gradients(job, runs), predictions)
+
+
+def _passes_of(job: Pass, target: Evaluated) -> int:
+    """Return how many images networks see of one that a target classifies."""
+    members = len(job.settings.source) if target.target == job.settings.source_name else 1
+    if target.defence == PLAIN:
+        return members
+    copies = int(getattr(job.planned.defences[target.defence], "copies", 1))
+    return members * copies * job.settings.defence[target.defence].repeats
+
+
+def _count_gradients(job: Pass, runs: Mapping[int, int]) -> float | None:
+    """Return the gradients of runs of the attack on an image, counted by their budgets."""
+    settings, members = job.settings, len(job.settings.source)
+    total = 0.0
+    for budgets, count in runs.items():
+        stated = settings.attack.gradients(budgets, members)
+        if count and stated is None:
+            return None
+        total += count * (stated or 0) * members * settings.source_draws
+    return total
