@@ -14,6 +14,7 @@ from src.artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, ne
 from src.cache.rows import FOLDER, Rows
 from src.config.errors import REFUSED
 from src.config.sections import StoreSettings
+from src.utils.progress import duration
 
 
 def main() -> None:
@@ -45,16 +46,19 @@ def listed(jobs: list[JobStatus]) -> Table:
 
 
 def summary(jobs: list[JobStatus]) -> str:
-    """Return the number of jobs in each state, and the time that remains."""
+    """Return the number of jobs in each state, and the time that remains, trainings left out."""
     counts = Counter(job.state for job in jobs)
     words = ", ".join(f"{count} {state}" for state, count in counts.items())
-    done = [job.seconds for job in jobs if job.state == "done"]
-    left = len(jobs) - len(done)
-    if not done or not left:
+    done = [job for job in jobs if job.state == "done"]
+    work = sum(job.work for job in done)
+    if not work or len(done) == len(jobs):
         return f"{words}."
-    running = sum(job.seconds for job in jobs if job.state == "running")
-    rest = max(0, sum(done) / len(done) * left - running)
-    return f"{words}; at the pace of those done, about {_clock(rest)} remain."
+    pace = sum(job.seconds for job in done) / work
+    rest = 0.0
+    for job in jobs:
+        if job.state != "done":
+            rest += max(0, pace * job.work - job.seconds)
+    return f"{words}; at the pace of those done, about {duration(max(1, rest))} remain."
 
 
 def cache_of(jobs: list[JobStatus]) -> str:

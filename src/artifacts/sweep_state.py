@@ -1,10 +1,11 @@
 """Progress of a sweep and its jobs, told by the files in their folders."""
 
+import os
 import re
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,17 +27,20 @@ class Plan(BaseModel):
         jobs: Names of the jobs, as far as they are known before they run.
         single: True if the one job's files are in the command's folder.
         id: The sweep's id, which is the key `sweep` of each job's config.
+        work: Estimated work of each job, trainings left out: in seconds, where they are known.
     """
 
     jobs: list[str]
     single: bool
     id: str
+    work: list[float] = []
 
 
 class JobStatus(NamedTuple):
     """State of a job: `done`, `failed`, `running`, `waiting` (the sweep goes on) or `missing`.
 
-    Before it has begun there is no folder; the seconds of a running job are those so far.
+    Before it has begun there is no folder. The seconds leave out trainings; of a running job they
+    are those so far. `work` is that of the plan, 1 where it states none.
     """
 
     name: str
@@ -44,6 +48,7 @@ class JobStatus(NamedTuple):
     state: str
     seconds: float = 0.0
     error: str = ""
+    work: float = 1.0
 
 
 def newest_sweep(*, finished: bool = False) -> Path:
@@ -127,10 +132,12 @@ def job_statuses(folder: Path) -> list[JobStatus]:
     begun = job_folders(folder, plan)
     names = {number: job.name for number, job in begun.items()} | dict(enumerate(plan.jobs))
     idle = "waiting" if is_held(lock_of_sweep(folder)) else "missing"
-    return [
-        _status(name, begun[number]) if number in begun else JobStatus(name, None, idle)
+    statuses = {
+        number: _status(name, begun[number]) if number in begun else JobStatus(name, None, idle)
         for number, name in sorted(names.items())
-    ]
+    }
+    work = dict(enumerate(plan.work))
+    return [status._replace(work=work.get(number, 1.0)) for number, status in statuses.items()]
 
 
 def _status(name: str, folder: Path) -> JobStatus:
@@ -142,6 +149,12 @@ def _status(name: str, folder: Path) -> JobStatus:
         return JobStatus(name, folder, "failed", error=failure)
     took = (folder / f"{PREDICTIONS}.parquet").stat().st_mtime - _started(folder)
     return JobStatus(name, folder, "done", took)
+
+
+def start_clock(folder: Path) -> None:
+    """Take this moment for a job's beginning: its models are trained."""
+    with suppress(OSError):
+        os.utime(folder / CONFIG_OF_JOB)
 
 
 def _started(folder: Path) -> float:

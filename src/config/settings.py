@@ -50,6 +50,9 @@ class Settings(Section):
         storage: Format of the primary variant; None: as a saved set holds them.
         model: The models that the job names.
         defence: The defences that it names.
+        plan: Print what the sweep takes, and compute nothing.
+        plan_device: Device whose stored speeds the plan takes; None: those of this machine.
+        max_hours: Refuse a sweep that takes longer by its plan.
     """
 
     attack: AttackSettings
@@ -78,6 +81,9 @@ class Settings(Section):
     report: ReportSettings = ReportSettings()
     store: StoreSettings = StoreSettings()
     rerun: bool = False
+    plan: bool = False
+    plan_device: Name | None = None
+    max_hours: Annotated[float, Field(gt=0)] | None = None
     cache_dir: str = "cache"
     sweep: str | None = None
 

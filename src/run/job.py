@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from src.artifacts.record import JobRecord, clear, record_of
+from src.artifacts.sweep_state import start_clock
 from src.cache.keys import code_keys, job_key
 from src.cache.rows import Rows
 from src.config.settings import Settings
@@ -39,6 +40,7 @@ def run_job(
     planned = plan(for_device(settings))
     data = open_data(planned)
     models = _prepare_models(planned, data, tracker, cache)
+    start_clock(folder)
     meet(planned.settings.trainer)
     job = Pass(planned, data, models)
     _log_cost_of_defences(job)

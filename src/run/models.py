@@ -48,7 +48,7 @@ def build_models(planned: Planned, data: Data) -> dict[str, PixelClassifier]:
     for name in built.keys() & set(settings.source if planned.attack else ()):
         check_gradient(name, built[name], images.image_size)
     files = [
-        _checkpoint(settings, name, classifier, images)
+        checkpoint_path(settings, name, classifier, images)
         for name, classifier in built.items()
         if settings.model[name].weights is None
     ]
@@ -73,7 +73,7 @@ def train_models(
         key = _make_key(settings, name, images)
         if name in built:
             if settings.model[name].weights is None:
-                file = _checkpoint(settings, name, built[name], images)
+                file = checkpoint_path(settings, name, built[name], images)
                 _train(name, built[name], file, settings, tracker)
             _last_job[key] = _finish(settings, name, built[name], images)
         models[name] = _last_job[key]
@@ -104,7 +104,7 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
     with isolate_rng():
         classifier = _build(settings, name, images)
     if settings.model[name].weights is None:
-        path = _checkpoint(settings, name, classifier, images)
+        path = checkpoint_path(settings, name, classifier, images)
         if not path.exists():
             return None
         load_weights(classifier.network, path)
@@ -186,7 +186,7 @@ def _network_settings(settings: Settings, name: str) -> dict[str, Any]:
     return settings.model[name].model_dump(include={"network", "mean", "std", "input_size"})
 
 
-def _checkpoint(
+def checkpoint_path(
     settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
 ) -> Path:
     """Return the path of the weights that a model gets from this data and recipe."""

@@ -56,17 +56,17 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
 
     Where processes share the job, the first one alone gets the results.
     """
-    cells = _ask(job, None)
+    cells = ask_for(job, None)
     first = compute(job, cells, cache, attacked=False)
-    tables = _finish(job, cells, first.rows)
+    tables = finish(job, cells, first.rows)
     clean = from_first_process(tables.get(Clean.name))
     check_clean_accuracies(job, clean)
-    later = _ask(job, clean)
+    later = ask_for(job, clean)
     attacked = compute(job, later, cache, attacked=True)
     if not is_first_process():
         return None
     crafting = [table for cell, table in attacked.rows.items() if cell.table == AttackCost.name]
-    tables = _finish(job, later | cells, attacked.rows | first.rows)
+    tables = finish(job, later | cells, attacked.rows | first.rows)
     kinds = {cell.table: measurement for cell, measurement in (later | cells).items()}
     networks = job.networks.items()
     variants = [name for name, kind in kinds.items() if isinstance(kind, Predictions)]
@@ -83,7 +83,7 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
     )
 
 
-def _ask(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
+def ask_for(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
     """Return the cells that need no attack or, once there are clean predictions, the others."""
     return {
         cell: measurement
@@ -94,7 +94,7 @@ def _ask(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
     }
 
 
-def _finish(
+def finish(
     job: Pass, cells: Mapping[Cell, Measurement], rows: Mapping[Cell, pa.Table]
 ) -> dict[str, pa.Table]:
     """Return the tables of cells by name, with columns of the targets."""

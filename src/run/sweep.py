@@ -26,6 +26,8 @@ from src.data.load import DownloadError
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from src.run.data import open_datasets
+from src.run.estimate import count_gradients, estimate
+from src.run.estimate_text import check_hours, print_estimate, print_plan
 from src.run.models import forget_models
 from src.run.outputs import clear_sweep
 from src.run.plan import plan
@@ -83,12 +85,13 @@ class Sweep:
         forget_models()
         for job in jobs:
             plan(job)
-        open_tracker.cache_clear()
-        self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         try:
             open_datasets(jobs)
         except DownloadError as error:
             refuse(_list_ways_on(error))
+        work = self._estimate(config, distributed)
+        open_tracker.cache_clear()
+        self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
         names = _name_jobs(self.words) if self.jobs else [] if sweep else [jobs[0].job]
@@ -96,18 +99,33 @@ class Sweep:
             self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as taken:
             taken.enter_context(held(lock_of_sweep(self.folder)))
-            self._open(config, sweep, names)
+            self._open(config, sweep, names, work)
             stopping.set_shutdown_hook(self._stop_early)
             self.held = taken.pop_all()
         if sweep and not str(config.hydra.launcher._target_).endswith("BasicLauncher"):
             stopping.interrupt_at_once()
 
-    def _open(self, config: DictConfig, sweep: bool, names: list[str]) -> None:
+    def _estimate(self, config: DictConfig, distributed: bool) -> list[float]:
+        """Print what the command takes, and return the work of its jobs; exit if that is all."""
+        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # Hydra does so later
+        basic = str(config.hydra.launcher._target_).endswith("BasicLauncher")
+        known = has_basic_sweeper(config) or not is_sweep(config.hydra)
+        here = basic and known and not distributed
+        result = estimate(self.settings) if here else count_gradients(self.settings)
+        console = Console(markup=False, highlight=False, soft_wrap=True)
+        if self.settings[0].plan:
+            print_plan(result, self.settings, console)
+            sys.exit(0)
+        print_estimate(result, console)
+        check_hours(result, self.settings[0].max_hours)
+        return result.work
+
+    def _open(self, config: DictConfig, sweep: bool, names: list[str], work: list[float]) -> None:
         """Open the sweep's run, and hand on to its jobs what this process has decided."""
         command = " ".join(public(config.hydra.overrides.task))
         parameters = sweep_parameters(self.settings, command, self.folder, len(names))
         self.run = self.tracker.start_sweep(self.folder.name, parameters) or ""
-        self.plan = Plan(jobs=names, single=not sweep, id=self.run or uuid4().hex)
+        self.plan = Plan(jobs=names, single=not sweep, id=self.run or uuid4().hex, work=work)
         write_plan(self.folder, self.plan)
         words = [f"sweep='{self.plan.id}'"]  # an id may look like a number
         if not self.run:  # a job would be tracked under a sweep that the store does not know

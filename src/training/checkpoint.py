@@ -106,7 +106,7 @@ def _make_trainer(
     return pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
-        precision=_choose_precision(settings.precision, trainer.accelerator),
+        precision=choose_precision(settings.precision, trainer.accelerator),
         plugins=LightningEnvironment(),  # one process trains, whatever launcher has started it
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
@@ -119,7 +119,7 @@ def _make_trainer(
     )
 
 
-def _choose_precision(name: str, accelerator: str) -> Any:
+def choose_precision(name: str, accelerator: str) -> Any:
     """Turn `auto` into bf16-mixed where the device computes in bfloat16."""
     if name != "auto":
         return name

@@ -1,0 +1,244 @@
+"""Estimate of a sweep before its first job: trainings, work, hours, disk."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from src.cache.rows import Rows
+from src.config.settings import Settings
+from src.measure.adversarial_images import AdversarialImages
+from src.measure.clean import Clean
+from src.measure.protocol import Cell
+from src.models import PixelClassifier
+from src.run.data import open_data, open_dataset
+from src.run.models import build_models, checkpoint_path, train_models, with_ensemble
+from src.run.passes import ask_for, finish
+from src.run.plan import plan
+from src.run.speeds import Kind, Speeds
+from src.run.stages import Model, Pass
+from src.run.stored_rows import find_missing, read_rows
+from src.run.trainer import for_device
+from src.run.work import Work, work_of
+from src.tracking import Tracker
+from src.utils import stopping
+from src.utils.refusals import first_line
+
+_ROW_BYTES = 120  # of a prediction, in cache, results and tracking store together
+_ATTACK = 1.15  # seconds of an attack over those of its gradients alone
+_JOB_SECONDS, _END_SECONDS = 1.0, 5.0  # of tables and tracking; of the report
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training that a sweep needs; seconds are NaN where no speed is known."""
+
+    name: str
+    images: int
+    epochs: int
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class JobEstimate:
+    """What a job takes beside its trainings.
+
+    Attributes:
+        seconds: NaN where no speed is known.
+        stored: Share of its rows that are stored.
+        bytes: What it adds to the disk.
+        refused: Why it cannot run; empty if it can.
+    """
+
+    name: str
+    images: int
+    gradients: float | None
+    predictions: int = 0
+    seconds: float = math.nan
+    stored: float = 0.0
+    bytes: float = 0.0
+    refused: str = ""
+
+
+@dataclass
+class Estimate:
+    """What a sweep takes.
+
+    Attributes:
+        device: Name of the device whose speeds were taken; empty: none was.
+    """
+
+    jobs: list[JobEstimate] = field(default_factory=list)
+    trainings: dict[Path, Training] = field(default_factory=dict)
+    device: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole sweep; NaN where a speed is not known."""
+        return sum(part.seconds for part in self._parts) + _END_SECONDS
+
+    @property
+    def work(self) -> list[float]:
+        """Work of each job: its seconds or, unless all are known, its gradients."""
+        seconds = [job.seconds for job in self.jobs]
+        if not any(map(math.isnan, seconds)):
+            return seconds
+        return [max(1, job.gradients or 0) for job in self.jobs]
+
+    @property
+    def bytes(self) -> float:
+        """Bytes on the disk, all folders together."""
+        return sum(part.bytes for part in self._parts)
+
+    @property
+    def _parts(self) -> list["JobEstimate | Training"]:
+        return [*self.jobs, *self.trainings.values()]
+
+
+def count_gradients(jobs: Sequence[Settings]) -> Estimate:
+    """Return an estimate without models: of jobs that run elsewhere, say."""
+    estimates = []
+    for job in jobs:
+        images, members = len(open_dataset(job, "test")), len(job.source)
+        stated = job.attack.gradients(len(job.budgets), members)
+        total = None if stated is None else stated * members * job.source_draws * images
+        estimates.append(JobEstimate(job.job, images, total))
+    return Estimate(estimates)
+
+
+def estimate(jobs: Sequence[Settings]) -> Estimate:
+    """Return the estimate of jobs that this process will run; trained models are loaded."""
+    result, seen = Estimate(), dict[tuple[str, str], np.ndarray]()
+    for settings in jobs:
+        stopping.raise_if_interrupted()
+        try:
+            result.jobs.append(_estimate_job(for_device(settings), result, seen))
+        except ValueError as error:  # which will be the job's failure; the others run
+            result.jobs.append(
+                JobEstimate(settings.job, 0, 0, seconds=0, refused=first_line(error))
+            )
+    return result
+
+
+def _estimate_job(
+    settings: Settings, result: Estimate, seen: dict[tuple[str, str], np.ndarray]
+) -> JobEstimate:
+    """Return a job's estimate; `seen` holds the rows of the jobs before it by their place."""
+    planned = plan(settings)
+    settings = planned.settings
+    data = open_data(planned)
+    built = build_models(planned, data)
+    untrained = {
+        name: file
+        for name, classifier in built.items()
+        if settings.model[name].weights is None
+        and not (file := checkpoint_path(settings, name, classifier, data.images)).exists()
+    }
+    speeds = Speeds(settings, data.device)
+    result.device = speeds.device
+    for name, file in untrained.items():
+        if file not in result.trainings:
+            result.trainings[file] = _estimate_training(settings, name, built[name], speeds)
+    trained = [name for name in settings.models if name not in untrained]
+    models = train_models(planned, data, built, trained, Tracker())
+    models |= {
+        name: Model(built[name], "", f"untrained {file}") for name, file in untrained.items()
+    }
+    job = Pass(planned, data, with_ensemble(settings, models))
+    missing, rows = _find_missing(job)
+    stored = 1 - sum(map(len, missing.values())) / max(1, rows)
+    missing = _leave_out(job, missing, seen)
+    work = work_of(job, missing)
+    return JobEstimate(
+        settings.job,
+        len(data.images),
+        work.gradients,
+        work.predictions.total(),
+        _count_seconds(job, work, speeds) + _JOB_SECONDS,
+        stored,
+        _count_bytes(job, missing),
+    )
+
+
+def _estimate_training(
+    settings: Settings, name: str, classifier: PixelClassifier, speeds: Speeds
+) -> Training:
+    recipe = settings.training
+    train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
+    seconds = speeds.seconds("training", name, classifier, train.image_size)
+    evaluated = recipe.epochs * len(test) / 3  # without gradients
+    size = sum(4 * value.numel() for value in classifier.network.state_dict().values())
+    total = seconds * (recipe.epochs * len(train) + evaluated)
+    return Training(name, len(train), recipe.epochs, total, size)
+
+
+def _find_missing(job: Pass) -> tuple[dict[Cell, np.ndarray], int]:
+    """Return the rows that a job lacks, and how many rows it has altogether."""
+    cache, first = Rows(Path(job.settings.cache_dir)), ask_for(job, None)
+    rows = {} if job.settings.rerun else read_rows(job, first, cache)
+    missing = find_missing(first, rows)
+    stored = not any(cell.table == Clean.name for cell in missing)
+    clean = finish(job, first, rows)[Clean.name] if stored else _all_correct(job)
+    later = ask_for(job, clean)
+    rows = {} if job.settings.rerun else read_rows(job, later, cache)
+    missing |= find_missing(later, rows)
+    return missing, sum(len(cell.index) for cell in first | later)
+
+
+def _leave_out(
+    job: Pass, missing: Mapping[Cell, np.ndarray], seen: dict[tuple[str, str], np.ndarray]
+) -> dict[Cell, np.ndarray]:
+    """Return the missing rows that no job before computes, and add them to those `seen`."""
+    new = dict[Cell, np.ndarray]()
+    for cell, index in missing.items():
+        place = job.place(cell)
+        before = seen.get(place, np.array([], np.int64))
+        seen[place] = np.union1d(before, index)
+        if len(rest := np.setdiff1d(index, before)):
+            new[cell] = rest
+    return new
+
+
+def _all_correct(job: Pass) -> pa.Table:
+    """Return clean predictions, all correct, by which images are counted before there are any."""
+    frames = [
+        pd.DataFrame({"index": job.images.indices, "label": 0, "predicted": 0}).assign(
+            target=target.target, defence=target.defence
+        )
+        for target in job.settings.evaluated
+    ]
+    return pa.Table.from_pandas(pd.concat(frames))
+
+
+def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:
+    """Return the seconds of a job's attack and predictions; NaN: not known."""
+    if work.gradients is None:
+        return math.nan
+    side, source, seconds = job.images.image_size, job.settings.source, 0.0
+
+    def time(kind: Kind, name: str) -> float:
+        return speeds.seconds(kind, name, job.models[name].classifier, side)
+
+    for name in source if work.gradients else ():
+        seconds += _ATTACK * work.gradients / len(source) * time("gradient", name)
+    for target, count in work.predictions.items():
+        members = source if target.target == job.settings.source_name else (target.target,)
+        seconds += sum(time("prediction", name) for name in members) * count / len(members)
+    return seconds
+
+
+def _count_bytes(job: Pass, missing: Mapping[Cell, np.ndarray]) -> float:
+    """Return the bytes that a job's rows and images take."""
+    image, total = 3 * job.images.image_size**2, 0.0
+    for cell, index in missing.items():
+        kept = index if cell.cached is None else cell.cached
+        total += 4 * image * len(kept) if cell.table == AdversarialImages.name else 0
+        total += _ROW_BYTES * len(index)
+    if job.settings.save_adversarial:
+        total += image * len(job.images) * len(job.settings.budgets)
+    return total

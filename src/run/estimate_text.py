@@ -1,0 +1,88 @@
+"""Estimate of a sweep in words."""
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import studentized_range
+
+from src.analysis.multiple_comparisons import LEVEL, detectable
+from src.config.settings import Settings
+from src.run.estimate import Estimate, Training
+from src.utils.progress import duration
+
+_SHOWN = 30  # jobs in the table
+_DISCORDANCE = 0.2  # of two attacks, where none is known; about that of the stored results
+
+
+def print_estimate(estimate: Estimate, console: Console) -> None:
+    """Print the lines that stand above every sweep."""
+    jobs = estimate.jobs
+    images = max((job.images for job in jobs), default=0)
+    stated = [job.gradients for job in jobs if job.gradients is not None]
+    unknown = len(jobs) - len(stated)
+    parts = [f"{len(jobs)} jobs" if len(jobs) > 1 else "1 job", f"{images:,} images"]
+    parts.append(f"{sum(stated):,.0f} gradients" + f" (not of {unknown} jobs)" * bool(unknown))
+    if estimate.device:
+        parts.append(f"{sum(job.predictions for job in jobs):,} predictions")
+        parts.append(f"{estimate.bytes / 1e6:,.0f} MB")
+        if not math.isnan(estimate.seconds):
+            parts.append(f"about {duration(estimate.seconds)} on {estimate.device}")
+    console.print(f"Plan: {', '.join(parts)}.")
+    if estimate.trainings:
+        listed = "; ".join(map(_describe, estimate.trainings.values()))
+        console.print(f"Trainings first: {listed}.")
+    if whole := sum(job.stored == 1 for job in jobs):
+        console.print(f"Stored already: all rows of {whole} jobs.")
+
+
+def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -> None:
+    """Print what each job takes, and what its images can show."""
+    table = Table("job", box=None, pad_edge=False)
+    for heading in ("images", "gradients", "predictions", "time", "stored"):
+        table.add_column(heading, justify="right")
+    for job in estimate.jobs[:_SHOWN]:
+        gradients = "?" if job.gradients is None else f"{job.gradients:,.0f}"
+        time = "?" if math.isnan(job.seconds) else duration(job.seconds)
+        row = [f"{job.images:,}", gradients, f"{job.predictions:,}", time, f"{job.stored:.0%}"]
+        table.add_row(job.name, *([f"refused: {job.refused}"] if job.refused else row))
+    console.print(table, soft_wrap=False)
+    if len(estimate.jobs) > _SHOWN:
+        console.print(f"... and {len(estimate.jobs) - _SHOWN} jobs more")
+    print_estimate(estimate, console)
+    images = max((job.images for job in estimate.jobs), default=0)
+    attacks = max(2, len({job.attack.label for job in jobs}))
+    if images:
+        cutoff = studentized_range.ppf(1 - LEVEL, attacks, math.inf) / math.sqrt(2)
+        difference = detectable(cutoff, _DISCORDANCE, images)
+        console.print(
+            f"{images:,} images can show differences of {100 * difference:.1f} points between "
+            f"{attacks} attacks that disagree on {_DISCORDANCE:.0%} of the images; "
+            "src.images_needed says how many show another one."
+        )
+
+
+def check_hours(estimate: Estimate, hours: float | None) -> None:
+    """Refuse a sweep that takes longer than some hours, and say what to leave out."""
+    if hours is None or estimate.seconds <= 3600 * hours:
+        return
+    if math.isnan(estimate.seconds):
+        raise ValueError(f"max_hours={hours:g}: the plan has no speeds, so no hours.")
+    fixed = sum(training.seconds for training in estimate.trainings.values())
+    rest, images = estimate.seconds - fixed, max(job.images for job in estimate.jobs)
+    longest = max(estimate.jobs, key=lambda job: job.seconds)
+    text = (
+        f"max_hours={hours:g}: the plan takes {duration(estimate.seconds)}. The longest job is "
+        f"{longest.name} with {duration(longest.seconds)}."
+    )
+    if fixed:
+        text += f" Trainings take {duration(fixed)}: training.n_images or training.epochs."
+    if (share := (3600 * hours - fixed) / rest) > 0:
+        text += f" n_images={max(1, int(share * images))} fits."
+    raise ValueError(text)
+
+
+def _describe(training: Training) -> str:
+    time = "" if math.isnan(training.seconds) else f", {duration(training.seconds)}"
+    return f"{training.name} ({training.images:,} images, {training.epochs} epochs{time})"

@@ -1,0 +1,114 @@
+"""Speeds of networks: measured on this machine's device and remembered, or stored for others."""
+
+import copy
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
+from torch.nn import functional
+
+from src.cache.keys import content_key
+from src.config.settings import Settings
+from src.training import choose_precision
+from src.utils.files import write_text
+
+Kind = Literal["prediction", "gradient", "training"]
+"""Classification of an image; gradient with respect to it; step of training, per image."""
+
+REMEMBERED = "speeds.json"
+"""File in `cache_dir`: seconds per image by device, and by network and kind."""
+TABLES = Path(__file__).parents[1] / "assets" / "speeds"
+"""Folder of such files for other devices, one for each, named by it."""
+
+_CALLS, _LONGEST = 4, 1.0  # calls, of which the fastest counts, and seconds of one
+
+
+class Speeds:
+    """Seconds per image of networks on a device.
+
+    Attributes:
+        device: Name of the device.
+        measured: False: the speeds are those of another device, which are only looked up.
+    """
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        self.settings, self.torch_device = settings, device
+        self.measured, self.path = settings.plan_device is None, Path()
+        if settings.plan_device is not None:
+            self.device, self.path = settings.plan_device, TABLES / f"{settings.plan_device}.json"
+        elif device.type == "cuda":
+            self.device = torch.cuda.get_device_name(device)
+        else:
+            self.device = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"
+        if self.measured:
+            self.path = Path(settings.cache_dir) / REMEMBERED
+
+    def seconds(self, kind: Kind, name: str, classifier: nn.Module, side: int) -> float:
+        """Return the seconds that a model takes for an image of `side` pixels; NaN: not known."""
+        settings = self.settings
+        trainer = settings.trainer.model_dump(include={"precision", "fold_batch_norms"})
+        size = settings.training.batch_size if kind == "training" else settings.trainer.batch_size
+        model = settings.model[name].model_dump(include={"network", "input_size"})
+        key = content_key(model, side, trainer, size)
+        place = f"{kind} {name} {key}"
+        known = self._read()
+        if place not in known and self.measured:
+            known[place] = self._measure(kind, copy.deepcopy(classifier), side)
+            tables = self._read_all() | {self.device: {**self._read(), **known}}
+            write_text(self.path, json.dumps(tables, indent=1))
+        return known.get(place, math.nan)
+
+    def _read(self) -> dict[str, float]:
+        return self._read_all().get(self.device, {})
+
+    def _read_all(self) -> dict[str, dict[str, float]]:
+        try:
+            return dict(json.loads(self.path.read_bytes()))
+        except (OSError, ValueError):  # missing, or damaged: it is measured again
+            return {}
+
+    def _measure(self, kind: Kind, classifier: nn.Module, side: int) -> float:
+        """Measure a model, which is changed."""
+        trainer, training = self.settings.trainer, self.settings.training
+        low = {
+            "prediction": trainer.precision == "bf16-mixed",
+            "gradient": trainer.attack_precision == "bf16",
+            "training": choose_precision(training.precision, trainer.accelerator) == "bf16-mixed",
+        }[kind]
+        most = training.batch_size if kind == "training" else trainer.max_gradient_batch
+        most = int(trainer.batch_size) if kind == "prediction" else most
+        device = self.torch_device
+
+        def call(count: int) -> None:
+            images = torch.rand(count, 3, side, side, device=device)
+            images.requires_grad_(kind == "gradient")
+            with torch.autocast(device.type, torch.bfloat16, low):
+                logits = classifier(images).float()
+            if kind != "prediction":
+                classes = torch.zeros(count, dtype=torch.int64, device=device)
+                functional.cross_entropy(logits, classes).backward()
+            logits.sum().item()  # waits for the device
+
+        classifier.to(device).train(kind == "training").requires_grad_(kind == "training")
+        with isolate_rng(), torch.set_grad_enabled(kind != "prediction"):
+            return _time(call, most)
+
+
+def _time(call: Callable[[int], None], most: int) -> float:
+    """Return the seconds per image of a call with a number of images, at most `most` at once."""
+
+    def seconds(count: int) -> float:
+        start = time.perf_counter()
+        call(count)
+        return time.perf_counter() - start
+
+    seconds(2)  # the first call is slow
+    count = min(most, max(2, int(2 * _LONGEST / seconds(2))))
+    return min(seconds(count) for _ in range(_CALLS)) / count
