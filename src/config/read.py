@@ -37,8 +37,10 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         _check_names(key, names, config.get("defence") or DictConfig({}), "defence")
     keep = {"model": {*source, *targets}, "defence": {*defences, *attacked}}
     section = _to_plain(config, keep)
+    if section["plan"] and section["dataset"].get("download"):
+        section["dataset"]["download"] = False  # a plan computes and fetches nothing
     _set_reference(section["epsilon"], hydra)
-    _refuse_missing_weights(section["model"])
+    _note_missing_weights(section["model"], section["plan"])
     attack = _attack(section["attack"], hydra)
     kind = attack["kind"]
     for key, names in (("source", source or [kind] * (kind != "crafted")), ("targets", targets)):
@@ -163,16 +165,21 @@ def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any
     return dict(plain)
 
 
-def _refuse_missing_weights(models: Mapping[str, Any]) -> None:
-    """List all weight files that are not there but can be fetched."""
+def _note_missing_weights(models: Mapping[str, Any], plan: bool) -> None:
+    """Refuse weight files that are not there but can be fetched; a plan does without them."""
     missing = []
     for model in models.values():
-        url, file = model.get("url"), model.get("weights")
-        if url and file not in (None, "included") and not Path(file).expanduser().is_file():
-            missing.append((url, file))
-    if missing:
-        files = ", ".join(f"{url} as {file}" for url, file in missing)
-        raise ValueError(f"{len(missing)} weight files are missing in {Path.cwd()}; fetch {files}.")
+        file = model.get("weights")
+        fetchable = model.get("url") and file not in (None, "included")
+        if fetchable and not Path(file).expanduser().is_file():
+            missing.append(file)
+            model |= {"weights": "included", "missing": file}
+    if missing and not plan:
+        files = ", ".join(missing)
+        raise ValueError(
+            f"{len(missing)} weight files are missing in {Path.cwd()}: {files}. plan=true prints "
+            "the commands that fetch them."
+        )
 
 
 def _refuse_what_needs_an_attack(attack: Mapping[str, Any], section: Mapping[str, Any]) -> None:

@@ -58,7 +58,8 @@ class ModelSettings(Section):
         network: `_target_`, a callable that returns a module from normalised images to logits,
             and its arguments; null `num_classes` and `image_size` are filled from the data.
         weights: A file, of the current folder or the program's; `included`; or None.
-        url: Address that the file can be fetched from, for the refusal where it is missing.
+        url: Address that the file can be fetched from.
+        missing: The file where it is not there, which only a plan does without.
     """
 
     network: dict[str, Any]
@@ -69,6 +70,7 @@ class ModelSettings(Section):
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
     url: str | None = None
+    missing: str | None = None
 
     @field_validator("weights")
     @classmethod

@@ -1,6 +1,7 @@
 """Estimate of a sweep before its first job: trainings, work, hours, disk."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,7 @@ class JobEstimate:
     """What a job takes beside its trainings.
 
     Attributes:
+        images: 0: not known; then `gradients` are those per image.
         seconds: NaN where no speed is known.
         stored: Share of its rows that are stored.
         bytes: What it adds to the disk.
@@ -71,11 +73,13 @@ class Estimate:
 
     Attributes:
         device: Name of the device whose speeds were taken; empty: none was.
+        files: Files that are missing, with the command that gets each.
     """
 
     jobs: list[JobEstimate] = field(default_factory=list)
     trainings: dict[Path, Training] = field(default_factory=dict)
     device: str = ""
+    files: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -100,14 +104,47 @@ class Estimate:
         return [*self.jobs, *self.trainings.values()]
 
 
+def missing_files(jobs: Sequence[Settings]) -> list[str]:
+    """Return a line for each file that a sweep lacks: the command that gets it."""
+    lines = dict[str, None]()
+    for job in jobs:
+        for name, model in job.model.items():
+            if model.missing:
+                words = ["curl", "-L", "--create-dirs", "-o", model.missing, str(model.url)]
+                lines[shlex.join(words)] = None
+            if model.weights == "included" and model.network.get("pretrained"):
+                lines[f"model {name} downloads its weights when it is first built"] = None
+        if (reason := _why_no_images(job)) and reason not in lines:
+            lines[reason] = None
+    return [*lines]
+
+
+def _why_no_images(job: Settings) -> str:
+    """Return why a job's images cannot be opened; empty if they can."""
+    if not job.dataset.has_loader:
+        return ""
+    try:
+        open_dataset(job, "test")
+    except ValueError as error:
+        fetched = (job.dataset.model_extra or {}).get("download") is False
+        hint = " (the command downloads it without plan=true)" if fetched else ""
+        return f"dataset={job.dataset.name}{hint}: {first_line(error)}"
+    return ""
+
+
 def count_gradients(jobs: Sequence[Settings]) -> Estimate:
-    """Return an estimate without models: of jobs that run elsewhere, say."""
+    """Return an estimate without models: of jobs that run elsewhere, or whose images are missing.
+
+    Where the images are missing and `n_images` is null, gradients are those per image.
+    """
     estimates = []
     for job in jobs:
-        images, members = len(open_dataset(job, "test")), len(job.source)
+        images, members = job.dataset.n_images or 0, len(job.source)
+        if job.dataset.has_loader and not _why_no_images(job):
+            images = len(open_dataset(job, "test"))
         stated = job.attack.gradients(len(job.budgets), members)
-        total = None if stated is None else stated * members * job.source_draws * images
-        estimates.append(JobEstimate(job.job, images, total))
+        total = None if stated is None else stated * members * job.source_draws * (images or 1)
+        estimates.append(JobEstimate(job.job, images, total if job.source else 0))
     return Estimate(estimates)
 
 

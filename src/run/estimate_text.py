@@ -10,6 +10,7 @@ from scipy.stats import studentized_range
 from src.analysis.multiple_comparisons import LEVEL, detectable
 from src.config.settings import Settings
 from src.run.estimate import Estimate, Training
+from src.run.speeds import TABLES
 from src.utils.progress import duration
 
 _SHOWN = 30  # jobs in the table
@@ -19,20 +20,26 @@ _DISCORDANCE = 0.2  # of two attacks, where none is known; about that of the sto
 def print_estimate(estimate: Estimate, console: Console) -> None:
     """Print the lines that stand above every sweep."""
     jobs = estimate.jobs
-    images = max((job.images for job in jobs), default=0)
+    images = max(job.images for job in jobs)
     stated = [job.gradients for job in jobs if job.gradients is not None]
-    unknown = len(jobs) - len(stated)
-    parts = [f"{len(jobs)} jobs" if len(jobs) > 1 else "1 job", f"{images:,} images"]
-    parts.append(f"{sum(stated):,.0f} gradients" + f" (not of {unknown} jobs)" * bool(unknown))
+    parts = [f"{len(jobs)} jobs" if len(jobs) > 1 else "1 job"]
+    parts.append(f"{images:,} images" if images else "images not known")
+    parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
+    if unknown := len(jobs) - len(stated):
+        parts[-1] += f" (those of {unknown} jobs are not known)"
     if estimate.device:
         parts.append(f"{sum(job.predictions for job in jobs):,} predictions")
         parts.append(f"{estimate.bytes / 1e6:,.0f} MB")
-        if not math.isnan(estimate.seconds):
-            parts.append(f"about {duration(estimate.seconds)} on {estimate.device}")
+    if not math.isnan(estimate.seconds):
+        parts.append(f"about {duration(estimate.seconds)} on {estimate.device}")
     console.print(f"Plan: {', '.join(parts)}.")
     if estimate.trainings:
         listed = "; ".join(map(_describe, estimate.trainings.values()))
         console.print(f"Trainings first: {listed}.")
+    if estimate.files:
+        console.print("Files to download or missing:")
+        for line in estimate.files:
+            console.print(f"  {line}")
     if whole := sum(job.stored == 1 for job in jobs):
         console.print(f"Stored already: all rows of {whole} jobs.")
 
@@ -40,18 +47,27 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
 def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -> None:
     """Print what each job takes, and what its images can show."""
     table = Table("job", box=None, pad_edge=False)
-    for heading in ("images", "gradients", "predictions", "time", "stored"):
+    headings = ("images", "gradients", "predictions", "time", "stored")
+    for heading in headings if estimate.device else headings[:2]:
         table.add_column(heading, justify="right")
     for job in estimate.jobs[:_SHOWN]:
         gradients = "?" if job.gradients is None else f"{job.gradients:,.0f}"
         time = "?" if math.isnan(job.seconds) else duration(job.seconds)
         row = [f"{job.images:,}", gradients, f"{job.predictions:,}", time, f"{job.stored:.0%}"]
-        table.add_row(job.name, *([f"refused: {job.refused}"] if job.refused else row))
+        row = [f"refused: {job.refused}"] if job.refused else row[: len(table.columns) - 1]
+        table.add_row(job.name, *row)
     console.print(table, soft_wrap=False)
     if len(estimate.jobs) > _SHOWN:
         console.print(f"... and {len(estimate.jobs) - _SHOWN} jobs more")
     print_estimate(estimate, console)
-    images = max((job.images for job in estimate.jobs), default=0)
+    device = jobs[0].plan_device
+    if device and math.isnan(estimate.seconds):
+        known = ", ".join(sorted(path.stem for path in TABLES.glob("*.json"))) or "none"
+        console.print(
+            f"No hours: plan_device={device} lacks the speed of a network; devices with stored "
+            f"speeds: {known}."
+        )
+    images = max(job.images for job in estimate.jobs)
     attacks = max(2, len({job.attack.label for job in jobs}))
     if images:
         cutoff = studentized_range.ppf(1 - LEVEL, attacks, math.inf) / math.sqrt(2)

@@ -139,7 +139,7 @@ def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
     pl.seed_everything(settings.training.seed, verbose=False)
     return build_classifier(
         name,
-        **settings.model[name].model_dump(exclude={"expected_accuracy", "url"}),
+        **settings.model[name].model_dump(exclude={"expected_accuracy", "url", "missing"}),
         num_classes=images.num_classes,
         image_size=images.image_size,
     )

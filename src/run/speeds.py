@@ -27,7 +27,7 @@ REMEMBERED = "speeds.json"
 TABLES = Path(__file__).parents[1] / "assets" / "speeds"
 """Folder of such files for other devices, one for each, named by it."""
 
-_CALLS, _LONGEST = 4, 1.0  # calls, of which the fastest counts, and seconds of one
+_CALLS, _LONG = 3, 0.4  # calls, of which the fastest counts; seconds of one that is long enough
 
 
 class Speeds:
@@ -40,15 +40,14 @@ class Speeds:
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings, self.torch_device = settings, device
-        self.measured, self.path = settings.plan_device is None, Path()
+        self.path = Path(settings.cache_dir) / REMEMBERED
+        self.measured = settings.plan_device is None
         if settings.plan_device is not None:
             self.device, self.path = settings.plan_device, TABLES / f"{settings.plan_device}.json"
         elif device.type == "cuda":
             self.device = torch.cuda.get_device_name(device)
         else:
             self.device = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"
-        if self.measured:
-            self.path = Path(settings.cache_dir) / REMEMBERED
 
     def seconds(self, kind: Kind, name: str, classifier: nn.Module, side: int) -> float:
         """Return the seconds that a model takes for an image of `side` pixels; NaN: not known."""
@@ -57,18 +56,14 @@ class Speeds:
         size = settings.training.batch_size if kind == "training" else settings.trainer.batch_size
         model = settings.model[name].model_dump(include={"network", "input_size"})
         key = content_key(model, side, trainer, size)
-        place = f"{kind} {name} {key}"
-        known = self._read()
+        place, tables = f"{kind} {name} {key}", self._read()
+        known = tables.setdefault(self.device, {})
         if place not in known and self.measured:
             known[place] = self._measure(kind, copy.deepcopy(classifier), side)
-            tables = self._read_all() | {self.device: {**self._read(), **known}}
             write_text(self.path, json.dumps(tables, indent=1))
         return known.get(place, math.nan)
 
-    def _read(self) -> dict[str, float]:
-        return self._read_all().get(self.device, {})
-
-    def _read_all(self) -> dict[str, dict[str, float]]:
+    def _read(self) -> dict[str, dict[str, float]]:
         try:
             return dict(json.loads(self.path.read_bytes()))
         except (OSError, ValueError):  # missing, or damaged: it is measured again
@@ -110,5 +105,9 @@ def _time(call: Callable[[int], None], most: int) -> float:
         return time.perf_counter() - start
 
     seconds(2)  # the first call is slow
-    count = min(most, max(2, int(2 * _LONGEST / seconds(2))))
-    return min(seconds(count) for _ in range(_CALLS)) / count
+    count = 2
+    while True:  # larger batches are faster, and other work of the machine makes calls slower
+        fastest = min(seconds(count) for _ in range(_CALLS))
+        if count == most or fastest > _LONG:
+            return fastest / count
+        count = min(most, 4 * count)

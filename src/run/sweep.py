@@ -26,7 +26,7 @@ from src.data.load import DownloadError
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from src.run.data import open_datasets
-from src.run.estimate import count_gradients, estimate
+from src.run.estimate import count_gradients, estimate, missing_files
 from src.run.estimate_text import check_hours, print_estimate, print_plan
 from src.run.models import forget_models
 from src.run.outputs import clear_sweep
@@ -86,7 +86,7 @@ class Sweep:
         for job in jobs:
             plan(job)
         try:
-            open_datasets(jobs)
+            open_datasets([] if jobs[0].plan else jobs)
         except DownloadError as error:
             refuse(_list_ways_on(error))
         work = self._estimate(config, distributed)
@@ -111,13 +111,17 @@ class Sweep:
         basic = str(config.hydra.launcher._target_).endswith("BasicLauncher")
         known = has_basic_sweeper(config) or not is_sweep(config.hydra)
         here = basic and known and not distributed
-        result = estimate(self.settings) if here else count_gradients(self.settings)
+        jobs = self.settings
+        files = missing_files(jobs) if jobs[0].plan else []
+        here &= not any(line.startswith("dataset") for line in files)
+        result = estimate(jobs) if here else count_gradients(jobs)
+        result.files = files
         console = Console(markup=False, highlight=False, soft_wrap=True)
-        if self.settings[0].plan:
-            print_plan(result, self.settings, console)
+        if jobs[0].plan:
+            print_plan(result, jobs, console)
             sys.exit(0)
         print_estimate(result, console)
-        check_hours(result, self.settings[0].max_hours)
+        check_hours(result, jobs[0].max_hours)
         return result.work
 
     def _open(self, config: DictConfig, sweep: bool, names: list[str], work: list[float]) -> None:
