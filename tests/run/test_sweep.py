@@ -6,10 +6,11 @@ import time
 import pytest
 
 from src.artifacts.jobs import find_jobs
-from src.artifacts.sweep_state import Plan, job_folders, job_statuses, write_plan
+from src.artifacts.sweep_state import Plan, job_folders, job_statuses, start_clock, write_plan
 from src.report.summary import summarise
 from src.run import sweep as sweeps
 from src.run.track import sweep_points
+from src.status import summary
 from tests.conftest import REPOSITORY
 
 
@@ -61,3 +62,17 @@ def test_a_sweep_has_the_jobs_that_hold_its_id_whatever_their_times(tmp_path, se
             os.utime(path, (0, time.time() + seconds + 5 * (path.suffix == ".parquet")))
     assert list(job_folders(tmp_path, plan)) == [0, 1]
     assert [job[2:4] for job in job_statuses(tmp_path)] == [("done", pytest.approx(5, abs=1))] * 2
+
+
+def test_the_time_that_remains_is_by_the_work_of_the_jobs(tmp_path):
+    plan = Plan(jobs=["fgsm", "bim", "mi"], single=False, id="1", work=[1, 30, 60])
+    write_plan(tmp_path, plan)
+    hydra = tmp_path / "0-fgsm" / ".hydra"
+    hydra.mkdir(parents=True)
+    (hydra / "config.yaml").write_text("sweep: '1'\n")
+    os.utime(hydra / "config.yaml", (0, time.time() - 3600))  # an hour of training
+    start_clock(tmp_path / "0-fgsm")
+    (tmp_path / "0-fgsm" / "predictions.parquet").touch()
+    after = time.time() + 4
+    os.utime(tmp_path / "0-fgsm" / "predictions.parquet", (0, after))
+    assert "about 6 min remain" in summary(job_statuses(tmp_path))

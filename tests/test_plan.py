@@ -1,0 +1,86 @@
+"""What a command takes, printed before its first job, against what it took."""
+
+import json
+import re
+
+import pytest
+
+from src.artifacts.record import job_record
+from src.run import speeds
+
+
+@pytest.fixture
+def plan(command_line, printed_by):
+    """A function that plans a command, and returns the lines it prints."""
+
+    def run(*words):
+        code, printed = printed_by(command_line, *words, "plan=true")
+        assert code == 0, printed
+        return printed
+
+    return run
+
+
+def count(name, printed):
+    (number,) = re.findall(rf"Plan: .*?([\d,]+) {name}", printed)
+    return int(number.replace(",", ""))
+
+
+def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, command_line, workspace):
+    words = ["-m", "attack=bim,mi", "attack.steps=3", "rerun=false", "hydra.sweep.dir=out"]
+    printed = plan(*words)
+    assert {path.name for path in workspace.iterdir()} == {"conf", "cache"}
+    assert [path.name for path in (workspace / "cache").iterdir()] == ["speeds.json"]
+    assert count("gradients", printed) == 2 * 23 * (1 + 2 * 2)
+    # Clean images once for both jobs; one or two storage formats have the same logits.
+    assert count("predictions", printed) == 2 * 23 + 2 * 2 * 2 * 23
+    assert command_line(*words) == 0
+    records = [job_record(folder) for folder in sorted((workspace / "out").glob("[0-9]-*"))]
+    assert sum(record.gradients for record in records) == 2 * 23 * (1 + 2 * 2)
+    again = plan(*words)
+    assert count("gradients", again) == count("predictions", again) == 0
+    assert "Stored already: all rows of 2 jobs." in again
+    grown = plan(*words, "epsilon.grid=[0,0.5,2,8]")
+    assert count("gradients", grown) == 2 * 23 * (1 + 2)
+
+
+def test_speeds_are_measured_once_and_those_of_another_device_scale_the_hours(
+    plan, workspace, monkeypatch, tmp_path
+):
+    path = workspace / "cache" / "speeds.json"
+    plan("attack=bim")
+    first = json.loads(path.read_bytes())
+    ((here, known),) = first.items()
+    assert {name.rpartition(" ")[0] for name in known} == {
+        "gradient coarse",
+        "prediction coarse",
+        "prediction fine",
+    }
+    plan("attack=bim")
+    assert json.loads(path.read_bytes()) == first
+    monkeypatch.setattr(speeds, "TABLES", tmp_path)
+    assert "No hours: plan_device=fast" in plan("attack=bim", "plan_device=fast")
+    slow = {name: 3600.0 for name in known}
+    (tmp_path / "fast.json").write_text(json.dumps({"fast": slow}))
+    assert re.search(r"about \d+ h.* on fast", plan("attack=bim", "plan_device=fast"))
+    assert json.loads(path.read_bytes()) == first
+
+
+def test_a_command_that_takes_too_long_is_refused_before_it_begins(command_line, workspace, capsys):
+    assert command_line("hydra.run.dir=out", "max_hours=1e-6") == 2
+    assert "max_hours" in capsys.readouterr().err and not (workspace / "out").exists()
+    assert command_line("hydra.run.dir=out", "max_hours=100") == 0
+
+
+def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, workspace):
+    words = ["model.fine.weights=there/fine.pth", "++model.fine.url=https://example.org/fine.pth"]
+    printed = plan(*words)
+    assert "curl -L --create-dirs -o there/fine.pth https://example.org/fine.pth" in printed
+    assert count("gradients", printed) == 23
+    printed = plan("dataset=image_folder", "dataset.root=nowhere", "n_images=null", "attack=bim")
+    assert "dataset=image_folder: " in printed and "19 gradients per image" in printed
+
+
+def test_jobs_that_run_elsewhere_have_gradients_alone(plan):
+    printed = plan("-m", "attack=bim,mi", "attack.steps=3", "hydra/launcher=processes")
+    assert count("gradients", printed) == 2 * 23 * 5 and "about" not in printed
