@@ -20,6 +20,7 @@ from torchvision.transforms.functional import center_crop, resize
 
 from src.data.files import content_of, to_rgb
 from src.data.subset import balanced_subset, check_names, listed_subset
+from src.utils.progress import with_progress
 from src.utils.refusals import printable
 
 
@@ -177,7 +178,7 @@ class ImageDataset(Dataset[Batch]):
             total = hashlib.sha256(f"{self.image_size} {self.num_classes}".encode())
             for numbers in (self.indices, self.labels, self.target_labels):
                 total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
-            for i in range(len(self)):
+            for i in with_progress(range(len(self)), "reading images", len(self)):
                 content, height, width = self._read(i, by=content_of)
                 if self._size is None:
                     self._check_size(i, height, width, self.image_size)
@@ -200,7 +201,8 @@ class ImageDataset(Dataset[Batch]):
             return total.hexdigest()[:16]
 
         with ThreadPoolExecutor() as threads:  # decoding leaves the interpreter to others
-            return np.array(list(threads.map(digest, range(len(self)))))
+            digests = threads.map(digest, range(len(self)))
+            return np.array([*with_progress(digests, "decoding images", len(self))])
 
     def holds(self, index: ArrayLike, digests: ArrayLike) -> NDArray[np.bool_]:
         """Tell which images, by their numbers and `image_digests`, are among these."""

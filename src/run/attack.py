@@ -14,8 +14,10 @@ from src.data import Batch, ImageDataset, to_unit
 from src.defences import AttackedDefence
 from src.images.attacker import Attacker
 from src.measure.attack_cost import AttackCost
+from src.run.pass_progress import PassProgress
 from src.run.stages import Pass
 from src.run.stored_rows import read_rows
+from src.run.work import work_of
 from src.utils.defended_names import PLAIN
 from src.utils.processes import is_first_process
 
@@ -99,6 +101,10 @@ def try_attack(job: Pass, cache: Rows) -> None:
         return
     batch = Batch(*(column.to(device) for column in job.images[:2]))
     attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
+    tried = {cell: cell.index[:2] for cell in AttackCost().cells(job, None)}
+    shown, name = job.settings.trainer.progress_bar, f"trying {job.settings.job}"
+    progress = PassProgress(name, work_of(job, tried), shown)
+    progress.batch, attacker.on_pass = len(batch.index), progress.count
     try:
         with torch.no_grad(), isolate_rng():
             attacker(clean, batch, job.settings.budgets)
@@ -113,6 +119,7 @@ def try_attack(job: Pass, cache: Rows) -> None:
         raise ValueError(f"{error}{hint * bisected}") from error
     finally:
         attacker.cpu()
+        progress.on_predict_end()
     if is_first_process():
         total = f"{gradients * len(job.images):,}"
         log.info("%s: %d gradients per image, %s in all", job.settings.job, gradients, total)

@@ -54,6 +54,7 @@ from src.run.stages import Pass
 from src.utils.defended_names import PLAIN, split_source
 from src.utils.files import atomic_write, write_csv, write_text, writing
 from src.utils.parquet import write_table
+from src.utils.progress import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +212,9 @@ def save_adversarial_images(
         zip(*(rows[name].to_pylist() for name in ("index", "target_label")), strict=True)
     )
     index = job.images.indices
-    parts = (index[first : first + _TOGETHER].tolist() for first in range(0, len(index), _TOGETHER))
+    starts = range(0, len(index), _TOGETHER)
+    shown = with_progress(starts, "writing images", len(starts))
+    parts = (index[first : first + _TOGETHER].tolist() for first in shown)
     batches = (adversarial_images(job, cache, part) for part in parts)
     write_set(folder / SAVED, record, batches, targets)
     log.info("Saved the adversarial images in %s", folder / SAVED)

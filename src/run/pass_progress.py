@@ -31,13 +31,13 @@ class PassProgress(pl.Callback):
 
         def count(network: Any, images: Any, logits: Any) -> None:
             if not torch.is_grad_enabled():  # else the attack calls a copy, and counts itself
-                self._count(0, len(logits))
+                self.count(0, len(logits))
 
         self.processes = trainer.world_size
         networks = filter(lambda part: isinstance(part, PixelClassifier), module.networks.modules())
         self.hooks = [network.register_forward_hook(count) for network in networks]
         if module.source is not None:
-            module.source.on_pass = self._count
+            module.source.on_pass = self.count
 
     def on_predict_batch_start(self, trainer: Any, module: Any, batch: Any, *others: Any) -> None:
         """Note the size of a batch."""
@@ -58,7 +58,7 @@ class PassProgress(pl.Callback):
         """Remove the bar: it shares no line with the error's message."""
         self.on_predict_end()
 
-    def _count(self, gradients: int, forwards: int) -> None:
+    def count(self, gradients: int, forwards: int) -> None:
         """Count images that gradients were taken of, and images that were only classified."""
         self.gradients += gradients
         self.passes += GRADIENT * gradients + forwards

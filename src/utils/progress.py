@@ -3,11 +3,15 @@
 import logging
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from shutil import get_terminal_size
+from typing import TypeVar
 
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 _COLUMNS = 80
 _FIRST_LINE, _LINE_SECONDS, _BAR_SECONDS = 15, 60, 0.5
@@ -62,6 +66,17 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def with_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """Yield some items, and show how many of them are done."""
+    progress = Progress(label)
+    try:
+        for done, item in enumerate(items):
+            progress.update(done / total, f"{done:,}/{total:,}")
+            yield item
+    finally:
+        progress.close()
 
 
 def duration(seconds: float) -> str:
