@@ -50,7 +50,7 @@ def test_speeds_are_measured_once_and_those_of_another_device_scale_the_hours(
     path = workspace / "cache" / "speeds.json"
     plan("attack=bim")
     first = json.loads(path.read_bytes())
-    ((here, known),) = first.items()
+    ((_, known),) = first.items()
     assert {name.rpartition(" ")[0] for name in known} == {
         "gradient coarse",
         "prediction coarse",

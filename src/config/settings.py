@@ -136,6 +136,11 @@ class Settings(Section):
         """The source's name, of an ensemble `a+b`; empty where nothing is attacked."""
         return "+".join(self.source) or self.attack.source
 
+    def members_of(self, model: str) -> tuple[str, ...]:
+        """Return the members of the ensemble that is the source, or a model alone."""
+        is_ensemble = len(self.source) > 1 and model == self.source_name
+        return tuple(self.source) if is_ensemble else (model,)
+
     @property
     def evaluated(self) -> tuple[Evaluated, ...]:
         """Targets, and each behind every defence."""

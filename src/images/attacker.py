@@ -91,7 +91,12 @@ class Counts:
 class CountedModel(nn.Module):
     """Source model that counts its passes; with `bf16` under autocasting to that type."""
 
-    def __init__(self, model: nn.Module, bf16: bool, on_pass: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        bf16: bool = False,
+        on_pass: Callable[[int, int], None] = AdversarialSource.on_pass,
+    ) -> None:
         super().__init__()
         self.model = model
         self.in_bf16 = bf16

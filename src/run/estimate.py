@@ -264,7 +264,7 @@ def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:
     for name in source if work.gradients else ():
         seconds += _ATTACK * work.gradients / len(source) * time("gradient", name)
     for target, count in work.predictions.items():
-        members = source if target.target == job.settings.source_name else (target.target,)
+        members = job.settings.members_of(target.target)
         seconds += sum(time("prediction", name) for name in members) * count / len(members)
     return seconds
 

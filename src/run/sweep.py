@@ -85,13 +85,14 @@ class Sweep:
         forget_models()
         for job in jobs:
             plan(job)
+        if not jobs[0].plan:
+            open_tracker.cache_clear()
+            self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         try:
             open_datasets([] if jobs[0].plan else jobs)
         except DownloadError as error:
             refuse(_list_ways_on(error))
         work = self._estimate(config, distributed)
-        open_tracker.cache_clear()
-        self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
         names = _name_jobs(self.words) if self.jobs else [] if sweep else [jobs[0].job]

@@ -49,7 +49,7 @@ def work_of(job: Pass, missing: Mapping[Cell, np.ndarray]) -> Work:
 
 def _passes_of(job: Pass, target: Evaluated) -> int:
     """Return how many images networks see of one that a target classifies."""
-    members = len(job.settings.source) if target.target == job.settings.source_name else 1
+    members = len(job.settings.members_of(target.target))
     if target.defence == PLAIN:
         return members
     copies = int(getattr(job.planned.defences[target.defence], "copies", 1))

@@ -119,9 +119,11 @@ def test_a_published_protocol_lists_the_weights_that_are_missing(name, tmp_path,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError) as refusal:
         read(f"experiment={name}")
-    fetched = re.findall(r"(https://\S+) as (\S+?)[,.](?= |$)", str(refusal.value))
+    planned = read(f"experiment={name}", "plan=true").model.values()
+    fetched = [model.missing for model in planned if model.url]
     Path("weights").mkdir()
-    for _, file in fetched:
+    for file in fetched:
+        assert file in str(refusal.value)
         Path(file).touch()
     settings = read(f"experiment={name}")
     attack, eps, step, steps, size, targets = PROTOCOLS[name]

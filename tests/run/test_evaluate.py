@@ -158,8 +158,3 @@ def test_images_made_before_are_not_attacked_again(run, networks, tmp_path):
 
     other = run(networks | {"c": networks["b"]}, attack, cache=tmp_path)
     assert calls == [] and other.tables["float32"].num_rows == 3 * 11 * 2
-
-
-def test_the_progress_bar_counts_batches_under_its_label(run, networks, capsys):
-    run(networks, trainer=changed(progress_bar=True))
-    assert "mine a: 100%" in capsys.readouterr().out
