@@ -127,10 +127,11 @@ def job_statuses(folder: Path) -> list[JobStatus]:
     plan = read_plan(folder)
     begun = job_folders(folder, plan)
     names = {number: job.name for number, job in begun.items()} | dict(enumerate(plan.jobs))
+    names = {number: printable(name) for number, name in names.items()}
     idle = "waiting" if is_held(lock_of_sweep(folder)) else "missing"
     return [
         _status(name, begun[number]) if number in begun else JobStatus(name, None, idle)
-        for number, name in sorted((number, printable(name)) for number, name in names.items())
+        for number, name in sorted(names.items())
     ]
 
 
