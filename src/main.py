@@ -1,9 +1,13 @@
 """The command line: compose a job from conf/, run it, or say in one sentence why it cannot be."""
 
+import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: (print("\nInterrupted.", flush=True), os._exit(130)))
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig

@@ -8,6 +8,7 @@ from src.artifacts.layout import PLAN
 from src.artifacts.sweep_state import job_statuses, newest_sweep
 from src.config.errors import REFUSED
 from src.utils.files import write_text
+from src.utils.refusals import printable
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
 
     try:
         sweeps = sweeps or [newest_sweep(finished=True)]
-        text = str(table(*sweeps, **options))
+        text = printable(str(table(*sweeps, **options)))
         for folder in (folder for folder in named_folders(*sweeps) if (folder / PLAN).exists()):
             states = [job.state for job in job_statuses(folder)]
             if left := len(states) - states.count("done"):

@@ -27,11 +27,20 @@ LAUNCHERS = {
 SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "training=auto", "rerun=true"]
 
 
-def test_processes_are_as_many_as_cores_and_memory_allow(monkeypatch):
+def test_processes_are_as_many_as_cores_and_memory_allow(monkeypatch, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     monkeypatch.setattr("joblib.cpu_count", lambda **_: 4)
     config = compose_words(CONF, ["hydra/launcher=processes", "trainer=cpu"])
-    for gibibytes, count in ((64, 4), (7, 2), (1, 1)):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr("src.config.resolvers.MEMORY_LIMITS", (limit, tmp_path / "none"))
+    container = 7 * 2**30
+    for gibibytes, text, count in (
+        (64, "max\n", 4),
+        (64, container, 2),
+        (7, "max", 2),
+        (1, 2**62, 1),
+    ):
+        limit.write_text(str(text))
         sizes = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": gibibytes * 2**18}
         monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
         assert config.hydra.launcher.n_jobs == count

@@ -48,8 +48,8 @@ def clear_summary(folder: Path) -> None:
 
 
 def remove_figures(folder: Path) -> None:
-    """Remove a report's figures, each with its data, and nothing else."""
-    for chart in folder.glob("*.svg"):
+    """Remove a report's figures, each with its data, and nothing else; a link is not followed."""
+    for chart in () if folder.is_symlink() else folder.glob("*.svg"):
         if (data := chart.with_suffix(".csv")).exists():
             chart.unlink()
             data.unlink()

@@ -206,7 +206,7 @@ def clear(folder: Path) -> None:
 def _is_table(path: Path) -> bool:
     """Tell whether a file is a job's table, of whatever format."""
     try:
-        return _KEY in (pq.read_schema(path).metadata or {})
+        return path.is_file() and _KEY in (pq.read_schema(path).metadata or {})
     except (pa.ArrowException, OSError):
         return False
 
@@ -223,6 +223,8 @@ def job_record(folder: Path) -> JobRecord | None:
 def read_record(path: Path) -> tuple[str, JobRecord] | None:
     """Return a file's table name and job record; None if another program wrote it."""
     try:
+        if not path.is_file():  # a named pipe would be waited for without end
+            raise OSError("it is no regular file")
         text = (pq.read_schema(path).metadata or {}).get(_KEY)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as a parquet file: {error}.") from error

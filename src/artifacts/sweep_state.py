@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from src.artifacts.layout import FAILURE, PLAN, PREDICTIONS
 from src.utils.files import write_text
 from src.utils.locks import held, is_held
+from src.utils.refusals import printable
 
 OUTPUTS = Path("outputs")
 CONFIG_OF_JOB = Path(".hydra") / "config.yaml"
@@ -87,8 +88,8 @@ def failure_of(folder: Path) -> str | None:
 def noted_failure(folder: Path) -> str | None:
     """Return why the last job in a folder failed, by its note or its lock; else None."""
     note = folder / FAILURE
-    if note.exists():
-        return note.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    if note.is_file():
+        return printable(note.read_text(encoding="utf-8", errors="replace").split("\n\n")[0])
     if lock_of(folder).exists():
         return "another process runs it" if is_held(lock_of(folder)) else "it was killed"
     return None
@@ -106,11 +107,11 @@ def write_plan(folder: Path, plan: Plan) -> None:
 
 def read_plan(folder: Path) -> Plan:
     """Return the plan of the last command in a folder."""
+    if not (folder / PLAN).is_file():
+        raise ValueError(f"{folder} is no sweep's folder: it holds no {PLAN}.")
     try:
         return Plan.model_validate_json((folder / PLAN).read_bytes())
-    except OSError as error:
-        raise ValueError(f"{folder} is no sweep's folder: it holds no {PLAN}.") from error
-    except ValidationError as error:
+    except (OSError, ValidationError) as error:
         raise ValueError(f"{folder / PLAN} is damaged.") from error
 
 
@@ -121,7 +122,7 @@ def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
     folders, sweep = {}, re.compile(rf"^sweep: '?{plan.id}\b", re.MULTILINE)
     for path in folder.iterdir():  # the text is searched: to parse YAML takes far longer
         match, config = re.match(r"(\d+)-", path.name), path / CONFIG_OF_JOB
-        if match and config.exists() and sweep.search(config.read_text(encoding="utf-8")):
+        if match and config.is_file() and sweep.search(config.read_text(encoding="utf-8")):
             folders[int(match[1])] = path
     return dict(sorted(folders.items()))
 
@@ -131,6 +132,7 @@ def job_statuses(folder: Path) -> list[JobStatus]:
     plan = read_plan(folder)
     begun = job_folders(folder, plan)
     names = {number: job.name for number, job in begun.items()} | dict(enumerate(plan.jobs))
+    names = {number: printable(name) for number, name in names.items()}
     idle = "waiting" if is_held(lock_of_sweep(folder)) else "missing"
     statuses = {
         number: _status(name, begun[number]) if number in begun else JobStatus(name, None, idle)

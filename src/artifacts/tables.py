@@ -103,7 +103,7 @@ def read_alarms(folder: Path) -> list[Alarm]:
     """Read a job's alarms; none where it has no file of them."""
     path = folder / ALARMS
     try:
-        return TypeAdapter(list[Alarm]).validate_json(path.read_bytes()) if path.exists() else []
+        return TypeAdapter(list[Alarm]).validate_json(path.read_bytes()) if path.is_file() else []
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no list of alarms ({first_line(error)[:400]}).") from error
 

@@ -13,6 +13,7 @@ _HERE = Path(__file__).resolve().parents[1]
 # Beside this package in a checkout, inside it where a wheel was installed.
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Linux in Windows
+MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 JOB_MEMORY = 3 * 2**30  # bytes; three full-size networks on 32-pixel images took 2 GB
 
 
@@ -54,8 +55,10 @@ def _jobs_at_once(accelerator: str) -> int:
         return max(1, torch.cuda.device_count())
     from joblib import cpu_count  # which knows containers' limits
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cpu_count(only_physical_cores=True), memory // JOB_MEMORY))
+    limits = [Path(file).read_text() for file in MEMORY_LIMITS if Path(file).is_file()]
+    memory = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    memory += [int(limit) for limit in limits if limit.strip() != "max"]
+    return max(1, min(cpu_count(only_physical_cores=True), min(memory) // JOB_MEMORY))
 
 
 RESOLVERS: dict[str, Callable[..., Any]] = {

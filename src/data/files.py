@@ -1,6 +1,7 @@
 """Folders, decoded images and their identity."""
 
 import hashlib
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ def to_rgb(image: Any) -> np.ndarray:
 
     It may be a Pillow image, a file of one (path or open), a uint8 array (H, W) or (H, W, 3), or a
     uint8 tensor (3, H, W). Grey images are repeated in all channels, an alpha channel is dropped,
-    and rotation flags of cameras are not applied. Anything else, such as greys of 16 bits, raises
-    an exception of one of many kinds.
+    and rotation flags of cameras are not applied. Anything else, such as channels of 16 bits,
+    raises an exception of one of many kinds.
     """
     if isinstance(image, torch.Tensor):
         image = image.permute(1, 2, 0).numpy()
@@ -60,6 +61,7 @@ def content_of(image: Any) -> tuple[str, int, int]:
 
 def _open(image: Any) -> Image.Image:
     picture = image if isinstance(image, Image.Image) else Image.open(image, formats=FORMATS)
-    if picture.mode[0] in "FI":  # also I;16 and the like, which Pillow would clip
-        raise ValueError("its grey levels have more than 8 bits")
+    tiles = str(getattr(picture, "tile", ""))  # such as ";16B" and "('RGB', 65535)"
+    if picture.mode[0] in "FI" or re.search(r";16[BLN]|', \d{4,}\)", tiles):  # Pillow cuts them
+        raise ValueError("its channels have more than 8 bits")
     return picture

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from src.utils.files import no_formula
 from src.utils.refusals import first_line
 
 
@@ -55,8 +56,9 @@ def listed_subset(path: str, numbers: np.ndarray, labels: np.ndarray) -> np.ndar
 def check_names(path: str, images: pd.DataFrame) -> None:
     """Refuse files of other names than a list, see `listed_subset`, has for these images."""
     rows = _read_list(path).sort_values("index", kind="stable").reset_index(drop=True)
-    names = rows["file"].fillna("") if "file" in rows else images["file"]
-    if others := images["index"][(names != images["file"]) & (names != "")].tolist():
+    files = images["file"].map(no_formula)  # as the list may have them
+    names = rows["file"].fillna("").map(no_formula) if "file" in rows else files
+    if others := images["index"][(names != files) & (names != "")].tolist():
         raise ValueError(f"dataset.images={path}: image {others[0]} is another file here")
 
 

@@ -22,9 +22,12 @@ def report(settings: ReportCommand) -> None:
     folders = named_folders(*sweeps)
     together = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
     out = Path(settings.out or (next(iter(folders)) if len(folders) == 1 else together))
+    page = out / PAGE
+    if settings.out and page.is_file() and b'content="transferability"' not in page.read_bytes():
+        raise ValueError(f"{page} is another program's and would be replaced: change out={out}.")
     summary, console = summarise(find_jobs(folders)), Console()
     write_report(summary, out, settings.report, Path(settings.cache_dir), console)
-    console.print(f"report: {out / PAGE}", soft_wrap=True, markup=False)
+    console.print(f"report: {page}", soft_wrap=True, markup=False)
 
 
 def write_report(

@@ -15,6 +15,7 @@ from src.report.caption import PARTIAL, caption_of
 from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of, seeds_of, with_partial
 from src.report.summary import summarise
 from src.utils.defended_names import split_source
+from src.utils.files import no_formula
 
 _LATEX = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}
@@ -24,8 +25,6 @@ ESCAPES: dict[str, Callable[[Any], str]] = {
     "html": html.escape,
     "latex": lambda text: text.translate(_LATEX),
     "markdown": lambda text: re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text),
-    # A spreadsheet would take the rest for a formula.
-    "csv": lambda text: f"'{text}" if text[:1] in tuple("=+-@\t\r") else text,
 }
 """Names as each format needs them."""
 _SMALL = {"latex": r" {{\scriptsize [{}, {}]}}", "html": " <small>[{}, {}]</small>"}
@@ -190,7 +189,7 @@ def _csv(wide: pd.DataFrame, intervals: bool) -> str:
 
     Likewise the standard deviation over the seeds, each seed's value, and what is `partial`.
     """
-    escape, seeds = ESCAPES["csv"], ["sd", *seeds_of(wide)]
+    escape, seeds = no_formula, ["sd", *seeds_of(wide)]
     frame = wide.index.to_frame(index=False).astype(object).map(escape)
     for place in _places(wide):
         ends = ["value", *(("low", "high") if intervals else ())]

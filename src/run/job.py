@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -55,8 +56,9 @@ def run_job(
     cache.shrink(planned.settings.store.total_gb)
     track_job(summary.jobs[0], tracker, run)
     if console is not None:
-        for matrix in summary.matrices:
-            print_matrix(matrix, console)
+        with suppress(SystemExit):  # of rich, when `| head` has seen enough: it prints no more
+            for matrix in summary.matrices:
+                print_matrix(matrix, console)
 
 
 def _prepare_models(

@@ -33,6 +33,8 @@ class Store(MlflowClient):
         folder = Path(directory).absolute()
         self.artifacts = None if uri else (folder / "artifacts").as_uri()
         self.experiments: dict[str, str] = {}
+        if not uri and {*"?%"} & {*str(folder)}:
+            raise ValueError("SQLite's address takes no ? and no %; set tracking.directory")
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "mlflow.lock"):  # one of several processes builds the tables
             if not uri:
@@ -55,21 +57,17 @@ class Store(MlflowClient):
                 self.experiments[name] = experiment.experiment_id
         return self.experiments[name]
 
-    def start(
-        self,
-        experiment: str,
-        name: str,
-        tags: Mapping[str, str],
-        parameters: Mapping[str, object],
-        points: Sequence[Point] = (),
-    ) -> str:
-        """Open a run with all that is known of it, and return its id."""
+    def start(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
+        """Open a run, and return its id."""
         created = self.create_run(self.experiment(experiment), tags=dict(tags), run_name=name)
+        return str(created.info.run_id)
+
+    def describe(self, run: str, parameters: Mapping[str, object], points: Sequence[Point]) -> None:
+        """Log what is known of a run, in one request."""
         most = 6000  # characters of a parameter
         texts = ((key, str(value)) for key, value in parameters.items())
         params = [Param(k, v if len(v) <= most else f"{v[: most - 3]}...") for k, v in texts]
-        self.log_batch(created.info.run_id, metrics=_metrics(points), params=params)
-        return str(created.info.run_id)
+        self.log_batch(run, metrics=_metrics(points), params=params)
 
     def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
         """Log tags and metrics, as many in a request as MLflow takes."""
@@ -84,13 +82,12 @@ class Store(MlflowClient):
         tag = InputTag("mlflow.data.context", "evaluation")
         self.log_inputs(run, datasets=[DatasetInput(data, [tag])])
 
-    def keep(self, run: str, paths: Sequence[Path]) -> None:
-        """Store files, and the files of folders under the folder's name."""
-        for path in paths:
-            if path.is_dir():
-                self.log_artifacts(run, str(path), artifact_path=path.name)
-            else:
-                self.log_artifact(run, str(path))
+    def keep(self, run: str, path: Path) -> None:
+        """Store a file, or the files of a folder under its name."""
+        if path.is_dir():
+            self.log_artifacts(run, str(path), artifact_path=path.name)
+        else:
+            self.log_artifact(run, str(path))
 
 
 def _metrics(points: Sequence[Point]) -> list[Metric]:

@@ -8,6 +8,7 @@
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,15 +62,17 @@ class Tracker:
         A named store that fails is refused here, where nothing can have been tracked yet.
         """
         local = self.store is not None and self.store.artifacts is not None
-        tags, experiment = {"kind": "sweep"}, f"{self.dataset}-sweeps"
-        sweep: str | None = self._ask("start", experiment, name, tags, parameters, goes_on=local)
+        where, tags = f"{self.dataset}-sweeps", {"kind": "sweep"}
+        sweep: str | None = self._ask("start", where, name, tags, goes_on=local)
+        self._ask("describe", sweep, parameters, (), goes_on=local)
         return sweep
 
     def end_sweep(
         self, sweep: str, status: str, files: Sequence[Path], note: str, points: Sequence[Point]
     ) -> None:
         """Close a sweep as FINISHED, FAILED or KILLED; the note becomes its description."""
-        self._ask("keep", sweep, files)
+        for path in files:
+            self._ask("keep", sweep, path)
         text = f"```text\n{note[:7900]}\n```"  # in a fixed width, and as much as a tag may hold
         self._ask("log", sweep, points, {"mlflow.note.content": text})
         self._ask("set_terminated", sweep, status)
@@ -80,7 +83,8 @@ class Tracker:
         tags = {"kind": "job", "sweep": sweep or ""}
         if sweep:
             tags["mlflow.parentRunId"] = sweep
-        run = self._ask("start", f"{self.dataset}-sweeps", name, tags, parameters) or ""
+        run = self._ask("start", f"{self.dataset}-sweeps", name, tags) or ""
+        self._ask("describe", run, parameters, ())
         status = "KILLED"
         try:
             yield Run(run, sweep or "")
@@ -106,8 +110,9 @@ class Tracker:
         """
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
         self._ask("name_data", run.id, self.dataset, data)
-        stored = [path for path in files if self.tables or path.suffix != ".parquet"]
-        self._ask("keep", run.id, stored)
+        for path in files:
+            if self.tables or path.suffix != ".parquet":
+                self._ask("keep", run.id, path)
 
     def log_pair(
         self,
@@ -119,7 +124,8 @@ class Tracker:
     ) -> None:
         """Log one source -> target pair of a job as a flat run of its own."""
         tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
-        pair = self._ask("start", self.dataset, name, tags, parameters, points)
+        pair = self._ask("start", self.dataset, name, tags)
+        self._ask("describe", pair, parameters, points)
         self._ask("name_data", pair, self.dataset, tags["data_digest"])
         self._ask("set_terminated", pair, "FINISHED")
 
@@ -127,8 +133,8 @@ class Tracker:
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
     ) -> Logger | None:
         """Return a Lightning logger for one training, or None where nothing is tracked."""
-        tags = {"kind": "training", **tags}
-        run = self._ask("start", f"{self.dataset}-training", name, tags, parameters)
+        run = self._ask("start", f"{self.dataset}-training", name, {**tags, "kind": "training"})
+        self._ask("describe", run, parameters, ())
         return _TrainingLogger(self, run) if run else None
 
     def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
@@ -136,33 +142,36 @@ class Tracker:
 
         The curves of each attack have a link, since the UI draws ten runs at first.
         """
-        pairs, sweeps = (
-            self._ask("experiment", f"{self.dataset}{ending}") for ending in ("", "-sweeps")
-        )
+        names = self.dataset, f"{self.dataset}-sweeps"
+        pairs, sweeps = (self._ask("experiment", name) for name in names)
         if self.store is None:
             return {}
         uri = _without_password(self.address)
         served = uri.startswith("http")
         ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
         view = "?workflowType=machine_learning"  # else new experiments open on an empty overview
-        links = {} if served else {"serve": f"mlflow ui --backend-store-uri {uri}"}
+        links = {} if served else {"serve": f"mlflow ui --backend-store-uri {shlex.quote(uri)}"}
         for attack in attacks:
             query = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
             curves = f"{view}&compareRunsMode=CHART&searchFilter={query}"
             links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}"
         return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
 
-    def _ask(self, method: str, *arguments: Any, goes_on: bool = True) -> Any:
-        """Call a method of the store; None where there is none, or none any more."""
-        if self.store is None:
+    def _ask(self, method: str, where: str | None, *arguments: Any, goes_on: bool = True) -> Any:
+        """Call a method of the store on an experiment or a run; None where either is missing."""
+        if self.store is None or not where:
             return None
         try:
             with _patience(seconds=20, retries=3):
-                return getattr(self.store, method)(*arguments)
+                return getattr(self.store, method)(where, *arguments)
         except Exception as error:  # whatever a store does, it costs nobody a result
-            address, self.store = self.address, None
-            _warn_of_loss(address, goes_on, error)
-            return None
+            upload = getattr(getattr(error, "response", None), "status_code", 500)
+            status = getattr(error, "get_http_status_code", lambda: upload)()
+            if goes_on and status in (400, 404, 409, 413):  # it works, and takes the rest
+                log.warning("MLflow has refused a part of what is tracked (%s).", _reason(error))
+            else:
+                address, self.store = self.address, None
+                _warn_of_loss(address, goes_on, error)
 
 
 @cache

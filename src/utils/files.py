@@ -38,9 +38,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
+def no_formula(cell: object) -> object:
+    """Return a table's cell; text that a spreadsheet would compute gets an apostrophe in front."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") else cell
+
+
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index, whole or not at all; see `atomic_write`."""
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    """Write a table without index and formulas, whole or not at all; see `atomic_write`."""
+    texts = table.rename(columns=no_formula).map(no_formula)
+    write_text(path, texts.to_csv(index=False, lineterminator="\n"))
 
 
 def sha256_of(path: Path) -> str:

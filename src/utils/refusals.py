@@ -7,16 +7,17 @@ from difflib import get_close_matches
 from pydantic import ValidationError
 
 _NOT_XML = (range(0, 9), (11, 12), range(14, 32), range(0xD800, 0xE000), (0xFFFE, 0xFFFF))
+_HIDDEN = (range(127, 160), range(0x202A, 0x202F), range(0x2066, 0x206A))  # C1, and directions
 _PRINTABLE = dict.fromkeys(
-    (code for codes in _NOT_XML for code in codes), "\N{REPLACEMENT CHARACTER}"
+    (code for codes in (*_NOT_XML, *_HIDDEN) for code in codes), "\N{REPLACEMENT CHARACTER}"
 )
 
 
 def printable(text: str) -> str:
-    r"""Replace what neither XML nor UTF-8 can hold: control characters, unpaired surrogates.
+    r"""Replace what XML or UTF-8 cannot hold, and what makes a terminal show other text.
 
-    >>> printable("a\x1b[31m") == "a\N{REPLACEMENT CHARACTER}[31m"
-    True
+    >>> printable("a\x1b[31m \x9b \u202e").replace("\N{REPLACEMENT CHARACTER}", "?")
+    'a?[31m ? ?'
     """
     return text.translate(_PRINTABLE)
 

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -116,6 +118,18 @@ def test_what_is_no_image_is_named_when_it_is_read(tmp_path):
     for array in (np.full((4, 4), 200, dtype=np.uint16), np.zeros((4, 4, 3))):
         with pytest.raises(ValueError, match="image 0"):
             ImageDataset(split([array])).digest()
+
+
+def test_channels_of_16_bits_are_refused():
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 1, 1, 16, 2, 0, 0, 0)  # a PNG of one colour
+    content = b"IDAT" + zlib.compress(bytes(7))
+    parts = [struct.pack(">I", len(part) - 4) + part for part in (header, content, b"IEND")]
+    sums = [struct.pack(">I", zlib.crc32(part[4:])) for part in parts]
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(map(bytes.__add__, parts, sums))
+    for deep in (png, b"P6 1 1 65535\n" + bytes(6)):
+        with pytest.raises(ValueError, match="more than 8 bits"):
+            to_rgb(io.BytesIO(deep))
+    assert to_rgb(io.BytesIO(b"P6 1 1 255\n\1\2\3")).tolist() == [[[1, 2, 3]]]
 
 
 def test_image_size_shrinks_with_antialiasing_and_cuts_out_the_centre():

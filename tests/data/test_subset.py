@@ -1,10 +1,13 @@
 """The fixed, class-balanced subset."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from src.data import ImageDataset, balanced_subset, load_dataset
+from src.utils.files import write_csv
 
 TARGET = "src.data.image_folder.image_folder"
 
@@ -91,3 +94,12 @@ def test_a_list_of_other_images_is_refused(listed, text, sentence):
 def test_a_list_stands_alone(listed):
     with pytest.raises(ValueError, match="n_images=null"):
         listed("index,label\n0,0\n", n_images=1)
+
+
+def test_a_written_list_finds_files_whose_names_look_like_formulas(tmp_path):
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a" / "=1.png")
+    open_images = partial(load_dataset, "test", {"_target_": TARGET, "root": f"{tmp_path}/images"})
+    write_csv(tmp_path / "list.csv", open_images().listed())
+    assert "'=1.png" in (tmp_path / "list.csv").read_text()
+    assert len(open_images(images=str(tmp_path / "list.csv"))) == 1

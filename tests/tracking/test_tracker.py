@@ -11,6 +11,7 @@ import mlflow
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
+import requests
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.analysis import rates_by_protocol
@@ -163,6 +164,34 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
     assert tracker.links(sweep, ["fgsm"]) == {}  # none to nothing
     assert len(tried) == 1 and len(caplog.records) == 1
     assert "connection reset" in caplog.text
+
+
+def test_what_a_store_refuses_costs_nothing_else(tracker, store, tmp_path, monkeypatch, caplog):
+    def upload(client, run, path, real=mlflow.MlflowClient.log_artifact):
+        if path.endswith("large.csv"):
+            raise requests.HTTPError("413", response=SimpleNamespace(status_code=413))
+        real(client, run, path)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", upload)
+    files = [tmp_path / name for name in ("large.csv", "small.csv")]
+    for file in files:
+        file.touch()
+    with tracker.job("job", None, {}) as run:
+        tracker.log_job(run, {}, {}, files, "digest")
+        for name in ("a?", "a"):
+            tracker.log_pair(run, name, {"data_digest": "d"}, {name: 1}, [("n", 1, 0)])
+    assert status(store, run.id) == "FINISHED"
+    assert [file.path for file in store.list_artifacts(run.id)] == ["small.csv"]
+    pairs = store.search_runs([store.get_experiment_by_name("images").experiment_id])
+    assert [pair.data.params for pair in pairs] == [{"a": "1"}, {}]
+    assert len(caplog.records) == 2 and "413" in caplog.text and "a?" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a?b"])
+def test_a_folder_that_no_address_names_is_said_at_once(settings, tmp_path, name, caplog):
+    changed = settings.model_copy(update={"directory": str(tmp_path / name)})
+    assert open_tracker(changed, "images").store is None
+    assert "set tracking.directory" in caplog.text and not (tmp_path / name).exists()
 
 
 def test_the_points_of_a_pair_are_its_curves_at_whole_budgets_and_the_values_at_one():

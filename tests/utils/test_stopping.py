@@ -4,17 +4,21 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 import sys
+from subprocess import PIPE
 
 import mlflow
 import pytest
 from hydra.core import utils as hydra_utils
 
 from src import callback
+from src.artifacts.sweep_state import job_statuses
 from src.images.attacker import Attacker
 from src.run import job
 from src.training.module import FineTuning
 from src.utils import stopping
+from tests.conftest import REPOSITORY, TINY_RUN
 
 SMALL = ["targets=[coarse]", "n_images=10", "epsilon.grid=[8]"]
 SWEEP = ["-m", "attack=fgsm,rfgsm", *SMALL]
@@ -156,3 +160,22 @@ def test_outputs_that_cannot_be_written_are_named(command_line, workspace, capfd
     assert command_line(*SWEEP) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "cannot be written: Not a directory." in line
+
+
+def test_ctrl_c_among_the_imports_ends_quietly():
+    words = [sys.executable, "-X", "importtime", "-m", "src.main", "--help"]
+    with subprocess.Popen(words, cwd=REPOSITORY, stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert any("omegaconf" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, out.strip()) == (130, "Interrupted.") and "Traceback" not in err
+
+
+def test_jobs_whose_reader_is_gone_are_finished(workspace):
+    words = [sys.executable, "-m", "src.main", *TINY_RUN, *SWEEP, "hydra.sweep.dir=out"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(words, env=environment, stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stdout.readline() == "job 1 of 2\n"
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == 0
+    assert [job.state for job in job_statuses(workspace / "out")] == ["done", "done"]

@@ -61,8 +61,8 @@ def _command(records: Sequence[JobRecord]) -> str:
         if key != "sweep":  # the sweep's id is the program's own word
             values.setdefault(key, []).append(value)
     words = [f"{key}={','.join(each)}" for key, each in values.items()]
-    swept = ["-m"] if len(records) > 1 else []
-    return " ".join(["python -m src.main", *swept, *records[0].flags, *map(shlex.quote, words)])
+    flags = [word for flag in records[0].flags for word in flag.split(" ", 1)]
+    return shlex.join(["python", "-m", "src.main", *["-m"] * (len(records) > 1), *flags, *words])
 
 
 def _data(record: JobRecord) -> str:

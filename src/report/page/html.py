@@ -119,7 +119,9 @@ def _data(report: Report) -> dict[str, Any]:
 
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> None:
-    """Write every chart as NAME.svg and its data as NAME.csv."""
+    """Write every chart as NAME.svg and its data as NAME.csv; refuse a folder that is a link."""
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link, and figures go into a folder: remove the link.")
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
         svg = vl_convert.vegalite_to_svg(figure.spec, vl_version=VEGA_LITE)

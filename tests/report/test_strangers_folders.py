@@ -1,0 +1,66 @@
+"""Folders of strangers: links, named pipes, and names that steer a terminal or a shell."""
+
+import os
+import shlex
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from src.artifacts.jobs import StoredJob
+from src.artifacts.sweep_state import Plan, noted_failure, write_plan
+from src.report.page.facts import commands
+from tests.conftest import REPOSITORY, make_record
+
+
+def test_linked_figures_and_pages_of_others_are_kept(make_sweep, run_in, tmp_path, capfd):
+    folder, paper = make_sweep(), tmp_path / "paper"
+    paper.mkdir()
+    for name in ("a.csv", "a.svg", "report.html"):
+        (paper / name).write_text("mine")
+    (folder / "figures").symlink_to(paper)
+    words = [f"folder={folder}", f"cache_dir={tmp_path}"]
+    report = partial(run_in, tmp_path, *words, module="src.report.__main__")
+    assert report() == report(f"out={folder}") == 0  # its own page is replaced
+    assert report("report.figures=true") == report(f"out={paper}") == 2
+    link, page = capfd.readouterr().err.splitlines()
+    assert "figures is a link" in link and "report.html is another program's" in page
+    assert [path.read_text() for path in paper.iterdir()] == ["mine"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "code"),
+    [
+        ("x.parquet", "src.table", 2),
+        ("sweep.json", "src.status", 2),
+        ("0-job/alarms.json", "src.table", 0),
+        ("0-job/error.txt", "src.table", 0),
+    ],
+)
+def test_a_named_pipe_is_not_waited_for(make_sweep, name, module, code):
+    folder = make_sweep()
+    os.mkfifo(folder / name)
+    command = [sys.executable, "-W", "ignore", "-m", module, str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code and (name in done.stderr) == (code == 2), done.stderr
+
+
+def test_names_do_not_steer_a_terminal(tmp_path, run_in, capsys):
+    steering = "\x1b[31m \x9b \u202e"
+    write_plan(tmp_path, Plan(jobs=[steering], single=False, id="1"))
+    (tmp_path / "error.txt").write_text(steering)
+    assert run_in(tmp_path, str(tmp_path), module="src.status") == 1
+    for text in (capsys.readouterr().out, noted_failure(tmp_path)):
+        assert "[31m" in text and not {*"\x1b\x9b\u202e"} & {*text}
+
+
+def test_a_command_can_be_pasted():
+    flags = ("--config-dir my own", "; touch x")
+    facts = {"key": "k", "images": 1, "class_names": ("a",), "weights": {"net": "w"}}
+    facts |= {"source": "net", "attack": "bim", "budgets": (0.0, 8.0), "reference": 8.0}
+    record = make_record(**facts, flags=flags, overrides=("attack=bim", "dataset.root=my own"))
+    (command,) = commands([StoredJob(record, Path("job"), {})])
+    words = ["--config-dir", "my own", ";", "touch x", "attack=bim", "dataset.root=my own"]
+    assert shlex.split(command) == ["python", "-m", "src.main", *words]
