@@ -227,7 +227,7 @@ class Sweep:
 
     def _report(self, summary: Summary, console: Console) -> bool:
         """Build the report; its failure leaves the jobs' results as they are."""
-        command = f"python -m src.report folder={self.folder}"
+        command = f"python -m src.report {shlex.quote(f'folder={self.folder}')}"
         if self.stopped:
             console.print(f"{command} builds a report of what is done.")
             return True
