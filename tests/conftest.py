@@ -237,7 +237,7 @@ def run_tiny(run_in: Callable[..., int]) -> Callable[..., int]:
     """A function that runs `python -m src.main` in a folder on the two tiny models."""
 
     def run(folder: Path, *arguments: str) -> int:
-        return run_in(folder, *TINY_RUN, *arguments)
+        return run_in(folder, *with_tiny(*arguments))
 
     return run
 
@@ -264,6 +264,12 @@ def command_line(workspace: Path, run_tiny: Callable[..., int]) -> Callable[...,
 def tiny_run() -> list[str]:
     """Words that make any job small."""
     return list(TINY_RUN)
+
+
+def with_tiny(*words: str) -> list[str]:
+    """Return words, after those of `TINY_RUN` whose keys they do not set."""
+    keys = {word.partition("=")[0] for word in words}
+    return [*(word for word in TINY_RUN if word.partition("=")[0] not in keys), *words]
 
 
 def own_attack(workspace: Path, name: str, text: str, code: str = "") -> None:

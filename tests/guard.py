@@ -73,7 +73,9 @@ def run_all(checkout: Path, place: Path) -> None:
     """Run all commands in a folder; one is killed on its way, and goes on."""
     for name, words in COMMANDS.items():
         kind = "sweep" if "-m" in words else "run"
-        command = ["-m", "src.main", *COMMON, *words, f"hydra.{kind}.dir={name}"]
+        keys = {word.partition("=")[0] for word in words}
+        common = [word for word in COMMON if word.partition("=")[0] not in keys]
+        command = ["-m", "src.main", *common, *words, f"hydra.{kind}.dir={name}"]
         if name == "killed":
             process = start(checkout, place, *command)
             time.sleep(KILL_AFTER)

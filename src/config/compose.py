@@ -48,15 +48,16 @@ def first_job(words: Sequence[str]) -> list[str]:
 
 
 def check_words(words: Sequence[str], folder: Path) -> None:
-    """Refuse a key that is set twice, and what names no file of a group, as Hydra does not."""
-    overrides = OverridesParser.create().parse_overrides(list(words))
-    keys = [override.get_key_element().lstrip("+") for override in overrides]
-    distinct(tuple(key for key in keys if not key.startswith("hydra")))
+    """Refuse two lists of names for one key, and what names no file of a group."""
+    settings = [word for word in words if not word.startswith("~")]
+    overrides = OverridesParser.create().parse_overrides(settings)
+    keys = [override.get_key_element() for override in overrides]
+    distinct(tuple(key for key in keys if key in ("attack", "source", "targets", "defences")))
     for override in overrides:
         group = override.key_or_group
         if group in ("model", "defence", "experiment") or not (folder / group).is_dir():
             continue
-        if not override.is_sweep_override() and not isinstance(override.value() or "", str):
+        if not override.is_sweep_override() and not isinstance(override.value(), str):
             names = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
             raise ValueError(
                 f"{override.input_line} names no file of {group}: {names}. {group}.KEY=VALUE sets "

@@ -63,6 +63,22 @@ def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
     pd.testing.assert_frame_equal(found.assign(attack=found["attack"].astype(str)), wanted)
 
 
+class InDict(nn.Sequential):
+    """A module that returns its logits in a dictionary."""
+
+    def forward(self, pictures):
+        return {"logits": super().forward(pictures)}
+
+
+def test_a_module_may_return_its_logits_in_a_dictionary(images):
+    made_by = {"bim": {"steps": 2}, "fia": {"layer": "0", "masks": 2, "steps": 2}}
+    frames = [
+        transfer({"a": made}, {"a": made}, *images, attacks=made_by, progress_bar=False)
+        for made in (nn.Sequential(*module(0)), InDict(*module(0)))
+    ]
+    pd.testing.assert_frame_equal(*frames)
+
+
 def test_probabilities_in_place_of_logits_raise_an_alarm(images, tmp_path):
     given = {"a": nn.Sequential(module(0), nn.Softmax(1)), "b": module(1)}
     transfer(given, given, *images, store=tmp_path, progress_bar=False)
