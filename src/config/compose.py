@@ -48,11 +48,11 @@ def first_job(words: Sequence[str]) -> list[str]:
 
 
 def check_words(words: Sequence[str], folder: Path) -> None:
-    """Refuse two lists of names for one key, and what names no file of a group."""
+    """Refuse two words for attacks or sources, and what names no file of a group."""
     settings = [word for word in words if not word.startswith("~")]
     overrides = OverridesParser.create().parse_overrides(settings)
     keys = [override.get_key_element() for override in overrides]
-    distinct(tuple(key for key in keys if key in ("attack", "source", "targets", "defences")))
+    distinct(tuple(key for key in keys if key in ("attack", "source")))
     for override in overrides:
         group = override.key_or_group
         if group in ("model", "defence", "experiment") or not (folder / group).is_dir():

@@ -168,8 +168,7 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
             folders = [source.path for source in hydra.runtime.config_sources]
             files = [Path(folder, group, f"{name}.yaml") for folder in folders]
             text = "".join(file.read_text() for file in files if file.is_file())
-            named = re.search(rf"^# *@package {group}\.(\S+)", text, re.M)
-            if named:
+            if named := re.search(rf"^# *@package {group}\.(\S+)", text, re.M):
                 way = f"{key}={named[1]} with {group}=[...,{name}]"
                 raise ValueError(f"{name}.yaml is named {named[1]}: {way}.")
             known = sorted(map(str, catalogue))
