@@ -267,9 +267,11 @@ def tiny_run() -> list[str]:
 
 
 def with_tiny(*words: str) -> list[str]:
-    """Return words, after those of `TINY_RUN` whose keys they do not set."""
-    keys = {word.partition("=")[0] for word in words}
-    return [*(word for word in TINY_RUN if word.partition("=")[0] not in keys), *words]
+    """Return `TINY_RUN` with other words, in the place of those of the same keys or behind them."""
+    keys = [word.partition("=")[0] for word in TINY_RUN]
+    own = {word.partition("=")[0]: word for word in words}
+    tiny = [own.get(key, word) for key, word in zip(keys, TINY_RUN, strict=True)]
+    return [*tiny, *(word for word in words if word.partition("=")[0] not in keys)]
 
 
 def own_attack(workspace: Path, name: str, text: str, code: str = "") -> None:
