@@ -237,7 +237,7 @@ def run_tiny(run_in: Callable[..., int]) -> Callable[..., int]:
     """A function that runs `python -m src.main` in a folder on the two tiny models."""
 
     def run(folder: Path, *arguments: str) -> int:
-        return run_in(folder, *with_tiny(*arguments))
+        return run_in(folder, *replaced(TINY_RUN, *arguments))
 
     return run
 
@@ -266,12 +266,12 @@ def tiny_run() -> list[str]:
     return list(TINY_RUN)
 
 
-def with_tiny(*words: str) -> list[str]:
-    """Return `TINY_RUN` with other words, in the place of those of the same keys or behind them."""
-    keys = [word.partition("=")[0] for word in TINY_RUN]
-    own = {word.partition("=")[0]: word for word in words}
-    tiny = [own.get(key, word) for key, word in zip(keys, TINY_RUN, strict=True)]
-    return [*tiny, *(word for word in words if word.partition("=")[0] not in keys)]
+def replaced(words: list[str], *others: str) -> list[str]:
+    """Return words with others in the place of those of the same keys, or behind them."""
+    keys = [word.partition("=")[0] for word in words]
+    own = {word.partition("=")[0]: word for word in others}
+    first = [own.get(key, word) for key, word in zip(keys, words, strict=True)]
+    return [*first, *(word for word in others if word.partition("=")[0] not in keys)]
 
 
 def own_attack(workspace: Path, name: str, text: str, code: str = "") -> None:

@@ -26,6 +26,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from tests.conftest import replaced
+
 HERE = Path(__file__).resolve().parents[1]
 COMMON = [
     *("experiment=demo", "n_images=8", "epsilon.grid=[2,8]", "epsilon.reference=8", "trainer=cpu"),
@@ -69,17 +71,11 @@ def start(checkout: Path, place: Path, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, cwd=place, env=environment, stdout=log, stderr=log)
 
 
-def words_of(name: str) -> list[str]:
-    """Return the words of a command; its own replace common ones."""
-    keys = {word.partition("=")[0] for word in COMMANDS[name]}
-    return [*(word for word in COMMON if word.partition("=")[0] not in keys), *COMMANDS[name]]
-
-
 def run_all(checkout: Path, place: Path) -> None:
     """Run all commands in a folder; one is killed on its way, and goes on."""
     for name, words in COMMANDS.items():
         kind = "sweep" if "-m" in words else "run"
-        command = ["-m", "src.main", *words_of(name), f"hydra.{kind}.dir={name}"]
+        command = ["-m", "src.main", *replaced(COMMON, *words), f"hydra.{kind}.dir={name}"]
         if name == "killed":
             process = start(checkout, place, *command)
             time.sleep(KILL_AFTER)

@@ -11,7 +11,7 @@ import pytest
 
 from src.config.compose import compose_words
 from src.config.resolvers import CONF
-from tests.conftest import run_python, with_tiny
+from tests.conftest import TINY_RUN, replaced, run_python
 
 LAUNCHERS = {
     "joblib": ["hydra/launcher=processes"],
@@ -45,7 +45,7 @@ def test_launched_jobs_equal_those_of_one_process(workspace, command_line, empty
     shutil.copytree(empty_store, workspace / "mlruns")
     assert command_line(*SWEEP, "hydra.sweep.dir=one") == 0
     words = [*SWEEP, *LAUNCHERS[launcher], "hydra.sweep.dir=many", "tracking=mlflow"]
-    run_python("-m", "src.main", *with_tiny(*words), folder=workspace)
+    run_python("-m", "src.main", *replaced(TINY_RUN, *words), folder=workspace)
     jobs = sorted(path.parent.name for path in Path("one").glob("*/predictions.parquet"))
     assert len(jobs) == 4
     for job in jobs:

@@ -34,7 +34,7 @@ def module(seed: int) -> nn.Module:
 
 
 def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
-    words = [*demo(), "attack=fgsm,mi", "source=resnet_small,[resnet_small,vgg_small]"]
+    words = demo("attack=fgsm,mi", "source=resnet_small,[resnet_small,vgg_small]")
     words += ["n_images=12", "attack.target_label=next", "defences=[none,bit_depth]"]
     words += ["targets=[resnet_small,vgg_small]", "controls=true", "tracking=none", "report=none"]
     run_in(tmp_path, *words, "hydra.sweep.dir=sweep", "trainer.progress_bar=false")
