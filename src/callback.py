@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from src.config.compose import compose_jobs
 from src.config.errors import REFUSALS, explain, refuse
-from src.config.read import read_job
+from src.config.read import check_applied, read_job
 from src.utils import stopping
 from src.utils.refusals import first_line
 
@@ -36,6 +36,7 @@ class SweepCallback(Callback):
             gc.disable()  # a search for cycles takes a fifth of the imports' time, and finds none
             composed = compose_jobs(config)
             jobs = [(list(job.hydra.overrides.task), read_job(job, job.hydra)) for job in composed]
+            check_applied(jobs)
             stopping.raise_if_interrupted()
             from src.run.sweep import Sweep
 

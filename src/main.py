@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.config.command_line import command_line, ignore_harmless_warnings
-from src.config.compose import check_groups
+from src.config.compose import check_words, first_job
 from src.config.errors import refuse
 from src.config.hydra_speedups import speed_up_hydra
 from src.config.resolvers import CONF
@@ -35,21 +35,25 @@ def run(config: DictConfig) -> None:
 
 
 def main() -> None:
-    """Attack, evaluate and track, as the words of the command line say.
-
-    In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
-    steps; with `++` it does not. Each attack refuses what its function does not take.
-    """
+    """Attack, evaluate and track, as the words of the command line say."""
     flags, parser = sys.argv[1:], get_args_parser()
     parser.error = lambda message: refuse(f"{message}; --help lists the flags")  # type: ignore[method-assign]
-    overrides = parser.parse_intermixed_args(flags).overrides
-    for word in overrides:
+    known = parser.parse_intermixed_args(flags)
+    for word in known.overrides:
         flags.remove(word)
-    # Hydra wants the words that are no flags in one place.
-    forced = [f"++{word}" if word.startswith("attack.") else word for word in overrides]
-    sys.argv[1:] = [*flags, *forced]
     speed_up_hydra()
-    command_line(partial(check_groups, overrides, CONF), run)
+    command_line(partial(_hand_on, flags, known.overrides, known.multirun and known.cfg), run)
+
+
+def _hand_on(flags: list[str], words: list[str], first: bool) -> None:
+    """Check the words, and hand them to Hydra in one place, or only those of the first job."""
+    check_words(words, CONF)
+    if first:
+        flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
+        words = first_job(words)
+    # Without `++` Hydra tries `attack.steps=20` on the default attack, too, which has no steps.
+    forced = [f"++{word}" if word.startswith("attack.") else word for word in words]
+    sys.argv[1:] = [*flags, *forced]
 
 
 if __name__ == "__main__":

@@ -237,7 +237,7 @@ def run_tiny(run_in: Callable[..., int]) -> Callable[..., int]:
     """A function that runs `python -m src.main` in a folder on the two tiny models."""
 
     def run(folder: Path, *arguments: str) -> int:
-        return run_in(folder, *TINY_RUN, *arguments)
+        return run_in(folder, *replaced(TINY_RUN, *arguments))
 
     return run
 
@@ -264,6 +264,14 @@ def command_line(workspace: Path, run_tiny: Callable[..., int]) -> Callable[...,
 def tiny_run() -> list[str]:
     """Words that make any job small."""
     return list(TINY_RUN)
+
+
+def replaced(words: list[str], *others: str) -> list[str]:
+    """Return words with others in the place of those of the same keys, or behind them."""
+    keys = [word.partition("=")[0] for word in words]
+    own = {word.partition("=")[0]: word for word in others}
+    first = [own.get(key, word) for key, word in zip(keys, words, strict=True)]
+    return [*first, *(word for word in others if word.partition("=")[0] not in keys)]
 
 
 def own_attack(workspace: Path, name: str, text: str, code: str = "") -> None:

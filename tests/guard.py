@@ -26,6 +26,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from tests.conftest import replaced
+
 HERE = Path(__file__).resolve().parents[1]
 COMMON = [
     *("experiment=demo", "n_images=8", "epsilon.grid=[2,8]", "epsilon.reference=8", "trainer=cpu"),
@@ -73,7 +75,7 @@ def run_all(checkout: Path, place: Path) -> None:
     """Run all commands in a folder; one is killed on its way, and goes on."""
     for name, words in COMMANDS.items():
         kind = "sweep" if "-m" in words else "run"
-        command = ["-m", "src.main", *COMMON, *words, f"hydra.{kind}.dir={name}"]
+        command = ["-m", "src.main", *replaced(COMMON, *words), f"hydra.{kind}.dir={name}"]
         if name == "killed":
             process = start(checkout, place, *command)
             time.sleep(KILL_AFTER)

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image
 from src import load_classifier, load_sweep, rates
 from src.data import load_dataset
 from src.images.attacker import Attacker
-from tests.conftest import TINY_RUN, run_words
+from tests.conftest import TINY_RUN, replaced, run_words
 
 
 def own_attack(model, images, labels, eps):
@@ -30,8 +29,7 @@ DEFENCES = ["defences=[none,jpeg,random_resize_pad]", "defence.random_resize_pad
 def line(new_workspace, run_in):
     """A folder, and a function that runs `python -m src.main` there; what is stored is used."""
     folder = new_workspace()
-    words = [word for word in TINY_RUN if not word.startswith("rerun=")]
-    return folder, partial(run_in, folder, *words)
+    return folder, lambda *words: run_in(folder, *replaced(TINY_RUN, "rerun=false", *words))
 
 
 @pytest.fixture(scope="module")

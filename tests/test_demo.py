@@ -8,19 +8,19 @@ import pandas as pd
 import pytest
 
 from src import load_sweep, rates
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, replaced
 
 STORED = REPOSITORY / "docs" / "results" / "demo"
 NEAR = 2
 """Images by which a count may differ where a processor rounds differently."""
 
 
-def demo() -> list[str]:
-    """Return the words of `make demo`."""
+def demo(*others: str) -> list[str]:
+    """Return the words of `make demo`, or others of the same keys."""
     (words,) = re.findall(
         "-m src.main (.*experiment=demo.*)", (REPOSITORY / "Makefile").read_text()
     )
-    return words.split()
+    return replaced(words.split(), *others)
 
 
 def counts(folder: Path) -> pd.DataFrame:
@@ -42,7 +42,7 @@ PART = ["attack=fgsm,mi", "source=vgg_small"]
 )
 def sweep(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int], request) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    words = [*demo(), *request.param, "tracking=none", "report=none", "hydra.sweep.dir=sweep"]
+    words = [*demo(*request.param), "tracking=none", "report=none", "hydra.sweep.dir=sweep"]
     assert run_in(folder, *words, "trainer.progress_bar=false") == 0
     return folder / "sweep"
 

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import replaced
 from tests.guard import COMMANDS, COMMON, FRAME, recorded_keys
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -92,7 +93,7 @@ def test_jobs_of_all_kinds_leave_the_stored_tables_and_names(
     monkeypatch.chdir(tmp_path)
     for name in JOBS:
         tracking = "tracking=mlflow" if name == "full" else "tracking=none"
-        words = [*COMMON, *COMMANDS[name], tracking, f"hydra.run.dir=jobs/{name}"]
+        words = [*replaced(COMMON, *COMMANDS[name]), tracking, f"hydra.run.dir=jobs/{name}"]
         assert run_in(tmp_path, *(word.replace("full/", "jobs/full/") for word in words)) == 0
     files = [path.relative_to(tmp_path) for path in (tmp_path / "jobs").rglob("*")]
     monkeypatch.chdir(tmp_path / "jobs")

@@ -11,7 +11,7 @@ import pytest
 
 from src.config.compose import compose_words
 from src.config.resolvers import CONF
-from tests.conftest import run_python
+from tests.conftest import TINY_RUN, replaced, run_python
 
 LAUNCHERS = {
     "joblib": ["hydra/launcher=processes"],
@@ -48,15 +48,13 @@ def test_processes_are_as_many_as_cores_and_memory_allow(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_launched_jobs_equal_those_of_one_process(
-    workspace, tiny_run, command_line, empty_store, launcher
-):
+def test_launched_jobs_equal_those_of_one_process(workspace, command_line, empty_store, launcher):
     if find_spec(f"hydra_plugins.hydra_{launcher}_launcher") is None:
         pytest.skip(f"hydra-{launcher}-launcher is not installed")
     shutil.copytree(empty_store, workspace / "mlruns")
     assert command_line(*SWEEP, "hydra.sweep.dir=one") == 0
-    words = [*tiny_run, *SWEEP, *LAUNCHERS[launcher], "hydra.sweep.dir=many", "tracking=mlflow"]
-    run_python("-m", "src.main", *words, folder=workspace)
+    words = [*SWEEP, *LAUNCHERS[launcher], "hydra.sweep.dir=many", "tracking=mlflow"]
+    run_python("-m", "src.main", *replaced(TINY_RUN, *words), folder=workspace)
     jobs = sorted(path.parent.name for path in Path("one").glob("*/predictions.parquet"))
     assert len(jobs) == 4
     for job in jobs:

@@ -7,6 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from src.data.cifar10_mini import CLASSES
@@ -77,7 +78,10 @@ def test_an_attack_that_fails_does_so_before_other_models_are_trained(
 
 REFUSED = [
     (["-m", "source=coarse,nonet"], "'nonet', which is not among the models: coarse, fine"),
-    (["-m", "attack=bim,fgsm", "attack.steps=5"], "attack.steps: attack=fgsm has no such setting"),
+    (["-m", "attack=fgsm,bim", "attack.stpes=5"], "attack.stpes does not apply to fgsm, bim. Did"),
+    (["-m", "attack=fgsm", "attack.steps=5"], "attack.steps does not apply to fgsm"),
+    (["attack=fgsm", "attack.steps=5"], "attack.steps: attack=fgsm has no such setting"),
+    (["attack=fgsm", "attack=bim"], "attack is listed more than once"),
     (["-m", "attack=fgsm,bim", "trainer.devices=2"], "trainer=default"),
     (["dataset=image_folder", "dataset.root=gone"], "dataset.root=gone is no folder"),
     (["tracking=mlflow", "tracking.uri=nonsense://x"], "MLflow store nonsense://x cannot be"),
@@ -128,3 +132,19 @@ def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, ti
     told = subprocess.run(run, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
     assert (told.returncode, told.stdout) == (2, "False\n")
     assert "gone.pt is not a file" in told.stderr and told.stderr.count("\n") == 1
+
+
+def test_a_model_whose_file_has_another_name_is_named(command_line, workspace, capfd):
+    (workspace / "conf" / "model" / "fine.yaml").rename(
+        workspace / "conf" / "model" / "pooled.yaml"
+    )
+    assert command_line("model=[coarse,pooled]", "source=pooled") == 2
+    assert capfd.readouterr().err.startswith("pooled.yaml is named fine: source=fine with")
+
+
+def test_cfg_of_a_sweep_prints_its_first_job(command_line, workspace, capfd):
+    words = ["attack=bim,fgsm", "attack.steps=3,4", "source=fine,coarse", "--cfg", "job"]
+    assert command_line("-m", *words) == 0
+    printed = yaml.safe_load(capfd.readouterr().out)
+    assert (printed["attack"]["steps"], printed["source"]) == (3, "fine")
+    assert not (workspace / "outputs").exists()

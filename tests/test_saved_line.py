@@ -87,8 +87,9 @@ def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(
         ImageChops.invert(Image.open(path)).save(path)
         record["files"][f"0/{path.name}"] = sha256_of(path)
     (forged / "record.json").write_text(json.dumps(record))
-    victim = [*BOTH, "source=coarse", "cache_dir=victim"]
-    assert saved_attack(*victim, f"attack.path={forged}", "hydra.run.dir=taken") == 0
+    victim = [*BOTH, "cache_dir=victim"]
+    taken = ["source=coarse", f"attack.path={forged}", "hydra.run.dir=taken"]
+    assert saved_attack(*victim, *taken) == 0
     assert line[1](*victim, *SAVING, "hydra.run.dir=honest") == 0
     pd.testing.assert_frame_equal(predictions(made.parent / "honest"), predictions(made))
 

@@ -68,7 +68,8 @@ def transfer(
 
     Args:
         sources: Modules by name, from float32 images in [0, 1] of shape (N, 3, H, H) to logits of
-            shape (N, C), normalisation included. `a+b` names an ensemble, a list of modules.
+            shape (N, C), or an object or dict with these as `logits`; normalisation included.
+            `a+b` names an ensemble, a list of modules.
         targets: Likewise. A target of a source's name is its white box, and the same module.
         images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H).
         labels: True classes, shape (N,).

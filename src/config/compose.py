@@ -10,6 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from src.config.fields import distinct
+
 
 def is_sweep(hydra: Any) -> bool:
     """Tell whether a command was given `-m`, by its Hydra's settings."""
@@ -39,10 +41,19 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
         yield loader.load_sweep_config(config, job)
 
 
-def check_groups(words: Sequence[str], folder: Path) -> None:
-    """Refuse what is no name for a group of files, for which Hydra has no sentence."""
-    overrides = [word for word in words if "=" in word and not word.startswith("-")]
-    for override in OverridesParser.create().parse_overrides(overrides):
+def first_job(words: Sequence[str]) -> list[str]:
+    """Return the words of a sweep's first job."""
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    return list(BasicSweeper.split_arguments(overrides, None)[0][0])
+
+
+def check_words(words: Sequence[str], folder: Path) -> None:
+    """Refuse two words for attacks or sources, and what names no file of a group."""
+    settings = [word for word in words if not word.startswith("~")]
+    overrides = OverridesParser.create().parse_overrides(settings)
+    keys = [override.get_key_element() for override in overrides]
+    distinct(tuple(key for key in keys if key in ("attack", "source")))
+    for override in overrides:
         group = override.key_or_group
         if group in ("model", "defence", "experiment") or not (folder / group).is_dir():
             continue

@@ -1,4 +1,4 @@
-"""Label of an attack: its name, and the settings that differ from its function's defaults."""
+"""An attack's keywords; its label: its name, and the settings that differ from defaults."""
 
 import json
 from collections.abc import Mapping
@@ -24,6 +24,15 @@ def attack_label(name: str, settings: Mapping[str, Any]) -> str:
         if key != "_target_" and value != defaults.get(key) and "_target_" not in text:
             parts.append(f"{key}={text}")
     return f"{name} ({', '.join(parts)})" if parts else name
+
+
+def takes(settings: Mapping[str, Any], key: str) -> bool:
+    """Return False if an attack's function has no such keyword."""
+    try:
+        signature(resolve_name(str(settings["_target_"]))).bind_partial(**{key: None})
+    except Exception as error:  # another one than TypeError is refused in making the function
+        return not isinstance(error, TypeError)
+    return True
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

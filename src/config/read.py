@@ -1,6 +1,7 @@
 """Conversion of the composed config to typed settings; nothing later sees OmegaConf."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
+from src.config.compose import is_sweep
 from src.config.errors import refusal
 from src.config.fields import listed
-from src.config.label import attack_label
+from src.config.label import attack_label, takes
 from src.config.sections import STUDY, ReportCommand, Section
 from src.config.settings import Settings
 from src.utils.defended_names import PLAIN
@@ -30,11 +32,11 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         targets = [*study, *(name for name in source if name not in study)]
     targets = _names(targets)
     for key, names in (("source", source), ("targets", targets)):
-        _check_names(key, names, config.model, "model")
+        _check_names(key, names, config.model, "model", hydra)
     defences = [name for name in _names(config.defences) if name != PLAIN]
     attacked = [name for name in _names(config.source_defence) if name != PLAIN]
     for key, names in (("defences", defences), ("source_defence", attacked)):
-        _check_names(key, names, config.get("defence") or DictConfig({}), "defence")
+        _check_names(key, names, config.get("defence") or DictConfig({}), "defence", hydra)
     keep = {"model": {*source, *targets}, "defence": {*defences, *attacked}}
     section = _to_plain(config, keep)
     if section["plan"] and section["dataset"].get("download"):
@@ -95,7 +97,29 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     if name == "saved":
         return {"kind": name, "name": name, "label": name, "saved": keys}
     fields = crafted_keys(name, section)
+    if is_sweep(hydra) and str(hydra.sweeper._target_).endswith("BasicSweeper"):
+        for key in _typed(hydra.overrides.task):
+            if not takes(fields["settings"], key):
+                fields["settings"].pop(key, None)
     return fields | {"label": fields["name"]}
+
+
+def _typed(words: Sequence[str]) -> set[str]:
+    """Return the keywords of an attack's function that words set."""
+    keys = {re.split("[.=]", word)[1] for word in words if word.lstrip("+").startswith("attack.")}
+    return keys - {"_target_", "about", "name", "norm", "target_label"}
+
+
+def check_applied(jobs: Sequence[tuple[Sequence[str], Settings]]) -> None:
+    """Say which attacks of a sweep ignore an `attack.KEY=VALUE`; refuse what all of them ignore."""
+    attacks = {job.attack.name: job.attack.settings for _, job in jobs if not job.attack.saved}
+    for key in sorted(_typed(jobs[0][0])):
+        ignoring = [name for name, settings in attacks.items() if key not in settings]
+        text = f"attack.{key} does not apply to {', '.join(ignoring)}."
+        if ignoring and len(ignoring) == len(attacks):
+            raise ValueError(text + suggestion(key, sorted(set().union(*attacks.values()))))
+        if ignoring:
+            _warn_once(text)
 
 
 def crafted_keys(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +159,7 @@ def _names(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | ListConfig) else [value]
 
 
-def _check_names(key: str, names: Sequence[Any], catalogue: DictConfig, group: str) -> None:
+def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, hydra: Any) -> None:
     for name in names:
         if "_target_" in {**catalogue, **(catalogue.get("network") or {})}:  # a file's own key
             raise ValueError(
@@ -143,11 +167,16 @@ def _check_names(key: str, names: Sequence[Any], catalogue: DictConfig, group: s
                 "it."
             )
         if name not in catalogue:
+            folders = [source.path for source in hydra.runtime.config_sources]
+            files = [Path(folder, group, f"{name}.yaml") for folder in folders]
+            text = "".join(file.read_text() for file in files if file.is_file())
+            if named := re.search(rf"^# *@package {group}\.(\S+)", text, re.M):
+                way = f"{key}={named[1]} with {group}=[...,{name}]"
+                raise ValueError(f"{name}.yaml is named {named[1]}: {way}.")
             known = sorted(map(str, catalogue))
             raise ValueError(
                 f"{key} names {name!r}, which is not among the {group}s: {', '.join(known)}."
-                f"{suggestion(str(name), known)} A file of another one is named too: "
-                f"{group}=[...,NAME]."
+                f"{suggestion(str(name), known)}"
             )
 
 

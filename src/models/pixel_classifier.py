@@ -1,7 +1,7 @@
 """Classifier of all attacks and evaluations: pixels in [0, 1] to logits."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ class PixelClassifier(nn.Module):
     Both are part of the gradient, so that budgets hold for the data set's own pixels.
 
     Args:
-        network: Module from normalised images (N, 3, H, W) to logits (N, num_classes).
+        network: Module from normalised images (N, 3, H, W) to logits (N, num_classes), or to a
+            mapping or an object that has them as `logits`.
         mean: Channel means of the normalisation that the network was trained with, in [0, 1] units.
         std: Channel standard deviations of the same normalisation, all positive.
         input_size: Side in pixels that images are resized to (antialiased, bilinear); None: none.
@@ -60,7 +61,9 @@ class PixelClassifier(nn.Module):
             side = (self.input_size, self.input_size)
             images = functional.interpolate(images, side, mode="bilinear", antialias=True)
         try:
-            logits = self.network((images - self.mean) / self.std)
+            output = self.network((images - self.mean) / self.std)
+            logits: Any = output.get("logits") if isinstance(output, Mapping) else output
+            logits = getattr(logits, "logits", logits)
         except torch.OutOfMemoryError:
             raise
         except (Exception, SystemExit) as error:  # a network of the user's own may raise anything
@@ -68,9 +71,9 @@ class PixelClassifier(nn.Module):
             raise ModelError(f"model {self.name}: {kind}{first_line(error)}") from error
         fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
         if not fits or not logits.is_floating_point():
-            output = tuple(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
+            returned = tuple(logits.shape) if torch.is_tensor(logits) else type(output).__name__
             raise ModelError(
                 f"model {self.name}: the network must return logits, floating-point numbers of "
-                f"shape (N, num_classes), but for N = {len(images)} images it returned {output}."
+                f"shape (N, num_classes), but for N = {len(images)} images it returned {returned}."
             )
         return cast(Tensor, logits)

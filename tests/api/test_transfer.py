@@ -34,7 +34,7 @@ def module(seed: int) -> nn.Module:
 
 
 def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
-    words = [*demo(), "attack=fgsm,mi", "source=resnet_small,[resnet_small,vgg_small]"]
+    words = demo("attack=fgsm,mi", "source=resnet_small,[resnet_small,vgg_small]")
     words += ["n_images=12", "attack.target_label=next", "defences=[none,bit_depth]"]
     words += ["targets=[resnet_small,vgg_small]", "controls=true", "tracking=none", "report=none"]
     run_in(tmp_path, *words, "hydra.sweep.dir=sweep", "trainer.progress_bar=false")
@@ -61,6 +61,22 @@ def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
     )
     wanted["attack"] = wanted["attack"].astype(str)
     pd.testing.assert_frame_equal(found.assign(attack=found["attack"].astype(str)), wanted)
+
+
+class InDict(nn.Sequential):
+    """A module that returns its logits in a dictionary."""
+
+    def forward(self, pictures):
+        return {"logits": super().forward(pictures)}
+
+
+def test_a_module_may_return_its_logits_in_a_dictionary(images):
+    made_by = {"bim": {"steps": 2}, "fia": {"layer": "0", "masks": 2, "steps": 2}}
+    frames = [
+        transfer({"a": made}, {"a": made}, *images, attacks=made_by, progress_bar=False)
+        for made in (nn.Sequential(*module(0)), InDict(*module(0)))
+    ]
+    pd.testing.assert_frame_equal(*frames)
 
 
 def test_probabilities_in_place_of_logits_raise_an_alarm(images, tmp_path):

@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from src.models import PixelClassifier
+from src.models import PixelClassifier, fold_batch_norms
 
 
 class Preprocessing(nn.Module):
@@ -58,7 +60,7 @@ class Returns(nn.Module):
 
 NO_LOGITS = {
     "integers": lambda logits: logits.argmax(1),
-    "dictionary": lambda logits: {"logits": logits},
+    "dictionary": lambda logits: {"scores": logits},
     "a row too few": lambda logits: logits[1:],
 }
 
@@ -68,3 +70,21 @@ def test_what_is_no_logits_is_refused(kind):
     model = PixelClassifier(Returns(NO_LOGITS[kind]), [0] * 3, [1] * 3)
     with pytest.raises(ValueError, match="N = 5"):
         model(torch.rand(5, 3, 2, 2))
+
+
+LOGITS = {
+    "dictionary": lambda logits: {"loss": None, "logits": logits},
+    "object": lambda logits: SimpleNamespace(logits=logits),
+    "both": lambda logits: type("Output", (dict,), {"logits": logits})(logits=logits),
+}
+
+
+@pytest.mark.parametrize("kind", LOGITS)
+def test_logits_may_be_in_a_dictionary_or_an_object(kind):
+    network = Returns(LOGITS[kind])
+    images = torch.rand(5, 3, 2, 2, requires_grad=True)
+    for each in (network, fold_batch_norms(network)):
+        logits = PixelClassifier(each, [0] * 3, [1] * 3)(images)
+        assert torch.equal(logits, network.linear(images.flatten(1)))
+    (gradient,) = torch.autograd.grad(logits.sum(), images)
+    assert (gradient != 0).all()
