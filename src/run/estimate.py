@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
+from src.artifacts.tables import named
 from src.cache.rows import Rows
 from src.config.settings import Settings
 from src.measure.adversarial_images import AdversarialImages
@@ -243,13 +243,8 @@ def _leave_out(
 
 def _all_correct(job: Pass) -> pa.Table:
     """Return clean predictions, all correct, by which images are counted before there are any."""
-    frames = [
-        pd.DataFrame({"index": job.images.indices, "label": 0, "predicted": 0}).assign(
-            target=target.target, defence=target.defence
-        )
-        for target in job.settings.evaluated
-    ]
-    return pa.Table.from_pandas(pd.concat(frames))
+    same = pa.table({name: job.images.indices for name in ("index", "label", "predicted")})
+    return pa.concat_tables(named(same, target) for target in job.settings.evaluated)
 
 
 def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:

@@ -13,7 +13,6 @@ from src.artifacts.sweep_state import start_clock
 from src.cache.keys import code_keys, job_key
 from src.cache.rows import Rows
 from src.config.settings import Settings
-from src.defences import Defended
 from src.report.terminal import print_matrix
 from src.run.attack import try_attack
 from src.run.data import open_data
@@ -25,7 +24,6 @@ from src.run.stages import Data, Model, Pass, Planned
 from src.run.track import track_job
 from src.run.trainer import for_device, meet
 from src.tracking import Run, Tracker
-from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,6 @@ def run_job(
     start_clock(folder)
     meet(planned.settings.trainer)
     job = Pass(planned, data, models)
-    _log_cost_of_defences(job)
     results = run_pass(job, cache)
     if results is None:
         return  # the first process of this job writes the results
@@ -103,12 +100,3 @@ def make_record(job: Pass, results: Results, folder: Path | None = None) -> JobR
         values=job.images[0].images.numel(),
         class_names=job.images.class_names,
     )
-
-
-def _log_cost_of_defences(job: Pass) -> None:
-    """Log the number of predictions behind defences, before any of them is made."""
-    defended = [network for network in job.networks.values() if isinstance(network, Defended)]
-    if defended and is_first_process():
-        passes = sum(net.repeats * int(getattr(net.defence, "copies", 1)) for net in defended)
-        count = passes * len(job.images) * (1 + len(job.settings.budgets))
-        log.info("%s: %s predictions behind defences", job.settings.job, f"{count:,}")
