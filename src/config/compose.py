@@ -23,6 +23,11 @@ def has_basic_sweeper(config: DictConfig) -> bool:
     return str(config.hydra.sweeper._target_).endswith("BasicSweeper")
 
 
+def has_basic_launcher(config: DictConfig) -> bool:
+    """Tell whether the jobs run one after another in this process."""
+    return str(config.hydra.launcher._target_).endswith("BasicLauncher")
+
+
 def runs_here(config: DictConfig) -> bool:
     """Tell whether the jobs of a sweep run on this machine, by Hydra's own launcher or joblib's."""
     return str(config.hydra.launcher._target_).endswith(("BasicLauncher", "JoblibLauncher"))

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from src.artifacts.tables import named
 from src.cache.rows import Rows
+from src.config.sections import ModelSettings
 from src.config.settings import Settings
 from src.measure.adversarial_images import AdversarialImages
 from src.measure.clean import Clean
@@ -104,19 +105,26 @@ class Estimate:
         return [*self.jobs, *self.trainings.values()]
 
 
-def missing_files(jobs: Sequence[Settings]) -> list[str]:
-    """Return a line for each file that a sweep lacks: the command that gets it."""
-    lines = dict[str, None]()
-    for job in jobs:
-        for name, model in job.model.items():
-            if model.missing:
-                words = ["curl", "-L", "--create-dirs", "-o", model.missing, str(model.url)]
-                lines[shlex.join(words)] = None
-            if model.weights == "included" and model.network.get("pretrained"):
-                lines[f"model {name} downloads its weights when it is first built"] = None
-        if (reason := _why_no_images(job)) and reason not in lines:
-            lines[reason] = None
-    return [*lines]
+def estimate(jobs: Sequence[Settings], here: bool) -> Estimate:
+    """Return the estimate of jobs: of those that run in this process with hours and disk.
+
+    Others, and all where images are missing, have gradients alone.
+    """
+    result, seen = Estimate(), dict[tuple[str, str], np.ndarray]()
+    no_images = {reason for job in jobs if (reason := _why_no_images(job))}
+    for settings in jobs:
+        stopping.raise_if_interrupted()
+        try:
+            if here and not no_images:
+                result.jobs.append(_estimate_job(for_device(settings), result, seen))
+            else:
+                result.jobs.append(_count_gradients(settings))
+        except ValueError as error:  # which will be the job's failure; the others run
+            refused = first_line(error)
+            result.jobs.append(JobEstimate(settings.job, 0, 0, seconds=0, refused=refused))
+    models = {name: model for job in jobs for name, model in job.model.items()}
+    result.files = [*filter(None, map(_how_to_fetch, models, models.values())), *no_images]
+    return result
 
 
 def _why_no_images(job: Settings) -> str:
@@ -132,34 +140,23 @@ def _why_no_images(job: Settings) -> str:
     return ""
 
 
-def count_gradients(jobs: Sequence[Settings]) -> Estimate:
-    """Return an estimate without models: of jobs that run elsewhere, or whose images are missing.
-
-    Where the images are missing and `n_images` is null, gradients are those per image.
-    """
-    estimates = []
-    for job in jobs:
-        images, members = job.dataset.n_images or 0, len(job.source)
-        if job.dataset.has_loader and not _why_no_images(job):
-            images = len(open_dataset(job, "test"))
-        stated = job.attack.gradients(len(job.budgets), members)
-        total = None if stated is None else stated * members * job.source_draws * (images or 1)
-        estimates.append(JobEstimate(job.job, images, total if job.source else 0))
-    return Estimate(estimates)
+def _how_to_fetch(name: str, model: ModelSettings) -> str:
+    """Return the command that gets a model's missing weights; empty if they are there."""
+    if model.missing:
+        words = ["curl", "-L", "--create-dirs", "-o", model.missing, str(model.url)]
+        return shlex.join(words)
+    fetches = model.weights == "included" and model.network.get("pretrained")
+    return f"model {name} downloads its weights when it is first built" * bool(fetches)
 
 
-def estimate(jobs: Sequence[Settings]) -> Estimate:
-    """Return the estimate of jobs that this process will run; trained models are loaded."""
-    result, seen = Estimate(), dict[tuple[str, str], np.ndarray]()
-    for settings in jobs:
-        stopping.raise_if_interrupted()
-        try:
-            result.jobs.append(_estimate_job(for_device(settings), result, seen))
-        except ValueError as error:  # which will be the job's failure; the others run
-            result.jobs.append(
-                JobEstimate(settings.job, 0, 0, seconds=0, refused=first_line(error))
-            )
-    return result
+def _count_gradients(job: Settings) -> JobEstimate:
+    """Return an estimate without models; images that cannot be opened are `n_images`, or 0."""
+    images, members = job.dataset.n_images or 0, len(job.source)
+    if job.dataset.has_loader and not _why_no_images(job):
+        images = len(open_dataset(job, "test"))
+    stated = job.attack.gradients(len(job.budgets), members)
+    total = None if stated is None else stated * members * job.source_draws * (images or 1)
+    return JobEstimate(job.job, images, total if job.source else 0)
 
 
 def _estimate_job(

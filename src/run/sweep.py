@@ -18,7 +18,7 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.layout import PAGE, PLAN, SUMMARY, files_of_sweep
 from src.artifacts.record import files_of_job, job_record, public
 from src.artifacts.sweep_state import Plan, failure_of, job_folders, lock_of_sweep, write_plan
-from src.config.compose import has_basic_sweeper, is_sweep, runs_here
+from src.config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
 from src.data.image_folder import image_folder
@@ -26,7 +26,7 @@ from src.data.load import DownloadError
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from src.run.data import open_datasets
-from src.run.estimate import count_gradients, estimate, missing_files
+from src.run.estimate import estimate
 from src.run.estimate_text import check_hours, print_estimate, print_plan
 from src.run.models import forget_models
 from src.run.outputs import clear_sweep
@@ -92,7 +92,8 @@ class Sweep:
             open_datasets([] if jobs[0].plan else jobs)
         except DownloadError as error:
             refuse(_list_ways_on(error))
-        work = self._estimate(config, distributed)
+        known = has_basic_sweeper(config) or not sweep
+        work = self._estimate(known and has_basic_launcher(config) and not distributed)
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
         names = _name_jobs(self.words) if self.jobs else [] if sweep else [jobs[0].job]
@@ -103,21 +104,14 @@ class Sweep:
             self._open(config, sweep, names, work)
             stopping.set_shutdown_hook(self._stop_early)
             self.held = taken.pop_all()
-        if sweep and not str(config.hydra.launcher._target_).endswith("BasicLauncher"):
+        if sweep and not has_basic_launcher(config):
             stopping.interrupt_at_once()
 
-    def _estimate(self, config: DictConfig, distributed: bool) -> list[float]:
+    def _estimate(self, here: bool) -> list[float]:
         """Print what the command takes, and return the work of its jobs; exit if that is all."""
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # Hydra does so later
-        basic = str(config.hydra.launcher._target_).endswith("BasicLauncher")
-        known = has_basic_sweeper(config) or not is_sweep(config.hydra)
-        here = basic and known and not distributed
-        jobs = self.settings
-        files = missing_files(jobs) if jobs[0].plan else []
-        here &= not any(line.startswith("dataset") for line in files)
-        result = estimate(jobs) if here else count_gradients(jobs)
-        result.files = files
-        console = Console(markup=False, highlight=False, soft_wrap=True)
+        jobs, console = self.settings, Console(markup=False, highlight=False, soft_wrap=True)
+        result = estimate(jobs, here)
         if jobs[0].plan:
             print_plan(result, jobs, console)
             sys.exit(0)
