@@ -110,7 +110,9 @@ def test_training_happens_once_and_is_tracked(command_line, workspace, store):
     assert trained.name.startswith("coarse-") and not list(checkpoints.glob("*.training"))
     (run,) = runs(store, "cifar10_mini-training", "training")
     assert run.data.tags["model"] == "coarse" and run.info.status == "FINISHED"
-    assert len(store.get_metric_history(run.info.run_id, "test_accuracy")) == 2
+    history = store.get_metric_history(run.info.run_id, "test_accuracy")
+    assert len(history) == 3  # after each epoch, and of all images at the end
+    assert run.data.params["evaluate_on"] == "1000" and run.data.params["n_images"] == "None"
     assert store.get_metric_history(run.info.run_id, "train_loss")
 
     assert command_line(*words, "seed=3") == 0  # other images, the same weights

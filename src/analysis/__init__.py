@@ -19,6 +19,7 @@ from src.analysis.sanity_checks import (
     alarms,
     clean_at_chance,
     explained,
+    is_at_chance,
     many_abstentions,
     over_budget,
 )

@@ -135,12 +135,17 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
     names = [clean[name].astype(object) for name in Evaluated._fields]
     for pair, its in correct.groupby(names, sort=False):
         k, n = int(its.sum()), len(its)
-        chance = 1 / num_classes
-        if wilson_interval(k, n)[0] <= chance < wilson_interval(n, n)[0]:  # else n is too small
+        if is_at_chance(k, n, num_classes):
             counts = f"correct on {format_cell(k, n)} of the clean images"
             finding = f"{Evaluated(*map(str, pair))}: {counts}, chance is {_chance(num_classes)}"
             raised.append(Alarm("clean_at_chance", finding))
     return raised
+
+
+def is_at_chance(k: int, n: int, num_classes: int) -> bool:
+    """Tell whether `k` of `n` correct images are no sign of more than guessing."""
+    least, most = wilson_interval([k, n], n)[0]
+    return bool(least <= 1 / num_classes < most)  # else n is too small
 
 
 def over_budget(

@@ -209,6 +209,7 @@ class TrainingSettings(Section):
     """Recipe that fine-tunes models without weights; keys and defaults of `conf/training/quick`."""
 
     device: Literal["cpu", "gpu"] | None = None
+    n_images: PositiveInt | None = None
     epochs: PositiveInt = 5
     batch_size: PositiveInt = 64
     optimizer: Literal["adamw", "sgd"] = "sgd"
@@ -221,6 +222,7 @@ class TrainingSettings(Section):
     flip: bool = True
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    evaluate_on: PositiveInt | None = 1000
 
 
 class TrackingSettings(Section):

@@ -26,18 +26,21 @@ class WeightFacts:
     Attributes:
         class_names: Classes that the weights tell apart, in the order of the logits; or none.
         expected_accuracy: Accuracy on clean test images of these classes, in [0, 1].
+        tested: After a training here, numbers of correct and of all test images; else zeros.
     """
 
     class_names: tuple[str, ...] = ()
     expected_accuracy: float | None = None
+    tested: tuple[int, int] = (0, 0)
 
 
 def weight_facts(path: str | Path) -> WeightFacts:
     """Return the facts in the metadata of a safetensors file, under the names of `WeightFacts`."""
     metadata = _metadata(path)
     names = [name.strip() for name in metadata.get("class_names", "").split(",")]
-    accuracy = metadata.get("expected_accuracy")
-    return WeightFacts(tuple(filter(None, names)), None if accuracy is None else float(accuracy))
+    expected = float(metadata["expected_accuracy"]) if "expected_accuracy" in metadata else None
+    correct, count = map(int, metadata.get("tested", "0 / 0").split("/"))
+    return WeightFacts(tuple(filter(None, names)), expected, (correct, count))
 
 
 def _metadata(path: str | Path) -> dict[str, str]:
@@ -77,11 +80,11 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         raise ValueError(f"{path} is damaged; without it the network is trained again")
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's state dict as safetensors, with the digest that shows damage."""
+def save_weights(network: nn.Module, path: Path, **facts: str) -> None:
+    """Write a state dict as safetensors, with facts and the digest that shows damage."""
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
-    metadata = {"digest": weights_digest(network)}
+    metadata = {"digest": weights_digest(network), **facts}
     path.write_bytes(save(state, metadata))  # on a full disk `save_file` raises no OSError
 
 

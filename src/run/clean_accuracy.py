@@ -1,10 +1,13 @@
-"""Check of clean accuracies against those that models are known to have."""
+"""Checks of clean accuracies against those that models are known to have, and chance."""
 
 import logging
+from pathlib import Path
 
 import pyarrow as pa
 
-from src.analysis import wilson_interval
+from src.analysis import format_cell, is_at_chance, wilson_interval
+from src.config.settings import Settings
+from src.models import weight_facts
 from src.run.stages import Pass
 from src.utils.defended_names import ABSTAINED, Evaluated
 
@@ -41,3 +44,17 @@ def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
             if stated_by_user and check.action == "stop":
                 raise ValueError(f"{message}, or go on with clean_accuracy_check.action=warn.")
             log.warning("%s.", message)
+
+
+def check_trained(settings: Settings, name: str, file: Path, num_classes: int) -> None:
+    """Warn of trained weights that are no better than chance, or stop where settings say so."""
+    tested = weight_facts(file).tested
+    if not is_at_chance(*tested, num_classes):
+        return
+    text = (
+        f"model {name} is at chance: {format_cell(*tested)} test images correct after training "
+        "(too few epochs or images, too high or low a learning rate, or a mix-up of labels)"
+    )
+    if settings.clean_accuracy_check.action == "stop":
+        raise ValueError(f"{text}. Raise training.epochs, or set clean_accuracy_check.action=warn.")
+    log.warning("%s.", text)

@@ -18,14 +18,20 @@ from src.measure.clean import Clean
 from src.measure.protocol import Cell
 from src.models import PixelClassifier
 from src.run.data import open_data, open_dataset
-from src.run.models import build_models, checkpoint_path, train_models, with_ensemble
+from src.run.models import (
+    build_models,
+    train_models,
+    trained_files,
+    training_images,
+    with_ensemble,
+)
 from src.run.passes import ask_for, finish
 from src.run.plan import plan
 from src.run.speeds import Kind, Speeds
 from src.run.stages import Model, Pass
 from src.run.stored_rows import find_missing, read_rows
 from src.run.trainer import for_device
-from src.run.work import Work, work_of
+from src.run.work import GRADIENT, Work, work_of
 from src.tracking import Tracker
 from src.utils import stopping
 from src.utils.refusals import first_line
@@ -167,12 +173,8 @@ def _estimate_job(
     settings = planned.settings
     data = open_data(planned)
     built = build_models(planned, data)
-    untrained = {
-        name: file
-        for name, classifier in built.items()
-        if settings.model[name].weights is None
-        and not (file := checkpoint_path(settings, name, classifier, data.images)).exists()
-    }
+    files = trained_files(settings, built, data.images)
+    untrained = {name: file for name, file in files.items() if not file.exists()}
     speeds = Speeds(settings, data.device)
     result.device = speeds.device
     for name, file in untrained.items():
@@ -203,9 +205,10 @@ def _estimate_training(
     settings: Settings, name: str, classifier: PixelClassifier, speeds: Speeds
 ) -> Training:
     recipe = settings.training
-    train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
+    train, test = training_images(settings), open_dataset(settings, "test", whole=True)
     seconds = speeds.seconds("training", name, classifier, train.image_size)
-    evaluated = recipe.epochs * len(test) / 3  # without gradients
+    each = min(recipe.evaluate_on or len(test), len(test))  # after an epoch
+    evaluated = (recipe.epochs * each + len(test)) / GRADIENT
     size = sum(4 * value.numel() for value in classifier.network.state_dict().values())
     total = seconds * (recipe.epochs * len(train) + evaluated)
     return Training(name, len(train), recipe.epochs, total, size)

@@ -1,7 +1,7 @@
 """A job's models with their weights."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ from src.models import (
     weight_facts,
     weights_digest,
 )
+from src.run.clean_accuracy import check_trained
 from src.run.data import forget_datasets, open_dataset
 from src.run.stages import Data, Model, Planned
 from src.tracking import Tracker
-from src.training import TRAINING, trained_weights
+from src.training import TRAINING, train_once
 
 _last_job: dict[str, Model] = {}  # models by `_make_key`
+_subset = lru_cache(maxsize=2)(ImageDataset.subset)  # a subset keeps its digest
 
 
 def build_models(planned: Planned, data: Data) -> dict[str, PixelClassifier]:
@@ -47,35 +49,33 @@ def build_models(planned: Planned, data: Data) -> dict[str, PixelClassifier]:
     }
     for name in built.keys() & set(settings.source if planned.attack else ()):
         check_gradient(name, built[name], images.image_size)
-    files = [
-        checkpoint_path(settings, name, classifier, images)
-        for name, classifier in built.items()
-        if settings.model[name].weights is None
-    ]
-    if not all(file.exists() for file in files):  # epochs end with all test images
+    files = trained_files(settings, built, images)
+    if not all(file.exists() for file in files.values()):  # training ends with all test images
         open_dataset(settings, "test", whole=True).digest()
+    if settings.clean_accuracy_check.action == "stop":
+        for name, file in files.items():
+            check_trained(settings, name, file, images.num_classes)
     return built
 
 
 def train_models(
     planned: Planned,
     data: Data,
-    built: Mapping[str, PixelClassifier],
+    built: dict[str, PixelClassifier],
     names: Iterable[str],
     tracker: Tracker,
 ) -> dict[str, Model]:
     """Return some models of a job with their weights, which are trained where there are none.
 
-    Those of the last job in this process are reused.
+    Those of the last job in this process are reused. `built` keeps the models that are not named.
     """
     settings, images, models = planned.settings, data.images, dict[str, Model]()
     for name in names:
         key = _make_key(settings, name, images)
         if name in built:
             if settings.model[name].weights is None:
-                file = checkpoint_path(settings, name, built[name], images)
-                _train(name, built[name], file, settings, tracker)
-            _last_job[key] = _finish(settings, name, built[name], images)
+                _train(name, built, settings, data, tracker)
+            _last_job[key] = _finish(settings, name, built.pop(name), images)
         models[name] = _last_job[key]
     return models
 
@@ -122,8 +122,8 @@ def _make_key(settings: Settings, name: str, images: ImageDataset) -> str:
     """Return a key of all that decides a model, as far as files stay as they are."""
     sections = (settings.model[name], settings.dataset, settings.training)
     parts = [section.model_dump() for section in sections]
-    folded = settings.trainer.fold_batch_norms
-    return content_key(name, parts, folded, settings.cache_dir, images.digest())
+    others = (settings.trainer.fold_batch_norms, settings.clean_accuracy_check.action)
+    return content_key(name, parts, others, settings.cache_dir, images.digest())
 
 
 def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
@@ -196,7 +196,7 @@ def checkpoint_path(
             f"model {name} has no weights, and a saved set has no images to train it on. Set "
             f"model.{name}.weights=PATH or dataset=NAME."
         )
-    train = open_dataset(settings, "train")
+    train = training_images(settings)
     if not _agree(train.class_names, images.class_names):
         raise ValueError(
             f"model {name} cannot be trained on {dataset}: its {train.num_classes} classes "
@@ -208,27 +208,40 @@ def checkpoint_path(
     network = _network_settings(settings, name)
     # Neither this program's code nor versions of libraries count: an upgrade must not train again.
     built = (network, code_of(network, upgrades=False), shapes, network_text(classifier.network))
-    recipe = settings.training.model_dump(exclude={"device"}, exclude_defaults=True)
+    recipe = settings.training.model_dump(exclude={"device", "evaluate_on"}, exclude_defaults=True)
     key = content_key(TRAINING, built, data, recipe)
     return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
 
 
+def training_images(settings: Settings) -> ImageDataset:
+    """Return the images that models are trained on."""
+    train, n_images = open_dataset(settings, "train"), settings.training.n_images
+    if n_images is not None and not train.num_classes <= n_images <= len(train):
+        allowed = f"{train.num_classes} (classes) to {len(train):,} (training images)"
+        raise ValueError(f"training.n_images={n_images}: set {allowed}, or null for all images.")
+    return _subset(train, n_images, settings.training.seed)
+
+
+def trained_files(
+    settings: Settings, built: Mapping[str, PixelClassifier], images: ImageDataset
+) -> dict[str, Path]:
+    """Return, by model, the files of weights that are trained where they are missing."""
+    names = [name for name in built if settings.model[name].weights is None]
+    return {name: checkpoint_path(settings, name, built[name], images) for name in names}
+
+
 def _train(
-    name: str, classifier: PixelClassifier, file: Path, settings: Settings, tracker: Tracker
+    name: str, built: dict[str, PixelClassifier], settings: Settings, data: Data, tracker: Tracker
 ) -> None:
     """Load a model's weights, which are trained first if their file is missing."""
+    files = trained_files(settings, built, data.images)
+    file = files.pop(name)
     recipe, dataset = settings.training, settings.dataset.name
-    train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
+    train, test = training_images(settings), open_dataset(settings, "test", whole=True)
     tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
     parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
-    path = trained_weights(
-        name,
-        file,
-        classifier,
-        train,
-        test,
-        recipe,
-        trainer=settings.trainer,
-        make_logger=partial(tracker.training_logger, f"train {name}", tags, parameters),
-    )
-    load_weights(classifier.network, path)
+    then = [other for other, missing in files.items() if not missing.exists()]
+    make_logger = partial(tracker.training_logger, f"train {name}", tags, parameters)
+    train_once(name, file, built[name], train, test, recipe, settings.trainer, make_logger, then)
+    check_trained(settings, name, file, train.num_classes)
+    load_weights(built[name].network, file)

@@ -33,8 +33,8 @@ def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator
 
 def make_loaders(
     train: ImageDataset, test: ImageDataset, settings: TrainingSettings, num_workers: int
-) -> tuple[DataLoader, DataLoader]:
-    """Return uint8 batches: of the training images, shuffled, and of the test images.
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Return uint8 batches: of training images, shuffled, of an epoch's test images, of all.
 
     The order depends on seed and epoch alone, so that a resumed run agrees.
     """
@@ -43,4 +43,5 @@ def make_loaders(
     size = min(settings.batch_size, len(train))
     # A batch norm cannot learn from one image, which the last batch might have.
     shuffled = DataLoader(train, size, sampler=order, drop_last=True, **options)
-    return shuffled, DataLoader(test, size, **options)
+    sample = test.subset(settings.evaluate_on, settings.seed)
+    return shuffled, DataLoader(sample, size, **options), DataLoader(test, size, **options)

@@ -1,19 +1,20 @@
 """Cache of trained weights, and trainings that go on after an interruption."""
 
 import logging
-import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
+from src.analysis import format_cell
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
@@ -22,6 +23,9 @@ from src.training.module import FineTuning
 from src.utils import stopping
 from src.utils.devices import computes_in_bfloat16
 from src.utils.files import atomic_write
+from src.utils.locks import is_held
+from src.utils.processes import is_first_process
+from src.utils.progress import Progress
 from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
@@ -31,66 +35,65 @@ log = logging.getLogger(__name__)
 TRAINING = 1
 
 
-def trained_weights(
+def train_once(
     name: str,
     path: Path,
     classifier: PixelClassifier,
     train: ImageDataset,
     test: ImageDataset,
     settings: TrainingSettings,
-    *,
     trainer: TrainerSettings,
     make_logger: Callable[[], Logger | None],
-) -> Path:
-    """Return the file of a model's trained weights, training it first if it is not there.
+    then: Sequence[str] = (),
+) -> None:
+    """Train a model if the file of its trained weights is not there.
 
     Of several processes that need the same file one trains, on one device and in place, and the
     others wait. An interrupted training goes on after its last whole epoch. The name of `path`, a
-    `.safetensors` file, must tell model, data and settings.
+    `.safetensors` file, must tell model, data and settings. The models `then` come next.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_suffix(".lock")
     if path.exists():
-        return path
-    log.info("Training %s, or waiting for another process that does.", name)
+        return
+    if is_held(lock):
+        log.info("Waiting for another process that trains %s.", name)
     with FileLock(lock):
         if path.exists():
-            return path
+            return
         work = path.with_suffix(".training")
-        work.mkdir(exist_ok=True)
-        last = work / "last.ckpt"
-        resumed = last if _is_readable(last) else None
-        length = f"{len(train)} images for {settings.epochs} epochs"
-        again = " (resuming)" if resumed else ""
-        log.info("Training %s on %s%s; the result goes to %s.", name, length, again, path)
+        resumed = _readable(work / "last.ckpt")
+        after = f"; then {', '.join(then)}" if then else ""
+        epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
+        length = f"{len(train):,} images, {epochs}" + " (resuming)" * bool(resumed)
+        log.info("Training %s: %s%s", name, length, after)
         pl.seed_everything(settings.seed, verbose=False)
-        classifier.train()
-        module = FineTuning(classifier, train.num_classes, settings)
-        module.to(memory_format=torch.channels_last)
-        batches = make_loaders(train, test, settings, trainer.num_workers)
-        runner = _make_trainer(work, settings, trainer, make_logger(), len(batches[0]))
-        with stopping.plain_interrupts():
-            runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)
-        accuracy = float(runner.callback_metrics.get("test_accuracy", math.nan))
-        log.info("Trained %s: %.2f%% of %d test images correct.", name, 100 * accuracy, len(test))
-        classifier.eval()
+        loaders = make_loaders(train, test, settings, trainer.num_workers)
+        progress = Progress(name, trainer.progress_bar and is_first_process())
+        module = FineTuning(classifier, train.num_classes, settings, progress, loaders, after)
+        runner = _make_trainer(work, settings, trainer, make_logger(), len(loaders[0]))
+        with stopping.plain_interrupts(), closing(progress):
+            runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
+            runner.validate(module, loaders[2], verbose=False)
+        correct = round(float(runner.callback_metrics["test_accuracy"]) * len(test))
+        share = f"{format_cell(correct, len(test))} of the test images correct"
+        log.info("Trained %s: %s; weights: %s", name, share, path)
         with atomic_write(path) as temporary:
-            save_weights(classifier.network, temporary)
+            save_weights(classifier.network, temporary, tested=f"{correct} / {len(test)}")
         shutil.rmtree(work)
-    return path
 
 
-def _is_readable(checkpoint: Path) -> bool:
-    """Return True if there is a checkpoint; a damaged one is removed."""
+def _readable(checkpoint: Path) -> Path | None:
+    """Return a checkpoint if it is there; a damaged one is removed."""
     if not checkpoint.exists():
-        return False
+        return None
     try:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, depending on where the damage lies
         log.warning("%s is damaged (%s); training begins anew.", checkpoint, first_line(error))
         checkpoint.unlink()
-        return False
-    return True
+        return None
+    return checkpoint
 
 
 def _make_trainer(
@@ -102,7 +105,6 @@ def _make_trainer(
 ) -> pl.Trainer:
     """Return a trainer on one device that keeps the last whole epoch in `work`."""
     keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
-    bar = [TQDMProgressBar(refresh_rate=10)] if trainer.progress_bar else []
     return pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
@@ -110,9 +112,9 @@ def _make_trainer(
         plugins=LightningEnvironment(),  # one process trains, whatever launcher has started it
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
-        callbacks=[keep_last, *bar],
+        callbacks=[keep_last],
         logger=logger or False,
-        enable_progress_bar=bool(bar),
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=max(1, min(10, steps)),

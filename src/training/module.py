@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.config.sections import TrainingSettings
@@ -13,7 +14,9 @@ from src.data import Batch, to_unit
 from src.models import PixelClassifier
 from src.training.augmentation import augment
 from src.utils import stopping
+from src.utils.progress import Progress
 
+_EVALUATION = 1 / 3  # cost of a batch without gradients, beside one that is trained on
 _FEWEST_STEPS = 5  # with fewer, the rise of the schedule has no length
 
 
@@ -27,10 +30,20 @@ class FineTuning(pl.LightningModule):
     """
 
     def __init__(
-        self, classifier: PixelClassifier, num_classes: int, settings: TrainingSettings
+        self,
+        classifier: PixelClassifier,
+        num_classes: int,
+        settings: TrainingSettings,
+        progress: Progress,
+        loaders: tuple[DataLoader, DataLoader, DataLoader],
+        then: str,
     ) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.progress, self.then, self.work = progress, then, 0.0
+        trained, tested, tested_at_end = map(len, loaders)
+        self.epoch_work = trained + _EVALUATION * tested
+        self.whole_work = settings.epochs * self.epoch_work + _EVALUATION * tested_at_end
+        self.classifier = classifier.train().to(memory_format=torch.channels_last)
         self.settings = settings
         for module in classifier.modules():
             if isinstance(module, nn.Dropout) and settings.dropout is not None:
@@ -44,20 +57,32 @@ class FineTuning(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed cross-entropy of a batch, augmented by seed and step alone."""
-        stopping.raise_if_interrupted()
         settings = self.settings
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.global_step)
         images = augment(batch.images, settings.crop_padding, settings.flip, generator)
         logits = self.classifier(to_unit(images)).float()
         smoothing = settings.label_smoothing
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
-        self.log("train_loss", loss, prog_bar=True)
+        self.log("train_loss", loss)
+        self._show(1)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the accuracy on test images, by which nothing is chosen."""
         self.test_accuracy(self.classifier(to_unit(batch.images)), batch.labels)
-        self.log("test_accuracy", self.test_accuracy, prog_bar=True, batch_size=len(batch.labels))
+        self.log("test_accuracy", self.test_accuracy, batch_size=len(batch.labels))
+        self._show(_EVALUATION)
+
+    def _show(self, work: float) -> None:
+        """Show the progress after more work, or stop; epochs of an earlier process set no pace."""
+        stopping.raise_if_interrupted()
+        if not self.work:
+            self.work = self.current_epoch * self.epoch_work
+            self.progress.first = self.work / self.whole_work
+        self.work += work
+        epochs = self.settings.epochs
+        done = f"epoch {min(self.current_epoch + 1, epochs)} of {epochs}"
+        self.progress.update(self.work / self.whole_work, done, self.then)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, one step a batch."""

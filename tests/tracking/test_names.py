@@ -31,6 +31,7 @@ def folder(new_workspace, run_tiny, empty_store):
     first += ["training.epochs=1", "training.batch_size=50", "trainer.attack_precision=bf16"]
     again = ["attack=saved", "attack.path=outputs/a/0-fgsm_l2-coarse/adversarial", "source=null"]
     again += ["targets=[fine]", "model.fine.expected_accuracy=null,1"]
+    again += ["clean_accuracy_check.action=stop"]
     for name, words in {"a": first, "b": again}.items():
         code = run_tiny(folder, "-m", *words, "tracking=mlflow", f"hydra.sweep.dir=outputs/{name}")
         assert code == (name == "b")

@@ -1,8 +1,10 @@
 """Training once, storing whole files, and going on after an interruption."""
 
+import fcntl
 import itertools
 import multiprocessing
 from functools import partial
+from threading import Timer
 
 import numpy as np
 import pandas as pd
@@ -15,11 +17,11 @@ from torch.nn import functional
 
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
-from src.models import PixelClassifier, load_weights
-from src.training import trained_weights
+from src.models import PixelClassifier, load_weights, weight_facts
+from src.training import train_once
 from src.training.module import FineTuning
 
-STEPS = 6  # of an epoch
+STEPS, EVALUATED = 6, 3  # batches of an epoch; at the end as many are evaluated once more
 TRAINER = TrainerSettings(accelerator="cpu", progress_bar=False)
 
 
@@ -40,17 +42,10 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, make_logger=lambda: None, model=None, **changes):
-    return trained_weights(
-        "net",
-        path,
-        model or classifier(),
-        dataset(),
-        dataset(30),
-        recipe(**changes),
-        trainer=TRAINER,
-        make_logger=make_logger,
-    )
+def train(path, make_logger=lambda: None, model=None, trainer=TRAINER, then=(), **changes):
+    images = (model or classifier(), dataset(), dataset(30))
+    train_once("net", path, *images, recipe(**changes), trainer, make_logger, then)
+    return path
 
 
 def recipe(**changes) -> TrainingSettings:
@@ -73,12 +68,12 @@ def assert_same_weights(path, other):
         torch.testing.assert_close(value, theirs[name])
 
 
-def cut_short(path, monkeypatch, model=None) -> None:
-    """Train until the third epoch, as in a power cut."""
+def cut_short(path, monkeypatch, model=None, epochs=2) -> None:
+    """Train for some epochs and a batch more, as in a power cut."""
     checks = itertools.count()
 
     def check():
-        if next(checks) > 2 * STEPS:
+        if next(checks) > epochs * (STEPS + EVALUATED):
             raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
@@ -160,6 +155,65 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
     assert_same_weights(train(path, model=with_dropout()), uncut)
     assert len(steps) == 2 * STEPS  # of the four epochs' the last two
     assert not path.with_suffix(".training").exists()
+
+
+def test_the_test_images_of_an_epoch_do_not_change_the_weights(whole, tmp_path, monkeypatch):
+    counts, real = [], FineTuning.validation_step
+
+    def step(module, batch, number):
+        counts.append(len(batch.labels))
+        real(module, batch, number)
+
+    monkeypatch.setattr(FineTuning, "validation_step", step)
+    assert_same_weights(train(tmp_path / "net.safetensors", evaluate_on=6), whole)
+    assert counts == 4 * [6] + 3 * [10]
+    trained, tested = classifier(), dataset(30)[:]
+    load_weights(trained.network, whole)
+    right = trained(to_unit(tested.images)).argmax(1) == tested.labels
+    assert weight_facts(whole).tested == (right.sum(), 30)
+
+
+@pytest.mark.parametrize("first", [0, 2])  # epochs before an interruption
+def test_progress_is_of_all_epochs_and_says_what_comes_then(tmp_path, monkeypatch, caplog, first):
+    caplog.set_level("INFO")
+    path, now = tmp_path / "net.safetensors", [0.0]
+    if first:
+        cut_short(path, monkeypatch)
+    monkeypatch.setattr("src.utils.progress.time.monotonic", lambda: now[0])
+
+    def spend(kind, seconds):
+        real = getattr(FineTuning, kind)
+        monkeypatch.setattr(
+            FineTuning, kind, lambda *given: now.__setitem__(0, now[0] + seconds) or real(*given)
+        )
+
+    spend("training_step", 60)
+    spend("validation_step", 20)
+    train(path, trainer=TrainerSettings(accelerator="cpu"), then=("other", "third"))
+    lines = [line for line in caplog.messages if line.startswith("net:")]
+    assert lines[0] == f"net: epoch {first + 1} of 4, {28 - 7 * first} min left; then other, third"
+    assert len(lines) > 6 * (4 - first) and lines[-1].startswith("net: epoch 4 of 4, 0 s left")
+    again = " (resuming)" if first else ""
+    assert f"Training net: 60 images, 4 epochs{again}; then other, third" in caplog.messages
+
+
+def test_a_process_says_that_it_waits_only_if_it_does(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / "net.safetensors"
+    other = path.with_suffix(".lock").open("w")
+    fcntl.flock(other, fcntl.LOCK_EX)
+    Timer(0.5, other.close).start()
+    train(path, epochs=1)
+    train(tmp_path / "other.safetensors", epochs=1)
+    assert caplog.text.count("Waiting for another process that trains net.") == 1
+
+
+def test_an_interruption_of_the_last_evaluation_costs_no_training(tmp_path, monkeypatch, whole):
+    path = tmp_path / "net.safetensors"
+    cut_short(path, monkeypatch, epochs=4)
+    monkeypatch.setattr("src.training.module.augment", None)
+    assert_same_weights(train(path), whole)
+    assert weight_facts(path) == weight_facts(whole)
 
 
 def test_two_processes_train_once(tmp_path, at_once):

@@ -1,0 +1,43 @@
+"""Trainings of a command: on how many images, and whether they learn anything."""
+
+import pytest
+from safetensors import safe_open
+
+from src.api.classifier import load_classifier
+
+RECIPE = ["model=[coarse,fine]", "model.fine.weights=null", "dataset.n_train=200"]
+RECIPE += ["training.epochs=2", "training.batch_size=10", "dataset.n_test=100"]
+STOP = "clean_accuracy_check.action=stop"
+
+
+def test_a_network_at_chance_stops_each_job_that_needs_it(command_line, workspace, capsys):
+    words = [*RECIPE, STOP, "training.learning_rate=1e-9", "attack=fgsm"]
+    assert command_line("-m", *words, "targets=[coarse],[fine]") == 1
+    printed = capsys.readouterr().out
+    assert "FAILED 1-fgsm-coarse: model fine is at chance" in printed
+    assert printed.count("FAILED") == printed.count("Trained fine: ") == 1
+    (file,) = (workspace / "cache" / "checkpoints").glob("fine-*.safetensors")
+    with safe_open(file, "numpy") as stored:
+        correct, count = stored.metadata()["tested"].split(" / ")
+    assert f"{correct} / {count} = " in printed and count == "100"
+    assert command_line(*words, "targets=[fine]") == 1
+    printed = capsys.readouterr().out
+    assert "model fine is at chance" in printed and "Training" not in printed
+    assert (
+        command_line("-m", *words, "clean_accuracy_check.action=warn,stop", "targets=[fine]") == 1
+    )
+    printed = capsys.readouterr().out
+    assert printed.count("model fine is at chance") == 2 and printed.count("FAILED") == 1
+
+
+def test_a_training_takes_a_balanced_part_that_is_in_its_key(command_line, workspace, capsys):
+    words = [*RECIPE, "targets=[fine]", "attack=fgsm"]
+    for more in ("n_images=50", "n_images=50", "n_images=null", "evaluate_on=7"):
+        assert command_line(*words, f"training.{more}") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Training fine") == 2
+    assert "Training fine: 50 images" in printed and "Training fine: 200 images" in printed
+    for wrong in (9, 201):
+        more = ["dataset=cifar10_mini", f"training.n_images={wrong}"]
+        with pytest.raises(ValueError, match=rf"n_images={wrong}: set 10 \(classes\) to 200 "):
+            load_classifier("fine", *RECIPE, *more, config_dir="conf")
