@@ -84,3 +84,12 @@ def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, worksp
 def test_jobs_that_run_elsewhere_have_gradients_alone(plan):
     printed = plan("-m", "attack=bim,mi", "attack.steps=3", "hydra/launcher=processes")
     assert count("gradients", printed) == 2 * 23 * 5 and "about" not in printed
+
+
+def test_a_plan_lists_trainings_once_and_jobs_that_cannot_run(plan, workspace):
+    words = ["model.coarse.weights=null", "training.n_images=500", "training.epochs=2"]
+    printed = plan("-m", "attack=fgsm,bim", *words)
+    assert len(re.findall(r"coarse \(500 images, 2 epochs, \d+ s\)", printed)) == 1
+    assert not (workspace / "cache" / "checkpoints").exists()
+    printed = plan("model.fine.mean=null")
+    assert "refused: model fine: mean or std is null" in printed

@@ -17,6 +17,7 @@ from torch.nn import functional
 from src.cache.keys import content_key
 from src.config.settings import Settings
 from src.training import choose_precision
+from src.utils import stopping
 from src.utils.files import write_text
 
 Kind = Literal["prediction", "gradient", "training"]
@@ -100,6 +101,7 @@ def _time(call: Callable[[int], None], most: int) -> float:
     """Return the seconds per image of a call with a number of images, at most `most` at once."""
 
     def seconds(count: int) -> float:
+        stopping.raise_if_interrupted()
         start = time.perf_counter()
         call(count)
         return time.perf_counter() - start
