@@ -53,10 +53,10 @@ class Speeds:
     def seconds(self, kind: Kind, name: str, classifier: nn.Module, side: int) -> float:
         """Return the seconds that a model takes for an image of `side` pixels; NaN: not known."""
         settings = self.settings
-        trainer = settings.trainer.model_dump(include={"precision", "fold_batch_norms"})
-        size = settings.training.batch_size if kind == "training" else settings.trainer.batch_size
+        arithmetic = {"precision", "attack_precision", "fold_batch_norms", "batch_size"}
+        section = settings.training if kind == "training" else settings.trainer
         model = settings.model[name].model_dump(include={"network", "input_size"})
-        key = content_key(model, side, trainer, size)
+        key = content_key(model, side, section.model_dump(include=arithmetic))
         place, tables = f"{kind} {name} {key}", self._read()
         known = tables.setdefault(self.device, {})
         if place not in known and self.measured:
