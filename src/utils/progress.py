@@ -32,7 +32,8 @@ class Progress:
 
     def __init__(self, label: str, shown: bool = True, first: float = 0.0) -> None:
         self.label, self.shown, self.first = label, shown, first
-        self.start, self.terminal = time.monotonic(), sys.stderr.isatty()
+        self.start = time.monotonic()
+        self.terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook
         self.next = self.start + (_BAR_SECONDS if self.terminal else _FIRST_LINE)
         self.bar: tqdm | None = None
 

@@ -121,15 +121,6 @@ def test_arrays_and_lists_are_taken_as_tensors_are(images):
     assert set(arrays["attack"]) == {"fgsm (norm=l2, target_label=data)"}
 
 
-def test_the_progress_bar_has_room_beside_many_targets(images, capfd):
-    one = module(0)
-    targets = {f"a_network_with_a_long_name_{n}": one for n in range(9)}
-    transfer({"a": one}, targets, *images)
-    lines = "".join(capfd.readouterr()).replace("\r", "\n").splitlines()
-    bars = [line for line in lines if line.startswith("fgsm a") and "it/s" in line]
-    assert bars and max(map(len, bars)) <= 80
-
-
 def test_any_function_is_an_attack_with_its_gradients_counted(images):
     def double(model, pictures, labels, eps):
         half = attacks.fgsm(model, pictures, labels, eps)
