@@ -38,7 +38,7 @@ from src.utils.refusals import first_line
 
 _ROW_BYTES = 120  # of a prediction, in cache, results and tracking store together
 _ATTACK = 1.15  # seconds of an attack over those of its gradients alone
-_JOB_SECONDS, _END_SECONDS = 1.0, 5.0  # of tables and tracking; of the report
+_JOB_SECONDS, _END_SECONDS = 1.0, 10.0  # of tables and tracking; of the report
 
 
 @dataclass(frozen=True)
