@@ -26,7 +26,7 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
     parts.append(f"{images:,} images" if images else "images not known")
     parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
     if unknown := len(jobs) - len(stated):
-        parts[-1] += f" (those of {unknown} jobs are not known)"
+        parts[-1] += f" and those of {unknown} jobs whose attack states none"
     if estimate.device:
         parts.append(f"{sum(job.predictions for job in jobs):,} predictions")
         parts.append(f"{estimate.bytes / 1e6:,.0f} MB")
