@@ -19,6 +19,7 @@ from src.config.settings import Settings
 from src.training import choose_precision
 from src.utils import stopping
 from src.utils.files import write_text
+from src.utils.processes import keep_freed_memory
 
 Kind = Literal["prediction", "gradient", "training"]
 """Classification of an image; gradient with respect to it; step of training, per image."""
@@ -93,6 +94,7 @@ class Speeds:
             logits.sum().item()  # waits for the device
 
         classifier.to(device).train(kind == "training").requires_grad_(kind == "training")
+        keep_freed_memory()  # as jobs do
         with isolate_rng(), torch.set_grad_enabled(kind != "prediction"):
             return _time(call, most)
 
