@@ -7,7 +7,7 @@ sys.path.append(str(Path(__file__).parent))
 
 import catalogue
 
-from src.report.page.definitions import DEFINITIONS
+from src.report.page.content import DEFINITIONS
 
 project = html_title = "Transferability of adversarial examples"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
@@ -22,7 +22,7 @@ myst_substitutions = {
     "formulas": catalogue.formulas(),
     "defences": catalogue.defences(),
     "models": catalogue.models(),
-    "definitions": "\n\n".join(f"**{term}**\n: {meaning}" for term, meaning in DEFINITIONS),
+    "definitions": "\n\n".join(f"**{term}**\n: {meaning}" for term, meaning in DEFINITIONS.items()),
 }
 nb_execution_mode = "off"  # a test runs it
 

@@ -1,7 +1,10 @@
 """Report content, from the ranking down to the definitions."""
 
+from pathlib import Path
+
+import yaml
+
 from src.analysis import CAUSES
-from src.report.page.definitions import DEFINITIONS
 from src.report.page.facts import commands, facts
 from src.report.page.html import Report, Section
 from src.report.page.statistics import measure
@@ -14,6 +17,10 @@ from src.report.sections.strongest_attacker import attackers
 from src.report.sections.transfer import answer, answer_sentence, variants
 from src.report.summary import Summary
 
+_DEFINITIONS = Path(__file__).parents[1] / "templates" / "definitions.yaml"
+DEFINITIONS: dict[str, str] = yaml.safe_load(_DEFINITIONS.read_text(encoding="utf-8"))
+"""Definitions of every number of the report."""
+
 
 def build_report(summary: Summary) -> Report:
     """Turn a summary into a report; of jobs without an attack it holds clean images alone."""
@@ -22,7 +29,7 @@ def build_report(summary: Summary) -> Report:
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
-    terms = (("What was run", facts(summary.jobs)), ("Definitions", DEFINITIONS))
+    terms = (("What was run", facts(summary.jobs)), ("Definitions", tuple(DEFINITIONS.items())))
     if not attacked:
         title, parts = f"Clean images: {names}", clean(numbers)
         return Report(title, clean_sentence(numbers), alarms, parts, terms=terms)
