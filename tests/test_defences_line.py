@@ -259,3 +259,5 @@ def test_abstentions_leave_the_rates_and_raise_an_alarm(line):
     assert row["still_correct"] == (its["predicted"] == its["label"]).sum()
     alarms = json.loads((folder / "smooth" / "alarms.json").read_text())
     assert any(each["name"] == "abstentions" for each in alarms)
+    words = ["folder=smooth", "out=page"]
+    assert run_words(folder, *words, module="src.report.__main__") == 0

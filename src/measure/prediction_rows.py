@@ -31,7 +31,7 @@ TOP_FIVE = pa.schema(
     [
         *(INDEX, LABEL, EPS_255, *PREDICTED),
         column("top5_classes", pa.list_(pa.int32()), 0, CLASSES),
-        column("top5_confidences", pa.list_(SINGLE), 0, CERTAIN),
+        column("top5_confidences", pa.list_(SINGLE), 0, CERTAIN, nan=True),
     ]
 )
 """Predictions with the five likeliest classes, or all of fewer, the likeliest first."""
