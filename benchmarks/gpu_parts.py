@@ -126,19 +126,23 @@ class _Clock(DummyLogger):
 
 def training(setup: Setup) -> Iterator[Row]:
     """Train for an epoch on CIFAR-10's images in the package; the first steps do not count."""
+    for name in SOURCES[32][:1] if setup.tiny else STUDY:
+        yield _train(setup, name)
+
+
+def _train(setup: Setup, name: str) -> Row:
     words = ["training.epochs=1", "dataset.n_test=100"]
     words += ["training.batch_size=8", "dataset.n_train=240"] if setup.tiny else []
-    for name in SOURCES[32][:1] if setup.tiny else STUDY:
-        settings, clock = _settings(setup, name, *words), _Clock()
-        recipe, trainer = settings.training, settings.trainer
-        sets = training_images(settings), open_dataset(settings, "test", whole=True)
-        path = setup.folder / "trained" / f"{name}.safetensors"
-        path.unlink(missing_ok=True)
-        train_once(name, path, _build(settings), *sets, recipe, trainer, lambda clock=clock: clock)
-        images = 10 * recipe.batch_size * (len(clock.times) - 1)  # a loss is logged in 10 steps
-        chosen = choose_precision(recipe.precision, trainer.accelerator)
-        rate = images / (clock.times[-1] - clock.times[0])
-        yield Row(f"training, images / s, {chosen}", name, 32, rate)
+    settings, clock = _settings(setup, name, *words), _Clock()
+    recipe, trainer = settings.training, settings.trainer
+    sets = training_images(settings), open_dataset(settings, "test", whole=True)
+    path = setup.folder / "trained" / f"{name}.safetensors"
+    path.unlink(missing_ok=True)
+    train_once(name, path, _build(settings), *sets, recipe, trainer, lambda: clock)
+    images = 10 * recipe.batch_size * (len(clock.times) - 1)  # a loss is logged every 10 steps
+    chosen = choose_precision(recipe.precision, trainer.accelerator)
+    rate = images / (clock.times[-1] - clock.times[0])
+    return Row(f"training, images / s, {chosen}", name, 32, rate)
 
 
 def precisions(setup: Setup) -> Iterator[Row]:
