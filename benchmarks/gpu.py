@@ -110,7 +110,7 @@ def _run(setup: Setup, *words: str) -> str:
             [sys.executable, "-m", *words], cwd=ROOT, stdout=out, stderr=out, start_new_session=True
         )
         try:
-            code = process.wait(120)
+            code = process.wait(140)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -143,7 +143,7 @@ def _text(value: float | str) -> str:
 
 
 PARTS: dict[str, tuple[int, Callable[[Setup], Iterator[Row]]]] = {
-    "tests": (130, tests),
+    "tests": (140, tests),
     "several devices": (90, several_devices),
     "training": (90, gpu_parts.training),
     "speeds for plans": (150, gpu_parts.plan_speeds),
