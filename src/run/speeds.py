@@ -84,6 +84,7 @@ class Speeds:
         most = int(trainer.batch_size) if kind == "prediction" else most
         device = self.torch_device
 
+        @arithmetic(device.type, kind != "training" and trainer.precision == "32-true")
         def call(count: int) -> None:
             images = torch.rand(count, 3, side, side, device=device)
             images.requires_grad_(kind == "gradient")
@@ -95,11 +96,7 @@ class Speeds:
             logits.sum().item()  # waits for the device
 
         classifier.to(device).train(kind == "training").requires_grad_(kind == "training")
-        with (
-            isolate_rng(),
-            torch.set_grad_enabled(kind != "prediction"),
-            arithmetic(device.type, kind != "training" and trainer.precision == "32-true"),
-        ):
+        with isolate_rng(), torch.set_grad_enabled(kind != "prediction"):
             return _time(call, most)
 
 
