@@ -9,7 +9,7 @@ ONE := --libraries torchattacks
 PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-quick findings screenshots docs lint format ui clean
+.PHONY: help setup demo test test-all bench bench-quick gpu findings screenshots docs lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time
 
 bench-quick: $(READY) ## The same of FGSM and BIM on 50 of the demo's images (minutes)
 	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 50 --rounds 1
+
+gpu: $(READY) ## Check and measure this machine's GPU in 15 minutes; ARGS=--tiny tries it on the CPU
+	$(BENCH)/gpu gpu $(ARGS)
 
 findings: $(READY) ## Rebuild the findings and their figures from the tables in docs/results/
 	$(BIN)/python -m findings

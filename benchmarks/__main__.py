@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.bench import OURS, Bench
 from benchmarks.compare import compare, speeds
+from benchmarks.gpu import check
 from benchmarks.growth import growth
 from benchmarks.inputs import INPUTS, Input
 from benchmarks.peers import PEERS
@@ -34,6 +35,8 @@ def main() -> None:
     parser = _parser()
     options = parser.parse_args()
     folder = Path(options.folder).absolute()
+    if options.what == "gpu":
+        sys.exit(check(options.tiny, folder, _about(options)))
     variants = {name: words for name, *words in options.variant}
     if taken := {OURS, *PEERS} & variants.keys():
         parser.error(f"--variant {taken.pop()}: this is the name of a library; choose another.")
@@ -91,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     add = parser.add_argument
-    add("what", nargs="?", choices=["compare", "growth", "speeds"], default="compare")
+    add("what", nargs="?", choices=["compare", "growth", "speeds", "gpu"], default="compare")
     add("--inputs", choices=list(INPUTS), default=list(INPUTS), **names, help=", ".join(INPUTS))
     add("--own", nargs="+", metavar="WORD", help="your models, as a,b, and words of the program")
     add("--attacks", choices=ATTACKS, default=ATTACKS, **names, help=", ".join(ATTACKS))
@@ -107,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--budgets", type=_count, nargs="+", default=BUDGETS_255, help="in units of 1/255")
     add("--rounds", type=_count, default=5)
     add("--threads", type=_count, default=os.cpu_count(), help="of torch, in every process")
+    add("--tiny", action="store_true", help="of gpu: try it on the CPU, in about a minute")
     add("--device", choices=["cpu", "gpu"], default="cpu")
     add("--batch-size", type=_count, default=50)
     add("--folder", default="outputs/bench")

@@ -39,11 +39,11 @@ def calls(spec: dict[str, Any]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {"forward": {}, "gradient": {}, "bf16": {}}
     for name, plain in files.networks.items():
         network = _fast(plain)
-        found["gradient"][name] = _seconds(lambda x, y, f=network: _gradient(f, x, y), *parts)
+        found["gradient"][name] = seconds(lambda x, y, f=network: gradient(f, x, y), *parts)
         with torch.no_grad():
-            found["forward"][name] = _seconds(lambda x, _, f=network: f(x), *parts)
+            found["forward"][name] = seconds(lambda x, _, f=network: f(x), *parts)
         lowered = torch.autocast(spec["device"], torch.bfloat16)(network.forward)
-        found["bf16"][name] = _seconds(partial(_gradient, lowered), *parts)
+        found["bf16"][name] = seconds(partial(gradient, lowered), *parts)
     return found
 
 
@@ -54,24 +54,32 @@ def _fast(network: nn.Sequential) -> nn.Module:
     return network
 
 
-def _gradient(network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+def gradient(network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the summed cross-entropy with respect to images."""
     images = images.clone().requires_grad_()
     loss = functional.cross_entropy(network(images), labels, reduction="sum")
     return torch.autograd.grad(loss, images)[0]
 
 
-def _seconds(call: Callable[..., object], *parts: tuple[Tensor, ...]) -> float:
+def seconds(
+    call: Callable[..., object], *parts: tuple[Tensor, ...], repeats: int = REPEATS
+) -> float:
     """Return the median time of a pass over all batches, after a batch that does not count."""
     call(*(part[0] for part in parts))
     passes = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
+        _synchronise(parts[0][0])
         start = time.perf_counter()
-        for images, labels in zip(*parts, strict=True):
-            call(images, labels)
-        if parts[0][0].is_cuda:
-            torch.cuda.synchronize()
+        for batch in zip(*parts, strict=True):
+            call(*batch)
+        _synchronise(parts[0][0])
         passes.append(time.perf_counter() - start)
     return median(passes)
+
+
+def _synchronise(images: Tensor) -> None:
+    if images.is_cuda:
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

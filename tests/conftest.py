@@ -55,6 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("it needs a GPU")
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real images and weights, if there is one."""

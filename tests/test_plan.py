@@ -4,8 +4,10 @@ import json
 import re
 
 import pytest
+import torch
 
 from src.artifacts.record import job_record
+from src.models import PixelClassifier
 from src.run import speeds
 
 
@@ -24,6 +26,14 @@ def plan(command_line, printed_by):
 def count(name, printed):
     (number,) = re.findall(rf"Plan: .*?([\d,]+) {name}", printed)
     return int(number.replace(",", ""))
+
+
+class Measured(speeds.Speeds):
+    """Speeds of another device, measured."""
+
+    def __init__(self, *words):
+        super().__init__(*words)
+        self.measured = True
 
 
 def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, command_line, workspace):
@@ -60,10 +70,27 @@ def test_speeds_are_measured_once_and_those_of_another_device_scale_the_hours(
     assert json.loads(path.read_bytes()) == first
     monkeypatch.setattr(speeds, "TABLES", tmp_path)
     assert "No hours: plan_device=fast" in plan("attack=bim", "plan_device=fast")
-    slow = {name: 3600.0 for name in known}
-    (tmp_path / "fast.json").write_text(json.dumps({"fast": slow}))
+    with monkeypatch.context() as patch:  # as on that device, whose batches are larger
+        patch.setattr("src.run.estimate.Speeds", Measured)
+        plan("attack=bim", "plan_device=fast", "trainer.batch_size=20")
+    (fast,) = tmp_path.iterdir()
+    slow = {name: 3600.0 for name in json.loads(fast.read_bytes())["fast"]}
+    fast.write_text(json.dumps({"fast": slow}))
     assert re.search(r"about \d+ h.* on fast", plan("attack=bim", "plan_device=fast"))
     assert json.loads(path.read_bytes()) == first
+
+
+def test_speeds_are_those_of_batches_that_fit_into_the_memory(plan, workspace, monkeypatch):
+    forward, sizes = PixelClassifier.forward, set()
+
+    def cramped(self, images):
+        sizes.add(len(images))
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, images)
+
+    monkeypatch.setattr(PixelClassifier, "forward", cramped)
+    assert "about" in plan("attack=bim") and sizes == {1, 2, 8}
 
 
 def test_a_command_that_takes_too_long_is_refused_before_it_begins(command_line, workspace, capsys):

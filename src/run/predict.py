@@ -58,7 +58,7 @@ def predict(
     with (
         stopping.plain_interrupts(),
         logging_redirect_tqdm(),  # lines of the log stand above the bar
-        _arithmetic(job.data.device.type, settings.trainer.precision == "32-true"),
+        arithmetic(job.data.device.type, settings.trainer.precision == "32-true"),
     ):
         runner.predict(module, loader, return_predictions=False)
         runner.strategy.barrier()  # the first process reads what all have written
@@ -76,7 +76,7 @@ def _group(indices: np.ndarray, missing: Mapping[Cell, np.ndarray]) -> np.ndarra
 
 
 @contextmanager
-def _arithmetic(device: str, strict: bool) -> Iterator[None]:
+def arithmetic(device: str, strict: bool) -> Iterator[None]:
     """Compute as the settings say, also under the caller's autocast and precision of products.
 
     With `strict` no mantissas are shortened, on a GPU either.

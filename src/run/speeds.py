@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from src.cache.keys import content_key
 from src.config.settings import Settings
+from src.run.predict import arithmetic
 from src.training import choose_precision
 from src.utils import stopping
 from src.utils.files import write_text
@@ -27,7 +28,7 @@ Kind = Literal["prediction", "gradient", "training"]
 REMEMBERED = "speeds.json"
 """File in `cache_dir`: seconds per image by device, and by network and kind."""
 TABLES = Path(__file__).parents[1] / "assets" / "speeds"
-"""Folder of such files for other devices, one for each, named by it."""
+"""Folder of such files for other devices, one for each, named by it; of automatic batches."""
 
 _CALLS, _LONG = 3, 0.4  # calls, of which the fastest counts; seconds of one that is long enough
 
@@ -54,10 +55,11 @@ class Speeds:
     def seconds(self, kind: Kind, name: str, classifier: nn.Module, side: int) -> float:
         """Return the seconds that a model takes for an image of `side` pixels; NaN: not known."""
         settings = self.settings
-        arithmetic = {"precision", "attack_precision", "fold_batch_norms", "batch_size"}
+        keys = {"precision", "attack_precision", "fold_batch_norms"}
+        keys |= {"batch_size"} if settings.plan_device is None else set()  # this device's
         section = settings.training if kind == "training" else settings.trainer
         model = settings.model[name].model_dump(include={"network", "input_size"})
-        key = content_key(model, side, section.model_dump(include=arithmetic))
+        key = content_key(model, side, section.model_dump(include=keys))
         place, tables = f"{kind} {name} {key}", self._read()
         known = tables.setdefault(self.device, {})
         if place not in known and self.measured:
@@ -83,6 +85,7 @@ class Speeds:
         most = int(trainer.batch_size) if kind == "prediction" else most
         device = self.torch_device
 
+        @arithmetic(device.type, kind != "training" and trainer.precision == "32-true")
         def call(count: int) -> None:
             images = torch.rand(count, 3, side, side, device=device)
             images.requires_grad_(kind == "gradient")
@@ -109,9 +112,13 @@ def _time(call: Callable[[int], None], most: int) -> float:
         return time.perf_counter() - start
 
     seconds(2)  # the first call is slow
-    count = 2
+    count, best = 2, math.nan
     while True:  # larger batches are faster, and other work of the machine makes calls slower
-        fastest = min(seconds(count) for _ in range(_CALLS))
+        try:
+            fastest = min(seconds(count) for _ in range(_CALLS))
+        except torch.OutOfMemoryError:  # a job halves its batches
+            return best
+        best = fastest / count
         if count == most or fastest > _LONG:
-            return fastest / count
+            return best
         count = min(most, 4 * count)

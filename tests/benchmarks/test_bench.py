@@ -1,6 +1,7 @@
 """Counts and ratios of the benchmark by hand, and the whole of it on two tiny networks."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from benchmarks.agreement import counted, counts, differences
 from benchmarks.bench import Run
 from benchmarks.compare import times
+from benchmarks.gpu import PARTS, check
 from benchmarks.peers import PEERS, Files
 from src.attacks import bim, fgsm, mi
 from tests.conftest import REPOSITORY, run_python
@@ -81,6 +83,12 @@ def test_every_library_is_asked_for_the_same_attack(library, attack):
             torch.testing.assert_close(found, ours, atol=1e-6, rtol=0)
 
 
+def test_without_a_gpu_there_is_nothing_to_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert check(False, tmp_path, {}) == 2 and not list(tmp_path.iterdir())
+    assert "--tiny" in capsys.readouterr().err
+
+
 def run_on_tiny_networks(folder: Path, *words: str) -> dict[str, Any]:
     """Run the benchmark in a process of its own, and return its only result."""
     shutil.copytree(INPUT, folder, dirs_exist_ok=True)
@@ -100,6 +108,27 @@ def test_the_speeds_of_networks_are_measured_without_a_sweep(tmp_path):
     assert speeds.index.tolist() == ["wide", "flat"]
     assert (speeds[["gradients", "gradients_bf16", "predictions"]] > 0).all(axis=None)
     assert (speeds["predictions"] > speeds["gradients"]).all()
+
+
+def test_a_machine_is_checked_and_its_speeds_are_read_by_plans(
+    tmp_path, run_in, printed_by, monkeypatch
+):
+    pytest.importorskip("torchattacks", exc_type=ImportError)
+    run_python("-m", "benchmarks", "gpu", "--tiny", "--folder", "found", folder=tmp_path)
+    found = json.loads((tmp_path / "found" / "gpu-cpu.json").read_text())
+    assert found["failed"] == {} and found["seconds"].keys() == PARTS.keys()
+    assert {"device", "hardware", "commit", "versions"} < found.keys()
+    measured = {row["measured"]: row["value"] for row in found["rows"]}
+    assert measured.pop("test") == "skipped" or torch.cuda.is_available()
+    assert measured.pop("tables of one device") == "equal"
+    assert all(value > 0 for value in measured.values())
+    table = (tmp_path / "found" / "gpu-cpu.md").read_text()
+    assert len(table.splitlines()) > 2 + len(measured)
+    monkeypatch.setattr("src.run.speeds.TABLES", tmp_path / "found")
+    words = ["experiment=demo", "source=resnet_small", "targets=resnet_small", "attack=bim"]
+    words += ["n_images=null", "trainer.attack_precision=bf16", "plan_device=cpu", "plan=true"]
+    code, printed = printed_by(run_in, tmp_path, *words)
+    assert code == 0 and re.search(r"Plan: 1 job, 1,000 images, .* about .* on cpu\.", printed)
 
 
 @pytest.mark.slow
