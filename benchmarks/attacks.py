@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import src.attacks
@@ -123,9 +124,10 @@ def prepare(name: str, images: int) -> tuple[Callable[[], int], Callable[[], int
         for one in passes:
             with torch.set_grad_enabled(one.gradient):
                 variable = one.images.requires_grad_(one.gradient)
-                total = one.network(variable).sum()
+                logits = one.network(variable)
+                loss = functional.cross_entropy(logits, logits.argmax(1), reduction="sum")
             if one.gradient:
-                torch.autograd.grad(total, variable)
+                torch.autograd.grad(loss, variable)
         return gradients
 
     return run, bare
