@@ -72,8 +72,8 @@ def check_blocks(blocks: int, images: Tensor) -> None:
         )
 
 
-class _Axis(NamedTuple):
-    """Origin of the pixels of one shuffled axis: four whole numbers each, shape (N, H)."""
+class Axis(NamedTuple):
+    """Origin of the pixels of one axis of blocks: four whole numbers each, shape (N, H)."""
 
     block: Tensor  # number of the block before the shuffle
     start: Tensor  # its first pixel before the shuffle
@@ -85,19 +85,24 @@ class _Axis(NamedTuple):
         return self.offset - (self.size - 1) / 2
 
 
-def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> _Axis:
+def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> Axis:
     weights = 1 - random.uniform(blocks).float()  # in (0, 1], so that their sum is not 0
     shares = weights.cumsum(1) / weights.sum(1, keepdim=True)
     order = random.permutations(blocks)
     one_each = torch.arange(1, blocks + 1, device=order.device)
     ends = (shares * (length - blocks)).round().long() + one_each
+    return cut_axis(ends, order, length)
+
+
+def cut_axis(ends: Tensor, order: Tensor, length: int) -> Axis:
+    """Return the axis whose blocks end at `ends` and are put into an `order`, both (N, blocks)."""
     sizes = ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))
     new_sizes = sizes.gather(1, order)
     new_ends = new_sizes.cumsum(1)
     places = torch.arange(length, device=order.device).expand(len(order), length).contiguous()
     slot = torch.searchsorted(new_ends, places, right=True)
     block = order.gather(1, slot)
-    return _Axis(
+    return Axis(
         block,
         start=(ends - sizes).gather(1, block),
         size=sizes.gather(1, block),
