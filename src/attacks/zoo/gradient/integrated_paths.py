@@ -1,6 +1,3 @@
-import math
-from collections.abc import Callable
-
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
@@ -13,12 +10,6 @@ from src.attacks.zoo.input.diverse_input import DiverseInput
 from src.utils.checked_dataclass import Share, checked
 
 _PADDED, _ROTATED = DiverseInput(1.0, 245 / 224), BlockShuffle(1, 1, 45.0)
-_MOVES: tuple[Callable[[Tensor, float], Tensor], ...] = (
-    lambda image, share: image.roll(math.floor(share * image.shape[-2]), -2),
-    lambda image, share: image.roll(math.floor(share * image.shape[-1]), -1),
-    lambda image, _: image.flip(-2),
-    lambda image, _: image.flip(-1),
-)
 
 
 @checked
@@ -74,14 +65,20 @@ class IntegratedPaths:
 def _change(images: Tensor, random: PerImageRandom) -> Tensor:
     """Return a changed copy of images (K, N, 3, H, W)."""
     padded, rotated = _PADDED(images, random, 0), _ROTATED(images, random, 0)
-    kinds, shares = random.integers(0, 10).tolist(), random.uniform().tolist()
-    changed = []
-    for n, (kind, share) in enumerate(zip(kinds, shares, strict=True)):
-        if kind < len(_MOVES):
-            changed.append(_MOVES[kind](images[:, n], share))
-        else:
-            changed.append((rotated if kind == len(_MOVES) else padded)[:, n])
-    return torch.stack(changed, dim=1)
+    kind, share = random.integers(0, 10, 1, 1), random.uniform(1, 1).double()
+    rows = _places(images.shape[-2], kind == 0, kind == 2, share)
+    columns = _places(images.shape[-1], kind == 1, kind == 3, share)
+    pixels, kind = images.flatten(-2), kind[..., None]
+    index = (rows.mT * images.shape[-1] + columns).flatten(1)[:, None].expand_as(pixels)
+    moved = pixels.gather(-1, index).view_as(images)
+    return torch.where(kind < 4, moved, torch.where(kind == 4, rotated, padded))
+
+
+def _places(length: int, rolled: Tensor, flipped: Tensor, share: Tensor) -> Tensor:
+    """Return which pixel along an axis moves to each, (N, 1, length)."""
+    places = torch.arange(length, device=share.device)
+    back = (places - (share * length).floor().long()) % length
+    return torch.where(rolled, back, torch.where(flipped, length - 1 - places, places))
 
 
 @published(estimator=IntegratedPaths, decay=1.0)
