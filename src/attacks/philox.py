@@ -110,7 +110,7 @@ class Philox:
         """Return the words of a small draw, (N, 4, blocks); those of the next draws are kept."""
         place, width = self.drawn - self._first, self._ahead.shape[-1]
         if not 0 <= place < len(self._ahead) or blocks > width:
-            self._first, self._ahead = self.drawn, self._words(max(blocks, width), _AHEAD)
+            self._first, self._ahead = self.drawn, self._words(max(8, blocks, width), _AHEAD)
             place = 0
         return self._ahead[place, ..., :blocks]
 

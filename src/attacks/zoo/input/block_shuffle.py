@@ -49,9 +49,9 @@ class BlockShuffle:
             values.gather(1, block).unflatten(1, (height, width))
             for values in (angles.cos(), angles.sin())
         )
-        y, x = rows.centred()[:, :, None], columns.centred()[:, None, :]
-        from_y = cos * y - sin * x + (rows.size[:, :, None] - 1) / 2
-        from_x = sin * y + cos * x + (columns.size[:, None, :] - 1) / 2
+        middle_y, middle_x = (rows.size[:, :, None] - 1) / 2, (columns.size[:, None, :] - 1) / 2
+        y, x = rows.offset[:, :, None] - middle_y, columns.offset[:, None, :] - middle_x
+        from_y, from_x = cos * y - sin * x + middle_y, sin * y + cos * x + middle_x
         pixels = images.flatten(-2)
         total = torch.zeros_like(pixels)
         for index_y, weight_y in _neighbours(from_y, rows.start[:, :, None], rows.size[:, :, None]):
@@ -79,10 +79,6 @@ class Axis(NamedTuple):
     start: Tensor  # its first pixel before the shuffle
     size: Tensor  # its number of pixels
     offset: Tensor  # place of the pixel in it
-
-    def centred(self) -> Tensor:
-        """Return the places as distances from the block's centre."""
-        return self.offset - (self.size - 1) / 2
 
 
 def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> Axis:

@@ -56,13 +56,17 @@ class StructureInvariant:
         at_pixels = numbers.flatten(1, 2).mT.gather(2, index).unflatten(2, (height, width))
         kind, share, scale = at_pixels.split([1, 1, channels], dim=1)
 
-        down = _moved(rows, -1, kind == 0, (kind == 2) | (kind == 4), share)
-        right = _moved(columns, -2, kind == 1, (kind == 3) | (kind == 4), share)
+        y, x = (
+            Axis(*(n[:, None, :, None] for n in rows)),
+            Axis(*(n[:, None, None] for n in columns)),
+        )
+        down = y.start + moved(y.offset, y.size, kind == 0, (kind == 2) | (kind == 4), share)
+        right = x.start + moved(x.offset, x.size, kind == 1, (kind == 3) | (kind == 4), share)
         pixels = images.flatten(-2)
-        moved = pixels.gather(-1, (down * width + right).flatten(-2).expand_as(pixels))
+        exact = pixels.gather(-1, (down * width + right).flatten(-2).expand_as(pixels))
         factor = torch.where(kind == 5, share, torch.where(kind == 9, scale, 1))
-        changed = factor * moved.view_as(images)
-        changed = torch.where(kind == 6, (images + noise).clamp(0, 1), changed)
+        noisy = (images + noise).clamp(0, 1)
+        changed = torch.where(kind == 6, noisy, factor * exact.view_as(images))
         filters = (_filters(axis).to(images.dtype) for axis in (rows, columns))
         shrunk, smooth = along_axes(next(filters), images, next(filters))
         return torch.where(kind == 7, shrunk, torch.where(kind == 8, smooth, changed))
@@ -75,12 +79,12 @@ def _cuts(random: PerImageRandom, blocks: int, length: int) -> Axis:
     return cut_axis(functional.pad(inner, (0, 1), value=length), order, length)
 
 
-def _moved(axis: Axis, dim: int, shifted: Tensor, flipped: Tensor, share: Tensor) -> Tensor:
-    """Return the number of the pixel along an axis that moves to each pixel, (N, 1, H, W)."""
-    start, size, place = (x[:, None].unsqueeze(dim) for x in (axis.start, axis.size, axis.offset))
-    shift = (share.double() * size).floor().long()
-    place = torch.where(shifted, (place - shift) % size, place)
-    return start + torch.where(flipped, size - 1 - place, place)
+def moved(
+    place: Tensor, size: Tensor | int, shifted: Tensor, flipped: Tensor, share: Tensor
+) -> Tensor:
+    """Return the place of the pixel that a shift by a share, or a flip, moves to a place."""
+    back = (place - (share.double() * size).floor().long()) % size
+    return torch.where(shifted, back, torch.where(flipped, size - 1 - place, place))
 
 
 def _filters(axis: Axis) -> Tensor:
