@@ -24,16 +24,16 @@ def idct2(spectra: Tensor) -> Tensor:
     return along_axes(rows.mT, spectra, columns.mT)
 
 
-def resizing(places: Tensor, old: Tensor | int, new: Tensor | int) -> Tensor:
-    """Return where pixels at `places` of lines resized from `old` to `new` pixels are read."""
-    old_places = (places + 0.5) * old / new - 0.5
-    return old_places.clamp_min(0).minimum(torch.as_tensor(old - 1))
+def resizing(
+    places: Tensor, old: Tensor | int, new: Tensor | int, length: int, start: Tensor | int = 0
+) -> Tensor:
+    """Return matrices that make pixels at `places` of lines resized from `old` to `new` pixels.
 
-
-def read_at(places: Tensor, length: int) -> Tensor:
-    """Return matrices (..., P, length) that interpolate `length` pixels at places (..., P)."""
+    The old pixels begin at `start` of the `length` that the matrices (..., P, length) read.
+    """
+    inner = ((places + 0.5) * old / new - 0.5).clamp_min(0).minimum(torch.as_tensor(old - 1))
     pixels = torch.arange(length, device=places.device)
-    return (1 - (places[..., None] - pixels).abs()).clamp_min(0)
+    return (1 - ((start + inner)[..., None] - pixels).abs()).clamp_min(0)
 
 
 @lru_cache(maxsize=256)  # random blocks come in many sizes

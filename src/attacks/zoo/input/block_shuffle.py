@@ -52,16 +52,13 @@ class BlockShuffle:
         middle_y, middle_x = (rows.size[:, :, None] - 1) / 2, (columns.size[:, None, :] - 1) / 2
         y, x = rows.offset[:, :, None] - middle_y, columns.offset[:, None, :] - middle_x
         from_y, from_x = cos * y - sin * x + middle_y, sin * y + cos * x + middle_x
+        index_y, weight_y = _neighbours(from_y, rows.start[:, :, None], rows.size[:, :, None])
+        index_x, weight_x = _neighbours(from_x, columns.start[:, None], columns.size[:, None])
+        index = (index_y[:, :, None] * width + index_x[:, None]).flatten(1)[:, None]
+        weight = (weight_y[:, :, None] * weight_x[:, None]).flatten(1, 2)[:, None]
         pixels = images.flatten(-2)
-        total = torch.zeros_like(pixels)
-        for index_y, weight_y in _neighbours(from_y, rows.start[:, :, None], rows.size[:, :, None]):
-            for index_x, weight_x in _neighbours(
-                from_x, columns.start[:, None, :], columns.size[:, None, :]
-            ):
-                index = (index_y * width + index_x).flatten(1)[:, None].expand_as(pixels)
-                weight = (weight_y * weight_x).flatten(1)[:, None].to(images.dtype)
-                total = total + weight * pixels.gather(-1, index)
-        return total.unflatten(-1, (height, width))
+        values = pixels.gather(-1, index.expand(*pixels.shape[:3], -1))
+        return (values.unflatten(-1, weight.shape[2:]) * weight.to(images.dtype)).sum(-3)
 
 
 def check_blocks(blocks: int, images: Tensor) -> None:
@@ -106,16 +103,13 @@ def cut_axis(ends: Tensor, order: Tensor, length: int) -> Axis:
     )
 
 
-def _neighbours(place: Tensor, start: Tensor, size: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return index in the image and bilinear weight of the two pixels about a place in a block."""
+def _neighbours(place: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Return index in the image and weight of the two pixels about a place, (N, 2, H, W)."""
     below = place.floor()
-    above_weight = place - below
-    pairs = []
-    for pixel, weight in ((below, 1 - above_weight), (below + 1, above_weight)):
-        inside = (pixel >= 0) & (pixel < size)
-        index = start + pixel.long().clamp(torch.zeros_like(size), size - 1)
-        pairs.append((index, weight * inside))
-    return pairs
+    pixel, share = torch.stack([below, below + 1], dim=1), place - below
+    start, size = start[:, None], size[:, None]
+    weight = torch.stack([1 - share, share], dim=1) * ((pixel >= 0) & (pixel < size))
+    return start + pixel.long().clamp_min(0).minimum(size - 1), weight
 
 
 @published(transform=BlockShuffle, decay=1.0)

@@ -6,7 +6,7 @@ from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor
 
-from src.attacks.cosine_transform import along_axes, read_at, resizing
+from src.attacks.cosine_transform import along_axes, resizing
 from src.attacks.define import published
 from src.attacks.per_image_random import PerImageRandom
 from src.utils.checked_dataclass import Share, checked
@@ -56,10 +56,10 @@ class DiverseInput:
 def _resized_and_padded(length: int, sides: Tensor, offsets: Tensor, largest: int) -> Tensor:
     """Return matrices (N, 1, length, length) that resize to `sides`, pad and resize back."""
     places = torch.arange(largest, device=sides.device) - offsets
-    padded = read_at(resizing(places, length, sides), length)
-    padded = padded * ((places >= 0) & (places < sides))[..., None]
+    inside = ((places >= 0) & (places < sides))[..., None]
+    padded = resizing(places, length, sides, length) * inside
     back = torch.arange(length, dtype=torch.float64, device=sides.device)
-    return (read_at(resizing(back, largest, length), largest) @ padded)[:, None]
+    return (resizing(back, largest, length, largest) @ padded)[:, None]
 
 
 @checked

@@ -5,7 +5,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.cosine_transform import along_axes, read_at, resizing
+from src.attacks.cosine_transform import along_axes, resizing
 from src.attacks.define import published
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.zoo.input.block_shuffle import Axis, check_blocks, cut_axis
@@ -56,10 +56,8 @@ class StructureInvariant:
         at_pixels = numbers.flatten(1, 2).mT.gather(2, index).unflatten(2, (height, width))
         kind, share, scale = at_pixels.split([1, 1, channels], dim=1)
 
-        y, x = (
-            Axis(*(n[:, None, :, None] for n in rows)),
-            Axis(*(n[:, None, None] for n in columns)),
-        )
+        y = Axis(*(numbers[:, None, :, None] for numbers in rows))
+        x = Axis(*(numbers[:, None, None] for numbers in columns))
         down = y.start + moved(y.offset, y.size, kind == 0, (kind == 2) | (kind == 4), share)
         right = x.start + moved(x.offset, x.size, kind == 1, (kind == 3) | (kind == 4), share)
         pixels = images.flatten(-2)
@@ -91,10 +89,8 @@ def _filters(axis: Axis) -> Tensor:
     """Return matrices (2, 1, N, 1, H, H) that resize, and filter, each block along an axis."""
     start, size, place = axis.start, axis.size.double(), axis.offset.double()
     smaller, length = (SHRUNK * size).floor() + 1, place.shape[1]
-    enlarge, shrink = (
-        read_at(start + resizing(place, *sizes), length)
-        for sizes in ((smaller, size), (size, smaller))
-    )
+    enlarge = resizing(place, smaller, size, length, start)
+    shrink = resizing(place, size, smaller, length, start)
     # As in `dct_matrix`, with the frequencies `place` of the block in which a pixel is.
     turns = ((2 * place + 1)[:, :, None] * place[:, None]) % (4 * size)[:, :, None]
     low = (place < size - (MUTED * size).floor())[:, None]
