@@ -27,10 +27,7 @@ def idct2(spectra: Tensor) -> Tensor:
 def resizing(
     places: Tensor, old: Tensor | int, new: Tensor | int, length: int, start: Tensor | int = 0
 ) -> Tensor:
-    """Return matrices that make pixels at `places` of lines resized from `old` to `new` pixels.
-
-    The old pixels begin at `start` of the `length` that the matrices (..., P, length) read.
-    """
+    """Return matrices (..., P, length) that resize lines from `old` pixels at `start` to `new`."""
     inner = ((places + 0.5) * old / new - 0.5).clamp_min(0).minimum(torch.as_tensor(old - 1))
     pixels = torch.arange(length, device=places.device)
     return (1 - ((start + inner)[..., None] - pixels).abs()).clamp_min(0)

@@ -1,18 +1,16 @@
-import math
-
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
-from torch.nn import functional
 
 from src.attacks.define import published
 from src.attacks.parts import Gradient, State
 from src.attacks.per_image_random import PerImageRandom
+from src.attacks.zoo.input.block_shuffle import BlockShuffle
 from src.attacks.zoo.input.diverse_input import DiverseInput
 from src.attacks.zoo.input.structure_invariance import moved
 from src.utils.checked_dataclass import Share, checked
 
-_PADDED = DiverseInput(1.0, 245 / 224)
+_PADDED, _ROTATED = DiverseInput(1.0, 245 / 224), BlockShuffle(1, 1, 45.0)
 
 
 @checked
@@ -67,7 +65,7 @@ class IntegratedPaths:
 
 def _change(images: Tensor, random: PerImageRandom) -> Tensor:
     """Return a changed copy of images (K, N, 3, H, W)."""
-    padded, rotated = _PADDED(images, random, 0), _rotate(images, random)
+    padded, rotated = _PADDED(images, random, 0), _ROTATED(images, random, 0)
     kind, share = random.integers(0, 10, 1, 1), random.uniform(1, 1)
     height, width = images.shape[-2:]
     y, x = (torch.arange(side, device=share.device) for side in (height, width))
@@ -77,17 +75,6 @@ def _change(images: Tensor, random: PerImageRandom) -> Tensor:
     index = (rows * width + columns).flatten(1)[:, None].expand_as(pixels)
     exact = pixels.gather(-1, index).view_as(images)
     return torch.where(kind < 4, exact, torch.where(kind == 4, rotated, padded))
-
-
-def _rotate(images: Tensor, random: PerImageRandom) -> Tensor:
-    random.drawn += 4  # as many numbers as the cuts and orders of `bsr` take
-    angle = random.uniform(1, 1, low=-math.pi / 4, high=math.pi / 4).to(images.dtype)
-    cos, sin, (height, width) = angle.cos(), angle.sin(), images.shape[-2:]
-    y, x = (torch.linspace(1 / n - 1, 1 - 1 / n, n).to(images) for n in (height, width))
-    y, x = y[:, None] * height, x * width  # in half pixels
-    places = [(sin * y + cos * x) / width, (cos * y - sin * x) / height]
-    grid = torch.stack(places, dim=-1).repeat(len(images), 1, 1, 1)
-    return functional.grid_sample(images.flatten(0, 1), grid, align_corners=False).view_as(images)
 
 
 @published(estimator=IntegratedPaths, decay=1.0)
