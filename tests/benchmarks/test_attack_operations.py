@@ -16,7 +16,7 @@ def attacks():
         yield pytest.param(name, marks=[*marks, GROWS] if name == "s4st" else marks)
 
 
-@pytest.mark.parametrize("name", attacks())
+@pytest.mark.parametrize("name", [*attacks()])
 def test_operations_do_not_grow_with_the_images_and_are_few(name):
     (few, _), (many, bare) = (operations(name, images) for images in (4, 24))
     assert many == pytest.approx(few, rel=0.01) and many <= BOUNDS.get(name, 3) * bare
