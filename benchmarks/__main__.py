@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.attacks import costs
 from benchmarks.bench import OURS, Bench
 from benchmarks.compare import compare, speeds
 from benchmarks.gpu import check
@@ -46,6 +47,9 @@ def main() -> None:
     about = _about(options)
     found = about | {"results": _done(folder / "results.json", about)}
     try:
+        if options.what == "attacks":
+            found["results"] = [costs(options.rounds)]
+            write_text(folder / "results.json", json.dumps(found, indent=1))
         for given in _inputs(options, folder):
             bench.prepare(given)
             words = " ".join(f'"{word}"' for word in bench.words(given))
@@ -94,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     add = parser.add_argument
-    add("what", nargs="?", choices=["compare", "growth", "speeds", "gpu"], default="compare")
+    kinds = ["compare", "growth", "speeds", "attacks", "gpu"]
+    add("what", nargs="?", choices=kinds, default="compare")
     add("--inputs", choices=list(INPUTS), default=list(INPUTS), **names, help=", ".join(INPUTS))
     add("--own", nargs="+", metavar="WORD", help="your models, as a,b, and words of the program")
     add("--attacks", choices=ATTACKS, default=ATTACKS, **names, help=", ".join(ATTACKS))
@@ -125,6 +130,8 @@ def _count(text: str) -> int:
 
 def _inputs(options: argparse.Namespace, folder: Path) -> list[Input]:
     """Return the inputs that are asked for and whose files are there."""
+    if options.what == "attacks":  # has its own
+        return []
     if options.own:
         models, *words = options.own
         return [Input("own", tuple(models.split(",")), tuple(words))]

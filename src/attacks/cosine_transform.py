@@ -1,4 +1,4 @@
-"""The discrete cosine transform as a product of matrices."""
+"""Changes along both axes as products of matrices: the discrete cosine transform, resizing."""
 
 from functools import lru_cache
 
@@ -6,21 +6,31 @@ import torch
 from torch import Tensor
 
 
-def dct2(images: Tensor) -> Tensor:
-    """Return the orthonormal two-dimensional DCT-II over the last two axes: C_H x C_W^T.
-
-    Autocasting does not lower its precision.
-    """
-    rows, columns = (dct_matrix(side, images.dtype, images.device) for side in images.shape[-2:])
+def along_axes(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
+    """Return R x C^T over the last two axes; autocasting does not lower its precision."""
     with torch.autocast(images.device.type, enabled=False):
         return rows @ images @ columns.mT
+
+
+def dct2(images: Tensor) -> Tensor:
+    """Return the orthonormal two-dimensional DCT-II over the last two axes: C_H x C_W^T."""
+    rows, columns = (dct_matrix(side, images.dtype, images.device) for side in images.shape[-2:])
+    return along_axes(rows, images, columns)
 
 
 def idct2(spectra: Tensor) -> Tensor:
     """Return the images, shape (..., H, W), whose `dct2` is `spectra`: C_H^T s C_W."""
     rows, columns = (dct_matrix(side, spectra.dtype, spectra.device) for side in spectra.shape[-2:])
-    with torch.autocast(spectra.device.type, enabled=False):
-        return rows.mT @ spectra @ columns
+    return along_axes(rows.mT, spectra, columns.mT)
+
+
+def resizing(
+    places: Tensor, old: Tensor | int, new: Tensor | int, length: int, start: Tensor | int = 0
+) -> Tensor:
+    """Return matrices (..., P, length) that resize lines from `old` pixels at `start` to `new`."""
+    inner = ((places + 0.5) * old / new - 0.5).clamp_min(0).minimum(torch.as_tensor(old - 1))
+    pixels = torch.arange(length, device=places.device)
+    return (1 - ((start + inner)[..., None] - pixels).abs()).clamp_min(0)
 
 
 @lru_cache(maxsize=256)  # random blocks come in many sizes

@@ -64,8 +64,8 @@ class CleanFeatureMixup:
             ratio = ratio.reshape(count, 1, -1, *(1 for _ in output.shape[2:]))
             # Images of a network with windows have several rows each.
             rows, other = output.unflatten(0, (budgets, count, -1)), features[layer].pop(0)
-            mixed = (1 - ratio) * rows + ratio * other.unflatten(0, (count, -1))
-            return mixed.to(output.dtype).view_as(output)
+            mixed = rows.lerp(other.unflatten(0, (count, -1)), ratio.to(output.dtype))
+            return mixed.view_as(output)
 
         with torch.no_grad():
             _logits(problem, problem.random.others(), store)

@@ -1,6 +1,3 @@
-import math
-from collections.abc import Callable
-
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
@@ -10,15 +7,10 @@ from src.attacks.parts import Gradient, State
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.zoo.input.block_shuffle import BlockShuffle
 from src.attacks.zoo.input.diverse_input import DiverseInput
+from src.attacks.zoo.input.structure_invariance import moved
 from src.utils.checked_dataclass import Share, checked
 
 _PADDED, _ROTATED = DiverseInput(1.0, 245 / 224), BlockShuffle(1, 1, 45.0)
-_MOVES: tuple[Callable[[Tensor, float], Tensor], ...] = (
-    lambda image, share: image.roll(math.floor(share * image.shape[-2]), -2),
-    lambda image, share: image.roll(math.floor(share * image.shape[-1]), -1),
-    lambda image, _: image.flip(-2),
-    lambda image, _: image.flip(-1),
-)
 
 
 @checked
@@ -74,14 +66,15 @@ class IntegratedPaths:
 def _change(images: Tensor, random: PerImageRandom) -> Tensor:
     """Return a changed copy of images (K, N, 3, H, W)."""
     padded, rotated = _PADDED(images, random, 0), _ROTATED(images, random, 0)
-    kinds, shares = random.integers(0, 10).tolist(), random.uniform().tolist()
-    changed = []
-    for n, (kind, share) in enumerate(zip(kinds, shares, strict=True)):
-        if kind < len(_MOVES):
-            changed.append(_MOVES[kind](images[:, n], share))
-        else:
-            changed.append((rotated if kind == len(_MOVES) else padded)[:, n])
-    return torch.stack(changed, dim=1)
+    kind, share = random.integers(0, 10, 1, 1), random.uniform(1, 1)
+    height, width = images.shape[-2:]
+    y, x = (torch.arange(side, device=share.device) for side in (height, width))
+    rows = moved(y[:, None], height, kind == 0, kind == 2, share)
+    columns = moved(x, width, kind == 1, kind == 3, share)
+    pixels, kind = images.flatten(-2), kind[..., None]
+    index = (rows * width + columns).flatten(1)[:, None].expand_as(pixels)
+    exact = pixels.gather(-1, index).view_as(images)
+    return torch.where(kind < 4, exact, torch.where(kind == 4, rotated, padded))
 
 
 @published(estimator=IntegratedPaths, decay=1.0)

@@ -49,19 +49,16 @@ class BlockShuffle:
             values.gather(1, block).unflatten(1, (height, width))
             for values in (angles.cos(), angles.sin())
         )
-        y, x = rows.centred()[:, :, None], columns.centred()[:, None, :]
-        from_y = cos * y - sin * x + (rows.size[:, :, None] - 1) / 2
-        from_x = sin * y + cos * x + (columns.size[:, None, :] - 1) / 2
+        middle_y, middle_x = (rows.size[:, :, None] - 1) / 2, (columns.size[:, None, :] - 1) / 2
+        y, x = rows.offset[:, :, None] - middle_y, columns.offset[:, None, :] - middle_x
+        from_y, from_x = cos * y - sin * x + middle_y, sin * y + cos * x + middle_x
+        index_y, weight_y = _neighbours(from_y, rows.start[:, :, None], rows.size[:, :, None])
+        index_x, weight_x = _neighbours(from_x, columns.start[:, None], columns.size[:, None])
+        index = (index_y[:, :, None] * width + index_x[:, None]).flatten(1)[:, None]
+        weight = (weight_y[:, :, None] * weight_x[:, None]).flatten(1, 2)[:, None]
         pixels = images.flatten(-2)
-        total = torch.zeros_like(pixels)
-        for index_y, weight_y in _neighbours(from_y, rows.start[:, :, None], rows.size[:, :, None]):
-            for index_x, weight_x in _neighbours(
-                from_x, columns.start[:, None, :], columns.size[:, None, :]
-            ):
-                index = (index_y * width + index_x).flatten(1)[:, None].expand_as(pixels)
-                weight = (weight_y * weight_x).flatten(1)[:, None].to(images.dtype)
-                total = total + weight * pixels.gather(-1, index)
-        return total.unflatten(-1, (height, width))
+        values = pixels.gather(-1, index.expand(*pixels.shape[:3], -1))
+        return (values.unflatten(-1, weight.shape[2:]) * weight.to(images.dtype)).sum(-3)
 
 
 def check_blocks(blocks: int, images: Tensor) -> None:
@@ -72,32 +69,33 @@ def check_blocks(blocks: int, images: Tensor) -> None:
         )
 
 
-class _Axis(NamedTuple):
-    """Origin of the pixels of one shuffled axis: four whole numbers each, shape (N, H)."""
+class Axis(NamedTuple):
+    """Origin of the pixels of one axis of blocks: four whole numbers each, shape (N, H)."""
 
     block: Tensor  # number of the block before the shuffle
     start: Tensor  # its first pixel before the shuffle
     size: Tensor  # its number of pixels
     offset: Tensor  # place of the pixel in it
 
-    def centred(self) -> Tensor:
-        """Return the places as distances from the block's centre."""
-        return self.offset - (self.size - 1) / 2
 
-
-def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> _Axis:
+def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> Axis:
     weights = 1 - random.uniform(blocks).float()  # in (0, 1], so that their sum is not 0
     shares = weights.cumsum(1) / weights.sum(1, keepdim=True)
     order = random.permutations(blocks)
     one_each = torch.arange(1, blocks + 1, device=order.device)
     ends = (shares * (length - blocks)).round().long() + one_each
+    return cut_axis(ends, order, length)
+
+
+def cut_axis(ends: Tensor, order: Tensor, length: int) -> Axis:
+    """Return the axis whose blocks end at `ends` and are put into an `order`, both (N, blocks)."""
     sizes = ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))
     new_sizes = sizes.gather(1, order)
     new_ends = new_sizes.cumsum(1)
     places = torch.arange(length, device=order.device).expand(len(order), length).contiguous()
     slot = torch.searchsorted(new_ends, places, right=True)
     block = order.gather(1, slot)
-    return _Axis(
+    return Axis(
         block,
         start=(ends - sizes).gather(1, block),
         size=sizes.gather(1, block),
@@ -105,16 +103,13 @@ def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> _Axis:
     )
 
 
-def _neighbours(place: Tensor, start: Tensor, size: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return index in the image and bilinear weight of the two pixels about a place in a block."""
+def _neighbours(place: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Return index in the image and weight of the two pixels about a place, (N, 2, H, W)."""
     below = place.floor()
-    above_weight = place - below
-    pairs = []
-    for pixel, weight in ((below, 1 - above_weight), (below + 1, above_weight)):
-        inside = (pixel >= 0) & (pixel < size)
-        index = start + pixel.long().clamp(torch.zeros_like(size), size - 1)
-        pairs.append((index, weight * inside))
-    return pairs
+    pixel, share = torch.stack([below, below + 1], dim=1), place - below
+    start, size = start[:, None], size[:, None]
+    weight = torch.stack([1 - share, share], dim=1) * ((pixel >= 0) & (pixel < size))
+    return start + pixel.long().clamp_min(0).minimum(size - 1), weight
 
 
 @published(transform=BlockShuffle, decay=1.0)

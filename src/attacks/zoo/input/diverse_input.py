@@ -1,13 +1,12 @@
 import math
-from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor
-from torch.nn import functional
 
+from src.attacks.cosine_transform import along_axes, resizing
 from src.attacks.define import published
 from src.attacks.per_image_random import PerImageRandom
 from src.utils.checked_dataclass import Share, checked
@@ -44,23 +43,23 @@ class DiverseInput:
         largest = math.floor(size * self.resize_rate + 1e-6)  # 100 * 1.15 is 114.99...
         if largest <= size or self.probability == 0:
             return images
-        changes = random.uniform().tolist()
-        sides = random.integers(size, largest).tolist()
-        offsets = random.uniform(2).tolist()
-        numbers = zip(images.unbind(1), changes, sides, offsets, strict=True)
-        versions = [
-            self._resize(image, side, largest, *offset) if change < self.probability else image
-            for image, change, side, offset in numbers
-        ]
-        return torch.stack(versions, dim=1)
+        changed = random.uniform()[:, None, None, None] < self.probability
+        sides = random.integers(size, largest)[:, None]
+        offsets = (random.uniform(2).double() * (largest - sides)).floor().split(1, dim=1)
+        rows, columns = (
+            _resized_and_padded(length, sides, offset, largest).to(images.dtype)
+            for length, offset in zip(images.shape[-2:], offsets, strict=True)
+        )
+        return torch.where(changed, along_axes(rows, images, columns), images)
 
-    def _resize(self, images: Tensor, side: int, largest: int, top: float, left: float) -> Tensor:
-        """Resize and pad images (K, 3, H, W); `top` and `left` are shares of the free room."""
-        room = largest - side
-        above, before = math.floor(top * room), math.floor(left * room)
-        frame = (before, room - before, above, room - above)
-        padded = functional.pad(_bilinear(images, (side, side)), frame)
-        return _bilinear(padded, images.shape[-2:])
+
+def _resized_and_padded(length: int, sides: Tensor, offsets: Tensor, largest: int) -> Tensor:
+    """Return matrices (N, 1, length, length) that resize to `sides`, pad and resize back."""
+    places = torch.arange(largest, device=sides.device) - offsets
+    inside = ((places >= 0) & (places < sides))[..., None]
+    padded = resizing(places, length, sides, length) * inside
+    back = torch.arange(length, dtype=torch.float64, device=sides.device)
+    return (resizing(back, largest, length, largest) @ padded)[:, None]
 
 
 @checked
@@ -84,10 +83,6 @@ class DiverseSizes:
         ends = self.lowest_rate, self.highest_rate
         rate = torch.linspace(*ends, self.copies, dtype=torch.float64)[copy].item()
         return DiverseInput(1.0, rate)(images, random, copy)
-
-
-def _bilinear(images: Tensor, size: Sequence[int]) -> Tensor:
-    return functional.interpolate(images, list(size), mode="bilinear", align_corners=False)
 
 
 @published(transform=DiverseInput, decay=1.0)

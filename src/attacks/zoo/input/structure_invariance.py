@@ -1,15 +1,14 @@
 import math
-from collections.abc import Callable
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.cosine_transform import dct2, idct2
+from src.attacks.cosine_transform import along_axes, resizing
 from src.attacks.define import published
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.zoo.input.block_shuffle import check_blocks
+from src.attacks.zoo.input.block_shuffle import Axis, check_blocks, cut_axis
 from src.utils.checked_dataclass import checked
 
 NOISE = 16 / 255  # largest value
@@ -46,63 +45,59 @@ class StructureInvariant:
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         channels, height, width = images.shape[-3:]
         check_blocks(self.blocks, images)
-        grid, changes = (self.blocks, self.blocks), list(CHANGES.values())
-        rows, columns = (_cuts(random, self.blocks, side).tolist() for side in (height, width))
-        kinds = random.integers(0, len(changes), *grid).tolist()
-        shares = random.uniform(*grid).tolist()
-        scales = (random.uniform(*grid, channels, 1, 1) >= DROPPED).to(images.dtype) / (1 - DROPPED)
+        grid = (self.blocks, self.blocks)
+        rows, columns = (_cuts(random, self.blocks, side) for side in (height, width))
+        kinds, shares = random.integers(0, 10, *grid), random.uniform(*grid)
+        scales = (random.uniform(*grid, channels) >= DROPPED).to(images.dtype) / (1 - DROPPED)
         noise = random.uniform(channels, height, width, low=-NOISE, high=NOISE)
+        numbers = torch.cat([kinds[..., None], shares[..., None], scales], dim=-1).to(images.dtype)
+        blocks = rows.block[:, :, None] * self.blocks + columns.block[:, None, :]
+        index = blocks.flatten(1)[:, None].expand(-1, 2 + channels, -1)
+        at_pixels = numbers.flatten(1, 2).mT.gather(2, index).unflatten(2, (height, width))
+        kind, share, scale = at_pixels.split([1, 1, channels], dim=1)
 
-        def change(image: Tensor, n: int) -> Tensor:
-            strips = []
-            for i, strip in enumerate(image.split(rows[n], dim=-2)):
-                noises = noise[n].split(rows[n], dim=-2)[i].split(columns[n], dim=-1)
-                blocks = [
-                    changes[kinds[n][i][j]](block, shares[n][i][j], scales[n, i, j], noises[j])
-                    for j, block in enumerate(strip.split(columns[n], dim=-1))
-                ]
-                strips.append(torch.cat(blocks, dim=-1))
-            return torch.cat(strips, dim=-2)
+        y = Axis(*(numbers[:, None, :, None] for numbers in rows))
+        x = Axis(*(numbers[:, None, None] for numbers in columns))
+        down = y.start + moved(y.offset, y.size, kind == 0, (kind == 2) | (kind == 4), share)
+        right = x.start + moved(x.offset, x.size, kind == 1, (kind == 3) | (kind == 4), share)
+        pixels = images.flatten(-2)
+        exact = pixels.gather(-1, (down * width + right).flatten(-2).expand_as(pixels))
+        factor = torch.where(kind == 5, share, torch.where(kind == 9, scale, 1))
+        noisy = (images + noise).clamp(0, 1)
+        changed = torch.where(kind == 6, noisy, factor * exact.view_as(images))
+        filters = (_filters(axis).to(images.dtype) for axis in (rows, columns))
+        shrunk, smooth = along_axes(next(filters), images, next(filters))
+        return torch.where(kind == 7, shrunk, torch.where(kind == 8, smooth, changed))
 
-        return torch.stack([change(image, n) for n, image in enumerate(images.unbind(1))], dim=1)
 
-
-def _cuts(random: PerImageRandom, blocks: int, length: int) -> Tensor:
-    """Return for each image the lengths between distinct random cuts, whole numbers (N, blocks)."""
+def _cuts(random: PerImageRandom, blocks: int, length: int) -> Axis:
+    """Return an axis that is cut at distinct random places."""
     inner = (random.permutations(length - 1)[:, : blocks - 1] + 1).sort(dim=1).values
-    ends = functional.pad(functional.pad(inner, (1, 0)), (0, 1), value=length)
-    return ends.diff(dim=1)
+    order = torch.arange(blocks, device=inner.device).expand(len(inner), blocks)
+    return cut_axis(functional.pad(inner, (0, 1), value=length), order, length)
 
 
-def _resize(block: Tensor) -> Tensor:
-    height, width = block.shape[-2:]
-    smaller = (math.floor(SHRUNK * height) + 1, math.floor(SHRUNK * width) + 1)
-    shrunk = functional.interpolate(block, smaller, mode="bilinear", align_corners=False)
-    return functional.interpolate(shrunk, (height, width), mode="bilinear", align_corners=False)
+def moved(
+    place: Tensor, size: Tensor | int, shifted: Tensor, flipped: Tensor, share: Tensor
+) -> Tensor:
+    """Return the place of the pixel that a shift by a share, or a flip, moves to a place."""
+    back = (place - (share.double() * size).floor().long()) % size
+    return torch.where(shifted, back, torch.where(flipped, size - 1 - place, place))
 
 
-def _low_pass(block: Tensor) -> Tensor:
-    height, width = block.shape[-2:]
-    left = (height - math.floor(MUTED * height), width - math.floor(MUTED * width))
-    low = dct2(block)[..., : left[0], : left[1]]
-    missing = (0, width - left[1], 0, height - left[0])
-    return idct2(functional.pad(low, missing))
-
-
-CHANGES: dict[str, Callable[[Tensor, float, Tensor, Tensor], Tensor]] = {
-    "shift down": lambda block, share, *_: block.roll(math.floor(share * block.shape[-2]), -2),
-    "shift right": lambda block, share, *_: block.roll(math.floor(share * block.shape[-1]), -1),
-    "flip vertically": lambda block, *_: block.flip(-2),
-    "flip horizontally": lambda block, *_: block.flip(-1),
-    "rotate by 180 degrees": lambda block, *_: block.flip(-2, -1),
-    "darken": lambda block, share, *_: share * block,
-    "add noise": lambda block, share, scale, noise: (block + noise).clamp(0, 1),
-    "resize": lambda block, *_: _resize(block),
-    "low-pass": lambda block, *_: _low_pass(block),
-    "drop channels": lambda block, share, scale, noise: scale * block,
-}
-"""The changes of a block (K, 3, h, w), whose random numbers are a share in [0, 1), a scale of the
-channels, (3, 1, 1), and noise (3, h, w). What a shift moves out enters at the other side."""
+def _filters(axis: Axis) -> Tensor:
+    """Return matrices (2, 1, N, 1, H, H) that resize, and filter, each block along an axis."""
+    start, size, place = axis.start, axis.size.double(), axis.offset.double()
+    smaller, length = (SHRUNK * size).floor() + 1, place.shape[1]
+    enlarge = resizing(place, smaller, size, length, start)
+    shrink = resizing(place, size, smaller, length, start)
+    # As in `dct_matrix`, with the frequencies `place` of the block in which a pixel is.
+    turns = ((2 * place + 1)[:, :, None] * place[:, None]) % (4 * size)[:, :, None]
+    low = (place < size - (MUTED * size).floor())[:, None]
+    low = low & (axis.block[:, :, None] == axis.block[:, None])
+    weights = ((1 + (place > 0)) / size).sqrt()[:, None] * low
+    waves = weights * (turns * (math.pi / 2) / size[:, :, None]).cos()
+    return torch.stack([enlarge @ shrink, waves @ waves.mT])[:, None, :, None]
 
 
 @published(transform=StructureInvariant, decay=1.0)

@@ -1,0 +1,22 @@
+"""Tensor operations of every attack: each is a kernel launch on a GPU."""
+
+import pytest
+
+from benchmarks.attacks import names, operations
+
+# Times the operations of the bare gradients.
+BOUNDS = {"bsr": 6, "sia": 6, "cfm": 6, "ssa": 4, "mumodig": 4}  # others: 3
+QUICK = {"bim", "di", "ghost", "sia"}
+GROWS = pytest.mark.xfail(strict=True, reason="its blocks are scaled one by one")
+
+
+def attacks():
+    for name in names():
+        marks = [pytest.mark.slow] if name not in QUICK else []
+        yield pytest.param(name, marks=[*marks, GROWS] if name == "s4st" else marks)
+
+
+@pytest.mark.parametrize("name", [*attacks()])
+def test_operations_do_not_grow_with_the_images_and_are_few(name):
+    (few, _), (many, bare) = (operations(name, images) for images in (4, 24))
+    assert many == pytest.approx(few, rel=0.01) and many <= BOUNDS.get(name, 3) * bare
