@@ -110,6 +110,7 @@ def test_the_speeds_of_networks_are_measured_without_a_sweep(tmp_path):
     assert (speeds["predictions"] > speeds["gradients"]).all()
 
 
+@pytest.mark.slow
 def test_a_machine_is_checked_and_its_speeds_are_read_by_plans(
     tmp_path, run_in, printed_by, monkeypatch
 ):
