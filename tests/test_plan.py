@@ -120,3 +120,11 @@ def test_a_plan_lists_trainings_once_and_jobs_that_cannot_run(plan, workspace):
     assert not (workspace / "cache" / "checkpoints").exists()
     printed = plan("model.fine.mean=null")
     assert "refused: model fine: mean or std is null" in printed
+
+
+def test_images_that_are_attacked_again_are_planned(plan, command_line):
+    words = ["attack=bim", "attack.steps=3", "rerun=false", "report.examples=0"]
+    words += ["store.images_mb=0", "hydra.run.dir=out"]
+    assert command_line(*words) == 0
+    assert count("gradients", plan(*words)) == 0
+    assert count("gradients", plan(*words, "controls=true")) == 23 * (1 + 2 * 2)

@@ -1,7 +1,6 @@
 """Adversarial images of a job: from the attack, a saved set or the cache."""
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,6 @@ from src.measure.protocol import Cell
 from src.run.attack import make_attacker
 from src.run.stages import Pass
 from src.run.stored_rows import read_rows
-from src.utils.processes import is_first_process
-
-log = logging.getLogger(__name__)
 
 
 def adversarial_source(
@@ -36,22 +32,25 @@ def adversarial_source(
             index = np.setdiff1d(index, missing[new[eps_255]]).tolist()
         return stored_images(job, cache, index, eps_255)
 
-    _log_what_is_made_again(job, missing, new.values(), cache)
     return make_attacker(job, stored)
 
 
-def _log_what_is_made_again(
-    job: Pass, missing: Mapping[Cell, np.ndarray], new: Iterable[Cell], cache: Rows
-) -> None:
-    """Log the number of images that were attacked before, and whose versions are not stored."""
-    wanted = {number for cell, index in missing.items() if cell.budgets for number in index}
-    known = wanted - {number for cell in new for number in missing[cell]}
-    if known and is_first_process():
-        stored = read_rows(job, AdversarialImages().cells(job, None), cache)
-        there = [{*rows["index"].to_numpy()} for rows in stored.values()]
-        if lacking := len(known - set.intersection(*there) if there else known):
-            text = "%s: the adversarial versions of %d images are made again: store.images_mb=%g."
-            log.info(text, job.settings.job, lacking, job.settings.store.images_mb)
+def attacked_again(
+    job: Pass, missing: Mapping[Cell, np.ndarray], cache: Rows
+) -> dict[Cell, np.ndarray]:
+    """Return, by cell of attack cost, images that were attacked before and are not stored."""
+    rows = read_rows(job, AdversarialImages().cells(job, None), cache)
+    stored = {cell.budgets[0]: table["index"].to_numpy() for cell, table in rows.items()}
+    again, nothing = dict[Cell, np.ndarray](), np.array([], np.int64)
+    for cell in AttackCost().cells(job, None):
+        (eps_255,) = cell.budgets
+        needing = [key for key in missing if eps_255 in key.budgets]
+        new = [missing[key] for key in needing if key.table == AttackCost.name]
+        wanted = np.concatenate([*(missing[key] for key in needing), nothing])
+        known = np.concatenate([*new, stored.get(eps_255, nothing)])
+        if len(index := np.setdiff1d(wanted, known)):
+            again[cell] = index
+    return again
 
 
 def stored_images(

@@ -14,7 +14,7 @@ import torch
 from src.cache.rows import Rows
 from src.images.attacker import AdversarialSource, Attacker
 from src.measure.protocol import Cell, Measurement
-from src.run.adversarial_images import adversarial_source
+from src.run.adversarial_images import adversarial_source, attacked_again
 from src.run.lightning_module import CacheWriter
 from src.run.predict import predict
 from src.run.stages import Pass
@@ -58,13 +58,15 @@ def compute(
         if not missing:
             return result
         whole = all(len(missing.get(cell, ())) == len(cell.index) for cell in cells)
-        start, source = time.perf_counter(), None
+        start, source, again = time.perf_counter(), None, dict[Cell, np.ndarray]()
         if attacked:
             source = adversarial_source(job, missing, cache)
+            again = attacked_again(job, missing, cache)
+            _log_images(job, again)
             size = min(size, source.max_images or size)
         while missing:
             try:
-                predict(job, source, cells, missing, CacheWriter(cache, job), size)
+                predict(job, source, cells, missing, again, CacheWriter(cache, job), size)
             except torch.OutOfMemoryError as error:
                 size = _halve(size, source, job.settings.trainer.distributed, error)
                 succeeded = False
@@ -85,6 +87,14 @@ def compute(
     result.batch_size = size
     result.gradients = sum_of_processes(source.gradients if isinstance(source, Attacker) else 0)
     return result
+
+
+def _log_images(job: Pass, again: Mapping[Cell, np.ndarray]) -> None:
+    """Log the number of images that are attacked again."""
+    if again and is_first_process():
+        count = len(np.unique(np.concatenate([*again.values()])))
+        text = "%s: the adversarial versions of %d images are made again: store.images_mb=%g."
+        log.info(text, job.settings.job, count, job.settings.store.images_mb)
 
 
 def _halve(

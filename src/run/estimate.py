@@ -17,6 +17,7 @@ from src.measure.adversarial_images import AdversarialImages
 from src.measure.clean import Clean
 from src.measure.protocol import Cell
 from src.models import PixelClassifier
+from src.run.adversarial_images import attacked_again
 from src.run.data import open_data, open_dataset
 from src.run.models import (
     build_models,
@@ -189,7 +190,8 @@ def _estimate_job(
     missing, rows = _find_missing(job)
     stored = 1 - sum(map(len, missing.values())) / max(1, rows)
     missing = _leave_out(job, missing, seen)
-    work = work_of(job, missing)
+    again = attacked_again(job, missing, Rows(Path(settings.cache_dir)))
+    work = work_of(job, {**missing, **again})
     return JobEstimate(
         settings.job,
         len(data.images),

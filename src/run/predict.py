@@ -26,12 +26,14 @@ def predict(
     source: AdversarialSource | None,
     cells: Mapping[Cell, Measurement],
     missing: Mapping[Cell, np.ndarray],
+    again: Mapping[Cell, np.ndarray],
     writer: CacheWriter,
     batch_size: int,
 ) -> None:
     """Compute the rows of missing images, which the writer adds to the cache.
 
-    Several devices share the images. Without a `source` they are clean.
+    Several devices share the images. Without a `source` they are clean. For the progress, `again`
+    holds the images that are attacked again.
 
     Raises:
         ValueError: There are fewer batches than processes.
@@ -46,7 +48,7 @@ def predict(
     # Named without its targets: in 80 columns they leave no room for the bar itself.
     label = settings.job if source else "clean images"
     shown = settings.trainer.progress_bar
-    progress = PassProgress(label, work_of(job, missing), shown)
+    progress = PassProgress(label, work_of(job, {**missing, **again}), shown)
     runner = make_trainer(settings.trainer, progress, writer)
     place = runner.world_size, runner.global_rank
     whole = source is not None and (not job.images_apart or any(cell.whole for cell in missing))
