@@ -55,7 +55,7 @@ class Training:
 
 @dataclass(frozen=True)
 class JobEstimate:
-    """What a job takes beside its trainings.
+    """Work, time and disk space of a job, trainings left out.
 
     Attributes:
         images: 0: not known; then `gradients` are those per image.
@@ -77,7 +77,7 @@ class JobEstimate:
 
 @dataclass
 class Estimate:
-    """What a sweep takes.
+    """Jobs and trainings of a sweep, with the missing files.
 
     Attributes:
         device: Name of the device whose speeds were taken; empty: none was.

@@ -17,7 +17,7 @@ GRADIENT = 3
 
 @dataclass(frozen=True)
 class Work:
-    """What rows take.
+    """Gradients and predictions that missing rows take.
 
     Attributes:
         images: Images that lack a row.
