@@ -128,3 +128,22 @@ def test_images_that_are_attacked_again_are_planned(plan, command_line):
     assert command_line(*words) == 0
     assert count("gradients", plan(*words)) == 0
     assert count("gradients", plan(*words, "controls=true")) == 23 * (1 + 2 * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm", ["model.timm.network.model_name=resnet10t.c3_in1k"]),
+        ("torchvision", ["model.torchvision.network.name=squeezenet1_1"]),
+    ],
+)
+def test_a_plan_downloads_no_network(plan, monkeypatch, name, words):
+    def download(*_, **__):
+        raise AssertionError("a download")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", download)
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    words = [f"model=[coarse,{name}]", f"targets=[coarse,{name}]", "n_images=10", *words]
+    words += ["model.torchvision.network.num_classes=10"] if name == "torchvision" else []
+    printed = plan(*words)
+    assert f"model {name} downloads its weights" in printed and "refused" not in printed

@@ -203,6 +203,12 @@ def _note_missing_weights(models: Mapping[str, Any], plan: bool) -> None:
         if fetchable and not Path(file).expanduser().is_file():
             missing.append(file)
             model |= {"weights": "included", "missing": file}
+        network = model.get("network") if isinstance(model.get("network"), dict) else {}
+        keys = ["weights"] if str(network.get("_target_")).startswith("torchvision.") else []
+        for key in ("pretrained", *keys) if plan and file == "included" else ():
+            if network.get(key):  # the network would be downloaded
+                network[key] = False if key == "pretrained" else None
+                model["missing"] = "its own"
     if missing and not plan:
         files = ", ".join(missing)
         raise ValueError(

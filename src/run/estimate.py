@@ -149,11 +149,11 @@ def _why_no_images(job: Settings) -> str:
 
 def _how_to_fetch(name: str, model: ModelSettings) -> str:
     """Return the command that gets a model's missing weights; empty if they are there."""
-    if model.missing:
+    if model.missing and model.url:
         words = ["curl", "-L", "--create-dirs", "-o", model.missing, str(model.url)]
         return shlex.join(words)
-    fetches = model.weights == "included" and model.network.get("pretrained")
-    return f"model {name} downloads its weights when it is first built" * bool(fetches)
+    text = f"model {name} downloads its weights when it is first built; the plan goes without them"
+    return text * bool(model.missing)
 
 
 def _count_gradients(job: Settings) -> JobEstimate:
