@@ -2,6 +2,7 @@
 
 from src.attacks.define import Attack
 from src.attacks.external.libraries import foolbox, torchattacks
+from src.attacks.fitted import Fitted, FitTask, NotFittedError
 from src.attacks.losses import LOSSES
 from src.attacks.parts import (
     BackwardRule,
@@ -34,6 +35,7 @@ from src.attacks.zoo.feature.intermediate_level import IntermediateLevel, ila
 from src.attacks.zoo.feature.neuron_attribution import NeuronAttribution, naa
 from src.attacks.zoo.feature.perturbation_decay import PerturbationDecay, ilpd
 from src.attacks.zoo.feature.random_patch import RandomPatch, rpa
+from src.attacks.zoo.fitted.universal import UniversalPerturbation, uap
 from src.attacks.zoo.gradient.basic import bim, fgsm, fgsm_l2, pgd, pgd_l2, rfgsm
 from src.attacks.zoo.gradient.enhanced_momentum import emi
 from src.attacks.zoo.gradient.expected_flatness import ExpectedFlatness, mef

@@ -1,13 +1,14 @@
 """Attacks made of `ascend` and the settings of a paper, with keywords and documentation."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from inspect import Parameter, Signature, getdoc, signature
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 from torch import Tensor
 
+from src.attacks.fitted import State, fit
 from src.attacks.loop import ascend
 from src.attacks.projection import Budgets
 from src.attacks.settings import Settings
@@ -24,6 +25,10 @@ class Attack(Protocol):
         self, model: Model, images: Tensor, labels: Tensor, eps: Budgets, **settings: Any
     ) -> Tensor:
         """Return adversarial images; see `ascend`."""
+
+
+ALL_BUT_NORM = tuple(name for name in signature(Settings).parameters if name != "norm")
+"""Settings without a meaning for an attack that takes no gradients of the images."""
 
 
 def published(
@@ -46,8 +51,9 @@ def published(
         def attack(*arguments: Any, **keywords: Any) -> Tensor:
             try:
                 bound = face.bind(*arguments, **keywords).arguments
+                states = bound.pop("states", None) or {}
                 values = {name: bound.pop(name, default) for name, default in known.items()}
-                settings = _make_settings(parts, values)
+                settings = _make_settings(parts, values, states)
             except TypeError as error:
                 raise TypeError(f"{description.__name__}: {error}") from error
             except ValidationError as error:
@@ -57,7 +63,9 @@ def published(
         function: Any = attack
         function.__signature__ = face
         function.__doc__ = "\n\n".join(map(str, map(getdoc, (description, *parts.values()))))
-        _make_settings(parts, {**known})  # wrong defaults fail here
+        _make_settings(parts, {**known}, {})  # wrong defaults fail here
+        if fitted := [part for part in parts.values() if hasattr(part, "fit")]:
+            function.fitted, function.fit = fitted[0], partial(fit, fitted[0])
         return function
 
     return decorate
@@ -78,6 +86,8 @@ def _make_signature(
         for name in dict.fromkeys((*special, *defaults, *known))
         if name not in fixed
     ]
+    if any(hasattr(part, "fit") for part in parts.values()):
+        main.append(Parameter("states", Parameter.KEYWORD_ONLY, default=None))
     return Signature([*main[:4], *keywords, *main[4:]], return_annotation=Tensor), known
 
 
@@ -85,9 +95,14 @@ def _parameters(function: Callable[..., Any]) -> Iterable[tuple[str, Parameter]]
     return signature(function).parameters.items()
 
 
-def _make_settings(parts: Mapping[str, Callable[..., Any]], values: dict[str, Any]) -> Settings:
+def _make_settings(
+    parts: Mapping[str, Callable[..., Any]],
+    values: dict[str, Any],
+    states: Mapping[float, State],
+) -> Settings:
     for name, kind in parts.items():
         part = kind(**{key: values.pop(key) for key, _ in _parameters(kind)})
+        part = part.bind(states) if hasattr(part, "fit") else part
         if name == "transform":
             values["transforms"] = (part, *(values["transforms"] or ()))
         else:

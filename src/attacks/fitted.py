@@ -1,0 +1,139 @@
+"""Attacks that are fitted on a source, with training images, before they meet other images."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from src.attacks.projection import Budgets, check_budgets
+from src.attacks.source import Model
+
+State = Mapping[str, Tensor]
+"""What a fit leaves, tensors by name."""
+
+Read = Callable[[Sequence[int], torch.Generator | None], tuple[Tensor, Tensor, Tensor]]
+"""Positions of training images to the images in [0, 1], (N, 3, H, W), their true classes or target
+labels, (N,), and the numbers that seed what is random, (N,). With a generator the images are
+augmented as in the training of a network."""
+
+ROUNDING = 1e-5
+"""Largest relative difference of budgets that are equal but for rounding."""
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What an attack is fitted on.
+
+    Attributes:
+        model: Source as it is attacked.
+        eps: Budget in [0, 1] units; 0 where one state serves all budgets.
+        norm: `linf` or `l2`.
+        targeted: True if the labels are target labels.
+        seed: Seed of the order of the images.
+        count: Number of training images.
+        read: Function that reads them.
+    """
+
+    model: Model
+    eps: float
+    norm: Literal["linf", "l2"]
+    targeted: bool
+    seed: int
+    count: int
+    read: Read
+
+    def batches(
+        self, epoch: int, size: int, *, augmented: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield all training images in batches; their order depends on seed and epoch alone."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        for part in torch.randperm(self.count, generator=generator).split(size):
+            images, labels, seeds = self.read(part.tolist(), generator if augmented else None)
+            yield images, labels, seeds + (epoch << 32)  # a defence draws anew in each epoch
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """Part of an attack that is fitted; its fields are keywords of the attack.
+
+    Attributes:
+        one_state: True if one state serves all budgets.
+        epochs: Number of passes over the training images.
+    """
+
+    one_state: ClassVar[bool]
+    epochs: int
+
+    def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
+        """Yield the state after each epoch; the last one is the result.
+
+        With a state that it has yielded before, the fit goes on after that epoch, and ends with the
+        same state as if it had not been interrupted.
+        """
+
+    def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
+        """Return the part as the attack's loop calls it, with states by budget in [0, 1] units."""
+
+
+class NotFittedError(ValueError):
+    """An attack that is called without the states of a fit."""
+
+
+def state_of(states: Mapping[float, State], eps: float) -> State:
+    """Return the state for a budget in [0, 1] units.
+
+    Raises:
+        NotFittedError: There is none.
+    """
+    nearest = min(states, key=lambda budget: abs(budget - eps), default=None)
+    if nearest is None or abs(nearest - eps) > ROUNDING * eps:
+        raise NotFittedError(
+            f"the attack is not fitted for eps={255 * eps:.4g}/255; its `fit` returns `states`."
+        )
+    return states[nearest]
+
+
+def fit(
+    kind: Callable[..., Fitted],
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    eps: Budgets,
+    *,
+    norm: Literal["linf", "l2"] = "linf",
+    targeted: bool = False,
+    seed: int = 0,
+    **settings: Any,
+) -> dict[float, State]:
+    """Fit an attack on training images (N, 3, H, W) in [0, 1], for one or more budgets.
+
+    Args:
+        kind: Class of its fitted part; `settings` are those of that class.
+        model: The source.
+        images: Training images.
+        labels: Their true classes or, with `targeted`, target labels, (N,).
+        eps: Budgets in [0, 1] units.
+        norm: `linf` or `l2`.
+        targeted: Minimise the loss of `labels` instead.
+        seed: Seed of the order of the images.
+
+    Returns:
+        The states by budget, which the attack takes as `states`.
+    """
+    budgets, part = check_budgets(eps, images).flatten().tolist(), kind(**settings)
+
+    def read(
+        positions: Sequence[int], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        where = torch.tensor(positions)
+        there = where.to(images.device)
+        return images[there], labels[there], where
+
+    states = {}
+    for budget in [0.0] if part.one_state else budgets:
+        task = FitTask(copy.deepcopy(model), budget, norm, targeted, seed, len(images), read)
+        *_, states[budget] = part.fit(task, None)
+    return states

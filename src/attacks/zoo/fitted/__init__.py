@@ -1,0 +1,1 @@
+"""Attacks that are fitted on training images before they meet others."""

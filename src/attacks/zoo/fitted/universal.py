@@ -1,0 +1,153 @@
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+import torch
+from annotated_types import Gt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from src.attacks.define import ALL_BUT_NORM, published
+from src.attacks.fitted import ROUNDING, FitTask, State, state_of
+from src.attacks.landscape import Landscape, evaluation_mode
+from src.attacks.parts import Gradient, Problem
+from src.attacks.parts import State as LoopState
+from src.attacks.per_image_random import PerImageRandom
+from src.attacks.projection import direction, mean_size, project, rms
+from src.attacks.settings import Settings
+from src.attacks.source import Source
+from src.attacks.zoo.fitted.perturbation_file import read_perturbation
+from src.utils.checked_dataclass import checked
+
+
+@checked
+class UniversalPerturbation:
+    """Add one perturbation to all images, found by ascent over batches of training images.
+
+    With the loss l, clamped so that images that are fooled by far do not lead, momentum m, decay mu
+    and step size a, over the images x of each batch::
+
+        g = sum_x grad_d min(l(f(clip(x + d)), y), clamp)
+        m = mu * m + g / mean|g|
+        d = clamp(d + a * sign(m), -eps, eps)
+
+    Attributes:
+        epochs: Passes over the training images.
+        fit_batch: Images in a batch.
+        fit_step: Step size as a share of the budget.
+        fit_decay: Decay of the momentum.
+        clamp: Largest loss of an image that counts.
+        file: A perturbation in place of the fit: a `.pt` of one tensor, a `.npy` or a PNG.
+        resize: Bring the file's perturbation to the size of the images.
+        shrink: Scale the file's perturbation down to a smaller budget, which is refused otherwise.
+
+    Reference: Shafahi et al. (2020), arXiv 1811.11304, algorithm 2 and section 4.1.
+
+    Deviation: momentum, and steps of a share of the budget (paper: stochastic gradients, or ADAM);
+    pixels are clipped to [0, 1] while fitting.
+    """
+
+    epochs: PositiveInt = 3
+    fit_batch: PositiveInt = 100
+    fit_step: PositiveFloat = 0.1
+    fit_decay: NonNegativeFloat = 0.9
+    clamp: Annotated[float, Gt(0)] = 9.0
+    file: str | None = None
+    resize: bool = False
+    shrink: bool = False
+    one_state: ClassVar[bool] = False
+
+    def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
+        """Yield perturbation and momentum, (3, H, W), after each epoch."""
+        done = int(state["epochs"]) if state else 0
+        change, momentum = (state["perturbation"], state["momentum"]) if state else (None, None)
+        source = Source(task.model)
+        for epoch in range(done, self.epochs):
+            for images, labels, seeds in task.batches(epoch, self.fit_batch):
+                if change is None or momentum is None:
+                    change = momentum = torch.zeros_like(images[0])
+                change, momentum = change.to(images), momentum.to(images)
+                random = PerImageRandom(seeds, images, labels, (images, labels))
+                eps = images.new_full((1, 1, 1, 1, 1), task.eps)
+                problem = Problem(source, images, labels, task.targeted, random, eps, task.norm)
+                landscape = Landscape(problem, Settings(objective=_ClampedLoss(self.clamp)))
+                with evaluation_mode(task.model):
+                    gradients = landscape.gradient((images + change).clamp(0, 1)[None])
+                gradient = gradients[0].sum(dim=0)
+                momentum = self.fit_decay * momentum + gradient / mean_size(gradient)
+                step = task.eps * self.fit_step * direction(momentum, task.norm)
+                change = _into_ball(change + step, task.eps, task.norm)
+            assert change is not None and momentum is not None
+            count = torch.tensor(epoch + 1)
+            yield {"perturbation": change, "momentum": momentum, "epochs": count}
+
+    def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
+        """Return the gradient estimator that returns the perturbation of each budget."""
+        return partial(self._perturb, states)
+
+    def _perturb(
+        self, states: Mapping[float, State], gradient: Gradient, state: LoopState
+    ) -> Tensor:
+        images, budgets = state.images, state.eps.flatten(1)
+        if bool((budgets != budgets[:, :1]).any()):
+            raise ValueError("one perturbation serves one budget; images have budgets of their own")
+        if self.file is None:
+            every = [state_of(states, eps)["perturbation"] for eps in budgets[:, 0].tolist()]
+            changes = torch.stack(every).to(images)
+        else:
+            change = read_perturbation(self.file, images.shape[-1], self.resize).to(images)
+            changes = self._shrunk(change, state.eps[:, 0], state.norm)
+        if changes.shape[1:] != images.shape[2:]:
+            raise ValueError(
+                f"the perturbation is {tuple(changes.shape[1:])}, an image "
+                f"{tuple(images.shape[2:])}"
+            )
+        return changes[:, None].expand_as(images)
+
+    def _shrunk(self, change: Tensor, eps: Tensor, norm: str) -> Tensor:
+        """Return a file's perturbation for budgets (K, 1, 1, 1), (K, 3, H, W)."""
+        size = change.abs().amax() if norm == "linf" else rms(change)
+        if not self.shrink and bool((size > eps * (1 + ROUNDING)).any()):
+            raise ValueError(
+                f"{self.file} changes pixels by {255 * float(size):.4g}/255, more than the budget "
+                f"{255 * float(eps.min()):.4g}/255; attack.shrink=true scales it down."
+            )
+        return change * (eps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
+
+
+class _ClampedLoss:
+    """Cross-entropy, at most `clamp`."""
+
+    def __init__(self, clamp: float) -> None:
+        self.clamp = clamp
+
+    def prepare(self, problem: Problem) -> None:
+        """Return nothing."""
+
+    def losses(self, problem: Problem, images: Tensor, prepared: Any) -> Tensor:
+        """Return the loss of each image, (K, N)."""
+        return Landscape(problem, Settings()).losses(images).clamp_max(self.clamp)
+
+
+def _into_ball(change: Tensor, eps: float, norm: str) -> Tensor:
+    """Return the nearest perturbation (3, H, W) inside the ball around 0."""
+    if norm == "linf":
+        return change.clamp(-eps, eps)
+    return change * (eps / rms(change).clamp_min(torch.finfo(change.dtype).tiny)).clamp_max(1)
+
+
+def as_it_is(momentum: Tensor, state: LoopState) -> Tensor:
+    """Return the momentum as the step; what leaves the ball is projected."""
+    return momentum
+
+
+@published(
+    fixed=ALL_BUT_NORM, estimator=UniversalPerturbation, update=as_it_is, steps=1, normalised=False
+)
+def uap() -> None:
+    """Universal adversarial perturbation: one perturbation for all images, clipped to [0, 1].
+
+    It is fitted on training images of the source; the images that it is added to take no gradient.
+
+    Reference: Shafahi et al. (2020), arXiv 1811.11304.
+    """
