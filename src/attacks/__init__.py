@@ -35,6 +35,8 @@ from src.attacks.zoo.feature.intermediate_level import IntermediateLevel, ila
 from src.attacks.zoo.feature.neuron_attribution import NeuronAttribution, naa
 from src.attacks.zoo.feature.perturbation_decay import PerturbationDecay, ilpd
 from src.attacks.zoo.feature.random_patch import RandomPatch, rpa
+from src.attacks.zoo.fitted.collected_weights import CollectedWeights, lgv
+from src.attacks.zoo.fitted.generator import Generator, generator
 from src.attacks.zoo.fitted.universal import UniversalPerturbation, uap
 from src.attacks.zoo.gradient.basic import bim, fgsm, fgsm_l2, pgd, pgd_l2, rfgsm
 from src.attacks.zoo.gradient.enhanced_momentum import emi

@@ -1,0 +1,167 @@
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any, ClassVar, cast
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim.swa_utils import update_bn
+
+from src.attacks.define import published
+from src.attacks.fitted import FitTask, State, state_of
+from src.attacks.losses import loss_of_each
+from src.attacks.per_image_random import PerImageRandom
+from src.attacks.source import Source
+from src.utils.checked_dataclass import checked
+
+_RENEWING = 8  # batches that renew the statistics of batch norms
+
+
+@checked
+class CollectedWeights:
+    """Train the source on at a high constant rate, and take gradients of weights on that way.
+
+    Weights are collected at equal distances. Batch-norm statistics are then renewed for each.
+    Gradients of an attack go through the collected weights in turn, in a random order.
+
+    Attributes:
+        epochs: Passes over the training images; 0: the source's own weights.
+        weights_per_epoch: Number of weights that are collected in each.
+        learning_rate: Rate of the stochastic gradient descent, whose momentum is 0.9.
+        weight_decay: Decay of the weights.
+        fit_batch: Images in a batch.
+
+    Reference: Gubri et al. (2022), arXiv 2207.13129, section 4 (rate 0.05, 10 epochs, 4 weights
+    each, weight decay 1e-4, batches of 256).
+
+    Deviation: batches of 128; batch-norm statistics are renewed by eight batches (authors: those of
+    training); of an ensemble each member is trained; the weights' order is the same for all images.
+    """
+
+    epochs: NonNegativeInt = 10
+    weights_per_epoch: PositiveInt = 4
+    learning_rate: PositiveFloat = 0.05
+    weight_decay: NonNegativeFloat = 1e-4
+    fit_batch: PositiveInt = 128
+    one_state: ClassVar[bool] = True
+
+    def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
+        """Yield all weights collected so far after each epoch, as `NUMBER/NAME`."""
+        if not isinstance(task.model, nn.Module):
+            raise ValueError("attack=lgv trains its source, which must be a torch module.")
+        model = copy.deepcopy(task.model).requires_grad_()
+        if self.epochs == 0:
+            yield {f"0/{name}": value for name, value in _weights(model).items()}
+            return
+        stored = dict(state or {})
+        done = int(stored.pop("epochs", 0))
+        parameters = dict(model.named_parameters())
+        optimizer = torch.optim.SGD(
+            parameters.values(), self.learning_rate, 0.9, weight_decay=self.weight_decay
+        )
+        collected = {name: value for name, value in stored.items() if name[0].isdigit()}
+        if done:  # goes on from there
+            model.load_state_dict(_select(stored, "weights"))
+            for name, value in _select(stored, "momentum").items():
+                optimizer.state[parameters[name]]["momentum_buffer"] = value.to(parameters[name])
+        for epoch in range(done, self.epochs):
+            for number, weights in enumerate(self._train(model, optimizer, task, epoch)):
+                place = epoch * self.weights_per_epoch + number
+                collected |= {f"{place}/{name}": value for name, value in weights.items()}
+            momentum = {
+                f"momentum/{name}": optimizer.state[value]["momentum_buffer"].clone()
+                for name, value in parameters.items()
+                if value in optimizer.state
+            }
+            weights = {f"weights/{name}": value for name, value in _weights(model).items()}
+            yield {**collected, **momentum, **weights, "epochs": torch.tensor(epoch + 1)}
+
+    def _train(
+        self, model: nn.Module, optimizer: torch.optim.SGD, task: FitTask, epoch: int
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield the weights that are collected in an epoch."""
+        batches, every = -(-task.count // self.fit_batch), self.weights_per_epoch
+        stops = [-(-batches * (number + 1) // every) for number in range(every)]
+        for step, batch in enumerate(task.batches(epoch, self.fit_batch, augmented=True), start=1):
+            images, labels, seeds = batch
+            model.train()
+            source = Source(model)
+            optimizer.zero_grad()
+            with torch.random.fork_rng():  # of dropout
+                torch.manual_seed((task.seed * 1_000_003 + epoch) * 1_000_003 + step)
+                for member in range(len(source.members)):  # each as if it were alone
+                    source.draw(PerImageRandom(seeds, images, labels, (images, labels)), 1)
+                    logits = source.logits(images, member)
+                    loss_of_each("cross_entropy", logits, labels, False, 1).mean().backward()
+            optimizer.step()
+            for _ in range(stops.count(step)):
+                yield _renewed(model, task, self.fit_batch)
+
+    def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
+        """Return the backward rule that goes through the collected weights."""
+        return partial(_Collected, states)
+
+
+def _select(state: State, kind: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `kind/`, without it."""
+    start = f"{kind}/"
+    return {
+        name.removeprefix(start): value for name, value in state.items() if name.startswith(start)
+    }
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a model's weights and statistics."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:
+    """Return a model's weights, with the batch-norm statistics of training images."""
+    renewed = copy.deepcopy(model)
+    source = Source(renewed)
+
+    def images() -> Iterator[Tensor]:
+        for images, labels, seeds in islice(task.batches(0, size), _RENEWING):
+            source.draw(PerImageRandom(seeds, images, labels, (images, labels)), 1)
+            yield images
+
+    with torch.random.fork_rng():
+        torch.manual_seed(task.seed)
+        update_bn(images(), renewed)
+    return _weights(renewed)
+
+
+class _Collected(nn.Module):
+    """Source that has the next of the collected weights at each gradient."""
+
+    def __init__(self, states: Mapping[float, State], model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.number = model, -1
+        state = state_of(states, 0.0)
+        count = 1 + max(int(name.partition("/")[0]) for name in state if name[0].isdigit())
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+        like = next(model.parameters())
+        self.weights = [
+            {name: value.to(like.device) for name, value in _select(state, str(place)).items()}
+            for place in order
+        ]
+
+    def draw(self, random: PerImageRandom, budgets: int) -> None:
+        """Go on to the next weights."""
+        self.number += 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        weights = self.weights[max(0, self.number) % len(self.weights)]
+        return cast(Tensor, functional_call(self.model, weights, (images,)))
+
+
+@published(backward_rule=CollectedWeights, steps=50, relative_step_size=0.1)
+def lgv() -> None:
+    """Large geometric vicinity: `bim` on weights collected around those of the source.
+
+    Reference: Gubri et al. (2022), arXiv 2207.13129 (50 steps of eps / 10).
+    """

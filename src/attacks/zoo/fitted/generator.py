@@ -1,0 +1,73 @@
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, NonNegativeInt
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from src.attacks.define import ALL_BUT_NORM, published
+from src.attacks.landscape import smooth
+from src.attacks.parts import Gradient, State
+from src.attacks.zoo.fitted.universal import as_it_is
+from src.utils.checked_dataclass import checked, odd
+from src.utils.refusals import first_line
+
+
+@checked
+class Generator:
+    """Let a trained network make the adversarial image.
+
+    Attributes:
+        network: Module from images in [0, 1], (N, 3, H, W), to images of that shape.
+        file: Its weights, a `.safetensors` file or one of torch.save; null: those that it has.
+        smoothing: Side of the Gaussian that the generated image is smoothed with, odd; 0: none.
+
+    Reference: Naseer et al. (2019), arXiv 1905.11736, section 3.1; Naseer et al. (2021), arXiv
+    2103.14641, for the smoothing (side 3).
+
+    Deviation: the Gaussian spans three standard deviations, and sees black beyond the border.
+    """
+
+    network: nn.Module | None = None
+    file: str | None = None
+    smoothing: Annotated[NonNegativeInt, AfterValidator(odd)] = 0
+
+    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+        images = state.images[0]
+        if self.network is None:
+            raise ValueError("attack.network: name the generator")
+        network = _with_weights(self.network, self.file).to(images.device)
+        with torch.no_grad():
+            generated = network(images)
+        if not isinstance(generated, Tensor) or generated.shape != images.shape:
+            shape = tuple(getattr(generated, "shape", ())) or type(generated).__name__
+            raise ValueError(f"the generator makes {shape} of images {tuple(images.shape)}")
+        changes = smooth(generated, self.smoothing) - images
+        return changes.expand_as(state.images)
+
+
+@lru_cache(maxsize=4)
+def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
+    """Return a generator with the weights of a file, which is never unpickled."""
+    if file is not None:
+        try:
+            weights: Any = (
+                load_file(file)
+                if Path(file).suffix == ".safetensors"
+                else torch.load(file, map_location="cpu", weights_only=True)
+            )
+            network.load_state_dict(weights)
+        except Exception as error:  # of many kinds, depending on the file
+            reason = first_line(error).partition(". ")[0][:200]
+            raise ValueError(f"{file} cannot be loaded into the generator: {reason}.") from error
+    return network.eval().requires_grad_(False)
+
+
+@published(fixed=ALL_BUT_NORM, estimator=Generator, update=as_it_is, steps=1, normalised=False)
+def generator() -> None:
+    """Image made by a trained generator, projected to the ball.
+
+    Reference: Naseer et al. (2019), arXiv 1905.11736.
+    """
