@@ -35,6 +35,7 @@ class FitTask:
         seed: Seed of the order of the images.
         count: Number of training images.
         read: Function that reads them.
+        max_batch: Largest number of images in a gradient batch; None: no limit.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class FitTask:
     seed: int
     count: int
     read: Read
+    max_batch: int | None = None
 
     def batches(
         self, epoch: int, size: int, *, augmented: bool = False
@@ -61,10 +63,16 @@ class Fitted(Protocol):
 
     Attributes:
         one_state: True if one state serves all budgets.
-        epochs: Number of passes over the training images.
+        as_built: True if it trains weights, for which it gets the source's layers as built.
+        fit_images: Folder or CSV of its training images; None: those of the data set.
+        fit_n_images: Number of those that are taken; None: all.
+        epochs: Number of passes over them.
     """
 
     one_state: ClassVar[bool]
+    as_built: ClassVar[bool]
+    fit_images: str | None
+    fit_n_images: int | None
     epochs: int
 
     def fit(self, task: FitTask, state: State | None) -> Iterator[State]:

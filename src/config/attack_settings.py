@@ -54,6 +54,7 @@ class About(Section):
             number K of budgets; those of an ensemble count once for each of its M members. Of a
             library's attack it is only counted.
         forwards: Number of passes an image besides, likewise.
+        fit_gradients: Number of gradients that its fit takes, an expression of settings and K.
         targeted: True if the attack may have target labels, or `only` if it must.
         norms: Norms of its balls.
         members: Least number of the source's members.
@@ -62,12 +63,21 @@ class About(Section):
     """
 
     category: Literal[
-        "gradient", "input", "backward", "feature", "ensemble", "targeted", "library", "own"
+        "gradient",
+        "input",
+        "backward",
+        "feature",
+        "ensemble",
+        "targeted",
+        "fitted",
+        "library",
+        "own",
     ] = "own"
     does: str = ""
     paper: str = ""
     gradients: str | int = ""
     forwards: str | int = 0
+    fit_gradients: str | int = 0
     targeted: bool | Literal["only"] = True
     norms: Annotated[tuple[Norm, ...], BeforeValidator(listed)] = ("linf", "l2")
     members: PositiveInt = 1
@@ -101,8 +111,14 @@ class AttackSettings(Section):
 
         A library's attack states none (`counted`), nor does a file without `about`.
         """
-        names = {"K": budgets, "M": members, **self.settings}
+        return self._evaluate(self.about.gradients, {"K": budgets, "M": members})
+
+    def fit_gradients(self, budgets: int, images: int) -> float | None:
+        """Return the number of gradients of each member that a fit on images takes."""
+        return self._evaluate(self.about.fit_gradients, {"K": budgets, "fit_n_images": images})
+
+    def _evaluate(self, expression: str | int, names: dict[str, Any]) -> float | None:
         try:
-            return float(eval(str(self.about.gradients), {"__builtins__": {}}, names))
+            return float(eval(str(expression), {"__builtins__": {}}, {**self.settings, **names}))
         except Exception:  # of any kind, as a user's formula may raise it
             return None

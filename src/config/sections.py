@@ -33,7 +33,7 @@ Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 Norm = Literal["linf", "l2"]
 Need = Literal["layers", "skip connections", "skip connections or ReLUs", "attention", "ReLUs"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
-GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates")
+GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
 """Keyword arguments of attacks that the program fills in."""
 STUDY = ("vgg16", "resnet50", "inception")
 """Default targets beside the source, as far as the catalogue holds them."""

@@ -147,6 +147,9 @@ class Attacker(AdversarialSource):
         precision: Precision of the gradients: `32-true` or `bf16`. Predictions are always in the
             trainer's.
 
+    Attributes:
+        states: What the attack was fitted to, by budget in [0, 1] units; empty: it has no fit.
+
     Raises:
         ValueError: The attack is targeted, but there is no class beside the true one.
     """
@@ -186,12 +189,13 @@ class Attacker(AdversarialSource):
         self.precision = precision
         self.name = name
         self.stored = stored
+        self.states: Mapping[float, Mapping[str, Tensor]] = {}
         self.images_apart = keeps_images_apart(attack)
         self.gradients = 0  # taken by `forward` so far
 
     def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
         """Return a batch's adversarial images; errors of the attack become ValueErrors."""
-        target_labels, index = self._target_labels(images, batch), batch.index.tolist()
+        target_labels, index = self.target_labels(images, batch), batch.index.tolist()
         made = torch.zeros(len(budgets), len(index), dtype=torch.bool)
         adversarial = images.new_empty(len(budgets), *images.shape)
         for place, eps_255 in enumerate(budgets):
@@ -210,7 +214,7 @@ class Attacker(AdversarialSource):
                 its = rows.to(images.device)
                 part = Batch(*(column[its] for column in batch))
                 aims = None if target_labels is None else target_labels[its]
-                counted = self._make_counted()
+                counted = self.make_counted()
                 attacked = self._attack_batch(counted, images[its], part, aims, eps)
                 adversarial[places[:, None].to(its), its] = attacked
                 counts = counted.counts
@@ -222,8 +226,8 @@ class Attacker(AdversarialSource):
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
         """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""
-        target_labels = self._target_labels(images, batch)
-        return self._attack_batch(self._make_counted(), images, batch, target_labels, eps)
+        target_labels = self.target_labels(images, batch)
+        return self._attack_batch(self.make_counted(), images, batch, target_labels, eps)
 
     def iterates(
         self, images: Tensor, batch: Batch, eps: float, steps: Sequence[int]
@@ -234,12 +238,13 @@ class Attacker(AdversarialSource):
                 f"diagnostics.iterations: attack={self.name} has no keyword `iterates`, which an "
                 "attack of src.attacks has."
             )
-        target_labels, budgets = self._target_labels(images, batch), images.new_tensor([eps])
-        counted = self._make_counted()
+        target_labels, budgets = self.target_labels(images, batch), images.new_tensor([eps])
+        counted = self.make_counted()
         iterates = self._attack_batch(counted, images, batch, target_labels, budgets, steps)
         return AdversarialBatch(iterates, (255 * eps,) * len(steps), target_labels)
 
-    def _make_counted(self) -> CountedModel:
+    def make_counted(self) -> CountedModel:
+        """Return a copy of the source that counts its passes."""
         return CountedModel(copy.deepcopy(self.source), self.precision == "bf16", self.on_pass)
 
     def _attack_batch(
@@ -259,13 +264,14 @@ class Attacker(AdversarialSource):
             "seeds": image_seeds(self.seed, batch.index),
             "pool": self._pool(images),
             "max_batch": self.max_batch,
+            "states": self.states,
         }
         arguments = {key: keywords[key] for key in accepted(self.attack) if key in keywords}
         arguments |= {"iterates": list(steps)} if steps else {}
         copies = images.clone(), labels.clone(), eps.clone()
         # Lightning's pass switches gradients off and, with bf16-mixed, autocasting on.
         plain = torch.autocast(images.device.type, enabled=False)
-        with self._named_errors(), torch.enable_grad(), plain:
+        with self.named_errors(), torch.enable_grad(), plain:
             adversarial = self.attack(counted, *copies, **arguments)
         if steps:
             adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
@@ -274,7 +280,7 @@ class Attacker(AdversarialSource):
         return torch.stack([project(each, images, size, self.norm) for each, size in pairs])
 
     @contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def named_errors(self) -> Iterator[None]:
         """Name the attack in whatever error it raises."""
         try:
             yield
@@ -305,7 +311,7 @@ class Attacker(AdversarialSource):
         others, labels = self.pool
         return others.to(images.device, images.dtype) / 255, labels.to(images.device, copy=True)
 
-    def _target_labels(self, images: Tensor, batch: Batch) -> Tensor | None:
+    def target_labels(self, images: Tensor, batch: Batch) -> Tensor | None:
         """Return the target labels, never the true ones."""
         labels = batch.labels
         if self.target_label_rule is None:

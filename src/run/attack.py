@@ -14,6 +14,7 @@ from src.data import Batch, ImageDataset, to_unit
 from src.defences import AttackedDefence
 from src.images.attacker import Attacker
 from src.measure.attack_cost import AttackCost
+from src.run.fit import fitted_states
 from src.run.pass_progress import PassProgress
 from src.run.stages import Pass
 from src.run.stored_rows import read_rows
@@ -29,10 +30,11 @@ def make_attacker(
 ) -> Attacker:
     """Return a job's attack on its source; images that are `stored` are not attacked again."""
     settings, attack = job.settings, job.settings.attack
-    source, pool = job.models[settings.source_name], job.data.pool
+    source, pool, fitted = job.models[settings.source_name], job.data.pool, job.planned.fitted
     assert job.planned.attack is not None
-    return Attacker(
-        _behind_its_defence(job, source.classifier),
+    layers = source.as_built if fitted and fitted.as_built else None
+    attacker = Attacker(
+        _behind_its_defence(job, layers or source.classifier),
         job.planned.attack,
         norm=attack.norm,
         target_label_rule=attack.target_label,
@@ -46,6 +48,8 @@ def make_attacker(
         name=attack.name,
         stored=stored,
     )
+    attacker.states = fitted_states(job, attacker)
+    return attacker
 
 
 def _behind_its_defence(job: Pass, classifier: nn.Module) -> nn.Module:

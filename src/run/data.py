@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.attacks import Fitted
 from src.config.sections import DatasetSettings
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset, load_dataset
@@ -13,6 +14,7 @@ from src.images.saved import saved_dataset
 from src.run.batches import Batches
 from src.run.stages import Data, Planned
 from src.run.trainer import make_trainer
+from src.utils.refusals import first_line
 
 _POOL = 32  # images that attacks may mix in
 
@@ -34,7 +36,49 @@ def open_data(planned: Planned) -> Data:
     pool = None
     if planned.attack is not None:
         pool = mixing_pool(open_dataset(settings, "test", whole=True), seed)
-    return Data(images, diagnosed, pool, runner.strategy.root_device)
+    fitted_on = None
+    if planned.fitted is not None:
+        fitted_on = _fit_images(planned, planned.fitted, images)
+    return Data(images, diagnosed, pool, runner.strategy.root_device, fitted_on)
+
+
+def _fit_images(planned: Planned, part: Fitted, images: ImageDataset) -> ImageDataset:
+    """Return the training images that an attack is fitted on, none of which is evaluated."""
+    settings, name = planned.settings, planned.settings.attack.name
+    if part.fit_images is None:
+        try:
+            training = open_dataset(settings, "train")
+        except ValueError as error:
+            raise ValueError(
+                f"attack={name} is fitted on training images: {first_line(error)}. "
+                "attack.fit_images=FOLDER names others."
+            ) from error
+    else:
+        path = Path(part.fit_images)
+        source = {"_target_": "src.data.image_folder.image_folder", "root": str(path)}
+        if path.suffix == ".csv":
+            places = {"root": str(path.parent), "csv": path.name}
+            source = {"_target_": "src.data.image_csv.image_csv", **places}
+        side, classes = images.image_size, images.num_classes
+        training = load_dataset("test", source, image_size=side, num_classes=classes)
+    facts = (training.num_classes, training.image_size), (images.num_classes, images.image_size)
+    if facts[0] != facts[1]:
+        raise ValueError(
+            "attack.fit_images: {} classes of {} pixels do not fit the images, {} classes of {} "
+            "pixels.".format(*facts[0], *facts[1])
+        )
+    if (part.fit_n_images or 0) > len(training):
+        raise ValueError(
+            f"attack.fit_n_images={part.fit_n_images}: there are {len(training):,} training images."
+        )
+    chosen = training.subset(part.fit_n_images, settings.seed)
+    if (both := np.isin(images.image_digests, chosen.image_digests)).any():
+        raise ValueError(
+            f"attack={name} would be fitted on {both.sum():,} of the images that are "
+            f"evaluated, such as image {images.indices[both][0]}; attack.fit_images=FOLDER names "
+            "others."
+        )
+    return chosen
 
 
 def mixing_pool(whole: ImageDataset, seed: int) -> Batch:

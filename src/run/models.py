@@ -1,5 +1,6 @@
 """A job's models with their weights."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -41,7 +42,7 @@ def build_models(planned: Planned, data: Data) -> dict[str, PixelClassifier]:
     What does not fit the images, or an attack, is refused before hours of training.
     """
     settings, images = planned.settings, data.images
-    keys = {_make_key(settings, name, images): name for name in settings.models}
+    keys = {_make_key(planned, name, images): name for name in settings.models}
     for key in _last_job.keys() - keys:
         del _last_job[key]
     built = {
@@ -71,11 +72,12 @@ def train_models(
     """
     settings, images, models = planned.settings, data.images, dict[str, Model]()
     for name in names:
-        key = _make_key(settings, name, images)
+        key = _make_key(planned, name, images)
         if name in built:
             if settings.model[name].weights is None:
                 _train(name, built, settings, data, tracker)
-            _last_job[key] = _finish(settings, name, built.pop(name), images)
+            keep = _keeps_layers(planned, name)
+            _last_job[key] = _finish(settings, name, built.pop(name), images, keep)
         models[name] = _last_job[key]
     return models
 
@@ -89,6 +91,9 @@ def with_ensemble(settings: Settings, models: Mapping[str, Model]) -> Mapping[st
         Ensemble([member.classifier for member in members], settings.ensemble).eval(),
         digest=content_key([member.digest for member in members]),
         key=content_key([member.key for member in members], settings.ensemble),
+        as_built=Ensemble(
+            [member.as_built or member.classifier for member in members], settings.ensemble
+        ).eval(),
     )
     return {**models, settings.source_name: ensemble}
 
@@ -118,12 +123,20 @@ def forget_models() -> None:
     read_code.cache_clear()
 
 
-def _make_key(settings: Settings, name: str, images: ImageDataset) -> str:
+def _keeps_layers(planned: Planned, name: str) -> bool:
+    """Tell whether an attack trains a model, for which its layers are kept as built."""
+    part = planned.fitted
+    return part is not None and part.as_built and name in planned.settings.source
+
+
+def _make_key(planned: Planned, name: str, images: ImageDataset) -> str:
     """Return a key of all that decides a model, as far as files stay as they are."""
+    settings = planned.settings
     sections = (settings.model[name], settings.dataset, settings.training)
     parts = [section.model_dump() for section in sections]
     others = (settings.trainer.fold_batch_norms, settings.clean_accuracy_check.action)
-    return content_key(name, parts, others, settings.cache_dir, images.digest())
+    keep = _keeps_layers(planned, name)
+    return content_key(name, parts, others, settings.cache_dir, images.digest(), keep)
 
 
 def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
@@ -165,20 +178,25 @@ def _agree(stated: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _finish(
-    settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
+    settings: Settings,
+    name: str,
+    classifier: PixelClassifier,
+    images: ImageDataset,
+    keep_layers: bool = False,
 ) -> Model:
     """Freeze a model that has its weights, and make it fast to differentiate."""
     network = _network_settings(settings, name)
     digest = weights_digest(classifier.network)
     key = content_key(network, code_of(network), digest, network_text(classifier.network))
     classifier.eval().requires_grad_(False)
+    as_built = copy.deepcopy(classifier) if keep_layers else None
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
     classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
     expected, facts = settings.model[name].expected_accuracy, _read_facts(settings, name)
     if expected is None and facts.class_names == images.class_names:
         expected = facts.expected_accuracy
-    return Model(classifier, digest, key, expected)
+    return Model(classifier, digest, key, expected, as_built)
 
 
 def _network_settings(settings: Settings, name: str) -> dict[str, Any]:

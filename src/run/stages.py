@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.attacks import Fitted
 from src.cache.code_digest import code_of, own_code
 from src.cache.keys import content_key, defence_key, numerics
 from src.config.settings import Settings
@@ -38,6 +39,18 @@ class Planned:
     saved: SavedImages | None = None
     call: str = ""
 
+    @property
+    def fitted(self) -> Fitted | None:
+        """The part of the attack that has to be fitted; None: there is none."""
+        kind = getattr(getattr(self.attack, "func", self.attack), "fitted", None)
+        keywords = getattr(self.attack, "keywords", {})
+        if kind is None or keywords.get("file") is not None:
+            return None
+        part: Fitted = kind(
+            **{key: keywords[key] for key in keywords if key in kind.__annotations__}
+        )
+        return part
+
 
 @dataclass(frozen=True)
 class Data:
@@ -46,6 +59,7 @@ class Data:
     Attributes:
         diagnosed: Images of the diagnostics.
         pool: Images that attacks may mix in; None without an attack.
+        fit_images: Training images that the attack is fitted on; None of an attack without a fit.
         device: Where they are computed with.
     """
 
@@ -53,6 +67,7 @@ class Data:
     diagnosed: ImageDataset
     pool: Batch | None
     device: torch.device
+    fit_images: ImageDataset | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +79,15 @@ class Model:
         key: Digest of all that decides its logits but the trainer's settings.
         expected_accuracy: Share of clean images that it should get right, as its settings or else
             its weights state.
+        as_built: The classifier with its layers as built, where batch norms of others are folded;
+            kept for attacks that train it.
     """
 
     classifier: nn.Module
     digest: str
     key: str
     expected_accuracy: float | None = None
+    as_built: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +171,28 @@ class Pass:
             (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
             (trainer.gradient_batch, trainer.attack_precision),
             None if self.images_apart else batches,
+            *([self.fit_key(0.0)] if self.planned.fitted else []),
+        )
+
+    def fit_key(self, eps_255: float) -> str:
+        """Return the key of all that decides a fit of the attack; a budget of 0 serves all.
+
+        As for trained weights neither this program's code nor versions of libraries count.
+        """
+        settings, attack, defence = (
+            self.settings,
+            self.settings.attack,
+            self.settings.source_defence,
+        )
+        assert self.data.fit_images is not None
+        training = settings.training
+        return content_key(
+            (eps_255, self.planned.call, attack.settings),
+            code_of(attack.settings, upgrades=False),
+            (attack.target_label, self.data.fit_images.digest(), settings.ensemble, settings.seed),
+            [self.models[name].key for name in settings.source],
+            (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
+            (settings.trainer.attack_precision, training.crop_padding, training.flip),
         )
 
     @property

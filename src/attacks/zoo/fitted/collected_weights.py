@@ -28,6 +28,9 @@ class CollectedWeights:
     Gradients of an attack go through the collected weights in turn, in a random order.
 
     Attributes:
+        fit_images: Folder or CSV of the training images, which the program reads; None: the
+            training images of the data set.
+        fit_n_images: Number of those that are taken, of every class the same; None: all.
         epochs: Passes over the training images; 0: the source's own weights.
         weights_per_epoch: Number of weights that are collected in each.
         learning_rate: Rate of the stochastic gradient descent, whose momentum is 0.9.
@@ -41,12 +44,15 @@ class CollectedWeights:
     training); of an ensemble each member is trained; the weights' order is the same for all images.
     """
 
+    fit_images: str | None = None
+    fit_n_images: PositiveInt | None = None
     epochs: NonNegativeInt = 10
     weights_per_epoch: PositiveInt = 4
     learning_rate: PositiveFloat = 0.05
     weight_decay: NonNegativeFloat = 1e-4
     fit_batch: PositiveInt = 128
     one_state: ClassVar[bool] = True
+    as_built: ClassVar[bool] = True
 
     def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
         """Yield all weights collected so far after each epoch, as `NUMBER/NAME`."""

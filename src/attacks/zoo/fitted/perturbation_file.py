@@ -44,8 +44,8 @@ def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
         raise ValueError(f"{file} holds NaN or numbers beyond 1; a grey level is 1/255.")
     values = values.float()
     if resize and values.shape[1:] != (side, side):
-        size = (side, side)
-        values = functional.interpolate(values[None], size, mode="bilinear", antialias=True)[0]
+        sides = (side, side)
+        values = functional.interpolate(values[None], sides, mode="bilinear", antialias=True)[0]
     if values.shape[1:] != (side, side):
         size = f"{values.shape[1]} x {values.shape[2]}"
         raise ValueError(

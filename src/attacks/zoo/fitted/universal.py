@@ -13,7 +13,7 @@ from src.attacks.landscape import Landscape, evaluation_mode
 from src.attacks.parts import Gradient, Problem
 from src.attacks.parts import State as LoopState
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.projection import direction, mean_size, project, rms
+from src.attacks.projection import direction, mean_size, rms
 from src.attacks.settings import Settings
 from src.attacks.source import Source
 from src.attacks.zoo.fitted.perturbation_file import read_perturbation
@@ -32,6 +32,9 @@ class UniversalPerturbation:
         d = clamp(d + a * sign(m), -eps, eps)
 
     Attributes:
+        fit_images: Folder or CSV of the training images, which the program reads; None: the
+            training images of the data set.
+        fit_n_images: Number of those that are taken, of every class the same; None: all.
         epochs: Passes over the training images.
         fit_batch: Images in a batch.
         fit_step: Step size as a share of the budget.
@@ -47,6 +50,8 @@ class UniversalPerturbation:
     pixels are clipped to [0, 1] while fitting.
     """
 
+    fit_images: str | None = None
+    fit_n_images: PositiveInt | None = 2000
     epochs: PositiveInt = 3
     fit_batch: PositiveInt = 100
     fit_step: PositiveFloat = 0.1
@@ -56,30 +61,43 @@ class UniversalPerturbation:
     resize: bool = False
     shrink: bool = False
     one_state: ClassVar[bool] = False
+    as_built: ClassVar[bool] = False
 
     def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
         """Yield perturbation and momentum, (3, H, W), after each epoch."""
         done = int(state["epochs"]) if state else 0
         change, momentum = (state["perturbation"], state["momentum"]) if state else (None, None)
-        source = Source(task.model)
         for epoch in range(done, self.epochs):
-            for images, labels, seeds in task.batches(epoch, self.fit_batch):
+            for batch in task.batches(epoch, self.fit_batch):
+                images = batch[0]
                 if change is None or momentum is None:
                     change = momentum = torch.zeros_like(images[0])
                 change, momentum = change.to(images), momentum.to(images)
-                random = PerImageRandom(seeds, images, labels, (images, labels))
-                eps = images.new_full((1, 1, 1, 1, 1), task.eps)
-                problem = Problem(source, images, labels, task.targeted, random, eps, task.norm)
-                landscape = Landscape(problem, Settings(objective=_ClampedLoss(self.clamp)))
-                with evaluation_mode(task.model):
-                    gradients = landscape.gradient((images + change).clamp(0, 1)[None])
-                gradient = gradients[0].sum(dim=0)
+                gradient = self._gradient(task, change, *batch)
                 momentum = self.fit_decay * momentum + gradient / mean_size(gradient)
                 step = task.eps * self.fit_step * direction(momentum, task.norm)
                 change = _into_ball(change + step, task.eps, task.norm)
             assert change is not None and momentum is not None
             count = torch.tensor(epoch + 1)
             yield {"perturbation": change, "momentum": momentum, "epochs": count}
+
+    def _gradient(
+        self, task: FitTask, change: Tensor, images: Tensor, labels: Tensor, seeds: Tensor
+    ) -> Tensor:
+        """Return the gradient of a batch's clamped losses in the perturbation, (3, H, W)."""
+        source, total = Source(task.model), torch.zeros_like(change)
+        settings = Settings(objective=_ClampedLoss(self.clamp))
+        eps = images.new_full((1, 1, 1, 1, 1), task.eps)
+        columns = (
+            column.split(task.max_batch or len(images)) for column in (images, labels, seeds)
+        )
+        for part, classes, numbers in zip(*columns, strict=True):
+            random = PerImageRandom(numbers, part, classes, (part, classes))
+            problem = Problem(source, part, classes, task.targeted, random, eps, task.norm)
+            with evaluation_mode(task.model):
+                gradients = Landscape(problem, settings).gradient((part + change).clamp(0, 1)[None])
+            total += gradients[0].sum(dim=0)
+        return total
 
     def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
         """Return the gradient estimator that returns the perturbation of each budget."""

@@ -1,0 +1,144 @@
+"""Fits of a job's attack on its source: one per budget, kept in files that other jobs find."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from pytorch_lightning.utilities.seed import isolate_rng
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from src.attacks import FitTask, Fitted, image_seeds
+from src.data import Batch, to_unit
+from src.images.attacker import Attacker
+from src.run.stages import Pass
+from src.training import augment
+from src.utils.files import atomic_write
+from src.utils.locks import is_held
+from src.utils.processes import is_first_process
+from src.utils.progress import Progress
+from src.utils.refusals import first_line
+
+log = logging.getLogger(__name__)
+
+State = Mapping[str, Tensor]
+
+
+def fit_files(job: Pass) -> dict[float, Path]:
+    """Return the files of a job's states by budget in 1/255, or 0 of a state that serves all."""
+    part = job.planned.fitted
+    if part is None:
+        return {}
+    settings, folder = job.settings, Path(job.settings.cache_dir) / "fitted"
+    name = f"{settings.attack.name}-{settings.attacked}"
+    budgets = (0.0,) if part.one_state else settings.budgets
+    return {
+        eps: folder / f"{name}-{eps:g}-{job.fit_key(eps)}.safetensors"
+        if eps
+        else folder / f"{name}-{job.fit_key(eps)}.safetensors"
+        for eps in budgets
+    }
+
+
+def fitted_states(job: Pass, attacker: Attacker) -> dict[float, State]:
+    """Return the states of a job's attack by budget in [0, 1] units, fitted where they are missing.
+
+    Of several processes that need the same state one fits, and the others wait. An interrupted fit
+    goes on after its last whole epoch.
+    """
+    part, states = job.planned.fitted, {}
+    for eps, file in fit_files(job).items():
+        assert part is not None
+        if not file.exists():
+            if is_held(file.with_suffix(".lock")):
+                log.info("Waiting for another process that fits %s.", job.settings.job)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(file.with_suffix(".lock")):
+                if not file.exists():
+                    _fit(job, attacker, part, eps, file)
+        states[eps / 255] = _read(file)
+    return states
+
+
+def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) -> None:
+    """Fit an attack for a budget, and write its state."""
+    settings, images, device = job.settings, job.data.fit_images, job.data.device
+    assert images is not None
+    shown = settings.trainer.progress_bar and is_first_process()
+    name = f"{settings.job} at {eps:g}/255" if eps else settings.job
+    progress, partial = Progress(f"fitting {name}", shown), file.with_suffix(".part")
+    state = _read(partial) if partial.exists() else None
+    log.info(
+        "Fitting %s: %s images, %d epochs%s",
+        name,
+        f"{len(images):,}",
+        part.epochs,
+        " (resuming)" * bool(state),
+    )
+    reader = _Reader(job, attacker, progress, part.epochs * len(images))
+    reader.seen = int(state["epochs"]) * len(images) if state else 0
+    progress.first = reader.seen / reader.total if reader.total else 0
+    try:
+        attacker.to(device)
+        with closing(progress), torch.enable_grad(), isolate_rng(), attacker.named_errors():
+            task = FitTask(
+                attacker.make_counted(),
+                eps / 255,
+                settings.attack.norm,
+                settings.attack.target_label is not None,
+                settings.seed,
+                len(images),
+                reader.read,
+                attacker.max_batch,
+            )
+            for fitted in part.fit(task, state):
+                _write(partial, fitted)
+    finally:
+        attacker.cpu()
+    partial.replace(file)
+
+
+class _Reader:
+    """Reader of training images for a fit, which shows how many have been read."""
+
+    def __init__(self, job: Pass, attacker: Attacker, progress: Progress, total: int) -> None:
+        self.job, self.attacker, self.progress, self.total = job, attacker, progress, total
+        self.seen = 0
+
+    def read(
+        self, positions: Sequence[int], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images, labels and seeds; see `FitTask`."""
+        job, training = self.job, self.job.settings.training
+        assert job.data.fit_images is not None
+        batch = job.data.fit_images[np.asarray(positions)]
+        if generator is not None:
+            images = augment(batch.images, training.crop_padding, training.flip, generator)
+            batch = batch._replace(images=images)
+        batch = Batch(*(column.to(job.data.device) for column in batch))
+        images = to_unit(batch.images)
+        with torch.no_grad():
+            labels = self.attacker.target_labels(images, batch)
+        self.seen += len(positions)
+        share = min(1.0, self.seen / max(1, self.total))
+        self.progress.update(share, f"{self.seen:,} / {self.total:,} images")
+        seeds = image_seeds(job.settings.seed, batch.index)
+        return images, batch.labels if labels is None else labels, seeds
+
+
+def _read(file: Path) -> State:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is damaged ({first_line(error)}); delete it.") from error
+
+
+def _write(file: Path, state: State) -> None:
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    with atomic_write(file) as temporary:
+        temporary.write_bytes(save(tensors))
