@@ -2,7 +2,7 @@
 
 from src.attacks.define import Attack
 from src.attacks.external.libraries import foolbox, torchattacks
-from src.attacks.fitted import FitTask, Fitted, NotFittedError
+from src.attacks.fitted import FitBatch, FitTask, Fitted, NotFittedError
 from src.attacks.losses import LOSSES
 from src.attacks.parts import (
     BackwardRule,

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,10 +14,26 @@ from src.attacks.source import Model
 State = Mapping[str, Tensor]
 """What a fit leaves, tensors by name."""
 
-Read = Callable[[Sequence[int], torch.Generator | None], tuple[Tensor, Tensor, Tensor]]
-"""Positions of training images to the images in [0, 1], (N, 3, H, W), their true classes or target
-labels, (N,), and the numbers that seed what is random, (N,). With a generator the images are
-augmented as in the training of a network."""
+
+class FitBatch(NamedTuple):
+    """Training images of an attack.
+
+    Attributes:
+        images: Images in [0, 1], (N, 3, H, W).
+        labels: True classes or, of a targeted attack, target labels, (N,).
+        true_labels: True classes, (N,).
+        seeds: Numbers that seed what is random, (N,).
+    """
+
+    images: Tensor
+    labels: Tensor
+    true_labels: Tensor
+    seeds: Tensor
+
+
+Read = Callable[[Sequence[int], torch.Generator | None], FitBatch]
+"""Positions of training images to a batch. With a generator the images are augmented as in the
+training of a network."""
 
 ROUNDING = 1e-5
 """Largest relative difference of budgets that are equal but for rounding."""
@@ -47,14 +63,12 @@ class FitTask:
     read: Read
     max_batch: int | None = None
 
-    def batches(
-        self, epoch: int, size: int, *, augmented: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def batches(self, epoch: int, size: int, *, augmented: bool = False) -> Iterator[FitBatch]:
         """Yield all training images in batches; their order depends on seed and epoch alone."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         for part in torch.randperm(self.count, generator=generator).split(size):
-            images, labels, seeds = self.read(part.tolist(), generator if augmented else None)
-            yield images, labels, seeds + (epoch << 32)  # a defence draws anew in each epoch
+            batch = self.read(part.tolist(), generator if augmented else None)
+            yield batch._replace(seeds=batch.seeds + (epoch << 32))  # a defence draws anew
 
 
 @runtime_checkable
@@ -113,32 +127,33 @@ def fit(
     *,
     norm: Literal["linf", "l2"] = "linf",
     targeted: bool = False,
+    true_labels: Tensor | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> dict[float, State]:
     """Fit an attack on training images (N, 3, H, W) in [0, 1], for one or more budgets.
 
     Args:
-        kind: Class of its fitted part; `settings` are those of that class.
+        kind: Class of its fitted part.
         model: The source.
         images: Training images.
         labels: Their true classes or, with `targeted`, target labels, (N,).
         eps: Budgets in [0, 1] units.
         norm: `linf` or `l2`.
         targeted: Minimise the loss of `labels` instead.
+        true_labels: True classes where `labels` are others.
         seed: Seed of the order of the images.
+        **settings: Keywords of the class.
 
     Returns:
         The states by budget, which the attack takes as `states`.
     """
     budgets, part = check_budgets(eps, images).flatten().tolist(), kind(**settings)
+    classes = labels if true_labels is None else true_labels
 
-    def read(
-        positions: Sequence[int], generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        where = torch.tensor(positions)
-        there = where.to(images.device)
-        return images[there], labels[there], where
+    def read(positions: Sequence[int], generator: torch.Generator | None) -> FitBatch:
+        where = torch.tensor(positions, device=images.device)
+        return FitBatch(images[where], labels[where], classes[where], where)
 
     states = {}
     for budget in [0.0] if part.one_state else budgets:

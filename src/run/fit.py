@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from src.attacks import FitTask, Fitted, image_seeds
+from src.attacks import FitBatch, FitTask, Fitted, image_seeds
 from src.data import Batch, to_unit
 from src.images.attacker import Attacker
 from src.run.stages import Pass
@@ -110,10 +110,8 @@ class _Reader:
         self.job, self.attacker, self.progress, self.total = job, attacker, progress, total
         self.seen = 0
 
-    def read(
-        self, positions: Sequence[int], generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, labels and seeds; see `FitTask`."""
+    def read(self, positions: Sequence[int], generator: torch.Generator | None) -> FitBatch:
+        """Return a batch; see `FitTask`."""
         job, training = self.job, self.job.settings.training
         assert job.data.fit_images is not None
         batch = job.data.fit_images[np.asarray(positions)]
@@ -128,7 +126,7 @@ class _Reader:
         share = min(1.0, self.seen / max(1, self.total))
         self.progress.update(share, f"{self.seen:,} / {self.total:,} images")
         seeds = image_seeds(job.settings.seed, batch.index)
-        return images, batch.labels if labels is None else labels, seeds
+        return FitBatch(images, batch.labels if labels is None else labels, batch.labels, seeds)
 
 
 def _read(file: Path) -> State:

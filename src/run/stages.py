@@ -184,10 +184,10 @@ class Pass:
             self.settings.attack,
             self.settings.source_defence,
         )
-        assert self.data.fit_images is not None
-        training = settings.training
+        part, training = self.planned.fitted, settings.training
+        assert self.data.fit_images is not None and part is not None
         return content_key(
-            (eps_255, self.planned.call, attack.settings),
+            (eps_255, self.planned.call, repr(part), attack.norm),
             code_of(attack.settings, upgrades=False),
             (attack.target_label, self.data.fit_images.digest(), settings.ensemble, settings.seed),
             [self.models[name].key for name in settings.source],

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
 from src.attacks.define import published
-from src.attacks.fitted import FitTask, State, state_of
+from src.attacks.fitted import FitBatch, FitTask, State, state_of
 from src.attacks.losses import loss_of_each
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.source import Source
@@ -92,15 +92,14 @@ class CollectedWeights:
         batches, every = -(-task.count // self.fit_batch), self.weights_per_epoch
         stops = [-(-batches * (number + 1) // every) for number in range(every)]
         for step, batch in enumerate(task.batches(epoch, self.fit_batch, augmented=True), start=1):
-            images, labels, seeds = batch
             model.train()
             source = Source(model)
             optimizer.zero_grad()
             with torch.random.fork_rng():  # of dropout
                 torch.manual_seed((task.seed * 1_000_003 + epoch) * 1_000_003 + step)
                 for member in range(len(source.members)):  # each as if it were alone
-                    source.draw(PerImageRandom(seeds, images, labels, (images, labels)), 1)
-                    logits = source.logits(images, member)
+                    source.draw(_random(batch), 1)
+                    logits, labels = source.logits(batch.images, member), batch.true_labels
                     loss_of_each("cross_entropy", logits, labels, False, 1).mean().backward()
             optimizer.step()
             for _ in range(stops.count(step)):
@@ -130,14 +129,20 @@ def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:
     source = Source(renewed)
 
     def images() -> Iterator[Tensor]:
-        for images, labels, seeds in islice(task.batches(0, size), _RENEWING):
-            source.draw(PerImageRandom(seeds, images, labels, (images, labels)), 1)
-            yield images
+        for batch in islice(task.batches(0, size), _RENEWING):
+            source.draw(_random(batch), 1)
+            yield batch.images
 
     with torch.random.fork_rng():
         torch.manual_seed(task.seed)
         update_bn(images(), renewed)
     return _weights(renewed)
+
+
+def _random(batch: FitBatch) -> PerImageRandom:
+    """Return the random numbers of a batch, for a defence before the source."""
+    pool = batch.images, batch.true_labels
+    return PerImageRandom(batch.seeds, batch.images, batch.true_labels, pool)
 
 
 class _Collected(nn.Module):

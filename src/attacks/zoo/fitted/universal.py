@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from src.attacks.define import ALL_BUT_NORM, published
-from src.attacks.fitted import ROUNDING, FitTask, State, state_of
+from src.attacks.fitted import ROUNDING, FitBatch, FitTask, State, state_of
 from src.attacks.landscape import Landscape, evaluation_mode
 from src.attacks.parts import Gradient, Problem
 from src.attacks.parts import State as LoopState
@@ -69,11 +69,10 @@ class UniversalPerturbation:
         change, momentum = (state["perturbation"], state["momentum"]) if state else (None, None)
         for epoch in range(done, self.epochs):
             for batch in task.batches(epoch, self.fit_batch):
-                images = batch[0]
                 if change is None or momentum is None:
-                    change = momentum = torch.zeros_like(images[0])
-                change, momentum = change.to(images), momentum.to(images)
-                gradient = self._gradient(task, change, *batch)
+                    change = momentum = torch.zeros_like(batch.images[0])
+                change, momentum = change.to(batch.images), momentum.to(batch.images)
+                gradient = self._gradient(task, change, batch)
                 momentum = self.fit_decay * momentum + gradient / mean_size(gradient)
                 step = task.eps * self.fit_step * direction(momentum, task.norm)
                 change = _into_ball(change + step, task.eps, task.norm)
@@ -81,22 +80,20 @@ class UniversalPerturbation:
             count = torch.tensor(epoch + 1)
             yield {"perturbation": change, "momentum": momentum, "epochs": count}
 
-    def _gradient(
-        self, task: FitTask, change: Tensor, images: Tensor, labels: Tensor, seeds: Tensor
-    ) -> Tensor:
+    def _gradient(self, task: FitTask, change: Tensor, batch: FitBatch) -> Tensor:
         """Return the gradient of a batch's clamped losses in the perturbation, (3, H, W)."""
         source, total = Source(task.model), torch.zeros_like(change)
         settings = Settings(objective=_ClampedLoss(self.clamp))
-        eps = images.new_full((1, 1, 1, 1, 1), task.eps)
-        columns = (
-            column.split(task.max_batch or len(images)) for column in (images, labels, seeds)
-        )
-        for part, classes, numbers in zip(*columns, strict=True):
-            random = PerImageRandom(numbers, part, classes, (part, classes))
-            problem = Problem(source, part, classes, task.targeted, random, eps, task.norm)
+        eps = batch.images.new_full((1, 1, 1, 1, 1), task.eps)
+        size = task.max_batch or len(batch.images)
+        columns = (batch.images, batch.labels, batch.true_labels, batch.seeds)
+        for part in zip(*(column.split(size) for column in columns), strict=True):
+            images, labels, classes, seeds = part
+            random = PerImageRandom(seeds, images, classes, (images, classes))
+            problem = Problem(source, images, labels, task.targeted, random, eps, task.norm)
+            landscape, at = Landscape(problem, settings), (images + change).clamp(0, 1)
             with evaluation_mode(task.model):
-                gradients = Landscape(problem, settings).gradient((part + change).clamp(0, 1)[None])
-            total += gradients[0].sum(dim=0)
+                total += landscape.gradient(at[None])[0].sum(dim=0)
         return total
 
     def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
