@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from src.cache.keys import content_key
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, network_text, try_classifier, weights_digest
-from src.run.data import mixing_pool
+from src.run.data import choose_fit_images, mixing_pool
 from src.run.models import with_ensemble
 from src.run.stages import Data, Model, Pass, Planned
 from src.utils.refusals import first_line
@@ -29,6 +29,7 @@ class Inputs:
         labels: ArrayLike | Tensor,
         target_labels: ArrayLike | Tensor | None,
         index: ArrayLike | Tensor | None,
+        fit_images: tuple[Any, Any] | None = None,
     ) -> None:
         if torch.is_inference_mode_enabled():
             raise ValueError("Attacks need gradients, which torch.inference_mode() forbids.")
@@ -61,6 +62,12 @@ class Inputs:
         pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
         data = LabelledImages(pixels, _whole("labels", labels, len(levels)), target_labels=classes)
         self.images = ImageDataset(data, num_classes=counts[0], numbers=numbers)
+        self.fit_images = None
+        if fit_images is not None:
+            levels = _grey_levels(_tensor("fit_images", fit_images[0]))
+            pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
+            data = LabelledImages(pixels, _whole("fit_images", fit_images[1], len(levels)))
+            self.fit_images = ImageDataset(data, num_classes=counts[0])
 
     @property
     def trainer(self) -> dict[str, Any]:
@@ -92,7 +99,10 @@ class Inputs:
             key = content_key(planned.call, name, name_of(network), text, digest)
             models[name] = Model(self.networks[name], digest, key)
         pool = mixing_pool(self.images, settings.dataset.seed)
-        data = Data(self.images, self.images, pool, self.device)
+        fitted_on = None
+        if (part := planned.fitted) is not None:
+            fitted_on = choose_fit_images(settings, part, self.images, self.fit_images)
+        data = Data(self.images, self.images, pool, self.device, fitted_on)
         return Pass(planned, data, with_ensemble(settings, models))
 
 

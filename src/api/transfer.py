@@ -57,6 +57,7 @@ def transfer(
     controls: bool = False,
     ensemble: str = "logits",
     index: ArrayLike | Tensor | None = None,
+    fit_images: tuple[ArrayLike | Tensor, ArrayLike | Tensor] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress_bar: bool = True,
@@ -87,6 +88,8 @@ def transfer(
         controls: Evaluate random-sign noise and shuffled perturbations, too.
         ensemble: Quantity that an ensemble averages: `logits`, `probabilities` or `loss`.
         index: Numbers of the images, rising, (N,), which decide what is drawn; None: 0, 1, ...
+        fit_images: Training images and their true classes, for attacks that are fitted, such as
+            `uap`; like `images` and `labels`.
         seed: Seed of what attacks, target labels, noise and defences draw.
         batch_size: None: 50 on a CPU, 1,000 on a GPU.
         progress_bar: Show the batches that are done.
@@ -106,7 +109,7 @@ def transfer(
     """
     rule = target_labels if isinstance(target_labels, str | None) else "data"
     classes = None if isinstance(target_labels, str) else target_labels
-    inputs = Inputs(sources, targets, images, labels, classes, index)
+    inputs = Inputs(sources, targets, images, labels, classes, index, fit_images)
     named, functions = _attacks(attacks), _defences(defences)
     keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
     plain = {
@@ -131,6 +134,7 @@ def transfer(
     }
     finished, call = list[StoredJob](), uuid4().hex
     with _quiet(), TemporaryDirectory() as temporary:
+        plain |= {"cache_dir": temporary}
         planned = [
             _plan({**plain, **inputs.settings(source)}, name, attack, keywords, functions, call)
             for name, attack in named.items()

@@ -45,6 +45,7 @@ class JobRecord(BaseModel):
         target_keys: Keys of all that decides each target's logits, by name; behind a defence
             `resnet50@jpeg`.
         gradients: Number of gradients that were taken; what was stored took none.
+        fit_gradients: Number of gradients that the fit of the attack takes; 0: it has none.
         zero_gradients: Share of the attack's gradients that were zero in every pixel; None: none.
         seconds: Duration of the pass over the images; None where some rows were stored.
         code: Digests of this program's code, the attack's and each model's, by name.
@@ -71,6 +72,7 @@ class JobRecord(BaseModel):
     crafting: str
     target_keys: dict[str, str]
     gradients: int
+    fit_gradients: float = 0.0
     zero_gradients: float | None
     seconds: float | None
     code: dict[str, str]

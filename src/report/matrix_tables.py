@@ -93,6 +93,8 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
     frame["images"] = shown["images"].astype(str)
     if of == "attack":
         frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)
+        if shown["fit_gradients"].any():
+            frame["of fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)
     words = [f"{of}s.csv has the {left} others"] if left else []
     words.append(

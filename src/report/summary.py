@@ -114,10 +114,11 @@ class Summary:
         """The `rankings` of the attacks of each group, at every budget, the reference first.
 
         Columns before them are the number of the `group`, its `dataset`, `norm`, `eps_255` and
-        `protocol`; after them `gradients` per image at all budgets, in the mean over the sources.
+        `protocol`; after them `gradients` per image at all budgets, and `fit_gradients` of a
+            fit per evaluated image, in the mean over the sources.
         """
         parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
-        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, "gradients"])
+        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, "gradients", "fit_gradients"])
         return pd.concat(parts, ignore_index=True) if parts else empty
 
     @cached_property
@@ -211,17 +212,18 @@ def _over_seeds(seeds: Sequence[JobSummary]) -> JobSummary:
 
 
 def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame:
-    """Add the gradients per image: those of a source, or the mean over the sources."""
-    costs = pd.Series(
-        {
-            (summary.job.attack, summary.job.record.source): summary.cost.get(
-                "gradients_per_image", nan
-            )
-            for summary in jobs
-        }
-    ).sort_index()
-    pairs = zip(ranked["attack"], ranked["source"], strict=True)
-    return ranked.assign(gradients=[costs.get(pair, costs[pair[0]].mean()) for pair in pairs])
+    """Add gradients per image, and those of fits: of a source, or the mean over the sources."""
+    pairs = [*zip(ranked["attack"], ranked["source"], strict=True)]
+    columns = {}
+    for name, unknown in (("gradients", nan), ("fit_gradients", 0.0)):
+        costs = pd.Series(
+            {
+                (one.job.attack, one.job.record.source): one.cost.get(f"{name}_per_image", unknown)
+                for one in jobs
+            }
+        ).sort_index()
+        columns[name] = [costs.get(pair, costs[pair[0]].mean()) for pair in pairs]
+    return ranked.assign(**columns)
 
 
 def _summary(job: StoredJob, group: str) -> JobSummary:
@@ -235,6 +237,9 @@ def _summary(job: StoredJob, group: str) -> JobSummary:
     attacked = job.predictions[job.predictions["eps_255"] > 0]
     means = attacked[["gradients", "forwards"]].mean().dropna()
     cost = {f"{name}_per_image": float(value) for name, value in means.items()}
+    if record.fit_gradients:
+        fit = {"": record.fit_gradients, "_per_image": record.fit_gradients / record.images}
+        cost |= {f"fit_gradients{name}": value for name, value in fit.items()}
     outcomes = image_outcomes(job.defended, job.attack, *pair, record.protocol)
     return JobSummary(job, rates, excess, alarms, outcomes, group, cost)
 

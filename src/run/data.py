@@ -14,7 +14,6 @@ from src.images.saved import saved_dataset
 from src.run.batches import Batches
 from src.run.stages import Data, Planned
 from src.run.trainer import make_trainer
-from src.utils.refusals import first_line
 
 _POOL = 32  # images that attacks may mix in
 
@@ -38,45 +37,55 @@ def open_data(planned: Planned) -> Data:
         pool = mixing_pool(open_dataset(settings, "test", whole=True), seed)
     fitted_on = None
     if planned.fitted is not None:
-        fitted_on = _fit_images(planned, planned.fitted, images)
+        training = _open_fit_images(settings, planned.fitted, images)
+        fitted_on = choose_fit_images(settings, planned.fitted, images, training)
     return Data(images, diagnosed, pool, runner.strategy.root_device, fitted_on)
 
 
-def _fit_images(planned: Planned, part: Fitted, images: ImageDataset) -> ImageDataset:
-    """Return the training images that an attack is fitted on, none of which is evaluated."""
-    settings, name = planned.settings, planned.settings.attack.name
+def _open_fit_images(settings: Settings, part: Fitted, images: ImageDataset) -> ImageDataset:
+    """Open the training images that an attack is fitted on."""
     if part.fit_images is None:
         try:
-            training = open_dataset(settings, "train")
+            return open_dataset(settings, "train")
         except ValueError as error:
             raise ValueError(
-                f"attack={name} is fitted on training images: {first_line(error)}. "
+                f"attack={settings.attack.name} is fitted on training images: {error} "
                 "attack.fit_images=FOLDER names others."
             ) from error
-    else:
-        path = Path(part.fit_images)
-        source = {"_target_": "src.data.image_folder.image_folder", "root": str(path)}
-        if path.suffix == ".csv":
-            places = {"root": str(path.parent), "csv": path.name}
-            source = {"_target_": "src.data.image_csv.image_csv", **places}
-        side, classes = images.image_size, images.num_classes
-        training = load_dataset("test", source, image_size=side, num_classes=classes)
-    facts = (training.num_classes, training.image_size), (images.num_classes, images.image_size)
-    if facts[0] != facts[1]:
+    path = Path(part.fit_images)
+    source = {"_target_": "src.data.image_folder.image_folder", "root": str(path)}
+    if path.suffix == ".csv":
+        places = {"root": str(path.parent), "csv": path.name}
+        source = {"_target_": "src.data.image_csv.image_csv", **places}
+    side, classes = images.image_size, images.num_classes
+    try:
+        return load_dataset("test", source, image_size=side, num_classes=classes)
+    except ValueError as error:
+        raise ValueError(f"attack.fit_images={part.fit_images}: {error}") from error
+
+
+def choose_fit_images(
+    settings: Settings, part: Fitted, images: ImageDataset, training: ImageDataset | None
+) -> ImageDataset:
+    """Return those of some training images that an attack is fitted on.
+
+    Raises:
+        ValueError: There are none, they do not fit the images, or one is evaluated, too.
+    """
+    name = settings.attack.name
+    if training is None:
+        raise ValueError(f"attack {name} is fitted on training images: give fit_images.")
+    stated = (training.num_classes, training.image_size)
+    if stated != (images.num_classes, images.image_size):
         raise ValueError(
-            "attack.fit_images: {} classes of {} pixels do not fit the images, {} classes of {} "
-            "pixels.".format(*facts[0], *facts[1])
-        )
-    if (part.fit_n_images or 0) > len(training):
-        raise ValueError(
-            f"attack.fit_n_images={part.fit_n_images}: there are {len(training):,} training images."
+            f"attack.fit_images: {stated[0]} classes, {stated[1]} pixels; the images have "
+            f"{images.num_classes} classes, {images.image_size} pixels."
         )
     chosen = training.subset(part.fit_n_images, settings.seed)
     if (both := np.isin(images.image_digests, chosen.image_digests)).any():
         raise ValueError(
-            f"attack={name} would be fitted on {both.sum():,} of the images that are "
-            f"evaluated, such as image {images.indices[both][0]}; attack.fit_images=FOLDER names "
-            "others."
+            f"attack={name} would be fitted on {both.sum():,} of the images that are evaluated, "
+            f"such as image {images.indices[both][0]}; attack.fit_images=FOLDER names others."
         )
     return chosen
 

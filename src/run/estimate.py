@@ -19,6 +19,7 @@ from src.measure.protocol import Cell
 from src.models import PixelClassifier
 from src.run.adversarial_images import attacked_again
 from src.run.data import open_data, open_dataset
+from src.run.fit import fit_files
 from src.run.models import (
     build_models,
     train_models,
@@ -189,6 +190,8 @@ def _estimate_job(
     job = Pass(planned, data, with_ensemble(settings, models))
     missing, rows = _find_missing(job)
     stored = 1 - sum(map(len, missing.values())) / max(1, rows)
+    if any(cell.attacked for cell in missing):
+        _add_fits(job, result, speeds)
     missing = _leave_out(job, missing, seen)
     again = attacked_again(job, missing, Rows(Path(settings.cache_dir)))
     work = work_of(job, {**missing, **again})
@@ -214,6 +217,23 @@ def _estimate_training(
     size = sum(4 * value.numel() for value in classifier.network.state_dict().values())
     total = seconds * (recipe.epochs * len(train) + evaluated)
     return Training(name, len(train), recipe.epochs, total, size)
+
+
+def _add_fits(job: Pass, result: Estimate, speeds: Speeds) -> None:
+    """Add the fits of a job's attack whose states are missing."""
+    part, images, source = job.planned.fitted, job.data.fit_images, job.settings.source
+    for eps, file in fit_files(job).items():
+        assert part is not None and images is not None
+        if not file.exists() and file not in result.trainings:
+            kind: Kind = "training" if part.as_built else "gradient"
+            each = [
+                speeds.seconds(kind, name, job.models[name].classifier, images.image_size)
+                for name in source
+            ]
+            gradients = job.fit_gradients / len(fit_files(job)) / len(source)
+            name = f"{job.settings.job} at {eps:g}/255" if eps else job.settings.job
+            seconds = gradients * sum(each)
+            result.trainings[file] = Training(name, len(images), part.epochs, seconds, 0)
 
 
 def _find_missing(job: Pass) -> tuple[dict[Cell, np.ndarray], int]:

@@ -35,7 +35,7 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
     console.print(f"Plan: {', '.join(parts)}.")
     if estimate.trainings:
         listed = "; ".join(map(_describe, estimate.trainings.values()))
-        console.print(f"Trainings: {listed}.")
+        console.print(f"Trainings and fits: {listed}.")
     if estimate.files:
         console.print("Files to download or missing:")
         for line in estimate.files:

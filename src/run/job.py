@@ -90,6 +90,7 @@ def make_record(job: Pass, results: Results, folder: Path | None = None) -> JobR
         crafting=job.crafting,
         target_keys=job.target_keys,
         gradients=results.gradients,
+        fit_gradients=job.fit_gradients,
         zero_gradients=None if math.isnan(results.zero_gradients) else results.zero_gradients,
         seconds=None if math.isnan(results.seconds) else results.seconds,
         code=code_keys(settings),

@@ -35,9 +35,24 @@ def plan(settings: Settings) -> Planned:
     crafted, saved = settings.attack.kind == "crafted", settings.attack.saved
     attack = attack_function(settings.attack) if crafted else None
     if saved is None:
-        return Planned(settings, attack, defences)
+        planned = Planned(settings, attack, defences)
+        _check_fit(planned)
+        return planned
     images = open_saved_images(saved)
     return Planned(_with_set(settings, images), attack, defences, images)
+
+
+def _check_fit(planned: Planned) -> None:
+    """Refuse diagnostics that attack at other budgets than those that an attack is fitted for."""
+    part, diagnostics = planned.fitted, planned.settings.diagnostics
+    if part is None or part.one_state:
+        return
+    for key in ("bisection", "iterations"):
+        if value := getattr(diagnostics, key):
+            raise ValueError(
+                f"diagnostics.{key}={value}: attack={planned.settings.attack.name} is fitted for "
+                "the budgets of epsilon.grid alone; leave it out."
+            )
 
 
 def _check_tables(names: Sequence[str]) -> None:

@@ -196,6 +196,15 @@ class Pass:
         )
 
     @property
+    def fit_gradients(self) -> float:
+        """Number of gradients that the fit of the attack takes, for all budgets."""
+        settings, images = self.settings, self.data.fit_images
+        if images is None:
+            return 0.0
+        stated = settings.attack.fit_gradients(len(settings.budgets), len(images)) or 0.0
+        return stated * len(settings.source) * settings.source_draws
+
+    @property
     def images_apart(self) -> bool:
         """True if what an image gets does not depend on the others in its batch."""
         return self.planned.attack is None or keeps_images_apart(self.planned.attack)

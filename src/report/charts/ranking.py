@@ -140,13 +140,14 @@ def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
 
 
 def _costs(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
-    """Return gradients per image as numbers."""
-    base = _base(ranking).transform_calculate(on="'gradients'")
+    """Return gradients per image as numbers, and those of a fit behind a plus."""
+    fit = "datum.fit_gradients ? ' + ' + format(datum.fit_gradients, ',.0f') : ''"
+    number = f"format(datum.gradients, ',.0f') + ({fit})"
+    base = _base(ranking).transform_calculate(on="'gradients'", number=number)
     base = base.transform_filter("isValid(datum.gradients)")
     text = base.mark_text(align="right", dx=26, fontSize=11.5, color=GREY)
     x = alt.X("on:N", axis=alt.Axis(orient="top", labelAngle=0, ticks=False, title=None))
-    number = alt.Text("gradients:Q", format=",.0f")
-    return text.encode(x=x, y=y, text=number).properties(width=56)
+    return text.encode(x=x, y=y, text="number:N").properties(width=56)
 
 
 def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log") -> ChartType:

@@ -17,7 +17,7 @@ _MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence",
 _COSTS = ("gradients_per_image", "forwards_per_image")
 _SUMS = ("n", "success", "still_correct", "abstained")
 _COMMON = ["dataset", "norm", "protocol", "kind"]
-_STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients"]
+_STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients", "fit_gradients"]
 _STATISTICS += ["difference", "difference_low", "difference_high", "p"]
 _JOB = ["attack", "source"]
 

@@ -179,12 +179,15 @@ def _curves(view: View, attacked: pd.DataFrame) -> Figure:
 def _costs(view: View) -> list[Figure]:
     """Return success on other models over what attacks cost."""
     rows = view.ranking[view.ranking["eps_255"] == view.choice.eps]
-    rows = rows.rename(columns={"gradients": "gradients_per_image"})
+    rows = rows.assign(gradients_per_image=rows["gradients"] + rows["fit_gradients"])
     rows = rows[(rows["gradients_per_image"] > 0) & rows["mean"].notna()]
     if rows["attack"].nunique() < 2:
         return []
     caption = "Mean success on other models at the reference budget, with its interval."
     title = "gradients per image"
+    if rows["fit_gradients"].any():
+        title += ", those of fits included"
+        caption += " The gradients of a fit are shared out among the images evaluated."
     chart = success_over(rows, "gradients_per_image", title, "log")
     return [Figure("costs", f"Success over {title}", caption, chart, rows, "rest", view.choice)]
 

@@ -30,7 +30,7 @@ class CollectedWeights:
     Attributes:
         fit_images: Folder or CSV of the training images, which the program reads; None: the
             training images of the data set.
-        fit_n_images: Number of those that are taken, of every class the same; None: all.
+        fit_n_images: Largest number of those that are taken, of every class the same; None: all.
         epochs: Passes over the training images; 0: the source's own weights.
         weights_per_epoch: Number of weights that are collected in each.
         learning_rate: Rate of the stochastic gradient descent, whose momentum is 0.9.

@@ -34,7 +34,7 @@ class UniversalPerturbation:
     Attributes:
         fit_images: Folder or CSV of the training images, which the program reads; None: the
             training images of the data set.
-        fit_n_images: Number of those that are taken, of every class the same; None: all.
+        fit_n_images: Largest number of those that are taken, of every class the same; None: all.
         epochs: Passes over the training images.
         fit_batch: Images in a batch.
         fit_step: Step size as a share of the budget.
