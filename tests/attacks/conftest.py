@@ -17,7 +17,15 @@ from src.config.attack_settings import About
 from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-OTHERS = {"none", "saved", "torchattacks", "foolbox"}  # those of libraries have tests of their own
+OTHERS = {
+    "none",
+    "saved",
+    "torchattacks",
+    "foolbox",
+    "uap",
+    "lgv",
+    "generator",
+}  # those of libraries have tests of their own
 ATTACKS = sorted({file.stem for file in (CONF / "attack").glob("*.yaml")} - OTHERS)
 CLASSES = 5
 SMALL = {

@@ -1,0 +1,187 @@
+"""Attacks that are fitted on training images before they meet others."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from src import attacks
+from src.attacks import CollectedWeights, FitBatch, FitTask, NotFittedError, UniversalPerturbation
+from src.images.attacker import CountedModel
+
+EPS = 8 / 255
+
+
+def fitted(attack, model, images, labels, eps=EPS, **settings):
+    """Return the states of a fit on a few images."""
+    return attack.fit(model, images, labels, eps, **{"epochs": 1, "fit_batch": 2, **settings})
+
+
+def test_one_step_on_one_image_is_the_fast_gradient_sign_method(network, batch):
+    model, (images, labels) = network(), batch(1)
+    states = fitted(attacks.uap, model, images, labels, fit_step=1.0)
+    universal = attacks.uap(model, images, labels, EPS, states=states)
+    assert torch.equal(universal, attacks.fgsm(model, images, labels, EPS))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_perturbation_is_the_same_for_all_images_and_fills_its_budget(network, batch, norm):
+    model, (images, labels) = network(), batch(6)
+    images = 0.25 + images / 2  # so that nothing is clipped
+    states = fitted(attacks.uap, model, images, labels, [EPS, 2 * EPS], norm=norm, fit_step=0.7)
+    others = 0.25 + batch(3, seed=5)[0] / 2
+    changes = attacks.uap(model, others, labels[:3], [EPS, 2 * EPS], norm=norm, states=states)
+    changes = changes - others
+    assert torch.allclose(changes, changes[:, :1], atol=1e-6)
+    sizes = changes.abs().amax((2, 3, 4)) if norm == "linf" else changes.square().mean((2, 3, 4))
+    sizes = sizes if norm == "linf" else sizes.sqrt()
+    assert torch.allclose(sizes, torch.tensor([[EPS], [2 * EPS]]).expand(2, 3), rtol=1e-3)
+
+
+def test_the_loss_of_training_images_rises_and_a_targeted_one_falls(network, batch):
+    model, (images, labels) = network(), batch(6)
+    goals = (labels + 1) % 5
+    plain = fitted(attacks.uap, model, images, labels, epochs=4)
+    aimed = fitted(attacks.uap, model, images, goals, epochs=4, targeted=True, true_labels=labels)
+
+    def loss(states, classes):
+        moved = attacks.uap(model, images, labels, EPS, states=states) if states else images
+        return nn.functional.cross_entropy(model(moved), classes)
+
+    assert loss(plain, labels) > loss(None, labels)
+    assert loss(aimed, goals) < loss(None, goals)
+
+
+def test_no_training_leaves_the_base_attack(source, batch):
+    for kind in ("single", "loss"):
+        model, (images, labels) = source(kind), batch()
+        states = fitted(attacks.lgv, model, images, labels, epochs=0)
+        words = {"steps": 3, "relative_step_size": 0.5}
+        adversarial = attacks.lgv(model, images, labels, EPS, states=states, epochs=0, **words)
+        assert torch.equal(adversarial, attacks.bim(model, images, labels, EPS, **words))
+
+
+def test_gradients_go_through_the_collected_weights_in_turn(batch):
+    model, (images, labels) = nn.Sequential(nn.Flatten(), nn.Linear(432, 5)), batch()
+    states = fitted(attacks.lgv, model, images, labels, weights_per_epoch=2, learning_rate=1.0)
+    weights = {name.partition("/")[0] for name in states[0.0]}
+    assert {"0", "1"} <= weights
+    steps = {"steps": 2, "relative_step_size": 0.5}
+    seen = attacks.lgv(model, images, labels, EPS, states=states, **steps)
+    expected, order = images, torch.randperm(2, generator=torch.Generator().manual_seed(0))
+    for place in order.tolist():
+        model.load_state_dict({name: states[0.0][f"{place}/{name}"] for name in model.state_dict()})
+        step = {"steps": 1, "step_size_255": 4.0}
+        expected = attacks.bim(model, expected, labels, EPS, **step)
+    assert torch.allclose(seen, expected.clamp(images - EPS, images + EPS), atol=1e-6)
+
+
+@pytest.mark.parametrize("part", [UniversalPerturbation, CollectedWeights])
+def test_fits_repeat_to_the_bit_and_go_on_after_an_interruption(network, batch, part):
+    model, (images, labels) = network(), batch(5)
+
+    def read(positions, generator):
+        where = torch.tensor(positions)
+        noise = torch.rand(len(where), generator=generator) if generator else torch.zeros(1)
+        moved = (images[where] + 0.01 * noise.view(-1, 1, 1, 1)).clamp(0, 1)
+        return FitBatch(moved, labels[where], labels[where], where)
+
+    task = FitTask(model, EPS, "linf", False, 3, len(images), read)
+    before, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    kind = part(epochs=3, fit_batch=2)
+    every = [{**state} for state in kind.fit(task, None)]
+    again = [*kind.fit(task, None)][-1]
+    rest = [*kind.fit(task, every[0])]
+    assert len(every) == 3 and len(rest) == 2
+    for other in (again, rest[-1]):
+        assert other.keys() == every[-1].keys()
+        assert all(torch.equal(other[name], value) for name, value in every[-1].items())
+    assert torch.equal(torch.get_rng_state(), random) and not model.training
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_fit_takes_the_gradients_that_it_states(network, batch):
+    counted, (images, labels) = CountedModel(network()), batch(5)
+    fitted(attacks.uap, counted, images, labels, [EPS, 2 * EPS], epochs=3)
+    assert counted.counts.gradients == 2 * 3 * 5
+
+
+def test_an_attack_without_a_fit_for_a_budget_is_refused(network, batch):
+    model, (images, labels) = network(), batch()
+    states = fitted(attacks.uap, model, images, labels)
+    for words in ({}, {"states": states, "eps": 2 * EPS}):
+        words = {"eps": EPS, **words}
+        with pytest.raises(NotFittedError):
+            attacks.uap(model, images, labels, **words)
+
+
+def test_a_generator_that_returns_its_input_changes_nothing(network, batch):
+    model, (images, labels) = network(), batch()
+    same = attacks.generator(model, images, labels, [EPS, 1.0], network=nn.Identity())
+    assert torch.equal(same, images.expand_as(same))
+
+
+def test_a_generator_with_the_weights_of_a_file_is_projected(network, batch, tmp_path):
+    model, (images, labels) = network(), batch()
+    convolution = nn.Conv2d(3, 3, 1)
+    torch.save(convolution.state_dict(), tmp_path / "a.pt")
+    save_file(convolution.state_dict(), tmp_path / "a.safetensors")
+    expected = convolution(images).clamp(images - EPS, images + EPS).clamp(0, 1)
+    for name in ("a.pt", "a.safetensors"):
+        words = {"network": nn.Conv2d(3, 3, 1), "file": str(tmp_path / name)}
+        adversarial = attacks.generator(model, images, labels, EPS, **words)
+        assert torch.allclose(adversarial, expected, atol=1e-6)
+
+
+def test_a_perturbation_comes_from_a_file_of_any_form(network, batch, tmp_path):
+    model, (images, labels) = network(), batch()
+    levels = torch.randint(-8, 9, (3, 12, 12), generator=torch.Generator().manual_seed(0))
+    change = levels / 255
+    torch.save(change[None], tmp_path / "a.pt")
+    np.save(tmp_path / "a.npy", change.permute(1, 2, 0).numpy())
+    grey = (levels + 128).to(torch.uint8).permute(1, 2, 0).numpy()
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    for name in ("a.pt", "a.npy", "a.png"):
+        file = str(tmp_path / name)
+        adversarial = attacks.uap(model, images, labels, EPS, file=file)
+        assert torch.allclose(adversarial, (images + change).clamp(0, 1), atol=1e-6)
+    half = attacks.uap(model, images, labels, EPS / 2, file=file, shrink=True)
+    assert torch.allclose(half, (images + change / 2).clamp(0, 1), atol=1e-6)
+    larger = batch(height=24)[0]
+    resized = attacks.uap(model, larger, labels, EPS, file=file, resize=True)
+    assert resized.shape == larger.shape
+
+
+class Code:
+    """An object whose unpickling runs code."""
+
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+BAD = {
+    "shape.pt": torch.zeros(2, 3),
+    "nan.pt": torch.full((3, 12, 12), torch.nan),
+    "grey.pt": torch.full((3, 12, 12), 4.0),
+    "size.pt": torch.zeros(3, 8, 8),
+    "large.pt": torch.full((3, 12, 12), 16 / 255),
+    "code.pt": Code(),
+    "two.pt": {"a": torch.zeros(3, 12, 12)},
+}
+
+
+@pytest.mark.parametrize("name", [*BAD, "code.npy", "none.png", "missing.pt"])
+def test_files_that_hold_no_perturbation_are_refused(network, batch, tmp_path, name, capsys):
+    model, (images, labels) = network(), batch()
+    file = tmp_path / name
+    if name in BAD:
+        torch.save(BAD[name], file)
+    elif name == "code.npy":
+        np.save(file, np.array([Code()], dtype=object), allow_pickle=True)
+    elif name == "none.png":
+        file.write_text("no picture")
+    with pytest.raises(ValueError, match=name) as refused:
+        attacks.uap(model, images, labels, EPS, file=str(file))
+    assert "\n" not in str(refused.value) and "run" not in capsys.readouterr().out
