@@ -94,7 +94,7 @@ class UniversalPerturbation:
             landscape, at = Landscape(problem, settings), (images + change).clamp(0, 1)
             with evaluation_mode(task.model):
                 total += landscape.gradient(at[None])[0].sum(dim=0)
-        return total
+        return total.contiguous()  # else a state from a file, which is, rounds otherwise
 
     def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
         """Return the gradient estimator that returns the perturbation of each budget."""

@@ -1,0 +1,159 @@
+"""Attacks that are fitted, from a command to tables, files and charts."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from src.api.transfer import transfer
+from src.artifacts.record import job_record
+from src.attacks import CollectedWeights, UniversalPerturbation
+from src.cache.rows import FOLDER
+from src.data import load_dataset
+from tests.conftest import killed
+from tests.test_distributed import started_by_torchrun
+
+UAP = ["attack=uap", "attack.fit_n_images=60", "attack.fit_batch=20", "rerun=false"]
+LGV = ["attack=lgv", "attack.fit_n_images=60", "attack.epochs=2", "attack.steps=3", "rerun=false"]
+DATA = {"_target_": "src.data.cifar10_mini.cifar10_mini"}
+
+
+def states():
+    return {path.name: path.read_bytes() for path in Path("cache/fitted").glob("*.safetensors")}
+
+
+def success(folder, eps=8.0):
+    table = pq.read_table(folder / "predictions.parquet").to_pandas()
+    return table[table["eps_255"] == eps].set_index(["target", "index"])["predicted"]
+
+
+def test_an_attack_is_fitted_once_for_each_budget_and_found_again(
+    workspace, command_line, printed_by
+):
+    planned = printed_by(command_line, *UAP, "plan=true")[1]
+    assert planned.count("60 images, 3 epochs") == 2 and not Path("cache/fitted").exists()
+    assert command_line(*UAP, "hydra.run.dir=one") == 0
+    first = states()
+    assert len(first) == 2
+    record = job_record(Path("one"))
+    assert record.fit_gradients == 2 * 3 * 60 and record.gradients == 0
+    shutil.rmtree(Path("cache") / FOLDER)
+    assert command_line(*UAP, "hydra.run.dir=two", "epsilon.grid=[0,0.5,4,8]") == 0
+    assert len(states()) == 3 and first.items() <= states().items()
+    assert success(Path("one")).equals(success(Path("two")))
+    for words in (["seed=1"], ["attack.epochs=2"], ["source=fine"], ["attack.norm=l2"]):
+        before = len(states())
+        assert command_line(*UAP, *words, "hydra.run.dir=three") == 0
+        assert len(states()) == before + 2
+
+
+def test_tables_show_the_gradients_of_fits_beside_those_of_attacks(workspace, command_line):
+    words = ["-m", "attack=uap,bim,lgv", *UAP[1:2], "++attack.epochs=2", "hydra.sweep.dir=out"]
+    words = [word.replace("attack.fit", "++attack.fit") for word in words]
+    assert command_line(*words, "rerun=false", "source=coarse,[coarse,fine]") == 0
+    table = pd.read_csv("out/attacks.csv")
+    fits = table[table["source"] == "coarse"].groupby("attack")["fit_gradients"].first()
+    assert {name.partition(" ")[0]: value for name, value in fits.items()} == {
+        "uap": pytest.approx(2 * 2 * 60 / 23),
+        "lgv": pytest.approx(2 * 60 / 23),
+        "bim": 0,
+    }
+
+
+@pytest.mark.parametrize(("words", "part"), [(UAP, UniversalPerturbation), (LGV, CollectedWeights)])
+def test_a_killed_fit_goes_on_after_its_last_epoch(
+    new_workspace, run_tiny, monkeypatch, words, part
+):
+    whole, broken = new_workspace(), new_workspace()
+    assert run_tiny(whole, *words) == 0
+    fit = part.fit
+
+    def interrupted(self, task, state):
+        for epoch, value in enumerate(fit(self, task, state)):
+            if epoch == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(part, "fit", interrupted)
+        killed(lambda: run_tiny(broken, *words))
+    assert [*broken.glob("cache/fitted/*.part")] and not [
+        *broken.glob("cache/fitted/*.safetensors")
+    ]
+    assert run_tiny(broken, *words) == 0
+    monkeypatch.chdir(whole)
+    expected = states()
+    monkeypatch.chdir(broken)
+    assert states() == expected and not [*broken.glob("cache/fitted/*.part")]
+
+
+def save_images(folder, images):
+    for number in range(len(images)):
+        batch = images[number]
+        place = folder / str(int(batch.labels)) / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(batch.images.permute(1, 2, 0).numpy()).save(place)
+
+
+def test_images_of_a_folder_serve_unless_they_are_evaluated(workspace, command_line, capfd):
+    save_images(workspace / "train", load_dataset("train", DATA).subset(40))
+    save_images(workspace / "test", load_dataset("test", DATA).subset(100))
+    assert command_line(*UAP, "attack.fit_images=train") == 0
+    assert len(states()) == 2
+    assert command_line(*UAP, "attack.fit_images=test") == 1
+    assert "such as image " in capfd.readouterr().out
+    assert command_line(*UAP, "attack.fit_images=nowhere") != 0
+
+
+@pytest.mark.parametrize("key", ["diagnostics.bisection=2", "diagnostics.iterations=[1,2]"])
+def test_diagnostics_at_other_budgets_are_refused(command_line, key):
+    assert command_line(*UAP, key) == 2
+
+
+def test_behind_a_defence_and_with_target_labels(workspace, command_line):
+    defended = ["source_defence=random_resize_pad", "source_draws=2", "attack.target_label=next"]
+    for words in (UAP, LGV):
+        assert command_line(*words, *defended) == 0
+    assert len(states()) == 3
+
+
+def test_from_python_training_images_are_given(network_pair):
+    train, test = (load_dataset(split, DATA).subset(40)[:] for split in ("train", "test"))
+    words = {"attacks": {"uap": {"epochs": 1}, "lgv": {"epochs": 1, "steps": 2}}, "eps": 8 / 255}
+    call = (network_pair, network_pair, test.images, test.labels)
+    fit_images = (train.images, train.labels)
+    frame = transfer(*call, fit_images=fit_images, progress_bar=False, **words)
+    assert set(frame["attack"].str.partition(" ")[0]) == {"uap", "lgv"}
+    for wrong in (None, (test.images, test.labels)):
+        with pytest.raises(ValueError, match="fit"):
+            transfer(*call, fit_images=wrong, progress_bar=False, **words)
+
+
+@pytest.fixture
+def network_pair():
+    def make(seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return torch.nn.Sequential(
+                torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(192, 10)
+            )
+
+    return {"a": make(0), "b": make(1)}
+
+
+@pytest.mark.parametrize("words", [UAP, LGV])
+def test_two_processes_equal_one(workspace, tiny_run, command_line, words):
+    many = [*words, "trainer.strategy=ddp", "trainer.devices=2", "hydra.run.dir=many"]
+    started_by_torchrun(command_line, tiny_run, many, 2)
+    fitted = states()
+    shutil.rmtree("cache")
+    assert command_line(*words, "hydra.run.dir=one") == 0
+    assert fitted == states()
+    assert np.array_equal(success(Path("many")), success(Path("one")))
