@@ -13,8 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from src.config.attack_settings import About
 from src.models import Ensemble
+from src.utils.about import About
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OTHERS = {"none", "saved", "torchattacks", "foolbox"}  # those of libraries have tests of their own
