@@ -6,13 +6,16 @@ Those of saved sets, of no attack and of other libraries are written by hand.
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
+from importlib import import_module
 from inspect import getdoc, isfunction, signature
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any, get_args
 
 import yaml
 
 from src import attacks
+from src.attacks import zoo
 from src.attacks.settings import Settings
 from src.config.sections import GIVEN
 from src.utils.about import About
@@ -36,7 +39,9 @@ def main() -> None:
 
 def attack_files() -> dict[str, str]:
     """Return the text of each attack's file by its name."""
-    functions = {name: each for name, each in vars(attacks).items() if is_attack(each)}
+    places = (each.name for each in walk_packages(zoo.__path__, f"{zoo.__name__}."))
+    values = [pair for place in places for pair in vars(import_module(place)).items()]
+    functions = {name: each for name, each in values if is_attack(each)}
     texts = {name: _text(each, each.about, _label(each)) for name, each in functions.items()}
     for name, other in LEAST_LIKELY.items():
         does = f"`{other}` towards the least likely class"
