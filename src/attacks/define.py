@@ -34,7 +34,7 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
 
     Args:
         fixed: Settings that are no keywords; with an objective `loss`, too, unless it has that.
-        **words: Fields of `About` that differ from what `_describe` finds, and values of settings
+        **words: Fields of `About`, where docstring and folder do not say them, and settings
             that differ from the defaults of `Settings`. One that is a class is made with keywords
             of the attack, whose docstring gets that of the class; a class of transforms is called
             `transform`, and comes before those in `transforms`.
