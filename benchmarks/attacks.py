@@ -139,7 +139,7 @@ def _source(name: str) -> nn.Module:
     about = OmegaConf.load(CONF / "attack" / f"{name}.yaml").about
     if about.get("members"):
         return Ensemble([_network("resnet_small"), _network("vgg_small")], "logits")
-    return _network("vit_small" if about.get("needs") == "attention" else "resnet_small")
+    return _network("vit_small" if "attention" in about.get("needs", ()) else "resnet_small")
 
 
 @cache

@@ -18,7 +18,6 @@ from torch import Tensor
 import src.attacks
 from benchmarks.gradients import gradient, seconds
 from benchmarks.peers import PEERS, Files
-from src.config.attack_settings import About
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
@@ -31,6 +30,7 @@ from src.run.predict import arithmetic
 from src.run.speeds import Speeds
 from src.run.trainer import for_device
 from src.training import choose_precision, train_once
+from src.utils.about import About
 
 SIDES, CLASSES, EPS = (32, 224), 10, 8 / 255
 STUDY = ("vgg16", "resnet50", "inception")

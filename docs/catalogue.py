@@ -2,20 +2,21 @@
 
 import re
 from collections.abc import Collection, Iterator
-from inspect import getdoc, isfunction
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, get_args
 
 import timm
 import torch
+from attack_files import is_attack
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
 from src import attacks as package
-from src.config.attack_settings import About
 from src.defences import Defended
+from src.utils.about import About
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
@@ -36,9 +37,9 @@ def attacks() -> str:
 
 def formulas() -> str:
     """Return directives that show the docstring of every attack, by category."""
-    functions = [each for each in vars(package).values() if isfunction(each)]
+    functions = [each for each in vars(package).values() if is_attack(each)]
     places = sorted((each.__module__, each.__name__) for each in functions)
-    lines = [f".. autofunction:: src.attacks.{name}" for place, name in places if ".zoo." in place]
+    lines = [f".. autofunction:: src.attacks.{name}" for _, name in places]
     return "\n".join(["```{eval-rst}", *lines, "```"])
 
 
@@ -50,6 +51,8 @@ def _attack(name: str, target: str, about: About) -> list[str]:
     needs = [*about.needs, *(["target labels"] if about.targeted == "only" else ())]
     needs += [f"{about.members} sources"] if about.members > 1 else []
     cost = str(about.gradients).replace(" * ", " ")
+    if about.fit_gradients:
+        cost += f"; fit: {about.fit_gradients}".replace(" * ", " ")
     return [shown, about.does + paper, cost, ", ".join(needs)]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from src.attacks import fgsm
 from src.cache.rows import Rows
-from src.config.attack_settings import About, AttackSettings
+from src.config.attack_settings import AttackSettings
 from src.config.sections import (
     DatasetSettings,
     DefenceSettings,
@@ -27,6 +27,7 @@ from src.run.adversarial_images import stored_images
 from src.run.data import mixing_pool
 from src.run.passes import run_pass
 from src.run.stages import Data, Model, Pass, Planned
+from src.utils.about import About
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 

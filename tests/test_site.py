@@ -14,12 +14,29 @@ DOCS, CONF = REPOSITORY / "docs", REPOSITORY / "conf"
 TABLES = ("attack", "defence", "model")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def modules_of_the_pages():
+    """Let tests import what makes the pages' tables and the attacks' files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        yield
+
+
+def test_files_of_attacks_are_those_that_make_configs_writes():
+    from attack_files import attack_files
+
+    made, by_hand = attack_files(), {"none", "saved", "torchattacks", "foolbox"}
+    files = {path.stem: path for path in (CONF / "attack").glob("*.yaml")}
+    assert files.keys() == made.keys() | by_hand
+    for name, text in made.items():
+        assert files[name].read_text(encoding="utf-8") == text
+
+
 @pytest.fixture(scope="module")
 def tables() -> dict[str, dict[str, list[str]]]:
     """Cells of each table by the name that its row begins with."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(DOCS)
-        import catalogue
+    import catalogue
+
     texts = (catalogue.attacks(), catalogue.defences(), catalogue.models())
     found = {}
     for group, text in zip(TABLES, texts, strict=True):

@@ -1,6 +1,6 @@
 """Attacks: functions from (model, images, labels, eps) to adversarial images."""
 
-from src.attacks.define import Attack
+from src.attacks.define import Attack, attack
 from src.attacks.external.libraries import foolbox, torchattacks
 from src.attacks.fitted import FitBatch, FitTask, Fitted, NotFittedError
 from src.attacks.losses import LOSSES

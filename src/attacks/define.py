@@ -1,5 +1,6 @@
 """Attacks made of `ascend` and the settings of a paper, with keywords and documentation."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial, wraps
 from inspect import Parameter, Signature, getdoc, signature
@@ -13,6 +14,7 @@ from src.attacks.loop import ascend
 from src.attacks.projection import Budgets
 from src.attacks.settings import Settings
 from src.attacks.source import Model
+from src.utils.about import About
 from src.utils.refusals import first_line
 
 
@@ -20,6 +22,7 @@ class Attack(Protocol):
     """A published attack; `help()` and `inspect.signature` tell its own keywords and defaults."""
 
     __name__: str
+    about: About
 
     def __call__(
         self, model: Model, images: Tensor, labels: Tensor, eps: Budgets, **settings: Any
@@ -31,28 +34,36 @@ ALL_BUT_NORM = tuple(name for name in signature(Settings).parameters if name != 
 """Settings without a meaning for an attack that takes no gradients of the images."""
 
 
-def published(
-    fixed: Collection[str] = (), **defaults: Any
-) -> Callable[[Callable[[], None]], Attack]:
+_STATES = Parameter("states", Parameter.KEYWORD_ONLY, default=None)
+
+
+def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], None]], Attack]:
     """Make an attack of the name and the docstring of a function: `ascend` with other defaults.
 
     Args:
-        fixed: Settings that are no keywords.
-        **defaults: Values of settings that differ from the defaults of `Settings`. One that is a
-            class is made with keywords of the attack, whose docstring gets that of the class; a
-            class of transforms is called `transform`, and comes before those in `transforms`.
+        fixed: Settings that are no keywords; with an objective `loss`, too, unless it has that.
+        **words: Fields of `About`, where docstring and folder do not say them, and settings
+            that differ from the defaults of `Settings`. One that is a class is made with keywords
+            of the attack, whose docstring gets that of the class; a class of transforms is called
+            `transform`, and comes before those in `transforms`.
     """
-    parts = {name: value for name, value in defaults.items() if isinstance(value, type)}
-    values = {name: value for name, value in defaults.items() if name not in parts}
-    face, known = _make_signature(parts, {*fixed, *parts.keys() - {"transform"}}, values)
+    stated = {name: words.pop(name) for name in About.model_fields if name in words}
+    parts = {name: value for name, value in words.items() if isinstance(value, type)}
+    values = {name: value for name, value in words.items() if name not in parts}
+    special = {key: value for part in parts.values() for key, value in _parameters(part)}
+    hidden = {*fixed, *parts.keys() - {"transform"}}
+    hidden |= {"loss"} - special.keys() if "objective" in parts else set()
+    fitted = next((part for part in parts.values() if hasattr(part, "fit")), None)
+    special |= {"states": _STATES} if fitted else {}
+    face, known = _make_signature(special, hidden, values)
 
     def decorate(description: Callable[[], None]) -> Attack:
         @wraps(description, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
-        def attack(*arguments: Any, **keywords: Any) -> Tensor:
+        def made(*arguments: Any, **keywords: Any) -> Tensor:
             try:
                 bound = face.bind(*arguments, **keywords).arguments
-                states = bound.pop("states", None) or {}
                 values = {name: bound.pop(name, default) for name, default in known.items()}
+                states = values.pop("states", None) or {}
                 settings = _make_settings(parts, values, states)
             except TypeError as error:
                 raise TypeError(f"{description.__name__}: {error}") from error
@@ -60,22 +71,40 @@ def published(
                 raise ValueError(first_line(error)) from error
             return ascend(**bound, settings=settings)
 
-        function: Any = attack
+        function: Any = made
         function.__signature__ = face
         function.__doc__ = "\n\n".join(map(str, map(getdoc, (description, *parts.values()))))
-        _make_settings(parts, {**known}, {})  # wrong defaults fail here
-        if fitted := [part for part in parts.values() if hasattr(part, "fit")]:
-            function.fitted, function.fit = fitted[0], partial(fit, fitted[0])
+        function.about = About(**_describe(function, words, special) | stated)
+        _make_settings(
+            parts, {key: known[key] for key in known if key != "states"}, {}
+        )  # wrong defaults fail here
+        if fitted:
+            function.fitted, function.fit = fitted, partial(fit, fitted)
         return function
 
     return decorate
 
 
+def _describe(function: Any, words: Collection[str], special: Collection[str]) -> dict[str, Any]:
+    """Return what docstring, folder and settings say; `does` is a first line up to a colon."""
+    reference = function.__doc__.partition("Reference: ")[2].partition("\n\n")[0]
+    paper = re.search(r"(?<=arXiv )[\d.]+\d|https?://\S+", reference)
+    gradients = "K * steps * restarts" if "random_start" in words else "1 + K * (steps - 1)"
+    copied = "transform" in words and "copies" in special
+    return {
+        "category": (re.findall(r"^src\.attacks\.zoo\.(\w+)", function.__module__) or ["own"])[0],
+        "does": re.split(r": |\.?\n|\.$", function.__doc__)[0],
+        "paper": paper[0] if paper else "",
+        "gradients": f"copies * ({gradients})" if copied else gradients,
+        "needs": "layers" if "objective" in words else (),
+        "mixes": False,
+    }
+
+
 def _make_signature(
-    parts: Mapping[str, Callable[..., Any]], fixed: Collection[str], defaults: dict[str, Any]
+    special: Mapping[str, Parameter], fixed: Collection[str], defaults: dict[str, Any]
 ) -> tuple[Signature, dict[str, Any]]:
     """Return an attack's signature, and the defaults of all settings, the `fixed` ones included."""
-    special = {key: value for part in parts.values() for key, value in _parameters(part)}
     parameters = {**special, **dict(_parameters(Settings))}
     if unknown := sorted({*fixed, *defaults} - parameters.keys()):
         raise TypeError(f"{', '.join(unknown)}: no such settings")
@@ -86,8 +115,6 @@ def _make_signature(
         for name in dict.fromkeys((*special, *defaults, *known))
         if name not in fixed
     ]
-    if any(hasattr(part, "fit") for part in parts.values()):
-        main.append(Parameter("states", Parameter.KEYWORD_ONLY, default=None))
     return Signature([*main[:4], *keywords, *main[4:]], return_annotation=Tensor), known
 
 

@@ -36,18 +36,18 @@ class Settings:
 
     Attributes:
         loss: Name of the loss to maximise, see `LOSSES`.
-        norm: `linf` or `l2`, whose radius is eps * sqrt(D), see `project`.
+        norm: `linf` or `l2`, whose radius is eps * sqrt(values of an image), see `project`.
         steps: Number of gradient steps.
         step_size_255: Length of a step in units of 1/255, the same for every budget.
         relative_step_size: Length of a step as a share of the budget, if `step_size_255` is None;
-            None: 1 / steps, so that all steps in one direction just reach the border of the ball.
+            None: 1 / steps. All steps in one direction then just reach the border of the ball.
         warm_up_steps: Number of steps before these, which leave their momentum alone.
         warm_up_scale: Length of a step of the warm-up, in steps.
-        random_start: None: at the clean image; `uniform`: anywhere in the ball; `sign`: at the
-            clean image plus or minus the radius in every value, for `linf` alone.
+        random_start: None, `uniform` in the ball, or `sign`: plus or minus the radius in every
+            value, for `linf` alone.
         start_radius: Radius of the random start, as a share of the budget.
         restarts: Number of runs of all steps; each image keeps the result of the highest loss.
-        keep_best: Return of each image's iterates the one with the highest loss on the source.
+        keep_best: Return each image's iterate of the highest loss, at a forward pass more per step.
         decay: Decay mu of the momentum; 0: none.
         normalised: Divide each gradient by its mean absolute value before it enters the momentum.
         lookahead: Point at which the gradient is taken: None, at x_t; `momentum`, at

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -40,15 +40,12 @@ def crafted_settings(name: str, keys: Mapping[str, Any]) -> AttackSettings:
     return settings.model_copy(update={"label": attack_label(settings.name, settings.settings)})
 
 
-def _load(name: str) -> DictConfig:
-    """Return an attack's file, with the files that it extends."""
+def _load(name: str) -> Any:
+    """Return an attack's file."""
     folder = CONF / "attack"
     known = sorted({file.stem for file in folder.glob("*.yaml")} - {"none", "saved"})
     if name not in known:
         raise ValueError(
             f"attacks names {name!r}, which is none of {', '.join(known)}.{suggestion(name, known)}"
         )
-    section: Any = OmegaConf.load(folder / f"{name}.yaml")
-    parents = [parent for parent in section.pop("defaults", []) if parent != "_self_"]
-    merged: Any = OmegaConf.merge(*map(_load, parents), section)
-    return merged
+    return OmegaConf.load(folder / f"{name}.yaml")

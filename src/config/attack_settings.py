@@ -2,19 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PositiveInt,
-    field_validator,
-)
+from pydantic import Field, field_validator
 
-from src.config.fields import (
-    Name,
-    check_units,
-    listed,
-)
-from src.config.sections import Need, Norm, Section, TargetLabelRule
+from src.config.fields import Name, check_units
+from src.config.sections import Section, TargetLabelRule
+from src.utils.about import About, Norm
 
 
 class SavedOrigin(Section):
@@ -43,53 +35,11 @@ class SavedSettings(Section):
         return value
 
 
-class About(Section):
-    """Statements of an attack's file: what the attack is, and what it works with.
-
-    Attributes:
-        category: Its kind, by what it changes.
-        does: Its rule in some words.
-        paper: The paper's number at arXiv, or its address.
-        gradients: Number of gradients per image, an expression of the attack's settings and of the
-            number K of budgets; those of an ensemble count once for each of its M members. Of a
-            library's attack it is only counted.
-        forwards: Number of passes an image besides, likewise.
-        fit_gradients: Number of gradients that its fit takes, an expression of settings and K.
-        targeted: True if the attack may have target labels, or `only` if it must.
-        norms: Norms of its balls.
-        members: Least number of the source's members.
-        needs: Parts that the source's network must have.
-        mixes: False if it never mixes in other images of the data set.
-    """
-
-    category: Literal[
-        "gradient",
-        "input",
-        "backward",
-        "feature",
-        "ensemble",
-        "targeted",
-        "fitted",
-        "library",
-        "own",
-    ] = "own"
-    does: str = ""
-    paper: str = ""
-    gradients: str | int = ""
-    forwards: str | int = 0
-    fit_gradients: str | int = 0
-    targeted: bool | Literal["only"] = True
-    norms: Annotated[tuple[Norm, ...], BeforeValidator(listed)] = ("linf", "l2")
-    members: PositiveInt = 1
-    needs: Annotated[tuple[Need, ...], BeforeValidator(listed)] = ()
-    mixes: bool = True
-
-
 class AttackSettings(Section):
     """The producer of adversarial images.
 
     Attributes:
-        about: Statements of the attack's file.
+        about: Statements of the attack or its file.
         kind: `crafted` by an attack on the source, `saved` in files, or `none`.
         label: Name in runs, tables and headings, see `attack_label`.
         settings: All keys of the attack's file, resolved.

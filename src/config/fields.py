@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from src.utils.about import listed
+
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -17,13 +19,6 @@ def check_name(value: str) -> str:
             "clean is the row of clean images"
         )
     return value
-
-
-def listed(value: Any) -> Any:
-    """Return one item as a tuple of one."""
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    return value if value is None else (value,)
 
 
 def _level(value: Any) -> Any:

@@ -44,3 +44,11 @@ def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: parameter.default for name, parameter in parameters.items()}
     plain: dict[str, Any] = json.loads(json.dumps(values, default=str))  # tuples become lists
     return plain
+
+
+def stated_about(settings: Mapping[str, Any]) -> Any:
+    """Return `about` of an attack's function; nothing if it has none."""
+    try:
+        return resolve_name(str(settings["_target_"])).about
+    except Exception:  # as above
+        return {}

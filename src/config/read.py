@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from src.config.compose import is_sweep
 from src.config.errors import refusal
-from src.config.fields import listed
-from src.config.label import attack_label, takes
+from src.config.label import attack_label, stated_about, takes
 from src.config.sections import STUDY, ReportCommand, Section
 from src.config.settings import Settings
+from src.utils.about import About, listed
 from src.utils.defended_names import PLAIN
 from src.utils.refusals import suggestion
 
@@ -92,6 +92,12 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     """Return an attack's settings; its name is its file's, with its folder."""
     name = str(hydra.runtime.choices.attack).replace("/", ".")
     keys = {key: value for key, value in section.items() if key != "name"}
+    folders = [place.path for place in hydra.runtime.config_sources if place.schema == "file"]
+    files = [
+        file for folder in folders if (file := Path(folder, "attack", f"{name}.yaml")).is_file()
+    ]
+    if len(files) > 1:
+        raise ValueError(f"{files[1]}: attack={name} is {files[0]}; rename your file.")
     if name == "none":
         return {"kind": name, "name": name, "label": "clean images", **keys}
     if name == "saved":
@@ -127,14 +133,14 @@ def crafted_keys(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
 
     The attack's name is its file's, of a library followed by the class.
     """
-    about = section.get("about")
+    about = section.get("about") or stated_about(section)
     if isinstance(about, Mapping) and about.get("category") == "library":
         name = f"{name}.{section['name']}"  # of a class, which the library's file leaves open
     elif section.get("name", name) not in (name, name.rpartition(".")[2]):
         raise ValueError(f"attack.name={section['name']}: an attack has its file's name, {name}.")
     keys = {key: value for key, value in section.items() if key not in ("name", "about")}
     rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
-    return {"kind": "crafted", "name": name, "settings": keys, "about": about or {}, **rules}
+    return {"kind": "crafted", "name": name, "settings": keys, "about": about, **rules}
 
 
 def read_report_command(config: DictConfig) -> ReportCommand:
@@ -147,7 +153,7 @@ def _validate(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     try:
         return kind(**values)
     except ValidationError as error:
-        sections: list[type[BaseModel]] = [kind, *Section.__subclasses__()]
+        sections: list[type[BaseModel]] = [kind, About, *Section.__subclasses__()]
         known = {key for section in sections for key in section.model_fields}
         raise ValueError(refusal(error, sorted(known))) from error
 

@@ -20,18 +20,10 @@ from pydantic import (
     field_validator,
 )
 
-from src.config.fields import (
-    Budget,
-    Budgets,
-    Name,
-    check_units,
-    distinct,
-    listed,
-)
+from src.config.fields import Budget, Budgets, Name, check_units, distinct
+from src.utils.about import listed
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
-Norm = Literal["linf", "l2"]
-Need = Literal["layers", "skip connections", "skip connections or ReLUs", "attention", "ReLUs"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
 GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
 """Keyword arguments of attacks that the program fills in."""

@@ -2,23 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from src.config.attack_settings import AttackSettings
-from src.config.fields import (
-    ModelNames,
-    Name,
-    Variant,
-    check_among,
-    distinct,
-    listed,
-)
+from src.config.fields import ModelNames, Name, Variant, check_among, distinct
 from src.config.sections import (
     CheckSettings,
     DatasetSettings,
@@ -36,6 +23,7 @@ from src.config.sections import (
     job_name,
     reference_budget,
 )
+from src.utils.about import listed
 from src.utils.defended_names import PLAIN, Evaluated, behind_each
 
 

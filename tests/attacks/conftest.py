@@ -13,8 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from src.config.attack_settings import About
 from src.models import Ensemble
+from src.utils.about import About
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OTHERS = {
@@ -26,7 +26,7 @@ OTHERS = {
     "lgv",
     "generator",
 }  # those of libraries have tests of their own
-ATTACKS = sorted({file.stem for file in (CONF / "attack").glob("*.yaml")} - OTHERS)
+EVERY = sorted({file.stem for file in (CONF / "attack").glob("*.yaml")} - OTHERS)
 CLASSES = 5
 SMALL = {
     "steps": 3,
@@ -51,12 +51,15 @@ def _sections() -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return {
             name: OmegaConf.to_container(compose(f"attack/{name}").attack, resolve=True)
-            for name in ATTACKS
+            for name in EVERY
         }
 
 
 SECTIONS = _sections()
 """Resolved sections of all attacks, by name."""
+FITTED = [name for name in EVERY if SECTIONS[name]["about"]["category"] == "fitted"]
+"""Those that are fitted first, which have invariants of their own."""
+ATTACKS = [name for name in EVERY if name not in FITTED]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,5 +1,7 @@
 """Attacks that are fitted on training images before they meet others."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from src import attacks
 from src.attacks import CollectedWeights, FitBatch, FitTask, NotFittedError, UniversalPerturbation
 from src.images.attacker import CountedModel
+from tests.attacks.conftest import FITTED
 
 EPS = 8 / 255
 
@@ -17,6 +20,44 @@ EPS = 8 / 255
 def fitted(attack, model, images, labels, eps=EPS, **settings):
     """Return the states of a fit on a few images."""
     return attack.fit(model, images, labels, eps, **{"epochs": 1, "fit_batch": 2, **settings})
+
+
+def small(name, model, images, labels, eps, norm="linf"):
+    """Return an attack as a function of images, labels and budgets, after a small fit."""
+    attack = getattr(attacks, name)
+    if name == "generator":
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid()).to(images)
+        return partial(attack, model, network=network, norm=norm)
+    words = {"fit_batch": 3, "epochs": 2, "norm": norm}
+    states = attack.fit(model, images, labels, eps, **words)
+    steps = {"steps": 3} if name == "lgv" else {}
+    return partial(attack, model, states=states, **words, **steps)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", FITTED)
+def test_invariants(name, norm, network, batch):
+    model, (images, labels), (others, classes) = network().double(), batch(6, seed=2), batch()
+    images, others = images.double(), others.double()
+    eps = torch.tensor([0.25, 8, 64, 0]).double() / 255
+    state, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    model.train()
+    attack = small(name, model, images, labels, eps, norm)
+    whole = attack(others, classes, eps)
+    assert torch.equal(attack(others, classes, eps), whole) and not whole.requires_grad
+    assert model.training and torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    change = (whole - others).flatten(2)
+    sizes = change.abs().amax(-1) if norm == "linf" else change.square().mean(-1).sqrt()
+    assert (sizes <= eps[:, None] + 1e-7).all() and (sizes[:3] > 0.2 * eps[:3, None]).all()
+    assert whole.min() >= 0 and whole.max() <= 1 and torch.equal(whole[3], others)
+    for rows in ([2, 0, 3, 1], [1]):
+        for part in ([0, 1, 2, 3], [1], [2, 0]):
+            again = attack(others[rows], classes[rows], eps[part], seeds=torch.tensor(rows))
+            torch.testing.assert_close(again, whole[part][:, rows], atol=1e-12, rtol=0)
 
 
 def test_one_step_on_one_image_is_the_fast_gradient_sign_method(network, batch):

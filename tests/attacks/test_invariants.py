@@ -11,20 +11,13 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 
 import src.attacks
+from src.attacks import PerImageRandom, Philox
 from src.images.attacker import CountedModel
 
 EPS = torch.tensor([0.25, 8, 64]) / 255
 OWN = torch.tensor([[0.25, 8, 64, 3], [16, 0, 0.5, 200]], dtype=torch.float64) / 255
 """Two budgets for each of four images."""
 SEEDS = torch.tensor([5, 17, 3, 1000])
-
-DETERMINISTIC = (
-    *("fgsm", "fgsm_l2", "llc", "illc", "bim", "mi", "ni", "ti", "gi", "linbp", "svre"),
-    *("si_ni", "emi", "pi_pregradient", "pi_patchwise", "cwa", "sgm", "bpa", "tgr"),
-    *("bfa", "ila"),
-)
-"""The attacks in which nothing is random."""
-RANDOM_STARTS = {"pgd", "pgd_l2", "rfgsm"}
 
 
 def gradients(k: int, keys: Mapping[str, Any], members: int = 1) -> float:
@@ -124,13 +117,21 @@ def test_leaves_everything_as_it_was(attack_name, small, source, batch):
     assert not any(tensor.requires_grad for tensor in (result, *given))
 
 
-def test_seeds_change_random_attacks_only(attack_name, small, network, batch):
+def test_seeds_change_what_draws_and_nothing_else(attack_name, small, network, batch, monkeypatch):
     images, labels = batch()
     attack, model = small(attack_name), network()
+    drawn: list[str] = []
+    for kind in ("uniform", "normal", "integers", "permutations"):
+
+        def draw(random: Philox, *words: Any, kind: str = kind, **more: Any) -> Tensor:
+            drawn.append(kind)
+            return getattr(Philox, kind)(random, *words, **more)
+
+        monkeypatch.setattr(PerImageRandom, kind, draw)
     one = attacked(attack, model, images, labels, EPS)
     torch.manual_seed(99)  # the global generator has no say
     other = attacked(attack, model, images, labels, EPS, seeds=SEEDS + 1)
-    assert torch.equal(one, other) == (attack_name in DETERMINISTIC)
+    assert torch.equal(one, other) == (not drawn)
 
 
 def test_budgets_batches_and_order_do_not_matter(attack_name, norm, small, network, batch):
@@ -208,7 +209,9 @@ def test_zero_gradients_leave_the_image_and_are_counted(attack_name, small, netw
     attack, counted = small(attack_name), CountedModel(model)
     result = attacked(attack, counted, images, labels, EPS)
     assert result.isfinite().all()
-    assert torch.equal(result, images.expand_as(result)) == (attack_name not in RANDOM_STARTS)
+    start = inspect.signature(attack.function).parameters.get("random_start")
+    still = start is None or start.default is None
+    assert torch.equal(result, images.expand_as(result)) == still
     versions = sum(attack.settings.get(key, 0) for key in ("masks", "points"))
     at_layer = versions * len(images)  # not at the pixels
     assert int(counted.counts.zeros) == counted.counts.gradients - at_layer > 0
@@ -228,7 +231,7 @@ def test_a_vision_transformer_is_a_source_like_others(
 ):
     images, labels, pool = in_float64(batch)
     attack, model = small(attack_name), network(build=transformer).double()
-    if attack.settings["about"].get("needs") == "ReLUs":
+    if "ReLUs" in attack.settings["about"].get("needs", ()):
         with pytest.raises(ValueError, match="ReLU"):
             attacked(attack, model, images, labels, 8 / 255)
         return

@@ -17,7 +17,6 @@ from src.attacks import (
     rpa,
     si_ni,
 )
-from src.attacks.define import published
 
 NAN, INF = float("nan"), float("inf")
 MEANINGLESS = [
@@ -65,9 +64,9 @@ def test_refuses_misspelt_keywords_and_defaults(network, batch):
             attack(network(), *batch(), 0.1, **{key: 1})
     for words in ({"decy": 1.0}, {"fixed": ["step"]}):
         with pytest.raises(TypeError, match=r"decy|step"):
-            published(**words)
+            src.attacks.attack(**words)
     with pytest.raises(ValueError, match="decay"):
-        published(decay=-1.0)(test_refuses_misspelt_keywords_and_defaults)
+        src.attacks.attack(decay=-1.0)(test_refuses_misspelt_keywords_and_defaults)
 
 
 @pytest.mark.parametrize("attack", [fgsm, pgd])

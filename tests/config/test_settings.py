@@ -263,37 +263,6 @@ def test_a_launcher_that_is_not_installed_names_its_extra():
         assert ("[submitit]" in told) == missing and ("basic" in told) != missing
 
 
-def without_targets(model, images, labels, eps, *, norm: "Unknown", **more):  # noqa: F821
-    return images.expand(len(eps), *images.shape)
-
-
-def strict(model, images, labels, eps, *, sizes: "tuple[int, ...]", norm="linf"):
-    return images.expand(len(eps), *images.shape)
-
-
-def test_keywords_of_an_attack_of_ones_own_are_those_of_its_function(tmp_path, caplog):
-    def own(name: str, keys: str, *words: str) -> Settings:
-        (tmp_path / "attack").mkdir(exist_ok=True)
-        text = f"_target_: {__name__}.{name}\n{keys}\n"
-        (tmp_path / "attack" / "own.yaml").write_text(text)
-        return read("attack=own", *words, extra=tmp_path)
-
-    own("strict", "sizes: [1, 2]")
-    for keys, named in {
-        "sizes: [a]": r"attack\.sizes\.0=a",
-        "size: [1]\nsizes: [1]": "attack.size: attack=own .*Did you mean sizes",  # in its file
-        "norm: linf": "attack.sizes",
-        "sizes: [true]": "attack.sizes",
-    }.items():
-        with pytest.raises(ValueError, match=named):
-            own("strict", keys)
-    with pytest.raises(ValueError, match="has no argument `targeted`"):
-        own("strict", "sizes: [1]\ntarget_label: null", "attack.target_label=next")
-    assert not caplog.text
-    own("without_targets", "norm: linf\nanything: 3")
-    assert "attack=own takes any keyword; unchecked: anything" in caplog.text
-
-
 def test_a_file_that_is_no_yaml_is_named(command_line, workspace, capfd):
     text = "# @package model.coarse\na: [1\nb: 2"
     (workspace / "conf" / "model" / "coarse.yaml").write_text(text)

@@ -6,7 +6,7 @@ from pydantic import PositiveFloat, Strict
 from torch import Tensor, finfo, nn
 from torch.nn import functional
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.zoo.backward.layers import late_relus, layers_of, replace_relu, with_gradient
 from src.utils.checked_dataclass import checked
 
@@ -70,6 +70,6 @@ def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
     return with_gradient(result, (shares * windows).sum(dim=2).view_as(result))
 
 
-@published(backward_rule=BackwardPropagation, decay=1.0)
+@attack(backward_rule=BackwardPropagation, decay=1.0, needs="ReLUs")
 def bpa() -> None:
-    """Smooth backward propagation, with momentum and steps of eps / 10 (paper: of eps / 5)."""
+    """Smooth derivatives of max-pools and late ReLUs: momentum, steps of eps / 10, not eps / 5."""

@@ -6,7 +6,7 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.zoo.backward.layers import has_relu, layers_of
 from src.utils.checked_dataclass import Share, checked
@@ -99,6 +99,6 @@ def _transformer_block(block: Any, z: Tensor) -> Tensor:
     return second(z) + block.drop_path2(block.ls2(block.mlp(block.norm2(z))))
 
 
-@published(backward_rule=GhostNetwork, decay=1.0)
+@attack(backward_rule=GhostNetwork, decay=1.0, needs="skip connections or ReLUs")
 def ghost() -> None:
-    """Ghost networks, with momentum and steps of eps / 10 (authors: an option, and of eps / 8)."""
+    """Random factors on skip connections, or dropout: momentum, an option of the authors."""

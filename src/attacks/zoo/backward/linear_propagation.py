@@ -7,7 +7,7 @@ import torch
 from pydantic import Strict
 from torch import Tensor, nn
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.projection import direction, rms
 from src.attacks.zoo.backward.layers import late_relus, layers_of, replace_relu, with_gradient
 from src.utils.checked_dataclass import checked
@@ -91,6 +91,6 @@ def _linear(z: Tensor) -> Tensor:
     return with_gradient(z.relu(), z)
 
 
-@published(backward_rule=LinearPropagation)
+@attack(backward_rule=LinearPropagation, needs="ReLUs")
 def linbp() -> None:
-    """Linear backpropagation (LinBP), without momentum, 10 steps of eps / 10 (authors: 300)."""
+    """Late ReLUs linear on the way back: LinBP, no momentum, 10 steps of eps / 10, not 300."""

@@ -4,7 +4,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.attacks.projection import direction
 from src.attacks.source import Source
@@ -52,18 +52,20 @@ def _count_patches(source: Source) -> int:
     return int(sides.pop())
 
 
-@published(
+@attack(
     fixed=["qkv", "mlp", "drop_extremes"],
-    backward_rule=TokenGradient,
     estimator=PatchOut,
+    backward_rule=TokenGradient,
     decay=1.0,
     attention=0.0,
     qkv=1.0,
     mlp=1.0,
     drop_extremes=False,
+    gradients="K * steps",
+    needs="attention",
 )
 def pna_patchout() -> None:
-    """PNA with PatchOut: attention maps are constants on the way back, and some patches are left.
+    """Constant attention maps, and some patches in each step: PNA with PatchOut.
 
     PNA is `tgr` with all tokens and factors of 0 for attention and 1 for the rest. With momentum.
     """

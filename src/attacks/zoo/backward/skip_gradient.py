@@ -3,7 +3,7 @@ from typing import Any
 
 from torch import nn
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.zoo.backward.layers import change_gradient, layers_of
 from src.utils.checked_dataclass import Share, checked
 
@@ -55,6 +55,6 @@ def _find_branches(network: nn.Module) -> Iterator[nn.Module]:
                 yield from (block.attn, block.mlp)
 
 
-@published(backward_rule=SkipGradient, decay=1.0)
+@attack(backward_rule=SkipGradient, decay=1.0, needs="skip connections")
 def sgm() -> None:
-    """Skip gradients, with momentum and steps of eps / 10 (authors: an option, and of 2/255)."""
+    """Damped gradients beside skip connections: momentum (an option), steps of eps / 10."""

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.zoo.backward.layers import change_gradient, layers_of
 from src.utils.checked_dataclass import Share, checked
 
@@ -78,6 +78,6 @@ def _find_blocks(network: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-@published(backward_rule=TokenGradient, decay=1.0)
+@attack(backward_rule=TokenGradient, decay=1.0, needs="attention")
 def tgr() -> None:
-    """Token gradient regularisation with momentum."""
+    """Damped gradients without extreme tokens: token gradient regularisation, with momentum."""

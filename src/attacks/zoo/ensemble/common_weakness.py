@@ -1,7 +1,7 @@
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.attacks.projection import direction, project
 from src.utils.checked_dataclass import checked
@@ -48,9 +48,16 @@ class CommonWeakness:
         return point - state.at
 
 
-@published(estimator=CommonWeakness, decay=1.0, relative_step_size=0.2)
+@attack(
+    estimator=CommonWeakness,
+    decay=1.0,
+    relative_step_size=0.2,
+    gradients="1 + K * (2 * steps - 1)",
+    norms="linf",
+    members=2,
+)
 def cwa() -> None:
-    """Common weakness of an ensemble (MI-CWA): `mi` along the ways that its members' steps lead.
+    """Steps back, then by each member: common weakness (MI-CWA), `mi` along the way they lead.
 
     Deviation: the momentum's terms are divided by an image's own mean (authors: by the L1 norm of
     the batch).

@@ -2,7 +2,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.attacks.projection import direction, mean_size, project
 from src.utils.checked_dataclass import checked
@@ -20,7 +20,7 @@ class VarianceReduction:
     and the estimate is u_M. u_0 = 0 in every step. q_1 is g, and takes no gradient of its own.
 
     Args:
-        inner_steps: Number M, for each member of the ensemble.
+        inner_steps: Number M of inner steps, for each member of the ensemble.
         inner_decay: Decay of the momentum u.
 
     Reference: Xiong et al. (2022), arXiv 2111.10752.
@@ -49,6 +49,11 @@ class VarianceReduction:
         return momentum
 
 
-@published(estimator=VarianceReduction, decay=1.0)
+@attack(
+    estimator=VarianceReduction,
+    decay=1.0,
+    gradients="2 + K * ((2 + inner_steps - 1 / M) * steps - 2)",
+    members=2,
+)
 def svre() -> None:
-    """Stochastic variance reduced ensemble (SVRE), with momentum."""
+    """Inner steps by drawn members, of reduced variance: SVRE, with momentum."""

@@ -5,7 +5,7 @@ from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.landscape import Landscape
 from src.attacks.parts import Problem
 from src.attacks.projection import direction
@@ -22,12 +22,12 @@ class BlackBoxFeatures(WeightedFeatures):
     the gradient of the cross-entropy at z_{i-1}, and z_0 = x.
 
     Args:
-        points: Number of z_i.
-        distance_255: Root mean square of z_i - x, in units of 1/255.
+        points: Number of moved images z_i.
+        distance_255: Distance of z_i from x, root mean square in units of 1/255.
         score: `logit` of the class or its `probability`, whose gradients the weights are.
 
     Reference: Wang et al.: Improving the Transferability of Adversarial Examples through Black-Box
-    Feature Attacks (2024), Neurocomputing.
+    Feature Attacks (2024), https://www.sciencedirect.com/science/article/abs/pii/S0925231224006349
 
     Deviation: the distance is that of the authors' vectors of length 28 over 3 x 299 x 299 values,
     at every size of images, and q_i is of pixels (authors: of normalised inputs). With target
@@ -46,6 +46,6 @@ class BlackBoxFeatures(WeightedFeatures):
             yield moved
 
 
-@published(fixed=["loss"], objective=BlackBoxFeatures, decay=1.0)
+@attack(objective=BlackBoxFeatures, decay=1.0, gradients="2 * points + 1 + K * (steps - 1)")
 def bfa() -> None:
-    """Black-box features (BFA), with momentum."""
+    """Important features at a layer, by moved images: black-box features (BFA), with momentum."""

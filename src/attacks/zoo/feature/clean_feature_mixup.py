@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.losses import loss_of_each
 from src.attacks.parts import Problem
 from src.attacks.source import members_of
@@ -26,7 +26,7 @@ class CleanFeatureMixup:
     Args:
         loss: Name of the loss, see `LOSSES`.
         mix_probability: Chance of a layer to mix.
-        max_ratio: Largest a.
+        max_ratio: Largest share a of the other image's features.
         max_width: Width of the largest convolutions that mix, as a share of the input's of the
             first one: a network may resize the images.
 
@@ -85,9 +85,10 @@ def _logits(problem: Problem, images: Tensor, hook: Any) -> Tensor:
         return problem.source.logits(images)
 
 
-@published(
-    transform=DiverseInput,
+@attack(
+    fixed=["layer"],
     objective=CleanFeatureMixup,
+    transform=DiverseInput,
     loss="logit",
     steps=300,
     relative_step_size=0.125,
@@ -95,9 +96,11 @@ def _logits(problem: Problem, images: Tensor, hook: Any) -> Tensor:
     probability=1.0,
     resize_rate=1.137,
     kernel_size=5,
+    forwards="steps",
+    mixes=True,
 )
 def cfm() -> None:
-    """Clean feature mixup (CFM), made for target labels, with `mi_di_ti`.
+    """Clean features mixed into random layers: CFM, made for target labels, with `mi_di_ti`.
 
     Deviation: 300 steps of eps / 8 at every budget (authors: 299 of 2/255 at 16/255).
     """

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pydantic import PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Problem
 from src.attacks.zoo.feature.weighted_features import Score, WeightedFeatures
 from src.utils.checked_dataclass import Share, checked
@@ -18,7 +18,7 @@ class FeatureImportance(WeightedFeatures):
     0 is black. The weights serve all steps and budgets.
 
     Args:
-        masks: Number of B_i.
+        masks: Number of masked images x * B_i.
         probability: Share of the values that are masked.
         score: `logit` of the class or its `probability`, whose gradients the weights are.
 
@@ -38,6 +38,6 @@ class FeatureImportance(WeightedFeatures):
             yield problem.images * mask
 
 
-@published(fixed=["loss"], objective=FeatureImportance, decay=1.0)
+@attack(objective=FeatureImportance, decay=1.0, gradients="masks + 1 + K * (steps - 1)")
 def fia() -> None:
-    """Feature importance (FIA), with momentum."""
+    """Important features at a layer: feature importance (FIA), with momentum."""

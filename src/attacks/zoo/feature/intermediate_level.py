@@ -4,7 +4,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.landscape import Landscape
 from src.attacks.loop import trajectory
 from src.attacks.parts import Problem
@@ -51,9 +51,11 @@ class IntermediateLevel:
         return weighted(problem, images, prepared)
 
 
-@published(objective=IntermediateLevel)
+@attack(
+    objective=IntermediateLevel, gradients="1 + K * (first_steps - 1 + steps)", forwards="1 + K"
+)
 def ila() -> None:
-    """Intermediate level attack (ILA): 10 steps after the 10 of a first attack, without momentum.
+    """A first attack's change at a layer, enlarged: ILA, 10 steps after its 10, without momentum.
 
     `step_size_255` and `relative_step_size` are those of the second steps; those of the first are
     eps / `first_steps`.

@@ -5,7 +5,7 @@ from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Problem
 from src.attacks.zoo.feature.weighted_features import Score, WeightedFeatures
 from src.utils.checked_dataclass import checked
@@ -40,6 +40,6 @@ class NeuronAttribution(WeightedFeatures):
             yield (1 - number / self.points) * (problem.images + noise)
 
 
-@published(fixed=["loss"], objective=NeuronAttribution, decay=1.0)
+@attack(objective=NeuronAttribution, decay=1.0, gradients="points + 1 + K * (steps - 1)")
 def naa() -> None:
-    """Neuron attribution (NAA), with momentum."""
+    """Neuron attribution at a layer: NAA, with momentum."""

@@ -4,7 +4,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.losses import loss_of_each
 from src.attacks.parts import Problem
 from src.utils.checked_dataclass import Share, checked
@@ -46,6 +46,6 @@ class PerturbationDecay:
         return loss_of_each(self.loss, logits, problem.labels, problem.targeted, len(images))
 
 
-@published(objective=PerturbationDecay, steps=100, relative_step_size=0.125)
+@attack(objective=PerturbationDecay, steps=100, relative_step_size=0.125, forwards="steps")
 def ilpd() -> None:
-    """Intermediate-level perturbation decay (ILPD): 100 steps of eps / 8, without momentum."""
+    """Perturbation decay at a layer: ILPD, 100 steps of eps / 8, without momentum."""

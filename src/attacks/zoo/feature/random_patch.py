@@ -6,7 +6,7 @@ from pydantic import PositiveInt, Strict
 from torch import Tensor
 from torch.nn.functional import pad
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Problem
 from src.attacks.zoo.feature.weighted_features import Score, WeightedFeatures
 from src.utils.checked_dataclass import Share, checked
@@ -22,13 +22,13 @@ class RandomPatch(WeightedFeatures):
     grid from the top left corner cuts a channel into, each channel by itself.
 
     Args:
-        masks: Number of R_i.
+        masks: Number of images with patches, x * R_i.
         probability: Share of the patches that are changed.
         score: `logit` of the class or its `probability`, whose gradients the weights are.
         sizes: Sides of the patches in pixels.
 
     Reference: Zhang et al.: Enhancing the Transferability of Adversarial Examples with Random Patch
-    (2022), IJCAI 2022.
+    (2022), IJCAI 2022, https://www.ijcai.org/proceedings/2022/233
 
     Deviation: the patches take all four sizes (authors' code: size 1 alone, since its test for it
     always holds). Target labels and members as in `fia`.
@@ -56,6 +56,6 @@ class RandomPatch(WeightedFeatures):
         return pad(wide, (0, width % size, 0, height % size))
 
 
-@published(fixed=["loss"], objective=RandomPatch, decay=1.0)
+@attack(objective=RandomPatch, decay=1.0, gradients="masks + 1 + K * (steps - 1)")
 def rpa() -> None:
-    """Random patches (RPA), with momentum."""
+    """Important features at a layer, by random patches: RPA, with momentum."""

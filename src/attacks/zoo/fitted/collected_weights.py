@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.fitted import FitBatch, FitTask, State, state_of
 from src.attacks.losses import loss_of_each
 from src.attacks.per_image_random import PerImageRandom
@@ -170,9 +170,14 @@ class _Collected(nn.Module):
         return cast(Tensor, functional_call(self.model, weights, (images,)))
 
 
-@published(backward_rule=CollectedWeights, steps=50, relative_step_size=0.1)
+@attack(
+    fit_gradients="epochs * fit_n_images",
+    backward_rule=CollectedWeights,
+    steps=50,
+    relative_step_size=0.1,
+)
 def lgv() -> None:
-    """Large geometric vicinity: `bim` on weights collected around those of the source.
+    """Gradients of weights collected in training on: `bim` in a large geometric vicinity.
 
     Reference: Gubri et al. (2022), arXiv 2207.13129 (50 steps of eps / 10).
     """

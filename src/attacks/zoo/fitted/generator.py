@@ -7,7 +7,7 @@ from pydantic import AfterValidator, NonNegativeInt
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from src.attacks.define import ALL_BUT_NORM, published
+from src.attacks.define import ALL_BUT_NORM, attack
 from src.attacks.landscape import smooth
 from src.attacks.parts import Gradient, State
 from src.attacks.zoo.fitted.universal import as_it_is
@@ -65,9 +65,17 @@ def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-@published(fixed=ALL_BUT_NORM, estimator=Generator, update=as_it_is, steps=1, normalised=False)
+@attack(
+    gradients=0,
+    targeted=False,
+    fixed=ALL_BUT_NORM,
+    estimator=Generator,
+    update=as_it_is,
+    steps=1,
+    normalised=False,
+)
 def generator() -> None:
-    """Image made by a trained generator, projected to the ball.
+    """Images made by a trained generator, projected to the ball.
 
     Reference: Naseer et al. (2019), arXiv 1905.11736.
     """

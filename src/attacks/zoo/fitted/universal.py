@@ -7,7 +7,7 @@ from annotated_types import Gt
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import ALL_BUT_NORM, published
+from src.attacks.define import ALL_BUT_NORM, attack
 from src.attacks.fitted import ROUNDING, FitBatch, FitTask, State, state_of
 from src.attacks.landscape import Landscape, evaluation_mode
 from src.attacks.parts import Gradient, Problem
@@ -156,11 +156,17 @@ def as_it_is(momentum: Tensor, state: LoopState) -> Tensor:
     return momentum
 
 
-@published(
-    fixed=ALL_BUT_NORM, estimator=UniversalPerturbation, update=as_it_is, steps=1, normalised=False
+@attack(
+    gradients=0,
+    fit_gradients="K * epochs * fit_n_images",
+    fixed=ALL_BUT_NORM,
+    estimator=UniversalPerturbation,
+    update=as_it_is,
+    steps=1,
+    normalised=False,
 )
 def uap() -> None:
-    """Universal adversarial perturbation: one perturbation for all images, clipped to [0, 1].
+    """One perturbation for all images: universal, clipped to [0, 1] with each image.
 
     It is fitted on training images of the source; the images that it is added to take no gradient.
 

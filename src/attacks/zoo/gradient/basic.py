@@ -1,14 +1,14 @@
 """The basic attacks: fast gradient sign method, basic iterative method, projected descent."""
 
-from src.attacks.define import published
+from src.attacks.define import attack
 
 _STEPS = ["steps", "step_size_255", "relative_step_size", "warm_up_steps", "warm_up_scale"]
 _STEPS += ["random_start", "start_radius", "restarts"]
 
 
-@published(fixed=_STEPS, steps=1)
+@attack(fixed=_STEPS, steps=1, gradients=1)
 def fgsm() -> None:
-    """Fast gradient sign method: x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
+    """One sign step of eps: FGSM, x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
 
     One gradient serves every budget. With `targeted` and the least likely class as label it is the
     one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236).
@@ -18,17 +18,17 @@ def fgsm() -> None:
     """
 
 
-@published(fixed=_STEPS, steps=1, norm="l2")
+@attack(fixed=_STEPS, steps=1, norm="l2", gradients=1)
 def fgsm_l2() -> None:
-    """Fast gradient method for L2: x_adv = clip(x + eps * g / rms(g), 0, 1), g = grad_x L(f(x), y).
+    """One step along the gradient g, in the L2 ball: x_adv = clip(x + eps * g / rms(g), 0, 1).
 
     Reference: Goodfellow, Shlens, Szegedy (2015), arXiv 1412.6572.
     """
 
 
-@published()
+@attack()
 def bim() -> None:
-    """Basic iterative method: x_{t+1} = project(x_t + a * sign(grad_x L(f(x_t), y))), a = eps / 10.
+    """Sign steps, projected after each: x_{t+1} = project(x_t + a * sign(grad_x L(f(x_t), y))).
 
     With `targeted` and the least likely class as label it is the iterative least-likely-class
     method of the same paper.
@@ -39,9 +39,9 @@ def bim() -> None:
     """
 
 
-@published(random_start="uniform", relative_step_size=0.25)
+@attack(random_start="uniform", relative_step_size=0.25)
 def pgd() -> None:
-    """Projected gradient descent: `bim` from x + U(-eps, eps), and the best of the restarts.
+    """`bim` from a random place, with restarts: x + U(-eps, eps), and the best result counts.
 
     Reference: Madry et al. (2018), arXiv 1706.06083.
 
@@ -49,20 +49,22 @@ def pgd() -> None:
     """
 
 
-@published(random_start="uniform", relative_step_size=0.25, norm="l2")
+@attack(random_start="uniform", relative_step_size=0.25, norm="l2", paper="1706.06083")
 def pgd_l2() -> None:
-    """Projected gradient descent in the L2 ball, from a start that is uniform in it; see `pgd`."""
+    """`pgd` in the L2 ball: from a start that is uniform in it."""
 
 
-@published(
+@attack(
     fixed=["steps", "restarts"],
     steps=1,
     random_start="sign",
     start_radius=0.5,
     relative_step_size=0.5,
+    gradients="K",
+    norms="linf",
 )
 def rfgsm() -> None:
-    """R+FGSM: a random sign step of half the budget, then a gradient step with what is left of it.
+    """A random sign step of eps / 2, then a gradient step with what is left of it: R+FGSM.
 
     x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), with a / eps the
     `start_radius` and 1 - a / eps the `relative_step_size`.

@@ -5,7 +5,7 @@ from annotated_types import Ge
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.utils.checked_dataclass import checked
 
@@ -36,6 +36,6 @@ class EnhancedMomentum:
         return total / self.samples
 
 
-@published(estimator=EnhancedMomentum, decay=1.0)
+@attack(estimator=EnhancedMomentum, decay=1.0, gradients="1 + samples * K * (steps - 1)")
 def emi() -> None:
-    """Enhanced momentum (EMI-FGSM)."""
+    """Gradients along the last one, enhanced momentum: EMI-FGSM."""

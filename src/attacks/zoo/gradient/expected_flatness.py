@@ -2,7 +2,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.attacks.projection import mean_size
 from src.utils.checked_dataclass import checked
@@ -43,6 +43,12 @@ class ExpectedFlatness:
         return total / self.samples
 
 
-@published(estimator=ExpectedFlatness, decay=0.5, steps=20, relative_step_size=0.1)
+@attack(
+    estimator=ExpectedFlatness,
+    decay=0.5,
+    steps=20,
+    relative_step_size=0.1,
+    gradients="samples * K * steps",
+)
 def mef() -> None:
-    """Maximin expected flatness (MEF): momentum of 0.5, and 20 steps of eps / 10."""
+    """Points around, moved by what their gradients were: MEF, momentum 0.5, 20 steps."""

@@ -5,7 +5,7 @@ from annotated_types import Gt, Le
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.attacks.projection import direction
 from src.attacks.settings import steepest_ascent
@@ -20,11 +20,11 @@ class GradientRelevance:
     r_i ~ U(-radius * eps, radius * eps). s may be negative; it is 0 where a gradient is 0.
 
     Args:
-        samples: Number of r_i.
+        samples: Number of points x_t + r_i.
         radius: Half the side of their cube, as a share of the budget.
 
     Reference: Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack
-    (2023), ICCV 2023.
+    (2023), https://openaccess.thecvf.com/content/ICCV2023/html/Zhu_Boosting_Adversarial_Transferability_via_Gradient_Relevance_Attack_ICCV_2023_paper.html
     """
 
     samples: PositiveInt = 20
@@ -49,7 +49,7 @@ class ShrinkingSteps:
     first turn, which is that from m_0 = 0, does not count.
 
     Args:
-        shrink: Factor of the length (eta).
+        shrink: Factor of a value's step each time that its momentum turns (eta).
 
     Reference: Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack
     (2023), ICCV 2023.
@@ -65,6 +65,11 @@ class ShrinkingSteps:
         return length * steepest_ascent(momentum, state)
 
 
-@published(estimator=GradientRelevance, update=ShrinkingSteps, decay=1.0)
+@attack(
+    estimator=GradientRelevance,
+    update=ShrinkingSteps,
+    decay=1.0,
+    gradients="1 + K * (steps - 1 + samples * steps)",
+)
 def gra() -> None:
-    """Gradient relevance (GRA): momentum, and steps that shrink where it turns."""
+    """Mixed with gradients around by their cosine, steps that shrink: gradient relevance."""

@@ -2,7 +2,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.zoo.input.block_shuffle import BlockShuffle
@@ -77,6 +77,6 @@ def _change(images: Tensor, random: PerImageRandom) -> Tensor:
     return torch.where(kind < 4, exact, torch.where(kind == 4, rotated, padded))
 
 
-@published(estimator=IntegratedPaths, decay=1.0)
+@attack(estimator=IntegratedPaths, decay=1.0, gradients="K * steps * (1 + copies) * interpolations")
 def mumodig() -> None:
-    """Multiple monotonic diversified integrated gradients (MuMoDIG), with momentum."""
+    """Gradients integrated along growing paths to the image and to changed copies: MuMoDIG."""

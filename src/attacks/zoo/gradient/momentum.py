@@ -1,9 +1,9 @@
 """Momentum, alone or with a look-ahead."""
 
-from src.attacks.define import published
+from src.attacks.define import attack
 
 
-@published(decay=1.0)
+@attack(decay=1.0)
 def mi() -> None:
     """Momentum: x_{t+1} = x_t + a * sign(m_t), m_t = mu * m_{t-1} + g_t / mean|g_t|.
 
@@ -11,17 +11,17 @@ def mi() -> None:
     """
 
 
-@published(decay=1.0, lookahead="momentum")
+@attack(decay=1.0, lookahead="momentum")
 def ni() -> None:
-    """Nesterov: the gradient is taken where the momentum would lead, x_t + a * mu * m_{t-1}.
+    """Gradient where the momentum leads: Nesterov's, at x_t + a * mu * m_{t-1}.
 
     Reference: Lin et al. (2020), arXiv 1908.06281.
     """
 
 
-@published(decay=1.0, lookahead="gradient")
+@attack(decay=1.0, lookahead="gradient")
 def pi_pregradient() -> None:
-    """Pre-gradient guided momentum: the gradient is taken where the last one alone would lead.
+    """Gradient where the last one leads: pre-gradient guided momentum.
 
     That is x_t + a * g_{t-1} / mean|g_{t-1}|. Not the patch-wise attack, which is called PI-FGSM
     too.
@@ -30,9 +30,11 @@ def pi_pregradient() -> None:
     """
 
 
-@published(decay=1.0, warm_up_steps=5, warm_up_scale=10.0)
+@attack(
+    decay=1.0, warm_up_steps=5, warm_up_scale=10.0, gradients="2 + K * (warm_up_steps + steps - 2)"
+)
 def gi() -> None:
-    """Global momentum initialisation: `mi` that starts with the momentum of a wide search.
+    """Momentum of a wide search beforehand: global momentum initialisation of `mi`.
 
     The search is `mi` itself, with `warm_up_steps` of `warm_up_scale` * a, projected as all are.
 

@@ -5,7 +5,7 @@ from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import State
 from src.attacks.settings import steepest_ascent
 from src.utils.checked_dataclass import checked, odd
@@ -58,6 +58,6 @@ class PatchWise:
         return (summed.unflatten(0, values.shape[:2]) - values) / (side**2 - 1)
 
 
-@published(update=PatchWise)
+@attack(update=PatchWise, norms="linf")
 def pi_patchwise() -> None:
-    """Patch-wise iterative method (PI-FGSM of Gao et al.), without momentum."""
+    """Long steps whose excess moves the neighbours: PI-FGSM of Gao et al., without momentum."""

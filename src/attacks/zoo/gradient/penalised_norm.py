@@ -2,7 +2,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.attacks.projection import mean_size
 from src.utils.checked_dataclass import Share, checked
@@ -44,6 +44,6 @@ class PenalisedGradientNorm:
         return total / self.samples
 
 
-@published(estimator=PenalisedGradientNorm, decay=1.0)
+@attack(estimator=PenalisedGradientNorm, decay=1.0, gradients="2 * samples * K * steps")
 def pgn() -> None:
-    """Penalised gradient norm with momentum: ascent to where the loss is high and flat."""
+    """Penalised gradient norm around the point: momentum, to where the loss is high and flat."""

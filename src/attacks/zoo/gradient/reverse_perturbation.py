@@ -1,7 +1,7 @@
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.attacks.projection import direction, project
 from src.utils.checked_dataclass import checked
@@ -19,8 +19,8 @@ class ReversePerturbation:
     of the negative cross-entropy of the target if there is one, whatever loss the attack maximises.
 
     Args:
-        inner_radius: Radius of the ball, as a share of the budget.
-        inner_steps: Number S.
+        inner_radius: Radius of the ball that is searched, as a share of the budget.
+        inner_steps: Number S of steps of the search in that ball.
         late_start: Number of steps before the first with n; until then n = 0.
 
     Reference: Qin et al. (2022), arXiv 2210.05968 (RAP; with late_start = 100 RAP-LS).
@@ -44,6 +44,11 @@ class ReversePerturbation:
         return gradient(point)
 
 
-@published(estimator=ReversePerturbation, steps=400, relative_step_size=0.125)
+@attack(
+    estimator=ReversePerturbation,
+    steps=400,
+    relative_step_size=0.125,
+    gradients="K * (steps + inner_steps * (steps - late_start)) - (K - 1) * (late_start > 0)",
+)
 def rap() -> None:
-    """Reverse adversarial perturbation (RAP): 400 steps of eps / 8, without momentum."""
+    """At the worst point nearby, 400 steps: RAP, steps of eps / 8, without momentum."""

@@ -2,9 +2,11 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.utils.checked_dataclass import checked
+
+_GRADIENTS = "1 + K * (steps - 1) * (1 + neighbours)"
 
 
 @checked
@@ -16,7 +18,7 @@ class VarianceTuning:
     computed. Where g_t is taken ahead, the r_i stay around x_t, as in the authors' code.
 
     Args:
-        neighbours: Number of r_i.
+        neighbours: Number of points x_t + r_i.
         radius: Half the side of their cube, as a share of the budget (beta).
 
     Reference: Wang, He (2021), arXiv 2103.15571.
@@ -37,11 +39,11 @@ class VarianceTuning:
         return tuned
 
 
-@published(estimator=VarianceTuning, decay=1.0)
+@attack(estimator=VarianceTuning, decay=1.0, gradients=_GRADIENTS)
 def vmi() -> None:
-    """Variance tuning with momentum (VMI-FGSM)."""
+    """Variance tuning: VMI-FGSM, with momentum."""
 
 
-@published(estimator=VarianceTuning, decay=1.0, lookahead="momentum")
+@attack(estimator=VarianceTuning, decay=1.0, lookahead="momentum", gradients=_GRADIENTS)
 def vni() -> None:
-    """Variance tuning with the look-ahead of `ni` (VNI-FGSM)."""
+    """Variance tuning with the look-ahead of `ni`: VNI-FGSM."""

@@ -6,7 +6,7 @@ from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.utils.checked_dataclass import checked
 
@@ -35,7 +35,7 @@ class BlockShuffle:
 
     copies: PositiveInt = 20
     blocks: PositiveInt = 2
-    max_angle: Annotated[float, Ge(0), Le(180)] = 24
+    max_angle: Annotated[float, Ge(0), Le(180)] = 24.0
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         height, width = images.shape[-2:]
@@ -112,6 +112,6 @@ def _neighbours(place: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Ten
     return start + pixel.long().clamp_min(0).minimum(size - 1), weight
 
 
-@published(transform=BlockShuffle, decay=1.0)
+@attack(transform=BlockShuffle, decay=1.0)
 def bsr() -> None:
-    """Block shuffle and rotation with momentum."""
+    """Blocks shuffled and rotated: BSR, with momentum."""

@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from src.attacks.cosine_transform import along_axes, resizing
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.utils.checked_dataclass import Share, checked
 
@@ -85,16 +85,16 @@ class DiverseSizes:
         return DiverseInput(1.0, rate)(images, random, copy)
 
 
-@published(transform=DiverseInput, decay=1.0)
+@attack(transform=DiverseInput, decay=1.0)
 def di() -> None:
-    """Input diversity, with momentum and steps of eps / 10 (authors: without, steps of 1/255)."""
+    """Random resizing and padding: momentum, steps of eps / 10 (authors: none, steps of 1/255)."""
 
 
-@published(transform=DiverseInput, decay=1.0, probability=0.7, kernel_size=15)
+@attack(transform=DiverseInput, decay=1.0, probability=0.7, kernel_size=15, paper="1904.02884")
 def mi_di_ti() -> None:
-    """Momentum, input diversity and translation invariance (TI-DIM, Dong et al. 2019)."""
+    """`di` with `ti`: TI-DIM, Dong et al. 2019."""
 
 
-@published(transform=DiverseSizes, decay=1.0, relative_step_size=1.0, copies_average="logits")
+@attack(transform=DiverseSizes, decay=1.0, relative_step_size=1.0, copies_average="logits")
 def dem() -> None:
-    """Diversity ensemble: the mean logits of five resized copies, in steps of the whole budget."""
+    """Mean logits of five resized copies, steps of eps: diversity ensemble."""

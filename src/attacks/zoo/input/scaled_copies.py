@@ -2,11 +2,13 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import clip
 from src.attacks.zoo.input.diverse_input import DiverseInput
 from src.utils.checked_dataclass import Share, checked
+
+_GRADIENTS = "scales * admixed * (1 + K * (steps - 1))"  # of copies with other images
 
 
 @checked
@@ -101,12 +103,12 @@ def _other(mixing: Admix, j: int, images: Tensor, random: PerImageRandom) -> Ten
     return random.scratch[mixing, j]
 
 
-@published(transform=Scale, decay=1.0, lookahead="momentum")
+@attack(transform=Scale, decay=1.0, lookahead="momentum")
 def si_ni() -> None:
-    """Scale invariance with the look-ahead of `ni` (SI-NI-FGSM)."""
+    """Five scales with the look-ahead of `ni`: SI-NI-FGSM."""
 
 
-@published(
+@attack(
     transform=Scale,
     decay=1.0,
     lookahead="momentum",
@@ -114,14 +116,14 @@ def si_ni() -> None:
     transforms=(DiverseInput(0.5, 1.1),),
 )
 def si_ni_di_ti() -> None:
-    """`si_ni` with input diversity and smoothed gradients (SI-NI-TI-DIM, Lin et al. 2020)."""
+    """`si_ni` with `di` and `ti`: SI-NI-TI-DIM, Lin et al. 2020."""
 
 
-@published(transform=Admix, decay=1.0)
+@attack(transform=Admix, decay=1.0, gradients=_GRADIENTS, mixes=True)
 def admix() -> None:
-    """Admix with momentum."""
+    """Five scales, three admixed images: Admix, with momentum."""
 
 
-@published(transform=MixMask, decay=1.0)
+@attack(transform=MixMask, decay=1.0, gradients=_GRADIENTS, mixes=True)
 def usmm() -> None:
-    """Uniform scales and mix masks with momentum."""
+    """Five scales, three masks of other images: USMM, with momentum."""

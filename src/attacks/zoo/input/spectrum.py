@@ -5,7 +5,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from src.attacks.cosine_transform import dct2, idct2
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.utils.checked_dataclass import Share, checked
 
@@ -29,7 +29,7 @@ class Spectrum:
 
     copies: PositiveInt = 20
     rho: Share = 0.5
-    sigma_255: Annotated[float, Ge(0), Le(255)] = 16
+    sigma_255: Annotated[float, Ge(0), Le(255)] = 16.0
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         shape = images.shape[2:]
@@ -39,6 +39,6 @@ class Spectrum:
         return changed + (images - images.detach())  # 0, with the gradient of the identity
 
 
-@published(transform=Spectrum, decay=1.0)
+@attack(transform=Spectrum, decay=1.0)
 def ssa() -> None:
-    """Spectrum simulation, with momentum, which the authors' script leaves out."""
+    """Random spectra: spectrum simulation, with momentum, which the authors' script leaves out."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.attacks.cosine_transform import along_axes, resizing
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.zoo.input.block_shuffle import Axis, check_blocks, cut_axis
 from src.utils.checked_dataclass import checked
@@ -100,6 +100,6 @@ def _filters(axis: Axis) -> Tensor:
     return torch.stack([enlarge @ shrink, waves @ waves.mT])[:, None, :, None]
 
 
-@published(transform=StructureInvariant, decay=1.0)
+@attack(transform=StructureInvariant, decay=1.0)
 def sia() -> None:
-    """Structure invariance, with momentum, which the authors' script leaves out."""
+    """A random change of each block: with momentum, which the authors' script leaves out."""

@@ -1,11 +1,11 @@
 """Translation invariance: smoothed gradients."""
 
-from src.attacks.define import published
+from src.attacks.define import attack
 
 
-@published(decay=1.0, kernel_size=15)
+@attack(decay=1.0, kernel_size=15)
 def ti() -> None:
-    """Translation invariance: `mi` of smoothed gradients W * g_t, as if shifted images were shown.
+    """Smoothed gradients: `mi` of W * g_t, as if shifted images were shown.
 
     Reference: Dong et al. (2019), arXiv 1904.02884.
 

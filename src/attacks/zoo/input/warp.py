@@ -6,7 +6,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.parts import Losses
 from src.attacks.per_image_random import PerImageRandom
 from src.utils.checked_dataclass import checked
@@ -77,6 +77,6 @@ def _grid(height: int, width: int) -> Tensor:
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
-@published(transform=Warp, decay=1.0)
+@attack(transform=Warp, decay=1.0, gradients="2 * copies * (1 + K * (steps - 1))")
 def decowa() -> None:
-    """Deformation-constrained warping with momentum."""
+    """Elastic warps, moved against the loss: deformation-constrained warping, with momentum."""

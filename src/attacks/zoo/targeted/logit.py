@@ -1,10 +1,10 @@
 """The target's logit as loss."""
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.zoo.input.diverse_input import DiverseInput
 
 
-@published(
+@attack(
     transform=DiverseInput,
     loss="logit",
     steps=300,
@@ -13,9 +13,10 @@ from src.attacks.zoo.input.diverse_input import DiverseInput
     normalised=False,
     probability=0.7,
     kernel_size=5,
+    targeted="only",
 )
 def logit_mi_di_ti() -> None:
-    """Targeted preset: the target's logit with `mi_di_ti`, 300 steps and unnormalised momentum.
+    """The target's logit, 300 steps of `mi_di_ti`: the momentum is not normalised.
 
     Reference: Zhao, Liu, Larson (2021), arXiv 2012.11207.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from src.attacks.define import published
+from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import clip
 from src.utils.checked_dataclass import Share, checked
@@ -119,7 +119,7 @@ CHANGES: tuple[Callable[[Tensor, float], Tensor], ...] = (
 """Flip, contrast, brightness, saturation and hue of images (K, 3, H, W) by a number in [0, 1)."""
 
 
-@published(
+@attack(
     transform=ScaledBlocks,
     loss="calibrated",
     steps=900,
@@ -128,4 +128,4 @@ CHANGES: tuple[Callable[[Tensor, float], Tensor], ...] = (
     kernel_size=5,
 )
 def s4st() -> None:
-    """Strong scaling of blocks, made for target labels: 900 steps of eps / 8 with momentum."""
+    """Blocks scaled strongly, colours changed, 900 steps: made for target labels, with momentum."""

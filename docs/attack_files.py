@@ -1,0 +1,135 @@
+"""Files of the attacks in `conf/attack/`, made from the functions of `src.attacks`: `make configs`.
+
+Those of saved sets, of no attack and of other libraries are written by hand.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, is_dataclass
+from importlib import import_module
+from inspect import getdoc, isfunction, signature
+from pathlib import Path
+from pkgutil import walk_packages
+from typing import Any, get_args
+
+import yaml
+
+from src import attacks
+from src.attacks import zoo
+from src.attacks.settings import Settings
+from src.config.sections import GIVEN
+from src.utils.about import About
+
+FOLDER = Path(__file__).resolve().parents[1] / "conf" / "attack"
+COMMON = ("steps", "step_size_255", "relative_step_size", "norm", "keep_best", "loss")
+LAST = ("target_label", "decay")
+HIDDEN = {"lookahead", "score", "sizes", "chain_rule", *GIVEN}
+"""Keywords that would make another attack of it."""
+OF_STEPS = {"step_size_255", "keep_best", "random_start"}
+"""Settings that attacks of one step have no use for."""
+LEAST_LIKELY = {"llc": "fgsm", "illc": "bim"}
+"""Attacks that are others with the least likely class as target label."""
+
+
+def main() -> None:
+    """Write the files."""
+    for name, text in attack_files().items():
+        (FOLDER / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def attack_files() -> dict[str, str]:
+    """Return the text of each attack's file by its name."""
+    places = (each.name for each in walk_packages(zoo.__path__, f"{zoo.__name__}."))
+    values = [pair for place in places for pair in vars(import_module(place)).items()]
+    functions = {name: each for name, each in values if is_attack(each)}
+    texts = {name: _text(each, each.about, _label(each)) for name, each in functions.items()}
+    for name, other in LEAST_LIKELY.items():
+        does = f"`{other}` towards the least likely class"
+        changes = {"does": does, "paper": attacks.bim.about.paper, "targeted": "only"}
+        about = functions[other].about.model_copy(update=changes)
+        texts[name] = _text(functions[other], about, "least_likely")
+    return texts
+
+
+def is_attack(value: Any) -> bool:
+    """Tell whether a value is made by `attack`, not a class or another library's."""
+    return isfunction(value) and hasattr(value, "about")
+
+
+def _label(function: Any) -> str | None:
+    """Return the rule for target labels: attacks made for those have random ones."""
+    return "random" if function.about.category == "targeted" else None
+
+
+def _text(function: Any, about: About, target_label: str | None) -> str:
+    place = f"{function.__module__.replace('.', '/')}.py"
+    authors = re.search(r"Reference: ([^(:]+).*?(\(\d{4}\))", function.__doc__, re.S)
+    by = f"{authors[1].strip()} {authors[2]}. " if authors else ""
+    stated = about.model_dump(mode="json", exclude_defaults=True)
+    lines = [
+        f"# {about.does}.",
+        f"# {by}Made by `make configs` from {place}.",
+        f"_target_: src.attacks.{function.__name__}",
+        *_settings(function, target_label),
+        yaml.safe_dump({"about": stated}, sort_keys=False, width=1000),
+    ]
+    return "\n".join(lines)
+
+
+def _settings(function: Any, target_label: str | None) -> Iterator[str]:
+    """Yield the lines of an attack's settings, each with what it means."""
+    meanings = {**_meanings(getdoc(Settings) or ""), **_meanings(function.__doc__)}
+    meanings["target_label"] = (
+        "null: untargeted; or the class to reach: data, least_likely, random or next"
+    )
+    parameters = signature(function).parameters
+    values = {name: parameters[name].default for name in _shown(function)}
+    values["target_label"] = target_label
+    for name in dict.fromkeys((*COMMON, *LAST, *values)):
+        if name in values:
+            kind = parameters[name].annotation if name in parameters else None
+            choices = [choice for choice in get_args(kind) if isinstance(choice, str)]
+            named = [choice for choice in choices if choice not in meanings[name]]
+            more = f": {', '.join(choices[:-1])} or {choices[-1]}" if named else ""
+            line = yaml.safe_dump({name: _plain(values[name])}, default_flow_style=True, width=1000)
+            yield f"{line.strip()[1:-1]} # {meanings[name]}{more}"
+
+
+def _shown(function: Any) -> list[str]:
+    """Return keywords in the order of the function: common ones, its own, and what differs."""
+    parameters, plain = signature(function).parameters, signature(attacks.bim).parameters
+    shown = {*COMMON, *(["layer"] if "layers" in function.about.needs else ())}
+    if "estimator" not in parameters:  # it has one of its own
+        shown.add("decay")
+    if "random_start" in parameters and parameters["random_start"].default:
+        shown |= {"start_radius", "restarts"}
+    hidden = HIDDEN if "steps" in parameters else HIDDEN | OF_STEPS
+    return [
+        name
+        for name, each in list(parameters.items())[4:]
+        if name in shown or name not in plain or each.default != plain[name].default
+        if name not in hidden
+    ]
+
+
+def _meanings(text: str) -> dict[str, str]:
+    """Return the first sentence on each argument in a docstring, as a comment in a file."""
+    meanings = {}
+    for name, said in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.M):
+        first = re.split(r"\. |\.$|, see ", " ".join(said.split()))[0]
+        first = first.replace("None", "null").replace("`", "")
+        meanings.setdefault(name, first if first[:2].isupper() else first[0].lower() + first[1:])
+    return meanings
+
+
+def _plain(value: Any) -> Any:
+    """Return a default as a value of YAML."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"_target_": f"src.attacks.{type(value).__name__}", **asdict(value)}
+    return value
+
+
+if __name__ == "__main__":
+    main()
