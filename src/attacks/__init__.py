@@ -15,7 +15,7 @@ from src.attacks.parts import (
     Transform,
     Update,
 )
-from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
+from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs, shuffle_pixels
 from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project
 from src.attacks.settings import Settings

@@ -7,7 +7,11 @@ from torch import Tensor
 
 from src.attacks.philox import Philox
 
-_NOISE_STREAM, _SHARED_STREAM = 1, 2  # apart from the random numbers that attacks draw
+_NOISE_STREAM, _SHARED_STREAM, _PIXEL_STREAM = (
+    1,
+    2,
+    3,
+)  # apart from the random numbers that attacks draw
 
 
 class PerImageRandom(Philox):
@@ -56,3 +60,11 @@ def noise_signs(seed: int, index: Tensor, like: Tensor) -> Tensor:
     """
     random = Philox(image_seeds(seed, index), like, _NOISE_STREAM)
     return 2 * random.integers(0, 2, *like.shape[1:]).to(like.dtype) - 1
+
+
+def shuffle_pixels(seed: int, index: Tensor, changes: Tensor) -> Tensor:
+    """Return changes (N, 3, H, W) with the pixels of each image in an order of its own."""
+    random = Philox(image_seeds(seed, index), changes, _PIXEL_STREAM)
+    flat = changes.flatten(2)
+    order = random.permutations(flat.shape[2])[:, None].expand_as(flat)
+    return flat.gather(2, order).view_as(changes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.attacks import noise_signs, project
+from src.attacks import noise_signs, project, shuffle_pixels
 from src.data import Batch
 
 STORED = "stored"
@@ -72,15 +72,17 @@ class AttackedImages:
         """Return the nearest grey levels of images inside the ball, uint8 (N, 3, H, W)."""
         return round_to_8_bits(images, self.batch.images, self.eps_255, self.norm)
 
-    def control(self, name: str, storage: str, seed: int) -> Tensor:
+    def control(self, name: str, storage: str, seed: int, universal: bool = False) -> Tensor:
         """Return images of the same budget without an attack on them, in a storage format.
 
         `noise` is random-sign noise drawn by the seed, `shuffled` the perturbation of another image
-        of the batch.
+        of the batch or, of a universal one, the same with the pixels in another order.
         """
         eps = self.clean.new_tensor(self.eps_255 / 255)
         if name == "noise":
             change = eps * noise_signs(seed, self.batch.index, self.clean)
+        elif universal:
+            change = shuffle_pixels(seed, self.batch.index, self.adversarial - self.clean)
         else:
             change = _shuffle(self.adversarial - self.clean)
         images = project(self.clean + change, self.clean, eps, self.norm)

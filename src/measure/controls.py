@@ -22,7 +22,8 @@ class Controls(Predictions):
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return cells of all images for each control.
 
-        Another image's perturbation is that of the one that the batches pair it with.
+        Another image's perturbation is that of the one that the batches pair it with; one that all
+        images share has its pixels shuffled.
         """
         settings = job.settings
         storage = settings.storage or STORED
@@ -31,6 +32,8 @@ class Controls(Predictions):
             "noise": {"decides": (storage, settings.seed)},
             "shuffled": {"decides": (storage, pairs), "whole": True},
         }
+        if settings.attack.about.universal:
+            facts["shuffled"] = facts["noise"]
         for control in CONTROLS if settings.controls else ():
             targets = map(Evaluated, settings.targets)
             yield from self.cells_of(job, control, targets, **facts[control])
@@ -38,7 +41,8 @@ class Controls(Predictions):
     def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
         """Return the images of a control in the storage format of the primary variant."""
         storage = batch.settings.storage or STORED
-        return version.control(table, storage, batch.settings.seed)
+        universal = batch.settings.attack.about.universal
+        return version.control(table, storage, batch.settings.seed, universal)
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
         """Return the predictions; noise takes nothing."""

@@ -34,6 +34,7 @@ class About(BaseModel):
         norms: Norms of its balls.
         members: Least number of the source's members.
         needs: Parts that the source's network must have.
+        universal: True if all images get the same perturbation.
         mixes: False if it never mixes in other images of the data set.
     """
 
@@ -48,4 +49,5 @@ class About(BaseModel):
     norms: Annotated[tuple[Norm, ...], BeforeValidator(listed)] = ("linf", "l2")
     members: PositiveInt = 1
     needs: Annotated[tuple[Need, ...], BeforeValidator(listed)] = ()
+    universal: bool = False
     mixes: bool = True

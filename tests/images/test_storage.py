@@ -76,3 +76,17 @@ def test_sizes_are_exact_at_the_border():
     assert exceeds(linf, 8.9, "linf").tolist() == [False, True, True]
     assert exceeds(l2, size, "l2").tolist() == [False, True, True]
     assert exceeds(l2, size - 0.001, "l2").all()
+
+
+def test_the_control_of_a_universal_perturbation_moves_its_pixels():
+    clean = torch.full((2, 3, 4, 4), 0.5)
+    change = torch.linspace(-8, 8, 16).view(1, 1, 4, 4).expand(2, 3, 4, 4) / 255
+    levels = (clean * 255).round().to(torch.uint8)
+    batch = Batch(levels, torch.tensor([0, 1]), torch.tensor([3, 7]))
+    attacked = AttackedImages(clean, clean + change, batch, 8.0, "linf")
+    control = attacked.control("shuffled", "float32", 0, universal=True) - clean
+    for image in control:
+        assert torch.allclose(image, image[:1], atol=1e-6)  # channels together
+        values = image[0].flatten().sort().values
+        assert torch.allclose(values, change[0, 0].flatten(), atol=1e-6)
+    assert not torch.allclose(control[0], change[0]) and not torch.equal(control[0], control[1])

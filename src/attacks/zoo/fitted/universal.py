@@ -158,6 +158,7 @@ def as_it_is(momentum: Tensor, state: LoopState) -> Tensor:
 
 @attack(
     gradients=0,
+    universal=True,
     fit_gradients="K * epochs * fit_n_images",
     fixed=ALL_BUT_NORM,
     estimator=UniversalPerturbation,
