@@ -126,8 +126,12 @@ def _write_weights(folder: Path) -> None:
         "imagenet-squeezenet1_0.pt": squeezenet1_0(),
         "inception_v3_adv.safetensors": timm.create_model("inception_v3"),
         "inception_resnet_v2_ens_adv.safetensors": timm.create_model("inception_resnet_v2"),
+        "generator.pt": torch.nn.Sequential(
+            torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.Sigmoid()
+        ),
         "mynet.pt": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)),
     }
+    np.save(folder / "mine.npy", np.full((3, 32, 32), 1 / 255))
     for name, network in networks.items():
         if name.endswith(".safetensors"):
             save_weights(network, folder / name)

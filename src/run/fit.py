@@ -81,7 +81,7 @@ def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) ->
         " (resuming)" * bool(state),
     )
     reader = _Reader(job, attacker, progress, part.epochs * len(images))
-    reader.seen = int(state["epochs"]) * len(images) if state else 0
+    reader.seen = int(state.get("epochs", 0)) * len(images) if state else 0
     progress.first = reader.seen / reader.total if reader.total else 0
     try:
         attacker.to(device)

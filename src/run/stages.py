@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from inspect import signature
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Planned:
         if kind is None or keywords.get("file") is not None:
             return None
         part: Fitted = kind(
-            **{key: keywords[key] for key in keywords if key in kind.__annotations__}
+            **{key: keywords[key] for key in keywords if key in signature(kind).parameters}
         )
         return part
 

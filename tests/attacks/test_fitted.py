@@ -184,7 +184,8 @@ def test_a_perturbation_comes_from_a_file_of_any_form(network, batch, tmp_path):
     np.save(tmp_path / "a.npy", change.permute(1, 2, 0).numpy())
     grey = (levels + 128).to(torch.uint8).permute(1, 2, 0).numpy()
     Image.fromarray(grey).save(tmp_path / "a.png")
-    for name in ("a.pt", "a.npy", "a.png"):
+    save_file({"perturbation": change}, tmp_path / "a.safetensors")
+    for name in ("a.pt", "a.npy", "a.safetensors", "a.png"):
         file = str(tmp_path / name)
         adversarial = attacks.uap(model, images, labels, EPS, file=file)
         assert torch.allclose(adversarial, (images + change).clamp(0, 1), atol=1e-6)

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.images.storage import change_size, exceeds, round_to_8_bits
+from src.data import Batch
+from src.images.storage import AttackedImages, change_size, exceeds, round_to_8_bits
 
 seeds = st.integers(0, 2**31)
 budgets = st.one_of(st.integers(0, 40).map(float), st.floats(0, 40, allow_nan=False))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,7 +22,8 @@ def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
 
     Args:
         file: `.pt`: one tensor, (3, H, W) or (1, 3, H, W). `.npy`: an array of such a shape or
-            (H, W, 3). Else an 8-bit image, whose grey level v stands for (v - 128) / 255.
+            (H, W, 3). `.safetensors`: the tensor `perturbation`, as a fit of `uap` leaves it. Else
+            an 8-bit image, whose grey level v stands for (v - 128) / 255.
         side: Side of the images.
         resize: Bring the perturbation to the images' size, bilinearly; else its size must fit.
 
@@ -58,6 +60,8 @@ def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
 def _load(path: Path) -> Any:
     if path.suffix in (".pt", ".pth"):
         return torch.load(path, map_location="cpu", weights_only=True)
+    if path.suffix == ".safetensors":
+        return load_file(path)["perturbation"]
     if path.suffix == ".npy":
         return np.load(path, allow_pickle=False)
     with Image.open(path) as image:

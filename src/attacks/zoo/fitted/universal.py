@@ -40,7 +40,8 @@ class UniversalPerturbation:
         fit_step: Step size as a share of the budget.
         fit_decay: Decay of the momentum.
         clamp: Largest loss of an image that counts.
-        file: A perturbation in place of the fit: a `.pt` of one tensor, a `.npy` or a PNG.
+        file: A perturbation in place of the fit: a `.pt` of one tensor, a `.npy`, a
+            `.safetensors` of `cache/fitted/` or a PNG.
         resize: Bring the file's perturbation to the size of the images.
         shrink: Scale the file's perturbation down to a smaller budget, which is refused otherwise.
 
