@@ -72,6 +72,12 @@ def test_the_ranking_is_in_the_order_of_the_summary(made_up):
         assert own["mean"].is_monotonic_decreasing and list(own["own_position"]) == [1, 2]
 
 
+def test_each_attack_of_a_single_source_has_one_row_in_the_ranking(made_up):
+    spec = figure(made_up("one source"), "ranking").spec
+    svg = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
+    assert sorted(text for text in svg.itertext() if text in ("fgsm", "bim")) == ["bim", "fgsm"]
+
+
 def test_full_jobs_have_every_chart(made_up):
     assert {one.name for one in made_up("ordinary").figures} == {
         *("ranking", "curves", "matrix", "variants", "excess", "hypothesis", "bins"),

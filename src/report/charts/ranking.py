@@ -23,10 +23,10 @@ from src.report.charts.transfer_matrix import COUNTS, INTERVAL, ink, of_success,
 from src.utils.defended_names import PLAIN
 
 _FEW_ROWS = 30
-_OF_CHOSEN = "(chosen_source == '' ? isValid(datum.position) : datum.source == chosen_source)"
+_AT = "(chosen_source == '' ? datum.position : datum.own_position)"
+_OF_CHOSEN = f"isValid({_AT}) && (chosen_source == '' || datum.source == chosen_source)"
 """Rows of the mean over sources, or of the chosen one."""
 _VIEW = f"datum.eps_255 == chosen_eps && {_OF_CHOSEN}"
-_AT = "chosen_source == '' ? datum.position : datum.own_position"
 
 
 def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartType:
