@@ -96,7 +96,7 @@ class CollectedWeights:
             source = Source(model)
             optimizer.zero_grad()
             with torch.random.fork_rng():  # of dropout
-                torch.manual_seed((task.seed * 1_000_003 + epoch) * 1_000_003 + step)
+                torch.manual_seed(task.seed * 1_000_003 + epoch * 10_007 + step)
                 for member in range(len(source.members)):  # each as if it were alone
                     source.draw(_random(batch), 1)
                     logits, labels = source.logits(batch.images, member), batch.true_labels
@@ -150,24 +150,21 @@ class _Collected(nn.Module):
 
     def __init__(self, states: Mapping[float, State], model: nn.Module) -> None:
         super().__init__()
-        self.model, self.number = model, -1
-        state = state_of(states, 0.0)
-        count = 1 + max(int(name.partition("/")[0]) for name in state if name[0].isdigit())
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
-        like = next(model.parameters())
-        self.weights = [
-            {name: value.to(like.device) for name, value in _select(state, str(place)).items()}
-            for place in order
-        ]
+        self.model, self.state, self.drawn = model, state_of(states, 0.0), 0
+        count = 1 + max(int(name.partition("/")[0]) for name in self.state if name[0].isdigit())
+        self.order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+        self.weights: dict[str, Tensor] = {}
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
-        """Go on to the next weights."""
-        self.number += 1
+        """Go on to the next weights; the others stay where they are, off a small device."""
+        device = next(self.model.parameters()).device
+        chosen = _select(self.state, str(self.order[self.drawn % len(self.order)]))
+        self.weights = {name: value.to(device) for name, value in chosen.items()}
+        self.drawn += 1
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        weights = self.weights[max(0, self.number) % len(self.weights)]
-        return cast(Tensor, functional_call(self.model, weights, (images,)))
+        return cast(Tensor, functional_call(self.model, self.weights, (images,)))
 
 
 @attack(
