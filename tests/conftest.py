@@ -1,3 +1,4 @@
+import gc
 import logging
 import multiprocessing
 import os
@@ -205,6 +206,7 @@ def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
         except SystemExit as stop:
             return int(stop.code or 0)
         finally:
+            gc.unfreeze()
             for log in set(logging.root.handlers) - logs:  # Hydra would drop them open
                 logging.root.removeHandler(log)
                 with suppress(OSError):  # of a full disk
