@@ -1,20 +1,13 @@
 """The command line: compose a job from conf/, run it, or say in one sentence why it cannot be."""
 
-import atexit
 import os
 import signal
 import sys
 from functools import partial
 from pathlib import Path
 
-if __name__ == "__main__":
-    _status = 1
-    # Registered first, it runs last, and spares the seconds in which Python frees all modules.
-    atexit.register(lambda: (sys.stdout.flush(), os._exit(_status)))
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(
-            signal.SIGINT, lambda *_: (print("\nInterrupted.", flush=True), os._exit(130))
-        )
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: (print("\nInterrupted.", flush=True), os._exit(130)))
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
@@ -64,9 +57,4 @@ def _hand_on(flags: list[str], words: list[str], first: bool) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        _status = 0
-    except SystemExit as stop:
-        _status = int(stop.code or 0)
-        raise
+    main()

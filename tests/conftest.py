@@ -1,4 +1,3 @@
-import gc
 import logging
 import multiprocessing
 import os
@@ -206,7 +205,6 @@ def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
         except SystemExit as stop:
             return int(stop.code or 0)
         finally:
-            gc.unfreeze()
             for log in set(logging.root.handlers) - logs:  # Hydra would drop them open
                 logging.root.removeHandler(log)
                 with suppress(OSError):  # of a full disk
