@@ -9,7 +9,7 @@ FEWEST_IMAGES = 10
 
 Values = NDArray[np.float64]
 
-_Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+_Z = 1.9599639845400545  # the 97.5 % quantile of the normal distribution
 _Z2 = _Z**2
 _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
 
