@@ -58,7 +58,7 @@ class _Branch(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, z: Tensor, block: nn.Module) -> Tensor:
-        context.linear = linear = list[bool]()  # not empty while gradients pass the ReLUs as they are
+        context.linear = linear = list[bool]()  # not empty while gradients skip the ReLUs
 
         def relu(z: Tensor) -> Tensor:
             context.last = z.relu()
