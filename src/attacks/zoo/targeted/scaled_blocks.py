@@ -1,7 +1,10 @@
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from annotated_types import Ge, Le
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
@@ -12,6 +15,7 @@ from src.utils.checked_dataclass import Share, checked
 
 LEAST = 30 / 224  # of the image's side, that a block has
 GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue
+Array = NDArray[Any]
 
 
 @checked
@@ -41,120 +45,114 @@ class ScaledBlocks:
     colour: Share = 1.0
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        numbers, cuts, blocks = random.uniform(31).double().split([4, 3, 24], dim=1)
-        chance, kind, share, order = numbers.split(1, dim=1)
-        kind = torch.where(chance < self.colour, (kind * 5).long(), 5)
-        side, axes = cuts.new_tensor(images.shape[-2:]), torch.arange(2, device=cuts.device)
-        pixels = torch.arange(max(images.shape[-2:]), device=cuts.device) + 0.5
-        flipped = ((kind == 0) & ((share < 0.5) == axes))[..., None]
-        source = torch.where(flipped, side[:, None] - pixels, pixels)
-        ends = _cut(cuts, order < 0.5, side)
-        strip = (pixels > ends[:, :, 1:3, None]).sum(2)
-        across = torch.where(order < 0.5, 3, 2)  # blocks in a row of them
-        steps = torch.where(axes == 0, across, 1)
-        block = steps[..., None] * strip
-        third = torch.arange(3, device=cuts.device)[:, None]
-        block = block[:, :, None] + steps.flip(1)[..., None, None] * third
-        index = block.clamp_max(5).flatten(1)[..., None].expand(-1, -1, 4)
-        own = blocks.unflatten(1, (6, 4)).gather(1, index).unflatten(1, block.shape[1:])
-        matrices = self._matrices(ends, strip, own, pixels, source.to(images.dtype))
-        (height, width), (in_row, in_column) = (
-            images.shape[-2:],
-            (strip[:, :, None] == third).unbind(1),
-        )
-        rows, columns = matrices[:, 0, :, :height, :height], matrices[:, 1, :, :width, :width]
-        images = _recolour(images, kind[:, 0], share.to(images.dtype))
+        numbers = random.uniform(31).double().cpu().numpy()  # few of them: NumPy is faster
+        kind = np.where(numbers[:, 0] < self.colour, (5 * numbers[:, 1]).astype(int), 5)
+        flipped = (kind[:, None] == 0) & ((numbers[:, 2:3] < 0.5) == (False, True))
+        lines = self._lines(numbers[:, 3:], flipped, images.shape[-2:])
+        weights, inside = _resizing(torch.from_numpy(lines).to(images))
+        (height, width), images = images.shape[-2:], _recolour(images, kind, numbers[:, 2])
+        down = weights[:, 0, :, :height, :height].flatten(1, 2).mT[:, None]
+        across = weights[:, 1, :, :width, :width].flatten(1, 2)[:, None]
         with torch.autocast(images.device.type, enabled=False):
-            parts = images[..., None, :] * in_row[:, None, :, :height].mT[..., None]
-            wide = parts.flatten(-2) @ columns.mT.flatten(1, 2)[:, None]
-            parts = wide[..., None, :, :] * in_column[:, None, :, None, :width]
-            return rows.movedim(1, 2).flatten(2)[:, None] @ parts.flatten(-3, -2)
+            strips = images[..., None, :] * inside[:, 0, :, :height].mT[:, None, ..., None]
+            strips = (strips.flatten(-2) @ across)[..., None, :, :]
+            strips = strips * inside[:, 1, None, :, None, :width]
+            return down @ strips.flatten(-3, -2)
 
-    def _matrices(
-        self, ends: Tensor, strip: Tensor, numbers: Tensor, pixels: Tensor, source: Tensor
-    ) -> Tensor:
-        """Return matrices (N, 2, 3, L, L) that resize lines, by axis and strip of the other one.
+    def _lines(self, numbers: Array, flipped: Array, sides: Sequence[int]) -> Array:
+        """Return how to resize lines along each axis, for each strip of the other one.
 
         Args:
-            ends: Where strips begin and end along each axis, (N, 2, 4).
-            strip: Number of the strip that a pixel lies in, (N, 2, L).
-            numbers: Numbers from [0, 1) of the block that it lies in, (N, 2, 3, L, 4).
-            pixels: Centres of pixels, (L,).
-            source: Centres of the pixels that they are before a flip, (N, 2, L).
+            numbers: Numbers from [0, 1) that decide it, (N, 28).
+            flipped: True for an axis that is flipped before, (N, 2).
+            sides: Height and width.
+
+        Returns:
+            Pixel to take a line from, its weight's decay per pixel, the ends of the pixels that it
+            may come from, and 1 if the line lies in that strip of its own axis, (5, N, 2, 3, L).
         """
-        start = ends.gather(2, strip)
-        size = (ends.gather(2, strip + 1) - start)[:, :, None]
-        start = start[:, :, None]
-        chance, number, *places = numbers.unbind(-1)
-        share = torch.stack([places[0][:, 0], places[1][:, 1]], dim=1)
+        halved, strips = numbers[:, :1] < 0.5, np.arange(3)[:, None]
+        ends, pixels = _cut(numbers[:, 1:4], halved, sides), np.arange(max(sides)) + 0.5
+        strip = (pixels > ends[..., 1:3, None]).sum(2)
+        start, end = (np.take_along_axis(ends, strip + n, 2)[:, :, None] for n in (0, 1))
+        steps = np.where(halved, (3, 1), (2, 1))[..., None, None]
+        block = np.minimum(steps * strip[:, :, None] + steps[:, ::-1] * strips, 5)
+        start, size, _ = np.broadcast_arrays(start, np.maximum(end - start, 1), block)
+        own = numbers[:, 4:].reshape(-1, 6, 4)[np.arange(len(block)).reshape(-1, 1, 1, 1), block]
+        chance, number, top, left = np.moveaxis(own, -1, 0)
+        share = np.stack([top[:, 0], left[:, 1]], axis=1)
         rho = 1 / self.largest + number * (self.largest - 1 / self.largest)
-        rho = torch.where(chance < self.scaling, rho, 1)
-        small = (torch.minimum(rho, 1 / rho) * size).floor().clamp_min(1)
-        first = start + (share * (size - small + 1)).floor()
-        grown = rho >= 1
-        old, new = torch.where(grown, first, start), torch.where(grown, start, first)
-        length = torch.where(grown, small, size)
-        scale = length / torch.where(grown, size, small)
-        centre = old + (pixels - new) * scale
-        centre = torch.where((centre > old) & (centre < old + length), centre, -torch.inf)
-        lines = torch.stack([centre, 1 / scale.clamp_min(1), old, old + length], dim=-1)
-        centre, sharpness, low, high = lines.to(source.dtype)[..., None, :].unbind(-1)
-        source = source[:, :, None, None]
-        weights = (1 - (source - centre).abs_().mul_(sharpness)).clamp_min_(0)
-        weights *= (source > low) & (source < high)
-        return weights / weights.sum(-1, keepdim=True).clamp_min(1e-9)
+        rho = np.where(chance < self.scaling, rho, 1)
+        small = np.maximum(np.floor(np.minimum(rho, 1 / rho) * size), 1)
+        first = start + np.floor(share * (size - small + 1))
+        low, new = np.where(rho >= 1, (first, start), (start, first))
+        length, scale = np.where(rho >= 1, (small, small / size), (size, size / small))
+        place, high = low + (pixels - new) * scale, low + length
+        place = np.where((place > low) & (place < high), place, -np.inf)
+        lines = np.stack([place, low, high])
+        turned = np.array(sides)[:, None, None] - lines[[0, 2, 1]]
+        place, low, high = np.where(flipped[..., None, None], turned, lines)
+        inside = np.broadcast_to(strip[:, :, None] == strips, place.shape)
+        return np.stack([place, 1 / np.maximum(scale, 1), low, high, inside])
 
 
-def _cut(shares: Tensor, halved: Tensor, side: Tensor) -> Tensor:
-    """Return where strips begin and end: 2 x 3 if `halved` (N, 1), else 3 x 2, (N, 2, 4).
+def _cut(shares: Array, halved: Array, sides: Sequence[int]) -> Array:
+    """Return where strips begin and end: 2 x 3 of them if `halved`, else 3 x 2, (N, 2, 4).
 
-    A strip has at least LEAST of the side, but for rounding, and a pixel.
+    Each has at least LEAST of the side, but for rounding, and a pixel.
     """
-    least = (LEAST * side).clamp_min(1)
-    half = torch.where(halved, shares[:, :1], shares[:, 2:])
-    thirds = torch.where(halved, shares[:, 1:], shares[:, :2]).sort(1).values[:, None]
-    in_two = (least + half * (side - 2 * least)).floor()
-    in_three = (
-        least[:, None] * least.new_tensor([1, 2]) + thirds * (side - 3 * least)[:, None]
-    ).floor()
-    one_cut = torch.stack([in_two, side.expand_as(in_two)], dim=-1)
-    rows_first = halved == (torch.arange(2, device=side.device) == 0)
-    cuts = torch.where(rows_first[..., None], one_cut, in_three)
-    ends = side[:, None].expand(len(cuts), 2, 1)
-    return torch.cat([torch.zeros_like(ends), cuts, ends], dim=2)
+    side = np.array(sides, dtype=float)
+    least = np.maximum(1, LEAST * side)
+    one = np.where(halved, shares[:, :1], shares[:, 2:])
+    two = np.sort(np.where(halved, shares[:, 1:], shares[:, :2]), axis=1)
+    half = np.floor(least + one * (side - 2 * least))
+    thirds = np.floor(np.outer(least, (1, 2)) + two[:, None] * (side - 3 * least)[:, None])
+    ends = np.zeros((*half.shape, 4)) + side[:, None] * (0, 1, 1, 1)
+    in_two = halved == (True, False)
+    ends[..., 1] = np.where(in_two, half, thirds[..., 0])
+    ends[..., 2] = np.where(in_two, side, thirds[..., 1])
+    return ends
 
 
-def _recolour(images: Tensor, kinds: Tensor, shares: Tensor) -> Tensor:
+def _resizing(lines: Tensor) -> tuple[Tensor, Tensor]:
+    """Return matrices (N, 2, 3, L, L), whose columns resize a line, and the last of `_lines`."""
+    place, decay, low, high, inside = lines.unsqueeze(-2).unbind()
+    pixels = torch.arange(0.5, lines.shape[-1], dtype=lines.dtype, device=lines.device)[:, None]
+    weights = (1 - (pixels - place).abs_().mul_(decay)).clamp_min_(0)
+    weights.mul_((pixels > low) & (pixels < high))
+    return weights.div_(weights.sum(-2, keepdim=True).clamp_min_(1e-9)), inside.squeeze(-2)
+
+
+def _recolour(images: Tensor, kind: Array, share: Array) -> Tensor:
     """Change contrast, brightness, saturation (kinds 1 to 3) or hue (4) of some images."""
-    way = torch.tensor([0, 1, 1, 1, 2, 0], device=kinds.device)[kinds]
-    order = way.argsort()
-    counts = way.bincount(minlength=3).tolist()
-    same, blended, turned = images.index_select(1, order).split(counts, dim=1)
-    _, kind, _ = kinds[order][:, None, None, None].split(counts)
-    _, share, angle = shares[order][..., None, None].split(counts)
-    changed = [same, _blend(blended, kind, share), _hue(turned, angle - 0.5)]
-    return torch.cat(changed, dim=1).index_select(1, order.argsort())
+    way = np.array([0, 1, 1, 1, 2, 0])[kind]
+    order, counts = way.argsort(), np.bincount(way, minlength=3).tolist()
+    numbers = np.stack([share, kind == 1, kind == 3])[:, order, None, None, None]
+    _, blended, turned = torch.from_numpy(numbers).to(images).split(counts, dim=1)
+    orders = torch.from_numpy(np.stack([order, order.argsort()])).to(images.device)
+    same, *others = images.index_select(1, orders[0]).split(counts, dim=1)
+    changed = [same, _blend(others[0], *blended.unbind()), _hue(others[1], turned[0])]
+    return torch.cat(changed, dim=1).index_select(1, orders[1])
 
 
-def _blend(images: Tensor, kind: Tensor, share: Tensor) -> Tensor:
-    """Take twice a share of images, and the rest of their mean, of black or of their greys."""
-    grey = (images * images.new_tensor(GREY)[:, None, None]).sum(-3, keepdim=True)
-    other = torch.where(kind == 1, grey.mean((-2, -1), keepdim=True), grey * (kind == 3))
+def _blend(images: Tensor, share: Tensor, mean: Tensor, grey: Tensor) -> Tensor:
+    """Take twice a share of images, and the rest of their mean, their greys or else of 0."""
+    greys = (images * images.new_tensor(GREY).view(3, 1, 1)).sum(-3, keepdim=True)
+    other = mean * greys.mean((-2, -1), keepdim=True) + grey * greys
     return clip(other.lerp(images, 2 * share))
 
 
 def _hue(images: Tensor, share: Tensor) -> Tensor:
-    """Shift hues by `share` of the circle; torchvision's own does so in float32 alone."""
+    """Shift hues by 1/2 less than a share of the circle; torchvision's own needs float32."""
     largest = images.amax(dim=-3, keepdim=True)
     chroma = largest - images.amin(dim=-3, keepdim=True)
-    red, green, _ = (images == largest).split(1, dim=-3)
-    top = torch.where(red, 0, torch.where(green, 1, 2))
+    not_red, not_green, _ = (images < largest).split(1, dim=-3)
+    top = (not_green + 1) * not_red
     after, before = (images.gather(-3, (top + n) % 3) for n in (1, 2))
-    sextant = 2 * top + (after - before) / (chroma + (chroma == 0))
-    first = images.new_tensor([5, 3, 1])[:, None, None]
-    place = (first + sextant + 6 * share) % 6
-    below = (2 - (place - 2).abs()).clamp(0, 1)
-    return largest - chroma * below
+    sextant = (after - before) / (chroma + (chroma == 0)) + 2 * top
+    first = torch.arange(5, 0, -2, device=images.device).view(3, 1, 1)
+    place = (first + sextant + 6 * (share - 0.5)) % 6
+    return largest - chroma * (2 - (place - 2).abs()).clamp(0, 1)
 
 
 @published(
