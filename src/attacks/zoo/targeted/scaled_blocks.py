@@ -7,6 +7,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
+from torch.nn import functional
 
 from src.attacks.define import published
 from src.attacks.per_image_random import PerImageRandom
@@ -49,15 +50,15 @@ class ScaledBlocks:
         kind = np.where(numbers[:, 0] < self.colour, (5 * numbers[:, 1]).astype(int), 5)
         flipped = (kind[:, None] == 0) & ((numbers[:, 2:3] < 0.5) == (False, True))
         lines = self._lines(numbers[:, 3:], flipped, images.shape[-2:])
-        weights, inside = _resizing(torch.from_numpy(lines).to(images))
+        (down, across), (in_row, in_column) = _resizing(torch.from_numpy(lines).to(images))
         (height, width), images = images.shape[-2:], _recolour(images, kind, numbers[:, 2])
-        down = weights[:, 0, :, :height, :height].flatten(1, 2).mT[:, None]
-        across = weights[:, 1, :, :width, :width].flatten(1, 2)[:, None]
+        down, across = down[..., :height, :height], across[..., :width, :width]
+        in_row, in_column = in_row[..., :height].permute(0, 2, 3, 1), in_column[..., :width]
         with torch.autocast(images.device.type, enabled=False):
-            strips = images[..., None, :] * inside[:, 0, :, :height].mT[:, None, ..., None]
-            strips = (strips.flatten(-2) @ across)[..., None, :, :]
-            strips = strips * inside[:, 1, None, :, None, :width]
-            return down @ strips.flatten(-3, -2)
+            strips = images[..., None, :] * in_row[..., None]
+            strips = strips.reshape(*images.shape[:2], 3 * height, 3 * width) @ across.flatten(1, 2)
+            strips = strips.unflatten(2, (3, 1, height)) * in_column[:, None]
+            return down.flatten(1, 2).mT[:, None] @ strips.flatten(-3, -2)
 
     def _lines(self, numbers: Array, flipped: Array, sides: Sequence[int]) -> Array:
         """Return how to resize lines along each axis, for each strip of the other one.
@@ -114,45 +115,46 @@ def _cut(shares: Array, halved: Array, sides: Sequence[int]) -> Array:
     return ends
 
 
-def _resizing(lines: Tensor) -> tuple[Tensor, Tensor]:
-    """Return matrices (N, 2, 3, L, L), whose columns resize a line, and the last of `_lines`."""
+def _resizing(lines: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Return of each axis matrices (N, 3, L, L), whose columns resize a line, and masks."""
     place, decay, low, high, inside = lines.unsqueeze(-2).unbind()
     pixels = torch.arange(0.5, lines.shape[-1], dtype=lines.dtype, device=lines.device)[:, None]
     weights = (1 - (pixels - place).abs_().mul_(decay)).clamp_min_(0)
     weights.mul_((pixels > low) & (pixels < high))
-    return weights.div_(weights.sum(-2, keepdim=True).clamp_min_(1e-9)), inside.squeeze(-2)
+    weights /= weights.sum(-2, keepdim=True).clamp_min_(1e-9)
+    return weights.unbind(1), inside.unbind(1)
 
 
 def _recolour(images: Tensor, kind: Array, share: Array) -> Tensor:
     """Change contrast, brightness, saturation (kinds 1 to 3) or hue (4) of some images."""
     way = np.array([0, 1, 1, 1, 2, 0])[kind]
     order, counts = way.argsort(), np.bincount(way, minlength=3).tolist()
-    numbers = np.stack([share, kind == 1, kind == 3])[:, order, None, None, None]
+    numbers = np.stack([2 * share, kind == 1, kind == 3, 6 * share - 3])[:, order, None, None, None]
     _, blended, turned = torch.from_numpy(numbers).to(images).split(counts, dim=1)
     orders = torch.from_numpy(np.stack([order, order.argsort()])).to(images.device)
     same, *others = images.index_select(1, orders[0]).split(counts, dim=1)
-    changed = [same, _blend(others[0], *blended.unbind()), _hue(others[1], turned[0])]
+    changed = [same, _blend(others[0], *blended.unbind()[:3]), _hue(others[1], turned[3])]
     return torch.cat(changed, dim=1).index_select(1, orders[1])
 
 
 def _blend(images: Tensor, share: Tensor, mean: Tensor, grey: Tensor) -> Tensor:
-    """Take twice a share of images, and the rest of their mean, their greys or else of 0."""
+    """Take a share of images, up to 2, and the rest of their mean, their greys or else of 0."""
     greys = (images * images.new_tensor(GREY).view(3, 1, 1)).sum(-3, keepdim=True)
     other = mean * greys.mean((-2, -1), keepdim=True) + grey * greys
-    return clip(other.lerp(images, 2 * share))
+    return clip(other.lerp(images, share))
 
 
-def _hue(images: Tensor, share: Tensor) -> Tensor:
-    """Shift hues by 1/2 less than a share of the circle; torchvision's own needs float32."""
+def _hue(images: Tensor, sextants: Tensor) -> Tensor:
+    """Shift hues by sextants of the circle; torchvision's own needs float32."""
     largest = images.amax(dim=-3, keepdim=True)
     chroma = largest - images.amin(dim=-3, keepdim=True)
     not_red, not_green, _ = (images < largest).split(1, dim=-3)
     top = (not_green + 1) * not_red
-    after, before = (images.gather(-3, (top + n) % 3) for n in (1, 2))
-    sextant = (after - before) / (chroma + (chroma == 0)) + 2 * top
+    others = (images.roll(-1, -3) - images.roll(1, -3)).gather(-3, top)
+    sextant = others / (chroma + (chroma == 0)) + 2 * top
     first = torch.arange(5, 0, -2, device=images.device).view(3, 1, 1)
-    place = (first + sextant + 6 * (share - 0.5)) % 6
-    return largest - chroma * (2 - (place - 2).abs()).clamp(0, 1)
+    place = (first + sextant + sextants) % 6
+    return largest - chroma * functional.hardtanh(2 - (place - 2).abs(), 0, 1)
 
 
 @published(
