@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -112,18 +112,14 @@ def smooth(gradient: Tensor, size: int) -> Tensor:
     """
     if size < 2:
         return gradient
-    bell = _bell(size, gradient.dtype, gradient.device)
+    line = torch.linspace(-3, 3, size, dtype=gradient.dtype, device=gradient.device)
+    bell = (-line.square() / 2).exp()
+    bell = bell / bell.sum()
     flat = gradient.reshape(-1, 1, *gradient.shape[-2:])
     with torch.autocast(gradient.device.type, enabled=False):  # half precision loses small ones
         rows = functional.conv2d(flat, bell.reshape(1, 1, size, 1), padding=(size // 2, 0))
         both = functional.conv2d(rows, bell.reshape(1, 1, 1, size), padding=(0, size // 2))
     return both.reshape(gradient.shape)
-
-
-@lru_cache
-def _bell(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    line = torch.linspace(-3, 3, size, dtype=dtype, device=device)
-    return (-line.square() / 2).softmax(0)
 
 
 @contextmanager

@@ -47,14 +47,12 @@ class TokenGradient:
             change_gradient(block.mlp, partial(self._change_tokens, self.mlp))
         return model
 
-    def _hook_scores(self, dropout: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    def _hook_scores(self, dropout: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor | None:
         """Change the gradient that leaves the softmax, of which the dropout gets the output."""
-        if self.attention == 0:
-            return inputs[0].detach()
         softmax: Any = inputs[0].grad_fn
         if softmax is not None:
             softmax.register_hook(lambda gradients, _: (self._change_scores(gradients[0]),))
-        return inputs[0]
+        return None if self.attention else inputs[0].detach()
 
     def _change_scores(self, gradient: Tensor) -> Tensor:
         """Return the changed gradient of scores (N, heads, queries, keys)."""
@@ -76,10 +74,7 @@ class TokenGradient:
 
 
 def _extremes(gradient: Tensor) -> Tensor:
-    """Return the tokens of each channel's largest and smallest value, (N, 2, channels).
-
-    The first of equal ones counts. On a CPU, pooling is six times as fast as `argmax`.
-    """
+    """Return the tokens (N, 2, channels) of extremes; on a CPU, `argmax` would be slow."""
     line = gradient.mT.unsqueeze(2)
     pools = (functional.adaptive_max_pool2d(x, 1, return_indices=True)[1] for x in (line, -line))
     return torch.cat([*pools], dim=2).squeeze(3).mT

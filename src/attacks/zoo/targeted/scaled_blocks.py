@@ -46,31 +46,30 @@ class ScaledBlocks:
     colour: Share = 1.0
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        numbers = random.uniform(31).double().cpu().numpy()  # few of them: NumPy is faster
+        numbers = random.uniform(31).cpu().numpy().astype(float)  # few of them: NumPy is faster
         kind = np.where(numbers[:, 0] < self.colour, (5 * numbers[:, 1]).astype(int), 5)
         flipped = (kind[:, None] == 0) & ((numbers[:, 2:3] < 0.5) == (False, True))
-        lines = self._lines(numbers[:, 3:], flipped, images.shape[-2:])
-        (down, across), (in_row, in_column) = _resizing(torch.from_numpy(lines).to(images))
+        lines = torch.from_numpy(self._lines(numbers[:, 3:], flipped, images.shape[-2:]))
+        place, decay, low, high, inside = lines.to(images).unbind()
+        pixels = torch.arange(0.5, lines.shape[-1], dtype=low.dtype, device=low.device)[:, None]
+        weights = (1 - (pixels - place).abs_().mul_(decay)).clamp_min_(0)
+        weights *= (pixels > low) & (pixels < high)
+        weights /= weights.sum(-2, keepdim=True).clamp_min_(1e-9)
+        (down, across), (in_row, in_column) = weights.unbind(1), inside.unbind(1)
         (height, width), images = images.shape[-2:], _recolour(images, kind, numbers[:, 2])
-        down, across = down[..., :height, :height], across[..., :width, :width]
-        in_row, in_column = in_row[..., :height].permute(0, 2, 3, 1), in_column[..., :width]
+        across = across[..., :width, :width].flatten(1, 2)
         with torch.autocast(images.device.type, enabled=False):
-            strips = images[..., None, :] * in_row[..., None]
-            strips = strips.reshape(*images.shape[:2], 3 * height, 3 * width) @ across.flatten(1, 2)
-            strips = strips.unflatten(2, (3, 1, height)) * in_column[:, None]
-            return down.flatten(1, 2).mT[:, None] @ strips.flatten(-3, -2)
+            strips = images[..., None, :] * in_row[..., :height].permute(0, 2, 3, 1)[..., None]
+            strips = strips.reshape(*images.shape[:2], 3 * height, 3 * width) @ across
+            strips = strips.unflatten(2, (3, 1, height)) * in_column[:, None, ..., :width]
+            down = down[..., :height, :height].flatten(1, 2).mT[:, None]
+            return down @ strips.flatten(-3, -2)
 
     def _lines(self, numbers: Array, flipped: Array, sides: Sequence[int]) -> Array:
-        """Return how to resize lines along each axis, for each strip of the other one.
+        """Return how to resize lines along each axis, for each strip of the other, by 28 numbers.
 
-        Args:
-            numbers: Numbers from [0, 1) that decide it, (N, 28).
-            flipped: True for an axis that is flipped before, (N, 2).
-            sides: Height and width.
-
-        Returns:
-            Pixel to take a line from, its weight's decay per pixel, the ends of the pixels that it
-            may come from, and 1 if the line lies in that strip of its own axis, (5, N, 2, 3, L).
+        That is, of shape (5, N, 2, 3, 1, L): where a line comes from; the decay of weights around
+        it; the ends of the pixels that have any; and 1 in that strip of the line's own axis.
         """
         halved, strips = numbers[:, :1] < 0.5, np.arange(3)[:, None]
         ends, pixels = _cut(numbers[:, 1:4], halved, sides), np.arange(max(sides)) + 0.5
@@ -94,14 +93,11 @@ class ScaledBlocks:
         turned = np.array(sides)[:, None, None] - lines[[0, 2, 1]]
         place, low, high = np.where(flipped[..., None, None], turned, lines)
         inside = np.broadcast_to(strip[:, :, None] == strips, place.shape)
-        return np.stack([place, 1 / np.maximum(scale, 1), low, high, inside])
+        return np.stack([place, 1 / np.maximum(scale, 1), low, high, inside])[..., None, :]
 
 
 def _cut(shares: Array, halved: Array, sides: Sequence[int]) -> Array:
-    """Return where strips begin and end: 2 x 3 of them if `halved`, else 3 x 2, (N, 2, 4).
-
-    Each has at least LEAST of the side, but for rounding, and a pixel.
-    """
+    """Return the ends of 2 x 3 or 3 x 2 strips of at least LEAST of a side each, (N, 2, 4)."""
     side = np.array(sides, dtype=float)
     least = np.maximum(1, LEAST * side)
     one = np.where(halved, shares[:, :1], shares[:, 2:])
@@ -109,20 +105,9 @@ def _cut(shares: Array, halved: Array, sides: Sequence[int]) -> Array:
     half = np.floor(least + one * (side - 2 * least))
     thirds = np.floor(np.outer(least, (1, 2)) + two[:, None] * (side - 3 * least)[:, None])
     ends = np.zeros((*half.shape, 4)) + side[:, None] * (0, 1, 1, 1)
-    in_two = halved == (True, False)
-    ends[..., 1] = np.where(in_two, half, thirds[..., 0])
-    ends[..., 2] = np.where(in_two, side, thirds[..., 1])
+    in_two = (halved == (True, False))[..., None]
+    ends[..., 1:3] = np.where(in_two, np.stack([half, ends[..., 3]], axis=-1), thirds)
     return ends
-
-
-def _resizing(lines: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """Return of each axis matrices (N, 3, L, L), whose columns resize a line, and masks."""
-    place, decay, low, high, inside = lines.unsqueeze(-2).unbind()
-    pixels = torch.arange(0.5, lines.shape[-1], dtype=lines.dtype, device=lines.device)[:, None]
-    weights = (1 - (pixels - place).abs_().mul_(decay)).clamp_min_(0)
-    weights.mul_((pixels > low) & (pixels < high))
-    weights /= weights.sum(-2, keepdim=True).clamp_min_(1e-9)
-    return weights.unbind(1), inside.unbind(1)
 
 
 def _recolour(images: Tensor, kind: Array, share: Array) -> Tensor:
@@ -131,10 +116,10 @@ def _recolour(images: Tensor, kind: Array, share: Array) -> Tensor:
     order, counts = way.argsort(), np.bincount(way, minlength=3).tolist()
     numbers = np.stack([2 * share, kind == 1, kind == 3, 6 * share - 3])[:, order, None, None, None]
     _, blended, turned = torch.from_numpy(numbers).to(images).split(counts, dim=1)
-    orders = torch.from_numpy(np.stack([order, order.argsort()])).to(images.device)
-    same, *others = images.index_select(1, orders[0]).split(counts, dim=1)
+    forth, back = torch.from_numpy(np.stack([order, order.argsort()])).to(images.device)
+    same, *others = images.index_select(1, forth).split(counts, dim=1)
     changed = [same, _blend(others[0], *blended.unbind()[:3]), _hue(others[1], turned[3])]
-    return torch.cat(changed, dim=1).index_select(1, orders[1])
+    return torch.cat(changed, dim=1).index_select(1, back)
 
 
 def _blend(images: Tensor, share: Tensor, mean: Tensor, grey: Tensor) -> Tensor:
