@@ -92,6 +92,7 @@ class ScaledBlocks:
         lines = np.stack([place, low, high])
         turned = np.array(sides)[:, None, None] - lines[[0, 2, 1]]
         place, low, high = np.where(flipped[..., None, None], turned, lines)
+        strip[flipped[:, 0], 0, : sides[0]] = strip[flipped[:, 0], 0, sides[0] - 1 :: -1]
         inside = np.broadcast_to(strip[:, :, None] == strips, place.shape)
         return np.stack([place, 1 / np.maximum(scale, 1), low, high, inside])[..., None, :]
 
