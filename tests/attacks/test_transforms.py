@@ -1,5 +1,7 @@
 """Input transformations: what holds for all of them, and each against its rule written out."""
 
+from functools import partial
+
 import pytest
 import scipy.fft
 import torch
