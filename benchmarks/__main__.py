@@ -19,6 +19,7 @@ from benchmarks.compare import compare, speeds
 from benchmarks.gpu import check
 from benchmarks.growth import growth
 from benchmarks.inputs import INPUTS, Input
+from benchmarks.large import large_costs
 from benchmarks.peers import PEERS
 from src.artifacts.record import git_commit
 from src.utils.files import write_text
@@ -47,7 +48,11 @@ def main() -> None:
     about = _about(options)
     found = about | {"results": _done(folder / "results.json", about)}
     try:
-        if options.what == "attacks":
+        if options.what == "attacks" and options.pixels:
+            for one in large_costs(options.pixels, {one["attack"] for one in found["results"]}):
+                found["results"].append(one)
+                write_text(folder / "results.json", json.dumps(found, indent=1))
+        elif options.what == "attacks":
             found["results"] = [costs(options.rounds)]
             write_text(folder / "results.json", json.dumps(found, indent=1))
         for given in _inputs(options, folder):
@@ -84,12 +89,13 @@ def _results(
 
 def _done(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the comparisons that the same command, code and machine have left."""
-    if about["options"]["what"] != "compare" or not path.exists():
+    options = about["options"]
+    if not (options["what"] == "compare" or options["pixels"]) or not path.exists():
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
     done: list[dict[str, Any]] = found.pop("results")
     if done and found == json.loads(json.dumps(about)):
-        print(f"{len(done)} comparisons of {path} are left as they are")
+        print(f"{len(done)} results of {path} are left as they are")
         return done
     return []
 
@@ -114,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=_count, default=100)
     add("--budgets", type=_count, nargs="+", default=BUDGETS_255, help="in units of 1/255")
     add("--rounds", type=_count, default=5)
+    add("--pixels", type=_count, help="of attacks: side of images, with large networks")
     add("--threads", type=_count, default=os.cpu_count(), help="of torch, in every process")
     add("--tiny", action="store_true", help="of gpu: try it on the CPU, in about a minute")
     add("--device", choices=["cpu", "gpu"], default="cpu")

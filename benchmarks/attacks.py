@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import src.attacks
 from benchmarks.compare import records, show
 from src.api.classifier import load_classifier
+from src.attacks.projection import Budgets
 from src.config.resolvers import CONF
 from src.data import load_dataset
 from src.models import Ensemble
@@ -96,10 +97,21 @@ def operations(name: str, images: int) -> tuple[float, float]:
 
 def prepare(name: str, images: int) -> tuple[Callable[[], int], Callable[[], int]]:
     """Return an attack and its bare gradients: functions that return the number of gradients."""
-    attack, source = getattr(src.attacks, name), _source(name)
-    keys = {key: value for key, value in SHORT.items() if key in signature(attack).parameters}
     data = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})[:images]
-    pixels = data.images.float() / 255
+    return record(name, _source(name), data.images.float() / 255, data.labels, EPS, SHORT)
+
+
+def record(
+    name: str,
+    source: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    eps: Budgets,
+    short: dict[str, int],
+) -> tuple[Callable[[], int], Callable[[], int]]:
+    """Return such functions for a source and images, after the attack has run once."""
+    attack = getattr(src.attacks, name)
+    keys = {key: value for key, value in short.items() if key in signature(attack).parameters}
     passes: list[Pass] = []
     networks = [*getattr(source, "members", [source])]
 
@@ -111,13 +123,13 @@ def prepare(name: str, images: int) -> tuple[Callable[[], int], Callable[[], int
         network.register_forward_pre_hook(partial(note, number))
         for number, network in enumerate(networks)
     ]
-    attack(source, pixels, data.labels, EPS, **keys)
+    attack(source, pixels, labels, eps, **keys)
     for hook in hooks:
         hook.remove()
     gradients = sum(one.gradient for one in passes)
 
     def run() -> int:
-        attack(source, pixels, data.labels, EPS, **keys)
+        attack(source, pixels, labels, eps, **keys)
         return gradients
 
     def bare() -> int:
@@ -136,10 +148,16 @@ def prepare(name: str, images: int) -> tuple[Callable[[], int], Callable[[], int
 @cache
 def _source(name: str) -> nn.Module:
     """Return the smallest source in the package that has what an attack needs."""
+    networks = [_network(f"{kind}_small") for kind in kinds(name)]
+    return Ensemble(networks, "logits") if networks[1:] else networks[0]
+
+
+def kinds(name: str) -> list[str]:
+    """Return the kinds of networks that an attack needs: of two members, of attention."""
     about = OmegaConf.load(CONF / "attack" / f"{name}.yaml").about
     if about.get("members"):
-        return Ensemble([_network("resnet_small"), _network("vgg_small")], "logits")
-    return _network("vit_small" if "attention" in about.get("needs", ()) else "resnet_small")
+        return ["resnet", "vgg"]
+    return ["vit" if "attention" in about.get("needs", ()) else "resnet"]
 
 
 @cache

@@ -50,6 +50,17 @@ finally:
     run_python("-c", code, folder=tmp_path)
 
 
+def test_a_command_loads_neither_statsmodels_nor_what_its_report_and_tracking_need(tmp_path):
+    code = """
+import sys
+import src.run.attempt, src.run.sweep
+assert not {"statsmodels", "altair", "mlflow"} & sys.modules.keys()
+import src.report.finished_jobs
+assert "altair" in sys.modules and "statsmodels" not in sys.modules
+"""
+    run_python("-c", code, folder=tmp_path)
+
+
 def test_a_classifier_has_a_layer_for_attacks_on_features(workspace):
     words = [*DATA, "++model.coarse.feature_layer='0'"]
     coarse = load_classifier("coarse", *words, config_dir="conf")

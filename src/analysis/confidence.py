@@ -103,15 +103,22 @@ def by_initial_confidence(
     initial = np.where(counted, result.confidence[:, :, 0], 0).round(_DIGITS)
     # The highest bin holds 1.
     bin_of = np.minimum(np.floor((initial * bins).round(_DIGITS)), bins - 1)
-    parts = [pd.DataFrame()]
+    parts = list[dict[str, Any]]()
     for place, target in enumerate(targets):
         for number in sorted(set(bin_of[place, counted[place]]), reverse=True):
             images = counted[place] & (bin_of[place] == number)
             of_images = [array[place, images].T for array in arrays]
             ends = number / bins, (number + 1) / bins
             numbers = _over_budgets(*of_images, eps=result.eps_255, ends=ends)
-            parts.append(pd.DataFrame({"target": target, **numbers}))
-    return pd.concat(parts, ignore_index=True)
+            parts.append({"target": target, **numbers})
+    columns = parts[0] if parts else ()
+    shape = result.eps_255.shape
+    return pd.DataFrame(  # one: hundreds of small ones take long
+        {
+            name: np.concatenate([np.broadcast_to(part[name], shape) for part in parts])
+            for name in columns
+        }
+    )
 
 
 def _over_budgets(

@@ -3,15 +3,14 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 FEWEST_IMAGES = 10
 """Fewest images of which a mean has an interval; a rate of fewer raises an alarm."""
 
 Values = NDArray[np.float64]
 
-_Z2 = 3.8414588206941254  # the squared 97.5 % quantile of the normal distribution
+_Z = 1.9599639845400545  # the 97.5 % quantile of the normal distribution
+_Z2 = _Z**2
 _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
 
 
@@ -27,9 +26,12 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Va
         J. Am. Stat. Assoc. 22 (1927).
     """
     k, n = np.broadcast_arrays(np.asarray(successes, np.float64), trials)
-    ends = proportion_confint(k, np.maximum(n, 1), method="wilson")
+    full = np.maximum(n, 1)
+    rate, scale = k / full, 1 + _Z2 / full
+    middle = (rate + _Z2 / (2 * full)) / scale
+    half = _Z * np.sqrt(rate * (1 - rate) / full + _Z2 / (4 * full**2)) / scale
     # Both ends are exact where every trial agrees; rounding would leave 1e-17 there.
-    low, high = np.where(k == 0, 0.0, ends[0]), np.where(k == n, 1.0, ends[1])
+    low, high = np.where(k == 0, 0.0, middle - half), np.where(k == n, 1.0, middle + half)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
@@ -64,12 +66,11 @@ def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
 
 def holm(p: ArrayLike) -> Values:
     """Return p-values after Holm's correction (1979) for their number; NaN is no test."""
-    values = np.asarray(p, np.float64)
-    tested = np.flatnonzero(~np.isnan(values))
-    corrected = np.full_like(values, np.nan)
-    if len(tested):
-        corrected[tested] = multipletests(values[tested], method="holm")[1]
-    return corrected
+    values = np.array(p, np.float64)
+    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # NaN comes last
+    tests = np.arange(len(order), 0, -1)
+    values[order] = np.minimum(np.maximum.accumulate(values[order] * tests), 1)
+    return values
 
 
 def _upper_end(b: Values, c: Values, n: Values) -> Values:

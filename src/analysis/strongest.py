@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
+from scipy.special import betaincinv
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import wilson_interval
@@ -41,7 +41,7 @@ def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:
         rate, low, any_rate = np.nan, np.nan, np.nan
         if images:
             rate, any_rate = best / images, either / images
-            low = proportion_confint(best, images, LEVEL / count, "beta")[0]
+            low = betaincinv(best, images - best + 1, LEVEL / count / 2) if best else 0.0
         high = float(wilson_interval(best, images)[1])
         ends = map(float, wilson_interval(either, images))
         names = (targeted, *target, count, images, *outcomes.jobs[jobs[first]])

@@ -1,5 +1,6 @@
 """A command line: its warnings, interrupts, refusals and exit codes."""
 
+import gc
 import logging
 import os
 import sys
@@ -52,3 +53,5 @@ def command_line(*steps: Callable[[], None]) -> None:
         except (OSError, RuntimeError) as error:  # of Hydra's files, or of a launcher's workers
             stopping.shut_down(error)
             sys.exit(1)
+        finally:
+            gc.unfreeze()  # what `SweepCallback` froze

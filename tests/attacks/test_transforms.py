@@ -1,5 +1,7 @@
 """Input transformations: what holds for all of them, and each against its rule written out."""
 
+from functools import partial
+
 import pytest
 import scipy.fft
 import torch
@@ -253,3 +255,12 @@ def test_changes_before_blocks_are_scaled_are_torchvisions():
         ][way](image, amount)
         torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
     assert min(counts) > 2
+
+
+def test_blocks_are_those_of_the_changed_image():
+    images = batch(60, 13, budgets=1)[..., :11, :]
+    whole, scaled, changed = (
+        partial(ScaledBlocks(scaling=scaling, colour=colour), random=random_for(images), copy=0)
+        for scaling, colour in ((0.9, 1), (0.9, 0), (0, 1))
+    )
+    torch.testing.assert_close(whole(images), scaled(changed(images)), atol=1e-6, rtol=0)

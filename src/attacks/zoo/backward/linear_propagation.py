@@ -8,7 +8,7 @@ from pydantic import Strict
 from torch import Tensor, nn
 
 from src.attacks.define import attack
-from src.attacks.projection import direction, rms
+from src.attacks.projection import rms
 from src.attacks.zoo.backward.layers import late_relus, layers_of, replace_relu, with_gradient
 from src.utils.checked_dataclass import checked
 
@@ -53,23 +53,37 @@ class LinearPropagation:
         return [*late, *(relu for relu in relus if relu not in inside)]
 
 
-class _Rescaled(torch.autograd.Function):
-    """Two copies of a tensor: its gradient has the first one's way and the second one's length."""
+class _Branch(torch.autograd.Function):
+    """f(z) of a block: its gradient has the way of linear ReLUs and the length of exact ones."""
 
     @staticmethod
-    def forward(context: Any, z: Tensor) -> tuple[Tensor, Tensor]:
-        return z.clone(), z.clone()
+    def forward(context: Any, z: Tensor, block: nn.Module) -> Tensor:
+        context.linear = linear = list[bool]()  # not empty while gradients skip the ReLUs
+
+        def relu(z: Tensor) -> Tensor:
+            context.last = z.relu()
+            context.last.grad_fn.register_hook(lambda below, above: above if linear else None)
+            return context.last
+
+        with torch.enable_grad():
+            context.z = z.detach().requires_grad_()
+            context.f = _branch(block, context.z, relu)
+        return context.f.detach()
 
     @staticmethod
-    def backward(context: Any, way: Tensor, length: Tensor) -> Tensor:
-        return direction(way, "l2") * rms(length)
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (above,) = torch.autograd.grad(context.f, context.last, gradient, retain_graph=True)
+        (exact,) = torch.autograd.grad(context.last, context.z, above, retain_graph=True)
+        context.linear.append(True)
+        (way,) = torch.autograd.grad(context.last, context.z, above, retain_graph=True)
+        context.linear.clear()
+        size = rms(way)
+        return way * torch.where(size > 0, rms(exact) / size, 0), None
 
 
 def _block(block: Any, features: Tensor | list[Tensor]) -> Tensor:
     z = features if isinstance(features, Tensor) else torch.cat(features, dim=1)
-    linear, exact = _Rescaled.apply(z)
-    linear = _branch(block, linear, _linear)
-    f = _branch(block, exact, torch.relu) + (linear - linear.detach())  # gradients of both
+    f = _Branch.apply(z, block)
     if type(block).__name__ == "_DenseLayer":
         return f
     return (f + (block.downsample(z) if block.downsample else z)).relu()

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from src.attacks.define import attack
 from src.attacks.zoo.backward.layers import change_gradient, layers_of
@@ -46,29 +47,37 @@ class TokenGradient:
             change_gradient(block.mlp, partial(self._change_tokens, self.mlp))
         return model
 
-    def _hook_scores(self, dropout: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _hook_scores(self, dropout: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor | None:
         """Change the gradient that leaves the softmax, of which the dropout gets the output."""
         softmax: Any = inputs[0].grad_fn
         if softmax is not None:
             softmax.register_hook(lambda gradients, _: (self._change_scores(gradients[0]),))
+        return None if self.attention else inputs[0].detach()
 
     def _change_scores(self, gradient: Tensor) -> Tensor:
         """Return the changed gradient of scores (N, heads, queries, keys)."""
-        if self.drop_extremes:
-            queries, keys = (torch.arange(n, device=gradient.device) for n in gradient.shape[-2:])
-            flat = gradient.flatten(-2)
-            for place in (flat.argmax(-1), flat.argmin(-1)):
-                row, column = place[..., None] // len(keys), place[..., None] % len(keys)
-                crossed = (queries == row)[..., None] | (keys == column)[..., None, :]
-                gradient = gradient.masked_fill(crossed, 0)
-        return gradient * self.attention
+        if not self.drop_extremes:
+            return gradient * self.attention
+        rows = torch.stack([gradient.amax(-1).argmax(-1), gradient.amin(-1).argmin(-1)], dim=-1)
+        highest, lowest = gradient.take_along_dim(rows[..., None], 2).unbind(2)
+        columns = torch.stack([highest.argmax(-1), lowest.argmin(-1)], dim=-1)
+        factors = torch.full_like(gradient[..., 0], self.attention).scatter_(2, rows, 0.0)
+        kept = torch.ones_like(gradient[..., 0, :]).scatter_(2, columns, 0.0)
+        return (gradient * factors[..., None]).mul_(kept[..., None, :])
 
     def _change_tokens(self, factor: float, gradient: Tensor) -> Tensor:
         """Return the changed gradient of a layer's output (N, tokens, channels)."""
+        changed = gradient * factor
         if self.drop_extremes:
-            extremes = torch.stack([gradient.argmax(1), gradient.argmin(1)], dim=1)
-            gradient = gradient.scatter(1, extremes, 0.0)
-        return gradient * factor
+            changed.scatter_(1, _extremes(gradient), 0.0)
+        return changed
+
+
+def _extremes(gradient: Tensor) -> Tensor:
+    """Return the tokens (N, 2, channels) of extremes; on a CPU, `argmax` would be slow."""
+    line = gradient.mT.unsqueeze(2)
+    pools = (functional.adaptive_max_pool2d(x, 1, return_indices=True)[1] for x in (line, -line))
+    return torch.cat([*pools], dim=2).squeeze(3).mT
 
 
 def _find_blocks(network: nn.Module) -> Iterator[nn.Module]:

@@ -61,11 +61,12 @@ class CleanFeatureMixup:
                 return output
             drawn = problem.random.uniform(1 + output.shape[1])
             ratio = self.max_ratio * drawn[:, 1:] * (drawn[:, :1] < self.mix_probability)
-            ratio = ratio.reshape(count, 1, -1, *(1 for _ in output.shape[2:]))
             # Images of a network with windows have several rows each.
-            rows, other = output.unflatten(0, (budgets, count, -1)), features[layer].pop(0)
-            mixed = rows.lerp(other.unflatten(0, (count, -1)), ratio.to(output.dtype))
-            return mixed.view_as(output)
+            clean = features[layer].pop(0).unflatten(0, (count, -1))
+            ratio = ratio.to(output.dtype)[:, None].expand(*clean.shape[:2], -1)
+            clean, ratio = (x.expand(budgets, *x.shape).flatten(0, 2) for x in (clean, ratio))
+            # No view: a ReLU that works in place takes long in one.
+            return output.lerp(clean, ratio.view(*ratio.shape, *(1 for _ in output.shape[2:])))
 
         with torch.no_grad():
             _logits(problem, problem.random.others(), store)

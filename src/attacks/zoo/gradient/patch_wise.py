@@ -1,10 +1,11 @@
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat
 from torch import Tensor
-from torch.nn import functional
 
+from src.attacks.cosine_transform import along_axes
 from src.attacks.define import attack
 from src.attacks.parts import State
 from src.attacks.settings import steepest_ascent
@@ -51,11 +52,13 @@ class PatchWise:
 
     def _neighbours(self, values: Tensor) -> Tensor:
         """Return the mean of each pixel's neighbours, which are 0 beyond the border."""
-        side = self.patch_size
-        summed = functional.avg_pool2d(
-            values.flatten(0, 1), side, stride=1, padding=side // 2, divisor_override=1
+        rows, columns = (
+            torch.ones(2 * (side,), dtype=values.dtype, device=values.device)
+            .triu_(-(self.patch_size // 2))
+            .tril_(self.patch_size // 2)
+            for side in values.shape[-2:]
         )
-        return (summed.unflatten(0, values.shape[:2]) - values) / (side**2 - 1)
+        return (along_axes(rows, values, columns) - values) / (self.patch_size**2 - 1)
 
 
 @attack(update=PatchWise, norms="linf")

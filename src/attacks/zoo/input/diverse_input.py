@@ -1,4 +1,5 @@
 import math
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 import torch
@@ -58,8 +59,13 @@ def _resized_and_padded(length: int, sides: Tensor, offsets: Tensor, largest: in
     places = torch.arange(largest, device=sides.device) - offsets
     inside = ((places >= 0) & (places < sides))[..., None]
     padded = resizing(places, length, sides, length) * inside
-    back = torch.arange(length, dtype=torch.float64, device=sides.device)
-    return (resizing(back, largest, length, largest) @ padded)[:, None]
+    return (_shrinking(largest, length, sides.device) @ padded)[:, None]
+
+
+@lru_cache
+def _shrinking(largest: int, length: int, device: torch.device) -> Tensor:
+    places = torch.arange(length, dtype=torch.float64, device=device)
+    return resizing(places, largest, length, largest)
 
 
 @checked

@@ -1,14 +1,13 @@
-import math
-from collections.abc import Callable, Sequence
-from itertools import islice, pairwise
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from annotated_types import Ge, Le
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.functional import rgb_to_grayscale
 
 from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
@@ -16,6 +15,8 @@ from src.attacks.projection import clip
 from src.utils.checked_dataclass import Share, checked
 
 LEAST = 30 / 224  # of the image's side, that a block has
+GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue
+Array = NDArray[Any]
 
 
 @checked
@@ -45,78 +46,101 @@ class ScaledBlocks:
     colour: Share = 1.0
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        pairs = zip(images.unbind(1), random.uniform(31).tolist(), strict=True)
-        return torch.stack([self._change(image, numbers) for image, numbers in pairs], dim=1)
+        numbers = random.uniform(31).cpu().numpy().astype(float)  # few of them: NumPy is faster
+        kind = np.where(numbers[:, 0] < self.colour, (5 * numbers[:, 1]).astype(int), 5)
+        flipped = (kind[:, None] == 0) & ((numbers[:, 2:3] < 0.5) == (False, True))
+        lines = torch.from_numpy(self._lines(numbers[:, 3:], flipped, images.shape[-2:]))
+        place, decay, low, high, inside = lines.to(images).unbind()
+        pixels = torch.arange(0.5, lines.shape[-1], dtype=low.dtype, device=low.device)[:, None]
+        weights = (1 - (pixels - place).abs_().mul_(decay)).clamp_min_(0)
+        weights *= (pixels > low) & (pixels < high)
+        weights /= weights.sum(-2, keepdim=True).clamp_min_(1e-9)
+        (down, across), (in_row, in_column) = weights.unbind(1), inside.unbind(1)
+        (height, width), images = images.shape[-2:], _recolour(images, kind, numbers[:, 2])
+        across = across[..., :width, :width].flatten(1, 2)
+        with torch.autocast(images.device.type, enabled=False):
+            strips = images[..., None, :] * in_row[..., :height].permute(0, 2, 3, 1)[..., None]
+            strips = strips.reshape(*images.shape[:2], 3 * height, 3 * width) @ across
+            strips = strips.unflatten(2, (3, 1, height)) * in_column[:, None, ..., :width]
+            down = down[..., :height, :height].flatten(1, 2).mT[:, None]
+            return down @ strips.flatten(-3, -2)
 
-    def _change(self, image: Tensor, numbers: Sequence[float]) -> Tensor:
-        """Return images (K, 3, H, W), changed by 31 numbers from [0, 1)."""
-        chance, kind, amount, order, *cuts = numbers[:7]
-        if chance < self.colour:
-            image = CHANGES[int(kind * len(CHANGES))](image, amount)
-        between = 1 if order < 0.5 else 2  # cuts between rows of blocks; the others between columns
-        heights, widths = (
-            _lengths(side, shares)
-            for side, shares in zip(image.shape[-2:], (cuts[:between], cuts[between:]), strict=True)
-        )
-        rest, rows = iter(numbers[7:]), []
-        for strip in image.split(heights, dim=-2):
-            blocks = strip.split(widths, dim=-1)
-            scaled = [self._scale(block, *islice(rest, 4)) for block in blocks]
-            rows.append(torch.cat(scaled, dim=-1))
-        return torch.cat(rows, dim=-2)
+    def _lines(self, numbers: Array, flipped: Array, sides: Sequence[int]) -> Array:
+        """Return how to resize lines along each axis, for each strip of the other, by 28 numbers.
 
-    def _scale(
-        self, block: Tensor, chance: float, number: float, top: float, left: float
-    ) -> Tensor:
-        if chance >= self.scaling:
-            return block
+        That is, of shape (5, N, 2, 3, 1, L): where a line comes from; the decay of weights around
+        it; the ends of the pixels that have any; and 1 in that strip of the line's own axis.
+        """
+        halved, strips = numbers[:, :1] < 0.5, np.arange(3)[:, None]
+        ends, pixels = _cut(numbers[:, 1:4], halved, sides), np.arange(max(sides)) + 0.5
+        strip = (pixels > ends[..., 1:3, None]).sum(2)
+        start, end = (np.take_along_axis(ends, strip + n, 2)[:, :, None] for n in (0, 1))
+        steps = np.where(halved, (3, 1), (2, 1))[..., None, None]
+        block = np.minimum(steps * strip[:, :, None] + steps[:, ::-1] * strips, 5)
+        start, size, _ = np.broadcast_arrays(start, np.maximum(end - start, 1), block)
+        own = numbers[:, 4:].reshape(-1, 6, 4)[np.arange(len(block)).reshape(-1, 1, 1, 1), block]
+        chance, number, top, left = np.moveaxis(own, -1, 0)
+        share = np.stack([top[:, 0], left[:, 1]], axis=1)
         rho = 1 / self.largest + number * (self.largest - 1 / self.largest)
-        height, width = block.shape[-2:]
-        h, w = (max(1, math.floor(min(rho, 1 / rho) * side)) for side in (height, width))
-        above, before = math.floor(top * (height - h + 1)), math.floor(left * (width - w + 1))
-        if rho >= 1:
-            return _resize(block[..., above : above + h, before : before + w], (height, width))
-        frame = (before, width - w - before, above, height - h - above)
-        return functional.pad(_resize(block, (h, w)), frame)
+        rho = np.where(chance < self.scaling, rho, 1)
+        small = np.maximum(np.floor(np.minimum(rho, 1 / rho) * size), 1)
+        first = start + np.floor(share * (size - small + 1))
+        low, new = np.where(rho >= 1, (first, start), (start, first))
+        length, scale = np.where(rho >= 1, (small, small / size), (size, size / small))
+        place, high = low + (pixels - new) * scale, low + length
+        place = np.where((place > low) & (place < high), place, -np.inf)
+        lines = np.stack([place, low, high])
+        turned = np.array(sides)[:, None, None] - lines[[0, 2, 1]]
+        place, low, high = np.where(flipped[..., None, None], turned, lines)
+        strip[flipped[:, 0], 0, : sides[0]] = strip[flipped[:, 0], 0, sides[0] - 1 :: -1]
+        inside = np.broadcast_to(strip[:, :, None] == strips, place.shape)
+        return np.stack([place, 1 / np.maximum(scale, 1), low, high, inside])[..., None, :]
 
 
-def _lengths(side: int, shares: Sequence[float]) -> list[int]:
-    """Return lengths between cuts, each at least LEAST of the side but for rounding, and 1."""
-    least = max(1.0, LEAST * side)
-    room = side - (len(shares) + 1) * least
-    cuts = [math.floor(n * least + share * room) for n, share in enumerate(sorted(shares), 1)]
-    return [end - start for start, end in pairwise([0, *cuts, side])]
+def _cut(shares: Array, halved: Array, sides: Sequence[int]) -> Array:
+    """Return the ends of 2 x 3 or 3 x 2 strips of at least LEAST of a side each, (N, 2, 4)."""
+    side = np.array(sides, dtype=float)
+    least = np.maximum(1, LEAST * side)
+    one = np.where(halved, shares[:, :1], shares[:, 2:])
+    two = np.sort(np.where(halved, shares[:, 1:], shares[:, :2]), axis=1)
+    half = np.floor(least + one * (side - 2 * least))
+    thirds = np.floor(np.outer(least, (1, 2)) + two[:, None] * (side - 3 * least)[:, None])
+    ends = np.zeros((*half.shape, 4)) + side[:, None] * (0, 1, 1, 1)
+    in_two = (halved == (True, False))[..., None]
+    ends[..., 1:3] = np.where(in_two, np.stack([half, ends[..., 3]], axis=-1), thirds)
+    return ends
 
 
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(images, size, mode="bilinear", antialias=True)
+def _recolour(images: Tensor, kind: Array, share: Array) -> Tensor:
+    """Change contrast, brightness, saturation (kinds 1 to 3) or hue (4) of some images."""
+    way = np.array([0, 1, 1, 1, 2, 0])[kind]
+    order, counts = way.argsort(), np.bincount(way, minlength=3).tolist()
+    numbers = np.stack([2 * share, kind == 1, kind == 3, 6 * share - 3])[:, order, None, None, None]
+    _, blended, turned = torch.from_numpy(numbers).to(images).split(counts, dim=1)
+    forth, back = torch.from_numpy(np.stack([order, order.argsort()])).to(images.device)
+    same, *others = images.index_select(1, forth).split(counts, dim=1)
+    changed = [same, _blend(others[0], *blended.unbind()[:3]), _hue(others[1], turned[3])]
+    return torch.cat(changed, dim=1).index_select(1, back)
 
 
-def _blend(image: Tensor, other: Tensor, share: float) -> Tensor:
-    return clip(other + 2 * share * (image - other))
+def _blend(images: Tensor, share: Tensor, mean: Tensor, grey: Tensor) -> Tensor:
+    """Take a share of images, up to 2, and the rest of their mean, their greys or else of 0."""
+    greys = (images * images.new_tensor(GREY).view(3, 1, 1)).sum(-3, keepdim=True)
+    other = mean * greys.mean((-2, -1), keepdim=True) + grey * greys
+    return clip(other.lerp(images, share))
 
 
-def _hue(image: Tensor, share: float) -> Tensor:
-    """Shift hues by `share` of the circle; torchvision's own does so in float32 alone."""
-    (red, green, blue), largest = image.unbind(dim=-3), image.amax(dim=-3)
-    chroma = largest - image.amin(dim=-3)
-    unit = torch.where(chroma > 0, chroma, 1)
-    other = torch.where(largest == green, 2 + (blue - red) / unit, 4 + (red - green) / unit)
-    sextant = torch.where(largest == red, (green - blue) / unit, other)
-    first = torch.tensor([5.0, 3.0, 1.0]).to(image)[:, None, None]
-    place = (first + sextant[..., None, :, :] + 6 * share) % 6
-    below = torch.minimum(place, 4 - place).clamp(0, 1)
-    return largest[..., None, :, :] - chroma[..., None, :, :] * below
-
-
-CHANGES: tuple[Callable[[Tensor, float], Tensor], ...] = (
-    lambda image, share: image.flip(-1 if share < 0.5 else -2),
-    lambda image, share: _blend(image, rgb_to_grayscale(image).mean((-3, -2, -1), True), share),
-    lambda image, share: _blend(image, torch.zeros_like(image), share),
-    lambda image, share: _blend(image, rgb_to_grayscale(image), share),
-    lambda image, share: _hue(image, share - 0.5),
-)
-"""Flip, contrast, brightness, saturation and hue of images (K, 3, H, W) by a number in [0, 1)."""
+def _hue(images: Tensor, sextants: Tensor) -> Tensor:
+    """Shift hues by sextants of the circle; torchvision's own needs float32."""
+    largest = images.amax(dim=-3, keepdim=True)
+    chroma = largest - images.amin(dim=-3, keepdim=True)
+    not_red, not_green, _ = (images < largest).split(1, dim=-3)
+    top = (not_green + 1) * not_red
+    others = (images.roll(-1, -3) - images.roll(1, -3)).gather(-3, top)
+    sextant = others / (chroma + (chroma == 0)) + 2 * top
+    first = torch.arange(5, 0, -2, device=images.device).view(3, 1, 1)
+    place = (first + sextant + sextants) % 6
+    return largest - chroma * functional.hardtanh(2 - (place - 2).abs(), 0, 1)
 
 
 @attack(
