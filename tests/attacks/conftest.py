@@ -57,7 +57,7 @@ ATTACKS = [name for name in EVERY if name not in FITTED]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let a test that asks for `attack_name` run for every config file, and for every `norm`."""
     if {"attack_name", "norm"} <= set(metafunc.fixturenames):
-        stated = {name: About(**section["about"]).norms for name, section in SECTIONS.items()}
+        stated = {name: About(**SECTIONS[name]["about"]).norms for name in ATTACKS}
         pairs = [(name, norm) for name, norms in stated.items() for norm in norms]
         metafunc.parametrize(("attack_name", "norm"), pairs)
     elif "attack_name" in metafunc.fixturenames:
