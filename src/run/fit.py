@@ -122,7 +122,9 @@ class _Reader:
         images = to_unit(batch.images)
         with torch.no_grad():
             labels = self.attacker.target_labels(images, batch)
-        self.seen += len(positions)
+        trained = self.job.planned.fitted is not None and self.job.planned.fitted.as_built
+        if generator is not None or not trained:  # else statistics are renewed
+            self.seen += len(positions)
         share = min(1.0, self.seen / max(1, self.total))
         self.progress.update(share, f"{self.seen:,} / {self.total:,} images")
         seeds = image_seeds(job.settings.seed, batch.index)
