@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -71,7 +71,6 @@ class FitTask:
             yield batch._replace(seeds=batch.seeds + (epoch << 32))  # a defence draws anew
 
 
-@runtime_checkable
 class Fitted(Protocol):
     """Part of an attack that is fitted; its fields are keywords of the attack.
 
