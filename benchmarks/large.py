@@ -22,7 +22,7 @@ from src.models.batch_norm_folding import fold_batch_norms
 
 IMAGES, BUDGETS = 10, 5  # of which memory is measured; time: of 4 images and one budget
 SHORTER = SHORT | {"steps": 2, "first_steps": 2, "warm_up_steps": 0, "inner_steps": 1}
-SHORTER |= {"samples": 1, "masks": 2, "points": 2, "neighbours": 1, "copies": 1}
+SHORTER |= {"samples": 2, "masks": 2, "points": 2, "neighbours": 1, "copies": 1}
 _MIB = 2**20 if sys.platform == "darwin" else 2**10  # units of `ru_maxrss` in a mebibyte
 
 
