@@ -47,6 +47,12 @@ def build_classifier(
         module = call_target(settings)
         defaults = getattr(module, "pretrained_cfg", None) or {}
         mean, std = mean or defaults.get("mean"), std or defaults.get("std")
+        its = defaults.get("num_classes")  # timm's, of the weights
+        if settings.get("pretrained") and weights == "included" and its not in (None, num_classes):
+            raise ValueError(
+                f"its weights are for {its} classes, the data has {num_classes}. Name another "
+                f"model, or train this one: model.{name}.weights=null"
+            )
         if mean is None or std is None:
             raise ValueError("mean or std is null, and the network states none in pretrained_cfg.")
         if file is not None:
