@@ -233,6 +233,7 @@ class ReportSettings(Section):
     name: str = "default"
     examples: NonNegativeInt = 4
     figures: bool = False
+    related: Literal["keep", "exclude"] = "keep"
 
 
 class StoreSettings(Section):

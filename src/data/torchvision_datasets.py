@@ -13,26 +13,22 @@ NAMES = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "Flowers102", "Imagenette")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def torchvision_dataset(split: str, *, torchvision_class: str, **options: Any) -> Any:
-    """Load one split of a data set of torchvision's, with `targets` and names of its `classes`.
+def torchvision_dataset(split: str, *, kind: str, **options: Any) -> Any:
+    """Load one split, `train` or `test`, of a data set in `NAMES`, with `targets` and `classes`.
 
-    Args:
-        split: `train` or `test`, which for Imagenette is its `val`.
-        torchvision_class: One of `NAMES`.
-        options: arguments of the class, such as `root`, `download` and Imagenette's `size`.
+    Options are the arguments of torchvision's class, such as `root` and `download`.
     """
-    name = torchvision_class
-    if name not in NAMES:
+    if kind not in NAMES:
         known = f"dataset=torchvision has {', '.join(NAMES)}."
-        raise ValueError(f"dataset.name={name}: {known}{suggestion(str(name), NAMES)}")
-    build = getattr(datasets, name)
+        raise ValueError(f"dataset.name={kind}: {known}{suggestion(str(kind), NAMES)}")
+    build = getattr(datasets, kind)
     takes = inspect.signature(build).parameters
-    split = "val" if (name, split) == ("Imagenette", "test") else split
+    split = "val" if (kind, split) == ("Imagenette", "test") else split
     options |= {"train": split == "train"} if "train" in takes else {"split": split}
     options |= {"loader": Path} if "loader" in takes else {}  # files stay undecoded
     data = build(**options)
     if not hasattr(data, "targets"):
         data.targets = [data[i][1] for i in range(len(data))]
-    classes = DIGITS if name == "SVHN" else getattr(data, "classes", ())
+    classes = DIGITS if kind == "SVHN" else getattr(data, "classes", ())
     data.classes = [its if isinstance(its, str) else its[0] for its in classes]  # of synonyms
     return data

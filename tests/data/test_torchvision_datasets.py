@@ -70,7 +70,7 @@ LAYOUTS = {
 def load(split, name, root, download=False, **options):
     source = {
         "_target_": "src.data.torchvision_datasets.torchvision_dataset",
-        **{"torchvision_class": name, "root": str(root), "download": download},
+        **{"kind": name, "root": str(root), "download": download},
     }
     return load_dataset(split, source, lock_folder=root / "locks", **options)
 
