@@ -88,6 +88,7 @@ class DatasetSettings(Section):
     n_images: PositiveInt | None = None
     seed: NonNegativeInt = 0
     image_size: PositiveInt | None = None
+    resize: PositiveInt | None = None
     num_classes: PositiveInt | None = None
     class_names: list[str] | str | None = None
     images: str | None = None
@@ -232,6 +233,7 @@ class ReportSettings(Section):
     name: str = "default"
     examples: NonNegativeInt = 4
     figures: bool = False
+    related: Literal["keep", "exclude"] = "keep"
 
 
 class StoreSettings(Section):

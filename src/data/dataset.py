@@ -74,6 +74,7 @@ class ImageDataset(Dataset[Batch]):
         images: CSV that lists the images instead, as `listed` does; None: no such list.
         image_size: N brings the shorter side to N (bilinear, antialiased) and cuts out the central
             N x N square; None leaves the images as stored.
+        resize: brings the shorter side to this instead, before the square of `image_size` is cut.
         num_classes: number of classes, if there are no names.
         class_names: names in place of the data's own, or `imagenet` for the 1000 of ImageNet-1k.
         numbers: int64 (N,), positions of the images of `data`, such as those of a saved part of
@@ -93,6 +94,7 @@ class ImageDataset(Dataset[Batch]):
         images: str | None = None,
         seed: int = 0,
         image_size: int | None = None,
+        resize: int | None = None,
         num_classes: int | None = None,
         class_names: str | Sequence[str] | None = None,
         numbers: np.ndarray | None = None,
@@ -102,6 +104,8 @@ class ImageDataset(Dataset[Batch]):
         labels = _check_labels("labels", data.targets, self.num_classes)
         if images is not None and n_images is not None:
             raise ValueError(f"dataset.images={images} chooses the images; set n_images=null")
+        if resize is not None and not (image_size and image_size <= resize):
+            raise ValueError(f"dataset.resize={resize} needs dataset.image_size, at most {resize}")
         positions = np.arange(len(labels)) if numbers is None else numbers
         chosen = balanced_subset(labels, n_images, seed)
         if images is not None:
@@ -112,6 +116,7 @@ class ImageDataset(Dataset[Batch]):
             self.target_labels = wanted[chosen]
         self.indices = positions[chosen]
         self._data, self._chosen, self._size = data, chosen, image_size
+        self._shorter = resize or image_size
         self._digest = ""
         if images is not None:
             check_names(images, self.listed())
@@ -176,6 +181,8 @@ class ImageDataset(Dataset[Batch]):
         """
         if not self._digest:
             total = hashlib.sha256(f"{self.image_size} {self.num_classes}".encode())
+            if self._shorter != self._size:
+                total.update(f" {self._shorter}".encode())
             for numbers in (self.indices, self.labels, self.target_labels):
                 total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
             for i in with_progress(range(len(self)), "reading images", len(self)):
@@ -226,7 +233,7 @@ class ImageDataset(Dataset[Batch]):
         image = self._read(i)
         if self._size is not None:
             picture = Image.fromarray(image)
-            image = np.asarray(center_crop(resize(picture, [self._size]), [self._size]))
+            image = np.asarray(center_crop(resize(picture, [self._shorter]), [self._size]))
         height, width = image.shape[:2]
         self._check_size(i, height, width, self.image_size)
         return image.transpose(2, 0, 1)

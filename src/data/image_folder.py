@@ -1,5 +1,6 @@
 """Images in class folders."""
 
+import re
 from pathlib import Path
 
 from torchvision.datasets import ImageFolder
@@ -34,6 +35,18 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
         return _ClassFolders(folders[0], loader=Path, is_valid_file=_is_image)
     except FileNotFoundError as error:  # which names classes alone
         raise ValueError(f"dataset.root={root}: {first_line(error)}") from error
+
+
+def imagenet(split: str, *, root: str | None) -> ImageFolder:
+    """Load one split of ImageNet-1k as `image_folder` does, from a folder per WordNet id.
+
+    Their sorted order is that of torchvision's classes; folders of other names are refused.
+    """
+    data = image_folder(split, root=root)
+    for name in data.classes:
+        if not re.fullmatch(r"n\d{8}", name):
+            raise ValueError(f"dataset.root={root}: the class folder {name} is no WordNet id")
+    return data
 
 
 class _ClassFolders(ImageFolder):

@@ -66,4 +66,6 @@ def _open(source: Mapping[str, Any], lock_folder: Path | None) -> Any:
         try:
             return call_target(source)
         except ValueError as error:  # of the network, the disk, the archive
+            if isinstance(getattr(error.__cause__, "__cause__", None), ValueError):
+                raise  # the callable refuses its arguments
             raise DownloadError(f"{error}", str(source.get("root"))) from error

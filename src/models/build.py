@@ -47,6 +47,10 @@ def build_classifier(
         module = call_target(settings)
         defaults = getattr(module, "pretrained_cfg", None) or {}
         mean, std = mean or defaults.get("mean"), std or defaults.get("std")
+        its = defaults.get("num_classes", num_classes)  # of timm's weights
+        if settings.get("pretrained") and weights == "included" and its != num_classes:
+            way = f"name another model, or train it: model.{name}.weights=null"
+            raise ValueError(f"its weights are for {its} classes, not {num_classes}; {way}")
         if mean is None or std is None:
             raise ValueError("mean or std is null, and the network states none in pretrained_cfg.")
         if file is not None:

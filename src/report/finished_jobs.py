@@ -25,7 +25,7 @@ def report(settings: ReportCommand) -> None:
     page = out / PAGE
     if settings.out and page.is_file() and b'content="transferability"' not in page.read_bytes():
         raise ValueError(f"{page} is another program's and would be replaced: change out={out}.")
-    summary, console = summarise(find_jobs(folders)), Console()
+    summary, console = summarise(find_jobs(folders), settings.report.related), Console()
     write_report(summary, out, settings.report, Path(settings.cache_dir), console)
     console.print(f"report: {page}", soft_wrap=True, markup=False)
 

@@ -18,6 +18,7 @@ from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
 from src.artifacts.jobs import StoredJob, rows_of_seeds
+from src.artifacts.overlap import RELATED, overlaps
 from src.artifacts.recipe import model_digest
 from src.utils.defended_names import PLAIN
 
@@ -145,10 +146,11 @@ class Summary:
                 yield jobs, named.assign(protocol=first.protocol)[[*_COMMON, *rows]]
 
 
-def summarise(jobs: Sequence[StoredJob]) -> Summary:
+def summarise(jobs: Sequence[StoredJob], related: str = "keep") -> Summary:
     """Derive the numbers of jobs from their tables, holding the rows of one job at a time.
 
-    Jobs that differ in their seeds alone have one summary.
+    Jobs that differ in their seeds alone have one summary. `related="exclude"` leaves pairs of
+    `RELATED` networks out of rankings and their charts; they stay in rates and matrices.
 
     Raises:
         ValueError: A file of a job is damaged.
@@ -159,7 +161,7 @@ def summarise(jobs: Sequence[StoredJob]) -> Summary:
         group, parts = _group(row[0], names), []
         for job in row:
             named = replace(job, name=job.row) if len(row) > 1 else job
-            parts.append(_summary(named, group))
+            parts.append(_summary(named, group, related))
             job.forget()
         summaries.append(_over_seeds(parts) if len(row) > 1 else parts[0])
     attacked = Summary(summaries).attacked
@@ -226,13 +228,17 @@ def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame
     return ranked.assign(**columns)
 
 
-def _summary(job: StoredJob, group: str) -> JobSummary:
+def _summary(job: StoredJob, group: str, related: str) -> JobSummary:
     record, alarms = job.record, job.alarms
     if not job.attacked:
         return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms, group=group)
     variants, pair = job.variants(), (record.source, record.targets)
     rates = rates_by_protocol(variants, *pair, job.attack, record.norm)
     rates.insert(list(rates).index("norm") + 1, "arithmetic", record.arithmetic)
+    shared = {target: overlaps(record, record.source, target) for target in record.targets}
+    rates.insert(
+        list(rates).index("defence") + 1, "overlap", rates["target"].map(shared).map(", ".join)
+    )
     excess = excess_by_control(variants, record.storage, *pair, record.protocol)
     attacked = job.predictions[job.predictions["eps_255"] > 0]
     means = attacked[["gradients", "forwards"]].mean().dropna()
@@ -241,6 +247,8 @@ def _summary(job: StoredJob, group: str) -> JobSummary:
         fit = {"": record.fit_gradients, "_per_image": record.fit_gradients / record.images}
         cost |= {f"fit_gradients{name}": value for name, value in fit.items()}
     outcomes = image_outcomes(job.defended, job.attack, *pair, record.protocol)
+    for found in outcomes.values() if related == "exclude" else ():
+        found.evaluated[:, [bool(RELATED & {*shared[its.target]}) for its in found.targets]] = False
     return JobSummary(job, rates, excess, alarms, outcomes, group, cost)
 
 

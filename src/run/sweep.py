@@ -41,7 +41,6 @@ from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 
-
 Report = Callable[[Summary, Path, Settings, Console], None]
 """Writer of the report of a summary into a folder."""
 
@@ -176,7 +175,8 @@ class Sweep:
         jobs = list(job_folders(self.folder, self.plan).values())
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True, soft_wrap=True)
-        summary = _summarise([job for job in jobs if job not in failures], console)
+        finished = [job for job in jobs if job not in failures]
+        summary = _summarise(finished, self.settings[0].report.related, console)
         texts = []
         for show in (print_matrices, print_rankings, print_alarms):
             show(summary, console)
@@ -241,10 +241,10 @@ class Sweep:
         return False
 
 
-def _summarise(folders: Sequence[Path], console: Console) -> Summary:
+def _summarise(folders: Sequence[Path], related: str, console: Console) -> Summary:
     """Return the summary of the jobs in some folders; name a damaged file, and sum up none."""
     try:
-        return summarise(find_jobs(folders, none_is_fine=True, below=False))
+        return summarise(find_jobs(folders, none_is_fine=True, below=False), related)
     except ValueError as error:
         console.print(str(error), style="yellow")
         return Summary()

@@ -110,8 +110,8 @@ def test_a_gpu_is_one_that_the_system_knows_and_torch_can_use(monkeypatch, tmp_p
 
 @pytest.mark.parametrize(("group", "option"), [*GROUPS, *ATTACKS])
 def test_every_option_makes_a_job(group, option):
-    saved = ["attack=saved", "attack.path=x"] if option == "saved" else []
-    assert read(f"{group}={option}", *saved)
+    needed = {"saved": ["attack=saved", "attack.path=x"], "torchvision": ["dataset.name=SVHN"]}
+    assert read(f"{group}={option}", *needed.get(option, []))
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -143,9 +143,17 @@ def test_the_competition_knows_its_files():
     assert known["target_column"] == "TargetClass" and "images.csv" in known["csv"]
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar10_mini", "image_csv", "image_folder", "nips17"])
-def test_every_data_set_takes_a_list_of_images(name):
-    assert read(f"dataset={name}", "dataset.images=images.csv").dataset.images == "images.csv"
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("cifar10", "cifar10_mini", "image_csv", "image_folder", "nips17", "imagenet"),
+        "torchvision dataset.name=SVHN",
+    ],
+)
+def test_every_data_set_takes_a_list_of_images(words):
+    assert (
+        read(*f"dataset={words} dataset.images=images.csv".split()).dataset.images == "images.csv"
+    )
 
 
 def test_the_catalogue_lists_every_model_file():

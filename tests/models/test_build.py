@@ -97,6 +97,19 @@ def test_a_weight_file_replaces_the_download(tmp_path):
         build("timm", classes=12, **changes)
 
 
+def test_weights_for_other_classes_are_refused_where_the_network_drops_their_head(monkeypatch):
+    def trained(num_classes, pretrained):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))
+        network.pretrained_cfg = {"num_classes": 1000}
+        return network
+
+    monkeypatch.setattr("torch.nn.trained", trained, raising=False)
+    network = {"_target_": "torch.nn.trained", "num_classes": None, "pretrained": True}
+    assert own(network) and own(network, classes=1000, weights="included")
+    with pytest.raises(ValueError, match=r"1000 classes, not 10; .*model\.mine\.weights=null$"):
+        own(network, weights="included")
+
+
 IDENTITY, FLATTEN = {"_target_": "torch.nn.Identity"}, {"_target_": "torch.nn.Flatten"}
 
 

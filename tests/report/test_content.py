@@ -45,6 +45,19 @@ def test_ensembles_are_ranked_apart(make_sweep):
     assert "mean of 2 sources" in report.answer
 
 
+def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_asked_for(make_sweep):
+    jobs = find_jobs([make_sweep(full=False)])
+    equal = {"vgg": "one", "resnet": "one", "vit": "two"}
+    jobs = [changed(job, weights=equal) for job in jobs]
+    kept, left = (summarise(jobs, related) for related in ("keep", "exclude"))
+    rates = kept.jobs[0].rates
+    assert set(rates["target"][rates["overlap"] == "same weights"]) == {"vgg", "resnet"}
+    targets = [its.rankings.groupby("source")["targets"].max() for its in (kept, left)]
+    assert targets[0][["vgg", "vit"]].tolist() == [2, 2]
+    assert targets[1][["vgg", "vit"]].tolist() == [1, 2]
+    assert left.jobs[0].rates.equals(rates)
+
+
 def test_without_stored_pictures_and_diagnostics_the_page_says_how_to_get_them(make_sweep):
     report = report_of([make_sweep(models=("a", "b"))])
     names = {one.name for one in report.figures}

@@ -1,0 +1,48 @@
+"""What source and target of a job share, as its record tells."""
+
+import json
+import re
+
+from src.artifacts.record import JobRecord
+from src.utils.defended_names import split_source
+
+RELATED = {"same weights", "same architecture", "same family"}
+_COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_size", "stem"}
+_COMMON |= {"pretrained", "weights"}
+
+
+def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
+    """Return what a target shares with a source, or a member of it, as far as the record says.
+
+    - `same weights`: equal digests.
+    - `same architecture`: networks of one name, timm's without its tag, and equal arguments.
+    - `same family`: names with the same first word before a number, such as `resnet`.
+    - `same pretraining`: weights that are `included` or fine-tuned, with one tag or name.
+    - `same data`: last trained on the job's data set, the embedded images, or one set of a tag.
+    """
+    facts, members = _facts(record, target), split_source(source).target.split("+")
+    shared = [facts.items() & _facts(record, member).items() for member in members]
+    return tuple(name for name in facts if any((name, facts[name]) in its for its in shared))
+
+
+def _facts(record: JobRecord, name: str) -> dict[str, str]:
+    model = record.config["model"].get(name, {})
+    network, weights = model.get("network", {}), str(model.get("weights", ""))
+    target = str(network.get("_target_", "torch.nn"))  # whose parts are no architecture
+    stated = network.get("model_name") or network.get("name") or target.rpartition(".")[2]
+    stated = "" if target.startswith("torch.nn") else str(stated).lower()
+    architecture, _, tag = stated.partition(".")
+    family = re.match(r"(?:tf_|wide_)?([a-z]+?)(?=v?\d|_|$)", architecture)
+    others = {key: value for key, value in network.items() if key not in _COMMON}
+    start = tag or "DEFAULT" if network.get("pretrained") else network.get("weights")
+    start = start if weights in ("None", "included") else None
+    included = start and (tag.rpartition("_")[2] or "in1k")
+    of_file = "src/assets/" in weights and "cifar10_mini"
+    facts = {
+        "same weights": record.weights.get(name),
+        "same architecture": architecture and architecture + json.dumps(others, sort_keys=True),
+        "same family": family and family[1],
+        "same pretraining": start,
+        "same data": {"None": record.dataset, "included": included}.get(weights, of_file),
+    }
+    return {name: value for name, value in facts.items() if value}

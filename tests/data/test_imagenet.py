@@ -1,0 +1,33 @@
+"""ImageNet-1k in class folders, and images resized before they are cut."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
+
+from src.data import ImageDataset
+from src.data.image_folder import imagenet
+
+
+def test_classes_follow_the_sorted_wordnet_ids(tmp_path, write_classes):
+    root = write_classes(tmp_path / "val", ["n02000000", "n01000000"]).parent
+    data = imagenet("test", root=str(root))
+    assert (data.classes, data.targets) == (["n01000000", "n02000000"], [0, 0, 1, 1])
+    root = write_classes(tmp_path / "numbers", ["0", "10", "2"])
+    with pytest.raises(ValueError, match="class folder 0 is no WordNet id"):
+        imagenet("test", root=str(root))
+
+
+def test_images_are_resized_before_the_cut_as_torchvision_does(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    (tmp_path / "n01000000").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "n01000000" / "a.png")
+    data = imagenet("test", root=str(tmp_path))
+    cut = ImageDataset(data, image_size=28, resize=32)
+    wanted = Compose([Resize(32), CenterCrop(28), PILToTensor()])(Image.fromarray(pixels))
+    assert torch.equal(cut[:].images[0], wanted)
+    assert cut.digest() != ImageDataset(data, image_size=28).digest()
+    for image_size in (None, 33):
+        with pytest.raises(ValueError, match=r"resize=32 needs dataset\.image_size"):
+            ImageDataset(data, image_size=image_size, resize=32)
