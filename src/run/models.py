@@ -25,6 +25,7 @@ from src.models import (
     weight_facts,
     weights_digest,
 )
+from src.models.providers import facts_of
 from src.run.clean_accuracy import check_trained
 from src.run.data import forget_datasets, open_dataset
 from src.run.stages import Data, Model, Planned
@@ -131,10 +132,12 @@ def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
     stated, names = _read_facts(settings, name).class_names, images.class_names
     if stated and not _agree(stated, names):
         old, new = _list_new(stated, names), _list_new(names, stated)
+        public = settings.model[name].weights == "included"
+        train = "" if public else f", or train the model: model.{name}.weights=null"
         raise ValueError(
             f"model {name}: its weights are for {len(stated)} classes ({old}), "
             f"but {settings.dataset.name} has {len(names)} ({new}). "
-            f"Set dataset.class_names, or train the model: model.{name}.weights=null"
+            f"Set dataset.class_names{train}"
         )
     pl.seed_everything(settings.training.seed, verbose=False)
     return build_classifier(
@@ -146,9 +149,11 @@ def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
 
 
 def _read_facts(settings: Settings, name: str) -> WeightFacts:
-    """Return the facts that a model's weight file states, if it has one."""
-    weights = settings.model[name].weights
-    return WeightFacts() if weights in (None, "included") else weight_facts(str(weights))
+    """Return the facts that a model's weight file or its provider states, if any."""
+    model = settings.model[name]
+    if model.weights in (None, "included"):
+        return facts_of(model.network)
+    return weight_facts(model.weights)
 
 
 def _list_new(names: Sequence[str], others: Sequence[str]) -> str:
