@@ -9,6 +9,10 @@ from src.models.providers import PROVIDERS, find, load_network, open_provider
 
 def main() -> None:
     """Run the command line."""
+    command_line(_list_or_fetch)
+
+
+def _list_or_fetch() -> None:
     parser = argparse.ArgumentParser("python -m src.models", description=__doc__)
     parser.add_argument("provider", nargs="?", help=f"one of {', '.join(PROVIDERS)}")
     parser.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
@@ -30,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command_line(main)
+    main()

@@ -132,12 +132,11 @@ def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
     stated, names = _read_facts(settings, name).class_names, images.class_names
     if stated and not _agree(stated, names):
         old, new = _list_new(stated, names), _list_new(names, stated)
-        public = settings.model[name].weights == "included"
-        train = "" if public else f", or train the model: model.{name}.weights=null"
+        own = settings.model[name].weights != "included"
         raise ValueError(
             f"model {name}: its weights are for {len(stated)} classes ({old}), "
             f"but {settings.dataset.name} has {len(names)} ({new}). "
-            f"Set dataset.class_names{train}"
+            "Set dataset.class_names" + f", or train the model: model.{name}.weights=null" * own
         )
     pl.seed_everything(settings.training.seed, verbose=False)
     return build_classifier(

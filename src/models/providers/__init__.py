@@ -13,10 +13,10 @@ from src.utils.refusals import first_line, suggestion
 
 PROVIDERS = ("timm", "torchvision", "hub", "robustbench")  # modules, which import the libraries
 LOADER = "src.models.providers.load_network"
-_LAYERS = {  # that feature-level attacks change, by architecture of timm and torchvision
-    r"(wide_)?resne(x?)t\d+(_\d+x?\d*d?)?": "layer2",
-    r"densenet\d+": "features.denseblock2",
-    "inception_v3": "Mixed_5b",
+_LAYERS = {  # that feature-level attacks change, of architectures of timm and torchvision
+    r"\w+/(wide_)?resne(x?)t\d+(_\d+x?\d*d?)?\.": "layer2",
+    r"\w+/densenet\d+\.": "features.denseblock2",
+    r"\w+/inception_v3\.": "Mixed_5b",
 }
 
 
@@ -24,8 +24,7 @@ def section_of(name: str) -> dict[str, Any]:
     """Return the keys of a model file for a public model; nothing is downloaded or built."""
     model = find(name)
     network = {"_target_": LOADER, "name": name, "pretrained": True, "version": model.version}
-    architecture = name.partition("/")[2].partition(".")[0]
-    layers = [layer for known, layer in _LAYERS.items() if re.fullmatch(known, architecture)]
+    layers = [layer for known, layer in _LAYERS.items() if re.match(known, name)]
     section = {"network": network, "weights": "included", **model.section}
     return section | {"feature_layer": layers[0] if layers else None}
 
@@ -62,8 +61,7 @@ def find(name: str) -> PublicModel:
         tags = [other for other in known if other.startswith(f"{identifier}.")]
         near = f" It has {', '.join(tags[:5])}." if tags else suggestion(identifier, known)
         raise ValueError(f"{name}: no such model.{near} List all: python -m src.models {package}")
-    model: PublicModel = provider.find(identifier)
-    return model
+    return provider.find(identifier)
 
 
 def open_provider(name: str) -> Any:

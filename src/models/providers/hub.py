@@ -35,8 +35,8 @@ def find(identifier: str) -> PublicModel:
             raise FileNotFoundError("a plan downloads nothing")
         _warn_once("hub/%s runs code: %s of %s.", identifier, entry, source)
         words: dict[str, Any] = {"trust_repo": True, "skip_validation": True, "verbose": False}
-        place = f"{owner}/{repository}:{commit}"
-        network: Any = torch.hub.load(place, entry, **words, pretrained=pretrained)
+        words["pretrained"] = pretrained
+        network: Any = torch.hub.load(f"{owner}/{repository}:{commit}", entry, **words)
         if not getattr(network, "pretrained_cfg", None):
             _warn_once("hub/%s states no mean and std; ImageNet's are taken.", identifier)
             network.pretrained_cfg = _IMAGENET

@@ -1,4 +1,4 @@
-"""A public model, as each provider describes it."""
+"""What a provider says of a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,23 +13,14 @@ from src.models.weights import WeightFacts
 
 @dataclass(frozen=True)
 class PublicModel:
-    """A public model.
+    """A public model, as its provider describes it."""
 
-    Attributes:
-        load: Returns the network with its weights, which are downloaded; with False random ones.
-        source: Address that the weights come from.
-        path: File or folder that they are kept in.
-        section: Keys of a model file: `mean`, `std` and `input_size`, as far as they are stated.
-        facts: What the provider states of the weights.
-        version: Version of its code, unless the keys of stored rows have it anyway.
-    """
-
-    load: Callable[[bool], nn.Module]
-    source: str
-    path: Path
-    section: Mapping[str, Any]
+    load: Callable[[bool], nn.Module]  # with weights, downloaded if they are missing, or random
+    source: str  # address that the weights come from
+    path: Path  # file or folder that they are kept in
+    section: Mapping[str, Any]  # keys of a model file, as far as they are stated
     facts: WeightFacts = field(default_factory=WeightFacts)
-    version: str = ""
+    version: str = ""  # of its code, unless the keys of stored rows have it anyway
 
 
 def torch_hub_file(url: str) -> Path:

@@ -29,14 +29,12 @@ def find(identifier: str) -> PublicModel:
     stated = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)][name]
 
     def load(pretrained: bool) -> nn.Module:
-        if pretrained:
-            return load_model(name, dataset=dataset, threat_model=threat)
-        return stated["model"]()
+        words = {"dataset": dataset, "threat_model": threat}
+        return load_model(name, **words) if pretrained else stated["model"]()
 
     file = stated["gdrive_id"]
     path = Path("models", f"{identifier}_m0.pt" if isinstance(file, list) else f"{identifier}.pt")
-    source = f"https://drive.google.com (file {file})"
     side = str(stated.get("preprocessing")).rpartition("Crop")[2]  # of ImageNet's
     section = {"mean": [0.0] * 3, "std": [1.0] * 3}
     size = {"input_size": int(side)} if side.isdigit() else {}
-    return PublicModel(load, source, path, section | size, version=_VERSION)
+    return PublicModel(load, f"Google Drive's {file}", path, section | size, version=_VERSION)

@@ -30,8 +30,7 @@ def find(identifier: str) -> PublicModel:
     def load(pretrained: bool) -> nn.Module:
         if pretrained and repository and not path.exists():
             HfApi().model_info(repository, timeout=10)  # fails at once; downloads take a minute
-        network: nn.Module = timm.create_model(identifier, pretrained=pretrained)
-        return network
+        return timm.create_model(identifier, pretrained=pretrained)
 
     section = {"mean": list(stated.mean), "std": list(stated.std)}
     return PublicModel(load, source, path, section | {"input_size": stated.input_size[-1]})
