@@ -14,23 +14,22 @@ def main() -> None:
 
 def _list_or_fetch() -> None:
     parser = argparse.ArgumentParser("python -m src.models", description=__doc__)
-    parser.add_argument("provider", nargs="?", help=f"one of {', '.join(PROVIDERS)}")
-    parser.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
-    parser.add_argument("--fetch", nargs="+", metavar="NAME", help="download weights ahead")
-    words = parser.parse_args()
-    if (words.provider is None) == (words.fetch is None):
-        parser.error("give a provider, or --fetch NAME")
-    for name in words.fetch or ():
-        load_network(name)
-        print(f"{name}: {find(name).path}")
-    if words.provider is not None:
-        provider = open_provider(words.provider)
-        identifiers = matching(provider.names(), words.pattern)
-        if not identifiers:
-            raise ValueError(f"{words.pattern} matches no model of {words.provider}.")
-        for identifier in identifiers:
-            cached = "\tcached" * provider.find(identifier).path.exists()
-            print(f"{words.provider}/{identifier}{cached}")
+    words = f"a provider ({', '.join(PROVIDERS)}), and perhaps a pattern; or names to fetch"
+    parser.add_argument("words", nargs="+", help=words)
+    parser.add_argument("--fetch", action="store_true", help="download weights ahead")
+    arguments = parser.parse_args()
+    if arguments.fetch:
+        for name in arguments.words:
+            load_network(name)
+            print(f"{name}: {find(name).path}")
+        return
+    name, pattern = [*arguments.words, "*"][:2]
+    provider = open_provider(name)
+    identifiers = matching(provider.names(), pattern)
+    if not identifiers:
+        raise ValueError(f"{pattern} matches no model of {name}.")
+    for identifier in identifiers:
+        print(f"{name}/{identifier}", "\tcached" * provider.find(identifier).path.exists(), sep="")
 
 
 if __name__ == "__main__":

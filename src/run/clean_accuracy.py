@@ -45,7 +45,7 @@ def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
                 "(mean, std, input_size), weights or labels"
             )
             if stated_by_user and check.action == "stop":
-                raise ValueError(f"{message}, or go on with clean_accuracy_check.action=warn.")
+                raise ValueError(f"{message}; clean_accuracy_check.action=warn goes on.")
             log.warning("%s.", message)
 
 

@@ -150,9 +150,8 @@ def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
 def _read_facts(settings: Settings, name: str) -> WeightFacts:
     """Return the facts that a model's weight file or its provider states, if any."""
     model = settings.model[name]
-    if model.weights in (None, "included"):
-        return facts_of(model.network)
-    return weight_facts(model.weights)
+    included = model.weights in (None, "included")
+    return facts_of(model.network) if included else weight_facts(str(model.weights))
 
 
 def _list_new(names: Sequence[str], others: Sequence[str]) -> str:

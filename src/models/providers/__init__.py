@@ -41,10 +41,7 @@ def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Mo
         reason = f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
         text = f"{model.path} cannot be loaded {reason}. Delete it if it is damaged."
         if not model.path.exists():
-            text = (
-                f"{model.path} is missing, and {model.source} cannot be fetched {reason}. Run "
-                f"`python -m src.models --fetch {name}` on another machine, and copy it."
-            )
+            text = f"put {model.source} at {model.path}; fetching it failed {reason}."
         raise ValueError(f"{name}: {text}") from error
 
 

@@ -26,20 +26,19 @@ def names() -> NoReturn:
 def find(identifier: str) -> PublicModel:
     """Return a model of torch.hub, which runs the code of a commit on GitHub."""
     match = re.fullmatch(r"([\w.-]+)/([\w.-]+)@([0-9a-f]{40})/(\w+)", identifier)
-    owner, repository, commit, entry = match.groups() if match else names()
-    path = Path(torch.hub.get_dir(), f"{owner}_{repository}_{commit}")
-    source = f"https://github.com/{owner}/{repository}/tree/{commit}"
+    owner, name, commit, entry = match.groups() if match else names()
+    path = Path(torch.hub.get_dir(), f"{owner}_{name}_{commit}")
+    source = f"https://github.com/{owner}/{name}/tree/{commit}"
 
     def load(pretrained: bool) -> nn.Module:
         if not (pretrained or path.exists()):
             raise FileNotFoundError("a plan downloads nothing")
         _warn_once("hub/%s runs code: %s of %s.", identifier, entry, source)
         words: dict[str, Any] = {"trust_repo": True, "skip_validation": True, "verbose": False}
-        words["pretrained"] = pretrained
-        network: Any = torch.hub.load(f"{owner}/{repository}:{commit}", entry, **words)
-        if not getattr(network, "pretrained_cfg", None):
+        net: Any = torch.hub.load(f"{owner}/{name}:{commit}", entry, **words, pretrained=pretrained)
+        if not getattr(net, "pretrained_cfg", None):
             _warn_once("hub/%s states no mean and std; ImageNet's are taken.", identifier)
-            network.pretrained_cfg = _IMAGENET
-        return network
+            net.pretrained_cfg = _IMAGENET
+        return net
 
     return PublicModel(load, source, path, {})

@@ -25,12 +25,11 @@ def names() -> list[str]:
 
 def find(identifier: str) -> PublicModel:
     """Return a model of images in [0, 1]; its weights are in `models/` of the current folder."""
-    dataset, threat, name = identifier.split("/")
-    stated = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)][name]
+    data, threat, name = identifier.split("/")
+    stated = model_dicts[BenchmarkDataset(data)][ThreatModel(threat)][name]
 
     def load(pretrained: bool) -> nn.Module:
-        words = {"dataset": dataset, "threat_model": threat}
-        return load_model(name, **words) if pretrained else stated["model"]()
+        return load_model(name, "models", data, threat) if pretrained else stated["model"]()
 
     file = stated["gdrive_id"]
     path = Path("models", f"{identifier}_m0.pt" if isinstance(file, list) else f"{identifier}.pt")
