@@ -263,7 +263,7 @@ def test_weights_that_state_their_classes_are_for_these(
         return command_line(*words)
 
     assert run(CLASSES) == 0
-    assert "its file expects 99.00%" in " ".join(capsys.readouterr().out.split())
+    assert "its weights state 99.00%" in " ".join(capsys.readouterr().out.split())
     assert run(CLASSES[::-1]) != 0
     assert "model.fine.weights=null" in capsys.readouterr().out
 

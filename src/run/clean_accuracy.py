@@ -18,7 +18,7 @@ def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
     """Compare the clean accuracies with those that are expected; warn, or stop where settings say.
 
     A model misses if the 95 % interval of its accuracy lies outside the expected one plus or
-    minus the tolerance. What a weight file states warns alone: other copies may be harder.
+    minus the tolerance. What weights state only warns, and only of less: images differ.
     """
     frame = clean.select(["target", "defence", "label", "predicted"]).to_pandas()
     frame = frame[frame["predicted"] != ABSTAINED]
@@ -35,14 +35,17 @@ def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
         if expected is None:
             continue
         low, high = (float(bound) for bound in wilson_interval(k, n))
-        if low > expected + check.tolerance or high < expected - check.tolerance:
+        stated_by_user = job.settings.model[name].expected_accuracy is not None
+        above = stated_by_user and low > expected + check.tolerance
+        if above or high < expected - check.tolerance:
+            origin = "file expects" if stated_by_user else "weights state"
             message = (
-                f"model {name}: clean accuracy is {k} / {n} = {k / n:.2%}, but its file expects "
-                f"{expected:.2%} +- {check.tolerance:.2%}; check weights, mean, std and input_size"
+                f"model {name}: clean accuracy is {k} / {n} = {k / n:.2%}, but its {origin} "
+                f"{expected:.2%} +- {check.tolerance:.2%}. Likely causes are wrong preprocessing "
+                "(mean, std, input_size), weights or labels"
             )
-            stated_by_user = job.settings.model[name].expected_accuracy is not None
             if stated_by_user and check.action == "stop":
-                raise ValueError(f"{message}, or go on with clean_accuracy_check.action=warn.")
+                raise ValueError(f"{message}; clean_accuracy_check.action=warn goes on.")
             log.warning("%s.", message)
 
 

@@ -17,6 +17,7 @@ from src.measure.adversarial_images import AdversarialImages
 from src.measure.clean import Clean
 from src.measure.protocol import Cell
 from src.models import PixelClassifier
+from src.models.providers import LOADER, find
 from src.run.adversarial_images import attacked_again
 from src.run.data import open_data, open_dataset
 from src.run.fit import fit_files
@@ -153,6 +154,10 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
     if model.missing and model.url:
         words = ["curl", "-L", "--create-dirs", "-o", model.missing, str(model.url)]
         return shlex.join(words)
+    if model.network.get("_target_") == LOADER:
+        public = find(model.network["name"])
+        command = f"python -m src.models --fetch {model.network['name']}  # {public.source}"
+        return command * (not public.path.exists())
     text = f"model {name} downloads its weights when it is first built; the plan goes without them"
     return text * bool(model.missing)
 

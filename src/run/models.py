@@ -26,6 +26,7 @@ from src.models import (
     weight_facts,
     weights_digest,
 )
+from src.models.providers import facts_of
 from src.run.clean_accuracy import check_trained
 from src.run.data import forget_datasets, open_dataset
 from src.run.stages import Data, Model, Planned
@@ -145,10 +146,13 @@ def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
     if stated and not _agree(stated, names):
         old, new = _list_new(stated, names), _list_new(names, stated)
         renamed = "set dataset.class_names, " * (len(stated) == len(names))
+        way = f"train this one: model.{name}.weights=null"
+        if settings.model[name].weights == "included":
+            way = "evaluate other images"
         raise ValueError(
             f"model {name}: its weights are for {len(stated)} classes ({old}), "
             f"but {settings.dataset.name} has {len(names)} ({new}). "
-            f"Name another model, {renamed}or train this one: model.{name}.weights=null"
+            f"Name another model, {renamed}or {way}."
         )
     pl.seed_everything(settings.training.seed, verbose=False)
     return build_classifier(
@@ -160,9 +164,10 @@ def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
 
 
 def _read_facts(settings: Settings, name: str) -> WeightFacts:
-    """Return the facts that a model's weight file states, if it has one."""
-    weights = settings.model[name].weights
-    return WeightFacts() if weights in (None, "included") else weight_facts(str(weights))
+    """Return the facts that a model's weight file or its provider states, if any."""
+    model = settings.model[name]
+    included = model.weights in (None, "included")
+    return facts_of(model.network) if included else weight_facts(str(model.weights))
 
 
 def _list_new(names: Sequence[str], others: Sequence[str]) -> str:

@@ -1,0 +1,72 @@
+"""Public models by name, `provider/identifier`, with the weights of their provider."""
+
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from src.models.providers.public_model import PublicModel
+from src.models.weights import WeightFacts
+from src.utils.refusals import first_line, suggestion
+
+PROVIDERS = ("timm", "torchvision", "hub", "robustbench")  # modules, which import the libraries
+LOADER = "src.models.providers.load_network"
+_LAYERS = {  # that feature-level attacks change, of architectures of timm and torchvision
+    r"\w+/(wide_)?resne(x?)t\d+(_\d+x?\d*d?)?\.": "layer2",
+    r"\w+/densenet\d+\.": "features.denseblock2",
+    r"\w+/inception_v3\.": "Mixed_5b",
+}
+
+
+def section_of(name: str) -> dict[str, Any]:
+    """Return the keys of a model file for a public model; nothing is downloaded or built."""
+    model = find(name)
+    network = {"_target_": LOADER, "name": name, "pretrained": True, "version": model.version}
+    layers = [layer for known, layer in _LAYERS.items() if re.match(known, name)]
+    section = {"network": network, "weights": "included", **model.section}
+    return section | {"feature_layer": layers[0] if layers else None}
+
+
+def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Module:
+    """Return the network of a public model, or one of its kind with random weights.
+
+    Weights that are missing are downloaded; what cannot be fetched or read is a ValueError.
+    """
+    model = find(name)
+    try:
+        return model.load(pretrained)
+    except Exception as error:  # of any kind: of a download, a damaged file or a hub's code
+        reason = f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
+        text = f"{model.path} cannot be loaded {reason}. Delete it if it is damaged."
+        if not model.path.exists():
+            text = f"put {model.source} at {model.path}; fetching it failed {reason}."
+        raise ValueError(f"{name}: {text}") from error
+
+
+def facts_of(network: Mapping[str, Any]) -> WeightFacts:
+    """Return what a provider states of a model; nothing of networks of other kinds."""
+    return find(network["name"]).facts if network.get("_target_") == LOADER else WeightFacts()
+
+
+def find(name: str) -> PublicModel:
+    """Return a public model, or refuse its name."""
+    package, _, identifier = name.partition("/")
+    provider = open_provider(package)
+    if package != "hub" and identifier not in (known := provider.names()):
+        tags = [other for other in known if other.startswith(f"{identifier}.")]
+        near = f" It has {', '.join(tags[:5])}." if tags else suggestion(identifier, known)
+        raise ValueError(f"{name}: no such model.{near} List all: python -m src.models {package}")
+    return provider.find(identifier)
+
+
+def open_provider(name: str) -> Any:
+    """Return the module of a provider; one whose library is not installed is refused."""
+    if name not in PROVIDERS:
+        raise ValueError(f"{name} is none of {', '.join(PROVIDERS)}.{suggestion(name, PROVIDERS)}")
+    try:
+        return import_module(f"src.models.providers.{name}")
+    except ModuleNotFoundError as error:
+        install = "pip install git+https://github.com/RobustBench/robustbench 'setuptools<81'"
+        raise ValueError(f"{name}: {error.name} is not installed: {install}") from error

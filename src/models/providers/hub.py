@@ -1,0 +1,44 @@
+"""Models of repositories with a `hubconf.py`: `OWNER/REPO@COMMIT/ENTRY`."""
+
+import logging
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from src.models.providers.public_model import PublicModel
+
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_warn_once = cache(logging.getLogger(__name__).warning)
+
+
+def names() -> NoReturn:
+    """Refuse, since GitHub has no list."""
+    raise ValueError(
+        "Models of torch.hub are hub/OWNER/REPO@COMMIT/ENTRY, with all 40 digits of a commit and a "
+        "function of its hubconf.py; there is no list of them."
+    )
+
+
+def find(identifier: str) -> PublicModel:
+    """Return a model of torch.hub, which runs the code of a commit on GitHub."""
+    match = re.fullmatch(r"([\w.-]+)/([\w.-]+)@([0-9a-f]{40})/(\w+)", identifier)
+    owner, name, commit, entry = match.groups() if match else names()
+    path = Path(torch.hub.get_dir(), f"{owner}_{name}_{commit}")
+    source = f"https://github.com/{owner}/{name}/tree/{commit}"
+
+    def load(pretrained: bool) -> nn.Module:
+        if not (pretrained or path.exists()):
+            raise FileNotFoundError("a plan downloads nothing")
+        _warn_once("hub/%s runs code: %s of %s.", identifier, entry, source)
+        words: dict[str, Any] = {"trust_repo": True, "skip_validation": True, "verbose": False}
+        net: Any = torch.hub.load(f"{owner}/{name}:{commit}", entry, **words, pretrained=pretrained)
+        if not getattr(net, "pretrained_cfg", None):
+            _warn_once("hub/%s states no mean and std; ImageNet's are taken.", identifier)
+            net.pretrained_cfg = _IMAGENET
+        return net
+
+    return PublicModel(load, source, path, {})

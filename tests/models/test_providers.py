@@ -1,0 +1,222 @@
+"""Public models by name, without the internet: weights lie in the caches of the libraries."""
+
+import os
+import pickle
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torchvision import models
+
+from src.models import build_classifier
+from src.models.providers import facts_of, load_network, section_of
+from tests.conftest import run_words
+
+TIMM, VISION = "timm/resnet18.a1_in1k", "torchvision/squeezenet1_1.IMAGENET1K_V1"
+HUB, COMMIT = "hub/owner/repo@{}/net", "0123456789" * 4
+ROBUST = "robustbench/cifar10/Linf/Carmon2019Unlabeled"
+HUBCONF = """
+from torch import nn
+
+def net(pretrained=False):
+    layer = nn.Linear(3 * 8 * 8, 5)
+    nn.init.constant_(layer.weight, float(pretrained))
+    return nn.Sequential(nn.Flatten(), layer)
+"""
+ZOO = {  # the part of RobustBench that the program calls, and no more
+    "__init__.py": "",
+    "model_zoo/__init__.py": """
+from torch import nn
+from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+
+model = {"model": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), "gdrive_id": "xyz"}
+large = model | {"preprocessing": "BicubicRes256Crop224"}
+model_dicts = {
+    BenchmarkDataset.cifar_10: {ThreatModel.Linf: {"Carmon2019Unlabeled": model}},
+    BenchmarkDataset.imagenet: {ThreatModel.Linf: {"Salman2020Do_R18": large}},
+}
+""",
+    "model_zoo/enums.py": """
+from enum import Enum
+
+BenchmarkDataset = Enum("BenchmarkDataset", {"cifar_10": "cifar10", "imagenet": "imagenet"})
+ThreatModel = Enum("ThreatModel", {"Linf": "Linf"})
+""",
+    "utils.py": """
+import torch
+from pathlib import Path
+from robustbench.model_zoo import model_dicts
+from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+
+def load_model(model_name, model_dir="./models", dataset="cifar10", threat_model="Linf"):
+    found = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat_model)][model_name]
+    network = found["model"]()
+    network.load_state_dict(torch.load(Path(model_dir, dataset, threat_model, f"{model_name}.pt")))
+    return network.eval()
+""",
+}
+
+
+class Malicious:
+    """A pickle of it makes a folder when it is read."""
+
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty folder as the current one and as the caches of timm and torch.hub."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    return tmp_path
+
+
+def keep(home: Path, name: str, network: torch.nn.Module) -> Path:
+    """Save weights where the provider's library looks for them."""
+    if name == TIMM:
+        folder = home / "hf" / "models--timm--resnet18.a1_in1k"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text(COMMIT)
+        path = folder / "snapshots" / COMMIT / "model.safetensors"
+    elif name == VISION:
+        url = models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url
+        path = home / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
+    else:
+        path = home / "models" / "cifar10" / "Linf" / "Carmon2019Unlabeled.pt"
+    path.parent.mkdir(parents=True)
+    save = save_file if name == TIMM else torch.save
+    save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def robustbench(home, monkeypatch):
+    """A stand-in for the package, and what its model is."""
+    for name, text in ZOO.items():
+        path = home / "packages" / "robustbench" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    about = home / "packages" / "robustbench-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: robustbench\nVersion: 1.2\n")
+    forget()
+    monkeypatch.syspath_prepend(home / "packages")
+    yield torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    forget()
+
+
+def forget():
+    for name in [name for name in sys.modules if "robustbench" in name]:
+        del sys.modules[name]
+
+
+def test_logits_are_those_of_the_librarys_own_network(home):
+    for name, network in ((TIMM, timm.create_model("resnet18")), (VISION, models.squeezenet1_1())):
+        keep(home, name, network.eval())
+        section = section_of(name)
+        classifier = build_classifier("public", **section, num_classes=1000, image_size=299)
+        images = torch.rand(2, 3, 224, 224)
+        mean, std = (torch.tensor(section[key]).view(3, 1, 1) for key in ("mean", "std"))
+        with torch.no_grad():
+            torch.testing.assert_close(classifier(images), network((images - mean) / std))
+        assert section["input_size"] == 224
+
+
+def test_a_commit_of_a_repository_is_run_and_said(home, caplog):
+    folder = home / "torch" / "hub" / f"owner_repo_{COMMIT}"
+    folder.mkdir(parents=True)
+    (folder / "hubconf.py").write_text(HUBCONF)
+    section = section_of(HUB.format(COMMIT))
+    classifier = build_classifier("public", **section, num_classes=5, image_size=8)
+    assert classifier.network[1].weight.unique() == 1  # pretrained=True was passed on
+    assert classifier.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert f"runs code: net of https://github.com/owner/repo/tree/{COMMIT}" in caplog.text
+    assert "ImageNet's are taken" in caplog.text
+
+
+def test_models_of_robustbench_take_images_as_they_are(home, robustbench):
+    keep(home, ROBUST, robustbench)
+    section = section_of(ROBUST)
+    classifier = build_classifier("public", **section, num_classes=10, image_size=8)
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(classifier(images), robustbench(images))
+    assert section["network"]["version"] == "1.2"
+    assert section_of("robustbench/imagenet/Linf/Salman2020Do_R18")["input_size"] == 224
+
+
+@pytest.mark.parametrize("name", [TIMM, VISION, HUB.format(COMMIT)])
+def test_what_is_missing_is_named_with_its_place(home, name):
+    with pytest.raises(ValueError, match=rf"^{name}: put http\S+ at {home}/\S+; "):
+        load_network(name)
+    if "hub/" not in name:
+        assert load_network(name, pretrained=False)
+
+
+@pytest.mark.parametrize("name", [TIMM, VISION, ROBUST])
+@pytest.mark.parametrize("damage", ["cut", "code"])
+def test_damaged_files_and_pickles_of_code_are_refused(home, robustbench, name, damage):
+    path = keep(home, name, torch.nn.Linear(100, 100))
+    path.write_bytes(path.read_bytes()[:-200])
+    if damage == "code" and name == TIMM:  # a repository without safetensors
+        path.unlink()
+        (path.parents[2] / ".no_exist" / COMMIT).mkdir(parents=True)
+        (path.parents[2] / ".no_exist" / COMMIT / path.name).touch()
+        path = path.with_name("pytorch_model.bin")
+    if damage == "code":
+        path.write_bytes(pickle.dumps(Malicious()))
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=r"cannot be loaded \("):
+        warnings.simplefilter("ignore")
+        load_network(name)
+    assert not (home / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("tim/resnet50", "Did you mean timm"),
+        ("timm/resnt50.a1_in1k", r"Did you mean resnet50\.a1_in1k"),
+        ("timm/resnet50", r"It has resnet50\.a1_in1k"),
+        ("torchvision/resnet50.IMAGENET1K_V3", "IMAGENET1K_V2"),
+        ("torchvision/vgg16.IMAGENET1K_FEATURES", "no such model"),
+        (HUB.format("main"), "40 digits"),
+    ],
+)
+def test_misspelt_names_are_refused_with_near_ones(name, told):
+    with pytest.raises(ValueError, match=told):
+        section_of(name)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    forget()
+    monkeypatch.setitem(sys.modules, "robustbench", None)
+    with pytest.raises(ValueError, match="not installed: pip install"):
+        section_of(ROBUST)
+
+
+def test_stated_accuracies_are_for_the_classes_of_imagenet():
+    facts = facts_of(section_of("torchvision/resnet50.IMAGENET1K_V2")["network"])
+    assert facts.expected_accuracy == pytest.approx(0.80858) and len(facts.class_names) == 1000
+    assert section_of("torchvision/resnet50.IMAGENET1K_V2").get("expected_accuracy") is None
+
+
+def test_the_command_line_lists_and_fetches(home, capsys):
+    keep(home, VISION, models.squeezenet1_1())
+    assert run_words(home, "torchvision", "squeeze*", module="src.models.__main__") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["torchvision/squeezenet1_0.IMAGENET1K_V1", f"{VISION}\tcached"]
+    assert run_words(home, "--fetch", VISION, module="src.models.__main__") == 0
+    assert "checkpoints/squeezenet1_1" in capsys.readouterr().out
+    for words in (["--fetch", TIMM], ["hub"], ["timm", "nosuch*"]):
+        assert run_words(home, *words, module="src.models.__main__") == 2
