@@ -69,9 +69,12 @@ def is_public(name: Any) -> bool:
 
 def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
     """Return the sections of public models by their short names."""
+    public = [name for name in names if is_public(name)]
+    if not public:
+        return {}
     from src.models.providers import section_of  # here: it loads torch
 
-    return {short_name(name): section_of(name) for name in names if is_public(name)}
+    return {short_name(name): section_of(name) for name in public}
 
 
 def _experiments(words: Sequence[str], folders: Sequence[str | Path]) -> list[dict[str, Any]]:

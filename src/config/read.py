@@ -39,9 +39,11 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     attacked = [name for name in _names(config.source_defence) if name != PLAIN]
     for key, names in (("defences", defences), ("source_defence", attacked)):
         _check_names(key, names, config.get("defence") or DictConfig({}), "defence", hydra)
-    keep = {"model": {*source, *targets}, "defence": {*defences, *attacked}}
+    keep = {"model": {*map(short_name, [*source, *targets])}, "defence": {*defences, *attacked}}
     section = _to_plain(config, keep)
-    section["model"] |= public_models([*source, *targets])
+    stated = section["model"]
+    for name, keys in public_models([*source, *targets]).items():
+        stated[name] = keys | stated.get(name, {})
     source, targets = [*map(short_name, source)], [*map(short_name, targets)]
     if section["plan"] and section["dataset"].get("download"):
         section["dataset"]["download"] = False  # a plan computes and fetches nothing
