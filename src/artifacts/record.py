@@ -162,12 +162,12 @@ def _backward_rule(attack: AttackSettings) -> str:
 
 
 def public(words: Iterable[str]) -> tuple[str, ...]:
-    """Return a command's words without passwords and what follows from the others or the machine.
+    """Return a command's words, without tracking store, files of models and defences, passwords.
 
-    >>> public(["++attack.steps=2", "tracking.uri=http://me:secret@host", "set=s3://me:se/cret@host"])
+    >>> public(["++attack.steps=2", "tracking=none", "model=[a]", "set=s3://me:se/cret@host"])
     ('attack.steps=2', 'set=s3://...@host')
     """
-    left_out = ("tracking", "model=", "defence=")  # the names of models and defences suffice
+    left_out = ("tracking", "model=", "defence=")
     words = [word for word in map(str, words) if not word.lstrip("+~").startswith(left_out)]
     words = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in words]
     return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in words)
