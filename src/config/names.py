@@ -64,7 +64,7 @@ def without_panels(names: Iterable[Any], folders: Sequence[str | Path]) -> list[
 
 def is_public(name: Any) -> bool:
     """Tell whether a model is a provider's, named `provider/identifier`."""
-    return "/" in str(name)
+    return "/" in str(name) and not str(name).startswith(PANEL)
 
 
 def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
