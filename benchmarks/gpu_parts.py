@@ -200,10 +200,9 @@ def _grow(setup: Setup, call: Callable[..., object], side: int) -> list[tuple[in
 def plan_speeds(setup: Setup) -> Iterator[Row]:
     """Store the speeds that `plan_device=DEVICE` reads, as plans on the device measure them."""
     setup.speeds.unlink(missing_ok=True)
-    for file in SOURCES[32][:1] if setup.tiny else PLANNED:
-        name = file.removesuffix("_resized")
+    for name in SOURCES[32][:1] if setup.tiny else PLANNED:
         for lowered in ("32-true", "bf16"):
-            words = [f"model=[{file}]", f"trainer.attack_precision={lowered}", "training=full"]
+            words = [f"trainer.attack_precision={lowered}", "training=full"]
             settings = _settings(setup, name, *words, f"plan_device={setup.speeds.stem}")
             speeds, classifier = Speeds(settings, setup.device), _build(settings)
             speeds.measured, speeds.path = True, setup.speeds
@@ -212,7 +211,7 @@ def plan_speeds(setup: Setup) -> Iterator[Row]:
             predicted = speeds.seconds("prediction", name, classifier, 32)
         rates = {"training": trained, "gradients, bf16": attacked, "predictions": predicted}
         for what, each in rates.items():
-            yield Row(f"plan: {what}, images / s", file, 32, 1 / each)
+            yield Row(f"plan: {what}, images / s", name, 32, 1 / each)
 
 
 def attacks(setup: Setup) -> Iterator[Row]:

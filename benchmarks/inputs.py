@@ -70,7 +70,6 @@ def photographs(folder: Path) -> Input:
         write_text(folder / "model" / f"{name}.yaml", text.replace("DATA", str(data)))
     words = (
         f"hydra.searchpath=['file://{folder}']",  # what --config-dir adds
-        f"model=[{','.join(_IMAGENET)}]",
         "dataset=image_csv",
         f"dataset.root='{root}'",
     )

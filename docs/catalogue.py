@@ -92,7 +92,7 @@ def models() -> str:
         tag = f" (`{tag}`)" if tag and tag != "???" else ""
         size = f"{keys['input_size']} pixels" if keys["input_size"] else "the data's"
         rows.append([f"`{name}`", said + tag, size, *_weights(keys)])
-    return _table(["`model=`", "architecture", "sees", "weights", "their licence"], rows)
+    return _table(["name", "architecture", "sees", "weights", "their licence"], rows)
 
 
 def _weights(keys: dict[str, Any]) -> tuple[str, str]:

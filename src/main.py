@@ -17,6 +17,7 @@ from src.config.command_line import command_line, ignore_harmless_warnings
 from src.config.compose import check_words, first_job
 from src.config.errors import refuse
 from src.config.hydra_speedups import speed_up_hydra
+from src.config.names import with_files
 from src.config.resolvers import CONF
 from src.utils import stopping
 
@@ -39,15 +40,22 @@ def main() -> None:
     flags, parser = sys.argv[1:], get_args_parser()
     parser.error = lambda message: refuse(f"{message}; --help lists the flags")  # type: ignore[method-assign]
     known = parser.parse_intermixed_args(flags)
-    for word in known.overrides:
+    words = known.overrides
+    for word in words:
         flags.remove(word)
     speed_up_hydra()
-    command_line(partial(_hand_on, flags, known.overrides, known.multirun and known.cfg), run)
+    command_line(
+        partial(_hand_on, flags, words, known.config_dir, known.multirun and known.cfg), run
+    )
 
 
-def _hand_on(flags: list[str], words: list[str], first: bool) -> None:
-    """Check the words, and hand them to Hydra in one place, or only those of the first job."""
+def _hand_on(flags: list[str], words: list[str], folder: str | None, first: bool) -> None:
+    """Check the words, and hand them to Hydra in one place, or only those of the first job.
+
+    `folder` is that of `--config-dir`.
+    """
     check_words(words, CONF)
+    words = with_files(words, [CONF, *([folder] if folder else [])])
     if first:
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
         words = first_job(words)

@@ -35,7 +35,6 @@ expected_accuracy: null
 """
 TINY_RUN = [
     "--config-dir=conf",
-    "model=[coarse,fine]",
     "source=coarse",
     "targets=[coarse,fine]",
     "dataset=cifar10_mini",

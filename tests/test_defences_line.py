@@ -56,7 +56,7 @@ def test_every_target_is_evaluated_behind_each_defence_on_the_same_images(line, 
     images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
     its = found.query("target == 'fine' and defence == 'jpeg' and eps_255 == 0").set_index("index")
     place = {number: row for row, number in enumerate(images.indices.tolist())}
-    fine = load_classifier("fine", *TINY_RUN[1:2], *DATA, config_dir=line[0] / "conf")
+    fine = load_classifier("fine", *DATA, config_dir=line[0] / "conf")
     for index, row in its.iterrows():
         pixels = images[place[index]].images.permute(1, 2, 0).numpy()
         file = io.BytesIO()

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from torchvision.models import squeezenet1_0
 
-from src.models import architectures, save_weights
+from src.models import architectures
 from tests.conftest import REPOSITORY, run_python
 
 PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
@@ -42,7 +42,9 @@ LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
 NOT_INSTALLED = re.compile("carmon2019|clip")
 """Models of packages that are no dependencies, which tests/test_networks_of_others.py is about."""
-PUBLISHED = re.compile("experiment=(tabench|transferattack|zhao2021)")
+DOWNLOADED = re.compile("timm/|experiment=transferattack")
+"""Models whose weights their providers download."""
+PUBLISHED = re.compile("experiment=(tabench|zhao2021)")
 """Studies on networks of ImageNet whose weights are gigabytes."""
 
 
@@ -76,7 +78,7 @@ def write_printed(folder: Path) -> Path:
                 with (folder / module[1]).open("a") as file:
                     file.write(text)
             model = re.match(r"# @package (model|defence)\.(\w+)", text)
-            if found := model or re.match(r"# mine/(attack|dataset)/(\w+)\.yaml", text):
+            if found := model or re.match(r"# mine/(attack|dataset|panel)/(\w+)\.yaml", text):
                 file = folder / "mine" / found[1] / f"{found[2]}.yaml"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text)
@@ -124,8 +126,6 @@ def _write_weights(folder: Path) -> None:
         "imagenet-mobilenetv2_100.pt": timm.create_model("mobilenetv2_100"),
         "resnet26.pt": timm.create_model("resnet26"),
         "imagenet-squeezenet1_0.pt": squeezenet1_0(),
-        "inception_v3_adv.safetensors": timm.create_model("inception_v3"),
-        "inception_resnet_v2_ens_adv.safetensors": timm.create_model("inception_resnet_v2"),
         "generator.pt": torch.nn.Sequential(
             torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.Sigmoid()
         ),
@@ -133,21 +133,16 @@ def _write_weights(folder: Path) -> None:
     }
     np.save(folder / "mine.npy", np.full((3, 32, 32), 1 / 255))
     for name, network in networks.items():
-        if name.endswith(".safetensors"):
-            save_weights(network, folder / name)
-        else:
-            torch.save(network.state_dict(), folder / name)
+        torch.save(network.state_dict(), folder / name)
 
 
 def small(words: list[str]) -> list[str]:
     """Return a command's words with those that make it small, and with data and weights."""
     words = [word for word in words if not ELSEWHERE.match(word)]
-    named = " ".join(word for word in words if word.startswith(("model=", "experiment=")))
-    named = named or ",".join(STUDY)  # the demo's have weights
-    whole = re.findall(r"\w+", named)  # inception_resized is another network, which is trained
-    known = [name for name in STUDY if name in whole] + ["timm"] * ("source=timm" in words)
+    known = [*STUDY, *["timm"] * ("source=timm" in words)]
     weights = [f"model.{name}.weights={WEIGHTS[name]}" for name in known]
-    sides = [f"model.{name}.input_size=64" for name in ("mobilenet", "squeezenet") if name in whole]
+    named = re.findall(r"\w+", " ".join(words))
+    sides = [f"model.{name}.input_size=64" for name in ("mobilenet", "squeezenet") if name in named]
     own = any(word.startswith(OWN) for word in words)
     return [*words, *SIZES, *weights, *sides, *(() if own else DATA)]
 
@@ -169,6 +164,8 @@ def test_a_documented_command_runs(place, run_in, capsys, command):
     words = words_of(command)
     if NOT_INSTALLED.search(command):
         pytest.skip("tests/test_networks_of_others.py runs it on networks of the same kind")
+    if DOWNLOADED.search(command):
+        pytest.skip("its weights are downloads")
     if "attack=torchattacks" in words:
         pytest.importorskip("torchattacks")
     words = words if {"--help", "--cfg"} & set(words) else small(words)

@@ -47,7 +47,7 @@ def test_networks_may_return_their_logits_in_an_object(command_line, workspace):
         text = f"# @package model.{name}\nnetwork: {{_target_: outputs_code.{name}}}\n"
         text += "mean: [0.5, 0.5, 0.5]\nstd: [0.5, 0.5, 0.5]\nweights: null\nfeature_layer: '0'\n"
         (workspace / "conf" / "model" / f"{name}.yaml").write_text(text)
-    words = ["model=[as_object,as_dict]", "targets=[as_object,as_dict]", *SHORT]
+    words = ["targets=[as_object,as_dict]", *SHORT]
     assert (
         command_line(
             "attack=fia", "source=as_object", "attack.masks=2", "hydra.run.dir=out", *words

@@ -59,7 +59,7 @@ KEYS = [
 TIMINGS = ("images_per_second", "duration", "effort/seconds")
 
 SWEEP = [
-    *("attack=fgsm,bim3", "model=[wide,flat]", "source=wide,flat", "targets=[wide,flat]"),
+    *("attack=fgsm,bim3", "source=wide,flat", "targets=[wide,flat]"),
     *(
         "dataset=cifar10_mini",
         "n_images=20",

@@ -143,7 +143,7 @@ def test_a_plan_downloads_no_network(plan, monkeypatch, name, words):
 
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", download)
     monkeypatch.setattr("torch.hub.download_url_to_file", download)
-    words = [f"model=[coarse,{name}]", f"targets=[coarse,{name}]", "n_images=10", *words]
+    words = [f"targets=[coarse,{name}]", "n_images=10", *words]
     words += ["model.torchvision.network.num_classes=10"] if name == "torchvision" else []
     printed = plan(*words)
     assert f"model {name} downloads its weights" in printed and "refused" not in printed

@@ -15,7 +15,7 @@ from src import attacks, load_classifier, load_sweep, rates
 from src.data import load_dataset
 from tests.conftest import REPOSITORY, run_python
 
-DATA = ["model=[coarse,fine]", "dataset=cifar10_mini", "dataset.n_train=40", "n_images=23"]
+DATA = ["dataset=cifar10_mini", "dataset.n_train=40", "n_images=23"]
 
 EXPERIMENT = """
 # @package _global_

@@ -74,7 +74,7 @@ def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked,
     )
     words = ["attack=counting", f"variants={variants}", "save_adversarial=true"]
     words += ["epsilon.grid=[1.5,8]"]
-    words += ["report.examples=2", "model=[coarse,fine,twin]"]
+    words += ["report.examples=2"]
     for computed, name, *more in (
         (23, "one"),
         (0, "two", "trainer.num_workers=1"),
@@ -106,7 +106,7 @@ def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
         "std: [0.5, 0.5, 0.5]\n"
     )
     (workspace / "counting_code.py").write_text(f"import own_rule\n{COUNTING}")
-    words = ["model=[coarse,net]", "targets=[net]", "attack=counting", GO_ON, "dataset.n_train=20"]
+    words = ["targets=[net]", "attack=counting", GO_ON, "dataset.n_train=20"]
     words += ["training.epochs=1", "training.dropout=null", "training.precision=32-true"]
     (workspace / "own_parts.py").write_text("p = 0.0\n")
     for changed, text, computed, trained in (
@@ -143,7 +143,7 @@ def reading_model(workspace: Path, network: str) -> None:
 def test_rerun_computes_what_needs_no_attack_again_too(command_line, workspace):
     (workspace / "reading_code.py").write_text(READING)
     reading_model(workspace, "{_target_: reading_code.Reading}")
-    words = ["model=[coarse,reading]", "source=reading", "targets=[coarse,reading]"]
+    words = ["source=reading", "targets=[coarse,reading]"]
     words += ["diagnostics=full", "diagnostics.bisection=0", "diagnostics.iterations=[]"]
     for power, name, *more in ((1, "before"), (2, "rerun"), (2, "alone", "cache_dir=empty")):
         (workspace / "power.txt").write_text(str(power))
@@ -164,7 +164,7 @@ def test_rows_are_of_the_code_that_settings_name_otherwise(command_line, workspa
     (workspace / "hub").mkdir()
     (workspace / "calling.py").write_text("def call(build):\n    return build()\n")
     reading_model(workspace, NAMED[named])
-    words = ["model=[coarse,reading]", "source=coarse", "targets=[reading]", "attack=fgsm", GO_ON]
+    words = ["source=coarse", "targets=[reading]", "attack=fgsm", GO_ON]
     for power in (1, 2):
         text = READING.replace('float(Path("power.txt").read_text())', str(power))
         for file in ("own.py", "hub/hubconf.py"):

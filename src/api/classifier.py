@@ -23,7 +23,8 @@ def load_classifier(
     set decides the number of classes and the size of images, and may be downloaded.
 
     Args:
-        name: Name of a file of `conf/model/`, such as `vgg16`.
+        name: Name of a file of `conf/model/`, such as `vgg16`, or of a public model, such as
+            `timm/resnet50.a1_in1k`.
         *words: More of the command line about models, data set and training, such as
             `experiment=demo`, `dataset=cifar10_mini` or `model.vgg16.weights=vgg16_bn.pt`.
         config_dir: A folder with files of your own, as `--config-dir` names it.
@@ -47,7 +48,7 @@ def load_classifier(
         settings = read_job(config, config.hydra)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error
-    classifier = stored_classifier(settings, name)
+    classifier = stored_classifier(settings, settings.targets[0])
     if classifier is None:
         flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
         command = shlex.join(["python", "-m", "src.main", *flags, *words])

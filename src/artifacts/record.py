@@ -164,12 +164,13 @@ def _backward_rule(attack: AttackSettings) -> str:
 
 
 def public(words: Iterable[str]) -> tuple[str, ...]:
-    """Return a command's words without those of the tracking store, and without passwords.
+    """Return a command's words, without tracking store, files of models and defences, passwords.
 
-    >>> public(["++attack.steps=2", "tracking.uri=http://me:secret@host", "set=s3://me:se/cret@host"])
+    >>> public(["++attack.steps=2", "tracking=none", "model=[a]", "set=s3://me:se/cret@host"])
     ('attack.steps=2', 'set=s3://...@host')
     """
-    words = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
+    left_out = ("tracking", "model=", "defence=")
+    words = [word for word in map(str, words) if not word.lstrip("+~").startswith(left_out)]
     words = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in words]
     return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in words)
 

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from src.config.fields import distinct
+from src.config.names import with_files
 
 
 def is_sweep(hydra: Any) -> bool:
@@ -77,6 +78,7 @@ def compose_words(
 
     `folder` holds the primary config, `config_dir` more files, as `--config-dir` names it.
     """
+    words = with_files(words, [folder, *([] if config_dir is None else [config_dir])])
     if config_dir is not None:
         path = str(Path(config_dir).resolve()).replace("'", "\\'")
         words = [f"hydra.searchpath=['file://{path}']", *words]

@@ -21,6 +21,15 @@ def check_name(value: str) -> str:
     return value
 
 
+def short_name(model: str) -> str:
+    """Return a model's name as folders, tables and charts have it: a public one's without `/`.
+
+    >>> short_name("timm/resnet50.a1_in1k"), short_name("hub/me/nets@0123456789abcdef/tiny")
+    ('timm.resnet50.a1_in1k', 'hub.me.nets.0123456.tiny')
+    """
+    return re.sub(r"@([0-9a-f]{7})[0-9a-f]*", r".\1", str(model)).replace("/", ".")
+
+
 def _level(value: Any) -> Any:
     """Refuse a budget written as a fraction of 255."""
     if isinstance(value, str) and (found := re.fullmatch(r"([\d.]+) */ *255", value)):

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from src.config.compose import is_sweep
 from src.config.errors import refusal
+from src.config.fields import short_name
 from src.config.label import attack_label, stated_about, takes
+from src.config.names import PANEL, files, is_public, public_models, without_panels
 from src.config.sections import STUDY, ReportCommand, Section
 from src.config.settings import Settings
 from src.utils.about import About, listed
@@ -26,19 +28,23 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 def read_job(config: DictConfig, hydra: Any) -> Settings:
     """Return the settings of a job that Hydra composed, `hydra` being its section of that name."""
-    source, targets = _names(config.source), config.targets
-    if targets is None:
-        study = [name for name in STUDY if name in config.model]
-        targets = [*study, *(name for name in source if name not in study)]
-    targets = _names(targets)
+    source, targets = _names(config.source), _names(config.targets)
+    if config.targets is None:
+        targets = [*STUDY, *(name for name in source if name not in STUDY)]
+    targets = without_panels(targets, _folders(hydra))
+    models = config.get("model") or DictConfig({})
     for key, names in (("source", source), ("targets", targets)):
-        _check_names(key, names, config.model, "model", hydra)
+        _check_names(key, names, models, "model", hydra)
     defences = [name for name in _names(config.defences) if name != PLAIN]
     attacked = [name for name in _names(config.source_defence) if name != PLAIN]
     for key, names in (("defences", defences), ("source_defence", attacked)):
         _check_names(key, names, config.get("defence") or DictConfig({}), "defence", hydra)
-    keep = {"model": {*source, *targets}, "defence": {*defences, *attacked}}
+    keep = {"model": {*map(short_name, [*source, *targets])}, "defence": {*defences, *attacked}}
     section = _to_plain(config, keep)
+    stated = section["model"]
+    for name, keys in public_models([*source, *targets]).items():
+        stated[name] = keys | stated.get(name, {})
+    source, targets = [*map(short_name, source)], [*map(short_name, targets)]
     if section["plan"] and section["dataset"].get("download"):
         section["dataset"]["download"] = False  # a plan computes and fetches nothing
     _set_reference(section["epsilon"], hydra)
@@ -47,7 +53,9 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     kind = attack["kind"]
     for key, names in (("source", source or [kind] * (kind != "crafted")), ("targets", targets)):
         if not names:
-            raise ValueError(f"{key} is empty; name one of {', '.join(sorted(config.model))}.")
+            raise ValueError(
+                f"{key} is empty; name one of {', '.join(files('model', _folders(hydra)))}."
+            )
     _refuse_what_needs_an_attack(attack, section)
     if section["storage"] is None and kind == "crafted":
         section["storage"] = "uint8" if section["save_adversarial"] else "float32"
@@ -92,12 +100,10 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     """Return an attack's settings; its name is its file's, with its folder."""
     name = str(hydra.runtime.choices.attack).replace("/", ".")
     keys = {key: value for key, value in section.items() if key != "name"}
-    folders = [place.path for place in hydra.runtime.config_sources if place.schema == "file"]
-    files = [
-        file for folder in folders if (file := Path(folder, "attack", f"{name}.yaml")).is_file()
-    ]
-    if len(files) > 1:
-        raise ValueError(f"{files[1]}: attack={name} is {files[0]}; rename your file.")
+    places = [Path(folder, "attack", f"{name}.yaml") for folder in _folders(hydra)]
+    found = [file for file in places if file.is_file()]
+    if len(found) > 1:
+        raise ValueError(f"{found[1]}: attack={name} is {found[0]}; rename your file.")
     if name == "none":
         return {"kind": name, "name": name, "label": "clean images", **keys}
     if name == "saved":
@@ -165,6 +171,11 @@ def _names(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | ListConfig) else [value]
 
 
+def _folders(hydra: Any) -> list[str]:
+    """Return the folders of config files, the program's own first."""
+    return [place.path for place in hydra.runtime.config_sources if place.schema == "file"]
+
+
 def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, hydra: Any) -> None:
     for name in names:
         if "_target_" in {**catalogue, **(catalogue.get("network") or {})}:  # a file's own key
@@ -172,18 +183,22 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
                 f"a file of {group}/ must begin with the line `# @package {group}.NAME`; one lacks "
                 "it."
             )
-        if name not in catalogue:
-            folders = [source.path for source in hydra.runtime.config_sources]
-            files = [Path(folder, group, f"{name}.yaml") for folder in folders]
-            text = "".join(file.read_text() for file in files if file.is_file())
-            if named := re.search(rf"^# *@package {group}\.(\S+)", text, re.M):
-                way = f"{key}={named[1]} with {group}=[...,{name}]"
-                raise ValueError(f"{name}.yaml is named {named[1]}: {way}.")
-            known = sorted(map(str, catalogue))
+        if name in catalogue or (group == "model" and is_public(name)):
+            continue
+        listed = files(group, _folders(hydra))
+        text = listed[name].read_text() if name in listed else ""
+        named = re.search(rf"^# *@package {group}\.(\S+)", text, re.M)
+        if named and named[1] != name:
             raise ValueError(
-                f"{key} names {name!r}, which is not among the {group}s: {', '.join(known)}."
-                f"{suggestion(str(name), known)}"
+                f"{listed[name]} is named {named[1]} in its first line, which must be "
+                f"`# @package {group}.{name}`."
             )
+        known = sorted({*map(str, catalogue), *listed} - {name})
+        panels = [PANEL + panel for panel in files("panel", _folders(hydra))] * (key == "targets")
+        raise ValueError(
+            f"{key} names {name!r}, which is not among the {group}s: {', '.join(known)}."
+            f"{suggestion(str(name), [*known, *panels])}"
+        )
 
 
 def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:

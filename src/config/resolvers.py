@@ -9,6 +9,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from src.config.fields import short_name
+
 _HERE = Path(__file__).resolve().parents[1]
 # Beside this package in a checkout, inside it where a wheel was installed.
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
@@ -20,7 +22,8 @@ JOB_MEMORY = 3 * 2**30  # bytes; three full-size networks on 32-pixel images too
 def _joined(attack: str, source: str | list[str] | None) -> str:
     """Return the name of a job's folder, such as `bim-vgg16`."""
     attack = attack.rpartition("/")[2]
-    source = source if isinstance(source, str) else "+".join(source or [])
+    models = [source] if isinstance(source, str) else source or []
+    source = "+".join(map(short_name, models))
     return f"{attack}-{source[:100]}".strip("-")
 
 

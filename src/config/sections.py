@@ -28,7 +28,7 @@ TargetLabelRule = Literal["data", "least_likely", "random", "next"]
 GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
 """Keyword arguments of attacks that the program fills in."""
 STUDY = ("vgg16", "resnet50", "inception")
-"""Default targets beside the source, as far as the catalogue holds them."""
+"""Default targets beside the source."""
 CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
 """Controls by the name of their table, `predictions-NAME`, in the order of their evaluation."""
 

@@ -272,7 +272,8 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str)
 def _list_ways_on(error: DownloadError) -> str:
     """Return what can be typed where the images cannot be downloaded."""
     typed = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in sys.argv[1:]]
-    others = [word for word in typed if not word.lstrip("+").startswith(("dataset=", "dataset."))]
+    replaced = ("dataset=", "dataset.", "model=", "defence=")
+    others = [word for word in typed if not word.lstrip("+").startswith(replaced)]
     folder = "FOLDER"
     with suppress(ValueError):
         image_folder("test", root=error.root)

@@ -93,7 +93,7 @@ def run_on_tiny_networks(folder: Path, *words: str) -> dict[str, Any]:
     """Run the benchmark in a process of its own, and return its only result."""
     shutil.copytree(INPUT, folder, dirs_exist_ok=True)
     own = ["--own", "wide,flat", f"hydra.searchpath=['file://{folder / 'conf'}']"]
-    own += ["model=[wide,flat]", "dataset=cifar10_mini", "seed=35"]
+    own += ["dataset=cifar10_mini", "seed=35"]
     own += ["trainer.attack_precision=bf16"]  # of the input, not of the bench's own
     own += ["--images", "20", "--threads", "1", "--folder", "found"]
     run_python("-m", "benchmarks", *words, *own, folder=folder)

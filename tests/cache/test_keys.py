@@ -158,7 +158,7 @@ def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
     (workspace / "showing.py").write_text(NETWORK)
     (workspace / "conf/model/net.yaml").write_text(MODEL)
     monkeypatch.syspath_prepend(workspace)
-    recipe = ["model=[coarse,net]", "dataset.n_train=20", "training.epochs=1"]
+    recipe = ["dataset.n_train=20", "training.epochs=1"]
     words = [*recipe, "attack=fgsm", "targets=[net]"]
     assert command_line(*words) == 0
 

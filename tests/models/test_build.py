@@ -21,12 +21,10 @@ FILES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 def entry(file, **changes):
     """Return the resolved content of a model file, with other values for some keys."""
-    name = "inception" if file == "inception_resized" else file
-    words = [f"model=[{file}]", "attack=none", f"targets=[{name}]"]
-    config = compose_words(CONF, words)
+    config = compose_words(CONF, ["attack=none", f"targets=[{file}]"])
     for key, value in changes.items():
-        OmegaConf.update(config.model[name], key.replace("__", "."), value)
-    settings = OmegaConf.to_container(config.model, resolve=True)[name]
+        OmegaConf.update(config.model[file], key.replace("__", "."), value)
+    settings = OmegaConf.to_container(config.model[file], resolve=True)
     settings.pop("expected_accuracy")
     return settings
 

@@ -5,7 +5,7 @@ from safetensors import safe_open
 
 from src.api.classifier import load_classifier
 
-RECIPE = ["model=[coarse,fine]", "model.fine.weights=null", "dataset.n_train=200"]
+RECIPE = ["model.fine.weights=null", "dataset.n_train=200"]
 RECIPE += ["training.epochs=2", "training.batch_size=10", "dataset.n_test=100"]
 STOP = "clean_accuracy_check.action=stop"
 

@@ -1,0 +1,93 @@
+"""Names of models on the command line: files, experiments, panels, public models."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from src import load_classifier
+
+PUBLIC = "hub/me/nets@0123456789abcdef/tiny"
+SHORT = "hub.me.nets.0123456.tiny"
+QUICK = ["attack=fgsm", "epsilon.grid=[8]"]
+
+
+@pytest.fixture
+def composed(command_line, capfd):
+    """A function that returns the config that `--cfg job` prints."""
+
+    def compose(*words):
+        assert command_line("--cfg", "job", *words) == 0
+        return yaml.safe_load(capfd.readouterr().out)
+
+    return compose
+
+
+@pytest.fixture
+def provider(workspace, monkeypatch):
+    """A stand-in of providers, whose models are the tiny ones."""
+    keys = yaml.safe_load((workspace / "conf/model/fine.yaml").read_text())
+    monkeypatch.setattr("src.models.providers.section_of", lambda name: {**keys})
+
+
+def write(workspace, file, text):
+    path = workspace / "conf" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("words", [["source=coarse,fine"], ["source=coarse,[coarse,fine]"]])
+def test_sources_of_a_sweep_are_loaded_and_nothing_else_of_the_users(composed, workspace, words):
+    write(workspace, "model/broken.yaml", "{")
+    models = composed("-m", "targets=[resnet_small]", *words)["model"]
+    assert {"coarse", "fine", "resnet_small"} <= models.keys() and "vit" not in models
+
+
+def test_an_experiment_names_models_too(composed, workspace):
+    write(workspace, "experiment/base.yaml", "# @package _global_\ntargets: [fine, vit_small]\n")
+    text = "# @package _global_\ndefaults: [base]\nsource: resnet50\nmodel:\n"
+    text += "  resnet50: {network: {_target_: own.build}, weights: included}\n"
+    write(workspace, "experiment/own.yaml", text + "  vit_small: {input_size: 32}\n")
+    models = composed("experiment=own", "targets=null")["model"]
+    assert models["resnet50"] == {"network": {"_target_": "own.build"}, "weights": "included"}
+    assert models["fine"]["std"] and models["vit_small"]["input_size"] == 32
+    assert models["vit_small"]["network"]["_target_"] == "src.models.small.vit_small"
+
+
+def test_files_that_are_named_by_hand_are_taken_as_they_are(composed):
+    assert composed("model=[fine]", "source=coarse")["model"].keys() == {"fine"}
+
+
+def test_a_panel_is_a_list_of_targets(command_line, workspace, capfd):
+    write(workspace, "panel/mine.yaml", "[coarse, resnet_small]")
+    words = [*QUICK, "hydra.run.dir=out", "targets=[panel/mine,fine]"]
+    assert command_line(*words) == 0
+    targets = pd.read_parquet("out/predictions.parquet")["target"].unique()
+    assert list(targets) == ["coarse", "resnet_small", "fine"]
+    capfd.readouterr()
+    write(workspace, "panel/mine.yaml", "targets: [coarse]")
+    for word, told in {
+        "targets=panel/mine": "mine.yaml: a panel is a list of names",
+        "targets=panel/mien": "Did you mean panel/mine?",
+        "targets=transferatack": "Did you mean panel/transferattack?",
+        "targets=[panel/mine,fien]": "mine.yaml: a panel",
+        "source=fien": "Did you mean fine?",
+    }.items():
+        assert command_line(word) == 2
+        error = capfd.readouterr().err
+        assert told in error and error.count("\n") == 1
+
+
+def test_a_public_model_has_a_short_name_in_folders_and_tables(command_line, workspace, provider):
+    words = ["-m", *QUICK, f"source={PUBLIC},coarse", f"targets=[{PUBLIC},coarse]"]
+    assert command_line(*words, "hydra.sweep.dir=out") == 0
+    predictions = pd.read_parquet(f"out/0-fgsm-{SHORT}/predictions.parquet")
+    assert list(predictions["target"].unique()) == [SHORT, "coarse"]
+
+
+def test_a_public_model_loads_from_python(workspace, provider):
+    assert load_classifier(PUBLIC, "dataset=cifar10_mini").name == SHORT
+
+
+def test_an_unknown_public_model_is_refused(command_line, capfd):
+    assert command_line("source=timm/resnet50.a9_in1k") == 2
+    assert "timm/resnet50.a9_in1k" in capfd.readouterr().err
