@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import cache, partial
-from inspect import isclass, signature
+from inspect import isfunction, signature
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -57,9 +57,10 @@ class _Operations(TorchDispatchMode):
 
 
 def names() -> list[str]:
-    """Return the names of this program's attacks."""
-    functions = {name: value for name, value in vars(src.attacks).items() if not isclass(value)}
-    return sorted(name for name, value in functions.items() if hasattr(value, "__signature__"))
+    """Return the names of this program's attacks, without those that are fitted first."""
+    functions = {name: value for name, value in vars(src.attacks).items() if isfunction(value)}
+    described = {name: value.about for name, value in functions.items() if hasattr(value, "about")}
+    return sorted(name for name, about in described.items() if about.category != "fitted")
 
 
 def costs(rounds: int) -> dict[str, Any]:

@@ -231,13 +231,14 @@ def attacks(setup: Setup) -> Iterator[Row]:
 
 
 def _sections() -> dict[str, Any]:
-    """Return the resolved sections of all attacks of this program, by name."""
+    """Return the resolved sections of this program's attacks that need no fit, by name."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return {
+        sections: dict[str, Any] = {
             file.stem: OmegaConf.to_container(compose(f"attack/{file.stem}").attack, resolve=True)
             for file in sorted((CONF / "attack").glob("*.yaml"))
             if file.stem not in ("none", "saved", "torchattacks", "foolbox")
         }
+    return {n: each for n, each in sections.items() if each["about"]["category"] != "fitted"}
 
 
 def _call(section: dict[str, Any]) -> Callable[..., Tensor]:

@@ -115,6 +115,9 @@ def page() -> str:
         ),
         photo_kinds=photo_kinds,
         kinds_photos=beside_bases([photo_kinds], BASES_ON_PHOTOGRAPHS),
+        fitted=fitted(),
+        fitted_controls=controls_of_fitted(8),
+        lgv=beside_bases([sweep_of("fitted")], {"bim (steps=50)": "lgv"}),
         matched=matched_tables(),
         matched_costs=COSTS,
         matched_most=MOST,
@@ -138,6 +141,30 @@ def page() -> str:
 def matched_tables() -> Matched:
     """Return the attacks at matched cost."""
     return Matched(pd.read_csv(RESULTS / "published-attacks.csv"))
+
+
+def fitted() -> pd.DataFrame:
+    """Return attacks, fitted ones among them, by their mean success at the largest budget.
+
+    Columns are `gradients` and `fit_gradients` per image, and by budget `mean_8`, `low_8`,
+    `high_8` and `undecided_8`.
+    """
+    rows = sweep_of("fitted").summary.rankings
+    rows = rows[rows["source"].str.startswith("mean")]
+    shown = ["mean", "low", "high", "undecided"]
+    budgets = sorted(rows["eps_255"].unique())
+    parts = {eps: rows[rows["eps_255"] == eps].set_index("attack") for eps in budgets}
+    first = parts[budgets[-1]][["gradients", "fit_gradients", *shown]].sort_values("mean")
+    cost = first[["gradients", "fit_gradients"]][::-1]
+    return cost.join([part[shown].add_suffix(f"_{eps:g}") for eps, part in parts.items()])
+
+
+def controls_of_fitted(eps_255: float) -> pd.Series:
+    """Return the share of other models' images that `uap` and its controls fool at a budget."""
+    rates = sweep_of("fitted").found.table("rates")
+    rates = rates[(rates["attack"] == "uap") & (rates["eps_255"] == eps_255)]
+    rates = rates[(rates["protocol"] == "joint") & (rates["relation"] == "transfer")]
+    return rates.groupby("variant")["success_rate"].mean()
 
 
 def on_photographs() -> pd.DataFrame:
