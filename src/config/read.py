@@ -28,23 +28,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 def read_job(config: DictConfig, hydra: Any) -> Settings:
     """Return the settings of a job that Hydra composed, `hydra` being its section of that name."""
-    source, targets = _names(config.source), _names(config.targets)
-    if config.targets is None:
-        targets = [*STUDY, *(name for name in source if name not in STUDY)]
-    targets = without_panels(targets, _folders(hydra))
-    models = config.get("model") or DictConfig({})
-    for key, names in (("source", source), ("targets", targets)):
-        _check_names(key, names, models, "model", hydra)
-    defences = [name for name in _names(config.defences) if name != PLAIN]
-    attacked = [name for name in _names(config.source_defence) if name != PLAIN]
-    for key, names in (("defences", defences), ("source_defence", attacked)):
-        _check_names(key, names, config.get("defence") or DictConfig({}), "defence", hydra)
-    keep = {"model": {*map(short_name, [*source, *targets])}, "defence": {*defences, *attacked}}
-    section = _to_plain(config, keep)
-    stated = section["model"]
-    for name, keys in public_models([*source, *targets]).items():
-        stated[name] = keys | stated.get(name, {})
-    source, targets = [*map(short_name, source)], [*map(short_name, targets)]
+    source, targets, defences, section = _named(config, hydra)
     if section["plan"] and section["dataset"].get("download"):
         section["dataset"]["download"] = False  # a plan computes and fetches nothing
     _set_reference(section["epsilon"], hydra)
@@ -53,9 +37,8 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     kind = attack["kind"]
     for key, names in (("source", source or [kind] * (kind != "crafted")), ("targets", targets)):
         if not names:
-            raise ValueError(
-                f"{key} is empty; name one of {', '.join(files('model', _folders(hydra)))}."
-            )
+            known = ", ".join(files("model", _folders(hydra)))
+            raise ValueError(f"{key} is empty; name one of {known}.")
     _refuse_what_needs_an_attack(attack, section)
     if section["storage"] is None and kind == "crafted":
         section["storage"] = "uint8" if section["save_adversarial"] else "float32"
@@ -81,6 +64,30 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     label = attack_label(attack["name"], attack["settings"])  # last: it imports torch
     labelled = settings.attack.model_copy(update={"label": label})
     return settings.model_copy(update={"attack": labelled})
+
+
+def _named(
+    config: DictConfig, hydra: Any
+) -> tuple[list[str], list[str], list[str], dict[str, Any]]:
+    """Return a job's source, targets and defences, and its keys with these models and defences."""
+    source, targets = _names(config.source), _names(config.targets)
+    if config.targets is None:
+        targets = [*STUDY, *(name for name in source if name not in STUDY)]
+    targets = without_panels(targets, _folders(hydra))
+    defences = [name for name in _names(config.defences) if name != PLAIN]
+    attacked = [name for name in _names(config.source_defence) if name != PLAIN]
+    for group, lists in {
+        "model": {"source": source, "targets": targets},
+        "defence": {"defences": defences, "source_defence": attacked},
+    }.items():
+        for key, names in lists.items():
+            _check_names(key, names, config.get(group) or DictConfig({}), group, hydra)
+    public = public_models([*source, *targets])
+    source, targets = [*map(short_name, source)], [*map(short_name, targets)]
+    section = _to_plain(config, {"model": {*source, *targets}, "defence": {*defences, *attacked}})
+    for name, keys in public.items():
+        section["model"][name] = keys | section["model"].get(name, {})
+    return source, targets, defences, section
 
 
 def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
