@@ -194,8 +194,8 @@ def test_settings_unlike_the_defaults_stand_in_every_name(command_line, workspac
     jobs = [path.parent for path in sorted(output(workspace).glob("*/rates.csv"))]
     together = pd.concat([pd.read_csv(job / "rates.csv") for job in jobs])  # may be joined
     own = ["variant", "attack", "source", "norm", "arithmetic", "protocol", "target"]
-    own += ["defence", "eps_255"]
-    assert list(together.columns[:9]) == own and not together.duplicated(own).any()
+    own += ["defence", "overlap", "eps_255"]
+    assert list(together.columns[:10]) == own and not together.duplicated(own).any()
     attacked = table(jobs[0]).query("eps_255 > 0")
     assert (attacked["target_label"] == (attacked["label"] + 1) % 10).all()
 
@@ -292,3 +292,14 @@ def test_a_textbook_attack_that_looks_at_layers_of_its_source_is_fgsm(
     assert "hooked coarse: 1 gradients per image, 23 in all" in printed
     jobs = (workspace / "here" / f"{job}-coarse" for job in ("0-fgsm", "1-hooked"))
     pd.testing.assert_frame_equal(*map(table, jobs))
+
+
+def test_a_model_with_two_names_has_the_rows_of_one(workspace, command_line):
+    text = (workspace / "conf" / "model" / "fine.yaml").read_text()
+    copy = text.replace("@package model.fine", "@package model.same")
+    (workspace / "conf" / "model" / "same.yaml").write_text(copy)
+    words = ["attack=bim", "targets=[coarse,fine,same]", "model=[coarse,fine,same]"]
+    assert command_line(*words, "hydra.run.dir=out") == 0
+    rows = table(workspace / "out").drop(columns="confidence")
+    one, other = (rows[rows["target"] == name].drop(columns="target") for name in ("fine", "same"))
+    assert len(one) == 23 * 3 and one.reset_index(drop=True).equals(other.reset_index(drop=True))

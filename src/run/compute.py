@@ -49,7 +49,7 @@ def compute(
         if is_first_process():
             if job.settings.rerun:
                 for (origin, table), keys in places(job, cells).items():
-                    cache.discard(origin, table, list(keys))
+                    cache.discard(origin, table, [key for key, _ in keys])
             result.rows = read_rows(job, cells, cache)
             if incomplete := find_missing(cells, result.rows):
                 locks.enter_context(cache.locked([job.place(cell)[0] for cell in incomplete]))
@@ -74,7 +74,7 @@ def compute(
                 succeeded = True
             if is_first_process():
                 for (origin, table), keys in places(job, missing).items():
-                    if not any(cell.large for cell in keys.values()):
+                    if not any(cell.large for _, cell in keys):
                         cache.merge(origin, table)
                 result.rows |= read_rows(job, missing, cache)
             missing = _share(cells, find_missing(cells, result.rows))

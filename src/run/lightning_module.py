@@ -122,15 +122,16 @@ class CacheWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Add the rows of a batch, a file for each of its tables."""
-        parts: dict[tuple[str, str], list[pa.Table]] = {}
+        parts: dict[tuple[str, str], dict[str, pa.Table]] = {}
         for cell, rows in prediction.items():
             if len(rows):
                 origin, key = self.job.place(cell)
                 keys = pa.repeat(key, len(rows))
-                parts.setdefault((origin, cell.table), []).append(rows.append_column("key", keys))
+                part = parts.setdefault((origin, cell.table), {})
+                part.setdefault(key, rows.append_column("key", keys))  # a model may have two names
         images = self.job.images
         for (origin, table), tables in parts.items():
-            rows = pa.concat_tables(tables)
+            rows = pa.concat_tables(tables.values())
             places = np.searchsorted(images.indices, rows["index"].to_numpy())
             digests = pa.array(images.image_digests[places], pa.string())
             self.rows.add(origin, table, rows.append_column(IMAGE, digests))

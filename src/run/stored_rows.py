@@ -13,12 +13,15 @@ from src.run.stages import Pass
 _IDENTITY = ["key", "index", "image"]
 
 
-def places(job: Pass, cells: Iterable[Cell]) -> dict[tuple[str, str], dict[str, Cell]]:
-    """Return the cells by their key, for each place of a table in the cache."""
-    places: dict[tuple[str, str], dict[str, Cell]] = {}
+def places(job: Pass, cells: Iterable[Cell]) -> dict[tuple[str, str], list[tuple[str, Cell]]]:
+    """Return the cells with their keys, for each place of a table in the cache.
+
+    Cells of two names for one model have the same key.
+    """
+    places: dict[tuple[str, str], list[tuple[str, Cell]]] = {}
     for cell in cells:
         origin, key = job.place(cell)
-        places.setdefault((origin, cell.table), {})[key] = cell
+        places.setdefault((origin, cell.table), []).append((key, cell))
     return places
 
 
@@ -26,12 +29,12 @@ def read_rows(job: Pass, cells: Iterable[Cell], cache: Rows) -> dict[Cell, pa.Ta
     """Return the rows of the job's images by cell, where there are any; of large ones the names."""
     rows = dict[Cell, pa.Table]()
     for (origin, name), keys in places(job, cells).items():
-        large = any(cell.large for cell in keys.values())
+        large = any(cell.large for _, cell in keys)
         table = cache.read(origin, name, _IDENTITY if large else None)
         if table is None:
             continue
         table = table.filter(pa.array(job.images.holds(table["index"], table["image"])))
-        for key, cell in keys.items():
+        for key, cell in keys:
             if len(part := table.filter(pc.equal(table["key"], key))):
                 rows[cell] = part.drop_columns("key")
     return rows

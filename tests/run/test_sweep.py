@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,12 +23,13 @@ class Closed:
 
 
 def test_an_error_at_the_end_closes_the_run_and_keeps_the_files(tmp_path, monkeypatch, capsys):
-    def out_of_memory(jobs):
+    def out_of_memory(*words):
         raise MemoryError("Unable to allocate 8 GiB")
 
     monkeypatch.setattr(sweeps, "summarise", out_of_memory)
     (tmp_path / "attacks.csv").write_text("attack\n")
-    sweep = sweeps.Sweep([((), None)], lambda *_: None)
+    job = SimpleNamespace(report=SimpleNamespace(related="keep"))
+    sweep = sweeps.Sweep([((), job)], lambda *_: None)
     sweep.folder, sweep.run, sweep.tracker = tmp_path, "run", Closed()
     with pytest.raises(SystemExit):
         sweep.end()
