@@ -3,12 +3,14 @@
 import os
 import pickle
 import sys
+import tarfile
 import warnings
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save_file
 from torchvision import models
 
@@ -48,6 +50,7 @@ ThreatModel = Enum("ThreatModel", {"Linf": "Linf"})
 """,
     "utils.py": """
 import torch
+import yaml
 from pathlib import Path
 from robustbench.model_zoo import model_dicts
 from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
@@ -220,3 +223,26 @@ def test_the_command_line_lists_and_fetches(home, capsys):
     assert "checkpoints/squeezenet1_1" in capsys.readouterr().out
     for words in (["--fetch", TIMM], ["hub"], ["timm", "nosuch*"]):
         assert run_words(home, *words, module="src.models.__main__") == 2
+
+
+@pytest.mark.slow
+def test_a_model_by_name_is_planned_and_run_on_photographs(real_data, home, capsys):
+    name = "torchvision/squeezenet1_0.IMAGENET1K_V1"
+    (home / "mine" / "model").mkdir(parents=True)
+    text = f"# @package model.squeezenet\n{yaml.safe_dump(section_of(name))}"
+    (home / "mine" / "model" / "squeezenet.yaml").write_text(text)
+    with tarfile.open(real_data / "imagenet-nips2017-250.tar") as photographs:
+        photographs.extractall(home, filter="data")
+    words = ["--config-dir=mine", "model=[squeezenet]", "targets=[squeezenet]", "attack=none"]
+    words += ["dataset=image_csv", "dataset.root=.", "tracking=none", "report=none", "trainer=cpu"]
+    assert run_words(home, *words, "plan=true") == 0
+    assert f"python -m src.models --fetch {name}" in capsys.readouterr().out
+    weights = torch.load(real_data / "imagenet-squeezenet1_0.pt")
+    place = home / "torch" / "hub" / "checkpoints" / "squeezenet1_0-b66bff10.pth"
+    place.parent.mkdir(parents=True)
+    torch.save({key: value.float() for key, value in weights.items()}, place)
+    assert run_words(home, *words) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "--fetch" not in printed and "122 / 250 = 48.80%, but its weights state 58.09%" in printed
+    )
