@@ -1,4 +1,4 @@
-"""What source and target of a job share, as its record tells."""
+"""Facts that source and target of a job share, as its record has them."""
 
 import json
 import re

@@ -12,7 +12,7 @@ from src.attacks.projection import Budgets, check_budgets
 from src.attacks.source import Model
 
 State = Mapping[str, Tensor]
-"""What a fit leaves, tensors by name."""
+"""Result of a fit: tensors by name."""
 
 
 class FitBatch(NamedTuple):
@@ -41,7 +41,7 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class FitTask:
-    """What an attack is fitted on.
+    """Source, training images and budget of a fit.
 
     Attributes:
         model: Source as it is attacked.

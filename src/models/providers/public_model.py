@@ -1,4 +1,4 @@
-"""What a provider says of a model."""
+"""Statements of a provider about a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
