@@ -162,13 +162,15 @@ def test_outputs_that_cannot_be_written_are_named(command_line, workspace, capfd
     assert "cannot be written: Not a directory." in line
 
 
-def test_ctrl_c_among_the_imports_ends_quietly():
-    words = [sys.executable, "-X", "importtime", "-m", "src.main", "--help"]
-    with subprocess.Popen(words, cwd=REPOSITORY, stdout=PIPE, stderr=PIPE, text=True) as process:
+def test_ctrl_c_among_the_imports_ends_quietly(workspace):
+    words = [sys.executable, "-X", "importtime", "-m", "src.main", *TINY_RUN]
+    path = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(words, env=path, stdout=PIPE, stderr=PIPE, text=True) as process:
         assert any("omegaconf" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
-    assert (process.returncode, out.strip()) == (130, "Interrupted.") and "Traceback" not in err
+    assert process.returncode == 130 and "Interrupted" in out + err and "Traceback" not in err
+    assert not list(workspace.glob("outputs/**/*.parquet"))
 
 
 def test_jobs_whose_reader_is_gone_are_finished(workspace):
