@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import transforms
 
 from src.config.command_line import ignore_harmless_warnings
+from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.models import PixelClassifier
@@ -33,9 +33,8 @@ def prepare(words: list[str], folder: Path) -> None:
         words: Words of the program's command line, for one job.
         folder: Folder of the files.
     """
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("config", [*words, *AS_TRAINED], return_hydra_config=True)
-        settings = read_job(config, config.hydra)
+    config = compose_words(CONF, [*words, *AS_TRAINED])
+    settings = read_job(config, config.hydra)
     planned = plan(for_device(settings))
     data = open_data(planned)
     tracker = open_tracker(settings.tracking, settings.dataset.name)
