@@ -49,8 +49,9 @@ def _open_fit_images(settings: Settings, part: Fitted, images: ImageDataset) -> 
             return open_dataset(settings, "train")
         except ValueError as error:
             raise ValueError(
-                f"attack={settings.attack.name} is fitted on training images: {error} "
-                "attack.fit_images=FOLDER names others."
+                f"attack={settings.attack.name} is fitted on training images, and those of "
+                f"dataset={settings.dataset.name} cannot be opened; attack.fit_images=FOLDER names "
+                "others."
             ) from error
     path = Path(part.fit_images)
     source = {"_target_": "src.data.image_folder.image_folder", "root": str(path)}
