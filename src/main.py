@@ -1,13 +1,20 @@
 """The command line: compose a job from conf/, run it, or say in one sentence why it cannot be."""
 
+import atexit
 import os
 import signal
 import sys
 from functools import partial
 from pathlib import Path
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, lambda *_: (print("\nInterrupted.", flush=True), os._exit(130)))
+if __name__ == "__main__":
+    _status = 1
+    # Registered first, it runs last, and saves the seconds in which Python frees what is loaded.
+    atexit.register(lambda: (sys.stdout.flush(), os._exit(_status)))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(
+            signal.SIGINT, lambda *_: (print("\nInterrupted.", flush=True), os._exit(130))
+        )
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
@@ -65,4 +72,9 @@ def _hand_on(flags: list[str], words: list[str], folder: str | None, first: bool
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        _status = 0
+    except SystemExit as stop:
+        _status = int(stop.code or 0)
+        raise
