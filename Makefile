@@ -59,8 +59,9 @@ docs: $(READY) ## Build the documentation into site/, warnings being errors
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -E -q docs site
 
-configs: $(READY) ## Write the attacks' files in conf/attack/ from their functions
+configs: $(READY) ## Write conf/attack/ from the attacks' functions, and list the public models
 	$(BIN)/python docs/attack_files.py
+	$(BIN)/python docs/public_models.py
 
 lint: $(READY) ## Check style, types and which package may import which
 	$(BIN)/ruff check .

@@ -34,6 +34,8 @@ def main() -> None:
     add("--no-white-boxes", action="store_false", dest="white_boxes", help=left_out)
     add("--intervals", action="store_true", help="95 %% intervals in small print")
     add("--strongest", action="store_true", help="rows of the strongest attacker")
+    alike = "exclude: networks with the source's weights, architecture or family as white boxes"
+    add("--related", default="keep", help=f"keep; {alike}")
     add("--to", default="markdown", help="latex, markdown or csv; markdown")
     add("--out", type=Path, help="file that gets the table; it is printed")
     options = vars(parser.parse_args())

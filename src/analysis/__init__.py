@@ -5,6 +5,7 @@ from src.analysis.intervals import wilson_interval
 from src.analysis.matrices import (
     CLEAN,
     OWN,
+    RELATED,
     TRANSFER,
     WHITE_BOX,
     clean_rows,

@@ -1,7 +1,7 @@
 """Outcomes of single images at one budget, counted and fooled, as bits for several jobs."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,10 @@ class ImageOutcomes:
             if where.get("target", target) == target and where.get("defence", defence) == defence
         ]
         return self._at(jobs, targets)
+
+    def leave_out(self, targets: Collection[str]) -> None:
+        """Leave some targets out, as if they were not evaluated."""
+        self.evaluated[:, [its.target in targets for its in self.targets]] = False
 
     def of_first_seeds(self) -> "ImageOutcomes":
         """Return the first job of each attack and source alone."""

@@ -11,6 +11,8 @@ CLEAN = "clean"
 """Name of the matrix row of clean images."""
 WHITE_BOX, OWN, TRANSFER = "white box", "own", "transfer"
 """Relations of a target to a source, see `relation`."""
+RELATED = "related"
+"""Relation of another network that rankings and means leave out."""
 
 
 def measured(rates: pd.DataFrame) -> pd.DataFrame:

@@ -11,14 +11,17 @@ from src.artifacts.frame_jobs import Sweeps, jobs_of
 from src.report.summary import summarise
 
 
-def rankings(folder: Sweeps | pd.DataFrame, *more: Sweeps, of: str = "attack") -> pd.DataFrame:
+def rankings(
+    folder: Sweeps | pd.DataFrame, *more: Sweeps, of: str = "attack", related: str = "keep"
+) -> pd.DataFrame:
     """Return the rankings of attacks, or sources (`of="source"`), of a frame or finished sweeps.
 
-    They are the rows of `attacks.csv` and `sources.csv`. Arguments and errors are those of `table`.
+    They are the rows of `attacks.csv` and `sources.csv`. `related="exclude"` leaves out pairs with
+    the same weights, architecture or family. Other arguments and errors are those of `table`.
     """
     if of not in ("attack", "source"):
         raise ValueError(f"of={of}: attack or source.")
-    summary = summarise(jobs_of(folder, *more))
+    summary = summarise(jobs_of(folder, *more), related)
     return summary.rankings if of == "attack" else summary.sources
 
 

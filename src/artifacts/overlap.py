@@ -6,7 +6,7 @@ import re
 from src.artifacts.record import JobRecord
 from src.utils.defended_names import split_source
 
-RELATED = {"same weights", "same architecture", "same family"}
+RELATED_BY = {"same weights", "same architecture", "same family"}
 _COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_size", "stem"}
 _COMMON |= {"pretrained", "weights"}
 

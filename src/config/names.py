@@ -9,6 +9,7 @@ import yaml
 
 from src.config.fields import short_name
 from src.config.sections import STUDY
+from src.utils.public_models import check_listed
 from src.utils.refusals import suggestion
 
 PANEL = "panel/"
@@ -72,6 +73,8 @@ def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
     public = [name for name in names if is_public(name)]
     if not public:
         return {}
+    for name in public:
+        check_listed(name)
     from src.models.providers import section_of  # here: it loads torch
 
     return {short_name(name): section_of(name) for name in public}

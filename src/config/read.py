@@ -19,6 +19,7 @@ from src.config.sections import STUDY, ReportCommand, Section
 from src.config.settings import Settings
 from src.utils.about import About, listed
 from src.utils.defended_names import PLAIN
+from src.utils.public_models import near_models
 from src.utils.refusals import suggestion
 
 _warn_once = cache(logging.getLogger(__name__).warning)
@@ -202,9 +203,10 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
             )
         known = sorted({*map(str, catalogue), *listed} - {name})
         panels = [PANEL + panel for panel in files("panel", _folders(hydra))] * (key == "targets")
+        public = near_models(str(name)) if group == "model" else ""
         raise ValueError(
             f"{key} names {name!r}, which is not among the {group}s: {', '.join(known)}."
-            f"{suggestion(str(name), [*known, *panels])}"
+            f"{suggestion(str(name), [*known, *panels]) or public}"
         )
 
 

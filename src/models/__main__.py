@@ -4,7 +4,8 @@ import argparse
 from fnmatch import filter as matching
 
 from src.config.command_line import command_line
-from src.models.providers import PROVIDERS, find, load_network, open_provider
+from src.models.providers import find, load_network, open_provider
+from src.utils.public_models import PROVIDERS
 
 
 def main() -> None:

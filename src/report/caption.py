@@ -39,12 +39,13 @@ def caption_of(
     pooled = [axis for axis in ("source", "target") if axis not in (*rows, *columns)]
     pooled = [axis for axis in pooled if pairs[axis].nunique() > 1 and of_images]
     marked = bool(shown["undecided"].any())
+    boxes = "white boxes" + " and related networks" * any(one.left_out for one in jobs)
     sentences = {
         f"{VALUES[cells.value].words} at eps = {budgets}": True,
         f"Of {_distinct(map(_images, records))}": True,
         f"Pooled from {_distinct(sets)}": bool(sets),
         f"Counted ({protocols}): {_span(least, most)} images per cell": of_images,
-        f"Cells are means over {' and '.join(pooled)}s, white boxes left out": bool(pooled),
+        f"Cells are means over {' and '.join(pooled)}s, {boxes} left out": bool(pooled),
         f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": (
             of_images and len(sizes) > 1
         ),
@@ -52,10 +53,10 @@ def caption_of(
         and not len(sizes)
         and pairs["attack"].nunique() > 1
         and "linf" in set(pairs["norm"]),
-        "Average: of the row's cells, white boxes left out; the report's ranking is of the images'"
+        f"Average: of the row's cells, {boxes} left out; the report's ranking is of the images'"
         " means, which differs": AVERAGE in set(shown[columns[0]]),
-        f"{white}: white boxes": white_boxes and bool(shown["white"].any()),
-        "White boxes are left out": not white_boxes,
+        f"{white}: {boxes}": white_boxes and bool(shown["white"].any()),
+        f"{boxes.capitalize()} are left out": not white_boxes,
         "Bold: the best attack": bool(shown["best"].any()),
         "Italic: not distinguishable from it (all pairs tested together, 5 %)": marked,
         "In brackets: 95 % intervals": intervals,

@@ -167,7 +167,9 @@ def cells_of(
             record = seed.job.record
             eps = record.reference if eps_255 is None else eps_255
             names = (one.job.attack, record.source, record.targets, protocol or record.protocol)
-            outcomes[one.group].append(image_outcomes(seed.job.defended, *names)[eps])
+            found = image_outcomes(seed.job.defended, *names)[eps]
+            found.leave_out(one.left_out)
+            outcomes[one.group].append(found)
             seed.job.forget()
         rows = mean_over_seeds(parts) if one.seeds else parts[0]
         for seed, part in zip(one.seeds, parts, strict=False):

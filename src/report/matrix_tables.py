@@ -76,7 +76,7 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
     other = "source" if of == "attack" else "attack"
     name = first[other] if first[other].startswith("mean of") else f"{other}: {first[other]}"
     heading = (
-        f"{of.capitalize()}s by mean success ({does}) on other models, "
+        f"{of.capitalize()}s by mean success ({does}) on {first['models']} models, "
         f"eps = {first['eps_255']:g}/255, {name}"
     )
     frame = pd.DataFrame({"rank": shown["rank"].astype(str), of: shown[of]})

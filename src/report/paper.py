@@ -51,6 +51,7 @@ def table(
     white_boxes: bool = True,
     intervals: bool = False,
     strongest: bool = False,
+    related: str = "keep",
     to: str | None = None,
 ) -> Styler | str:
     r"""Lay out a table of a sweep for a paper, with a caption that says what its numbers are.
@@ -75,6 +76,8 @@ def table(
         white_boxes: Show white boxes in grey; False leaves them out.
         intervals: Add the 95 % intervals of single pairs in small print.
         strongest: Add rows of targets against the strongest attacker, per set and per image.
+        related: `exclude` treats networks with the source's weights, architecture or family like
+            white boxes.
         to: `latex` (booktabs and xcolor), `markdown` or `csv` (numbers without a caption); None: a
             pandas Styler, which a notebook shows.
 
@@ -83,7 +86,7 @@ def table(
             targets or of sources, share a cell.
     """
     rows, columns = ([axes] if isinstance(axes, str) else list(axes) for axes in (rows, columns))
-    jobs = summarise(jobs_of(folder, *more)).attacked
+    jobs = summarise(jobs_of(folder, *more), related).attacked
     if not jobs:
         raise ValueError("The jobs hold clean images alone; this table is of attacks.")
     _check(rows, columns, value, to, strongest)

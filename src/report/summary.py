@@ -18,11 +18,11 @@ from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
 from src.artifacts.jobs import StoredJob, rows_of_seeds
-from src.artifacts.overlap import RELATED, overlaps
+from src.artifacts.overlap import RELATED_BY, overlaps
 from src.artifacts.recipe import model_digest
 from src.utils.defended_names import PLAIN
 
-_COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
+_COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class JobSummary:
             all seeds side by side.
         group: Key of comparable jobs: equal images, models, budget, protocol, arithmetic, seed and
             code.
+        left_out: Targets that rankings and means leave out, as networks related to the source.
         cost: `gradients_per_image` and `forwards_per_image` (these include the passes of the
             gradients) at all budgets together, where known.
         seeds: The numbers of each seed; empty if there is one seed alone. Then `rates` has the
@@ -50,6 +51,7 @@ class JobSummary:
     alarms: Sequence[Alarm]
     outcomes: Mapping[float, ImageOutcomes] = field(default_factory=dict)
     group: str = ""
+    left_out: frozenset[str] = frozenset()
     cost: Mapping[str, float] = field(default_factory=dict)
     seeds: Sequence["JobSummary"] = ()
 
@@ -114,9 +116,9 @@ class Summary:
     def rankings(self) -> pd.DataFrame:
         """The `rankings` of the attacks of each group, at every budget, the reference first.
 
-        Columns before them are the number of the `group`, its `dataset`, `norm`, `eps_255` and
-        `protocol`; after them `gradients` per image at all budgets, and `fit_gradients` of a
-            fit per evaluated image, in the mean over the sources.
+        Columns before them are the number of the `group`, its `dataset`, `norm`, `eps_255`,
+        `protocol`, and `models`, `other` or `unrelated`; after them `gradients` per image at all
+        budgets, and `fit_gradients` of a fit per evaluated image, in the mean over the sources.
         """
         parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
         empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, "gradients", "fit_gradients"])
@@ -135,6 +137,7 @@ class Summary:
         """Yield the jobs and the ranking of each group and budget."""
         for number, jobs in enumerate(self.groups, 1):
             first = jobs[0].job.record
+            models = "unrelated" if any(summary.left_out for summary in jobs) else "other"
             tried = sorted({eps for summary in jobs for eps in summary.outcomes})
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
                 rows = rank(
@@ -143,18 +146,22 @@ class Summary:
                 named = rows.assign(
                     group=number, dataset=first.dataset, norm=first.norm, eps_255=eps
                 )
-                yield jobs, named.assign(protocol=first.protocol)[[*_COMMON, *rows]]
+                named = named.assign(protocol=first.protocol, models=models)
+                yield jobs, named[[*_COMMON, *rows]]
 
 
 def summarise(jobs: Sequence[StoredJob], related: str = "keep") -> Summary:
     """Derive the numbers of jobs from their tables, holding the rows of one job at a time.
 
-    Jobs that differ in their seeds alone have one summary. `related="exclude"` leaves pairs of
-    `RELATED` networks out of rankings and their charts; they stay in rates and matrices.
+    Jobs that differ in their seeds alone have one summary. `related="exclude"` leaves pairs
+    that are `RELATED_BY` their weights or architecture out of rankings and means; they stay in
+    rates and matrices.
 
     Raises:
-        ValueError: A file of a job is damaged.
+        ValueError: A file of a job is damaged, or `related` is neither `keep` nor `exclude`.
     """
+    if related not in ("keep", "exclude"):
+        raise ValueError(f"related={related}: keep or exclude.")
     summaries = []
     names: dict[str, str] = {}
     for row in rows_of_seeds(jobs):
@@ -247,9 +254,11 @@ def _summary(job: StoredJob, group: str, related: str) -> JobSummary:
         fit = {"": record.fit_gradients, "_per_image": record.fit_gradients / record.images}
         cost |= {f"fit_gradients{name}": value for name, value in fit.items()}
     outcomes = image_outcomes(job.defended, job.attack, *pair, record.protocol)
-    for found in outcomes.values() if related == "exclude" else ():
-        found.evaluated[:, [bool(RELATED & {*shared[its.target]}) for its in found.targets]] = False
-    return JobSummary(job, rates, excess, alarms, outcomes, group, cost)
+    alike = frozenset(target for target in shared if RELATED_BY & {*shared[target]})
+    left_out = alike if related == "exclude" else frozenset()
+    for found in outcomes.values():
+        found.leave_out(left_out)
+    return JobSummary(job, rates, excess, alarms, outcomes, group, left_out, cost)
 
 
 def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from src.models import build_classifier
-from src.models.providers import facts_of, load_network, section_of
-from tests.conftest import run_words
+from src.models.providers import facts_of, load_network, open_provider, section_of
+from src.utils.public_models import check_listed
+from tests.conftest import run_python, run_words
 
 TIMM, VISION = "timm/resnet18.a1_in1k", "torchvision/squeezenet1_1.IMAGENET1K_V1"
 HUB, COMMIT = "hub/owner/repo@{}/net", "0123456789" * 4
@@ -189,8 +190,10 @@ def test_damaged_files_and_pickles_of_code_are_refused(home, robustbench, name, 
     ("name", "told"),
     [
         ("tim/resnet50", "Did you mean timm"),
-        ("timm/resnt50.a1_in1k", r"Did you mean resnet50\.a1_in1k"),
-        ("timm/resnet50", r"It has resnet50\.a1_in1k"),
+        ("timm/resnt50.a1_in1k", r"Did you mean timm/resnet50\.a1_in1k"),
+        ("timm/resnt18", "Did you mean timm/resnet18"),
+        ("timm/resnet50", r"There are timm/resnet50\.a1_in1k"),
+        ("torchvision/resnet50.a1_in1k", r"Did you mean timm/resnet50\.a1_in1k"),
         ("torchvision/resnet50.IMAGENET1K_V3", "IMAGENET1K_V2"),
         ("torchvision/vgg16.IMAGENET1K_FEATURES", "no such model"),
         (HUB.format("main"), "40 digits"),
@@ -199,6 +202,25 @@ def test_damaged_files_and_pickles_of_code_are_refused(home, robustbench, name, 
 def test_misspelt_names_are_refused_with_near_ones(name, told):
     with pytest.raises(ValueError, match=told):
         section_of(name)
+
+
+def test_the_list_of_the_release_is_that_of_its_libraries(home):
+    for library in ("timm", "torchvision"):
+        names = [f"{library}/{name}" for name in open_provider(library).names()]
+        for name in names:
+            check_listed(name)
+        with pytest.raises(ValueError, match="no such model"):
+            check_listed(f"{names[0]}x")
+    code = """
+import sys
+from src.config.names import public_models
+try:
+    public_models(["timm/resnt18"])
+except ValueError as error:
+    print(error, "torch" in sys.modules)
+"""
+    printed = run_python("-c", code, folder=home)
+    assert "timm/resnet18" in printed and printed.endswith("False\n")
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):

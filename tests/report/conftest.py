@@ -76,11 +76,13 @@ def make_sweep(
     first: int = 0,
     seed: int = 0,
     overrides: Sequence[str] = (),
+    alike: Sequence[str] = (),
 ) -> Path:
     """Write a job for every attack and source (none: every model), each evaluated on all models.
 
     The reference budget is 8/255, or the last one. Full jobs (the first attack) hold diagnostics,
     a control, an 8-bit variant and pictures; missing ones NaN, as gradients that vanish give.
+    Models that are `alike` have equal weights.
     The images are those from the number `first` on, though each sweep counts them from 0.
     """
     random = np.random.default_rng(first)
@@ -98,7 +100,10 @@ def make_sweep(
             **{"images": images, "class_names": classes, "data": f"data{first}-{images}"},
             **{"source": source, "targets": models, "attack": attack},
             **{"budgets": budgets, "reference": reference, "overrides": overrides},
-            weights={name: f"{name}-digest" for name in dict.fromkeys([*models, source])},
+            weights={
+                name: f"{'alike' if name in alike else name}-digest"
+                for name in dict.fromkeys([*models, source])
+            },
         )
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
         for member in source.split("+"):

@@ -1,9 +1,14 @@
 """The report's first sentence, its alarms, and what is compared."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
 
+import pandas as pd
+import pytest
+
+from src import rankings, table
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.statistics import measure
@@ -46,9 +51,8 @@ def test_ensembles_are_ranked_apart(make_sweep):
 
 
 def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_asked_for(make_sweep):
-    jobs = find_jobs([make_sweep(full=False)])
-    equal = {"vgg": "one", "resnet": "one", "vit": "two"}
-    jobs = [changed(job, weights=equal) for job in jobs]
+    folder = make_sweep(alike=("vgg", "resnet"))
+    jobs = find_jobs([folder])
     kept, left = (summarise(jobs, related) for related in ("keep", "exclude"))
     rates = kept.jobs[0].rates
     assert set(rates["target"][rates["overlap"] == "same weights"]) == {"vgg", "resnet"}
@@ -56,6 +60,20 @@ def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_ask
     assert targets[0][["vgg", "vit"]].tolist() == [2, 2]
     assert targets[1][["vgg", "vit"]].tolist() == [1, 2]
     assert left.jobs[0].rates.equals(rates)
+    assert [set(its.rankings["models"]) for its in (kept, left)] == [{"other"}, {"unrelated"}]
+    report = build_report(left)
+    (rows,) = (one.data for one in report.figures if one.name == "matrix")
+    related = rows.loc[rows["relation"] == "related", ["source", "target"]]
+    assert set(related["target"]) == {"vgg", "resnet"}
+    assert set(related["source"]) == {"vgg", "resnet", "mean of sources"}
+    assert "fools unrelated models most" in report.answer
+    ranked = rankings(folder, related="exclude")
+    pd.testing.assert_frame_equal(ranked, left.rankings)
+    text = table(folder, rows="source", to="csv", related="exclude")
+    cells = pd.read_csv(io.StringIO(text), index_col=0)
+    assert (cells["average"] == cells["vit"]).loc[["vgg", "resnet"]].all()
+    with pytest.raises(ValueError, match="keep or exclude"):
+        rankings(folder, related="no")
 
 
 def test_without_stored_pictures_and_diagnostics_the_page_says_how_to_get_them(make_sweep):

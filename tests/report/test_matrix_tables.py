@@ -71,7 +71,7 @@ def test_pairs_that_were_not_run_are_empty():
 def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     ranked = pd.DataFrame({"attack": ["mi", "bim"], "rank": [1, 2], "undecided": undecided})
     numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 50, "gradients": 10}
-    numbers |= {"fit_gradients": 0}
+    numbers |= {"fit_gradients": 0, "models": "other"}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
     numbers |= {"detectable": 0.07, "repetition": 0.5, "effective": 1.3, "p": [np.nan, 0.2]}
     ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)

@@ -9,9 +9,9 @@ from torch import nn
 
 from src.models.providers.public_model import PublicModel
 from src.models.weights import WeightFacts
+from src.utils.public_models import PROVIDERS, not_found
 from src.utils.refusals import first_line, suggestion
 
-PROVIDERS = ("timm", "torchvision", "hub", "robustbench")  # modules, which import the libraries
 LOADER = "src.models.providers.load_network"
 _LAYERS = {  # that feature-level attacks change, of architectures of timm and torchvision
     r"\w+/(wide_)?resne(x?)t\d+(_\d+x?\d*d?)?\.": "layer2",
@@ -55,9 +55,7 @@ def find(name: str) -> PublicModel:
     package, _, identifier = name.partition("/")
     provider = open_provider(package)
     if package != "hub" and identifier not in (known := provider.names()):
-        tags = [other for other in known if other.startswith(f"{identifier}.")]
-        near = f" It has {', '.join(tags[:5])}." if tags else suggestion(identifier, known)
-        raise ValueError(f"{name}: no such model.{near} List all: python -m src.models {package}")
+        raise not_found(name, [f"{package}/{other}" for other in known])
     return provider.find(identifier)
 
 

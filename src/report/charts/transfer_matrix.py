@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.analysis import CLEAN, OWN, WHITE_BOX, clean_rows
+from src.analysis import CLEAN, OWN, RELATED, WHITE_BOX, clean_rows
 from src.report.charts.theme import (
     ACCENT,
     CORRECT,
@@ -41,10 +41,18 @@ _RATES = [
 COLUMNS = [
     *("attack", "protocol", "source", "target", "defence", "eps_255"),
     *("n", "success", "still_correct", *_RATES, "success_rate_sd"),
-    *("relation", "success_confidence", "targeted", "abstained", "clean_accuracy", *_COST),
+    *(
+        "relation",
+        "overlap",
+        "success_confidence",
+        "targeted",
+        "abstained",
+        "clean_accuracy",
+        *_COST,
+    ),
 ]
 COUNTS = tooltip(
-    "attack source target relation defence success still_correct n abstained",
+    "attack source target relation overlap defence success still_correct n abstained",
     *_COST,
     "interval",
     shares=["success_rate", "confidence", "success_confidence"],
@@ -125,6 +133,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
         f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
     )
     words = "framed: white box; row clean: accuracy on all clean images"
+    words += "; violet: related networks" * bool((attacked["relation"] == RELATED).any())
     words += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds" * several
     return (
         alt.layer(*layers, data=inline(rows))
@@ -205,9 +214,9 @@ def _dots(rows: pd.DataFrame, value: str, first: bool) -> Any:
 
 
 def _frame() -> Any:
-    """Return the colour of a cell's frame: of the choice, a white box, or an own network."""
+    """Return the colour of a cell's frame: of the choice, or of the relation to the source."""
     frame = alt.when(chosen("source", "target")).then(alt.value(ACCENT))
-    for name, colour in ((WHITE_BOX, "currentColor"), (OWN, "#f2b28e")):
+    for name, colour in ((WHITE_BOX, "currentColor"), (OWN, "#f2b28e"), (RELATED, "#a58fcf")):
         frame = frame.when(f"datum.relation == '{name}'").then(alt.value(colour))
     return frame.otherwise(alt.value("transparent"))
 

@@ -7,7 +7,7 @@ from math import inf, nan
 
 import pandas as pd
 
-from src.analysis import measured, relation
+from src.analysis import RELATED, TRANSFER, measured, relation
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
@@ -140,10 +140,12 @@ def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
 def _rates(one: JobSummary) -> pd.DataFrame:
     """Return the rates of every variant, with what charts tell rows apart by."""
     record, table = one.job.record, measured(one.rates)
+    kinds = map(partial(relation, record.source), table["target"], table["defence"])
+    kind = pd.Series([*kinds], table.index, dtype=object)
     return table.assign(
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
-        relation=list(map(partial(relation, record.source), table["target"], table["defence"])),
+        relation=kind.mask((kind == TRANSFER) & table["target"].isin(one.left_out), RELATED),
         gradients_per_image=one.cost.get("gradients_per_image", nan),
         forwards_per_image=one.cost.get("forwards_per_image", nan),
     )

@@ -41,7 +41,7 @@ def answer_sentence(view: View, numbers: Measured) -> str:
     share += "" if np.isnan(first["low"]) else f" [{first['low']:.1%}, {first['high']:.1%}]"
     share += f", {first['source']}" * mean
     verb = _verb(first["kind"].startswith("targeted"))
-    sentence = f"{place} {attacker} {verb} other models{most}: {share}."
+    sentence = f"{place} {attacker} {verb} {first['models']} models{most}: {share}."
     return sentence + _decided(rows, "attack" if several else "source") + _targets(view)
 
 
@@ -145,9 +145,10 @@ def answer(view: View, numbers: Measured) -> Section:
 
 def _ranked(view: View, numbers: Measured) -> Figure:
     """Return the attacks by rank, with what the ranking resolves in the caption."""
+    models = numbers.ranking["models"].iloc[0] if len(numbers.ranking) else "other"
     caption = (
         "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
-        f"other targets ({view.choice.protocol}), with its interval; = and colour: the first, "
+        f"{models} targets ({view.choice.protocol}), with its interval; = and colour: the first, "
         "and what cannot be told from it (all pairs tested together, "
         "p \N{GREATER-THAN OR EQUAL TO} 0.05); tooltips show the difference from the first. "
         "Gradients per image are those of all budgets together. White box: the target is the "

@@ -1,0 +1,48 @@
+"""Names of public models that the release lists: a wrong one is refused before torch is loaded."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from src.utils.refusals import suggestion
+
+PROVIDERS = ("timm", "torchvision", "hub", "robustbench")
+LIST = Path(__file__).parents[1] / "assets" / "public-models.txt"
+"""Names, each on a line; before them, after `#`, the libraries whose names these all are."""
+
+
+def check_listed(name: str) -> None:
+    """Refuse a name that no provider has, or not the installed version of its library."""
+    provider, (libraries, names) = name.partition("/")[0], _read()
+    complete = provider in libraries and libraries[provider] == _public_version(provider)
+    if provider not in PROVIDERS or (complete and name not in names):
+        raise not_found(name)
+
+
+def not_found(name: str, known: Sequence[str] = ()) -> ValueError:
+    """Return the refusal of a name, with those near it among the listed and the `known` ones."""
+    near, provider = near_models(name, known), name.partition("/")[0]
+    listing = f" List all: python -m src.models {provider}" * (provider in PROVIDERS)
+    return ValueError(f"{name}: no such model.{near}{listing}")
+
+
+def near_models(name: str, known: Sequence[str] = ()) -> str:
+    """Return a sentence that names models near a name, or the tags that it lacks."""
+    names = list(dict.fromkeys([*known, *_read()[1]]))
+    if tags := [other for other in names if other.startswith(f"{name}.")]:
+        return f" There are {', '.join(tags[:5])}."
+    stems = [other.partition(".")[0] for other in names]
+    return suggestion(name, names if "." in name else [*dict.fromkeys(stems)])
+
+
+@cache
+def _read() -> tuple[dict[str, str], list[str]]:
+    """Return the versions of the libraries that are listed whole, and the names."""
+    lines = LIST.read_text(encoding="utf-8").splitlines()
+    heads = [line.split() for line in lines if line.startswith("#")]
+    return {head[1]: head[2] for head in heads}, lines[len(heads) :]
+
+
+def _public_version(library: str) -> str:
+    return version(library).partition("+")[0]
