@@ -24,7 +24,7 @@ class Inputs:
     def __init__(
         self,
         sources: Mapping[str, nn.Module | Sequence[nn.Module]],
-        targets: Mapping[str, nn.Module],
+        targets: Mapping[str, nn.Module | Sequence[nn.Module]],
         images: ArrayLike | Tensor,
         labels: ArrayLike | Tensor,
         target_labels: ArrayLike | Tensor | None,
@@ -107,7 +107,8 @@ class Inputs:
 
 
 def _modules(
-    sources: Mapping[str, nn.Module | Sequence[nn.Module]], targets: Mapping[str, nn.Module]
+    sources: Mapping[str, nn.Module | Sequence[nn.Module]],
+    targets: Mapping[str, nn.Module | Sequence[nn.Module]],
 ) -> dict[str, nn.Module]:
     """Return all modules by name, those of ensembles by the names of the members."""
     modules: dict[str, nn.Module] = {}

@@ -14,9 +14,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from pydantic import ValidationError
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.analysis import explained
+from src.api.classifier import Models, loaded
 from src.api.frames import frame_of
 from src.api.modules import Inputs, name_of
 from src.api.store import take_store
@@ -41,8 +42,8 @@ log = logging.getLogger(__name__)
 
 
 def transfer(
-    sources: Mapping[str, nn.Module | Sequence[nn.Module]],
-    targets: Mapping[str, nn.Module],
+    sources: Models,
+    targets: Models,
     images: ArrayLike | Tensor,
     labels: ArrayLike | Tensor,
     *,
@@ -70,7 +71,8 @@ def transfer(
     Args:
         sources: Modules by name, from float32 images in [0, 1] of shape (N, 3, H, H) to logits of
             shape (N, C), or an object or dict with these as `logits`; normalisation included.
-            `a+b` names an ensemble, a list of modules.
+            `a+b` names an ensemble, a list of modules. Or a list of public names and of such
+            mappings: `["timm/resnet18.a1_in1k", {"mine": module}]`.
         targets: Likewise. A target of a source's name is its white box, and the same module.
         images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H).
         labels: True classes, shape (N,).
@@ -109,6 +111,7 @@ def transfer(
     """
     rule = target_labels if isinstance(target_labels, str | None) else "data"
     classes = None if isinstance(target_labels, str) else target_labels
+    sources, targets = loaded(sources, targets)
     inputs = Inputs(sources, targets, images, labels, classes, index, fit_images)
     named, functions = _attacks(attacks), _defences(defences)
     keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}

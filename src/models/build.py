@@ -16,8 +16,8 @@ def build_classifier(
     name: str,
     network: Mapping[str, Any],
     *,
-    num_classes: int,
-    image_size: int,
+    num_classes: int | None = None,
+    image_size: int = 224,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     input_size: int | None = None,
@@ -30,7 +30,7 @@ def build_classifier(
         name: Catalogue name, for messages.
         network: ``_target_``, a callable that returns a module from normalised images to logits,
             and its keyword arguments; ``num_classes`` and ``image_size`` are filled in if null.
-        num_classes: Number of classes of the data set.
+        num_classes: Number of classes of the data set; None: of the network.
         image_size: Side in pixels of the data set's images.
         mean: Channel means of its normalisation, like `std`; None: of its ``pretrained_cfg``.
         std: Channel standard deviations.
@@ -48,6 +48,7 @@ def build_classifier(
         defaults = getattr(module, "pretrained_cfg", None) or {}
         mean, std = mean or defaults.get("mean"), std or defaults.get("std")
         its = defaults.get("num_classes", num_classes)  # of timm's weights
+        num_classes = num_classes or its
         if settings.get("pretrained") and weights == "included" and its != num_classes:
             way = f"name another model, or train it: model.{name}.weights=null"
             raise ValueError(f"its weights are for {its} classes, not {num_classes}; {way}")
@@ -78,7 +79,7 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
         ) from error
 
 
-def try_classifier(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
+def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> None:
     """Classify two images, so that a misfit shows before any work; note what alarms tell."""
     images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     images = images.to(classifier.mean.device)
@@ -88,7 +89,7 @@ def try_classifier(classifier: PixelClassifier, num_classes: int, image_size: in
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
         raise ValueError(f"{error} (images of {image_size} pixels; input_size resizes)") from error
-    if logits.shape[1] != num_classes:
+    if num_classes is not None and logits.shape[1] != num_classes:
         raise ValueError(
             f"model {classifier.name}: it has {logits.shape[1]} classes, the data {num_classes}."
         )

@@ -99,22 +99,25 @@ def with_ensemble(settings: Settings, models: Mapping[str, Model]) -> Mapping[st
     return {**models, settings.source_name: ensemble}
 
 
-def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
+def stored_classifier(
+    settings: Settings, name: str, with_data: bool = True
+) -> PixelClassifier | None:
     """Return a model that a job would have, frozen; None if it would have to be trained first.
 
-    The state of the random number generators stays as it was.
+    The state of the random number generators stays as it was. Without data, the weights alone
+    decide the classes.
     """
     forget_datasets()  # the current folder and its files may have changed
     read_code.cache_clear()
-    images = open_dataset(settings, "test")
+    images = open_dataset(settings, "test") if with_data else None
     with isolate_rng():
         classifier = _build(settings, name, images)
-    if settings.model[name].weights is None:
+    if images is not None and settings.model[name].weights is None:
         path = checkpoint_path(settings, name, classifier, images)
         if not path.exists():
             return None
         load_weights(classifier.network, path)
-    _finish(settings, name, classifier, images)
+    _speed_up(settings, classifier.requires_grad_(False))
     return classifier
 
 
@@ -140,8 +143,12 @@ def _make_key(planned: Planned, name: str, images: ImageDataset) -> str:
     return content_key(name, parts, others, settings.cache_dir, images.digest(), keep)
 
 
-def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
+def _build(settings: Settings, name: str, images: ImageDataset | None) -> PixelClassifier:
     """Build a model from its file; without weights it is initialised by the training's seed."""
+    pl.seed_everything(settings.training.seed, verbose=False)
+    section = settings.model[name].model_dump(exclude={"expected_accuracy", "url", "missing"})
+    if images is None:
+        return build_classifier(name, **section)
     stated, names = _read_facts(settings, name).class_names, images.class_names
     if stated and not _agree(stated, names):
         old, new = _list_new(stated, names), _list_new(names, stated)
@@ -154,13 +161,8 @@ def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
             f"but {settings.dataset.name} has {len(names)} ({new}). "
             f"Name another model, {renamed}or {way}."
         )
-    pl.seed_everything(settings.training.seed, verbose=False)
-    return build_classifier(
-        name,
-        **settings.model[name].model_dump(exclude={"expected_accuracy", "url", "missing"}),
-        num_classes=images.num_classes,
-        image_size=images.image_size,
-    )
+    section |= {"num_classes": images.num_classes, "image_size": images.image_size}
+    return build_classifier(name, **section)
 
 
 def _read_facts(settings: Settings, name: str) -> WeightFacts:
@@ -196,13 +198,18 @@ def _finish(
     key = content_key(network, code_of(network), digest, network_text(classifier.network))
     classifier.eval().requires_grad_(False)
     as_built = copy.deepcopy(classifier) if keep_layers else None
-    if settings.trainer.fold_batch_norms:
-        classifier.network = fold_batch_norms(classifier.network)
-    classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
+    _speed_up(settings, classifier)
     expected, facts = settings.model[name].expected_accuracy, _read_facts(settings, name)
     if expected is None and facts.class_names == images.class_names:
         expected = facts.expected_accuracy
     return Model(classifier, digest, key, expected, as_built)
+
+
+def _speed_up(settings: Settings, classifier: PixelClassifier) -> None:
+    """Make a frozen model fast to differentiate."""
+    if settings.trainer.fold_batch_norms:
+        classifier.network = fold_batch_norms(classifier.network)
+    classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
 
 
 def _network_settings(settings: Settings, name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import save_file
 from torchvision import models
 
+from src import load_classifier, transfer
 from src.models import build_classifier
 from src.models.providers import facts_of, load_network, open_provider, section_of
 from src.utils.public_models import check_listed
@@ -245,6 +246,24 @@ def test_the_command_line_lists_and_fetches(home, capsys):
     assert "checkpoints/squeezenet1_1" in capsys.readouterr().out
     for words in (["--fetch", TIMM], ["hub"], ["timm", "nosuch*"]):
         assert run_words(home, *words, module="src.models.__main__") == 2
+
+
+def test_from_python_names_and_modules_mix(home):
+    network = models.squeezenet1_1().eval()
+    keep(home, VISION, network)
+    loaded = load_classifier(VISION)
+    images = torch.randint(0, 256, (3, 3, 40, 40), generator=torch.Generator().manual_seed(0))
+    images = images.to(torch.uint8)
+    labels = loaded(images / 255).argmax(1)
+    mine = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 40 * 40, 1000))
+    frame = transfer([VISION], [VISION, {"mine": mine}], images, labels, progress_bar=False)
+    assert set(frame["source"]) == {"torchvision.squeezenet1_1.IMAGENET1K_V1"}
+    assert set(frame["target"]) == {"torchvision.squeezenet1_1.IMAGENET1K_V1", "mine"}
+    clean = frame[(frame["eps_255"] == 0) & (frame["target"] != "mine")]
+    assert clean["predicted"].tolist() == labels.tolist()
+    for wrong, told in ((["timm/resnt18"], "timm/resnet18"), ([mine], "names, and mappings")):
+        with pytest.raises(ValueError, match=told):
+            transfer(wrong, {"mine": mine}, images, labels)
 
 
 @pytest.mark.slow
