@@ -40,8 +40,8 @@ ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\
 """Words of other machines, which tests/test_launchers.py and test_distributed.py are about."""
 LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
-NOT_INSTALLED = re.compile("carmon2019|clip")
-"""Models of packages that are no dependencies, which tests/test_networks_of_others.py is about."""
+NOT_INSTALLED = re.compile("clip")
+"""Models of packages that are no dependencies, which tests/test_clip.py is about."""
 DOWNLOADED = re.compile("timm/|experiment=transferattack")
 """Models whose weights their providers download."""
 PUBLISHED = re.compile("experiment=(tabench|zhao2021)")
@@ -163,7 +163,7 @@ def test_a_documented_command_composes(printed, run_in, capsys, command):
 def test_a_documented_command_runs(place, run_in, capsys, command):
     words = words_of(command)
     if NOT_INSTALLED.search(command):
-        pytest.skip("tests/test_networks_of_others.py runs it on networks of the same kind")
+        pytest.skip("tests/test_clip.py runs it on networks of the same kind")
     if DOWNLOADED.search(command):
         pytest.skip("its weights are downloads")
     if "attack=torchattacks" in words:

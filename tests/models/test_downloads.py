@@ -5,6 +5,7 @@ import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import timm
@@ -25,7 +26,7 @@ class Hub(BaseHTTPRequestHandler):
     body = b""
     sent = 1.0
     status = 200
-    asked: list[str] = []
+    asked: ClassVar[list[str]] = []
 
     def do_GET(self):
         self.do_HEAD()

@@ -1,4 +1,4 @@
-"""The page's networks of others: their files load weights as these are published, and no code."""
+"""The page's CLIP: its file loads weights as these are published, and no code."""
 
 import json
 import os
@@ -8,40 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from src import load_classifier
 from src.data.cifar10_mini import CLASSES
 from tests.test_documented_commands import MAIN, SIZES, words_of, write_printed
 
 TINY_CLIP = ["model.clip.network.architecture=tiny", "model.clip.input_size=32"]
-WIDE_RESNET = """
-from torch import nn
-
-
-class WideResNet(nn.Module):
-    def __init__(self, depth, num_classes, widen_factor, sub_block1):
-        super().__init__()
-        assert (depth, widen_factor, sub_block1) == (28, 10, True)
-        self.conv1 = nn.Conv2d(3, 4, 3)
-        self.sub_block1 = nn.Conv2d(4, 4, 3)
-        self.bn1 = nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4, num_classes)
-
-    def forward(self, x):
-        return self.fc(self.bn1(self.conv1(x)).relu().mean((2, 3)))
-"""
-"""A stand-in with the arguments of the WideResNet of RobustBench."""
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The current folder, with the files that the pages print and RobustBench's stand-in."""
-    home = tmp_path / "robustbench" / "model_zoo" / "architectures"
-    home.mkdir(parents=True)
-    for package in (home, home.parent, home.parent.parent):
-        (package / "__init__.py").touch()
-    (home / "wide_resnet.py").write_text(WIDE_RESNET)
+    """The current folder, with the files that the pages print."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     known = set(sys.modules)
@@ -51,39 +28,21 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def loaded(name, *words):
-    """Return a model of the page's, with the layers as built."""
+def loaded(*words):
+    """Return the page's model, with the layers as built."""
     words = ("trainer.fold_batch_norms=false", *words)
-    return load_classifier(name, *words, config_dir="mine")
+    return load_classifier("clip", *words, config_dir="mine")
 
 
-def run_command(run_in, folder, name, *words):
-    """Run the page's command for a model on the embedded images."""
-    (command,) = [one for one in MAIN if re.search(rf"\b{name}\b", one)]
+def run_command(run_in, folder, *words):
+    """Run the page's command on the embedded images."""
+    (command,) = [one for one in MAIN if re.search(r"\bclip\b", one)]
     given = [word for word in words_of(command) if not word.startswith("dataset=")]
     return run_in(folder, *given, *SIZES, "dataset=cifar10_mini", *words)
 
 
 def random_images():
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
-def write_robust(folder):
-    """Write a checkpoint laid out as RobustBench's of this name, and return its network."""
-    from robustbench.model_zoo.architectures.wide_resnet import WideResNet
-
-    network = nn.DataParallel(WideResNet(28, 10, 10, True)).eval()
-    content = {"state_dict": network.state_dict(), "epoch": 200, "model": "wrn-28-10"}
-    torch.save(content, folder / "Carmon2019Unlabeled.pt")
-    return network.module
-
-
-def test_a_checkpoint_of_robustbench_gets_plain_images(folder, run_in):
-    network = write_robust(folder)
-    with torch.no_grad():
-        found = loaded("carmon2019", "dataset=cifar10_mini")(random_images())
-        torch.testing.assert_close(found, network(random_images()))
-    assert run_command(run_in, folder, "carmon2019") == 0
 
 
 def write_clip(folder):
@@ -109,7 +68,7 @@ def test_clip_compares_images_with_the_names_of_classes(folder, run_in):
     from open_clip import tokenize
 
     with torch.no_grad():
-        found = loaded("clip", "dataset=cifar10_mini", *words)(random_images())
+        found = loaded("dataset=cifar10_mini", *words)(random_images())
         mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
         std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
         images = clip.encode_image((random_images() - mean) / std).double()
@@ -117,7 +76,7 @@ def test_clip_compares_images_with_the_names_of_classes(folder, run_in):
     lengths = images.square().sum(1).outer(texts.square().sum(1)).sqrt()
     expected = 100 * (images @ texts.T) / lengths
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
-    assert run_command(run_in, folder, "clip", *words) == 0
+    assert run_command(run_in, folder, *words) == 0
 
 
 class Attack:
@@ -125,13 +84,9 @@ class Attack:
         return os.mkdir, ("created-by-a-pickle",)
 
 
-@pytest.mark.parametrize("name", ["carmon2019", "clip"])
-def test_no_file_of_weights_runs_code(folder, name):
-    words = [f"model.{name}.weights=w.pt"]
-    if name == "clip":
-        write_clip(folder)
-        words = [*TINY_CLIP, "model.clip.network.file=w.pt"]
+def test_no_file_of_weights_runs_code(folder):
+    write_clip(folder)
     torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}, "x": Attack()}, folder / "w.pt")
-    with pytest.raises(ValueError, match=rf"^model {name}: w\.pt cannot be read") as caught:
-        loaded(name, "dataset=cifar10_mini", *words)
+    with pytest.raises(ValueError, match=r"^model clip: w\.pt cannot be read") as caught:
+        loaded("dataset=cifar10_mini", *TINY_CLIP, "model.clip.network.file=w.pt")
     assert "\n" not in str(caught.value) and not Path("created-by-a-pickle").exists()
