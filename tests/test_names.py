@@ -84,6 +84,15 @@ def test_a_public_model_has_a_short_name_in_folders_and_tables(command_line, wor
     assert list(predictions["target"].unique()) == [SHORT, "coarse"]
 
 
+def test_several_public_sources_are_one_anothers_targets(composed):
+    sources = ["timm/resnet18.a1_in1k", "torchvision/vgg16.IMAGENET1K_V1"]
+    for listed in (",".join(sources), f"[{','.join(sources)}]"):
+        words = ["-m", f"source={listed}"]
+        assert composed(*words)["targets"] == sources
+        assert composed(*words, "targets=[vgg16]")["targets"] == ["vgg16"]
+    assert composed(f"source={sources[0]}")["targets"] is None
+
+
 def test_a_public_model_loads_from_python(workspace, provider):
     assert load_classifier(PUBLIC, "dataset=cifar10_mini").name == SHORT
 

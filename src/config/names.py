@@ -19,7 +19,8 @@ def with_files(words: Sequence[str], folders: Sequence[str | Path]) -> list[str]
     """Return a command's words with those that load the models and defences that it names.
 
     A file is loaded if the command or its experiment has the file's name anywhere. A whole section
-    in the experiment takes the place of a file.
+    in the experiment takes the place of a file. Several public sources without targets are one
+    another's.
 
     Args:
         words: The words as typed; `model=` or `defence=` among them is taken as it is.
@@ -37,7 +38,15 @@ def with_files(words: Sequence[str], folders: Sequence[str | Path]) -> list[str]
         chosen = ",".join(sorted((named & files(group, folders).keys()) - whole))
         typed = any(word.lstrip("+").startswith(f"{group}=") for word in words)
         loaded += [] if typed else [f"{group}=[{chosen}]"]
-    return [*words, *loaded]
+    return [*words, *loaded, *_public_targets(words, experiments)]
+
+
+def _public_targets(words: Sequence[str], experiments: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the targets of several public sources, where none are named: one another."""
+    typed = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
+    public = re.findall(r"[\w.@-]+(?:/[\w.@-]+)+", typed.get("source", ""))
+    named = "targets" in typed or any(study.get("targets") for study in experiments)
+    return [f"targets=[{','.join(public)}]"] if len(public) > 1 and not named else []
 
 
 def files(group: str, folders: Iterable[str | Path]) -> dict[str, Path]:

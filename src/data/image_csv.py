@@ -45,9 +45,7 @@ def image_csv(
         ValueError: The split is `train`, or a file, a column or a label is missing or wrong.
     """
     if split == "train":
-        raise ValueError(
-            f"the images of {root} have no training split: give model.NAME.weights=PATH"
-        )
+        raise ValueError(f"the images of {root} have no training split")
     try:
         top = existing_folder(root)
     except ValueError as error:

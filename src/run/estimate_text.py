@@ -24,13 +24,14 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
     stated = [job.gradients for job in jobs if job.gradients is not None]
     parts = [f"{len(jobs)} jobs" if len(jobs) > 1 else "1 job"]
     parts.append(f"{images:,} images" if images else "images not known")
-    parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
+    if sum(stated):
+        parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
     if unknown := len(jobs) - len(stated):
         parts[-1] += f" and those of {unknown} jobs whose attack states none"
     if estimate.device:
         parts.append(f"{sum(job.predictions for job in jobs):,} predictions")
         parts.append(f"{estimate.bytes / 1e6:,.0f} MB")
-    if not math.isnan(estimate.seconds):
+    if estimate.device and not math.isnan(estimate.seconds):
         parts.append(f"about {duration(estimate.seconds)} on {estimate.device}")
     console.print(f"Plan: {', '.join(parts)}.")
     if estimate.trainings:
@@ -40,6 +41,8 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
         console.print("Files to download or missing:")
         for line in estimate.files:
             console.print(f"  {line}")
+    for reason in dict.fromkeys(job.refused for job in jobs if job.refused):
+        console.print(f"A job will fail: {reason}")
     if whole := sum(job.stored == 1 for job in jobs):
         console.print(f"Stored already: all rows of {whole} jobs.")
 

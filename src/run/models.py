@@ -227,6 +227,11 @@ def checkpoint_path(
             f"model {name} has no weights, and a saved set has no images to train it on. Set "
             f"model.{name}.weights=PATH or dataset=NAME."
         )
+    try:
+        open_dataset(settings, "train")
+    except ValueError as error:
+        way = f"Set model.{name}.weights=PATH, or name other models in targets"
+        raise ValueError(f"model {name} cannot be trained: {error}. {way}.") from error
     train = training_images(settings)
     if not _agree(train.class_names, images.class_names):
         raise ValueError(
