@@ -65,5 +65,5 @@ def test_wrong_files_are_refused(tmp_path, content, message):
 
 
 def test_there_is_no_training_split(tmp_path):
-    with pytest.raises(ValueError, match="weights=PATH"):
+    with pytest.raises(ValueError, match="no training split"):
         image_csv("train", root=write_root(tmp_path, HEADER))
