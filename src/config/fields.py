@@ -30,6 +30,16 @@ def short_name(model: str) -> str:
     return re.sub(r"@([0-9a-f]{7})[0-9a-f]*", r".\1", str(model)).replace("/", ".")
 
 
+def of_epoch(model: str) -> tuple[str, int | None]:
+    """Return a model's name and the epoch of its training that it is taken after, if it names one.
+
+    >>> of_epoch("resnet_small.epoch10"), of_epoch("resnet_small")
+    (('resnet_small', 10), ('resnet_small', None))
+    """
+    found = re.fullmatch(r"(.+)\.epoch([1-9]\d*)", str(model))
+    return (found[1], int(found[2])) if found else (str(model), None)
+
+
 def _level(value: Any) -> Any:
     """Refuse a budget written as a fraction of 255."""
     if isinstance(value, str) and (found := re.fullmatch(r"([\d.]+) */ *255", value)):

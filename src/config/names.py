@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from src.config.fields import short_name
+from src.config.fields import of_epoch, short_name
 from src.config.sections import STUDY
 from src.utils.public_models import check_listed
 from src.utils.refusals import suggestion
@@ -34,6 +34,7 @@ def with_files(words: Sequence[str], folders: Sequence[str | Path]) -> list[str]
     loaded = []
     for group in ("model", "defence"):
         named = {*re.findall(r"[\w./@+-]+", text), *re.findall(rf"\b{group}\.([\w-]+)", text)}
+        named |= {of_epoch(name)[0] for name in named}
         whole = {name for study in experiments for name in _sections(study.get(group))}
         chosen = ",".join(sorted((named & files(group, folders).keys()) - whole))
         typed = any(word.lstrip("+").startswith(f"{group}=") for word in words)

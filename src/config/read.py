@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from src.config.compose import is_sweep
 from src.config.errors import refusal
-from src.config.fields import short_name
+from src.config.fields import of_epoch, short_name
 from src.config.label import attack_label, stated_about, takes
 from src.config.names import PANEL, files, is_public, public_models, without_panels
 from src.config.sections import STUDY, ReportCommand, Section
@@ -85,9 +85,16 @@ def _named(
             _check_names(key, names, config.get(group) or DictConfig({}), group, hydra)
     public = public_models([*source, *targets])
     source, targets = [*map(short_name, source)], [*map(short_name, targets)]
-    section = _to_plain(config, {"model": {*source, *targets}, "defence": {*defences, *attacked}})
+    named = {name: of_epoch(name) for name in (*source, *targets)}
+    trained = {base for base, _ in named.values()}
+    section = _to_plain(config, {"model": trained, "defence": {*defences, *attacked}})
+    models = section["model"]
     for name, keys in public.items():
-        section["model"][name] = keys | section["model"].get(name, {})
+        models[name] = keys | models.get(name, {})
+    for name, (base, epoch) in named.items():
+        if epoch is not None:
+            models[name] = models[base] | {"epoch": epoch}
+    section["model"] = {name: models[name] for name in named}
     return source, targets, defences, section
 
 
@@ -191,7 +198,8 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
                 f"a file of {group}/ must begin with the line `# @package {group}.NAME`; one lacks "
                 "it."
             )
-        if name in catalogue or (group == "model" and is_public(name)):
+        known_as = of_epoch(name)[0] if group == "model" else name
+        if known_as in catalogue or (group == "model" and is_public(name)):
             continue
         listed = files(group, _folders(hydra))
         text = listed[name].read_text() if name in listed else ""

@@ -6,7 +6,7 @@ keys mean stands beside them in `conf/`.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
 from src.config.fields import Budget, Budgets, Name, check_units, distinct
@@ -50,6 +51,7 @@ class ModelSettings(Section):
         network: `_target_`, a callable that returns a module from normalised images to logits,
             and its arguments; null `num_classes` and `image_size` are filled from the data.
         weights: A file, of the current folder or the program's; `included`; or None.
+        epoch: The epoch of its training that the model is taken after; None: the last one.
         url: Address that the file can be fetched from.
         missing: The file where it is not there, which only a plan does without.
     """
@@ -61,8 +63,16 @@ class ModelSettings(Section):
     weights: str | None = None
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
+    epoch: PositiveInt | None = None
     url: str | None = None
     missing: str | None = None
+
+    @model_validator(mode="after")
+    def _check_epoch(self) -> Self:
+        """Refuse an epoch of a training that does not happen here."""
+        if self.epoch is not None and self.weights is not None:
+            raise ValueError("an epoch is one of a training here: set its weights to null")
+        return self
 
     @field_validator("weights")
     @classmethod
@@ -198,6 +208,9 @@ class TrainerSettings(Section):
         return self.gradient_batch or int(self.batch_size)
 
 
+Epochs = Annotated[tuple[PositiveInt, ...], BeforeValidator(listed), AfterValidator(distinct)]
+
+
 class TrainingSettings(Section):
     """Recipe that fine-tunes models without weights; keys and defaults of `conf/training/quick`."""
 
@@ -214,8 +227,24 @@ class TrainingSettings(Section):
     crop_padding: NonNegativeInt = 2
     flip: bool = True
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    attack: str | None = None
+    eps: Annotated[float, Field(gt=0, le=255)] = 8
+    steps: PositiveInt | None = None
+    clean_share: Annotated[float, Field(ge=0, lt=1)] = 0
+    noise: Annotated[float, Field(ge=0, le=255)] = 0
+    keep_epochs: Epochs = ()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     evaluate_on: PositiveInt | None = 1000
+
+    @model_validator(mode="after")
+    def _check_attack(self) -> Self:
+        """Refuse settings of an attack where there is none."""
+        set_ = self.model_dump(include={"eps", "steps", "clean_share"}, exclude_defaults=True)
+        if set_ and self.attack is None:
+            raise ValueError(f"{', '.join(set_)}: adversarial training needs training.attack=NAME")
+        if late := [epoch for epoch in self.keep_epochs if epoch > self.epochs]:
+            raise ValueError(f"keep_epochs has {late[0]}; the training has {self.epochs} epochs")
+        return self
 
 
 class TrackingSettings(Section):

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from src.artifacts.tables import named
 from src.cache.rows import Rows
+from src.config.fields import of_epoch
 from src.config.sections import ModelSettings
 from src.config.settings import Settings
 from src.measure.adversarial_images import AdversarialImages
@@ -23,6 +24,8 @@ from src.run.data import open_data, open_dataset
 from src.run.fit import fit_files
 from src.run.models import (
     build_models,
+    checkpoint_path,
+    settings_of_attack,
     train_models,
     trained_files,
     training_images,
@@ -184,9 +187,11 @@ def _estimate_job(
     untrained = {name: file for name, file in files.items() if not file.exists()}
     speeds = Speeds(settings, data.device)
     result.device = speeds.device
-    for name, file in untrained.items():
-        if file not in result.trainings:
-            result.trainings[file] = _estimate_training(settings, name, built[name], speeds)
+    for name in untrained:
+        base = of_epoch(name)[0]
+        whole = checkpoint_path(settings, base, built[name], data.images)
+        if whole not in result.trainings:
+            result.trainings[whole] = _estimate_training(settings, base, built[name], speeds)
     trained = [name for name in settings.models if name not in untrained]
     models = train_models(planned, data, built, trained, Tracker())
     models |= {
@@ -217,6 +222,10 @@ def _estimate_training(
     recipe = settings.training
     train, test = training_images(settings), open_dataset(settings, "test", whole=True)
     seconds = speeds.seconds("training", name, classifier, train.image_size)
+    if recipe.attack is not None:
+        taken = settings_of_attack(recipe).gradients(1, 1)
+        gradient = speeds.seconds("gradient", name, classifier, train.image_size)
+        seconds += (1 - recipe.clean_share) * gradient * (math.nan if taken is None else taken)
     each = min(recipe.evaluate_on or len(test), len(test))  # after an epoch
     evaluated = (recipe.epochs * each + len(test)) / GRADIENT
     size = sum(4 * value.numel() for value in classifier.network.state_dict().values())

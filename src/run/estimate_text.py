@@ -24,7 +24,7 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
     stated = [job.gradients for job in jobs if job.gradients is not None]
     parts = [f"{len(jobs)} jobs" if len(jobs) > 1 else "1 job"]
     parts.append(f"{images:,} images" if images else "images not known")
-    if images or sum(stated):
+    if images > 0 or sum(stated) > 0:
         parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
     if unknown := len(jobs) - len(stated):
         parts[-1] += f" and those of {unknown} jobs whose attack states none"

@@ -9,11 +9,17 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
 
 from src.cache.code_digest import code_of, read_code
 from src.cache.keys import content_key
+from src.config.attack_file import attack_settings
+from src.config.attack_settings import AttackSettings
+from src.config.fields import of_epoch
+from src.config.sections import TrainingSettings
 from src.config.settings import Settings
 from src.data import ImageDataset
+from src.images.attacker import accepted
 from src.models import (
     Ensemble,
     PixelClassifier,
@@ -27,11 +33,12 @@ from src.models import (
     weights_digest,
 )
 from src.models.providers import facts_of
+from src.run.attack_function import attack_function
 from src.run.clean_accuracy import check_trained
 from src.run.data import forget_datasets, open_dataset
 from src.run.stages import Data, Model, Planned
 from src.tracking import Tracker
-from src.training import TRAINING, train_once
+from src.training import TRAINING, Craft, after_epoch, train_once
 
 _last_job: dict[str, Model] = {}  # models by `_make_key`
 _subset = lru_cache(maxsize=2)(ImageDataset.subset)  # a subset keeps its digest
@@ -54,6 +61,7 @@ def build_models(planned: Planned, data: Data) -> dict[str, PixelClassifier]:
     files = trained_files(settings, built, images)
     if not all(file.exists() for file in files.values()):  # training ends with all test images
         open_dataset(settings, "test", whole=True).digest()
+        training_attack(settings.training)
     if settings.clean_accuracy_check.action == "stop":
         for name, file in files.items():
             check_trained(settings, name, file, images.num_classes)
@@ -146,7 +154,9 @@ def _make_key(planned: Planned, name: str, images: ImageDataset) -> str:
 def _build(settings: Settings, name: str, images: ImageDataset | None) -> PixelClassifier:
     """Build a model from its file; without weights it is initialised by the training's seed."""
     pl.seed_everything(settings.training.seed, verbose=False)
-    section = settings.model[name].model_dump(exclude={"expected_accuracy", "url", "missing"})
+    section = settings.model[name].model_dump(
+        exclude={"expected_accuracy", "epoch", "url", "missing"}
+    )
     if images is None:
         return build_classifier(name, **section)
     stated, names = _read_facts(settings, name).class_names, images.class_names
@@ -221,7 +231,9 @@ def checkpoint_path(
     settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
 ) -> Path:
     """Return the path of the weights that a model gets from this data and recipe."""
-    dataset = settings.dataset.name
+    dataset, (base, epoch) = settings.dataset.name, of_epoch(name)
+    if epoch is not None and epoch not in settings.training.keep_epochs:
+        raise ValueError(f"model {name} needs training.keep_epochs=[{epoch}].")
     if not settings.dataset.has_loader:
         raise ValueError(
             f"model {name} has no weights, and a saved set has no images to train it on. Set "
@@ -244,9 +256,11 @@ def checkpoint_path(
     network = _network_settings(settings, name)
     # Neither this program's code nor versions of libraries count: an upgrade must not train again.
     built = (network, code_of(network, upgrades=False), shapes, network_text(classifier.network))
-    recipe = settings.training.model_dump(exclude={"device", "evaluate_on"}, exclude_defaults=True)
+    others = {"device", "evaluate_on", "keep_epochs"}  # which change no weights
+    recipe = settings.training.model_dump(exclude=others, exclude_defaults=True)
     key = content_key(TRAINING, built, data, recipe)
-    return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
+    path = Path(settings.cache_dir) / "checkpoints" / f"{base}-{dataset}-{key}.safetensors"
+    return path if epoch is None else after_epoch(path, epoch)
 
 
 def training_images(settings: Settings) -> ImageDataset:
@@ -256,6 +270,32 @@ def training_images(settings: Settings) -> ImageDataset:
         allowed = f"{train.num_classes} (classes) to {len(train):,} (training images)"
         raise ValueError(f"training.n_images={n_images}: set {allowed}, or null for all images.")
     return _subset(train, n_images, settings.training.seed)
+
+
+def training_attack(recipe: TrainingSettings) -> Craft | None:
+    """Return the attack of an adversarial training; None: there is none."""
+    if recipe.attack is None:
+        return None
+    try:
+        attack = attack_function(settings_of_attack(recipe))
+    except ValueError as error:
+        raise ValueError(f"training.attack={recipe.attack}: {error}") from error
+    if getattr(getattr(attack, "func", attack), "fitted", None):
+        raise ValueError(f"training.attack={recipe.attack} is fitted first; name another attack.")
+    drawn = "seeds" in accepted(attack)
+
+    def craft(model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
+        budgets = images.new_tensor([recipe.eps / 255])
+        with torch.enable_grad():
+            return attack(model, images, labels, budgets, **({"seeds": seeds} if drawn else {}))[0]
+
+    return craft
+
+
+def settings_of_attack(recipe: TrainingSettings) -> AttackSettings:
+    """Return the settings of the attack of an adversarial training."""
+    keywords = {} if recipe.steps is None else {"steps": recipe.steps}
+    return attack_settings(str(recipe.attack), keywords)
 
 
 def trained_files(
@@ -272,12 +312,14 @@ def _train(
     """Load a model's weights, which are trained first if their file is missing."""
     files = trained_files(settings, built, data.images)
     file = files.pop(name)
+    whole = checkpoint_path(settings, of_epoch(name)[0], built[name], data.images)
     recipe, dataset = settings.training, settings.dataset.name
     train, test = training_images(settings), open_dataset(settings, "test", whole=True)
     tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
     parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
     then = [other for other, missing in files.items() if not missing.exists()]
     make_logger = partial(tracker.training_logger, f"train {name}", tags, parameters)
-    train_once(name, file, built[name], train, test, recipe, settings.trainer, make_logger, then)
+    craft, trainer = training_attack(recipe), settings.trainer
+    train_once(name, whole, built[name], train, test, recipe, trainer, make_logger, then, craft)
     check_trained(settings, name, file, train.num_classes)
     load_weights(built[name].network, file)

@@ -1,4 +1,5 @@
 """Fine-tuning of models that have no weights, and the cache of trained weights."""
 
 from src.training.augmentation import augment
-from src.training.checkpoint import TRAINING, choose_precision, train_once
+from src.training.checkpoint import TRAINING, after_epoch, choose_precision, train_once
+from src.training.module import Craft

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
 from src.training.augmentation import make_loaders
-from src.training.module import FineTuning
+from src.training.module import Craft, FineTuning
 from src.utils import stopping
 from src.utils.devices import computes_in_bfloat16
 from src.utils.files import atomic_write
@@ -45,21 +45,24 @@ def train_once(
     trainer: TrainerSettings,
     make_logger: Callable[[], Logger | None],
     then: Sequence[str] = (),
+    craft: Craft | None = None,
 ) -> None:
     """Train a model if the file of its trained weights is not there.
 
     Of several processes that need the same file one trains, on one device and in place, and the
     others wait. An interrupted training goes on after its last whole epoch. The name of `path`, a
     `.safetensors` file, must tell model, data and settings. The models `then` come next.
+    With `craft`, which makes adversarial images, the training is adversarial.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_suffix(".lock")
-    if path.exists():
+    kept = {epoch: after_epoch(path, epoch) for epoch in settings.keep_epochs}
+    lock, files = path.with_suffix(".lock"), [path, *kept.values()]
+    if all(file.exists() for file in files):
         return
     if is_held(lock):
         log.info("Waiting for another process that trains %s.", name)
     with FileLock(lock):
-        if path.exists():
+        if all(file.exists() for file in files):
             return
         work = path.with_suffix(".training")
         resumed = _readable(work / "last.ckpt")
@@ -70,8 +73,11 @@ def train_once(
         pl.seed_everything(settings.seed, verbose=False)
         loaders = make_loaders(train, test, settings, trainer.num_workers)
         progress = Progress(name, trainer.progress_bar and is_first_process())
-        module = FineTuning(classifier, train.num_classes, settings, progress, loaders, after)
-        runner = _make_trainer(work, settings, trainer, make_logger(), len(loaders[0]))
+        module = FineTuning(
+            classifier, train.num_classes, settings, progress, loaders, after, craft
+        )
+        keep = _KeepEpochs(kept)
+        runner = _make_trainer(work, settings, trainer, make_logger(), len(loaders[0]), keep)
         with stopping.plain_interrupts(), closing(progress):
             runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
             runner.validate(module, loaders[2], verbose=False)
@@ -81,6 +87,25 @@ def train_once(
         with atomic_write(path) as temporary:
             save_weights(classifier.network, temporary, tested=f"{correct} / {len(test)}")
         shutil.rmtree(work)
+
+
+def after_epoch(path: Path, epoch: int) -> Path:
+    """Return the file of the weights after an epoch of the training that ends in another file."""
+    return path.with_stem(f"{path.stem}-epoch{epoch}")
+
+
+class _KeepEpochs(pl.Callback):
+    """Keep the weights after some epochs, each in its file."""
+
+    def __init__(self, files: Mapping[int, Path]) -> None:
+        self.files = files
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Keep an epoch's weights before the checkpoint from which a training goes on."""
+        file = self.files.get(trainer.current_epoch + 1)
+        if file is not None:
+            with atomic_write(file) as temporary:
+                save_weights(module.classifier.network, temporary)  # type: ignore[union-attr,arg-type]
 
 
 def _readable(checkpoint: Path) -> Path | None:
@@ -102,6 +127,7 @@ def _make_trainer(
     trainer: TrainerSettings,
     logger: Logger | None,
     steps: int,
+    keep: pl.Callback,
 ) -> pl.Trainer:
     """Return a trainer on one device that keeps the last whole epoch in `work`."""
     keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
@@ -112,7 +138,7 @@ def _make_trainer(
         plugins=LightningEnvironment(),  # one process trains, whatever launcher has started it
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
-        callbacks=[keep_last],
+        callbacks=[keep, keep_last],
         logger=logger or False,
         enable_progress_bar=False,
         enable_model_summary=False,

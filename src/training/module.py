@@ -1,5 +1,6 @@
 """LightningModule that fine-tunes one classifier."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,6 +10,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
+from src.attacks import image_seeds
 from src.config.sections import TrainingSettings
 from src.data import Batch, to_unit
 from src.models import PixelClassifier
@@ -16,6 +18,8 @@ from src.training.augmentation import augment
 from src.utils import stopping
 from src.utils.progress import Progress
 
+Craft = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+"""Model, images (N, 3, H, W) in [0, 1], labels and seeds (N,) to adversarial images."""
 _EVALUATION = 1 / 3  # cost of a batch without gradients, beside one that is trained on
 _FEWEST_STEPS = 5  # with fewer, the rise of the schedule has no length
 
@@ -37,8 +41,10 @@ class FineTuning(pl.LightningModule):
         progress: Progress,
         loaders: tuple[DataLoader, DataLoader, DataLoader],
         then: str,
+        craft: Craft | None = None,
     ) -> None:
         super().__init__()
+        self.craft = craft
         self.progress, self.then, self.work = progress, then, 0.0
         trained, tested, tested_at_end = map(len, loaders)
         self.epoch_work = trained + _EVALUATION * tested
@@ -60,12 +66,31 @@ class FineTuning(pl.LightningModule):
         settings = self.settings
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.global_step)
         images = augment(batch.images, settings.crop_padding, settings.flip, generator)
-        logits = self.classifier(to_unit(images)).float()
+        inputs = to_unit(images)
+        if self.craft is not None:
+            inputs = self._attack(self.craft, inputs, batch)
+        if settings.noise:
+            noise = torch.randn(inputs.shape, generator=generator).to(inputs)
+            inputs = inputs + settings.noise / 255 * noise
+        logits = self.classifier(inputs).float()
         smoothing = settings.label_smoothing
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
         self.log("train_loss", loss)
         self._show(1)
         return loss
+
+    def _attack(self, craft: "Craft", images: Tensor, batch: Batch) -> Tensor:
+        """Return a batch whose images but the first `clean_share` are attacked.
+
+        Batch norms and dropout are those of predictions meanwhile.
+        """
+        settings, first = self.settings, round(self.settings.clean_share * len(images))
+        seed = (settings.seed * 1_000_003 + self.global_step) % 2**32
+        seeds = image_seeds(seed, batch.index)
+        self.classifier.eval()
+        attacked = craft(self.classifier, images[first:], batch.labels[first:], seeds[first:])
+        self.classifier.train()
+        return torch.cat([images[:first], attacked.detach()])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the accuracy on test images, by which nothing is chosen."""

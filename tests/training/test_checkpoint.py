@@ -14,11 +14,14 @@ from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DistributedSampler
 
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights, weight_facts
+from src.run.models import training_attack
 from src.training import train_once
+from src.training.augmentation import augment
 from src.training.module import FineTuning
 
 STEPS, EVALUATED = 6, 3  # batches of an epoch; at the end as many are evaluated once more
@@ -214,6 +217,65 @@ def test_an_interruption_of_the_last_evaluation_costs_no_training(tmp_path, monk
     monkeypatch.setattr("src.training.module.augment", None)
     assert_same_weights(train(path), whole)
     assert weight_facts(path) == weight_facts(whole)
+
+
+def test_adversarial_training_is_that_of_a_hand_written_loop(tmp_path):
+    words = {"epochs": 2, "attack": "bim", "eps": 16, "steps": 3, "clean_share": 0.3, "noise": 4}
+    settings = recipe(**words)
+    path = tmp_path / "net.safetensors"
+    craft = training_attack(settings)
+    images = (classifier(), dataset(), dataset(30))
+    train_once("net", path, *images, settings, TRAINER, lambda: None, craft=craft)
+    model = classifier().train()
+    torch.manual_seed(0)
+    kinds = [[p for p in model.parameters() if (p.ndim > 1) == wide] for wide in (True, False)]
+    groups = [{"params": kinds[0], "weight_decay": 5e-4}, {"params": kinds[1], "weight_decay": 0}]
+    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.95, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=12, pct_start=0.25)
+    sampler = DistributedSampler(dataset(), num_replicas=1, rank=0, seed=0)
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        for part in [order[at : at + 10] for at in range(0, 60, 10)]:
+            batch, step = dataset()[part], schedule.last_epoch
+            generator = torch.Generator().manual_seed(step)
+            clean = to_unit(augment(batch.images, 1, True, generator))
+            model.eval()
+            attacked = clean.clone()
+            for _ in range(3):
+                point = attacked.detach().requires_grad_()
+                loss = functional.cross_entropy(model(point), batch.labels)
+                (gradient,) = torch.autograd.grad(loss, point)
+                moved = point + 16 / 255 / 3 * gradient.sign()
+                attacked = moved.clamp(clean - 16 / 255, clean + 16 / 255).clamp(0, 1).detach()
+            model.train()
+            inputs = torch.cat([clean[:3], attacked[3:]])
+            inputs = inputs + 4 / 255 * torch.randn(inputs.shape, generator=generator)
+            logits = model(inputs)
+            loss = functional.cross_entropy(logits, batch.labels, label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    trained = classifier()
+    load_weights(trained.network, path)
+    for ours, theirs in zip(trained.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"eps": 2}, "needs training.attack"),
+        ({"attack": "pgdd"}, "Did you mean pgd"),
+        ({"attack": "fgsm", "steps": 3}, "attack.steps"),
+        ({"attack": "uap"}, "is fitted first"),
+    ],
+)
+def test_what_is_no_adversarial_training_is_refused(changes, told):
+    with pytest.raises(ValueError, match=told):
+        training_attack(recipe(**changes))
 
 
 def test_two_processes_train_once(tmp_path, at_once):
