@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,6 +121,20 @@ def test_a_plan_lists_trainings_once_and_jobs_that_cannot_run(plan, workspace):
     assert not (workspace / "cache" / "checkpoints").exists()
     printed = plan("model.fine.mean=null")
     assert "refused: model fine: mean or std is null" in printed
+
+
+def test_a_model_after_an_epoch_is_a_source_beside_the_trained_one(plan, command_line, capfd):
+    words = ["model.coarse.weights=null", "training.n_images=100", "training.epochs=2"]
+    words += ["source=coarse.epoch1", "targets=[coarse,coarse.epoch1]", "hydra.run.dir=out"]
+    words += ["clean_accuracy_check.action=warn"]
+    assert "needs training.keep_epochs=[1]" in plan(*words)
+    words.append("training.keep_epochs=[1]")
+    assert plan(*words).count("coarse (100 images, 2 epochs") == 1
+    assert command_line(*words) == 0
+    digests = job_record(Path("out")).weights
+    assert digests["coarse"] != digests["coarse.epoch1"]
+    assert command_line(*words[1:]) == 2
+    assert "set its weights to null" in capfd.readouterr().err
 
 
 def test_images_that_are_attacked_again_are_planned(plan, command_line):

@@ -20,7 +20,7 @@ from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights, weight_facts
 from src.run.models import training_attack
-from src.training import train_once
+from src.training import after_epoch, train_once
 from src.training.augmentation import augment
 from src.training.module import FineTuning
 
@@ -71,7 +71,7 @@ def assert_same_weights(path, other):
         torch.testing.assert_close(value, theirs[name])
 
 
-def cut_short(path, monkeypatch, model=None, epochs=2) -> None:
+def cut_short(path, monkeypatch, model=None, epochs=2, **changes) -> None:
     """Train for some epochs and a batch more, as in a power cut."""
     checks = itertools.count()
 
@@ -82,7 +82,7 @@ def cut_short(path, monkeypatch, model=None, epochs=2) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("src.utils.stopping.raise_if_interrupted", check)
         with pytest.raises(RuntimeError, match="power cut"):
-            train(path, model=model)
+            train(path, model=model, **changes)
     assert not path.exists() and (path.with_suffix(".training") / "last.ckpt").exists()
 
 
@@ -262,6 +262,23 @@ def test_adversarial_training_is_that_of_a_hand_written_loop(tmp_path):
     load_weights(trained.network, path)
     for ours, theirs in zip(trained.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_weights_after_an_epoch_are_kept_also_by_a_resumed_training(
+    tmp_path, monkeypatch, whole
+):
+    paths = [tmp_path / "net.safetensors", tmp_path / "cut.safetensors"]
+    train(paths[0], keep_epochs=(1, 3))
+    cut_short(paths[1], monkeypatch, keep_epochs=(1, 3))
+    train(paths[1], keep_epochs=(1, 3))
+    for epoch in (1, 3):
+        assert_same_weights(*(after_epoch(path, epoch) for path in paths))
+    assert_same_weights(paths[0], whole)
+    first, later = (load_file(after_epoch(paths[0], epoch))["0.weight"] for epoch in (1, 3))
+    assert not torch.equal(first, later)
+    after_epoch(paths[0], 1).unlink()
+    train(paths[0], keep_epochs=(1, 3))
+    assert_same_weights(*(after_epoch(path, 1) for path in paths))
 
 
 @pytest.mark.parametrize(
