@@ -1,0 +1,281 @@
+"""Choice of a source for a target that nobody sees, and what predicts transfer between models."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.outcomes import Mask
+from src.analysis.transfer_rates import ratio
+from src.utils.defended_names import PLAIN
+
+FEWEST_MODELS = 4
+"""Fewest targets of which one is left out."""
+FEWEST_SOURCES = 6
+"""Fewest sources with which correlations are tested: pairs share models."""
+_DRAWS = 999
+
+Values = NDArray[np.float64]
+Related = Callable[[str, str], bool]
+"""Whether two models are one, or share weights, architecture or family."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Success of A attacks from S sources on T targets on N images.
+
+    Attributes:
+        scores: Success, in [0, 1], the mean over seeds, shape (A, S, T, N); NaN where an image is
+            not counted, and for white boxes.
+    """
+
+    sources: Sequence[str]
+    targets: Sequence[str]
+    attacks: Sequence[str]
+    scores: Values
+
+    @property
+    def rates(self) -> Values:
+        """Success rates, means over attacks, shape (S, T); NaN without an image."""
+        counted = ~np.isnan(self.scores)
+        return ratio(np.nansum(self.scores, axis=3), counted.sum(axis=3)).mean(axis=0)
+
+    def of_images(self, places: Any) -> "Transfer":
+        """Return the success on some of the images."""
+        return replace(self, scores=self.scores[..., places])
+
+
+def transfer_of(found: ImageOutcomes) -> Transfer:
+    """Return the transfer of untargeted attacks from single sources to targets without a defence.
+
+    Attacks that some source lacks are left out.
+    """
+    plain = found.select(defence=PLAIN)
+    jobs = [job for job in range(len(plain.jobs)) if plain.kind(job) == "untargeted"]
+    sources = list(dict.fromkeys(plain.jobs[job][1] for job in jobs))
+    ran = {job: plain.jobs[job] for job in jobs}
+    attacks = [
+        attack
+        for attack in dict.fromkeys(attack for attack, _ in ran.values())
+        if all((attack, source) in ran.values() for source in sources)
+    ]
+    targets = [target.target for target in plain.targets]
+    scores = np.full((len(attacks), len(sources), len(targets), len(plain.index)), np.nan)
+    for at in np.ndindex(scores.shape[:3]):
+        names = (attacks[at[0]], sources[at[1]])
+        mine = [job for job, name in ran.items() if name == names]
+        scores[at] = plain.scores(plain.cells(mine, [at[2]]))
+    return Transfer(sources, targets, attacks, scores)
+
+
+def advantages(rates: Values) -> Values:
+    """Return how much better each source is than the mean one, shape (S,).
+
+    Sources miss different targets, at least themselves. So success is the sum of an effect of the
+    source and one of the target, by least squares over the cells (S, T) that are not NaN.
+    """
+    sources, targets = rates.shape
+    place = np.argwhere(~np.isnan(rates))
+    design = np.zeros((len(place), sources + targets))
+    rows = np.arange(len(place))
+    design[rows, place[:, 0]] = design[rows, sources + place[:, 1]] = 1
+    effects = np.linalg.lstsq(design, rates[tuple(place.T)], rcond=None)[0][:sources]
+    effects[~np.isfinite(rates).any(axis=1)] = np.nan
+    centred: Values = effects - np.nanmean(effects)
+    return centred
+
+
+def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame:
+    """Choose a source for each target by its success on the others, as if that one were unseen.
+
+    Left out with a target are its related targets and sources. Two or three sources are tried on
+    each image that all of them count: it falls if one of them succeeds.
+
+    Returns:
+        One row per target, and a last one, `mean`, with means and 95 % intervals over targets and
+        images (`NAME_low`, `NAME_high`; percentiles of a bootstrap of both):
+
+        - `chosen`, the source, and its `success` on the target;
+        - `best` source in hindsight and its success, `most`;
+        - `any`: success of a source chosen blindly, the mean over the candidates;
+        - `best_2`, `best_3`: success with the two or three best sources;
+        - `candidates`: their number.
+    """
+    if len(transfer.targets) < FEWEST_MODELS:
+        raise ValueError(f"choosing sources needs {FEWEST_MODELS} targets.")
+    apart = np.array([[related(a, b) for b in transfer.targets] for a in transfer.targets])
+    barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
+    rows = _choose(transfer, apart, barred, range(len(transfer.targets)))
+    if rows.empty:
+        raise ValueError("every source is related to every target; nothing can be chosen.")
+    random, numbers = np.random.default_rng(seed), ["success", "most", "any", "best_2", "best_3"]
+    drawn = []
+    for _ in range(200):
+        images = random.integers(transfer.scores.shape[-1], size=transfer.scores.shape[-1])
+        targets = random.integers(len(transfer.targets), size=len(transfer.targets))
+        found = _choose(transfer.of_images(images), apart, barred, targets)
+        if len(found):
+            drawn.append(found[numbers].mean())
+    low, high = np.nanpercentile(np.array(drawn), [2.5, 97.5], axis=0)
+    last = {"target": "mean", **rows[numbers].mean()}
+    last |= dict(zip([f"{name}_low" for name in numbers], low, strict=True))
+    last |= dict(zip([f"{name}_high" for name in numbers], high, strict=True))
+    return pd.concat([rows, pd.DataFrame([last])], ignore_index=True)
+
+
+def _choose(transfer: Transfer, apart: Mask, barred: Mask, targets: Iterable[int]) -> pd.DataFrame:
+    """Return the rows of `choices` for some targets."""
+    rates, rows = transfer.rates, []
+    black = np.where(barred, np.nan, rates)
+    for target in targets:
+        able = np.isfinite(black[:, target])
+        seen = black[np.ix_(able, ~apart[target])]
+        if able.sum() < 2 or np.isnan(seen).all(axis=1).any():
+            continue
+        order = np.flatnonzero(able)[np.argsort(-advantages(seen), kind="stable")]
+        mine = rates[order, target]
+        best = int(np.argmax(mine))
+        several = {}
+        for count in (2, 3):
+            tried = transfer.scores[:, order[:count], target].max(axis=1)
+            several[f"best_{count}"] = np.nanmean(tried) if np.isfinite(tried).any() else np.nan
+        rows.append(
+            {
+                **{"target": transfer.targets[target], "candidates": len(order)},
+                **{"chosen": transfer.sources[order[0]], "success": mine[0]},
+                **{"best": transfer.sources[order[best]], "most": mine[best]},
+                **{"any": mine.mean(), **several},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return measures of each two models that clean predictions give, as frames (models, models).
+
+    - `information`: mutual information of being correct, in bits (arXiv 2304.02312);
+    - `kappa`: Cohen's kappa of being correct (Geirhos et al., NeurIPS 2020);
+    - `source accuracy` and `target accuracy`, the trivial ones: accuracy of row and of column.
+
+    Args:
+        correct: Whether a model, a column, is right on an image, a row.
+    """
+    right = correct.to_numpy(np.float64)
+    both = right.T @ right / len(right)
+    p = right.mean(axis=0)
+    cells = {
+        (1, 1): both,
+        (1, 0): p[:, None] - both,
+        (0, 1): p[None, :] - both,
+        (0, 0): 1 - p[:, None] - p[None, :] + both,
+    }
+    information = np.zeros_like(both)
+    for (one, other), joint in cells.items():
+        expected = np.outer(p if one else 1 - p, p if other else 1 - p)
+        share = np.divide(joint, expected, out=np.ones_like(joint), where=joint > 1e-12)
+        information += np.where(joint > 1e-12, joint * np.log2(np.maximum(share, 1e-12)), 0)
+    agree = both + cells[0, 0]
+    chance = np.outer(p, p) + np.outer(1 - p, 1 - p)
+    kappa = np.divide(agree - chance, 1 - chance, out=np.full_like(both, np.nan), where=chance < 1)
+    accuracy = np.tile(p[:, None], (1, len(p)))
+    found = {"information": information, "kappa": kappa}
+    found |= {"source accuracy": accuracy, "target accuracy": accuracy.T}
+    names = correct.columns
+    return {name: pd.DataFrame(value, names, names) for name, value in found.items()}
+
+
+def predictors(
+    transfer: Transfer,
+    measure: Callable[[list[int]], Mapping[str, pd.DataFrame]],
+    related: Related,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Correlate measures of pairs of models with their transfer, on other images.
+
+    A measure is computed on the images at odd positions and the transfer on those at even ones,
+    then the other way round. Related pairs are left out.
+
+    Args:
+        transfer: The transfer that is predicted.
+        measure: Function from the positions of images to measures by name, (models, models).
+        related: Whether two models are related.
+        seed: Seed of the permutations.
+
+    Returns:
+        One row per measure: the number of `pairs`; `rho`, Spearman's rank correlation, the mean of
+        both halves; `added`, the correlation with the ranks that the trivial measures leave; and
+        `p`, the share of 999 permutations of the models whose `rho` is at least as far from 0 (NaN
+        below `FEWEST_SOURCES` sources).
+    """
+    random = np.random.default_rng(seed)
+    used = np.array([[not related(a, b) for b in transfer.targets] for a in transfer.sources])
+    positions = np.arange(transfer.scores.shape[-1])
+    halves = []
+    for odd in (1, 0):
+        rates = transfer.of_images(positions[1 - odd :: 2]).rates
+        frames = measure(positions[odd::2].tolist())
+        found = {
+            name: frame.loc[list(transfer.sources), list(transfer.targets)].to_numpy()
+            for name, frame in frames.items()
+        }
+        halves.append((np.where(used, rates, np.nan), found))
+    orders = [_permuted(transfer, random) for _ in range(_DRAWS)]
+    rows = []
+    for name in halves[0][1]:
+        rho = np.mean([_rank_correlation(found[name], rates) for rates, found in halves])
+        added = np.mean([_beyond_trivial(found, name, rates) for rates, found in halves])
+        p = np.nan
+        if len(transfer.sources) >= FEWEST_SOURCES:
+            drawn = [
+                np.mean([_rank_correlation(found[name][o], rates) for rates, found in halves])
+                for o in orders
+            ]
+            p = (1 + np.sum(np.abs(drawn) >= abs(rho) - 1e-12)) / (1 + _DRAWS)
+        pairs = int(np.isfinite(halves[0][0]).sum())
+        rows.append({"measure": name, "pairs": pairs, "rho": rho, "added": added, "p": p})
+    return pd.DataFrame(rows)
+
+
+def _permuted(transfer: Transfer, random: np.random.Generator) -> tuple[Values, Values]:
+    """Return an order of the cells in which the models have other names, as an index.
+
+    Models that are sources and targets change places with one another alone.
+    """
+    both = [name for name in transfer.sources if name in transfer.targets]
+    renamed = dict(zip(both, random.permutation(both).tolist(), strict=True))
+    places = []
+    for names in (transfer.sources, transfer.targets):
+        alone = [name for name in names if name not in renamed]
+        mine = renamed | dict(zip(alone, random.permutation(alone).tolist(), strict=True))
+        places.append([list(names).index(mine[name]) for name in names])
+    return np.ix_(*places)  # type: ignore[return-value]
+
+
+def _rank_correlation(measure: Values, rates: Values) -> float:
+    """Return Spearman's correlation over the cells that both have; NaN where one is constant."""
+    there = np.isfinite(measure) & np.isfinite(rates)
+    return _correlation(rankdata(measure[there]), rankdata(rates[there]))
+
+
+def _beyond_trivial(found: Mapping[str, Values], name: str, rates: Values) -> float:
+    """Return the correlation of ranks after the accuracies of source and target are taken out."""
+    trivial = [key for key in ("source accuracy", "target accuracy") if key != name]
+    there = np.isfinite(rates) & np.all([np.isfinite(found[key]) for key in [*trivial, name]], 0)
+    ranks = [rankdata(found[key][there]) for key in trivial]
+    design = np.column_stack([np.ones(int(there.sum())), *ranks])
+    left = []
+    for values in (found[name], rates):
+        rank = rankdata(values[there])
+        left.append(rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0])
+    return _correlation(*left)
+
+
+def _correlation(one: Values, other: Values) -> float:
+    if len(one) < 3 or np.ptp(one) < 1e-9 or np.ptp(other) < 1e-9:
+        return np.nan
+    return float(np.corrcoef(one, other)[0, 1])

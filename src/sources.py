@@ -1,0 +1,32 @@
+"""Command line that says which source to attack for a target that nobody sees."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from src.artifacts.sweep_state import newest_sweep
+from src.config.errors import REFUSED
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0, or 2 for a refusal."""
+    parser = argparse.ArgumentParser("python -m src.sources", description=__doc__)
+    parser.add_argument("folder", nargs="*", type=Path, help="of sweeps; the newest in outputs/")
+    parser.add_argument("--attack", nargs="+", help="attacks that count; all that every source has")
+    parser.add_argument("--eps", type=float, dest="eps_255", help="budget in 1/255; the reference")
+    options = vars(parser.parse_args())
+    folders = options.pop("folder")
+    from src.report.source_choice import choose_source, source_tables
+
+    try:
+        found = choose_source(folders or [newest_sweep(finished=True)], **options)
+        Console(markup=False, highlight=False).print(source_tables(found))
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
+
+
+if __name__ == "__main__":
+    main()
