@@ -77,7 +77,8 @@ def _references(chosen: Callable[[str], bool]) -> str:
     with REFERENCES.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if chosen(row["verdict"])]
     cells = [[*_reference(row), *_shares(row), row["explanation"]] for row in rows]
-    heads = ["attack", "library's class", "equal signs", "in float64", *_TARGETS, "remark"]
+    success = [f"{target}: theirs, ours" for target in _TARGETS]
+    heads = ["attack", "library's class", "equal signs", "in float64", *success, "remark"]
     return _table(heads, cells)
 
 
@@ -86,7 +87,7 @@ def _reference(row: dict[str, str]) -> list[str]:
 
 
 def _shares(row: dict[str, str]) -> list[str]:
-    """Return shares of signs, and both successes on each target with p, in per cent."""
+    """Return shares of equal signs, and both successes on each target with p, in per cent."""
     signs = [_percent(row[name], 2) for name in ("equal_signs", "equal_signs_float64")]
     pairs = [
         f"{_percent(row[f'theirs_{target}'])}, {_percent(row[f'ours_{target}'])} "
