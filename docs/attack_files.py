@@ -23,7 +23,7 @@ from src.utils.about import About
 FOLDER = Path(__file__).resolve().parents[1] / "conf" / "attack"
 COMMON = ("steps", "step_size_255", "relative_step_size", "norm", "keep_best", "loss")
 LAST = ("target_label", "decay")
-HIDDEN = {"lookahead", "score", "sizes", "chain_rule", *GIVEN}
+HIDDEN = {"lookahead", "score", "sizes", "chain_rule", "nearest", *GIVEN}
 """Keywords that would make another attack of it."""
 OF_STEPS = {"step_size_255", "keep_best", "random_start"}
 """Settings that attacks of one step have no use for."""

@@ -1,7 +1,8 @@
 """Tables of the documentation, made from the files of `conf/` and what these name."""
 
+import csv
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from inspect import getdoc
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,8 @@ from src.utils.about import About
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
 ARXIV = "https://arxiv.org/abs/"
+REFERENCES = REPOSITORY / "tests" / "attacks" / "references" / "references.csv"
+_TARGETS = ("vgg_small", "mobilenet_small")
 
 
 def attacks() -> str:
@@ -58,6 +61,44 @@ def _attack(name: str, target: str, about: About) -> list[str]:
 
 def _paper(paper: str) -> str:
     return f"[paper]({paper})" if "://" in paper else f"[{paper}]({ARXIV}{paper})"
+
+
+def differing_references() -> str:
+    """Return the table of attacks that differ from a library's code, and why."""
+    return _references(lambda verdict: verdict != "equal")
+
+
+def equal_references() -> str:
+    """Return the table of attacks that equal a library's code."""
+    return _references(lambda verdict: verdict == "equal")
+
+
+def _references(chosen: Callable[[str], bool]) -> str:
+    with REFERENCES.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if chosen(row["verdict"])]
+    cells = [[*_reference(row), *_shares(row), row["explanation"]] for row in rows]
+    success = [f"{target}: theirs, ours" for target in _TARGETS]
+    heads = ["attack", "library's class", "equal signs", "in float64", *success, "remark"]
+    return _table(heads, cells)
+
+
+def _reference(row: dict[str, str]) -> list[str]:
+    return [f"`{row['attack']}`", f"{row['library']} {row['version']}, `{row['class']}`"]
+
+
+def _shares(row: dict[str, str]) -> list[str]:
+    """Return shares of equal signs, and both successes on each target with p, in per cent."""
+    signs = [_percent(row[name], 2) for name in ("equal_signs", "equal_signs_float64")]
+    pairs = [
+        f"{_percent(row[f'theirs_{target}'])}, {_percent(row[f'ours_{target}'])} "
+        f"(p = {row[f'p_{target}']})"
+        for target in _TARGETS
+    ]
+    return signs + pairs
+
+
+def _percent(share: str, digits: int = 1) -> str:
+    return f"{100 * float(share):.{digits}f} %" if share else ""
 
 
 def defences() -> str:

@@ -22,6 +22,8 @@ myst_substitutions = {
     "formulas": catalogue.formulas(),
     "defences": catalogue.defences(),
     "models": catalogue.models(),
+    "differing_references": catalogue.differing_references(),
+    "equal_references": catalogue.equal_references(),
     "definitions": "\n\n".join(f"**{term}**\n: {meaning}" for term, meaning in DEFINITIONS.items()),
 }
 nb_execution_mode = "off"  # a test runs it

@@ -25,10 +25,18 @@ def idct2(spectra: Tensor) -> Tensor:
 
 
 def resizing(
-    places: Tensor, old: Tensor | int, new: Tensor | int, length: int, start: Tensor | int = 0
+    places: Tensor,
+    old: Tensor | int,
+    new: Tensor | int,
+    length: int,
+    start: Tensor | int = 0,
+    nearest: bool = False,
 ) -> Tensor:
     """Return matrices (..., P, length) that resize lines from `old` pixels at `start` to `new`."""
-    inner = ((places + 0.5) * old / new - 0.5).clamp_min(0).minimum(torch.as_tensor(old - 1))
+    if nearest:
+        inner = (places * old / new).floor()
+    else:
+        inner = ((places + 0.5) * old / new - 0.5).clamp_min(0).minimum(torch.as_tensor(old - 1))
     pixels = torch.arange(length, device=places.device)
     return (1 - ((start + inner)[..., None] - pixels).abs()).clamp_min(0)
 

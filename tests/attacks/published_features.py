@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.attacks.published_case import SIDE, Case, Image, momentum
-from tests.attacks.published_inputs import convolved, gaussian, padding
+from tests.attacks.published_inputs import convolved, gaussian, nearest, padding
 
 
 def important(
@@ -80,7 +80,8 @@ def mixed_up(case: Case) -> Image:
     """Mix features of another image into both layers with weights."""
 
     def gradient(x: Image) -> Image:
-        change, other = padding(case), torch.from_numpy(case.drawn("others"))[None]
+        change = padding(case, resizing=nearest)
+        other = torch.from_numpy(case.drawn("others"))[None]
 
         def logits(z: torch.Tensor) -> torch.Tensor:
             clean = other

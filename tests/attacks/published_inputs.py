@@ -1,6 +1,7 @@
 """Published rules that change the images which the source sees."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
@@ -33,14 +34,26 @@ def bilinear(old: int, new: int) -> torch.Tensor:
     return torch.from_numpy(matrix)
 
 
-def padding(case: Case, probability: float = 0.7, largest: int = 26) -> Change:
+def nearest(old: int, new: int) -> torch.Tensor:
+    """Return the matrix (new, old) that resizes an axis to its nearest pixels, counted from 0."""
+    line = torch.arange(old, dtype=torch.float64)[None, None]
+    chosen = torch.nn.functional.interpolate(line, new, mode="nearest")[0, 0].long()
+    return torch.eye(old, dtype=torch.float64)[chosen]
+
+
+def padding(
+    case: Case,
+    probability: float = 0.7,
+    largest: int = 26,
+    resizing: Callable[[int, int], torch.Tensor] = bilinear,
+) -> Change:
     luck, side = case.drawn("uniform"), int(case.drawn("integers", SIDE, largest))
     top, left = np.floor(case.drawn("uniform", 2) * (largest - side)).astype(int)
 
     def change(x: torch.Tensor) -> torch.Tensor:
         if luck >= probability:
             return x
-        grow, shrink = bilinear(SIDE, side), bilinear(largest, SIDE)
+        grow, shrink = resizing(SIDE, side), resizing(largest, SIDE)
         canvas = torch.zeros(3, largest, largest, dtype=x.dtype)
         canvas[:, top : top + side, left : left + side] = grow @ x @ grow.T
         return shrink @ canvas @ shrink.T

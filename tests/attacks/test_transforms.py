@@ -32,6 +32,7 @@ from src.attacks import (
 
 TRANSFORMS = {
     "diverse input": DiverseInput(probability=0.7, resize_rate=1.3),
+    "nearest pixels": DiverseInput(probability=0.7, resize_rate=1.3, nearest=True),
     "scale": Scale(),
     "admix": Admix(),
     "mix mask": MixMask(),

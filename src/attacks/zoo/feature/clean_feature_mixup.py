@@ -96,6 +96,7 @@ def _logits(problem: Problem, images: Tensor, hook: Any) -> Tensor:
     decay=1.0,
     probability=1.0,
     resize_rate=1.137,
+    nearest=True,
     kernel_size=5,
     forwards="steps",
     mixes=True,

@@ -27,7 +27,8 @@ class NeuronAttribution(WeightedFeatures):
     Reference: Zhang et al. (2022), arXiv 2204.00008.
 
     Deviation: the noise is that of the authors' Inception at every network (authors: of one size
-    after any normalisation). Target labels and members as in `fia`.
+    after any normalisation; TransferAttack: no noise, and a path with black but without the image).
+    Target labels and members as in `fia`.
     """
 
     points: PositiveInt = 30

@@ -15,7 +15,8 @@ class VarianceTuning:
 
     The estimate is g_t + v_{t-1}, with v_t = mean over i of grad L(f(x_t + r_i), y) - g_t and
     r_i ~ U(-radius * eps, radius * eps), with `norm=l2` too. The last v is not used, and not
-    computed. Where g_t is taken ahead, the r_i stay around x_t, as in the authors' code.
+    computed. Where g_t is taken ahead, the r_i stay around x_t, as in the authors' code
+    (TransferAttack: around the point ahead).
 
     Args:
         neighbours: Number of points x_t + r_i.

@@ -30,7 +30,7 @@ class BlockShuffle:
 
     Deviation: uniform angles, black corners, no empty blocks (authors: normal angles of 0.2 radians
     cut off at 0.4, grey corners; TransferAttack: 3 blocks of more equal sides, in proportion to
-    U(1, 2), and each strip's columns shuffled by themselves).
+    U(1, 2), each strip's columns shuffled by themselves, and strips rotated, not blocks).
     """
 
     copies: PositiveInt = 20

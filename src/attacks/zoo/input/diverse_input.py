@@ -27,6 +27,7 @@ class DiverseInput:
     Args:
         probability: Chance that an image is changed; 0 leaves every bit as it is.
         resize_rate: Largest side, as a multiple of the image's.
+        nearest: Resize to the nearest pixel; False: bilinearly.
 
     Reference: Xie et al. (2019), arXiv 1803.06978, sections 3.3 and 4.1 (there p = 0.5 and 299
     pixels become 330, hence 1.1, which makes 328 of 299).
@@ -37,6 +38,7 @@ class DiverseInput:
 
     probability: Share = 0.5
     resize_rate: Rate = 1.1
+    nearest: bool = False
     copies: ClassVar[int] = 1
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
@@ -48,24 +50,25 @@ class DiverseInput:
         sides = random.integers(size, largest)[:, None]
         offsets = (random.uniform(2).double() * (largest - sides)).floor().split(1, dim=1)
         rows, columns = (
-            _resized_and_padded(length, sides, offset, largest).to(images.dtype)
+            self._resized_and_padded(length, sides, offset, largest).to(images.dtype)
             for length, offset in zip(images.shape[-2:], offsets, strict=True)
         )
         return torch.where(changed, along_axes(rows, images, columns), images)
 
-
-def _resized_and_padded(length: int, sides: Tensor, offsets: Tensor, largest: int) -> Tensor:
-    """Return matrices (N, 1, length, length) that resize to `sides`, pad and resize back."""
-    places = torch.arange(largest, device=sides.device) - offsets
-    inside = ((places >= 0) & (places < sides))[..., None]
-    padded = resizing(places, length, sides, length) * inside
-    return (_shrinking(largest, length, sides.device) @ padded)[:, None]
+    def _resized_and_padded(
+        self, length: int, sides: Tensor, offsets: Tensor, largest: int
+    ) -> Tensor:
+        """Return matrices (N, 1, length, length) that resize to `sides`, pad and resize back."""
+        places = torch.arange(largest, device=sides.device) - offsets
+        inside = ((places >= 0) & (places < sides))[..., None]
+        padded = resizing(places, length, sides, length, nearest=self.nearest) * inside
+        return (_shrinking(largest, length, sides.device, self.nearest) @ padded)[:, None]
 
 
 @lru_cache
-def _shrinking(largest: int, length: int, device: torch.device) -> Tensor:
+def _shrinking(largest: int, length: int, device: torch.device, nearest: bool) -> Tensor:
     places = torch.arange(length, dtype=torch.float64, device=device)
-    return resizing(places, largest, length, largest)
+    return resizing(places, largest, length, largest, nearest=nearest)
 
 
 @checked
