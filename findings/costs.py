@@ -108,7 +108,7 @@ def run(name: str, folder: Path) -> int:
     """Run one of the sweeps in a folder; what is stored there, or in the table, is left out."""
     source, members = SOURCES[name], 2 if name == "ensemble" else 1
     cap = MOST_OF_TRANSFORMERS if name == "vit" else MOST
-    written = folder / name / "attack"
+    written = folder / name / "conf" / "attack"  # a folder beside it would be a group of files
     written.mkdir(parents=True, exist_ok=True)
     attacks = dict(files(members, name == "targeted", cap))
     for attack, settings in attacks.items():

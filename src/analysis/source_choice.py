@@ -18,7 +18,8 @@ FEWEST_MODELS = 4
 """Fewest targets of which one is left out."""
 FEWEST_SOURCES = 6
 """Fewest sources with which correlations are tested: pairs share models."""
-_DRAWS = 999
+_DRAWS, _BOOTSTRAP = 999, 200
+_NUMBERS = ["success", "most", "any", "best_2", "best_3"]
 
 Values = NDArray[np.float64]
 Related = Callable[[str, str], bool]
@@ -42,8 +43,7 @@ class Transfer:
     @property
     def rates(self) -> Values:
         """Success rates, means over attacks, shape (S, T); NaN without an image."""
-        counted = ~np.isnan(self.scores)
-        return ratio(np.nansum(self.scores, axis=3), counted.sum(axis=3)).mean(axis=0)
+        return _weighted_rates(self.scores, np.ones((1, self.scores.shape[-1])))[0]
 
     def of_images(self, places: Any) -> "Transfer":
         """Return the success on some of the images."""
@@ -110,49 +110,55 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
         raise ValueError(f"choosing sources needs {FEWEST_MODELS} targets.")
     apart = np.array([[related(a, b) for b in transfer.targets] for a in transfer.targets])
     barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
-    rows = _choose(transfer, apart, barred, range(len(transfer.targets)))
+    random, count = np.random.default_rng(seed), transfer.scores.shape[-1]
+    drawn_images = random.multinomial(count, np.full(count, 1 / count), size=_BOOTSTRAP)
+    weights = np.vstack([np.ones(count), drawn_images])
+    draws = np.where(barred, np.nan, _weighted_rates(transfer.scores, weights))
+    rows = pd.DataFrame(_choose(transfer, draws[0], weights[0], apart, range(len(apart))))
     if rows.empty:
         raise ValueError("every source is related to every target; nothing can be chosen.")
-    random, numbers = np.random.default_rng(seed), ["success", "most", "any", "best_2", "best_3"]
     drawn = []
-    for _ in range(200):
-        images = random.integers(transfer.scores.shape[-1], size=transfer.scores.shape[-1])
-        targets = random.integers(len(transfer.targets), size=len(transfer.targets))
-        found = _choose(transfer.of_images(images), apart, barred, targets)
-        if len(found):
-            drawn.append(found[numbers].mean())
-    low, high = np.nanpercentile(np.array(drawn), [2.5, 97.5], axis=0)
-    last = {"target": "mean", **rows[numbers].mean()}
-    last |= dict(zip([f"{name}_low" for name in numbers], low, strict=True))
-    last |= dict(zip([f"{name}_high" for name in numbers], high, strict=True))
+    for rates, its in zip(draws[1:], weights[1:], strict=True):
+        targets = random.integers(len(apart), size=len(apart))
+        if found := _choose(transfer, rates, its, apart, targets):
+            drawn.append(pd.DataFrame(found)[_NUMBERS].mean())
+    ends = np.nanpercentile(np.array(drawn), [2.5, 97.5], axis=0)
+    last = {"target": "mean", **rows[_NUMBERS].mean()}
+    for end, values in zip(("low", "high"), ends, strict=True):
+        last |= {f"{name}_{end}": value for name, value in zip(_NUMBERS, values, strict=True)}
     return pd.concat([rows, pd.DataFrame([last])], ignore_index=True)
 
 
-def _choose(transfer: Transfer, apart: Mask, barred: Mask, targets: Iterable[int]) -> pd.DataFrame:
-    """Return the rows of `choices` for some targets."""
-    rates, rows = transfer.rates, []
-    black = np.where(barred, np.nan, rates)
+def _weighted_rates(scores: Values, weights: Values) -> Values:
+    """Return the success rates of weighted images, (B, S, T), from scores and weights (B, N)."""
+    counted = ~np.isnan(scores)
+    sums = np.where(counted, scores, 0) @ weights.T
+    rates: Values = ratio(sums, counted.astype(np.float64) @ weights.T).mean(axis=0)
+    return np.moveaxis(rates, -1, 0)
+
+
+def _choose(
+    transfer: Transfer, rates: Values, weights: Values, apart: Mask, targets: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Return the rows of `choices` for some targets, from rates without related pairs."""
+    rows = []
     for target in targets:
-        able = np.isfinite(black[:, target])
-        seen = black[np.ix_(able, ~apart[target])]
+        able = np.isfinite(rates[:, target])
+        seen = rates[np.ix_(able, ~apart[target])]
         if able.sum() < 2 or np.isnan(seen).all(axis=1).any():
             continue
         order = np.flatnonzero(able)[np.argsort(-advantages(seen), kind="stable")]
         mine = rates[order, target]
         best = int(np.argmax(mine))
-        several = {}
+        row = {"target": transfer.targets[target], "candidates": len(order)}
+        row |= {"chosen": transfer.sources[order[0]], "success": mine[0]}
+        row |= {"best": transfer.sources[order[best]], "most": mine[best], "any": mine.mean()}
         for count in (2, 3):
             tried = transfer.scores[:, order[:count], target].max(axis=1)
-            several[f"best_{count}"] = np.nanmean(tried) if np.isfinite(tried).any() else np.nan
-        rows.append(
-            {
-                **{"target": transfer.targets[target], "candidates": len(order)},
-                **{"chosen": transfer.sources[order[0]], "success": mine[0]},
-                **{"best": transfer.sources[order[best]], "most": mine[best]},
-                **{"any": mine.mean(), **several},
-            }
-        )
-    return pd.DataFrame(rows)
+            share = ratio(np.nansum(tried * weights), (~np.isnan(tried) * weights).sum())
+            row[f"best_{count}"] = float(share)
+        rows.append(row)
+    return rows
 
 
 def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from src.analysis.image_outcomes import image_outcomes, joined
+from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.source_choice import (
     FEWEST_SOURCES,
     Transfer,
@@ -59,22 +59,29 @@ def choose_source(
         if eps not in outcomes:
             raise ValueError(f"eps={eps:g}/255 is no budget of {job.attack} on {pair[0]}.")
         parts.append(outcomes[eps])
-    transfer = transfer_of(joined(parts))
-    correct = _correct(jobs, [*transfer.sources, *transfer.targets])
+    return source_choice(jobs, joined(parts), eps)
+
+
+def source_choice(
+    jobs: Sequence[StoredJob], outcomes: ImageOutcomes, eps_255: float
+) -> SourceChoice:
+    """Compute which source to attack from comparable jobs and their outcomes at a budget."""
+    transfer, first = transfer_of(outcomes), jobs[0].record
     shared = _shared(jobs)
 
     def related(one: str, other: str) -> bool:
         return one == other or frozenset((one, other)) in shared
 
+    chosen = choices(transfer, related, first.seed)
+    correct = _correct(jobs, [*transfer.sources, *transfer.targets])
+
     def measure(places: list[int]) -> dict[str, pd.DataFrame]:
         return clean_measures(correct.iloc[places])
 
-    return SourceChoice(
-        f"{', '.join(transfer.attacks)} on {first.dataset}, eps = {eps:g}/255, {first.protocol}",
-        transfer,
-        choices(transfer, related, first.seed),
-        predictors(transfer, measure, related, first.seed),
-    )
+    attacks = ", ".join(transfer.attacks)
+    heading = f"{attacks} on {first.dataset}, eps = {eps_255:g}/255, {first.protocol}"
+    predicted = predictors(transfer, measure, related, first.seed)
+    return SourceChoice(heading, transfer, chosen, predicted)
 
 
 def _correct(jobs: Sequence[StoredJob], models: Sequence[str]) -> pd.DataFrame:

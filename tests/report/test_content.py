@@ -155,3 +155,11 @@ def test_jobs_of_other_seeds_are_never_compared(make_sweep):
     first, second = find_jobs([make_sweep(models=("a", "b"))])
     found = measure(summarise([first, changed(second, seed=1)]))
     assert compared.tests_by_group(found.outcomes).empty
+
+
+def test_sources_for_unseen_targets_are_a_chapter_from_four_models_on(made_up):
+    sections = {one.id: one for one in made_up("many models").sections}
+    unseen, predictors = sections["sources"].figures
+    assert set(unseen.data["target"]) == {*(f"model_{i}" for i in range(9)), "mean"}
+    assert "permutations" in predictors.caption
+    assert "sources" not in {one.id for one in made_up("ordinary").sections}

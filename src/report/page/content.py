@@ -13,6 +13,7 @@ from src.report.sections.clean import clean, clean_sentence
 from src.report.sections.comparisons import compared
 from src.report.sections.mechanisms import mechanisms
 from src.report.sections.single_images import hypothesis
+from src.report.sections.source_choice import unseen_target
 from src.report.sections.strongest_attacker import attackers
 from src.report.sections.transfer import answer, answer_sentence, variants
 from src.report.summary import Summary
@@ -41,6 +42,7 @@ def build_report(summary: Summary) -> Report:
         Section("images", "Images of the chosen pair"),
         attackers(view, numbers),
         hypothesis(view, numbers),
+        unseen_target(numbers),
         compared(view, numbers),
         mechanisms(view, numbers, command),
         variants(view, numbers),

@@ -18,6 +18,7 @@ from src.artifacts.jobs import StoredJob
 from src.artifacts.recipe import model_digest
 from src.report.diagnostics import CHARTS
 from src.report.page.galleries import Pictures
+from src.report.source_choice import SourceChoice, source_choice
 from src.report.summary import JobSummary, Summary, described_images
 from src.utils.defended_names import PLAIN, Evaluated
 
@@ -32,6 +33,7 @@ class Measured:
             `excess`, `effects`, `bins`, `spectra`, `filtered`, `low_passed`,
             `similarity`, `stealth`, `iterations`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
+        choice: The choice of a source for unseen targets; None: there are too few models.
         pictures: Example images and galleries, by rank.
         alarms: (name, finding) of every job, each once.
     """
@@ -41,6 +43,7 @@ class Measured:
     outcomes: Sequence[ImageOutcomes] = ()
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
+    choice: SourceChoice | None = None
     pictures: Pictures = field(default_factory=Pictures)
     alarms: list[tuple[str, str]] = field(default_factory=list)
 
@@ -69,11 +72,23 @@ def measure(summary: Summary) -> Measured:
                 for name, table in tables.items()
             }
         job.forget()
+    found.choice = _choice(summary)
     found.alarms = list(dict.fromkeys(alarm for one in summary.jobs for alarm in one.alarms))
     for name in dict.fromkeys(name for tables in parts.values() for name in tables):
         frames = [parts[number][name] for number in sorted(parts) if name in parts[number]]
         found.tables[name] = pd.concat(frames, ignore_index=True)
     return found
+
+
+def _choice(summary: Summary) -> SourceChoice | None:
+    """Return the choice of a source in the first group of comparable jobs."""
+    if not summary.groups:
+        return None
+    jobs = [one.job for one in summary.groups[0]]
+    try:
+        return source_choice(jobs, summary.outcomes[0], jobs[0].record.reference)
+    except ValueError:  # too few models
+        return None
 
 
 def _by_rank(summary: Summary) -> list[int]:
