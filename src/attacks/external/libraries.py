@@ -23,12 +23,13 @@ _FILLED = {
     *("model_name", "epsilon", "targeted", "device", "attack"),  # of TransferAttack
 }
 """Arguments of the libraries' classes that are no keywords of the functions."""
+_ANY = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
 
 
 class Call(NamedTuple):
     """Call of an attack; of L2 the radius is a Euclidean length, and labels may be targets."""
 
-    model: "Copy"
+    model: "_Copy"
     images: Tensor
     labels: Tensor
     true_labels: Tensor
@@ -146,7 +147,7 @@ def make_function(
         budgets, images = check_budgets(eps, images).detach(), images.detach()
         if budgets.ndim == 2:
             raise ValueError(f"{kind.__name__} takes no budgets of single images.")
-        network, rows = Copy(model, images), torch.arange(len(images))
+        network, rows = _Copy(model, images), torch.arange(len(images))
         seeds = rows if seeds is None else seeds.cpu()
         classes = labels if true_labels is None else true_labels
         unit = 1.0 if norm == "linf" else sqrt(images[0].numel())
@@ -165,16 +166,18 @@ def make_function(
     settings = [
         parameter.replace(kind=Parameter.KEYWORD_ONLY)
         for key, parameter in signature(kind).parameters.items()
-        if key not in _FILLED and parameter.kind is not Parameter.VAR_KEYWORD
+        if key not in _FILLED and parameter.kind not in _ANY
     ]
     main = [*signature(attack, follow_wrapped=False).parameters.values()][:-1]
     main[4] = main[4].replace(annotation=Literal[norms])
     function: Any = attack
-    function.__signature__ = Signature([*main[:4], *more, *settings, *main[4:]], return_annotation=Tensor)
+    function.__signature__ = Signature(
+        [*main[:4], *more, *settings, *main[4:]], return_annotation=Tensor
+    )
     return attack
 
 
-class Copy(nn.Module):
+class _Copy(nn.Module):
     """A frozen copy of a source, as libraries take it: a module that has a parameter."""
 
     def __init__(self, model: Model, images: Tensor) -> None:

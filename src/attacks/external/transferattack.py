@@ -8,7 +8,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from functools import cache, partial
+from functools import partial
+from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import Parameter, signature
@@ -22,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from src.attacks.external.libraries import Call, make_function, select
 from src.attacks.source import Source, members_of
+from src.utils.about import About
 from src.utils.refusals import first_line, suggestion
 
 VARIABLE = "TRANSFERATTACK"
@@ -80,31 +82,44 @@ def _attack_of(root: str | None, name: str) -> Callable[..., Tensor]:
         raise ValueError(f"attack.name={name}: its module fails with {reason}") from error
     if getattr(kind, "load_model", None) is not base.load_model:
         raise ValueError(f"attack.name={name}: the class loads a network of its own, not yours.")
-    norms = ("linf", "l2") if "norm" in signature(kind).parameters else ("linf",)
+    faces = (signature(parent) for parent in kind.__mro__)  # some classes hand on any keywords
+    face = next(face for face in faces if "epsilon" in face.parameters)
+    same = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+    kind = type(kind.__name__, (kind,), {**same, "__signature__": face})
+    norms = ("linf", "l2") if "norm" in face.parameters else ("linf",)
     place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
-    return make_function(partial(_run, clone), kind, norms, place)
+    function: Any = make_function(partial(_run, clone), kind, norms, place)
+    function.about = About(category="library", targeted=_takes_targets(kind))
+    return function
 
 
-@cache
+def _takes_targets(kind: Any) -> Any:
+    """Return `About.targeted` of a class."""
+    parameter = signature(kind).parameters.get("targeted")
+    return parameter is not None and (parameter.default is False or "only")
+
+
 def _open(root: str) -> Any:
     """Import a clone's package under a name of its own; `sys.path` stays as it is."""
     file = Path(root).resolve() / "transferattack" / "__init__.py"
     if not file.is_file():
         raise ValueError(f"attack.root={root}: no clone of TransferAttack ({_ADDRESS}) is there.")
-    name = f"transferattack_{file.as_posix().encode().hex()}"
-    spec: Any = spec_from_file_location(name, file)
-    package = sys.modules[name] = module_from_spec(spec)
-    with _quiet():
-        spec.loader.exec_module(package)
-    return package
+    name = f"transferattack_{sha256(bytes(file)).hexdigest()[:8]}"
+    if name not in sys.modules:
+        spec: Any = spec_from_file_location(name, file)
+        package = sys.modules[name] = module_from_spec(spec)
+        with _quiet():
+            spec.loader.exec_module(package)
+    return sys.modules[name]
 
 
 def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+    targets = _takes_targets(kind)
+    if call.targeted and not targets:
+        raise ValueError("the class takes no target labels; attack.target_label=null.")
+    if targets == "only" and not call.targeted:
+        raise ValueError("the class needs target labels; attack.target_label=random, for example.")
     defaults = {key: each.default for key, each in signature(kind).parameters.items()}
-    if call.targeted and "targeted" not in defaults:
-        raise ValueError("the class is untargeted: attack.target_label=null.")
-    if defaults.get("targeted") is True and not call.targeted:
-        raise ValueError("the class is targeted: attack.target_label=random, next or least_likely.")
     model, name = _load_source(clone, kind, call)
     filled = {
         **{"model_name": name, "epsilon": call.radius, "device": call.images.device},
@@ -121,7 +136,9 @@ def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
             return images + made(**arguments)(images, labels)
         except SystemExit as error:  # of classes that print why
             reason = printed.getvalue().strip().split("\n")[-1]
-            raise ValueError(f"the class ends the program ({reason or 'without a reason'}).") from error
+            raise ValueError(
+                f"the class ends the program ({reason or 'without a reason'})."
+            ) from error
 
 
 @contextmanager
@@ -134,11 +151,12 @@ def _quiet(printed: StringIO | None = None) -> Iterator[None]:
 
 def _load_source(clone: Any, kind: Any, call: Call) -> tuple[nn.Module, str]:
     """Return the source as TransferAttack's `load_model` does, and the name of its network."""
-    source = Source(copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format))
-    averages = [part.average for part in source.model.modules() if hasattr(part, "average")]
-    if averages not in ([], ["logits"]):
-        raise ValueError(f"ensemble={averages[0]}: TransferAttack averages logits.")
-    members = [_Member(source, number) for number in range(len(source.members))]
+    model: Any = copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format)
+    averages = {getattr(part, "average", "logits") for part in model.modules()}
+    if others := averages - {"logits"}:
+        raise ValueError(f"ensemble={others.pop()}: TransferAttack averages logits.")
+    source, modules = Source(model), members_of(model)
+    members = [_Member(source, *numbered) for numbered in enumerate(modules)]
     names = "+".join(member.name for member in members)
     if len(members) > 1 or kind.__module__.startswith(f"{clone.__name__}.ensemble."):
         return import_module(f"{clone.__name__}.utils").EnsembleModel(members), names
@@ -148,10 +166,9 @@ def _load_source(clone: Any, kind: Any, call: Call) -> tuple[nn.Module, str]:
 class _Member(nn.Sequential):
     """Member of a source as a sequence of its normalisation and its network."""
 
-    def __init__(self, source: Source, number: int) -> None:
-        member = members_of(source.model)[number]
-        classifier = next((part for part in member.modules() if hasattr(part, "network")), None)
-        network = getattr(classifier, "network", member)
+    def __init__(self, source: Source, number: int, module: nn.Module) -> None:
+        classifier = next((part for part in module.modules() if hasattr(part, "network")), None)
+        network = getattr(classifier, "network", module)
         super().__init__(_Function(getattr(classifier, "prepare", nn.Identity())), network)
         name = str(getattr(classifier, "name", type(network).__name__))
         self.name = name.rpartition("/")[2].partition(".")[0]  # classes know torchvision's names
