@@ -256,12 +256,9 @@ def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
     )
 
 
-@lru_cache
+@lru_cache(maxsize=2)
 def git_commit(file: Path = Path(__file__)) -> str:
-    """Return the commit of a file, by default of the code that runs; or `unknown`.
-
-    `+changes` follows where its repository was edited.
-    """
+    """Return the commit of a file's repository, `+changes` if it was edited; or `unknown`."""
     try:
         if not _git(file.parent, "ls-files", file.name):
             return "unknown"  # installed, though maybe into a folder of another repository
@@ -292,10 +289,9 @@ def _command(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _versions(attack: AttackSettings) -> dict[str, str]:
-    """Return the versions of packages, and the commit of a library that is a folder."""
     versions = {"python": platform.python_version()}
     if attack.about.category == "library" and (root := attack.settings.get("root")):
-        library = attack.name.partition(".")[0]
+        library = attack.name.partition(".")[0]  # whose commit is its version
         versions[library] = git_commit(Path(root) / library / "__init__.py")
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

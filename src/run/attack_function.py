@@ -13,7 +13,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from src.config.attack_settings import AttackSettings
 from src.config.errors import refusal
-from src.config.label import in_root
+from src.config.label import function_of
 from src.config.sections import GIVEN
 from src.images.attacker import Attack
 from src.utils.refusals import first_line, suggestion
@@ -32,23 +32,21 @@ def attack_function(attack: AttackSettings) -> Attack:
         raise ValueError(f"attack={attack.name}:{line}") from error
     if not isinstance(call, partial):
         raise ValueError(f"attack={attack.name} names no function as its _target_.")
-    function = in_root(call.func, call.keywords)
-    parameters = _check_keywords(attack, function, call.keywords)
+    call = partial(function_of(keys), **call.keywords)
+    parameters = _check_keywords(attack, call)
     if unchecked := [key for key in call.keywords if key not in parameters]:
         _log_unchecked(attack.name, ", ".join(unchecked))
     return partial(
-        function, **{key: _convert(key, value, parameters) for key, value in call.keywords.items()}
+        call.func, **{key: _convert(key, value, parameters) for key, value in call.keywords.items()}
     )
 
 
-def _check_keywords(
-    attack: AttackSettings, function: Attack, keywords: Mapping[str, Any]
-) -> dict[str, inspect.Parameter]:
+def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Parameter]:
     """Refuse keywords that a function does not take; return its parameters by name."""
-    every = [*_signature(function).parameters.values()][4:]  # after model, images, labels, eps
+    every = [*_signature(call.func).parameters.values()][4:]  # after model, images, labels, eps
     named = {each.name: each for each in every if each.kind is not each.VAR_KEYWORD}
     settings = [name for name in named if name not in GIVEN]
-    any_key = len(named) < len(every)
+    any_key, keywords = len(named) < len(every), call.keywords
     if attack.target_label is not None and not (any_key or "targeted" in named):
         raise ValueError(
             f"attack={attack.name} cannot take attack.target_label={attack.target_label}: its "

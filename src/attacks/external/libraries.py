@@ -20,10 +20,9 @@ from src.utils.refusals import suggestion
 
 _FILLED = {
     *("model", "eps", "max_epsilon", "norm", "distance", "constraint", "seed"),
-    *("model_name", "epsilon", "targeted", "device", "attack"),  # of TransferAttack
+    *("model_name", "epsilon", "targeted", "device", "attack"),
 }
 """Arguments of the libraries' classes that are no keywords of the functions."""
-_ANY = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
 
 
 class Call(NamedTuple):
@@ -122,10 +121,8 @@ def select(kind: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
     return {key: keywords[key] for key in keywords.keys() & signature(kind).parameters.keys()}
 
 
-def make_function(
-    run: Run, kind: Any, norms: tuple[str, ...], *more: Parameter
-) -> Callable[..., Tensor]:
-    """Return a class as a function whose signature has the class's keywords, and more of them."""
+def make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
+    """Return a class as a function whose signature has the class's keywords."""
 
     @wraps(kind, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
     def attack(
@@ -149,31 +146,26 @@ def make_function(
             raise ValueError(f"{kind.__name__} takes no budgets of single images.")
         network, rows = _Copy(model, images), torch.arange(len(images))
         seeds = rows if seeds is None else seeds.cpu()
-        classes = labels if true_labels is None else true_labels
+        true_labels = labels if true_labels is None else true_labels
         unit = 1.0 if norm == "linf" else sqrt(images[0].numel())
         radii = budgets.reshape(-1, 1, 1, 1, 1)
         result = images.expand(len(radii), *images.shape).clone()
         for number, radius in enumerate(radii.flatten().tolist()):
             for part in rows.split(max_batch or len(rows)):
                 seed = int(np.random.SeedSequence(seeds[part].tolist()).generate_state(1)[0])
-                batch = (network, images[part].clone(), labels[part].clone(), classes[part].clone())
+                batch = images[part].clone(), labels[part].clone(), true_labels[part].clone()
                 with torch.enable_grad(), isolate_rng():
                     seed_everything(seed, verbose=False)
-                    call = Call(*batch, radius * unit, norm, targeted, seed)
+                    call = Call(network, *batch, radius * unit, norm, targeted, seed)
                     result[number, part] = run(kind, keywords, call).detach().to(images)
         return project(result, images, radii, norm).reshape(budgets.shape + images.shape)
 
-    settings = [
-        parameter.replace(kind=Parameter.KEYWORD_ONLY)
-        for key, parameter in signature(kind).parameters.items()
-        if key not in _FILLED and parameter.kind not in _ANY
-    ]
+    parameters = [value for key, value in signature(kind).parameters.items() if key not in _FILLED]
+    settings = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
     main = [*signature(attack, follow_wrapped=False).parameters.values()][:-1]
     main[4] = main[4].replace(annotation=Literal[norms])
     function: Any = attack
-    function.__signature__ = Signature(
-        [*main[:4], *more, *settings, *main[4:]], return_annotation=Tensor
-    )
+    function.__signature__ = Signature([*main[:4], *settings, *main[4:]], return_annotation=Tensor)
     return attack
 
 

@@ -1,13 +1,10 @@
-"""Attacks of a clone of TransferAttack, as functions like the published ones.
-
-The clone is a folder of the user's; see github.com/Trustworthy-AI-Group/TransferAttack.
-"""
+"""Attacks of a clone of TransferAttack (github.com/Trustworthy-AI-Group/TransferAttack)."""
 
 import copy
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
@@ -23,155 +20,113 @@ from torch.overrides import TorchFunctionMode
 
 from src.attacks.external.libraries import Call, make_function, select
 from src.attacks.source import Source, members_of
-from src.utils.about import About
 from src.utils.refusals import first_line, suggestion
 
-VARIABLE = "TRANSFERATTACK"
-"""Environment variable that names the clone's folder."""
-_ADDRESS = "https://github.com/Trustworthy-AI-Group/TransferAttack"
-_LIST = "python -m src.attacks transferattack"
+_NORMS = {"linf": "linfty", "l2": "l2"}
 
 
 class TransferAttack:
     """TransferAttack's classes as attributes, by their short names: `transferattack.ops`.
 
-    Each is a function that takes the clone's folder as `root`. Its `in_root(PATH)` is the same
-    function for one clone, with the keywords of the class in its signature. Seeds, budgets and
-    results are those of `src.attacks.external.libraries.Library`.
+    Each is a function like those of `Library`, for the clone in the folder `root`. For one clone
+    `in_root(PATH)` is the function, whose signature has the keywords of the class.
     """
 
     def __getattr__(self, name: str) -> Callable[..., Tensor]:
-        """Return the attack of a class, which is looked up in the clone when it is called."""
+        """Return the attack of a class, which is looked up when its clone is known."""
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def attack(*arguments: Any, root: str | None, **keywords: Any) -> Tensor:
-            return _attack_of(root, name)(*arguments, **keywords)
+        def attack(*arguments: Any, root: str, **keywords: Any) -> Tensor:
+            return _find(name, root)(*arguments, **keywords)
 
-        function: Any = attack
-        function.in_root = partial(_attack_of, name=name)
+        vars(attack)["in_root"] = partial(_find, name)
         return attack
 
 
-def names(root: str) -> list[str]:
-    """Return the short names of a clone's classes."""
-    return [*_open(root).attack_zoo]
-
-
-def _attack_of(root: str | None, name: str) -> Callable[..., Tensor]:
+def _find(name: str, root: str | None) -> Callable[..., Tensor]:
     """Return the attack of a clone's class; ValueError if there is none, or it cannot be used."""
-    if root is None:
-        raise ValueError(
-            f"attack.root: name the folder of your clone of TransferAttack ({_ADDRESS}), or set "
-            f"{VARIABLE} to it."
-        )
-    clone = _open(root)
+    clone = open_clone(root)
     if name not in clone.attack_zoo:
-        near = suggestion(name, names(root))
-        raise ValueError(f"attack.name={name}: no such class.{near} List them: {_LIST}")
+        way = "List them: python -m src.attacks transferattack"
+        near = suggestion(name, [*clone.attack_zoo])
+        raise ValueError(f"attack.name={name}: no such class.{near} {way}")
     try:
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):
             kind = clone.load_attack_class(name)
             base = import_module(f"{clone.__name__}.attack").Attack
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"attack.name={name}: the class needs the package {error.name}, which is not installed."
-        ) from error
     except Exception as error:  # of any kind, as the clone's code raises it
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise ValueError(f"attack.name={name}: its module fails with {reason}") from error
+        reason = f"its import fails with {type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"attack.name={name}: {reason}") from error
     if getattr(kind, "load_model", None) is not base.load_model:
         raise ValueError(f"attack.name={name}: the class loads a network of its own, not yours.")
-    faces = (signature(parent) for parent in kind.__mro__)  # some classes hand on any keywords
-    face = next(face for face in faces if "epsilon" in face.parameters)
-    same = {"__doc__": kind.__doc__, "__module__": kind.__module__}
-    kind = type(kind.__name__, (kind,), {**same, "__signature__": face})
-    norms = ("linf", "l2") if "norm" in face.parameters else ("linf",)
+    faces = (signature(parent).parameters for parent in kind.__mro__)
+    face = next(face for face in faces if "epsilon" in face)  # some classes hand on any keywords
+    parameters = [each for each in face.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
     place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
-    function: Any = make_function(partial(_run, clone), kind, norms, place)
-    function.about = About(category="library", targeted=_takes_targets(kind))
-    return function
+    changes = {"__module__": kind.__module__, "load_model": lambda self, model_name: model_name}
+    changes["__signature__"] = signature(kind).replace(parameters=[*parameters, place])
+    norms = tuple(_NORMS) if "norm" in face else ("linf",)
+    return make_function(partial(_run, clone), type(kind.__name__, (kind,), changes), norms)
 
 
-def _takes_targets(kind: Any) -> Any:
-    """Return `About.targeted` of a class."""
-    parameter = signature(kind).parameters.get("targeted")
-    return parameter is not None and (parameter.default is False or "only")
-
-
-def _open(root: str) -> Any:
+def open_clone(root: str | None) -> Any:
     """Import a clone's package under a name of its own; `sys.path` stays as it is."""
-    file = Path(root).resolve() / "transferattack" / "__init__.py"
-    if not file.is_file():
-        raise ValueError(f"attack.root={root}: no clone of TransferAttack ({_ADDRESS}) is there.")
+    file = Path(root or "").resolve() / "transferattack" / "__init__.py"
+    if root is None or not file.is_file():
+        way = "name the folder of your clone of TransferAttack, or set the variable TRANSFERATTACK"
+        raise ValueError(f"attack.root={root}: {way}.")
     name = f"transferattack_{sha256(bytes(file)).hexdigest()[:8]}"
     if name not in sys.modules:
         spec: Any = spec_from_file_location(name, file)
-        package = sys.modules[name] = module_from_spec(spec)
-        with _quiet():
-            spec.loader.exec_module(package)
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
 
 
 def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
-    targets = _takes_targets(kind)
-    if call.targeted and not targets:
-        raise ValueError("the class takes no target labels; attack.target_label=null.")
-    if targets == "only" and not call.targeted:
-        raise ValueError("the class needs target labels; attack.target_label=random, for example.")
+    """Return a class's adversarial images of a source."""
     defaults = {key: each.default for key, each in signature(kind).parameters.items()}
-    model, name = _load_source(clone, kind, call)
-    filled = {
-        **{"model_name": name, "epsilon": call.radius, "device": call.images.device},
-        **{"norm": {"linf": "linfty", "l2": "l2"}[call.norm], "targeted": call.targeted},
-    }
-    if {"alpha", "epsilon"} <= defaults.keys():  # the step keeps its share of the budget
+    if call.targeted and "targeted" not in defaults:
+        raise ValueError("the class takes no target labels; attack.target_label=null.")
+    if defaults.get("targeted") is True and not call.targeted:
+        raise ValueError("the class needs target labels, such as attack.target_label=random.")
+    filled = {"epsilon": call.radius, "targeted": call.targeted, "device": call.images.device}
+    filled |= {"model_name": _load_source(clone, kind, call), "norm": _NORMS[call.norm]}
+    if "alpha" in defaults:  # a step keeps its share of the budget
         filled["alpha"] = defaults["alpha"] / defaults["epsilon"] * call.radius
-    arguments = select(kind, filled) | {key: keywords[key] for key in keywords.keys() - {"root"}}
+    filled = select(kind, filled) | {key: keywords[key] for key in keywords.keys() - {"root"}}
     labels = torch.stack([call.true_labels, call.labels]) if call.targeted else call.labels
-    made = type(kind.__name__, (kind,), {"load_model": lambda self, model_name: model})
     images, printed = call.images.contiguous(), StringIO()
-    with _OnDevice(images.device), _quiet(printed):
+    on_cpu = _WithoutCuda() if images.device.type == "cpu" else nullcontext()
+    with redirect_stdout(printed), warnings.catch_warnings(action="ignore"), on_cpu:
         try:
-            return images + made(**arguments)(images, labels)
+            return images + kind(**filled)(images, labels)
         except SystemExit as error:  # of classes that print why
-            reason = printed.getvalue().strip().split("\n")[-1]
-            raise ValueError(
-                f"the class ends the program ({reason or 'without a reason'})."
-            ) from error
+            reason = printed.getvalue().strip().rpartition("\n")[2]
+            raise ValueError(f"the class ends the program: {reason or 'no reason'}") from error
 
 
-@contextmanager
-def _quiet(printed: StringIO | None = None) -> Iterator[None]:
-    """Keep what the clone prints and warns of off the terminal."""
-    with redirect_stdout(printed or StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _load_source(clone: Any, kind: Any, call: Call) -> tuple[nn.Module, str]:
-    """Return the source as TransferAttack's `load_model` does, and the name of its network."""
+def _load_source(clone: Any, kind: Any, call: Call) -> Any:
+    """Return a copy of the source as TransferAttack has it."""
     model: Any = copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format)
-    averages = {getattr(part, "average", "logits") for part in model.modules()}
-    if others := averages - {"logits"}:
+    averages = [getattr(part, "average", None) for part in model.modules()]
+    if others := {"probabilities", "loss"} & {*averages}:
         raise ValueError(f"ensemble={others.pop()}: TransferAttack averages logits.")
-    source, modules = Source(model), members_of(model)
-    members = [_Member(source, *numbered) for numbered in enumerate(modules)]
-    names = "+".join(member.name for member in members)
-    if len(members) > 1 or kind.__module__.startswith(f"{clone.__name__}.ensemble."):
-        return import_module(f"{clone.__name__}.utils").EnsembleModel(members), names
-    return members[0], names
+    source = Source(model)
+    members = [_Member(source, *numbered) for numbered in enumerate(members_of(model))]
+    alone = len(members) == 1 and not kind.__module__.startswith(f"{clone.__name__}.ensemble.")
+    return members[0] if alone else import_module(f"{clone.__name__}.utils").EnsembleModel(members)
 
 
 class _Member(nn.Sequential):
     """Member of a source as a sequence of its normalisation and its network."""
 
-    def __init__(self, source: Source, number: int, module: nn.Module) -> None:
-        classifier = next((part for part in module.modules() if hasattr(part, "network")), None)
-        network = getattr(classifier, "network", module)
-        super().__init__(_Function(getattr(classifier, "prepare", nn.Identity())), network)
-        name = str(getattr(classifier, "name", type(network).__name__))
-        self.name = name.rpartition("/")[2].partition(".")[0]  # classes know torchvision's names
+    def __init__(self, source: Source, number: int, member: nn.Module) -> None:
+        outer: Any = next((part for part in member.modules() if hasattr(part, "network")), None)
+        first = nn.Identity()
+        super().__init__(first, getattr(outer, "network", member))
+        vars(first)["forward"] = getattr(outer, "prepare", first.forward)
         self.source, self.number = source, number if len(source.members) > 1 else None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -179,31 +134,12 @@ class _Member(nn.Sequential):
         return self.source.logits(images, self.number)
 
 
-class _Function(nn.Module):
-    """Function as a module without parts, so that a network's layers are found in one place."""
+class _WithoutCuda(TorchFunctionMode):
+    """Mode in which `cuda()` does nothing."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.functions = (function,)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.functions[0](images)
-
-
-class _OnDevice(TorchFunctionMode):
-    """Context in which `cuda()` moves to another device."""
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device = device
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch."""
-        if function is Tensor.cuda:
-            return arguments[0].to(self.device)
-        return function(*arguments, **(keywords or {}))
+        return args[0] if func is Tensor.cuda else func(*args, **(kwargs or {}))
 
 
 transferattack = TransferAttack()
