@@ -64,8 +64,8 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
     face = next(face for face in faces if "epsilon" in face)  # some classes hand on any keywords
     parameters = [each for each in face.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
     place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
-    changes = {"__module__": kind.__module__, "load_model": lambda self, model_name: model_name}
-    changes["__signature__"] = signature(kind).replace(parameters=[*parameters, place])
+    changes = {"__signature__": signature(kind).replace(parameters=[*parameters, place])}
+    changes["__module__"] = kind.__module__
     norms = tuple(_NORMS) if "norm" in face else ("linf",)
     return make_function(partial(_run, clone), type(kind.__name__, (kind,), changes), norms)
 
@@ -92,16 +92,18 @@ def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     if defaults.get("targeted") is True and not call.targeted:
         raise ValueError("the class needs target labels, such as attack.target_label=random.")
     filled = {"epsilon": call.radius, "targeted": call.targeted, "device": call.images.device}
-    filled |= {"model_name": _load_source(clone, kind, call), "norm": _NORMS[call.norm]}
+    model, filled["norm"] = _load_source(clone, kind, call), _NORMS[call.norm]
+    filled["model_name"] = getattr(model, "name", None) or [part.name for part in model.models]
     if "alpha" in defaults:  # a step keeps its share of the budget
         filled["alpha"] = defaults["alpha"] / defaults["epsilon"] * call.radius
     filled = select(kind, filled) | {key: keywords[key] for key in keywords.keys() - {"root"}}
     labels = torch.stack([call.true_labels, call.labels]) if call.targeted else call.labels
+    made = type(kind.__name__, (kind,), {"load_model": lambda self, model_name: model})
     images, printed = call.images.contiguous(), StringIO()
     on_cpu = _WithoutCuda() if images.device.type == "cpu" else nullcontext()
     with redirect_stdout(printed), warnings.catch_warnings(action="ignore"), on_cpu:
         try:
-            return images + kind(**filled)(images, labels)
+            return images + made(**filled)(images, labels)
         except SystemExit as error:  # of classes that print why
             reason = printed.getvalue().strip().rpartition("\n")[2]
             raise ValueError(f"the class ends the program: {reason or 'no reason'}") from error
@@ -127,6 +129,8 @@ class _Member(nn.Sequential):
         first = nn.Identity()
         super().__init__(first, getattr(outer, "network", member))
         vars(first)["forward"] = getattr(outer, "prepare", first.forward)
+        name = str(getattr(outer, "name", "source"))
+        self.name = name.rpartition("/")[2].partition(".")[0]  # classes know torchvision's names
         self.source, self.number = source, number if len(source.members) > 1 else None
 
     def forward(self, images: Tensor) -> Tensor:
