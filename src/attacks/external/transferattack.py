@@ -115,7 +115,7 @@ def _load_source(clone: Any, kind: Any, call: Call) -> Any:
     averages = [getattr(part, "average", None) for part in model.modules()]
     if others := {"probabilities", "loss"} & {*averages}:
         raise ValueError(f"ensemble={others.pop()}: TransferAttack averages logits.")
-    source = Source(model)
+    source = Source(model.requires_grad_(True))  # for classes that differentiate layers alone
     members = [_Member(source, *numbered) for numbered in enumerate(members_of(model))]
     alone = len(members) == 1 and not kind.__module__.startswith(f"{clone.__name__}.ensemble.")
     return members[0] if alone else import_module(f"{clone.__name__}.utils").EnsembleModel(members)
