@@ -256,7 +256,7 @@ REFUSED = {
     "attack.name=sings": "attack.name=sings: no such class. Did you mean signs",
     "+attack.stepz=3": "attack.stepz: .* its settings are alpha, epoch, root, norm",
     "attack.root=nowhere": "attack.root=nowhere: name the folder",
-    "attack.root=null": "attack.root=None: name the folder",
+    "attack.root=null": "attack.root=null: name the folder",
     "attack.name=own": "attack.name=own: the class loads a network of its own",
     "attack.name=missing": "attack.name=missing: .*No module named 'package_of_no_one'",
 }

@@ -75,7 +75,7 @@ def open_clone(root: str | None) -> Any:
     file = Path(root or "").resolve() / "transferattack" / "__init__.py"
     if root is None or not file.is_file():
         way = "name the folder of your clone of TransferAttack, or set the variable TRANSFERATTACK"
-        raise ValueError(f"attack.root={root}: {way}.")
+        raise ValueError(f"attack.root={root or 'null'}: {way}.")
     name = f"transferattack_{sha256(bytes(file)).hexdigest()[:8]}"
     if name not in sys.modules:
         spec: Any = spec_from_file_location(name, file)
