@@ -284,6 +284,13 @@ def test_refuses_in_one_sentence(words, clone, command_line, capfd):
     assert re.search(REFUSED[words], lines[-1]) and "Traceback" not in lines[0]
 
 
+def test_another_package_of_the_name_is_no_clone(tmp_path):
+    (tmp_path / "transferattack").mkdir()
+    (tmp_path / "transferattack" / "__init__.py").write_text("import os\n")
+    with pytest.raises(ValueError, match="name the folder of your clone"):
+        attack_of("signs", str(tmp_path))
+
+
 @pytest.mark.parametrize("name", FAILED)
 def test_a_class_that_fails_on_the_source_fails_its_job_in_one_sentence(
     name, clone, command_line, capfd

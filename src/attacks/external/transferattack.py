@@ -73,14 +73,15 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
 def open_clone(root: str | None) -> Any:
     """Import a clone's package under a name of its own; `sys.path` stays as it is."""
     file = Path(root or "").resolve() / "transferattack" / "__init__.py"
-    if root is None or not file.is_file():
+    if root is None or not file.is_file() or "attack_zoo" not in file.read_text():
         way = "name the folder of your clone of TransferAttack, or set the variable TRANSFERATTACK"
         raise ValueError(f"attack.root={root or 'null'}: {way}.")
     name = f"transferattack_{sha256(bytes(file)).hexdigest()[:8]}"
     if name not in sys.modules:
         spec: Any = spec_from_file_location(name, file)
-        sys.modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        package = module_from_spec(spec)
+        spec.loader.exec_module(package)
+        sys.modules[name] = package
     return sys.modules[name]
 
 
