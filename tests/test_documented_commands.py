@@ -42,8 +42,8 @@ LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
 NOT_INSTALLED = re.compile("clip")
 """Models of packages that are no dependencies, which tests/test_clip.py is about."""
-DOWNLOADED = re.compile("timm/|experiment=transferattack")
-"""Models whose weights their providers download."""
+DOWNLOADED = re.compile("timm/|(experiment|attack)=transferattack")
+"""Models whose weights their providers download, and a clone of another library."""
 PUBLISHED = re.compile("experiment=(tabench|zhao2021)")
 """Studies on networks of ImageNet whose weights are gigabytes."""
 
@@ -165,7 +165,7 @@ def test_a_documented_command_runs(place, run_in, capsys, command):
     if NOT_INSTALLED.search(command):
         pytest.skip("tests/test_clip.py runs it on networks of the same kind")
     if DOWNLOADED.search(command):
-        pytest.skip("its weights are downloads")
+        pytest.skip("its weights, or its library, are downloads")
     if "attack=torchattacks" in words:
         pytest.importorskip("torchattacks")
     words = words if {"--help", "--cfg"} & set(words) else small(words)
@@ -198,9 +198,10 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
         assert run_python(*words[1:], folder=place) or "--out" in words
     elif words[:2] == ["python", "-m"] and words[2].startswith("src."):
         words = shlex.split(command.replace("--uri http://host:5000", "--uri=sqlite:///other.db"))
-        packages = ("src.report", "src.models")
+        packages = ("src.report", "src.models", "src.attacks")
         module = f"{words[2]}.__main__" if words[2] in packages else words[2]
-        assert "--fetch" in words or run_in(place, *words[3:], module=module) == 0
+        refused = words[2] == "src.attacks"  # there is no clone
+        assert "--fetch" in words or run_in(place, *words[3:], module=module) == 2 * refused
     else:
         assert words[0] in ("source", "pip", "ray", "python", "mlflow", ".venv/bin/pre-commit")
 

@@ -151,7 +151,7 @@ def record_of(settings: Settings, folder: Path | None, **results: Any) -> JobRec
         flags=flags,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=git_commit(),
-        versions=_versions(),
+        versions=_versions(attack),
         **results,
     )
 
@@ -256,22 +256,21 @@ def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
     )
 
 
-@lru_cache(maxsize=1)
-def git_commit() -> str:
-    """Return the commit of the code that runs, `+changes` if it was edited; or `unknown`."""
+@lru_cache(maxsize=2)
+def git_commit(file: Path = Path(__file__)) -> str:
+    """Return the commit of a file's repository, `+changes` if it was edited; or `unknown`."""
     try:
-        if not _git("ls-files", Path(__file__).name):
+        if not _git(file.parent, "ls-files", file.name):
             return "unknown"  # installed, though maybe into a folder of another repository
         words = ("describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
-        return _git(*words) or "unknown"
+        return _git(file.parent, *words) or "unknown"
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
 
 
-def _git(*words: str) -> str:
-    """Return git's output on the repository of this file; nothing if git fails."""
-    here = Path(__file__).parent
-    run = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
+def _git(folder: Path, *words: str) -> str:
+    """Return git's output in a folder; nothing if git fails."""
+    run = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10)
     return run.stdout.strip()
 
 
@@ -289,8 +288,11 @@ def _command(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return public(words), tuple(flags)
 
 
-def _versions() -> dict[str, str]:
+def _versions(attack: AttackSettings) -> dict[str, str]:
     versions = {"python": platform.python_version()}
+    if attack.about.category == "library" and (root := attack.settings.get("root")):
+        library = attack.name.partition(".")[0]  # whose commit is its version
+        versions[library] = git_commit(Path(root) / library / "__init__.py")
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)

@@ -2,6 +2,7 @@
 
 from src.attacks.define import Attack, attack
 from src.attacks.external.libraries import foolbox, torchattacks
+from src.attacks.external.transferattack import transferattack
 from src.attacks.fitted import FitBatch, FitTask, Fitted, NotFittedError, state_of
 from src.attacks.losses import LOSSES
 from src.attacks.parts import (

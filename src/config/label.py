@@ -7,6 +7,12 @@ from pkgutil import resolve_name
 from typing import Any
 
 
+def function_of(settings: Mapping[str, Any]) -> Any:
+    """Return the function that an attack's settings name; of a clone, the one in its `root`."""
+    function = resolve_name(str(settings["_target_"]))
+    return function.in_root(settings.get("root")) if hasattr(function, "in_root") else function
+
+
 def attack_label(name: str, settings: Mapping[str, Any]) -> str:
     """Return an attack's label; if its function has no defaults, with all settings.
 
@@ -29,7 +35,7 @@ def attack_label(name: str, settings: Mapping[str, Any]) -> str:
 def takes(settings: Mapping[str, Any], key: str) -> bool:
     """Return False if an attack's function has no such keyword."""
     try:
-        signature(resolve_name(str(settings["_target_"]))).bind_partial(**{key: None})
+        signature(function_of(settings)).bind_partial(**{key: None})
     except Exception as error:  # another one than TypeError is refused in making the function
         return not isinstance(error, TypeError)
     return True
@@ -38,7 +44,7 @@ def takes(settings: Mapping[str, Any], key: str) -> bool:
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults of an attack's function as plain data; none if it has no signature."""
     try:
-        parameters = signature(resolve_name(str(settings["_target_"]))).parameters
+        parameters = signature(function_of(settings)).parameters
     except Exception:  # of any kind, as a user's module raises it; making the function refuses it
         return {}
     values = {name: parameter.default for name, parameter in parameters.items()}
@@ -49,6 +55,6 @@ def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 def stated_about(settings: Mapping[str, Any]) -> Any:
     """Return `about` of an attack's function; nothing if it has none."""
     try:
-        return resolve_name(str(settings["_target_"])).about
+        return function_of(settings).about
     except Exception:  # as above
         return {}

@@ -55,13 +55,17 @@ class PixelClassifier(nn.Module):
             # Not persistent: a saved state dict is the network's alone.
             self.register_buffer(key, tensor, persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return the network's input: the images resized and normalised."""
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
             side = (self.input_size, self.input_size)
             images = functional.interpolate(images, side, mode="bilinear", antialias=True)
+        return (images - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
         try:
-            output = self.network((images - self.mean) / self.std)
+            output = self.network(self.prepare(images))
             logits: Any = output.get("logits") if isinstance(output, Mapping) else output
             logits = getattr(logits, "logits", logits)
         except torch.OutOfMemoryError:

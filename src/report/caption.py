@@ -10,7 +10,7 @@ from src.report.summary import JobSummary
 
 PARTIAL = "\N{DOUBLE DAGGER}"
 """Mark of an average that lacks sources or targets of another one."""
-_PACKAGES = ("transferability", "torch", "torchvision", "timm")
+_PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
 
 def caption_of(

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from src.config.attack_settings import AttackSettings
 from src.config.errors import refusal
+from src.config.label import function_of
 from src.config.sections import GIVEN
 from src.images.attacker import Attack
 from src.utils.refusals import first_line, suggestion
@@ -31,6 +32,7 @@ def attack_function(attack: AttackSettings) -> Attack:
         raise ValueError(f"attack={attack.name}:{line}") from error
     if not isinstance(call, partial):
         raise ValueError(f"attack={attack.name} names no function as its _target_.")
+    call = partial(function_of(keys), **call.keywords)
     parameters = _check_keywords(attack, call)
     if unchecked := [key for key in call.keywords if key not in parameters]:
         _log_unchecked(attack.name, ", ".join(unchecked))

@@ -17,7 +17,13 @@ from src.models import Ensemble
 from src.utils.about import About
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-OTHERS = {"none", "saved", "torchattacks", "foolbox"}  # those of libraries have tests of their own
+OTHERS = {
+    "none",
+    "saved",
+    "torchattacks",
+    "foolbox",
+    "transferattack",
+}  # those of libraries have tests of their own
 EVERY = sorted({file.stem for file in (CONF / "attack").glob("*.yaml")} - OTHERS)
 CLASSES = 5
 SMALL = {

@@ -18,16 +18,20 @@ from src.attacks.projection import Budgets, check_budgets, project
 from src.attacks.source import Model, Source
 from src.utils.refusals import suggestion
 
-_FILLED = {"model", "eps", "max_epsilon", "norm", "distance", "constraint", "seed"}
+_FILLED = {
+    *("model", "eps", "max_epsilon", "norm", "distance", "constraint", "seed"),
+    *("model_name", "epsilon", "targeted", "device", "attack"),
+}
 """Arguments of the libraries' classes that are no keywords of the functions."""
 
 
 class Call(NamedTuple):
     """Call of an attack; of L2 the radius is a Euclidean length, and labels may be targets."""
 
-    model: nn.Module
+    model: "_Copy"
     images: Tensor
     labels: Tensor
+    true_labels: Tensor
     radius: float
     norm: str
     targeted: bool
@@ -75,7 +79,7 @@ class Library:
                 f"attack.name={name}: {self.module} has no such attack in L-infinity or L2 balls, "
                 f"but {', '.join(norms)}.{suggestion(name, [*norms])}"
             )
-        return _make_function(self.run, classes[name], norms[name])
+        return make_function(self.run, classes[name], norms[name])
 
 
 def _norms_of_torchattacks(kind: Any) -> tuple[str, ...]:
@@ -86,7 +90,7 @@ def _norms_of_torchattacks(kind: Any) -> tuple[str, ...]:
 def _run_torchattacks(kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     name = {"linf": "Linf", "l2": "L2"}[call.norm]
     filled = {"eps": call.radius, "max_epsilon": call.radius, "norm": name, "seed": call.seed}
-    attack = kind(call.model, **_select(kind, filled), **keywords)
+    attack = kind(call.model, **select(kind, filled), **keywords)
     if call.targeted:
         attack.set_mode_targeted_by_label(quiet=True)
     adversarial: Tensor = attack(call.images, call.labels)
@@ -103,7 +107,7 @@ def _norms_of_foolbox(kind: Any) -> tuple[str, ...]:
 def _run_foolbox(kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     foolbox: Any = import_module("foolbox")
     filled = {"distance": getattr(foolbox.distances, call.norm), "constraint": call.norm}
-    attack = kind(**_select(kind, filled), **keywords)
+    attack = kind(**select(kind, filled), **keywords)
     wrapped = foolbox.PyTorchModel(call.model, bounds=(0, 1), device=call.images.device)
     rule = "TargetedMisclassification" if call.targeted else "Misclassification"
     criterion = getattr(foolbox.criteria, rule)(call.labels)
@@ -112,11 +116,12 @@ def _run_foolbox(kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     return adversarial
 
 
-def _select(kind: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
+def select(kind: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords that a class takes."""
     return {key: keywords[key] for key in keywords.keys() & signature(kind).parameters.keys()}
 
 
-def _make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
+def make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
     """Return a class as a function whose signature has the class's keywords."""
 
     @wraps(kind, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
@@ -128,6 +133,7 @@ def _make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[...,
         *,
         norm: str = norms[0],
         targeted: bool = False,
+        true_labels: Tensor | None = None,
         seeds: Tensor | None = None,
         max_batch: int | None = None,
         **keywords: Any,
@@ -140,16 +146,17 @@ def _make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[...,
             raise ValueError(f"{kind.__name__} takes no budgets of single images.")
         network, rows = _Copy(model, images), torch.arange(len(images))
         seeds = rows if seeds is None else seeds.cpu()
+        true_labels = labels if true_labels is None else true_labels
         unit = 1.0 if norm == "linf" else sqrt(images[0].numel())
         radii = budgets.reshape(-1, 1, 1, 1, 1)
         result = images.expand(len(radii), *images.shape).clone()
         for number, radius in enumerate(radii.flatten().tolist()):
             for part in rows.split(max_batch or len(rows)):
                 seed = int(np.random.SeedSequence(seeds[part].tolist()).generate_state(1)[0])
-                batch = (network, images[part].clone(), labels[part].clone())
+                batch = images[part].clone(), labels[part].clone(), true_labels[part].clone()
                 with torch.enable_grad(), isolate_rng():
                     seed_everything(seed, verbose=False)
-                    call = Call(*batch, radius * unit, norm, targeted, seed)
+                    call = Call(network, *batch, radius * unit, norm, targeted, seed)
                     result[number, part] = run(kind, keywords, call).detach().to(images)
         return project(result, images, radii, norm).reshape(budgets.shape + images.shape)
 

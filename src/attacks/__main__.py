@@ -1,0 +1,68 @@
+"""Command line that tries the classes of a clone of TransferAttack on a network."""
+
+import argparse
+import os
+import signal
+from inspect import signature
+from typing import Any
+
+from src.api.classifier import load_classifier
+from src.attacks import transferattack
+from src.attacks.external.transferattack import open_clone
+from src.config.command_line import command_line
+from src.data import Batch, load_dataset
+from src.models import PixelClassifier
+from src.utils.refusals import first_line
+
+_DATA, _EPS, _SECONDS = "cifar10_mini", 8 / 255, 40
+
+
+def main() -> None:
+    """Run the command line."""
+    command_line(_try_classes)
+
+
+def _try_classes() -> None:
+    parser = argparse.ArgumentParser("python -m src.attacks", description=__doc__)
+    parser.add_argument("library", choices=["transferattack"])
+    parser.add_argument("--root", default=os.environ.get("TRANSFERATTACK"), help="the clone")
+    parser.add_argument("--source", default="resnet_small", help=f"a model, on {_DATA}")
+    arguments = parser.parse_args()
+    names = [*open_clone(arguments.root).attack_zoo]
+    model = load_classifier(arguments.source, f"dataset={_DATA}")
+    batch = load_dataset("test", {"_target_": f"src.data.{_DATA}.{_DATA}"})[:2]
+    signal.signal(signal.SIGALRM, _give_up)
+    runs = 0
+    for name in names:
+        reason = _try(name, arguments.root, model, batch)
+        runs += not reason
+        print(f"{name:16}", f"no   {reason}" if reason else "yes", flush=True)
+    print(f"{runs} of {len(names)} classes run on {arguments.source}.")
+
+
+def _try(name: str, root: str, model: PixelClassifier, batch: Batch) -> str:
+    """Return the reason why a class does not run on a model; empty: it does."""
+    signal.alarm(_SECONDS)
+    try:
+        attack: Any = getattr(transferattack, name).in_root(root)
+        defaults = {
+            key: one.default for key, one in signature(attack.__wrapped__).parameters.items()
+        }
+        keywords: dict[str, Any] = {"epoch": 2} if "epoch" in defaults else {}
+        keywords["targeted"] = defaults.get("targeted", False) is not False
+        labels = (batch.labels + keywords["targeted"]) % 10
+        made = attack(model, batch.images / 255, labels, _EPS, true_labels=batch.labels, **keywords)
+    except Exception as error:  # of any kind, as the clone's code raises it
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        return f"{kind}{first_line(error)}".removeprefix(f"attack.name={name}: ")
+    finally:
+        signal.alarm(0)
+    return "" if made.isfinite().all() else "its images are not finite"
+
+
+def _give_up(*_: object) -> None:
+    raise TimeoutError(f"no result after {_SECONDS} s")
+
+
+if __name__ == "__main__":
+    main()

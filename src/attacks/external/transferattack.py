@@ -1,0 +1,150 @@
+"""Attacks of a clone of TransferAttack (github.com/Trustworthy-AI-Group/TransferAttack)."""
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
+from functools import partial
+from hashlib import sha256
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import Parameter, signature
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from src.attacks.external.libraries import Call, make_function, select
+from src.attacks.source import Source, members_of
+from src.utils.refusals import first_line, suggestion
+
+_NORMS = {"linf": "linfty", "l2": "l2"}
+
+
+class TransferAttack:
+    """TransferAttack's classes as attributes, by their short names: `transferattack.ops`.
+
+    Each is a function like those of `Library`, for the clone in the folder `root`. For one clone
+    `in_root(PATH)` is the function, whose signature has the keywords of the class.
+    """
+
+    def __getattr__(self, name: str) -> Callable[..., Tensor]:
+        """Return the attack of a class, which is looked up when its clone is known."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def attack(*arguments: Any, root: str, **keywords: Any) -> Tensor:
+            return _find(name, root)(*arguments, **keywords)
+
+        vars(attack)["in_root"] = partial(_find, name)
+        return attack
+
+
+def _find(name: str, root: str | None) -> Callable[..., Tensor]:
+    """Return the attack of a clone's class; ValueError if there is none, or it cannot be used."""
+    clone = open_clone(root)
+    if name not in clone.attack_zoo:
+        way = "List them: python -m src.attacks transferattack"
+        near = suggestion(name, [*clone.attack_zoo])
+        raise ValueError(f"attack.name={name}: no such class.{near} {way}")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            kind = clone.load_attack_class(name)
+            base = import_module(f"{clone.__name__}.attack").Attack
+    except Exception as error:  # of any kind, as the clone's code raises it
+        reason = f"its import fails with {type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"attack.name={name}: {reason}") from error
+    if getattr(kind, "load_model", None) is not base.load_model:
+        raise ValueError(f"attack.name={name}: the class loads a network of its own, not yours.")
+    faces = (signature(parent).parameters for parent in kind.__mro__)
+    face = next(face for face in faces if "epsilon" in face)  # some classes hand on any keywords
+    parameters = [each for each in face.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
+    changes = {"__signature__": signature(kind).replace(parameters=[*parameters, place])}
+    changes["__module__"] = kind.__module__
+    norms = tuple(_NORMS) if "norm" in face else ("linf",)
+    return make_function(partial(_run, clone), type(kind.__name__, (kind,), changes), norms)
+
+
+def open_clone(root: str | None) -> Any:
+    """Import a clone's package under a name of its own; `sys.path` stays as it is."""
+    file = Path(root or "").resolve() / "transferattack" / "__init__.py"
+    if root is None or not file.is_file() or "attack_zoo" not in file.read_text():
+        way = "name the folder of your clone of TransferAttack, or set the variable TRANSFERATTACK"
+        raise ValueError(f"attack.root={root or 'null'}: {way}.")
+    name = f"transferattack_{sha256(bytes(file)).hexdigest()[:8]}"
+    if name not in sys.modules:
+        spec: Any = spec_from_file_location(name, file)
+        package = module_from_spec(spec)
+        spec.loader.exec_module(package)
+        sys.modules[name] = package
+    return sys.modules[name]
+
+
+def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+    """Return a class's adversarial images of a source."""
+    defaults = {key: each.default for key, each in signature(kind).parameters.items()}
+    if call.targeted and "targeted" not in defaults:
+        raise ValueError("the class takes no target labels; attack.target_label=null.")
+    if defaults.get("targeted") is True and not call.targeted:
+        raise ValueError("the class needs target labels, such as attack.target_label=random.")
+    filled = {"epsilon": call.radius, "targeted": call.targeted, "device": call.images.device}
+    model, filled["norm"] = _load_source(clone, kind, call), _NORMS[call.norm]
+    filled["model_name"] = getattr(model, "name", None) or [part.name for part in model.models]
+    if "alpha" in defaults:  # a step keeps its share of the budget
+        filled["alpha"] = defaults["alpha"] / defaults["epsilon"] * call.radius
+    filled = select(kind, filled) | {key: keywords[key] for key in keywords.keys() - {"root"}}
+    labels = torch.stack([call.true_labels, call.labels]) if call.targeted else call.labels
+    made = type(kind.__name__, (kind,), {"load_model": lambda self, model_name: model})
+    images, printed = call.images.contiguous(), StringIO()
+    on_cpu = _WithoutCuda() if images.device.type == "cpu" else nullcontext()
+    with redirect_stdout(printed), warnings.catch_warnings(action="ignore"), on_cpu:
+        try:
+            return images + made(**filled)(images, labels)
+        except SystemExit as error:  # of classes that print why
+            reason = printed.getvalue().strip().rpartition("\n")[2]
+            raise ValueError(f"the class ends the program: {reason or 'no reason'}") from error
+
+
+def _load_source(clone: Any, kind: Any, call: Call) -> Any:
+    """Return a copy of the source as TransferAttack has it."""
+    model: Any = copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format)
+    averages = [getattr(part, "average", None) for part in model.modules()]
+    if others := {"probabilities", "loss"} & {*averages}:
+        raise ValueError(f"ensemble={others.pop()}: TransferAttack averages logits.")
+    source = Source(model.requires_grad_(True))  # for classes that differentiate layers alone
+    members = [_Member(source, *numbered) for numbered in enumerate(members_of(model))]
+    alone = len(members) == 1 and not kind.__module__.startswith(f"{clone.__name__}.ensemble.")
+    return members[0] if alone else import_module(f"{clone.__name__}.utils").EnsembleModel(members)
+
+
+class _Member(nn.Sequential):
+    """Member of a source as a sequence of its normalisation and its network."""
+
+    def __init__(self, source: Source, number: int, member: nn.Module) -> None:
+        outer: Any = next((part for part in member.modules() if hasattr(part, "network")), None)
+        first = nn.Identity()
+        super().__init__(first, getattr(outer, "network", member))
+        vars(first)["forward"] = getattr(outer, "prepare", first.forward)
+        name = str(getattr(outer, "name", "source"))
+        self.name = name.rpartition("/")[2].partition(".")[0]  # classes know torchvision's names
+        self.source, self.number = source, number if len(source.members) > 1 else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, which the source counts."""
+        return self.source.logits(images, self.number)
+
+
+class _WithoutCuda(TorchFunctionMode):
+    """Mode in which `cuda()` does nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch."""
+        return args[0] if func is Tensor.cuda else func(*args, **(kwargs or {}))
+
+
+transferattack = TransferAttack()

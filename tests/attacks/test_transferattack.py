@@ -1,0 +1,378 @@
+"""Classes of a clone of TransferAttack: a stand-in of its shape, and the real one.
+
+The environment variable TRANSFERATTACK names a real clone.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src import attacks
+from src.api.transfer import transfer
+from src.artifacts.record import read_record
+from src.defences import AttackedDefence
+from src.images.attacker import CountedModel
+from src.models import Ensemble, PixelClassifier
+
+EPS = torch.tensor([2, 8, 16], dtype=torch.float64) / 255
+SEEDS = torch.tensor([5, 17, 3, 1 << 32])
+CLASSES = ("signs", "noise", "aimed", "inner", "moved", "several", "handed")
+"""Classes that run, all but `inner` on every network."""
+FAULTY = ("broken", "ended", "own", "missing")
+FILES = {
+    "__init__.py": f"""
+import importlib
+
+attack_zoo = dict.fromkeys({CLASSES + FAULTY}, ".gradient.some")
+attack_zoo |= {{"several": ".ensemble.several", "missing": ".missing"}}
+
+
+def load_attack_class(name):
+    module = importlib.import_module(attack_zoo[name], __package__)
+    return getattr(module, name.title())
+""",
+    "utils.py": """
+import torch
+
+
+class EnsembleModel(torch.nn.Module):
+    def __init__(self, models):
+        super().__init__()
+        self.models = models
+
+    def forward(self, images):
+        return sum(model(images) for model in self.models) / len(self.models)
+""",
+    "attack.py": """
+import torch
+
+
+class Attack:
+    def __init__(self, attack, model_name, epsilon, targeted, norm, device=None):
+        self.model = self.load_model(model_name)
+        self.epsilon, self.targeted, self.device = epsilon, targeted, device
+
+    def load_model(self, model_name):
+        raise AssertionError("it would be downloaded")
+
+    def __call__(self, data, label):
+        self.model.eval()
+        return self.forward(data, label)
+
+    def forward(self, data, label):
+        sign = -1 if self.targeted else 1
+        label = label[1] if self.targeted else label
+        delta = torch.zeros_like(data).requires_grad_()
+        for _ in range(self.epoch):
+            loss = torch.nn.functional.cross_entropy(self.model(data + delta), label)
+            step = sign * self.alpha * torch.autograd.grad(loss, delta)[0].view(-1).sign()
+            delta = (delta + step.view_as(data)).clamp(-self.epsilon, self.epsilon)
+            delta = ((data + delta).clamp(0, 1) - data).detach().requires_grad_()
+        return delta.detach()
+""",
+    "missing.py": "import package_of_no_one\n",
+    "gradient/__init__.py": "",
+    "ensemble/__init__.py": "",
+    "gradient/some.py": """
+import random
+
+import numpy as np
+import torch
+
+from ..attack import Attack
+
+
+class Signs(Attack):
+    def __init__(self, model_name, epsilon=16/255, alpha=1.6/255, epoch=10, targeted=False,
+                 norm='linfty', device=None, attack='signs', **kwargs):
+        super().__init__(attack, model_name, epsilon, targeted, norm, device)
+        self.alpha, self.epoch, self.norm = alpha, epoch, norm
+
+
+class Handed(Signs):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+
+class Noise(Signs):
+    def forward(self, data, label):
+        scale = random.random() + np.random.uniform()
+        return scale * self.epsilon * (torch.rand_like(data) - 0.5)
+
+
+class Aimed(Signs):
+    def __init__(self, model_name, epsilon=16/255, alpha=2/255, epoch=4, targeted=True,
+                 device=None):
+        super().__init__(model_name, epsilon, alpha, epoch, targeted)
+
+    def forward(self, data, label):
+        assert len(label) == 2 and (label[0] != label[1]).all()
+        return super().forward(data, label)
+
+
+class Inner(Signs):
+    def __init__(self, model_name, epsilon=16/255, alpha=1.6/255, epoch=3, layer='0', device=None):
+        super().__init__(model_name, epsilon, alpha, epoch)
+        assert not self.model[1][0]._forward_hooks
+        self.model[1].get_submodule(layer).register_forward_hook(self.store)
+
+    def store(self, module, inputs, output):
+        self.inputs = inputs[0]
+
+    def forward(self, data, label):
+        self.model(data)
+        assert torch.equal(self.inputs, self.model[0](data))
+        return super().forward(data, label)
+
+
+class Moved(Signs):
+    def forward(self, data, label):
+        self.model.cuda()
+        return super().forward(data.cuda(), label.cuda())
+
+
+class Broken(Signs):
+    def forward(self, data, label):
+        raise RuntimeError("no layer4 here\\nand more")
+
+
+class Ended(Signs):
+    def forward(self, data, label):
+        print("Selected layer is not there")
+        exit()
+
+
+class Own(Signs):
+    def load_model(self, model_name):
+        return torch.nn.Identity()
+""",
+    "ensemble/several.py": """
+from ..gradient.some import Signs
+
+
+class Several(Signs):
+    def __init__(self, model_name, epsilon=16/255, alpha=1.6/255, epoch=2, norm='linfty'):
+        super().__init__(model_name, epsilon, alpha, epoch)
+        assert len(model_name) == len(self.model.models)
+""",
+}
+"""A package of the shape of TransferAttack's."""
+
+
+@pytest.fixture
+def clone(tmp_path) -> str:
+    """A stand-in for a clone, in a repository."""
+    for name, text in FILES.items():
+        file = tmp_path / "clone" / "transferattack" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "All"]):
+        subprocess.run(["git", *words], cwd=tmp_path / "clone", check=True)
+    return str(tmp_path / "clone")
+
+
+@pytest.fixture
+def classifier(network) -> PixelClassifier:
+    return PixelClassifier(network(), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)).eval()
+
+
+def attack_of(name: str, root: str) -> Any:
+    return getattr(attacks.transferattack, name).in_root(root)
+
+
+def test_makes_the_images_of_our_own_attack(clone, network, batch):
+    (images, labels), model = batch(), network().double()
+    for targeted in (False, True):
+        given = (model, images.double(), labels, EPS)
+        expected = attacks.bim(*given, steps=5, relative_step_size=0.1, targeted=targeted)
+        for name in ("signs", "handed", "moved"):
+            found = attack_of(name, clone)(*given, epoch=5, targeted=targeted)
+            torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    found = attacks.transferattack.signs(*given, root=clone, epoch=5, alpha=2 / 255)
+    torch.testing.assert_close(found, attacks.bim(*given, steps=5, step_size_255=2.0))
+
+
+def test_needs_contiguous_gradients_of_a_source_in_another_layout(clone, classifier, batch):
+    model = classifier.to(memory_format=torch.channels_last)
+    images = batch()[0].contiguous(memory_format=torch.channels_last)
+    found = attack_of("signs", clone)(model, images, batch()[1], 8 / 255)
+    assert (found - images).abs().amax() > 7 / 255
+
+
+def test_draws_by_the_seeds_alone_and_leaves_everything_as_it_was(clone, classifier, batch):
+    images, labels = batch()
+    given = CountedModel(classifier), images, labels, EPS.float()
+    path, state = list(sys.path), torch.get_rng_state().tolist()
+    found = attack_of("noise", clone)(*given, seeds=SEEDS)
+    assert (state, path) == (torch.get_rng_state().tolist(), sys.path)
+    assert "transferattack" not in sys.modules
+    torch.manual_seed(99)
+    assert torch.equal(found, attack_of("noise", clone)(*given, seeds=SEEDS))
+    assert not torch.equal(found, attack_of("noise", clone)(*given, seeds=SEEDS + 1))
+    size = (found - images).flatten(2).abs().amax(2)
+    assert (size <= EPS[:, None] + 1e-7).all() and size.amax() > 0.2 * EPS[2]
+
+
+def test_counts_gradients_and_reads_layers_behind_the_normalisation(clone, classifier, batch):
+    counted = CountedModel(classifier)
+    attack_of("inner", clone)(counted, *batch(), EPS.float(), max_batch=3, epoch=4)
+    assert counted.counts.gradients == 3 * 4 * 4
+    assert counted.counts.forwards == 3 * 4 * (4 + 1)
+
+
+def test_an_ensemble_is_a_list_of_models_also_of_one_for_a_class_that_needs_it(
+    clone, network, batch
+):
+    attack, members = attack_of("several", clone), [network(0), network(1)]
+    counted = CountedModel(Ensemble(members, "logits"))
+    found = attack(counted, *batch(), EPS.float())
+    assert counted.counts.gradients == 2 * 3 * 2 * 4
+    expected = attacks.bim(counted, *batch(), EPS.float(), steps=2, relative_step_size=0.1)
+    torch.testing.assert_close(found, expected)
+    attack(network(0), *batch(), 0.1)
+    with pytest.raises(ValueError, match="ensemble=loss: TransferAttack averages logits"):
+        attack(Ensemble(members, "loss"), *batch(), 0.1)
+
+
+def test_attacks_a_source_behind_a_defence(clone, classifier, batch):
+    model = AttackedDefence(classifier, lambda images: images.flip(-1))
+    found = attack_of("signs", clone)(model, *batch(), EPS.float(), epoch=2)
+    expected = attacks.bim(model, *batch(), EPS.float(), steps=2, relative_step_size=0.1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_targeted_class_gets_both_labels(clone, network, batch):
+    images, labels = batch()
+    given = (network(), images, (labels + 1) % 5, 0.1)
+    attack = attack_of("aimed", clone)
+    attack(*given, targeted=True, true_labels=labels)
+    with pytest.raises(ValueError, match="needs target labels"):
+        attack(*given)
+    with pytest.raises(ValueError, match="takes no target labels"):
+        attack_of("inner", clone)(*given, targeted=True)
+
+
+REFUSED = {
+    "attack.name=sings": "attack.name=sings: no such class. Did you mean signs",
+    "+attack.stepz=3": "attack.stepz: .* its settings are alpha, epoch, root, norm",
+    "attack.root=nowhere": "attack.root=nowhere: name the folder",
+    "attack.root=null": "attack.root=null: name the folder",
+    "attack.name=own": "attack.name=own: the class loads a network of its own",
+    "attack.name=missing": "attack.name=missing: .*No module named 'package_of_no_one'",
+}
+FAILED = {
+    "broken": "RuntimeError: no layer4 here",
+    "ended": "the class ends the program: Selected layer is not there",
+    "aimed": "the class needs target labels, such as attack.target_label=random.",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_refuses_in_one_sentence(words, clone, command_line, capfd):
+    given = {"attack": "transferattack", "attack.root": clone, "attack.name": "signs"}
+    given |= dict([words.split("=")])
+    assert command_line(*map("=".join, given.items())) == 2
+    lines = capfd.readouterr().err.strip().split("\n")
+    assert re.search(REFUSED[words], lines[-1]) and "Traceback" not in lines[0]
+
+
+def test_another_package_of_the_name_is_no_clone(tmp_path):
+    (tmp_path / "transferattack").mkdir()
+    (tmp_path / "transferattack" / "__init__.py").write_text("import os\n")
+    with pytest.raises(ValueError, match="name the folder of your clone"):
+        attack_of("signs", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", FAILED)
+def test_a_class_that_fails_on_the_source_fails_its_job_in_one_sentence(
+    name, clone, command_line, capfd
+):
+    words = ["attack=transferattack", f"attack.root={clone}", f"attack.name={name}"]
+    assert command_line(*words) == 1
+    assert f": attack=transferattack.{name}: {FAILED[name]}\n" in capfd.readouterr().out
+
+
+def test_a_sweep_with_targets_a_defence_and_resume(clone, command_line, workspace):
+    words = ["attack=transferattack", f"attack.root={clone}", "rerun=false", "defences=[jpeg]"]
+    words += ["attack.name=signs", "source=coarse,[coarse,fine]"]
+    records = {}
+    for folder in ("one", "two"):
+        assert command_line("-m", *words, f"hydra.sweep.dir={folder}") == 0
+        files = sorted((workspace / folder).glob("*/predictions.parquet"))
+        records[folder] = [read_record(file)[1] for file in files]
+    assert [record.gradients for record in records["two"]] == [0, 0]
+    assert sum(record.gradients for record in records["one"]) == 23 * 2 * (10 + 2 * 10)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True)
+    for record in records["one"]:
+        assert record.versions["transferattack"] == head.stdout.strip()
+        assert record.label == "transferattack.signs"
+
+
+def test_an_edit_of_the_clone_counts(clone, command_line, workspace):
+    words = ["attack=transferattack", f"attack.root={clone}", "attack.name=signs", "rerun=false"]
+    codes = []
+    for folder in ("one", "two"):
+        assert command_line(*words, f"hydra.run.dir={folder}") == 0
+        record = read_record(workspace / folder / "predictions.parquet")[1]
+        codes.append((record.code["attack"], record.gradients))
+        with Path(clone, "transferattack", "gradient", "some.py").open("a") as file:
+            file.write("\n# another line\n")
+    assert codes[0][0] != codes[1][0] and codes[1][1] > 0
+
+
+def test_transfer_takes_a_class(clone, classifier, batch):
+    images, labels = batch()
+    call = partial(transfer, {"a": classifier}, {"a": classifier}, images, labels, eps=8 / 255)
+    for name, rule in {"signs": None, "aimed": "next"}.items():
+        chosen = {"transferattack": {"name": name, "root": clone}, "mine": attack_of(name, clone)}
+        frame = call(attacks=chosen, target_labels=rule, progress_bar=False)
+        label = f"transferattack.{name}" + f" (target_label={rule})" * bool(rule)
+        assert {*frame.attack} == {label, "mine"}
+
+
+def test_the_command_tries_every_class(clone, run_in, printed_by, tmp_path):
+    words = ("transferattack", "--root", clone)
+    status, text = printed_by(partial(run_in, module="src.attacks.__main__"), tmp_path, *words)
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.strip().split("\n")}
+    assert status == 0 and lines["signs"] == lines["aimed"] == "yes"
+    assert lines["broken"] == "no   RuntimeError: no layer4 here"
+    assert "6 of 11 classes run on resnet_small." in text
+
+
+@pytest.fixture
+def real() -> str:
+    """The folder of a real clone."""
+    if not (root := os.environ.get("TRANSFERATTACK")):
+        pytest.skip("TRANSFERATTACK names no clone of TransferAttack")
+    return root
+
+
+def test_makes_the_images_of_our_momentum_on_the_real_clone(real, network, batch):
+    (images, labels), model = batch(), network().double()
+    given = (model, images.double(), labels, EPS)
+    found = attack_of("mifgsm", real)(*given)
+    torch.testing.assert_close(found, attacks.mi(*given), atol=1e-12, rtol=0)
+
+
+def test_keeps_to_l2_balls_on_the_real_clone(real, network, batch):
+    found = attack_of("mifgsm", real)(network(), *batch(), EPS.float(), norm="l2")
+    size = (found - batch()[0]).square().mean((2, 3, 4)).sqrt()
+    assert (size <= EPS[:, None] + 1e-6).all() and (size.amax(1) > 0.8 * EPS).all()
+
+
+@pytest.mark.parametrize("name", ["ops", "sia", "bsr", "pgn", "dim", "ens", "svre", "logit"])
+def test_draws_by_the_seeds_on_the_real_clone(name, real, classifier, batch):
+    images, labels = batch(height=32)
+    given = (classifier, images, (labels + 1) % 5, 8 / 255)
+    words = {"epoch": 2, "targeted": name == "logit", "true_labels": labels}
+    found = attack_of(name, real)(*given, **words)
+    assert torch.equal(found, attack_of(name, real)(*given, **words))
+    assert 1 / 255 < (found - images).abs().amax() < 8.001 / 255
