@@ -27,6 +27,7 @@ from findings.numbers import (
     p_value,
     span,
 )
+from findings.zoos import ranked, twins
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
 from src.artifacts.jobs import StoredJob, find_jobs
@@ -118,6 +119,8 @@ def page() -> str:
         fitted=fitted(),
         fitted_controls=controls_of_fitted(8),
         lgv=beside_bases([sweep_of("fitted")], {"bim (steps=50)": "lgv"}),
+        twins=twins(),
+        zoos=ranked(),
         matched=matched_tables(),
         matched_costs=COSTS,
         matched_most=MOST,

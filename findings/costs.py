@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import outcomes
-from src.artifacts.jobs import find_jobs
+from src.artifacts.jobs import StoredJob, find_jobs
 from src.utils.defended_names import Evaluated
 from src.utils.files import atomic_write
 
@@ -142,19 +142,10 @@ def pack(folder: Path) -> None:
     source and a target. `counted` and `success` are the bits of images in their order: whether
     source and target are right on the clean image, and whether the attack succeeds.
     """
-    rows = []
+    rows: list[list[Any]] = []
     for job in find_jobs([path for path in folder.glob("*/sweep*") if path.is_dir()]):
-        own = job.record
-        attack, _, setting = own.attack.rpartition("_")
-        found = outcomes(job.predictions, own.source, list(map(Evaluated, own.targets)), "joint")
-        at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
-        for place, target in enumerate(found.targets):
-            bits = found.counted[place], found.success[place, :, at]
-            packed = [np.packbits(each).tobytes() for each in bits]
-            origin = [attack, setting, found.target_labels is not None, own.source, *target]
-            made = [own.commit, own.created, json.dumps(own.versions, sort_keys=True)]
-            rows.append([*origin, own.gradients / own.images, own.images, *packed, *made])
-        job.forget()
+        attack, _, setting = job.record.attack.rpartition("_")
+        rows += packed_rows(job, attack, setting)
     new = pd.DataFrame(rows, columns=COLUMNS)
     if TABLE.exists():
         new = pd.concat([pd.read_parquet(TABLE), new], ignore_index=True)
@@ -162,6 +153,21 @@ def pack(folder: Path) -> None:
     new = new.drop_duplicates(keys, keep="last").sort_values(keys, ignore_index=True)
     with atomic_write(TABLE) as temporary:
         new.to_parquet(temporary, compression="zstd", index=False)
+
+
+def packed_rows(job: StoredJob, attack: str, setting: str) -> list[list[Any]]:
+    """Return a job's rows of the table, with the values of `COLUMNS`."""
+    rows, own = [], job.record
+    found = outcomes(job.predictions, own.source, list(map(Evaluated, own.targets)), "joint")
+    at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
+    for place, target in enumerate(found.targets):
+        bits = found.counted[place], found.success[place, :, at]
+        packed = [np.packbits(each).tobytes() for each in bits]
+        origin = [attack, setting, found.target_labels is not None, own.source, *target]
+        made = [own.commit, own.created, json.dumps(own.versions, sort_keys=True)]
+        rows.append([*origin, own.gradients / own.images, own.images, *packed, *made])
+    job.forget()
+    return rows
 
 
 def unpacked(table: pd.DataFrame) -> ImageOutcomes:

@@ -23,7 +23,7 @@ _NUMBERS = ["success", "most", "any", "best_2", "best_3"]
 
 Values = NDArray[np.float64]
 Related = Callable[[str, str], bool]
-"""Whether two models are one, or share weights, architecture or family."""
+"""Function that tells whether two models are one, or share weights, architecture or family."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def predictors(
     return pd.DataFrame(rows)
 
 
-def _permuted(transfer: Transfer, random: np.random.Generator) -> tuple[Values, Values]:
+def _permuted(transfer: Transfer, random: np.random.Generator) -> tuple[NDArray[Any], ...]:
     """Return an order of the cells in which the models have other names, as an index.
 
     Models that are sources and targets change places with one another alone.
@@ -259,7 +259,7 @@ def _permuted(transfer: Transfer, random: np.random.Generator) -> tuple[Values, 
         alone = [name for name in names if name not in renamed]
         mine = renamed | dict(zip(alone, random.permutation(alone).tolist(), strict=True))
         places.append([list(names).index(mine[name]) for name in names])
-    return np.ix_(*places)  # type: ignore[return-value]
+    return np.ix_(*places)
 
 
 def _rank_correlation(measure: Values, rates: Values) -> float:

@@ -13,6 +13,7 @@ from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch import nn
 
 from src.analysis import format_cell
 from src.config.sections import TrainerSettings, TrainingSettings
@@ -76,7 +77,7 @@ def train_once(
         module = FineTuning(
             classifier, train.num_classes, settings, progress, loaders, after, craft
         )
-        keep = _KeepEpochs(kept)
+        keep = _KeepEpochs(kept, classifier.network)
         runner = _make_trainer(work, settings, trainer, make_logger(), len(loaders[0]), keep)
         with stopping.plain_interrupts(), closing(progress):
             runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
@@ -97,15 +98,15 @@ def after_epoch(path: Path, epoch: int) -> Path:
 class _KeepEpochs(pl.Callback):
     """Keep the weights after some epochs, each in its file."""
 
-    def __init__(self, files: Mapping[int, Path]) -> None:
-        self.files = files
+    def __init__(self, files: Mapping[int, Path], network: nn.Module) -> None:
+        self.files, self.network = files, network
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep an epoch's weights before the checkpoint from which a training goes on."""
         file = self.files.get(trainer.current_epoch + 1)
         if file is not None:
             with atomic_write(file) as temporary:
-                save_weights(module.classifier.network, temporary)  # type: ignore[union-attr,arg-type]
+                save_weights(self.network, temporary)
 
 
 def _readable(checkpoint: Path) -> Path | None:
