@@ -82,7 +82,7 @@ def fail(folder: Path, sentence: str) -> None:
 def failure_of(folder: Path) -> str | None:
     """Return why a job has failed; None if it has left its predictions."""
     finished = (folder / f"{PREDICTIONS}.parquet").exists()
-    return noted_failure(folder) or (None if finished else "it left no note")
+    return noted_failure(folder) or (None if finished else "it did not begin")
 
 
 def noted_failure(folder: Path) -> str | None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src.artifacts.jobs import find_jobs
-from src.artifacts.layout import PAGE, PLAN, SUMMARY, files_of_sweep
+from src.artifacts.layout import FAILURE, PAGE, PLAN, SUMMARY, files_of_sweep
 from src.artifacts.record import files_of_job, job_record, public
 from src.artifacts.sweep_state import Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
@@ -186,7 +186,7 @@ class Sweep:
             written &= self._report(summary, console)
         for job, failure in failures.items():
             console.print(f"FAILED {job.name}: {failure}", style="red")
-        if failures:
+        if any((job / FAILURE).exists() for job in failures):
             console.print("A traceback is in error.txt in the folder of each.")
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
