@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -96,13 +97,13 @@ def _correct(jobs: Sequence[StoredJob], models: Sequence[str]) -> pd.DataFrame:
 
 def _shared(jobs: Sequence[StoredJob]) -> set[frozenset[str]]:
     """Return the pairs of models that share weights, architecture or family."""
-    return {
-        frozenset((one, other))
-        for job in jobs
-        for one in job.record.weights
-        for other in job.record.weights
-        if one != other and RELATED_BY & {*overlaps(job.record, one, other)}
-    }
+    overlap: dict[frozenset[str], tuple[str, ...]] = {}
+    for job in jobs:
+        for one, other in combinations(job.record.weights, 2):
+            pair = frozenset((one, other))
+            if pair not in overlap:
+                overlap[pair] = overlaps(job.record, one, other)
+    return {pair for pair, shared in overlap.items() if RELATED_BY & {*shared}}
 
 
 def source_tables(found: SourceChoice) -> Group:
