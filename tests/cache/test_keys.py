@@ -145,11 +145,11 @@ def test_a_key_tells_all_that_decides_numbers(monkeypatch):
     assert len(keys | {*key_of()}) == 2 * (5 + len(others))
 
 
-def later_classifier(settings, name):
+def later_classifier(settings, name, with_data):
     """A classifier by a recipe with a key that was not there when its weights were trained."""
     later = create_model("Later", __base__=TrainingSettings, momentum=(float, 0.9))
     training = later(**settings.training.model_dump())
-    return stored_classifier(settings.model_copy(update={"training": training}), name)
+    return stored_classifier(settings.model_copy(update={"training": training}), name, with_data)
 
 
 def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
