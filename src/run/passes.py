@@ -70,10 +70,12 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
     kinds = {cell.table: measurement for cell, measurement in (later | cells).items()}
     networks = job.networks.items()
     variants = [name for name, kind in kinds.items() if isinstance(kind, Predictions)]
+    # One without a row has no table: bisection, where no image counts.
+    diagnosed = [name for name, kind in kinds.items() if kind.key and name in tables]
     return Results(
         clean=clean,
         predictions={name: tables[name] for name in variants},
-        diagnostics={name: tables[name] for name, kind in kinds.items() if kind.key},
+        diagnostics={name: tables[name] for name in diagnosed},
         gradients=attacked.gradients,
         zero_gradients=_share_of_zeros(crafting),
         seconds=attacked.seconds,
