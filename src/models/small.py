@@ -5,6 +5,7 @@ multiply-adds.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import partial
 
 from timm.models.vision_transformer import VisionTransformer
@@ -29,17 +30,26 @@ def vgg_small(num_classes: int) -> nn.Module:
     return _classifier({"features": make_layers(widths, batch_norm=True)}, 160, num_classes)
 
 
-def resnet_small(num_classes: int) -> nn.Module:
-    """Build a residual network: a convolution, and six blocks of two at 16, 8 and 4 pixels."""
-    convolution = nn.Conv2d(3, 32, 3, padding=1, bias=False)
-    stem = nn.Sequential(convolution, nn.BatchNorm2d(32), nn.ReLU(inplace=True))
+def resnet_small(
+    num_classes: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2
+) -> nn.Module:
+    """Build a residual network: a convolution, and blocks of two at 16, 8 and 4 pixels.
+
+    Args:
+        num_classes: Number of classes.
+        widths: Channels of the three stages; the first convolution has those of the first.
+        blocks: Blocks per stage.
+    """
+    channels = widths[0]
+    convolution = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+    stem = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
     stages: dict[str, nn.Module] = {"stem": stem}
-    channels = 32
-    for width in (32, 64, 128):
+    for width in widths:
         shortcut = nn.Conv2d(channels, width, 1, stride=2, bias=False)
         across = nn.Sequential(shortcut, nn.BatchNorm2d(width))
-        blocks = BasicBlock(channels, width, 2, across), BasicBlock(width, width)
-        stages[f"stage{len(stages)}"] = nn.Sequential(*blocks)
+        others = [BasicBlock(width, width) for _ in range(blocks - 1)]
+        stage = nn.Sequential(BasicBlock(channels, width, 2, across), *others)
+        stages[f"stage{len(stages)}"] = stage
         channels = width
     return _classifier(stages, channels, num_classes)
 
