@@ -73,6 +73,10 @@ class ImageOutcomes:
         ]
         return self._at(jobs, targets)
 
+    def of_jobs(self, jobs: Sequence[int]) -> "ImageOutcomes":
+        """Return the jobs in some places."""
+        return self._at(jobs, range(len(self.targets)))
+
     def leave_out(self, targets: Collection[str]) -> None:
         """Leave some targets out, as if they were not evaluated."""
         self.evaluated[:, [its.target in targets for its in self.targets]] = False
@@ -80,7 +84,7 @@ class ImageOutcomes:
     def of_first_seeds(self) -> "ImageOutcomes":
         """Return the first job of each attack and source alone."""
         first = {job: at for at, job in reversed([*enumerate(self.jobs)])}
-        return self._at(sorted(first.values()), range(len(self.targets)))
+        return self.of_jobs(sorted(first.values()))
 
     def _at(self, jobs: Sequence[int], targets: Sequence[int]) -> "ImageOutcomes":
         """Return the jobs and targets in some places."""

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import Mask
 from src.analysis.transfer_rates import ratio
+from src.config.fields import of_epoch
 from src.utils.defended_names import PLAIN
 
 FEWEST_MODELS = 4
@@ -33,12 +36,15 @@ class Transfer:
     Attributes:
         scores: Success, in [0, 1], the mean over seeds, shape (A, S, T, N); NaN where an image is
             not counted, and for white boxes.
+        own: Success rate of each source's attacks on itself, the mean over attacks, shape (S,);
+            NaN where it is no target.
     """
 
     sources: Sequence[str]
     targets: Sequence[str]
     attacks: Sequence[str]
     scores: Values
+    own: Values
 
     @property
     def rates(self) -> Values:
@@ -66,11 +72,15 @@ def transfer_of(found: ImageOutcomes) -> Transfer:
     ]
     targets = [target.target for target in plain.targets]
     scores = np.full((len(attacks), len(sources), len(targets), len(plain.index)), np.nan)
+    own = np.full(scores.shape[:2], np.nan)
     for at in np.ndindex(scores.shape[:3]):
         names = (attacks[at[0]], sources[at[1]])
         mine = [job for job, name in ran.items() if name == names]
         scores[at] = plain.scores(plain.cells(mine, [at[2]]))
-    return Transfer(sources, targets, attacks, scores)
+        if targets[at[2]] == names[1]:
+            white = plain.scores((job, at[2]) for job in mine)
+            own[at[:2]] = white[~np.isnan(white)].mean() if np.isfinite(white).any() else np.nan
+    return Transfer(sources, targets, attacks, scores, own.mean(axis=0))
 
 
 def advantages(rates: Values) -> Values:
@@ -88,6 +98,51 @@ def advantages(rates: Values) -> Values:
     effects[~np.isfinite(rates).any(axis=1)] = np.nan
     centred: Values = effects - np.nanmean(effects)
     return centred
+
+
+def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
+    """Return the sources by their success on models that are not related to them, the best first.
+
+    Returns:
+        One row per source: `success`, an effect of the source (see `advantages`) on the mean rate;
+        `own`, its success on itself; and, of an epoch that was kept, the `model` and the `epoch`
+        (NaN: none).
+    """
+    barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
+    rates = np.where(barred, np.nan, transfer.rates)
+    known = np.isfinite(rates).any()
+    rows = pd.DataFrame({"source": transfer.sources, "own": transfer.own})
+    rows["success"] = advantages(rates) + np.nanmean(rates) if known else np.nan
+    rows[["model", "epoch"]] = [*map(of_epoch, transfer.sources)]
+    rows["epoch"] = rows["epoch"].astype(np.float64)
+    return rows.sort_values("success", ascending=False, kind="stable", ignore_index=True)
+
+
+def transfer_similarity(transfer: Transfer) -> pd.DataFrame:
+    """Return how alike models are by what transfers between them, models alike side by side.
+
+    The similarity is ln(100 s), where s, at least 0.0001, is the mean success of both directions.
+    The order is that of the leaves of average linkage; the diagonal is NaN.
+
+    Returns:
+        A frame (models, models) of those that are sources and targets.
+
+    Reference:
+        Hwang et al. (2022), Similarity of Neural Architectures Based on Input Gradient
+        Transferability, arXiv 2210.11407; there on images that both classify correctly.
+    """
+    names = [name for name in transfer.sources if name in transfer.targets]
+    sides = transfer.sources, transfer.targets
+    places = np.ix_(*([its.index(name) for name in names] for its in sides))
+    both = (transfer.rates[places] + transfer.rates[places].T) / 2
+    found = pd.DataFrame(np.log(100 * np.maximum(both, 1e-4)), names, names)
+    if len(names) < 3 or np.isnan(both).sum() > len(names):
+        return found
+    distance = np.nanmax(found.to_numpy()) - found.to_numpy()
+    np.fill_diagonal(distance, 0)
+    condensed = squareform(distance)
+    order = leaves_list(optimal_leaf_ordering(linkage(condensed, "average"), condensed))
+    return found.iloc[order, order]
 
 
 def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame:
@@ -218,7 +273,7 @@ def predictors(
         `p`, the share of 999 permutations of the models whose `rho` is at least as far from 0 (NaN
         below `FEWEST_SOURCES` sources).
     """
-    random = np.random.default_rng(seed)
+    random, sources, targets = np.random.default_rng(seed), [*transfer.sources], [*transfer.targets]
     used = np.array([[not related(a, b) for b in transfer.targets] for a in transfer.sources])
     positions = np.arange(transfer.scores.shape[-1])
     halves = []
@@ -226,7 +281,7 @@ def predictors(
         rates = transfer.of_images(positions[1 - odd :: 2]).rates
         frames = measure(positions[odd::2].tolist())
         found = {
-            name: frame.loc[list(transfer.sources), list(transfer.targets)].to_numpy()
+            name: frame.reindex(sources, columns=targets).to_numpy(np.float64)
             for name, frame in frames.items()
         }
         halves.append((np.where(used, rates, np.nan), found))

@@ -1,36 +1,55 @@
 """Sources ranked for a target that nobody sees, and what predicts transfer, for the terminal."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.source_choice import (
     FEWEST_SOURCES,
+    Related,
     Transfer,
     choices,
     clean_measures,
     predictors,
+    profiles,
     transfer_of,
+    transfer_similarity,
 )
+from src.analysis.training_luck import FACTORS, training_luck
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
+from src.report.source_measures import pair_measures
+from src.utils.defended_names import PLAIN
 
 
 @dataclass(frozen=True)
 class SourceChoice:
-    """The transfer of some jobs, and the results of `choices` and `predictors`."""
+    """The transfer of some jobs with what is computed from it, each by the function of its name.
+
+    Attributes:
+        spread: Root mean square difference between the success of two trainings of one network
+            (`profiles`); NaN: no network has two.
+        luck: `training_luck`.
+        similarity: `transfer_similarity`.
+    """
 
     heading: str
     transfer: Transfer
+    profiles: pd.DataFrame
+    spread: float
     choices: pd.DataFrame
     predictors: pd.DataFrame
+    luck: pd.DataFrame
+    similarity: pd.DataFrame
 
 
 def choose_source(
@@ -47,7 +66,7 @@ def choose_source(
         ValueError: There are too few models, or the jobs are on different images.
     """
     jobs = [job for job in find_jobs(folders) if job.attacked]
-    jobs = [job for job in jobs if attack is None or job.attack in attack]
+    jobs = [job for job in jobs if attack is None or {job.attack, job.row} & {*attack}]
     if not jobs:
         raise ValueError(f"the folders hold no jobs of {', '.join(attack or ['an attack'])}.")
     first = jobs[0].record
@@ -56,7 +75,7 @@ def choose_source(
     eps, parts = first.reference if eps_255 is None else eps_255, []
     for job in jobs:
         pair = job.record.source, job.record.targets
-        outcomes = image_outcomes(job.defended, job.attack, *pair, first.protocol)
+        outcomes = image_outcomes(job.defended, job.row, *pair, first.protocol)
         if eps not in outcomes:
             raise ValueError(f"eps={eps:g}/255 is no budget of {job.attack} on {pair[0]}.")
         parts.append(outcomes[eps])
@@ -75,14 +94,63 @@ def source_choice(
 
     chosen = choices(transfer, related, first.seed)
     correct = _correct(jobs, [*transfer.sources, *transfer.targets])
+    its = [job for job in jobs if {job.row, job.attack} & {*transfer.attacks}]
+    of_pairs = pair_measures(its, transfer.targets)
 
     def measure(places: list[int]) -> dict[str, pd.DataFrame]:
-        return clean_measures(correct.iloc[places])
+        rows = correct.iloc[places]
+        return clean_measures(rows) | of_pairs(rows.index.to_numpy())
 
+    ranked = profiles(transfer, related)
     attacks = ", ".join(transfer.attacks)
-    heading = f"{attacks} on {first.dataset}, eps = {eps_255:g}/255, {first.protocol}"
-    predicted = predictors(transfer, measure, related, first.seed)
-    return SourceChoice(heading, transfer, chosen, predicted)
+    return SourceChoice(
+        f"{attacks} on {first.dataset}, eps = {eps_255:g}/255, {first.protocol}",
+        transfer,
+        ranked,
+        _spread(ranked),
+        chosen,
+        predictors(transfer, measure, related, first.seed),
+        _luck(jobs, outcomes, related),
+        transfer_similarity(transfer),
+    )
+
+
+def network_of(model: str) -> str:
+    """Return a model's name without the number of its training, which ends it.
+
+    >>> network_of("resnet_small_seed1"), network_of("resnet_small")
+    ('resnet_small', 'resnet_small')
+    """
+    return re.sub(r"_seed\d+$", "", model)
+
+
+def _spread(ranked: pd.DataFrame) -> float:
+    """Return the root mean square difference between trainings of one network."""
+    finished = ranked[ranked["epoch"].isna()]
+    pairs = [
+        one - other
+        for _, its in finished.groupby(finished["source"].map(network_of))["success"]
+        for one, other in combinations(its, 2)
+    ]
+    return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
+
+
+def _luck(jobs: Sequence[StoredJob], found: ImageOutcomes, related: Related) -> pd.DataFrame:
+    """Share out the variance between trainings: equal names but for `_seedN`, other weights."""
+    plain = found.select(defence=PLAIN)
+    records = {
+        (name, job.record.source): job.record for job in jobs for name in {job.attack, job.row}
+    }
+    known = [
+        plain.kind(job) == "untargeted" and name in records for job, name in enumerate(plain.jobs)
+    ]
+    plain = plain.of_jobs(np.flatnonzero(known).tolist())
+    trainings, weights = [], []
+    for attack, source in plain.jobs:
+        name = re.sub(r" training\.seed=\d+| \([^()]*\)$", "", attack)
+        weights.append(records[attack, source].weights)
+        trainings.append((name, network_of(source), weights[-1][source]))
+    return training_luck(plain, trainings, weights, related)
 
 
 def _correct(jobs: Sequence[StoredJob], models: Sequence[str]) -> pd.DataFrame:
@@ -108,40 +176,97 @@ def _shared(jobs: Sequence[StoredJob]) -> set[frozenset[str]]:
 
 def source_tables(found: SourceChoice) -> Group:
     """Lay out a choice of sources for the terminal."""
-    transfer, rows = found.transfer, found.choices
-    mean = rows.iloc[-1]
-    table = Table(box=None, pad_edge=False)
-    for name in ("unseen target", "attack this source", "success", "best source", "success", "any"):
-        table.add_column(name, justify="left" if "so" in name or "target" in name else "right")
-    for row in rows.iloc[:-1].to_dict("records"):
-        shares = [f"{row[name]:.1%}" for name in ("success", "most", "any")]
-        table.add_row(row["target"], row["chosen"], shares[0], row["best"], *shares[1:])
-    means = [f"{mean[name]:.1%}" for name in ("success", "most", "any")]
-    table.add_row("mean", "", means[0], "", *means[1:])
+    mean = found.choices.iloc[-1]
     lines = [
         f"chosen: {_span(mean, 'success')}; blindly: {_span(mean, 'any')}; best in hindsight: "
         f"{_span(mean, 'most')}",
         f"two sources, either counts: {_span(mean, 'best_2')}; three: {_span(mean, 'best_3')}",
         "95 % intervals over targets and images. A target's relatives are left out with it.",
     ]
-    measured = Table(box=None, pad_edge=False)
-    for name in ("measure", "pairs", "rho", "beyond accuracy", "p"):
-        measured.add_column(name, justify="left" if name == "measure" else "right")
-    for row in found.predictors.to_dict("records"):
-        numbers = [f"{row['rho']:+.2f}", f"{row['added']:+.2f}"]
-        p = "" if pd.isna(row["p"]) else f"{row['p']:.3f}"
-        measured.add_row(row["measure"], str(row["pairs"]), *numbers, p)
-    few = len(transfer.sources) < FEWEST_SOURCES
+    few = len(found.transfer.sources) < FEWEST_SOURCES
     note = f"not tested: that needs {FEWEST_SOURCES} sources" if few else "p: models permuted"
     note += "; measured on half of the images, transfer on the other half, and swapped"
-    return Group(
+    parts: list[RenderableType] = [
         Text(f"Which source for a target that nobody sees: {found.heading}", style="bold"),
-        table,
+        _ranking(found),
+        Text(spread_text(found), style="italic"),
+        Text("\nEach target in turn as the one that nobody sees", style="bold"),
+        _choices(found.choices),
         Text("\n".join(lines), style="italic"),
         Text("\nPrediction of success between two models (Spearman's rho)", style="bold"),
-        measured,
+        _predictors(found.predictors),
         Text(note, style="italic"),
+    ]
+    if not found.luck.empty:
+        parts += [Text("\nShares of the variance of success", style="bold"), _shares(found.luck)]
+        parts.append(Text("difference: of success between two trainings, RMS", style="italic"))
+    return Group(*parts)
+
+
+def spread_text(found: SourceChoice) -> str:
+    """Return which sources cannot be told from the best, or why that is not known."""
+    if np.isnan(found.spread):
+        return "The sweep has no two trainings of a network (NAME, NAME_seed1): luck is not known."
+    first = found.profiles["success"].iloc[0]
+    alike = found.profiles["success"] >= first - found.spread
+    return (
+        f"~: behind the first by less than two trainings of one network differ, "
+        f"{found.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
     )
+
+
+def _table(**columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name, side in columns.items():
+        table.add_column(name.replace("_", " "), justify="left" if side == "l" else "right")
+    return table
+
+
+def _ranking(found: SourceChoice) -> Table:
+    table = _table(source="l", on_others="r", on_itself="r")
+    first = found.profiles["success"].iloc[0]
+    for place, row in enumerate(found.profiles.to_dict("records")):
+        mark = "~" if place and row["success"] >= first - found.spread else " "
+        own = "" if pd.isna(row["own"]) else f"{row['own']:.1%}"
+        table.add_row(row["source"], f"{mark}{row['success']:.1%}", own)
+    return table
+
+
+def _choices(rows: pd.DataFrame) -> Table:
+    table = _table(
+        unseen_target="l",
+        attack_this_source="l",
+        success="r",
+        best_source="l",
+        success_="r",
+        any="r",
+    )
+    for row in rows.iloc[:-1].to_dict("records"):
+        shares = [f"{row[name]:.1%}" for name in ("success", "most", "any")]
+        table.add_row(row["target"], row["chosen"], shares[0], row["best"], *shares[1:])
+    means = [f"{rows.iloc[-1][name]:.1%}" for name in ("success", "most", "any")]
+    table.add_row("mean", "", means[0], "", *means[1:])
+    return table
+
+
+def _predictors(rows: pd.DataFrame) -> Table:
+    table = _table(measure="l", pairs="r", rho="r", beyond_accuracy="r", p="r")
+    for row in rows.to_dict("records"):
+        numbers = ["" if pd.isna(row[name]) else f"{row[name]:+.2f}" for name in ("rho", "added")]
+        p = "" if pd.isna(row["p"]) else f"{row['p']:.3f}"
+        table.add_row(row["measure"], str(row["pairs"]), *numbers, p)
+    return table
+
+
+def _shares(rows: pd.DataFrame) -> Table:
+    table = _table(network="l", trainings="r", seeds="r", cells="r", images="r")
+    for name in (*FACTORS, "rest", "difference"):
+        table.add_column(name, justify="right")
+    for row in rows.to_dict("records"):
+        counts = [f"{row[name]:.0f}" for name in ("trainings", "seeds", "cells", "images")]
+        shares = [f"{row[name]:.1%}" for name in (*FACTORS, "rest", "difference")]
+        table.add_row(row["network"], *counts, *shares)
+    return table
 
 
 def _span(row: pd.Series, name: str) -> str:

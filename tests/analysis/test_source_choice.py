@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 from scipy.stats import entropy, spearmanr
 
-from src.analysis.source_choice import Transfer, advantages, choices, clean_measures, predictors
+from src.analysis.source_choice import (
+    Transfer,
+    advantages,
+    choices,
+    clean_measures,
+    predictors,
+    profiles,
+    transfer_similarity,
+)
 from src.sources import main
 from tests.conftest import REPOSITORY
 
@@ -22,7 +30,8 @@ def made_up(models=MODELS, images=60, attacks=2, seed=0):
     scores = (random.random(shape) < shares[..., None]).astype(float)
     scores[random.random(shape) < 0.1] = np.nan
     scores[:, np.eye(len(models), dtype=bool)] = np.nan
-    return Transfer(models, models, [f"attack{i}" for i in range(attacks)], scores)
+    names = [f"attack{number}" for number in range(attacks)]
+    return Transfer(models, models, names, scores, random.random(len(models)))
 
 
 def related(one, other):
@@ -69,6 +78,38 @@ def test_the_source_for_a_target_is_chosen_without_it_and_its_relatives():
     mean = found.loc["mean"]
     assert mean["success"] == pytest.approx(found["success"].iloc[:-1].mean())
     assert mean["success_low"] < mean["success"] < mean["success_high"]
+
+
+def test_profiles_rank_the_sources_and_name_epochs():
+    models = ["m", "m.epoch2", "other", "another"]
+    transfer = made_up(models)
+    found = profiles(transfer, lambda one, other: {one, other} <= {"m", "m.epoch2"} or one == other)
+    assert found["success"].is_monotonic_decreasing
+    rows = found.set_index("source").loc[models]
+    np.testing.assert_array_equal(rows["own"], transfer.own)
+    assert rows["model"].tolist() == ["m", "m", "other", "another"]
+    np.testing.assert_array_equal(rows["epoch"], [np.nan, 2, np.nan, np.nan])
+    rates = transfer.rates
+    rates[:2, :2] = np.nan
+    np.testing.assert_allclose(rows["success"], advantages(rates) + np.nanmean(rates))
+
+
+def test_models_between_which_more_transfers_are_side_by_side():
+    transfer = made_up(list("abcd"), images=400)
+    rates = np.full((4, 4), 0.1)
+    for one, other, rate in (("a", "c", 0.8), ("b", "d", 0.6)):
+        places = [transfer.sources.index(one), transfer.sources.index(other)]
+        rates[tuple(places)], rates[tuple(places[::-1])] = rate, rate - 0.2
+    random = np.random.default_rng(0).permuted(np.linspace(0, 1, 400, endpoint=False), axis=0)
+    transfer.scores[:] = random < rates[..., None]
+    transfer.scores[:, np.eye(4, dtype=bool)] = np.nan
+    found = transfer_similarity(transfer)
+    assert found.loc["a", "c"] == pytest.approx(np.log(70), abs=0.01) == found.loc["c", "a"]
+    assert found.loc["a", "b"] == pytest.approx(np.log(10), abs=0.05) and np.isnan(
+        found.loc["a", "a"]
+    )
+    pairs = {frozenset(found.columns[:2]), frozenset(found.columns[2:])}
+    assert pairs == {frozenset("ac"), frozenset("bd")}
 
 
 def test_too_few_models_are_refused():

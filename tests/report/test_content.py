@@ -159,7 +159,10 @@ def test_jobs_of_other_seeds_are_never_compared(make_sweep):
 
 def test_sources_for_unseen_targets_are_a_chapter_from_four_models_on(made_up):
     sections = {one.id: one for one in made_up("many models").sections}
-    unseen, predictors = sections["sources"].figures
-    assert set(unseen.data["target"]) == {*(f"model_{i}" for i in range(9)), "mean"}
-    assert "permutations" in predictors.caption
+    figures = {figure.name: figure for figure in sections["sources"].figures}
+    models = {f"model_{i}" for i in range(9)}
+    assert set(figures["unseen"].data["target"]) == {*models, "mean"}
+    assert set(figures["profiles"].data["source"]) == models
+    assert len(figures["similarity-of-models"].data) == 9 * 8 and "luck" not in figures
+    assert "permutations" in figures["predictors"].caption
     assert "sources" not in {one.id for one in made_up("ordinary").sections}

@@ -3,11 +3,21 @@
 import altair as alt
 import pandas as pd
 
+from src.analysis.training_luck import FACTORS
 from src.report.charts.dot_plot import dot_plot
-from src.report.charts.theme import PANEL, inline, tooltip
+from src.report.charts.theme import (
+    GREY,
+    PANEL,
+    PERCENT,
+    WHOLE,
+    colour_by,
+    extent,
+    inline,
+    tooltip,
+)
 from src.report.page.html import Figure, Section
 from src.report.page.statistics import Measured
-from src.report.source_choice import SourceChoice
+from src.report.source_choice import SourceChoice, spread_text
 
 _SOURCES = {
     "success": "chosen by the other targets",
@@ -20,8 +30,88 @@ def unseen_target(numbers: Measured) -> Section | None:
     """Return what a choice of the source is worth; None where there are too few models."""
     if numbers.choice is None:
         return None
-    figures = (_choices(numbers.choice), _predictors(numbers.choice))
-    return Section("sources", "Which source for a target that nobody sees", figures=figures)
+    found = numbers.choice
+    figures = [_profiles(found), _choices(found), _predictors(found), _similarity(found)]
+    figures += [] if found.luck.empty else [_luck(found)]
+    return Section("sources", "Which source for a target that nobody sees", figures=(*figures,))
+
+
+def _profiles(found: SourceChoice) -> Figure:
+    """Return the success of each source on unrelated models beside that on itself."""
+    rows = found.profiles
+    caption = (
+        f"{found.heading}. Success on models that are not related to the source, as an effect of "
+        "the source on the mean, over its success on itself, which a robust source has little of. "
+        "Lines join the epochs of one training. " + spread_text(found)
+    )
+    base = alt.Chart(inline(rows)).encode(
+        x=alt.X("own:Q", title="success on itself", axis=PERCENT, scale=extent(rows, "own")),
+        y=alt.Y(
+            "success:Q", title="success on others", axis=PERCENT, scale=extent(rows, "success")
+        ),
+        detail="model:N",
+        tooltip=tooltip("source", "epoch", shares=["success", "own"]),
+    )
+    marks = (
+        base.transform_filter("isValid(datum.epoch)").mark_line(color=GREY).encode(order="epoch:Q"),
+        base.mark_point(filled=True, size=60, opacity=1),
+        base.mark_text(align="left", dx=7, fontSize=10).encode(text="source:N"),
+    )
+    chart = alt.layer(*marks).properties(width=2 * PANEL, height=PANEL)
+    return Figure("profiles", "Sources, by what their attacks do to others", caption, chart, rows)
+
+
+def _similarity(found: SourceChoice) -> Figure:
+    """Return the matrix of the similarity of models by what transfers between them."""
+    names = [*map(str, found.similarity)]
+    rows = found.similarity.rename_axis("model").reset_index()
+    rows = rows.melt("model", var_name="other", value_name="similarity").dropna()
+    caption = (
+        f"{found.heading}. ln(100 s), where s is the mean success of both directions (arXiv "
+        "2210.11407). Models between which more transfers are side by side (average linkage)."
+    )
+    side = max(18, min(36, 2 * PANEL // max(len(names), 1)))
+    chart = (
+        alt.Chart(inline(rows))
+        .mark_rect()
+        .encode(
+            x=alt.X("other:N", sort=names, title=None),
+            y=alt.Y("model:N", sort=names, title=None),
+            color=alt.Color("similarity:Q", scale=alt.Scale(scheme="viridis")),
+            tooltip=tooltip("model", "other", numbers=["similarity"]),
+        )
+        .properties(width=side * len(names), height=side * len(names))
+    )
+    return Figure("similarity-of-models", "Models alike by what transfers", caption, chart, rows)
+
+
+def _luck(found: SourceChoice) -> Figure:
+    """Return the shares of variance of image, training and attack seed."""
+    rows = found.luck.melt(
+        ["network", "trainings", "seeds", "cells", "images", "difference"],
+        [*FACTORS, "rest"],
+        var_name="factor",
+        value_name="share",
+    )
+    caption = (
+        f"{found.heading}. Shares of the variance of success between trainings of one network, on "
+        "images that count in all of them (expected mean squares). The rest is how one image fares "
+        "with one training. Tooltips have the difference between two trainings (root mean square)."
+    )
+    chart = (
+        alt.Chart(inline(rows))
+        .mark_bar()
+        .encode(
+            x=alt.X("share:Q", title="share of variance", axis=PERCENT, scale=WHOLE),
+            y=alt.Y("network:N", sort=None, title=None),
+            color=colour_by("factor", [*FACTORS, "rest"], orient="bottom"),
+            tooltip=tooltip(
+                "network factor trainings seeds cells images", shares=["share", "difference"]
+            ),
+        )
+        .properties(width=2 * PANEL, height=24 * len(found.luck))
+    )
+    return Figure("luck", "How much of transfer is luck", caption, chart, rows)
 
 
 def _choices(found: SourceChoice) -> Figure:

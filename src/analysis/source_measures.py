@@ -1,0 +1,69 @@
+"""Similarity of two models by their features and by how their logits change under an attack."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.analysis.transfer_rates import ratio
+
+Values = NDArray[np.float64]
+
+
+def linear_cka(first: Values, second: Values) -> float:
+    """Return the linear centred kernel alignment of features (N, P) and (N, Q) of N images.
+
+    It is debiased, so at most 1, and about 0, or a little below, for unrelated features, even
+    where there are more features than images. NaN below four images, or if features do not vary.
+
+    Reference:
+        Kornblith et al. (2019), arXiv 1905.00414, section 3; the unbiased estimates of Song et al.
+        (2012), Feature Selection via Dependence Maximization, equation 4.
+    """
+    if len(first) < 4:
+        return np.nan
+    product, *squares = (
+        _dependence(one, other)
+        for one, other in ((first, second), (first, first), (second, second))
+    )
+    if min(squares) <= 0:
+        return np.nan
+    return float(product / np.sqrt(squares[0] * squares[1]))
+
+
+def _dependence(first: Values, second: Values) -> float:
+    """Return N (N - 3) times the unbiased HSIC of linear kernels, without forming (N, N)."""
+    count, (x, y) = len(first), (first - first.mean(axis=0), second - second.mean(axis=0))
+    own_x, own_y = np.square(x).sum(axis=1), np.square(y).sum(axis=1)
+    both = np.square(x.T @ y).sum() - own_x @ own_y
+    # Kernels have a diagonal of 0, and centred features sums of 0: their rows add up to `-own`.
+    sums = own_x.sum() * own_y.sum() / ((count - 1) * (count - 2))
+    return float(both + sums - 2 * (own_x @ own_y) / (count - 2))
+
+
+def change_ratio(change: Values, own: Values) -> float:
+    """Return how far a target's logits move, as a share of what an attack on itself does: alpha.
+
+    Both are changes of the target's logits, (N, K): `change` under the source's perturbations,
+    `own` under those of the same attack on the target. It is the mean over images of the ratio of
+    the norms; images that the attack on the target does not change are left out.
+
+    Reference:
+        Liang et al. (2021), arXiv 2006.14512, and the authors' code.
+    """
+    norms = ratio(np.linalg.norm(change, axis=1), np.linalg.norm(own, axis=1))
+    return float(np.nanmean(norms)) if np.isfinite(norms).any() else np.nan
+
+
+def change_alignment(source: Values, target: Values) -> float:
+    """Return how alike the logits of two models change under the same perturbations: gamma.
+
+    It is the squared Frobenius norm of the mean over images of the outer product of both changes,
+    (N, K) and (N, L), of which each has the length 1; in [0, 1]. Changes of 0 count as they are.
+
+    Reference:
+        Liang et al. (2021), arXiv 2006.14512, and the authors' code.
+    """
+    units = []
+    for change in (source, target):
+        norm = np.linalg.norm(change, axis=1, keepdims=True)
+        units.append(np.nan_to_num(ratio(change, np.broadcast_to(norm, change.shape))))
+    return float(np.square(units[0].T @ units[1] / len(source)).sum())

@@ -1,0 +1,134 @@
+"""Shares of luck in the success of attacks: of the image, the attack's seed and the training."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.source_choice import Related
+
+FACTORS = ("training", "attack seed", "image")
+"""Axes of the outcomes whose variance is shared out."""
+
+Axes = tuple[int, ...]
+
+
+def variance_components(values: NDArray[np.float64]) -> dict[Axes, float]:
+    """Return the variance that each factor, and each interaction of some, adds to a value.
+
+    Every axis of `values` is a factor with random levels, all crossed, one value per cell. The
+    mean square of an effect A estimates the sum, over all effects that contain A, of their
+    variance times the number of values per level of theirs; solved for the variances. So an
+    estimate can be negative. The effect of all axes includes what is left.
+
+    Returns:
+        Variances by the axes of their effect; axes of length 1 have none.
+
+    Reference:
+        Searle, Casella, McCulloch: Variance Components (1992), chapter 4: balanced data.
+    """
+    shape = values.shape
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    effects = [its for count in range(len(axes) + 1) for its in combinations(axes, count)]
+    left, squares = dict[Axes, NDArray[np.float64]](), dict[Axes, float]()
+    for its in effects:
+        others = tuple(axis for axis in range(values.ndim) if axis not in its)
+        parts = [left[part] for part in left if {*part} < {*its}]
+        left[its] = values.mean(axis=others, keepdims=True) - sum(parts, np.zeros(1))
+        degrees = np.prod([shape[axis] - 1 for axis in its])
+        squares[its] = np.square(left[its]).sum() * values.size / left[its].size / degrees
+    found = {}
+    for its in effects[1:]:
+        above = [other for other in effects if {*its} <= {*other}]
+        total = sum((-1) ** (len(other) - len(its)) * squares[other] for other in above)
+        found[its] = float(total * np.prod([shape[axis] for axis in its]) / values.size)
+    return found
+
+
+def training_luck(
+    found: ImageOutcomes,
+    jobs: Sequence[tuple[str, str, str]],
+    same: Sequence[dict[str, str]],
+    related: Related,
+) -> pd.DataFrame:
+    """Share out the variance of success between trainings of one network, and all else.
+
+    Args:
+        found: Outcomes of single sources on targets without a defence.
+        jobs: Of each job the attack, the network, and which training of it was attacked.
+        same: Of each job a text per target that tells its weights.
+        related: Whether two models are related; such targets are left out.
+
+    Returns:
+        One row per network with several trainings: `network`; the numbers of `trainings`, attack
+        `seeds` and `cells`, which are attacks and targets that all trainings have; `images`, their
+        mean number that is counted in all; the shares of variance of the factors (`training`,
+        `attack seed`, `image`) and of the `rest`, their interactions, as means over the cells,
+        negative ones taken as 0; and `difference`, the root mean square over cells and pairs of
+        trainings of the difference of their success rates.
+    """
+    places = defaultdict[str, dict[str, dict[str, list[int]]]](lambda: defaultdict(dict))
+    for number, (attack, network, training) in enumerate(jobs):
+        places[network][attack].setdefault(training, []).append(number)
+    rows = []
+    for network, attacks in places.items():
+        cells = [
+            _outcomes(found, [*trainings.values()], target)
+            for trainings in attacks.values()
+            if len(trainings) > 1
+            for target in _shared_targets(found, [*trainings.values()], same, related)
+        ]
+        cells = [cell for cell in cells if cell.shape[2] > 1]
+        if cells:
+            rows.append({"network": network, **_shares(cells)})
+    return pd.DataFrame(rows)
+
+
+def _shared_targets(
+    found: ImageOutcomes,
+    trainings: Sequence[Sequence[int]],
+    same: Sequence[dict[str, str]],
+    related: Related,
+) -> list[int]:
+    """Return the unrelated targets, of equal weights, that all jobs of the trainings have."""
+    every = [job for seeds in trainings for job in seeds]
+    return [
+        place
+        for place, (target, _) in enumerate(found.targets)
+        if all(found.evaluated[job, place] for job in every)
+        and not any(related(found.jobs[job][1], target) for job in every)
+        and len({same[job][target] for job in every}) == 1
+    ]
+
+
+def _outcomes(
+    found: ImageOutcomes, trainings: Sequence[Sequence[int]], target: int
+) -> NDArray[np.float64]:
+    """Return the success, (trainings, seeds, images), on images that count in all jobs."""
+    seeds = min(map(len, trainings))
+    jobs = np.array([its[:seeds] for its in trainings])
+    counted = found.unpack(found.counted[jobs, target]).all(axis=(0, 1))
+    return found.unpack(found.fooled[jobs, target])[..., counted].astype(np.float64)
+
+
+def _shares(cells: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+    """Return the columns of a network from its cells (trainings, seeds, images)."""
+    total = defaultdict[Axes, float](float)
+    differences = []
+    for cell in cells:
+        for axes, value in variance_components(cell).items():
+            total[axes] += value
+        rates = cell.mean(axis=(1, 2))
+        differences += [one - other for one, other in combinations(rates, 2)]
+    found = {axes: max(value, 0.0) for axes, value in total.items()}
+    whole = sum(found.values()) or np.nan
+    numbers: dict[str, float] = {"trainings": max(len(cell) for cell in cells)}
+    numbers |= {"seeds": max(cell.shape[1] for cell in cells), "cells": len(cells)}
+    numbers |= {"images": float(np.mean([cell.shape[2] for cell in cells]))}
+    numbers |= {name: found.get((axis,), 0.0) / whole for axis, name in enumerate(FACTORS)}
+    numbers["rest"] = sum(value for axes, value in found.items() if len(axes) > 1) / whole
+    return numbers | {"difference": float(np.sqrt(np.mean(np.square(differences))))}
