@@ -1,7 +1,7 @@
 """Shares of luck in the success of attacks: of the image, the attack's seed and the training."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -52,7 +52,7 @@ def variance_components(values: NDArray[np.float64]) -> dict[Axes, float]:
 def training_luck(
     found: ImageOutcomes,
     jobs: Sequence[tuple[str, str, str]],
-    same: Sequence[dict[str, str]],
+    weights: Sequence[Mapping[str, str]],
     related: Related,
 ) -> pd.DataFrame:
     """Share out the variance of success between trainings of one network, and all else.
@@ -60,7 +60,7 @@ def training_luck(
     Args:
         found: Outcomes of single sources on targets without a defence.
         jobs: Of each job the attack, the network, and which training of it was attacked.
-        same: Of each job a text per target that tells its weights.
+        weights: Of each job the digests of its models' weights, by name.
         related: Whether two models are related; such targets are left out.
 
     Returns:
@@ -80,7 +80,7 @@ def training_luck(
             _outcomes(found, [*trainings.values()], target)
             for trainings in attacks.values()
             if len(trainings) > 1
-            for target in _shared_targets(found, [*trainings.values()], same, related)
+            for target in _shared_targets(found, [*trainings.values()], weights, related)
         ]
         cells = [cell for cell in cells if cell.shape[2] > 1]
         if cells:
@@ -91,7 +91,7 @@ def training_luck(
 def _shared_targets(
     found: ImageOutcomes,
     trainings: Sequence[Sequence[int]],
-    same: Sequence[dict[str, str]],
+    weights: Sequence[Mapping[str, str]],
     related: Related,
 ) -> list[int]:
     """Return the unrelated targets, of equal weights, that all jobs of the trainings have."""
@@ -101,7 +101,7 @@ def _shared_targets(
         for place, (target, _) in enumerate(found.targets)
         if all(found.evaluated[job, place] for job in every)
         and not any(related(found.jobs[job][1], target) for job in every)
-        and len({same[job][target] for job in every}) == 1
+        and len({weights[job][target] for job in every}) == 1
     ]
 
 

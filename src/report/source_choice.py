@@ -1,13 +1,14 @@
 """Sources ranked for a target that nobody sees, and what predicts transfer, for the terminal."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +28,7 @@ from src.analysis.source_choice import (
 from src.analysis.training_luck import FACTORS, training_luck
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
-from src.report.source_measures import pair_measures
+from src.report.source_measures import Frames, pair_measures
 from src.utils.defended_names import PLAIN
 
 
@@ -86,31 +87,58 @@ def source_choice(
     jobs: Sequence[StoredJob], outcomes: ImageOutcomes, eps_255: float
 ) -> SourceChoice:
     """Compute which source to attack from comparable jobs and their outcomes at a budget."""
-    transfer, first = transfer_of(outcomes), jobs[0].record
-    shared = _shared(jobs)
+    first, shared = jobs[0].record, _shared(jobs)
+    records = {
+        (name, job.record.source): job.record for job in jobs for name in (job.attack, job.row)
+    }
+    known = [place for place, name in enumerate(outcomes.jobs) if name in records]
+    found = outcomes.of_jobs(known)
+    return choice_of(
+        f"{first.dataset}, eps = {eps_255:g}/255, {first.protocol}",
+        found,
+        _correct(jobs),
+        pair_measures(jobs),
+        lambda one, other: one == other or frozenset((one, other)) in shared,
+        [records[name].weights for name in found.jobs],
+        first.seed,
+    )
 
-    def related(one: str, other: str) -> bool:
-        return one == other or frozenset((one, other)) in shared
 
-    chosen = choices(transfer, related, first.seed)
-    correct = _correct(jobs, [*transfer.sources, *transfer.targets])
-    its = [job for job in jobs if {job.row, job.attack} & {*transfer.attacks}]
-    of_pairs = pair_measures(its, transfer.targets)
+def choice_of(
+    heading: str,
+    outcomes: ImageOutcomes,
+    correct: pd.DataFrame,
+    of_pairs: Callable[[NDArray[np.int64], Sequence[str]], Frames],
+    related: Related,
+    weights: Sequence[Mapping[str, str]],
+    seed: int = 0,
+) -> SourceChoice:
+    """Compute which source to attack from outcomes and what is known of the models.
 
-    def measure(places: list[int]) -> dict[str, pd.DataFrame]:
+    Args:
+        heading: Words for data set, budget and protocol.
+        outcomes: Outcomes at one budget.
+        correct: Whether a model, a column, is right on the clean image of a number, a row.
+        of_pairs: Function like those of `pair_measures`.
+        related: Whether two models are related.
+        weights: Of each job the digests of its models' weights, by name.
+        seed: Seed of permutations and bootstrap.
+    """
+    transfer = transfer_of(outcomes)
+
+    def measure(places: list[int]) -> Frames:
         rows = correct.iloc[places]
-        return clean_measures(rows) | of_pairs(rows.index.to_numpy())
+        return clean_measures(rows) | of_pairs(rows.index.to_numpy(), transfer.targets)
 
     ranked = profiles(transfer, related)
-    attacks = ", ".join(transfer.attacks)
     return SourceChoice(
-        f"{attacks} on {first.dataset}, eps = {eps_255:g}/255, {first.protocol}",
+        f"{', '.join(transfer.attacks)} on {heading}",
         transfer,
         ranked,
         _spread(ranked),
-        chosen,
-        predictors(transfer, measure, related, first.seed),
-        _luck(jobs, outcomes, related),
+        choices(transfer, related, seed),
+        predictors(transfer, measure, related, seed),
+        _luck(outcomes, weights, related),
         transfer_similarity(transfer),
     )
 
@@ -135,32 +163,27 @@ def _spread(ranked: pd.DataFrame) -> float:
     return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
 
 
-def _luck(jobs: Sequence[StoredJob], found: ImageOutcomes, related: Related) -> pd.DataFrame:
+def _luck(
+    found: ImageOutcomes, weights: Sequence[Mapping[str, str]], related: Related
+) -> pd.DataFrame:
     """Share out the variance between trainings: equal names but for `_seedN`, other weights."""
     plain = found.select(defence=PLAIN)
-    records = {
-        (name, job.record.source): job.record for job in jobs for name in {job.attack, job.row}
-    }
-    known = [
-        plain.kind(job) == "untargeted" and name in records for job, name in enumerate(plain.jobs)
-    ]
-    plain = plain.of_jobs(np.flatnonzero(known).tolist())
-    trainings, weights = [], []
-    for attack, source in plain.jobs:
+    jobs = [job for job in range(len(plain.jobs)) if plain.kind(job) == "untargeted"]
+    trainings: list[tuple[str, str, str]] = []
+    for attack, source in (plain.jobs[job] for job in jobs):
         name = re.sub(r" training\.seed=\d+| \([^()]*\)$", "", attack)
-        weights.append(records[attack, source].weights)
-        trainings.append((name, network_of(source), weights[-1][source]))
-    return training_luck(plain, trainings, weights, related)
+        trainings.append((name, network_of(source), weights[jobs[len(trainings)]][source]))
+    return training_luck(plain.of_jobs(jobs), trainings, [weights[job] for job in jobs], related)
 
 
-def _correct(jobs: Sequence[StoredJob], models: Sequence[str]) -> pd.DataFrame:
+def _correct(jobs: Sequence[StoredJob]) -> pd.DataFrame:
     """Return whether models, the columns, are right on clean images, by rising number."""
     columns: dict[str, pd.Series] = {}
     for job in jobs:
         for model, rows in job.clean.groupby("target", observed=True):
             right = (rows["predicted"] == rows["label"]).set_axis(rows["index"])
             columns.setdefault(str(model), right)
-    return pd.DataFrame({name: columns[name] for name in dict.fromkeys(models)}).sort_index()
+    return pd.DataFrame(columns).sort_index()
 
 
 def _shared(jobs: Sequence[StoredJob]) -> set[frozenset[str]]:

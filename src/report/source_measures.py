@@ -23,9 +23,9 @@ OF_SOURCE = {
 
 
 def pair_measures(
-    jobs: Sequence[StoredJob], targets: Sequence[str]
-) -> Callable[[NDArray[np.int64]], Frames]:
-    """Return a function from the numbers of images to measures, frames (source, target).
+    jobs: Sequence[StoredJob],
+) -> Callable[[NDArray[np.int64], Sequence[str]], Frames]:
+    """Return a function from the numbers of images, and the targets, to frames (source, target).
 
     Of several attacks a measure is the mean over those that have it. Beside `OF_SOURCE` these are:
 
@@ -33,7 +33,7 @@ def pair_measures(
     - `cka`: `linear_cka` of the outputs of their feature layers;
     - `alpha`, `gamma`: `change_ratio` and `change_alignment` of their logits.
 
-    Measures that no job has are left out. `targets` are the columns of measures of the source.
+    Measures that no job has are left out.
     """
     tables = defaultdict[str, dict[tuple[str, str], pd.DataFrame]](dict)
     names = {name for name, _ in OF_SOURCE.values()} | {"similarity", "features", "output_changes"}
@@ -43,7 +43,7 @@ def pair_measures(
     features = {name: rows for table in tables["features"].values() for name, rows in _lists(table)}
     changes = {key: dict(_lists(table)) for key, table in tables["output_changes"].items()}
 
-    def measure(index: NDArray[np.int64]) -> Frames:
+    def measure(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
         found = Frames()
         for name, (table, column) in OF_SOURCE.items():
             own = _means(tables[table], column, index).max(axis=1)  # each row has one value

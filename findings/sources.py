@@ -1,0 +1,219 @@
+"""A zoo of small networks: which source to attack, what predicts it, and how much is luck."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from findings.costs import COLUMNS, packed_rows, unpacked
+from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.overlap import RELATED_BY, overlaps
+from src.report.source_choice import SourceChoice, choice_of
+from src.report.source_measures import Frames, pair_measures
+from src.utils.files import atomic_write
+
+ROOT = Path(__file__).parents[1]
+OUTCOMES, MEASURES = (
+    ROOT / "docs" / "results" / f"sources-{name}.parquet" for name in ("outcomes", "measures")
+)
+SMALL, RESNET = "src.models.small", "src.models.small.resnet_small"
+CNN = ["training=small", "training.epochs=12"]
+ADAMW = ["training.optimizer=adamw", "training.learning_rate=1e-3", "training.weight_decay=0.05"]
+ADAMW += ["training.gradient_clip=1"]
+FLOAT = ["training=small", "training.precision=32-true"]
+MIXER = {
+    "_target_": "timm.models.mlp_mixer.MlpMixer",
+    "img_size": 32,
+    "patch_size": 4,
+    "embed_dim": 96,
+    "num_blocks": 6,
+}
+NETWORKS: dict[str, tuple[dict[str, Any], str, list[str]]] = {
+    "deep": ({"_target_": RESNET, "widths": [24, 48, 96], "blocks": 4}, "stage2", CNN),
+    "wide": ({"_target_": RESNET, "widths": [48, 96, 192], "blocks": 1}, "stage2", CNN),
+    "mixer": (MIXER, "blocks.1", [*CNN, *ADAMW]),
+    "mobilenet_small": ({"_target_": f"{SMALL}.mobilenet_small"}, "features.10", FLOAT),
+    "vit_small": (
+        {"_target_": f"{SMALL}.vit_small"},
+        "blocks.1",
+        [*FLOAT, "training.epochs=20", *ADAMW],
+    ),
+}
+"""Networks that are trained here: their sections, feature layers and recipes."""
+TRAINED = ["deep", "deep_seed1", "wide", "wide_seed1", "mixer", "mixer_seed1"]
+TRAINED += ["mobilenet_small_seed1", "vit_small_seed1"]
+STORED = {"vgg_small_seed1": "features.22", "inception_small_seed1": "stage2"}
+"""Second trainings whose weights are in docs/results/seeds/, with their feature layers."""
+EMBEDDED = ["vgg_small", "resnet_small", "inception_small", "mobilenet_small", "vit_small"]
+EMBEDDED += ["resnet_small_seed1", "resnet_small_robust"]
+EARLY, EPOCHS = "resnet_early", (1, 2, 4, 8)
+EARLY_WORDS = [*CNN, "training.seed=2", f"training.keep_epochs=[{','.join(map(str, EPOCHS))}]"]
+TARGETS = [*EMBEDDED, *STORED, *TRAINED]
+SOURCES = [*TARGETS, EARLY, *(f"{EARLY}.epoch{epoch}" for epoch in EPOCHS)]
+SWEEPS = {
+    "simple": ["attack=fgsm,bim,uap", "n_images=1000"],
+    "mi": ["attack=mi", "n_images=1000", "diagnostics=sources", "diagnostics.n_images=500"],
+    "di": ["attack=di", "seed=0,1", "n_images=1000"],
+    "pgn": ["attack=pgn", "attack.samples=5", "n_images=200"],
+}
+"""Sweeps by name: their words."""
+
+
+def write_models(folder: Path) -> None:
+    """Write the models' files of a zoo; its weights are in `weights/` once they are trained."""
+    models = folder / "mine" / "model"
+    models.mkdir(parents=True, exist_ok=True)
+    sections = {EARLY: ({"_target_": RESNET}, "stage2", None)}
+    for name in TRAINED:
+        network, layer, _ = NETWORKS[name.removesuffix("_seed1")]
+        file = folder / "weights" / f"{name}.safetensors"
+        sections[name] = (network, layer, str(file) if file.exists() else None)
+    for name, layer in STORED.items():
+        base = name.removesuffix("_seed1")
+        file = ROOT / "docs" / "results" / "seeds" / f"{base}-1.safetensors"
+        sections[name] = ({"_target_": f"{SMALL}.{base}"}, layer, str(file))
+    for name, (network, layer, weights) in sections.items():
+        section = {"defaults": ["/small_network@_here_", "_self_"], "network": network}
+        section |= {"weights": weights, "feature_layer": layer}
+        text = f"# @package model.{name}\n" + yaml.safe_dump(section, sort_keys=False)
+        (models / f"{name}.yaml").write_text(text)
+
+
+def command(folder: Path, data: Path, words: Sequence[str]) -> int:
+    """Run the program on CIFAR-10's class folders, in a zoo's folder."""
+    shared = ["--config-dir", str(folder / "mine"), "dataset=image_folder"]
+    shared += [f"dataset.root={data}", f"cache_dir={folder / 'cache'}", "tracking=none"]
+    line = [sys.executable, "-m", "src.main", *words, *shared, "report=none"]
+    return subprocess.run(line, cwd=folder).returncode
+
+
+def train(folder: Path, data: Path, names: Sequence[str] = ()) -> None:
+    """Train the networks, or some of them, whose weights are missing; a stopped one goes on."""
+    for name in names or [*TRAINED, EARLY]:
+        write_models(folder)
+        file = folder / "weights" / f"{name}.safetensors"
+        if file.exists():
+            continue
+        words = EARLY_WORDS if name == EARLY else NETWORKS[name.removesuffix("_seed1")][2]
+        seed = ["training.seed=1"] * name.endswith("_seed1")
+        command(folder, data, ["attack=none", f"targets=[{name}]", *words, *seed])
+        found = sorted((folder / "cache" / "checkpoints").glob(f"{name}-*.safetensors"))
+        if found and name != EARLY:
+            file.parent.mkdir(exist_ok=True)
+            shutil.copy(found[0], file)
+
+
+def attack(folder: Path, data: Path, sources: Sequence[str] = ()) -> None:
+    """Run the sweeps from all sources, or some of them; what is done is in the cache."""
+    write_models(folder)
+    there = [path.stem for path in (folder / "weights").glob("*.safetensors")]
+    targets = [name for name in TARGETS if name not in TRAINED or name in there]
+    for name, words in SWEEPS.items():
+        for source in sources or [name for name in SOURCES if name in targets or EARLY in name]:
+            place = folder / "sweeps" / f"{name}-{source}"
+            common = [f"source={source}", f"targets=[{','.join(targets)}]", "epsilon.grid=[4]"]
+            common += [f"hydra.sweep.dir={place}", *EARLY_WORDS]
+            if command(folder, data, ["-m", *words, *common]):
+                print(f"{name} from {source} failed", file=sys.stderr)
+
+
+def pack(folder: Path) -> None:
+    """Store the outcomes of all jobs, and the measures of both halves of the images."""
+    rows: list[list[Any]] = []
+    jobs = [job for job in find_jobs([folder / "sweeps"]) if job.attacked]
+    for job in jobs:
+        rows += packed_rows(job, job.attack, "own")
+    table = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(COLUMNS[:6])
+    with atomic_write(OUTCOMES) as temporary:
+        table.to_parquet(temporary, compression="zstd", index=False)
+    with atomic_write(MEASURES) as temporary:
+        _facts(jobs).to_parquet(temporary, compression="zstd", index=False)
+
+
+def _facts(jobs: Sequence[StoredJob]) -> pd.DataFrame:
+    """Return what is known of models: `fact`, `number`, `source`, `target` and `value`.
+
+    Facts are the measures (the number is the half of the images), `related`, and `clean N`, which
+    tells what is right of N images, whose number it has.
+    """
+    models = list(dict.fromkeys(name for job in jobs for name in job.record.weights))
+    parts, done = [], set[tuple[int, str]]()
+    for job in jobs:
+        count = job.record.images
+        for model, its in job.clean.groupby("target", observed=True):
+            if (count, str(model)) not in done:
+                done.add((count, str(model)))
+                right = (its["predicted"] == its["label"]).to_numpy(np.float64)
+                facts = {"fact": f"clean {count}", "number": its["index"].to_numpy()}
+                part = pd.DataFrame({**facts, "source": model, "target": model, "value": right})
+                parts.append(part.sort_values("number"))
+        job.forget()
+        for one, other in combinations(job.record.weights, 2):
+            if RELATED_BY & {*overlaps(job.record, one, other)}:
+                row = {"fact": "related", "number": 0, "source": one, "target": other, "value": 1.0}
+                parts.append(pd.DataFrame([row]))
+    measured = [job for job in jobs if "output_changes" in job.files]
+    index = np.unique(pd.concat(parts).query("fact == 'clean 1000'")["number"])
+    measure = pair_measures(measured)
+    for half in (0, 1):
+        for name, frame in measure(index[half::2], models).items():
+            part = frame.rename_axis("source").reset_index().melt("source", var_name="target")
+            parts.append(part.assign(fact=name, number=half).dropna())
+    return pd.concat(parts, ignore_index=True).drop_duplicates()
+
+
+@cache
+def _stored() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return pd.read_parquet(OUTCOMES), pd.read_parquet(MEASURES)
+
+
+def choice(*attacks: str) -> SourceChoice:
+    """Return the choice of a source by some attacks, such as `mi`, from the stored tables.
+
+    Measures are those of images at odd and even positions of 1,000; for attacks on fewer images
+    there are those of clean predictions alone.
+    """
+    table, facts = _stored()
+    table = table[table["attack"].str.partition(" seed=")[0].isin(attacks)]
+    found = unpacked(table)
+    found.jobs[:] = [(name.partition(" seed=")[0], source) for name, source in found.jobs]
+    known = facts["fact"] == f"clean {len(found.index)}"
+    clean = facts[known].pivot(index="number", columns="source", values="value")
+    correct, pairs = clean.astype(bool), facts[facts["fact"] == "related"]
+    related = {frozenset(pair) for pair in zip(pairs["source"], pairs["target"], strict=True)}
+    measures = facts[~facts["fact"].str.startswith(("clean", "related"))]
+
+    def of_pairs(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
+        half = correct.index.get_loc(index[0])
+        rows = measures[(measures["number"] == half) & (len(correct) == 1000)]
+        return {
+            str(name): its.pivot(index="source", columns="target", values="value")
+            for name, its in rows.groupby("fact", sort=False)
+        }
+
+    digests = {str(name): str(name) for name in correct}
+    return choice_of(
+        "image_folder, eps = 4/255, joint",
+        found,
+        correct,
+        of_pairs,
+        lambda one, other: one == other or frozenset((one, other)) in related,
+        [digests] * len(found.jobs),
+    )
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[2]).resolve()
+    if sys.argv[1] == "pack":
+        pack(place)
+    else:
+        {"train": train, "attack": attack}[sys.argv[1]](place, Path(sys.argv[3]), sys.argv[4:])
