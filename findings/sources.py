@@ -72,6 +72,7 @@ def write_models(folder: Path) -> None:
     """Write the models' files of a zoo; its weights are in `weights/` once they are trained."""
     models = folder / "mine" / "model"
     models.mkdir(parents=True, exist_ok=True)
+    sections: dict[str, tuple[dict[str, Any], str, str | None]]
     sections = {EARLY: ({"_target_": RESNET}, "stage2", None)}
     for name in TRAINED:
         network, layer, _ = NETWORKS[name.removesuffix("_seed1")]
@@ -82,8 +83,12 @@ def write_models(folder: Path) -> None:
         file = ROOT / "docs" / "results" / "seeds" / f"{base}-1.safetensors"
         sections[name] = ({"_target_": f"{SMALL}.{base}"}, layer, str(file))
     for name, (network, layer, weights) in sections.items():
-        section = {"defaults": ["/small_network@_here_", "_self_"], "network": network}
-        section |= {"weights": weights, "feature_layer": layer}
+        section = {
+            "defaults": ["/small_network@_here_", "_self_"],
+            "network": network,
+            "weights": weights,
+            "feature_layer": layer,
+        }
         text = f"# @package model.{name}\n" + yaml.safe_dump(section, sort_keys=False)
         (models / f"{name}.yaml").write_text(text)
 
