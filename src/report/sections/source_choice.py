@@ -44,11 +44,10 @@ def _profiles(found: SourceChoice) -> Figure:
         "the source on the mean, over its success on itself, which a robust source has little of. "
         "Lines join the epochs of one training. " + spread_text(found)
     )
+    axis = alt.Axis(format=".3~%", tickCount=5)
     base = alt.Chart(inline(rows)).encode(
-        x=alt.X("own:Q", title="success on itself", axis=PERCENT, scale=extent(rows, "own")),
-        y=alt.Y(
-            "success:Q", title="success on others", axis=PERCENT, scale=extent(rows, "success")
-        ),
+        x=alt.X("own:Q", title="success on itself", axis=axis, scale=extent(rows, "own")),
+        y=alt.Y("success:Q", title="success on others", axis=axis, scale=extent(rows, "success")),
         detail="model:N",
         tooltip=tooltip("source", "epoch", shares=["success", "own"]),
     )
@@ -75,12 +74,12 @@ def _similarity(found: SourceChoice) -> Figure:
         alt.Chart(inline(rows))
         .mark_rect()
         .encode(
-            x=alt.X("other:N", sort=names, title=None),
+            x=alt.X("other:N", sort=names, title=None, axis=alt.Axis(labelAngle=-40)),
             y=alt.Y("model:N", sort=names, title=None),
-            color=alt.Color("similarity:Q", scale=alt.Scale(scheme="viridis")),
+            color=alt.Color("similarity:Q", scale=alt.Scale(scheme="blues"), title="ln(100 s)"),
             tooltip=tooltip("model", "other", numbers=["similarity"]),
         )
-        .properties(width=side * len(names), height=side * len(names))
+        .properties(width={"step": side}, height={"step": side})
     )
     return Figure("similarity-of-models", "Models alike by what transfers", caption, chart, rows)
 
