@@ -108,7 +108,7 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
     means: Any = [alt.AggregatedFieldDef(op="mean", field=name, **{"as": name}) for name in names]
     base = (
         cells.transform_filter(f"datum.relation == '{WHITE_BOX}'")
-        .transform_aggregate(means, groupby=["at", "attack", "source"])
+        .transform_aggregate(means, groupby=["at", "attack", "source", "relation"])
         .transform_calculate(on="'white box'", share=f"format({RATES['rate']}, '.0%')")
         .encode(x=alt.X("on:N", axis=head), y=y)
     )

@@ -21,8 +21,8 @@ STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
 PERCENT = alt.Axis(format=".0%")
 WHOLE = alt.Scale(domain=[0, 1])
 """Scale of shares from 0 to 1."""
-FOOLED, CORRECT = "fooled", "still correct"
-"""Counts of a rate: successes of the attack, or images that are still classified correctly."""
+FOOLED, CORRECT = "fooled", "correct"
+"""Words for a rate: images that fool a model, or that it classifies correctly all the same."""
 MEAN = "mean of sources"
 """Source of the rows that are means over single sources."""
 RATES = {
@@ -100,6 +100,8 @@ def where(test: str, value: Any, otherwise: Any) -> Any:
     return alt.condition(test, alt.value(value), alt.value(otherwise))
 
 
+WHITE_BOX_GREY = "#d3d7dd"
+"""Colour of white boxes, about which nobody asks: outside the scale of rates."""
 OF_PAIR = (
     f"{chosen('attack')} && datum.source == chosen_first_source && "
     "datum.target == chosen_first_target"
@@ -157,7 +159,7 @@ def budgets(frame: pd.DataFrame) -> alt.X:
     # With no precision a label is rounded to the step of the ticks.
     axis = alt.Axis(values=tried, labelOverlap="greedy", format=".6~g")
     scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
-    return alt.X("eps_255:Q", title="budget (1/255)", scale=scale, axis=axis)
+    return alt.X("eps_255:Q", title="budget (1/255), square-root scale", scale=scale, axis=axis)
 
 
 def curve(base: alt.Chart, value: str, lines: list[Any], **encodings: Any) -> Any:

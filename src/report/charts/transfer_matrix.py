@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.analysis import CLEAN, OWN, RELATED, WHITE_BOX, clean_rows
+from src.analysis import CLEAN, OWN, RELATED, TRANSFER, WHITE_BOX, clean_rows
 from src.report.charts.theme import (
     ACCENT,
     CORRECT,
@@ -15,7 +15,7 @@ from src.report.charts.theme import (
     PANEL,
     PERCENT,
     RATES,
-    STROKES,
+    WHITE_BOX_GREY,
     WHOLE,
     budgets,
     chosen,
@@ -58,6 +58,7 @@ COUNTS = tooltip(
     shares=["success_rate", "confidence", "success_confidence"],
 )
 """Tooltip of a cell: what it counts, of how many."""
+_WHITE = f"datum.relation == '{WHITE_BOX}'"
 INTERVAL = (
     "isValid(datum.success_rate_low) ? format(datum.success_rate_low, '.1%') + ' to ' + "
     "format(datum.success_rate_high, '.1%') : 'none'"
@@ -86,17 +87,19 @@ def shown_words(rows: pd.DataFrame) -> str:
     return f"(chosen_shown == '{CORRECT}' ? '{CORRECT}' : '{word(rows)}')"
 
 
-def of_success(rows: pd.DataFrame) -> alt.Color:
-    """Return the colour of a rate of success, dark where the attack succeeds."""
+def of_success(rows: pd.DataFrame) -> Any:
+    """Return the colour of a rate of success, dark where the attack succeeds; white boxes grey."""
     drawn: dict[str, Any] = {"orient": "bottom", "titleOrient": "left", "format": ".0%"}
     drawn |= {"gradientLength": 180, "gradientThickness": 10, "values": [0, 0.5, 1]}
     named = alt.Legend(title=word(rows), **drawn)
-    return alt.Color("success_rate:Q", scale=alt.Scale(domain=[0, 1], scheme="blues"), legend=named)
+    scale = alt.Scale(domain=[0, 1], scheme="blues")
+    rate = alt.Color("success_rate:Q", scale=scale, legend=named)
+    return alt.when(_WHITE).then(alt.value(WHITE_BOX_GREY)).otherwise(rate)
 
 
 def ink() -> Any:
     """Return the colour of words in a cell: legible on that of the cell."""
-    return where("datum.success_rate > 0.55", "white", "#1d2127")
+    return where(f"datum.success_rate > 0.55 && !({_WHITE})", "white", "#1d2127")
 
 
 def matrix_chart(rows: pd.DataFrame) -> ChartType:
@@ -132,7 +135,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
         f"'/255, protocol ' + chosen_protocol + "
         f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
     )
-    words = "framed: white box; row clean: accuracy on all clean images"
+    words = "grey: white box; row clean: accuracy on all clean images"
     words += "; violet: related networks" * bool((attacked["relation"] == RELATED).any())
     words += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds" * several
     return (
@@ -157,45 +160,92 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
     )
 
 
-def curves_chart(rows: pd.DataFrame) -> ChartType:
-    """Return rate and mean confidence over the budget, with 95 % bands; dots at a single budget."""
+def curves_chart(rows: pd.DataFrame, by: str = "target") -> ChartType:
+    """Return rate and mean confidence over the budget, with 95 % bands; dots at a single budget.
+
+    A curve is a target of the chosen attack or, with `by="attack"`, an attack: on the chosen target
+    or, where none is chosen, the mean over other models (if there are any).
+    """
     attacked = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() <= 1
-    panel = _dots if single else _over_budgets
     name = f"(chosen_source == '' ? '{MEAN}' : 'source ' + chosen_source)"
+    others = (attacked["relation"] == TRANSFER).any()
+    subject, shown = "chosen_attack", chosen("attack")
+    if by == "attack":
+        mean = f"datum.relation == '{TRANSFER}'" if others else "true"
+        shown = f"(chosen_target == '' ? {mean} : datum.target == chosen_target)"
+        other = "'other models'" if others else "'all attacks'"
+        subject = f"(chosen_target == '' ? {other} : chosen_target)"
     panels: list[Any] = []
-    for value, words in (("rate", shown_words(attacked)), ("confidence", "'mean confidence'")):
-        title = alt.Title(alt.ExprRef(f"{words} + ': ' + chosen_attack + ', ' + {name}"))
-        panels.append(panel(attacked, value, not panels).properties(title=title))
+    for value, words in (("rate", shown_words(attacked)), ("confidence", "'confidence'")):
+        title = alt.Title(alt.ExprRef(f"{words} + ': ' + {subject} + ', ' + {name}"))
+        panel = _dots(attacked, value) if single else _over_budgets(attacked, value, by)
+        panels.append(panel.properties(title=title))
     of_source = f"datum.source == (chosen_source == '' ? '{MEAN}' : chosen_source)"
     mean = f"(datum.source != '{MEAN}' || datum.relation != '{WHITE_BOX}')"
-    shown = f"datum.n > 0 && {chosen('attack', 'protocol', 'defence')} && {of_source} && {mean}"
+    test = f"datum.n > 0 && {chosen('protocol', 'defence')} && {of_source} && {mean} && {shown}"
     chart = alt.concat(*panels, columns=2, data=inline(rows), spacing=24)
-    return chart.transform_filter(shown).transform_calculate(**RATES)
+    chart = chart.transform_filter(test).transform_calculate(**RATES)
+    if by == "attack":
+        means = [
+            alt.AggregatedFieldDef(op="mean", field=name, **{"as": name})
+            for name in ("rate", "confidence", "n")
+        ]
+        chart = chart.transform_aggregate(means, groupby=["attack", "source", "eps_255"])
+    return chart
 
 
-def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
-    """Return curves over the budget, a colour a target; the first panel has the legend."""
-    targets = list(dict.fromkeys(rows["target"]))
-    few = len(targets) <= MOST_COLOURS
-    colour = where("datum.target == chosen_target", ACCENT, "#8894a5")
+def _over_budgets(rows: pd.DataFrame, value: str, by: str) -> Any:
+    """Return curves over the budget, a colour a target or attack, with names at their ends."""
+    names = list(dict.fromkeys(rows[by]))
+    few = len(names) <= MOST_COLOURS
+    colour = where(f"datum.{by} == chosen_{by}", ACCENT, "#8894a5")
     if few:
-        words = "target (dashed: white box)"
-        colour = colour_by("target", targets, words, orient="top", **STROKES)
-    dash = where(f"datum.relation == '{WHITE_BOX}'", [5, 3], [1, 0])
-    base = alt.Chart().encode(x=budgets(rows), detail=["source:N", "target:N"], color=colour)
-    band, line = curve(base, value, _lines(value), strokeDash=dash).layer
-    band, line = (
-        part.encode(opacity=where(_SHOWN, *opacity))
-        for part, opacity in ((band, (0.13, 0.03)), (line, (1, 0.2)))
+        colour = colour_by(by, names).legend(None)
+    base = alt.Chart().encode(x=budgets(rows), detail=["source:N", f"{by}:N"], color=colour)
+    if by == "target":
+        dash, shares = where(_WHITE, [5, 3], [1, 0]), [value, f"{value}_low", f"{value}_high"]
+        lines = tooltip("attack", "source", "target", "eps_255", "n", shares=shares)
+        band, line = curve(base, value, lines, strokeDash=dash).layer
+        opacities = [(band, (0.13, 0.03)), (line, (1, 0.2))]
+        parts = [part.encode(opacity=where(_SHOWN, *opacity)) for part, opacity in opacities]
+    else:
+        lines = tooltip("attack", "source", "eps_255", shares=[value])
+        parts = [curve(base, value, lines).layer[1]]
+    if few:
+        parts += _names_at_ends(by, value, float(rows["eps_255"].max()), colour)
+    return alt.layer(*parts).properties(width=PANEL - 70 * few, height=190)
+
+
+_NAME_HEIGHT = 0.085
+"""Height of a name, as a share of the panel."""
+
+
+def _names_at_ends(by: str, value: str, last: float, colour: Any) -> list[Any]:
+    """Return the names of curves right of their ends, below one another, with lines to them."""
+    sort: Any = [alt.SortField(value, order="descending")]
+    room = f"datum.count * {_NAME_HEIGHT} / 2"
+    ends = (
+        alt.Chart()
+        .transform_filter(f"datum.eps_255 == {last}")
+        .transform_window(rank="row_number()", sort=sort)
+        .transform_joinaggregate(count="count()", middle=f"mean({value})")
+        .transform_calculate(
+            place=f"clamp(datum.middle, {room}, 1 - {room}) + "
+            f"((datum.count + 1) / 2 - datum.rank) * {_NAME_HEIGHT}"
+        )
     )
-    if first and few:  # a legend answers where its first layer has it
-        legend = alt.selection_point(name="target_legend", fields=["target"], bind="legend")
-        line = line.add_params(legend)
-    return alt.layer(band, line).properties(width=PANEL, height=190)
+    line = ends.mark_rule(strokeWidth=0.8, xOffset=3, x2Offset=22).encode(
+        x="eps_255:Q", x2="eps_255:Q", y=f"{value}:Q", y2="place:Q"
+    )
+    words = ends.mark_text(align="left", dx=25, fontSize=11.5, cursor="pointer").encode(
+        x="eps_255:Q", y="place:Q", text=f"{by}:N"
+    )
+    opacity = where(_SHOWN, 1, 0.3) if by == "target" else alt.value(1)
+    return [part.encode(color=colour, opacity=opacity) for part in (line, words)]
 
 
-def _dots(rows: pd.DataFrame, value: str, first: bool) -> Any:
+def _dots(rows: pd.DataFrame, value: str) -> Any:
     """Return values with their intervals at the one budget, a row a target."""
     targets = list(dict.fromkeys(rows["target"]))
     base = alt.Chart().transform_filter("datum.eps_255 > 0")
@@ -203,8 +253,15 @@ def _dots(rows: pd.DataFrame, value: str, first: bool) -> Any:
         y=alt.Y("target:N", title=None, sort=targets, axis=alt.Axis(grid=True)),
         yOffset=alt.YOffset("source:N", sort=None),
         opacity=where(_SHOWN, 1, 0.3),
-        color=where(f"datum.relation == '{WHITE_BOX}'", ACCENT, "#3b76af"),
-        tooltip=_lines(value),
+        color=where(_WHITE, "#9aa3ae", "#3b76af"),
+        tooltip=tooltip(
+            "attack",
+            "source",
+            "target",
+            "eps_255",
+            "n",
+            shares=[value, f"{value}_low", f"{value}_high"],
+        ),
     )
     x = alt.X(f"{value}:Q", scale=WHOLE, title=None, axis=PERCENT)
     low = alt.X(f"{value}_low:Q", title=None)
@@ -216,11 +273,6 @@ def _dots(rows: pd.DataFrame, value: str, first: bool) -> Any:
 def _frame() -> Any:
     """Return the colour of a cell's frame: of the choice, or of the relation to the source."""
     frame = alt.when(chosen("source", "target")).then(alt.value(ACCENT))
-    for name, colour in ((WHITE_BOX, "currentColor"), (OWN, "#f2b28e"), (RELATED, "#a58fcf")):
+    for name, colour in ((OWN, "#f2b28e"), (RELATED, "#a58fcf")):
         frame = frame.when(f"datum.relation == '{name}'").then(alt.value(colour))
     return frame.otherwise(alt.value("transparent"))
-
-
-def _lines(value: str) -> list[Any]:
-    shares = [value, f"{value}_low", f"{value}_high"]
-    return tooltip("attack", "source", "target", "eps_255", "n", shares=shares)

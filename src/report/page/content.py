@@ -6,7 +6,7 @@ import yaml
 
 from src.analysis import CAUSES
 from src.report.page.facts import commands, facts
-from src.report.page.html import Report, Section
+from src.report.page.html import Answer, Report, Section
 from src.report.page.statistics import measure
 from src.report.page.view import make_view
 from src.report.sections.clean import clean, clean_sentence
@@ -33,7 +33,7 @@ def build_report(summary: Summary) -> Report:
     terms = (("What was run", facts(summary.jobs)), ("Definitions", tuple(DEFINITIONS.items())))
     if not attacked:
         title, parts = f"Clean images: {names}", clean(numbers)
-        return Report(title, clean_sentence(numbers), alarms, parts, terms=terms)
+        return Report(title, Answer("", clean_sentence(numbers)), alarms, parts, terms=terms)
     view = make_view(attacked[0].record, numbers)
     runs = [job for one in summary.attacked for job in one.runs]
     command = "\n".join(f"{words} diagnostics=full" for words in commands(runs))

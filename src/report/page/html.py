@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -65,6 +65,14 @@ class Section:
     command: str = ""
 
 
+class Answer(NamedTuple):
+    """The main finding: a few words, a sentence of at most three numbers, and details."""
+
+    lead: str
+    sentence: str
+    details: str = ""
+
+
 @dataclass(frozen=True)
 class Report:
     """The content of a page, in its order.
@@ -74,7 +82,7 @@ class Report:
     """
 
     title: str
-    answer: str
+    answer: Answer
     alarms: tuple[tuple[str, str], ...] = ()
     sections: tuple[Section, ...] = ()
     menus: Mapping[str, Sequence[tuple[Any, str]]] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from src.report.charts.dot_plot import dot_plot
 from src.report.charts.ranking import ranked, success_over
 from src.report.charts.theme import MEAN
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
-from src.report.page.html import Figure, Section
+from src.report.page.html import Answer, Figure, Section
 from src.report.page.statistics import Measured
 from src.report.page.view import View
 from src.utils.defended_names import Evaluated
@@ -22,8 +22,8 @@ _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
 
 
-def answer_sentence(view: View, numbers: Measured) -> str:
-    """Say which attack, or source, fools other models most, and whether that is decided."""
+def answer_sentence(view: View, numbers: Measured) -> Answer:
+    """Say which attack, or source, transfers best, by how much, and whether that is decided."""
     rows = numbers.ranking[numbers.ranking["images"] >= FEWEST_IMAGES]
     if rows.empty:
         return _of_one_pair(view)
@@ -31,22 +31,19 @@ def answer_sentence(view: View, numbers: Measured) -> str:
     several = rows["attack"].nunique() > 1
     rows = rows[rows["source"] == rows["source"].iloc[0]] if several else _sources(rows, numbers)
     first = rows.iloc[0]
-    place = (
-        f"On {first['dataset']} at {first['eps_255']:g}/255 ({first['norm']}, {first['protocol']})"
+    mean, targeted = str(first["source"]).startswith("mean of"), first["kind"][:8] == "targeted"
+    attacker = first["attack"] if several else f"{first['attack']} from {first['source']}"
+    verb = "reaches its target class on" if targeted else "fools"
+    sentence = (
+        f"At {first['eps_255']:g}/255 it {verb} {first['models']} models on {first['mean']:.0%} of "
+        f"images"
     )
-    mean = str(first["source"]).startswith("mean of")
-    attacker = first["attack"] if mean else f"{first['attack']} from {first['source']}"
-    most = " most" * (len(rows) > 1)
-    share = f"{first['mean']:.1%} in the mean over {first['images']} images"
-    share += "" if np.isnan(first["low"]) else f" [{first['low']:.1%}, {first['high']:.1%}]"
-    share += f", {first['source']}" * mean
-    verb = _verb(first["kind"].startswith("targeted"))
-    sentence = f"{place} {attacker} {verb} {first['models']} models{most}: {share}."
-    return sentence + _decided(rows, "attack" if several else "source") + _targets(view)
-
-
-def _verb(targeted: bool) -> str:
-    return "reaches its target labels on" if targeted else "fools"
+    details = [f"{first['dataset']}, {first['norm']}, protocol {first['protocol']}"]
+    details += [f"{first['images']} images", first["source"] if mean or several else ""]
+    if not np.isnan(first["low"]):
+        details.append(f"{first['mean']:.1%} [{first['low']:.1%}, {first['high']:.1%}]")
+    lead, more, tested = _decided(rows, "attack" if several else "source", attacker)
+    return Answer(lead, f"{sentence}{more}.", "; ".join([*filter(None, details), *tested]) + ".")
 
 
 def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
@@ -71,56 +68,44 @@ def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
     return single.assign(undecided=None, detectable=nan)
 
 
-def _targets(view: View) -> str:
-    """Say which targets fall most and least to what is shown first."""
-    rows = view.at_choice(view.choice.attack, view.choice.source or MEAN)
-    rates = rows[rows["relation"] == TRANSFER].set_index("target")["success_rate"].dropna()
-    if len(rates) < 2:
-        return ""
-    rates = rates.sort_values(ascending=False)
-    most, least = (
-        f"{rates.index[at]} {verb} ({rates.iloc[at]:.0%})"
-        for at, verb in ((0, "falls most"), (-1, "least"))
-    )
-    return f" Of the targets {most}, {least}."
-
-
-def _decided(rows: pd.DataFrame, of: str) -> str:
-    """Say which attacks, or sources, cannot be told from the first, and which could be."""
+def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list[str]]:
+    """Return the lead, the end of the sentence, and details: whether the first is decided."""
     others = rows.iloc[1:]
     if others.empty:
-        return ""
-    if rows["p"].isna().all() and not others["undecided"].isna().all():
-        return " Not tested: that needs 30 images."
+        return f"{attacker}.", "", []
     if others["undecided"].isna().all():
-        return " Sources are not compared: that needs two targets that are neither of them."
+        why = "sources are not compared: that needs two targets that are neither of them"
+        return f"{attacker} has the most success.", "", [why]
+    if rows["p"].isna().all():
+        return f"{attacker} has the most success.", "", ["not tested: that needs 30 images"]
     tied = others.loc[others["undecided"].astype(bool), of].tolist()
-    named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
-    weaker, second = len(others) - len(tied), others.iloc[0]
     if tied:
-        text = f" Not decided: it cannot be told from {named}"
-        text += f"; the other {weaker} {'are' if weaker > 1 else 'is'} weaker" * (weaker > 0)
-    else:
-        numbers = -100 * second[["difference", "difference_high", "difference_low"]].astype(float)
-        by = "by {:.1f} points [{:.1f}, {:.1f}] (p < 0.05)".format(*numbers)
-        rest = others.iloc[1][of] if weaker == 2 else f"the other {weaker - 1}"
-        text = f" That is decided: {second[of]} is weaker {by}" + f", and {rest} too" * (weaker > 1)
-    return f"{text}."
+        named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
+        weaker = len(others) - len(tied)
+        rest = [f"weaker (p < 0.05): the other {weaker}"] * (weaker > 0)
+        return f"{attacker} is first, but not for sure.", f"; so may {named}", rest
+    second = others.iloc[0]
+    by, low, high = -100 * second[["difference", "difference_high", "difference_low"]].astype(float)
+    details = f"ahead of {second[of]} by {by:.1f} points [{low:.1f}, {high:.1f}]"
+    more = f", {by:.0f} points more than {second[of]} (p < 0.05)"
+    return f"{attacker} transfers best.", more, [details]
 
 
-def _of_one_pair(view: View) -> str:
+def _of_one_pair(view: View) -> Answer:
     """Say what the first pair shows, where no ranking has enough images or other models."""
     choice, (attack, source, target) = view.choice, view.pairs[0]
     rows = view.at_choice(attack, source)
     row = rows[rows["target"] == target].iloc[0]
     if row["n"] < FEWEST_IMAGES:
-        return f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs."
+        return Answer("", f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs.")
     if row["relation"] == WHITE_BOX:
         target += ", the model that it was crafted on,"
     share = format_cell(row["success"], row["n"])
-    return (
-        f"At {choice.eps:g}/255 ({choice.protocol}) {attack} from {source} "
-        f"{_verb(row['targeted'])} {target} for {share} of the images counted."
+    verb = "reaches its target class on" if row["targeted"] else "fools"
+    return Answer(
+        f"{attack} from {source}.",
+        f"At {choice.eps:g}/255 it {verb} {target} for {share} of the images counted.",
+        f"Protocol {choice.protocol}.",
     )
 
 
@@ -131,8 +116,11 @@ def answer(view: View, numbers: Measured) -> Section:
     figures = []
     if attacked["attack"].nunique() > 1 and targets:
         figures.append(_ranked(view, numbers))
-    figures.append(_curves(view, attacked))
-    if attacked.loc[attacked["source"] != MEAN, "source"].nunique() > 1 or len(figures) == 1:
+    figures += _curves(view, attacked)
+    if (
+        attacked.loc[attacked["source"] != MEAN, "source"].nunique() > 1
+        or attacked["attack"].nunique() == 1
+    ):
         caption = (
             "Rows: sources; columns: targets; k / n of the images that the protocol counts. The "
             "row clean: accuracy on all clean images."
@@ -162,19 +150,33 @@ def _ranked(view: View, numbers: Measured) -> Figure:
     return Figure("ranking", "Attacks, ranked", caption, chart, view.ranking, *shape)
 
 
-def _curves(view: View, attacked: pd.DataFrame) -> Figure:
-    """Return success and confidence over the budgets, or at the only one."""
+def _curves(view: View, attacked: pd.DataFrame) -> list[Figure]:
+    """Return success and confidence over the budgets, by target and by attack."""
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() == 1
-    caption = (
-        "Of the attack and source chosen"
-        + "; a click on a name of the legend singles a target out" * (not single)
-        + ". Confidence: mean probability of the predicted class, right or wrong, over all images "
-        "counted (on those fooled alone: tooltips of matrices). 95 % Wilson intervals; means over "
-        "sources have none."
+    targets, attacks = (attacked[name].nunique() for name in ("target", "attack"))
+    confidence = (
+        " Confidence: mean probability of the predicted class, right or wrong, over all images "
+        "counted."
     )
-    title = "At the budget" if single else "Over the budget"
-    shape = ("rest", view.choice, _OF_ATTACK)
-    return Figure("curves", title, caption, curves_chart(view.rows), view.rows, *shape)
+    figures = []
+    if targets > 1 or attacks == 1 or single:
+        caption = "Of the attack and source chosen"
+        caption += "; a click on a name singles a target out" * (not single)
+        caption += f".{confidence} 95 % Wilson intervals; means over sources have none."
+        title = "At the budget" if single else "Targets over the budget"
+        shape = ("rest", view.choice, _OF_ATTACK)
+        chart = curves_chart(view.rows)
+        figures.append(Figure("curves", title, caption, chart, view.rows, *shape))
+    if attacks > 1 and not single:
+        caption = (
+            "All attacks of the source chosen, on the target chosen; without one, the mean over "
+            f"other models.{confidence}"
+        )
+        keys = {name: _OF_ATTACK[name] for name in ("protocol", "defence")}
+        shape = ("rest", view.choice, keys)
+        chart, title = curves_chart(view.rows, "attack"), "Attacks over the budget"
+        figures.insert(0, Figure("attacks-over-budget", title, caption, chart, view.rows, *shape))
+    return figures
 
 
 def _costs(view: View) -> list[Figure]:
@@ -190,7 +192,7 @@ def _costs(view: View) -> list[Figure]:
         title += ", those of fits included"
         caption += " The gradients of a fit are shared out among the images evaluated."
     chart = success_over(rows, "gradients_per_image", title, "log")
-    return [Figure("costs", f"Success over {title}", caption, chart, rows, "rest", view.choice)]
+    return [Figure("costs", f"Success over {title}", caption, chart, rows, "fit", view.choice)]
 
 
 def variants(view: View, numbers: Measured) -> Section | None:

@@ -118,7 +118,8 @@ function fit(spec, width) {
   if (spec.concat) {
     spec.columns = width > 560 ? 2 : 1;
     for (const panel of spec.concat) {
-      panel.width = Math.floor((width - 30 * (spec.columns - 1)) / spec.columns) - 50;
+      const names = panel.layer.length > 2 ? 105 : 0; // stand right of the curves
+      panel.width = Math.floor((width - 30 * (spec.columns - 1)) / spec.columns) - 50 - names;
     }
   } else if (typeof spec.width === "number") {
     spec.width = "container";

@@ -96,13 +96,35 @@ function render({ attack, first_source: source, first_target: target }) {
   album.replaceChildren(...parts);
 }
 
+/** The first example that fools the target at the budget, or the first one, beside the answer. */
+function firstExample({ attack, first_source: source, first_target: target, eps }) {
+  const box = document.getElementById("example");
+  const sheet = sheets.find((one) => one.attack === attack && one.source === source);
+  const at = (image) => image.steps.find((step) => step.eps === eps && step.picture !== null);
+  const wrong = (image) => at(image)?.top[target]?.[0]?.[0] !== image.label;
+  const right = (image) => image.steps[0].top[target]?.[0]?.[0] === image.label;
+  const all = (sheet?.examples ?? []).filter(at);
+  const image = all.find((one) => right(one) && wrong(one)) ?? all[0];
+  if (!image) return box.replaceChildren();
+  const steps = [image.steps[0], image.steps[1], at(image)];
+  const models = [["source", source], ["target", target]].slice(source === target ? 1 : 0);
+  box.replaceChildren(
+    el("p", { class: "quiet", text: `${attack}: ${source} \u2192 ${target}` }),
+    strip({ ...image, steps: steps.map((step) => firstOnly(step)) }, classes[sheet.classes], models),
+  );
+}
+
+const firstOnly = (step) => ({
+  ...step, top: Object.fromEntries(Object.entries(step.top).map(([name, top]) => [name, top.slice(0, 1)])),
+});
+
 function look() {
   album.dataset.seen = "yes";
   render(chosen());
 }
 
 if (album) {
-  listeners.push(render);
+  listeners.push(render, firstExample);
   new IntersectionObserver((entries, self) => {
     if (entries.some((one) => one.isIntersecting)) { self.disconnect(); look(); }
   }, { rootMargin: "300px" }).observe(album);
