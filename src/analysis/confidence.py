@@ -15,7 +15,7 @@ from src.utils.defended_names import Evaluated
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Levels of initial confidence, highest first."""
 BIN_WIDTH = 0.05
-"""Width of the bins and levels of initial confidence."""
+"""Width of the levels of initial confidence."""
 
 TOP_K = 5
 
@@ -83,34 +83,39 @@ def top_k(clean: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_initial_confidence(
-    predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
+    predictions: pd.DataFrame,
+    source: str,
+    targets: Sequence[str],
+    protocol: str = "joint",
+    groups: int = 3,
 ) -> pd.DataFrame:
-    """Follow initially correct images over the budgets, split by their initial confidence.
+    """Follow initially correct images over the budgets, in groups by their initial confidence.
 
-    Counted are the protocol's images that the target classifies correctly when clean. Arguments and
-    errors are those of `rates`.
+    Counted are the protocol's images that the target classifies correctly when clean. Each group
+    has as many of a target's images as the others; equal confidences are in one group, so that
+    some may be larger, or missing. Arguments and errors are those of `rates`.
 
     Returns:
-        One row per target, bin that has images and budget (0 included), the highest confidence
-        first: `target`, `bin_low` <= initial confidence < `bin_high` (the first bin holds 1),
-        `eps_255`, `n` images, `still_correct`, `robust_accuracy` and `confidence` with their 95 %
-        intervals (see `wilson_interval`; at budget 0 no confidence leaves the bin).
+        One row per target, group and budget (0 included), the highest confidence first: `target`,
+        `group` (1 has the highest), `lowest` and `highest` initial confidence, `eps_255`, `n`
+        images, `still_correct`, `robust_accuracy` and `confidence` with their 95 % intervals (see
+        `wilson_interval`; at budget 0 no confidence leaves the group).
     """
     result = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
     arrays = (result.present, result.correct, result.confidence)
-    counted = result.counted & result.target_clean & ~np.isnan(result.confidence[:, :, 0])
-    bins = round(1 / BIN_WIDTH)
-    initial = np.where(counted, result.confidence[:, :, 0], 0).round(_DIGITS)
-    # The highest bin holds 1.
-    bin_of = np.minimum(np.floor((initial * bins).round(_DIGITS)), bins - 1)
+    initial = result.confidence[:, :, 0].round(_DIGITS)
+    counted = result.counted & result.target_clean & ~np.isnan(initial)
     parts = list[dict[str, Any]]()
     for place, target in enumerate(targets):
-        for number in sorted(set(bin_of[place, counted[place]]), reverse=True):
-            images = counted[place] & (bin_of[place] == number)
+        values = np.sort(initial[place, counted[place]])
+        ends = values[len(values) * np.arange(1, groups) // groups] if len(values) else values
+        group_of = groups - np.searchsorted(ends, initial[place], side="right")
+        for group in sorted(set(group_of[counted[place]])):
+            images = counted[place] & (group_of == group)
             of_images = [array[place, images].T for array in arrays]
-            ends = number / bins, (number + 1) / bins
-            numbers = _over_budgets(*of_images, eps=result.eps_255, ends=ends)
-            parts.append({"target": target, **numbers})
+            range_of = (initial[place, images].min(), initial[place, images].max())
+            numbers = _over_budgets(*of_images, eps=result.eps_255, ends=range_of)
+            parts.append({"target": target, "group": group, **numbers})
     columns = parts[0] if parts else ()
     shape = result.eps_255.shape
     return pd.DataFrame(  # one: hundreds of small ones take long
@@ -124,16 +129,19 @@ def by_initial_confidence(
 def _over_budgets(
     present: Mask, correct: Mask, confidence: Values, *, eps: Values, ends: tuple[float, float]
 ) -> dict[str, Any]:
-    """Return the numbers of one bin's images at each budget; the arrays have shape (K, images)."""
+    """Return the numbers of a group's images at each budget; arrays have shape (K, images)."""
     n, still = np.count_nonzero(present, axis=1), np.count_nonzero(correct, axis=1)
     lowest, highest = wilson_interval(still, n)
     mean = ratio(np.where(present, confidence, 0.0).sum(axis=1), n)
-    low, high = (np.where(eps == 0, end, bound) for end, bound in zip(ends, (0, 1), strict=True))
-    share = np.clip((mean - low) / (high - low), 0, 1)  # of the range that there can be
+    low, high = (
+        np.where(eps == 0, end, bound) for end, bound in zip(ends, (0.0, 1.0), strict=True)
+    )
+    share = np.clip(ratio(mean - low, high - low), 0, 1)  # of the range that there can be
+    share = np.nan_to_num(share)
     least, most = (low + (high - low) * end for end in wilson_interval(share * n, n))
     return {
-        "bin_low": ends[0],
-        "bin_high": ends[1],
+        "lowest": ends[0],
+        "highest": ends[1],
         "eps_255": eps,
         "n": n,
         "still_correct": still,

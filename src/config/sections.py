@@ -261,6 +261,8 @@ class ReportSettings(Section):
 
     name: str = "default"
     examples: NonNegativeInt = 4
+    images: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(listed)] = ()
+    confidence_groups: Annotated[int, Field(ge=2, le=10)] = 3
     figures: bool = False
     related: Literal["keep", "exclude"] = "keep"
 

@@ -43,8 +43,13 @@ class AdversarialImages(Measurement):
 
 
 def examples(job: Job) -> list[int]:
-    """Return the index of the report's example images, spread evenly over the classes."""
-    images = job.images
+    """Return the index of the report's example images: those named, and some of all classes."""
+    images, report = job.images, job.settings.report
+    if unknown := sorted({*report.images} - {*images.indices.tolist()}):
+        raise ValueError(
+            f"report.images: the job has no image {unknown[0]} among its {len(images)}."
+        )
     by_class = images.indices[np.argsort(images.labels, kind="stable")]
-    count = min(job.settings.report.examples, len(images))
-    return [int(by_class[position * len(images) // count]) for position in range(count)]
+    count = min(report.examples, len(images))
+    spread = [int(by_class[position * len(images) // count]) for position in range(count)]
+    return list(dict.fromkeys([*report.images, *spread]))

@@ -35,7 +35,7 @@ def write_report(
 ) -> None:
     """Write the page and, with `settings.figures`, every figure as files with its data."""
     with Status("Building the report", console=console):
-        content = build_report(summary)
+        content = build_report(summary, settings)
         write_page(content, out / PAGE, cache)
         remove_figures(out / FIGURES)
         if settings.figures:

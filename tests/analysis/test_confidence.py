@@ -84,7 +84,7 @@ def test_intervals_are_wilsons(table_of):
     initial, later = generator.uniform(0.95, 1, 60), generator.random(60)
     wrong = generator.integers(0, 2, 60)
     table = table_of({0: [0] * 60, 4: wrong}, {0: initial, 4: later})
-    clean, row = (one for _, one in by_initial_confidence(table, "a", ["b"]).iterrows())
+    clean, row = (one for _, one in by_initial_confidence(table, "a", ["b"], groups=1).iterrows())
     assert 0.95 < clean["confidence_low"] < initial.mean() < clean["confidence_high"] < 1
     expected = wilson_interval(later.sum(), 60)
     found = row[["confidence_low", "confidence_high"]].tolist()
@@ -94,14 +94,25 @@ def test_intervals_are_wilsons(table_of):
     assert found == pytest.approx(expected)
 
 
-def test_every_bin_takes_its_lower_bound_and_not_its_upper_one(table_of):
-    confidence = np.repeat(np.arange(20) / 20, 2) + np.tile([0, 0.0499], 20)  # float32 of 0.95, ...
-    confidence[-1] = 1
-    table = table_of({0: [0] * 41}, {0: [*confidence, np.nan]})  # the last is of no bin
+def test_groups_have_equally_many_images_and_no_image_is_left_out(table_of):
+    confidence = np.random.default_rng(0).uniform(0.3, 1, 41)
+    table = table_of({0: [0] * 42}, {0: [*confidence, np.nan]})  # the last has no confidence
     frame = by_initial_confidence(table, "a", ["b"])
-    np.testing.assert_array_equal(frame["bin_low"], np.arange(20)[::-1] / 20)
-    np.testing.assert_array_equal(frame["bin_high"], np.arange(1, 21)[::-1] / 20)
-    assert frame["n"].eq(2).all()
+    assert frame["group"].tolist() == [1, 2, 3] and frame["n"].sum() == 41
+    assert frame["n"].between(13, 14).all()
+    ranked = np.sort(confidence)[::-1]
+    starts = np.cumsum([0, *frame["n"]])
+    np.testing.assert_allclose(frame["highest"], ranked[starts[:-1]], atol=1e-6)
+    np.testing.assert_allclose(frame["lowest"], ranked[starts[1:] - 1], atol=1e-6)
+    five = by_initial_confidence(table, "a", ["b"], groups=5)
+    assert five["n"].between(8, 9).all() and len(five) == 5
+
+
+def test_equal_confidences_are_in_one_group(table_of):
+    table = table_of({0: [0] * 9}, {0: [1.0] * 7 + [0.5, 0.6]})
+    frame = by_initial_confidence(table, "a", ["b"])
+    assert frame["n"].tolist() == [7, 2] and frame["n"].sum() == 9
+    assert (frame["lowest"][0], frame["highest"][0]) == (1, 1)
 
 
 def test_images_that_are_wrong_when_clean_or_have_their_own_target_label_are_left_out(table_of):

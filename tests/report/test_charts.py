@@ -80,7 +80,8 @@ def test_each_attack_of_a_single_source_has_one_row_in_the_ranking(made_up):
 
 def test_full_jobs_have_every_chart(made_up):
     assert {one.name for one in made_up("ordinary").figures} == {
-        *("ranking", "curves", "matrix", "variants", "excess", "hypothesis", "bins"),
+        *("ranking", "curves", "matrix", "variants", "excess", "hypothesis", "groups"),
+        "attacks-over-budget",
         *("compared-attacks", "compared-sources", "spectra", "filtered", "low-passed"),
         *("similarity", "confidence-profiles", "classes", "strongest", "at-least"),
         *("stealth", "iterations"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -25,10 +26,13 @@ def test_the_first_sentence_says_who_wins_and_whether_that_is_decided(made_up):
     (ranking,) = (one.data for one in report.figures if one.name == "ranking")
     ranking = ranking[ranking["eps_255"] == 8]
     first, second = ranking[ranking["source"] == "mean of sources"].to_dict("records")
-    assert f"{first['attack']} fools other models most: {first['mean']:.1%}" in report.answer
-    decided = {"yes": "Not decided: it cannot be told from", "no": "That is decided:"}
-    assert f"{decided[second['undecided']]} {second['attack']}" in report.answer
-    assert "10 images counted that a ranking needs" in made_up("one image").answer
+    lead, sentence, details = report.answer
+    assert lead.startswith(first["attack"]) and f"on {first['mean']:.0%} of images" in sentence
+    assert second["attack"] in sentence
+    assert ("transfers best" in lead) == ("p < 0.05" in sentence) == (second["undecided"] == "no")
+    assert len(re.findall(r"(?<![\w/.])[\d.]+", sentence)) <= 4  # budget, share, difference, p
+    assert f"{first['low']:.1%}" in details
+    assert "10 images counted that a ranking needs" in made_up("one image").answer.sentence
 
 
 def test_of_one_attack_the_sources_are_ranked(make_sweep):
@@ -36,8 +40,8 @@ def test_of_one_attack_the_sources_are_ranked(make_sweep):
     at_8 = summary.rankings["eps_255"] == 8
     best = summary.rankings[at_8 & ~summary.rankings["source"].str.match("mean of")]
     best = best.loc[best["mean"].idxmax()]
-    answer = build_report(summary).answer
-    assert f"fgsm from {best['source']} fools other models most: {best['mean']:.1%}" in answer
+    lead, sentence, _ = build_report(summary).answer
+    assert lead.startswith(f"fgsm from {best['source']}") and f"{best['mean']:.0%}" in sentence
 
 
 def test_ensembles_are_ranked_apart(make_sweep):
@@ -47,7 +51,7 @@ def test_ensembles_are_ranked_apart(make_sweep):
     shown = ranking[ranking["position"].notna() & (ranking["eps_255"] == 8)]
     assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
     assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
-    assert "mean of 2 sources" in report.answer
+    assert "mean of 2 sources" in report.answer.details
 
 
 def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_asked_for(make_sweep):
@@ -66,7 +70,7 @@ def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_ask
     related = rows.loc[rows["relation"] == "related", ["source", "target"]]
     assert set(related["target"]) == {"vgg", "resnet"}
     assert set(related["source"]) == {"vgg", "resnet", "mean of sources"}
-    assert "fools unrelated models most" in report.answer
+    assert "fools unrelated models on" in report.answer.sentence
     ranked = rankings(folder, related="exclude")
     pd.testing.assert_frame_equal(ranked, left.rankings)
     text = table(folder, rows="source", to="csv", related="exclude")
@@ -128,7 +132,7 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     for number in range(2):
         (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
     report = report_of([folder])
-    assert "fools a, the model that it was crafted on, for" in report.answer
+    assert "fools a, the model that it was crafted on, for" in report.answer.sentence
     few, unknown = report.alarms
     assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
     assert unknown == ("of_a_later_version: something", "")

@@ -98,7 +98,7 @@ def test_a_click_on_a_cell_chooses_what_the_page_shows(opened):
     assert (now["source"], now["target"]) == ("resnet", "vit")
     assert tab.url.endswith("#source=resnet&target=vit")
     pair = f"{first['attack']}: resnet \N{RIGHTWARDS ARROW} vit"
-    for figure in ("bins", "hypothesis"):
+    for figure in ("groups", "hypothesis"):
         waits_for(tab, pair, f"#figure-{figure} svg .role-title-text")
     tab.locator("#pictures").scroll_into_view_if_needed()
     waits_for(tab, pair, "#pictures p")
@@ -122,9 +122,9 @@ def test_the_address_chooses_what_the_page_has_and_nothing_else(opened):
     }
     shares = tab.locator("#figure-matrix .mark-text text >> text=/^[0-9.]+%$/")
     fooled = shares.all_text_contents()
-    tab.evaluate("location.hash = 'attack=fgsm&source=vgg&eps=2&shown=still%20correct'")
-    waits_for(tab, "still correct: fgsm, source vgg")
-    waits_for(tab, "still correct at", "#figure-matrix .role-title-text")
+    tab.evaluate("location.hash = 'attack=fgsm&source=vgg&eps=2&shown=correct'")
+    waits_for(tab, "correct: fgsm, source vgg")
+    waits_for(tab, "correct at", "#figure-matrix .role-title-text")
     pairs = zip(fooled, shares.all_text_contents(), strict=True)
     sums = [round(float(a[:-1]) + float(b[:-1])) for a, b in pairs]
     assert sums.count(100) >= 9  # the row of clean images stays as it is
@@ -144,12 +144,12 @@ def test_every_state_of_the_menus_draws_the_rates_of_the_tables(opened, made_up)
             assert f"success: {row['success']};" in label and f" n: {row['n']};" in label
 
 
-def test_the_legend_and_the_menu_single_a_target_out(opened):
+def test_the_names_of_curves_and_the_menu_single_a_target_out(opened):
     tab = opened("ordinary")
     assert drawn_curves(tab) == {"vgg", "resnet", "vit"}
-    tab.click("#figure-curves .role-legend-label text:text-is('resnet')")
+    tab.click("#figure-curves .mark-text text:text-is('resnet') >> nth=0", force=True)
     tab.wait_for_function("location.hash === '#target=resnet'")
-    tab.click("#figure-curves .role-legend-label text:text-is('resnet')")
+    tab.click("#figure-curves .mark-text text:text-is('resnet') >> nth=0", force=True)
     tab.wait_for_function("location.hash === ''")
     before = labels(tab, "#figure-ranking .mark-rect [aria-label]")
     tab.select_option("#choice select[name=source]", "vgg")
@@ -174,6 +174,33 @@ def test_pictures_are_of_the_pair_and_made_when_looked_at(opened):
     assert tab.query_selector_all(fooled)
     tab.select_option("#choice select[name=attack]", "bim")
     waits_for(tab, "bim", "#pictures p")
+
+
+def test_an_example_stands_beside_the_answer_and_follows_the_choice(opened):
+    tab = opened("ordinary", "#attack=fgsm&source=vgg&target=vit&eps=8")
+    assert len(tab.query_selector_all("#example img")) == 3
+    assert "8/255" in tab.inner_text("#example .strip")
+    tab.select_option("#choice select[name=eps]", "2")
+    waits_for(tab, "2/255", "#example .strip")
+
+
+def test_an_image_is_found_by_its_number_or_said_to_have_no_picture(opened):
+    tab = opened("ordinary", viewport=SMALL_WINDOW)
+    tab.locator("#pictures").scroll_into_view_if_needed()
+    tab.wait_for_selector("#pictures .strip")
+    numbers = "all => all.map(one => one.dataset.image)"
+    shown = tab.eval_on_selector_all("#pictures .strip", numbers)
+    tab.fill("#pictures input", shown[-1])
+    tab.keyboard.press("Enter")
+    tab.wait_for_function(
+        "number => { const box = document.querySelector(`#pictures [data-image='${number}']`)"
+        ".getBoundingClientRect(); return box.top < innerHeight && box.bottom > 0; }",
+        arg=shown[-1],
+    )
+    assert tab.inner_text("#pictures output") == ""
+    tab.fill("#pictures input", "99999")
+    tab.keyboard.press("Enter")
+    waits_for(tab, "report.images=[99999]", "#pictures output")
 
 
 def test_the_page_prints_whole(opened, tmp_path):

@@ -145,12 +145,11 @@ def colour_by(
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
 
 
-def colour_of_levels(column: str, **legend: Any) -> alt.Color:
-    """Return a colour for each level of initial confidence, the highest first."""
+def colour_of_levels(column: str, sort: Any = "descending", **legend: Any) -> alt.Color:
+    """Return a colour for each level of initial confidence, in this order; {} for no legend."""
     scheme: Any = alt.SchemeParams(name="viridis", extent=[0.15, 0.95])
-    named = alt.Legend(title="initial confidence", format=".0%", **legend)
-    scale = alt.Scale(scheme=scheme)
-    return alt.Color(f"{column}:O", sort="descending", scale=scale, legend=named)
+    named = alt.Legend(title="initial confidence", format=".0%", **legend) if legend else None
+    return alt.Color(f"{column}:O", sort=sort, scale=alt.Scale(scheme=scheme), legend=named)
 
 
 def budgets(frame: pd.DataFrame) -> alt.X:

@@ -213,7 +213,7 @@ def _over_budgets(rows: pd.DataFrame, value: str, by: str) -> Any:
         lines = tooltip("attack", "source", "eps_255", shares=[value])
         parts = [curve(base, value, lines).layer[1]]
     if few:
-        parts += _names_at_ends(by, value, float(rows["eps_255"].max()), colour)
+        parts += names_at_ends(by, value, float(rows["eps_255"].max()), colour)
     return alt.layer(*parts).properties(width=PANEL - 70 * few, height=190)
 
 
@@ -221,7 +221,7 @@ _NAME_HEIGHT = 0.085
 """Height of a name, as a share of the panel."""
 
 
-def _names_at_ends(by: str, value: str, last: float, colour: Any) -> list[Any]:
+def names_at_ends(by: str, value: str, last: float, colour: Any) -> list[Any]:
     """Return the names of curves right of their ends, below one another, with lines to them."""
     sort: Any = [alt.SortField(value, order="descending")]
     room = f"datum.count * {_NAME_HEIGHT} / 2"

@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from src.analysis import CAUSES
+from src.config.sections import ReportSettings
 from src.report.page.facts import commands, facts
 from src.report.page.html import Answer, Report, Section
 from src.report.page.statistics import measure
@@ -23,9 +24,9 @@ DEFINITIONS: dict[str, str] = yaml.safe_load(_DEFINITIONS.read_text(encoding="ut
 """Definitions of every number of the report."""
 
 
-def build_report(summary: Summary) -> Report:
+def build_report(summary: Summary, settings: ReportSettings | None = None) -> Report:
     """Turn a summary into a report; of jobs without an attack it holds clean images alone."""
-    numbers = measure(summary)
+    numbers = measure(summary, settings)
     jobs = [one.job for one in summary.jobs]
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))

@@ -22,7 +22,7 @@ MOST_BYTES = 6_000_000
 _SIDE = 160  # most pixels of a picture's longer side
 _SMALL = 64  # up to here pixels are kept as they are
 _MOST_BUDGETS = 5  # in a contact sheet, beside the clean image and the perturbation
-_TOP = 3  # classes named below a picture
+_TOP = 5  # classes named below a picture of a gallery
 
 Top = list[tuple[int, float]]
 """Likeliest classes with their probabilities."""

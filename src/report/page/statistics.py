@@ -16,6 +16,7 @@ from src.analysis.trajectories import galleries
 from src.analysis.visibility import mean_stealth
 from src.artifacts.jobs import StoredJob
 from src.artifacts.recipe import model_digest
+from src.config.sections import ReportSettings
 from src.report.diagnostics import CHARTS
 from src.report.page.galleries import Pictures
 from src.report.source_choice import SourceChoice, source_choice
@@ -30,7 +31,7 @@ class Measured:
     Attributes:
         ranking, sources, outcomes: Those of the `Summary`.
         tables: Rows of all jobs, with `attack` and `source`: `rates`, those `behind_defences`,
-            `excess`, `effects`, `bins`, `spectra`, `filtered`, `low_passed`,
+            `excess`, `effects`, `groups`, `spectra`, `filtered`, `low_passed`,
             `similarity`, `stealth`, `iterations`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
         choice: The choice of a source for unseen targets; None: there are too few models.
@@ -52,9 +53,10 @@ class Measured:
         return self.tables.get(name, pd.DataFrame())
 
 
-def measure(summary: Summary) -> Measured:
+def measure(summary: Summary, settings: ReportSettings | None = None) -> Measured:
     """Add what the page alone shows to the summary of jobs, one job after another, by rank."""
     found = Measured(summary.rankings, summary.sources, summary.outcomes)
+    settings = settings or ReportSettings()
     names: dict[str, str] = {}
     for one in summary.jobs:
         for name in one.job.record.weights:
@@ -65,7 +67,7 @@ def measure(summary: Summary) -> Measured:
         job = one.job
         _add_clean(job, names, found)
         if job.attacked:
-            tables = _tables(one, names) | _images(job, found.pictures)
+            tables = _tables(one, names) | _images(job, found.pictures, settings)
             origin = {"attack": job.attack, "source": job.record.source}
             parts[number] = {
                 name: table.assign(**{key: origin[key] for key in origin if key not in table})
@@ -166,10 +168,14 @@ def _rates(one: JobSummary) -> pd.DataFrame:
     )
 
 
-def _images(job: StoredJob, pictures: Pictures) -> dict[str, pd.DataFrame]:
+def _images(
+    job: StoredJob, pictures: Pictures, settings: ReportSettings
+) -> dict[str, pd.DataFrame]:
     """Return the effect of initial confidence, and its bins, and add the job's pictures."""
     record = job.record
     table = described_images(job)
     pictures.add(job, table, galleries(table))
-    bins = by_initial_confidence(job.predictions, record.source, record.targets, record.protocol)
-    return {"effects": initial_confidence_effect(table), "bins": bins}
+    groups = by_initial_confidence(
+        job.predictions, record.source, record.targets, record.protocol, settings.confidence_groups
+    )
+    return {"effects": initial_confidence_effect(table), "groups": groups}

@@ -1,10 +1,10 @@
 """Initial confidence and minimum adversarial budget: the chosen pair, and every pair."""
 
 import altair as alt
+import numpy as np
 import pandas as pd
 from altair.typing import ChartType
 
-from src.analysis.confidence import BIN_WIDTH
 from src.report.charts.theme import (
     ACCENT,
     CORRECT,
@@ -12,7 +12,6 @@ from src.report.charts.theme import (
     OF_PAIR,
     PAIR_TITLE,
     PANEL,
-    STROKES,
     budgets,
     chosen,
     colour_of_levels,
@@ -22,13 +21,14 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
+from src.report.charts.transfer_matrix import names_at_ends
 from src.report.page.html import Figure, Section
 from src.report.page.statistics import Measured
 from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span, too_few
 
-FEWEST_IN_BIN = 10
-"""Fewest images of a bin that is drawn."""
+FEWEST_IN_GROUP = 10
+"""Fewest images of a group that is drawn."""
 
 _PAIR = ["attack", "source", "target"]
 _OF_PAIR = {"attack": "attack", "source": "first_source", "target": "first_target"}
@@ -57,15 +57,18 @@ def hypothesis(view: View, numbers: Measured) -> Section | None:
     heading = "Initial confidence and minimum adversarial budget, every pair"
     chart, shape = _effects_chart(rows), ("half", view.choice)
     figures = [Figure("hypothesis", heading, caption, chart, rows, *shape)]
-    bins = numbers.table("bins")
-    bins = bins[bins["n"] >= FEWEST_IN_BIN]
-    if len(bins):
+    groups = numbers.table("groups")
+    few = groups["n"] < FEWEST_IN_GROUP
+    if not few.all():
+        count = groups["group"].nunique()
         caption = (
-            "The chosen pair: images still classified correctly, and mean confidence, by bins of "
-            f"initial confidence with at least {FEWEST_IN_BIN} images; 95 % intervals."
+            f"The chosen pair: images classified correctly, and mean confidence, in {count} groups "
+            "of equally many images by initial confidence, whose range stands at the line; 95 % "
+            f"intervals. Every counted image is in a group; groups below {FEWEST_IN_GROUP} images "
+            "are not drawn."
         )
-        chart, heading = _by_bin(bins), "By initial confidence"
-        figures.insert(0, Figure("bins", heading, caption, chart, bins, *shape, _OF_PAIR))
+        chart, heading = _by_group(groups[~few]), "By initial confidence"
+        figures.insert(0, Figure("groups", heading, caption, chart, groups, *shape, _OF_PAIR))
     return Section("hypothesis", title, (text,), tuple(figures))
 
 
@@ -96,17 +99,20 @@ def _effects_chart(effects: pd.DataFrame) -> ChartType:
     return chart.properties(width=PANEL, height=26 * rows["target"].nunique(), title=title)
 
 
-def _by_bin(bins: pd.DataFrame) -> ChartType:
-    """Return accuracy and confidence over the budget, a line per bin of initial confidence."""
-    label = f"datum.label + ' to ' + format(datum.value + {BIN_WIDTH}, '.0%')"
-    colour = colour_of_levels("bin_low", orient="bottom", labelExpr=label, **STROKES)
+def _by_group(groups: pd.DataFrame) -> ChartType:
+    """Return accuracy and confidence over the budget, a line per group of initial confidence."""
+    ends = np.floor(1e4 * groups[["lowest", "highest"]].to_numpy()) / 100  # 99.99 is not 100
+    rows = groups.assign(range=[f"{low:g} to {high:g} %" for low, high in ends])
+    colour = colour_of_levels("group", "ascending")
     panels = []
-    for value, title in (("robust_accuracy", CORRECT), ("confidence", "mean confidence")):
+    for value, title in (("robust_accuracy", CORRECT), ("confidence", "confidence")):
         limits = [value, f"{value}_low", f"{value}_high"]
-        lines = tooltip(*_PAIR, "eps_255", "n", shares=["bin_low", "bin_high", *limits])
-        base = alt.Chart().encode(x=budgets(bins), color=colour)
-        panel = curve(base, value, lines).properties(width=PANEL, height=190)
-        panels.append(panel.properties(title=title))
+        lines = tooltip(*_PAIR, "eps_255", "n", shares=["lowest", "highest", *limits])
+        base = alt.Chart().encode(x=budgets(rows), color=colour)
+        last = float(rows["eps_255"].max())
+        names = names_at_ends("range", value, last, colour)
+        panel = alt.layer(*curve(base, value, lines).layer, *names)
+        panels.append(panel.properties(width=PANEL - 70, height=190, title=title))
     pair = alt.Title(alt.ExprRef(PAIR_TITLE))
-    chart = alt.concat(*panels, columns=2, data=inline(bins), spacing=24, title=pair)
+    chart = alt.concat(*panels, columns=2, data=inline(rows), spacing=24, title=pair)
     return chart.transform_filter(OF_PAIR)

@@ -75,15 +75,15 @@ def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list
         return f"{attacker}.", "", []
     if others["undecided"].isna().all():
         why = "sources are not compared: that needs two targets that are neither of them"
-        return f"{attacker} has the most success.", "", [why]
+        return f"{attacker} fools most.", "", [why]
     if rows["p"].isna().all():
-        return f"{attacker} has the most success.", "", ["not tested: that needs 30 images"]
+        return f"{attacker} fools most.", "", ["not tested: that needs 30 images"]
     tied = others.loc[others["undecided"].astype(bool), of].tolist()
     if tied:
         named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
         weaker = len(others) - len(tied)
         rest = [f"weaker (p < 0.05): the other {weaker}"] * (weaker > 0)
-        return f"{attacker} is first, but not for sure.", f"; so may {named}", rest
+        return f"{attacker} is ahead, but not clearly.", f"; {named} cannot be told from it", rest
     second = others.iloc[0]
     by, low, high = -100 * second[["difference", "difference_high", "difference_low"]].astype(float)
     details = f"ahead of {second[of]} by {by:.1f} points [{low:.1f}, {high:.1f}]"

@@ -22,7 +22,7 @@ function likeliest([who, top], names, label) {
 
 /** The pictures of one image beside each other, with the likeliest classes of source and target. */
 function strip({ index, label, steps }, names, models) {
-  return el("div", { class: "strip" }, ...steps.filter((step) => step.picture !== null).map((step) => {
+  return el("div", { class: "strip", "data-image": index }, ...steps.filter((step) => step.picture !== null).map((step) => {
     const uri = uris[step.picture];
     const image = uri
       ? el("img", { src: uri, alt: step.title, class: uri.startsWith("data:image/png") ? "small" : "" })
@@ -36,13 +36,13 @@ function strip({ index, label, steps }, names, models) {
 
 function contactSheet(sheet, names, models) {
   const rows = sheet.examples.map((image, row) => {
-    const made = strip(image, names, models);
+    const made = strip({ ...image, steps: image.steps.map((step) => first(step, 3)) }, names, models);
     const button = el("button", { type: "button", text: "all budgets, targets" });
     button.addEventListener("click", () => { single = row; pictured = ""; render(chosen()); });
     made.firstChild.append(button);
     return made;
   });
-  return [el("h4", { text: "Examples, spread over the classes, not chosen by outcome" }), el("div", { class: "galleries" }, ...rows)];
+  return [el("h4", { text: "Examples: those named, and some of all classes, not chosen by outcome" }), el("div", { class: "galleries" }, ...rows)];
 }
 
 function overAll(sheet, names, source, target) {
@@ -76,6 +76,7 @@ function render({ attack, first_source: source, first_target: target }) {
   const left = leftOut.find(mine);
   const parts = [el("p", { text: `${attack}: ${source} \u2192 ${target}` })];
   if (sheet) {
+    parts.push(search());
     const names = classes[sheet.classes];
     const models = [["source", source], ["target", target]].slice(source === target ? 1 : 0);
     if (sheet.examples.length) {
@@ -110,13 +111,28 @@ function firstExample({ attack, first_source: source, first_target: target, eps 
   const models = [["source", source], ["target", target]].slice(source === target ? 1 : 0);
   box.replaceChildren(
     el("p", { class: "quiet", text: `${attack}: ${source} \u2192 ${target}` }),
-    strip({ ...image, steps: steps.map((step) => firstOnly(step)) }, classes[sheet.classes], models),
+    strip({ ...image, steps: steps.map((step) => first(step, 1)) }, classes[sheet.classes], models),
   );
 }
 
-const firstOnly = (step) => ({
-  ...step, top: Object.fromEntries(Object.entries(step.top).map(([name, top]) => [name, top.slice(0, 1)])),
-});
+/** A step with the likeliest classes alone. */
+function first(step, count) {
+  const cut = Object.entries(step.top).map(([name, top]) => [name, top.slice(0, count)]);
+  return { ...step, top: Object.fromEntries(cut) };
+}
+
+/** A field that finds an image by its number among the pictures shown. */
+function search() {
+  const field = el("input", { type: "number", min: "0", placeholder: "image number", "aria-label": "image number" });
+  const answer = el("output");
+  field.addEventListener("change", () => {
+    const found = album.querySelector(`.strip[data-image="${Number(field.value)}"]`);
+    found?.scrollIntoView({ behavior: "smooth", block: "center" });
+    answer.textContent = found || !field.value ? ""
+      : `Image ${field.value} has no picture for this pair. report.images=[${field.value}] stores it.`;
+  });
+  return el("p", { class: "search" }, field, answer);
+}
 
 function look() {
   album.dataset.seen = "yes";
