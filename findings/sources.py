@@ -123,13 +123,12 @@ def attack(folder: Path, data: Path, sources: Sequence[str] = ()) -> None:
     write_models(folder)
     there = [path.stem for path in (folder / "weights").glob("*.safetensors")]
     targets = [name for name in TARGETS if name not in TRAINED or name in there]
+    chosen = sources or [name for name in SOURCES if name in targets or EARLY in name]
     for name, words in SWEEPS.items():
-        for source in sources or [name for name in SOURCES if name in targets or EARLY in name]:
-            place = folder / "sweeps" / f"{name}-{source}"
-            common = [f"source={source}", f"targets=[{','.join(targets)}]", "epsilon.grid=[4]"]
-            common += [f"hydra.sweep.dir={place}", *EARLY_WORDS]
-            if command(folder, data, ["-m", *words, *common]):
-                print(f"{name} from {source} failed", file=sys.stderr)
+        place = folder / "sweeps" / f"{name}-{chosen[0]}"
+        common = [f"source={','.join(chosen)}", f"targets=[{','.join(targets)}]"]
+        common += ["epsilon.grid=[4]", f"hydra.sweep.dir={place}", *EARLY_WORDS]
+        command(folder, data, ["-m", *words, *common])
 
 
 def pack(folder: Path) -> None:
