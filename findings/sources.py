@@ -59,11 +59,12 @@ EARLY, EPOCHS = "resnet_early", (1, 2, 4, 8)
 EARLY_WORDS = [*CNN, "training.seed=2", f"training.keep_epochs=[{','.join(map(str, EPOCHS))}]"]
 TARGETS = [*EMBEDDED, *STORED, *TRAINED]
 SOURCES = [*TARGETS, EARLY, *(f"{EARLY}.epoch{epoch}" for epoch in EPOCHS)]
+IMAGES = 500
 SWEEPS = {
-    "simple": ["attack=fgsm,bim,uap", "n_images=1000"],
-    "mi": ["attack=mi", "n_images=1000", "diagnostics=sources", "diagnostics.n_images=500"],
-    "di": ["attack=di", "seed=0,1", "n_images=1000"],
-    "pgn": ["attack=pgn", "attack.samples=5", "n_images=200"],
+    "simple": ["attack=fgsm,bim,uap", f"n_images={IMAGES}"],
+    "mi": ["attack=mi", f"n_images={IMAGES}", "diagnostics=sources"],
+    "di": ["attack=di", "seed=0,1", f"n_images={IMAGES}"],
+    "pgn": ["attack=pgn", "attack.samples=5", "n_images=100"],
 }
 """Sweeps by name: their words."""
 
@@ -122,13 +123,12 @@ def attack(folder: Path, data: Path, sources: Sequence[str] = ()) -> None:
     write_models(folder)
     there = [path.stem for path in (folder / "weights").glob("*.safetensors")]
     targets = [name for name in TARGETS if name not in TRAINED or name in there]
+    chosen = sources or [name for name in SOURCES if name in targets or EARLY in name]
     for name, words in SWEEPS.items():
-        for source in sources or [name for name in SOURCES if name in targets or EARLY in name]:
-            place = folder / "sweeps" / f"{name}-{source}"
-            common = [f"source={source}", f"targets=[{','.join(targets)}]", "epsilon.grid=[4]"]
-            common += [f"hydra.sweep.dir={place}", *EARLY_WORDS]
-            if command(folder, data, ["-m", *words, *common]):
-                print(f"{name} from {source} failed", file=sys.stderr)
+        place = folder / "sweeps" / f"{name}-{chosen[0]}"
+        common = [f"source={','.join(chosen)}", f"targets=[{','.join(targets)}]"]
+        common += ["epsilon.grid=[4]", f"hydra.sweep.dir={place}", *EARLY_WORDS]
+        command(folder, data, ["-m", *words, *common])
 
 
 def pack(folder: Path) -> None:
@@ -167,7 +167,7 @@ def _facts(jobs: Sequence[StoredJob]) -> pd.DataFrame:
                 row = {"fact": "related", "number": 0, "source": one, "target": other, "value": 1.0}
                 parts.append(pd.DataFrame([row]))
     measured = [job for job in jobs if "output_changes" in job.files]
-    index = np.unique(pd.concat(parts).query("fact == 'clean 1000'")["number"])
+    index = np.unique(pd.concat(parts).query(f"fact == 'clean {IMAGES}'")["number"])
     measure = pair_measures(measured)
     for half in (0, 1):
         for name, frame in measure(index[half::2], models).items():
@@ -184,7 +184,7 @@ def _stored() -> tuple[pd.DataFrame, pd.DataFrame]:
 def choice(*attacks: str) -> SourceChoice:
     """Return the choice of a source by some attacks, such as `mi`, from the stored tables.
 
-    Measures are those of images at odd and even positions of 1,000; for attacks on fewer images
+    Measures are those of images at odd and even positions; for attacks on fewer images
     there are those of clean predictions alone.
     """
     table, facts = _stored()
@@ -199,7 +199,7 @@ def choice(*attacks: str) -> SourceChoice:
 
     def of_pairs(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
         half = correct.index.get_loc(index[0])
-        rows = measures[(measures["number"] == half) & (len(correct) == 1000)]
+        rows = measures[(measures["number"] == half) & (len(correct) == IMAGES)]
         return {
             str(name): its.pivot(index="source", columns="target", values="value")
             for name, its in rows.groupby("fact", sort=False)

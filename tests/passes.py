@@ -63,7 +63,14 @@ def make_pass(
         targets=list(networks),
         epsilon=EpsilonSettings(grid=list(budgets), reference=reference),
         dataset=DatasetSettings(name="images"),
-        model={key: ModelSettings(network={}, weights="included") for key in models},
+        model={
+            key: ModelSettings(
+                network={},
+                weights="included",
+                feature_layer=getattr(network, "feature_layer", None),
+            )
+            for key, network in models.items()
+        },
         trainer=trainer,
         diagnostics=DiagnosticSettings(**diagnostics or {}),
         defences=tuple(defences or ()),

@@ -165,9 +165,9 @@ class DiagnosticSettings(Section):
     tables: Annotated[tuple[Name, ...], BeforeValidator(listed), AfterValidator(distinct)] = ()
     n_images: PositiveInt | None = None
 
-    def ask_for(self, table: str) -> bool:
-        """Tell whether a table is asked for by its name."""
-        return bool({table, "all"} & {*self.tables})
+    def ask_for(self, table: str, in_all: bool) -> bool:
+        """Tell whether a table is asked for, by its name or, if it is one of them, with `all`."""
+        return table in self.tables or (in_all and "all" in self.tables)
 
 
 class CheckSettings(Section):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -241,7 +242,8 @@ def spread_text(found: SourceChoice) -> str:
 def _table(**columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for name, side in columns.items():
-        table.add_column(name.replace("_", " "), justify="left" if side == "l" else "right")
+        justify: Any = "left" if side == "l" else "right"
+        table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
     return table
 
 
@@ -256,14 +258,7 @@ def _ranking(found: SourceChoice) -> Table:
 
 
 def _choices(rows: pd.DataFrame) -> Table:
-    table = _table(
-        unseen_target="l",
-        attack_this_source="l",
-        success="r",
-        best_source="l",
-        success_="r",
-        any="r",
-    )
+    table = _table(unseen_target="l", attack="l", success="r", best="l", success_="r", any="r")
     for row in rows.iloc[:-1].to_dict("records"):
         shares = [f"{row[name]:.1%}" for name in ("success", "most", "any")]
         table.add_row(row["target"], row["chosen"], shares[0], row["best"], *shares[1:])
@@ -282,11 +277,10 @@ def _predictors(rows: pd.DataFrame) -> Table:
 
 
 def _shares(rows: pd.DataFrame) -> Table:
-    table = _table(network="l", trainings="r", seeds="r", cells="r", images="r")
-    for name in (*FACTORS, "rest", "difference"):
-        table.add_column(name, justify="right")
+    columns = dict.fromkeys(("training", "seed", "image", "rest", "difference"), "r")
+    table = _table(network="l", trainings="r", seeds="r", images="r", **columns)
     for row in rows.to_dict("records"):
-        counts = [f"{row[name]:.0f}" for name in ("trainings", "seeds", "cells", "images")]
+        counts = [f"{row[name]:.0f}" for name in ("trainings", "seeds", "images")]
         shares = [f"{row[name]:.1%}" for name in (*FACTORS, "rest", "difference")]
         table.add_row(row["network"], *counts, *shares)
     return table

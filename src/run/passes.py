@@ -90,7 +90,8 @@ def ask_for(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
     return {
         cell: measurement
         for measurement in MEASUREMENTS
-        if measurement.key != "tables" or job.settings.diagnostics.ask_for(measurement.name)
+        if measurement.key != "tables"
+        or job.settings.diagnostics.ask_for(measurement.name, measurement.in_all)
         for cell in measurement.cells(job, clean)
         if cell.attacked == (clean is not None) and (job.settings.budgets or not cell.attacked)
     }
