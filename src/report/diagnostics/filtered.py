@@ -23,13 +23,13 @@ def draw(rows: pd.DataFrame) -> Figure:
     rows = rows[rows["denominator"] >= ENOUGH]
     rows = rows.assign(band=rows["band"].replace("all", "whole"))
     caption = (
-        "Of the chosen attack and source: success of a perturbation's low, mid and high "
+        "Of the chosen attack and source: images fooled by a perturbation's low, mid and high "
         "frequencies, each scaled to the L2 norm of random-sign noise of the budget, and of the "
         "whole as it is, minus that of the same part of the noise, on "
         f"{span(rows['denominator'])} images; Tango's 95 % interval."
     )
     columns = ["attack", "source", "target", "band", "denominator", "success", "control_success"]
-    axis = "success rate beyond filtered noise"
+    axis = "fooled beyond filtered noise"
     chart = dot_plot(rows, "excess", axis, columns, by="band")
     title = "Parts of perturbations beyond filtered noise"
     return Figure("filtered", title, caption, chart, rows)

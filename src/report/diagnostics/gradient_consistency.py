@@ -29,9 +29,10 @@ def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str])
 def draw(rows: pd.DataFrame) -> Figure:
     """Draw the chosen attack's mean success over the consistency of its sources' gradients."""
     caption = (
-        "Mean success of the chosen attack on other models at the reference budget over the local "
-        "gradient consistency of the source: the mean cosine of its loss gradient at an image and "
-        "at five points within 1/255 of it, with the 95 % t interval over "
+        "Mean share of other models' images fooled by the chosen attack at the reference budget, "
+        "over the local gradient consistency of the source: the mean cosine of its "
+        "loss gradient at an image and at five points within 1/255 of it, with the 95 % t interval "
+        "over "
         f"{rows['images'].max()} images."
     )
     scale = extent(rows, "consistency_low", "consistency", "consistency_high")
@@ -42,7 +43,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         .transform_filter(chosen("attack"))
         .encode(
             x=alt.X("consistency:Q", title="local gradient consistency", scale=scale),
-            y=alt.Y("mean_success:Q", title="mean success rate", axis=PERCENT),
+            y=alt.Y("mean_success:Q", title="mean fooled", axis=PERCENT),
             color=colour_by("source", rows["source"], orient="bottom"),
             tooltip=lines,
         )

@@ -34,7 +34,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     """Draw success over the similarity of gradients and of errors."""
     rows = rows[(rows["relation"] == TRANSFER) & (rows["n"] >= ENOUGH)]
     caption = (
-        "Success rate of the chosen attack at the reference budget over the mean cosine of the "
+        "Share fooled by the chosen attack at the reference budget over the mean cosine of the "
         f"two models' loss gradients on {span(rows['n'])} clean images, and over the agreement of "
         "their errors; 95 % Wilson intervals. Pairs share models and images."
     )
@@ -56,7 +56,7 @@ def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType
     shares, numbers = ["success_rate"], ["cosine", "kappa"]
     mine = "datum.source == chosen_first_source && datum.target == chosen_first_target"
     high = extent(pairs, "success_rate_low", "success_rate_high")
-    y = alt.Y("success_rate:Q", title="success rate", axis=PERCENT, scale=high)
+    y = alt.Y("success_rate:Q", title="fooled", axis=PERCENT, scale=high)
     points = base.mark_point(filled=True, opacity=1, cursor="pointer").encode(
         y=y,
         size=where(mine, 200, 70),

@@ -56,8 +56,8 @@ def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
     rows = rows.sort_values("second", key=lambda names: names.map(order), kind="stable")
     shown, heading = _SHOWN[kind]
     caption = (
-        f"Difference of success rates on the {span(tests['n'])} images that count for both: right "
-        "of 0 the chosen one succeeds more often. Tango's 95 % interval; exact McNemar tests with "
+        f"Difference of the shares fooled on the {span(tests['n'])} images that count for both: "
+        "right of 0 the chosen one fools more. Tango's 95 % interval; exact McNemar tests with "
         "Holm's correction for all comparisons of this kind."
     )
     both = ("attack", "first_source") if kind == "attack" else ("first_source", "attack")
@@ -66,7 +66,7 @@ def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
     chart = dot_plot(
         rows,
         "difference",
-        "difference of success rates",
+        "difference of shares fooled",
         ["common", "target", "first", "second", *counts],
         by="decided",
         names=[f"p < {LEVEL}", "undecided"],

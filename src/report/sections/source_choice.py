@@ -20,9 +20,9 @@ from src.report.page.statistics import Measured
 from src.report.source_choice import SourceChoice, spread_text
 
 _SOURCES = {
-    "success": "chosen by the other targets",
+    "success": "chosen by other targets",
     "any": "chosen blindly",
-    "most": "best in hindsight",
+    "most": "best of all",
 }
 
 
@@ -40,14 +40,14 @@ def _profiles(found: SourceChoice) -> Figure:
     """Return the success of each source on unrelated models beside that on itself."""
     rows = found.profiles
     caption = (
-        f"{found.heading}. Success on models that are not related to the source, as an effect of "
-        "the source on the mean, over its success on itself, which a robust source has little of. "
+        f"{found.heading}. Unrelated models fooled, as an effect of the source on the "
+        "mean, over the source itself fooled: a robust source is to the left. "
         "Lines join the epochs of one training. " + spread_text(found)
     )
     axis = alt.Axis(format=".3~%", tickCount=5)
     base = alt.Chart(inline(rows)).encode(
-        x=alt.X("own:Q", title="success on itself", axis=axis, scale=extent(rows, "own")),
-        y=alt.Y("success:Q", title="success on others", axis=axis, scale=extent(rows, "success")),
+        x=alt.X("own:Q", title="itself fooled", axis=axis, scale=extent(rows, "own")),
+        y=alt.Y("success:Q", title="others fooled", axis=axis, scale=extent(rows, "success")),
         detail="model:N",
         tooltip=tooltip("source", "epoch", shares=["success", "own"]),
     )
@@ -66,7 +66,7 @@ def _similarity(found: SourceChoice) -> Figure:
     rows = found.similarity.rename_axis("model").reset_index()
     rows = rows.melt("model", var_name="other", value_name="similarity").dropna()
     caption = (
-        f"{found.heading}. ln(100 s), where s is the mean success of both directions (arXiv "
+        f"{found.heading}. ln(100 s), where s is the mean share fooled in both directions (arXiv "
         "2210.11407). Models between which more transfers are side by side (average linkage)."
     )
     side = max(18, min(36, 2 * PANEL // max(len(names), 1)))
@@ -93,9 +93,10 @@ def _luck(found: SourceChoice) -> Figure:
         value_name="share",
     )
     caption = (
-        f"{found.heading}. Shares of the variance of success between trainings of one network, on "
-        "images that count in all of them (expected mean squares). The rest is how one image fares "
-        "with one training. Tooltips have the difference between two trainings (root mean square)."
+        f"{found.heading}. Shares of the variance of being fooled, over trainings of one network "
+        "and images that count in all of them (expected mean squares). The rest is how one image "
+        "fares with one training. Tooltips have the difference between two trainings (root mean "
+        "square)."
     )
     chart = (
         alt.Chart(inline(rows))
@@ -134,11 +135,11 @@ def _choices(found: SourceChoice) -> Figure:
     chart = dot_plot(
         drawn,
         "rate",
-        "success rate",
+        "fooled",
         ["target", "choice", "source", "candidates"],
         **{"by": "choice", "shown": "true", "heading": "'source chosen without the target'"},
     )
-    return Figure("unseen", "Success on an unseen target", caption, chart, drawn)
+    return Figure("unseen", "Unseen targets fooled", caption, chart, drawn)
 
 
 def _predictors(found: SourceChoice) -> Figure:
@@ -149,9 +150,10 @@ def _predictors(found: SourceChoice) -> Figure:
     rows["kind"] = rows["kind"].map({"rho": "alone", "added": "beyond both accuracies"})
     tested = found.predictors["p"].notna().any()
     caption = (
-        "Spearman's rank correlation of a measure with success between two unrelated models, "
+        "Spearman's rank correlation of a measure with the share fooled between two unrelated "
+        "models, "
         f"{rows['pairs'].iloc[0]} pairs, which share models. A measure is computed on half of the "
-        "images and success on the other half, then swapped. "
+        "images and the share fooled on the other half, then swapped. "
     )
     caption += "p: permutations of the models." if tested else "Not tested: that needs six sources."
     x = alt.X("correlation:Q", title="rank correlation", scale=alt.Scale(domain=[-1, 1]))

@@ -83,7 +83,7 @@ def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
     chart = dot_plot(
         drawn,
         "rate",
-        "success rate",
+        "fooled",
         ["target", "attackers", "images", "attack", "source"],
         **{"by": "attacker", "shown": "true", "heading": "'any attack and source of the sweep'"},
     )
@@ -112,7 +112,7 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
     if rows.empty:
         return []
     caption = (
-        "Mean success of the source chosen, or of all, at the reference budget over the "
+        "Mean share fooled of the source chosen, or of all, at the reference budget over the "
         f"similarity of up to {sizes['images'].max()} clean and adversarial images. Attacks of one "
         f"budget differ in size, here from {sizes['rms_255'].min():.2f} to "
         f"{sizes['rms_255'].max():.2f} / 255 (RMS)."

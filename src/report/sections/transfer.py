@@ -186,13 +186,15 @@ def _costs(view: View) -> list[Figure]:
     rows = rows[(rows["gradients_per_image"] > 0) & rows["mean"].notna()]
     if rows["attack"].nunique() < 2:
         return []
-    caption = "Mean success on other models at the reference budget, with its interval."
+    caption = (
+        "Mean share of other models' images fooled at the reference budget, with its interval."
+    )
     title = "gradients per image"
     if rows["fit_gradients"].any():
         title += ", those of fits included"
         caption += " The gradients of a fit are shared out among the images evaluated."
     chart = success_over(rows, "gradients_per_image", title, "log")
-    return [Figure("costs", f"Success over {title}", caption, chart, rows, "fit", view.choice)]
+    return [Figure("costs", f"Fooled over {title}", caption, chart, rows, "fit", view.choice)]
 
 
 def variants(view: View, numbers: Measured) -> Section | None:
@@ -207,7 +209,7 @@ def variants(view: View, numbers: Measured) -> Section | None:
     if shown["variant"].nunique() > 1:
         shown = shown.assign(variant=shown["variant"].replace(CONTROLS))
         caption = (
-            "Success at the reference budget of the same images in every storage, and of the "
+            "Fooled at the reference budget: the same images in every storage, and of the "
             f"controls, on up to {shown['denominator'].max()} images; 95 % Wilson intervals."
         )
         columns = [*names, "variant", "success", "denominator"]
@@ -218,11 +220,11 @@ def variants(view: View, numbers: Measured) -> Section | None:
     if len(excess):
         excess = excess.assign(control=excess["control"].replace(CONTROLS))
         caption = (
-            "Success at the reference budget minus that of the control of the same budget, on the "
+            "Fooled at the reference budget minus that of the control of the same budget, on the "
             f"same up to {excess['denominator'].max()} images; Tango's 95 % interval."
         )
         columns = [*names, "control", "success", "control_success", "denominator"]
-        chart = dot_plot(excess, "excess", "success rate beyond the control", columns, by="control")
+        chart = dot_plot(excess, "excess", "fooled beyond the control", columns, by="control")
         figures.append(
             Figure("excess", "Beyond the controls", caption, chart, excess, "half", view.choice)
         )
