@@ -194,7 +194,7 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
             patch.setattr("sys.argv", [*words[2:], "--rounds", "none"])
             main()
         assert "--rounds: none is not a whole number" in capsys.readouterr().err  # the rest is
-    elif words[:3] == ["python", "-m", "src.table"]:
+    elif words[:3] in (["python", "-m", "src.table"], ["python", "-m", "src.figure"]):
         assert run_python(*words[1:], folder=place) or "--out" in words
     elif words[:2] == ["python", "-m"] and words[2].startswith("src."):
         words = shlex.split(command.replace("--uri http://host:5000", "--uri=sqlite:///other.db"))

@@ -112,8 +112,8 @@ def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_pat
     assert run_in(DOCS.parent, *words, module="src.report.__main__") == 0
     text = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
     best = sweep_of("photographs").summary.rankings.iloc[0]
-    share = f"{best['mean']:.1%} in the mean over {best['images']} images"
-    assert f"{best['attack']} fools other models most: {share}" in text
+    assert f"fools other models on {best['mean']:.0%} of images" in text
+    assert f"<b>{best['attack']} " in text and f"{best['images']} images" in text
     assert "top 1 " in text and "top 5" not in text
 
 

@@ -50,7 +50,7 @@ def test_command_lines_answer_in_an_empty_folder(installed, tmp_path):
     words = ("experiment=demo", "attack=bim", "--cfg", "job")
     composed = run_python("-m", "src.main", *words, folder=tmp_path, path=installed)
     assert yaml.safe_load(composed)["attack"]["_target_"] == "src.attacks.bim"
-    for module in ("src.report", "src.status", "src.table"):
+    for module in ("src.report", "src.status", "src.table", "src.figure"):
         run_python("-m", module, "--help", folder=tmp_path, path=installed)
     assert not list(tmp_path.iterdir())
 

@@ -60,6 +60,9 @@ def transfer_of(found: ImageOutcomes) -> Transfer:
     """Return the transfer of untargeted attacks from single sources to targets without a defence.
 
     Attacks that some source lacks are left out.
+
+    Raises:
+        ValueError: No attack is left.
     """
     plain = found.select(defence=PLAIN)
     jobs = [job for job in range(len(plain.jobs)) if plain.kind(job) == "untargeted"]
@@ -70,6 +73,8 @@ def transfer_of(found: ImageOutcomes) -> Transfer:
         for attack in dict.fromkeys(attack for attack, _ in ran.values())
         if all((attack, source) in ran.values() for source in sources)
     ]
+    if not attacks:
+        raise ValueError("no attack is from every source; there are too few jobs.")
     targets = [target.target for target in plain.targets]
     scores = np.full((len(attacks), len(sources), len(targets), len(plain.index)), np.nan)
     own = np.full(scores.shape[:2], np.nan)
