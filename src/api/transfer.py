@@ -1,5 +1,7 @@
 """Transfer of adversarial images between any torch modules, by one call."""
 
+from __future__ import annotations  # else `help` shows the unions behind every name
+
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
