@@ -4,7 +4,7 @@ A field's name is the key of the config; its type, range and choices are what th
 keys mean stands beside them in `conf/`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -247,6 +247,15 @@ class TrainingSettings(Section):
         return self
 
 
+def _pairs(value: Any) -> Any:
+    """Return a mapping as pairs of texts, which can be hashed."""
+    return (
+        tuple((str(key), str(one)) for key, one in value.items())
+        if isinstance(value, Mapping)
+        else value
+    )
+
+
 class TrackingSettings(Section):
     """Tracking store; without `uri` a SQLite file in `directory`."""
 
@@ -254,6 +263,8 @@ class TrackingSettings(Section):
     uri: str | None = None
     directory: str = "mlruns"
     tables: bool | None = None
+    experiment: str | None = None
+    tags: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
 
 
 class ReportSettings(Section):

@@ -318,7 +318,8 @@ def _train(
     tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
     parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
     then = [other for other, missing in files.items() if not missing.exists()]
-    make_logger = partial(tracker.training_logger, f"train {name}", tags, parameters)
+    logged = f"train {name}", tags, parameters, train.digest()
+    make_logger = partial(tracker.training_logger, *logged)
     craft, trainer = training_attack(recipe), settings.trainer
     train_once(name, whole, built[name], train, test, recipe, trainer, make_logger, then, craft)
     check_trained(settings, name, file, train.num_classes)

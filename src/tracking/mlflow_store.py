@@ -42,12 +42,13 @@ class Store(MlflowClient):
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
             self.search_experiments(max_results=1)
 
-    def experiment(self, name: str) -> str:
-        """Return the id of an experiment, which is created if it is not there."""
+    def experiment(self, name: str, note: str = "") -> str:
+        """Return the id of an experiment, which is created, with a description, if need be."""
         if name not in self.experiments:
             location = self.artifacts and f"{self.artifacts}/{quote(name)}"
             try:
                 self.experiments[name] = self.create_experiment(name, artifact_location=location)
+                self.set_experiment_tag(self.experiments[name], "mlflow.note.content", note)
             except MlflowException:
                 experiment = self.get_experiment_by_name(name)
                 if experiment is None:
@@ -57,9 +58,10 @@ class Store(MlflowClient):
                 self.experiments[name] = experiment.experiment_id
         return self.experiments[name]
 
-    def start(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
-        """Open a run, and return its id."""
-        created = self.create_run(self.experiment(experiment), tags=dict(tags), run_name=name)
+    def start(self, experiment: str, name: str, tags: Mapping[str, str], note: str = "") -> str:
+        """Open a run, and return its id; `note` describes an experiment that is not there yet."""
+        where = self.experiment(experiment, note)
+        created = self.create_run(where, tags=dict(tags), run_name=name)
         return str(created.info.run_id)
 
     def describe(self, run: str, parameters: Mapping[str, object], points: Sequence[Point]) -> None:
@@ -75,11 +77,11 @@ class Store(MlflowClient):
         for start in range(0, max(1, len(points)), 900):
             self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=run_tags)
 
-    def name_data(self, run: str, name: str, digest: str) -> None:
-        """Name the data set that a run was evaluated on, by which the UI filters."""
+    def name_data(self, run: str, name: str, digest: str, context: str = "evaluation") -> None:
+        """Name the data set that a run was evaluated or trained on, by which the UI filters."""
         source = json.dumps({"name": name})
         data = Dataset(name, digest, source_type="transferability", source=source)
-        tag = InputTag("mlflow.data.context", "evaluation")
+        tag = InputTag("mlflow.data.context", context)
         self.log_inputs(run, datasets=[DatasetInput(data, [tag])])
 
     def keep(self, run: str, path: Path) -> None:

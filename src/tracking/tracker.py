@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from pytorch_lightning.loggers import Logger
 
+from src.artifacts.record import git_commit
 from src.config.sections import TrackingSettings
 from src.utils.refusals import first_line
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NOTES = {
+    "": "A run for each pair of source and target. Its curves are the metrics `curves/...`.",
+    "-sweeps": "A run for each sweep, with its jobs below it.",
+    "-training": "A run for each training of a model that had no weights.",
+}
+"""Descriptions of the experiments, by the end of their names."""
 Point = tuple[str, float, int]
 """A metric's name, value and step."""
 
@@ -47,9 +54,15 @@ class Tracker:
     """
 
     def __init__(
-        self, store: "Store | None" = None, dataset: str = "", tables: bool = False
+        self,
+        store: "Store | None" = None,
+        dataset: str = "",
+        tables: bool = False,
+        experiment: str | None = None,
+        tags: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.store, self.dataset, self.tables = store, dataset, tables
+        self.experiment, self.tags = experiment or dataset, dict(tags)
 
     @property
     def address(self) -> str:
@@ -62,8 +75,7 @@ class Tracker:
         A named store that fails is refused here, where nothing can have been tracked yet.
         """
         local = self.store is not None and self.store.artifacts is not None
-        where, tags = f"{self.dataset}-sweeps", {"kind": "sweep"}
-        sweep: str | None = self._ask("start", where, name, tags, goes_on=local)
+        sweep: str | None = self._start("-sweeps", name, {"kind": "sweep"}, goes_on=local)
         self._ask("describe", sweep, parameters, (), goes_on=local)
         return sweep
 
@@ -83,7 +95,7 @@ class Tracker:
         tags = {"kind": "job", "sweep": sweep or ""}
         if sweep:
             tags["mlflow.parentRunId"] = sweep
-        run = self._ask("start", f"{self.dataset}-sweeps", name, tags) or ""
+        run = self._start("-sweeps", name, tags) or ""
         self._ask("describe", run, parameters, ())
         status = "KILLED"
         try:
@@ -124,17 +136,21 @@ class Tracker:
     ) -> None:
         """Log one source -> target pair of a job as a flat run of its own."""
         tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
-        pair = self._ask("start", self.dataset, name, tags)
+        pair = self._start("", name, tags)
         self._ask("describe", pair, parameters, points)
         self._ask("name_data", pair, self.dataset, tags["data_digest"])
         self._ask("set_terminated", pair, "FINISHED")
 
     def training_logger(
-        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], data: str
     ) -> Logger | None:
-        """Return a Lightning logger for one training, or None where nothing is tracked."""
-        run = self._ask("start", f"{self.dataset}-training", name, {**tags, "kind": "training"})
+        """Return a Lightning logger for one training, or None where nothing is tracked.
+
+        `data` is the digest of the training images.
+        """
+        run = self._start("-training", name, {**tags, "kind": "training"})
         self._ask("describe", run, parameters, ())
+        self._ask("name_data", run, self.dataset, data, "training")
         return _TrainingLogger(self, run) if run else None
 
     def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
@@ -142,7 +158,7 @@ class Tracker:
 
         The curves of each attack have a link, since the UI draws ten runs at first.
         """
-        names = self.dataset, f"{self.dataset}-sweeps"
+        names = self.experiment, f"{self.experiment}-sweeps"
         pairs, sweeps = (self._ask("experiment", name) for name in names)
         if self.store is None:
             return {}
@@ -150,12 +166,23 @@ class Tracker:
         served = uri.startswith("http")
         ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
         view = "?workflowType=machine_learning"  # else new experiments open on an empty overview
+        order = f"orderByKey={quote('metrics.`reference/success_rate`')}&orderByAsc=false"
         links = {} if served else {"serve": f"mlflow ui --backend-store-uri {shlex.quote(uri)}"}
         for attack in attacks:
             query = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
             curves = f"{view}&compareRunsMode=CHART&searchFilter={query}"
-            links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}"
+            links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}&{order}"
         return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
+
+    def _start(
+        self, end: str, name: str, tags: Mapping[str, str], goes_on: bool = True
+    ) -> str | None:
+        """Open a run in the experiment whose name ends in `end`, and return its id."""
+        words = {"mlflow.source.name": "src.main", "mlflow.source.type": "LOCAL"}
+        words |= {"mlflow.source.git.commit": git_commit(), **self.tags, **tags}
+        where, note = f"{self.experiment}{end}", NOTES[end]
+        run: str | None = self._ask("start", where, name, words, note, goes_on=goes_on)
+        return run
 
     def _ask(self, method: str, where: str | None, *arguments: Any, goes_on: bool = True) -> Any:
         """Call a method of the store on an experiment or a run; None where either is missing."""
@@ -193,7 +220,8 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
         _warn_of_loss(settings.uri or f"sqlite:///{file}", settings.uri is None, error)
         return Tracker()
     elsewhere = "://" in (settings.uri or "") and not str(settings.uri).startswith("sqlite")
-    return Tracker(store, dataset, elsewhere if settings.tables is None else settings.tables)
+    tables = elsewhere if settings.tables is None else settings.tables
+    return Tracker(store, dataset, tables, settings.experiment, settings.tags)
 
 
 def _warn_of_loss(address: str, goes_on: bool, error: Exception) -> None:

@@ -76,6 +76,7 @@ class FineTuning(pl.LightningModule):
         smoothing = settings.label_smoothing
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
         self.log("train_loss", loss)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         self._show(1)
         return loss
 
@@ -94,8 +95,11 @@ class FineTuning(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the accuracy on test images, by which nothing is chosen."""
-        self.test_accuracy(self.classifier(to_unit(batch.images)), batch.labels)
+        logits = self.classifier(to_unit(batch.images)).float()
+        self.test_accuracy(logits, batch.labels)
         self.log("test_accuracy", self.test_accuracy, batch_size=len(batch.labels))
+        loss = functional.cross_entropy(logits, batch.labels)
+        self.log("val_loss", loss, batch_size=len(batch.labels))
         self._show(_EVALUATION)
 
     def _show(self, work: float) -> None:

@@ -59,6 +59,21 @@ def test_a_job_ends_as_what_happened_to_it(tracker, store):
     assert len(store.get_metric_history(sweep, "n")) == 1200
 
 
+def test_runs_have_their_source_and_tags_and_experiments_a_name_and_a_description(settings, store):
+    named = {"experiment": "attackers", "tags": (("paper", "A"),)}
+    tracker = open_tracker(settings.model_copy(update=named), "images")
+    run = store.get_run(tracker.start_sweep("sweep", {}))
+    own = {"mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"}
+    assert own <= run.data.tags.keys() and run.data.tags["paper"] == "A"
+    experiment = store.get_experiment(run.info.experiment_id)
+    assert experiment.name == "attackers-sweeps" and experiment.tags["mlflow.note.content"]
+    logger = tracker.training_logger("train", {}, {}, "digest")
+    (data,) = store.get_run(logger.version).inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("images", "digest")
+    assert data.tags[0].value == "training"
+    logger.finalize("success")
+
+
 def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
     curve = [("curves/robust_accuracy", 1.0, 0), ("curves/robust_accuracy", 0.5, 8)]
     tracker.log_pair(
@@ -90,7 +105,7 @@ def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path)
 
 
 def test_a_training_that_fails_ends_so(tracker, store):
-    run = tracker.training_logger("train", {}, {})
+    run = tracker.training_logger("train", {}, {}, "d")
 
     class Failing(BoringModel):
         def training_step(self, batch, batch_idx):
