@@ -152,12 +152,14 @@ class Measurement(ABC):
         schema: Columns of the file, see `src.artifacts.tables.column`, without those of the target.
         order: Columns that rows are sorted by, `-NAME` descending.
         key: Key of `diagnostics` that asks for it; None: a part of every job's predictions.
+        in_all: True if `diagnostics.tables=all` asks for it, too, where the key is `tables`.
     """
 
     name: ClassVar[str]
     schema: ClassVar[pa.Schema]
     order: ClassVar[tuple[str, ...]] = ("index",)
     key: ClassVar[str | None] = "tables"
+    in_all: ClassVar[bool] = True
 
     @abstractmethod
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
