@@ -6,12 +6,16 @@ from src.measure.band_filters import BandFilters, LowPassed
 from src.measure.clean import Clean
 from src.measure.controls import Controls
 from src.measure.defended_targets import DefendedTargets
+from src.measure.features import Features
 from src.measure.gradient_consistency import GradientConsistency
 from src.measure.gradient_similarity import GradientSimilarity
 from src.measure.iterations import Iterations
 from src.measure.minimum_budget import MinimumBudget
+from src.measure.output_changes import OutputChanges
 from src.measure.predictions import Predictions
 from src.measure.protocol import Measurement
+from src.measure.self_transfer import SelfTransfer
+from src.measure.smoothness import Smoothness
 from src.measure.spectra import Spectra
 from src.measure.visibility import Visibility
 
@@ -30,4 +34,8 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     LowPassed(),
     GradientSimilarity(),
     GradientConsistency(),
+    Smoothness(),
+    Features(),
+    OutputChanges(),
+    SelfTransfer(),
 )

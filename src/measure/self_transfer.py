@@ -1,0 +1,62 @@
+"""Transfer from a source to itself behind a resize."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.functional import center_crop
+
+from src.artifacts.tables import FLOAT, INDEX, LABEL, column
+from src.measure.prediction_rows import image_rows
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.utils.defended_names import Evaluated
+
+_SCALES = (0.6, 0.75, 0.9, 1.1, 1.3, 1.6)
+
+
+class SelfTransfer(Measurement):
+    """Share of resized copies of a single source that its adversarial image fools.
+
+    A copy is the source, behind no defence, on images that are resized by a factor and cropped or
+    padded with zeros, about the centre, to their old side. `fooled` is, of the copies that are
+    right about the clean image, the share that is wrong about the true class of the adversarial
+    one of the reference budget: in [0, 1], or NaN if none is right. A source of several models has
+    no rows.
+
+    Reference:
+        Liu et al. (2024), arXiv 2410.13891, for self-transferability. The scales are our own.
+    """
+
+    name = "self_transfer"
+    in_all = False
+    schema = pa.schema([INDEX, LABEL, column("fooled", FLOAT, 0, 1, nan=True)])
+
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return the cell of the source."""
+        settings, passes = job.settings, 2 * len(_SCALES)
+        facts: dict[str, Any] = {"budgets": (settings.reference,), "decides": _SCALES}
+        for name in settings.source if len(settings.source) == 1 else ():
+            yield Cell(self.name, job.diagnosed.indices, Evaluated(name), passes=passes, **facts)
+
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image."""
+        (cell,) = cells
+        versions = batch.clean, batch.version(*cell.budgets).adversarial
+        on_clean, on_adversarial = (
+            torch.stack([_right(batch, cell, images, scale) for scale in _SCALES])
+            for images in versions
+        )
+        fooled = (on_clean & ~on_adversarial).sum(dim=0).double() / on_clean.sum(dim=0)
+        yield image_rows(batch.batch, fooled=fooled)
+
+
+def _right(batch: EvaluatedBatch, cell: Cell, images: Tensor, scale: float) -> Tensor:
+    """Return a mask of the images (N, 3, H, H) whose resized copies are right, on the CPU."""
+    side = images.shape[-1]
+    size = [round(scale * side)] * 2
+    resized = functional.interpolate(images, size, mode="bilinear", antialias=True)
+    logits = batch.classify(cell.target, center_crop(resized, [side, side]))
+    return (logits.argmax(dim=1) == batch.batch.labels).cpu()
