@@ -155,7 +155,7 @@ class DiagnosticSettings(Section):
     """Diagnostics beside the predictions, while models and perturbations are at hand.
 
     Attributes:
-        tables: Names of tables of `src.measure`, or `all` that need no number of their own.
+        tables: Names of tables of `src.measure`, or `all`: those whose `in_all` is true.
     """
 
     bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more is finer than float32 pixels
@@ -164,10 +164,6 @@ class DiagnosticSettings(Section):
     ] = ()
     tables: Annotated[tuple[Name, ...], BeforeValidator(listed), AfterValidator(distinct)] = ()
     n_images: PositiveInt | None = None
-
-    def ask_for(self, table: str, in_all: bool) -> bool:
-        """Tell whether a table is asked for, by its name or, if it is one of them, with `all`."""
-        return table in self.tables or (in_all and "all" in self.tables)
 
 
 class CheckSettings(Section):

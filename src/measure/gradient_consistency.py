@@ -9,7 +9,7 @@ import torch
 from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.attacks import Philox, image_seeds
 from src.measure.gradient_similarity import cosines, input_gradients
-from src.measure.prediction_rows import to_numpy
+from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 
@@ -49,9 +49,4 @@ class GradientConsistency(Measurement):
             change = random.uniform(*clean.shape[1:], low=-_RADIUS, high=_RADIUS).to(clean)
             gradients = input_gradients(network, clean + change, labels, size)
             similarities.append(cosines(start, gradients.flatten(1)))
-        columns = {
-            "index": batch.batch.index,
-            "label": labels,
-            "consistency": torch.stack(similarities).mean(dim=0),
-        }
-        yield pa.table({name: to_numpy(values) for name, values in columns.items()})
+        yield image_rows(batch.batch, consistency=torch.stack(similarities).mean(dim=0))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.attacks import LOSSES, Model
-from src.measure.prediction_rows import to_numpy
+from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.models import Ensemble
 from src.utils.defended_names import Evaluated
@@ -50,12 +50,8 @@ class GradientSimilarity(Measurement):
         }
         for cell in cells:
             (source,) = cell.others
-            columns = {
-                "index": batch.batch.index,
-                "label": labels,
-                "cosine": cosines(gradients[source], gradients[cell.target]),
-            }
-            yield pa.table({name: to_numpy(values) for name, values in columns.items()})
+            cosine = cosines(gradients[source], gradients[cell.target])
+            yield image_rows(batch.batch, cosine=cosine)
 
 
 def input_gradients(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> Tensor:
@@ -65,8 +61,12 @@ def input_gradients(network: nn.Module, images: Tensor, labels: Tensor, size: in
     """
     model: Model = network.attacked if isinstance(network, Ensemble) else network
     parts = zip(images.split(size), labels.split(size), strict=True)
-    gradient = torch.cat([_gradient(model, *part) for part in parts])
-    return (gradient.cpu() if gradient.device.type == "mps" else gradient).double()
+    return to_float64(torch.cat([_gradient(model, *part) for part in parts]))
+
+
+def to_float64(values: Tensor) -> Tensor:
+    """Return values in float64, on the CPU if their device has no such numbers."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
@@ -77,11 +77,12 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _gradient(model: Model, images: Tensor, labels: Tensor) -> Tensor:
-    """Return images' gradients; of several models the sum, which has the mean's direction."""
+    """Return images' gradients; of several models the mean."""
     with torch.enable_grad():
         variable = images.detach().requires_grad_()
         logits = model(variable)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = LOSSES["cross_entropy"](logits, labels.expand(logits.shape[:-1]), False)
+        losses = losses.view(-1, len(images)).mean(dim=0)
         (gradient,) = torch.autograd.grad(losses.sum(), variable)
     return gradient

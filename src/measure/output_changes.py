@@ -1,41 +1,42 @@
-"""Changes of logits under an attack."""
+"""Changes of models' outputs by an attack on a single source."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 
-from src.artifacts.tables import INDEX, SINGLE, column
-from src.measure.prediction_rows import to_lists, to_numpy
+from src.artifacts.tables import INDEX, LABEL, SINGLE, column
+from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 
 
 class OutputChanges(Measurement):
-    """Logits of the adversarial image at the reference budget minus those of the clean one.
+    """Change of the logits of the source and of every target by the attack on a single source.
 
-    `change` has one value per class, for the source and for every target without a defence. Only
-    jobs with one source have the table.
+    `change` is a list of K numbers, one for each class: the logits for the clean image minus those
+    for the unrounded adversarial image of the reference budget. A source of several models has no
+    rows.
 
     Reference:
-        Liang et al. (2021), arXiv 2006.14512: alpha and gamma are computed from these changes.
+        Liang et al.: Uncovering the Connections Between Adversarial Transferability and Knowledge
+        Transferability (2021), ICML 2021, arXiv 2006.14512, for what alpha and gamma are made of.
     """
 
     name = "output_changes"
-    schema = pa.schema([INDEX, column("change", pa.list_(SINGLE))])
     in_all = False
+    schema = pa.schema([INDEX, LABEL, column("change", pa.list_(SINGLE))])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for the source and for each target."""
+        """Return a cell for the source and each target, behind no defence."""
         settings = job.settings
-        if settings.attack.kind == "crafted" and len(settings.source) == 1:
-            for name in dict.fromkeys((*settings.source, *settings.targets)):
-                budgets = (settings.reference,)
-                yield Cell(self.name, job.diagnosed.indices, Evaluated(name), budgets, passes=2)
+        facts: dict[str, Any] = {"budgets": (settings.reference,), "passes": 2}
+        for name in settings.models if len(settings.source) == 1 else ():
+            yield Cell(self.name, job.diagnosed.indices, Evaluated(name), **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""
         for cell in cells:
-            (eps_255,) = cell.budgets
-            change = batch.logits(cell.target, eps_255) - batch.classify(cell.target, batch.clean)
-            lists = to_lists(change.float()).cast(pa.list_(SINGLE))
-            yield pa.table({"index": to_numpy(batch.batch.index), "change": lists})
+            clean = batch.classify(cell.target, batch.clean).float()
+            change = clean - batch.logits(cell.target, *cell.budgets).float()
+            yield image_rows(batch.batch, change=change)

@@ -155,6 +155,20 @@ def with_cost(table: pa.Table, cost: Mapping[str, Any]) -> pa.Table:
     return table
 
 
+def image_rows(batch: Batch, **columns: Tensor) -> pa.Table:
+    """Return a row per image of a batch: `index`, `label`, and columns of shape (N,).
+
+    A column of shape (N, c) holds lists, of a type without length: that of models may differ.
+    """
+    columns = {"index": batch.index, "label": batch.labels, **columns}
+    return pa.table(
+        {
+            name: to_numpy(values) if values.ndim == 1 else to_lists(values).cast(pa.list_(SINGLE))
+            for name, values in columns.items()
+        }
+    )
+
+
 def to_numpy(values: Tensor) -> np.ndarray:
     """Return a copy of a column (N,): a loader's tensors hold open files."""
     return values.cpu().numpy().copy()

@@ -152,7 +152,7 @@ class Measurement(ABC):
         schema: Columns of the file, see `src.artifacts.tables.column`, without those of the target.
         order: Columns that rows are sorted by, `-NAME` descending.
         key: Key of `diagnostics` that asks for it; None: a part of every job's predictions.
-        in_all: False if `diagnostics.tables=all` leaves it out, since the page does not draw it.
+        in_all: True if `diagnostics.tables=all` asks for it, too, where the key is `tables`.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Success of an attack on resized copies of its source."""
+"""Transfer from a source to itself behind a resize."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,59 +10,53 @@ from torch.nn import functional
 from torchvision.transforms.functional import center_crop
 
 from src.artifacts.tables import FLOAT, INDEX, LABEL, column
-from src.measure.prediction_rows import to_numpy
+from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 
-SCALES = (0.6, 0.75, 0.9, 1.1, 1.3, 1.6)
-"""Sizes of the copies' input, as shares of the image's."""
+_SCALES = (0.6, 0.75, 0.9, 1.1, 1.3, 1.6)
 
 
 class SelfTransfer(Measurement):
-    """Success at the reference budget on copies of the source that see a resized image.
+    """Share of resized copies of a single source that its adversarial image fools.
 
-    An image is resized (bilinear, antialiased), then cropped, or padded with zeros, at its centre
-    to its own size. `fooled` is the share, of the copies of `SCALES` that are right about the
-    clean image, that are wrong about the adversarial one; NaN if none is right. Only jobs with one
-    source have the table.
+    A copy is the source, behind no defence, on images that are resized by a factor and cropped or
+    padded with zeros, about the centre, to their old side. `fooled` is, of the copies that are
+    right about the clean image, the share that is wrong about the true class of the adversarial
+    one of the reference budget: in [0, 1], or NaN if none is right. A source of several models has
+    no rows.
 
     Reference:
-        S4ST, arXiv 2410.13891: self-transferability.
+        Liu et al. (2024), arXiv 2410.13891, for self-transferability. The scales are our own.
     """
 
     name = "self_transfer"
-    schema = pa.schema([INDEX, LABEL, column("fooled", FLOAT, 0, 1, nan=True)])
     in_all = False
+    schema = pa.schema([INDEX, LABEL, column("fooled", FLOAT, 0, 1, nan=True)])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return the cell of the source."""
-        settings = job.settings
-        if settings.attack.kind == "crafted" and len(settings.source) == 1:
-            source, budgets = Evaluated(settings.source_name), (settings.reference,)
-            facts: dict[str, Any] = {"decides": SCALES, "passes": 2 * len(SCALES)}
-            yield Cell(self.name, job.diagnosed.indices, source, budgets, **facts)
+        settings, passes = job.settings, 2 * len(_SCALES)
+        facts: dict[str, Any] = {"budgets": (settings.reference,), "decides": _SCALES}
+        for name in settings.source if len(settings.source) == 1 else ():
+            yield Cell(self.name, job.diagnosed.indices, Evaluated(name), passes=passes, **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""
         (cell,) = cells
-        labels = batch.batch.labels
-        images = batch.clean, batch.version(*cell.budgets).adversarial
-        right, still = (
-            torch.stack([self._right(batch, cell, one, scale) for scale in SCALES])
-            for one in images
+        versions = batch.clean, batch.version(*cell.budgets).adversarial
+        on_clean, on_adversarial = (
+            torch.stack([_right(batch, cell, images, scale) for scale in _SCALES])
+            for images in versions
         )
-        fooled = (right & ~still).sum(dim=0).double() / right.sum(dim=0)  # 0 / 0 is NaN
-        columns = {"index": batch.batch.index, "label": labels, "fooled": fooled}
-        yield pa.table({name: to_numpy(values) for name, values in columns.items()})
-
-    def _right(self, batch: EvaluatedBatch, cell: Cell, images: Tensor, scale: float) -> Tensor:
-        """Return a mask of the images, (N,), whose true class a copy predicts."""
-        logits = batch.classify(cell.target, resized(images, scale))
-        return logits.argmax(dim=-1) == batch.batch.labels
+        fooled = (on_clean & ~on_adversarial).sum(dim=0).double() / on_clean.sum(dim=0)
+        yield image_rows(batch.batch, fooled=fooled)
 
 
-def resized(images: Tensor, scale: float) -> Tensor:
-    """Return images (N, 3, H, W) scaled about their centre, of the same size."""
-    size = [round(scale * side) for side in images.shape[-2:]]
-    scaled = functional.interpolate(images, size, mode="bilinear", antialias=True)
-    return center_crop(scaled, list(images.shape[-2:]))
+def _right(batch: EvaluatedBatch, cell: Cell, images: Tensor, scale: float) -> Tensor:
+    """Return a mask of the images (N, 3, H, H) whose resized copies are right, on the CPU."""
+    side = images.shape[-1]
+    size = [round(scale * side)] * 2
+    resized = functional.interpolate(images, size, mode="bilinear", antialias=True)
+    logits = batch.classify(cell.target, center_crop(resized, [side, side]))
+    return (logits.argmax(dim=1) == batch.batch.labels).cpu()

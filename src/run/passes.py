@@ -90,11 +90,15 @@ def ask_for(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
     return {
         cell: measurement
         for measurement in MEASUREMENTS
-        if measurement.key != "tables"
-        or job.settings.diagnostics.ask_for(measurement.name, measurement.in_all)
+        if measurement.key != "tables" or _is_wanted(measurement, job.settings.diagnostics.tables)
         for cell in measurement.cells(job, clean)
         if cell.attacked == (clean is not None) and (job.settings.budgets or not cell.attacked)
     }
+
+
+def _is_wanted(measurement: Measurement, tables: Sequence[str]) -> bool:
+    """Return True if tables that are asked for have a measurement's among them."""
+    return measurement.name in tables or (measurement.in_all and "all" in tables)
 
 
 def finish(

@@ -12,7 +12,8 @@ from src.config.sections import CONTROLS
 TABLES = ["flips", "spectra", "filtered", "stealth", "low_passed", "similarity"]
 TABLES += ["gradient_consistency"]
 GRID = (0.5, 2.0, 8.0)
-FULL = {"bisection": 1, "tables": ["all"]}
+MORE = [*TABLES, "self_transfer"]
+FULL = {"bisection": 1, "tables": ["all", "self_transfer"]}
 
 
 @pytest.mark.parametrize("primary", ["float32", "uint8"])
@@ -43,8 +44,8 @@ def test_batches_do_not_matter(attack, images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])
     arguments = (dataset, networks["a"], networks, attack, GRID)
-    runs = [diagnosed(*arguments, batch_size=size) for size in (2, 11)]
-    for name in TABLES:
+    runs = [diagnosed(*arguments, only=FULL, batch_size=size) for size in (2, 11)]
+    for name in MORE:
         first, second = (getattr(run, name) for run in runs)
         assert_close(first, second, name)
 
@@ -60,7 +61,7 @@ def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved,
     for name, table in whole.results.predictions.items():
         assert part.results.predictions[name].equals(table)
     assert (part.spectra["n"] == 3).all() and (whole.spectra["n"] == 11).all()
-    for name in set(TABLES) - {"spectra"}:
+    for name in set(MORE) - {"spectra"}:
         first, second = (getattr(run, name) for run in (whole, part))
         first = first[first["index"].isin(chosen)].reset_index(drop=True)
         assert len(second) > 0 and set(second["index"]) <= set(chosen), name

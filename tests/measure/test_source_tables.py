@@ -1,0 +1,118 @@
+"""Features, changes of outputs and transfer to resized copies, against direct computation."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from src.attacks import fgsm
+from src.cache.rows import Rows
+from src.run.passes import run_pass
+from tests.passes import make_pass
+
+REFERENCE = 8.0
+"""Reference budget of `diagnosed`."""
+
+
+class Tokens(nn.Module):
+    """Classifier whose layer `words` gives (N, T, C) and `pooled` (N, C)."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.pooled, self.head = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, images):
+        return self.head(self.pooled(self.words(images.flatten(2).mT).amax(dim=1)))
+
+
+def convolved():
+    layers = nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(216, 3)
+    return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def stacked(column):
+    return np.stack([*column])
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A function that returns the features of models that state some layers, in pandas."""
+
+    def compute(dataset, networks, layers):
+        job = make_pass(dataset, networks, diagnostics={"tables": ["features"]})
+        for name, layer in layers.items():
+            stated = job.settings.model[name].model_copy(update={"feature_layer": layer})
+            job.settings.model[name] = stated
+        return run_pass(job, Rows(tmp_path)).diagnostics["features"].to_pandas()
+
+    return compute
+
+
+def test_features_are_a_layers_output_averaged_over_positions(images, batch_of, features):
+    maps, tokens, unstated = convolved(), Tokens().eval().requires_grad_(False), convolved()
+    networks = {"maps": maps, "tokens": tokens, "unstated": unstated}
+    dataset = images(11)
+    clean, _ = batch_of(dataset)
+    found = features(dataset, networks, {"maps": "0", "tokens": "words"})
+    assert found["target"].unique().tolist() == ["maps", "tokens"]
+    with torch.no_grad():
+        wanted = {"maps": maps[0](clean).mean((2, 3)), "tokens": tokens.words(clean.flatten(2).mT)}
+    wanted["tokens"] = wanted["tokens"].mean(dim=1)
+    for name, rows in found.groupby("target"):
+        assert rows["index"].tolist() == list(range(11))
+        np.testing.assert_allclose(stacked(rows["features"]), wanted[name], atol=1e-5)
+    flat = features(dataset, networks, {"tokens": "pooled"})  # another layer has other rows
+    inner = tokens.pooled(tokens.words(clean.flatten(2).mT).amax(dim=1))
+    np.testing.assert_allclose(stacked(flat["features"]), inner, atol=1e-5)
+
+
+def test_changes_are_clean_minus_adversarial_logits(images, curved, batch_of, diagnosed):
+    networks, dataset = {"a": curved(0), "b": curved(1)}, images(11)
+    arguments, only = (dataset, networks["a"], networks), {"tables": ["output_changes"]}
+    found = diagnosed(*arguments, only=only).output_changes
+    clean, batch = batch_of(dataset)
+    (attacked,) = fgsm(networks["a"], clean, batch.labels, torch.tensor([REFERENCE / 255]))
+    assert found["target"].tolist() == ["a"] * 11 + ["b"] * 11
+    for name, rows in found.groupby("target"):
+        wanted = networks[name](clean) - networks[name](attacked)
+        assert rows["index"].tolist() == list(range(11))
+        np.testing.assert_allclose(stacked(rows["change"]), wanted, atol=1e-4)
+
+
+def test_a_source_that_is_no_target_has_its_changes(images, curved, diagnosed):
+    only = {"tables": ["output_changes"]}
+    found = diagnosed(images(), curved(0), {"b": curved(1)}, only=only).output_changes
+    assert found["target"].unique().tolist() == ["source", "b"]
+
+
+def test_self_transfer_is_the_share_of_resized_copies_that_are_fooled(
+    images, curved, batch_of, diagnosed
+):
+    source, other = curved(0), curved(1)
+    dataset = images(40, model=source)
+    arguments, only = (dataset, source, {"a": source, "b": other}), {"tables": ["self_transfer"]}
+    found = diagnosed(*arguments, only=only).self_transfer
+    clean, batch = batch_of(dataset)
+    (attacked,) = fgsm(source, clean, batch.labels, torch.tensor([REFERENCE / 255]))
+    assert found["index"].tolist() == list(range(40)) and set(found["target"]) == {"a"}
+    for image, other, label, share in zip(clean, attacked, batch.labels, found.fooled, strict=True):
+        outcomes = []
+        for side in (5, 6, 7, 9, 10, 13):
+            pair = functional.interpolate(
+                torch.stack([image, other]), (side, side), mode="bilinear", antialias=True
+            )
+            before, after = (8 - side) // 2, 8 - side - (8 - side) // 2
+            if side > 8:  # torchvision rounds the start of a crop, half to even
+                before = -round((side - 8) / 2)
+                after = 8 - side - before
+            pair = functional.pad(pair, (before, after, before, after))
+            on_clean, on_attacked = (source(pair).argmax(dim=1) == label).tolist()
+            outcomes += [not on_attacked] * on_clean
+        assert share == pytest.approx(np.mean(outcomes) if outcomes else np.nan, nan_ok=True)
+    assert found.fooled.between(0.1, 0.9).any()
+
+
+def test_some_have_no_copy_that_is_right(images, curved, diagnosed):
+    found = diagnosed(images(40), curved(0), {"a": curved(0)}, only={"tables": ["self_transfer"]})
+    assert 0 < found.self_transfer["fooled"].isna().sum() < 40
