@@ -20,7 +20,7 @@ from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_sign
 from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project
 from src.attacks.settings import Settings
-from src.attacks.source import Model, Source, find_layer
+from src.attacks.source import Model, Source
 from src.attacks.zoo.backward.backward_propagation import BackwardPropagation, bpa
 from src.attacks.zoo.backward.ghost_network import GhostNetwork, ghost
 from src.attacks.zoo.backward.linear_propagation import LinearPropagation, linbp

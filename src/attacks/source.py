@@ -83,10 +83,10 @@ class Source:
             raise ValueError(
                 f"attack.layer: {len(names)} layers are named for {len(members)} models."
             )
-        return [find_layer(member, name) for member, name in zip(members, names, strict=True)]
+        return [_find_layer(member, name) for member, name in zip(members, names, strict=True)]
 
 
-def find_layer(model: nn.Module, name: str | None) -> nn.Module:
+def _find_layer(model: nn.Module, name: str | None) -> nn.Module:
     """Return the layer whose dotted name ends in `name`; of several the one that lies highest."""
     defaults = (getattr(module, "feature_layer", None) for module in model.modules())
     name = name or next(filter(None, defaults), None)
