@@ -21,7 +21,6 @@ MOST_BYTES = 6_000_000
 """Most that the pictures of a page take."""
 _SIDE = 160  # most pixels of a picture's longer side
 _SMALL = 64  # up to here pixels are kept as they are
-_MOST_BUDGETS = 5  # in a contact sheet, beside the clean image and the perturbation
 _TOP = 5  # classes named below a picture of a gallery
 
 Top = list[tuple[int, float]]
@@ -33,7 +32,7 @@ class Pictures:
     """Pictures of a page, each once, as its script reads them.
 
     A strip is an image, `index` and `label`, in `steps`: each has a `title`, a description
-    (`words`), the `picture`, a place in `data` (-1: not stored, None: not drawn), `top`, the
+    (`words`), the `picture`, a place in `data` (-1: not stored), `top`, the
     likeliest classes by model, and `eps`, the budget (None: the perturbation).
 
     Attributes:
@@ -86,18 +85,18 @@ class Pictures:
         stored = job.examples
         tried, reference = stored["eps_255"].tolist(), job.record.reference
         at = reference if reference in tried else max(tried)
-        drawn, scale = _spread(tried, at), 255 / (2 * at)
+        scale = 255 / (2 * at)
         strips = []
         for place, index in enumerate(stored["index"].tolist()):
             clean, label = stored["clean"][place], int(stored["label"][place])
             changed = dict(zip(tried, stored["adversarial"][:, place], strict=True))
             noise = self._picture(_bytes(0.5 + (changed[at] - clean / 255) * scale))
-            pictures = {eps: self._picture(_bytes(changed[eps])) for eps in drawn}
+            pictures = {eps: self._picture(_bytes(changed[eps])) for eps in tried}
             pictures[0.0] = self._picture(clean)
             steps = []
             for eps in (0.0, *tried):
                 tops = {one: top.get((one, index, eps), []) for one in job.record.targets}
-                steps.append(_step(eps, "", pictures.get(eps), tops))
+                steps.append(_step(eps, "", pictures[eps], tops))
             grey = _step(None, f"times {scale:.3g}, around grey", noise, {})
             steps.insert(1, grey | {"title": f"perturbation, {_budget(at)}"})
             strips.append({"index": index, "label": label, "steps": steps})
@@ -151,9 +150,7 @@ def _tops(job: StoredJob, index: Sequence[int]) -> dict[Any, Top]:
     return tops
 
 
-def _step(
-    eps: float | None, words: str, picture: int | None, top: dict[str, Top]
-) -> dict[str, Any]:
+def _step(eps: float | None, words: str, picture: int, top: dict[str, Top]) -> dict[str, Any]:
     title = _budget(eps or 0.0)
     return {"eps": eps, "title": title, "words": words, "picture": picture, "top": top}
 
@@ -164,9 +161,3 @@ def _budget(eps: float) -> str:
 
 def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
-
-
-def _spread(tried: Sequence[float], at: float) -> list[float]:
-    """Return the tried budgets that have pictures: a few and `at`."""
-    places = np.linspace(0, len(tried) - 1, min(_MOST_BUDGETS, len(tried))).round().astype(int)
-    return sorted({at, *(tried[place] for place in places)})

@@ -22,7 +22,7 @@ function likeliest([who, top], names, label) {
 
 /** The pictures of one image beside each other, with the likeliest classes of source and target. */
 function strip({ index, label, steps }, names, models) {
-  return el("div", { class: "strip", "data-image": index }, ...steps.filter((step) => step.picture !== null).map((step) => {
+  return el("div", { class: "strip", "data-image": index }, ...steps.map((step) => {
     const uri = uris[step.picture];
     const image = uri
       ? el("img", { src: uri, alt: step.title, class: uri.startsWith("data:image/png") ? "small" : "" })
@@ -101,7 +101,7 @@ function render({ attack, first_source: source, first_target: target }) {
 function firstExample({ attack, first_source: source, first_target: target, eps }) {
   const box = document.getElementById("example");
   const sheet = sheets.find((one) => one.attack === attack && one.source === source);
-  const at = (image) => image.steps.find((step) => step.eps === eps && step.picture !== null);
+  const at = (image) => image.steps.find((step) => step.eps === eps);
   const wrong = (image) => at(image)?.top[target]?.[0]?.[0] !== image.label;
   const right = (image) => image.steps[0].top[target]?.[0]?.[0] === image.label;
   const all = (sheet?.examples ?? []).filter(at);
