@@ -27,6 +27,7 @@ from findings.numbers import (
     p_value,
     span,
 )
+from findings.sources import choice_rows, source_rows, zoo
 from findings.zoos import ranked, twins
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
@@ -119,6 +120,9 @@ def page() -> str:
         fitted=fitted(),
         fitted_controls=controls_of_fitted(8),
         lgv=beside_bases([sweep_of("fitted")], {"bim (steps=50)": "lgv"}),
+        sources=zoo(),
+        source_rows=source_rows(),
+        choice_rows=choice_rows(),
         twins=twins(),
         zoos=ranked(),
         matched=matched_tables(),

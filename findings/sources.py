@@ -216,6 +216,31 @@ def choice(*attacks: str) -> SourceChoice:
     )
 
 
+ATTACKS = ("fgsm", "bim", "mi", "di", "uap", "pgn")
+
+
+@cache
+def zoo() -> dict[str, SourceChoice]:
+    """Return the choice of a source by each attack alone, and by `mi` and `di` together."""
+    found = {attack: choice(attack) for attack in ATTACKS}
+    return found | {"both": choice("mi", "di")}
+
+
+def source_rows() -> pd.DataFrame:
+    """Return the sources by their success under `mi`: a column per attack, and `own` under `mi`."""
+    first = zoo()["mi"].profiles.set_index("source")
+    parts = [
+        zoo()[attack].profiles.set_index("source")["success"].rename(attack) for attack in ATTACKS
+    ]
+    return pd.concat([first["own"], *parts], axis=1)
+
+
+def choice_rows() -> pd.DataFrame:
+    """Return, by attack, the means over targets of `choices`."""
+    rows = {attack: zoo()[attack].choices.set_index("target").loc["mean"] for attack in ATTACKS}
+    return pd.DataFrame(rows).T
+
+
 if __name__ == "__main__":
     place = Path(sys.argv[2]).resolve()
     if sys.argv[1] == "pack":

@@ -10,7 +10,7 @@ The command line is `python -m src.main`. From Python there are
 - `matrix` and `curves`: the report's main charts of a frame or of finished sweeps;
 - `rankings`: attacks, or sources, ranked, with their differences from the first;
 - `images_needed`: how many images decide such a difference;
-- `table` and `figure`: a table or a figure of them for a paper.
+- `table`: a table of them for a paper.
 
 **Attacks.** `attacks.mi(model, images, labels, eps)`, and every other attack, takes
 
@@ -49,12 +49,10 @@ if TYPE_CHECKING:
     from src.api.rankings import rankings as rankings
     from src.api.transfer import transfer as transfer
     from src.report.paper import table as table
-    from src.report.paper_figures import figure as figure
 
 _HOMES = {
     "attacks": "src.attacks",
     "curves": "src.api.charts",
-    "figure": "src.report.paper_figures",
     "images_needed": "src.api.rankings",
     "load_classifier": "src.api.classifier",
     "load_sweep": "src.api.frames",

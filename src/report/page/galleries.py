@@ -32,8 +32,8 @@ class Pictures:
     """Pictures of a page, each once, as its script reads them.
 
     A strip is an image, `index` and `label`, in `steps`: each has a `title`, a description
-    (`words`), the `picture`, a place in `data` (-1: not stored), `top`, the
-    likeliest classes by model, and `eps`, the budget (None: the perturbation).
+    (`words`), the `picture`, a place in `data` (-1: not stored), `top`, the likeliest classes by
+    model, and `eps`, the budget (None: the perturbation).
 
     Attributes:
         data: Data URIs.
