@@ -7,7 +7,7 @@ The command line is `python -m src.main`. From Python there are
 - `load_sweep`: the predictions of finished sweeps as one data frame;
 - `transfer`: any torch modules attacked, and evaluated on the same images, as such a frame;
 - `rates`: counts, rates and intervals of a frame;
-- `matrix` and `curves`: the report's main charts of a frame or of finished sweeps;
+- `matrix`, `curves`, `ranking` and `cost`: charts of a frame or of finished sweeps;
 - `rankings`: attacks, or sources, ranked, with their differences from the first;
 - `images_needed`: how many images decide such a difference;
 - `table`: a table of them for a paper.
@@ -40,8 +40,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from src import attacks as attacks
+    from src.api.charts import cost as cost
     from src.api.charts import curves as curves
     from src.api.charts import matrix as matrix
+    from src.api.charts import ranking as ranking
     from src.api.classifier import load_classifier as load_classifier
     from src.api.frames import load_sweep as load_sweep
     from src.api.frames import rates as rates
@@ -52,11 +54,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "attacks": "src.attacks",
+    "cost": "src.api.charts",
     "curves": "src.api.charts",
     "images_needed": "src.api.rankings",
     "load_classifier": "src.api.classifier",
     "load_sweep": "src.api.frames",
     "matrix": "src.api.charts",
+    "ranking": "src.api.charts",
     "rankings": "src.api.rankings",
     "rates": "src.api.frames",
     "table": "src.report.paper",

@@ -1,5 +1,6 @@
-"""The report's main charts, of sweeps or of frames."""
+"""The report's main charts, of sweeps or of frames, on a screen or of a printed size."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,59 +9,125 @@ import pandas as pd
 from altair.typing import ChartType
 
 from src.artifacts.frame_jobs import Sweeps, jobs_of
+from src.report import printed
 from src.report.charts.theme import theme
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
 from src.report.page.statistics import Measured, primary_rates
 from src.report.page.view import View, make_view
 from src.report.summary import summarise
 
+Names = str | Sequence[str] | None
+
 
 def matrix(
     folder: Sweeps | pd.DataFrame,
     *more: Sweeps,
     attack: str | None = None,
+    source: Names = None,
+    target: Names = None,
     eps_255: float | None = None,
     protocol: str | None = None,
+    width: str | None = None,
+    height: str = "2in",
+    names: Mapping[str, str] | None = None,
 ) -> ChartType:
     """Draw a sweep's transfer matrix: sources, targets and k / n of the images counted.
 
-    Attack, budget and protocol are chosen from menus.
+    Attack, budget and protocol are chosen from menus. With `width` the chart has that printed size
+    instead, with success in percent and white boxes in grey.
 
     Args:
         folder: A frame of `load_sweep` or `transfer`, or folders as for `table`.
         *more: Further folders.
         attack: Label of the attack that is shown first; None: the one that ranks first.
+        source: With `width`: sources that are drawn; None: all.
+        target: Likewise.
         eps_255: Budget that is shown first, in units of 1/255; None: the reference budget.
         protocol: Protocol that is shown first; None: that of the job.
+        width: Printed width, such as `3.3in`, `84mm` or `240pt`; text has 7 pt.
+        height: Printed height.
+        names: Names that replace those of attacks and models, in print.
 
     Returns:
-        An Altair chart: a notebook shows it, and `chart.save("matrix.svg")` writes it.
+        An Altair chart: a notebook shows it, and `chart.save("matrix.pdf")` writes it.
 
     Raises:
-        ValueError: As `load_sweep`, or no job has this attack, budget or protocol.
+        ValueError: As `load_sweep`; no job has this attack, budget, protocol or model; or the names
+            do not fit.
     """
-    view = _view((folder, *more))
-    menus = ("attack", "eps", "protocol", "defence", "shown")
-    return _with_menus(matrix_chart(view.rows), view, menus, attack, eps=eps_255, protocol=protocol)
+    folders = (folder, *more)
+    chosen: dict[str, Any] = {"attack": attack, "eps": eps_255, "protocol": protocol}
+    if width is None:
+        view, menus = _view(folders), ("attack", "eps", "protocol", "defence", "shown")
+        return _with_menus(matrix_chart(view.rows), view, menus, chosen)
+    chosen |= {"source": source, "target": target}
+    return printed.cells(_figure(folders, chosen, width, height, names))
 
 
 def curves(
     folder: Sweeps | pd.DataFrame,
     *more: Sweeps,
-    attack: str | None = None,
-    source: str | None = None,
+    attack: Names = None,
+    source: Names = None,
+    target: Names = None,
+    width: str | None = None,
+    height: str = "2in",
+    names: Mapping[str, str] | None = None,
 ) -> ChartType:
     """Draw success and confidence over the budget, a colour per target, with 95 % bands.
 
-    Attack, source and protocol are chosen from menus. Arguments, result and errors are those of
-    `matrix`; `source` is the one that is shown first, None: the mean over all.
+    Attack, source and protocol are chosen from menus. With `width` the chart has that printed size
+    instead: success over the budget, a line for each attack, source and target named. Without an
+    attack all have a line; without a source the lines are of their mean, without a target of the
+    ranking's mean on other models. Up to three lines have 95 % bands. Other arguments, result and
+    errors are those of `matrix`.
     """
-    view = _view((folder, *more))
-    menus = ("attack", "source", "protocol", "defence", "shown")
-    return _with_menus(curves_chart(view.rows), view, menus, attack, source=source)
+    folders = (folder, *more)
+    chosen = {"attack": attack, "source": source, "target": target}
+    if width is None:
+        view, menus = _view(folders), ("attack", "source", "protocol", "defence", "shown")
+        return _with_menus(curves_chart(view.rows), view, menus, chosen)
+    return printed.over_budgets(_figure(folders, chosen, width, height, names))
 
 
-def _view(folders: tuple[Sweeps | pd.DataFrame, ...]) -> View:
+def ranking(
+    folder: Sweeps | pd.DataFrame,
+    *more: Sweeps,
+    attack: Names = None,
+    source: Names = None,
+    eps_255: float | None = None,
+    width: str = "3.3in",
+    height: str = "2in",
+    names: Mapping[str, str] | None = None,
+) -> ChartType:
+    """Draw the mean success on other models with its 95 % interval, a row per attack by rank.
+
+    Attacks that cannot be told from the first have its colour. Without a source it is the mean over
+    the sources. Arguments, result and errors are those of `matrix`.
+    """
+    chosen = {"attack": attack, "source": source, "eps": eps_255}
+    return printed.in_order(_figure((folder, *more), chosen, width, height, names))
+
+
+def cost(
+    folder: Sweeps | pd.DataFrame,
+    *more: Sweeps,
+    attack: Names = None,
+    source: Names = None,
+    eps_255: float | None = None,
+    width: str = "3.3in",
+    height: str = "2in",
+    names: Mapping[str, str] | None = None,
+) -> ChartType:
+    """Draw the points of `ranking` over the gradients per image that all budgets took together.
+
+    Arguments, result and errors are those of `ranking`.
+    """
+    chosen = {"attack": attack, "source": source, "eps": eps_255}
+    return printed.over_cost(_figure((folder, *more), chosen, width, height, names))
+
+
+def _view(folders: Sequence[Sweeps | pd.DataFrame]) -> View:
     """Return the rows of the jobs with adversarial images, as the report has them."""
     summary = summarise(jobs_of(*folders))
     if not (jobs := summary.attacked):
@@ -69,23 +136,55 @@ def _view(folders: tuple[Sweeps | pd.DataFrame, ...]) -> View:
     return make_view(jobs[0].job.record, numbers)
 
 
+def _figure(
+    folders: Sequence[Sweeps | pd.DataFrame],
+    chosen: Mapping[str, Any],
+    width: str,
+    height: str,
+    names: Mapping[str, str] | None,
+) -> printed.Figure:
+    """Return the rows, the names chosen and the size of a printed chart."""
+    view = _view(folders)
+    listed: dict[str, Any] = {
+        key: [value] if isinstance(value, str | float | int) else list(value)
+        for key, value in chosen.items()
+        if value
+    }
+    _check(view, listed)
+    first = {key: listed.pop(key)[0] for key in ("eps", "protocol") if key in listed}
+    view = replace(view, choice=replace(view.choice, **first))
+    size = (printed.points(width=width), printed.points(height=height))
+    return printed.Figure(view, *size, names or {}, **listed)
+
+
+def _options(view: View, keys: Collection[str]) -> dict[str, list[Any]]:
+    """Return the values that can be chosen."""
+    return {
+        key: [float(value) if key == "eps" else value for value, _ in view.menus[key]]
+        for key in keys
+    }
+
+
+def _check(view: View, chosen: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse values that are not among the jobs'."""
+    for key, known in _options(view, chosen).items():
+        if unknown := [value for value in chosen[key] if not value or value not in known]:
+            words = ", ".join(str(value) for value in known if value)
+            key = {"eps": "eps_255"}.get(key, key)
+            raise ValueError(f"{key}={unknown[0]}: there are {words}.")
+
+
 def _with_menus(
-    chart: ChartType, view: View, menus: tuple[str, ...], attack: str | None, **first: Any
+    chart: ChartType, view: View, menus: tuple[str, ...], chosen: Mapping[str, Any]
 ) -> ChartType:
     """Return the chart with the report's menus as its own, and with what they choose first."""
-    first = {name: value for name, value in (first | {"attack": attack}).items() if value}
-    options: dict[str, list[Any]] = {
-        name: [float(value) if name == "eps" else value for value, _ in view.menus[name]]
-        for name in {*menus, *first}
-    }
-    for name, value in first.items():
-        if value not in options[name]:
-            key, known = {"eps": "eps_255"}.get(name, name), map(str, options[name])
-            raise ValueError(f"{key}={value}: there are {', '.join(known)}.")
+    first = {key: value for key, value in chosen.items() if value}
+    _check(view, {key: [value] for key, value in first.items()})
+    options = _options(view, menus)
     for name, value in replace(view.choice, **first).params.items():
         key = name.removeprefix("chosen_")
         bind: Any = alt.Undefined
-        if key in menus and len(options[key]) > 1:
+        if len(options.get(key, ())) > 1:
             labels = [label for _, label in view.menus[key]]
             title = f"{'budget' if key == 'eps' else key} "
             bind = alt.binding_select(options=options[key], labels=labels, name=title)

@@ -1,6 +1,7 @@
 """Targets and the defences before them."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 PLAIN = "none"
@@ -37,3 +38,13 @@ def split_source(source: str) -> Evaluated:
     """
     model, _, defence = source.partition("@")
     return Evaluated(model, defence or PLAIN)
+
+
+def renamed(name: str, names: Mapping[str, str]) -> str:
+    """Return the new name of an attack or model, or of the parts of an ensemble or a label.
+
+    >>> renamed("a+b", {"b": "B"}), renamed("mi steps=5", {"mi": "MI"})
+    ('a+B', 'MI steps=5')
+    """
+    parts = re.split(r"([+@ ])", name)
+    return names.get(name) or "".join(names.get(part, part) for part in parts)

@@ -1,0 +1,137 @@
+"""Figures for papers: their size, text and numbers, and what is refused."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+import src.figure
+from src import cost, curves, load_sweep, matrix, ranking
+from tests.report.conftest import make_sweep as write_sweep
+
+ATTACKS = ("fgsm", "bim", "mi steps=5")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_sweep(tmp_path_factory.mktemp("sweep"), attacks=ATTACKS, full=False)
+
+
+@pytest.fixture
+def draw(monkeypatch, tmp_path):
+    """A function that runs the command line and returns the figure's content."""
+
+    def run(*words, suffix=".svg"):
+        out = tmp_path / f"figure{suffix}"
+        monkeypatch.setattr("sys.argv", ["figure", *map(str, words), "--out", str(out)])
+        src.figure.main()
+        return out.read_bytes()
+
+    return run
+
+
+def texts_of(svg: bytes) -> list[str]:
+    return [text for text in ElementTree.fromstring(svg).itertext() if text.strip()]
+
+
+@pytest.mark.parametrize("kind", ["curves", "ranking", "matrix"])
+def test_a_figure_has_its_size_and_text_of_seven_points(draw, folder, kind, capfd):
+    svg = draw(kind, folder, "--width", "84mm", "--height", "5cm")
+    root = ElementTree.fromstring(svg)
+    sizes = [float(root.attrib[name].removesuffix("pt")) for name in ("width", "height")]
+    assert sizes == pytest.approx([72 * 8.4 / 2.54, 72 * 5 / 2.54], abs=0.01)
+    fonts = re.findall(rb'font-size="(.*?)"', svg)
+    assert set(fonts) == {b"7px"}  # of which the file has one per point
+    assert not capfd.readouterr().err
+
+
+def test_every_suffix_has_its_format(draw, folder):
+    for suffix, start in ((".pdf", b"%PDF"), (".png", b"\x89PNG"), (".svg", b"<svg")):
+        assert draw("ranking", folder, suffix=suffix).startswith(start)
+
+
+def test_a_line_for_what_is_named(draw, folder):
+    names = {"fgsm": "FGSM", "bim": "bim", "mi steps=5": "MI steps=5"}
+    svg = draw("curves", folder, "--names", "fgsm=FGSM", "mi=MI")
+    assert {*names.values()} < {*texts_of(svg)}
+    svg = draw("curves", folder, "--attack", "bim", "--source", "vgg", "--target", "resnet", "vit")
+    assert {"resnet", "vit"} < {*texts_of(svg)} and "bim" not in texts_of(svg)
+    svg = draw("curves", folder, "--attack", "bim", "fgsm", "--source", "vgg", "vit")
+    assert {f"{a}, {s}" for a in ("bim", "fgsm") for s in ("vgg", "vit")} < {*texts_of(svg)}
+
+
+def test_numbers_are_those_of_the_report(folder):
+    frame = load_sweep(folder)
+    spec = curves(frame, width="3.3in").to_dict()
+    (rows, *_) = (table for table in spec["datasets"].values() if "bim" in table)
+    means = {row.split(",")[0] for row in rows.splitlines()[1:]}
+    assert means == {*ATTACKS}
+    spec = matrix(frame, attack="bim", eps_255=4, width="3.3in").to_dict()
+    (rows,) = spec["datasets"].values()
+    header, *lines = (line.split(",") for line in rows.splitlines())
+    cells = [dict(zip(header, line, strict=True)) for line in lines]
+    assert {(cell["attack"], float(cell["eps_255"])) for cell in cells} == {("bim", 4.0)}
+    assert len(cells) == 9
+    for cell in cells:
+        assert cell["share"] == f"{100 * int(cell['success']) / int(cell['n']):.0f}"
+
+
+def test_close_labels_do_not_overlap(tmp_path, draw):
+    attacks = [f"attack{number}" for number in range(12)]
+    folder = write_sweep(tmp_path / "sweep", attacks=attacks, full=False, models=("vgg", "vit"))
+    root = ElementTree.fromstring(draw("curves", folder))
+    shift = re.compile(r"translate\(([-\d.]+),([-\d.]+)\)")
+    at = [
+        float(shift.match(each.attrib["transform"])[2])
+        for each in root.iter()
+        if each.text in attacks
+    ]
+    gaps = [below - above for above, below in zip(sorted(at), sorted(at)[1:], strict=False)]
+    assert len(at) == 12 and min(gaps) > 7
+    with pytest.raises(ValueError, match="12 names need a height"):
+        curves(folder, width="3.3in", height="1in")
+
+
+@pytest.mark.parametrize(
+    "words, refusal",
+    [
+        (["curves", "--attack", "mj"], "attack=mj: there are"),
+        (["curves", "--target", "vgg", "--source", "alexnet"], "source=alexnet: there are"),
+        (["ranking", "--eps", "3"], "eps_255=3.0: there are"),
+        (["matrix", "--attack", "bim", "fgsm"], "one attack"),
+        (["ranking", "--width", "wide"], "width=wide"),
+        (["ranking", "--height", "0in"], "height=0in"),
+        (["ranking", "--names", f"bim={'long' * 12}"], "is too long"),
+        (["cost"], "gradients of some attacks are not known"),
+    ],
+)
+def test_a_refusal_is_one_sentence(draw, folder, words, refusal, capsys):
+    kind, *options = words
+    with pytest.raises(SystemExit) as stopped:
+        draw(kind, folder, *options)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert refusal in error and error.count("\n") == 1
+
+
+def test_other_refusals(draw, folder, tmp_path, capsys):
+    for words, suffix, refusal in (
+        (["curves", tmp_path / "nosuch"], ".pdf", "is not a folder"),
+        (["curves", folder], ".eps", "name it .pdf, .svg or .png"),
+        (["curves", folder, "--names", "bim"], ".pdf", "write NAME=NEW"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            draw(*words, suffix=suffix)
+        assert stopped.value.code == 2 and refusal in capsys.readouterr().err
+
+
+def test_success_over_cost(folder, tmp_path):
+    frame = load_sweep(folder)
+    frame["gradients"] = frame["attack"].map({"fgsm": 1.0, "bim": 10.0, "mi steps=5": 5.0})
+    frame["gradients"] = frame["gradients"].astype(float) * (frame["eps_255"] > 0)
+    for draw in (cost, ranking):
+        draw(frame, width="3.3in", attack=["fgsm", "bim"]).save(tmp_path / "figure.pdf")
+        assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    one = write_sweep(tmp_path / "one", models=("vgg",), attacks=("fgsm",), full=False)
+    with pytest.raises(ValueError, match="Nothing to draw"):
+        ranking(one)
