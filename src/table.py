@@ -1,12 +1,10 @@
 """Command line that prints a table of finished jobs for a paper: `python -m src.table`."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from src.artifacts.layout import PLAN
-from src.artifacts.sweep_state import job_statuses, newest_sweep
-from src.config.errors import REFUSED
+from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished
+from src.artifacts.sweep_state import newest_sweep
 from src.utils.files import write_text
 from src.utils.refusals import printable
 
@@ -17,8 +15,7 @@ def main() -> None:
         "python -m src.table", description="Print a table of finished jobs for a paper."
     )
     add = parser.add_argument
-    named = "folders of sweeps, also as NAME=FOLDER; the newest in outputs/"
-    add("folder", nargs="*", type=_named, help=named)
+    add_sweeps(parser)
     axes = "one or more of attack, source, target, defence"
     add("--rows", nargs="+", default=["source", "attack"], help=f"{axes}; source attack")
     add("--columns", nargs="+", default=["target"], help=f"{axes}; target")
@@ -34,35 +31,29 @@ def main() -> None:
     add("--no-white-boxes", action="store_false", dest="white_boxes", help=left_out)
     add("--intervals", action="store_true", help="95 %% intervals in small print")
     add("--strongest", action="store_true", help="rows of the strongest attacker")
+    differences = "column of differences from the first in the ranking, with intervals"
+    add("--differences", action="store_true", help=differences)
+    add("--defence", help="targets behind this defence alone, such as none")
+    add("--wide", action="store_true", help="LaTeX: over both columns of the page")
+    add("--small", action="store_true", help="LaTeX: smaller type")
     alike = "exclude: networks with the source's weights, architecture or family as white boxes"
     add("--related", default="keep", help=f"keep; {alike}")
     add("--to", default="markdown", help="latex, markdown or csv; markdown")
     add("--out", type=Path, help="file that gets the table; it is printed")
     options = vars(parser.parse_args())
     sweeps, out = options.pop("folder"), options.pop("out")
+    names = dict(options.pop("names") or ())
     from src.artifacts.frame_jobs import named_folders
     from src.report.paper import table
 
-    try:
+    with refusing():
         sweeps = sweeps or [newest_sweep(finished=True)]
-        text = printable(str(table(*sweeps, **options)))
-        for folder in (folder for folder in named_folders(*sweeps) if (folder / PLAN).exists()):
-            states = [job.state for job in job_statuses(folder)]
-            if left := len(states) - states.count("done"):
-                print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)
+        text = printable(str(table(*sweeps, **options, names=names)))
+        warn_of_unfinished([*named_folders(*sweeps)])
         if out:
             write_text(out, text)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(REFUSED)
     if not out:
         print(text, end="")
-
-
-def _named(word: str) -> Path | dict[str, Path]:
-    """Return a folder, or one with the name before `=`."""
-    name, sign, folder = word.partition("=")
-    return {name: Path(folder)} if sign and not Path(word).exists() else Path(word)
 
 
 if __name__ == "__main__":

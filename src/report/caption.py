@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from src.artifacts.record import JobRecord
-from src.report.cells import AVERAGE, VALUES, Cells
+from src.report.cells import AVERAGE, DIFFERENCE, VALUES, Cells
 from src.report.summary import JobSummary
 
 PARTIAL = "\N{DOUBLE DAGGER}"
 """Mark of an average that lacks sources or targets of another one."""
+_OF_IMAGES = ("success", "accuracy", "confidence", "success_confidence")
 _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
 
@@ -25,52 +26,68 @@ def caption_of(
     strongest: bool,
     white: str,
 ) -> str:
-    """Return the caption of a table of jobs; the options are the table's, `white` a mark."""
-    records, pairs = [one.job.record for one in jobs], cells.pairs
-    seeds = [str(seed.job.record.seed) for one in jobs for seed in one.seeds or [one]]
-    several = bool(shown["sd"].notna().any())
-    sets = [f"{len(one.job.parts)} sets of images" for one in jobs if len(one.job.parts) > 1]
-    of_images = cells.value in ("success", "accuracy", "confidence", "success_confidence")
-    sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()
+    """Return the caption of a table of jobs; the options are the table's, `white` a mark.
+
+    The first sentence says what the numbers are of, the second explains the marks.
+    """
+    pairs, records = cells.pairs, [one.job.record for one in jobs]
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
     )
-    protocols, least, most = _distinct(pairs["protocol"]), shown["least"].min(), shown["most"].max()
-    pooled = [axis for axis in ("source", "target") if axis not in (*rows, *columns)]
-    pooled = [axis for axis in pooled if pairs[axis].nunique() > 1 and of_images]
-    marked = bool(shown["undecided"].any())
+    of = _distinct(f"{record.images} images of {record.dataset}" for record in records)
+    least, most = shown["least"].min(), shown["most"].max()
+    counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
+    first = f"{VALUES[cells.value].words} at eps = {budgets}, {of}"
     boxes = "white boxes" + " and related networks" * any(one.left_out for one in jobs)
-    sentences = {
-        f"{VALUES[cells.value].words} at eps = {budgets}": True,
-        f"Of {_distinct(map(_images, records))}": True,
-        f"Pooled from {_distinct(sets)}": bool(sets),
-        f"Counted ({protocols}): {_span(least, most)} images per cell": of_images,
-        f"Cells are means over {' and '.join(pooled)}s, {boxes} left out": bool(pooled),
-        f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": (
-            of_images and len(sizes) > 1
-        ),
-        "In L2 attacks differ at the same budget (not measured here)": of_images
-        and not len(sizes)
-        and pairs["attack"].nunique() > 1
-        and "linf" in set(pairs["norm"]),
-        f"Average: of the row's cells, {boxes} left out; the report's ranking is of the images'"
-        " means, which differs": AVERAGE in set(shown[columns[0]]),
+    pooled = _pooled(cells, rows, columns)
+    marks = {
+        "bold: the best attack": bool(shown["best"].any()),
+        "italic: not distinguishable from it (5 %)": bool(shown["undecided"].any()),
         f"{white}: {boxes}": white_boxes and bool(shown["white"].any()),
-        f"{boxes.capitalize()} are left out": not white_boxes,
-        "Bold: the best attack": bool(shown["best"].any()),
-        "Italic: not distinguishable from it (all pairs tested together, 5 %)": marked,
-        "In brackets: 95 % intervals": intervals,
-        "Strongest: the attacker may use any of the attacks and sources, white boxes left out; per "
-        "set the best one, per image any of them, over the images that all count"
-        f"{'; of the first seed' * several}": strongest,
+        f"without {boxes}": not white_boxes,
+        f"cells: means over {' and '.join(pooled)}s without {boxes}": bool(pooled),
+        f"average: of the row's cells without {boxes}": AVERAGE in set(shown[columns[0]]),
+        f"{DIFFERENCE}: from the ranking's first, in points, with simultaneous 95 % intervals": (
+            DIFFERENCE in set(shown[columns[0]])
+        ),
+        "in brackets: 95 % intervals": intervals,
+        "strongest: any attack and source but white boxes, per set the best of them": strongest,
+        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": bool(shown["sd"].notna().any()),
+        f"{PARTIAL}: mean over fewer sources or targets than others": bool(shown["partial"].any()),
+    }
+    second = "; ".join(mark for mark, holds in marks.items() if holds)
+    sentences = [first + f", {counted}" * (cells.value in _OF_IMAGES)]
+    sentences += [second[:1].upper() + second[1:]] * bool(second)
+    return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def details_of(jobs: Sequence[JobSummary], cells: Cells, columns: Sequence[str]) -> list[str]:
+    """Return what the numbers depend on, a line each: digests, weights, steps, seeds, versions."""
+    records, pairs = [one.job.record for one in jobs], cells.pairs
+    seeds = [str(seed.job.record.seed) for one in jobs for seed in one.seeds or [one]]
+    sets = [f"{len(one.job.parts)} sets of images" for one in jobs if len(one.job.parts) > 1]
+    sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()
+    lines = {
+        f"Images: {_distinct(map(_images, records))}": True,
+        f"Pooled from {_distinct(sets)}": bool(sets),
+        f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": (
+            cells.value in _OF_IMAGES and len(sizes) > 1
+        ),
+        "The average is of the cells, the report's ranking of the images' means, which differs": (
+            not {"source", "target"}.isdisjoint(columns)
+        ),
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
-        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": several,
-        f"{PARTIAL}: mean over fewer sources or targets than others": shown["partial"].any(),
         f"Seed {_distinct(seeds)}": True,
         _distinct(map(_versions, records)): True,
     }
-    return " ".join(f"{sentence}." for sentence, holds in sentences.items() if holds)
+    return [line for line, holds in lines.items() if holds]
+
+
+def _pooled(cells: Cells, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Return the axes that a cell is a mean over."""
+    axes = [axis for axis in ("source", "target") if axis not in (*rows, *columns)]
+    return [axis for axis in axes if cells.pairs[axis].nunique() > 1 and cells.value in _OF_IMAGES]
 
 
 def _distinct(names: Iterable[str]) -> str:

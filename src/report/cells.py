@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,8 @@ VALUES = {
     "ssim": Value("ssim", "SSIM", "{:.3f}"),
 }
 """Values of cells by name."""
-AVERAGE = "average"
+AVERAGE, DIFFERENCE = "average", "difference"
+_ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
 STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
 """Rows of the strongest attacker, and the columns of `strongest_attackers` that they show."""
 
@@ -59,6 +60,14 @@ class Cells:
     pairs: pd.DataFrame
     outcomes: Sequence[ImageOutcomes]
     value: str
+
+    def behind(self, defence: str) -> "Cells":
+        """Return the cells of targets behind one defence."""
+        if defence not in (known := list(self.pairs["defence"].unique())):
+            raise ValueError(f"defence={defence}: there are {', '.join(known)}.")
+        pairs = self.pairs[self.pairs["defence"] == defence]
+        outcomes = [found.select(defence=defence) for found in self.outcomes]
+        return replace(self, pairs=pairs, outcomes=outcomes)
 
     def table(self, keys: Sequence[str]) -> pd.DataFrame:
         """Return a row per cell of some axes: means over the pairs of different networks.
@@ -85,8 +94,11 @@ class Cells:
         return self.marked(with_partial(cells, self.pairs, keys, averaged), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-        """Mark the best of comparable attacks in each group of cells that share all but these."""
-        cells = cells.assign(best=False, undecided=False)
+        """Mark the best of comparable attacks in each group of cells that share all but these.
+
+        Their `difference` from the first in the group's ranking has its simultaneous interval.
+        """
+        cells = cells.assign(best=False, undecided=False, **dict.fromkeys(_ENDS, np.nan))
         if "attack" not in keys or self.value not in ("success", "accuracy"):
             return cells
         sign, shared = 1 if self.value == "success" else -1, [k for k in keys if k != "attack"]
@@ -98,6 +110,8 @@ class Cells:
                 for _, rows in ranked.groupby(["kind", "defence"], sort=False):
                     first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
                     its = group[group["attack"].isin(first["attack"])]
+                    ends = first.set_index("attack")[_ENDS].loc[its["attack"]]
+                    cells.loc[its.index, _ENDS] = ends.to_numpy()
                     if its["value"].nunique() > 1:
                         values = sign * its["value"]
                         cells.loc[its.index[values == values.max()], "best"] = True

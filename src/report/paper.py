@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from math import nan
 from typing import Any
 
@@ -11,10 +12,19 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from src.artifacts.frame_jobs import Sweeps, jobs_of
-from src.report.caption import PARTIAL, caption_of
-from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of, seeds_of, with_partial
+from src.report.caption import PARTIAL, caption_of, details_of
+from src.report.cells import (
+    AVERAGE,
+    AXES,
+    DIFFERENCE,
+    VALUES,
+    Cells,
+    cells_of,
+    seeds_of,
+    with_partial,
+)
 from src.report.summary import summarise
-from src.utils.defended_names import split_source
+from src.utils.defended_names import renamed, split_source
 from src.utils.files import no_formula
 
 _LATEX = str.maketrans(
@@ -51,7 +61,12 @@ def table(
     white_boxes: bool = True,
     intervals: bool = False,
     strongest: bool = False,
+    differences: bool = False,
     related: str = "keep",
+    defence: str | None = None,
+    names: Mapping[str, str] | None = None,
+    wide: bool = False,
+    small: bool = False,
     to: str | None = None,
 ) -> Styler | str:
     r"""Lay out a table of a sweep for a paper, with a caption that says what its numbers are.
@@ -76,8 +91,14 @@ def table(
         white_boxes: Show white boxes in grey; False leaves them out.
         intervals: Add the 95 % intervals of single pairs in small print.
         strongest: Add rows of targets against the strongest attacker, per set and per image.
+        differences: Add a column of differences from the first attack in the ranking, in points,
+            with simultaneous 95 % intervals.
         related: `exclude` treats networks with the source's weights, architecture or family like
             white boxes.
+        defence: Show targets behind this defence alone, such as `none`.
+        names: Names that replace those of attacks, models and defences.
+        wide: LaTeX: a table over both columns of the page.
+        small: LaTeX: smaller type, and less space between columns.
         to: `latex` (booktabs and xcolor), `markdown` or `csv` (numbers without a caption); None: a
             pandas Styler, which a notebook shows.
 
@@ -90,11 +111,15 @@ def table(
     if not jobs:
         raise ValueError("The jobs hold clean images alone; this table is of attacks.")
     _check(rows, columns, value, to, strongest)
+    if differences and not (average and "attack" in rows and value == "success"):
+        raise ValueError("differences needs attack in rows, the value success, and the average.")
     cells = cells_of(jobs, value, eps_255, protocol)
+    cells = cells if defence is None else cells.behind(defence)
     _check_means(cells.pairs, [*rows, *columns])
-    body = _body(cells, rows, columns, average, strongest)
+    body = _body(cells, rows, columns, average, strongest, differences)
+    place = partial(_wide, rows=rows, columns=columns, white_boxes=white_boxes, names=names or {})
     if to == "csv":
-        return _csv(_wide(body, rows, columns, white_boxes), intervals)
+        return _csv(place(body), intervals)
     caption = caption_of(
         jobs,
         cells,
@@ -104,12 +129,17 @@ def table(
         white_boxes=white_boxes,
         intervals=intervals,
         strongest=strongest,
-        white=_DAGGER if to == "markdown" else "Grey",
+        white=_DAGGER if to == "markdown" else "grey",
     )
     form, records = VALUES[value].form, body.to_dict("records")
-    body["text"] = [_text(cell, form, intervals, to or "html") for cell in records]
+    signed = [form.replace(":", ":+") if cell[columns[0]] == DIFFERENCE else "" for cell in records]
+    body["text"] = [
+        _text(cell, sign or form, intervals or bool(sign), to or "html")
+        for cell, sign in zip(records, signed, strict=True)
+    ]
     body["css"] = ["; ".join(css for key, css in _STYLES.items() if cell[key]) for cell in records]
-    return _lay_out(_wide(body, rows, columns, white_boxes), caption, to or "html")
+    laid_out = _lay_out(place(body), caption, details_of(jobs, cells, columns), to or "html")
+    return _sized(laid_out, wide, small) if isinstance(laid_out, str) else laid_out
 
 
 def _check(
@@ -143,7 +173,12 @@ def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
 
 
 def _body(
-    cells: Cells, rows: Sequence[str], columns: Sequence[str], average: bool, strongest: bool
+    cells: Cells,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    average: bool,
+    strongest: bool,
+    differences: bool,
 ) -> pd.DataFrame:
     """Return the cells of a table, with those of averages and of strongest attackers."""
     pairs = cells.table([*rows, *columns])
@@ -152,6 +187,8 @@ def _body(
     parts = []
     for part in (pairs, *([cells.strongest()] if strongest else [])):
         parts += [part, *([_averages(part, cells, rows, columns)] if average else [])]
+        if average and differences and part is pairs:
+            parts.append(_differences(parts[-1], columns))
     body = pd.concat(parts, ignore_index=True)
     return body.assign(sd=body[seeds_of(body)].std(axis=1).round(12))
 
@@ -172,13 +209,30 @@ def _averages(
     return cells.marked(means, rows).assign(**blank)
 
 
+def _differences(means: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the differences of averaged attacks from the first, as a further column."""
+    cells = means.dropna(subset=DIFFERENCE).drop(columns=seeds_of(means))
+    ends = {end or "value": cells[f"{DIFFERENCE}{end and '_'}{end}"] for end in ("", "low", "high")}
+    marks = dict.fromkeys(("best", "undecided", "partial"), False)
+    return cells.assign(**ends, **marks, **{columns[0]: DIFFERENCE})
+
+
 def _wide(
-    cells: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], white_boxes: bool
+    cells: pd.DataFrame,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    white_boxes: bool,
+    names: Mapping[str, str],
 ) -> pd.DataFrame:
     """Return cells in their places, each of their columns as a table beside the others.
 
     Names are in the order of their first cells.
     """
+    for axis in (*rows, *columns):
+        new = cells[axis].map(lambda name: renamed(name, names))
+        if new.nunique() < cells[axis].nunique():
+            raise ValueError("names: two names of the table have the same new name.")
+        cells = cells.assign(**{axis: new})
     cells = cells.assign(
         **{axis: pd.Categorical(cells[axis], cells[axis].unique()) for axis in (*rows, *columns)}
     )
@@ -195,7 +249,7 @@ def _csv(wide: pd.DataFrame, intervals: bool) -> str:
     escape, seeds = no_formula, ["sd", *seeds_of(wide)]
     frame = wide.index.to_frame(index=False).astype(object).map(escape)
     for place in _places(wide):
-        ends = ["value", *(("low", "high") if intervals else ())]
+        ends = ["value", *(("low", "high") if intervals or place[0] == DIFFERENCE else ())]
         ends += [end for end in seeds if wide[(end, *place)].notna().any()]
         ends += ["partial"] * bool(wide[("partial", *place)].eq(True).any())
         for end in ends:
@@ -204,9 +258,13 @@ def _csv(wide: pd.DataFrame, intervals: bool) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def _lay_out(wide: pd.DataFrame, caption: str, to: str) -> Styler | str:
-    """Return the cells' texts after the names of their rows, as Markdown, LaTeX or a Styler."""
+def _lay_out(wide: pd.DataFrame, caption: str, details: Sequence[str], to: str) -> Styler | str:
+    """Return the cells' texts after the names of their rows, as Markdown, LaTeX or a Styler.
+
+    The details follow the caption; in LaTeX they are comments.
+    """
     escape, places = ESCAPES[to], _places(wide)
+    words = f"{caption} {'. '.join(details)}."
     names = wide.index.to_frame(index=False).astype(object)
     new = names.ne(names.shift()).cummax(axis=1)  # a name, or one before it, differs
     heads = [(name, *[""] * (len(places[0]) - 1)) for name in names] + places
@@ -215,12 +273,12 @@ def _lay_out(wide: pd.DataFrame, caption: str, to: str) -> Styler | str:
     shown = np.hstack([names.map(escape).where(new, "").to_numpy(), texts])
     if to == "markdown":
         lines = [[" ".join(filter(None, head)) for head in heads], ["---"] * len(heads), *shown]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{escape(caption)}\n"
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{escape(words)}\n"
     header = pd.MultiIndex.from_tuples(heads) if len(heads[0]) > 1 else [head[0] for head in heads]
     css = pd.DataFrame("", range(len(shown)), header)
     css.iloc[:, names.shape[1] :] = wide["css"].fillna("").to_numpy()
     styler = pd.DataFrame(shown, columns=header).style.apply(lambda _: css, axis=None)
-    styler = styler.hide(axis="index").set_caption(escape(caption))
+    styler = styler.hide(axis="index").set_caption(escape(caption if to == "latex" else words))
     if to == "html":
         return styler
     latex = styler.to_latex(
@@ -231,11 +289,23 @@ def _lay_out(wide: pd.DataFrame, caption: str, to: str) -> Styler | str:
         position="t",
         position_float="centering",
     )
-    lines = ["% needs \\usepackage{booktabs} and \\usepackage{xcolor}", *latex.splitlines()]
+    comments = [f"% {' '.join(line.split())}" for line in details]
+    needs = "% needs \\usepackage{booktabs} and \\usepackage{xcolor}"
+    lines = [needs, *comments, *latex.splitlines()]
     first = lines.index(r"\midrule") + 1
     for number in reversed(np.flatnonzero(new.iloc[1:, 0]) if names.shape[1] > 1 else ()):
         lines.insert(first + number + 1, r"\midrule")
     return "\n".join(lines) + "\n"
+
+
+def _sized(latex: str, wide: bool, small: bool) -> str:
+    """Return a LaTeX table over both columns of a page, or in small type without outer margins."""
+    if wide:
+        latex = re.sub(r"(\\(?:begin|end)\{table)", r"\1*", latex)
+    if small:
+        head = r"\\footnotesize\n\\setlength{\\tabcolsep}{2pt}\n\\begin{tabular}{@{}\1@{}}"
+        latex = re.sub(r"\\begin\{tabular\}\{(\w+)\}", head, latex)
+    return latex
 
 
 def _places(wide: pd.DataFrame) -> list[tuple[Any, ...]]:
@@ -251,6 +321,7 @@ def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, to: str) -> 
         text += f" \N{PLUS-MINUS SIGN} {form.format(cell['sd']).rstrip('%')}"
     if intervals and not pd.isna(cell["low"]):
         text += _SMALL.get(to, " [{}, {}]").format(low, high)
+    text = text.replace("-", "$-$") if to == "latex" else text
     notes = f" {PARTIAL}" * bool(cell["partial"])
     if to != "markdown":
         return text + notes

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from src import table
+from src import rankings, table
 from src.api.frames import COLUMNS
 from src.artifacts.frame_jobs import JOBS
 from src.artifacts.sweep_state import Plan, write_plan
@@ -139,7 +139,7 @@ def test_white_boxes_are_grey_or_left_out():
     assert latex.count(r"\color[HTML]{777777}") == 6
     without = table(ordinary(), to="latex", white_boxes=False)
     assert "color[HTML]" not in without and without.count("& --") == 6
-    assert "Grey" in latex and "Grey" not in without
+    assert "grey" in latex and "grey" not in without
 
 
 def test_intervals_are_in_small_print_and_in_columns_of_the_csv():
@@ -165,10 +165,67 @@ def test_the_caption_says_what_the_numbers_are():
     caption = table(ordinary(), to="markdown").rpartition("|")[2]
     images = f"{IMAGES} images (ten, digest 0123456789abcdef)"
     for part in (
-        *("Success rates in %", "eps = 8/255", images, f"(joint): {IMAGES} images", "†: white"),
+        *(
+            "Success rates in %",
+            "eps = 8/255",
+            images,
+            f"{IMAGES} counted per cell (joint)",
+            "†: white",
+        ),
         *("mi 10", "vgg (vgg.tv\\_in1k, fedcba98)", "Seed 5", "2.15.0"),
     ):
         assert part in caption, part
+
+
+def test_a_caption_in_latex_has_two_sentences_and_the_rest_is_comments():
+    latex = table(ordinary(), to="latex", small=True, wide=True)
+    (caption,) = re.findall(r"\\caption\{(.*)\}", latex)
+    assert caption.count(". ") == 1 and "fedcba98" not in caption
+    comments = [line for line in latex.splitlines() if line.startswith("% ")]
+    for part in ("digest 0123456789abcdef", "fedcba98", "Seed 5", "torch 2.15.0"):
+        assert any(part in line for line in comments), part
+    assert r"\begin{table*}" in latex and r"\end{table*}" in latex and r"\footnotesize" in latex
+    assert "\n\\begin{tabular}" in latex and "{@{}llrrr@{}}" in latex
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs LaTeX")
+def test_five_targets_fit_a_column(tmp_path):
+    names = {"vgg_small": "VGG", "resnet_small": "ResNet", "inception_small": "Incept."}
+    names |= {"mobilenet_small": "MobNet", "vit_small": "ViT"}
+    text = table(REPOSITORY / "docs/results/demo", names=names, small=True, to="latex")
+    page = r"\documentclass[10pt]{article}\usepackage[textwidth=3.3in]{geometry}"
+    page += r"\usepackage{booktabs,xcolor}\begin{document}" + text + r"\end{document}"
+    (tmp_path / "page.tex").write_text(page)
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "Overfull" not in done.stdout, done.stdout
+
+
+def test_new_names_replace_those_of_rows_and_columns():
+    names = {"vgg": "VGG-16", "mi": "MI_2"}
+    found = cells_of(table(ordinary(), names=names, to="markdown"))
+    plain = cells_of(table(ordinary(), to="markdown"))
+    assert found[0] == ["source", "attack", "VGG-16", "vit", "average"]
+    assert [row[2:] for row in found[1:]] == [row[2:] for row in plain[1:]]
+    assert "MI_2" in table(ordinary(), names=names, to="csv")
+    with pytest.raises(ValueError, match="the same new name"):
+        table(ordinary(), names={"mi": "di"})
+
+
+def test_differences_are_those_of_the_ranking():
+    frame = ordinary()
+    rows = list(csv.DictReader(io.StringIO(table(frame, differences=True, to="csv"))))
+    ranked = rankings(frame).query("eps_255 == 8 and source == 'vgg'").set_index("attack")
+    for row in rows[: len(ranked)]:
+        expected = ranked.loc[row["attack"]]
+        for end in ("", "_low", "_high"):
+            number = row[f"difference{end.replace('_', ' ')}"]
+            assert float(number or "nan") == pytest.approx(
+                expected[f"difference{end}"], nan_ok=True
+            )
+    assert r"$-$" in table(frame, differences=True, to="latex")
+    with pytest.raises(ValueError, match="differences needs"):
+        table(frame, differences=True, value="accuracy")
 
 
 def test_latex_has_the_structure_of_booktabs_and_escapes_names():
@@ -180,7 +237,7 @@ def test_latex_has_the_structure_of_booktabs_and_escapes_names():
     assert r"\begin{tabular}{llrrr}" in body and latex.count("{") == latex.count("}")
     for name in (r"a\_b", r"=b\%", r"\&x", r"-y\#", r"@\textbackslash{}z"):
         assert f"{name} &" in body, name
-    assert not re.search(r"(?<!\\)[%#_]", re.sub(r"\[HTML\]|^% .*", "", latex))
+    assert not re.search(r"(?<!\\)[%#_]", re.sub(r"(?m)\[HTML\]|^% .*", "", latex))
 
 
 def test_no_cell_of_a_csv_is_a_formula():
@@ -241,6 +298,10 @@ def test_the_strongest_attacker_is_not_averaged_over_defences():
     both.attrs[JOBS] = [{**one, "defences": ["jpeg"]} for one in frame.attrs[JOBS]]
     with pytest.raises(ValueError, match="must have defence: there are none, jpeg"):
         table(both, strongest=True)
+    found = cells_of(table(both, defence="jpeg", strongest=True, to="markdown"))
+    assert [row[-1] for row in found[2:]] == ["0.0"] * 4
+    with pytest.raises(ValueError, match="defence=gblur: there are none, jpeg"):
+        table(both, defence="gblur")
     found = cells_of(table(both, columns=["target", "defence"], strongest=True, to="markdown"))
     assert found[0][-2:] == ["b none", "b jpeg"]  # no mean is over them
     assert found[-1] == ["", "strongest per image", "100.0", "0.0"]
