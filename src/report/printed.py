@@ -33,7 +33,7 @@ _COLOURS = (
     *("#00838f", "#555555", "#6d4c41", "#3949ab", "#7a8b00", "#000000"),
 )
 _PERCENT = alt.Axis(format=".0%", tickCount=5)
-_SUCCESS = "success on other models"
+_SUCCESS = "other models fooled"
 _UNITS = {"in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4, "pt": 72 / 72.27}  # TeX's points
 
 
@@ -141,7 +141,7 @@ def over_budgets(figure: Figure) -> ChartType:
     axis = alt.Axis(values=tried, labelOverlap="greedy", format=".6~g", grid=False)
     x = _scaled("budget (1/255)", axis, 0, 1.05 * tried[-1])
     top = rows[["mean", "high"] if bands else ["mean"]].max().max()
-    y = _scaled("success" if figure.target else _SUCCESS, _PERCENT, 0, ceil(10 * top) / 10 or 0.1)
+    y = _scaled("fooled" if figure.target else _SUCCESS, _PERCENT, 0, ceil(10 * top) / 10 or 0.1)
     colours = ends.set_index("label").assign(colour=_colours(len(ends)))["colour"]
     base = _inked(rows.assign(colour=rows["label"].map(colours))).encode(x=x("eps_255"))
     base = base.encode(detail="label:N")
