@@ -125,15 +125,18 @@ def test_a_plan_lists_trainings_once_and_jobs_that_cannot_run(plan, workspace):
 
 def test_a_model_after_an_epoch_is_a_source_beside_the_trained_one(plan, command_line, capfd):
     words = ["model.coarse.weights=null", "training.n_images=100", "training.epochs=2"]
-    words += ["source=coarse.epoch1", "targets=[coarse,coarse.epoch1]", "hydra.run.dir=out"]
-    words += ["clean_accuracy_check.action=warn"]
-    assert "needs training.keep_epochs=[1]" in plan(*words)
+    words += ["source=coarse.epoch1", "clean_accuracy_check.action=warn"]
+    both = ["targets=[coarse,coarse.epoch1]", "hydra.run.dir=out"]
+    assert "needs training.keep_epochs=[1]" in plan(*words, *both)
     words.append("training.keep_epochs=[1]")
-    assert plan(*words).count("coarse (100 images, 2 epochs") == 1
-    assert command_line(*words) == 0
+    assert plan(*words, *both).count("coarse (100 images, 2 epochs") == 1
+    assert command_line(*words, *both) == 0
     digests = job_record(Path("out")).weights
     assert digests["coarse"] != digests["coarse.epoch1"]
-    assert command_line(*words[1:]) == 2
+    alone = [*words, "targets=[coarse.epoch1]", "hydra.run.dir=alone"]
+    assert "coarse (" not in plan(*alone) and command_line(*alone) == 0
+    assert job_record(Path("alone")).weights == {"coarse.epoch1": digests["coarse.epoch1"]}
+    assert command_line(*words[1:], *both) == 2
     assert "set its weights to null" in capfd.readouterr().err
 
 

@@ -189,7 +189,7 @@ def _estimate_job(
     result.device = speeds.device
     for name in untrained:
         base = of_epoch(name)[0]
-        whole = checkpoint_path(settings, base, built[name], data.images)
+        whole = checkpoint_path(settings, name, built[name], data.images, at_end=True)
         if whole not in result.trainings:
             result.trainings[whole] = _estimate_training(settings, base, built[name], speeds)
     trained = [name for name in settings.models if name not in untrained]

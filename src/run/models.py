@@ -228,9 +228,17 @@ def _network_settings(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def checkpoint_path(
-    settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
+    settings: Settings,
+    name: str,
+    classifier: PixelClassifier,
+    images: ImageDataset,
+    *,
+    at_end: bool = False,
 ) -> Path:
-    """Return the path of the weights that a model gets from this data and recipe."""
+    """Return the path of the weights that a model gets from this data and recipe.
+
+    With `at_end` they are those after the last epoch, whatever epoch the model names.
+    """
     dataset, (base, epoch) = settings.dataset.name, of_epoch(name)
     if epoch is not None and epoch not in settings.training.keep_epochs:
         raise ValueError(f"model {name} needs training.keep_epochs=[{epoch}].")
@@ -260,7 +268,7 @@ def checkpoint_path(
     recipe = settings.training.model_dump(exclude=others, exclude_defaults=True)
     key = content_key(TRAINING, built, data, recipe)
     path = Path(settings.cache_dir) / "checkpoints" / f"{base}-{dataset}-{key}.safetensors"
-    return path if epoch is None else after_epoch(path, epoch)
+    return path if epoch is None or at_end else after_epoch(path, epoch)
 
 
 def training_images(settings: Settings) -> ImageDataset:
@@ -312,7 +320,7 @@ def _train(
     """Load a model's weights, which are trained first if their file is missing."""
     files = trained_files(settings, built, data.images)
     file = files.pop(name)
-    whole = checkpoint_path(settings, of_epoch(name)[0], built[name], data.images)
+    whole = checkpoint_path(settings, name, built[name], data.images, at_end=True)
     recipe, dataset = settings.training, settings.dataset.name
     train, test = training_images(settings), open_dataset(settings, "test", whole=True)
     tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
