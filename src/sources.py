@@ -1,13 +1,12 @@
 """Command line that says which source to attack for a target that nobody sees."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from src.api.paper_line import refusing
 from src.artifacts.sweep_state import newest_sweep
-from src.config.errors import REFUSED
 
 
 def main() -> None:
@@ -20,12 +19,9 @@ def main() -> None:
     folders = options.pop("folder")
     from src.report.source_choice import choose_source, source_tables
 
-    try:
+    with refusing():
         found = choose_source(folders or [newest_sweep(finished=True)], **options)
         Console(markup=False, highlight=False).print(source_tables(found))
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(REFUSED)
 
 
 if __name__ == "__main__":

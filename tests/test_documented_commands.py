@@ -36,8 +36,8 @@ WEIGHTS["timm"] = "resnet26.pt"
 DATA = ("dataset=image_folder", "dataset.root=FOLDER")
 OWN = ("dataset=image", "dataset=cifar10_mini", "experiment=", "attack.path=advs")
 """Words that name images that are at hand."""
-ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.uri)=")
-"""Words of other machines, which tests/test_launchers.py and test_distributed.py are about."""
+ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.\w+)=")
+"""Words of other machines and stores; test_launchers.py and test_distributed.py are about these."""
 LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
 NOT_INSTALLED = re.compile("clip")
