@@ -66,15 +66,22 @@ class Figure:
     def ranked(self) -> pd.DataFrame:
         """The ranking's rows at the budget chosen, the best first."""
         rows = self.means
-        rows = rows[rows["eps_255"] == self.view.choice.eps].dropna(subset="mean")
+        rows = rows[rows["eps_255"] == self.view.choice.eps]
         return self.labelled(rows.sort_values("mean", ascending=False, kind="stable"))
 
     @property
     def means(self) -> pd.DataFrame:
-        """The ranking's rows at all budgets: of the sources chosen, else of their mean."""
+        """The ranking's rows at all budgets: of the sources chosen, else of their mean.
+
+        Of several rankings, as of norms, it is the first, unless attacks are chosen.
+        """
         rows = self.view.ranking
         rows = rows[rows["own_position" if self.source else "position"].notna()]
-        return self._chosen(rows[rows["source"].isin(self.sources)]).assign(target="")
+        keys = ["eps_255", "source"] if self.source else ["eps_255"]
+        part = (rows["heading"] != "").groupby([rows[key] for key in keys]).cumsum()
+        rows = rows.assign(part=part, target="").dropna(subset="mean")
+        rows = self._chosen(rows[rows["source"].isin(self.sources)])
+        return rows if self.attack else rows[rows["part"] == rows["part"].min()]
 
     @property
     def sources(self) -> Sequence[str]:
@@ -127,7 +134,7 @@ def over_budgets(figure: Figure) -> ChartType:
 
     Without targets it is the mean on other models, as in the ranking.
     """
-    rows = figure.means.dropna(subset="mean")
+    rows = figure.means
     if figure.target:
         new = {f"success_rate{end}": end.strip("_") or "mean" for end in ("", "_low", "_high")}
         rows = figure.pairs.rename(columns=new).dropna(subset="mean")

@@ -125,6 +125,15 @@ def test_other_refusals(draw, folder, tmp_path, capsys):
         assert stopped.value.code == 2 and refusal in capsys.readouterr().err
 
 
+def test_one_ranking_is_drawn_unless_attacks_are_named(folder):
+    frame = load_sweep(folder)
+    for record in frame.attrs["jobs"]:
+        record["norm"] = "l2" if record["label"] == "bim" else "linf"
+    for words, bim in (({}, False), ({"attack": ["bim", "fgsm"]}, True)):
+        (rows,) = ranking(frame, **words).to_dict()["datasets"].values()
+        assert ("bim" in rows) == bim and "fgsm" in rows
+
+
 def test_success_over_cost(folder, tmp_path):
     frame = load_sweep(folder)
     frame["gradients"] = frame["attack"].map({"fgsm": 1.0, "bim": 10.0, "mi steps=5": 5.0})
