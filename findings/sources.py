@@ -64,7 +64,6 @@ SWEEPS = {
     "simple": ["attack=fgsm,bim,uap", f"n_images={IMAGES}"],
     "mi": ["attack=mi", f"n_images={IMAGES}", "diagnostics=sources"],
     "di": ["attack=di", "seed=0,1", f"n_images={IMAGES}"],
-    "pgn": ["attack=pgn", "attack.samples=5", "n_images=100"],
 }
 """Sweeps by name: their words."""
 
@@ -184,8 +183,7 @@ def _stored() -> tuple[pd.DataFrame, pd.DataFrame]:
 def choice(*attacks: str) -> SourceChoice:
     """Return the choice of a source by some attacks, such as `mi`, from the stored tables.
 
-    Measures are those of images at odd and even positions; for attacks on fewer images
-    there are those of clean predictions alone.
+    Measures are those of images at odd and even positions.
     """
     table, facts = _stored()
     table = table[table["attack"].str.partition(" seed=")[0].isin(attacks)]
@@ -199,7 +197,7 @@ def choice(*attacks: str) -> SourceChoice:
 
     def of_pairs(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
         half = correct.index.get_loc(index[0])
-        rows = measures[(measures["number"] == half) & (len(correct) == IMAGES)]
+        rows = measures[measures["number"] == half]
         return {
             str(name): its.pivot(index="source", columns="target", values="value")
             for name, its in rows.groupby("fact", sort=False)
@@ -216,14 +214,13 @@ def choice(*attacks: str) -> SourceChoice:
     )
 
 
-ATTACKS = ("fgsm", "bim", "mi", "di", "uap", "pgn")
+ATTACKS = ("fgsm", "bim", "mi", "di", "uap")
 
 
 @cache
 def zoo() -> dict[str, SourceChoice]:
-    """Return the choice of a source by each attack alone, and by `mi` and `di` together."""
-    found = {attack: choice(attack) for attack in ATTACKS}
-    return found | {"both": choice("mi", "di")}
+    """Return the choice of a source by each attack."""
+    return {attack: choice(attack) for attack in ATTACKS}
 
 
 def source_rows() -> pd.DataFrame:
