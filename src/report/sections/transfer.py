@@ -87,7 +87,8 @@ def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list
     second = others.iloc[0]
     by, low, high = -100 * second[["difference", "difference_high", "difference_low"]].astype(float)
     details = f"ahead of {second[of]} by {by:.1f} points [{low:.1f}, {high:.1f}]"
-    more = f", {by:.0f} points more than {second[of]} (p < 0.05)"
+    shown = f"{by:.0f}" if by >= 0.95 else f"{by:.1f}"
+    more = f", {shown} point{'s' * (shown != '1')} more than {second[of]} (p < 0.05)"
     return f"{attacker} transfers best.", more, [details]
 
 
