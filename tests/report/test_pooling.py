@@ -48,7 +48,8 @@ def test_jobs_on_disjoint_images_are_one_row(sweep):
     assert float(first["vit"]) == success / images
     frame = load_sweep(*days)
     assert frame["index"].nunique() == 120  # each sweep counts its images from 0
-    assert "120 images" in (text := table(*days, to="markdown")), text
+    text = table(*days, to="markdown")
+    assert "120 images of made-up" in text and "Pooled from 2 sets of images." in text
     pd.testing.assert_frame_equal(rankings(frame), rankings(*reversed(days)))
     report = build_report(summarise(find_jobs(days)))
     (matrix,) = (one.data for one in report.figures if one.name == "curves")
@@ -100,7 +101,7 @@ def test_seeds_are_one_row_of_means_whose_intervals_they_do_not_narrow(sweep):
     assert widths[0] == pytest.approx(np.mean(widths[1:]))
     text = make(to="markdown")
     assert f"{100 * np.mean(shares):.1f} ± {100 * np.std(shares, ddof=1):.1f}" in text
-    assert "standard deviation over the seeds" in text and "Seed 0, 1, 2." in text
+    assert "±: standard deviation over the seeds" in text and "Seed 0, 1, 2." in text
     frame = load_sweep(*seeds)
     assert set(frame["attack"]) == {f"fgsm seed={seed}" for seed in range(3)}
     assert table(frame, rows="attack", columns="target", to="markdown") == text
