@@ -118,12 +118,12 @@ class Tracker:
     ) -> None:
         """Log a job's own metrics, tags and files, and the digest of its `data`.
 
-        Its tables are stored only in a store elsewhere, or where that is asked for.
+        Its tables and pictures are stored only in a store elsewhere, or where that is asked for.
         """
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
         self._ask("name_data", run.id, self.dataset, data)
         for path in files:
-            if self.tables or path.suffix != ".parquet":
+            if self.tables or path.suffix not in (".parquet", ".npz"):
                 self._ask("keep", run.id, path)
 
     def log_pair(

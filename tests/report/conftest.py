@@ -34,6 +34,10 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "clean images": {**SMALL, "images": 60, "attacks": ("",), "sources": ("vgg",), "full": False},
     "one source": {**SMALL, "attacks": ("fgsm", "bim"), "sources": ("vgg",), "full": False},
+    "four sources": {
+        **{"models": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 60},
+        **{"budgets": (2.0, 8.0)},
+    },
     "one model": {**SMALL, "models": ("vgg",), "images": 60, "full": False},
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},

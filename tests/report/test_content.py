@@ -44,6 +44,19 @@ def test_of_one_attack_the_sources_are_ranked(make_sweep):
     assert lead.startswith(f"fgsm from {best['source']}") and f"{best['mean']:.0%}" in sentence
 
 
+def test_sources_are_ranked_at_every_budget_as_their_table_has_it(make_sweep):
+    folder = make_sweep(models=("a", "b", "c", "d"), attacks=("mi", "di"), budgets=(2.0, 8.0))
+    summary = summarise(find_jobs([folder]))
+    report = build_report(summary)
+    (shown,) = (one.data for one in report.figures if one.name == "sources-ranked")
+    assert set(shown["eps_255"]) == {2.0, 8.0} and list(report.answers) == [8.0, 2.0]
+    keys = ["eps_255", "attack", "source", "at"]
+    both = shown.merge(summary.sources, left_on=keys, right_on=[*keys[:3], "rank"])
+    assert len(both) == len(shown) == 2 * 3 * 4  # budgets, attacks and their mean, sources
+    for name in ("mean", "difference", "difference_low", "p"):
+        pd.testing.assert_series_equal(both[f"{name}_x"], both[f"{name}_y"], check_names=False)
+
+
 def test_ensembles_are_ranked_apart(make_sweep):
     folder = make_sweep(attacks=("mi", "di"), sources=("vgg", "resnet", "vgg+resnet"))
     report = report_of([folder])

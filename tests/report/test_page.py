@@ -144,6 +144,40 @@ def test_every_state_of_the_menus_draws_the_rates_of_the_tables(opened, made_up)
             assert f"success: {row['success']};" in label and f" n: {row['n']};" in label
 
 
+def behind(row) -> str:
+    """Return the difference from the first in points, with its interval, as the page has it."""
+    names = ("difference", "difference_high", "difference_low")
+    return "{:.1f} [{:.1f}, {:.1f}]".format(*(-100 * row[name] for name in names))
+
+
+def test_the_answer_and_both_rankings_follow_the_budget(opened, made_up):
+    tab = opened("four sources")
+    report = made_up("four sources")
+    tables = {one.name: one.data for one in report.figures}
+    seen = set()
+    for eps, attack in ((2, "bim"), (8, "fgsm"), (2, "fgsm")):
+        tab.select_option("#choice select[name=eps]", str(eps))
+        tab.select_option("#choice select[name=attack]", attack)
+        waits_for(tab, f"{attack} at {eps}/255", "#figure-sources-ranked .role-title-text")
+        answer = report.answers[eps]
+        assert tab.inner_text(".answer") == f"{answer.lead} {answer.sentence}"
+        assert f"At {eps}/255" in answer.sentence
+        seen.add(answer)
+        attacks, sources = (tables[name] for name in ("ranking", "sources-ranked"))
+        attacks = attacks[(attacks["eps_255"] == eps) & (attacks["source"] == "mean of sources")]
+        sources = sources[(sources["eps_255"] == eps) & (sources["attack"] == attack)]
+        for name, rows, column in (
+            ("ranking", attacks, "attack"),
+            ("sources-ranked", sources, "source"),
+        ):
+            texts = tab.locator(f"#figure-{name} .mark-text text").all_text_contents()
+            assert [text for text in texts if text in {*rows[column]}] == rows[column].tolist()
+            assert [text for text in texts if "[" in text] == [
+                behind(row) for _, row in rows.iloc[1:].iterrows()
+            ]
+    assert len(seen) == 2
+
+
 def test_the_names_of_curves_and_the_menu_single_a_target_out(opened):
     tab = opened("ordinary")
     assert drawn_curves(tab) == {"vgg", "resnet", "vit"}

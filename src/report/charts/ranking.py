@@ -1,4 +1,4 @@
-"""Attacks ranked: a heat map of attacks and targets, and success over what attacks cost."""
+"""Attacks and sources ranked, and success over what attacks cost."""
 
 from typing import Any
 
@@ -29,8 +29,23 @@ _OF_CHOSEN = f"isValid({_AT}) && (chosen_source == '' || datum.source == chosen_
 _VIEW = f"datum.eps_255 == chosen_eps && {_OF_CHOSEN}"
 
 
+def ranked_sources(sources: pd.DataFrame) -> ChartType:
+    """Return the sources of the chosen attack by rank; `sources` are those of a `View`."""
+    base = alt.Chart(inline(sources)).transform_filter(chosen("attack", "eps_255"))
+    y = alt.Y("at:O", axis=None)
+    title = "'source of ' + chosen_attack + ' at ' + format(chosen_eps, '.6~g') + '/255'"
+    panels = [
+        _names(base, "source", sources["source"], y),
+        _means(base, y, "mean on common targets"),
+        _behind(base, y),
+    ]
+    heading = alt.Title(alt.ExprRef(title), offset=14)
+    chart = alt.hconcat(*panels, spacing=6, title=heading)
+    return chart.resolve_scale(y="shared", x="independent")
+
+
 def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartType:
-    """Return a heat map of success, a row per attack by its rank under the first protocol.
+    """Return the attacks by rank under the first protocol, with a heat map of success.
 
     `rows` and `ranking` are those of a `View`. Both have the row's place: `position` where the
     mean over sources is chosen (NaN: not there), `own_position` where the source is.
@@ -41,7 +56,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
     targets = [name for name in dict.fromkeys(rows["target"]) if name in transfer]
     few = (ranking["eps_255"] == first.eps).sum() <= _FEW_ROWS
     height = {"step": 22 if few else 17}
-    step = 50 if len(targets) <= 8 else 40 if len(targets) <= 12 else 21
+    step = 42 if len(targets) <= 8 else 38 if len(targets) <= 12 else 21
     y = alt.Y("at:O", axis=None, scale=alt.Scale(paddingInner=0.04))
     cells = (
         alt.Chart(data)
@@ -53,19 +68,21 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
     x = alt.X("target:N", sort=targets, axis=head, scale=alt.Scale(paddingInner=0.03))
     frame = where(chosen("attack", "target"), ACCENT, "transparent")
     rects = black_box.mark_rect(strokeWidth=2.5, cursor="pointer", invalid=None).encode(
-        x=x, y=y, color=of_success(rows), stroke=frame, tooltip=COUNTS
+        x=x, y=y, color=of_success(rows, legend=step < 30), stroke=frame, tooltip=COUNTS
     )
     layers = [rects]
     if step > 30:
         text = black_box.transform_calculate(share=f"format({RATES['rate']}, '.0%')")
         text = text.mark_text(fontSize=11.5)
         layers.append(text.encode(x=x, y=y, text="share:N", color=ink(), tooltip=COUNTS))
+    base = alt.Chart(inline(ranking)).transform_filter(_VIEW).transform_calculate(at=_AT)
     panels = [
-        _names(ranking, y, where(chosen("attack"), ACCENT, "currentColor")),
+        _names(base, "attack", ranking["attack"], y),
+        _means(base, y, "mean on other models, 95 %", "low", "high"),
+        _behind(base, y),
         alt.layer(*layers).properties(width={"step": step}, height=height),
-        _white_box(cells, y, of_success(rows)),
-        _means(ranking, y),
-        _costs(ranking, y),
+        _white_box(cells, y, of_success(rows, legend=False)),
+        _costs(base, y),
     ]
     title = (
         f"{shown_words(rows)} + ' at ' + format(chosen_eps, '.6~g') + '/255, ' + "
@@ -79,24 +96,20 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
     return chart.resolve_scale(y="shared", x="independent")
 
 
-def _base(ranking: pd.DataFrame) -> alt.Chart:
-    return alt.Chart(inline(ranking)).transform_filter(_VIEW).transform_calculate(at=_AT)
-
-
-def _names(ranking: pd.DataFrame, y: alt.Y, colour: Any) -> ChartType:
-    """Return the attacks' names with their ranks, and the headings of several rankings."""
+def _names(base: alt.Chart, column: str, known: pd.Series, y: alt.Y) -> ChartType:
+    """Return the names in a column with their ranks, and the headings of several rankings."""
     mark = "(datum.undecided == 'yes' ? '= ' : '') + datum.rank"
-    base = _base(ranking).transform_calculate(place=f"isValid(datum.rank) ? {mark} : ''")
+    base = base.transform_calculate(place=f"isValid(datum.rank) ? {mark} : ''")
     lines = tooltip("attack", "source", "rank", "undecided", "p")
-    named = base.transform_filter("isValid(datum.attack)")
+    named = base.transform_filter(f"isValid(datum.{column})")
     words = named.mark_text(align="left", x=34, cursor="pointer", fontSize=12.5, limit=150)
     ranks = base.mark_text(align="right", x=29, fontSize=11.5, color=GREY)
-    names = words.encode(y=y, text="attack:N", color=colour, tooltip=lines)
+    colour = where(chosen(column), ACCENT, "currentColor")
+    names = words.encode(y=y, text=f"{column}:N", color=colour, tooltip=lines)
     heads = base.transform_filter("datum.heading").mark_text(
         align="left", x=0, fontSize=12, fontStyle="italic", limit=600
     )
-    longest = int(ranking["attack"].str.len().max())
-    width = min(max(60, 40 + 7 * longest), 190)
+    width = min(max(60, 40 + 7 * int(known.str.len().max())), 190)
     layers = (ranks.encode(y=y, text="place:N"), names, heads.encode(y=y, text="heading:N"))
     return alt.layer(*layers).properties(width=width)
 
@@ -115,39 +128,48 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
     lines = tooltip("attack", "source", shares=names)
     rects = base.mark_rect(cursor="pointer", invalid=None).encode(color=colour, tooltip=lines)
     text = base.mark_text(fontSize=11.5).encode(text="share:N", color=ink(), tooltip=lines)
-    return alt.layer(rects, text).properties(width={"step": 50})
+    return alt.layer(rects, text).properties(width={"step": 42})
 
 
-def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
-    """Return the mean success on other models with its interval, the undecided ones in colour."""
-    title = "mean on other models, 95 %"
+def _means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
+    """Return the mean success, with the columns of its interval's ends, the undecided in colour."""
     head = alt.Axis(
         orient="top", format=".0%", tickCount=4, grid=True, labelFlush=True, title=title
     )
     domain = alt.Scale(zero=False, nice=True)
     lines = tooltip(
         "attack source kind targets images rank undecided",
-        shares=["mean", "low", "high", "difference", "difference_low", "difference_high"],
+        shares=["mean", *ends, "difference", "difference_low", "difference_high"],
         numbers=["p"],
     )
-    base = _base(ranking).transform_filter("isValid(datum.mean)")
+    base = base.transform_filter("isValid(datum.mean)")
     colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")
     base = base.encode(y=y, color=colour, tooltip=lines)
-    x, low = (alt.X(f"{name}:Q", scale=domain, axis=head) for name in ("mean", "low"))
-    ends = base.mark_rule(strokeWidth=1.6).encode(x=low, x2="high:Q")
-    points = base.mark_point(filled=True, size=52, opacity=1, cursor="pointer").encode(x=x)
-    return alt.layer(ends, points).properties(width=150)
+    x = alt.X("mean:Q", scale=domain, axis=head)
+    layers = [base.mark_point(filled=True, size=52, opacity=1, cursor="pointer").encode(x=x)]
+    if ends:
+        low, high = (f"{name}:Q" for name in ends)
+        layers.append(base.mark_rule(strokeWidth=1.6).encode(x=alt.X(low, axis=head), x2=high))
+    return alt.layer(*layers).properties(width=125)
 
 
-def _costs(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
+def _behind(base: alt.Chart, y: alt.Y) -> ChartType:
+    """Return by how many points each is behind the first, with the simultaneous interval."""
+    text = base.transform_calculate(on="'points behind'").mark_text(fontSize=11.5)
+    text = text.transform_filter("datum.behind")
+    x = alt.X("on:N", axis=alt.Axis(orient="top", labelAngle=0, ticks=False, title=None))
+    return text.encode(x=x, y=y, text="behind:N").properties(width=96)
+
+
+def _costs(base: alt.Chart, y: alt.Y) -> ChartType:
     """Return gradients per image as numbers, and those of a fit behind a plus."""
     fit = "datum.fit_gradients ? ' + ' + format(datum.fit_gradients, ',.0f') : ''"
     number = f"format(datum.gradients, ',.0f') + ({fit})"
-    base = _base(ranking).transform_calculate(on="'gradients'", number=number)
+    base = base.transform_calculate(on="'gradients'", number=number)
     base = base.transform_filter("isValid(datum.gradients)")
-    text = base.mark_text(align="right", dx=26, fontSize=11.5, color=GREY)
+    text = base.mark_text(align="right", dx=23, fontSize=11.5, color=GREY)
     x = alt.X("on:N", axis=alt.Axis(orient="top", labelAngle=0, ticks=False, title=None))
-    return text.encode(x=x, y=y, text="number:N").properties(width=56)
+    return text.encode(x=x, y=y, text="number:N").properties(width=50)
 
 
 def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log") -> ChartType:

@@ -87,11 +87,11 @@ def shown_words(rows: pd.DataFrame) -> str:
     return f"(chosen_shown == '{CORRECT}' ? '{CORRECT}' : '{word(rows)}')"
 
 
-def of_success(rows: pd.DataFrame) -> Any:
+def of_success(rows: pd.DataFrame, legend: bool = True) -> Any:
     """Return the colour of a rate of success, dark where the attack succeeds; white boxes grey."""
     drawn: dict[str, Any] = {"orient": "bottom", "titleOrient": "left", "format": ".0%"}
     drawn |= {"gradientLength": 180, "gradientThickness": 10, "values": [0, 0.5, 1]}
-    named = alt.Legend(title=word(rows), **drawn)
+    named = alt.Legend(title=word(rows), **drawn) if legend else None
     scale = alt.Scale(domain=[0, 1], scheme="blues")
     rate = alt.Color("success_rate:Q", scale=scale, legend=named)
     return alt.when(_WHITE).then(alt.value(WHITE_BOX_GREY)).otherwise(rate)

@@ -16,7 +16,7 @@ from src.report.sections.mechanisms import mechanisms
 from src.report.sections.single_images import hypothesis
 from src.report.sections.source_choice import unseen_target
 from src.report.sections.strongest_attacker import attackers
-from src.report.sections.transfer import answer, answer_sentence, variants
+from src.report.sections.transfer import answer, answers, variants
 from src.report.summary import Summary
 
 _DEFINITIONS = Path(__file__).parents[1] / "templates" / "definitions.yaml"
@@ -34,7 +34,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     terms = (("What was run", facts(summary.jobs)), ("Definitions", tuple(DEFINITIONS.items())))
     if not attacked:
         title, parts = f"Clean images: {names}", clean(numbers)
-        return Report(title, Answer("", clean_sentence(numbers)), alarms, parts, terms=terms)
+        return Report(title, {0.0: Answer("", clean_sentence(numbers))}, alarms, parts, terms=terms)
     view = make_view(attacked[0].record, numbers)
     runs = [job for one in summary.attacked for job in one.runs]
     command = "\n".join(f"{words} diagnostics=full" for words in commands(runs))
@@ -51,7 +51,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     )
     return Report(
         title=f"Transfer of adversarial examples: {names}",
-        answer=answer_sentence(view, numbers),
+        answers=answers(view, numbers),
         alarms=alarms,
         sections=tuple(part for part in sections if part is not None),
         menus=view.menus,

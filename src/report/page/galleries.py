@@ -19,6 +19,8 @@ from src.utils.defended_names import PLAIN
 
 MOST_BYTES = 6_000_000
 """Most that the pictures of a page take."""
+MOST_NUMBERS = 200
+"""Most numbers of images that a gallery lists."""
 _SIDE = 160  # most pixels of a picture's longer side
 _SMALL = 64  # up to here pixels are kept as they are
 _TOP = 5  # classes named below a picture of a gallery
@@ -39,7 +41,8 @@ class Pictures:
         data: Data URIs.
         classes: Names of the classes by their numbers, one list per data set.
         sheets: A row per job, by rank: `attack`, `source`, the place of its `classes`, the strips
-            of its `examples`, and by target its `galleries`: `title`, `count`, `strips`.
+            of its `examples`, and by target its `galleries`: `title`, `count`, `strips`, and the
+            numbers of `all` such images, up to `MOST_NUMBERS`.
         left_out: `attack` and `source` of jobs that the page has no room for, wholly or in part,
             and the `command` that builds a page of one alone.
     """
@@ -72,10 +75,12 @@ class Pictures:
                 if left not in self.left_out:
                     self.left_out.append(left)
                 continue
-            of_kind = images.loc[images["target"] == target, str(kind)]
-            count = f"{len(rows)} of {of_kind.sum()} such images among {len(of_kind)}"
+            its = images[images["target"] == target]
+            such = its.loc[its[str(kind)], "index"].tolist()
+            count = f"{len(rows)} of {len(such)} such images among {len(its)}"
             strips = [self._gallery(job, row, top) for row in rows.to_dict("records")]
             gallery = {"title": KINDS[str(kind)], "count": count, "strips": strips}
+            gallery["all"] = such[:MOST_NUMBERS] if len(such) > len(rows) else []
             galleries.setdefault(str(target), []).append(gallery)
         sheet = {"classes": self.classes.index(names), "examples": examples}
         self.sheets.append(named | sheet | {"galleries": galleries})

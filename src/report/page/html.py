@@ -77,12 +77,13 @@ class Answer(NamedTuple):
 class Report:
     """The content of a page, in its order.
 
-    Alarms are (finding, usual causes), menus (value, label) options, pairs (attack, source, target)
-    by rank, and terms (heading, (term, description) pairs).
+    Answers are by budget, that of the reference first. Alarms are (finding, usual causes), menus
+    (value, label) options, pairs (attack, source, target) by rank, and terms (heading, (term,
+    description) pairs).
     """
 
     title: str
-    answer: Answer
+    answers: Mapping[float, Answer]
     alarms: tuple[tuple[str, str], ...] = ()
     sections: tuple[Section, ...] = ()
     menus: Mapping[str, Sequence[tuple[Any, str]]] = field(default_factory=dict)
@@ -90,6 +91,11 @@ class Report:
     pairs: Sequence[Sequence[str]] = ()
     pictures: Pictures = field(default_factory=Pictures)
     terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+
+    @property
+    def answer(self) -> Answer:
+        """The answer that is shown first."""
+        return next(iter(self.answers.values()))
 
     @property
     def figures(self) -> list[Figure]:
@@ -123,6 +129,7 @@ def _data(report: Report) -> dict[str, Any]:
         specs[figure.name] = {**figure.spec, "datasets": names, "usermeta": figure.keys or None}
     pictures = {key: value for key, value in vars(report.pictures).items() if key[0] != "_"}
     parts = {"specs": specs, "tables": tables, "pairs": report.pairs, "pictures": pictures}
+    parts["answers"] = report.answers
     return {**parts, "choice": asdict(report.choice)}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from src.analysis import CLEAN, TRANSFER
@@ -30,6 +31,7 @@ class View:
         rows: Those of `drawn_rows`, with the means over single sources as source `MEAN`, and with
             the place of each attack in the ranking, `position` and `own_position`.
         ranking: A row per budget, attack and source or mean, and per heading.
+        sources: A row per budget, attack and ranked source, with its place `at`.
         choice: Cell that is shown first.
         pairs: Attack, source and target of all pairs, that of the best rank first.
         menus: Options (value, label) of each thing to choose.
@@ -37,14 +39,15 @@ class View:
 
     rows: pd.DataFrame
     ranking: pd.DataFrame
+    sources: pd.DataFrame
     choice: Choice
     pairs: list[list[str]]
     menus: dict[str, list[tuple[Any, str]]]
 
-    def at_choice(self, attack: str, source: str) -> pd.DataFrame:
-        """Return the rows of an attack and source behind no defence, as first shown."""
-        rows, choice = self.rows, self.choice
-        at = (rows["eps_255"] == choice.eps) & (rows["protocol"] == choice.protocol)
+    def of_pair(self, attack: str, source: str, eps: float) -> pd.DataFrame:
+        """Return the rows of an attack and source at a budget, behind no defence."""
+        rows = self.rows
+        at = (rows["eps_255"] == eps) & (rows["protocol"] == self.choice.protocol)
         mine = (rows["attack"] == attack) & (rows["source"] == source)
         return rows[at & mine & (rows["defence"] == PLAIN)]
 
@@ -83,7 +86,8 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
         first_target=best["target"],
     )
     names = pairs[["attack", "source", "target"]].to_numpy().tolist()
-    return View(rows, ranking, choice, names, _menus(rows, ranking))
+    sources = _sources(numbers.sources)
+    return View(rows, ranking, sources, choice, names, _menus(rows, ranking))
 
 
 def _is_apart(source: str) -> bool:
@@ -130,8 +134,9 @@ def _place(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     for heading, part in parts:
         frames += [pd.DataFrame({"heading": [heading]})] * (len(parts) > 1) + [part]
     placed = pd.concat(frames, ignore_index=True)
-    placed = placed.reindex(columns=[*_JOB, *_STATISTICS, "kind", "undecided", "heading"])
-    for name in (*_JOB, "kind", "undecided", "heading"):
+    words = [*_JOB, "kind", "undecided", "behind", "heading"]
+    placed = placed.reindex(columns=[*words, *_STATISTICS])
+    for name in words:
         missing = MEAN if name == "source" else ""
         placed[name] = placed[name].astype(object).fillna(missing)
     return placed.assign(place=range(1, len(placed) + 1))
@@ -146,14 +151,43 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
     shown = ["kind", *(name for name in _COMMON[:-1] if rankings[name].nunique() > 1)]
     for _, rows in rankings.groupby(_COMMON, sort=False):
         rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
-        peers = rows.groupby("source")["undecided"]
-        alone, decided = peers.transform("size") == 1, peers.transform("sum") == 1
-        words = rows["undecided"].map({True: "yes", False: "no"})
-        words = words.mask(decided & rows["undecided"], "first")
-        alone |= rows.groupby("source")["p"].transform("count") == 0  # nothing is tested
         if len(rows):
             heading = ", ".join(str(rows[name].iloc[0]) for name in shown)
-            yield heading, rows.assign(undecided=words.mask(alone, ""))
+            words = {
+                "undecided": _undecided(rows, ["source"]),
+                "behind": rows.apply(_behind, axis=1),
+            }
+            yield heading, rows.assign(**words)
+
+
+def _behind(row: pd.Series) -> str:
+    """Return the points behind the first, with the simultaneous interval; empty of the first."""
+    by, low, high = -100 * row[["difference", "difference_high", "difference_low"]].astype(float)
+    text = "" if np.isnan(by) else f"{by:.1f}"
+    return text if np.isnan(low) else f"{text} [{low:.1f}, {high:.1f}]"
+
+
+def _undecided(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
+    """Return `first`, `yes` or `no` of each row of a ranking; empty where nothing is tested."""
+    peers = rows.groupby(keys)["undecided"]
+    words = rows["undecided"].map({True: "yes", False: "no"})
+    words = words.mask((peers.transform("sum") == 1) & rows["undecided"], "first")
+    return words.mask(rows.groupby(keys)["p"].transform("count") == 0, "")
+
+
+def _sources(rankings: pd.DataFrame) -> pd.DataFrame:
+    """Return the sources of the first group of jobs by rank, with their places `at`."""
+    if rankings.empty:
+        return rankings
+    rows, keys = rankings[rankings["group"] == rankings["group"].iloc[0]], ["eps_255", "attack"]
+    first = rows["kind"] == rows.groupby("attack")["kind"].transform("first")
+    rows = rows[first & (rows["defence"] == PLAIN)]
+    rows = rows[[*keys, "source", *(name for name in _STATISTICS if name in rows), "undecided"]]
+    return rows.assign(
+        undecided=_undecided(rows, keys),
+        behind=rows.apply(_behind, axis=1),
+        at=rows.groupby(keys).cumcount() + 1,
+    )
 
 
 def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[Any, str]]]:

@@ -10,7 +10,7 @@ from src.analysis.intervals import FEWEST_IMAGES
 from src.analysis.ranking import resolution
 from src.config.sections import CONTROLS
 from src.report.charts.dot_plot import dot_plot
-from src.report.charts.ranking import ranked, success_over
+from src.report.charts.ranking import ranked, ranked_sources, success_over
 from src.report.charts.theme import MEAN
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
 from src.report.page.html import Answer, Figure, Section
@@ -19,14 +19,24 @@ from src.report.page.view import View
 from src.utils.defended_names import Evaluated
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
+_TESTED = (
+    "= and colour: the first, and what the tests do not tell from it (p "
+    "\N{GREATER-THAN OR EQUAL TO} 0.05, all pairs tested together)."
+)
 _OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
 
 
-def answer_sentence(view: View, numbers: Measured) -> Answer:
+def answers(view: View, numbers: Measured) -> dict[float, Answer]:
+    """Return the main finding at each budget, the reference first."""
+    return {eps: _answer(view, numbers, eps) for eps in view.ranking["eps_255"].unique()}
+
+
+def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     """Say which attack, or source, transfers best, by how much, and whether that is decided."""
     rows = numbers.ranking[numbers.ranking["images"] >= FEWEST_IMAGES]
+    rows = rows[rows["eps_255"] == eps]
     if rows.empty:
-        return _of_one_pair(view)
+        return _of_one_pair(view, eps)
     rows = _first_ranking(rows)
     several = rows["attack"].nunique() > 1
     rows = rows[rows["source"] == rows["source"].iloc[0]] if several else _sources(rows, numbers)
@@ -47,8 +57,8 @@ def answer_sentence(view: View, numbers: Measured) -> Answer:
 
 
 def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
-    """Return the rows of the first group of jobs, budget, kind and defence, and of `more`."""
-    for name in ("group", "eps_255", "kind", "defence", *more):
+    """Return the rows of the first group of jobs, kind, budget and defence, and of `more`."""
+    for name in ("group", "kind", "eps_255", "defence", *more):
         rows = rows[rows[name] == rows[name].iloc[0]]
     return rows
 
@@ -56,10 +66,8 @@ def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
 def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
     """Return the ranking of the sources of one attack; unranked, they are in the order of means."""
     if len(numbers.sources):
-        alike = (
-            numbers.sources[["group", "kind", "attack"]]
-            == rows[["group", "kind", "attack"]].iloc[0]
-        )
+        keys = ["group", "kind", "attack", "eps_255"]
+        alike = numbers.sources[keys] == rows[keys].iloc[0]
         ranked = numbers.sources[alike.all(axis=1) & (numbers.sources["images"] >= FEWEST_IMAGES)]
         if len(ranked):
             return _first_ranking(ranked).assign(low=nan, high=nan)
@@ -92,10 +100,10 @@ def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list
     return f"{attacker} transfers best.", more, [details]
 
 
-def _of_one_pair(view: View) -> Answer:
+def _of_one_pair(view: View, eps: float) -> Answer:
     """Say what the first pair shows, where no ranking has enough images or other models."""
-    choice, (attack, source, target) = view.choice, view.pairs[0]
-    rows = view.at_choice(attack, source)
+    attack, source, target = view.pairs[0]
+    rows = view.of_pair(attack, source, eps)
     row = rows[rows["target"] == target].iloc[0]
     if row["n"] < FEWEST_IMAGES:
         return Answer("", f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs.")
@@ -105,8 +113,8 @@ def _of_one_pair(view: View) -> Answer:
     verb = "reaches its target class on" if row["targeted"] else "fools"
     return Answer(
         f"{attack} from {source}.",
-        f"At {choice.eps:g}/255 it {verb} {target} for {share} of the images counted.",
-        f"Protocol {choice.protocol}.",
+        f"At {eps:g}/255 it {verb} {target} for {share} of the images counted.",
+        f"Protocol {view.choice.protocol}.",
     )
 
 
@@ -117,6 +125,8 @@ def answer(view: View, numbers: Measured) -> Section:
     figures = []
     if attacked["attack"].nunique() > 1 and targets:
         figures.append(_ranked(view, numbers))
+    if len(view.sources):
+        figures.append(_ranked_sources(view, explained=bool(figures)))
     figures += _curves(view, attacked)
     if (
         attacked.loc[attacked["source"] != MEAN, "source"].nunique() > 1
@@ -134,21 +144,24 @@ def answer(view: View, numbers: Measured) -> Section:
 
 def _ranked(view: View, numbers: Measured) -> Figure:
     """Return the attacks by rank, with what the ranking resolves in the caption."""
-    models = numbers.ranking["models"].iloc[0] if len(numbers.ranking) else "other"
-    caption = (
-        "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
-        f"{models} targets ({view.choice.protocol}), with its interval; = and colour: the first, "
-        "and what cannot be told from it (all pairs tested together, "
-        "p \N{GREATER-THAN OR EQUAL TO} 0.05); tooltips show the difference from the first. "
-        "Gradients per image are those of all budgets together. White box: the target is the "
-        "source, or a member of it. Click a cell to follow it."
-    )
+    caption = f"{_TESTED} White box: the target is the source, or a member of it."
     if len(numbers.ranking):
-        for line in resolution(_first_ranking(numbers.ranking, "source")):
-            caption += f" {line[0].upper()}{line[1:]}."
+        lines = resolution(_first_ranking(numbers.ranking, "source"))
+        caption += f" At {view.choice.eps:g}/255, {'; '.join(lines)}." if lines else ""
     chart = ranked(view.rows, view.ranking, view.choice)
     shape = ("fit", view.choice, _AT_BUDGET)
     return Figure("ranking", "Attacks, ranked", caption, chart, view.ranking, *shape)
+
+
+def _ranked_sources(view: View, explained: bool) -> Figure:
+    """Return the sources of an attack by rank."""
+    caption = (
+        f"Two sources are compared on the {view.sources['targets'].min()} or more targets that "
+        f"are neither of them.{'' if explained else ' ' + _TESTED}"
+    )
+    shape = ("fit", view.choice, {"eps_255": "eps", "attack": "attack"})
+    chart = ranked_sources(view.sources)
+    return Figure("sources-ranked", "Sources, ranked", caption, chart, view.sources, *shape)
 
 
 def _curves(view: View, attacked: pd.DataFrame) -> list[Figure]:

@@ -72,6 +72,10 @@ async function show() {
   form.querySelector("button").hidden = menus.every(isDefault);
   form.querySelector("output").textContent =
     `Pair shown below: ${values.attack}, ${values.first_source} \u2192 ${values.first_target}`;
+  const [lead, sentence, details] = Object.entries(data.answers).find(([eps]) => Number(eps) === values.eps)[1];
+  const strong = Object.assign(document.createElement("b"), { textContent: lead });
+  document.querySelector(".answer").replaceChildren(strong, ` ${sentence}`);
+  document.querySelector(".details").textContent = details;
   listeners.forEach((listener) => listener(values));
   const away = (view) => Math.abs(view.container().getBoundingClientRect().top);
   const drawn = [...views.values()].sort((one, other) => away(one.view) - away(other.view));

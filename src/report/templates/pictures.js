@@ -64,7 +64,15 @@ function overAll(sheet, names, source, target) {
 function gallery(kind, names, models) {
   return el("div", {}, el("h4", { text: kind.title[0].toUpperCase() + kind.title.slice(1) }),
     el("p", { class: "quiet", text: `${kind.count} initially correct ones.` }),
-    ...kind.strips.map((one) => strip(one, names, models)));
+    ...kind.strips.map((one) => strip(one, names, models)),
+    ...(kind.all.length ? [numbers(kind.all)] : []));
+}
+
+/** The numbers of all images of a gallery, to open, and the option that stores their pictures. */
+function numbers(all) {
+  return el("details", { class: "quiet" }, el("summary", { text: "show all numbers" }),
+    el("p", { text: all.join(", ") }),
+    el("p", { text: `report.images=[${all.slice(0, 3)}] stores the pictures of these images.` }));
 }
 
 function render({ attack, first_source: source, first_target: target }) {
