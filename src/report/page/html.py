@@ -128,9 +128,8 @@ def _data(report: Report) -> dict[str, Any]:
         names = sorted(datasets, key=lambda name: -len(datasets[name]))
         specs[figure.name] = {**figure.spec, "datasets": names, "usermeta": figure.keys or None}
     pictures = {key: value for key, value in vars(report.pictures).items() if key[0] != "_"}
-    parts = {"specs": specs, "tables": tables, "pairs": report.pairs, "pictures": pictures}
-    parts["answers"] = report.answers
-    return {**parts, "choice": asdict(report.choice)}
+    shown = {"answers": report.answers, "choice": asdict(report.choice), "pairs": report.pairs}
+    return {"specs": specs, "tables": tables, "pictures": pictures, **shown}
 
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> None:

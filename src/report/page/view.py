@@ -162,7 +162,8 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
 
 def _behind(row: pd.Series) -> str:
     """Return the points behind the first, with the simultaneous interval; empty of the first."""
-    by, low, high = -100 * row[["difference", "difference_high", "difference_low"]].astype(float)
+    values = row[["difference", "difference_high", "difference_low"]].astype(float)
+    by, low, high = (-100 * values).round(1) + 0.0  # no -0.0
     text = "" if np.isnan(by) else f"{by:.1f}"
     return text if np.isnan(low) else f"{text} [{low:.1f}, {high:.1f}]"
 

@@ -44,10 +44,10 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     mean, targeted = str(first["source"]).startswith("mean of"), first["kind"][:8] == "targeted"
     attacker = first["attack"] if several else f"{first['attack']} from {first['source']}"
     verb = "reaches its target class on" if targeted else "fools"
-    sentence = (
-        f"At {first['eps_255']:g}/255 it {verb} {first['models']} models on {first['mean']:.0%} of "
-        f"images"
+    models = (
+        f"the {first['models']} model" if first["targets"] == 1 else f"{first['models']} models"
     )
+    sentence = f"At {first['eps_255']:g}/255 it {verb} {models} on {first['mean']:.0%} of images"
     details = [f"{first['dataset']}, {first['norm']}, protocol {first['protocol']}"]
     details += [f"{first['images']} images", first["source"] if mean or several else ""]
     if not np.isnan(first["low"]):
