@@ -77,36 +77,37 @@ def test_an_attack_that_fails_does_so_before_other_models_are_trained(
 
 
 REFUSED = [
-    (["-m", "source=coarse,nonet"], "'nonet', which is not among the models: coarse, convnext,"),
-    (["-m", "attack=fgsm,bim", "attack.stpes=5"], "attack.stpes does not apply to fgsm, bim. Did"),
-    (["-m", "attack=fgsm", "attack.steps=5"], "attack.steps does not apply to fgsm"),
-    (["attack=fgsm", "attack.steps=5"], "attack.steps: attack=fgsm has no such setting"),
-    (["attack=fgsm", "attack=bim"], "attack is listed more than once"),
-    (["-m", "attack=fgsm,bim", "trainer.devices=2"], "trainer=default"),
-    (["dataset=image_folder", "dataset.root=gone"], "dataset.root=gone is no folder"),
-    (["tracking=mlflow", "tracking.uri=nonsense://x"], "MLflow store nonsense://x cannot be"),
-    (["epsilon=[4,8]"], "epsilon=[4,8] names no file of epsilon: default, fine"),
-    (["attack=fgsm", "--nope", "-m"], "unrecognized arguments: --nope"),
-    (["-m", "hydra.sweep.subdir=x"], "hydra.sweep.subdir must begin with"),
-    (["hydra.run.dir="], "must name folders"),
-    (["attack.name=foo"], "attack.name=foo"),
-    (["-m", "attack=fgsm_l2,fgsm", "save_adversarial=true"], "epsilon.grid has 0.5"),
-    (["attack._target_=src.attacks.fgsm_l2", "~attack.norm"], "attack.norm"),
-    (["model.fine.mean=[0.5]"], "model.fine.mean"),
-    (["trainer.devices=0"], "trainer.devices"),
-    (["model.fine.network._target_=a.b"], "model.fine.network"),
-    (["+model.fine.network.bogus=1"], "bogus"),
-    (["cache_dir=/proc/x"], "/proc/x"),
+    (["-m", "source=coarse,nonet"], ("source", "'nonet'", "coarse, convnext,")),
+    (["-m", "attack=fgsm,bim", "attack.stpes=5"], ("attack.stpes", "fgsm, bim", "steps")),
+    (["-m", "attack=fgsm", "attack.steps=5"], ("attack.steps", "fgsm")),
+    (["attack=fgsm", "attack.steps=5"], ("attack.steps", "attack=fgsm", "norm")),
+    (["attack=fgsm", "attack=bim"], ("attack",)),
+    (["-m", "attack=fgsm,bim", "trainer.devices=2"], ("trainer.devices", "trainer=default")),
+    (["dataset=image_folder", "dataset.root=gone"], ("dataset.root=gone",)),
+    (["tracking=mlflow", "tracking.uri=nonsense://x"], ("nonsense://x", "tracking=none")),
+    (["epsilon=[4,8]"], ("epsilon=[4,8]", "default, fine", "epsilon.KEY=VALUE")),
+    (["attack=fgsm", "--nope", "-m"], ("--nope",)),
+    (["-m", "hydra.sweep.subdir=x"], ("hydra.sweep.subdir", "hydra:job.num")),
+    (["hydra.run.dir="], ("hydra.run.dir",)),
+    (["attack.name=foo"], ("attack.name=foo",)),
+    (["-m", "attack=fgsm_l2,fgsm", "save_adversarial=true"], ("epsilon.grid", "0.5", "=false")),
+    (["attack._target_=src.attacks.fgsm_l2", "~attack.norm"], ("attack.norm", "l2")),
+    (["model.fine.mean=[0.5]"], ("model.fine.mean", "3")),
+    (["trainer.devices=0"], ("trainer.devices", "0")),
+    (["model.fine.network._target_=a.b"], ("model.fine.network", "a.b")),
+    (["+model.fine.network.bogus=1"], ("model.fine", "bogus")),
+    (["cache_dir=/proc/x"], ("/proc/x",)),
 ]
 
 
-@pytest.mark.parametrize(("words", "named"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
-def test_a_command_is_refused_in_one_line_before_any_job(
-    command_line, workspace, capfd, words, named
+@pytest.mark.parametrize(("words", "parts"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
+def test_a_refusal_is_a_line_with_the_key_or_file_the_value_and_what_is_allowed(
+    command_line, workspace, capfd, words, parts
 ):
     assert command_line(*words) == 2
     out, err = capfd.readouterr()
-    assert named in err and err.count("\n") == 1 and not out
+    assert [part for part in parts if part not in err] == []
+    assert err.count("\n") == 1 and not out and len(err.split()) <= 60
     assert not (workspace / "outputs").exists()
 
 

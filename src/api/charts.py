@@ -131,7 +131,7 @@ def _view(folders: Sequence[Sweeps | pd.DataFrame]) -> View:
     """Return the rows of the jobs with adversarial images, as the report has them."""
     summary = summarise(jobs_of(*folders))
     if not (jobs := summary.attacked):
-        raise ValueError("The jobs hold clean images alone; this chart is of attacks.")
+        raise ValueError("These jobs have only clean images; the chart needs jobs with an attack.")
     numbers = Measured(summary.rankings, tables={"rates": primary_rates(jobs)})
     return make_view(jobs[0].job.record, numbers)
 

@@ -84,7 +84,7 @@ def loaded(sources: Models, targets: Models) -> tuple[Mapping[str, Modules], Map
             return models  # which the call checks
         if not all(isinstance(its, str | Mapping) for its in models):
             raise ValueError(
-                "A list of models holds their names, and mappings of names to modules."
+                "models must be a list of names and of mappings from names to modules."
             )
         named = [{short_name(its): load(its)} if isinstance(its, str) else its for its in models]
         return {name: module for its in named for name, module in dict(its).items()}

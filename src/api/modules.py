@@ -39,7 +39,7 @@ class Inputs:
             for key, values in (("target_labels", target_labels), ("index", index))
         )
         if numbers is not None and (np.diff(numbers, prepend=-1) <= 0).any():
-            raise ValueError("index must rise from image to image, from 0 or more.")
+            raise ValueError("index must be increasing, and 0 or more.")
         modules = _modules(sources, targets)
         devices = {
             value.device for module in modules.values() for value in module.state_dict().values()
@@ -183,4 +183,4 @@ def _tensor(key: str, values: Any) -> Tensor:
     try:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{key} is no tensor and no array: {first_line(error)}") from error
+        raise ValueError(f"{key} is neither a tensor nor an array: {first_line(error)}") from error

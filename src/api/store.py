@@ -21,7 +21,9 @@ def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:
     if folder.exists() and any(folder.iterdir()):
         earlier = read_plan(folder) if (folder / PLAN).exists() else None
         if earlier is None or earlier.id != _CALL:
-            raise ValueError(f"store={folder} holds files of others; name a new or empty folder.")
+            raise ValueError(
+                f"store={folder} has files of another program; choose a new or empty folder."
+            )
         for job in (folder / Path(name).name for name in earlier.jobs):
             clear(job)
             if job.is_dir() and not any(job.iterdir()):

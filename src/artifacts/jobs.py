@@ -195,7 +195,7 @@ def find_jobs(
     if not finished and not none_is_fine:
         where = ", ".join(map(str, names))
         raise ValueError(
-            f"{where} holds no predictions of this program (parquet files as its jobs leave them)."
+            f"{where} has no predictions of this program (the parquet files that jobs write)."
         )
     return _named(_with_swept_words(_pooled(finished)))
 

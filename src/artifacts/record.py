@@ -227,7 +227,7 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
     """Return a file's table name and job record; None if another program wrote it."""
     try:
         if not path.is_file():  # a named pipe would be waited for without end
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         text = (pq.read_schema(path).metadata or {}).get(_KEY)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as a parquet file: {error}.") from error

@@ -58,7 +58,7 @@ def newest_sweep(*, finished: bool = False) -> Path:
     for plan in plans:
         if not finished or any(plan.parent.rglob(f"{PREDICTIONS}.parquet")):
             return plan.parent
-    raise ValueError(f"there is no sweep yet in {OUTPUTS}/; name its folder if it is elsewhere.")
+    raise ValueError(f"there is no sweep in {OUTPUTS}/ yet; give its folder if it is elsewhere.")
 
 
 def lock_of(folder: Path) -> Path:
@@ -108,7 +108,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
 def read_plan(folder: Path) -> Plan:
     """Return the plan of the last command in a folder."""
     if not (folder / PLAN).is_file():
-        raise ValueError(f"{folder} is no sweep's folder: it holds no {PLAN}.")
+        raise ValueError(f"{folder} is not a sweep's folder: it has no {PLAN}.")
     try:
         return Plan.model_validate_json((folder / PLAN).read_bytes())
     except (OSError, ValidationError) as error:

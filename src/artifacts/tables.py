@@ -84,7 +84,7 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
         if of_predictions:
             _check_rows(table, record, name == PREDICTIONS)
     except (ValueError, KeyError, pa.ArrowException) as error:
-        raise ValueError(f"{path} is no table of its job: {first_line(error)[:400]}.") from error
+        raise ValueError(f"{path} is not a table of its job: {first_line(error)[:400]}.") from error
     return table
 
 
@@ -105,7 +105,7 @@ def read_alarms(folder: Path) -> list[Alarm]:
     try:
         return TypeAdapter(list[Alarm]).validate_json(path.read_bytes()) if path.is_file() else []
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no list of alarms ({first_line(error)[:400]}).") from error
+        raise ValueError(f"{path} is not a list of alarms ({first_line(error)[:400]}).") from error
 
 
 def _check_values(table: pa.Table, classes: int) -> None:

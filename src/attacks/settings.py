@@ -90,7 +90,7 @@ class Settings:
     @model_validator(mode="after")
     def _go_together(self) -> "Settings":
         if self.norm == "l2" and self.random_start == "sign":
-            raise ValueError("attack.random_start=sign belongs to attack.norm=linf; use uniform")
+            raise ValueError("attack.random_start=sign needs attack.norm=linf; use uniform")
         if self.restarts > 1 and self.random_start is None:
             raise ValueError(f"attack.restarts={self.restarts} needs attack.random_start")
         if self.layer is not None and self.objective is None:

@@ -162,7 +162,7 @@ def _load(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
         return None
     if _name(content) == path.stem:
         return pq.read_table(pa.BufferReader(content), columns=columns)
-    log.warning("%s is damaged, and its rows are computed again.", path)
+    log.warning("%s is damaged; its rows are computed again.", path)
     path.unlink(missing_ok=True)
     return None
 

@@ -71,7 +71,7 @@ class ModelSettings(Section):
     def _check_epoch(self) -> Self:
         """Refuse an epoch of a training that does not happen here."""
         if self.epoch is not None and self.weights is not None:
-            raise ValueError("an epoch is one of a training here: set its weights to null")
+            raise ValueError("the model of an epoch needs a training here: set its weights to null")
         return self
 
     @field_validator("weights")
@@ -136,7 +136,7 @@ class EpsilonSettings(Section):
     def _ascend(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         positive = tuple(sorted(float(value) for value in values if value > 0))
         if not positive:
-            raise ValueError(f"{list(values)} holds no budget above 0")
+            raise ValueError(f"{list(values)} has no budget above 0")
         check_units(positive)
         return positive
 
@@ -239,7 +239,9 @@ class TrainingSettings(Section):
         if set_ and self.attack is None:
             raise ValueError(f"{', '.join(set_)}: adversarial training needs training.attack=NAME")
         if late := [epoch for epoch in self.keep_epochs if epoch > self.epochs]:
-            raise ValueError(f"keep_epochs has {late[0]}; the training has {self.epochs} epochs")
+            raise ValueError(
+                f"keep_epochs has {late[0]}, but the training has only {self.epochs} epochs"
+            )
         return self
 
 

@@ -20,7 +20,9 @@ def existing_folder(root: str | None) -> Path:
         raise ValueError("dataset.root is not set: give the folder of the images")
     path = Path(root).expanduser()
     if not path.is_dir():
-        raise ValueError(f"dataset.root={root} is no folder in {Path.cwd()}; unpack archives first")
+        raise ValueError(
+            f"dataset.root={root} is not a folder in {Path.cwd()}; unpack archives first"
+        )
     return path
 
 

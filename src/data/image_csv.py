@@ -67,7 +67,7 @@ def _read_rows(path: Path, *columns: str) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
     if rows.empty or not set(columns) <= set(rows):
-        raise ValueError(f"{path} holds no images, or lacks {' or '.join(columns)}")
+        raise ValueError(f"{path} has no images, or lacks {' or '.join(columns)}")
     return rows
 
 

@@ -45,7 +45,7 @@ def imagenet(split: str, *, root: str | None) -> ImageFolder:
     data = image_folder(split, root=root)
     for name in data.classes:
         if not re.fullmatch(r"n\d{8}", name):
-            raise ValueError(f"dataset.root={root}: the class folder {name} is no WordNet id")
+            raise ValueError(f"dataset.root={root}: the class folder {name} is not a WordNet id")
     return data
 
 

@@ -70,5 +70,5 @@ def _read_list(path: str) -> pd.DataFrame:
         return rows.astype({"index": np.int64, "label": np.int64})
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"dataset.images={path} is no list of images: {first_line(error)}"
+            f"dataset.images={path} is not a list of images: {first_line(error)}"
         ) from error

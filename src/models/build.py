@@ -57,7 +57,7 @@ def build_classifier(
         if file is not None:
             load_weights(module, file)
         if feature_layer is not None and feature_layer not in dict(module.named_modules()):
-            raise ValueError(f"feature_layer={feature_layer} is none of its modules.")
+            raise ValueError(f"feature_layer={feature_layer} is not one of its modules.")
     except ValueError as error:
         raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name).eval()

@@ -130,7 +130,7 @@ class Cells:
             raise ValueError("strongest needs jobs on the same images, of one norm and budget.")
         found = strongest_attackers(self.outcomes[0].of_first_seeds())
         if found.empty:
-            raise ValueError("strongest needs a target that is no white box.")
+            raise ValueError("strongest needs a target that is not a white box.")
         found = found[~found["targeted"]]
         parts = []
         for name, value in STRONGEST.items():

@@ -109,7 +109,7 @@ def table(
     rows, columns = ([axes] if isinstance(axes, str) else list(axes) for axes in (rows, columns))
     jobs = summarise(jobs_of(folder, *more), related).attacked
     if not jobs:
-        raise ValueError("The jobs hold clean images alone; this table is of attacks.")
+        raise ValueError("These jobs have only clean images; the table needs jobs with an attack.")
     _check(rows, columns, value, to, strongest)
     if differences and not (average and "attack" in rows and value == "success"):
         raise ValueError("differences needs attack in rows, the value success, and the average.")

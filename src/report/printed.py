@@ -95,7 +95,9 @@ class Figure:
     def labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Add `label`, the new names that tell rows apart; refuse none, and too many."""
         if rows.empty:
-            raise ValueError("Nothing to draw: there is no such row, or no target but the sources.")
+            raise ValueError(
+                "Nothing to draw: no row has these names, or every target is a source."
+            )
         axes = [axis for axis in ("attack", "source", "target") if rows[axis].nunique() > 1]
         words = pd.DataFrame({axis: self.renamed(rows[axis]) for axis in axes or ["attack"]})
         rows = rows.assign(label=words.agg(", ".join, axis=1))

@@ -79,7 +79,7 @@ def choose_source(
         pair = job.record.source, job.record.targets
         outcomes = image_outcomes(job.defended, job.row, *pair, first.protocol)
         if eps not in outcomes:
-            raise ValueError(f"eps={eps:g}/255 is no budget of {job.attack} on {pair[0]}.")
+            raise ValueError(f"eps={eps:g}/255 is not a budget of {job.attack} on {pair[0]}.")
         parts.append(outcomes[eps])
     return source_choice(jobs, joined(parts), eps)
 

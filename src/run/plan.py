@@ -51,7 +51,7 @@ def _check_fit(planned: Planned) -> None:
         if value := getattr(diagnostics, key):
             raise ValueError(
                 f"diagnostics.{key}={value}: attack={planned.settings.attack.name} is fitted for "
-                "the budgets of epsilon.grid alone; leave it out."
+                "the budgets of epsilon.grid only; leave it out."
             )
 
 

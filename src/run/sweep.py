@@ -264,8 +264,8 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str)
     files = [*files_of_sweep(folder), *([] if sweep else files_of_job(folder))]
     if files and not known:
         raise ValueError(
-            f"{folder} holds {files[0].name}, which would be replaced, and is no sweep's folder; "
-            "name another one."
+            f"{folder} holds {files[0].name}, which would be replaced, and is not a sweep's "
+            "folder; name another one."
         )
 
 

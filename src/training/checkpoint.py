@@ -116,7 +116,7 @@ def _readable(checkpoint: Path) -> Path | None:
     try:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, depending on where the damage lies
-        log.warning("%s is damaged (%s); training begins anew.", checkpoint, first_line(error))
+        log.warning("%s is damaged (%s); training starts again.", checkpoint, first_line(error))
         checkpoint.unlink()
         return None
     return checkpoint

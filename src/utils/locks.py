@@ -24,7 +24,9 @@ def held(lock: Path) -> Iterator[Path]:
         try:
             inner.acquire()
         except Timeout:
-            raise ValueError(f"{lock.parent}: another process is at work there.") from None
+            raise ValueError(
+                f"{lock.parent} is in use by another process; wait until it ends."
+            ) from None
     try:
         yield lock
     finally:

@@ -221,7 +221,7 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         ({"eps": "8/255"}, "8/255"),
         ({"batch_size": 0}, "batch_size.*=0"),
         ({"index": torch.arange(-1, 11)}, "must rise"),
-        ({"sources": {"a b": module(0)}}, "is no name"),
+        ({"sources": {"a b": module(0)}}, "is not a valid name"),
         ({"labels": torch.full((12,), 10)}, "labels hold 10"),
     ],
 )

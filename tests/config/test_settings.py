@@ -212,7 +212,7 @@ REFUSED = [
     ("targets=[vgg16,vgg16]", "targets.*vgg16.*more than once"),
     ("targets=[]", "targets .*empty"),
     ("source=vgg61", "source .*vgg61.*among the models: .* Did you mean vgg16"),
-    ("source=clean +model.clean={name:x}", "source.0: .clean. is no name"),
+    ("source=clean +model.clean={name:x}", "source.0: .clean. is not a valid name"),
     ("~dataset n_images=10", "dataset"),
     ("+model.vgg16.meen=[0]", "model.vgg16.meen.*Did you mean mean"),
     ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),

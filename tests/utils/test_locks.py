@@ -24,7 +24,7 @@ def test_a_held_lock_is_refused_and_a_killed_ones_is_free(tmp_path):
     while not lock.with_name("begun").exists():
         time.sleep(0.01)
     assert is_held(lock)
-    with pytest.raises(ValueError, match="folder: another process is at work there"), held(lock):
+    with pytest.raises(ValueError, match="folder is in use"), held(lock):
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.join()

@@ -48,7 +48,9 @@ def _count_patches(source: Source) -> int:
     modules = source.model.modules() if isinstance(source.model, nn.Module) else ()
     sides = {grid[0] for module in modules if (grid := getattr(module, "grid_size", None))}
     if len(sides) != 1:
-        raise ValueError("attack.patches=null: the source states no one number; give one, as 14.")
+        raise ValueError(
+            "attack.patches=null: the source does not state its patches; set a number, such as 14."
+        )
     return int(sides.pop())
 
 

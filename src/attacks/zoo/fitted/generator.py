@@ -37,7 +37,7 @@ class Generator:
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
         images = state.images[0]
         if self.network is None:
-            raise ValueError("attack.network: name the generator")
+            raise ValueError("attack.network is empty: name the generator's class or function")
         network = _with_weights(self.network, self.file).to(images.device)
         with torch.no_grad():
             generated = network(images)

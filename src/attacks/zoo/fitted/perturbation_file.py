@@ -43,7 +43,7 @@ def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
     if values.ndim != 3 or values.shape[0] != 3 or not values.is_floating_point():
         raise ValueError(f"{file} holds {values.dtype} of shape {shape}, not floats of (3, H, W).")
     if not bool((values.abs() <= 1).all()):
-        raise ValueError(f"{file} holds NaN or numbers beyond 1; a grey level is 1/255.")
+        raise ValueError(f"{file} has NaN or values beyond -1 to 1; one grey level is 1/255.")
     values = values.float()
     if resize and values.shape[1:] != (side, side):
         sides = (side, side)
