@@ -15,8 +15,8 @@ def check_name(value: str) -> str:
     """Return a name that fits a folder, an experiment, a column and a row alike."""
     if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", "..", "clean"):
         raise ValueError(
-            f"{value[:120]!r} is not a valid name: 1 to 100 letters, digits and _ . + - are allowed, "
-            "and clean is the row of clean images"
+            f"{value[:120]!r} is not a valid name: 1 to 100 letters, digits and _ . + - are "
+            "allowed, and clean is the row of clean images"
         )
     return value
 

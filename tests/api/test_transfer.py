@@ -154,7 +154,7 @@ def test_a_store_holds_the_jobs_of_its_last_call_and_the_users_files(images, tmp
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text('{"jobs": ["0-mi-a"], "single": false, "id": "3f2"}')
-        with pytest.raises(ValueError, match=f"^store={folder} holds files of others; name"):
+        with pytest.raises(ValueError, match=f"^store={folder} "):
             call(store=folder)
         assert [path.name for path in folder.iterdir()] == [name]
 
