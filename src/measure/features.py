@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
+from torch import Tensor
 
 from src.artifacts.tables import INDEX, LABEL, SINGLE, column
 from src.attacks import Source
@@ -16,8 +17,8 @@ class Features(Measurement):
     """Output of each model's feature layer for the clean image, averaged over positions.
 
     `features` is a list of C numbers: of an output (N, C, H, W) the means over H and W, of one
-    (N, T, C) the means over T, one (N, C) as it is. A model that states no `feature_layer` has no
-    rows.
+    (N, H, H, C), such as a Swin transformer's, the means over both, of one (N, T, C) the means over
+    T, one (N, C) as it is. A model that states no `feature_layer` has no rows.
     """
 
     name = "features"
@@ -35,6 +36,11 @@ class Features(Measurement):
         """Return a row per image."""
         for cell in cells:
             (output,) = Source(batch.networks[cell.target], cell.decides).features(batch.clean)
-            places = {4: (2, 3), 3: (1,)}.get(output.ndim)
-            features = output.float()
-            yield image_rows(batch.batch, features=features.mean(places) if places else features)
+            yield image_rows(batch.batch, features=_over_positions(output.float()))
+
+
+def _over_positions(output: Tensor) -> Tensor:
+    """Return the means (N, C) over the positions of a layer's output."""
+    if output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]:
+        return output.mean((1, 2))  # channels are last
+    return output.mean({4: (2, 3), 3: (1,)}[output.ndim]) if output.ndim > 2 else output

@@ -26,6 +26,13 @@ class Tokens(nn.Module):
         return self.head(self.pooled(self.words(images.flatten(2).mT).amax(dim=1)))
 
 
+class ChannelsLast(Tokens):
+    """Classifier whose layer `words` gives (N, H, W, C)."""
+
+    def forward(self, images):
+        return self.head(self.pooled(self.words(images.movedim(1, -1)).amax(dim=(1, 2))))
+
+
 def convolved():
     layers = nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(216, 3)
     return nn.Sequential(*layers).eval().requires_grad_(False)
@@ -51,14 +58,16 @@ def features(tmp_path):
 
 def test_features_are_a_layers_output_averaged_over_positions(images, batch_of, features):
     maps, tokens, unstated = convolved(), Tokens().eval().requires_grad_(False), convolved()
-    networks = {"maps": maps, "tokens": tokens, "unstated": unstated}
+    last = ChannelsLast().eval().requires_grad_(False)
+    networks = {"maps": maps, "tokens": tokens, "last": last, "unstated": unstated}
     dataset = images(11)
     clean, _ = batch_of(dataset)
-    found = features(dataset, networks, {"maps": "0", "tokens": "words"})
-    assert found["target"].unique().tolist() == ["maps", "tokens"]
+    found = features(dataset, networks, {"maps": "0", "tokens": "words", "last": "words"})
+    assert found["target"].unique().tolist() == ["maps", "tokens", "last"]
     with torch.no_grad():
         wanted = {"maps": maps[0](clean).mean((2, 3)), "tokens": tokens.words(clean.flatten(2).mT)}
     wanted["tokens"] = wanted["tokens"].mean(dim=1)
+    wanted["last"] = last.words(clean.movedim(1, -1)).mean((1, 2))
     for name, rows in found.groupby("target"):
         assert rows["index"].tolist() == list(range(11))
         np.testing.assert_allclose(stacked(rows["features"]), wanted[name], atol=1e-5)
