@@ -51,30 +51,40 @@ class Transfer:
         """Success rates, means over attacks, shape (S, T); NaN without an image."""
         return _weighted_rates(self.scores, np.ones((1, self.scores.shape[-1])))[0]
 
+    @property
+    def single(self) -> "Transfer":
+        """The transfer from single sources alone, without ensembles."""
+        places = [place for place, name in enumerate(self.sources) if "+" not in name]
+        names = [self.sources[place] for place in places]
+        return replace(self, sources=names, scores=self.scores[:, places], own=self.own[places])
+
     def of_images(self, places: Any) -> "Transfer":
         """Return the success on some of the images."""
         return replace(self, scores=self.scores[..., places])
 
 
 def transfer_of(found: ImageOutcomes) -> Transfer:
-    """Return the transfer of untargeted attacks from single sources to targets without a defence.
+    """Return the transfer of untargeted attacks from sources to targets without a defence.
 
-    Attacks that some source lacks are left out.
+    Attacks that some single source lacks are left out, then ensembles that lack an attack.
 
     Raises:
         ValueError: No attack is left.
     """
     plain = found.select(defence=PLAIN)
-    jobs = [job for job in range(len(plain.jobs)) if plain.kind(job) == "untargeted"]
-    sources = list(dict.fromkeys(plain.jobs[job][1] for job in jobs))
-    ran = {job: plain.jobs[job] for job in jobs}
+    kinds = ("untargeted", "untargeted of ensembles")
+    ran = {job: name for job, name in enumerate(plain.jobs) if plain.kind(job) in kinds}
+    there = list(dict.fromkeys(source for _, source in ran.values()))
+    single = [source for source in there if "+" not in source]
     attacks = [
         attack
         for attack in dict.fromkeys(attack for attack, _ in ran.values())
-        if all((attack, source) in ran.values() for source in sources)
+        if all((attack, source) in ran.values() for source in single)
     ]
-    if not attacks:
+    if not attacks or not single:
         raise ValueError("no attack is from every source; there are too few jobs.")
+    pairs = {source: {(attack, source) for attack in attacks} for source in there}
+    sources = [source for source in there if pairs[source] <= {*ran.values()}]
     targets = [target.target for target in plain.targets]
     scores = np.full((len(attacks), len(sources), len(targets), len(plain.index)), np.nan)
     own = np.full(scores.shape[:2], np.nan)

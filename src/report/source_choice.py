@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -127,18 +127,21 @@ def choice_of(
     """
     transfer = transfer_of(outcomes)
 
+    def members_related(one: str, other: str) -> bool:
+        return any(related(a, b) for a, b in product(one.split("+"), other.split("+")))
+
     def measure(places: list[int]) -> Frames:
         rows = correct.iloc[places]
         return clean_measures(rows) | of_pairs(rows.index.to_numpy(), transfer.targets)
 
-    ranked = profiles(transfer, related)
+    ranked = profiles(transfer, members_related)
     return SourceChoice(
         f"{', '.join(transfer.attacks)} on {heading}",
         transfer,
         ranked,
         _spread(ranked),
-        choices(transfer, related, seed),
-        predictors(transfer, measure, related, seed),
+        choices(transfer, members_related, seed),
+        predictors(transfer.single, measure, related, seed),
         _luck(outcomes, weights, related),
         transfer_similarity(transfer),
     )
@@ -207,7 +210,7 @@ def source_tables(found: SourceChoice) -> Group:
         f"two sources, either counts: {_span(mean, 'best_2')}; three: {_span(mean, 'best_3')}",
         "95 % intervals over targets and images. A target's relatives are left out with it.",
     ]
-    few = len(found.transfer.sources) < FEWEST_SOURCES
+    few = len(found.transfer.single.sources) < FEWEST_SOURCES
     note = f"not tested: that needs {FEWEST_SOURCES} sources" if few else "p: models permuted"
     note += "; measured on half of the images, transfer on the other half, and swapped"
     parts: list[RenderableType] = [

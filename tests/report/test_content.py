@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,6 +15,7 @@ from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.statistics import measure
 from src.report.sections import comparisons as compared
+from src.report.source_choice import choose_source
 from src.report.summary import summarise
 
 
@@ -65,6 +67,20 @@ def test_ensembles_are_ranked_apart(make_sweep):
     assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
     assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
     assert "mean of 2 sources" in report.answer.details
+
+
+def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep):
+    names = ("a", "b", "c", "d", "e")
+    folder = make_sweep(models=names, sources=("a", "b", "c", "a+b"), budgets=(8.0,))
+    found = choose_source([folder])
+    assert set(found.profiles["source"]) == {"a", "b", "c", "a+b"}
+    rows = found.choices.set_index("target")
+    assert rows["candidates"].dropna().to_dict() == {"a": 2, "b": 2, "c": 3, "d": 4, "e": 4}
+    place = found.transfer.targets.index("e")
+    rates = dict(zip(found.transfer.sources, found.transfer.rates[:, place], strict=True))
+    assert rows.loc["e", "most"] == pytest.approx(max(rates.values()))
+    assert rows.loc["e", "any"] == pytest.approx(np.mean(list(rates.values())))
+    assert (found.predictors["pairs"] == 3 * 5 - 3).all()  # measures are of two models
 
 
 def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_asked_for(make_sweep):
