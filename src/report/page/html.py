@@ -56,13 +56,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, with an anchor that is unique, and a command for the shell."""
+    """A part of the page, with an anchor that is unique, and a command for the shell.
+
+    The first row of a table is its heading.
+    """
 
     id: str
     title: str
     text: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     command: str = ""
+    table: tuple[tuple[str, ...], ...] = ()
 
 
 class Answer(NamedTuple):

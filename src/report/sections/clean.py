@@ -25,8 +25,13 @@ MOST_CLASSES = 40
 
 
 def clean_sentence(numbers: Measured) -> str:
-    """Return every model's accuracies and confidences on clean images."""
-    return " ".join(" ".join(_accuracies(models)) for models in numbers.clean.values())
+    """Return the accuracy of every model on clean images."""
+    parts = []
+    for models in numbers.clean.values():
+        for model, rows in models.items():
+            first = top_k(rows).iloc[0]
+            parts.append(f"{model} {format_cell(first['correct'], first['n'])}")
+    return f"Correct: {', '.join(parts)}."
 
 
 def clean(numbers: Measured) -> tuple[Section, ...]:
@@ -60,8 +65,8 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
         f"Of {total} clean images, in descending order; in brackets the images of the class.{cut}",
     )
     figures.append(Figure(f"classes{end}", title, caption, _classes_chart(classes), classes))
-    sentences = _accuracies(models)
-    return Section(f"clean{end}", f"The clean images{data}", sentences, tuple(figures))
+    heading = f"The clean images{data}"
+    return Section(f"clean{end}", heading, figures=tuple(figures), table=_table(models))
 
 
 def _classes_chart(classes: pd.DataFrame) -> ChartType:
@@ -95,18 +100,21 @@ def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
     return one_model(bars.properties(width=PANEL, height=220), profiles)
 
 
-def _accuracies(models: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
-    """Return a sentence for each model: its accuracies with their intervals and confidences."""
-    sentences = []
+def _table(models: Mapping[str, pd.DataFrame]) -> tuple[tuple[str, ...], ...]:
+    """Return a heading, and each model's accuracies with their intervals and confidences."""
+    heading = ["model"]
+    lines: list[tuple[str, ...]] = []
     for model, rows in models.items():
-        parts = [
-            f"top {row['k']} {format_cell(row['correct'], row['n'])} "
-            f"[{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}], mean confidence "
-            f"{'in the true class ' * (row['k'] > 1)}{row['confidence']:.1%}"
-            for row in top_k(rows).to_dict("records")
-        ]
-        sentences.append(f"{model}: {'; '.join(parts)}.")
-    return tuple(sentences)
+        line = [model]
+        for row in top_k(rows).to_dict("records"):
+            share = format_cell(row["correct"], row["n"])
+            line.append(f"{share} [{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}]")
+            line.append(f"{row['confidence']:.1%}")
+            if not lines:
+                whose = "in the true class" if row["k"] > 1 else "in the first class"
+                heading += [f"top {row['k']}", f"confidence {whose}"]
+        lines.append(tuple(line))
+    return (tuple(heading), *lines)
 
 
 def _stacked(
