@@ -174,7 +174,7 @@ def test_feature_attacks_without_their_layer_are_refused(command_line, capsys):
     assert command_line("attack=fia") == 1
     assert "attack=fia: attack.layer: the source states no feature layer" in capsys.readouterr().out
     assert command_line("attack=ilpd", "++model.coarse.feature_layer=body") == 1
-    assert "model coarse: feature_layer=body feature_layer" in capsys.readouterr().out
+    assert "model coarse: feature_layer=body " in capsys.readouterr().out
     assert command_line("attack=fia", "source=[coarse,fine]", "attack.layer=['0']") == 1
     assert "1 layers are named for 2 models" in capsys.readouterr().out
     assert command_line("attack=bim", "++attack.layer=body") == 1

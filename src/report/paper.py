@@ -289,6 +289,8 @@ def _lay_out(wide: pd.DataFrame, caption: str, details: Sequence[str], to: str) 
         position="t",
         position_float="centering",
     )
+    spanned = r"\\multicolumn{2}{l}{\1} &"  # else these names make the second column too wide
+    latex = re.sub(r"^ & (strongest per \w+) &", spanned, latex, flags=re.MULTILINE)
     comments = [f"% {' '.join(line.split())}" for line in details]
     needs = "% needs \\usepackage{booktabs} and \\usepackage{xcolor}"
     lines = [needs, *comments, *latex.splitlines()]
