@@ -237,6 +237,19 @@ def test_an_image_is_found_by_its_number_or_said_to_have_no_picture(opened):
     waits_for(tab, "report.images=[99999]", "#pictures output")
 
 
+def test_a_gallery_lists_the_numbers_of_all_its_images(opened):
+    tab = opened("ordinary", viewport=SMALL_WINDOW)
+    tab.locator("#pictures").scroll_into_view_if_needed()
+    tab.wait_for_selector("#pictures details")
+    for gallery in tab.query_selector_all("#pictures .galleries > div:has(details)"):
+        count = re.search(r"(\d+) of (\d+) such images", gallery.inner_text())
+        gallery.query_selector("summary").click()
+        numbers = gallery.query_selector("details p").inner_text().split(", ")
+        shown = [one.get_attribute("data-image") for one in gallery.query_selector_all(".strip")]
+        assert [len(shown), len(numbers)] == [int(text) for text in count.groups()]
+        assert {*shown} < {*numbers}
+
+
 def test_the_page_prints_whole(opened, tmp_path):
     tab = opened("ordinary", "#attack=fgsm", color_scheme="dark")
     tab.pdf(path=tmp_path / "page.pdf", format="A4")
