@@ -34,7 +34,11 @@ _LATEX = str.maketrans(
 ESCAPES: dict[str, Callable[[Any], str]] = {
     "html": html.escape,
     "latex": lambda text: text.translate(_LATEX),
-    "markdown": lambda text: re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text),
+    "markdown": lambda text: re.sub(
+        r"([\\`*{}\[\]<>|#]|(?<![^\W_])_|_(?![^\W_]))",  # Markdown keeps _ within a word
+        r"\\\1",
+        text,
+    ),
 }
 """Names as each format needs them."""
 _SMALL = {"latex": r" {{\scriptsize [{}, {}]}}", "html": " <small>[{}, {}]</small>"}
