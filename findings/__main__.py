@@ -221,7 +221,7 @@ def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:
 
 
 def write_figures() -> None:
-    """Draw the figures of the page, and that of time and memory."""
+    """Draw the figures of the pages, and that of time and memory."""
     sweeps = {name: sweep_of(name) for name in ("photographs", "cifar")}
     for name, (tables, chart) in FIGURES.items():
         png = vl_convert.vegalite_to_png(
