@@ -1,4 +1,4 @@
-"""Rebuild docs/findings.md and its figures from docs/results/, or store a run's tables there."""
+"""Rebuild the pages of findings and their figures from docs/results/, or store tables there."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache, partial
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import vl_convert
@@ -67,8 +68,22 @@ def sweep_of(name: str) -> Sweep:
     return Sweep(RESULTS / name)
 
 
-def page() -> str:
-    """Return docs/findings.md as the stored tables have it."""
+def pages() -> dict[str, str]:
+    """Render the templates: the text of each page by its path in docs/."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    names = ["findings.md", *(f"pages/{path.stem}" for path in HERE.glob("pages/*.md.j2"))]
+    templates = {name: environment.get_template(f"{name}.j2") for name in names}
+    values = page_values()
+    return {
+        name.replace("pages/", "findings/"): template.render(values)
+        for name, template in templates.items()
+    }
+
+
+def page_values() -> dict[str, Any]:
+    """Compute what the templates show, from the stored tables."""
     photographs, attacks = sweep_of("photographs"), sweep_of("attacks")
     cifar = sweep_of("cifar")
     timings = benchmarks(RESULTS / "benchmarks")
@@ -85,10 +100,7 @@ def page() -> str:
         target = dict(PAIRS)[source]
         return attacks.row("excess", attack="mi", source=source, target=target, control=control)
 
-    environment = Environment(
-        loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    return environment.get_template("findings.md.j2").render(
+    return dict(
         photographs=photographs,
         attacks=attacks,
         on_photographs=on_photographs(),
@@ -209,7 +221,7 @@ def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:
 
 
 def write_figures() -> None:
-    """Draw the figures of the page, and that of time and memory."""
+    """Draw the figures of the pages, and that of time and memory."""
     sweeps = {name: sweep_of(name) for name in ("photographs", "cifar")}
     for name, (tables, chart) in FIGURES.items():
         png = vl_convert.vegalite_to_png(
@@ -241,7 +253,8 @@ def main() -> None:
     elif options.command == "benchmark":
         collect_benchmark(options.found, RESULTS / "benchmarks" / f"{options.name}.json")
     else:
-        write_text(DOCS / "findings.md", page())
+        for path, text in pages().items():
+            write_text(DOCS / path, text)
         write_figures()
 
 

@@ -111,23 +111,26 @@ class Matched:
             ranked = self.of(str(cost)).reset_index()
             parts.append(ranked.assign(cost=f"{cost} gradients"))
         rows = pd.concat(parts, ignore_index=True)
-        rows["first"] = rows["undecided"].map({True: "not told from the first", False: "behind"})
+        rows["first"] = rows["undecided"].map(
+            {True: "not significantly behind", False: "significantly behind"}
+        )
         order = list(self.rows.index)
         base = alt.Chart(rows).encode(
             y=alt.Y("attack:N", sort=order, title=None, axis=alt.Axis(labelLimit=200)),
-            color=alt.Color("cost:N", title="cost an image", scale=alt.Scale(range=COLOURS)),
+            color=alt.Color("cost:N", title="cost per image", scale=alt.Scale(range=COLOURS)),
             yOffset=alt.YOffset("cost:N"),
         )
         share = alt.Axis(format="%", tickCount=6)
         lines = base.mark_rule(strokeWidth=1.5).encode(
-            x=alt.X("low:Q", axis=share, title="mean success on other networks, 95 %"), x2="high:Q"
+            x=alt.X("low:Q", axis=share, title="mean success on other networks, 95 % intervals"),
+            x2="high:Q",
         )
         points = base.mark_point(filled=True, size=40, opacity=1).encode(
             x="mean:Q",
             shape=alt.Shape(
                 "first:N",
                 title="best at its cost",
-                sort=["not told from the first", "behind"],
+                sort=["not significantly behind", "significantly behind"],
                 scale=alt.Scale(range=["diamond", "circle"]),
             ),
         )

@@ -20,7 +20,7 @@ from src.models import architectures
 from tests.conftest import REPOSITORY, run_python
 
 PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
-PAGES += sorted(REPOSITORY.glob("docs/*.md"))
+PAGES += sorted(REPOSITORY.glob("docs/**/*.md"))
 STARTS = "make|python|pip|torchrun|srun|mlflow|ray|source|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
 BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")

@@ -101,7 +101,7 @@ def test_the_site_works_from_disk(site):
         tab.on("console", lambda message: noise.append(message.text))
         tab.on("pageerror", lambda error: noise.append(str(error)))
         tab.on("request", lambda request: noise.append(request.url))
-        for page in site.glob("*.html"):
+        for page in site.rglob("*.html"):
             tab.goto(page.as_uri())
             assert tab.evaluate("document.documentElement.scrollWidth") <= 390, page.name
         tab.goto(f"{(site / 'search.html').as_uri()}?q=smoothing")
