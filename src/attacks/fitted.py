@@ -100,7 +100,7 @@ class Fitted(Protocol):
 
 
 class NotFittedError(ValueError):
-    """Call of an attack without the states of a fit."""
+    """Error of an attack that is called without the states of its fit."""
 
 
 def state_of(states: Mapping[float, State], eps: float) -> State:

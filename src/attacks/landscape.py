@@ -32,7 +32,7 @@ class Landscape:
         return self.settings.objective.prepare(self.problem)
 
     def losses(self, images: Tensor, member: int | None = None) -> Tensor:
-        """Return the loss of each image, shape (K, N); of one ensemble member if it is set."""
+        """Return each image's loss, shape (K, N); of one ensemble member if `member` is set."""
         objective = self.settings.objective
         if objective is None:
             logits = self.problem.source.logits(images.flatten(0, 1), member)

@@ -35,7 +35,7 @@ def check_budgets(eps: Budgets, images: Tensor) -> Tensor:
     if empty or not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
         raise ValueError(
             "eps must be a number in [0, 1], a list of such numbers, or lists with one number per "
-            f"image ({len(images)} images), not {eps}."
+            f"image (for {len(images)} images), not {eps}."
         )
     return budgets
 

@@ -39,7 +39,7 @@ class Source:
             module.draw(random, budgets)
 
     def logits(self, images: Tensor, member: int | None = None) -> Tensor:
-        """Return logits for images (B, 3, H, W), at least float32; of one member if it is set."""
+        """Return logits, at least float32, for images (B, 3, H, W); of one member if it is set."""
         logits = (self.model if member is None else self.members[member])(images)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

@@ -14,7 +14,7 @@ from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 
 _POINTS, _RADIUS = 5, 1 / 255
-_STREAM = 8  # of random numbers, apart from those of attacks, noise, target labels and defences
+_STREAM = 8  # of random numbers, separate from attacks, noise, target labels and defences
 
 
 class GradientConsistency(Measurement):

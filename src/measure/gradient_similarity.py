@@ -56,7 +56,7 @@ class GradientSimilarity(Measurement):
 
 
 def input_gradients(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> Tensor:
-    """Compute the gradients of the cross-entropy by the images, float64 (N, 3, H, W).
+    """Compute gradients of the cross-entropy with respect to the images, float64 (N, 3, H, W).
 
     At most `size` are computed at once. An ensemble is differentiated as it is attacked.
     """

@@ -85,5 +85,5 @@ def _bisect(batch: EvaluatedBatch, cell: Cell) -> pa.Table:
 
 
 def _flips(target: Evaluated, logits: Tensor, labels: Tensor) -> Tensor:
-    """Return a mask, on the CPU, of the images that get another class than their label."""
+    """Return a CPU mask of the misclassified images."""
     return (top_predictions(target, logits, labels).classes[:, 0] != labels).cpu()

@@ -53,7 +53,7 @@ class SelfTransfer(Measurement):
 
 
 def _right(batch: EvaluatedBatch, cell: Cell, images: Tensor, scale: float) -> Tensor:
-    """Return a mask, on the CPU, of images (N, 3, H, H) that are classified correctly resized."""
+    """Return a CPU mask of images (N, 3, H, H) whose resized copies are classified correctly."""
     side = images.shape[-1]
     size = [round(scale * side)] * 2
     resized = functional.interpolate(images, size, mode="bilinear", antialias=True)

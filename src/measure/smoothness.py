@@ -23,10 +23,10 @@ class Smoothness(Measurement):
     """Curvature of the source's loss at the clean image: the lower, the smoother.
 
     `curvature` is the largest absolute eigenvalue of the Hessian of the cross-entropy of the true
-    class by the image, per squared L2 distance in [0, 1] pixels. It is computed by power iteration
-    on central differences of gradients; an ensemble is differentiated as it is attacked. The
-    gradients are not counted as cost, and their images may leave [0, 1]. With ReLUs, `curvature` is
-    measured over a distance of 0.02, because a kink has no Hessian.
+    class with respect to the image, per squared L2 distance in [0, 1] pixels. It is computed by
+    power iteration on central differences of gradients; an ensemble is differentiated as it is
+    attacked. The gradients are not counted as cost, and their images may leave [0, 1]. With ReLUs,
+    `curvature` is measured over a distance of 0.02, because a kink has no Hessian.
 
     Reference:
         Zhang et al.: Why Does Little Robustness Help? (2024), S&P 2024, arXiv 2307.07873, for the

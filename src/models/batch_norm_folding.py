@@ -35,7 +35,7 @@ def _fold(network: nn.Module) -> None:
     """Fold every batch norm that directly follows a convolution, in place."""
     try:
         graph = _Tracer().trace(network)
-    except Exception:  # of any kind, where the data flow depends on the data
+    except Exception:  # of any type: the control flow may depend on the data
         return
     modules: dict[str, nn.Module] = dict(network.named_modules())
     uses = Counter(_owner(node) for node in graph.nodes)

@@ -33,7 +33,7 @@ def vgg_small(num_classes: int) -> nn.Module:
 def resnet_small(
     num_classes: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2
 ) -> nn.Module:
-    """Build a residual network: a convolution, and blocks of two at 16, 8 and 4 pixels.
+    """Build a residual network: a convolution, then stages of two blocks at 16, 8 and 4 pixels.
 
     Args:
         num_classes: Number of classes.

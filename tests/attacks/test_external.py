@@ -144,7 +144,7 @@ def test_torchattacks_classes_are_attacks_of_their_own():
 
 REFUSED = {
     "torchattacks attack.name=MIFSGM": r"^attack=torchattacks.MIFSGM: .*MIFSGM: .* mean MIFGSM",
-    "torchattacks attack.name=JSMA": "no such attack in L-infinity or L2 balls",
+    "torchattacks attack.name=JSMA": "attack.name=JSMA: torchattacks has no such attack",
     "torchattacks +attack.stepz=3": "attack.stepz: .*torchattacks.MIFGSM .* Did you mean steps",
     "torchattacks +attack.eps=0.1": "attack.eps: .* its settings are alpha, steps, decay",
     "torchattacks attack.norm=l2": "^attack.norm=l2: ",

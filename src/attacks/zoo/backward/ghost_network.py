@@ -12,7 +12,7 @@ from src.attacks.zoo.backward.layers import has_relu, layers_of
 from src.utils.checked_dataclass import Share, checked
 
 _NEEDS = "residual blocks (ResNets of torchvision or timm, ConvNeXt and ViT of timm) or ReLUs"
-_BLOCKS = ("BasicBlock", "Bottleneck", "ConvNeXtBlock")  # of ResNets, whoever wrote them
+_BLOCKS = ("BasicBlock", "Bottleneck", "ConvNeXtBlock")  # class names in any library
 _SHORTCUTS = ("downsample", "shortcut")
 
 

@@ -109,5 +109,5 @@ def _linear(z: Tensor) -> Tensor:
 def linbp() -> None:
     """Make late ReLUs linear in the backward pass: LinBP, no momentum, 10 steps of eps / 10.
 
-    The paper takes 300 steps.
+    The authors take 300 steps.
     """

@@ -30,9 +30,9 @@ class BlackBoxFeatures(WeightedFeatures):
     Feature Attacks (2024), https://www.sciencedirect.com/science/article/abs/pii/S0925231224006349
 
     Deviation: at every image size, the distance is the RMS of the authors' vectors of length 28
-    over 3 x 299 x 299 values. q_i is the gradient by pixels (authors: by normalised inputs). With
-    target labels, q_i lowers their cross-entropy; otherwise target labels and members are as in
-    `fia`.
+    over 3 x 299 x 299 values. q_i is the gradient with respect to pixels (authors: to normalised
+    inputs). With target labels, q_i lowers their cross-entropy; otherwise target labels and members
+    are as in `fia`.
     """
 
     points: PositiveInt = 30

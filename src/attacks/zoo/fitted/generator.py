@@ -59,7 +59,7 @@ def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
                 else torch.load(file, map_location="cpu", weights_only=True)
             )
             network.load_state_dict(weights)
-        except Exception as error:  # of many kinds, depending on the file
+        except Exception as error:  # the type depends on the file
             reason = first_line(error).partition(". ")[0][:200]
             raise ValueError(f"{file} cannot be loaded into the generator: {reason}.") from error
     return network.eval().requires_grad_(False)

@@ -33,7 +33,7 @@ def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
     path = Path(file)
     try:
         values = torch.as_tensor(_load(path))
-    except Exception as error:  # of many kinds, depending on the format
+    except Exception as error:  # the type depends on the format
         reason = first_line(error).partition(". ")[0][:200]
         raise ValueError(f"{file} cannot be read as one array: {reason}.") from error
     shape = tuple(values.shape)

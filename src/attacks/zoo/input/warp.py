@@ -17,9 +17,9 @@ class Warp:
     """Move the image's centre as if the image were a thin plate held at eight border points.
 
     The plate's control points are a 3 x 3 grid over the image, whose sides have length 2. The
-    centre moves by xi ~ U(-radius, radius)^2 minus rho * (gradient of the loss by xi); the second
-    term counters warps that fool the source by themselves. Sampling is bilinear, and black beyond
-    the image.
+    centre moves by xi ~ U(-radius, radius)^2 minus rho times the gradient of the loss with respect
+    to xi, which counters warps that fool the source by themselves. Sampling is bilinear, and black
+    beyond the image.
 
     Args:
         copies: Number of warps.
