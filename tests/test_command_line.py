@@ -172,11 +172,11 @@ def test_feature_attacks_are_of_a_layer(command_line, workspace, monkeypatch):
 
 def test_feature_attacks_without_their_layer_are_refused(command_line, capsys):
     assert command_line("attack=fia") == 1
-    assert "attack=fia: attack.layer: the source states no feature layer" in capsys.readouterr().out
+    assert "attack=fia: attack.layer=null: the source has no" in capsys.readouterr().out
     assert command_line("attack=ilpd", "++model.coarse.feature_layer=body") == 1
     assert "model coarse: feature_layer=body " in capsys.readouterr().out
     assert command_line("attack=fia", "source=[coarse,fine]", "attack.layer=['0']") == 1
-    assert "1 layers are named for 2 models" in capsys.readouterr().out
+    assert "attack.layer names 1 layers for 2 ensemble members" in capsys.readouterr().out
     assert command_line("attack=bim", "++attack.layer=body") == 1
     assert "attack.layer=body needs attack.objective" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Command line that tries the classes of a clone of TransferAttack on a network."""
+"""Try each class of your TransferAttack clone on a source, and print which ones run."""
 
 import argparse
 import os
@@ -25,8 +25,8 @@ def main() -> None:
 def _try_classes() -> None:
     parser = argparse.ArgumentParser("python -m src.attacks", description=__doc__)
     parser.add_argument("library", choices=["transferattack"])
-    parser.add_argument("--root", default=os.environ.get("TRANSFERATTACK"), help="the clone")
-    parser.add_argument("--source", default="resnet_small", help=f"a model, on {_DATA}")
+    parser.add_argument("--root", default=os.environ.get("TRANSFERATTACK"), help="its folder")
+    parser.add_argument("--source", default="resnet_small", help=f"name of a model for {_DATA}")
     arguments = parser.parse_args()
     names = [*open_clone(arguments.root).attack_zoo]
     model = load_classifier(arguments.source, f"dataset={_DATA}")
@@ -41,7 +41,7 @@ def _try_classes() -> None:
 
 
 def _try(name: str, root: str, model: PixelClassifier, batch: Batch) -> str:
-    """Return the reason why a class does not run on a model; empty: it does."""
+    """Return why a class does not run on a model, or an empty string if it does."""
     signal.alarm(_SECONDS)
     try:
         attack: Any = getattr(transferattack, name).in_root(root)
@@ -52,12 +52,12 @@ def _try(name: str, root: str, model: PixelClassifier, batch: Batch) -> str:
         keywords["targeted"] = defaults.get("targeted", False) is not False
         labels = (batch.labels + keywords["targeted"]) % 10
         made = attack(model, batch.images / 255, labels, _EPS, true_labels=batch.labels, **keywords)
-    except Exception as error:  # of any kind, as the clone's code raises it
+    except Exception as error:  # the clone's code may raise anything
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return f"{kind}{first_line(error)}".removeprefix(f"attack.name={name}: ")
     finally:
         signal.alarm(0)
-    return "" if made.isfinite().all() else "its images are not finite"
+    return "" if made.isfinite().all() else "it returns NaN or infinity"
 
 
 def _give_up(*_: object) -> None:

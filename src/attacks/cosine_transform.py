@@ -1,4 +1,4 @@
-"""Changes along both axes as products of matrices: the discrete cosine transform, resizing."""
+"""Linear maps along both axes as matrix products: the discrete cosine transform, resizing."""
 
 from functools import lru_cache
 
@@ -7,19 +7,19 @@ from torch import Tensor
 
 
 def along_axes(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
-    """Return R x C^T over the last two axes; autocasting does not lower its precision."""
+    """Compute R x C^T over the last two axes, without autocasting to lower precision."""
     with torch.autocast(images.device.type, enabled=False):
         return rows @ images @ columns.mT
 
 
 def dct2(images: Tensor) -> Tensor:
-    """Return the orthonormal two-dimensional DCT-II over the last two axes: C_H x C_W^T."""
+    """Compute the orthonormal two-dimensional DCT-II over the last two axes: C_H x C_W^T."""
     rows, columns = (dct_matrix(side, images.dtype, images.device) for side in images.shape[-2:])
     return along_axes(rows, images, columns)
 
 
 def idct2(spectra: Tensor) -> Tensor:
-    """Return the images, shape (..., H, W), whose `dct2` is `spectra`: C_H^T s C_W."""
+    """Compute the inverse of `dct2`: C_H^T s C_W, shape (..., H, W)."""
     rows, columns = (dct_matrix(side, spectra.dtype, spectra.device) for side in spectra.shape[-2:])
     return along_axes(rows.mT, spectra, columns.mT)
 
@@ -32,7 +32,7 @@ def resizing(
     start: Tensor | int = 0,
     nearest: bool = False,
 ) -> Tensor:
-    """Return matrices (..., P, length) that resize lines from `old` pixels at `start` to `new`."""
+    """Return matrices (..., P, length) that resize `old` pixels from `start` on to `new` pixels."""
     if nearest:
         inner = (places * old / new).floor()
     else:
@@ -43,12 +43,12 @@ def resizing(
 
 @lru_cache(maxsize=256)  # random blocks come in many sizes
 def dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the orthonormal DCT-II matrix, shape (size, size); do not write into it.
+    """Return the orthonormal DCT-II matrix, shape (size, size); it is cached, so do not modify it.
 
     C[k, n] = sqrt((1 if k = 0 else 2) / size) * cos(pi * (2 n + 1) * k / (2 size)).
     """
     index = torch.arange(size, dtype=torch.float64)
-    # The angle is reduced to one turn in whole numbers, exactly, before the cosine.
+    # Reduce the angle to one turn in whole numbers, which is exact.
     turns = ((2 * index[None, :] + 1) * index[:, None]) % (4 * size)
     matrix = (turns * (torch.pi / (2 * size))).cos() * (2 / size) ** 0.5
     matrix[0] /= 2**0.5

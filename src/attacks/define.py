@@ -1,4 +1,4 @@
-"""Attacks made of `ascend` and the settings of a paper, with keywords and documentation."""
+"""The decorator `attack`, which turns a paper's settings for `ascend` into a function."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -19,7 +19,7 @@ from src.utils.refusals import first_line
 
 
 class Attack(Protocol):
-    """A published attack; `help()` and `inspect.signature` tell its own keywords and defaults."""
+    """A published attack; `help()` and `inspect.signature` show its keywords and defaults."""
 
     __name__: str
     about: About
@@ -31,21 +31,22 @@ class Attack(Protocol):
 
 
 ALL_BUT_NORM = tuple(name for name in signature(Settings).parameters if name != "norm")
-"""Settings without a meaning for an attack that takes no gradients of the images."""
+"""Settings that mean nothing to an attack without gradients of the images."""
 
 
 _STATES = Parameter("states", Parameter.KEYWORD_ONLY, default=None)
 
 
 def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], None]], Attack]:
-    """Make an attack of the name and the docstring of a function: `ascend` with other defaults.
+    """Turn a function's name and docstring into an attack: `ascend` with other defaults.
 
     Args:
-        fixed: Settings that are no keywords; with an objective `loss`, too, unless it has that.
-        **words: Fields of `About`, where docstring and folder do not say them, and settings
-            that differ from the defaults of `Settings`. One that is a class is made with keywords
-            of the attack, whose docstring gets that of the class; a class of transforms is called
-            `transform`, and comes before those in `transforms`.
+        fixed: Settings that are not keywords of the attack. With an objective, `loss` is fixed
+            too, unless the objective has a field of that name.
+        **words: Fields of `About` that docstring and folder do not state, and settings that differ
+            from the defaults of `Settings`. A setting may be a class: its fields become keywords
+            of the attack, and its docstring is appended to the attack's. A class of transforms is
+            called `transform` and precedes those in `transforms`.
     """
     stated = {name: words.pop(name) for name in About.model_fields if name in words}
     parts = {name: value for name, value in words.items() if isinstance(value, type)}
@@ -86,7 +87,10 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
 
 
 def _describe(function: Any, words: Collection[str], special: Collection[str]) -> dict[str, Any]:
-    """Return what docstring, folder and settings say; `does` is a first line up to a colon."""
+    """Return the fields of `About` that docstring, folder and settings imply.
+
+    `does` is the docstring's first line up to a colon.
+    """
     reference = function.__doc__.partition("Reference: ")[2].partition("\n\n")[0]
     paper = re.search(r"(?<=arXiv )[\d.]+\d|https?://\S+", reference)
     gradients = "K * steps * restarts" if "random_start" in words else "1 + K * (steps - 1)"
@@ -104,7 +108,7 @@ def _describe(function: Any, words: Collection[str], special: Collection[str]) -
 def _make_signature(
     special: Mapping[str, Parameter], fixed: Collection[str], defaults: dict[str, Any]
 ) -> tuple[Signature, dict[str, Any]]:
-    """Return an attack's signature, and the defaults of all settings, the `fixed` ones included."""
+    """Return an attack's signature, and the defaults of all settings, including `fixed` ones."""
     parameters = {**special, **dict(_parameters(Settings))}
     if unknown := sorted({*fixed, *defaults} - parameters.keys()):
         raise TypeError(f"{', '.join(unknown)}: no such settings")

@@ -1,4 +1,4 @@
-"""Attacks that are fitted on a source, with training images, before they meet other images."""
+"""Attacks that are fitted to a source, on training images, before they attack other images."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ State = Mapping[str, Tensor]
 
 
 class FitBatch(NamedTuple):
-    """Training images of an attack.
+    """Batch of training images for a fit.
 
     Attributes:
         images: Images in [0, 1], (N, 3, H, W).
-        labels: True classes or, of a targeted attack, target labels, (N,).
+        labels: True classes, or target labels for a targeted attack, (N,).
         true_labels: True classes, (N,).
-        seeds: Numbers that seed what is random, (N,).
+        seeds: Seeds of the images' random numbers, (N,).
     """
 
     images: Tensor
@@ -32,11 +32,11 @@ class FitBatch(NamedTuple):
 
 
 Read = Callable[[Sequence[int], torch.Generator | None], FitBatch]
-"""Positions of training images to a batch. With a generator the images are augmented as in the
-training of a network."""
+"""Function (positions of training images, generator) -> batch. With a generator, the images are
+augmented as in the training of a network."""
 
 ROUNDING = 1e-5
-"""Largest relative difference of budgets that are equal but for rounding."""
+"""Largest relative difference between budgets that are equal up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class FitTask:
     """Source, training images and budget of a fit.
 
     Attributes:
-        model: Source as it is attacked.
-        eps: Budget in [0, 1] units; 0 where one state serves all budgets.
+        model: Source model, as it is attacked.
+        eps: Budget in [0, 1] units; 0 if one state serves all budgets.
         norm: `linf` or `l2`.
         targeted: True if the labels are target labels.
         seed: Seed of the order of the images.
         count: Number of training images.
-        read: Function that reads them.
+        read: Function that reads training images.
         max_batch: Largest number of images in a gradient batch; None: no limit.
     """
 
@@ -64,11 +64,11 @@ class FitTask:
     max_batch: int | None = None
 
     def batches(self, epoch: int, size: int, *, augmented: bool = False) -> Iterator[FitBatch]:
-        """Yield all training images in batches; their order depends on seed and epoch alone."""
+        """Yield all training images in batches; their order depends only on seed and epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         for part in torch.randperm(self.count, generator=generator).split(size):
             batch = self.read(part.tolist(), generator if augmented else None)
-            yield batch._replace(seeds=batch.seeds + (epoch << 32))  # a defence draws anew
+            yield batch._replace(seeds=batch.seeds + (epoch << 32))  # defences draw new numbers
 
 
 class Fitted(Protocol):
@@ -76,10 +76,10 @@ class Fitted(Protocol):
 
     Attributes:
         one_state: True if one state serves all budgets.
-        as_built: True if it trains weights, for which it gets the source's layers as built.
-        fit_images: Folder or CSV of its training images; None: those of the data set.
-        fit_n_images: Number of those that are taken; None: all.
-        epochs: Number of passes over them.
+        as_built: True if it trains weights and so needs the source's layers as built.
+        fit_images: Folder or CSV of training images; None: those of the data set.
+        fit_n_images: Number of training images to use; None: all.
+        epochs: Number of passes over the training images.
     """
 
     one_state: ClassVar[bool]
@@ -91,28 +91,28 @@ class Fitted(Protocol):
     def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
         """Yield the state after each epoch; the last one is the result.
 
-        With a state that it has yielded before, the fit goes on after that epoch, and ends with the
-        same state as if it had not been interrupted.
+        Given a state that it yielded earlier, the fit continues after that epoch. The result is the
+        same as without an interruption.
         """
 
     def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
-        """Return the part as the attack's loop calls it, with states by budget in [0, 1] units."""
+        """Return the part that the loop calls, for states by budget in [0, 1] units."""
 
 
 class NotFittedError(ValueError):
-    """An attack that is called without the states of a fit."""
+    """Error of an attack that is called without the states of its fit."""
 
 
 def state_of(states: Mapping[float, State], eps: float) -> State:
     """Return the state for a budget in [0, 1] units.
 
     Raises:
-        NotFittedError: There is none.
+        NotFittedError: There is no state for this budget.
     """
     nearest = min(states, key=lambda budget: abs(budget - eps), default=None)
     if nearest is None or abs(nearest - eps) > ROUNDING * eps:
         raise NotFittedError(
-            f"the attack is not fitted for eps={255 * eps:.4g}/255; its `fit` returns `states`."
+            f"the attack is not fitted for eps={255 * eps:.4g}/255; pass `states` from its `fit`."
         )
     return states[nearest]
 
@@ -133,19 +133,19 @@ def fit(
     """Fit an attack on training images (N, 3, H, W) in [0, 1], for one or more budgets.
 
     Args:
-        kind: Class of its fitted part.
-        model: The source.
+        kind: Class of the attack's fitted part.
+        model: The source model.
         images: Training images.
-        labels: Their true classes or, with `targeted`, target labels, (N,).
+        labels: True classes of the images or, with `targeted`, target labels, (N,).
         eps: Budgets in [0, 1] units.
         norm: `linf` or `l2`.
         targeted: Minimise the loss of `labels` instead.
-        true_labels: True classes where `labels` are others.
+        true_labels: True classes if `labels` are target labels.
         seed: Seed of the order of the images.
-        **settings: Keywords of the class.
+        **settings: Keywords of `kind`.
 
     Returns:
-        The states by budget, which the attack takes as `states`.
+        States by budget, for the attack's keyword `states`.
     """
     budgets, part = check_budgets(eps, images).flatten().tolist(), kind(**settings)
     classes = labels if true_labels is None else true_labels

@@ -32,24 +32,24 @@ class Landscape:
         return self.settings.objective.prepare(self.problem)
 
     def losses(self, images: Tensor, member: int | None = None) -> Tensor:
-        """Return the loss of each image, shape (K, N); of an ensemble's member if one is given."""
+        """Return each image's loss, shape (K, N); of one ensemble member if `member` is set."""
         objective = self.settings.objective
         if objective is None:
             logits = self.problem.source.logits(images.flatten(0, 1), member)
             return self._loss(logits, len(images))
         if member is not None:
             raise ValueError(
-                "attack.objective has no losses of single members, which attack.estimator asks for."
+                "attack.objective has no loss per ensemble member, which attack.estimator needs."
             )
         return objective.losses(self.problem, images, self._prepared)
 
     def values(self, *images: Tensor) -> list[Tensor]:
-        """Return the losses of some versions with the same random numbers, without gradients."""
+        """Return the losses of several versions, with the same random numbers and no gradients."""
         random, drawn = self.problem.random, self.problem.random.drawn
         self.problem.source.draw(random, len(images[0]))
         with torch.no_grad():
             losses = [self.losses(version) for version in images]
-        random.drawn = drawn  # the iterates do not depend on whether losses are looked at
+        random.drawn = drawn  # looking at losses must not change the iterates
         return losses
 
     def _loss(self, logits: Tensor, budgets: int) -> Tensor:
@@ -61,11 +61,11 @@ class Landscape:
         if loss is not None:
             plain: Any = {"loss": loss, "objective": None, "layer": None}
             return Landscape(self.problem, replace(self.settings, **plain)).gradient(at, member)
-        shared = at.stride(0) == 0 and not self.settings.per_budget  # all are at the same images
+        shared = at.stride(0) == 0 and not self.settings.per_budget  # same images for all budgets
         distinct = at[:1] if shared else at
         copies = math.prod(transform.copies for transform in self.settings.transforms)
         if self.settings.objective is not None:
-            _ = self._prepared  # with random numbers that come before those of the first step
+            _ = self._prepared  # draws before the first step
         total = torch.zeros_like(distinct)
         self.problem.random.scratch.clear()
         if self.settings.copies_average == "logits":
@@ -76,7 +76,7 @@ class Landscape:
         return smooth(total / copies, self.settings.kernel_size).expand_as(at)
 
     def _gradient(self, images: Tensor, copies: Sequence[int], member: int | None) -> Tensor:
-        """Return the gradient of one copy's loss, or of that of several copies' mean logits."""
+        """Return the gradient of one copy's loss, or of the loss of several copies' mean logits."""
         source = self.problem.source
         source.draw(self.problem.random, len(images))
         with torch.enable_grad():
@@ -104,11 +104,11 @@ class Landscape:
 def smooth(gradient: Tensor, size: int) -> Tensor:
     """Convolve each channel (..., H, W) with a Gaussian of `size` x `size` pixels that sums to 1.
 
-    The Gaussian spans three standard deviations to either side; beyond the border gradients are 0.
-    `size` is odd; 0 or 1 leave the gradient as it is.
+    The Gaussian spans three standard deviations to either side. Gradients beyond the border count
+    as 0. `size` is odd; 0 or 1 returns the gradient unchanged.
 
-    Reference: Dong et al. (2019), arXiv 1904.02884. The deviation is that of the authors' code,
-    (size - 1) / 6.
+    Reference: Dong et al. (2019), arXiv 1904.02884. The standard deviation is that of the authors'
+    code, (size - 1) / 6.
     """
     if size < 2:
         return gradient
@@ -116,7 +116,7 @@ def smooth(gradient: Tensor, size: int) -> Tensor:
     bell = (-line.square() / 2).exp()
     bell = bell / bell.sum()
     flat = gradient.reshape(-1, 1, *gradient.shape[-2:])
-    with torch.autocast(gradient.device.type, enabled=False):  # half precision loses small ones
+    with torch.autocast(gradient.device.type, enabled=False):  # half precision loses small values
         rows = functional.conv2d(flat, bell.reshape(1, 1, size, 1), padding=(size // 2, 0))
         both = functional.conv2d(rows, bell.reshape(1, 1, 1, size), padding=(0, size // 2))
     return both.reshape(gradient.shape)
@@ -124,7 +124,7 @@ def smooth(gradient: Tensor, size: int) -> Tensor:
 
 @contextmanager
 def evaluation_mode(model: Model) -> Iterator[None]:
-    """Put a module into evaluation mode, and afterwards each of its parts back as it was."""
+    """Put a module into evaluation mode, and restore the mode of each part afterwards."""
     modules = model.modules() if isinstance(model, nn.Module) else ()
     # Frozen TorchScript has no mode.
     training = [module for module in modules if getattr(module, "training", False)]

@@ -40,32 +40,34 @@ def ascend(
         m_t     = mu * m_{t-1} + g_t / mean|g_t|
         x_{t+1} = project(x_t + a * sign(m_t))
 
-    and for `norm=l2` m_t over its root mean square in the sign's place. As long as all budgets are
-    at the clean image they share the gradient.
+    With `norm=l2`, m_t divided by its root mean square replaces the sign. While all budgets are
+    still at the clean image, they share one gradient.
 
     Args:
-        model: Images to logits; see `Model`. A module is put into evaluation mode for the attack.
+        model: Function from images to logits; see `Model`. A module is in evaluation mode during
+            the attack.
         images: Clean images in [0, 1], shape (N, 3, H, W).
         labels: True classes, shape (N,); with `targeted`, the classes to reach.
         eps: Budgets in [0, 1] units; see `Budgets`.
         settings: Settings of the attack.
         targeted: Minimise the loss of `labels` instead.
-        true_labels: True classes where `labels` are others; images of another class are mixed in.
-        seeds: Whole numbers, shape (N,), that decide what is random; None: 0, 1, ...
+        true_labels: True classes if `labels` are target labels; images to mix in have other
+            classes than these.
+        seeds: Seed of each image's random numbers, whole numbers of shape (N,); None: 0, 1, ...
         pool: Images to mix in and their classes, (P, 3, H, W) and (P,); None: the batch itself.
         max_batch: Largest number of images in a gradient batch; None: no limit.
-        iterates: Numbers of steps after which iterates are returned; None: the last one.
+        iterates: Numbers of steps after which to return an iterate; None: only the last iterate.
 
     Returns:
-        Adversarial images in [0, 1], detached: of the images' shape for one budget, else of shape
-        (K, N, 3, H, W); `iterates` add an axis before these.
+        Adversarial images in [0, 1], detached: shaped like `images` for one budget, otherwise
+        (K, N, 3, H, W). `iterates` adds a leading axis.
 
     Raises:
-        ValueError: A budget or a pixel lies outside [0, 1], labels or seeds are not one for each
-            image, or the attack ends before one of the iterates.
+        ValueError: A budget or a pixel is outside [0, 1], there is not one label and one seed per
+            image, or an iterate is asked for after the last step.
 
-    Reference: Dong et al. (2018), arXiv 1710.06081. The gradient is divided by its mean size rather
-    than by its L1 norm, as in the authors' code; that matters for `lookahead` alone.
+    Reference: Dong et al. (2018), arXiv 1710.06081. As in the authors' code, the gradient is
+    divided by its mean absolute value instead of its L1 norm; this matters for `lookahead` only.
     """
     budgets = check_budgets(eps, images).detach()
     images = images.detach()
@@ -78,7 +80,7 @@ def ascend(
     pool = (images, labels) if pool is None else pool
     after = [settings.steps] if iterates is None else list(iterates)
     if beyond := [step for step in after if not 1 <= step <= settings.steps]:
-        raise ValueError(f"iterates={beyond[0]}: the attack takes attack.steps={settings.steps}.")
+        raise ValueError(f"iterates={beyond[0]}: the attack has attack.steps={settings.steps}.")
     result = images.new_empty((len(after), len(flat), *images.shape))
     with evaluation_mode(model):
         source = _make_source(model, settings)
@@ -92,13 +94,13 @@ def ascend(
     return result[0] if iterates is None else result
 
 
-@lru_cache  # once, not with every batch
+@lru_cache  # warns once, not per batch
 def _warn_of_kernel(size: int, side: int) -> None:
     if size > side / 4:
         log.warning(
-            f"attack.kernel_size={size} smooths gradients over more than a quarter of the side of "
-            f"these images, {side} pixels: published kernels are for 299 pixels; "
-            f"attack.kernel_size={max(3, side // 40 * 2 + 1)} would be in proportion."
+            f"attack.kernel_size={size} is more than a quarter of these images' side of "
+            f"{side} pixels; published kernels are for 299 pixels. "
+            f"In proportion: attack.kernel_size={max(3, side // 40 * 2 + 1)}."
         )
 
 
@@ -113,13 +115,13 @@ def _make_source(model: Model, settings: Settings) -> Source:
 def _split(
     budgets: int, images: int, limit: int | None, settings: Settings
 ) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of budgets and images that take at most `limit` gradients at once."""
+    """Yield slices of budgets and of images, for at most `limit` gradients at a time."""
     if limit is not None and limit < 1:
         raise ValueError(f"max_batch must be at least 1, not {limit}.")
     limit = max(1, limit // settings.passes_per_gradient if limit else budgets * images)
     rows = min(budgets, limit)
     columns = max(1, limit // rows)
-    if settings.one_gradient:  # which all budgets share
+    if settings.one_gradient:  # shared by all budgets
         rows, columns = budgets, limit
     for first in range(0, budgets, rows):
         for left in range(0, images, columns):
@@ -130,14 +132,14 @@ def _check_numbers(name: str, numbers: Tensor, images: Tensor) -> Tensor:
     numbers = torch.as_tensor(numbers)
     if numbers.shape != (len(images),) or numbers.is_floating_point():
         raise ValueError(
-            f"{name} must be one whole number for each of the {len(images)} images, not "
+            f"{name} must be one whole number per image, for {len(images)} images, not "
             f"{numbers.dtype} of shape {tuple(numbers.shape)}."
         )
     return numbers
 
 
 def _best_iterates(landscape: Landscape, after: Sequence[int]) -> Tensor:
-    """Return for each image the iterates of the restart whose last one has the highest loss."""
+    """Return each image's iterates from the restart that ends with the highest loss."""
     if landscape.settings.restarts == 1:
         return trajectory(landscape, after)
     ends = [*after, landscape.settings.steps]
@@ -150,7 +152,7 @@ def _best_iterates(landscape: Landscape, after: Sequence[int]) -> Tensor:
 
 
 def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
-    """Return iterates of one run, after some numbers of steps, (S, K, N, 3, H, W)."""
+    """Run the loop once and return the iterates after the steps `after`, (S, K, N, 3, H, W)."""
     iterates: dict[int, Tensor] = {}
     settings, problem, random = landscape.settings, landscape.problem, landscape.problem.random
     eps, images = problem.eps, problem.images
@@ -163,7 +165,7 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
     for step in range(-settings.warm_up_steps, settings.steps):
         state.step, state.is_last_step = step, step == settings.steps - 1
         state.step_size = size * settings.warm_up_scale if step < 0 else size
-        state.iterate = x = start if step == 0 else x  # back again, but with the momentum
+        state.iterate = x = start if step == 0 else x  # the warm-up leaves its momentum only
         state.at = x if isinstance(momentum, float) else _ahead(settings, momentum, state)
         gradient = settings.estimator(landscape.gradient, state)
         state.last_gradient = gradient / mean_size(gradient)
@@ -183,7 +185,7 @@ def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRand
     if settings.random_start is None:
         return images
     shape = images.shape[2:]
-    if settings.norm == "l2":  # uniform in the ball: a direction, a length of density r^(D - 1)
+    if settings.norm == "l2":  # uniform in the ball: random direction, length of density r^(D - 1)
         length = random.uniform(1, 1, 1) ** (1 / math.prod(shape))
         noise = direction(random.normal(*shape), "l2") * length
     elif settings.random_start == "sign":

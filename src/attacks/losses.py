@@ -7,17 +7,17 @@ from torch import Tensor
 from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor, bool], Tensor]
-"""(logits (..., C), labels (...), targeted) to losses (...)."""
+"""Function (logits (..., C), labels (...), targeted) -> losses (...)."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
-    """Return -log softmax(z)_y; its negative where y is the class to reach."""
+    """Return -log softmax(z)_y, or its negative if y is the class to reach."""
     loss = -functional.log_softmax(logits, dim=-1).gather(-1, labels[..., None])[..., 0]
     return -loss if targeted else loss
 
 
 def calibrated(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
-    """Return the cross-entropy of z / (z_(1) - z_(2)), the two largest logits taken as constants.
+    """Return the cross-entropy of z / (z_(1) - z_(2)); the two largest logits are constants.
 
     Reference: Liu et al. (2024), arXiv 2410.13891.
     """
@@ -27,9 +27,9 @@ def calibrated(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
 
 
 def logit(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
-    """Return -z_y; z_y where y is the class to reach.
+    """Return -z_y, or z_y if y is the class to reach.
 
-    Unlike that of the cross-entropy, its gradient does not fade as the class is reached.
+    Unlike the cross-entropy's, its gradient does not fade as the class is reached.
 
     Reference: Zhao, Liu, Larson (2021), arXiv 2012.11207.
     """
@@ -38,7 +38,9 @@ def logit(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
-    """Return max_{i != y} z_i - z_y, positive once y is left; its negative where y is to reach.
+    """Return max_{i != y} z_i - z_y, or its negative if y is the class to reach.
+
+    The difference is positive once the image is not classified as y.
 
     Reference: Carlini, Wagner (2017), arXiv 1608.04644, f_6.
     """
@@ -54,9 +56,9 @@ LOSSES: dict[str, Loss] = {
 
 
 def loss_of_each(name: str, logits: Tensor, labels: Tensor, targeted: bool, budgets: int) -> Tensor:
-    """Return the loss of each of K * N images, (K, N), from their logits and N labels.
+    """Return the losses (K, N) of K * N images, from their logits and N labels.
 
-    Logits (M, K * N, C) are those of M models, whose losses are averaged.
+    Logits (M, K * N, C) belong to M models, whose losses are averaged.
     """
     losses = LOSSES[name](logits, labels.repeat(budgets).expand(logits.shape[:-1]), targeted)
     return (losses.mean(dim=0) if losses.ndim == 2 else losses).reshape(budgets, -1)

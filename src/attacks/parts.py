@@ -1,8 +1,8 @@
-"""Interfaces of an attack's parts, which are the places for a new idea.
+"""Interfaces of an attack's parts. To try a new idea, implement one of them.
 
 Images have the shape (K, N, 3, H, W) throughout: K budgets of the same N images. Random numbers
-are drawn per image (by most papers' code: per batch), so that an image is attacked alike in any
-batch and under any grid of budgets.
+are drawn per image (in most papers' code: per batch), so an image gets the same perturbation in
+any batch and on any grid of budgets.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Problem:
         images: Clean images, (N, 3, H, W).
         labels: True classes or, if `targeted`, target labels, (N,).
         targeted: True if the attack has target labels.
-        random: Random generator of each image.
+        random: Random generators, one per image.
         eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1), or (K, N, 1, 1, 1) with budgets per image.
         norm: `linf` or `l2`.
     """
@@ -40,21 +40,21 @@ class Problem:
 
 @dataclass
 class State:
-    """State of an attack, which estimators and updates read and add to.
+    """State of the attack's loop, which estimators and updates read and extend.
 
     Attributes:
         images: Clean images, (K, N, 3, H, W).
         iterate: x_t, of the same shape.
-        at: Point at which the gradient is evaluated: x_t, or ahead of it.
-        eps: Budgets, as of `Problem`.
-        step_size: Length of a step in [0, 1] units, of the shape of `eps`.
+        at: Point where the gradient is evaluated: x_t, or a point ahead of it.
+        eps: Budgets, as in `Problem`.
+        step_size: Step size in [0, 1] units, with the shape of `eps`.
         norm: `linf` or `l2`.
-        random: Random generator of each image.
-        source: The source.
-        step: Number of this step, from 0; below 0 in a warm-up.
+        random: Random generators, one per image.
+        source: The source model.
+        step: Index of the step, from 0; negative during the warm-up.
         is_last_step: True if no step follows this one.
-        last_gradient: The estimate of the step before, over its mean absolute value; 0 at first.
-        memory: Values that a part carries from step to step, by name; empty at first.
+        last_gradient: Previous gradient estimate divided by its mean absolute value; 0 at first.
+        memory: Values that a part keeps between steps, by name; empty at first.
     """
 
     images: Tensor
@@ -77,43 +77,43 @@ class State:
 
 
 class Gradient(Protocol):
-    """Gradient of each image's loss, with transforms and smoothing."""
+    """Function that computes the gradient of each image's loss, with transforms and smoothing."""
 
     def __call__(self, at: Tensor, member: int | None = None, loss: str | None = None) -> Tensor:
         """Return the gradient at images `at`, (K, N, 3, H, W).
 
         Args:
             at: The images.
-            member: Number of a member of an ensemble; None: all.
+            member: Index of an ensemble member; None: all members.
             loss: Name of a loss, see `LOSSES`; None: the attack's own.
         """
 
 
 Estimator = Callable[[Gradient, State], Tensor]
-"""A step's gradient function and state to its estimated gradient, (K, N, 3, H, W)."""
+"""Function (gradient, state) -> gradient estimate of the step, (K, N, 3, H, W)."""
 
 Update = Callable[[Tensor, State], Tensor]
-"""Momentum and state to the step x_{t+1} - x_t before projection, both (K, N, 3, H, W)."""
+"""Function (momentum, state) -> step x_{t+1} - x_t before projection, (K, N, 3, H, W)."""
 
 Losses = Callable[[Tensor], Tensor]
-"""Images to the loss of each, (K, N), on the source."""
+"""Function from images to their losses on the source, (K, N)."""
 
 BackwardRule = Callable[[nn.Module], nn.Module]
-"""Copy of the source, which it may change, to the module from which gradients are taken.
+"""Function from a copy of the source, which it may change, to the module that yields gradients.
 
-The copy shares its parameters with the source: they must stay as they are. Before each gradient
-`draw(random, k)` is called on modules that have such a method: they then get batches of `k` * N
-images, budget by budget.
+The copy shares its parameters with the source, so a rule must not change them. Modules may have a
+method `draw(random, k)`. It is called before each gradient; the module then gets batches of
+`k` * N images, budget by budget.
 """
 
 
 @runtime_checkable
 class Transform(Protocol):
-    """Change of the images before the source model classifies them.
+    """Transformation of the images before the source model classifies them.
 
-    `copies` versions are made, one by one, and their gradients averaged. A method
-    `adapt(images, random, copy, losses)` is called first, where there is one, and may leave results
-    in `random.scratch`; a gradient that it takes of the losses counts.
+    The loop makes `copies` versions, one by one, and averages their gradients. An optional method
+    `adapt(images, random, copy, losses)` is called before each version. It may store results in
+    `random.scratch`; gradients that it takes of the losses are counted.
     """
 
     @property
@@ -121,18 +121,18 @@ class Transform(Protocol):
         """Number of versions."""
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return version number `copy`, of the images' shape."""
+        """Return version number `copy`, with the shape of the images."""
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """Function that an attack maximises in the loss's place, of logits or of a layer's output.
+    """Function of logits or of a layer's output that an attack maximises instead of a loss.
 
-    `per_budget = True` says that its value depends on the budget, too.
+    `per_budget = True` states that its value also depends on the budget.
     """
 
     def prepare(self, problem: Problem) -> Any:
-        """Return what the objective needs of the clean images, once for all steps."""
+        """Compute what the objective needs from the clean images, once for all steps."""
 
     def losses(self, problem: Problem, images: Tensor, prepared: Any) -> Tensor:
-        """Return the value of each of the images (K, N, 3, H, W), shape (K, N)."""
+        """Return the objective's value per image: (K, N, 3, H, W) to (K, N)."""

@@ -11,20 +11,21 @@ _NOISE_STREAM, _SHARED_STREAM, _PIXEL_STREAM = (
     1,
     2,
     3,
-)  # apart from the random numbers that attacks draw
+)  # attacks draw from stream 0
 
 
 class PerImageRandom(Philox):
-    """Independent random stream per image, shared by its budgets, and images to mix in.
+    """One random stream per image, shared by its budgets, and a pool of images to mix in.
 
     Args:
-        seeds: See `Philox`; so is `like`.
+        seeds: Whole numbers of 64 bits, shape (N,), see `Philox`.
+        like: Tensor with the device and dtype of the numbers, see `Philox`.
         labels: Classes of the N images, shape (N,).
         pool: Images to mix in, shape (P, 3, H, W), and their classes, shape (P,).
 
     Attributes:
-        shared: Stream of the run, which gives all of its images the same numbers.
-        scratch: State of a transform from one copy to the next of the same gradient.
+        shared: Stream of the run, with the same numbers for all of its images.
+        scratch: State that a transform keeps between the copies of one gradient.
     """
 
     def __init__(
@@ -37,16 +38,16 @@ class PerImageRandom(Philox):
         self.scratch: dict[Hashable, Tensor] = {}
 
     def others(self) -> Tensor:
-        """Return for each image one of the pool, of another class where there is one, (N, ...)."""
+        """Return one image of the pool per image, (N, ...), of another class if there is one."""
         images, labels = self.pool
         orders = self.permutations(len(images))
         foreign = labels[orders] != self.labels[:, None]
-        first = foreign.int().argmax(dim=1)  # 0, any image, where all have the same class
+        first = foreign.int().argmax(dim=1)  # 0 (any image) if all are of the same class
         return images[orders.gather(1, first[:, None])[:, 0]]
 
 
 def image_seeds(seed: int, index: Tensor) -> Tensor:
-    """Return a number per image, int64 (N,): its index and, in the upper 32 bits, the seed.
+    """Return a seed per image, int64 (N,): the image's index, and `seed` in the upper 32 bits.
 
     Both are from 0 to 2**32 - 1.
     """
@@ -54,16 +55,16 @@ def image_seeds(seed: int, index: Tensor) -> Tensor:
 
 
 def noise_signs(seed: int, index: Tensor, like: Tensor) -> Tensor:
-    """Return the random signs of the noise control, of the shape and type of `like`, (N, 3, H, W).
+    """Return the random signs of the noise control, with shape (N, 3, H, W) and dtype of `like`.
 
-    An image's signs depend on its index and the job's seed alone.
+    An image's signs depend only on its index and the job's seed.
     """
     random = Philox(image_seeds(seed, index), like, _NOISE_STREAM)
     return 2 * random.integers(0, 2, *like.shape[1:]).to(like.dtype) - 1
 
 
 def shuffle_pixels(seed: int, index: Tensor, changes: Tensor) -> Tensor:
-    """Return changes (N, 3, H, W) with the pixels of each image in an order of its own."""
+    """Return changes (N, 3, H, W) with each image's pixels in its own random order."""
     random = Philox(image_seeds(seed, index), changes, _PIXEL_STREAM)
     flat = changes.flatten(2)
     order = random.permutations(flat.shape[2])[:, None].expand_as(flat)

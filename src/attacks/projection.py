@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 Budgets = float | Sequence[float] | Sequence[Sequence[float]] | Tensor
-"""One budget in [0, 1] units; K of them; or K for each of N images, (K, N)."""
+"""One budget in [0, 1] units; K budgets, (K,); or K budgets per image, (K, N)."""
 _AXES = (-3, -2, -1)
 
 
@@ -14,11 +14,11 @@ def check_budgets(eps: Budgets, images: Tensor) -> Tensor:
     """Return `eps` as a tensor on the images' device, of shape (), (K,) or (K, N).
 
     Raises:
-        ValueError: A budget or a pixel lies outside [0, 1], `eps` has another shape, or the images
-            are no tensor (N, 3, H, W) of float32 or float64.
+        ValueError: A budget or a pixel is outside [0, 1], `eps` has another shape, or `images` is
+            not a float32 or float64 tensor (N, 3, H, W).
     """
     shape, kind = tuple(getattr(images, "shape", ())), getattr(images, "dtype", None)
-    fits = len(shape) == 4 and not shape[1] > 3 >= shape[3]  # images.permute(0, 3, 1, 2) mends it
+    fits = len(shape) == 4 and not shape[1] > 3 >= shape[3]  # not channels last
     if not fits or kind not in (torch.float32, torch.float64):
         raise ValueError(
             "images must be a torch tensor (N, 3, H, W) of float32 or float64, not "
@@ -26,7 +26,7 @@ def check_budgets(eps: Budgets, images: Tensor) -> Tensor:
         )
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError(
-            "images must hold numbers in [0, 1], normalised by the model itself, not from "
+            "images must be in [0, 1] (the model normalises them itself), not from "
             f"{float(images.min()):g} to {float(images.max()):g}."
         )
     budgets = torch.as_tensor(eps, dtype=images.dtype, device=images.device)
@@ -34,17 +34,17 @@ def check_budgets(eps: Budgets, images: Tensor) -> Tensor:
     fits = budgets.ndim < 2 or (budgets.ndim == 2 and budgets.shape[1] == len(images))
     if empty or not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
         raise ValueError(
-            "eps must be one number or a list of numbers in [0, 1], or a list of such lists with "
-            f"one for each of the {len(images)} images, not {eps}."
+            "eps must be a number in [0, 1], a list of such numbers, or lists with one number per "
+            f"image (for {len(images)} images), not {eps}."
         )
     return budgets
 
 
 def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf") -> Tensor:
-    """Return the nearest images inside the ball, then inside the pixel range.
+    """Project images onto the ball, then onto the pixel range [0, 1].
 
-    The L2 ball has the radius eps * sqrt(D), D being the number of values of an image: eps is then
-    the largest root-mean-square change, and the ball contains the L-infinity ball of that budget.
+    The L2 ball has the radius eps * sqrt(D) for images of D values. So eps is the largest
+    root-mean-square change, and the ball contains the L-infinity ball of the same budget.
     Clean `images` and budgets broadcast to `adversarial`, (..., N, 3, H, W).
 
     Reference: Dong et al. (2018), arXiv 1710.06081, for the radius of the L2 ball.
@@ -58,7 +58,7 @@ def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf"
 
 
 def direction(gradient: Tensor, norm: str) -> Tensor:
-    """Return the steepest ascent of length 1: signs, or the gradient over its RMS."""
+    """Return the direction of steepest ascent: signs, or for L2 the gradient divided by its RMS."""
     if norm == "linf":
         return gradient.sign()
     size = rms(gradient)
@@ -68,7 +68,7 @@ def direction(gradient: Tensor, norm: str) -> Tensor:
 def rms(change: Tensor) -> Tensor:
     """Return each image's root-mean-square value, with axes of length 1 for channel and pixels.
 
-    The largest value is taken out first, so that small gradients do not vanish when squared.
+    Values are divided by the largest one before squaring, so that small gradients do not vanish.
     """
     largest = change.abs().amax(dim=_AXES, keepdim=True)
     scaled = change / largest.clamp_min(torch.finfo(change.dtype).tiny)
@@ -76,11 +76,11 @@ def rms(change: Tensor) -> Tensor:
 
 
 def mean_size(gradient: Tensor) -> Tensor:
-    """Return the mean absolute value of each image's gradient, never 0, with such axes too."""
+    """Return each image's mean absolute gradient, never 0, shaped like the result of `rms`."""
     size = gradient.abs().mean(dim=_AXES, keepdim=True)
     return size.clamp_min(torch.finfo(size.dtype).tiny)
 
 
 def clip(images: Tensor) -> Tensor:
-    """Clip to [0, 1], with no gradient where something is cut off; `clamp` has none at 0 and 1."""
+    """Clip to [0, 1]; values beyond have no gradient, but 0 and 1 do, unlike with `clamp`."""
     return torch.where((images < 0) | (images > 1), images.detach().clamp(0, 1), images)

@@ -21,47 +21,49 @@ from src.utils.checked_dataclass import Share, checked, odd
 
 
 def single_gradient(gradient: Gradient, state: State) -> Tensor:
-    """Return the one gradient at `state.at`."""
+    """Return the gradient at `state.at`: the default estimator."""
     return gradient(state.at)
 
 
 def steepest_ascent(momentum: Tensor, state: State) -> Tensor:
-    """Return a step of full length: along the signs or, for L2, along the momentum."""
+    """Return a step of full length: along the signs for L-infinity, along the momentum for L2."""
     return state.step_size * direction(momentum, state.norm)
 
 
 @checked
 class Settings:
-    """Settings of an attack: keywords of `bim` and, with other defaults, of every attack.
+    """Settings of an attack: the keywords of `bim`. Other attacks change their defaults.
 
     Attributes:
         loss: Name of the loss to maximise, see `LOSSES`.
-        norm: `linf` or `l2`, whose radius is eps * sqrt(values of an image), see `project`.
+        norm: `linf` or `l2`; the L2 radius is eps * sqrt(values per image), see `project`.
         steps: Number of gradient steps.
-        step_size_255: Length of a step in units of 1/255, the same for every budget.
-        relative_step_size: Length of a step as a share of the budget, if `step_size_255` is None;
-            None: 1 / steps. All steps in one direction then just reach the border of the ball.
-        warm_up_steps: Number of steps before these, which leave their momentum alone.
-        warm_up_scale: Length of a step of the warm-up, in steps.
-        random_start: None, `uniform` in the ball, or `sign`: plus or minus the radius in every
-            value, for `linf` alone.
+        step_size_255: Step size in units of 1/255, the same for every budget.
+        relative_step_size: Step size as a share of the budget, used if `step_size_255` is None;
+            None: 1 / steps. With 1 / steps, steps in a constant direction just reach the border of
+            the ball.
+        warm_up_steps: Number of steps before the first; only their momentum is kept.
+        warm_up_scale: Step size of the warm-up, as a multiple of the ordinary step size.
+        random_start: None; `uniform` in the ball; or `sign`: plus or minus the radius in every
+            value, for `linf` only.
         start_radius: Radius of the random start, as a share of the budget.
-        restarts: Number of runs of all steps; each image keeps the result of the highest loss.
-        keep_best: Return each image's iterate of the highest loss, at a forward pass more per step.
-        decay: Decay mu of the momentum; 0: none.
+        restarts: Number of runs; each image keeps its result with the highest loss.
+        keep_best: Return each image's iterate with the highest loss; one more forward pass per
+            step.
+        decay: Decay factor mu of the momentum; 0: no momentum.
         normalised: Divide each gradient by its mean absolute value before it enters the momentum.
-        lookahead: Point at which the gradient is taken: None, at x_t; `momentum`, at
-            x_t + a * mu * m_{t-1}; `gradient`, at x_t + a * g_{t-1} / mean|g_{t-1}|.
-        kernel_size: Side of the Gaussian that gradients are smoothed with, odd; 0: none.
-        transforms: Applied to the images in this order; their numbers of copies multiply.
-        copies_average: `gradients` of the copies, taken one by one, or their `logits`, of which
-            one gradient is taken through all copies at once.
-        estimator: Gradient estimator that replaces the one gradient g_t at p_t.
-        update: Rule that makes a step of the momentum.
-        backward_rule: Changed copy of the source that gradients are taken of; None: the source.
-        objective: Function maximised in the loss's place, such as one of a layer's output.
-        layer: Layer that the objective reads, or one for each member of an ensemble; None: the
-            `feature_layer` that the source states.
+        lookahead: Point where the gradient is taken: x_t if None; x_t + a * mu * m_{t-1} if
+            `momentum`; x_t + a * g_{t-1} / mean|g_{t-1}| if `gradient`.
+        kernel_size: Side of the Gaussian that smooths the gradients, odd; 0: no smoothing.
+        transforms: Transforms of the images, in this order; their numbers of copies multiply.
+        copies_average: What is averaged over the copies: `gradients`, taken one by one, or
+            `logits`, with one gradient through all copies at once.
+        estimator: Gradient estimator that replaces the single gradient g_t at p_t.
+        update: Rule that turns the momentum into a step.
+        backward_rule: Rule that changes the copy of the source used for gradients; None: no change.
+        objective: Function to maximise instead of the loss, such as one of a layer's output.
+        layer: Layer that the objective reads, or one per ensemble member; None: the source's
+            `feature_layer`.
     """
 
     loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy"
@@ -96,29 +98,29 @@ class Settings:
         if self.layer is not None and self.objective is None:
             raise ValueError(f"attack.layer={self.layer} needs attack.objective, which reads it")
         if self.objective is not None and self.copies_average == "logits":
-            raise ValueError("attack.copies_average=logits cannot go with attack.objective")
+            raise ValueError("attack.copies_average=logits does not work with attack.objective")
         return self
 
     @property
     def one_gradient(self) -> bool:
-        """True if one gradient an image serves all budgets."""
+        """True if one gradient per image serves all budgets."""
         plain = self.estimator is single_gradient and self.update is steepest_ascent
         shared = not (self.random_start or self.per_budget)
         return plain and shared and self.steps + self.warm_up_steps == 1
 
     @property
     def per_budget(self) -> bool:
-        """True if gradients of different budgets differ at the same image."""
+        """True if the gradient at an image depends on the budget."""
         return getattr(self.objective, "per_budget", False)
 
     @property
     def passes_per_gradient(self) -> int:
-        """Number of passes through the source that one gradient holds in memory."""
+        """Number of forward passes that one gradient keeps in memory."""
         averaged = self.copies_average == "logits"
         return prod(transform.copies for transform in self.transforms) if averaged else 1
 
     def step_size(self, eps: Tensor) -> Tensor:
-        """Return the length of a step for each budget, in [0, 1] units."""
+        """Return the step size for each budget, in [0, 1] units."""
         if self.step_size_255 is not None:
             return full_like(eps, self.step_size_255 / 255)
         return eps * self.relative_step_size if self.relative_step_size else eps / self.steps

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from src.attacks.per_image_random import PerImageRandom
 
 Model = Callable[[Tensor], Tensor]
-"""Images in [0, 1], shape (N, 3, H, W), to logits (N, C), or (M, N, C) of M models whose losses
-are averaged."""
+"""Function from images in [0, 1], (N, 3, H, W), to logits (N, C), or to logits (M, N, C) of M
+models whose losses are averaged."""
 Change = Callable[[Tensor, int], Tensor]
-"""A layer's output and the number of the member to the output that the network goes on with."""
+"""Function (layer's output, member's index) -> output that the network continues with."""
 
 
 class Source:
-    """Source model whose layers and members can be asked for.
+    """Source model with access to its members and layers.
 
     Args:
-        model: The model; of an ensemble `members` are the models' list.
+        model: The model; an ensemble lists its models as `members`.
         layer: Name of the layer that `features` returns, or one per member; None: each member's
-            `feature_layer`. The end of a name is enough: `layer2` is `model.network.layer2`.
+            `feature_layer`. The end of a name is enough: `layer2` finds `model.network.layer2`.
     """
 
     def __init__(self, model: Model, layer: str | Sequence[str] | None = None) -> None:
@@ -39,28 +39,28 @@ class Source:
             module.draw(random, budgets)
 
     def logits(self, images: Tensor, member: int | None = None) -> Tensor:
-        """Return the logits of images (B, 3, H, W), at least in float32; of one member if given."""
+        """Return logits, at least float32, for images (B, 3, H, W); of one member if it is set."""
         logits = (self.model if member is None else self.members[member])(images)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return the layer's output for images (B, 3, H, W), one a member, from one pass."""
+        """Return the layer's output for images (B, 3, H, W), one per member, from one pass."""
         outputs: dict[int, Tensor] = {}
 
         def store(output: Tensor, member: int) -> Tensor:
             outputs[member] = output
-            return output.detach().clone()  # what follows needs no gradient, and may be in place
+            return output.detach().clone()  # later layers need no gradient and may work in place
 
         self.logits_with(images, store)
         return [outputs[number] for number in sorted(outputs)]
 
     def logits_with(self, images: Tensor, change: Change, member: int | None = None) -> Tensor:
-        """Return the logits of a pass in which the layer's output is changed."""
+        """Return the logits of a forward pass that changes the layer's output."""
         passed: set[int] = set()
 
         def hook(number: int, module: nn.Module, arguments: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor) or number in passed:
-                fault = "works twice in a pass" if number in passed else "returns no tensor"
+                fault = "is used twice per pass" if number in passed else "returns no tensor"
                 raise ValueError(f"attack.layer: {type(module).__name__} {fault}.")
             passed.add(number)
             return change(output, number)
@@ -81,20 +81,20 @@ class Source:
         names = [self.layer] * len(members) if isinstance(self.layer, str | None) else self.layer
         if len(names) != len(members):
             raise ValueError(
-                f"attack.layer: {len(names)} layers are named for {len(members)} models."
+                f"attack.layer names {len(names)} layers for {len(members)} ensemble members."
             )
         return [_find_layer(member, name) for member, name in zip(members, names, strict=True)]
 
 
 def _find_layer(model: nn.Module, name: str | None) -> nn.Module:
-    """Return the layer whose dotted name ends in `name`; of several the one that lies highest."""
+    """Return the layer whose dotted name ends in `name`; of several, the least nested one."""
     defaults = (getattr(module, "feature_layer", None) for module in model.modules())
     name = name or next(filter(None, defaults), None)
     modules = dict(model.named_modules())
     paths = [path for path in modules if name and f".{path}".endswith(f".{name}")]
     if paths:
         return modules[min(paths, key=lambda path: path.count("."))]
-    while len(children := dict(model.named_children())) == 1:  # to the network without wrappers
+    while len(children := dict(model.named_children())) == 1:  # unwrap the network
         (model,) = children.values()
     examples = ", ".join([*children][:12])
     if name:
@@ -102,13 +102,13 @@ def _find_layer(model: nn.Module, name: str | None) -> nn.Module:
             f"attack.layer={name}: the source has no such layer; it has {examples}, ..."
         )
     raise ValueError(
-        "attack.layer: the source states no feature layer; name one of its modules, such as "
-        f"{examples}, or give the model's file a feature_layer."
+        "attack.layer=null: the source has no feature_layer. Name one of its modules, such as "
+        f"{examples}, or add feature_layer to the model's file."
     )
 
 
 def members_of(model: nn.Module) -> list[nn.Module]:
-    """Return the members of an ensemble, whatever wraps it, or the model alone."""
+    """Return an ensemble's members, however it is wrapped, or the model alone."""
     for module in model.modules():
         if isinstance(members := getattr(module, "members", None), nn.ModuleList):
             return list(members)
@@ -116,14 +116,14 @@ def members_of(model: nn.Module) -> list[nn.Module]:
 
 
 def apply_backward_rule(model: nn.Module, rule: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Return what a rule makes of a copy that shares the model's parameters and buffers.
+    """Apply a backward rule to a copy that shares the model's parameters and buffers.
 
     Raises:
-        ValueError: The rule has changed a parameter.
+        ValueError: The rule changed a parameter.
     """
     shared = [*model.parameters(), *model.buffers()]
     before = [tensor.clone() for tensor in shared]  # a version counter does not see `.data`
     changed = rule(copy.deepcopy(model, {id(tensor): tensor for tensor in shared}))
     if not all(map(torch.equal, before, shared)):
-        raise ValueError("attack.backward_rule changes the source's weights, which it shares.")
+        raise ValueError("attack.backward_rule must not change the source's weights.")
     return changed

@@ -1,4 +1,4 @@
-"""Defences: functions between an image and a target."""
+"""Defences: functions that change an image before the target classifies it."""
 
 from src.defences.bit_depth import BitDepth
 from src.defences.defended_source import AttackedDefence

@@ -9,7 +9,7 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class BitDepth:
-    """Rounding to the nearest of 2**bits levels from 0 to 1, with the gradient of a staircase.
+    """Rounding to the nearest of 2**bits values from 0 to 1, with the gradient of a staircase.
 
     Reference: Xu, Evans, Qi (2018), arXiv 1704.01155, section III-A.
     """

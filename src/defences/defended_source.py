@@ -12,10 +12,10 @@ from src.defences.defended_target import Defence, defend, takes_random
 class AttackedDefence(nn.Module):
     """Source behind a defence, with the gradients of an adaptive attack.
 
-    A defence whose result carries no gradient is differentiated as the identity (BPDA). Losses are
-    averaged over `draws` of a randomised one (EOT), which the budgets of an image share. Of a
-    defence that votes by `classify` probabilities are averaged instead: the loss is that of the
-    logarithm of their mean (SmoothAdv).
+    A defence whose result has no gradient is differentiated as the identity (BPDA). For a
+    randomised defence, losses are averaged over `draws` (EOT), which all budgets of an image share.
+    For a defence that votes by `classify`, probabilities are averaged instead, and the loss is that
+    of the logarithm of their mean (SmoothAdv).
 
     Reference: Athalye, Carlini, Wagner (2018), arXiv 1802.00420; Athalye et al. (2018),
     arXiv 1707.07397; Salman et al. (2019), arXiv 1906.04584, equation 6.
@@ -33,22 +33,24 @@ class AttackedDefence(nn.Module):
 
     @property
     def members(self) -> list[Callable[[Tensor], Tensor]]:
-        """The members of an ensemble, or the model alone, behind the defence."""
+        """The ensemble's members, or the model alone, each behind the defence."""
         members = getattr(self.classifier, "members", None) or [self.classifier]
         return [partial(self._logits, member) for member in members]
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
-        """Draw for the passes of the next gradient; see `src.attacks.BackwardRule`."""
+        """Draw random numbers for the next gradient; see `src.attacks.BackwardRule`."""
         if self.randomised:
             self._seeds = random.integers(0, 2**31).repeat(budgets)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of images (B, 3, H, W): (B, C), or (draws, B, C) of several draws.
+        """Return logits for images (B, 3, H, W): (B, C), or (draws, B, C) for several draws.
 
-        Several draws of a defence that votes give their mean probabilities' logarithm, (B, C).
+        For several draws of a defence that votes, return the logarithm of the mean probabilities,
+        (B, C).
 
         Raises:
-            ValueError: The defence fails, or is randomised and nothing was drawn for the images.
+            ValueError: The defence fails, or it is randomised and `draw` was not called for these
+                images.
         """
         return self._logits(getattr(self.classifier, "attacked", self.classifier), images)
 
@@ -65,8 +67,8 @@ class AttackedDefence(nn.Module):
         if self.randomised:
             if self._seeds is None or len(self._seeds) != len(images):
                 raise ValueError(
-                    f"defence={self.name} is randomised, so that only this program's attacks go "
-                    f"through it, in a job by source_defence={self.name}; a function must call the "
+                    f"defence={self.name} is randomised: attack through it with this program's "
+                    f"attacks and source_defence={self.name}. Your own function must call the "
                     "model's draw(random, budgets) before each gradient."
                 )
             random = Philox(self._seeds, images, number)

@@ -10,18 +10,18 @@ from src.attacks import Philox, image_seeds
 from src.utils.refusals import first_line
 
 Defence = Callable[..., Tensor]
-"""Images in [0, 1], float (N, 3, H, W), to images in [0, 1] of the same shape.
+"""Function from images in [0, 1], float (N, 3, H, W), to images in [0, 1] of the same shape.
 
-An argument `random` gets a `src.attacks.Philox` of the N images. A result that has no useful
-gradient is detached. A defence with a method `classify(classifier, images, random)` surrounds the
-target: it returns logits (N, C), and abstains by rows of NaN.
+An argument `random` receives a `src.attacks.Philox` for the N images. A result without a useful
+gradient must be detached. A defence with a method `classify(classifier, images, random)` wraps the
+target: it returns logits (N, C), and abstains with rows of NaN.
 """
-_STREAM = 16  # the first repetition's, apart from those of attacks, noise and target labels
+_STREAM = 16  # first repetition; separate from attacks, noise and target labels
 _TOLERANCE = 1e-6
 
 
 class Defended(nn.Module):
-    """Target behind a defence, whose random numbers depend on seed, image and repetition alone.
+    """Target behind a defence, whose random numbers depend only on seed, image and repetition.
 
     Args:
         classifier: Images in [0, 1], shape (N, 3, H, W), to logits (N, C).
@@ -48,11 +48,11 @@ class Defended(nn.Module):
         self.repeats = repeats if self.randomised else 1
 
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
-        """Return the logits (R, N, C) of R repetitions; `index` numbers the images, (N,).
+        """Return the logits (R, N, C) of R repetitions; `index`, (N,), identifies the images.
 
         Raises:
-            ValueError: The defence fails, or returns something else than images in [0, 1], or than
-                logits (N, C); the target's own logits are NaN or infinity.
+            ValueError: The defence fails, or it does not return images in [0, 1] (or logits
+                (N, C)), or the target's logits are not finite.
         """
         seeds, streams = image_seeds(self.seed, index), range(_STREAM, _STREAM + self.repeats)
         return torch.stack([self._logits(images, index, Philox(seeds, images, s)) for s in streams])
@@ -73,7 +73,7 @@ class Defended(nn.Module):
                 f"defence={self.name} returns NaN or values outside [0, 1] for image {outside[0]}."
             )
         logits = self.classifier(defended)
-        if bad := index[~logits.isfinite().all(dim=1)].tolist():  # else taken for an abstention
+        if bad := index[~logits.isfinite().all(dim=1)].tolist():  # NaN would count as abstention
             raise ValueError(
                 f"behind defence={self.name} the target returns NaN or infinity for image {bad[0]}."
             )
@@ -86,7 +86,7 @@ def takes_random(function: Callable[..., Any]) -> bool:
 
 
 def defend(defence: Defence, name: str, images: Tensor, random: Philox | None) -> Tensor:
-    """Return what a defence makes of images, of their shape and type."""
+    """Apply a defence to images and check its result, of the images' shape and dtype."""
     defended = _call(defence, name, images, random)
     if not isinstance(defended, Tensor) or defended.shape != images.shape:
         raise ValueError(
@@ -100,12 +100,12 @@ def _describe(output: object) -> str:
 
 
 def _call(function: Callable[..., Any], name: str, images: Tensor, random: Philox | None) -> Any:
-    """Call a defence with copies of images, and name it in whatever error it raises."""
+    """Call a defence with copies of images, and name it in any error that it raises."""
     keywords = {"random": random} if takes_random(function) else {}
     try:
         return function(images.clone(), **keywords)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # a defence of the user's own may raise anything
+    except Exception as error:  # a user's defence may raise anything
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"defence={name}: {kind}{first_line(error)}") from error

@@ -19,12 +19,12 @@ _TO_RGB = [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]]
 
 @checked
 class Jpeg:
-    """JPEG compression, after rounding to 8 bits, with colours at half the resolution (4:2:0).
+    """JPEG compression after rounding to 8 bits, with colours at half the resolution (4:2:0).
 
-    The decoded images are Pillow's. Their gradient is that of `approximate`.
+    Pillow encodes and decodes the images. Their gradient is that of `approximate`.
 
     Args:
-        quality: Quality from 1 to 100, as libjpeg counts.
+        quality: Quality from 1 to 100, on libjpeg's scale.
         temperature: Temperature of the gradient's staircase, see `src.defences.staircase`.
 
     Reference: Guo et al. (2018), arXiv 1711.00117, section 3.
@@ -41,12 +41,13 @@ class Jpeg:
         if not images.requires_grad:
             return decoded
         soft = self.approximate(images)
-        return decoded + (soft - soft.detach())  # plus 0, which has the gradient
+        return decoded + (soft - soft.detach())  # adds 0, with the gradient
 
     def approximate(self, images: Tensor) -> Tensor:
-        """Compute JPEG of images (N, 3, H, W) with a smooth staircase for rounding.
+        """Approximate JPEG for images (N, 3, H, W), with a smooth staircase instead of rounding.
 
-        Tables, colours and both ways to resample are libjpeg's; colours and pixels are not rounded.
+        Tables, colour conversion and both resampling steps are libjpeg's. Colours and pixels are
+        not rounded.
 
         Reference: Reich et al. (2024), arXiv 2309.06978.
         """
@@ -64,7 +65,7 @@ class Jpeg:
             return (_mix_channels(planes, _TO_RGB) / 255).clamp(0, 1)
 
     def _compress(self, image: np.ndarray) -> JpegImageFile:
-        """Return a compressed image, uint8 (H, W, 3)."""
+        """Compress an image, uint8 (H, W, 3), and return it as an open file."""
         file = BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=self.quality)
         file.seek(0)
@@ -82,5 +83,5 @@ class Jpeg:
 
 
 def _mix_channels(planes: Tensor, matrix: list[list[float]]) -> Tensor:
-    """Return other colours of images (N, 3, H, W)."""
+    """Convert the colours of images (N, 3, H, W) with a 3 x 3 matrix."""
     return torch.einsum("cd,ndhw->nchw", planes.new_tensor(matrix), planes)

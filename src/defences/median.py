@@ -8,7 +8,7 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class Median:
-    """Median of size x size pixels about each pixel, in each channel, mirrored at the border.
+    """Median of `size` x `size` pixels around each pixel, per channel, mirrored at the border.
 
     Windows of 2 x 2 pixels end at the pixel, and their median is the third value in order.
 

@@ -12,11 +12,11 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class RandomResizePad:
-    """Shrink each image to a height from ceil(lowest * H), ..., H and put it on grey, anywhere.
+    """Random shrinking to a height from ceil(lowest * H), ..., H, and padding with grey.
 
     Reference: Xie et al. (2018), arXiv 1711.01991 (there 299, ..., 330 pixels on grey of 331).
 
-    Deviation: images keep their size, so that networks of fixed size take them (paper: enlarged);
+    Deviation: images keep their size, to suit networks with a fixed input size (paper: enlarged);
     bilinear and antialiased (authors: nearest pixel), drawn image by image.
     """
 
@@ -24,7 +24,7 @@ class RandomResizePad:
 
     def __call__(self, images: Tensor, random: Philox) -> Tensor:
         height = images.shape[-2]
-        least = math.ceil(height * self.lowest - 1e-6)  # of a product's rounding error
+        least = math.ceil(height * self.lowest - 1e-6)  # tolerates rounding
         heights = random.integers(least, height + 1).tolist()
         places = random.uniform(2).tolist()
         triples = zip(images, heights, places, strict=True)
@@ -32,7 +32,7 @@ class RandomResizePad:
 
 
 def _put_on_grey(image: Tensor, small: int, top: float, left: float) -> Tensor:
-    """Shrink an image (3, H, W) to a height; `top` and `left` are shares of the free room."""
+    """Shrink an image (3, H, W) to a height; `top` and `left` are shares of the free space."""
     height, width = image.shape[-2:]
     size = (small, round(width * small / height))
     resized = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]

@@ -13,14 +13,14 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class Smoothing:
-    """Majority vote over noisy copies, which as in the paper may leave [0, 1].
+    """Majority vote over noisy copies, which may leave [0, 1] as in the paper.
 
-    It abstains where a two-sided binomial test does not tell the two most frequent classes apart.
+    It abstains if a two-sided binomial test cannot separate the two most frequent classes.
 
     Args:
         sigma: Standard deviation of the Gaussian noise, in [0, 1] units.
         copies: Number of votes.
-        alpha: Level of the test; 1: no abstentions.
+        alpha: Significance level of the test; 1: no abstentions.
 
     Reference: Cohen, Rosenfeld, Kolter (2019), arXiv 1902.02918, PREDICT.
     """
@@ -33,7 +33,7 @@ class Smoothing:
         return images + (self.sigma * random.normal(*images.shape[1:])).to(images.dtype)
 
     def classify(self, classifier: nn.Module, images: Tensor, random: Philox) -> Tensor:
-        """Return logarithms of shares of votes, (N, C), at least -87.4; abstentions are NaN."""
+        """Return the logarithms of vote shares, (N, C), at least -87.4; abstentions are NaN."""
         votes = torch.tensor(0, device=images.device)
         for _ in range(self.copies):
             logits = classifier(self(images, random))

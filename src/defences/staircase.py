@@ -1,4 +1,4 @@
-"""Rounding with a gradient for adaptive attacks."""
+"""Rounding with a useful gradient, for adaptive attacks."""
 
 import math
 
@@ -9,9 +9,9 @@ TEMPERATURE = 0.12  # the best of 0.08, 0.1, 0.12, 0.14, 0.17 against JPEG, on i
 
 
 def soft_round(values: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Compute a smooth staircase through the whole numbers, of the values' shape.
+    """Compute a smooth staircase through the whole numbers, with the shape of `values`.
 
-    Each stair is a stretched sigmoid: low temperatures approach rounding, high ones the identity.
+    Each stair is a stretched sigmoid. Low temperatures approach rounding, high ones the identity.
 
     Reference: Gong et al. (2019), arXiv 1908.05033, section 3.2.
     """

@@ -1,1 +1,1 @@
-"""Sources of adversarial images: attacks on models, and files."""
+"""Sources of adversarial images: attacks on models, and saved files."""

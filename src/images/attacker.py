@@ -1,4 +1,4 @@
-"""Sources of adversarial images, of which an attack on a model is one."""
+"""Sources of adversarial images, such as an attack on a model."""
 
 import copy
 import inspect
@@ -21,22 +21,22 @@ from src.models import ModelError
 from src.utils import stopping
 from src.utils.refusals import first_line
 
-_TARGET_LABEL_STREAM = 2  # a random stream apart from those of attacks and noise
+_TARGET_LABEL_STREAM = 2  # random stream, separate from attacks and noise
 
 Attack = Callable[..., Tensor]
-"""(model, images, labels, eps) to adversarial images (K, N, 3, H, W); see `src.attacks`."""
+"""Function (model, images, labels, eps) -> adversarial images (K, N, 3, H, W); `src.attacks`."""
 
 
 class AdversarialSource(nn.Module, ABC):
     """Source of adversarial images for budgets of a `norm`, `linf` or `l2`.
 
     Attributes:
-        max_batch: Most images in one gradient batch; None: no limit.
-        max_images: Most images that `forward` is given at once; None: as many as the trainer says.
-        images_apart: True if what an image gets does not depend on the others in its batch, nor on
-            the other budgets.
-        on_pass: Called at each pass of a network, with the number of images that a gradient is
-            taken of, and of those that are only classified.
+        max_batch: Largest number of images in a gradient batch; None: no limit.
+        max_images: Largest number of images per call of `forward`; None: the trainer's batch size.
+        images_apart: True if an image's result depends neither on the other images in its batch
+            nor on the other budgets.
+        on_pass: Called at each pass of a network, with the number of images that get a gradient and
+            the number of images that are only classified.
     """
 
     on_pass: Callable[[int, int], None] = staticmethod(lambda gradients, forwards: None)
@@ -50,18 +50,19 @@ class AdversarialSource(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
-        """Return the adversarial versions of a batch, whose float32 `images` are in [0, 1].
+        """Return the adversarial versions of a batch.
 
-        The budgets are in units of 1/255.
+        `images` are the batch's images as float32 in [0, 1]; budgets are in units of 1/255.
         """
 
 
 class Counts:
-    """Counts of a model's passes, which copies of the model share.
+    """Counts of a model's passes, shared by copies of the model.
 
     Attributes:
-        gradients: Images that gradients were taken of, of which `zeros` were zero in every pixel.
-        forwards: Images that were classified, those included.
+        gradients: Number of images with a gradient.
+        zeros: Number of these gradients that were zero in every pixel.
+        forwards: Number of classified images, including those with a gradient.
     """
 
     def __init__(self, on_pass: Callable[[int, int], None]) -> None:
@@ -70,11 +71,11 @@ class Counts:
         self.zeros = torch.zeros((), dtype=torch.int64)
 
     def __deepcopy__(self, memo: object) -> "Counts":
-        """Return the same object."""
+        """Return the same object: copies share their counts."""
         return self
 
     def add(self, images: Tensor, passes: int) -> None:
-        """Count passes of images: one for each member of an ensemble and draw of a defence."""
+        """Count passes of images: one per ensemble member and per draw of a defence."""
         count, differentiated = len(images) * passes, False
         self.forwards += count
         if images.requires_grad and torch.is_grad_enabled():
@@ -89,7 +90,7 @@ class Counts:
 
 
 class CountedModel(nn.Module):
-    """Source model that counts its passes; with `bf16` under autocasting to that type."""
+    """Source model that counts its passes; with `bf16`, it autocasts to bfloat16."""
 
     def __init__(
         self,
@@ -112,11 +113,11 @@ class CountedModel(nn.Module):
 
     @property
     def _draws(self) -> int:
-        """Passes through a model for one of its logits: draws of the defence before it."""
+        """Number of passes per classification: draws of the defence in front of the model."""
         return self.model.draws if isinstance(self.model, AttackedDefence) else 1
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits, and count the gradient that may be taken of the images."""
+        """Return the logits, and count the pass and any gradient taken of the images."""
         model = self.model
         passes = len(getattr(model, "members", [model])) * self._draws
         return self._count_pass(getattr(model, "attacked", model), passes, images)
@@ -131,27 +132,27 @@ class CountedModel(nn.Module):
 class Attacker(AdversarialSource):
     """An attack on a source, for several budgets at once.
 
-    The attack gets copies of the batch and of the source, which it may change; what it returns is
-    projected to the ball and to [0, 1]. Of the keyword arguments in `GIVEN` it gets those that it
-    takes.
+    The attack gets copies of the batch and of the source, which it may change. Its result is
+    projected onto the ball and to [0, 1]. It gets those keyword arguments in `GIVEN` that it
+    accepts.
 
     Args:
         target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's
-            least likely class of the clean image, behind no defence; `random`, a fixed class other
-            than the true one; `next`, the one after the true class; None, an untargeted attack.
+            least likely class for the clean image, without a defence; `random`, a fixed class other
+            than the true one; `next`, the class after the true one; None, an untargeted attack.
         data_target_labels: Target label by image index, for the rule `data`.
-        seed: Seed of everything random; an image's draws depend on it and on the image's index.
+        seed: Seed of all random numbers; an image's numbers depend on it and the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
-        stored: Function from an index and a budget to those images that the attack has made before,
+        stored: Function from image indices and a budget to the images already stored for them,
             float32 (3, H, W), by index.
-        precision: Precision of the gradients: `32-true` or `bf16`. Predictions are always in the
-            trainer's.
+        precision: Precision of the gradients, `32-true` or `bf16`. Predictions use the trainer's
+            precision.
 
     Attributes:
-        states: What the attack was fitted to, by budget in [0, 1] units; empty: it has no fit.
+        states: States of a fitted attack, by budget in [0, 1] units; empty: the attack has no fit.
 
     Raises:
-        ValueError: The attack is targeted, but there is no class beside the true one.
+        ValueError: The attack is targeted, but there is only one class.
     """
 
     def __init__(
@@ -174,8 +175,8 @@ class Attacker(AdversarialSource):
         super().__init__(norm)
         if target_label_rule is not None and num_classes < 2:
             raise ValueError(
-                f"attack.target_label={target_label_rule} needs at least two classes, of which one "
-                f"is not the true one; there is {num_classes}."
+                f"attack.target_label={target_label_rule} needs at least two classes, but the data "
+                f"set has {num_classes}."
             )
         self.source = source
         self.attack = attack
@@ -194,7 +195,7 @@ class Attacker(AdversarialSource):
         self.gradients = 0  # taken by `forward` so far
 
     def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
-        """Return a batch's adversarial images; errors of the attack become ValueErrors."""
+        """Return a batch's adversarial images; errors in the attack become ValueErrors."""
         target_labels, index = self.target_labels(images, batch), batch.index.tolist()
         made = torch.zeros(len(budgets), len(index), dtype=torch.bool)
         adversarial = images.new_empty(len(budgets), *images.shape)
@@ -206,7 +207,7 @@ class Attacker(AdversarialSource):
         if not self.images_apart and not made.all():
             made[:] = False
         cost = torch.full((3, *made.shape), torch.nan, dtype=torch.float64)
-        for stored in made.unique(dim=1).T:  # images that lack equal budgets are attacked together
+        for stored in made.unique(dim=1).T:  # group images by missing budgets
             places = (~stored).nonzero()[:, 0]
             rows = (made == stored[:, None]).all(dim=0).nonzero()[:, 0]
             if len(places):
@@ -225,18 +226,18 @@ class Attacker(AdversarialSource):
         return AdversarialBatch(adversarial, budgets, target_labels, cost)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
-        """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""
+        """Attack a batch at other budgets in [0, 1] units, (K,) or (K, N), without counting."""
         target_labels = self.target_labels(images, batch)
         return self._attack_batch(self.make_counted(), images, batch, target_labels, eps)
 
     def iterates(
         self, images: Tensor, batch: Batch, eps: float, steps: Sequence[int]
     ) -> AdversarialBatch:
-        """Return a batch's iterates of one run for one budget, (S, N, 3, H, W), uncounted."""
+        """Return a batch's iterates from one run at one budget, (S, N, 3, H, W), uncounted."""
         if "iterates" not in accepted(self.attack):
             raise ValueError(
-                f"diagnostics.iterations: attack={self.name} has no keyword `iterates`, which an "
-                "attack of src.attacks has."
+                f"diagnostics.iterations: attack={self.name} has no keyword `iterates`. The "
+                "attacks of src.attacks have it."
             )
         target_labels, budgets = self.target_labels(images, batch), images.new_tensor([eps])
         counted = self.make_counted()
@@ -256,7 +257,7 @@ class Attacker(AdversarialSource):
         eps: Tensor,
         steps: Sequence[int] = (),
     ) -> Tensor:
-        """Return the attack's images inside their balls, or its iterates for the one budget."""
+        """Return the attack's images inside their balls, or its iterates for a single budget."""
         labels = batch.labels if target_labels is None else target_labels
         keywords = {
             "targeted": target_labels is not None,
@@ -269,7 +270,7 @@ class Attacker(AdversarialSource):
         arguments = {key: keywords[key] for key in accepted(self.attack) if key in keywords}
         arguments |= {"iterates": list(steps)} if steps else {}
         copies = images.clone(), labels.clone(), eps.clone()
-        # Lightning's pass switches gradients off and, with bf16-mixed, autocasting on.
+        # Lightning's predict loop disables gradients and, with bf16-mixed, enables autocasting.
         plain = torch.autocast(images.device.type, enabled=False)
         with self.named_errors(), torch.enable_grad(), plain:
             adversarial = self.attack(counted, *copies, **arguments)
@@ -281,12 +282,12 @@ class Attacker(AdversarialSource):
 
     @contextmanager
     def named_errors(self) -> Iterator[None]:
-        """Name the attack in whatever error it raises."""
+        """Name the attack in any error that it raises."""
         try:
             yield
         except (torch.OutOfMemoryError, ModelError):
             raise
-        except Exception as error:  # an attack of the user's own may raise anything
+        except Exception as error:  # a user's attack may raise anything
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
 
@@ -312,7 +313,7 @@ class Attacker(AdversarialSource):
         return others.to(images.device, images.dtype) / 255, labels.to(images.device, copy=True)
 
     def target_labels(self, images: Tensor, batch: Batch) -> Tensor | None:
-        """Return the target labels, never the true ones."""
+        """Return the target labels, (N,), which differ from the true ones; None: untargeted."""
         labels = batch.labels
         if self.target_label_rule is None:
             return None
@@ -324,8 +325,8 @@ class Attacker(AdversarialSource):
         if self.target_label_rule == "least_likely":
             source = self.source
             if isinstance(source, AttackedDefence):
-                source = source.classifier  # whose answer no draw decides
-            with torch.autocast(images.device.type, enabled=False):  # as gradients are taken
+                source = source.classifier  # its prediction is not random
+            with torch.autocast(images.device.type, enabled=False):  # as for gradients
                 logits = source(images).float()
             others = logits.scatter(1, labels[:, None], torch.inf)
             return others.argmin(dim=1)
@@ -334,15 +335,16 @@ class Attacker(AdversarialSource):
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:
-    """Return the keyword arguments in `GIVEN` that an attack takes."""
+    """Return the keyword arguments in `GIVEN` that an attack accepts."""
     parameters: Mapping[str, Any] = inspect.signature(attack).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return GIVEN if every else tuple(word for word in GIVEN if word in parameters)
 
 
 def keeps_images_apart(attack: Attack) -> bool:
-    """Tell whether what an attack makes of an image depends on no other one, nor other budgets.
+    """Return True if an image's result depends neither on other images nor on other budgets.
 
-    Attacks of `src.attacks` promise that; others do by the keyword `seeds`, from which they draw.
+    Attacks of `src.attacks` guarantee this. Other attacks declare it by a keyword `seeds`, from
+    which they must draw.
     """
     return "seeds" in accepted(attack)

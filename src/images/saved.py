@@ -1,10 +1,10 @@
-"""Adversarial images in files, as a source of adversarial images and as a data set.
+"""Saved adversarial images, as a source of adversarial images and as a data set.
 
-A set is one folder of clean images and one for each budget, all with the same file names, and a CSV
-with the columns `filename`, `label` and, for a targeted attack, `targeted_label`. A set of this
-program is one folder, which has the CSV's further column `index`, and its job's record:
+A set has a folder of clean images and one folder per budget, all with the same file names, and a
+CSV with the columns `filename`, `label` and, for a targeted attack, `targeted_label`. A set of this
+program is a single folder. Its CSV also has a column `index`, and it contains the job's record:
 
-    adversarial/record.json    the record, and the SHA-256 of each of the other files
+    adversarial/record.json    the record, and the SHA-256 of every other file
     adversarial/images.csv
     adversarial/0/17.png       the clean image 17, an 8-bit RGB image
     adversarial/2.5/17.png     its version at the budget 2.5/255
@@ -13,8 +13,9 @@ A set of another program has one budget and no record.
 
 Reference:
     TransferAttack (github.com/Trustworthy-AI-Group/TransferAttack), transferattack/utils.py,
-    `AdvDataset` and `save_images`: a flat folder of images named as the clean ones, beside whose
-    folder is a `labels.csv`, from 0. It attacks at 224 x 224, and stores by rounding down.
+    `AdvDataset` and `save_images`: a flat folder of images with the names of the clean ones. A
+    `labels.csv`, counting from 0, is next to the folder of clean images. TransferAttack attacks at
+    224 x 224, and rounds down when it saves.
 """
 
 import hashlib
@@ -51,7 +52,7 @@ _MEASURED = 32  # images measured at once
 
 
 class Breach(NamedTuple):
-    """A stated budget, in 1/255, that `images` of a set exceed, by changes up to `measured`."""
+    """A stated budget, in 1/255, that some `images` exceed, with changes up to `measured`."""
 
     stated: float
     measured: float
@@ -59,7 +60,7 @@ class Breach(NamedTuple):
 
 
 class _Decoded(LabelledImages):
-    """Images in files, which a key identifies by their pixels instead of the files' bytes."""
+    """Images in files, identified in keys by their pixels instead of the files' bytes."""
 
     def __getitem__(self, position: int) -> tuple[np.ndarray, int]:
         return to_rgb(self.images[position]), int(self.targets[position])
@@ -67,20 +68,20 @@ class _Decoded(LabelledImages):
 
 @dataclass(frozen=True, eq=False)
 class SavedImages:
-    """Set of N images at K budgets, of which only those asked for are read.
+    """Set of N images at K budgets; images are read only when they are needed.
 
     Attributes:
         source: Model that the images were crafted on, `a+b` for an ensemble.
         budgets_255: K budgets in units of 1/255, ascending.
         dataset: Name of the data set.
         index: int64 (N,), position of each image in its data set, ascending.
-        clean: N clean images with labels and, as far as known, the classes' names; of a targeted
-            attack also the classes that it aimed for.
-        read: Row to its image at each budget, uint8 (K, 3, H, W).
-        ensemble: Quantity that the ensemble averages; None: not known.
-        weights: Digests of the sources' weights by name, as far as they are known.
-        data: Digest that the set states of its clean images, for its job's record alone: a key
-            is made of their pixels. Empty: not stated.
+        clean: N clean images with labels and, if known, class names; for a targeted attack also
+            target labels.
+        read: Function from a row to its image at each budget, uint8 (K, 3, H, W).
+        ensemble: Quantity that the ensemble averages; None: unknown.
+        weights: Digests of the sources' weights by name, if known.
+        data: Digest of the clean images that the set states, used only in its job's record (keys
+            use the pixels). Empty: not stated.
     """
 
     source: str
@@ -98,12 +99,12 @@ class SavedImages:
         return len(self.clean)
 
     def adversarial(self, rows: Sequence[int]) -> Tensor:
-        """Return the adversarial images of some rows, uint8 (K, n, 3, H, W)."""
+        """Read the adversarial images of `rows`, uint8 (K, n, 3, H, W)."""
         return torch.stack([self.read(row) for row in rows], dim=1)
 
     @cached_property
     def _contents(self) -> tuple[Tensor, str]:
-        """Sizes of the changes, float64 (K, N), and the SHA-256 of the images, read in batches."""
+        """Sizes of the changes, float64 (K, N), and SHA-256 of the images, read in batches."""
         clean, sizes, total = ImageDataset(self.clean), [], hashlib.sha256()
         for first in range(0, len(self), _MEASURED):
             rows = range(first, min(first + _MEASURED, len(self)))
@@ -114,7 +115,7 @@ class SavedImages:
 
     @cached_property
     def breaches(self) -> tuple[Breach, ...]:
-        """Budgets that some images exceed; all images are read, some at a time."""
+        """Budgets that some images exceed; reads all images, in batches."""
         return tuple(
             Breach(eps_255, math.ceil(1000 * float(size.max())) / 1000, int(beyond.sum()))
             for eps_255, size in zip(self.budgets_255, self._contents[0], strict=True)
@@ -123,7 +124,7 @@ class SavedImages:
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the set's content, however it lies in files: 16 hexadecimal digits."""
+        """Digest of the set's content, independent of its files: 16 hexadecimal digits."""
         targets = self.clean.target_labels
         facts = (self.source, self.attack, self.budgets_255, self.dataset, self.ensemble)
         numbers = (self.index.tolist(), None if targets is None else targets.tolist())
@@ -132,7 +133,7 @@ class SavedImages:
 
 
 class SavedImagesSource(AdversarialSource):
-    """Saved images as the source of a batch's adversarial images."""
+    """Saved images as a source of adversarial images."""
 
     def __init__(self, saved: SavedImages) -> None:
         super().__init__(saved.attack.norm)
@@ -158,18 +159,19 @@ def saved_dataset(
     class_names: str | Sequence[str] | None = None,
     **subset: Any,
 ) -> ImageDataset:
-    """Return a set's clean images, whose classes are given as far as the set does not state them.
+    """Return a set's clean images as a data set.
 
-    `n_images` and `seed` choose a `subset`, see `ImageDataset`.
+    `num_classes` and `class_names` are needed if the set does not state its classes. `n_images` and
+    `seed` choose a `subset`, see `ImageDataset`.
     """
     if (names := saved.clean.classes) is not None:
         num_classes, class_names = len(names), None
     elif num_classes is None:
         raise ValueError(
-            "The saved images do not say how many classes there are; set dataset.num_classes=N."
+            "The saved images do not state the number of classes; set dataset.num_classes=N."
         )
     classes: dict[str, Any] = {"num_classes": num_classes, "class_names": class_names}
-    clean = replace(saved.clean, target_labels=None)  # those of the set are the attack's
+    clean = replace(saved.clean, target_labels=None)  # they belong to the attack
     return ImageDataset(clean, numbers=saved.index, **classes, **subset)
 
 
@@ -179,10 +181,10 @@ def write_set(
     batches: Iterable[Sequence[AttackedImages]],
     targets: Mapping[int, int | None],
 ) -> None:
-    """Write a job's adversarial images, rounded inside their balls, in place of its earlier set.
+    """Write a job's adversarial images, rounded inside their balls, and replace its earlier set.
 
-    The folder gets its name when it is complete. A batch is its images at each budget, `targets`
-    are target labels by index.
+    The folder gets its name once it is complete. A batch is a list of its images at each budget;
+    `targets` are target labels by index.
     """
     labels: dict[int, int] = {}
     with writing(folder), TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
@@ -206,7 +208,7 @@ def write_set(
         digests = {path.relative_to(new).as_posix(): sha256_of(path) for path in files}
         content = sealed(SAVED, record) | {"files": digests}
         write_text(new / RECORD, json.dumps(content, indent=1))
-        if (folder / RECORD).exists():  # else not a set, which a rename does not replace
+        if (folder / RECORD).exists():  # never replace a folder that is not a set
             folder.rename(Path(place, "old"))
         new.rename(folder)
 
@@ -217,25 +219,25 @@ def _folder_name(eps_255: float) -> str:
 
 
 def open_set(settings: SavedSettings) -> SavedImages:
-    """Open a set, which its record describes, or else the settings; images are read when needed."""
+    """Open a set that its record or, without one, the settings describe; no image is read yet."""
     folder = Path(settings.path)
     if (folder / RECORD).exists():
         if settings != SavedSettings(path=settings.path):
             raise ValueError(
-                f"{RECORD} states clean, labels, eps_255 and origin; leave out these keys."
+                f"{RECORD} already states clean, labels, eps_255 and origin. Leave out these keys."
             )
         return _open_recorded(folder)
     if settings.clean is None or settings.eps_255 is None:
         raise ValueError(
-            f"{folder / RECORD} does not exist; give the folder adversarial/ of a job with "
-            "save_adversarial=true, or for images of another program attack.clean and "
-            "attack.eps_255."
+            f"{folder / RECORD} does not exist. Set attack.path to the folder adversarial/ of a "
+            "job with save_adversarial=true, or for images of another program also set "
+            "attack.clean and attack.eps_255."
         )
     origin, clean_folder = settings.origin, Path(settings.clean)
     table = Path(settings.labels or clean_folder.parent / "labels.csv")
     clean, read = _open_folders([clean_folder, folder], table, origin.targeted)
     name = origin.attack
-    if name == UNKNOWN:  # it is called by its folder
+    if name == UNKNOWN:  # named after its folder
         name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", folder.resolve().name)[:100]
     rule: TargetLabelRule | None = "data" if origin.targeted else None
     return SavedImages(
@@ -250,7 +252,7 @@ def open_set(settings: SavedSettings) -> SavedImages:
 
 
 def _open_recorded(folder: Path) -> SavedImages:
-    """Open a set with a record, all files of which must be there as they were saved."""
+    """Open a set with a record; all of its files must exist unchanged."""
     text = (folder / RECORD).read_bytes()
     _, record = parse_record(text, folder / RECORD)
     digests = json.loads(text).get("files", {})
@@ -280,7 +282,7 @@ def _open_recorded(folder: Path) -> SavedImages:
 def _open_folders(
     folders: Sequence[Path], table: Path, targeted: bool
 ) -> tuple[LabelledImages, Callable[[int], Tensor]]:
-    """Open the images that a CSV lists in K + 1 folders, of which the first is of clean ones.
+    """Open the images that a CSV lists in K + 1 folders, the first with clean images.
 
     Return the clean images, and a function from a row to its versions, uint8 (K, 3, H, W).
     """
@@ -299,7 +301,7 @@ def _open_folders(
     side = ImageDataset(clean).image_size
     if others := {images.image_size for images in versions} - {side}:
         raise ValueError(
-            f"{folders[0]} holds images of {side} pixels, and the adversarial ones have "
-            f"{others.pop()}; give the clean images as the attack saw them."
+            f"{folders[0]} holds images of {side} pixels, but the adversarial images have "
+            f"{others.pop()}. Save the clean images as the attack saw them."
         )
     return clean, lambda row: torch.cat([images[[row]].images for images in versions])

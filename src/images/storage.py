@@ -1,4 +1,4 @@
-"""Adversarial images, as files store them, and controls that no attack made."""
+"""Adversarial images in the formats that files store, and controls made without an attack."""
 
 import math
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from src.attacks import noise_signs, project, shuffle_pixels
 from src.data import Batch
 
 STORED = "stored"
-"""Variant of images that are evaluated as a saved set holds them."""
+"""Variant of images from a saved set, evaluated as they are stored."""
 
 TOLERANCE_255 = 1e-4
-"""Float rounding error of integer budgets, in grey levels."""
+"""Tolerance for float rounding of integer budgets, in grey levels."""
 _AXES = (-3, -2, -1)
 
 
@@ -23,10 +23,10 @@ class AdversarialBatch:
 
     Attributes:
         budgets: The K budgets, in units of 1/255.
-        target_labels: int64 (N,); None of an untargeted attack.
-        cost: Gradients that the attack took now for a budget and an image, those of them that were
-            zero in every pixel, and forward passes; float64 (3, K, N), NaN where the image was at
-            hand. None: all were.
+        target_labels: int64 (N,); None for an untargeted attack.
+        cost: Cost of this attack per budget and image, float64 (3, K, N): gradients, gradients that
+            were zero in every pixel, and forward passes. NaN if the image was stored already; None:
+            all were.
     """
 
     images: Tensor
@@ -35,13 +35,13 @@ class AdversarialBatch:
     cost: Tensor | None = None
 
     def select(self, rows: Tensor) -> "AdversarialBatch":
-        """Return the images of some rows."""
+        """Return the batch of the images in `rows`."""
         labels = None if self.target_labels is None else self.target_labels[rows]
         cost = None if self.cost is None else self.cost[:, :, rows.cpu()]
         return AdversarialBatch(self.images[:, rows], self.budgets, labels, cost)
 
     def cost_of(self, eps_255: float) -> Tensor:
-        """Return what the images of a budget took, float64 (3, N)."""
+        """Return the cost of the images at a budget, float64 (3, N); see `cost`."""
         if self.cost is None:
             return torch.full((3, self.images.shape[1]), torch.nan)
         return self.cost[:, self.budgets.index(eps_255)]
@@ -49,7 +49,7 @@ class AdversarialBatch:
 
 @dataclass(frozen=True)
 class AttackedImages:
-    """A batch and its adversarial images of one budget, in units of 1/255.
+    """A batch and its adversarial images at one budget, in units of 1/255.
 
     Images are float32 (N, 3, H, W) in [0, 1]; `batch` holds the clean ones in 8 bits.
     """
@@ -61,7 +61,7 @@ class AttackedImages:
     norm: str
 
     def as_stored(self, storage: str, images: Tensor | None = None) -> Tensor:
-        """Return the images, or others inside the balls, in a storage format.
+        """Return the images, or other ones inside the balls, in a storage format.
 
         The formats are `float32`; `uint8`, rounded inside the ball; and `STORED`.
         """
@@ -69,14 +69,15 @@ class AttackedImages:
         return self.rounded(images).to(images.dtype) / 255 if storage == "uint8" else images
 
     def rounded(self, images: Tensor) -> Tensor:
-        """Return the nearest grey levels of images inside the ball, uint8 (N, 3, H, W)."""
+        """Round images to the nearest grey levels inside the ball, uint8 (N, 3, H, W)."""
         return round_to_8_bits(images, self.batch.images, self.eps_255, self.norm)
 
     def control(self, name: str, storage: str, seed: int, universal: bool = False) -> Tensor:
-        """Return images of the same budget without an attack on them, in a storage format.
+        """Return control images of the same budget, made without an attack, in a storage format.
 
-        `noise` is random-sign noise drawn by the seed, `shuffled` the perturbation of another image
-        of the batch or, of a universal one, the same with the pixels in another order.
+        `noise` adds random-sign noise drawn with the seed. `shuffled` adds the perturbation of
+        another image of the batch or, for universal perturbations, the same one with shuffled
+        pixels.
         """
         eps = self.clean.new_tensor(self.eps_255 / 255)
         if name == "noise":
@@ -90,7 +91,7 @@ class AttackedImages:
 
 
 def _shuffle(changes: Tensor) -> Tensor:
-    """Return perturbations swapped within pairs, or in a cycle of the last three images."""
+    """Swap perturbations within pairs; of an odd number, the last three images form a cycle."""
     order = torch.arange(len(changes)) ^ 1
     if len(order) % 2:
         order[-3:] = torch.tensor([len(order) - 2, len(order) - 1, len(order) - 3])
@@ -100,11 +101,11 @@ def _shuffle(changes: Tensor) -> Tensor:
 def round_to_8_bits(
     adversarial: Tensor, clean: Tensor, eps_255: float, norm: str = "linf"
 ) -> Tensor:
-    """Return the nearest grey levels that keep the budget, uint8 (N, 3, H, W).
+    """Round images to the nearest grey levels within the budget, uint8 (N, 3, H, W).
 
-    For L-infinity these are the levels at most floor(eps_255) from the clean ones, so a budget
+    For L-infinity, grey levels differ from the clean ones by at most floor(eps_255), so a budget
     below 1 gives the clean images back. For L2, an image outside the ball is first scaled onto it;
-    where the nearest levels still exceed the budget, changes are rounded toward zero instead.
+    if the nearest grey levels still exceed the budget, changes are rounded towards zero instead.
 
     `adversarial` holds finite numbers in [0, 1], `clean` grey levels; `norm` is `linf` or `l2`.
     """
@@ -126,10 +127,10 @@ def round_to_8_bits(
 
 
 def change_size(stored: Tensor, clean: Tensor, norm: str) -> Tensor:
-    """Return how much stored images differ from clean ones, float64 (..., N), in units of 1/255.
+    """Measure how much stored images differ from clean ones, float64 (..., N), in units of 1/255.
 
-    Both are uint8, `stored` of shape (..., N, 3, H, W), to which `clean` broadcasts. The size is
-    the largest change for the norm `linf`, the root mean square for `l2`.
+    Both are uint8; `clean` broadcasts to `stored`, (..., N, 3, H, W). The size is the largest
+    change for the norm `linf`, and the root mean square for `l2`.
     """
     change = stored.to(torch.int16) - clean.to(torch.int16)
     if norm == "linf":
@@ -139,6 +140,6 @@ def change_size(stored: Tensor, clean: Tensor, norm: str) -> Tensor:
 
 
 def exceeds(size: Tensor, eps_255: float, norm: str) -> Tensor:
-    """Return a mask of the sizes of changes, see `change_size`, that are beyond a budget."""
+    """Return a mask of the sizes of changes (see `change_size`) that exceed a budget."""
     largest = eps_255 + TOLERANCE_255
     return size > (math.floor(largest) if norm == "linf" else largest)

@@ -1,1 +1,1 @@
-"""Measurements of each batch of a job, one file per table."""
+"""Measurements that a job makes of each batch, one file per table."""

@@ -1,4 +1,4 @@
-"""Adversarial images themselves, before any rounding."""
+"""The adversarial images themselves, before rounding."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,9 +11,10 @@ from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 
 
 class AdversarialImages(Measurement):
-    """Images that a page shows or a set saves; of small jobs all, so later targets cost no attack.
+    """Adversarial images that the report shows or a saved set holds.
 
-    A job that takes less than `store.images_mb` is small.
+    Small jobs, whose images take less than `store.images_mb`, cache all images: targets added later
+    then need no new attack.
     """
 
     name = "images"
@@ -21,7 +22,7 @@ class AdversarialImages(Measurement):
     key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for each budget: of the example images, or of all that are to be saved."""
+        """Return one cell per budget: of the example images, or of all images if a set is saved."""
         settings, every = job.settings, job.images.indices
         if settings.attack.kind != "crafted":
             return
@@ -33,7 +34,7 @@ class AdversarialImages(Measurement):
             yield Cell(self.name, wanted, budgets=(eps_255,), cached=cached, large=True)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image that was attacked now: its 3 H W values in [0, 1]."""
+        """Return a row per newly attacked image: its 3 H W values in [0, 1]."""
         assert batch.adversarial is not None
         for cell in cells:
             rows = ~batch.adversarial.cost_of(*cell.budgets)[0].isnan()
@@ -43,11 +44,11 @@ class AdversarialImages(Measurement):
 
 
 def examples(job: Job) -> list[int]:
-    """Return the index of the report's example images: those named, and some of all classes."""
+    """Return the index of the report's example images: named ones, and some spread over classes."""
     images, report = job.images, job.settings.report
     if unknown := sorted({*report.images} - {*images.indices.tolist()}):
         raise ValueError(
-            f"report.images: the job has no image {unknown[0]} among its {len(images)}."
+            f"report.images: image {unknown[0]} is not one of the job's {len(images)} images."
         )
     by_class = images.indices[np.argsort(images.labels, kind="stable")]
     count = min(report.examples, len(images))

@@ -1,4 +1,4 @@
-"""Cost of attacks: gradients, and forward passes beside them."""
+"""Cost of attacks: gradients and other forward passes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,9 +13,9 @@ _COUNTS = ("gradients", "zero_gradients", "forwards")
 
 
 class AttackCost(Measurement):
-    """Gradients, those of them that were zero in every pixel, and forward passes of an image.
+    """Gradients per image, how many were zero in every pixel, and forward passes.
 
-    What the attack took for several images and budgets at once is shared out evenly among them.
+    The cost of attacking several images and budgets at once is divided evenly among them.
     """
 
     name = "crafting"
@@ -23,13 +23,13 @@ class AttackCost(Measurement):
     key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell of all images for each budget, unless they are saved ones."""
+        """Return one cell of all images per budget, unless the images come from a saved set."""
         if job.settings.attack.kind == "crafted":
             for eps_255 in job.settings.budgets:
                 yield Cell(self.name, job.images.indices, budgets=(eps_255,))
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image that was attacked now."""
+        """Return a row per newly attacked image."""
         assert batch.adversarial is not None
         for cell in cells:
             cost = batch.adversarial.cost_of(*cell.budgets)
@@ -38,10 +38,10 @@ class AttackCost(Measurement):
             yield pa.table({"index": to_numpy(batch.batch.index)[rows.numpy()], **columns})
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
-        """Return a row per image: what all budgets together take in one run of the attack.
+        """Return a row per image: the cost of all budgets together in one run of the attack.
 
-        It is what the attack's file states; what an image really took may be more, where some
-        budgets were added later. Of attacks whose files state nothing it is what it took.
+        The attack's file states this cost. The actual cost may be higher if budgets were added
+        later. It is returned for attacks whose files state no cost.
         """
         sums = tables[name].group_by("index").aggregate([(count, "sum") for count in _COUNTS])
         sums = sums.rename_columns(["index", *_COUNTS])

@@ -1,4 +1,4 @@
-"""Images without some of their frequencies, or with one band of a perturbation alone."""
+"""Images without some of their frequencies, or with a single band of the perturbation."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from src.utils.defended_names import Evaluated
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
-"""Largest change, in [0, 1] units, that is rounding of float32 pixels and is not scaled up."""
+"""Largest change, in [0, 1] units, that counts as rounding of float32 pixels: not scaled up."""
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "all": (0.0, math.inf),
@@ -26,18 +26,18 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "mid": (0.125, 0.25),
     "high": (0.25, math.inf),
 }
-"""Frequencies [from, below) of each band in cycles per pixel; the constant is in `low`."""
+"""Frequencies [from, below) of each band in cycles per pixel; the constant belongs to `low`."""
 CUTOFFS = (0.0625, 0.125, 0.1875, 0.25, 0.375)
 """Cutoffs of low-passed images, in cycles per pixel."""
 
 
 class BandFilters(Measurement):
-    """Every target on the low, mid and high frequencies of the perturbations alone.
+    """Predictions for images with only the low, mid or high frequencies of the perturbation.
 
-    The perturbations are those of the reference budget (`kind` `attack`) and, as their control,
-    random-sign noise of that budget (`noise`); the parts are those of `with_parts`. Columns are
+    The perturbations are the attack's at the reference budget (`kind` `attack`) and, as a control,
+    random-sign noise of that budget (`noise`). `with_parts` makes the parts. The columns are
     `eps_255` (of the whole perturbation), `frequency_low` and `frequency_high` (of the band, in
-    cycles per pixel). Of the band `all` the attack's predictions are the job's own.
+    cycles per pixel). For the band `all`, the attack's predictions are those of the job.
     """
 
     name = "filtered"
@@ -55,7 +55,7 @@ class BandFilters(Measurement):
     order = ("frequency_low", "-frequency_high", "index")
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return two cells for each target, of the attack and of the noise."""
+        """Return two cells per target: for the attack and for the noise."""
         settings, index = job.settings, job.diagnosed.indices
         for target in map(Evaluated, settings.targets):
             budgets, bands = (settings.reference,), [*BOUNDS.values()]
@@ -76,13 +76,13 @@ class BandFilters(Measurement):
             level = {"band": name, "kind": "attack" if attacked else "noise", "eps_255": eps_255}
             level |= {"frequency_low": low, "frequency_high": min(CORNER, high)}
             versions.append((level, partial(batch.classify, images=images)))
-        if attacked:  # the whole as the job has it
+        if attacked:  # the job's own logits
             versions[0] = versions[0][0], partial(batch.logits, eps_255=eps_255)
         return predict(batch, cells, versions)
 
 
 class LowPassed(Measurement):
-    """Every target on clean images without their frequencies from each of `CUTOFFS` on."""
+    """Predictions of every target for clean images low-passed at each of `CUTOFFS`."""
 
     name = "low_passed"
     schema = pa.schema([INDEX, LABEL, column("cutoff", FLOAT, 0, CORNER), *PREDICTED])
@@ -105,16 +105,16 @@ class LowPassed(Measurement):
 
 
 def _budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:
-    """Return the change of images (N, 3, H, W), clipped to [0, 1], by random-sign noise."""
+    """Return the change of images (N, 3, H, W) by random-sign noise, after clipping to [0, 1]."""
     return (clean + eps_255 / 255 * noise_signs(seed, index, clean)).clamp(0, 1) - clean
 
 
 def with_parts(clean: Tensor, change: Tensor, noise: Tensor) -> Tensor:
-    """Return clean images, float32 (N, 3, H, W), with each part of their perturbations alone.
+    """Add single parts of the perturbations to clean images, float32 (N, 3, H, W).
 
-    Each part is scaled to the length (L2 norm) of random-sign noise of the same budget: parts of
-    all attacks are equally strong. The whole, and a part that is zero, stay as they are. The
-    result, clipped to [0, 1], is of shape (B, N, 3, H, W), with the B bands of `BOUNDS`.
+    Each part is scaled to the L2 norm of random-sign noise of the same budget, so that the parts of
+    all attacks are equally strong. The whole perturbation and parts that are zero are not scaled.
+    The result, clipped to [0, 1], has shape (B, N, 3, H, W) for the B bands of `BOUNDS`.
     """
     _, *bands = BOUNDS.values()
     parts = [change, *(rescaled(band(change, *ends), noise) for ends in bands)]
@@ -122,7 +122,7 @@ def with_parts(clean: Tensor, change: Tensor, noise: Tensor) -> Tensor:
 
 
 def rescaled(part: Tensor, whole: Tensor) -> Tensor:
-    """Return parts (N, 3, H, W) of perturbations, each with the L2 norm of a whole one."""
+    """Scale parts of perturbations, (N, 3, H, W), to the L2 norms of `whole`."""
     lengths = [torch.linalg.vector_norm(x, dim=_AXES, keepdim=True) for x in (whole, part)]
     factor = lengths[0] / lengths[1].clamp_min(_NOTHING)
     return part * torch.where(part.abs().amax(dim=_AXES, keepdim=True) > _NOTHING, factor, 1)

@@ -11,22 +11,22 @@ from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 
 
 class Clean(Measurement):
-    """Every model's predictions for the clean images, behind the defences as well."""
+    """Predictions of every model for the clean images, also behind defences."""
 
     name = "clean images"
     schema = PREDICTION_SCHEMA
     key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell of all images for each model, behind no defence and behind its own."""
+        """Return one cell of all images per model, with and without its defences."""
         for pair in job.classifiers:
             yield Cell(self.name, job.images.indices, pair, attacked=False)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image, under the budget 0."""
+        """Return a row per image, with budget 0."""
         classify = partial(batch.classify, images=batch.clean)
         return predict(batch, cells, [({"eps_255": 0.0}, classify)])
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
-        """Return the predictions, which took no gradient."""
+        """Return the predictions with a cost of 0."""
         return with_cost(tables[name], {"gradients": 0, "forwards": 0})

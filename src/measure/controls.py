@@ -1,4 +1,4 @@
-"""Targets on images that no attack was made for: random-sign noise, shuffled perturbations."""
+"""Predictions for controls: random-sign noise and shuffled perturbations."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,15 +15,15 @@ from src.utils.defended_names import Evaluated
 
 
 class Controls(Predictions):
-    """Predictions of every target behind no defence, a table for each control."""
+    """Predictions of every target without a defence for each control, one table per control."""
 
     name = "controls"
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return cells of all images for each control.
 
-        Another image's perturbation is that of the one that the batches pair it with; one that all
-        images share has its pixels shuffled.
+        `shuffled` swaps the perturbations of images that the batches pair. If all images share one
+        perturbation, it shuffles the pixels instead.
         """
         settings = job.settings
         storage = settings.storage or STORED
@@ -39,13 +39,13 @@ class Controls(Predictions):
             yield from self.cells_of(job, control, targets, **facts[control])
 
     def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
-        """Return the images of a control in the storage format of the primary variant."""
+        """Return a control's images in the storage format of the primary variant."""
         storage = batch.settings.storage or STORED
         universal = batch.settings.attack.about.universal
         return version.control(table, storage, batch.settings.seed, universal)
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
-        """Return the predictions; noise takes nothing."""
+        """Return the predictions with their cost, which is 0 for noise."""
         if name == "noise":
             return with_cost(tables[name], {"gradients": 0, "forwards": 0})
         return super().finish(name, tables, job)

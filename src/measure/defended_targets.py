@@ -1,4 +1,4 @@
-"""Targets behind defences on the adversarial images."""
+"""Predictions of targets behind defences for the adversarial images."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,11 @@ from src.utils.defended_names import PLAIN
 
 
 class DefendedTargets(Predictions):
-    """Predictions behind every defence, on the primary variant alone, whose table they share."""
+    """Predictions behind every defence, for the primary variant only, whose table they share."""
 
     name = "defended targets"
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return cells of all images for each target behind a defence."""
+        """Return cells of all images for every target behind a defence."""
         targets = [target for target in job.settings.evaluated if target.defence != PLAIN]
         yield from self.cells_of(job, job.settings.storage or STORED, targets)

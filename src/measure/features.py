@@ -1,4 +1,4 @@
-"""Features that models have of the clean images."""
+"""Features of the clean images in each model."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,9 +16,9 @@ from src.utils.defended_names import Evaluated
 class Features(Measurement):
     """Output of each model's feature layer for the clean image, averaged over positions.
 
-    `features` is a list of C numbers: of an output (N, C, H, W) the means over H and W, of one
-    (N, H, H, C), such as a Swin transformer's, the means over both, of one (N, T, C) the means over
-    T, one (N, C) as it is. A model that states no `feature_layer` has no rows.
+    `features` is a list of C numbers. Outputs (N, C, H, W) and (N, H, H, C), the latter of a Swin
+    transformer for example, are averaged over both sides, outputs (N, T, C) over T; outputs (N, C)
+    stay unchanged. A model without a `feature_layer` has no rows.
     """
 
     name = "features"
@@ -26,7 +26,7 @@ class Features(Measurement):
     schema = pa.schema([INDEX, LABEL, column("features", pa.list_(SINGLE))])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for each source and target behind no defence that states a layer."""
+        """Return one cell per source and target, without defences, that has a `feature_layer`."""
         for name in job.settings.models:
             if layer := job.settings.model[name].feature_layer:
                 facts: dict[str, Any] = {"decides": layer, "attacked": False}

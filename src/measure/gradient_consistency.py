@@ -1,4 +1,4 @@
-"""Consistency of a source's gradients in the neighbourhood of an image."""
+"""Consistency of a source's gradients near an image."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,14 +14,15 @@ from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 
 _POINTS, _RADIUS = 5, 1 / 255
-_STREAM = 8  # of random numbers, apart from those of attacks, noise, target labels and defences
+_STREAM = 8  # of random numbers, separate from attacks, noise, target labels and defences
 
 
 class GradientConsistency(Measurement):
-    """Mean cosine of the source's gradient at x and at five points x + u, u uniform in +-1/255.
+    """Mean cosine between the source's gradients at x and at five points x + u, u in +-1/255.
 
-    The gradients are of the cross-entropy of the true class, an ensemble's as it is attacked, and
-    are not counted. `consistency` is NaN where one of them is zero everywhere.
+    u is uniform. The gradients are those of the cross-entropy of the true class; an ensemble is
+    differentiated as it is attacked. They are not counted as cost. `consistency` is NaN if one of
+    them is zero everywhere.
 
     Reference:
         Scissors Effect (2026), arXiv 2606.22516, local gradient consistency.
@@ -31,7 +32,7 @@ class GradientConsistency(Measurement):
     schema = pa.schema([INDEX, LABEL, column("consistency", FLOAT, -1, 1, nan=True)])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return the cell of the source."""
+        """Return a cell for the source."""
         source, decides = Evaluated(job.settings.source_name), (_POINTS, _RADIUS, job.settings.seed)
         facts: dict[str, Any] = {"decides": decides, "attacked": False, "passes": 3 * (1 + _POINTS)}
         yield Cell(self.name, job.diagnosed.indices, source, **facts)

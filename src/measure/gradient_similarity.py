@@ -1,4 +1,4 @@
-"""Similarity of the gradients of two models."""
+"""Similarity between the gradients of two models."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,10 +16,11 @@ from src.utils.defended_names import Evaluated
 
 
 class GradientSimilarity(Measurement):
-    """Cosine of the gradients of the source and of a target at the clean image.
+    """Cosine between the gradients of the source and of a target at the clean image.
 
-    They are of the cross-entropy of the true class; that of an ensemble is taken as it is
-    attacked. These gradients are not counted. The cosine is NaN where one is zero everywhere.
+    The gradients are those of the cross-entropy of the true class; an ensemble is differentiated as
+    it is attacked. They are not counted as cost. The cosine is NaN if one of them is zero
+    everywhere.
 
     Reference:
         Liu, Chen, Liu, Song: Delving into Transferable Adversarial Examples and Black-Box Attacks
@@ -55,9 +56,9 @@ class GradientSimilarity(Measurement):
 
 
 def input_gradients(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> Tensor:
-    """Return the gradients of the cross-entropy by the images, float64 (N, 3, H, W).
+    """Compute gradients of the cross-entropy with respect to the images, float64 (N, 3, H, W).
 
-    At most `size` are taken at once; of an ensemble they are as it is attacked.
+    At most `size` are computed at once. An ensemble is differentiated as it is attacked.
     """
     model: Model = network.attacked if isinstance(network, Ensemble) else network
     parts = zip(images.split(size), labels.split(size), strict=True)
@@ -65,19 +66,19 @@ def input_gradients(network: nn.Module, images: Tensor, labels: Tensor, size: in
 
 
 def to_float64(values: Tensor) -> Tensor:
-    """Return values in float64, on the CPU if their device has no such numbers."""
+    """Return values in float64, on the CPU if their device does not support it."""
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Return the cosines between the rows of two tables (N, D), NaN for rows of zeros."""
+    """Return the cosines between corresponding rows of two tables (N, D); NaN for zero rows."""
     first, second = (rows / rows.abs().amax(dim=1, keepdim=True) for rows in (first, second))
     products = (first * second).sum(dim=1)
     return (products / (first.norm(dim=1) * second.norm(dim=1))).clamp(-1, 1)
 
 
 def _gradient(model: Model, images: Tensor, labels: Tensor) -> Tensor:
-    """Return images' gradients; of several models the mean."""
+    """Return the gradients of the images' losses, averaged over several models."""
     with torch.enable_grad():
         variable = images.detach().requires_grad_()
         logits = model(variable)

@@ -1,4 +1,4 @@
-"""Targets on the iterates of one run of an attack."""
+"""Predictions for the iterates of one run of an attack."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -22,11 +22,11 @@ from src.utils.defended_names import Evaluated
 
 
 class Iterations(Measurement):
-    """Targets on iterates of the attack at the reference budget; it is run once more for them.
+    """Predictions of every target for iterates of the attack at the reference budget.
 
-    Their gradients are not counted. `step_255`, the length of a step in units of 1/255, is the
-    attack's own: where it is a share of the budget over the number of steps, the tenth iterate of
-    fifty is not the result of ten steps.
+    The attack runs once more for them; its gradients are not counted as cost. `step_255` is the
+    attack's step size in units of 1/255. If the step size depends on the number of steps, the tenth
+    iterate of fifty is not the result of an attack with ten steps.
     """
 
     name = "iterations"
@@ -36,7 +36,7 @@ class Iterations(Measurement):
     order = ("eps_255", "iteration", "index")
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for each target behind no defence."""
+        """Return a cell for each target without a defence."""
         settings = job.settings
         iterations = settings.diagnostics.iterations
         for target in map(Evaluated, settings.targets if iterations else ()):
@@ -45,7 +45,7 @@ class Iterations(Measurement):
             yield Cell(self.name, job.diagnosed.indices, target, decides=decides, passes=count)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image and number of steps."""
+        """Return a row per image and iterate."""
         settings, attacker = batch.settings, batch.source
         assert isinstance(attacker, Attacker)
         iterations, eps_255 = settings.diagnostics.iterations, settings.reference

@@ -17,16 +17,16 @@ from src.utils.defended_names import Evaluated
 
 
 class MinimumBudget(Measurement):
-    """Bracket of each image's minimum adversarial budget, by attacking it again for each target.
+    """Bracket around each image's minimum adversarial budget, from further attacks per target.
 
-    An image flips if the target, correct on the clean image, predicts a wrong class. The bracket
-    goes from the largest budget of the grid below the first one that flips, or 0, to that one;
-    attacks with its middle halve it. Flipping need not be monotonous in the budget: the result is
-    one crossing.
+    A budget flips an image if the target, correct on the clean image, predicts a wrong class. The
+    bracket starts as the first budget of the grid that flips the image and the largest one below
+    it, or 0. Each attack with the bracket's middle halves it. Flips need not be monotonic in the
+    budget: the result is one crossing.
 
-    `below_eps_255` (which does not flip, or is 0) and `eps_255` (which does) are the bracket, in
-    units of 1/255, and the predictions are those at `eps_255`. If an image never flips, `eps_255`
-    is null, and the rest is that of the largest budget.
+    The bracket, in units of 1/255, is `below_eps_255` (no flip, or 0) and `eps_255` (flips). The
+    predictions are those at `eps_255`. If an image never flips, `eps_255` is null and the other
+    columns are those of the largest budget.
     """
 
     name = "flips"
@@ -35,7 +35,7 @@ class MinimumBudget(Measurement):
     schema = pa.schema([INDEX, LABEL, *bracket, *PREDICTED])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return, for each target behind no defence, a cell of the images it is correct on."""
+        """Return a cell per target without a defence: the images it classifies correctly."""
         settings, halvings = job.settings, job.settings.diagnostics.bisection
         if not halvings or clean is None:
             return
@@ -48,12 +48,12 @@ class MinimumBudget(Measurement):
             yield Cell(self.name, index, target, settings.budgets, decides=halvings, **work)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image that the cell's target is correct on."""
+        """Return a row per image that the cell's target classifies correctly."""
         return [_bisect(batch.select(cell.index), cell) for cell in cells]
 
 
 def _bisect(batch: EvaluatedBatch, cell: Cell) -> pa.Table:
-    """Return the rows of a batch that a cell's target is correct on."""
+    """Return the rows of a batch of images that a cell's target classifies correctly."""
     assert isinstance(batch.source, Attacker)
     index, labels, target = batch.batch.index, batch.batch.labels, cell.target
     grid = torch.stack([batch.logits(target, eps_255) for eps_255 in cell.budgets])
@@ -85,5 +85,5 @@ def _bisect(batch: EvaluatedBatch, cell: Cell) -> pa.Table:
 
 
 def _flips(target: Evaluated, logits: Tensor, labels: Tensor) -> Tensor:
-    """Return a mask of the images that are taken for another class, on the CPU."""
+    """Return a CPU mask of the misclassified images."""
     return (top_predictions(target, logits, labels).classes[:, 0] != labels).cpu()

@@ -1,4 +1,4 @@
-"""Changes of models' outputs by an attack on a single source."""
+"""Changes of model outputs under an attack on a single source."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,15 +12,15 @@ from src.utils.defended_names import Evaluated
 
 
 class OutputChanges(Measurement):
-    """Change of the logits of the source and of every target by the attack on a single source.
+    """Change of the logits of the source and every target under the attack on a single source.
 
-    `change` is a list of K numbers, one for each class: the logits for the clean image minus those
+    `change` is a list of K numbers, one per class: the logits for the clean image minus the logits
     for the unrounded adversarial image of the reference budget. A source of several models has no
     rows.
 
     Reference:
         Liang et al.: Uncovering the Connections Between Adversarial Transferability and Knowledge
-        Transferability (2021), ICML 2021, arXiv 2006.14512, for what alpha and gamma are made of.
+        Transferability (2021), ICML 2021, arXiv 2006.14512, for the inputs of alpha and gamma.
     """
 
     name = "output_changes"
@@ -28,7 +28,7 @@ class OutputChanges(Measurement):
     schema = pa.schema([INDEX, LABEL, column("change", pa.list_(SINGLE))])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for the source and each target, behind no defence."""
+        """Return a cell for the source and for each target, without defences."""
         settings = job.settings
         facts: dict[str, Any] = {"budgets": (settings.reference,), "passes": 2}
         for name in settings.models if len(settings.source) == 1 else ():

@@ -1,4 +1,4 @@
-"""Predictions as rows of a table: the likeliest classes, and how sure a model is of them."""
+"""Predictions as rows of a table: the likeliest classes and their probabilities."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ TOP_FIVE = pa.schema(
         column("top5_confidences", pa.list_(SINGLE), 0, CERTAIN, nan=True),
     ]
 )
-"""Predictions with the five likeliest classes, or all of fewer, the likeliest first."""
+"""Predictions with the five likeliest classes (or all, if fewer), the likeliest first."""
 
 
 class TopPredictions(NamedTuple):
@@ -58,18 +58,18 @@ class TopPredictions(NamedTuple):
 
 
 def top_predictions(target: Evaluated, logits: Tensor, labels: Tensor) -> TopPredictions:
-    """Return the predictions of logits (N, C) for images of the classes `labels`, (N,).
+    """Compute predictions from logits (N, C), for images of the classes `labels`, (N,).
 
-    Of logits (R, N, C) of R draws the class that most draws predict is the prediction, of several
-    such ones that with the lowest mean rank, and probabilities are means over the draws. A row of
-    NaN abstains, and so do more than half of the draws together.
+    With logits (R, N, C) of R draws, the prediction is the class that most draws predict; the
+    lowest mean rank breaks ties. Probabilities are means over the draws. A draw whose logits are
+    all NaN abstains; if more than half of the draws abstain, so does the model.
     """
     draws = logits.float() if logits.ndim == 3 else logits.float()[None]
     abstains = draws.isnan().all(dim=2)
     if logits.ndim == 2:
-        abstains = torch.zeros_like(abstains)  # that is for defences
+        abstains = torch.zeros_like(abstains)  # only defences abstain
     if not bool((draws.isfinite().all(dim=2) | abstains).all()):
-        raise ValueError(f"{target} gave logits that are not finite.")
+        raise ValueError(f"{target} returned logits that are not finite.")
     mean = draws.softmax(dim=2).nanmean(dim=0)
     top = mean.topk(min(TOP_K, mean.shape[1]), dim=1)
     likeliest = draws.argmax(dim=2) if len(draws) > 1 else top.indices[None, :, 0]
@@ -94,7 +94,7 @@ def predict(
 ) -> list[pa.Table]:
     """Return each cell's predictions for several versions of a batch's images.
 
-    A version is the columns that tell it apart, and a function from a target to its logits.
+    A version is a pair: the columns that identify it, and a function from a target to its logits.
     """
     tables: list[list[pa.Table]] = [[] for _ in cells]
     for level, classify in versions:  # one at a time: a grid is large
@@ -111,10 +111,10 @@ def prediction_rows(
     level: Level,
     target_labels: Tensor | None = None,
 ) -> pa.Table:
-    """Return a row per image of a batch, of logits (N, C), or (R, N, C) of R draws.
+    """Return a row per image of a batch, from logits (N, C), or (R, N, C) for R draws.
 
-    The columns are `index`, `label`, `target_label` (null of an untargeted attack), those of
-    `level`, which are equal in all rows, `draws`, `draws_correct`, and `prediction_columns`.
+    The columns are `index`, `label`, `target_label` (null for untargeted attacks), those of `level`
+    (equal in all rows), `draws`, `draws_correct` and those of `prediction_columns`.
     """
     top, count = top_predictions(target, logits, batch.labels), len(batch.index)
     unknown = pa.nulls(count, pa.int64())
@@ -132,7 +132,7 @@ def prediction_rows(
 
 
 def prediction_columns(top: TopPredictions) -> dict[str, Any]:
-    """Return the columns of a table that hold predictions: `PREDICTED` and the five likeliest."""
+    """Return the columns that hold predictions, by name, with the five likeliest classes."""
     return {
         "predicted": to_numpy(top.predicted),
         "confidence": to_numpy(top.confidence),
@@ -143,9 +143,9 @@ def prediction_columns(top: TopPredictions) -> dict[str, Any]:
 
 
 def with_cost(table: pa.Table, cost: Mapping[str, Any]) -> pa.Table:
-    """Return predictions with `iteration`, null, and the columns `COST`, null where not known.
+    """Add the column `iteration`, null, and the columns `COST`, null if unknown, to predictions.
 
-    `cost` holds a number, or one of each row, by column.
+    `cost` holds one number per column, or one per row.
     """
     for field in (ITERATION, *COST):
         values = cost.get(field.name)
@@ -158,7 +158,7 @@ def with_cost(table: pa.Table, cost: Mapping[str, Any]) -> pa.Table:
 def image_rows(batch: Batch, **columns: Tensor) -> pa.Table:
     """Return a row per image of a batch: `index`, `label`, and columns of shape (N,).
 
-    A column of shape (N, c) holds lists, of a type without length: that of models may differ.
+    A column of shape (N, c) holds lists of variable length, because models may differ in length.
     """
     columns = {"index": batch.index, "label": batch.labels, **columns}
     return pa.table(
@@ -170,7 +170,7 @@ def image_rows(batch: Batch, **columns: Tensor) -> pa.Table:
 
 
 def to_numpy(values: Tensor) -> np.ndarray:
-    """Return a copy of a column (N,): a loader's tensors hold open files."""
+    """Return a copy of a column (N,); a loader's tensors would keep files open."""
     return values.cpu().numpy().copy()
 
 

@@ -1,4 +1,4 @@
-"""Targets on the adversarial images, in each of the formats that a file may store them in."""
+"""Predictions for the adversarial images, in each storage format."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from src.utils.defended_names import PLAIN, Evaluated
 
 
 class Predictions(Measurement):
-    """Predictions of every target behind no defence, a table for each storage format."""
+    """Predictions of every target without a defence, one table per storage format."""
 
     name = "predictions"
     schema = PREDICTION_SCHEMA
@@ -32,7 +32,7 @@ class Predictions(Measurement):
     def cells_of(
         self, job: Job, table: str, targets: Iterable[Evaluated], **facts: Any
     ) -> Iterator[Cell]:
-        """Yield a table's cells of all images, one for each target and budget."""
+        """Yield a table's cells of all images, one per target and budget."""
         for target in targets:
             for eps_255 in job.settings.budgets:
                 yield Cell(table, job.images.indices, target, (eps_255,), **facts)
@@ -43,7 +43,7 @@ class Predictions(Measurement):
         for cell in sorted(cells, key=lambda cell: (cell.table, cell.budgets)):
             (eps_255,) = cell.budgets
             plain = cell.target.defence == PLAIN
-            if cell.table == "float32" and plain:  # others need these logits, too
+            if cell.table == "float32" and plain:  # other tables need these logits
                 logits = batch.logits(cell.target, eps_255)
             else:
                 place = cell.table, eps_255
@@ -60,7 +60,7 @@ class Predictions(Measurement):
         return version.as_stored(table)
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
-        """Return the predictions with what the images of each row took, where that is known."""
+        """Return the predictions with the cost of each row's image, if it is known."""
         cost = {}
         if AttackCost.name in tables:
             total = AttackCost().finish(AttackCost.name, tables, job)

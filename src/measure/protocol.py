@@ -1,4 +1,4 @@
-"""Interface of measurements: a table, the rows that a job asks for, those of a batch."""
+"""Interface of measurements: a table, the cells that a job needs, and the rows of a batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from src.utils.defended_names import PLAIN, Evaluated
 
 
 class Job(Protocol):
-    """Part of a job that cells depend on: settings, images, and those that diagnostics get."""
+    """Part of a job that cells depend on: settings, images and models."""
 
     @property
     def settings(self) -> Settings:
@@ -30,34 +30,34 @@ class Job(Protocol):
 
     @property
     def diagnosed(self) -> ImageDataset:
-        """The images of its diagnostics."""
+        """The images that diagnostics use."""
 
     @property
     def classifiers(self) -> Sequence[Evaluated]:
-        """Models, targets behind defences, and the source behind the one it is attacked behind."""
+        """Models, targets behind defences, and the source behind its own defence."""
 
 
 ALL = Evaluated("")
-"""Stands for no single target."""
+"""Value of `target` for rows that belong to no single target."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """Rows of a table that have one key in the cache, whatever images there are.
+    """Rows of a table that share one key in the cache, whatever their images.
 
     Attributes:
         table: Name of the table.
-        index: Images whose rows are asked for, int64 (n,), rising.
-        target: What the rows are of; `ALL`: of no target more than of another.
+        index: Images whose rows are needed, int64 (n,), ascending.
+        target: Target that the rows belong to; `ALL`: no single target.
         budgets: Budgets of the adversarial images that the rows need, in units of 1/255.
         others: Further models that the rows depend on.
-        decides: All else that the rows depend on, beside the image, the arithmetic and, where
+        decides: Everything else that the rows depend on, except the image, the arithmetic and, if
             `attacked`, the attack.
         attacked: True if the rows need the attack, or a saved set in its place.
-        whole: True if an image's rows depend on the others in its batch, too.
-        cached: Images whose rows are added to the cache where a batch has them, likewise; None:
-            `index`.
-        large: True if the rows are too large to be read together.
+        whole: True if an image's rows also depend on the other images in its batch.
+        cached: Images whose rows are added to the cache if a batch has them, int64, ascending;
+            None: `index`.
+        large: True if the rows are too large to be read all at once.
         passes: Number of times that the target classifies an image; a gradient counts as three.
         attacks: Number of times that an image is attacked again, with one budget.
     """
@@ -88,9 +88,9 @@ class EvaluatedBatch:
     Attributes:
         batch: Images in 8 bits, labels and index.
         networks: Classifiers by name; those behind a defence also take the index.
-        settings: The job's.
+        settings: Settings of the job.
         source: Source of the adversarial images; None in a pass over clean images.
-        adversarial: Its images of the batch, at the budgets that the cells need; None: at none.
+        adversarial: Adversarial images at the budgets that the cells need; None: no cell needs any.
     """
 
     batch: Batch
@@ -106,34 +106,34 @@ class EvaluatedBatch:
         return self._once("clean", lambda: to_unit(self.batch.images))
 
     def version(self, eps_255: float) -> AttackedImages:
-        """Return the adversarial images of a budget, in units of 1/255."""
+        """Return the adversarial images at a budget, in units of 1/255."""
         assert self.source is not None and self.adversarial is not None
         images = self.adversarial.images[self.adversarial.budgets.index(eps_255)]
         return AttackedImages(self.clean, images, self.batch, eps_255, self.source.norm)
 
     @property
     def target_labels(self) -> Tensor | None:
-        """Classes that the attack aims for, int64 (N,); None of an untargeted one."""
+        """Target labels of the attack, int64 (N,); None for an untargeted attack."""
         return None if self.adversarial is None else self.adversarial.target_labels
 
     def logits(self, target: Evaluated, eps_255: float) -> Tensor:
-        """Return a target's logits of the unrounded images of a budget, (N, C); computed once."""
+        """Return a target's logits for the unrounded images at a budget, (N, C); computed once."""
         images = self.version(eps_255).adversarial
         return self._once((target, eps_255), lambda: self.classify(target, images))
 
     def classify(self, target: Evaluated, images: Tensor) -> Tensor:
-        """Return a target's logits, (N, C), or (R, N, C) of R draws of a defence."""
+        """Return a target's logits, (N, C), or (R, N, C) for R draws of a defence."""
         network = self.networks[target]
         return network(images) if target.defence == PLAIN else network(images, self.batch.index)
 
     def _once(self, key: Any, compute: Callable[[], Tensor]) -> Tensor:
-        """Return what was computed first under a key, with one row per image."""
+        """Return the result stored under a key, with one row per image; compute it if missing."""
         if key not in self._results:
             self._results[key] = compute()
         return self._results[key]
 
     def select(self, index: np.ndarray) -> "EvaluatedBatch":
-        """Return the images of an index, with what was computed of them."""
+        """Return the batch of the images in `index`, with their computed results."""
         mask = torch.from_numpy(np.isin(self.batch.index.cpu().numpy(), index))
         if mask.all():
             return self
@@ -145,14 +145,14 @@ class EvaluatedBatch:
 
 
 class Measurement(ABC):
-    """A table of a row, or several, for each image.
+    """A table with one or more rows per image.
 
     Attributes:
         name: Name of the table, and stem of its file.
         schema: Columns of the file, see `src.artifacts.tables.column`, without those of the target.
-        order: Columns that rows are sorted by, `-NAME` descending.
-        key: Key of `diagnostics` that asks for it; None: a part of every job's predictions.
-        in_all: True if `diagnostics.tables=all` asks for it, too, where the key is `tables`.
+        order: Columns that rows are sorted by; `-NAME` sorts in descending order.
+        key: Key of `diagnostics` that switches it on; None: part of every job's predictions.
+        in_all: True if `diagnostics.tables=all` includes it (used if `key` is `tables`).
     """
 
     name: ClassVar[str]
@@ -163,19 +163,19 @@ class Measurement(ABC):
 
     @abstractmethod
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return the cells that a job asks for.
+        """Return the cells that a job needs.
 
-        `clean` holds the predictions for the clean images; None: they are not made yet, and cells
+        `clean` holds the predictions for the clean images. None: they do not exist yet, and cells
         that depend on them are left out.
         """
 
     @abstractmethod
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a batch's rows of each cell, in their order, without columns of the target.
+        """Return one table of the batch's rows per cell, in order, without columns of the target.
 
-        Each cell has an image or more in the batch.
+        Each cell has at least one image in the batch.
         """
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
-        """Return a table as its file holds it, from the rows of all tables."""
+        """Return a table as it is written to its file, from the rows of all tables."""
         return tables[name]

@@ -23,7 +23,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Clean(),
     AttackCost(),
     AdversarialImages(),
-    Predictions(),  # before what needs the logits of unrounded images
+    Predictions(),  # before tables that need the logits of unrounded images
     DefendedTargets(),
     Controls(),
     MinimumBudget(),

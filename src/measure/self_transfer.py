@@ -1,4 +1,4 @@
-"""Transfer from a source to itself behind a resize."""
+"""Transfer from a source to resized copies of itself."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,11 +20,10 @@ _SCALES = (0.6, 0.75, 0.9, 1.1, 1.3, 1.6)
 class SelfTransfer(Measurement):
     """Share of resized copies of a single source that its adversarial image fools.
 
-    A copy is the source, behind no defence, on images that are resized by a factor and cropped or
-    padded with zeros, about the centre, to their old side. `fooled` is, of the copies that are
-    right about the clean image, the share that is wrong about the true class of the adversarial
-    one of the reference budget: in [0, 1], or NaN if none is right. A source of several models has
-    no rows.
+    A copy is the source, without a defence, on images that are resized by a factor and then cropped
+    or zero-padded about the centre to their old side. Among the copies that classify the clean
+    image correctly, `fooled` is the share that misclassifies the adversarial image of the reference
+    budget: in [0, 1], or NaN if no copy is correct. A source of several models has no rows.
 
     Reference:
         Liu et al. (2024), arXiv 2410.13891, for self-transferability. The scales are our own.
@@ -35,7 +34,7 @@ class SelfTransfer(Measurement):
     schema = pa.schema([INDEX, LABEL, column("fooled", FLOAT, 0, 1, nan=True)])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return the cell of the source."""
+        """Return a cell for the source."""
         settings, passes = job.settings, 2 * len(_SCALES)
         facts: dict[str, Any] = {"budgets": (settings.reference,), "decides": _SCALES}
         for name in settings.source if len(settings.source) == 1 else ():
@@ -54,7 +53,7 @@ class SelfTransfer(Measurement):
 
 
 def _right(batch: EvaluatedBatch, cell: Cell, images: Tensor, scale: float) -> Tensor:
-    """Return a mask of the images (N, 3, H, H) whose resized copies are right, on the CPU."""
+    """Return a CPU mask of images (N, 3, H, H) whose resized copies are classified correctly."""
     side = images.shape[-1]
     size = [round(scale * side)] * 2
     resized = functional.interpolate(images, size, mode="bilinear", antialias=True)

@@ -13,20 +13,20 @@ from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 
-# A distance of 0.01 is local: 1/170 of the L2 norm of a change by 8/255 on 32 x 32 pixels. Rounding
-# in float32, about 1e-6 of the logits' gradients, becomes 1e-4 of them in a product.
+# A distance of 0.01 is local: 1/170 of the L2 norm of a change by 8/255 on 32 x 32 pixels. Float32
+# rounding, about 1e-6 of the logits' gradients, grows to 1e-4 of them in a product.
 _DISTANCE, _ITERATIONS = 0.01, 8
-_STREAM = 9  # of random numbers, apart from those of all others
+_STREAM = 9  # of random numbers, separate from all others
 
 
 class Smoothness(Measurement):
     """Curvature of the source's loss at the clean image: the lower, the smoother.
 
     `curvature` is the largest absolute eigenvalue of the Hessian of the cross-entropy of the true
-    class by the image, per squared L2 distance in [0, 1] pixels. It is found by power iteration on
-    central differences of gradients, an ensemble's as it is attacked. These are not counted, and
-    their images may leave [0, 1]. With ReLUs it is the curvature over a distance of 0.02: a kink
-    has no Hessian.
+    class with respect to the image, per squared L2 distance in [0, 1] pixels. It is computed by
+    power iteration on central differences of gradients; an ensemble is differentiated as it is
+    attacked. The gradients are not counted as cost, and their images may leave [0, 1]. With ReLUs,
+    `curvature` is measured over a distance of 0.02, because a kink has no Hessian.
 
     Reference:
         Zhang et al.: Why Does Little Robustness Help? (2024), S&P 2024, arXiv 2307.07873, for the
@@ -38,7 +38,7 @@ class Smoothness(Measurement):
     schema = pa.schema([INDEX, LABEL, column("curvature", FLOAT, 0)])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return the cell of the source."""
+        """Return a cell for the source."""
         source, gradients = Evaluated(job.settings.source_name), 2 * _ITERATIONS
         decides = (_DISTANCE, _ITERATIONS, job.settings.seed)
         facts: dict[str, Any] = {"decides": decides, "attacked": False, "passes": 3 * gradients}
@@ -51,13 +51,13 @@ class Smoothness(Measurement):
         size = batch.settings.trainer.max_gradient_batch
         random = Philox(image_seeds(batch.settings.seed, batch.batch.index), clean, _STREAM)
         product = to_float64(random.normal(*clean.shape[1:])).flatten(1)
-        least = torch.finfo(product.dtype).tiny  # of a length: a product of zeros stays zero
+        least = torch.finfo(product.dtype).tiny  # a product of zeros stays zero
         with torch.autocast(clean.device.type, enabled=False):  # too coarse for differences
             for _ in range(_ITERATIONS):
                 direction = product / product.norm(dim=1, keepdim=True).clamp_min(least)
                 step = (_DISTANCE * direction).view_as(clean).to(clean)
                 ends = (input_gradients(network, clean + s * step, labels, size) for s in (1, -1))
                 product = torch.sub(*ends).flatten(1) / (2 * _DISTANCE)
-        # Unlike v H v, the norm is also right beside an eigenvalue of the opposite sign, and where
+        # Unlike v H v, the norm is also correct next to an eigenvalue of the opposite sign, and if
         # kinks make the differences asymmetric.
         yield image_rows(batch.batch, curvature=product.norm(dim=1))

@@ -11,22 +11,22 @@ from src.measure.prediction_rows import to_lists, to_numpy
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 
 _ROUNDING = 1e-9
-"""Largest power that is rounding of float32 pixels alone."""
+"""Largest power that can come from the rounding of float32 pixels alone."""
 
 
 class Spectra(Measurement):
-    """Radial power spectra of clean images and of their perturbations of the reference budget."""
+    """Radial power spectra of clean images and of their perturbations at the reference budget."""
 
     name = "spectra"
     counts = (column("n", INTEGER, 0), column("share", FLOAT, 0, 1 + 1e-9, nan=True))
     schema = pa.schema([column("kind", TEXT), EPS_255, *FREQUENCIES, *counts])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return the cell of the diagnosed images."""
+        """Return a cell of the diagnosed images."""
         yield Cell(self.name, job.diagnosed.indices, budgets=(job.settings.reference,))
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image: `clean`, `perturbation`, lists of the power in each bin.
+        """Return a row per image: `clean` and `perturbation`, lists of the power in each bin.
 
         See `radial_power`.
         """
@@ -44,13 +44,13 @@ class Spectra(Measurement):
 
 
 def mean_spectra(rows: pa.Table, side: int, reference_eps_255: float) -> pa.Table:
-    """Return one row per kind and radial bin of images of a side, by ascending frequency.
+    """Compute one row per kind and radial bin, for images with `side` pixels, by frequency.
 
     The columns are `kind` (`image` or `perturbation`), `eps_255` (0 for images), `frequency_low`
-    and `frequency_high` (of the bin, in cycles per pixel; bins without any frequency but the
-    constant are left out), `n` and `share` (mean over images of the bin's part of the image's
-    power, see `radial_power`). Images without power, as where an attack found no gradient, are not
-    among the n; if all are, the share is NaN.
+    and `frequency_high` (of the bin, in cycles per pixel), `n` and `share` (the bin's share of the
+    image's power, see `radial_power`, averaged over n images). Bins that contain no frequency
+    except the constant are left out. Images without power, such as those for which an attack found
+    no gradient, do not count in n; if no image counts, the share is NaN.
     """
     edges, number = (part.numpy() for part in radial_bins(side, side))
     bins = np.unique(number.flatten()[1:])

@@ -13,20 +13,20 @@ from src.measure.prediction_rows import to_numpy
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 
 SMALLEST = 11
-"""Fewest pixels of a side at which an image has an SSIM: its Gaussian window's."""
+"""Smallest side, in pixels, of images with an SSIM: that of its Gaussian window."""
 
 
 class Visibility(Measurement):
-    """Size and visibility of every image's perturbation at each budget, before any rounding.
+    """Size and visibility of every image's perturbation at each budget, before rounding.
 
-    `rms_255` and `linf_255` are the root mean square and the largest change, in units of 1/255;
-    `psnr` is in dB of the range 1, infinite without a change; `ssim` is NaN for images below
-    `SMALLEST` pixels.
+    `rms_255` and `linf_255` are the root mean square and the largest change, in units of 1/255.
+    `psnr` is in dB for the range 1, and infinite without a change. `ssim` is NaN for images with
+    sides below `SMALLEST` pixels.
 
     Reference:
         Wang, Bovik, Sheikh, Simoncelli: Image Quality Assessment: From Error Visibility to
         Structural Similarity (2004), for SSIM, with a Gaussian window of 11 pixels and
-        deviation 1.5, K = 0.01 and 0.03, and the mean over windows inside the image and channels.
+        deviation 1.5, K = 0.01 and 0.03, and the mean over channels and windows inside the image.
     """
 
     name = "stealth"
@@ -36,7 +36,7 @@ class Visibility(Measurement):
     order = ("eps_255", "index")
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return the cells of the diagnosed images, one for each budget."""
+        """Return cells of the diagnosed images, one per budget."""
         for eps_255 in job.settings.budgets:
             yield Cell(self.name, job.diagnosed.indices, budgets=(eps_255,))
 
@@ -68,5 +68,5 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
         _, windows = structural_similarity_index_measure(
             images.float(), others.float(), data_range=1.0, reduction="none", return_full_image=True
         )
-    edge = SMALLEST // 2  # where the window would lie on mirrored pixels
+    edge = SMALLEST // 2  # windows at the edge include mirrored pixels
     return windows[..., edge:-edge, edge:-edge].flatten(1).mean(dim=1)

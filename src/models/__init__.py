@@ -1,4 +1,4 @@
-"""Classifiers: architectures, their weights, and the pixel-space wrapper around them."""
+"""Classifiers: architectures, their weights, and their wrapper for images in [0, 1]."""
 
 from src.models.batch_norm_folding import fold_batch_norms
 from src.models.build import build_classifier, check_gradient, try_classifier

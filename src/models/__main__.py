@@ -1,4 +1,4 @@
-"""Command line that lists public models, and fetches their weights."""
+"""List public models, or download their weights."""
 
 import argparse
 from fnmatch import filter as matching
@@ -15,9 +15,9 @@ def main() -> None:
 
 def _list_or_fetch() -> None:
     parser = argparse.ArgumentParser("python -m src.models", description=__doc__)
-    words = f"a provider ({', '.join(PROVIDERS)}), and perhaps a pattern; or names to fetch"
+    words = f"a provider ({', '.join(PROVIDERS)}) and optionally a pattern; or names to fetch"
     parser.add_argument("words", nargs="+", help=words)
-    parser.add_argument("--fetch", action="store_true", help="download weights ahead")
+    parser.add_argument("--fetch", action="store_true", help="download weights")
     arguments = parser.parse_args()
     if arguments.fetch:
         for name in arguments.words:

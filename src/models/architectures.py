@@ -1,8 +1,8 @@
-"""Networks of the catalogue with a choice of stem, made from torchvision's own.
+"""Networks of the catalogue with a choice of stem, built from torchvision's networks.
 
-A stem is the network's first layers: ``imagenet`` is the original one, ``cifar`` keeps more
-resolution for 32-pixel images. With it the public CIFAR-10 checkpoints of
-https://github.com/huyvnphan/PyTorch_CIFAR10 load as they are.
+A stem is the network's first layers. ``imagenet`` is the original stem; ``cifar`` keeps more
+resolution for 32-pixel images, and loads the public CIFAR-10 checkpoints of
+https://github.com/huyvnphan/PyTorch_CIFAR10 unchanged.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ NORMALISATION = {
     "imagenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
 }
 """Channel means and standard deviations by stem."""
-LARGEST_CIFAR_STEM = 64  # pixels; above it the original stems leave enough resolution
+LARGEST_CIFAR_STEM = 64  # pixels; larger images keep enough resolution in the original stems
 
 
 def _vgg(num_classes: int, stem: str) -> nn.Module:
@@ -27,7 +27,7 @@ def _vgg(num_classes: int, stem: str) -> nn.Module:
 
     The first fully connected layer then has 512 inputs rather than 25,088.
     """
-    # On the meta device nothing is allocated or drawn, so each weight is initialised once.
+    # The meta device neither allocates nor draws, so each weight is initialised only once.
     with torch.device("meta"):
         network = torchvision.models.vgg16_bn(num_classes=num_classes, init_weights=False)
         if stem == "cifar":
@@ -54,9 +54,9 @@ def _inception(num_classes: int, stem: str) -> nn.Module:
     network = torchvision.models.inception_v3(
         num_classes=num_classes,
         aux_logits=False,
-        # torchvision's weights expect 0.5/0.5 normalisation: this converts ImageNet's to it.
+        # torchvision's weights expect 0.5/0.5 normalisation: this converts from ImageNet's.
         transform_input=stem == "imagenet",
-        init_weights=False,  # PyTorch's default initialisation: torchvision's own one is slow
+        init_weights=False,  # PyTorch's default initialisation; torchvision's is slow
     )
     if stem == "cifar":
         network.Conv2d_1a_3x3 = BasicConv2d(3, 192, kernel_size=3, stride=1, padding=1)
@@ -77,7 +77,7 @@ def _mobilenet(num_classes: int, stem: str) -> nn.Module:
 
 
 def _first_convolution(name: str, place: str, num_classes: int, stem: str) -> nn.Module:
-    """Build a network whose ``cifar`` stem is a 3x3 convolution of stride 1, the max-pool kept."""
+    """Build a network; its ``cifar`` stem is a 3x3 convolution of stride 1 and the max-pool."""
     network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     if stem == "cifar":
         convolution = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
@@ -99,7 +99,7 @@ _BUILDERS: dict[str, Callable[[int, str], nn.Module]] = {
 def model_with_stem(
     name: str, num_classes: int, image_size: int, stem: str | None = None, pretrained: bool = False
 ) -> nn.Module:
-    """Build one of the networks that have a ``cifar`` stem; `resnet50` and the like know the name.
+    """Build one of the networks that have a ``cifar`` stem, such as `resnet50`.
 
     Args:
         name: torchvision's name, in `_BUILDERS`.
@@ -109,8 +109,9 @@ def model_with_stem(
         pretrained: Start from torchvision's ImageNet weights wherever name and shape fit.
 
     Returns:
-        The network, its normalisation in ``pretrained_cfg``: CIFAR-10's with the ``cifar`` stem,
-        ImageNet's with the other, whatever the weights, so that a file means the same everywhere.
+        The network, with its normalisation in ``pretrained_cfg``: CIFAR-10's for the ``cifar``
+        stem, ImageNet's for the other. It does not depend on the weights, so a file always means
+        the same.
     """
     if stem is None:
         stem = "cifar" if image_size <= LARGEST_CIFAR_STEM else "imagenet"

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions before it, for frozen networks."""
+"""Folding of batch norms into the convolutions before them, for frozen networks."""
 
 import copy
 from collections import Counter
@@ -11,10 +11,10 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def fold_batch_norms(network: ModuleT) -> ModuleT:
-    """Return an evaluation-mode copy whose batch norms are part of the convolutions before them.
+    """Return an evaluation-mode copy with batch norms folded into the convolutions before them.
 
-    Exact up to rounding, and faster. The copy keeps the module structure, but not the state dict.
-    Nothing is folded if the network's data flow cannot be traced.
+    The copy is faster, and exact up to rounding. It keeps the module structure, but not the state
+    dict. Nothing is folded if the network's data flow cannot be traced.
     """
     folded = copy.deepcopy(network)
     for module in folded.modules():  # whatever the network's own eval() does
@@ -24,7 +24,7 @@ def fold_batch_norms(network: ModuleT) -> ModuleT:
 
 
 class _Tracer(fx.Tracer):
-    """Tracer that does not look into layers (padding to size, say)."""
+    """Tracer that does not look into layers, such as those that pad to a size."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         leaf = isinstance(m, nn.BatchNorm2d) or next(m.children(), None) is None
@@ -32,10 +32,10 @@ class _Tracer(fx.Tracer):
 
 
 def _fold(network: nn.Module) -> None:
-    """Fold every convolution and batch norm that follow each other, in place."""
+    """Fold every batch norm that directly follows a convolution, in place."""
     try:
         graph = _Tracer().trace(network)
-    except Exception:  # of any kind, where the data flow depends on the data
+    except Exception:  # of any type: the control flow may depend on the data
         return
     modules: dict[str, nn.Module] = dict(network.named_modules())
     uses = Counter(_owner(node) for node in graph.nodes)
@@ -47,7 +47,7 @@ def _fold(network: nn.Module) -> None:
         convolution, norm = modules[str(before.target)], modules[str(node.target)]
         if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
             continue
-        if names[convolution] > 1 or names[norm] > 1:  # another name would stay as it was
+        if names[convolution] > 1 or names[norm] > 1:  # the other name would stay unfolded
             continue
         after = _remainder(norm)
         if _is_plain(convolution) and after is not None:
@@ -80,7 +80,7 @@ def _is_plain(convolution: nn.Conv2d) -> bool:
 
 
 def _remainder(norm: nn.BatchNorm2d) -> nn.Module | None:
-    """Return the layers left of a folded batch norm, or None if it cannot be folded."""
+    """Return the layers that remain of a folded batch norm, or None if it cannot be folded."""
     if norm.running_var is None or norm._forward_pre_hooks or norm._forward_hooks:
         return None
     if type(norm) is nn.BatchNorm2d:

@@ -32,28 +32,28 @@ def build_classifier(
             and its keyword arguments; ``num_classes`` and ``image_size`` are filled in if null.
         num_classes: Number of classes of the data set; None: of the network.
         image_size: Side in pixels of the data set's images.
-        mean: Channel means of its normalisation, like `std`; None: of its ``pretrained_cfg``.
-        std: Channel standard deviations.
-        input_size: Side in pixels that images are resized to; None: as they come.
-        weights: A file; ``included`` or None: the network's as built.
+        mean: Channel means of the normalisation; None: from the network's ``pretrained_cfg``.
+        std: Channel standard deviations; None: likewise.
+        input_size: Side in pixels that images are resized to; None: no resizing.
+        weights: A file; ``included`` or None: the weights of the network as built.
         feature_layer: Name of the module whose output feature-level attacks change.
     """
     file = None if weights == "included" else weights
     known = {"num_classes": num_classes, "image_size": input_size or image_size}  # as it sees them
     settings = {key: known.get(key) if value is None else value for key, value in network.items()}
     if file is not None and "pretrained" in settings:
-        settings["pretrained"] = False  # the file replaces it all: download nothing
+        settings["pretrained"] = False  # the file replaces all weights: no download
     try:
         module = call_target(settings)
         defaults = getattr(module, "pretrained_cfg", None) or {}
         mean, std = mean or defaults.get("mean"), std or defaults.get("std")
-        its = defaults.get("num_classes", num_classes)  # of timm's weights
+        its = defaults.get("num_classes", num_classes)  # of the weights, from timm
         num_classes = num_classes or its
         if settings.get("pretrained") and weights == "included" and its != num_classes:
             way = f"name another model, or train it: model.{name}.weights=null"
             raise ValueError(f"its weights are for {its} classes, not {num_classes}; {way}")
         if mean is None or std is None:
-            raise ValueError("mean or std is null, and the network states none in pretrained_cfg.")
+            raise ValueError("mean or std is null, and the network's pretrained_cfg has none.")
         if file is not None:
             load_weights(module, file)
         if feature_layer is not None and feature_layer not in dict(module.named_modules()):
@@ -67,7 +67,7 @@ def build_classifier(
 
 
 def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
-    """Refuse a classifier whose logits have no gradient; one of 0 everywhere is allowed."""
+    """Raise ValueError if a classifier's logits have no gradient; a zero gradient is allowed."""
     grey = torch.full((1, 3, image_size, image_size), 0.5).requires_grad_()
     try:
         with torch.enable_grad():
@@ -80,7 +80,7 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
 
 
 def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> None:
-    """Classify two images, so that a misfit shows before any work; note what alarms tell."""
+    """Classify two images to find misfits before any work; set the attributes that alarms read."""
     images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     images = images.to(classifier.mean.device)
     try:

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Ensemble(nn.Module):
-    """Classifiers whose predictions, or whose losses, are averaged.
+    """Classifiers whose predictions or losses are averaged.
 
     Args:
-        members: Images in [0, 1], shape (N, 3, H, W), to logits of shape (N, C) each.
+        members: Modules from images in [0, 1], shape (N, 3, H, W), to logits of shape (N, C).
         average: `logits`; `probabilities`; or `loss`: an attack then maximises the mean of
             the members' losses, and the ensemble itself predicts the mean of the log-probabilities.
 

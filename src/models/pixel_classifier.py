@@ -1,4 +1,4 @@
-"""Classifier of all attacks and evaluations: pixels in [0, 1] to logits."""
+"""The classifier that attacks and evaluations use: from pixels in [0, 1] to logits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -11,26 +11,27 @@ from src.utils.refusals import first_line
 
 
 class ModelError(ValueError):
-    """Failure of a network, or an output other than logits."""
+    """Failure of a network, or an output that is not logits."""
 
 
 class PixelClassifier(nn.Module):
-    """Network that takes images in [0, 1], with its resizing and normalisation.
+    """Network with its resizing and normalisation, for images in [0, 1].
 
-    Both are part of the gradient, so that budgets hold for the data set's own pixels.
+    Gradients go through both, so budgets hold for the data set's own pixels.
 
     Args:
         network: Module from normalised images (N, 3, H, W) to logits (N, num_classes), or to a
-            mapping or an object that has them as `logits`.
+            mapping or object that holds them as `logits`.
         mean: Channel means of the normalisation that the network was trained with, in [0, 1] units.
         std: Channel standard deviations of the same normalisation, all positive.
-        input_size: Side in pixels that images are resized to (antialiased, bilinear); None: none.
+        input_size: Side in pixels that images are resized to (antialiased, bilinear); None: no
+            resizing.
         name: Catalogue name, for messages; None: the name of the network's class.
 
     Attributes:
         feature_layer: Name of the module whose output feature-level attacks change, or None.
-        steady: True unless a trial gave equal images unequal logits, alone or in a batch.
-        softmax: True if a trial gave probabilities in place of logits.
+        steady: True unless, in a trial, an image alone and in a batch got different logits.
+        softmax: True if a trial returned probabilities instead of logits.
     """
 
     mean: Tensor
@@ -52,7 +53,7 @@ class PixelClassifier(nn.Module):
         self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):
             tensor = torch.tensor(list(values), dtype=torch.float32).view(1, 3, 1, 1)
-            # Not persistent: a saved state dict is the network's alone.
+            # Not persistent: a saved state dict holds only the network's values.
             self.register_buffer(key, tensor, persistent=False)
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -70,14 +71,14 @@ class PixelClassifier(nn.Module):
             logits = getattr(logits, "logits", logits)
         except torch.OutOfMemoryError:
             raise
-        except (Exception, SystemExit) as error:  # a network of the user's own may raise anything
+        except (Exception, SystemExit) as error:  # a user's network may raise anything
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ModelError(f"model {self.name}: {kind}{first_line(error)}") from error
         fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
         if not fits or not logits.is_floating_point():
             returned = tuple(logits.shape) if torch.is_tensor(logits) else type(output).__name__
             raise ModelError(
-                f"model {self.name}: the network must return logits, floating-point numbers of "
-                f"shape (N, num_classes), but for N = {len(images)} images it returned {returned}."
+                f"model {self.name}: the network must return floating-point logits of shape "
+                f"(N, num_classes), but for N = {len(images)} images it returned {returned}."
             )
         return cast(Tensor, logits)

@@ -1,6 +1,6 @@
-"""Narrow networks for 32-pixel images: the families of the large ones at a small part of the cost.
+"""Narrow networks for 32-pixel images: the families of large networks at a fraction of the cost.
 
-Their blocks are torchvision's and timm's; for an image of 32 pixels they take 14 to 47 million
+Their blocks are torchvision's and timm's. An image of 32 pixels costs 14 to 47 million
 multiply-adds.
 """
 
@@ -18,7 +18,7 @@ from torchvision.ops import Conv2dNormActivation
 
 
 def _classifier(stages: dict[str, nn.Module], channels: int, num_classes: int) -> nn.Module:
-    """Return stages, the average of the last one's feature map, and a linear layer on it."""
+    """Return a network: the stages, average pooling of the last feature map, a linear layer."""
     head = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
     return nn.Sequential(OrderedDict(stages | head | {"fc": nn.Linear(channels, num_classes)}))
 
@@ -33,11 +33,11 @@ def vgg_small(num_classes: int) -> nn.Module:
 def resnet_small(
     num_classes: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2
 ) -> nn.Module:
-    """Build a residual network: a convolution, and blocks of two at 16, 8 and 4 pixels.
+    """Build a residual network: a convolution, then stages of two blocks at 16, 8 and 4 pixels.
 
     Args:
         num_classes: Number of classes.
-        widths: Channels of the three stages; the first convolution has those of the first.
+        widths: Channels of the three stages; the first convolution has as many as the first stage.
         blocks: Blocks per stage.
     """
     channels = widths[0]

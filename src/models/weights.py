@@ -1,4 +1,4 @@
-"""Weight files: safe reading, strict loading, saving and digests of content."""
+"""Weight files: safe reading, strict loading, saving, and digests of their content."""
 
 import hashlib
 import re
@@ -21,12 +21,13 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class WeightFacts:
-    """Facts that a weight file states of itself.
+    """Facts that a weight file states about its weights.
 
     Attributes:
-        class_names: Classes that the weights tell apart, in the order of the logits; or none.
+        class_names: Names of the classes in the order of the logits; empty: not stated.
         expected_accuracy: Accuracy on clean test images of these classes, in [0, 1].
-        tested: After a training here, numbers of correct and of all test images; else zeros.
+        tested: Numbers of correct and of all test images, if this program trained the weights;
+            otherwise zeros.
     """
 
     class_names: tuple[str, ...] = ()
@@ -35,7 +36,7 @@ class WeightFacts:
 
 
 def weight_facts(path: str | Path) -> WeightFacts:
-    """Return the facts in the metadata of a safetensors file, under the names of `WeightFacts`."""
+    """Read the facts in a safetensors file's metadata, under the names of `WeightFacts`."""
     metadata = _metadata(path)
     names = [name.strip() for name in metadata.get("class_names", "").split(",")]
     expected = float(metadata["expected_accuracy"]) if "expected_accuracy" in metadata else None
@@ -47,20 +48,21 @@ def _metadata(path: str | Path) -> dict[str, str]:
     try:
         with safe_open(path, "numpy") as file:
             return file.metadata() or {}
-    except (OSError, SafetensorError):  # another format; what is damaged shows in loading
+    except (OSError, SafetensorError):  # another format; loading finds damage
         return {}
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Load a file's state dict into a network, in place, without running code the file may hold.
+    """Load a file's state dict into a network, in place, without running code from the file.
 
-    The file is of safetensors or of torch.save, such as a .pt, .pth or .ckpt. A dict under
+    The file is a safetensors file, or from torch.save (.pt, .pth or .ckpt). A dict under
     ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``last`` is unwrapped, and prefixes
-    that all names share, such as ``module.``, are stripped. Float types are converted. Counters of
-    batches may be missing, and heads that only training uses left over; all else must fit.
+    that all names share, such as ``module.``, are stripped. Float types are converted. Batch
+    counters may be missing, and there may be additional heads that only training uses. Everything
+    else must fit.
 
     Raises:
-        ValueError: The file cannot be read as tensors alone, or does not fit.
+        ValueError: The file cannot be read as tensors only, or does not fit.
     """
     path = Path(path)
     present = network.state_dict()
@@ -73,25 +75,25 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        misfits = " ".join(str(error).partition(":")[2].split())  # behind torch's heading
+        misfits = " ".join(str(error).partition(":")[2].split())  # after torch's heading
         raise ValueError(f"{path} does not fit the network: {misfits[:400]}") from error
     digest = _metadata(path).get("digest")
     if digest is not None and digest != weights_digest(network):
-        raise ValueError(f"{path} is damaged; without it the network is trained again")
+        raise ValueError(f"{path} is damaged; delete it to train the network again")
 
 
 def save_weights(network: nn.Module, path: Path, **facts: str) -> None:
-    """Write a state dict as safetensors, with facts and the digest that shows damage."""
-    # Cloned, since the format refuses tensors that share memory.
+    """Write a state dict as safetensors, with facts and a digest that reveals damage."""
+    # Cloned, because the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
     metadata = {"digest": weights_digest(network), **facts}
     path.write_bytes(save(state, metadata))  # on a full disk `save_file` raises no OSError
 
 
 def weights_digest(network: nn.Module) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 of a state dict's names, types, shapes and values.
+    """Compute 16 hexadecimal digits of the SHA-256 of a state dict's names, types, shapes, values.
 
-    The device, the memory format and counters of batches do not count.
+    Device, memory format and batch counters make no difference.
     """
     digest = hashlib.sha256()
     for name, value in sorted(_tensors(network)):
@@ -103,12 +105,12 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def network_text(network: nn.Module) -> str:
-    """Return a network's repr without addresses, which differ from process to process."""
+    """Return a network's repr without memory addresses, which differ between processes."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
 
 
 def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the state dict's tensors; a network's extra state may hold other things."""
+    """Return the state dict's tensors; a network's extra state may hold other objects."""
     return [(name, value) for name, value in network.state_dict().items() if torch.is_tensor(value)]
 
 
@@ -123,16 +125,16 @@ def _read(path: Path) -> dict[str, Tensor]:
             if isinstance(content.get(key), dict):
                 content = content[key]
         return {str(name): value for name, value in content.items()}
-    except Exception as error:  # of many kinds, depending on where the damage lies
+    except Exception as error:  # the type depends on the damage
         raise ValueError(
             f"{path} cannot be read as a state dict of tensors, as torch.save(model.state_dict()) "
-            "writes it; nothing else is unpickled, since that can run code "
+            "writes it. Nothing else is unpickled, because that can run code "
             f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
         ) from error
 
 
 def _strip_prefixes(state: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """Strip the prefixes that all names share, if that leads to names of the network."""
+    """Strip the prefixes that all names share, if this yields names of the network."""
     left = state
     while left and left.keys().isdisjoint(names):
         prefix = next(iter(left)).partition(".")[0] + "."

@@ -104,4 +104,4 @@ def test_a_kernel_for_larger_images_is_warned_of_once(small, network, batch, cap
     for size in (5, 15, 15):
         src.attacks.ti(network(), images, labels, 0.1, kernel_size=size, steps=1)
     assert "kernel_size=15" in caplog.text and "33 pixels" in caplog.text
-    assert "kernel_size=3 " in caplog.text and len(caplog.records) == 1
+    assert "kernel_size=3." in caplog.text and len(caplog.records) == 1

@@ -58,7 +58,7 @@ def test_the_end_of_a_name_is_enough_and_the_highest_layer_wins(model):
 
 
 def test_a_classifier_states_its_feature_layer(model):
-    with pytest.raises(ValueError, match=r"states no feature layer.*body, act.*feature_layer"):
+    with pytest.raises(ValueError, match=r"attack.layer=null: .*body, act.*feature_layer"):
         Source(model).features(IMAGES)
     model.feature_layer = "body"
     assert torch.equal(Source(CountedModel(model)).features(IMAGES)[0], body(model, IMAGES))
@@ -74,7 +74,7 @@ def test_an_ensemble_has_a_layer_a_member(model):
     model.feature_layer, other.feature_layer = "head", "1"
     heads = Source(ensemble).features(IMAGES)
     torch.testing.assert_close(heads[1], other(IMAGES))
-    with pytest.raises(ValueError, match="3 layers are named for 2 models"):
+    with pytest.raises(ValueError, match=r"attack\.layer names 3 layers for 2 ensemble members"):
         Source(ensemble, ["0", "1", "0"]).features(IMAGES)
 
 
@@ -88,7 +88,7 @@ def test_a_changed_layer_is_what_the_network_goes_on_with(model):
 REFUSED = {
     "layr": "layer=layr: the source has no such layer; it has body, act, pair",
     "pair": "Pair returns no tensor",
-    "act": "ReLU works twice in a pass",
+    "act": "ReLU is used twice",
     "idle": "Identity is never used",
 }
 

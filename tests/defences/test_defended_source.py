@@ -129,7 +129,7 @@ def test_random_numbers_are_left_to_the_attack_where_none_are_drawn(network, ima
 def test_without_a_draw_for_the_images_it_refuses(network, images):
     model = AttackedDefence(network, Smoothing(), name="mine")
     with pytest.raises(
-        ValueError, match=r"^defence=mine is randomised, .* before each gradient[.]$"
+        ValueError, match=r"^defence=mine is randomised: .* before each gradient[.]$"
     ):
         model(images)
     model.draw(random_of(images), 1)

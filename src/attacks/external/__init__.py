@@ -1,1 +1,1 @@
-"""Attacks of other libraries."""
+"""Attacks from other libraries."""

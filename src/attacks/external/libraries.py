@@ -1,4 +1,4 @@
-"""Attacks of other libraries, as functions like the published ones: `torchattacks.MIFGSM`."""
+"""Attacks from other libraries, called like the attacks of `src.attacks.zoo`."""
 
 import copy
 import re
@@ -22,11 +22,11 @@ _FILLED = {
     *("model", "eps", "max_epsilon", "norm", "distance", "constraint", "seed"),
     *("model_name", "epsilon", "targeted", "device", "attack"),
 }
-"""Arguments of the libraries' classes that are no keywords of the functions."""
+"""Arguments of the libraries' classes that the program fills in; they are not keywords."""
 
 
 class Call(NamedTuple):
-    """Call of an attack; of L2 the radius is a Euclidean length, and labels may be targets."""
+    """Arguments of an attack; an L2 radius is a Euclidean length, labels may be target labels."""
 
     model: "_Copy"
     images: Tensor
@@ -43,18 +43,18 @@ Run = Callable[[Any, dict[str, Any], Call], Tensor]
 
 @dataclass(frozen=True)
 class Library:
-    """Attacks of another library, as attributes by the names of their classes.
+    """Attacks from another library, as attributes with the names of their classes.
 
-    Each is a function like the published ones, for budgets that all images share, with the keywords
-    of the class. Results are inside the ball of `project`; the model and the global random
-    generators stay as they are. Budgets are attacked one after another, with the same random
-    numbers, which depend on the seeds of all images of a batch.
+    Each is a function like the attacks of `src.attacks.zoo`, with the keywords of the class. All
+    images share the budgets. Results are inside the ball of `project`; the model and the global
+    random generators stay unchanged. Budgets are attacked one after another with the same random
+    numbers, which depend on the seeds of all images in a batch.
 
     Attributes:
-        module: Module that has the classes.
-        packages: Packages for pip to install.
-        norms: Returns those of `linf` and `l2` that a class is made for.
-        run: Makes adversarial images of a class, its keywords and a call.
+        module: Module that contains the classes.
+        packages: Packages to install with pip.
+        norms: Function that returns which of `linf` and `l2` a class supports.
+        run: Function from a class, its keywords and a call to adversarial images.
     """
 
     module: str
@@ -63,21 +63,21 @@ class Library:
     run: Run
 
     def __getattr__(self, name: str) -> Callable[..., Tensor]:
-        """Return the attack of a class; ValueError if there is none, or no library."""
+        """Return the attack of a class; raise ValueError if the class or library is missing."""
         if name.startswith("_"):
             raise AttributeError(name)
         try:
             classes = dict(getmembers(import_module(self.module), isclass))
         except ImportError as error:
             raise ValueError(
-                f"{self.module.partition('.')[0]} cannot be imported ({error}); it is installed by "
+                f"{self.module.partition('.')[0]} cannot be imported ({error}); install it with "
                 f"pip install --no-deps {self.packages}"
             ) from error
         norms = {key: balls for key, kind in classes.items() if (balls := self.norms(kind))}
         if name not in norms:
             raise ValueError(
-                f"attack.name={name}: {self.module} has no such attack in L-infinity or L2 balls, "
-                f"but {', '.join(norms)}.{suggestion(name, [*norms])}"
+                f"attack.name={name}: {self.module} has no such attack for L-infinity or L2 balls. "
+                f"Available: {', '.join(norms)}.{suggestion(name, [*norms])}"
             )
         return make_function(self.run, classes[name], norms[name])
 
@@ -117,12 +117,12 @@ def _run_foolbox(kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
 
 
 def select(kind: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords that a class takes."""
+    """Return the keywords that a class accepts."""
     return {key: keywords[key] for key in keywords.keys() & signature(kind).parameters.keys()}
 
 
 def make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
-    """Return a class as a function whose signature has the class's keywords."""
+    """Return a function that runs a class, with the class's keywords in its signature."""
 
     @wraps(kind, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
     def attack(
@@ -143,7 +143,7 @@ def make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., 
 
         budgets, images = check_budgets(eps, images).detach(), images.detach()
         if budgets.ndim == 2:
-            raise ValueError(f"{kind.__name__} takes no budgets of single images.")
+            raise ValueError(f"{kind.__name__} does not support one budget per image.")
         network, rows = _Copy(model, images), torch.arange(len(images))
         seeds = rows if seeds is None else seeds.cpu()
         true_labels = labels if true_labels is None else true_labels
@@ -170,11 +170,11 @@ def make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., 
 
 
 class _Copy(nn.Module):
-    """A frozen copy of a source, as libraries take it: a module that has a parameter."""
+    """A frozen copy of a source in the form that libraries expect: a module with a parameter."""
 
     def __init__(self, model: Model, images: Tensor) -> None:
         super().__init__()
-        self.device = nn.Parameter(images.new_zeros(()))  # which tells libraries the device
+        self.device = nn.Parameter(images.new_zeros(()))  # libraries read the device from it
         self.copy: Any = copy.deepcopy(model)
         self.source = Source(self.copy)
         self.eval().requires_grad_(False)
@@ -182,7 +182,7 @@ class _Copy(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits = self.source.logits(images)
         if logits.ndim == 3:
-            raise ValueError("ensemble=loss has no logits of the ensemble, which libraries need.")
+            raise ValueError("ensemble=loss: libraries need logits; set ensemble=logits.")
         return logits
 
 

@@ -1,4 +1,4 @@
-"""Attacks of a clone of TransferAttack (github.com/Trustworthy-AI-Group/TransferAttack)."""
+"""Attacks from a clone of TransferAttack (github.com/Trustworthy-AI-Group/TransferAttack)."""
 
 import copy
 import sys
@@ -26,14 +26,15 @@ _NORMS = {"linf": "linfty", "l2": "l2"}
 
 
 class TransferAttack:
-    """TransferAttack's classes as attributes, by their short names: `transferattack.ops`.
+    """TransferAttack's classes as attributes with their short names: `transferattack.ops`.
 
-    Each is a function like those of `Library`, for the clone in the folder `root`. For one clone
-    `in_root(PATH)` is the function, whose signature has the keywords of the class.
+    Each is a function like those of `Library`; its keyword `root` is the folder of the clone.
+    `transferattack.ops.in_root(PATH)` returns the function for one clone, whose signature has the
+    keywords of the class.
     """
 
     def __getattr__(self, name: str) -> Callable[..., Tensor]:
-        """Return the attack of a class, which is looked up when its clone is known."""
+        """Return the attack of a class; calling it looks the class up in the clone."""
         if name.startswith("_"):
             raise AttributeError(name)
 
@@ -45,7 +46,7 @@ class TransferAttack:
 
 
 def _find(name: str, root: str | None) -> Callable[..., Tensor]:
-    """Return the attack of a clone's class; ValueError if there is none, or it cannot be used."""
+    """Return the attack of a clone's class; raise ValueError if it is missing or unusable."""
     clone = open_clone(root)
     if name not in clone.attack_zoo:
         way = "List them: python -m src.attacks transferattack"
@@ -55,13 +56,13 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
         with warnings.catch_warnings(action="ignore"):
             kind = clone.load_attack_class(name)
             base = import_module(f"{clone.__name__}.attack").Attack
-    except Exception as error:  # of any kind, as the clone's code raises it
+    except Exception as error:  # the clone's code may raise anything
         reason = f"its import fails with {type(error).__name__}: {first_line(error)}"
         raise ValueError(f"attack.name={name}: {reason}") from error
     if getattr(kind, "load_model", None) is not base.load_model:
-        raise ValueError(f"attack.name={name}: the class loads a network of its own, not yours.")
+        raise ValueError(f"attack.name={name}: the class loads its own network, not your source.")
     faces = (signature(parent).parameters for parent in kind.__mro__)
-    face = next(face for face in faces if "epsilon" in face)  # some classes hand on any keywords
+    face = next(face for face in faces if "epsilon" in face)  # some classes pass on any keywords
     parameters = [each for each in face.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
     place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
     changes = {"__signature__": signature(kind).replace(parameters=[*parameters, place])}
@@ -71,10 +72,10 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
 
 
 def open_clone(root: str | None) -> Any:
-    """Import a clone's package under a name of its own; `sys.path` stays as it is."""
+    """Import a clone's package under a unique name, without changing `sys.path`."""
     file = Path(root or "").resolve() / "transferattack" / "__init__.py"
     if root is None or not file.is_file() or "attack_zoo" not in file.read_text():
-        way = "name the folder of your clone of TransferAttack, or set the variable TRANSFERATTACK"
+        way = "name the folder of your TransferAttack clone, here or in the variable TRANSFERATTACK"
         raise ValueError(f"attack.root={root or 'null'}: {way}.")
     name = f"transferattack_{sha256(bytes(file)).hexdigest()[:8]}"
     if name not in sys.modules:
@@ -86,10 +87,10 @@ def open_clone(root: str | None) -> Any:
 
 
 def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
-    """Return a class's adversarial images of a source."""
+    """Run a class on a source and return its adversarial images."""
     defaults = {key: each.default for key, each in signature(kind).parameters.items()}
     if call.targeted and "targeted" not in defaults:
-        raise ValueError("the class takes no target labels; attack.target_label=null.")
+        raise ValueError("the class has no target labels: set attack.target_label=null.")
     if defaults.get("targeted") is True and not call.targeted:
         raise ValueError("the class needs target labels, such as attack.target_label=random.")
     filled = {"epsilon": call.radius, "targeted": call.targeted, "device": call.images.device}
@@ -105,25 +106,25 @@ def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     with redirect_stdout(printed), warnings.catch_warnings(action="ignore"), on_cpu:
         try:
             return images + made(**filled)(images, labels)
-        except SystemExit as error:  # of classes that print why
+        except SystemExit as error:  # raised by classes that print the reason
             reason = printed.getvalue().strip().rpartition("\n")[2]
-            raise ValueError(f"the class ends the program: {reason or 'no reason'}") from error
+            raise ValueError(f"the class exits the program: {reason or 'no reason'}") from error
 
 
 def _load_source(clone: Any, kind: Any, call: Call) -> Any:
-    """Return a copy of the source as TransferAttack has it."""
+    """Return a copy of the source in the form that TransferAttack expects."""
     model: Any = copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format)
     averages = [getattr(part, "average", None) for part in model.modules()]
     if others := {"probabilities", "loss"} & {*averages}:
-        raise ValueError(f"ensemble={others.pop()}: TransferAttack averages logits.")
-    source = Source(model.requires_grad_(True))  # for classes that differentiate layers alone
+        raise ValueError(f"ensemble={others.pop()}: TransferAttack needs ensemble=logits.")
+    source = Source(model.requires_grad_(True))  # some classes differentiate only layers
     members = [_Member(source, *numbered) for numbered in enumerate(members_of(model))]
     alone = len(members) == 1 and not kind.__module__.startswith(f"{clone.__name__}.ensemble.")
     return members[0] if alone else import_module(f"{clone.__name__}.utils").EnsembleModel(members)
 
 
 class _Member(nn.Sequential):
-    """Member of a source as a sequence of its normalisation and its network."""
+    """Member of a source as a sequence of normalisation and network."""
 
     def __init__(self, source: Source, number: int, member: nn.Module) -> None:
         outer: Any = next((part for part in member.modules() if hasattr(part, "network")), None)
@@ -135,7 +136,7 @@ class _Member(nn.Sequential):
         self.source, self.number = source, number if len(source.members) > 1 else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits, which the source counts."""
+        """Return the logits; the source counts the pass."""
         return self.source.logits(images, self.number)
 
 
@@ -143,7 +144,7 @@ class _WithoutCuda(TorchFunctionMode):
     """Mode in which `cuda()` does nothing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of torch."""
+        """Call a torch function, except `Tensor.cuda`."""
         return args[0] if func is Tensor.cuda else func(*args, **(kwargs or {}))
 
 

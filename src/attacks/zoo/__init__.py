@@ -1,1 +1,1 @@
-"""Published attacks, in the categories of the field: each beside the class that it is made of."""
+"""Published attacks in the categories of the field, each next to the class it is made of."""

@@ -1,4 +1,4 @@
-"""Public models by name, `provider/identifier`, with the weights of their provider."""
+"""Public models by name, `provider/identifier`, with their provider's weights."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from src.utils.public_models import PROVIDERS, not_found
 from src.utils.refusals import first_line, suggestion
 
 LOADER = "src.models.providers.load_network"
-_LAYERS = {  # that feature-level attacks change, of architectures of timm and torchvision
+_LAYERS = {  # feature layers of timm's and torchvision's architectures
     r"\w+/(wide_)?resne(x?)t\d+(_\d+x?\d*d?)?\.": "layer2",
     r"\w+/densenet\d+\.": "features.denseblock2",
     r"\w+/inception_v3\.": "Mixed_5b",
@@ -21,7 +21,7 @@ _LAYERS = {  # that feature-level attacks change, of architectures of timm and t
 
 
 def section_of(name: str) -> dict[str, Any]:
-    """Return the keys of a model file for a public model; nothing is downloaded or built."""
+    """Return a model file's keys for a public model, without downloading or building it."""
     model = find(name)
     network = {"_target_": LOADER, "name": name, "pretrained": True, "version": model.version}
     layers = [layer for known, layer in _LAYERS.items() if re.match(known, name)]
@@ -30,14 +30,17 @@ def section_of(name: str) -> dict[str, Any]:
 
 
 def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Module:
-    """Return the network of a public model, or one of its kind with random weights.
+    """Load a public model's network, or build the same architecture with random weights.
 
-    Weights that are missing are downloaded; what cannot be fetched or read is a ValueError.
+    Missing weights are downloaded.
+
+    Raises:
+        ValueError: The weights cannot be downloaded or read.
     """
     model = find(name)
     try:
         return model.load(pretrained)
-    except Exception as error:  # of any kind: of a download, a damaged file or a hub's code
+    except Exception as error:  # from a download, a damaged file or a hub's code
         reason = f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
         text = f"{model.path} cannot be loaded {reason}. Delete it if it is damaged."
         if not model.path.exists():
@@ -46,12 +49,12 @@ def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Mo
 
 
 def facts_of(network: Mapping[str, Any]) -> WeightFacts:
-    """Return what a provider states of a model; nothing of networks of other kinds."""
+    """Return what a provider states about a model; empty facts for other networks."""
     return find(network["name"]).facts if network.get("_target_") == LOADER else WeightFacts()
 
 
 def find(name: str) -> PublicModel:
-    """Return a public model, or refuse its name."""
+    """Return a public model; raise ValueError for an unknown name."""
     package, _, identifier = name.partition("/")
     provider = open_provider(package)
     if package != "hub" and identifier not in (known := provider.names()):
@@ -60,7 +63,7 @@ def find(name: str) -> PublicModel:
 
 
 def open_provider(name: str) -> Any:
-    """Return the module of a provider; one whose library is not installed is refused."""
+    """Import a provider's module; raise ValueError if its library is not installed."""
     if name not in PROVIDERS:
         raise ValueError(f"{name} is none of {', '.join(PROVIDERS)}.{suggestion(name, PROVIDERS)}")
     try:

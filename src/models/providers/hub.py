@@ -1,4 +1,4 @@
-"""Models of repositories with a `hubconf.py`: `OWNER/REPO@COMMIT/ENTRY`."""
+"""Models from GitHub repositories with a `hubconf.py`: `OWNER/REPO@COMMIT/ENTRY`."""
 
 import logging
 import re
@@ -16,15 +16,15 @@ _warn_once = cache(logging.getLogger(__name__).warning)
 
 
 def names() -> NoReturn:
-    """Refuse, since GitHub has no list."""
+    """Raise ValueError: GitHub has no list of models."""
     raise ValueError(
-        "Models of torch.hub are hub/OWNER/REPO@COMMIT/ENTRY, with all 40 digits of a commit and a "
-        "function of its hubconf.py; there is no list of them."
+        "Models of torch.hub are hub/OWNER/REPO@COMMIT/ENTRY: all 40 digits of a commit, and a "
+        "function in its hubconf.py. There is no list of them."
     )
 
 
 def find(identifier: str) -> PublicModel:
-    """Return a model of torch.hub, which runs the code of a commit on GitHub."""
+    """Return a model of torch.hub; loading it runs code from a commit on GitHub."""
     match = re.fullmatch(r"([\w.-]+)/([\w.-]+)@([0-9a-f]{40})/(\w+)", identifier)
     owner, name, commit, entry = match.groups() if match else names()
     path = Path(torch.hub.get_dir(), f"{owner}_{name}_{commit}")

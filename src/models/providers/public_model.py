@@ -1,4 +1,4 @@
-"""Statements of a provider about a model."""
+"""What a provider states about a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ from src.models.weights import WeightFacts
 class PublicModel:
     """A public model, as its provider describes it."""
 
-    load: Callable[[bool], nn.Module]  # with weights, downloaded if they are missing, or random
-    source: str  # address that the weights come from
-    path: Path  # file or folder that they are kept in
-    section: Mapping[str, Any]  # keys of a model file, as far as they are stated
+    load: Callable[[bool], nn.Module]  # True: with weights, downloaded if missing; False: random
+    source: str  # address of the weights
+    path: Path  # file or folder that holds the weights
+    section: Mapping[str, Any]  # keys of a model file that the provider states
     facts: WeightFacts = field(default_factory=WeightFacts)
-    version: str = ""  # of its code, unless the keys of stored rows have it anyway
+    version: str = ""  # of its code, unless the keys of stored rows already contain it
 
 
 def torch_hub_file(url: str) -> Path:
-    """Return the file that `torch.hub.load_state_dict_from_url` keeps."""
+    """Return the file that `torch.hub.load_state_dict_from_url` saves."""
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])

@@ -10,7 +10,7 @@ from torch import nn
 
 from src.models.providers.public_model import PublicModel
 
-_VERSION = version("robustbench")  # torchattacks brings an old copy, which has none
+_VERSION = version("robustbench")  # torchattacks bundles an old copy without a version
 
 
 def names() -> list[str]:
@@ -24,7 +24,7 @@ def names() -> list[str]:
 
 
 def find(identifier: str) -> PublicModel:
-    """Return a model of images in [0, 1]; its weights are in `models/` of the current folder."""
+    """Return a model for images in [0, 1]; its weights are in `models/` of the current folder."""
     data, threat, name = identifier.split("/")
     stated = model_dicts[BenchmarkDataset(data)][ThreatModel(threat)][name]
 
@@ -33,7 +33,7 @@ def find(identifier: str) -> PublicModel:
 
     file = stated["gdrive_id"]
     path = Path("models", f"{identifier}_m0.pt" if isinstance(file, list) else f"{identifier}.pt")
-    side = str(stated.get("preprocessing")).rpartition("Crop")[2]  # of ImageNet's
+    side = str(stated.get("preprocessing")).rpartition("Crop")[2]  # of ImageNet models
     section = {"mean": [0.0] * 3, "std": [1.0] * 3}
     size = {"input_size": int(side)} if side.isdigit() else {}
     return PublicModel(load, f"Google Drive's {file}", path, section | size, version=_VERSION)

@@ -11,12 +11,12 @@ from src.models.providers.public_model import PublicModel, torch_hub_file
 
 
 def names() -> list[str]:
-    """Return the names of all weights."""
+    """Return the names of all pretrained weights."""
     return timm.list_pretrained()
 
 
 def find(identifier: str) -> PublicModel:
-    """Return a model; its weights are in Hugging Face's cache, those of a few in torch.hub's."""
+    """Return a model; its weights are in Hugging Face's cache, or for a few in torch.hub's."""
     stated: Any = timm.get_pretrained_cfg(identifier)
     source, path = stated.url, torch_hub_file(stated.url or "")
     if repository := stated.hf_hub_id:
@@ -29,7 +29,7 @@ def find(identifier: str) -> PublicModel:
 
     def load(pretrained: bool) -> nn.Module:
         if pretrained and repository and not path.exists():
-            HfApi().model_info(repository, timeout=10)  # fails at once; downloads take a minute
+            HfApi().model_info(repository, timeout=10)  # fails at once, downloads after a minute
         return timm.create_model(identifier, pretrained=pretrained)
 
     section = {"mean": list(stated.mean), "std": list(stated.std)}

@@ -8,7 +8,7 @@ from src.models.weights import WeightFacts
 
 
 def names() -> list[str]:
-    """Return the names of all weights; those without classes are features."""
+    """Return the names of all classifiers' weights; weights without classes are features."""
     return [
         f"{name}.{weights.name}"
         for name in models.list_models(models)
@@ -18,13 +18,13 @@ def names() -> list[str]:
 
 
 def find(identifier: str) -> PublicModel:
-    """Return a model, whose weights are in the cache of torch.hub."""
+    """Return a model; its weights are in torch.hub's cache."""
     name, _, tag = identifier.partition(".")
     weights = models.get_model_weights(name)[tag]
     preset, meta = weights.transforms(), weights.meta
 
     def load(pretrained: bool) -> nn.Module:
-        if pretrained:  # refuse more than tensors, which torchvision would unpickle
+        if pretrained:  # allow only tensors: torchvision would unpickle anything
             weights.get_state_dict(check_hash=True, weights_only=True)
         return models.get_model(name, weights=weights if pretrained else None)
 

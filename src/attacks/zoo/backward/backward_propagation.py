@@ -15,21 +15,22 @@ from src.utils.checked_dataclass import checked
 class BackwardPropagation:
     """Replace the backward pass: max-pooling by softmax over each window, late ReLUs by SiLU.
 
-    The logits stay the same. A window's gradient g gives softmax(temperature * z) * g to its inputs
-    z, and a ReLU's s(z) * (1 + z * (1 - s(z))) * g, s the logistic function.
+    The logits stay the same. A window with inputs z turns its gradient g into
+    softmax(temperature * z) * g, and a ReLU into s(z) * (1 + z * (1 - s(z))) * g, with the logistic
+    function s.
 
     Args:
         temperature: Temperature of the softmax; larger ones approach the maximum's own gradient.
         relus: Regular expressions for the names of the modules whose ReLUs are changed, such as
-            `layer4`; None: `layer3` but its first block and `layer4` of ResNets, `Mixed_7` of
-            Inception v3, `denseblock4` of DenseNets, of others the last third of those before the
-            first linear layer.
+            `layer4`; None: for ResNets `layer4` and `layer3` without its first block, for Inception
+            v3 `Mixed_7`, for DenseNets `denseblock4`, for others the last third of the ReLUs before
+            the first linear layer.
 
     Reference: Wang et al. (2023), arXiv 2306.12685.
 
-    Deviation: what pads a window has no weight (authors: that of a 0), 10 is the temperature of
-    2x2 windows too (authors, for VGG-19: 1), and VGG has the last third of the ReLUs before its
-    classifier (authors: the last two).
+    Deviation: a window's padding has no weight (authors: that of a 0), the temperature is 10 for
+    2x2 windows too (authors, for VGG-19: 1), and for VGG the last third of the ReLUs before the
+    classifier change (authors: the last two).
     """
 
     temperature: PositiveFloat = 10.0
@@ -53,7 +54,7 @@ def _relu(z: Tensor) -> Tensor:
 
 
 def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
-    """Return the largest value of each window, with the gradient of a constant softmax's mean."""
+    """Return each window's maximum, with the gradient of a mean with constant softmax weights."""
     result = nn.MaxPool2d.forward(pool, z)
     kernel, stride, padding, dilation = (
         (size, size) if isinstance(size, int) else size
@@ -63,7 +64,7 @@ def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
     for axis in (1, 0):
         covered = stride[axis] * (result.shape[axis - 2] - 1) + dilation[axis] * (kernel[axis] - 1)
         border += [padding[axis], covered + 1 - padding[axis] - z.shape[axis - 2]]
-    padded = functional.pad(z, border, value=finfo(z.dtype).min)  # times a share of 0
+    padded = functional.pad(z, border, value=finfo(z.dtype).min)  # has a share of 0
     windows = functional.unfold(padded, kernel, dilation, stride=stride)
     windows = windows.unflatten(1, (z.shape[1], -1))
     shares = (temperature * windows).softmax(dim=2).detach()
@@ -72,4 +73,4 @@ def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
 
 @attack(backward_rule=BackwardPropagation, decay=1.0, needs="ReLUs")
 def bpa() -> None:
-    """Smooth derivatives of max-pools and late ReLUs: momentum, steps of eps / 10, not eps / 5."""
+    """Smooth gradients of max-pools and late ReLUs: momentum, steps of eps / 10, not eps / 5."""

@@ -12,26 +12,26 @@ from src.attacks.zoo.backward.layers import has_relu, layers_of
 from src.utils.checked_dataclass import Share, checked
 
 _NEEDS = "residual blocks (ResNets of torchvision or timm, ConvNeXt and ViT of timm) or ReLUs"
-_BLOCKS = ("BasicBlock", "Bottleneck", "ConvNeXtBlock")  # of ResNets, whoever wrote them
+_BLOCKS = ("BasicBlock", "Bottleneck", "ConvNeXtBlock")  # class names in any library
 _SHORTCUTS = ("downsample", "shortcut")
 
 
 @checked
 class GhostNetwork:
-    """Scale skip connections at random, r * z + f(z), or drop values of networks without them.
+    """Scale skip connections at random, r * z + f(z), or drop values in networks without them.
 
-    r ~ U(1 - spread, 1 + spread) for each channel of each residual block, of a transformer's block
-    twice; after a projection where there is one. Networks without such blocks have dropout after
-    each ReLU. All is drawn for each image and each gradient.
+    r ~ U(1 - spread, 1 + spread) per channel of each residual block, after the projection if there
+    is one; a transformer's block has two. Networks without such blocks get dropout after each ReLU.
+    All numbers are drawn per image and per gradient.
 
     Args:
         spread: Half the width of the range of r.
-        keep: Probability that a value stays; it is then divided by `keep`.
+        keep: Probability that a value is kept; it is then divided by `keep`.
 
     Reference: Li et al. (2020), arXiv 1812.03413 (there 0.22 for ResNet-50 and 0.994 for Inception
     v3).
 
-    Deviation: ConvNeXt, ViT, DenseNet, VGG and MobileNet are not the authors'.
+    Deviation: the authors have no ConvNeXt, ViT, DenseNet, VGG or MobileNet.
     """
 
     spread: Share = 0.22
@@ -59,12 +59,12 @@ class GhostNetwork:
 
 
 class _Factors(nn.Module):
-    """Product with factors that stay the same until the next draw."""
+    """Multiplication by factors that stay the same until the next draw."""
 
     def __init__(self, make: Callable[[PerImageRandom, Tensor], Tensor]) -> None:
         super().__init__()
         self.make = make
-        self.factors: dict[torch.Size, Tensor] = {}  # by shape: a ReLU may work in several places
+        self.factors: dict[torch.Size, Tensor] = {}  # by shape: a ReLU may be used several times
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
         self.random, self.factors = random, {}
@@ -77,14 +77,14 @@ class _Factors(nn.Module):
 
 
 def _find_layers(network: nn.Module) -> list[nn.Module]:
-    """Return residual blocks or, where there are none, ReLUs."""
+    """Return the residual blocks, or the ReLUs if there are none."""
     modules = [*network.modules()]
     blocks = [module for module in modules if _shortcut(module) or _is_vit(module)]
     return blocks or [module for module in modules if has_relu(module)]
 
 
 def _shortcut(module: nn.Module) -> str | None:
-    """Return the name of a residual block's skip connection; None of other modules."""
+    """Return the name of a residual block's skip connection; None for other modules."""
     names = _SHORTCUTS if type(module).__name__ in _BLOCKS else ()
     return next((name for name in names if hasattr(module, name)), None)
 
@@ -101,4 +101,4 @@ def _transformer_block(block: Any, z: Tensor) -> Tensor:
 
 @attack(backward_rule=GhostNetwork, decay=1.0, needs="skip connections or ReLUs")
 def ghost() -> None:
-    """Random factors on skip connections, or dropout: momentum, an option of the authors."""
+    """Scale skip connections at random, or drop values: momentum, an option of the authors."""

@@ -1,4 +1,4 @@
-"""Layers that backward rules change, and how: their search, hooks and gradients."""
+"""Functions that find the layers of backward rules and change their gradients."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +13,9 @@ _LATE = (r"\blayer3\.(?!0\.)", r"\blayer4\.", r"\bMixed_7", r"\bdenseblock4\.")
 
 
 def change_gradient(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-    """Change the gradient at a layer's output; what it is added to in place later does not matter.
+    """Change the gradient at a layer's output, even if later code modifies the output in place.
 
-    A module's own backward hooks refuse outputs that are changed in place, as torchvision's are.
+    A module's own backward hooks refuse such outputs, which torchvision's networks have.
     """
 
     def hook(layer: nn.Module, inputs: object, output: Tensor) -> None:
@@ -31,9 +31,9 @@ def layers_of(
     """Return the layers that `find` finds in each member of a source.
 
     Raises:
-        ValueError: A network has none, and so not what the attack `needs`.
+        ValueError: A member has no such layer; the message names what the attack `needs`.
     """
-    members = dict.fromkeys(members_of(model))  # once where a member stands twice
+    members = dict.fromkeys(members_of(model))  # a repeated member counts once
     layers = [[*find(member)] for member in members]
     if not all(layers):
         raise ValueError(f"the source must have {needs}.")
@@ -41,7 +41,7 @@ def layers_of(
 
 
 def with_gradient(exact: Tensor, smooth: Tensor) -> Tensor:
-    """Return a tensor with the gradient of another."""
+    """Return the values of `exact` with the gradient of `smooth`."""
     return exact.detach() + (smooth - smooth.detach()).to(exact.dtype)
 
 
@@ -51,13 +51,13 @@ def has_relu(module: nn.Module) -> bool:
 
 
 def replace_relu(layer: Any, relu: Callable[[Tensor], Tensor]) -> None:
-    """Give another ReLU to a layer for which `has_relu` is True."""
+    """Replace the ReLU of a layer for which `has_relu` is True."""
     plain = isinstance(layer, nn.ReLU)
     layer.forward = relu if plain else lambda images: relu(layer.bn(layer.conv(images)))
 
 
 def late_relus(network: nn.Module, patterns: Sequence[str] | None) -> list[nn.Module]:
-    """Return the ReLUs whose names match a pattern; None: those of `BackwardPropagation`."""
+    """Return the ReLUs whose names match a pattern; None: the default of `BackwardPropagation`."""
     named = network.named_modules(remove_duplicate=False)
     pattern = "|".join(_LATE if patterns is None else patterns) or "$^"
     chosen = [module for name, module in named if has_relu(module) and re.search(pattern, name)]

@@ -18,20 +18,20 @@ _BLOCKS = ("BasicBlock", "Bottleneck", "_DenseLayer")
 
 @checked
 class LinearPropagation:
-    """Take gradients through late ReLUs as through the identity.
+    """Treat late ReLUs as the identity in the backward pass.
 
-    The logits stay the same. In a residual block or a dense layer the gradient through the branch f
-    gets the length that it has with the ReLUs' own derivatives, image by image, and the ReLU after
-    the addition keeps its own.
+    The logits stay the same. In a residual block or a dense layer, the gradient through the branch
+    f is rescaled, image by image, to its length with the ReLUs' own derivatives. The ReLU after the
+    addition keeps its derivative.
 
     Args:
-        relus: Regular expressions for the names of the modules whose ReLUs, or the ReLUs of whose
-            residual blocks, are linear, such as `layer4`; None: as for `bpa`.
+        relus: Regular expressions for the names of the modules whose ReLUs are linear, alone or
+            with their whole residual block, such as `layer4`; None: as for `bpa`.
 
     Reference: Guo, Li, Chen (2020), arXiv 2012.03528.
 
-    Deviation: VGG has the last third of the ReLUs before its classifier (authors: the last two of
-    VGG-19 at 224 pixels, more at 32). DenseNet and Inception are not the authors'.
+    Deviation: for VGG the last third of the ReLUs before the classifier are linear (authors: the
+    last two of VGG-19 at 224 pixels, more at 32). The authors have no DenseNet or Inception.
     """
 
     relus: Annotated[tuple[str, ...], Strict(False)] | None = None
@@ -54,7 +54,7 @@ class LinearPropagation:
 
 
 class _Branch(torch.autograd.Function):
-    """f(z) of a block: its gradient has the way of linear ReLUs and the length of exact ones."""
+    """Branch f(z), its gradient with the direction of linear ReLUs and the length of exact ones."""
 
     @staticmethod
     def forward(context: Any, z: Tensor, block: nn.Module) -> Tensor:
@@ -90,7 +90,7 @@ def _block(block: Any, features: Tensor | list[Tensor]) -> Tensor:
 
 
 def _branch(block: Any, z: Tensor, relu: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return f(z), convolutions and batch norms in the order of the block's kind."""
+    """Compute f(z), with convolutions and batch norms in the order of the block's type."""
     layers = dict(block.named_children())
     for number in takewhile(lambda number: f"conv{number}" in layers, (1, 2, 3)):
         convolution = layers[f"conv{number}"]
@@ -107,4 +107,7 @@ def _linear(z: Tensor) -> Tensor:
 
 @attack(backward_rule=LinearPropagation, needs="ReLUs")
 def linbp() -> None:
-    """Late ReLUs linear on the way back: LinBP, no momentum, 10 steps of eps / 10, not 300."""
+    """Make late ReLUs linear in the backward pass: LinBP, no momentum, 10 steps of eps / 10.
+
+    The authors take 300 steps.
+    """

@@ -14,19 +14,20 @@ from src.utils.checked_dataclass import Share, checked
 
 @checked
 class PatchOut:
-    """Gradient of L(x + M * delta) + length_weight * ||delta||_2, delta the perturbation so far.
+    """Take the gradient of L(x + M * delta) + length_weight * ||delta||_2.
 
-    M is 1 on a share of the patches, drawn for each image and step, else 0.
+    delta is the perturbation so far. M is 1 on a share of the patches, drawn per image and step,
+    and 0 elsewhere.
 
     Args:
         kept: Share of the patches with M = 1; their number is rounded.
-        patches: Patches along a side; None: as the source's transformer cuts images.
+        patches: Number of patches along a side; None: as the source's transformer cuts images.
         length_weight: Weight of the perturbation's L2 norm, in [0, 1] units.
 
     Reference: Wei et al. (2022), arXiv 2109.04176 (there 130 of 14 x 14 patches, and 0.1).
 
-    Deviation: on other networks than ViT-B/16 at 224 pixels the patches are the network's own. The
-    norm is an image's own (authors: of a batch, beside its mean loss).
+    Deviation: on networks other than ViT-B/16 at 224 pixels, the patches are the network's own. The
+    norm is per image (authors: of the batch, added to its mean loss).
     """
 
     kept: Share = 0.6633
@@ -44,12 +45,12 @@ class PatchOut:
 
 
 def _count_patches(source: Source) -> int:
-    """Return the patches along a side of the source's transformers, as timm states them."""
+    """Return the number of patches along a side of the source's transformers, as timm states it."""
     modules = source.model.modules() if isinstance(source.model, nn.Module) else ()
     sides = {grid[0] for module in modules if (grid := getattr(module, "grid_size", None))}
     if len(sides) != 1:
         raise ValueError(
-            "attack.patches=null: the source does not state its patches; set a number, such as 14."
+            "attack.patches=null: the source states no patches. Set their number along a side."
         )
     return int(sides.pop())
 
@@ -67,7 +68,8 @@ def _count_patches(source: Source) -> int:
     needs="attention",
 )
 def pna_patchout() -> None:
-    """Constant attention maps, and some patches in each step: PNA with PatchOut.
+    """Keep attention maps constant, and use some patches per step: PNA with PatchOut.
 
-    PNA is `tgr` with all tokens and factors of 0 for attention and 1 for the rest. With momentum.
+    PNA is `tgr` with all tokens, and with the factors 0 for attention and 1 for the rest. It has
+    momentum.
     """

@@ -15,10 +15,10 @@ _NEEDS = (
 
 @checked
 class SkipGradient:
-    """Take gradients through z + gamma * f(z) + (1 - gamma) * f(z).detach() of each block.
+    """Damp gradients through each block: z + gamma * f(z) + (1 - gamma) * f(z).detach().
 
-    The logits stay the same. The f are the branches beside identity shortcuts: residual blocks but
-    the first of each stage, dense layers, and attention and MLP of transformers.
+    The logits stay the same. The branches f are those beside identity shortcuts: residual blocks
+    except the first of each stage, dense layers, and attention and MLP of transformers.
 
     Args:
         gamma: Share of the gradient through f that is kept; 1: the source's own gradient.
@@ -26,7 +26,7 @@ class SkipGradient:
     Reference: Wu et al. (2020), arXiv 2002.05990.
 
     Deviation: 0.2 for DenseNet too (paper: 0.5). The authors' code also divides the gradient after
-    each block by its standard deviation over the batch, which no sign sees.
+    each block by its standard deviation over the batch, which changes no sign.
     """
 
     gamma: Share = 0.2
@@ -38,12 +38,12 @@ class SkipGradient:
 
 
 def _find_branches(network: nn.Module) -> Iterator[nn.Module]:
-    """Yield modules on the branches, one on each, which every path through it crosses."""
+    """Yield one module per branch, which every path through the branch crosses."""
     for name, module in network.named_modules():
         block: Any = module
         match type(block).__name__:
             case "BasicBlock" | "Bottleneck" if getattr(block, "downsample", block) is None:
-                if not name.endswith(".0"):  # as the authors, also where nothing is projected
+                if not name.endswith(".0"):  # as the authors, even without a projection
                     yield getattr(block, "bn3", None) or block.bn2
             case "_DenseLayer" | "DenseLayer":
                 yield block
@@ -57,4 +57,4 @@ def _find_branches(network: nn.Module) -> Iterator[nn.Module]:
 
 @attack(backward_rule=SkipGradient, decay=1.0, needs="skip connections")
 def sgm() -> None:
-    """Damped gradients beside skip connections: momentum (an option), steps of eps / 10."""
+    """Damp gradients beside skip connections: momentum (an option), steps of eps / 10."""

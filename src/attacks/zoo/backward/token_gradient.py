@@ -18,20 +18,20 @@ _TIMM = ("timm.layers.attention", "timm.models.vision_transformer")
 class TokenGradient:
     """Damp three gradients of each transformer block, and set those of extreme tokens to 0.
 
-    The logits stay the same. Extremes are the largest and the smallest value, with their signs, of
-    one image: of each head for the attention's scores, whose rows and columns are set to 0, and of
-    each channel for the outputs of the qkv layer and of the MLP.
+    The logits stay the same. Extremes are the largest and smallest signed values per image. For the
+    attention's scores they are found per head, and their rows and columns are set to 0. For the
+    outputs of the qkv layer and of the MLP they are found per channel.
 
     Args:
-        attention: Factor of the gradient at the softmax's input.
-        qkv: Factor of the gradient at the qkv layer's output.
-        mlp: Factor of the gradient at the MLP's output.
-        drop_extremes: Set those of extreme tokens to 0.
+        attention: Factor for the gradient at the softmax's input.
+        qkv: Factor for the gradient at the qkv layer's output.
+        mlp: Factor for the gradient at the MLP's output.
+        drop_extremes: Set the gradients of extreme tokens to 0.
 
     Reference: Zhang et al. (2023), arXiv 2303.15754.
 
-    Deviation: extremes are each image's own (authors' code: of a batch's first image). The MLP's
-    factor is that of the code (paper: 0.25).
+    Deviation: extremes are found per image (authors' code: those of a batch's first image). The
+    MLP's factor is that of the code (paper: 0.25).
     """
 
     attention: Share = 0.25
@@ -48,14 +48,14 @@ class TokenGradient:
         return model
 
     def _hook_scores(self, dropout: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor | None:
-        """Change the gradient that leaves the softmax, of which the dropout gets the output."""
+        """Change the gradient at the softmax's input; the dropout gets the softmax's output."""
         softmax: Any = inputs[0].grad_fn
         if softmax is not None:
             softmax.register_hook(lambda gradients, _: (self._change_scores(gradients[0]),))
         return None if self.attention else inputs[0].detach()
 
     def _change_scores(self, gradient: Tensor) -> Tensor:
-        """Return the changed gradient of scores (N, heads, queries, keys)."""
+        """Return the changed gradient at scores (N, heads, queries, keys)."""
         if not self.drop_extremes:
             return gradient * self.attention
         rows = torch.stack([gradient.amax(-1).argmax(-1), gradient.amin(-1).argmin(-1)], dim=-1)
@@ -66,7 +66,7 @@ class TokenGradient:
         return (gradient * factors[..., None]).mul_(kept[..., None, :])
 
     def _change_tokens(self, factor: float, gradient: Tensor) -> Tensor:
-        """Return the changed gradient of a layer's output (N, tokens, channels)."""
+        """Return the changed gradient at a layer's output (N, tokens, channels)."""
         changed = gradient * factor
         if self.drop_extremes:
             changed.scatter_(1, _extremes(gradient), 0.0)
@@ -74,7 +74,7 @@ class TokenGradient:
 
 
 def _extremes(gradient: Tensor) -> Tensor:
-    """Return the tokens (N, 2, channels) of extremes; on a CPU, `argmax` would be slow."""
+    """Return the extreme tokens, (N, 2, channels); on a CPU, `argmax` would be slow."""
     line = gradient.mT.unsqueeze(2)
     pools = (functional.adaptive_max_pool2d(x, 1, return_indices=True)[1] for x in (line, -line))
     return torch.cat([*pools], dim=2).squeeze(3).mT
@@ -89,4 +89,4 @@ def _find_blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 @attack(backward_rule=TokenGradient, decay=1.0, needs="attention")
 def tgr() -> None:
-    """Damped gradients without extreme tokens: token gradient regularisation, with momentum."""
+    """Damp gradients and drop extreme tokens: token gradient regularisation, with momentum."""

@@ -9,14 +9,14 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class CommonWeakness:
-    """Take a step back and one step for each of E members; the estimate is b_E - x_t.
+    """Take one step back and one step per member; the estimate for E members is b_E - x_t.
 
-    With g the ensemble's gradient at x_t, g_k that of member k at b_{k-1}::
+    With g the ensemble's gradient at x_t and g_k the gradient of member k at b_{k-1}::
 
         b_0 = project(x_t - reverse_size * eps * sign(g))
         u   = inner_decay * u + g_k / rms(g_k),  b_k = project(b_{k-1} + inner_size * u)
 
-    u goes on from step to step. The members come in their order.
+    u carries over from step to step. The members are used in their order.
 
     Args:
         reverse_size: Length of the step back, as a share of the budget.
@@ -27,7 +27,7 @@ class CommonWeakness:
     norm, which is an RMS of 0.644 for 224 x 224 pixels).
 
     Deviation: the ensemble's gradient is that of its own average (authors: of the sum of logits);
-    lengths follow budget and number of pixels (authors: fixed).
+    lengths depend on the budget and the number of pixels (authors: fixed).
     """
 
     reverse_size: NonNegativeFloat = 1 / 15
@@ -40,7 +40,7 @@ class CommonWeakness:
         point = project(state.at - back, *ball)
         momentum = state.memory.get("inner_momentum", 0.0)
         for member in range(state.members):
-            # Over its RMS, as over its L2 norm, but for any number of pixels.
+            # Divided by its RMS, not its L2 norm, to suit any number of pixels.
             step = direction(gradient(point, member=member), "l2")
             momentum = self.inner_decay * momentum + step
             point = project(point + self.inner_size * momentum, *ball)
@@ -57,8 +57,8 @@ class CommonWeakness:
     members=2,
 )
 def cwa() -> None:
-    """Steps back, then by each member: common weakness (MI-CWA), `mi` along the way they lead.
+    """Step back, then along each member's gradient: common weakness (MI-CWA), followed by `mi`.
 
-    Deviation: the momentum's terms are divided by an image's own mean (authors: by the L1 norm of
+    Deviation: the momentum's terms are divided by the image's own mean (authors: by the L1 norm of
     the batch).
     """

@@ -10,17 +10,18 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class VarianceReduction:
-    """Return the momentum of M inner steps by single members, whose variance is reduced.
+    """Return the momentum of inner steps with single members and reduced variance.
 
-    With g the ensemble's gradient at x_t, g_k that of member k, b_1 = x_t and k drawn for each j::
+    With g the ensemble's gradient at x_t, g_k the gradient of member k, b_1 = x_t and k drawn for
+    each j::
 
         q_j = g_k(b_j) - g_k(x_t) + g,  u_j = inner_decay * u_{j-1} + q_j / mean|q_j|
         b_{j+1} = project(b_j + a * sign(u_j))
 
-    and the estimate is u_M. u_0 = 0 in every step. q_1 is g, and takes no gradient of its own.
+    The estimate is the last u. u_0 = 0 in every step. q_1 = g needs no further gradient.
 
     Args:
-        inner_steps: Number M of inner steps, for each member of the ensemble.
+        inner_steps: Number of inner steps per member of the ensemble.
         inner_decay: Decay of the momentum u.
 
     Reference: Xiong et al. (2022), arXiv 2111.10752.
@@ -39,7 +40,7 @@ class VarianceReduction:
         for step in range(self.inner_steps * state.members):
             if step > 0:
                 drawn = state.random.shared.integers(0, state.members)
-                for member in drawn.unique().tolist():  # one, unless the batch is of several runs
+                for member in drawn.unique().tolist():  # one, unless the batch mixes runs
                     corrected = gradient(point, member=member) - here[member] + whole
                     chosen = (drawn == member)[:, None, None, None]
                     estimate = torch.where(chosen, corrected, estimate)
@@ -56,4 +57,4 @@ class VarianceReduction:
     members=2,
 )
 def svre() -> None:
-    """Inner steps by drawn members, of reduced variance: SVRE, with momentum."""
+    """Take inner steps with random members and reduced variance: SVRE, with momentum."""

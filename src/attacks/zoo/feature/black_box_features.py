@@ -16,22 +16,23 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class BlackBoxFeatures(WeightedFeatures):
-    """Lower what raises the true class's logit in images moved along their gradients; see `fia`.
+    """Lower features that raise the true class's logit in images moved along gradients; see `fia`.
 
-    The weights come from z_i = x + distance * q_i / rms(q_i), i = 1, ..., points, unclipped: q_i is
+    The weights come from z_i = x + distance * q_i / rms(q_i), i = 1, ..., points, unclipped. q_i is
     the gradient of the cross-entropy at z_{i-1}, and z_0 = x.
 
     Args:
         points: Number of moved images z_i.
-        distance_255: Distance of z_i from x, root mean square in units of 1/255.
-        score: `logit` of the class or its `probability`, whose gradients the weights are.
+        distance_255: Distance of z_i from x: root mean square in units of 1/255.
+        score: Score whose gradients are the weights: the class's `logit` or its `probability`.
 
     Reference: Wang et al.: Improving the Transferability of Adversarial Examples through Black-Box
     Feature Attacks (2024), https://www.sciencedirect.com/science/article/abs/pii/S0925231224006349
 
-    Deviation: the distance is that of the authors' vectors of length 28 over 3 x 299 x 299 values,
-    at every size of images, and q_i is of pixels (authors: of normalised inputs). With target
-    labels q_i lowers their cross-entropy. Else target labels and members as in `fia`.
+    Deviation: at every image size, the distance is the RMS of the authors' vectors of length 28
+    over 3 x 299 x 299 values. q_i is the gradient with respect to pixels (authors: to normalised
+    inputs). With target labels, q_i lowers their cross-entropy; otherwise target labels and members
+    are as in `fia`.
     """
 
     points: PositiveInt = 30
@@ -48,4 +49,4 @@ class BlackBoxFeatures(WeightedFeatures):
 
 @attack(objective=BlackBoxFeatures, decay=1.0, gradients="2 * points + 1 + K * (steps - 1)")
 def bfa() -> None:
-    """Important features at a layer, by moved images: black-box features (BFA), with momentum."""
+    """Lower features that matter in moved images: black-box features (BFA), with momentum."""

@@ -16,24 +16,24 @@ from src.utils.checked_dataclass import Share, checked
 
 @checked
 class CleanFeatureMixup:
-    """Raise the loss of a network in which random layers mix in features of another image.
+    """Raise the loss of a network whose random layers mix in features of another image.
 
-    With `mix_probability` a layer's output f becomes (1 - a) * f + a * f', without a gradient of
-    f': a ~ U(0, max_ratio) for each channel, of a row of tokens for each token, and f' is the
-    output for a clean image of the pool, another one at each gradient. That holds for all linear
-    layers, and for convolutions whose output is at most `max_width` as wide as the network's input.
+    With probability `mix_probability`, a layer's output f becomes (1 - a) * f + a * f'.
+    a ~ U(0, max_ratio) per channel, or per token for a row of tokens. f' is the output for a clean
+    image of the pool, a new one for each gradient; no gradient flows into f'. All linear layers can
+    mix, and convolutions whose output is at most `max_width` times as wide as the network's input.
 
     Args:
         loss: Name of the loss, see `LOSSES`.
-        mix_probability: Chance of a layer to mix.
+        mix_probability: Probability that a layer mixes.
         max_ratio: Largest share a of the other image's features.
-        max_width: Width of the largest convolutions that mix, as a share of the input's of the
-            first one: a network may resize the images.
+        max_width: Output width of the widest convolutions that mix, as a share of the input width
+            of the first convolution (a network may resize the images).
 
     Reference: Byun et al. (2023), arXiv 2305.14846.
 
-    Deviation: layers that mix at once mix in the same image of the pool, which is of another class
-    where there is one (authors: each layer another one of the batch).
+    Deviation: layers that mix in the same pass use the same image of the pool, of another class if
+    there is one (authors: each layer uses another image of the batch).
     """
 
     loss: Literal["cross_entropy", "logit", "margin"] = "logit"
@@ -42,11 +42,11 @@ class CleanFeatureMixup:
     max_width: Share = 0.25
 
     def prepare(self, problem: Problem) -> None:
-        """Return nothing: the features of the pool are those of its image, at each gradient."""
+        """Return None: the features of the pool's image are computed for each gradient."""
 
     def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
         features: defaultdict[nn.Module, list[Tensor]] = defaultdict(list)
-        widths: dict[int, int] = {}  # of the members' inputs
+        widths: dict[int, int] = {}  # of each member's input
         budgets, count = images.shape[:2]
 
         def store(member: int, layer: nn.Module, arguments: Any, output: Tensor) -> None:
@@ -61,11 +61,11 @@ class CleanFeatureMixup:
                 return output
             drawn = problem.random.uniform(1 + output.shape[1])
             ratio = self.max_ratio * drawn[:, 1:] * (drawn[:, :1] < self.mix_probability)
-            # Images of a network with windows have several rows each.
+            # Networks with windows have several rows per image.
             clean = features[layer].pop(0).unflatten(0, (count, -1))
             ratio = ratio.to(output.dtype)[:, None].expand(*clean.shape[:2], -1)
             clean, ratio = (x.expand(budgets, *x.shape).flatten(0, 2) for x in (clean, ratio))
-            # No view: a ReLU that works in place takes long in one.
+            # Not a view: an in-place ReLU is slow on a view.
             return output.lerp(clean, ratio.view(*ratio.shape, *(1 for _ in output.shape[2:])))
 
         with torch.no_grad():
@@ -102,7 +102,7 @@ def _logits(problem: Problem, images: Tensor, hook: Any) -> Tensor:
     mixes=True,
 )
 def cfm() -> None:
-    """Clean features mixed into random layers: CFM, made for target labels, with `mi_di_ti`.
+    """Mix clean features into random layers: CFM, made for target labels, with `mi_di_ti`.
 
     Deviation: 300 steps of eps / 8 at every budget (authors: 299 of 2/255 at 16/255).
     """

@@ -13,19 +13,19 @@ from src.utils.checked_dataclass import Share, checked
 class FeatureImportance(WeightedFeatures):
     """Lower the features of a layer that raise the logit of the true class.
 
-    Maximises -sum(w * f(x_t)), w = s / ||s||_2, s = sum over i of grad_f z_y(x * B_i): z_y is the
-    logit of the true class, and B_i ~ Bernoulli(1 - probability) in every value, which where it is
-    0 is black. The weights serve all steps and budgets.
+    Maximises -sum(w * f(x_t)), w = s / ||s||_2, s = sum over i of grad_f z_y(x * B_i). z_y is the
+    logit of the true class, and B_i ~ Bernoulli(1 - probability) for every value; masked values are
+    black. The weights serve all steps and budgets.
 
     Args:
         masks: Number of masked images x * B_i.
         probability: Share of the values that are masked.
-        score: `logit` of the class or its `probability`, whose gradients the weights are.
+        score: Score whose gradients are the weights: the class's `logit` or its `probability`.
 
     Reference: Wang et al. (2021), arXiv 2107.14185.
 
-    Deviation: with target labels the features that raise their logits are raised, which the paper
-    does not define. Each member of an ensemble has its own weights; their values are averaged.
+    Deviation: with target labels, which the paper does not define, features that raise their logits
+    are raised. Each member of an ensemble has its own weights; the members' values are averaged.
     """
 
     masks: PositiveInt = 30
@@ -40,4 +40,4 @@ class FeatureImportance(WeightedFeatures):
 
 @attack(objective=FeatureImportance, decay=1.0, gradients="masks + 1 + K * (steps - 1)")
 def fia() -> None:
-    """Important features at a layer: feature importance (FIA), with momentum."""
+    """Lower important features of a layer: feature importance (FIA), with momentum."""

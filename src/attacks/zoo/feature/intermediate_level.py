@@ -15,20 +15,20 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class IntermediateLevel:
-    """Move a layer's output as a first attack moves it, but further.
+    """Move a layer's output further in the direction in which a first attack moves it.
 
-    Maximises sum(v * f(x_t)) / ||v||_2, v = f(x') - f(x): x' is what `bim` makes of x in the same
-    ball in `first_steps` steps. The iterates begin at x again.
+    Maximises sum(v * f(x_t)) / ||v||_2, v = f(x') - f(x). x' is the result of `first_steps` steps
+    of `bim` from x in the same ball. The iterates start at x again.
 
     Args:
         loss: Name of the first attack's loss, see `LOSSES`.
-        first_steps: Number of its steps.
+        first_steps: Number of steps of the first attack.
 
     Reference: Huang et al. (2019), arXiv 1907.10823: ILAP, for which the constant f(x) may be left
     out.
 
-    Deviation: each member of an ensemble has its own v; their values are averaged. The first attack
-    has no momentum, as in the paper (TransferAttack: MI-FGSM).
+    Deviation: each member of an ensemble has its own v; the members' values are averaged. The first
+    attack has no momentum, as in the paper (TransferAttack: MI-FGSM).
     """
 
     per_budget = True
@@ -36,10 +36,10 @@ class IntermediateLevel:
     first_steps: PositiveInt = 10
 
     def prepare(self, problem: Problem) -> list[Tensor]:
-        """Return v / ||v||_2 of each budget and image, one tensor (K, N, ...) a member."""
+        """Return v / ||v||_2 for each budget and image, one tensor (K, N, ...) per member."""
         first = Settings(loss=self.loss, steps=self.first_steps, norm=problem.norm)
         (moved,) = trajectory(Landscape(problem, first), [first.steps])
-        problem.source.draw(problem.random, 1)  # of one network that all images go through
+        problem.source.draw(problem.random, 1)  # all images go through the same network
         with torch.no_grad():
             passes = [problem.source.features(batch) for batch in (problem.images, *moved)]
         return [
@@ -55,8 +55,8 @@ class IntermediateLevel:
     objective=IntermediateLevel, gradients="1 + K * (first_steps - 1 + steps)", forwards="1 + K"
 )
 def ila() -> None:
-    """A first attack's change at a layer, enlarged: ILA, 10 steps after its 10, without momentum.
+    """Enlarge a first attack's change at a layer: ILA, 10 steps after its 10, without momentum.
 
-    `step_size_255` and `relative_step_size` are those of the second steps; those of the first are
+    `step_size_255` and `relative_step_size` apply to the second attack. The first takes steps of
     eps / `first_steps`.
     """

@@ -13,22 +13,22 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class NeuronAttribution(WeightedFeatures):
-    """Lower the attributions w * (f(x_t) - f(0)) of a layer to the true class's probability p_y.
+    """Lower a layer's attributions w * (f(x_t) - f(0)) to the true class's probability p_y.
 
     w = s / ||s||_2, s = sum of grad_f p_y(z_l), z_l = (1 - l / points) * (x + sigma * N(0, I)) for
     l = 0, ..., points - 1: a noisy path from the image to black. Positive and negative attributions
-    count alike (the paper's gamma is 1), so that the constant f(0) may be left out.
+    count alike (the paper's gamma is 1), so the constant f(0) can be left out.
 
     Args:
         points: Number of points on the path.
         sigma_255: Standard deviation of the noise, in units of 1/255.
-        score: `logit` of the class or its `probability`, whose gradients the weights are.
+        score: Score whose gradients are the weights: the class's `logit` or its `probability`.
 
     Reference: Zhang et al. (2022), arXiv 2204.00008.
 
-    Deviation: the noise is that of the authors' Inception at every network (authors: of one size
+    Deviation: every network gets the noise of the authors' Inception (authors: noise of one size
     after any normalisation; TransferAttack: no noise, and a path with black but without the image).
-    Target labels and members as in `fia`.
+    Target labels and members are as in `fia`.
     """
 
     points: PositiveInt = 30
@@ -43,4 +43,4 @@ class NeuronAttribution(WeightedFeatures):
 
 @attack(objective=NeuronAttribution, decay=1.0, gradients="points + 1 + K * (steps - 1)")
 def naa() -> None:
-    """Neuron attribution at a layer: NAA, with momentum."""
+    """Lower neuron attributions at a layer: NAA, with momentum."""

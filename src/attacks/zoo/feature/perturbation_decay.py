@@ -12,14 +12,14 @@ from src.utils.checked_dataclass import Share, checked
 
 @checked
 class PerturbationDecay:
-    """Raise the loss of a network that at one layer sees little of the perturbation.
+    """Raise the loss of a network that sees little of the perturbation at one layer.
 
     The layer's output f(x_t) is replaced by weight * f(x_t) + (1 - weight) * f(x + sigma * N(0, I))
-    for the clean image x, without a gradient of the second term; the noise is new at each gradient.
+    for the clean image x. The second term has no gradient; its noise is new for each gradient.
 
     Args:
         loss: Name of the loss, see `LOSSES`.
-        weight: Share of the image's own features; 1: the loss as it is.
+        weight: Share of the features of x_t; 1: the unchanged loss.
         sigma_255: Standard deviation of the noise, in units of 1/255.
 
     Reference: Li et al. (2023), arXiv 2304.13410.
@@ -30,7 +30,7 @@ class PerturbationDecay:
     sigma_255: Annotated[float, Ge(0), Le(255)] = 12.75
 
     def prepare(self, problem: Problem) -> None:
-        """Return nothing: the clean images are all that is needed."""
+        """Return None: nothing but the clean images is needed."""
 
     def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
         source = problem.source
@@ -48,4 +48,4 @@ class PerturbationDecay:
 
 @attack(objective=PerturbationDecay, steps=100, relative_step_size=0.125, forwards="steps")
 def ilpd() -> None:
-    """Perturbation decay at a layer: ILPD, 100 steps of eps / 8, without momentum."""
+    """Let the perturbation decay at a layer: ILPD, 100 steps of eps / 8, without momentum."""

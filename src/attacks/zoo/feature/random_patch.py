@@ -14,24 +14,24 @@ from src.utils.checked_dataclass import Share, checked
 
 @checked
 class RandomPatch(WeightedFeatures):
-    """Lower what raises the true class's logit in images with random patches; see `fia`.
+    """Lower features that raise the true class's logit in images with random patches; see `fia`.
 
-    The weights come from x * R_i: R_i is 1 but in patches, where each value is from U(0, 1). The
-    patches of one R_i have one size, the next of `sizes`, in turn. Each value is a patch of size 1
-    with the `probability`. Larger ones are that share, rounded down, of the whole squares that a
-    grid from the top left corner cuts a channel into, each channel by itself.
+    The weights come from x * R_i. R_i is 1 outside its patches; inside, each value is from U(0, 1).
+    All patches of one R_i have the same size, the next one of `sizes`, in turn. With size 1, each
+    value is a patch with the given `probability`. Larger patches are squares of a grid that starts
+    in the top left corner of each channel: that share of all whole squares, rounded down.
 
     Args:
         masks: Number of images with patches, x * R_i.
         probability: Share of the patches that are changed.
-        score: `logit` of the class or its `probability`, whose gradients the weights are.
+        score: Score whose gradients are the weights: the class's `logit` or its `probability`.
         sizes: Sides of the patches in pixels.
 
     Reference: Zhang et al.: Enhancing the Transferability of Adversarial Examples with Random Patch
     (2022), IJCAI 2022, https://www.ijcai.org/proceedings/2022/233
 
-    Deviation: the patches take all four sizes (authors' code: size 1 alone, since its test for it
-    always holds). Target labels and members as in `fia`.
+    Deviation: the patches have all four sizes (authors' code: only size 1, because its test for it
+    always holds). Target labels and members are as in `fia`.
     """
 
     masks: PositiveInt = 60
@@ -45,7 +45,7 @@ class RandomPatch(WeightedFeatures):
             yield problem.images * problem.random.uniform(*changed.shape[1:]).where(changed, 1)
 
     def _patches(self, problem: Problem, size: int) -> Tensor:
-        """Return True where a patch is, (N, 3, H, W)."""
+        """Return a mask (N, 3, H, W) that is True inside the patches."""
         images, channels, height, width = problem.images.shape
         if size == 1:
             return problem.random.uniform(channels, height, width) < self.probability
@@ -58,4 +58,4 @@ class RandomPatch(WeightedFeatures):
 
 @attack(objective=RandomPatch, decay=1.0, gradients="masks + 1 + K * (steps - 1)")
 def rpa() -> None:
-    """Important features at a layer, by random patches: RPA, with momentum."""
+    """Lower features that matter under random patches: RPA, with momentum."""

@@ -13,7 +13,7 @@ Score = Literal["logit", "probability"]
 class WeightedFeatures(ABC):
     """Objective -sum(w * f(x_t)), w = s / ||s||_2, s = sum of grad_f score_y(z) over versions z.
 
-    A subclass states the `versions` of the clean images and the `score` of their labels.
+    A subclass defines the `versions` of the clean images and the `score` of their labels.
     """
 
     score: Score
@@ -23,7 +23,7 @@ class WeightedFeatures(ABC):
         """Yield versions of the clean images, (N, 3, H, W)."""
 
     def prepare(self, problem: Problem) -> list[Tensor]:
-        """Return the weights of the layer's output, one tensor a member."""
+        """Compute the weights of the layer's output, one tensor per member."""
         members = range(len(problem.source.members))
         totals: list[Any] = [0 for _ in members]
         for version in self.versions(problem):
@@ -37,15 +37,15 @@ class WeightedFeatures(ABC):
         return value if problem.targeted else -value
 
     def _gradient(self, problem: Problem, images: Tensor, member: int) -> Tensor:
-        """Return the gradient of each label's score at a member's layer, in the images' type."""
+        """Return the gradient of each label's score at a member's layer, in the images' dtype."""
         outputs: list[Tensor] = []
 
         def begin_here(output: Tensor, member: int) -> Tensor:
             outputs.append(output.detach().requires_grad_())
-            return outputs[0].clone()  # which a layer that works in place may change
+            return outputs[0].clone()  # in-place layers may change the clone
 
         with enable_grad():
-            # A source counts no gradient for images that need none.
+            # The source counts gradients only for images that require one.
             variable = images.detach().requires_grad_()
             scores = problem.source.logits_with(variable, begin_here, member)
             if self.score == "probability":
@@ -56,14 +56,14 @@ class WeightedFeatures(ABC):
 
 
 def unit(features: Tensor) -> Tensor:
-    """Return features (B, ...) over the Euclidean norm of each image's, zeros as they are."""
+    """Divide each image's features, (B, ...), by their Euclidean norm; zeros stay zeros."""
     return normalize(features.flatten(1), eps=finfo(features.dtype).tiny).view_as(features)
 
 
 def weighted(problem: Problem, images: Tensor, weights: list[Tensor]) -> Tensor:
-    """Return sum(w * f(x)) of each of the images (K, N, 3, H, W), averaged over members, (K, N).
+    """Return sum(w * f(x)) for images (K, N, 3, H, W), averaged over members, shape (K, N).
 
-    The weights, one tensor a member, are those of N images, (N, ...), or of all, (K, N, ...).
+    `weights` has one tensor per member: (N, ...) for all budgets, or (K, N, ...).
     """
     value = images.new_zeros(images.shape[:2])
     features = problem.source.features(images.flatten(0, 1))

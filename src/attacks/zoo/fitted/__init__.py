@@ -1,1 +1,1 @@
-"""Attacks that are fitted on training images before they meet others."""
+"""Attacks that are fitted on training images before they attack others."""

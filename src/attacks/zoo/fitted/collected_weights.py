@@ -17,31 +17,32 @@ from src.attacks.per_image_random import PerImageRandom
 from src.attacks.source import Source
 from src.utils.checked_dataclass import checked
 
-_RENEWING = 8  # batches that renew the statistics of batch norms
+_RENEWING = 8  # number of batches that renew batch-norm statistics
 
 
 @checked
 class CollectedWeights:
-    """Train the source on at a high constant rate, and take gradients of weights on that way.
+    """Continue to train the source at a high constant rate, and attack the weights on the way.
 
-    Weights are collected at equal distances. Batch-norm statistics are then renewed for each.
-    Gradients of an attack go through the collected weights in turn, in a random order.
+    Weights are collected at equal intervals, and batch-norm statistics are renewed for each. The
+    attack's gradients use the collected weights in turn, in a random order.
 
     Attributes:
-        fit_images: Folder or CSV of the training images, which the program reads; None: the
-            training images of the data set.
-        fit_n_images: Largest number of those that are taken, of every class the same; None: all.
+        fit_images: Folder or CSV of training images, which the program reads; None: those of the
+            data set.
+        fit_n_images: Largest number of training images, the same for every class; None: all.
         epochs: Passes over the training images; 0: the source's own weights.
-        weights_per_epoch: Number of weights that are collected in each.
-        learning_rate: Rate of the stochastic gradient descent, whose momentum is 0.9.
-        weight_decay: Decay of the weights.
-        fit_batch: Images in a batch.
+        weights_per_epoch: Number of weights collected per epoch.
+        learning_rate: Learning rate of the stochastic gradient descent, with momentum 0.9.
+        weight_decay: Weight decay.
+        fit_batch: Images per batch.
 
     Reference: Gubri et al. (2022), arXiv 2207.13129, section 4 (rate 0.05, 10 epochs, 4 weights
     each, weight decay 1e-4, batches of 256).
 
-    Deviation: batches of 128; batch-norm statistics are renewed by eight batches (authors: those of
-    training); of an ensemble each member is trained; the weights' order is the same for all images.
+    Deviation: batches of 128; batch-norm statistics come from eight batches (authors: from the
+    training); all members of an ensemble are trained; the order of weights is the same for all
+    images.
     """
 
     fit_images: str | None = None
@@ -69,7 +70,7 @@ class CollectedWeights:
             parameters.values(), self.learning_rate, 0.9, weight_decay=self.weight_decay
         )
         collected = {name: value for name, value in stored.items() if name[0].isdigit()}
-        if done:  # goes on from there
+        if done:  # continue after these epochs
             model.load_state_dict(_select(stored, "weights"))
             for name, value in _select(stored, "momentum").items():
                 optimizer.state[parameters[name]]["momentum_buffer"] = value.to(parameters[name])
@@ -88,16 +89,16 @@ class CollectedWeights:
     def _train(
         self, model: nn.Module, optimizer: torch.optim.SGD, task: FitTask, epoch: int
     ) -> Iterator[dict[str, Tensor]]:
-        """Yield the weights that are collected in an epoch."""
+        """Train for an epoch and yield the weights collected in it."""
         batches, every = -(-task.count // self.fit_batch), self.weights_per_epoch
         stops = [-(-batches * (number + 1) // every) for number in range(every)]
         for step, batch in enumerate(task.batches(epoch, self.fit_batch, augmented=True), start=1):
             model.train()
             source = Source(model)
             optimizer.zero_grad()
-            with torch.random.fork_rng():  # of dropout
+            with torch.random.fork_rng():  # for dropout
                 torch.manual_seed(task.seed * 1_000_003 + epoch * 10_007 + step)
-                for member in range(len(source.members)):  # each as if it were alone
+                for member in range(len(source.members)):  # each member as if alone
                     source.draw(_random(batch), 1)
                     logits, labels = source.logits(batch.images, member), batch.true_labels
                     loss_of_each("cross_entropy", logits, labels, False, 1).mean().backward()
@@ -106,12 +107,12 @@ class CollectedWeights:
                 yield _renewed(model, task, self.fit_batch)
 
     def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
-        """Return the backward rule that goes through the collected weights."""
+        """Return the backward rule that uses the collected weights in turn."""
         return partial(_Collected, states)
 
 
 def _select(state: State, kind: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `kind/`, without it."""
+    """Return the tensors whose names begin with `kind/`, without this prefix."""
     start = f"{kind}/"
     return {
         name.removeprefix(start): value for name, value in state.items() if name.startswith(start)
@@ -140,13 +141,13 @@ def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:
 
 
 def _random(batch: FitBatch) -> PerImageRandom:
-    """Return the random numbers of a batch, for a defence before the source."""
+    """Return the random numbers of a batch, for a defence in front of the source."""
     pool = batch.images, batch.true_labels
     return PerImageRandom(batch.seeds, batch.images, batch.true_labels, pool)
 
 
 class _Collected(nn.Module):
-    """Source that has the next of the collected weights at each gradient."""
+    """Source that takes the next collected weights for each gradient."""
 
     def __init__(self, states: Mapping[float, State], model: nn.Module) -> None:
         super().__init__()
@@ -156,7 +157,7 @@ class _Collected(nn.Module):
         self.weights: dict[str, Tensor] = {}
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
-        """Go on to the next weights; the others stay where they are, off a small device."""
+        """Load the next weights; the others stay off the device, which may be small."""
         device = next(self.model.parameters()).device
         chosen = _select(self.state, str(self.order[self.drawn % len(self.order)]))
         self.weights = {name: value.to(device) for name, value in chosen.items()}
@@ -174,7 +175,7 @@ class _Collected(nn.Module):
     relative_step_size=0.1,
 )
 def lgv() -> None:
-    """Gradients of weights collected in training on: `bim` in a large geometric vicinity.
+    """Take gradients of weights from continued training: `bim` in a large geometric vicinity.
 
     Reference: Gubri et al. (2022), arXiv 2207.13129 (50 steps of eps / 10).
     """

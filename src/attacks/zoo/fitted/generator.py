@@ -17,17 +17,17 @@ from src.utils.refusals import first_line
 
 @checked
 class Generator:
-    """Let a trained network make the adversarial image.
+    """Let a trained network generate the adversarial image.
 
     Attributes:
         network: Module from images in [0, 1], (N, 3, H, W), to images of that shape.
-        file: Its weights, a `.safetensors` file or one of torch.save; null: those that it has.
-        smoothing: Side of the Gaussian that the generated image is smoothed with, odd; 0: none.
+        file: Weights of the network, a `.safetensors` or torch.save file; null: those it has.
+        smoothing: Side of the Gaussian that smooths the generated image, odd; 0: none.
 
     Reference: Naseer et al. (2019), arXiv 1905.11736, section 3.1; Naseer et al. (2021), arXiv
     2103.14641, for the smoothing (side 3).
 
-    Deviation: the Gaussian spans three standard deviations, and sees black beyond the border.
+    Deviation: the Gaussian spans three standard deviations, with black beyond the border.
     """
 
     network: nn.Module | None = None
@@ -37,20 +37,20 @@ class Generator:
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
         images = state.images[0]
         if self.network is None:
-            raise ValueError("attack.network is empty: name the generator's class or function")
+            raise ValueError("attack.network=null: name the generator's class or function")
         network = _with_weights(self.network, self.file).to(images.device)
         with torch.no_grad():
             generated = network(images)
         if not isinstance(generated, Tensor) or generated.shape != images.shape:
             shape = tuple(getattr(generated, "shape", ())) or type(generated).__name__
-            raise ValueError(f"the generator makes {shape} of images {tuple(images.shape)}")
+            raise ValueError(f"the generator returns {shape} for images {tuple(images.shape)}")
         changes = smooth(generated, self.smoothing) - images
         return changes.expand_as(state.images)
 
 
 @lru_cache(maxsize=4)
 def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
-    """Return a generator with the weights of a file, which is never unpickled."""
+    """Load a file's weights into a generator, without unpickling objects."""
     if file is not None:
         try:
             weights: Any = (
@@ -59,7 +59,7 @@ def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
                 else torch.load(file, map_location="cpu", weights_only=True)
             )
             network.load_state_dict(weights)
-        except Exception as error:  # of many kinds, depending on the file
+        except Exception as error:  # the type depends on the file
             reason = first_line(error).partition(". ")[0][:200]
             raise ValueError(f"{file} cannot be loaded into the generator: {reason}.") from error
     return network.eval().requires_grad_(False)
@@ -75,7 +75,7 @@ def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
     normalised=False,
 )
 def generator() -> None:
-    """Images made by a trained generator, projected to the ball.
+    """Generate images with a trained network and project them onto the ball.
 
     Reference: Naseer et al. (2019), arXiv 1905.11736.
     """

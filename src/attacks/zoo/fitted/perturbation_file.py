@@ -1,4 +1,4 @@
-"""Perturbations in files."""
+"""Perturbations read from files."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -13,19 +13,19 @@ from torch.nn import functional
 
 from src.utils.refusals import first_line
 
-_ZERO = 128  # grey level of a PNG that stands for no change
+_ZERO = 128  # grey level in a PNG that means no change
 
 
 @lru_cache(maxsize=4)
 def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
-    """Return a perturbation in [0, 1] units, float32 (3, side, side).
+    """Read a perturbation in [0, 1] units, float32 (3, side, side).
 
     Args:
         file: `.pt`: one tensor, (3, H, W) or (1, 3, H, W). `.npy`: an array of such a shape or
-            (H, W, 3). `.safetensors`: the tensor `perturbation`, as a fit of `uap` leaves it. Else
-            an 8-bit image, whose grey level v stands for (v - 128) / 255.
-        side: Side of the images.
-        resize: Bring the perturbation to the images' size, bilinearly; else its size must fit.
+            (H, W, 3). `.safetensors`: the tensor `perturbation`, as a fit of `uap` saves it.
+            Otherwise an 8-bit image, whose grey level v means (v - 128) / 255.
+        side: Side of the images in pixels.
+        resize: Resize the perturbation bilinearly to the images' size; False: sizes must match.
 
     Raises:
         ValueError: The file cannot be read without unpickling objects, or holds something else.
@@ -33,7 +33,7 @@ def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
     path = Path(file)
     try:
         values = torch.as_tensor(_load(path))
-    except Exception as error:  # of many kinds, depending on the format
+    except Exception as error:  # the type depends on the format
         reason = first_line(error).partition(". ")[0][:200]
         raise ValueError(f"{file} cannot be read as one array: {reason}.") from error
     shape = tuple(values.shape)

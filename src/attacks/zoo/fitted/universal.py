@@ -24,25 +24,26 @@ from src.utils.checked_dataclass import checked
 class UniversalPerturbation:
     """Add one perturbation to all images, found by ascent over batches of training images.
 
-    With the loss l, clamped so that images that are fooled by far do not lead, momentum m, decay mu
-    and step size a, over the images x of each batch::
+    For the images x of each batch, with loss l, momentum m, decay mu and step size a::
 
         g = sum_x grad_d min(l(f(clip(x + d)), y), clamp)
         m = mu * m + g / mean|g|
         d = clamp(d + a * sign(m), -eps, eps)
 
+    The loss is clamped so that images that are fooled by far do not dominate.
+
     Attributes:
-        fit_images: Folder or CSV of the training images, which the program reads; None: the
-            training images of the data set.
-        fit_n_images: Largest number of those that are taken, of every class the same; None: all.
+        fit_images: Folder or CSV of training images, which the program reads; None: those of the
+            data set.
+        fit_n_images: Largest number of training images, the same for every class; None: all.
         epochs: Passes over the training images.
-        fit_batch: Images in a batch.
+        fit_batch: Images per batch.
         fit_step: Step size as a share of the budget.
-        fit_decay: Decay of the momentum.
-        clamp: Largest loss of an image that counts.
-        file: A perturbation in place of the fit: a `.pt` of one tensor, a `.npy`, a
+        fit_decay: Decay factor of the momentum.
+        clamp: Largest loss that counts per image.
+        file: A perturbation instead of a fit: a `.pt` of one tensor, a `.npy`, a
             `.safetensors` of `cache/fitted/` or a PNG.
-        resize: Bring the file's perturbation to the size of the images.
+        resize: Resize the file's perturbation to the size of the images.
         shrink: Scale the file's perturbation down to a smaller budget, which is refused otherwise.
 
     Reference: Shafahi et al. (2020), arXiv 1811.11304, algorithm 2 and section 4.1.
@@ -82,7 +83,7 @@ class UniversalPerturbation:
             yield {"perturbation": change, "momentum": momentum, "epochs": count}
 
     def _gradient(self, task: FitTask, change: Tensor, batch: FitBatch) -> Tensor:
-        """Return the gradient of a batch's clamped losses in the perturbation, (3, H, W)."""
+        """Compute the gradient of a batch's clamped losses in the perturbation, (3, H, W)."""
         source, total = Source(task.model), torch.zeros_like(change)
         settings = Settings(objective=_ClampedLoss(self.clamp))
         eps = batch.images.new_full((1, 1, 1, 1, 1), task.eps)
@@ -95,7 +96,7 @@ class UniversalPerturbation:
             landscape, at = Landscape(problem, settings), (images + change).clamp(0, 1)
             with evaluation_mode(task.model):
                 total += landscape.gradient(at[None])[0].sum(dim=0)
-        return total.contiguous()  # else a state from a file, which is, rounds otherwise
+        return total.contiguous()  # as in a file; otherwise rounding differs
 
     def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
         """Return the gradient estimator that returns the perturbation of each budget."""
@@ -106,7 +107,7 @@ class UniversalPerturbation:
     ) -> Tensor:
         images, budgets = state.images, state.eps.flatten(1)
         if bool((budgets != budgets[:, :1]).any()):
-            raise ValueError("one perturbation serves one budget; images have budgets of their own")
+            raise ValueError("a universal perturbation needs the same budget for all images")
         if self.file is None:
             every = [state_of(states, eps)["perturbation"] for eps in budgets[:, 0].tolist()]
             changes = torch.stack(every).to(images)
@@ -115,13 +116,13 @@ class UniversalPerturbation:
             changes = self._shrunk(change, state.eps[:, 0], state.norm)
         if changes.shape[1:] != images.shape[2:]:
             raise ValueError(
-                f"the perturbation is {tuple(changes.shape[1:])}, an image "
+                f"the perturbation has shape {tuple(changes.shape[1:])}, but an image "
                 f"{tuple(images.shape[2:])}"
             )
         return changes[:, None].expand_as(images)
 
     def _shrunk(self, change: Tensor, eps: Tensor, norm: str) -> Tensor:
-        """Return a file's perturbation for budgets (K, 1, 1, 1), (K, 3, H, W)."""
+        """Return a file's perturbation, (K, 3, H, W), scaled to budgets (K, 1, 1, 1)."""
         size = change.abs().amax() if norm == "linf" else rms(change)
         if not self.shrink and bool((size > eps * (1 + ROUNDING)).any()):
             raise ValueError(
@@ -138,7 +139,7 @@ class _ClampedLoss:
         self.clamp = clamp
 
     def prepare(self, problem: Problem) -> None:
-        """Return nothing."""
+        """Return None: nothing is needed."""
 
     def losses(self, problem: Problem, images: Tensor, prepared: Any) -> Tensor:
         """Return the loss of each image, (K, N)."""
@@ -146,14 +147,14 @@ class _ClampedLoss:
 
 
 def _into_ball(change: Tensor, eps: float, norm: str) -> Tensor:
-    """Return the nearest perturbation (3, H, W) inside the ball around 0."""
+    """Project a perturbation (3, H, W) onto the ball around 0."""
     if norm == "linf":
         return change.clamp(-eps, eps)
     return change * (eps / rms(change).clamp_min(torch.finfo(change.dtype).tiny)).clamp_max(1)
 
 
 def as_it_is(momentum: Tensor, state: LoopState) -> Tensor:
-    """Return the momentum as the step; what leaves the ball is projected."""
+    """Return the momentum as the step; the loop projects the result onto the ball."""
     return momentum
 
 
@@ -168,9 +169,9 @@ def as_it_is(momentum: Tensor, state: LoopState) -> Tensor:
     normalised=False,
 )
 def uap() -> None:
-    """One perturbation for all images: universal, clipped to [0, 1] with each image.
+    """Add one perturbation to all images: universal, clipped to [0, 1] with each image.
 
-    It is fitted on training images of the source; the images that it is added to take no gradient.
+    It is fitted to the source on training images; the images that it is added to need no gradient.
 
     Reference: Shafahi et al. (2020), arXiv 1811.11304.
     """

@@ -8,19 +8,19 @@ _STEPS += ["random_start", "start_radius", "restarts"]
 
 @attack(fixed=_STEPS, steps=1, gradients=1)
 def fgsm() -> None:
-    """One sign step of eps: FGSM, x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
+    """Take one sign step of eps: FGSM, x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
 
-    One gradient serves every budget. With `targeted` and the least likely class as label it is the
-    one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236).
+    One gradient serves every budget. With `targeted` and the least likely class as label, this is
+    the one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236).
 
-    Reference: Goodfellow, Shlens, Szegedy (2015), arXiv 1412.6572. The clipping to the pixel range
-    is common practice since.
+    Reference: Goodfellow, Shlens, Szegedy (2015), arXiv 1412.6572. Clipping to the pixel range has
+    been common practice since.
     """
 
 
 @attack(fixed=_STEPS, steps=1, norm="l2", gradients=1)
 def fgsm_l2() -> None:
-    """One step along the gradient g, in the L2 ball: x_adv = clip(x + eps * g / rms(g), 0, 1).
+    """Take one step along the gradient g in the L2 ball: x_adv = clip(x + eps * g / rms(g), 0, 1).
 
     Reference: Goodfellow, Shlens, Szegedy (2015), arXiv 1412.6572.
     """
@@ -28,9 +28,9 @@ def fgsm_l2() -> None:
 
 @attack()
 def bim() -> None:
-    """Sign steps, projected after each: x_{t+1} = project(x_t + a * sign(grad_x L(f(x_t), y))).
+    """Take projected sign steps: x_{t+1} = project(x_t + a * sign(grad_x L(f(x_t), y))).
 
-    With `targeted` and the least likely class as label it is the iterative least-likely-class
+    With `targeted` and the least likely class as label, this is the iterative least-likely-class
     method of the same paper.
 
     Reference: Kurakin, Goodfellow, Bengio (2017), arXiv 1611.01236.
@@ -41,7 +41,7 @@ def bim() -> None:
 
 @attack(random_start="uniform", relative_step_size=0.25)
 def pgd() -> None:
-    """`bim` from a random place, with restarts: x + U(-eps, eps), and the best result counts.
+    """Run `bim` from a random start, with restarts: x + U(-eps, eps), and the best result counts.
 
     Reference: Madry et al. (2018), arXiv 1706.06083.
 
@@ -51,7 +51,7 @@ def pgd() -> None:
 
 @attack(random_start="uniform", relative_step_size=0.25, norm="l2", paper="1706.06083")
 def pgd_l2() -> None:
-    """`pgd` in the L2 ball: from a start that is uniform in it."""
+    """Run `pgd` in the L2 ball: the start is uniform in the ball."""
 
 
 @attack(
@@ -64,7 +64,7 @@ def pgd_l2() -> None:
     norms="linf",
 )
 def rfgsm() -> None:
-    """A random sign step of eps / 2, then a gradient step with what is left of it: R+FGSM.
+    """Take a random sign step of eps / 2, then a gradient step with the rest of eps: R+FGSM.
 
     x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), with a / eps the
     `start_radius` and 1 - a / eps the `relative_step_size`.

@@ -15,7 +15,7 @@ class EnhancedMomentum:
     """Average the gradients at several points along the direction of the last one.
 
     g_t = mean over i of grad L(f(x_t + c_i * a * g_{t-1} / mean|g_{t-1}|), y), the c_i evenly
-    spaced in [-radius, radius]. In the first step all points are one, and one gradient is taken.
+    spaced in [-radius, radius]. In the first step all points coincide: one gradient is taken.
 
     Args:
         samples: Number of points.
@@ -38,4 +38,4 @@ class EnhancedMomentum:
 
 @attack(estimator=EnhancedMomentum, decay=1.0, gradients="1 + samples * K * (steps - 1)")
 def emi() -> None:
-    """Gradients along the last one, enhanced momentum: EMI-FGSM."""
+    """Average gradients along the direction of the last one: EMI-FGSM, enhanced momentum."""

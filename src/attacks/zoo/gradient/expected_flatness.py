@@ -10,16 +10,16 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class ExpectedFlatness:
-    """Average the gradients at random points, each moved by a memory of its own gradients.
+    """Average the gradients at random points, each shifted by a memory of its own gradients.
 
     g_t = mean over i of h_i, the gradient at x_t + U(-radius * eps, radius * eps) + shift * eps *
     p_i. Then p_i = h_i / mean|h_i| - inner_decay * p_i; all p_i start at 0. No point is clipped.
 
     Args:
         samples: Number of points.
-        radius: Half the side of their cube, as a share of the budget.
-        shift: Length of a move by a memory of mean 1, as a share of the budget.
-        inner_decay: Share of a memory that is subtracted from the next.
+        radius: Half the side of the cube of points, as a share of the budget.
+        shift: Length of the shift by a memory of mean 1, as a share of the budget.
+        inner_decay: Share of the old memory that is subtracted from the new one.
 
     Reference: Qiu et al. (2024), arXiv 2405.16181.
 
@@ -51,4 +51,4 @@ class ExpectedFlatness:
     gradients="samples * K * steps",
 )
 def mef() -> None:
-    """Points around, moved by what their gradients were: MEF, momentum 0.5, 20 steps."""
+    """Average gradients at points that past gradients shift: MEF, momentum 0.5, 20 steps."""

@@ -21,7 +21,7 @@ class GradientRelevance:
 
     Args:
         samples: Number of points x_t + r_i.
-        radius: Half the side of their cube, as a share of the budget.
+        radius: Half the side of the cube of points, as a share of the budget.
 
     Reference: Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack
     (2023), https://openaccess.thecvf.com/content/ICCV2023/html/Zhu_Boosting_Adversarial_Transferability_via_Gradient_Relevance_Attack_ICCV_2023_paper.html
@@ -37,19 +37,19 @@ class GradientRelevance:
             noise = state.random.uniform(*here.shape[2:], low=-self.radius, high=self.radius)
             total = total + gradient(state.at + state.eps * noise)
         around = total / self.samples
-        agreement = direction(here, "l2") * direction(around, "l2")  # whose mean is the cosine
+        agreement = direction(here, "l2") * direction(around, "l2")  # its mean is the cosine
         return around + agreement.mean(dim=(-3, -2, -1), keepdim=True) * (here - around)
 
 
 @checked
 class ShrinkingSteps:
-    """Shorten the step of a pixel's value each time that its momentum turns.
+    """Shorten the step of a pixel's value each time its momentum changes sign.
 
-    It is multiplied by `shrink` wherever sign(m_t) is not sign(m_{t-1}), and never grows again. The
-    first turn, which is that from m_0 = 0, does not count.
+    The step is multiplied by `shrink` where sign(m_t) differs from sign(m_{t-1}), and never grows
+    again. The first change, from m_0 = 0, does not count.
 
     Args:
-        shrink: Factor of a value's step each time that its momentum turns (eta).
+        shrink: Factor for a value's step each time its momentum changes sign (eta).
 
     Reference: Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack
     (2023), ICCV 2023.
@@ -72,4 +72,7 @@ class ShrinkingSteps:
     gradients="1 + K * (steps - 1 + samples * steps)",
 )
 def gra() -> None:
-    """Mixed with gradients around by their cosine, steps that shrink: gradient relevance."""
+    """Mix in the mean gradient nearby, weighted by its cosine: gradient relevance, with momentum.
+
+    Steps shrink where the momentum changes sign.
+    """

@@ -15,22 +15,23 @@ _PADDED, _ROTATED = DiverseInput(1.0, 245 / 224), BlockShuffle(1, 1, 45.0)
 
 @checked
 class IntegratedPaths:
-    """Add up integrated gradients of the image and of changed copies, each from below itself.
+    """Add up integrated gradients of the image and of changed copies, each along its own path.
 
-    For z = x_t or a copy T(x_t), a baseline b <= z, and s_j = (j + shift) / interpolations, it is::
+    For z = x_t or a copy T(x_t), a baseline b <= z and s_j = (j + shift) / interpolations, add::
 
         (z - b) * sum over j of grad L(f(z_j(x)), y),  z_j(x) = b + s_j * (T(x) - b)
 
-    with b fixed. A channel of b has `regions` values: its minimum in z and random cuts between
-    that and the maximum; each pixel has the highest of them that is not above its own. T is
-    resizing and padding, as of `di` up to 245 / 224, or else, with the same chance: a roll of rows
-    or columns, a flip of either, or a rotation by up to 45 degrees. z - b is not turned back.
+    with b constant. Each channel of b has `regions` values: the channel's minimum in z, and random
+    cuts between its minimum and maximum. A pixel gets the highest of them that is not above its
+    own value. With probability 1/2, T is resizing and padding, as in `di`, up to 245 / 224.
+    Otherwise it is, with equal probability: a roll of the rows or of the columns, a flip of either,
+    or a rotation by up to 45 degrees. z - b is not transformed back.
 
     Args:
         copies: Number of changed copies.
         interpolations: Number of points on a path.
-        regions: Number of values of a channel of a baseline.
-        shift: Place of a point in its part of the path.
+        regions: Number of values per channel of a baseline.
+        shift: Position of a point within its part of the path.
 
     Reference: Ren et al. (2025), arXiv 2412.18844.
     """
@@ -64,7 +65,7 @@ class IntegratedPaths:
 
 
 def _change(images: Tensor, random: PerImageRandom) -> Tensor:
-    """Return a changed copy of images (K, N, 3, H, W)."""
+    """Return randomly changed copies of images (K, N, 3, H, W)."""
     padded, rotated = _PADDED(images, random, 0), _ROTATED(images, random, 0)
     kind, share = random.integers(0, 10, 1, 1), random.uniform(1, 1)
     height, width = images.shape[-2:]
@@ -79,4 +80,4 @@ def _change(images: Tensor, random: PerImageRandom) -> Tensor:
 
 @attack(estimator=IntegratedPaths, decay=1.0, gradients="K * steps * (1 + copies) * interpolations")
 def mumodig() -> None:
-    """Gradients integrated along growing paths to the image and to changed copies: MuMoDIG."""
+    """Integrate gradients along monotonic paths to the image and to changed copies: MuMoDIG."""

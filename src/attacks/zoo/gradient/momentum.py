@@ -5,7 +5,7 @@ from src.attacks.define import attack
 
 @attack(decay=1.0)
 def mi() -> None:
-    """Momentum: x_{t+1} = x_t + a * sign(m_t), m_t = mu * m_{t-1} + g_t / mean|g_t|.
+    """Accumulate momentum: x_{t+1} = x_t + a * sign(m_t), m_t = mu * m_{t-1} + g_t / mean|g_t|.
 
     Reference: Dong et al. (2018), arXiv 1710.06081.
     """
@@ -13,7 +13,7 @@ def mi() -> None:
 
 @attack(decay=1.0, lookahead="momentum")
 def ni() -> None:
-    """Gradient where the momentum leads: Nesterov's, at x_t + a * mu * m_{t-1}.
+    """Take the gradient where the momentum leads: Nesterov's, at x_t + a * mu * m_{t-1}.
 
     Reference: Lin et al. (2020), arXiv 1908.06281.
     """
@@ -21,10 +21,10 @@ def ni() -> None:
 
 @attack(decay=1.0, lookahead="gradient")
 def pi_pregradient() -> None:
-    """Gradient where the last one leads: pre-gradient guided momentum.
+    """Take the gradient where the last one leads: pre-gradient guided momentum.
 
-    That is x_t + a * g_{t-1} / mean|g_{t-1}|. Not the patch-wise attack, which is called PI-FGSM
-    too.
+    The point is x_t + a * g_{t-1} / mean|g_{t-1}|. This is not the patch-wise attack, which is also
+    called PI-FGSM.
 
     Reference: Wang et al. (2021), arXiv 2103.10609.
     """
@@ -34,9 +34,9 @@ def pi_pregradient() -> None:
     decay=1.0, warm_up_steps=5, warm_up_scale=10.0, gradients="2 + K * (warm_up_steps + steps - 2)"
 )
 def gi() -> None:
-    """Momentum of a wide search beforehand: global momentum initialisation of `mi`.
+    """Start with the momentum of a wide search: global momentum initialisation of `mi`.
 
-    The search is `mi` itself, with `warm_up_steps` of `warm_up_scale` * a, projected as all are.
+    The search is `mi` with `warm_up_steps` steps of `warm_up_scale` * a, projected like all steps.
 
     Reference: Wang et al. (2022), arXiv 2211.11236.
     """

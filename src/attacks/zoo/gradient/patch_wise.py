@@ -16,24 +16,24 @@ _ROUNDING = 1e-4  # share of the budget; excesses are sums and differences of a 
 
 @checked
 class PatchWise:
-    """Take long steps, and let the neighbours of pixels move that have gone too far.
+    """Take long steps, and move the neighbours of pixels that exceed the budget.
 
     With W the mean over a pixel's neighbours and v = amplification * a * sign(m_t)::
 
         s = s + v,  c = max(|s| - eps, 0) * sign(s)
         p = spread * amplification * a * sign(W * c),  s = s + p
 
-    and the step is v + p. s starts at 0 and is never projected.
+    The step is v + p. s starts at 0 and is never projected.
 
     Args:
         amplification: Factor of the step size.
         spread: Length of p, as a share of the amplified step.
-        patch_size: Side of the square of neighbours, odd.
+        patch_size: Side of the square neighbourhood, odd.
 
     Reference: Gao et al. (2020), arXiv 2007.06765 (beta = 10, gamma = 1; against defended models
     2.5 and 0.5).
 
-    Deviation: excesses that cancel one another but for rounding move nothing.
+    Deviation: excesses that cancel one another up to rounding move nothing.
     """
 
     amplification: PositiveFloat = 10.0
@@ -63,4 +63,4 @@ class PatchWise:
 
 @attack(update=PatchWise, norms="linf")
 def pi_patchwise() -> None:
-    """Long steps whose excess moves the neighbours: PI-FGSM of Gao et al., without momentum."""
+    """Move neighbours by the excess of long steps: PI-FGSM of Gao et al., without momentum."""

@@ -10,7 +10,7 @@ from src.utils.checked_dataclass import Share, checked
 
 @checked
 class PenalisedGradientNorm:
-    """Average the gradients around x_t, each mixed with that a step further down the loss.
+    """Average the gradients around x_t, each mixed with the gradient one step down the loss.
 
     g_t = mean over i of (1 - delta) * grad L(f(a_i), y) + delta * grad L(f(b_i), y), with
     a_i = x_t + U(-zeta * eps, zeta * eps) and b_i = a_i - a * g / mean|g|, g being the gradient at
@@ -18,13 +18,13 @@ class PenalisedGradientNorm:
 
     Args:
         samples: Number of points a_i.
-        zeta: Half the side of their cube, as a share of the budget.
+        zeta: Half the side of the cube of points, as a share of the budget.
         delta: Weight of the gradients at the points b_i.
 
     Reference: Ge et al. (2023), arXiv 2306.05225.
 
-    Deviation: transforms and backward rules draw the same at a_i and b_i, and b_i is a point of the
-    images (TransferAttack: b_i moves on from the transformed a_i, and is transformed anew).
+    Deviation: transforms and backward rules draw the same numbers at a_i and b_i, and b_i starts
+    from a_i itself (TransferAttack: from the transformed a_i, and it is transformed again).
     """
 
     samples: PositiveInt = 20
@@ -38,7 +38,7 @@ class PenalisedGradientNorm:
             near = state.at + state.eps * noise
             drawn = state.random.drawn
             here = gradient(near)
-            state.random.drawn = drawn  # the next gradient's numbers are the same
+            state.random.drawn = drawn  # the next gradient gets the same numbers
             below = gradient(near - state.step_size * here / mean_size(here))
             total = total + (1 - self.delta) * here + self.delta * below
         return total / self.samples
@@ -46,4 +46,4 @@ class PenalisedGradientNorm:
 
 @attack(estimator=PenalisedGradientNorm, decay=1.0, gradients="2 * samples * K * steps")
 def pgn() -> None:
-    """Penalised gradient norm around the point: momentum, to where the loss is high and flat."""
+    """Penalise the gradient norm nearby: PGN, towards a high and flat loss, with momentum."""

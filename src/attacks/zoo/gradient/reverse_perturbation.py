@@ -9,23 +9,24 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class ReversePerturbation:
-    """Take the gradient at x_t + n, where n has lowered the cross-entropy in a ball around x_t.
+    """Take the gradient at x_t + n, where n lowers the cross-entropy in a ball around x_t.
 
     With b = inner_radius * eps and projections to the ball of radius b around x_t and to the pixel
     range, n starts at project(x_t + U(-b, b)) - x_t and takes `inner_steps` S steps::
 
         x_t + n = project(x_t + n - b / S * sign(grad CE(f(x_t + n), y)))
 
-    of the negative cross-entropy of the target if there is one, whatever loss the attack maximises.
+    With target labels, CE is the negative cross-entropy of the target. The search uses CE whatever
+    loss the attack maximises.
 
     Args:
-        inner_radius: Radius of the ball that is searched, as a share of the budget.
-        inner_steps: Number S of steps of the search in that ball.
-        late_start: Number of steps before the first with n; until then n = 0.
+        inner_radius: Radius of the searched ball, as a share of the budget.
+        inner_steps: Number S of search steps.
+        late_start: Number of first steps without a search (n = 0).
 
     Reference: Qin et al. (2022), arXiv 2210.05968 (RAP; with late_start = 100 RAP-LS).
 
-    Deviation: lengths follow the budget (authors: fixed).
+    Deviation: lengths are proportional to the budget (authors: fixed).
     """
 
     inner_radius: NonNegativeFloat = 1.0
@@ -51,4 +52,4 @@ class ReversePerturbation:
     gradients="K * (steps + inner_steps * (steps - late_start)) - (K - 1) * (late_start > 0)",
 )
 def rap() -> None:
-    """At the worst point nearby, 400 steps: RAP, steps of eps / 8, without momentum."""
+    """Take gradients at the worst point nearby, 400 steps: RAP, steps of eps / 8, no momentum."""

@@ -11,16 +11,16 @@ _GRADIENTS = "1 + K * (steps - 1) * (1 + neighbours)"
 
 @checked
 class VarianceTuning:
-    """Correct each gradient by how those around the last iterate differed from the one there.
+    """Correct each gradient by how the gradients around the last iterate differed from its own.
 
     The estimate is g_t + v_{t-1}, with v_t = mean over i of grad L(f(x_t + r_i), y) - g_t and
-    r_i ~ U(-radius * eps, radius * eps), with `norm=l2` too. The last v is not used, and not
-    computed. Where g_t is taken ahead, the r_i stay around x_t, as in the authors' code
+    r_i ~ U(-radius * eps, radius * eps), also with `norm=l2`. The last v is not computed. If g_t is
+    taken ahead of x_t, the neighbours are still around x_t, as in the authors' code
     (TransferAttack: around the point ahead).
 
     Args:
         neighbours: Number of points x_t + r_i.
-        radius: Half the side of their cube, as a share of the budget (beta).
+        radius: Half the side of the cube of points, as a share of the budget (beta).
 
     Reference: Wang, He (2021), arXiv 2103.15571.
     """
@@ -42,9 +42,9 @@ class VarianceTuning:
 
 @attack(estimator=VarianceTuning, decay=1.0, gradients=_GRADIENTS)
 def vmi() -> None:
-    """Variance tuning: VMI-FGSM, with momentum."""
+    """Tune gradients by the variance nearby: VMI-FGSM, with momentum."""
 
 
 @attack(estimator=VarianceTuning, decay=1.0, lookahead="momentum", gradients=_GRADIENTS)
 def vni() -> None:
-    """Variance tuning with the look-ahead of `ni`: VNI-FGSM."""
+    """Tune gradients by the variance nearby, with the look-ahead of `ni`: VNI-FGSM."""

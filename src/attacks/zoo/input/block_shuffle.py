@@ -13,7 +13,7 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class BlockShuffle:
-    """Cut the image into blocks x blocks, shuffle them and rotate each a little.
+    """Cut the image into `blocks` x `blocks` blocks, shuffle them and rotate each a little.
 
     Rows and columns are cut at random places, in proportion to uniform numbers and with at least
     one pixel each. The rows of blocks are put into random order, and so are the columns. Each
@@ -22,7 +22,7 @@ class BlockShuffle:
 
     Args:
         copies: Number of versions.
-        blocks: Blocks along a side.
+        blocks: Number of blocks along a side.
         max_angle: Largest angle, in degrees.
 
     Reference: Wang et al. (2024), arXiv 2308.10299, sections 3.3 and 4.1 (there 2 x 2 blocks, 24
@@ -62,20 +62,20 @@ class BlockShuffle:
 
 
 def check_blocks(blocks: int, images: Tensor) -> None:
-    """Refuse more blocks along a side than images have pixels."""
+    """Raise ValueError if a side has more blocks than pixels."""
     if blocks > min(images.shape[-2:]):
         raise ValueError(
-            f"attack.blocks={blocks} is more than images of {tuple(images.shape[-2:])} pixels have."
+            f"attack.blocks={blocks} is too large for images of {tuple(images.shape[-2:])} pixels."
         )
 
 
 class Axis(NamedTuple):
-    """Origin of the pixels of one axis of blocks: four whole numbers each, shape (N, H)."""
+    """Origin of each pixel along one axis of blocks: four whole numbers, each of shape (N, H)."""
 
     block: Tensor  # number of the block before the shuffle
-    start: Tensor  # its first pixel before the shuffle
-    size: Tensor  # its number of pixels
-    offset: Tensor  # place of the pixel in it
+    start: Tensor  # first pixel of the block before the shuffle
+    size: Tensor  # number of pixels of the block
+    offset: Tensor  # position of the pixel in the block
 
 
 def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> Axis:
@@ -104,7 +104,7 @@ def cut_axis(ends: Tensor, order: Tensor, length: int) -> Axis:
 
 
 def _neighbours(place: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Return index in the image and weight of the two pixels about a place, (N, 2, H, W)."""
+    """Return image index and weight of the two pixels around a place, each (N, 2, H, W)."""
     below = place.floor()
     pixel, share = torch.stack([below, below + 1], dim=1), place - below
     start, size = start[:, None], size[:, None]
@@ -114,4 +114,4 @@ def _neighbours(place: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Ten
 
 @attack(transform=BlockShuffle, decay=1.0)
 def bsr() -> None:
-    """Blocks shuffled and rotated: BSR, with momentum."""
+    """Shuffle and rotate blocks: BSR, with momentum."""

@@ -20,13 +20,13 @@ class DiverseInput:
     """With some probability, enlarge the image a little and pad it with zeros.
 
     For images of side H and with L = floor(H * resize_rate), the image is resized to a side r
-    drawn from H, ..., L - 1, put on black of side L with its corner at an offset drawn from
-    0, ..., L - r - 1 on either axis, and the whole is resized to H again. Images too small for
-    L > H stay as they are. Images that are not square are square in between.
+    drawn from H, ..., L - 1 and placed on a black square of side L, with its corner at an offset
+    drawn from 0, ..., L - r - 1 on each axis. The result is resized back to H. Images too small for
+    L > H stay unchanged. Images that are not square are square in between.
 
     Args:
-        probability: Chance that an image is changed; 0 leaves every bit as it is.
-        resize_rate: Largest side, as a multiple of the image's.
+        probability: Probability that an image is changed; 0 leaves every bit unchanged.
+        resize_rate: Largest side, as a multiple of the image's side.
         nearest: Resize to the nearest pixel; False: bilinearly.
 
     Reference: Xie et al. (2019), arXiv 1803.06978, sections 3.3 and 4.1 (there p = 0.5 and 299
@@ -73,10 +73,10 @@ def _shrinking(largest: int, length: int, device: torch.device, nearest: bool) -
 
 @checked
 class DiverseSizes:
-    """Change every copy as `DiverseInput` does, each with a resize rate of its own.
+    """Resize and pad every copy as `DiverseInput` does, each with its own resize rate.
 
     Args:
-        copies: Number of resize rates, which lie evenly; a single one is `lowest_rate`.
+        copies: Number of evenly spaced resize rates; a single one is `lowest_rate`.
         lowest_rate: Resize rate of the first copy.
         highest_rate: Resize rate of the last copy.
 
@@ -96,14 +96,14 @@ class DiverseSizes:
 
 @attack(transform=DiverseInput, decay=1.0)
 def di() -> None:
-    """Random resizing and padding: momentum, steps of eps / 10 (authors: none, steps of 1/255)."""
+    """Resize and pad at random: momentum, steps of eps / 10 (authors: none, steps of 1/255)."""
 
 
 @attack(transform=DiverseInput, decay=1.0, probability=0.7, kernel_size=15, paper="1904.02884")
 def mi_di_ti() -> None:
-    """`di` with `ti`: TI-DIM, Dong et al. 2019."""
+    """Combine `di` with `ti`: TI-DIM, Dong et al. 2019."""
 
 
 @attack(transform=DiverseSizes, decay=1.0, relative_step_size=1.0, copies_average="logits")
 def dem() -> None:
-    """Mean logits of five resized copies, steps of eps: diversity ensemble."""
+    """Average the logits of five resized copies, steps of eps: diversity ensemble."""

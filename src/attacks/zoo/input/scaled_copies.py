@@ -43,8 +43,8 @@ class Admix:
 
     Reference: Wang et al. (2021), arXiv 2102.00436 (there m1 = 5, m2 = 3, eta = 0.2).
 
-    Deviation: x' is a clean image of a pool, by preference of another class, and values are halved
-    towards black (authors: any image of the batch as it stands, towards grey).
+    Deviation: x' is a clean image of a pool, preferably of another class, and values are halved
+    towards black (authors: any image of the batch as it is then, towards grey).
     """
 
     scales: PositiveInt = 5
@@ -64,8 +64,8 @@ class Admix:
 class MixMask(Admix):
     """Scale the image and multiply it by a mask made of another one: clip(s_i * x * W_j, 0, 1).
 
-    Scales s_i lie evenly from `lowest` to `highest`, and W_j = 1 - strength + 2 * strength * x',
-    with x' as in `Admix`.
+    The scales s_i are evenly spaced from `lowest` to `highest`. The masks are
+    W_j = 1 - strength + 2 * strength * x', with x' as in `Admix`.
 
     Args:
         scales: Number of scales; a single one is `lowest`.
@@ -73,12 +73,12 @@ class MixMask(Admix):
         strength: Half the width of the masks' range around 1.
         lowest: First scale.
         highest: Last scale.
-        chain_rule: Take gradients through scale, mask and clipping; False: those at the copies.
+        chain_rule: Take gradients through scale, mask and clipping; False: gradients at the copies.
 
     Reference: Wang et al. (2023), arXiv 2311.12051 (there m = 5, L = 0.1, H = 0.75, q = 3, r =
     0.5).
 
-    Deviation: x' is a clean image of a pool, by preference of another class, and the same at all
+    Deviation: x' is a clean image of a pool, preferably of another class, and the same at all
     scales (TransferAttack: the batch in another order for each copy, and gradients at the copies).
     """
 
@@ -97,7 +97,7 @@ class MixMask(Admix):
 
 
 def _other(mixing: Admix, j: int, images: Tensor, random: PerImageRandom) -> Tensor:
-    """Return the j-th other image of the present gradient, (N, 3, H, W)."""
+    """Return the j-th other images for the current gradient, (N, 3, H, W)."""
     if (mixing, j) not in random.scratch:
         random.scratch[mixing, j] = random.others().detach().to(images)
     return random.scratch[mixing, j]
@@ -105,7 +105,7 @@ def _other(mixing: Admix, j: int, images: Tensor, random: PerImageRandom) -> Ten
 
 @attack(transform=Scale, decay=1.0, lookahead="momentum")
 def si_ni() -> None:
-    """Five scales with the look-ahead of `ni`: SI-NI-FGSM."""
+    """Average over five scales, with the look-ahead of `ni`: SI-NI-FGSM."""
 
 
 @attack(
@@ -116,14 +116,14 @@ def si_ni() -> None:
     transforms=(DiverseInput(0.5, 1.1),),
 )
 def si_ni_di_ti() -> None:
-    """`si_ni` with `di` and `ti`: SI-NI-TI-DIM, Lin et al. 2020."""
+    """Combine `si_ni` with `di` and `ti`: SI-NI-TI-DIM, Lin et al. 2020."""
 
 
 @attack(transform=Admix, decay=1.0, gradients=_GRADIENTS, mixes=True)
 def admix() -> None:
-    """Five scales, three admixed images: Admix, with momentum."""
+    """Mix in three other images, at five scales: Admix, with momentum."""
 
 
 @attack(transform=MixMask, decay=1.0, gradients=_GRADIENTS, mixes=True)
 def usmm() -> None:
-    """Five scales, three masks of other images: USMM, with momentum."""
+    """Multiply by masks of three other images, at five scales: USMM, with momentum."""

@@ -15,12 +15,12 @@ class Spectrum:
     """Add noise and reweight every frequency: IDCT(DCT(x + n) * m).
 
     n ~ N(0, sigma^2) for every value and m ~ U(1 - rho, 1 + rho) for every frequency of every
-    channel. Nothing is clipped. The gradient is that at the transformed image: none is taken
-    through the transform.
+    channel. Nothing is clipped. The gradient is taken at the transformed image, not through the
+    transform.
 
     Args:
-        copies: Number of spectra.
-        rho: Half the width of the weights' range.
+        copies: Number of versions.
+        rho: Half the width of the range of the weights.
         sigma_255: Standard deviation of the noise in units of 1/255.
 
     Reference: Long et al. (2022), arXiv 2207.05382 (there N = 20, rho = 0.5, sigma = 16, which is
@@ -41,4 +41,4 @@ class Spectrum:
 
 @attack(transform=Spectrum, decay=1.0)
 def ssa() -> None:
-    """Random spectra: spectrum simulation, with momentum, which the authors' script leaves out."""
+    """Randomise the spectrum: spectrum simulation, with momentum (the authors' script: without)."""

@@ -19,24 +19,24 @@ MUTED = 0.4  # share of the frequencies of either axis, from the highest, that a
 
 @checked
 class StructureInvariant:
-    """Cut the image into blocks x blocks and change each in one of ten ways.
+    """Cut the image into `blocks` x `blocks` blocks and change each in one of ten ways.
 
-    Cuts are distinct random places. Each block undergoes, all with the same probability: a cyclic
-    shift down or to the right; a flip of either axis; a half turn; a factor from [0, 1); uniform
-    noise of up to 16/255, clipped to [0, 1]; resizing to 0.8 of its side and back; the removal of
-    the highest 40 % of its frequencies on either axis; or dropout of whole channels, of
-    probability 0.1, the rest growing by 1 / 0.9.
+    Cuts are at distinct random places. The changes have the same probability: a cyclic shift down
+    or to the right; a flip of either axis; a half turn; a factor from [0, 1); uniform noise of up
+    to 16/255, clipped to [0, 1]; resizing to 0.8 of the block's side and back; removal of the
+    highest 40 % of its frequencies on both axes; or dropout of whole channels with probability 0.1,
+    which scales the others by 1 / 0.9.
 
     Args:
         copies: Number of versions.
-        blocks: Blocks along a side.
+        blocks: Number of blocks along a side.
 
     Reference: Wang, Zhang, Zhang (2023), arXiv 2309.14700 (there s = 3, N = 20). The list and its
     constants are those of the authors' code (SIT); their later TransferAttack leaves out resizing,
     frequencies and dropout.
 
-    Deviation: blocks that are not square shrink along their own sides, and blocks too small to have
-    40 % of anything stay whole (authors: along the other side, blackened).
+    Deviation: blocks that are not square shrink along their own sides (authors: along the other
+    side). Blocks too small to lose 40 % of their frequencies keep all of them (authors: blackened).
     """
 
     copies: PositiveInt = 20
@@ -71,7 +71,7 @@ class StructureInvariant:
 
 
 def _cuts(random: PerImageRandom, blocks: int, length: int) -> Axis:
-    """Return an axis that is cut at distinct random places."""
+    """Return an axis cut at distinct random places."""
     inner = (random.permutations(length - 1)[:, : blocks - 1] + 1).sort(dim=1).values
     order = torch.arange(blocks, device=inner.device).expand(len(inner), blocks)
     return cut_axis(functional.pad(inner, (0, 1), value=length), order, length)
@@ -80,18 +80,18 @@ def _cuts(random: PerImageRandom, blocks: int, length: int) -> Axis:
 def moved(
     place: Tensor, size: Tensor | int, shifted: Tensor, flipped: Tensor, share: Tensor
 ) -> Tensor:
-    """Return the place of the pixel that a shift by a share, or a flip, moves to a place."""
+    """Return the place from which a shift by a share of the size, or a flip, takes each pixel."""
     back = (place - (share.double() * size).floor().long()) % size
     return torch.where(shifted, back, torch.where(flipped, size - 1 - place, place))
 
 
 def _filters(axis: Axis) -> Tensor:
-    """Return matrices (2, 1, N, 1, H, H) that resize, and filter, each block along an axis."""
+    """Return matrices (2, 1, N, 1, H, H) that resize and that filter each block along an axis."""
     start, size, place = axis.start, axis.size.double(), axis.offset.double()
     smaller, length = (SHRUNK * size).floor() + 1, place.shape[1]
     enlarge = resizing(place, smaller, size, length, start)
     shrink = resizing(place, size, smaller, length, start)
-    # As in `dct_matrix`, with the frequencies `place` of the block in which a pixel is.
+    # As in `dct_matrix`, with frequencies `place` counted within each pixel's block.
     turns = ((2 * place + 1)[:, :, None] * place[:, None]) % (4 * size)[:, :, None]
     low = (place < size - (MUTED * size).floor())[:, None]
     low = low & (axis.block[:, :, None] == axis.block[:, None])
@@ -102,4 +102,4 @@ def _filters(axis: Axis) -> Tensor:
 
 @attack(transform=StructureInvariant, decay=1.0)
 def sia() -> None:
-    """A random change of each block: with momentum, which the authors' script leaves out."""
+    """Change each block at random: structure invariance, with momentum (authors' script: none)."""

@@ -5,7 +5,7 @@ from src.attacks.define import attack
 
 @attack(decay=1.0, kernel_size=15)
 def ti() -> None:
-    """Smoothed gradients: `mi` of W * g_t, as if shifted images were shown.
+    """Smooth the gradients: `mi` with W * g_t, as if the source saw shifted images.
 
     Reference: Dong et al. (2019), arXiv 1904.02884.
 

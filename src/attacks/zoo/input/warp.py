@@ -14,15 +14,16 @@ from src.utils.checked_dataclass import checked
 
 @checked
 class Warp:
-    """Pull the image's centre somewhere, as if it were a thin plate held at eight border points.
+    """Move the image's centre as if the image were a thin plate held at eight border points.
 
-    The plate's control points are a 3 x 3 grid over the image, whose sides have the length 2. The
-    centre is moved by xi ~ U(-radius, radius)^2 - rho * (the loss's gradient by xi), the latter
-    against warps that fool the source by themselves. Pixels are bilinear, beyond the image black.
+    The plate's control points are a 3 x 3 grid over the image, whose sides have length 2. The
+    centre moves by xi ~ U(-radius, radius)^2 minus rho times the gradient of the loss with respect
+    to xi, which counters warps that fool the source by themselves. Sampling is bilinear, and black
+    beyond the image.
 
     Args:
         copies: Number of warps.
-        radius: Largest move along an axis, in halves of the image's side.
+        radius: Largest move along an axis, in units of half the image's side.
         rho: Length of the step against the loss.
 
     Reference: Lin et al. (2024), arXiv 2402.03951, with the constants of TransferAttack.
@@ -35,7 +36,7 @@ class Warp:
     rho: NonNegativeFloat = 0.01
 
     def adapt(self, images: Tensor, random: PerImageRandom, copy: int, losses: Losses) -> None:
-        """Draw the moves of warp number `copy`, and keep them once adapted, (K, N, 2)."""
+        """Draw the moves of warp number `copy`, adapt them and store them, (K, N, 2)."""
         drawn = random.uniform(2, low=-self.radius, high=self.radius)
         move = drawn.to(images).repeat(len(images), 1, 1).requires_grad_()
         (gradient,) = torch.autograd.grad(losses(_warp(images, move)).sum(), move)
@@ -56,10 +57,10 @@ def _warp(images: Tensor, move: Tensor) -> Tensor:
 def _plate(
     height: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return pixels' places (H, W, 2), x first, and how far each follows the centre (H, W, 1).
+    """Return pixel positions (H, W, 2), x first, and each one's share of the move (H, W, 1).
 
-    A thin-plate spline is linear in its control points' moves: with the centre's alone its bend is
-    one fixed function, 1 at the centre and 0 at the eight other points.
+    A thin-plate spline is linear in the moves of its control points. If only the centre moves, the
+    share is a fixed function, 1 at the centre and 0 at the eight other points.
     """
     from scipy.interpolate import RBFInterpolator  # slow to import
 
@@ -71,7 +72,7 @@ def _plate(
 
 
 def _grid(height: int, width: int) -> Tensor:
-    """Return points (height * width, 2), x first, evenly over [-1, 1] in either direction."""
+    """Return points (height * width, 2), x first, evenly spaced over [-1, 1] on both axes."""
     lines = (torch.linspace(-1, 1, length, dtype=torch.float64) for length in (height, width))
     y, x = torch.meshgrid(*lines, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
@@ -79,4 +80,4 @@ def _grid(height: int, width: int) -> Tensor:
 
 @attack(transform=Warp, decay=1.0, gradients="2 * copies * (1 + K * (steps - 1))")
 def decowa() -> None:
-    """Elastic warps, moved against the loss: deformation-constrained warping, with momentum."""
+    """Warp images by moves against the loss: deformation-constrained warping, with momentum."""

@@ -1,4 +1,4 @@
-"""The target's logit as loss."""
+"""The target label's logit as the loss."""
 
 from src.attacks.define import attack
 from src.attacks.zoo.input.diverse_input import DiverseInput
@@ -16,7 +16,7 @@ from src.attacks.zoo.input.diverse_input import DiverseInput
     targeted="only",
 )
 def logit_mi_di_ti() -> None:
-    """The target's logit, 300 steps of `mi_di_ti`: the momentum is not normalised.
+    """Raise the target's logit in 300 steps of `mi_di_ti`: gradients are not normalised.
 
     Reference: Zhao, Liu, Larson (2021), arXiv 2012.11207.
 

@@ -14,7 +14,7 @@ from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import clip
 from src.utils.checked_dataclass import Share, checked
 
-LEAST = 30 / 224  # of the image's side, that a block has
+LEAST = 30 / 224  # smallest share of the image's side that a block has
 GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue
 Array = NDArray[Any]
 
@@ -23,17 +23,17 @@ Array = NDArray[Any]
 class ScaledBlocks:
     """Change the image as a whole, cut it into 2 x 3 or 3 x 2 blocks, and scale each by itself.
 
-    The change is, with equal chances, a flip of either axis, a contrast, brightness or saturation
-    times U(0, 2), clipped to [0, 1], or a hue shifted by U(-1/2, 1/2) of the circle. Cuts are
-    uniform among those that leave each block at least 30/224 of a side. A block's scale is
-    rho ~ U(1 / largest, largest): it is shrunk, with smoothing, and put on black at a random place,
-    or a random part of it, rho times smaller along each side, is enlarged.
+    The change is, with equal probability, a flip of either axis, a contrast, brightness or
+    saturation times U(0, 2), clipped to [0, 1], or a hue shifted by U(-1/2, 1/2) of the circle.
+    Cuts are uniform among those that leave each block at least 30/224 of a side. A block's scale is
+    rho ~ U(1 / largest, largest). Below 1, the block is shrunk, with smoothing, and placed on black
+    at random. Otherwise a random part of it, rho times smaller along each side, is enlarged.
 
     Args:
         copies: Number of versions.
         largest: Largest scale.
-        scaling: Chance of each block to be scaled.
-        colour: Chance of the image to be changed as a whole.
+        scaling: Probability that a block is scaled.
+        colour: Probability that the image is changed as a whole.
 
     Reference: Liu et al. (2024), arXiv 2410.13891 (there r = 1.7, p_R = 0.9).
 
@@ -66,10 +66,11 @@ class ScaledBlocks:
             return down @ strips.flatten(-3, -2)
 
     def _lines(self, numbers: Array, flipped: Array, sides: Sequence[int]) -> Array:
-        """Return how to resize lines along each axis, for each strip of the other, by 28 numbers.
+        """Return how to resize lines along each axis, per strip of the other, from 28 numbers.
 
-        That is, of shape (5, N, 2, 3, 1, L): where a line comes from; the decay of weights around
-        it; the ends of the pixels that have any; and 1 in that strip of the line's own axis.
+        The result, (5, N, 2, 3, 1, L), holds for each line its place in the source, the decay of
+        the weights around it, both ends of the pixels with weights, and 1 inside the strip of the
+        line's own axis.
         """
         halved, strips = numbers[:, :1] < 0.5, np.arange(3)[:, None]
         ends, pixels = _cut(numbers[:, 1:4], halved, sides), np.arange(max(sides)) + 0.5
@@ -124,14 +125,14 @@ def _recolour(images: Tensor, kind: Array, share: Array) -> Tensor:
 
 
 def _blend(images: Tensor, share: Tensor, mean: Tensor, grey: Tensor) -> Tensor:
-    """Take a share of images, up to 2, and the rest of their mean, their greys or else of 0."""
+    """Blend a share of the images, up to 2, with their mean, their greys or black."""
     greys = (images * images.new_tensor(GREY).view(3, 1, 1)).sum(-3, keepdim=True)
     other = mean * greys.mean((-2, -1), keepdim=True) + grey * greys
     return clip(other.lerp(images, share))
 
 
 def _hue(images: Tensor, sextants: Tensor) -> Tensor:
-    """Shift hues by sextants of the circle; torchvision's own needs float32."""
+    """Shift hues by sextants of the circle; torchvision's function needs float32."""
     largest = images.amax(dim=-3, keepdim=True)
     chroma = largest - images.amin(dim=-3, keepdim=True)
     not_red, not_green, _ = (images < largest).split(1, dim=-3)
@@ -152,4 +153,4 @@ def _hue(images: Tensor, sextants: Tensor) -> Tensor:
     kernel_size=5,
 )
 def s4st() -> None:
-    """Blocks scaled strongly, colours changed, 900 steps: made for target labels, with momentum."""
+    """Scale blocks and change colours, 900 steps: made for target labels, with momentum."""
