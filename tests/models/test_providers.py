@@ -261,7 +261,7 @@ def test_from_python_names_and_modules_mix(home):
     assert set(frame["target"]) == {"torchvision.squeezenet1_1.IMAGENET1K_V1", "mine"}
     clean = frame[(frame["eps_255"] == 0) & (frame["target"] != "mine")]
     assert clean["predicted"].tolist() == labels.tolist()
-    for wrong, told in ((["timm/resnt18"], "timm/resnet18"), ([mine], "names, and mappings")):
+    for wrong, told in ((["timm/resnt18"], "timm/resnet18"), ([mine], "models must be")):
         with pytest.raises(ValueError, match=told):
             transfer(wrong, {"mine": mine}, images, labels)
 
