@@ -29,7 +29,12 @@ def main() -> None:
         if kind in ("curves", "matrix"):
             add("--target", nargs="+", help="targets; default: mean on other models (matrix: all)")
         if kind != "curves":
-            add("--eps", type=float, dest="eps_255", help="budget in 1/255; the reference budget")
+            add(
+                "--eps",
+                type=float,
+                dest="eps_255",
+                help="budget in 1/255; default: the reference budget",
+            )
         add("--width", default="3.3in", help="printed width in in, cm, mm or pt; default: 3.3in")
         add("--height", default="2in", help="printed height; default: 2in")
         add("--out", type=Path, required=True, help="file to write: .pdf, .svg or .png")

@@ -37,7 +37,7 @@ from src.utils.defended_names import PLAIN
 class SourceChoice:
     """The transfer between models and the statistics computed from it.
 
-    Each attribute is the result of the function of its name, except
+    An attribute that is not listed is the result of the function of the same name.
 
     Attributes:
         spread: Root mean square difference in success (see `profiles`) between two trainings of one

@@ -20,7 +20,7 @@ from src.utils.defended_names import PLAIN
 MOST_BYTES = 6_000_000
 """Size limit for all pictures on a page, in bytes."""
 MOST_NUMBERS = 200
-"""Largest number of image numbers that a gallery lists."""
+"""Largest number of images that a gallery lists by number."""
 _SIDE = 160  # pixels of the longer side, at most
 _SMALL = 64  # up to this size pictures are stored without loss
 _TOP = 5  # classes named below a picture in a gallery

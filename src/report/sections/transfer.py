@@ -110,14 +110,14 @@ def _of_one_pair(view: View, eps: float) -> Answer:
     rows = view.of_pair(attack, source, eps)
     row = rows[rows["target"] == target].iloc[0]
     if row["n"] < FEWEST_IMAGES:
-        return Answer("", f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs.")
+        return Answer("", f"A ranking needs {FEWEST_IMAGES} counted images; no pair has that many.")
     if row["relation"] == WHITE_BOX:
-        target += ", the model that it was crafted on,"
+        target += " (white box)"
     share = format_cell(row["success"], row["n"])
     verb = "reaches its target class on" if row["targeted"] else "fools"
     return Answer(
         f"{attack} from {source}.",
-        f"At {eps:g}/255 it {verb} {target} for {share} of the images counted.",
+        f"At {eps:g}/255 it {verb} {target} on {share} of the counted images.",
         f"Protocol {view.choice.protocol}.",
     )
 
