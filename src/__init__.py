@@ -1,38 +1,40 @@
 """Measure how adversarial examples transfer from their source model to others.
 
-The command line is `python -m src.main`. From Python there are
+The command line is `python -m src.main`. The Python interface consists of
 
 - `attacks`: the attacks as functions, see below;
-- `load_classifier`: a model with the weights that the command line has;
-- `load_sweep`: the predictions of finished sweeps as one data frame;
-- `transfer`: any torch modules attacked, and evaluated on the same images, as such a frame;
-- `rates`: counts, rates and intervals of a frame;
-- `matrix`, `curves`, `ranking` and `cost`: charts of a frame or of finished sweeps;
-- `rankings`: attacks, or sources, ranked, with their differences from the first;
-- `images_needed`: how many images decide such a difference;
-- `table`: a table of them for a paper.
+- `load_classifier`: load a catalogue model with the weights that the command line uses;
+- `load_sweep`: load the predictions of finished sweeps as one data frame;
+- `transfer`: attack any torch modules, evaluate others on the same images, return such a frame;
+- `rates`: compute counts, rates and intervals from a frame;
+- `matrix`, `curves`, `ranking` and `cost`: draw charts of a frame or of finished sweeps;
+- `rankings`: rank attacks or sources, with their differences from the first;
+- `images_needed`: compute how many images decide such a difference;
+- `table`: lay out the results as a table for a paper.
 
-**Attacks.** `attacks.mi(model, images, labels, eps)`, and every other attack, takes
+**Attacks.** Every attack is called like `attacks.mi(model, images, labels, eps)`, with
 
-- `model`: a torch module, or any differentiable function, that maps images to logits of shape
-  (N, C). It normalises by itself; a module is attacked in evaluation mode and left as it was;
-- `images`: shape (N, 3, H, W), float32 or float64 in [0, 1]; others are refused;
-- `labels`: the true classes, shape (N,); with `targeted=True` those to reach;
-- `eps`: the budget in the same units, such as `8 / 255`; K of them as a list or a tensor; or K for
-  each image, shape (K, N). With `norm="l2"` it is the largest root-mean-square
-  change of an image.
+- `model`: a torch module, or any differentiable function, from images to logits of shape (N, C).
+  It includes the normalisation. A module is attacked in evaluation mode and left as it was;
+- `images`: shape (N, 3, H, W), float32 or float64 in [0, 1]; anything else is refused;
+- `labels`: the true classes, shape (N,), or with `targeted=True` the classes to reach;
+- `eps`: the budget in the same units, such as `8 / 255`; K budgets as a list or a tensor; or K
+  budgets per image, shape (K, N). With `norm="l2"` it limits the root-mean-square change of an
+  image.
 
-It returns images of shape (N, 3, H, W), or (K, N, 3, H, W) for several budgets, detached, within
-the budget and [0, 1]. Settings such as `steps=20` are keywords: `help(attacks.mi)` lists those of
-an attack, with its formula and its paper, `help(attacks.Settings)` says what those of all attacks
-mean. An unknown one is a `TypeError`, a wrong value a `ValueError`. Equal calls draw equal random
-numbers, which `seeds`, a whole number per image, changes.
+The call returns detached images of shape (N, 3, H, W), or (K, N, 3, H, W) for several budgets, that
+keep within the budget and [0, 1]. Settings such as `steps=20` are keywords. `help(attacks.mi)`
+shows an attack's own settings, its formula and its paper; `help(attacks.Settings)` explains the
+settings that all attacks share. An unknown keyword raises a `TypeError`, a wrong value a
+`ValueError`. Equal calls draw equal random numbers; to change them, pass `seeds`, one whole number
+per image.
 
-**A folder src of your own.** The package is named `src`. Python searches the script's folder or,
-with `-c`, `-m` and in notebooks, the current folder first; a folder `src` there, with or without an
-`__init__.py`, hides this package. Run Python from another folder then, or with `python -P`, or with
-`PYTHONSAFEPATH=1` in the environment (for notebooks, before Jupyter is started): that leaves those
-folders out, and the installed package is found. `src.__file__` shows which one it was.
+**If you have a folder named src.** This package is named `src`. Python first searches the script's
+folder or, with `-c`, with `-m` and in notebooks, the current folder. A folder `src` there hides
+this package, even without an `__init__.py`. If that happens, run Python from another folder, use
+`python -P`, or set `PYTHONSAFEPATH=1` in the environment (for notebooks, before starting Jupyter).
+The last two skip those folders, so Python finds the installed package. `src.__file__` shows which
+package was imported.
 """
 
 from importlib import import_module
@@ -70,7 +72,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a public name stands for when it is asked for: torch alone takes seconds."""
+    """Import a public name on first use: importing torch alone takes seconds."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
@@ -78,5 +80,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names too, which notebooks complete."""
+    """Return all names, including the public ones that are not imported yet, for completion."""
     return [*globals(), *__all__]

@@ -1,4 +1,4 @@
-"""Command line that draws a figure of finished jobs for a paper: `python -m src.figure`."""
+"""Draw a figure of finished jobs for a paper: `python -m src.figure`."""
 
 import argparse
 from pathlib import Path
@@ -7,15 +7,15 @@ from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished
 from src.artifacts.sweep_state import newest_sweep
 
 KINDS = {
-    "curves": "success over the budget, a line per attack, source and target named",
-    "ranking": "mean success on other models with its interval, a row per attack",
-    "matrix": "success of one attack, sources x targets, white boxes grey",
-    "cost": "mean success over gradients per image, a point per attack",
+    "curves": "success over the budget, one line per named attack, source and target",
+    "ranking": "mean success on other models with its interval, one row per attack",
+    "matrix": "success of one attack, sources x targets, with white boxes in grey",
+    "cost": "mean success over gradients per image, one point per attack",
 }
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0, or 2 for a refusal."""
+    """Run the command line; exit with 0, or with 2 if the input is refused."""
     parser = argparse.ArgumentParser(
         "python -m src.figure", description="Draw a figure of finished jobs for a paper."
     )
@@ -24,15 +24,20 @@ def main() -> None:
         kind_parser = kinds.add_parser(kind, help=words, description=f"Draw {words}.")
         add_sweeps(kind_parser)
         add = kind_parser.add_argument
-        add("--attack", nargs="+", help="attacks; all, of a matrix the one that ranks first")
-        add("--source", nargs="+", help="sources; their mean, of a matrix all")
+        add("--attack", nargs="+", help="attacks; default: all (matrix: the first in the ranking)")
+        add("--source", nargs="+", help="sources; default: their mean (matrix: all)")
         if kind in ("curves", "matrix"):
-            add("--target", nargs="+", help="targets; the mean on other models, of a matrix all")
+            add("--target", nargs="+", help="targets; default: mean on other models (matrix: all)")
         if kind != "curves":
-            add("--eps", type=float, dest="eps_255", help="budget in 1/255; the reference budget")
-        add("--width", default="3.3in", help="printed width in in, cm, mm or pt; 3.3in")
-        add("--height", default="2in", help="printed height; 2in")
-        add("--out", type=Path, required=True, help="file of the figure: .pdf, .svg or .png")
+            add(
+                "--eps",
+                type=float,
+                dest="eps_255",
+                help="budget in 1/255; default: the reference budget",
+            )
+        add("--width", default="3.3in", help="printed width in in, cm, mm or pt; default: 3.3in")
+        add("--height", default="2in", help="printed height; default: 2in")
+        add("--out", type=Path, required=True, help="file to write: .pdf, .svg or .png")
     options = vars(parser.parse_args())
     kind, sweeps, out = (options.pop(key) for key in ("kind", "folder", "out"))
     from src.api import charts

@@ -1,4 +1,4 @@
-"""Command line that says which source to attack for a target that nobody sees."""
+"""Rank the sources of finished sweeps for an unseen target, and test what predicts transfer."""
 
 import argparse
 from pathlib import Path
@@ -10,11 +10,17 @@ from src.artifacts.sweep_state import newest_sweep
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0, or 2 for a refusal."""
+    """Run the command line; exit with 0, or with 2 if the input is refused."""
     parser = argparse.ArgumentParser("python -m src.sources", description=__doc__)
-    parser.add_argument("folder", nargs="*", type=Path, help="of sweeps; the newest in outputs/")
-    parser.add_argument("--attack", nargs="+", help="attacks that count; all that every source has")
-    parser.add_argument("--eps", type=float, dest="eps_255", help="budget in 1/255; the reference")
+    parser.add_argument(
+        "folder", nargs="*", type=Path, help="folders of sweeps; default: the newest"
+    )
+    parser.add_argument(
+        "--attack", nargs="+", help="attacks to use; default: all that every source has"
+    )
+    parser.add_argument(
+        "--eps", type=float, dest="eps_255", help="budget in 1/255; default: the reference budget"
+    )
     options = vars(parser.parse_args())
     folders = options.pop("folder")
     from src.report.source_choice import choose_source, source_tables

@@ -1,4 +1,4 @@
-"""Command line that lists the jobs of a sweep."""
+"""List the jobs of a sweep, their states and the remaining time."""
 
 import argparse
 import sys
@@ -18,9 +18,11 @@ from src.utils.progress import duration
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0 if all jobs are done, else 1, or 2 for a refusal."""
+    """Run the command line; exit with 0 if all jobs are done, else 1, or 2 for refused input."""
     parser = argparse.ArgumentParser("python -m src.status", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="a sweep's; the newest in outputs/")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="folder of a sweep; default: the newest"
+    )
     folder = parser.parse_args().folder
     try:
         folder = folder or newest_sweep()
@@ -37,7 +39,7 @@ def main() -> None:
 
 
 def listed(jobs: list[JobStatus]) -> Table:
-    """Return a table with a row for each job."""
+    """Return a table with one row per job: name, state, time, and its folder or error."""
     table = Table("job", "state", "time", "folder or error", box=None, pad_edge=False)
     for job in jobs:
         where = job.folder.name if job.folder else ""
@@ -46,7 +48,10 @@ def listed(jobs: list[JobStatus]) -> Table:
 
 
 def summary(jobs: list[JobStatus]) -> str:
-    """Return the number of jobs in each state, and the time that remains, trainings left out."""
+    """Return the number of jobs per state and an estimate of the remaining time without training.
+
+    The estimate scales the seconds per unit of work of the finished jobs.
+    """
     counts = Counter(job.state for job in jobs)
     words = ", ".join(f"{count} {state}" for state, count in counts.items())
     done = [job for job in jobs if job.state == "done"]
@@ -58,11 +63,11 @@ def summary(jobs: list[JobStatus]) -> str:
     for job in jobs:
         if job.state != "done":
             rest += max(0, pace * job.work - job.seconds)
-    return f"{words}; at the pace of those done, about {duration(max(1, rest))} remain."
+    return f"{words}; at the pace of the finished jobs, about {duration(max(1, rest))} remain."
 
 
 def cache_of(jobs: list[JobStatus]) -> str:
-    """Return the size of the rows in the cache of some jobs, and its limit; nothing of none."""
+    """Return the size and limit of the rows in the jobs' cache; empty if no job has a config."""
     configs = [path for job in jobs if job.folder and (path := job.folder / CONFIG_OF_JOB).exists()]
     if not configs:
         return ""
@@ -75,7 +80,7 @@ def cache_of(jobs: list[JobStatus]) -> str:
     size = sum(path.stat().st_size for other in others for path in other.rglob("*.parquet"))
     if others:
         names = ", ".join(map(str, others))
-        text += f" {names}: {size / 1e9:.1f} GB of another version; it can be deleted."
+        text += f" {names}: {size / 1e9:.1f} GB from another version, safe to delete."
     return text
 
 

@@ -1,4 +1,4 @@
-"""Command line that prints a table of finished jobs for a paper: `python -m src.table`."""
+"""Print a table of finished jobs for a paper: `python -m src.table`."""
 
 import argparse
 from pathlib import Path
@@ -10,36 +10,42 @@ from src.utils.refusals import printable
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0, or 2 for a refusal."""
+    """Run the command line; exit with 0, or with 2 if the input is refused."""
     parser = argparse.ArgumentParser(
         "python -m src.table", description="Print a table of finished jobs for a paper."
     )
     add = parser.add_argument
     add_sweeps(parser)
-    axes = "one or more of attack, source, target, defence"
-    add("--rows", nargs="+", default=["source", "attack"], help=f"{axes}; source attack")
-    add("--columns", nargs="+", default=["target"], help=f"{axes}; target")
+    axes = "one or more of attack, source, target, defence; default"
+    add("--rows", nargs="+", default=["source", "attack"], help=f"{axes}: source attack")
+    add("--columns", nargs="+", default=["target"], help=f"{axes}: target")
     add(
         "--value",
         default="success",
-        help="success, accuracy, confidence, success_confidence, gradients, rms, psnr or ssim",
+        help="success (default), accuracy, confidence, success_confidence, gradients, rms, psnr or "
+        "ssim",
     )
-    add("--eps", type=float, dest="eps_255", help="budget in 1/255; each job's reference budget")
-    add("--protocol", help="images that are counted; each job's own")
-    left_out = "white boxes left out, not grey"
-    add("--no-average", action="store_false", dest="average", help="no column of means")
+    add(
+        "--eps",
+        type=float,
+        dest="eps_255",
+        help="budget in 1/255; default: each job's reference budget",
+    )
+    add("--protocol", help="images to count; default: each job's protocol")
+    left_out = "leave out white boxes instead of showing them in grey"
+    add("--no-average", action="store_false", dest="average", help="leave out the column of means")
     add("--no-white-boxes", action="store_false", dest="white_boxes", help=left_out)
-    add("--intervals", action="store_true", help="95 %% intervals in small print")
-    add("--strongest", action="store_true", help="rows of the strongest attacker")
-    differences = "column of differences from the first in the ranking, with intervals"
+    add("--intervals", action="store_true", help="add 95 %% intervals in small print")
+    add("--strongest", action="store_true", help="add rows for the strongest attacker")
+    differences = "add a column of differences from the first in the ranking, with intervals"
     add("--differences", action="store_true", help=differences)
-    add("--defence", help="targets behind this defence alone, such as none")
-    add("--wide", action="store_true", help="LaTeX: over both columns of the page")
-    add("--small", action="store_true", help="LaTeX: smaller type")
-    alike = "exclude: networks with the source's weights, architecture or family as white boxes"
-    add("--related", default="keep", help=f"keep; {alike}")
-    add("--to", default="markdown", help="latex, markdown or csv; markdown")
-    add("--out", type=Path, help="file that gets the table; it is printed")
+    add("--defence", help="show only targets behind this defence, such as none")
+    add("--wide", action="store_true", help="LaTeX: span both columns of the page")
+    add("--small", action="store_true", help="LaTeX: use smaller type")
+    alike = "exclude: treat networks with the source's weights, architecture or family as its own"
+    add("--related", default="keep", help=f"keep (default), or {alike}")
+    add("--to", default="markdown", help="latex, markdown (default) or csv")
+    add("--out", type=Path, help="write the table to this file; default: print it")
     options = vars(parser.parse_args())
     sweeps, out = options.pop("folder"), options.pop("out")
     names = dict(options.pop("names") or ())

@@ -326,7 +326,7 @@ def test_the_jobs_of_a_sweep_are_listed(
     states = [row[2] for row in rows if row[0].startswith("clean_accuracy")]
     assert states == [*["failed"] * 3, "done", "failed", "missing"], printed
     assert "its file expects 99.00%" in " ".join(printed.split()) and "it was killed" in printed
-    assert "4 failed, 1 done, 1 missing; at the pace of those done" in printed
+    assert "4 failed, 1 done, 1 missing; at the pace" in printed
     assert command_line(*words, "hydra.sweep.dir=outputs/b", "targets=[coarse]") == 0
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 0

@@ -1,4 +1,4 @@
-"""Statistics as pure functions of the predictions table: no model, no GPU, no rerun."""
+"""Statistics: pure functions of the table of predictions, without a model, GPU or rerun."""
 
 from src.analysis.controls import excess, excess_by_control
 from src.analysis.intervals import wilson_interval

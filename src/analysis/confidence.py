@@ -1,4 +1,4 @@
-"""Confidence by class, by rank, and over the budgets by initial confidence."""
+"""Confidence by class, by rank, and by initial confidence over the budgets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,18 +15,20 @@ from src.utils.defended_names import Evaluated
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Levels of initial confidence, highest first."""
 BIN_WIDTH = 0.05
-"""Width of the levels of initial confidence."""
+"""Width of the bin around each level of initial confidence."""
 
 TOP_K = 5
 
 _DIGITS = 7
-"""Decimals to which confidences are compared with bounds: a float32 0.95 counts as 0.95."""
+"""Decimals kept before confidences are compared with bounds, so that a float32 0.95 is 0.95."""
 
 
 def by_class(clean: pd.DataFrame) -> pd.DataFrame:
-    """Return the images, mean confidence and accuracy of one model's clean rows by true class.
+    """Compute one model's mean confidence and accuracy on clean images per true class.
 
-    The rows are by falling confidence: `label`, `images`, `confidence` and `accuracy`.
+    Returns:
+        One row per class by decreasing confidence: `label`, `images` (their number), mean
+        `confidence` and `accuracy`.
     """
     rows = clean.assign(correct=clean["predicted"] == clean["label"])
     groups = rows.astype({"confidence": np.float64}).groupby("label")
@@ -37,13 +39,13 @@ def by_class(clean: pd.DataFrame) -> pd.DataFrame:
 
 
 def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
-    """Average the five highest probabilities of one model's clean rows by initial confidence.
+    """Average one model's five highest probabilities on clean images per initial confidence.
 
     An image belongs to a level of `LEVELS` if level - 0.025 <= initial confidence < level + 0.025.
 
     Returns:
         Five rows per level that has images: `level`, `rank` (1 is the predicted class), `images`
-        and mean `confidence` at that rank; empty without a column `top5_confidences`.
+        and the mean `confidence` at that rank. Empty if `clean` has no column `top5_confidences`.
     """
     if "top5_confidences" not in clean:
         return pd.DataFrame()
@@ -60,12 +62,12 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
 
 
 def top_k(clean: pd.DataFrame) -> pd.DataFrame:
-    """Return the top-1 and, with a column `top5_classes`, top-5 accuracy of one model's clean rows.
+    """Compute one model's top-1 accuracy on clean images and, given `top5_classes`, its top-5.
 
     Returns:
-        A row per `k`: `n` images, `correct`, `accuracy` with its 95 % Wilson interval, and mean
-        `confidence`: of the predicted class over all images (k = 1), of the true class over the
-        images where it is among the five (k = 5).
+        One row per `k`: `n` images, `correct`, `accuracy` with its 95 % Wilson interval, and the
+        mean `confidence`. For k = 1 this is the confidence in the predicted class over all images;
+        for k = 5 the confidence in the true class over the images that have it among the five.
     """
     among = {1: (clean["predicted"] == clean["label"]).to_numpy()}
     values = [clean["confidence"]]
@@ -89,17 +91,17 @@ def by_initial_confidence(
     protocol: str = "joint",
     groups: int = 3,
 ) -> pd.DataFrame:
-    """Follow initially correct images over the budgets, in groups by their initial confidence.
+    """Compute accuracy and confidence over the budgets, in groups by initial confidence.
 
-    Counted are the protocol's images that the target classifies correctly when clean. Each group
-    has as many of a target's images as the others; equal confidences are in one group, so that
-    some may be larger, or missing. Arguments and errors are those of `rates`.
+    Only the protocol's images that the target classifies correctly when clean are counted. The
+    groups of a target are equally large, except that equal confidences share a group: then a group
+    may be larger, or missing. Arguments and errors are as for `rates`.
 
     Returns:
-        One row per target, group and budget (0 included), the highest confidence first: `target`,
-        `group` (1 has the highest), `lowest` and `highest` initial confidence, `eps_255`, `n`
-        images, `still_correct`, `robust_accuracy` and `confidence` with their 95 % intervals (see
-        `wilson_interval`; at budget 0 no confidence leaves the group).
+        One row per target, group and budget (including 0), highest confidence first: `target`,
+        `group` (1 is the most confident), `lowest` and `highest` initial confidence, `eps_255`, `n`
+        images, `still_correct`, and `robust_accuracy` and `confidence` with their 95 % intervals
+        (see `wilson_interval`; at budget 0 the confidence interval is within the group's range).
     """
     result = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
     arrays = (result.present, result.correct, result.confidence)
@@ -118,7 +120,7 @@ def by_initial_confidence(
             parts.append({"target": target, "group": group, **numbers})
     columns = parts[0] if parts else ()
     shape = result.eps_255.shape
-    return pd.DataFrame(  # one: hundreds of small ones take long
+    return pd.DataFrame(  # one frame, because concatenating hundreds of small ones is slow
         {
             name: np.concatenate([np.broadcast_to(part[name], shape) for part in parts])
             for name in columns
@@ -129,14 +131,14 @@ def by_initial_confidence(
 def _over_budgets(
     present: Mask, correct: Mask, confidence: Values, *, eps: Values, ends: tuple[float, float]
 ) -> dict[str, Any]:
-    """Return the numbers of a group's images at each budget; arrays have shape (K, images)."""
+    """Compute a group's columns at each budget from arrays of shape (K, images)."""
     n, still = np.count_nonzero(present, axis=1), np.count_nonzero(correct, axis=1)
     lowest, highest = wilson_interval(still, n)
     mean = ratio(np.where(present, confidence, 0.0).sum(axis=1), n)
     low, high = (
         np.where(eps == 0, end, bound) for end, bound in zip(ends, (0.0, 1.0), strict=True)
     )
-    share = np.clip(ratio(mean - low, high - low), 0, 1)  # of the range that there can be
+    share = np.clip(ratio(mean - low, high - low), 0, 1)  # of the range of possible values
     share = np.nan_to_num(share)
     least, most = (low + (high - low) * end for end in wilson_interval(share * n, n))
     return {
@@ -155,7 +157,7 @@ def _over_budgets(
 
 
 def top_values(column: pd.Series) -> NDArray[np.float64]:
-    """Stack a column of arrays of up to five numbers, shape (rows, 5), filled up with NaN."""
+    """Stack a column of arrays of up to five numbers into shape (rows, 5), padded with NaN."""
     table = np.full((len(column), TOP_K), np.nan)
     lengths = column.map(len).to_numpy(np.int64)
     for length in np.unique(lengths):

@@ -1,4 +1,4 @@
-"""Excess transfer: what an attack achieves beyond a control of the same budget."""
+"""Excess transfer: the success of an attack beyond that of a control at the same budget."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,17 +19,17 @@ def excess(
     targets: Sequence[str],
     protocol: str = "joint",
 ) -> pd.DataFrame:
-    """Subtract a control's successes from an attack's, on the same images.
+    """Compare the success of an attack with that of a control on the same images.
 
-    `attacked`, with its clean rows, decides the denominator; `control` needs a row for every
-    attacked row of the targets. The other arguments, and the errors, are those of `rates`. A
-    control of a targeted attack succeeds if it reaches the image's `target_label`.
+    The clean rows of `attacked` determine the denominator. `control` needs a row for every attacked
+    row of the targets. The control of a targeted attack succeeds if it reaches the image's
+    `target_label`. The other arguments and the errors are as for `rates`.
 
     Returns:
         One row per (target, eps_255 > 0): `targeted`, `denominator`, `success`,
-        `control_success`, `attack_only` and `control_only` (images on which one of the two
-        succeeds), both rates, and their difference `excess` with its 95 % interval (see
-        `paired_interval`). With an empty denominator the rates are NaN.
+        `control_success`, `attack_only` and `control_only` (images on which only the attack or only
+        the control succeeds), both rates, and their difference `excess` with its 95 % interval (see
+        `paired_interval`). The rates are NaN if the denominator is 0.
     """
     attack = outcomes(attacked, source, list(map(Evaluated, targets)), protocol)
     row = row_positions(control, attack.targets, attack.index, attack.eps_255)
@@ -37,7 +37,7 @@ def excess(
     if (counted & (row < 0)).any():
         target, image, budget = np.argwhere(counted & (row < 0))[0]
         raise ValueError(
-            f"the control has no row of target '{attack.targets[target]}' for image "
+            f"the control has no row for target '{attack.targets[target]}' and image "
             f"{attack.index[image]} at eps_255 = {attack.eps_255[budget]:g}."
         )
     by_attack = counted & attack.success
@@ -69,7 +69,7 @@ def excess_by_control(
     targets: Sequence[str],
     protocol: str,
 ) -> pd.DataFrame:
-    """Return the `excess` of the primary variant over each control, after a column `control`."""
+    """Compute the `excess` of the primary variant over each control, named by `control`."""
     tables = {
         name: excess(variants[primary], variants[name], source, targets, protocol)
         for name in CONTROLS

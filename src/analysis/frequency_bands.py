@@ -1,4 +1,4 @@
-"""Transfer of filtered perturbations, and accuracy on low-passed images."""
+"""Success of filtered perturbations, and accuracy on low-passed images."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from src.analysis.outcomes import target_labels, with_defence
 from src.analysis.transfer_rates import ratio
 
 BANDS = ("all", "low", "mid", "high")
-"""Parts of a perturbation: the whole, and its low, mid and high frequencies."""
+"""Frequency bands of a perturbation; `all` is the whole perturbation."""
 PERTURBATIONS = ("attack", "noise")
-"""Perturbations that are filtered: the attack's, and random-sign noise, its control."""
+"""Filtered perturbations: the attack's, and random-sign noise as its control."""
 
 _BOUNDS = ["frequency_low", "frequency_high"]
 _COLUMNS = [
@@ -35,10 +35,11 @@ def filtered_rates(
     targets: Sequence[str],
     protocol: str = "joint",
 ) -> pd.DataFrame:
-    """Count the successes of filtered perturbations, and subtract those of filtered noise.
+    """Compare the success of filtered perturbations with that of filtered noise.
 
-    `filtered` is a job's table, a row per (index, target, band, kind); its predictions decide
-    which images are counted, and hold the target labels. The other arguments are those of `rates`.
+    `filtered` is a job's table with one row per (index, target, band, kind). The job's
+    `predictions` determine which images are counted, and hold the target labels. The other
+    arguments are as for `rates`.
 
     Returns:
         One row per (target, band) with the columns of `src.analysis.controls.excess`, then
@@ -63,14 +64,14 @@ def filtered_rates(
 
 
 def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
-    """Count the clean images that are classified correctly without their high frequencies.
+    """Compute the accuracy on clean images without their high frequencies.
 
     `low_passed` has one row per (index, target, cutoff), with `label`, `predicted` and the `cutoff`
-    in cycles per pixel; `clean` has the predictions on the unfiltered images.
+    in cycles per pixel; `clean` has the predictions for the unfiltered images.
 
     Returns:
-        One row per cutoff and target, by rising cutoff: `target`, `cutoff` (inf: all frequencies),
-        `n`, `correct`, `accuracy` and its 95 % Wilson interval.
+        One row per cutoff and target, by increasing cutoff: `target`, `cutoff` (inf: all
+        frequencies), `n`, `correct`, `accuracy` and its 95 % Wilson interval.
     """
     images = low_passed[["index", "target"]].drop_duplicates()
     whole = clean.merge(images, on=["index", "target"]).assign(cutoff=np.inf)

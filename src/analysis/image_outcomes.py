@@ -1,4 +1,4 @@
-"""Outcomes of single images at one budget, counted and fooled, as bits for several jobs."""
+"""Outcomes per image at one budget for several jobs: counted and fooled, as packed bits."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -18,20 +18,21 @@ _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 
 Bits = NDArray[np.uint8]
 Cell = tuple[int, int]
-"""Places of a job and a target."""
+"""Positions of a job and a target."""
 
 
 @dataclass(frozen=True)
 class ImageOutcomes:
-    """Outcomes of N images for J jobs, each an attack on a source, and T targets, at one budget.
+    """Outcomes for J jobs (attack and source), T targets and N images at one budget.
 
     Attributes:
-        jobs: Attack and source of each job; several seeds of a job have the same.
-        index: Numbers of the images in the data set, rising, shape (N,).
-        target_labels: Each job's target labels, shape (N,), -1: not attacked; None: untargeted.
+        jobs: Attack and source of each job; the seeds of a job have equal entries.
+        index: Numbers of the images in the data set, increasing, shape (N,).
+        target_labels: Target labels of each job, shape (N,), -1 for images that were not attacked;
+            None for an untargeted job.
         evaluated: Whether a job was evaluated on a target, shape (J, T).
-        counted: Whether an image is in the denominator; packed bits of shape (J, T, ceil(N / 8)).
-        fooled: Whether the attack succeeds on a counted image, likewise.
+        counted: Whether an image is in the denominator; packed bits, shape (J, T, ceil(N / 8)).
+        fooled: Whether the attack succeeds on a counted image; packed bits of the same shape.
     """
 
     jobs: list[tuple[str, str]]
@@ -43,18 +44,18 @@ class ImageOutcomes:
     fooled: Bits
 
     def unpack(self, bits: Bits) -> Mask:
-        """Return packed bits as a mask of the images, shape (..., N)."""
+        """Unpack bits into a mask of the images, shape (..., N)."""
         return np.unpackbits(bits, axis=-1, count=len(self.index)).view(bool)
 
     def kind(self, job: int) -> str:
-        """Return which jobs a job is ranked with: targeted or not, and the sort of its source."""
+        """Return the kind of a job (targeted or not, kind of source): only equals are ranked."""
         source = self.jobs[job][1]
         sort = " of ensembles" if "+" in source else ""
         sort = sort if split_source(source).defence == PLAIN else " behind a defence"
         return ("untargeted" if self.target_labels[job] is None else "targeted") + sort
 
     def cells(self, jobs: Iterable[int], targets: Sequence[int]) -> list[Cell]:
-        """Return the places of jobs and other networks that were evaluated."""
+        """Return the evaluated pairs of a job and a target that is another network."""
         return [
             (job, target)
             for job in jobs
@@ -64,7 +65,7 @@ class ImageOutcomes:
         ]
 
     def select(self, **where: str) -> "ImageOutcomes":
-        """Return the jobs and targets that have a name as `source`, `target` or `defence`."""
+        """Return the outcomes for one `source`, `target` or `defence`, given by name."""
         jobs = [at for at, (_, its) in enumerate(self.jobs) if where.get("source", its) == its]
         targets = [
             at
@@ -74,20 +75,20 @@ class ImageOutcomes:
         return self._at(jobs, targets)
 
     def of_jobs(self, jobs: Sequence[int]) -> "ImageOutcomes":
-        """Return the jobs in some places."""
+        """Return the outcomes of the jobs at these positions."""
         return self._at(jobs, range(len(self.targets)))
 
     def leave_out(self, targets: Collection[str]) -> None:
-        """Leave some targets out, as if they were not evaluated."""
+        """Mark targets as not evaluated, in place."""
         self.evaluated[:, [its.target in targets for its in self.targets]] = False
 
     def of_first_seeds(self) -> "ImageOutcomes":
-        """Return the first job of each attack and source alone."""
+        """Return the outcomes of the first job for each attack and source."""
         first = {job: at for at, job in reversed([*enumerate(self.jobs)])}
         return self.of_jobs(sorted(first.values()))
 
     def _at(self, jobs: Sequence[int], targets: Sequence[int]) -> "ImageOutcomes":
-        """Return the jobs and targets in some places."""
+        """Return the outcomes of the jobs and targets at these positions."""
         both = np.ix_(jobs, targets)
         return ImageOutcomes(
             [self.jobs[at] for at in jobs],
@@ -100,9 +101,9 @@ class ImageOutcomes:
         )
 
     def scores(self, cells: Iterable[Cell]) -> NDArray[np.float64]:
-        """Return each image's mean success over the cells that count it, (N,); NaN for none.
+        """Return each image's mean success over the cells that count it, shape (N,), or NaN.
 
-        All seeds of a job together weigh as much as one job.
+        All seeds of a job together weigh as much as a single job.
         """
         cells = list(cells)
         named = [(self.jobs[job], target) for job, target in cells]
@@ -116,7 +117,7 @@ class ImageOutcomes:
 def image_outcomes(
     predictions: pd.DataFrame, attack: str, source: str, targets: Sequence[str], protocol: str
 ) -> dict[float, ImageOutcomes]:
-    """Return one job's outcomes by budget above 0; the arguments are those of `rates`."""
+    """Return one job's outcomes by budget, for budgets above 0; arguments as for `rates`."""
     found = outcomes(predictions, source, evaluated_pairs(predictions, targets), protocol)
     counted = found.present & found.counted[:, :, None]
     there: Mask = np.any(found.present | found.abstained, axis=1)
@@ -136,7 +137,7 @@ def image_outcomes(
 
 
 def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
-    """Return the outcomes of several jobs, at one budget, as one."""
+    """Combine the outcomes of several jobs at one budget."""
     unlike = {part.index.tobytes(): part.index for part in parts}
     index = np.unique(np.concatenate([*unlike.values()]))
     targets = list(dict.fromkeys(name for part in parts for name in part.targets))
@@ -162,5 +163,5 @@ def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
 
 
 def count_ones(bits: NDArray[Any]) -> int:
-    """Return the number of bits that are set."""
+    """Count the set bits."""
     return int(_ONES[bits].sum())

@@ -1,25 +1,25 @@
-"""Intervals and tests of one proportion, and of two on the same images."""
+"""Intervals and tests for one proportion, and for two proportions on the same images."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
 
 FEWEST_IMAGES = 10
-"""Fewest images of which a mean has an interval; a rate of fewer raises an alarm."""
+"""Fewest images for the interval of a mean; a rate over fewer images raises an alarm."""
 
 Values = NDArray[np.float64]
 
 _Z = 1.9599639845400545  # the 97.5 % quantile of the normal distribution
 _Z2 = _Z**2
-_HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
+_HALVINGS = 60  # bisect an interval of length 2 at most down to double precision
 
 
 def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Values]:
-    """Return the 95 % Wilson score interval of a proportion, without continuity correction.
+    """Compute the 95 % Wilson score interval of a proportion, without continuity correction.
 
-    Successes k and trials n are arrays of one shape, 0 <= k <= n; the bounds are NaN where n = 0.
-    With the sum of n values in [0, 1] as k it is a conservative interval of their mean: no values
-    of that mean vary more than 0 and 1 do.
+    Successes k and trials n are arrays of the same shape, 0 <= k <= n; the bounds are NaN where
+    n = 0. If k is the sum of n values in [0, 1], the interval is a conservative one for their mean:
+    among such values with a given mean, zeros and ones have the largest variance.
 
     Reference:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference,
@@ -30,7 +30,7 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Va
     rate, scale = k / full, 1 + _Z2 / full
     middle = (rate + _Z2 / (2 * full)) / scale
     half = _Z * np.sqrt(rate * (1 - rate) / full + _Z2 / (4 * full**2)) / scale
-    # Both ends are exact where every trial agrees; rounding would leave 1e-17 there.
+    # If all trials agree, the bound is exactly 0 or 1; rounding errors would leave about 1e-17.
     low, high = np.where(k == 0, 0.0, middle - half), np.where(k == n, 1.0, middle + half)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
@@ -38,15 +38,16 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Va
 def paired_interval(
     first_only: ArrayLike, second_only: ArrayLike, trials: ArrayLike
 ) -> tuple[Values, Values]:
-    """Return Tango's 95 % score interval of the difference of two rates on the same images.
+    """Compute Tango's 95 % score interval for the difference of two rates on the same images.
 
-    The difference is (b - c) / n: of n images (`trials`) only the first succeeds on b, and only the
-    second on c; arrays of one shape. The bounds are NaN where n = 0. The interval holds 0 exactly
-    where McNemar's test (without continuity correction) does not reject.
+    The difference is (b - c) / n: of n images (`trials`), only the first attack succeeds on b
+    (`first_only`), and only the second on c (`second_only`); all are arrays of the same shape. The
+    bounds are NaN where n = 0. The interval contains 0 exactly where McNemar's test (without
+    continuity correction) does not reject.
 
     Reference:
         T. Tango, Equivalence test and confidence interval for the difference in proportions for
-        the paired-sample design, Stat. Med. 17 (1998), with bisection for the secant method.
+        the paired-sample design, Stat. Med. 17 (1998); solved by bisection, not by secants.
     """
     counts = (np.asarray(array, np.float64) for array in (first_only, second_only, trials))
     b, c, n = np.broadcast_arrays(*counts)
@@ -56,16 +57,17 @@ def paired_interval(
 
 
 def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
-    """Return the two-sided exact p-values of McNemar's test that two paired rates are equal.
+    """Compute two-sided p-values of the exact McNemar test that two paired rates are equal.
 
-    Only the first succeeds on b images, and only the second on c: arrays of one shape.
+    The arguments are the numbers of images on which only the first and only the second attack
+    succeeds, as arrays of the same shape.
     """
     b, c = np.asarray(first_only), np.asarray(second_only)
     return np.minimum(2 * bdtr(np.minimum(b, c).astype(float), b + c, 0.5), 1.0)
 
 
 def holm(p: ArrayLike) -> Values:
-    """Return p-values after Holm's correction (1979) for their number; NaN is no test."""
+    """Correct p-values for multiple tests with Holm's method (1979); NaN is not a test."""
     values = np.array(p, np.float64)
     order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # NaN comes last
     tests = np.arange(len(order), 0, -1)
@@ -86,11 +88,11 @@ def _upper_end(b: Values, c: Values, n: Values) -> Values:
 
 
 def _least_variance(b: Values, c: Values, n: Values, difference: Values) -> Values:
-    """Return n times the variance of the difference, at the likeliest rates that have it."""
+    """Compute n times the variance of the difference at its maximum-likelihood rates."""
     slope = (2 * n - b + c) * difference - (b + c)
     constant = -c * difference * (1 - difference)
     root = np.sqrt(np.maximum(slope**2 - 8 * n * constant, 0.0))
-    # Of the two forms of the larger root, the one that subtracts no equal numbers.
+    # Use the form of the larger root that does not subtract nearly equal numbers.
     total = slope + root
     small, large = -2 * constant / np.where(total > 0, total, 1.0), (root - slope) / (4 * n)
     variance: Values = 2 * np.where(slope > 0, small, large) + difference * (1 - difference)

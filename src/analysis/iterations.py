@@ -1,4 +1,4 @@
-"""Success over the iterations of one run of an attack."""
+"""Success over the iterations of a single attack run."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,10 @@ def success_over_iterations(
     targets: Sequence[str],
     protocol: str,
 ) -> pd.DataFrame:
-    """Return each target's `rates` by iterate, the clean image being iterate 0.
+    """Compute the `rates` of each target by iterate; iterate 0 is the clean image.
 
-    `iteration` replaces the budget; `eps_255` is that of all iterates, `step_255` a step's length.
+    The column `iteration` replaces the budget. `eps_255` is the budget of the run, `step_255` the
+    step size.
     """
     predictions, moved = with_defence(predictions), with_defence(iterations)
     shared = [name for name in predictions if name in moved]

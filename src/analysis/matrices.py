@@ -1,4 +1,4 @@
-"""Transfer matrices in long form: counts and rates of the cells, and which are white box."""
+"""Transfer matrices in long form: counts, rates and white boxes, one row per cell."""
 
 from math import isnan, nan
 
@@ -8,20 +8,20 @@ from src.analysis.intervals import wilson_interval
 from src.utils.defended_names import PLAIN, split_source
 
 CLEAN = "clean"
-"""Name of the matrix row of clean images."""
+"""Name of the matrix row for clean images."""
 WHITE_BOX, OWN, TRANSFER = "white box", "own", "transfer"
 """Relations of a target to a source, see `relation`."""
 RELATED = "related"
-"""Relation of another network that rankings and means leave out."""
+"""Relation of another network that rankings and means leave out because it resembles the source."""
 
 
 def measured(rates: pd.DataFrame) -> pd.DataFrame:
-    """Add the cells of a matrix: success rates of targeted attacks, else robust accuracy.
+    """Add the numbers in a matrix cell: success for targeted attacks, else robust accuracy.
 
-    Rows of `rates_by_protocol`, all of targeted attacks or none, get columns: `k` of `n` images,
-    their `rate` with `rate_low` and `rate_high`, `counted`, what k counts in words, and the 95 %
-    interval of the mean confidence, `confidence_low` and `confidence_high`; `success_rate_sd` is
-    NaN where there is one seed alone.
+    `rates` has rows of `rates_by_protocol`, either all targeted or all untargeted. The added
+    columns are `k` of `n` images, their `rate` with `rate_low` and `rate_high`, `counted` (what k
+    counts, in words), and the 95 % interval of the mean confidence, `confidence_low` and
+    `confidence_high`. `success_rate_sd` is added as NaN if there is only one seed.
     """
     targeted = bool(rates["targeted"].any())
     count, rate = ("success", "success_rate") if targeted else ("still_correct", "robust_accuracy")
@@ -36,11 +36,10 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return `measured` rates on all clean images, source `clean`: a row per attack and pair.
+    """Return the `measured` rates on all clean images, with source `clean`.
 
-    The pair is of target and defence.
-
-    There is none where jobs of different sources count differently: with other target labels.
+    There is one row per attack, target and defence. A row is left out if jobs from different
+    sources count differently because their target labels differ.
     """
     rows = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)]
     keys = ["attack", "target", "defence"]
@@ -49,13 +48,15 @@ def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
-    """Gather one budget of several sources into a transfer matrix in long form.
+    """Build the transfer matrix of one attack at one budget, in long form.
 
-    The rates are those of `rates_by_protocol`, of jobs of one attack and the primary variant alone.
+    `rates` comes from `rates_by_protocol`, for jobs with the same attack and for the primary
+    variant only.
 
     Returns:
-        One row per cell, with the columns of `measured` and `cell` (see `format_cell`); first, with
-        `source` = `clean`, those of clean images, which count all images under any protocol.
+        One row per cell, with the columns of `measured` and `cell` (see `format_cell`). The first
+        rows, with `source` = `clean`, are for clean images, and count all images under any
+        protocol.
     """
     rows = measured(rates)
     here = (rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)
@@ -65,15 +66,15 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
 
 
 def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
-    """Average clean and robust accuracy behind each defence over the pairs of other networks.
+    """Average clean and robust accuracy behind each defence over all pairs of different networks.
 
-    The rates are those of `transfer_matrix` with every defence.
+    `rates` is as for `transfer_matrix`, with all defences.
 
     Returns:
-        One row per defence that the source was attacked behind, `through`, and per `defence` of
-        the targets, none first: the number of `pairs`, `clean_accuracy` on all clean images,
-        `rate` at the budget under the protocol and what it has `counted` (see `measured`), and the
-        numbers of images without a prediction, `abstained`, and with one, `n`.
+        One row per `through`, the defence behind which the source was attacked, and `defence`, the
+        defence of the targets, none first: the number of `pairs`, `clean_accuracy` on all clean
+        images, `rate` at the budget under the protocol, what it has `counted` (see `measured`), and
+        the number of predictions (`n`) and abstentions (`abstained`).
     """
     rows = measured(rates)
     kinds = list(map(relation, rows["source"], rows["target"], rows["defence"]))
@@ -92,10 +93,11 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
 
 
 def relation(source: str, target: str, defence: str = PLAIN) -> str:
-    """Return how a target behind a defence relates to the source of the images.
+    """Return the relation of a target behind a defence to the source of the images.
 
-    It is a `white box` if model and defence are the source's, `own` if it is the source's model
-    behind another defence, and else one of `transfer`. An ensemble's members are joined by `+`.
+    It is `white box` if model and defence are the source's, `own` if the target is the source's
+    model behind another defence, and `transfer` otherwise. The members of an ensemble are joined by
+    `+`.
 
     >>> relation("vgg16+resnet50", "resnet50"), relation("vgg16", "vgg16", "jpeg")
     ('white box', 'own')
@@ -109,17 +111,17 @@ def relation(source: str, target: str, defence: str = PLAIN) -> str:
 
 
 def is_white_box(source: str, target: str, defence: str = PLAIN) -> bool:
-    """Tell whether the images were crafted on the target's own gradients, see `relation`."""
+    """Return True if the images were crafted on the target's own gradients, see `relation`."""
     return relation(source, target, defence) == WHITE_BOX
 
 
 def format_count(count: float) -> str:
-    """Write a count, or the mean of counts over seeds."""
+    """Format a count, or the mean of counts over seeds, without a trailing `.0`."""
     return f"{count:.1f}".removesuffix(".0")
 
 
 def format_cell(count: float, denominator: float, deviation: float = nan) -> str:
-    """Write a rate with its counts and its standard deviation over the seeds.
+    """Format a rate with its counts and, if known, its standard deviation over the seeds.
 
     >>> format_cell(1374, 8139)
     '1374 / 8139 = 16.88%'

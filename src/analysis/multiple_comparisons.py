@@ -1,4 +1,4 @@
-"""All pairs of several attacks, or sources, compared on the same images at one error level."""
+"""Simultaneous comparison of all pairs of attacks, or of sources, on the same images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,30 +11,30 @@ from scipy.special import ndtri
 from src.analysis.transfer_rates import ratio
 
 LEVEL = 0.05
-"""Probability at most of calling any two of the compared unequal that are equal."""
+"""Family-wise error: the largest probability of calling any two equal attacks different."""
 POWER = 0.8
 FEWEST_TESTED = 30
-"""Fewest common images of a pair that is tested."""
+"""A pair with fewer common images is not tested."""
 
 _DRAWS = 1_999
-_BLOCK = 2_000_000  # numbers drawn at once
-_ROUNDING = 1e-5  # of statistics that are equal
+_BLOCK = 2_000_000  # random numbers per block
+_ROUNDING = 1e-5  # largest rounding error between equal statistics
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class PairTests:
-    """Comparisons of A rows of scores with each other, as matrices (A, A): row minus column.
+    """Pairwise comparisons of A rows of scores, as matrices (A, A): row minus column.
 
     Attributes:
-        images: Numbers of images counted for both.
-        difference: Mean differences of the two scores on these images; NaN without an image.
-        discordance: Mean squared differences: of scores 0 and 1 the share of images that differ.
-        margin: Half the length of the simultaneous 95 % interval of the difference, which holds 0
-            exactly where `p` is at least 0.05; NaN below `FEWEST_TESTED` images.
-        p: p-values of equality, corrected for all pairs; likewise NaN.
-        cutoff: Value that the statistic of a pair must exceed; NaN without a tested pair.
+        images: Number of images counted for both rows.
+        difference: Mean difference of the two scores on these images; NaN if there are none.
+        discordance: Mean squared difference; for scores 0 and 1, the share of images that differ.
+        margin: Half the length of the simultaneous 95 % interval of the difference. The interval
+            contains 0 exactly where `p` is at least 0.05. NaN below `FEWEST_TESTED` images.
+        p: p-values for equality, corrected for all pairs; NaN below `FEWEST_TESTED` images.
+        cutoff: Value that the statistic of a pair must exceed; NaN if no pair is tested.
     """
 
     images: Values
@@ -48,16 +48,16 @@ class PairTests:
 def compare_pairs(
     scores: Values, sides: NDArray[np.intp] | None = None, draws: int = _DRAWS
 ) -> PairTests:
-    """Test all pairs of rows for equal means, by random signs that all pairs share.
+    """Test all pairs of rows for equal means with a paired permutation test (random signs).
 
-    The statistic of a pair is |sum d| / sqrt(sum d^2) over its differences d on the images counted
-    for both, with a sum of squares of at least one image. One sign is drawn per image for all
-    pairs, and a pair's p-value is the share of draws whose largest statistic of all pairs is as
-    large as the pair's, so the level holds for all pairs together.
+    The statistic of a pair is |sum d| / sqrt(sum d^2), where d are the differences on the images
+    counted for both, and the sum of squares is taken as at least 1. Each draw has one random sign
+    per image, shared by all pairs. The p-value of a pair is the share of draws in which the largest
+    statistic of all pairs reaches the pair's own, so the error level holds for all pairs together.
 
     Args:
         scores: Scores of images, shape (R, N), in [0, 1]; NaN where an image is not counted.
-        sides: Row of scores that i has in its comparison with j, shape (A, A); None: row i.
+        sides: Row of `scores` that i uses when compared with j, shape (A, A); None: row i.
         draws: Number of draws of signs.
 
     Reference:
@@ -90,11 +90,11 @@ def compare_pairs(
 
 
 def detectable(cutoff: float, discordance: float, images: float) -> float:
-    """Return the smallest difference of two means that is decided with a power of 80 %.
+    """Compute the smallest difference of two means that the test detects with a power of 80 %.
 
     Reference:
         R. J. Connor, Sample size for testing differences in proportions for the paired-sample
-        design, Biometrics 43 (1987), with the difference left out of the variance.
+        design, Biometrics 43 (1987); here the variance omits the difference.
     """
     return (cutoff + float(ndtri(POWER))) * sqrt(discordance / images)
 
@@ -102,10 +102,10 @@ def detectable(cutoff: float, discordance: float, images: float) -> float:
 def _masked(
     scores: Values, first: NDArray[np.intp], second: NDArray[np.intp]
 ) -> tuple[Values, NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
-    """Return scores, 0 where a pair does not count, and each pair's two rows and its images."""
+    """Return masked scores (0 where a pair does not count), and each pair's two rows and images."""
     counted = ~np.isnan(scores)
     masks, kind = np.unique(np.packbits(counted, axis=1), axis=0, return_inverse=True)
-    # A row is needed once for each mask that it meets: once alone where all are equal.
+    # A row is needed once per mask of its partners; if all masks are equal, once in total.
     meets = np.stack([np.r_[first, second], kind.ravel()[np.r_[second, first]]])
     needed, place = np.unique(meets, axis=1, return_inverse=True)
     both = counted[needed[0]] & np.unpackbits(masks[needed[1]], axis=1, count=scores.shape[1]) > 0
@@ -118,7 +118,7 @@ def _largest(
     rows: Values, first: NDArray[np.intp], second: NDArray[np.intp], scale: Values, draws: int
 ) -> Iterator[float]:
     """Yield the largest statistic of all pairs for each draw of signs."""
-    # The other images differ for no pair; single precision is as good as `_ROUNDING`.
+    # Drop images with equal scores in all rows. Single precision is accurate to `_ROUNDING`.
     rows = rows[:, (rows != rows[0]).any(axis=0)].astype(np.float32)
     if few := len(first) < len(rows):
         rows = rows[first] - rows[second]

@@ -1,4 +1,4 @@
-"""Predictions laid out by target, image and budget: counted, still correct, a success."""
+"""Predictions as arrays by target, image and budget: counted, still correct, success."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,23 +19,25 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Predictions of T targets for N images at K budgets, as arrays of the shape (T, N, K).
+    """Predictions of T targets for N images at K budgets, as arrays of shape (T, N, K).
 
     Attributes:
-        index: Numbers of the images in the data set, rising, shape (N,).
+        index: Numbers of the images in the data set, increasing, shape (N,).
         label: True classes, shape (N,).
-        target_labels: Target labels, shape (N,), -1: not attacked; None: untargeted.
-        eps_255: Budgets, rising, shape (K,); the first is 0, the clean image.
-        present: True where the table has a row, and the target does not abstain.
+        target_labels: Target labels, shape (N,), -1 for images that were not attacked; None for
+            untargeted attacks.
+        eps_255: Budgets, increasing, shape (K,); the first is 0, the clean image.
+        present: True where the table has a row and the target does not abstain.
         abstained: True where the target abstains.
-        draws_correct: Share of a randomised defence's draws that predict the true class; of other
-            targets 1 or 0.
-        predicted: Predicted class; without meaning where there is no row.
-        confidence, true_confidence: Probability of the predicted and the true class; NaN: no row.
-        source_clean: The source classifies the clean image correctly, shape (N,); None if its
-            clean rows do not cover every image.
-        target_clean: The target classifies it correctly, shape (T, N).
-        counted: The image belongs to the denominator, shape (T, N).
+        draws_correct: Share of the draws from a randomised defence that predict the true class; 1
+            or 0 for other targets.
+        predicted: Predicted class; meaningless where there is no row.
+        confidence, true_confidence: Probability of the predicted and of the true class; NaN where
+            there is no row.
+        source_clean: Whether the source classifies the clean image correctly, shape (N,); None if
+            its clean rows do not cover every image.
+        target_clean: Whether the target classifies the clean image correctly, shape (T, N).
+        counted: Whether the image belongs to the denominator, shape (T, N).
     """
 
     source: str
@@ -56,31 +58,31 @@ class Outcomes:
 
     @property
     def correct(self) -> Mask:
-        """Mask of the predictions that are the true class."""
+        """Mask of the correct predictions, shape (T, N, K)."""
         return self.present & (self.predicted == self.label[:, None])
 
     @property
     def success(self) -> Mask:
-        """Mask of the predictions in which the attack succeeds."""
+        """Mask of the predictions for which the attack succeeds, shape (T, N, K)."""
         return self.present & self.is_success(self.predicted)
 
     @property
     def aimed_at_label(self) -> Mask:
-        """Mask of images, (N,), whose target label is the true class or missing; never counted."""
+        """Mask (N,) of images without a target label other than the true class; never counted."""
         if self.target_labels is None:
             return np.zeros(len(self.label), bool)
         return (self.target_labels == self.label) | (self.target_labels < 0)
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """The protocols whose clean rows are there; `common` where there are defences."""
+        """The protocols whose clean rows the table has; `common` only if there are defences."""
         if self.source_clean is None:
             return ("all", "target_correct")
         plain = all(target.defence == PLAIN for target in self.targets)
         return PROTOCOLS[:-1] if plain else PROTOCOLS
 
     def is_success(self, predicted: NDArray[np.int64]) -> Mask:
-        """Return the mask of successes among predictions (T, N, K); none is `aimed_at_label`."""
+        """Return the mask of successes among predictions (T, N, K), without `aimed_at_label`."""
         if self.target_labels is None:
             return predicted != self.label[:, None]
         return (predicted == self.target_labels[:, None]) & ~self.aimed_at_label[:, None]
@@ -89,11 +91,11 @@ class Outcomes:
 def outcomes(
     predictions: pd.DataFrame, source: str, targets: Sequence[Evaluated], protocol: str
 ) -> Outcomes:
-    """Lay predictions out by target, image and budget; the other arguments are those of `rates`.
+    """Arrange predictions by target, image and budget; arguments as for `rates`.
 
     Raises:
-        ValueError: There is no such protocol or target, the table has several rows for an image,
-            a target and a budget, or it lacks clean rows of a target, or of the source where the
+        ValueError: There is no such protocol or target; the table has several rows for an image,
+            target and budget; or it lacks clean rows for a target, or for the source if the
             protocol needs them.
     """
     _check_known("protocol", [protocol], PROTOCOLS)
@@ -103,7 +105,7 @@ def outcomes(
     eps = np.union1d([0.0], predictions["eps_255"].to_numpy(np.float64)[mine])
     row = row_positions(predictions, targets, index, eps)
     present = row >= 0
-    any_row = row.max(axis=(0, 2))  # any of an image's rows: all hold its label
+    any_row = row.max(axis=(0, 2))  # any row of an image will do: all have its label
     label = predictions["label"].to_numpy()[any_row]
     predicted = predictions["predicted"].to_numpy()[row]
     abstained = present & (predicted == ABSTAINED)
@@ -142,14 +144,14 @@ def outcomes(
 
 
 def with_defence(table: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with a column `defence`, `none` where they lack it."""
+    """Return the table with a column `defence`, adding `none` if it has no such column."""
     return table if "defence" in table else table.assign(defence=PLAIN)
 
 
 def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[Evaluated]:
-    """Return models as they are, then behind each defence that they were attacked behind."""
+    """Return the targets without a defence, then behind each defence they were evaluated behind."""
     table = with_defence(predictions)
-    # Of a source that was attacked behind a defence there are clean rows behind it.
+    # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
     rows = table[(table["defence"] == PLAIN) | (table["eps_255"] > 0)]
     pairs = _pairs(rows)
     _check_known("target", targets, table["target"].unique())
@@ -175,11 +177,11 @@ def _check_known(what: str, names: Sequence[object], known: Iterable[object]) ->
     there = list(known)
     if not names or set(names) - set(there):
         named, listed = (", ".join(map(str, each)) for each in (names, there))
-        raise ValueError(f"{what} {named or '(none)'}: there are {listed}.")
+        raise ValueError(f"{what} {named or '(none)'}: choose from {listed}.")
 
 
 def under(found: Outcomes, protocol: str) -> Outcomes:
-    """Return the outcomes with the denominator of a protocol, whose clean rows must be there."""
+    """Return the outcomes with the denominator of a protocol; its clean rows are required."""
     counted = (found.present | found.abstained).any(axis=2) & ~found.aimed_at_label
     if protocol in ("target_correct", "joint", "common"):
         counted &= found.target_clean
@@ -191,21 +193,21 @@ def under(found: Outcomes, protocol: str) -> Outcomes:
         if found.source_clean is None:
             raise ValueError(
                 f"protocol '{protocol}' needs clean predictions (eps_255 = 0) of the source "
-                f"'{found.source}' for every image, and the table lacks them."
+                f"'{found.source}' for every image, but the table lacks some."
             )
         counted &= found.source_clean
     return replace(found, counted=counted)
 
 
 def at_budget(predictions: pd.DataFrame, eps_255: float) -> pd.DataFrame:
-    """Return the rows of one budget above 0, of which there must be some, and the clean ones."""
+    """Return the clean rows and the rows of one budget above 0; raise if it has no row."""
     if not (predictions["eps_255"] == eps_255).any():
         raise ValueError(f"the table has no row with eps_255 = {eps_255:g}.")
     return predictions[predictions["eps_255"].isin([0.0, eps_255])]
 
 
 def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
-    """Return target labels by image index, -1 for none; None if no row above budget 0 has one."""
+    """Return target labels by image index (-1: none), or None if no attacked row has one."""
     if "target_label" not in predictions.columns:
         return None
     attacked = predictions.loc[predictions["eps_255"] != 0, ["index", "target_label"]]
@@ -218,10 +220,10 @@ def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
 def row_positions(
     table: pd.DataFrame, targets: Sequence[Evaluated], index: ArrayLike, eps_255: ArrayLike
 ) -> NDArray[np.intp]:
-    """Return the position of each target, image and budget in a table, (T, N, K); -1 for none.
+    """Return the table row of each target, image and budget, shape (T, N, K); -1 for none.
 
     Raises:
-        ValueError: The table has several rows for one of them.
+        ValueError: The table has several rows for one target, image and budget.
     """
     axes = (pd.Index(np.asarray(index)), pd.Index(np.asarray(eps_255)))
     place = (
@@ -234,14 +236,14 @@ def row_positions(
     rows[tuple(axis[known] for axis in place)] = known
     if len(known) > np.count_nonzero(rows >= 0):
         raise ValueError(
-            "the table has several rows for one image, target and budget; choose those of one "
-            "attack, source and variant."
+            "the table has several rows for one image, target and budget; select one attack, "
+            "source and variant."
         )
     return rows
 
 
 def _places(table: pd.DataFrame, targets: Sequence[Evaluated]) -> NDArray[np.intp]:
-    """Return the place of each row's target among some, -1 for none."""
+    """Return the position of each row's target in `targets`, or -1."""
     table, order = with_defence(table), {target: place for place, target in enumerate(targets)}
     models, defences = (table[name].astype("category").cat for name in Evaluated._fields)
     pairs = product(models.categories, defences.categories)

@@ -1,4 +1,4 @@
-"""Paired tests of attacks, and of sources, on the same images."""
+"""Paired tests between two attacks, or two sources, on the same images."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -13,7 +13,7 @@ from src.analysis.matrices import relation
 from src.analysis.transfer_rates import ratio
 
 COMPARISONS = ("attack", "source")
-"""Kinds of paired test, by what differs between the two sides."""
+"""Kinds of paired tests, named after what differs between the two sides."""
 
 _NAMES = ["kind", "target", "common", "first", "second"]
 _COUNTS = ["n", "first_success", "second_success", "first_only", "second_only"]
@@ -27,18 +27,18 @@ Labels = NDArray[np.int64] | None
 
 
 def paired_tests(outcomes: ImageOutcomes) -> pd.DataFrame:
-    """Compare the success of jobs on the images that both sides of a comparison count.
+    """Compare the success of two jobs on the images that both of them count.
 
-    Two attacks from one source, or two sources of one attack, are compared against each target
-    (two sources not where it is the white box of one alone). Targeted attacks are compared
-    with targeted ones alone, and two attacks only where every image has one target label.
+    On each target, two attacks from one source are compared, and two sources with one attack
+    (unless the target is the white box of only one of them). A targeted attack is only compared
+    with another targeted one, and two attacks only if their target labels agree on every image.
 
     Returns:
-        One row per comparison, by `kind` in the order of `COMPARISONS`, then in that of the jobs:
-        `target`, `common` (the shared source, or attack), `first` and `second`; `n` images,
-        `first_success`, `second_success`, `first_only`, `second_only`; `difference` of the success
-        rates with its `paired_interval`, and `mcnemar_p` as `p`, NaN without an image; `p_holm`,
-        corrected for the tests of this kind (see `holm`).
+        One row per comparison, ordered by `kind` as in `COMPARISONS`, then by job:
+        `target`, `common` (the shared source or attack), `first` and `second`; `n` images,
+        `first_success`, `second_success`, `first_only`, `second_only`; the `difference` of the
+        success rates with its `paired_interval`, and `p` from `mcnemar_p` (NaN without an image);
+        `p_holm`, corrected for all tests of this kind (see `holm`).
     """
     rows = []
     for names, jobs, target in _comparisons(outcomes):
@@ -51,7 +51,7 @@ def paired_tests(outcomes: ImageOutcomes) -> pd.DataFrame:
 
 
 def both_ways(tests: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `paired_tests`, and each once more with its sides exchanged."""
+    """Return the rows of `paired_tests`, followed by the same rows with their sides swapped."""
     turned = tests.rename(columns=_EXCHANGED)
     ends = ["difference", "difference_low", "difference_high"]
     turned[ends] = -tests[["difference", "difference_high", "difference_low"]].to_numpy()
@@ -59,7 +59,7 @@ def both_ways(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def _comparisons(outcomes: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], list[int], int]]:
-    """Yield the `_NAMES` of every comparison, with the two jobs and the target compared."""
+    """Yield the `_NAMES` of each comparison with the positions of its two jobs and its target."""
     for jobs in map(list, combinations(range(len(outcomes.jobs)), 2)):
         (attack, source), (other_attack, other_source) = (outcomes.jobs[job] for job in jobs)
         first, second = (outcomes.target_labels[job] for job in jobs)
@@ -75,14 +75,14 @@ def _comparisons(outcomes: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], lis
 
 
 def _alike(first: Labels, second: Labels, same: bool) -> bool:
-    """Tell whether both or neither are targeted, from the same source at the same labels."""
+    """Return True if both or neither are targeted; with one source, labels must agree too."""
     if first is None or second is None:
         return first is second
     return not same or bool(((first == second) | (first < 0) | (second < 0)).all())
 
 
 def _tested(table: pd.DataFrame) -> pd.DataFrame:
-    """Add difference, interval and tests to counts; Holm's correction is over all of a kind."""
+    """Add differences, intervals and tests to the counts, with Holm's correction per kind."""
     table = table.astype(dict.fromkeys(_COUNTS, np.int64))
     b, c, n = (table[name].to_numpy() for name in ("first_only", "second_only", "n"))
     table["difference"] = ratio(b - c, n)

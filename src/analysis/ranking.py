@@ -1,4 +1,4 @@
-"""Rankings of attacks, and of sources, by mean success on other models, and their differences."""
+"""Rankings of attacks and of sources by mean success on other models, with tests."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations
@@ -12,7 +12,7 @@ from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.multiple_comparisons import LEVEL, PairTests, compare_pairs, detectable
 
 COMMON_TARGETS = 2
-"""Fewest targets on which two sources are compared."""
+"""Two sources with fewer common targets are not compared."""
 _PLACE = ["kind", "defence", "attack", "source", "targets", "images", "mean"]
 _TESTED = ["difference", "difference_low", "difference_high", "p", "undecided", "discordance"]
 ATTACK_COLUMNS = [*_PLACE, "low", "high", "rank", *_TESTED, "detectable", "repetition", "effective"]
@@ -24,27 +24,29 @@ Values = NDArray[np.float64]
 def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
     """Rank attacks by success on models other than the source, at one budget.
 
-    An image's score is the mean of its successes over the other targets that count it; an attack's
-    is the mean over images. Attacks are ranked for each source, and over all single ones that each
-    of them has. Targeted attacks, ensembles, sources and targets behind a defence are apart.
+    The score of an image is its mean success over the other targets that count it; the score of an
+    attack is the mean over images. There is one ranking per source, and one over all single sources
+    that every attack has. Targeted attacks, ensembles, sources behind a defence and targets behind
+    a defence have separate rankings.
 
     Args:
         found: Outcomes of jobs on the same images.
         against: Attack that the others are compared with; None: the first of each ranking.
 
     Returns:
-        One row per ranked attack, by `kind` and `defence` of the targets, the mean over sources
-        first, then by falling mean:
+        One row per ranked attack, ordered by `kind`, by the targets' `defence`, the mean over
+        sources first, then by decreasing mean:
 
-        - `attack`, `source` (or `mean of N sources`), number of `targets` and of `images`;
+        - `attack`, `source` (or `mean of N sources`), and the number of `targets` and of `images`;
         - `mean` success with its 95 % interval, `low` and `high` (NaN below `FEWEST_IMAGES`);
         - `rank`, and from `compare_pairs` the `difference` from the first with `difference_low` and
-          `difference_high`, `p` and `discordance`: NaN for the first, and without `against`;
-        - `undecided`: the attack is the first, or not weaker than it at level 0.05 (with `against`:
-          neither weaker nor stronger); True where nothing is tested;
-        - `detectable`: difference that so many images decide with a power of 80 %, at the median
-          discordance;
-        - `repetition` (see there), and the `effective` number of attacks that it leaves.
+          `difference_high`, `p` and `discordance`: NaN for the first, and if a ranking lacks
+          `against`;
+        - `undecided`: the attack is the first, or not significantly weaker at level 0.05 (with
+          `against`: neither weaker nor stronger); True if nothing is tested;
+        - `detectable`: the difference that this number of images decides with a power of 80 %, at
+          the median discordance;
+        - `repetition`, see the function of this name, and the `effective` number of attacks.
     """
     parts = []
     for place, targets, jobs in _groups(found):
@@ -68,15 +70,15 @@ def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
 
 
 def source_rankings(found: ImageOutcomes) -> pd.DataFrame:
-    """Rank sources by success on targets that are neither of two compared sources, at one budget.
+    """Rank sources at one budget; two sources are compared on the targets that are neither of them.
 
-    Sources are ranked for each attack, and over all attacks that were run from each of them, where
-    every two sources have at least `COMMON_TARGETS` such targets.
+    There is one ranking per attack, and one over all attacks that every source has. Each two
+    sources need at least `COMMON_TARGETS` such targets.
 
     Returns:
-        One row per ranked source, with columns as of `rankings`: `attack` is an attack's name or
-        `mean of N attacks`; `mean` success and `advantage`, by which the rows are ranked, are means
-        over the comparisons with each other source, of the success and of the difference.
+        One row per ranked source, with the columns of `rankings`. `attack` is the name of an attack
+        or `mean of N attacks`. `mean` success and `advantage` (mean difference) are averages over
+        the comparisons with every other source; `advantage` determines the rank.
     """
     parts = []
     for place, targets, jobs in _groups(found):
@@ -102,17 +104,18 @@ def source_rankings(found: ImageOutcomes) -> pd.DataFrame:
                 sides[tuple(zip(*cells, strict=True))] = np.arange(len(cells))
                 scores = np.array([found.scores(its) for its in cells.values()])
                 tests = compare_pairs(scores, sides)
-                if np.isfinite(tests.difference).all():  # every two have images in common
+                if np.isfinite(tests.difference).all():  # every pair has common images
                     rows = _rank_sources(names, scores, sides, tests)
                     parts.append(rows.assign(**place, attack=name, targets=min(common)))
     return _joined(parts, SOURCE_COLUMNS)
 
 
 def repetition(scores: Values) -> float:
-    """Return how far attacks succeed on the same images beyond the images' difficulty, in [-1, 1].
+    """Compute how much attacks repeat each other beyond the images' difficulty, in [-1, 1].
 
-    It is the mean over all pairs of rows of scores (A, N) of their correlation given an image's
-    mean over the other attacks, on the images that all count. NaN for two attacks, or no image.
+    The result is the mean over all pairs of rows of `scores`, shape (A, N), of their partial
+    correlation given the image's mean over the other attacks. Only images that all attacks count
+    are used. NaN for two attacks, or without such an image.
     """
     scores = scores[:, ~np.isnan(scores).any(axis=0)]
     if len(scores) < 3 or scores.shape[1] < 2:
@@ -121,7 +124,7 @@ def repetition(scores: Values) -> float:
     rows = covariance.sum(axis=1)
     for pair in combinations(range(len(scores)), 2):
         both = covariance[np.ix_(pair, pair)]
-        with_rest = rows[[*pair]] - both.sum(axis=1)  # the sum of all rows but the pair
+        with_rest = rows[[*pair]] - both.sum(axis=1)  # products with the sum of all other rows
         rest = rows.sum() - 2 * rows[[*pair]].sum() + both.sum()
         both = both - np.outer(with_rest, with_rest) / (rest if rest > 1e-12 else np.inf)
         if both[0, 0] * both[1, 1] > 1e-18:
@@ -130,11 +133,11 @@ def repetition(scores: Values) -> float:
 
 
 def resolution(ranked: pd.DataFrame) -> list[str]:
-    """Say which differences the images of one ranking show, and how much its attacks repeat."""
+    """Describe which differences one ranking can detect, and how much its attacks repeat."""
     first, lines = ranked.iloc[0], []
     if first["detectable"] < 1:
         points = f"{100 * first['detectable']:.1f}"
-        lines.append(f"{first['images']} images show differences from {points} points on")
+        lines.append(f"{first['images']} images detect differences of {points} points or more")
     if first.get("effective", np.nan) < len(ranked):
         lines.append(
             f"the {len(ranked)} attacks repeat each other (correlation "
@@ -146,7 +149,7 @@ def resolution(ranked: pd.DataFrame) -> list[str]:
 def _groups(
     found: ImageOutcomes,
 ) -> Iterator[tuple[dict[str, str], list[int], dict[str, dict[str, list[int]]]]]:
-    """Yield kind and defence, the places of its targets, and of seeds by attack and source."""
+    """Yield kind and defence, the positions of targets, and those of seeds by attack and source."""
     defences = [target.defence for target in found.targets]
     kinds = [found.kind(job) for job in range(len(found.jobs))]
     for kind in sorted(set(kinds), key=lambda kind: (kind.startswith("targeted"), kind)):
@@ -184,9 +187,11 @@ def _rank_sources(
 
 
 def _means(scores: Values) -> dict[str, Values]:
-    """Return means with Wilson's interval at the number of 0s and 1s that would vary as much.
+    """Compute means with Wilson intervals at the effective sample size.
 
-    Two more images that vary as 0 and 1 do keep it from vanishing where nearly all scores agree.
+    The effective size is the number of zeros and ones whose mean would vary as much. Two extra
+    images with the variance of zeros and ones keep the interval from vanishing where nearly all
+    scores agree.
 
     Reference:
         C. Franco et al., Comparative study of confidence intervals for proportions in complex
@@ -205,9 +210,9 @@ def _means(scores: Values) -> dict[str, Values]:
 def _beside(
     frame: pd.DataFrame, tests: PairTests, place: int | None, key: str, either: bool = False
 ) -> pd.DataFrame:
-    """Add rank, difference from one row with its interval and test, and what is detectable.
+    """Add rank, detectable difference, and the tested difference from the row at `place`.
 
-    A row is decided if it is weaker than that one, or with `either` if it is stronger.
+    A row is decided if it is weaker than that row or, with `either`, stronger.
     """
     columns = np.full((4, len(frame)), np.nan)
     if place is not None:
@@ -220,7 +225,7 @@ def _beside(
         difference_low=difference - margin,
         difference_high=difference + margin,
         p=p,
-        # Ranks are of means over each row's own images, so that a row may beat the first directly.
+        # Ranks use means over each row's own images, so a row may beat the first one directly.
         undecided=~((p < LEVEL) & ((difference < 0) | either)),
         discordance=discordance,
     )

@@ -1,6 +1,6 @@
-"""Sanity checks: signs that an attack or a model is broken, rather than a model robust.
+"""Sanity checks: signs that an attack or a model is broken rather than a model robust.
 
-Each check returns an `Alarm`, or None if all is well. Intervals are Wilson's, 95 %.
+Each check returns an `Alarm`, or None if it passes. All intervals are 95 % Wilson intervals.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from src.analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under, wi
 from src.utils.defended_names import Evaluated
 
 ZERO_GRADIENTS = 0.01
-"""Share of gradients without any nonzero pixel above which there is an alarm."""
+"""Raise an alarm if more than this share of gradients is zero in every pixel."""
 LOSS_NOT_RISING = 0.05
-"""Share of images whose loss rises at no budget, above which there is an alarm."""
+"""Raise an alarm if the loss does not rise at any budget for more than this share of images."""
 ABSTENTIONS = 0.2
-"""Share of images on which a target abstains, above which there is an alarm."""
+"""Raise an alarm if a target abstains on more than this share of images."""
 LARGEST_P = 0.05
-"""Largest p-value of a paired test at which there is an alarm."""
+"""Raise an alarm if a paired test has at most this p-value."""
 
 CAUSES = {
     "zero_gradients": "usual causes: masked gradients (a saturated softmax, quantisation or "
@@ -46,18 +46,18 @@ CAUSES = {
     "softmax": "usual cause: the network ends in a softmax, whose gradients vanish where it is "
     "confident; attacks, losses and ensembles here are of logits",
 }
-"""Usual causes of each alarm, by its name."""
+"""Usual causes of each alarm, by the alarm's name."""
 
 
 class Alarm(NamedTuple):
-    """A sanity check that failed: its name, and the model or pair with counts."""
+    """A failed sanity check: its name, and the finding for a model or pair, with counts."""
 
     name: str
     finding: str
 
 
 def explained(alarm: Alarm) -> str:
-    """Return an alarm's finding with its usual causes."""
+    """Return an alarm's finding and its usual causes as one sentence."""
     return f"{alarm.finding}; {CAUSES.get(alarm.name, 'unknown causes')}."
 
 
@@ -71,21 +71,23 @@ def alarms(
     protocol: str,
     iterative: bool,
 ) -> list[Alarm]:
-    """Run the sanity checks of one job's predictions, each an alarm by its name.
+    """Run the sanity checks on one job's predictions and return the alarms.
 
-    - `clean_at_chance`: see `clean_at_chance`.
+    - `clean_at_chance`: see the function of this name.
     - `few_images`: the protocol counts fewer than 10 images for a pair.
-    - `zero_gradients`: more than 1 % of the gradients are zero in every pixel; NaN: unknown.
-    - `loss_not_rising`: on more than 5 % of the images that the white box classifies correctly
-      when clean, at no budget is the `true_confidence` below the clean one (nor, for targeted
-      attacks, the target label reached).
+    - `zero_gradients`: more than 1 % of the gradients are zero in every pixel. The share is the
+      argument of this name; NaN means unknown.
+    - `loss_not_rising`: for more than 5 % of the images that the white box classifies correctly
+      when clean, no budget lowers the `true_confidence` below its clean value (or, for targeted
+      attacks, reaches the target label).
     - `above_chance`: the white box's accuracy under an untargeted iterative attack, over all
       images at the largest budget, is above 1 / `num_classes`.
-    - `weaker_at_larger_budget`: in the white box a larger budget succeeds on fewer images, by a
-      one-sided exact McNemar test of the budgets with the most and, above it, the fewest
-      successes, p <= 0.05 after Bonferroni's correction for all pairs of budgets and white boxes.
+    - `weaker_at_larger_budget`: in the white box a larger budget succeeds on fewer images. The
+      budget with the most successes and the larger one with the fewest are compared by a one-sided
+      exact McNemar test, with p <= 0.05 after Bonferroni's correction for all pairs of budgets and
+      all white boxes.
 
-    Shares are judged by the lower ends of their intervals.
+    A share raises an alarm only if the lower end of its interval is above the limit.
     """
     result = outcomes(table, source, list(map(Evaluated, targets)), protocol)
     correct = under(result, "target_correct")
@@ -107,7 +109,7 @@ def alarms(
 def many_abstentions(
     table: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
 ) -> list[Alarm]:
-    """Return an alarm for each target and defence that at some budget abstain on over 20 %."""
+    """Return an alarm per target and defence that abstains on over 20 % of images at any budget."""
     result = outcomes(table, source, evaluated_pairs(table, targets), protocol)
     counted = result.counted[:, :, None]
     abstained = np.count_nonzero(result.abstained & counted, axis=1)
@@ -124,10 +126,10 @@ def many_abstentions(
 
 
 def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
-    """Return an alarm for each model that is no better than guessing on the clean images.
+    """Return an alarm for each model that is no better than guessing on clean images.
 
-    Its accuracy over all of them (eps_255 = 0) is not above 1 / `num_classes` by the lower end of
-    its interval.
+    For such a model, the lower end of the accuracy's interval over all clean images (eps_255 = 0)
+    is at most 1 / `num_classes`.
     """
     clean = with_defence(table[table["eps_255"] == 0])
     correct = clean["predicted"] == clean["label"]
@@ -143,17 +145,17 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
 
 
 def is_at_chance(k: int, n: int, num_classes: int) -> bool:
-    """Tell whether `k` of `n` correct images are no sign of more than guessing."""
+    """Return True if `k` correct of `n` images may be guessing, unless `n` is too small to tell."""
     least, most = wilson_interval([k, n], n)[0]
-    return bool(least <= 1 / num_classes < most)  # else n is too small
+    return bool(least <= 1 / num_classes < most)  # if `most` is lower, n is too small to tell
 
 
 def over_budget(
     attack: str, stated: float, measured: float, count: int, total: int, norm: str
 ) -> Alarm:
-    """Return the alarm of `count` of `total` images that exceed their stated budget, in 1/255."""
+    """Return the alarm that `count` of `total` images exceed the stated budget; both in 1/255."""
     finding = (
-        f"{attack}: {format_cell(count, total)} of the images change by more than the "
+        f"{attack}: {format_cell(count, total)} of the images exceed the "
         f"stated {stated:g}/255, by up to {measured:g}/255 ({norm})"
     )
     return Alarm("over_budget", finding)
@@ -166,7 +168,7 @@ def _few_images(result: Outcomes, place: int, protocol: str) -> Alarm | None:
 
 
 def _loss_not_rising(result: Outcomes, place: int) -> Alarm | None:
-    """Count the images whose true class is at no budget less likely than when clean."""
+    """Count the images whose true class never gets less likely than on the clean image."""
     confidence, present = result.true_confidence[place], result.present[place, :, 1:]
     risen = ~(confidence[:, 1:] >= confidence[:, :1])
     if result.target_labels is not None:
@@ -174,7 +176,7 @@ def _loss_not_rising(result: Outcomes, place: int) -> Alarm | None:
     counted = result.counted[place] & present.any(axis=1)
     k = int(np.count_nonzero(counted & ~(present & risen).any(axis=1)))
     n = int(np.count_nonzero(counted))
-    if not wilson_interval(k, n)[0] > LOSS_NOT_RISING:  # NaN without an image
+    if not wilson_interval(k, n)[0] > LOSS_NOT_RISING:  # NaN if n = 0
         return None
     finding = "white box: at no budget is the true class less likely than when clean on"
     return Alarm("loss_not_rising", f"{_pair(result, place)}, {finding} {format_cell(k, n)}")
@@ -189,8 +191,8 @@ def _weaker_at_larger_budget(result: Outcomes, place: int, white_boxes: int) -> 
     only, back = ((success[:, a] & ~success[:, b]).sum() for a, b in ((best, worst), (worst, best)))
     if best in (0, worst):
         return None
-    # One-sided exact McNemar test: the tail of Binomial(only + back, 1/2) from `only` on.
-    tests = comb(len(counts) - 1, 2) * white_boxes  # of any two budgets above 0
+    # One-sided exact McNemar test: P(X >= only) for X from Binomial(only + back, 1/2).
+    tests = comb(len(counts) - 1, 2) * white_boxes  # pairs of budgets above 0
     if bdtrc(int(only) - 1, int(only + back), 0.5) > LARGEST_P / tests:
         return None
     n = int(result.counted[place].sum())
@@ -202,7 +204,7 @@ def _weaker_at_larger_budget(result: Outcomes, place: int, white_boxes: int) -> 
 
 
 def _above_chance(result: Outcomes, place: int, num_classes: int) -> Alarm | None:
-    """Compare the accuracy at the largest budget with guessing."""
+    """Compare the accuracy at the largest budget with that of guessing."""
     eps = result.eps_255[-1]
     k, n = (int(mask[place, :, -1].sum()) for mask in (result.correct, result.present))
     if not wilson_interval(k, n)[0] > 1 / num_classes:

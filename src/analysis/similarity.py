@@ -1,4 +1,4 @@
-"""Transfer beside the similarity of source and target: of their gradients and their errors."""
+"""Transfer in relation to the similarity of source and target: gradients and errors."""
 
 from collections.abc import Sequence
 
@@ -22,17 +22,18 @@ def pair_similarity(
     eps_255: float,
     protocol: str = "joint",
 ) -> pd.DataFrame:
-    """Return the transfer of every pair of a job beside the similarity of its two models.
+    """Compute the success on each target and the similarity of source and target.
 
-    `similarity` has one row per (index, target) with the `cosine` of the source's and the target's
-    loss gradients on the clean image, NaN for a zero gradient. Images without a row are not
-    counted. The other arguments, and the errors, are those of `rates`, for one budget.
+    `similarity` has one row per (index, target) with the `cosine` between the source's and the
+    target's loss gradients on the clean image, NaN for a zero gradient. Images without a row are
+    not counted. The other arguments and the errors are as for `rates`, at one budget.
 
     Returns:
-        One row per target: `n` images counted, mean `cosine` with its 95 % t interval (NaN for
-        fewer than 10), `kappa` (error consistency: Cohen's kappa of source and target being
-        correct, over all clean images; NaN if both are always correct or wrong) with its 95 %
-        interval (Fleiss et al. 1969), `success_rate` with its 95 % Wilson interval, and `relation`.
+        One row per target: `n` counted images; mean `cosine` with its 95 % t interval (NaN for
+        fewer than 10 images); `kappa`, the error consistency, with its 95 % interval (Fleiss et al.
+        1969); `success_rate` with its 95 % Wilson interval; and `relation`. `kappa` is Cohen's
+        kappa of source and target being correct, over all clean images, and NaN if both are always
+        correct or both always wrong.
 
     Reference:
         R. Geirhos, K. Meding and F. A. Wichmann, Beyond accuracy: quantifying trial-by-trial
@@ -59,7 +60,7 @@ def pair_similarity(
 
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Return the mean of each row's values that are not NaN, and its 95 % t interval in [-1, 1]."""
+    """Compute each row's mean without NaN, and its 95 % t interval clipped to [-1, 1]."""
     n = np.count_nonzero(~np.isnan(values), axis=1)
     mean = ratio(np.nansum(values, axis=1), n)
     squares = np.nansum((values - mean[:, None]) ** 2, axis=1)
@@ -70,14 +71,14 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...
 
 
 def _error_consistency(correct: pd.DataFrame) -> tuple[float, float, float]:
-    """Return the kappa of two models being correct, and its 95 % interval."""
-    from statsmodels.stats.inter_rater import cohens_kappa  # here: it takes a second to load
+    """Compute Cohen's kappa of two models being correct, and its 95 % interval."""
+    from statsmodels.stats.inter_rater import cohens_kappa  # imported here: it takes a second
 
     first, second = correct.to_numpy(dtype=np.float64).T
     counts = np.histogram2d(first, second, bins=2, range=[[0, 1], [0, 1]])[0]
-    # Models that are both always correct, or both always wrong, agree by necessity.
+    # Kappa is undefined if both models are always correct, or both always wrong.
     if np.diag(counts).max() == len(correct):
         return np.nan, np.nan, np.nan
-    with np.errstate(invalid="ignore"):  # the z statistic of models that always agree
+    with np.errstate(invalid="ignore"):  # the z statistic is invalid if the models always agree
         result = cohens_kappa(counts)
     return result.kappa, max(result.kappa_low, -1.0), min(result.kappa_upp, 1.0)

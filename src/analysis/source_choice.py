@@ -1,4 +1,4 @@
-"""Choice of a source for a target that nobody sees, and what predicts transfer between models."""
+"""Choice of a source for an unseen target, and measures that predict transfer between models."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,26 +18,26 @@ from src.config.fields import of_epoch
 from src.utils.defended_names import PLAIN
 
 FEWEST_MODELS = 4
-"""Fewest targets of which one is left out."""
+"""Fewest targets for leaving one out."""
 FEWEST_SOURCES = 6
-"""Fewest sources with which correlations are tested: pairs share models."""
+"""Fewest sources for testing correlations by permutation of models."""
 _DRAWS, _BOOTSTRAP = 999, 200
 _NUMBERS = ["success", "most", "any", "best_2", "best_3"]
 
 Values = NDArray[np.float64]
 Related = Callable[[str, str], bool]
-"""Function that tells whether two models are one, or share weights, architecture or family."""
+"""Function that returns True for the same model, and for shared weights, architecture or family."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Success of A attacks from S sources on T targets on N images.
+    """Success of A attacks from S sources on T targets for N images.
 
     Attributes:
-        scores: Success, in [0, 1], the mean over seeds, shape (A, S, T, N); NaN where an image is
-            not counted, and for white boxes.
-        own: Success rate of each source's attacks on itself, the mean over attacks, shape (S,);
-            NaN where it is no target.
+        scores: Success in [0, 1], averaged over seeds, shape (A, S, T, N); NaN for white boxes and
+            where an image is not counted.
+        own: Success rate on the source itself, averaged over attacks, shape (S,); NaN if the source
+            is not a target.
     """
 
     sources: Sequence[str]
@@ -48,23 +48,23 @@ class Transfer:
 
     @property
     def rates(self) -> Values:
-        """Success rates, means over attacks, shape (S, T); NaN without an image."""
+        """Success rates averaged over attacks, shape (S, T); NaN if no image is counted."""
         return _weighted_rates(self.scores, np.ones((1, self.scores.shape[-1])))[0]
 
     @property
     def single(self) -> "Transfer":
-        """The transfer from single sources alone, without ensembles."""
+        """The transfer from single sources, without ensembles."""
         places = [place for place, name in enumerate(self.sources) if "+" not in name]
         names = [self.sources[place] for place in places]
         return replace(self, sources=names, scores=self.scores[:, places], own=self.own[places])
 
     def of_images(self, places: Any) -> "Transfer":
-        """Return the success on some of the images."""
+        """Return the transfer for the images at these positions."""
         return replace(self, scores=self.scores[..., places])
 
 
 def transfer_of(found: ImageOutcomes) -> Transfer:
-    """Return the transfer of untargeted attacks from sources to targets without a defence.
+    """Extract the transfer of untargeted attacks between sources and targets without a defence.
 
     Attacks that some single source lacks are left out, then ensembles that lack an attack.
 
@@ -82,7 +82,7 @@ def transfer_of(found: ImageOutcomes) -> Transfer:
         if all((attack, source) in ran.values() for source in single)
     ]
     if not attacks or not single:
-        raise ValueError("no attack is from every source; there are too few jobs.")
+        raise ValueError("no attack was run from every source; add the missing jobs.")
     pairs = {source: {(attack, source) for attack in attacks} for source in there}
     sources = [source for source in there if pairs[source] <= {*ran.values()}]
     targets = [target.target for target in plain.targets]
@@ -99,10 +99,11 @@ def transfer_of(found: ImageOutcomes) -> Transfer:
 
 
 def advantages(rates: Values) -> Values:
-    """Return how much better each source is than the mean one, shape (S,).
+    """Compute how much better each source is than the mean source, shape (S,).
 
-    Sources miss different targets, at least themselves. So success is the sum of an effect of the
-    source and one of the target, by least squares over the cells (S, T) that are not NaN.
+    Each source lacks different targets, at least itself. Success is therefore modelled as the sum
+    of a source effect and a target effect, fitted by least squares to the cells (S, T) that are not
+    NaN.
     """
     sources, targets = rates.shape
     place = np.argwhere(~np.isnan(rates))
@@ -116,12 +117,12 @@ def advantages(rates: Values) -> Values:
 
 
 def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
-    """Return the sources by their success on models that are not related to them, the best first.
+    """Rank the sources by their success on models that are not related to them, best first.
 
     Returns:
-        One row per source: `success`, an effect of the source (see `advantages`) on the mean rate;
-        `own`, its success on itself; and, of an epoch that was kept, the `model` and the `epoch`
-        (NaN: none).
+        One row per source: `success`, the mean rate plus the source's effect (see `advantages`);
+        `own`, its success on itself; and for a saved epoch of a training, the `model` and the
+        `epoch` (NaN: not an epoch).
     """
     barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
     rates = np.where(barred, np.nan, transfer.rates)
@@ -134,13 +135,13 @@ def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
 
 
 def transfer_similarity(transfer: Transfer) -> pd.DataFrame:
-    """Return how alike models are by what transfers between them, models alike side by side.
+    """Compute the similarity of models from the transfer between them, similar models adjacent.
 
-    The similarity is ln(100 s), where s, at least 0.0001, is the mean success of both directions.
-    The order is that of the leaves of average linkage; the diagonal is NaN.
+    The similarity is ln(100 s), where s is the mean success in both directions, at least 0.0001.
+    The models are in leaf order of average linkage; the diagonal is NaN.
 
     Returns:
-        A frame (models, models) of those that are sources and targets.
+        A frame (models, models) of the models that are both source and target.
 
     Reference:
         Hwang et al. (2022), Similarity of Neural Architectures Based on Input Gradient
@@ -161,23 +162,23 @@ def transfer_similarity(transfer: Transfer) -> pd.DataFrame:
 
 
 def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame:
-    """Choose a source for each target by its success on the others, as if that one were unseen.
+    """Choose a source for each target by its success on the other targets, as if unseen.
 
-    Left out with a target are its related targets and sources. Two or three sources are tried on
-    each image that all of them count: it falls if one of them succeeds.
+    Targets and sources related to the target are left out. Two or three sources are combined on the
+    images that all of them count: an image is fooled if one source succeeds.
 
     Returns:
-        One row per target, and a last one, `mean`, with means and 95 % intervals over targets and
-        images (`NAME_low`, `NAME_high`; percentiles of a bootstrap of both):
+        One row per target, and a last row `mean` with means and 95 % intervals over targets and
+        images (`NAME_low`, `NAME_high`; percentiles from a bootstrap of both):
 
-        - `chosen`, the source, and its `success` on the target;
-        - `best` source in hindsight and its success, `most`;
-        - `any`: success of a source chosen blindly, the mean over the candidates;
+        - `chosen`: the chosen source, and `success`, its success on the target;
+        - `best`: the best source in hindsight, and `most`, its success;
+        - `any`: success of a source chosen at random, the mean over the candidates;
         - `best_2`, `best_3`: success with the two or three best sources;
-        - `candidates`: their number.
+        - `candidates`: the number of candidate sources.
     """
     if len(transfer.targets) < FEWEST_MODELS:
-        raise ValueError(f"choosing sources needs {FEWEST_MODELS} targets.")
+        raise ValueError(f"choosing a source needs at least {FEWEST_MODELS} targets.")
     apart = np.array([[related(a, b) for b in transfer.targets] for a in transfer.targets])
     barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
     random, count = np.random.default_rng(seed), transfer.scores.shape[-1]
@@ -186,7 +187,7 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
     draws = np.where(barred, np.nan, _weighted_rates(transfer.scores, weights))
     rows = pd.DataFrame(_choose(transfer, draws[0], weights[0], apart, range(len(apart))))
     if rows.empty:
-        raise ValueError("every source is related to every target; nothing can be chosen.")
+        raise ValueError("every source is related to every target; add unrelated models.")
     drawn = []
     for rates, its in zip(draws[1:], weights[1:], strict=True):
         targets = random.integers(len(apart), size=len(apart))
@@ -200,7 +201,7 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
 
 
 def _weighted_rates(scores: Values, weights: Values) -> Values:
-    """Return the success rates of weighted images, (B, S, T), from scores and weights (B, N)."""
+    """Compute success rates, shape (B, S, T), from scores and image weights, shape (B, N)."""
     counted = ~np.isnan(scores)
     sums = np.where(counted, scores, 0) @ weights.T
     rates: Values = ratio(sums, counted.astype(np.float64) @ weights.T).mean(axis=0)
@@ -210,7 +211,7 @@ def _weighted_rates(scores: Values, weights: Values) -> Values:
 def _choose(
     transfer: Transfer, rates: Values, weights: Values, apart: Mask, targets: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """Return the rows of `choices` for some targets, from rates without related pairs."""
+    """Compute the rows of `choices` for these targets, from rates without related pairs."""
     rows = []
     for target in targets:
         able = np.isfinite(rates[:, target])
@@ -232,14 +233,14 @@ def _choose(
 
 
 def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return measures of each two models that clean predictions give, as frames (models, models).
+    """Compute measures of model pairs from clean predictions, as frames (models, models).
 
     - `information`: mutual information of being correct, in bits (arXiv 2304.02312);
     - `kappa`: Cohen's kappa of being correct (Geirhos et al., NeurIPS 2020);
-    - `source accuracy` and `target accuracy`, the trivial ones: accuracy of row and of column.
+    - `source accuracy` and `target accuracy`, the trivial measures: accuracy of row and column.
 
     Args:
-        correct: Whether a model, a column, is right on an image, a row.
+        correct: Whether each model (column) is correct on each image (row).
     """
     right = correct.to_numpy(np.float64)
     both = right.T @ right / len(right)
@@ -271,22 +272,22 @@ def predictors(
     related: Related,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Correlate measures of pairs of models with their transfer, on other images.
+    """Correlate measures of model pairs with the transfer between them, on different images.
 
-    A measure is computed on the images at odd positions and the transfer on those at even ones,
-    then the other way round. Related pairs are left out.
+    The measure is computed on the images at odd positions and the transfer on the images at even
+    positions, then the other way round. Related pairs are left out.
 
     Args:
-        transfer: The transfer that is predicted.
-        measure: Function from the positions of images to measures by name, (models, models).
+        transfer: The transfer to predict.
+        measure: Function from image positions to measures by name, each a frame (models, models).
         related: Whether two models are related.
-        seed: Seed of the permutations.
+        seed: Seed for the permutations.
 
     Returns:
-        One row per measure: the number of `pairs`; `rho`, Spearman's rank correlation, the mean of
-        both halves; `added`, the correlation with the ranks that the trivial measures leave; and
-        `p`, the share of 999 permutations of the models whose `rho` is at least as far from 0 (NaN
-        below `FEWEST_SOURCES` sources).
+        One row per measure: the number of `pairs`; `rho`, Spearman's rank correlation, averaged
+        over both halves; `added`, the correlation of the ranks after removing the trivial measures;
+        and `p`, the share of 999 permutations of the models whose `rho` is at least as far from 0
+        (NaN below `FEWEST_SOURCES` sources).
     """
     random, sources, targets = np.random.default_rng(seed), [*transfer.sources], [*transfer.targets]
     used = np.array([[not related(a, b) for b in transfer.targets] for a in transfer.sources])
@@ -318,9 +319,9 @@ def predictors(
 
 
 def _permuted(transfer: Transfer, random: np.random.Generator) -> tuple[NDArray[Any], ...]:
-    """Return an order of the cells in which the models have other names, as an index.
+    """Return an index that permutes the models of the cells.
 
-    Models that are sources and targets change places with one another alone.
+    Models that are both source and target are permuted only among themselves.
     """
     both = [name for name in transfer.sources if name in transfer.targets]
     renamed = dict(zip(both, random.permutation(both).tolist(), strict=True))
@@ -333,13 +334,13 @@ def _permuted(transfer: Transfer, random: np.random.Generator) -> tuple[NDArray[
 
 
 def _rank_correlation(measure: Values, rates: Values) -> float:
-    """Return Spearman's correlation over the cells that both have; NaN where one is constant."""
+    """Compute Spearman's correlation over the cells that both have; NaN if one is constant."""
     there = np.isfinite(measure) & np.isfinite(rates)
     return _correlation(rankdata(measure[there]), rankdata(rates[there]))
 
 
 def _beyond_trivial(found: Mapping[str, Values], name: str, rates: Values) -> float:
-    """Return the correlation of ranks after the accuracies of source and target are taken out."""
+    """Compute the rank correlation after removing the accuracies of source and target."""
     trivial = [key for key in ("source accuracy", "target accuracy") if key != name]
     there = np.isfinite(rates) & np.all([np.isfinite(found[key]) for key in [*trivial, name]], 0)
     ranks = [rankdata(found[key][there]) for key in trivial]

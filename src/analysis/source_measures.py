@@ -1,4 +1,4 @@
-"""Similarity of two models by their features and by how their logits change under an attack."""
+"""Similarity of two models: their features, and how an attack changes their logits."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,11 @@ Values = NDArray[np.float64]
 
 
 def linear_cka(first: Values, second: Values) -> float:
-    """Return the linear centred kernel alignment of features (N, P) and (N, Q) of N images.
+    """Compute the linear centred kernel alignment of features (N, P) and (N, Q) of N images.
 
-    It is debiased, so at most 1, and about 0, or a little below, for unrelated features, even
-    where there are more features than images. NaN below four images, or if features do not vary.
+    The estimate is debiased: it is at most 1, and near 0 or slightly negative for unrelated
+    features, even with more features than images. NaN for fewer than four images, or if features do
+    not vary.
 
     Reference:
         Kornblith et al. (2019), arXiv 1905.00414, section 3; the unbiased estimates of Song et al.
@@ -30,21 +31,21 @@ def linear_cka(first: Values, second: Values) -> float:
 
 
 def _dependence(first: Values, second: Values) -> float:
-    """Return N (N - 3) times the unbiased HSIC of linear kernels, without forming (N, N)."""
+    """Compute N (N - 3) times the unbiased HSIC of linear kernels, without an (N, N) matrix."""
     count, (x, y) = len(first), (first - first.mean(axis=0), second - second.mean(axis=0))
     own_x, own_y = np.square(x).sum(axis=1), np.square(y).sum(axis=1)
     both = np.square(x.T @ y).sum() - own_x @ own_y
-    # Kernels have a diagonal of 0, and centred features sums of 0: their rows add up to `-own`.
+    # The kernels have a zero diagonal and the features are centred: kernel rows sum to `-own`.
     sums = own_x.sum() * own_y.sum() / ((count - 1) * (count - 2))
     return float(both + sums - 2 * (own_x @ own_y) / (count - 2))
 
 
 def change_ratio(change: Values, own: Values) -> float:
-    """Return how far a target's logits move, as a share of what an attack on itself does: alpha.
+    """Compute alpha: the change of a target's logits relative to that by an attack on itself.
 
-    Both are changes of the target's logits, (N, K): `change` under the source's perturbations,
-    `own` under those of the same attack on the target. It is the mean over images of the ratio of
-    the norms; images that the attack on the target does not change are left out.
+    Both arguments are changes of the target's logits, shape (N, K): `change` under the source's
+    perturbations, `own` under those of the same attack on the target. Alpha is the mean over images
+    of the ratio of their norms, without images whose `own` is 0.
 
     Reference:
         Liang et al. (2021), arXiv 2006.14512, and the authors' code.
@@ -54,10 +55,11 @@ def change_ratio(change: Values, own: Values) -> float:
 
 
 def change_alignment(source: Values, target: Values) -> float:
-    """Return how alike the logits of two models change under the same perturbations: gamma.
+    """Compute gamma: how similarly the logits of two models change under the same perturbations.
 
-    It is the squared Frobenius norm of the mean over images of the outer product of both changes,
-    (N, K) and (N, L), of which each has the length 1; in [0, 1]. Changes of 0 count as they are.
+    Gamma is the squared Frobenius norm of the mean over images of the outer product of both
+    changes, shapes (N, K) and (N, L), each scaled to length 1. It is in [0, 1]. Zero changes stay
+    zero and count.
 
     Reference:
         Liang et al. (2021), arXiv 2006.14512, and the authors' code.

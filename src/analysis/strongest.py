@@ -1,4 +1,4 @@
-"""The strongest attacker: targets against whichever of several attacks and sources suits best."""
+"""The strongest attacker: success if the best of several attacks and sources may be chosen."""
 
 from collections.abc import Iterator
 
@@ -14,21 +14,22 @@ from src.utils.defended_names import Evaluated
 
 
 def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:
-    """Rate the success against each target if the attacker may use any attack and source.
+    """Compute the success on each target if the attacker may use any attack and source.
 
-    An attacker is an attack from a source other than the target. All are compared over the images
-    that every one of them counts.
+    An attacker is an attack from a source other than the target. All attackers are compared on the
+    images that every one of them counts.
 
     Returns:
-        One row per target, of untargeted attacks first: `targeted`, `target`, `defence`,
-        `attackers` (their number A), `images`;
+        One row per target, untargeted attacks first: `targeted`, `target`, `defence`, `attackers`
+        (their number A), `images`;
 
-        - per set: the `attack` and `source` of the one that succeeds on most images, its rate
-          `best`, and `best_low` and `best_high`: the lower end of its exact interval (Clopper and
-          Pearson) at the level 1 - 0.05 / A, since it was chosen of A by the same images, and the
-          upper end of its Wilson interval at 0.95;
-        - per image: `any`, the share of images on which at least one succeeds, and its 95 % Wilson
-          interval, `any_low` and `any_high`; `none`, the number of images on which none does.
+        - best attacker per set: the `attack` and `source` that succeed on most images, their rate
+          `best`, and its bounds `best_low` and `best_high`. The lower bound is exact (Clopper and
+          Pearson) at level 1 - 0.05 / A, because the same images chose the best of A attackers. The
+          upper bound is from the 95 % Wilson interval;
+        - best attacker per image: `any`, the share of images on which at least one succeeds, with
+          its 95 % Wilson interval, `any_low` and `any_high`; `none`, the number of images on which
+          none succeeds.
     """
     columns = ["targeted", "target", "defence", "attackers", "images", "attack", "source", "best"]
     columns += ["best_low", "best_high", "any", "any_low", "any_high", "none"]
@@ -56,8 +57,8 @@ def fooled_by_at_least(outcomes: ImageOutcomes) -> pd.DataFrame:
 
     Returns:
         One row per target and k = 1, 2, ... up to the number of attackers: `targeted`, `target`,
-        `defence`, `attackers`, `k`, the number `fooled` of `images`, and their `share` with its
-        95 % Wilson interval, `low` and `high`.
+        `defence`, `attackers`, `k`, how many of the `images` are `fooled`, and this `share` with
+        its 95 % Wilson interval, `low` and `high`.
     """
     parts = []
     for targeted, target, jobs, successes in _successes(outcomes):
@@ -73,7 +74,7 @@ def fooled_by_at_least(outcomes: ImageOutcomes) -> pd.DataFrame:
 
 
 def _successes(outcomes: ImageOutcomes) -> Iterator[tuple[bool, Evaluated, list[int], Mask]]:
-    """Yield each target's attackers, and whether they succeed on their common images, (A, N)."""
+    """Yield each target with its attackers and their successes on common images, shape (A, N)."""
     for targeted in (False, True):
         jobs = [
             job for job, its in enumerate(outcomes.target_labels) if (its is not None) == targeted

@@ -1,4 +1,4 @@
-"""Shares of luck in the success of attacks: of the image, the attack's seed and the training."""
+"""Luck in the success of attacks: shares of variance from image, attack seed and training."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,18 @@ from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.source_choice import Related
 
 FACTORS = ("training", "attack seed", "image")
-"""Axes of the outcomes whose variance is shared out."""
+"""Factors of the variance, in the order of the axes of the outcomes."""
 
 Axes = tuple[int, ...]
 
 
 def variance_components(values: NDArray[np.float64]) -> dict[Axes, float]:
-    """Return the variance that each factor, and each interaction of some, adds to a value.
+    """Estimate the variance components of each factor and each interaction of factors.
 
-    Every axis of `values` is a factor with random levels, all crossed, one value per cell. The
-    mean square of an effect A estimates the sum, over all effects that contain A, of their
-    variance times the number of values per level of theirs; solved for the variances. So an
-    estimate can be negative. The effect of all axes includes what is left.
+    Every axis of `values` is a factor with random levels; the factors are fully crossed, with one
+    value per cell. The mean square of an effect A estimates the sum, over all effects that contain
+    A, of their variance times their number of values per level. Solving these equations gives the
+    variances, so an estimate can be negative. The interaction of all axes includes the residual.
 
     Returns:
         Variances by the axes of their effect; axes of length 1 have none.
@@ -55,21 +55,21 @@ def training_luck(
     weights: Sequence[Mapping[str, str]],
     related: Related,
 ) -> pd.DataFrame:
-    """Share out the variance of success between trainings of one network, and all else.
+    """Split the variance of success into shares from training, attack seed, image and the rest.
 
     Args:
         found: Outcomes of single sources on targets without a defence.
-        jobs: Of each job the attack, the network, and which training of it was attacked.
-        weights: Of each job the digests of its models' weights, by name.
-        related: Whether two models are related; such targets are left out.
+        jobs: Attack, network and training of each job.
+        weights: Digests of the models' weights by name, for each job.
+        related: Whether two models are related; targets related to the network are left out.
 
     Returns:
         One row per network with several trainings: `network`; the numbers of `trainings`, attack
-        `seeds` and `cells`, which are attacks and targets that all trainings have; `images`, their
-        mean number that is counted in all; the shares of variance of the factors (`training`,
-        `attack seed`, `image`) and of the `rest`, their interactions, as means over the cells,
-        negative ones taken as 0; and `difference`, the root mean square over cells and pairs of
-        trainings of the difference of their success rates.
+        `seeds` and `cells` (attacks and targets that all trainings have); `images`, the mean number
+        counted in all jobs of a cell; the shares of variance from the factors (`training`, `attack
+        seed`, `image`) and from the `rest`, their interactions, averaged over the cells with
+        negative estimates as 0; and `difference`, the root mean square difference between the
+        success rates of two trainings, over cells and pairs of trainings.
     """
     places = defaultdict[str, dict[str, dict[str, list[int]]]](lambda: defaultdict(dict))
     for number, (attack, network, training) in enumerate(jobs):
@@ -94,7 +94,7 @@ def _shared_targets(
     weights: Sequence[Mapping[str, str]],
     related: Related,
 ) -> list[int]:
-    """Return the unrelated targets, of equal weights, that all jobs of the trainings have."""
+    """Return the unrelated targets that all jobs of the trainings have with equal weights."""
     every = [job for seeds in trainings for job in seeds]
     return [
         place
@@ -108,7 +108,7 @@ def _shared_targets(
 def _outcomes(
     found: ImageOutcomes, trainings: Sequence[Sequence[int]], target: int
 ) -> NDArray[np.float64]:
-    """Return the success, (trainings, seeds, images), on images that count in all jobs."""
+    """Return the success on images that all jobs count, shape (trainings, seeds, images)."""
     seeds = min(map(len, trainings))
     jobs = np.array([its[:seeds] for its in trainings])
     counted = found.unpack(found.counted[jobs, target]).all(axis=(0, 1))
@@ -116,7 +116,7 @@ def _outcomes(
 
 
 def _shares(cells: Sequence[NDArray[np.float64]]) -> dict[str, float]:
-    """Return the columns of a network from its cells (trainings, seeds, images)."""
+    """Compute a network's columns from its cells, each of shape (trainings, seeds, images)."""
     total = defaultdict[Axes, float](float)
     differences = []
     for cell in cells:

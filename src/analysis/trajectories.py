@@ -1,4 +1,4 @@
-"""Single images over the budgets: flips, dips, bounces, gains in confidence."""
+"""Single images over the budgets: flips, dips, bounces and gains in confidence."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,21 +16,21 @@ KINDS: dict[str, str] = {
     "ends_more_confident_wrong": "wrong, more confident than clean, at largest budget",
     "below_8_bits": "loses its class at a budget below 1/255",
 }
-"""Kinds of images, each a boolean column of `trajectories`, with their descriptions.
+"""Descriptions of the kinds of images, each a boolean column of `trajectories`.
 
-An L2 budget does not bound the largest change: attacks in L2 have no `below_8_bits`.
+Attacks in L2 have no `below_8_bits`, because an L2 budget does not bound the change of a pixel.
 """
 
 SMALLEST_8_BIT_STEP = 1.0
 """Smallest change of a value that an 8-bit image can hold, in units of 1/255."""
 LEAST_DIP = 0.05
-"""Smallest fall of the confidence that counts as a dip."""
+"""Smallest drop in confidence that counts as a dip."""
 LEAST_RECOVERY = 0.5
 """Smallest share of a dip that a recovery regains."""
 IN_GALLERY = 2
-"""Largest number of images of a kind and target in a gallery."""
+"""Largest number of images in a gallery of one kind and target."""
 
-_ROUNDING = 1e-6  # error of a difference of float32 confidences
+_ROUNDING = 1e-6  # rounding error in a difference of float32 confidences
 
 _CLEAREST = {
     "dip_and_recovery": lambda rows: rows["recovered_confidence"] - rows["lowest_confidence"],
@@ -48,11 +48,12 @@ def trajectories(
     flips: pd.DataFrame | None = None,
     norm: str = "linf",
 ) -> pd.DataFrame:
-    """Describe every counted and initially correct image over the budgets.
+    """Describe how each counted, initially correct image changes over the budgets.
 
-    A flip is any class but the true one, for targeted attacks too. Arguments and errors are those
-    of `rates`. `flips` holds minimum budgets from bisection, which replace larger tried ones;
-    images without one are left out.
+    An image flips when it gets any class but the true one, for targeted attacks too. `flips` holds
+    minimum budgets from bisection: they replace larger budgets that were tried. If bisection
+    covered only some images that flip, the images without a row in `flips` are left out. The other
+    arguments and the errors are as for `rates`.
 
     Returns:
         One row per target and image, in the order of `targets` and by index:
@@ -61,15 +62,15 @@ def trajectories(
         - `first_flip_eps_255`: the minimum adversarial budget; NaN if it never flips;
         - `lowest_confidence` and `lowest_eps_255`: the lowest probability of the true class over
           the tried budgets above 0, and the smallest budget that has it;
-        - `recovered_confidence`: its highest value above `lowest_eps_255`, or NaN;
-        - `back_eps_255`: the smallest budget above the first tried flip where the image is
+        - `recovered_confidence`: the highest such probability above `lowest_eps_255`, or NaN;
+        - `back_eps_255`: the smallest budget above the first tried flip at which the image is
           correct again, or NaN;
-        - `end_confidence`: that in a wrong prediction at the largest budget, or NaN;
-        - `dip_and_recovery`: never flips, its lowest confidence is at least 0.05 below the
-          initial one, and the recovered one regains at least half of that;
+        - `end_confidence`: the confidence of a wrong prediction at the largest budget, or NaN;
+        - `dip_and_recovery`: the image never flips, its lowest confidence is at least 0.05 below
+          the initial one, and the recovered confidence regains at least half of that;
         - `bounce_back`: `back_eps_255` exists;
         - `ends_more_confident_wrong`: `end_confidence` exceeds the initial confidence;
-        - `below_8_bits`, for `norm` `linf` alone: flips below 1/255.
+        - `below_8_bits`, only for `norm` `linf`: the image flips below 1/255.
     """
     result = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
     counted = result.counted & result.target_clean
@@ -88,11 +89,11 @@ def trajectories(
 
 
 def galleries(table: pd.DataFrame) -> pd.DataFrame:
-    """Choose the rows of `trajectories` that show each of `KINDS` best, two per target.
+    """Choose the two rows of `trajectories` per target that show each of `KINDS` best.
 
-    Best is the image that regains most after its dip, that bounces back from the highest initial
-    confidence, that gains most confidence, or that has the smallest minimum adversarial budget; of
-    equal ones the smaller index. The rows get a column `kind`.
+    The best image regains most after its dip, bounces back from the highest initial confidence,
+    gains most confidence, or has the smallest minimum adversarial budget. The smaller index wins
+    ties. The rows get a column `kind`.
     """
     chosen = []
     for kind in (kind for kind in KINDS if kind in table):
@@ -104,7 +105,7 @@ def galleries(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def moments(kind: str, row: Mapping[Any, Any], largest: float) -> list[tuple[float, str]]:
-    """Return the budgets that show the image of a row of `galleries`, with their descriptions."""
+    """Return the budgets at which to show the image in a row of `galleries`, with descriptions."""
     flip = (row["first_flip_eps_255"], "minimum adversarial budget")
     return {
         "dip_and_recovery": [(row["lowest_eps_255"], "lowest confidence")],
@@ -115,12 +116,12 @@ def moments(kind: str, row: Mapping[Any, Any], largest: float) -> list[tuple[flo
 
 
 def flip_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Summarise the minimum adversarial budgets of each target, from rows of `trajectories`.
+    """Summarise the minimum adversarial budgets per target, from rows of `trajectories`.
 
     Returns:
-        One row per target: `initially_correct` images, `flipped` (how many flip at some budget),
-        `flipped_share`, `median_first_flip_eps_255` (by which half of them have flipped, NaN if
-        fewer ever do) and, for `linf` alone, the number `below_8_bits`.
+        One row per target: the number of `initially_correct` images, `flipped` (how many flip at
+        some budget), `flipped_share`, `median_first_flip_eps_255` (the budget by which half of the
+        images have flipped, NaN if fewer ever do) and, only for `linf`, the number `below_8_bits`.
     """
     never_last = table["first_flip_eps_255"].fillna(np.inf)
     groups = table.assign(never_last=never_last).groupby("target", sort=False)
@@ -135,7 +136,7 @@ def flip_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(result: Outcomes) -> dict[str, Values]:
-    """Return the numeric columns of `trajectories`, each of shape (T, N)."""
+    """Compute the numeric columns of `trajectories`, each of shape (T, N)."""
     eps = result.eps_255
     tried = result.present & (eps > 0)
     wrong = tried & ~result.correct
@@ -171,14 +172,14 @@ def _kinds(table: pd.DataFrame) -> dict[str, pd.Series]:
 def _refine(
     result: Outcomes, counted: Mask, first: Values, flips: pd.DataFrame
 ) -> tuple[Mask, Values]:
-    """Return the counted images, and minimum budgets in the place of larger tried ones, (T, N)."""
+    """Return the counted images, and the smaller of minimum and tried budget, shape (T, N)."""
     row = row_positions(flips.assign(eps_255=0.0), result.targets, result.index, [0.0])[:, :, 0]
-    if (counted & ~np.isnan(first) & (row < 0)).any():  # bisection covered a part of the images
+    if (counted & ~np.isnan(first) & (row < 0)).any():  # bisection covered only some images
         counted = counted & (row >= 0)
     known = np.where(row >= 0, flips["eps_255"].to_numpy(np.float64)[row], np.nan)
     return counted, np.fmin(first, known)
 
 
 def _first_budget(mask: Mask, eps: Values) -> Values:
-    """Return the smallest budget where the mask (T, N, K) holds, (T, N); NaN if it nowhere does."""
+    """Return the smallest budget where the mask (T, N, K) is True, shape (T, N), or NaN."""
     return np.where(mask.any(axis=2), eps[mask.argmax(axis=2)], np.nan)

@@ -1,4 +1,4 @@
-"""Robust accuracy, success rate and confidence per target and budget, with their denominators."""
+"""Robust accuracy, success rate and confidence per target and budget, with denominators."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,46 +14,46 @@ from src.utils.defended_names import Evaluated
 def rates(
     predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
 ) -> pd.DataFrame:
-    """Count, per target and budget, the images that are still classified correctly.
+    """Compute robust accuracy, success rate and confidence per target and budget.
 
-    A success of an untargeted attack is an image that is no longer classified correctly; of a
-    targeted one, an image that is classified as its `target_label`. An image whose
-    `target_label` is its label could be both correct and a success: no protocol counts it.
+    An untargeted attack succeeds on an image that is no longer classified correctly, a targeted
+    attack on an image that is classified as its `target_label`. If the `target_label` is the true
+    class, an image could be both correct and a success, so no protocol counts it.
 
     Args:
-        predictions: One row per (index, target, defence, eps_255), without a column `defence`
-            behind none; clean images have eps_255 = 0. A table whose attacked rows have a
-            `target_label` is that of a targeted attack.
-        source: Model, or ensemble joined by `+`, that the adversarial images were crafted on. Its
-            clean rows are needed by the protocols `source_correct` and `joint`, those of the
-            targets by all.
+        predictions: One row per (index, target, defence, eps_255). Without a column `defence` there
+            is no defence; clean images have eps_255 = 0. If attacked rows have a `target_label`,
+            the attack is targeted.
+        source: Model that the adversarial images were crafted on, or an ensemble joined by `+`. The
+            protocols `source_correct`, `joint` and `common` need its clean rows; all protocols need
+            the clean rows of the targets.
         targets: Models that the images were evaluated on, in the order of the result; each also
-            behind the defences that it was attacked behind.
-        protocol: Images that form the denominator: `all` of them, those that the source
-            classifies correctly when clean (`source_correct`), those that the target does
-            (`target_correct`), those that both do (`joint`), or those that source and target do,
-            the latter behind all defences (`common`).
+            behind the defences that it was evaluated behind.
+        protocol: Images that form the denominator: `all` images, or the images that are classified
+            correctly when clean by the source (`source_correct`), by the target
+            (`target_correct`), by both (`joint`), or by both where the target must be correct
+            behind all defences (`common`).
 
     Returns:
-        One row per (target, defence, eps_255), those behind no defence first, in the order of
-        `targets` and of rising budget, with
+        One row per (target, defence, eps_255), no defence first, in the order of `targets` and of
+        increasing budget, with
 
         - `targeted`: whether the attack has target labels;
         - `clean_accuracy`: accuracy of the target on all clean images;
-        - `abstained`: images of the protocol on which the target abstains, and which are in no
-          numerator and no denominator;
+        - `abstained`: images of the protocol on which the target abstains; they are in no
+          numerator and in no denominator;
         - `denominator` (by protocol), `still_correct`, `robust_accuracy` in [0, 1],
           `success`, `success_rate`;
         - `robust_accuracy_low` and `_high`, `success_rate_low` and `_high`: 95 % Wilson score
           intervals;
         - `confidence` and `true_confidence`: mean probability of the predicted and of the
           true class over the images of the denominator;
-        - `success_confidence`: mean probability of the predicted class over the successes alone,
-          NaN without one;
-        - `draws_correct`: mean share of the draws of a randomised defence that predict the true
-          class, likewise; of other targets the robust accuracy.
+        - `success_confidence`: mean probability of the predicted class over the successes only,
+          NaN if there is none;
+        - `draws_correct`: mean share of the draws from a randomised defence that predict the true
+          class, over the images of the denominator; for other targets the robust accuracy.
 
-        With an empty denominator the rates, intervals and confidences are NaN.
+        Rates, intervals and confidences are NaN if the denominator is 0.
 
     Raises:
         ValueError: The table lacks the clean rows that the protocol needs.
@@ -68,10 +68,11 @@ def rates_by_protocol(
     attack: str,
     norm: str,
 ) -> pd.DataFrame:
-    """Return a job's rates of every variant, under every protocol whose clean rows are there.
+    """Compute a job's rates for every variant, under every protocol whose clean rows exist.
 
-    `variants` holds predictions by variant, such as `float32`, or control. The rows are those of
-    `rates`, after the columns `variant`, `attack`, `source`, `norm` and `protocol`.
+    `variants` holds predictions by the name of a variant, such as `float32`, or of a control. The
+    rows are those of `rates`, after the columns `variant`, `attack`, `source`, `norm` and
+    `protocol`.
     """
     parts = {}
     for name, predictions in variants.items():
@@ -83,7 +84,7 @@ def rates_by_protocol(
 
 
 def evaluated_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
-    """Return each target's budgets, rising, with its two names, and as a mask (T, K)."""
+    """Return the evaluated budgets: rows (target, defence, eps_255), and a mask (T, K)."""
     evaluated: Mask = np.any(found.present | found.abstained, axis=1)
     target, budget = np.nonzero(evaluated)
     names = pd.DataFrame([found.targets[place] for place in target], columns=Evaluated._fields)
@@ -93,7 +94,7 @@ def evaluated_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
 def ratio(
     numerator: NDArray[np.generic], denominator: NDArray[np.int64] | NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Divide, with NaN (and no warning) where the denominator is zero."""
+    """Divide, with NaN and no warning where the denominator is 0."""
     top = numerator.astype(np.float64)
     known = np.broadcast_to(denominator > 0, top.shape)
     return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
@@ -121,8 +122,8 @@ def _rates(found: Outcomes) -> pd.DataFrame:
         table[rate] = ratio(k, denominator)
         table[f"{rate}_low"], table[f"{rate}_high"] = wilson_interval(k, denominator)
     for name in ("confidence", "true_confidence", "draws_correct"):
-        # Zero, not a product with the mask: a NaN outside the denominator must not leak in,
-        # while a NaN inside it must show.
+        # Use `where` and not a product with the mask: a NaN outside the denominator must not
+        # leak in, while a NaN inside it must show.
         values = np.where(counted, getattr(found, name), 0.0)
         table[name] = ratio(values.sum(axis=1)[evaluated], denominator)
     values = np.where(counted & found.success, found.confidence, 0.0)

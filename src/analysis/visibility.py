@@ -1,4 +1,4 @@
-"""Stealth of attacks: size and visibility of their perturbations."""
+"""Mean size and visibility of perturbations."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,10 @@ SIZES = ("rms_255", "linf_255", "psnr", "ssim")
 
 
 def mean_stealth(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return `eps_255`, `images` and the means of `SIZES` (PSNR: of changed images) per budget."""
+    """Average `SIZES` over the images at each budget (PSNR: over changed images only).
+
+    Returns:
+        One row per budget: `eps_255`, the number of `images`, and the means.
+    """
     known = rows.replace({"psnr": {np.inf: np.nan}}).groupby("eps_255", as_index=False)
     return known.agg(images=("index", "size"), **{name: (name, "mean") for name in SIZES})

@@ -1,1 +1,1 @@
-"""Use from Python: frames of predictions, and models of the catalogue."""
+"""Python interface: data frames of predictions, charts, rankings and catalogue models."""

@@ -1,4 +1,4 @@
-"""The report's main charts, of sweeps or of frames, on a screen or of a printed size."""
+"""The report's main charts for sweeps or data frames, interactive or at a printed size."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -31,25 +31,25 @@ def matrix(
     height: str = "2in",
     names: Mapping[str, str] | None = None,
 ) -> ChartType:
-    """Draw a sweep's transfer matrix: sources, targets and k / n of the images counted.
+    """Draw a sweep's transfer matrix, sources x targets, with k / n of the counted images.
 
-    Attack, budget and protocol are chosen from menus. With `width` the chart has that printed size
-    instead, with success in percent and white boxes in grey.
+    The reader chooses attack, budget and protocol from menus. With `width` the chart is a printed
+    figure without menus: success in percent, white boxes in grey.
 
     Args:
-        folder: A frame of `load_sweep` or `transfer`, or folders as for `table`.
+        folder: A frame from `load_sweep` or `transfer`, or folders as for `table`.
         *more: Further folders.
-        attack: Label of the attack that is shown first; None: the one that ranks first.
-        source: With `width`: sources that are drawn; None: all.
-        target: Likewise.
-        eps_255: Budget that is shown first, in units of 1/255; None: the reference budget.
-        protocol: Protocol that is shown first; None: that of the job.
-        width: Printed width, such as `3.3in`, `84mm` or `240pt`; text has 7 pt.
+        attack: Label of the attack to show first; None: the first in the ranking.
+        source: With `width`: sources to draw; None: all.
+        target: With `width`: targets to draw; None: all.
+        eps_255: Budget to show first, in units of 1/255; None: the reference budget.
+        protocol: Protocol to show first; None: the job's protocol.
+        width: Printed width, such as `3.3in`, `84mm` or `240pt`; the text is set in 7 pt.
         height: Printed height.
-        names: Names that replace those of attacks and models, in print.
+        names: Printed names of attacks and models, by their own names.
 
     Returns:
-        An Altair chart: a notebook shows it, and `chart.save("matrix.pdf")` writes it.
+        An Altair chart: a notebook displays it, and `chart.save("matrix.pdf")` writes it.
 
     Raises:
         ValueError: As `load_sweep`; no job has this attack, budget, protocol or model; or the names
@@ -74,13 +74,13 @@ def curves(
     height: str = "2in",
     names: Mapping[str, str] | None = None,
 ) -> ChartType:
-    """Draw success and confidence over the budget, a colour per target, with 95 % bands.
+    """Draw success and confidence over the budget, one colour per target, with 95 % bands.
 
-    Attack, source and protocol are chosen from menus. With `width` the chart has that printed size
-    instead: success over the budget, a line for each attack, source and target named. Without an
-    attack all have a line; without a source the lines are of their mean, without a target of the
-    ranking's mean on other models. Up to three lines have 95 % bands. Other arguments, result and
-    errors are those of `matrix`.
+    The reader chooses attack, source and protocol from menus. With `width` the chart is a printed
+    figure without menus: success over the budget, one line per named attack, source and target. If
+    no attack is named, every attack has a line. If no source is named, the lines show the mean over
+    sources; if no target is named, the ranking's mean on other models. Up to three lines have 95 %
+    bands. The other arguments, the result and the errors are as for `matrix`.
     """
     folders = (folder, *more)
     chosen = {"attack": attack, "source": source, "target": target}
@@ -100,10 +100,10 @@ def ranking(
     height: str = "2in",
     names: Mapping[str, str] | None = None,
 ) -> ChartType:
-    """Draw the mean success on other models with its 95 % interval, a row per attack by rank.
+    """Draw the mean success on other models with its 95 % interval, one row per attack by rank.
 
-    Attacks that cannot be told from the first have its colour. Without a source it is the mean over
-    the sources. Arguments, result and errors are those of `matrix`.
+    Attacks that are not significantly weaker than the first share its colour. If no source is
+    named, success is the mean over the sources. Arguments, result and errors are as for `matrix`.
     """
     chosen = {"attack": attack, "source": source, "eps": eps_255}
     return printed.in_order(_figure((folder, *more), chosen, width, height, names))
@@ -119,19 +119,19 @@ def cost(
     height: str = "2in",
     names: Mapping[str, str] | None = None,
 ) -> ChartType:
-    """Draw the points of `ranking` over the gradients per image that all budgets took together.
+    """Draw the mean success of `ranking` over the gradients per image, summed over all budgets.
 
-    Arguments, result and errors are those of `ranking`.
+    Arguments, result and errors are as for `ranking`.
     """
     chosen = {"attack": attack, "source": source, "eps": eps_255}
     return printed.over_cost(_figure((folder, *more), chosen, width, height, names))
 
 
 def _view(folders: Sequence[Sweeps | pd.DataFrame]) -> View:
-    """Return the rows of the jobs with adversarial images, as the report has them."""
+    """Return the report's rows and menus for the jobs with adversarial images."""
     summary = summarise(jobs_of(*folders))
     if not (jobs := summary.attacked):
-        raise ValueError("These jobs have only clean images; the chart needs jobs with an attack.")
+        raise ValueError("These jobs have only clean images; a chart needs jobs with an attack.")
     numbers = Measured(summary.rankings, tables={"rates": primary_rates(jobs)})
     return make_view(jobs[0].job.record, numbers)
 
@@ -143,7 +143,7 @@ def _figure(
     height: str,
     names: Mapping[str, str] | None,
 ) -> printed.Figure:
-    """Return the rows, the names chosen and the size of a printed chart."""
+    """Return the rows, the chosen names and the size of a printed chart."""
     view = _view(folders)
     listed: dict[str, Any] = {
         key: [value] if isinstance(value, str | float | int) else list(value)
@@ -158,7 +158,7 @@ def _figure(
 
 
 def _options(view: View, keys: Collection[str]) -> dict[str, list[Any]]:
-    """Return the values that can be chosen."""
+    """Return the values that each menu offers."""
     return {
         key: [float(value) if key == "eps" else value for value, _ in view.menus[key]]
         for key in keys
@@ -166,18 +166,18 @@ def _options(view: View, keys: Collection[str]) -> dict[str, list[Any]]:
 
 
 def _check(view: View, chosen: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse values that are not among the jobs'."""
+    """Raise a `ValueError` if no job has a chosen value."""
     for key, known in _options(view, chosen).items():
         if unknown := [value for value in chosen[key] if not value or value not in known]:
             words = ", ".join(str(value) for value in known if value)
             key = {"eps": "eps_255"}.get(key, key)
-            raise ValueError(f"{key}={unknown[0]}: there are {words}.")
+            raise ValueError(f"{key}={unknown[0]}: choose from {words}.")
 
 
 def _with_menus(
     chart: ChartType, view: View, menus: tuple[str, ...], chosen: Mapping[str, Any]
 ) -> ChartType:
-    """Return the chart with the report's menus as its own, and with what they choose first."""
+    """Return the chart with the report's menus, set to the first choice."""
     first = {key: value for key, value in chosen.items() if value}
     _check(view, {key: [value] for key, value in first.items()})
     options = _options(view, menus)

@@ -1,4 +1,4 @@
-"""Models of the catalogue for use from Python, with the weights that the command line has."""
+"""Catalogue models for use from Python, with the weights that the command line uses."""
 
 import re
 import shlex
@@ -21,34 +21,34 @@ from src.run.models import stored_classifier
 
 Modules = nn.Module | Sequence[nn.Module]
 Models = Mapping[str, Modules] | Sequence[str | Mapping[str, Modules]]
-"""Modules by name, or a list of such mappings and of names of models."""
+"""Modules by name, or a list of model names and such mappings."""
 
 
 def load_classifier(
     name: str, *words: str, config_dir: str | Path | None = None
 ) -> PixelClassifier:
-    """Build a model as the command line would with the same words; nothing is trained.
+    """Load a model as the command line would with the same arguments, without training it.
 
-    The weights are `model.NAME.weights`, those in the package, or those that the command line has
-    trained for the same data set by the same recipe, in `cache/` of the current folder. The data
-    set decides the number of classes and the size of images, and may be downloaded. A public model
-    needs no data set; where the words name one, its classes are compared.
+    The weights come from `model.NAME.weights`, from the package, or from `cache/` in the current
+    folder if the command line trained them there for the same data set with the same recipe. The
+    data set determines the number of classes and the image size, and may be downloaded. A public
+    model needs no data set; if `words` name one, its classes must match the model's.
 
     Args:
-        name: Name of a file of `conf/model/`, such as `vgg16`, or of a public model, such as
+        name: Name of a file in `conf/model/`, such as `vgg16`, or of a public model, such as
             `timm/resnet50.a1_in1k`.
-        *words: More of the command line about models, data set and training, such as
+        *words: Further command-line arguments for models, data set and training, such as
             `experiment=demo`, `dataset=cifar10_mini` or `model.vgg16.weights=vgg16_bn.pt`.
-        config_dir: A folder with files of your own, as `--config-dir` names it.
+        config_dir: Folder with your own config files, as for `--config-dir`.
 
     Returns:
-        A frozen torch module in evaluation mode on the CPU: float32 images in [0, 1] of shape
-        (N, 3, H, W) to logits of shape (N, classes), resizing and normalisation included. Batch
-        norms are folded unless the words differ.
+        A frozen torch module in evaluation mode on the CPU. It maps float32 images in [0, 1] of
+        shape (N, 3, H, W) to logits of shape (N, classes), and includes resizing and normalisation.
+        Batch norms are folded unless `words` say otherwise.
 
     Raises:
-        ValueError: There is no such model, key or file, or the weights do not fit. If there are
-            none, it says which command line trains them.
+        ValueError: There is no such model, key or file, or the weights do not fit. If the model has
+            no weights, the message names the command that trains them.
 
     Examples:
         >>> vgg_small = load_classifier("vgg_small", "dataset=cifar10_mini")  # doctest: +SKIP
@@ -66,25 +66,25 @@ def load_classifier(
         flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
         command = shlex.join(["python", "-m", "src.main", *flags, *words])
         raise ValueError(
-            f"model {name} has no weights in {settings.cache_dir}/ for {settings.dataset.name}; "
-            f"give model.{name}.weights=PATH, or train it: {command}"
+            f"model {name} has no weights in {settings.cache_dir}/ for {settings.dataset.name}. "
+            f"Set model.{name}.weights=PATH, or train it: {command}"
         )
     return classifier
 
 
 def loaded(sources: Models, targets: Models) -> tuple[Mapping[str, Modules], Mapping[str, Modules]]:
-    """Return the modules of a call by name, where a list holds names of models and mappings.
+    """Return sources and targets as modules by name.
 
-    A name is `load_classifier`'s, and loaded once.
+    Model names in a list are loaded with `load_classifier`, each of them once.
     """
     load = cache(load_classifier)
 
     def by_name(models: Any) -> Mapping[str, Modules]:
         if not isinstance(models, list | tuple):
-            return models  # which the call checks
+            return models  # checked by the caller
         if not all(isinstance(its, str | Mapping) for its in models):
             raise ValueError(
-                "models must be a list of names and of mappings from names to modules."
+                "models must be a list of names, or of mappings from names to modules."
             )
         named = [{short_name(its): load(its)} if isinstance(its, str) else its for its in models]
         return {name: module for its in named for name, module in dict(its).items()}
@@ -93,7 +93,7 @@ def loaded(sources: Models, targets: Models) -> tuple[Mapping[str, Modules], Map
 
 
 def _without_attack(config: DictConfig) -> DictConfig:
-    """Return a config without an experiment's attack settings, which models do not need."""
+    """Return the config without an experiment's attack settings, which loading does not need."""
     with open_dict(config):
         config.attack = {}
         config.source, config.protocol, config.storage, config.variants = None, "all", None, []

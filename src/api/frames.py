@@ -1,4 +1,4 @@
-"""Predictions of jobs as one data frame, with their rates."""
+"""Predictions of finished jobs as one data frame, and the rates computed from it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,47 +17,47 @@ _WHOLE = ("target_label", "draws_correct")
 
 
 def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
-    """Return all predictions of the finished jobs of one or several sweeps as one data frame.
+    """Load all predictions from the finished jobs of one or several sweeps as one data frame.
 
-    Jobs that differ in their images alone are one job if these are disjoint.
+    Jobs that differ only in their images are merged into one job if the images are disjoint.
 
     Args:
-        *folders: Folders of sweeps, such as `outputs/DATE`, or folders that hold such folders.
-        **named: Folders by name, as in `day1="outputs/DATE"`. The name is added to a sweep's
-            attacks if they cannot be told from those of another sweep; without one, the folder's.
+        *folders: Folders of sweeps, such as `outputs/DATE`, or folders that contain such folders.
+        **named: Folders by name, as in `day1="outputs/DATE"`. If two sweeps have attacks with the
+            same label, the label gets this name, or else the name of the folder.
 
     Returns:
         One row per job, variant, target, budget and image, with the columns
 
-        - `attack`: the attack's label, with what distinguishes jobs of the same attack and source,
-          such as ` seed=1`;
-        - `source`: the model that the images were crafted on, `a+b` for an ensemble; empty for a
-          job of clean images alone;
-        - `target`: the model that classified them; clean images are classified by the source too;
-        - `defence`: what stood before it, `none` or the defence's name;
-        - `norm`: norm of the budget, `linf` or `l2`;
-        - `protocol`: which images the job's own matrix counts, see `rates`;
-        - `variant`: storage format, such as `float32`, or control, `noise` or `shuffled`; a job's
-          primary one comes first;
+        - `attack`: the attack's label, including what distinguishes jobs with the same attack and
+          source, such as ` seed=1`;
+        - `source`: the model that the images were crafted on, `a+b` for an ensemble, empty for a
+          job with clean images only;
+        - `target`: the model that classified the images; the source also classifies clean images;
+        - `defence`: the defence in front of the target, or `none`;
+        - `norm`: the norm of the budget, `linf` or `l2`;
+        - `protocol`: the images that the job's own matrix counts, see `rates`;
+        - `variant`: a storage format such as `float32`, or a control, `noise` or `shuffled`; the
+          job's primary variant comes first;
         - `eps_255`: the budget in units of 1/255, 0 for clean images;
-        - `index`: number of the image in the data set, or in the pooled ones;
-        - `label`, `target_label`, `predicted`: classes: the true one, the one aimed at (missing
-          where there is none) and the most likely one;
-        - `confidence`, `true_confidence`: probabilities of the most likely and of the true class,
-          in [0, 1];
-        - `draws`, `draws_correct`: passes through a randomised defence, and those that predict the
-          true class;
-        - `gradients`, `forwards`: gradients and forward passes (those of the gradients among them)
-          that the image's attack took at all budgets together, 0 for clean images and noise;
-          missing where that is not known.
+        - `index`: the number of the image in the data set, or in the pooled data sets;
+        - `label`, `target_label`, `predicted`: the true class, the target label (missing for
+          untargeted attacks) and the most likely class;
+        - `confidence`, `true_confidence`: the probabilities of the most likely class and of the
+          true class, in [0, 1];
+        - `draws`, `draws_correct`: the number of passes through a randomised defence, and how many
+          of them predict the true class;
+        - `gradients`, `forwards`: how many gradients and forward passes (including those for the
+          gradients) the attack needed for this image at all budgets together; 0 for clean images
+          and noise, missing if unknown.
 
-        The first seven are categoricals; `source` and `target` have the same categories, so that
-        `frame[frame.source != frame.target]` leaves out the white boxes. `frame.attrs["jobs"]` says
-        what the jobs were: their records, as plain data, with settings, budgets, digests of data
-        and weights, and versions.
+        The first seven columns are categoricals. `source` and `target` share their categories, so
+        `frame[frame.source != frame.target]` leaves out the white boxes. `frame.attrs["jobs"]`
+        holds the jobs' records as plain data: settings, budgets, digests of data and weights, and
+        versions.
 
     Raises:
-        ValueError: A folder is not there, holds no finished job, or a file in it is damaged.
+        ValueError: A folder does not exist or holds no finished job, or a file in it is damaged.
 
     Examples:
         >>> frame = load_sweep("outputs/2026-01-31_12-00-00-000000")  # doctest: +SKIP
@@ -68,7 +68,7 @@ def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
 
 
 def frame_of(jobs: Sequence[StoredJob]) -> pd.DataFrame:
-    """Return the predictions of jobs as the frame of `load_sweep`."""
+    """Return the predictions of jobs in the format of `load_sweep`."""
     rows = pd.concat([part for job in jobs for part in _parts(job)], ignore_index=True)
     models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
     kinds = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
@@ -84,19 +84,20 @@ def rates(
     targets: Sequence[str] | None = None,
     protocol: str | None = None,
 ) -> pd.DataFrame:
-    """Count, per target, defence and budget, the images that are still classified correctly.
+    """Compute rates per target, defence and budget: still correct, success, confidence, intervals.
 
-    With a `source` the rows are those of one job and variant, and the result is that of
-    `src.analysis.rates`. Without one they are a frame of `load_sweep` or `transfer`: the result
-    has the rows of every job and variant, after the columns `attack`, `source`, `variant`, `norm`
-    and `protocol`, under the protocol given or else the job's own.
+    With a `source`, `frame` holds one job and variant, and the result is that of
+    `src.analysis.rates`. Without a `source`, `frame` comes from `load_sweep` or `transfer`. Then
+    the result has rows for every job and variant and begins with the columns `attack`, `source`,
+    `variant`, `norm` and `protocol`.
 
     Args:
-        frame: One row per (index, target, defence, eps_255), at least, without `defence` behind
-            none; clean images have eps_255 = 0.
+        frame: At least one row per (index, target, defence, eps_255). Without a column `defence`
+            there is no defence; clean images have eps_255 = 0.
         source: Model that the images were crafted on.
-        targets: Models that they were evaluated on, behind all defences; None: all.
-        protocol: Images that form the denominator; None: `joint` for one job.
+        targets: Models that the images were evaluated on, behind all defences; None: all.
+        protocol: Images that form the denominator; None: each job's own protocol or, with a
+            `source`, `joint`.
 
     Raises:
         ValueError: The frame lacks the clean rows that the protocol needs.
@@ -115,12 +116,12 @@ def rates(
             found = analysis.rates(rows, name, wanted, chosen)
             parts[attack, name, variant, norm, chosen] = found
     if not parts:
-        raise ValueError(f"targets={targets}: the frame holds no adversarial images of them.")
+        raise ValueError(f"targets={targets}: the frame has no adversarial images for them.")
     return pd.concat(parts, names=keys).reset_index(keys).reset_index(drop=True)
 
 
 def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
-    """Yield the predictions of each variant of a job, with the columns that name the job."""
+    """Yield the predictions of each variant of a job, with columns that identify the job."""
     record = job.record
     job_names = {
         "attack": job.attack,

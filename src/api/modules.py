@@ -1,4 +1,4 @@
-"""Modules and images of a call from Python, as a job has them."""
+"""The modules and images of a call to `transfer`, checked and in the form that a job needs."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from src.utils.refusals import first_line
 
 
 class Inputs:
-    """Modules and images of a call."""
+    """The checked modules and images of one call to `transfer`."""
 
     def __init__(
         self,
@@ -32,27 +32,27 @@ class Inputs:
         fit_images: tuple[Any, Any] | None = None,
     ) -> None:
         if torch.is_inference_mode_enabled():
-            raise ValueError("Attacks need gradients, which torch.inference_mode() forbids.")
+            raise ValueError("Attacks need gradients: call this outside torch.inference_mode().")
         levels = _grey_levels(_tensor("images", images))
         classes, numbers = (
             None if values is None else _whole(key, values, len(levels))
             for key, values in (("target_labels", target_labels), ("index", index))
         )
         if numbers is not None and (np.diff(numbers, prepend=-1) <= 0).any():
-            raise ValueError("index must be increasing, and 0 or more.")
+            raise ValueError("index must be strictly increasing and not negative.")
         modules = _modules(sources, targets)
         devices = {
             value.device for module in modules.values() for value in module.state_dict().values()
         }
         if len(devices) > 1:
-            raise ValueError(f"The modules are on {len(devices)} devices; move them to one.")
+            raise ValueError(f"The modules are on {len(devices)} devices; move all to one device.")
         self.targets = list(targets)
         self.device = devices.pop() if devices else levels.device
         self.networks = {
             name: _classifier(name, module).to(self.device) for name, module in modules.items()
         }
         image = to_unit(levels[:1]).to(self.device)
-        with torch.autocast(self.device.type, enabled=False):  # as in the passes
+        with torch.autocast(self.device.type, enabled=False):  # as when a job runs
             with torch.no_grad():
                 counts = sorted({network(image).shape[1] for network in self.networks.values()})
             if len(counts) > 1:
@@ -71,12 +71,12 @@ class Inputs:
 
     @property
     def trainer(self) -> dict[str, Any]:
-        """Settings of the modules' device."""
+        """The trainer settings for the modules' device."""
         kind = "gpu" if self.device.type == "cuda" else self.device.type
         return {"accelerator": kind, "devices": [self.device.index or 0] if kind == "gpu" else 1}
 
     def settings(self, source: str) -> dict[str, Any]:
-        """Return the settings of a source and the targets."""
+        """Return the settings that describe a source and the targets."""
         names = dict.fromkeys((*source.split("+"), *self.targets))
         model = {
             name: {
@@ -89,12 +89,13 @@ class Inputs:
         return {"source": source.split("+"), "targets": self.targets, "model": model}
 
     def make_pass(self, planned: Planned) -> Pass:
-        """Return the pass of a planned job over the images."""
+        """Return the pass that runs a planned job on the images."""
         settings, models = planned.settings, {}
         for name in settings.models:
             network = self.networks[name].network
             digest = weights_digest(network)
-            # Equal weights and layers may compute different things: names tell apart within a call.
+            # Networks with equal weights and layers may still compute different things, so the key
+            # includes the name.
             text = network_text(network)
             key = content_key(planned.call, name, name_of(network), text, digest)
             models[name] = Model(self.networks[name], digest, key)
@@ -110,32 +111,32 @@ def _modules(
     sources: Mapping[str, nn.Module | Sequence[nn.Module]],
     targets: Mapping[str, nn.Module | Sequence[nn.Module]],
 ) -> dict[str, nn.Module]:
-    """Return all modules by name, those of ensembles by the names of the members."""
+    """Return all modules by name, with the members of ensembles under their own names."""
     modules: dict[str, nn.Module] = {}
     for key, mapping in (("targets", targets), ("sources", sources)):
         named = isinstance(mapping, Mapping) and all(isinstance(name, str) for name in mapping)
         if not named or not mapping:
-            raise ValueError(f"{key} must be a mapping of names to torch modules.")
+            raise ValueError(f"{key} must be a mapping from names to torch modules.")
         for name, value in mapping.items():
             members: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
             names = str(name).split("+") if key == "sources" else [name]
             if len(names) != len(members) or not all(isinstance(m, nn.Module) for m in members):
                 raise ValueError(
-                    f"{key}[{name!r}] must be a torch module or, of sources of a name such as "
-                    "'a+b', a list of them."
+                    f"{key}[{name!r}] must be a torch module or, for a source named like 'a+b', a "
+                    "list of one module per name."
                 )
             for member, module in zip(names, members, strict=True):
                 if modules.setdefault(member, module) is not module:
-                    raise ValueError(f"{member} is one module as a source and another as a target.")
+                    raise ValueError(f"{member}: source and target differ; rename one of them.")
     return modules
 
 
 def _classifier(name: str, module: nn.Module) -> PixelClassifier:
-    """Return a frozen copy of a module, in evaluation mode."""
+    """Return a frozen copy of a module in evaluation mode."""
     try:
-        with torch.no_grad():  # else the weights of a traced module's copy are no leaves
+        with torch.no_grad():  # otherwise the copied weights of a traced module are not leaves
             copied = copy.deepcopy(module)
-    except Exception as error:  # of many kinds
+    except Exception as error:  # modules raise all kinds of errors
         raise ValueError(f"{name} cannot be copied: {first_line(error)}") from error
     classifier = PixelClassifier(copied, mean=(0, 0, 0), std=(1, 1, 1), name=name)
     return classifier.eval().requires_grad_(False)
@@ -149,7 +150,7 @@ def name_of(value: Any) -> str:
 
 
 def _grey_levels(images: Tensor) -> Tensor:
-    """Return images as uint8."""
+    """Return images (N, 3, H, H) as uint8, or raise a `ValueError` that says why that fails."""
     square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
     if not square or not len(images):
         raise ValueError(f"images must be of shape (N, 3, H, H), not {tuple(images.shape)}.")
@@ -157,23 +158,23 @@ def _grey_levels(images: Tensor) -> Tensor:
         return images
     levels = (images * 255).round()
     if not images.isfinite().all() or levels.min() < 0:
-        hint = "some are negative or not finite; a normalisation belongs into the module"
+        hint = "some are negative or not finite. Move the normalisation into the module"
     elif levels.max() > 255:
-        hint = "some are above 1; those of 0 to 255 are taken as images.to(torch.uint8)"
+        hint = "some are above 1. For values from 0 to 255 pass images.to(torch.uint8)"
     elif not ((images * 255 - levels).abs() < 0.01).all():
-        hint = "others are rounded by (255 * images).round().to(torch.uint8)"
+        hint = "these are not. Round them: (255 * images).round().to(torch.uint8)"
     else:
         return levels.to(torch.uint8)
-    allowed = "images must be uint8, or in [0, 1] and multiples of 1/255, as files hold them"
+    allowed = "images must be uint8, or multiples of 1/255 in [0, 1]"
     raise ValueError(f"{allowed}: {hint}.")
 
 
 def _whole(key: str, values: Any, count: int) -> np.ndarray:
-    """Return whole numbers, one for each image."""
+    """Return `values` as an array of whole numbers, one per image."""
     array = _tensor(key, values).cpu().numpy()
     if array.dtype.kind not in "iu" or array.shape != (count,):
         raise ValueError(
-            f"{key} must be {count} whole numbers, one for each image, not {array.dtype} of shape "
+            f"{key} must be {count} whole numbers, one per image, not {array.dtype} of shape "
             f"{array.shape}."
         )
     return array

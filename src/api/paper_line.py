@@ -1,4 +1,4 @@
-"""Words and messages that the commands of tables and of figures share."""
+"""Arguments and messages shared by the command lines for tables and figures."""
 
 import argparse
 import sys
@@ -12,16 +12,16 @@ from src.config.errors import REFUSED
 
 
 def add_sweeps(parser: argparse.ArgumentParser) -> None:
-    """Add the folders of sweeps, and the names that replace those of attacks and models."""
-    named = "folders of sweeps, also as NAME=FOLDER; the newest in outputs/"
+    """Add the arguments for folders of sweeps and for printed names."""
+    named = "folders of sweeps, or NAME=FOLDER; default: the newest in outputs/"
     parser.add_argument("folder", nargs="*", type=_sweep, help=named)
-    words = "names as they are printed, such as vgg_small=VGG-16"
+    words = "printed names of attacks and models, such as vgg_small=VGG-16"
     parser.add_argument("--names", nargs="+", type=_new_name, help=words)
 
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Print what is refused, and exit with code 2."""
+    """Print the message of a `ValueError` or `OSError` and exit with code 2."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -30,7 +30,7 @@ def refusing() -> Iterator[None]:
 
 
 def warn_of_unfinished(folders: Sequence[Path]) -> None:
-    """Say on standard error how many jobs of sweeps are not done."""
+    """Print to standard error how many jobs of each sweep are unfinished."""
     for folder in (folder for folder in folders if (folder / PLAN).exists()):
         states = [job.state for job in job_statuses(folder)]
         if left := len(states) - states.count("done"):
@@ -38,13 +38,13 @@ def warn_of_unfinished(folders: Sequence[Path]) -> None:
 
 
 def _sweep(word: str) -> Path | dict[str, Path]:
-    """Return a folder, or one with the name before `=`."""
+    """Parse `FOLDER` or `NAME=FOLDER`."""
     name, sign, folder = word.partition("=")
     return {name: Path(folder)} if sign and not Path(word).exists() else Path(word)
 
 
 def _new_name(word: str) -> tuple[str, str]:
-    """Return a name and the one that replaces it."""
+    """Parse `NAME=NEW`: a name and its replacement."""
     name, sign, new = word.partition("=")
     if not (name and sign and new):
         raise argparse.ArgumentTypeError(f"{word}: write NAME=NEW, such as vgg_small=VGG-16.")

@@ -14,13 +14,14 @@ from src.report.summary import summarise
 def rankings(
     folder: Sweeps | pd.DataFrame, *more: Sweeps, of: str = "attack", related: str = "keep"
 ) -> pd.DataFrame:
-    """Return the rankings of attacks, or sources (`of="source"`), of a frame or finished sweeps.
+    """Rank the attacks, or with `of="source"` the sources, in a frame or in finished sweeps.
 
-    They are the rows of `attacks.csv` and `sources.csv`. `related="exclude"` leaves out pairs with
-    the same weights, architecture or family. Other arguments and errors are those of `table`.
+    The result has the rows of `attacks.csv` or `sources.csv`. `related="exclude"` leaves out pairs
+    of models with the same weights, architecture or family. Other arguments and errors are as for
+    `table`.
     """
     if of not in ("attack", "source"):
-        raise ValueError(f"of={of}: attack or source.")
+        raise ValueError(f"of={of}: must be attack or source.")
     summary = summarise(jobs_of(folder, *more), related)
     return summary.rankings if of == "attack" else summary.sources
 
@@ -31,14 +32,15 @@ def images_needed(
     attacks: int | None = None,
     frame: str | Path | pd.DataFrame | None = None,
 ) -> int:
-    """Return how many images decide a difference between two ranked attacks with a power of 80 %.
+    """Return how many images a ranking needs to decide a difference with a power of 80 %.
 
     Args:
-        difference: Of their mean success, in (0, 1].
-        discordance: Their mean squared difference on an image, in [0, 1]: with one target the share
-            of images that only one of the two fools. None: the median of the `frame`.
-        attacks: Number of attacks that are ranked together. None: that of the `frame`.
-        frame: A frame, or a sweep's folder, whose first ranking counts.
+        difference: Difference between the mean success of two attacks, in (0, 1].
+        discordance: Mean squared difference between their success on an image, in [0, 1]. With one
+            target it is the share of images that exactly one of the attacks fools. None: the
+            median in `frame`.
+        attacks: Number of attacks that are ranked together. None: the number in `frame`.
+        frame: A frame, or the folder of a sweep; its first ranking is used.
 
     Raises:
         ValueError: A number is missing or impossible.
@@ -56,8 +58,8 @@ def images_needed(
         attacks = len(ranked) if attacks is None else attacks
     if not attacks or attacks < 2 or not 0 < difference <= sqrt(discordance or 0) <= 1:
         raise ValueError(
-            f"difference={difference}, discordance={discordance}, attacks={attacks}: needed are "
-            "0 < difference ** 2 <= discordance <= 1 and attacks >= 2, or a frame that has them."
+            f"difference={difference}, discordance={discordance}, attacks={attacks}: must satisfy "
+            "0 < difference ** 2 <= discordance <= 1 and attacks >= 2. Pass them, or a frame."
         )
     cutoff = studentized_range.ppf(1 - LEVEL, attacks, inf) / sqrt(2)
     alone = detectable(cutoff, discordance or 0, 1)

@@ -1,4 +1,4 @@
-"""Folder of the jobs of a call from Python."""
+"""The folder in which a call from Python stores its jobs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,20 +9,20 @@ from src.artifacts.sweep_state import Plan, read_plan, write_plan
 from src.utils.files import writing
 
 _CALL = "transfer"
-"""Id of the plan in such a folder; those of sweeps are random."""
+"""Id of the plan in such a folder; plans of sweeps have random ids."""
 
 
 def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:
-    """Return the folders of a call's jobs, after removing those of an earlier call.
+    """Prepare one folder per job of a call, after removing the jobs of an earlier call.
 
     Raises:
-        ValueError: The folder holds something else, such as a sweep of the command line.
+        ValueError: The folder holds other files, such as a sweep of the command line.
     """
     if folder.exists() and any(folder.iterdir()):
         earlier = read_plan(folder) if (folder / PLAN).exists() else None
         if earlier is None or earlier.id != _CALL:
             raise ValueError(
-                f"store={folder} has files of another program; choose a new or empty folder."
+                f"store={folder} holds files that no call wrote; choose a new or empty folder."
             )
         for job in (folder / Path(name).name for name in earlier.jobs):
             clear(job)

@@ -1,6 +1,6 @@
-"""Transfer of adversarial images between any torch modules, by one call."""
+"""Transfer of adversarial images between any torch modules, in one call."""
 
-from __future__ import annotations  # else `help` shows the unions behind every name
+from __future__ import annotations  # otherwise `help` expands the type aliases into their unions
 
 import logging
 import warnings
@@ -68,41 +68,45 @@ def transfer(
 ) -> pd.DataFrame:
     """Attack every source with every attack, and evaluate all targets on the same images.
 
-    Modules are copied, and computed on their own device.
+    The modules are copied, and run on the device that they are on.
 
     Args:
-        sources: Modules by name, from float32 images in [0, 1] of shape (N, 3, H, H) to logits of
-            shape (N, C), or an object or dict with these as `logits`; normalisation included.
-            `a+b` names an ensemble, a list of modules. Or a list of public names and of such
-            mappings: `["timm/resnet18.a1_in1k", {"mine": module}]`.
-        targets: Likewise. A target of a source's name is its white box, and the same module.
+        sources: Modules by name. Each maps float32 images in [0, 1] of shape (N, 3, H, H) to logits
+            of shape (N, C), or to an object or dict with such `logits`, and includes the
+            normalisation. `a+b` names an ensemble, given as a list of modules. Alternatively a list
+            of public names and such mappings: `["timm/resnet18.a1_in1k", {"mine": module}]`.
+        targets: As `sources`, but without ensembles. A target with the name of a source is its
+            white box and must be the same module.
         images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H).
         labels: True classes, shape (N,).
-        attacks: Name or names of attacks, see `src.attacks`, or a mapping: a name to the keywords
-            that differ from its defaults (`{"mi": {"steps": 20}}`), or a name of your own to any
-            function as those of `src.attacks` (`{"mine": partial(attacks.mi, decay=0.5)}`).
+        attacks: One or more names of attacks, see `src.attacks`, or a mapping. It maps an attack's
+            name to the keywords that differ from the defaults (`{"mi": {"steps": 20}}`), or a name
+            of your own to a function like those in `src.attacks`
+            (`{"mine": partial(attacks.mi, decay=0.5)}`).
         eps: Budgets in [0, 1] units, such as `8 / 255`.
-        reference: The budget of `matrix` and `table`; None: 8/255 if it is there, else the largest.
-        norm: `linf` or `l2`; None: each attack's own.
-        target_labels: Classes that the attacks aim for, (N,), or the rule that chooses them:
-            `least_likely`, `random` or `next`; None: untargeted.
-        defences: Functions before the targets by name, see `src.defences.Defence`, beside none.
-        repeats: Draws of randomised defences, whose majority decides.
+        reference: Budget for `matrix` and `table`; None: 8/255 if it is in `eps`, else the largest.
+        norm: `linf` or `l2`; None: each attack's own norm.
+        target_labels: Target labels, shape (N,), or the rule that chooses them: `least_likely`,
+            `random` or `next`; None: untargeted.
+        defences: Functions in front of the targets by name, see `src.defences.Defence`; the targets
+            are also evaluated without a defence.
+        repeats: Number of draws from a randomised defence; the majority decides.
         protocol: Images that form the denominator, see `rates`.
-        controls: Evaluate random-sign noise and shuffled perturbations, too.
+        controls: Also evaluate random-sign noise and shuffled perturbations.
         ensemble: Quantity that an ensemble averages: `logits`, `probabilities` or `loss`.
-        index: Numbers of the images, rising, (N,), which decide what is drawn; None: 0, 1, ...
-        fit_images: Training images and their true classes, for attacks that are fitted, such as
-            `uap`; like `images` and `labels`.
-        seed: Seed of what attacks, target labels, noise and defences draw.
-        batch_size: None: 50 on a CPU, 1,000 on a GPU.
-        progress_bar: Show the batches that are done.
-        store: Folder that gets the folders of the jobs, for `load_sweep`, `python -m src.report`
-            and `python -m src.table`: an empty one or an earlier call's, whose jobs are replaced.
-            None: nothing is written.
+        index: Numbers of the images, increasing, shape (N,); they seed each image's random draws.
+            None: 0, 1, ...
+        fit_images: Training images and their true classes for fitted attacks, such as `uap`; same
+            formats as `images` and `labels`.
+        seed: Seed for attacks, target labels, noise and defences.
+        batch_size: Images per batch; None: 50 on a CPU, 1,000 on a GPU.
+        progress_bar: Show the progress in batches.
+        store: Folder in which the jobs are saved, for `load_sweep`, `python -m src.report` and
+            `python -m src.table`. It must be empty or come from an earlier call, whose jobs are
+            replaced. None: nothing is saved.
 
     Returns:
-        The frame of `load_sweep`, in float32 and, with `controls`, of the controls.
+        A frame as from `load_sweep`, with the variant float32 and, with `controls`, the controls.
 
     Raises:
         ValueError: A module, attack or argument cannot be used, or `store` holds other files.
@@ -129,7 +133,7 @@ def transfer(
         },
         **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": int(seed)},
         "dataset": {"name": "images"},
-        "store": {"images_mb": 0},  # examples alone
+        "store": {"images_mb": 0},  # store the pictures of examples only
         "report": {"name": "default" if store else "none", "examples": 4 if store else 0},
         "trainer": {
             **inputs.trainer,
@@ -154,7 +158,7 @@ def transfer(
 
 
 def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
-    """Return attacks by name: the keywords that differ from a file's, or functions."""
+    """Return attacks by name: keywords that differ from the attack's file, or a function."""
     attacks = [attacks] if isinstance(attacks, str) or callable(attacks) else attacks
     attacks = dict(attacks) if isinstance(attacks, Mapping) else {name: {} for name in attacks}
     valid = [
@@ -163,7 +167,7 @@ def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
     ]
     if not valid or not all(valid):
         raise ValueError(
-            "attacks must be names of attacks, or a mapping of names to keywords or to functions."
+            "attacks must be names of attacks, or a mapping from names to keywords or functions."
         )
     return attacks
 
@@ -171,7 +175,7 @@ def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
 def _defences(defences: Any) -> dict[str, Defence]:
     named = {} if defences is None else defences
     if not isinstance(named, Mapping) or PLAIN in named or not all(map(callable, named.values())):
-        raise ValueError(f"defences must be a mapping of names, not {PLAIN}, to functions.")
+        raise ValueError(f"defences must be a mapping from names, except {PLAIN}, to functions.")
     return dict(named)
 
 
@@ -183,9 +187,9 @@ def _plan(
     defences: Mapping[str, Defence],
     call: str,
 ) -> Planned:
-    """Return the plan of a job: an attack's file with keywords, or a function's own ones."""
+    """Plan a job, either from an attack's file and keywords or from a function."""
     if callable(attack):
-        # Functions of one name differ by what they are called in this call.
+        # Two functions may have the same name; their names in this call differ.
         called = {"function": name_of(attack), "called": name}
         settings = crafted_settings(name, {**_plain_keywords(attack), **keywords, **called})
     else:
@@ -199,7 +203,7 @@ def _plan(
 
 
 def _run(job: Pass, cache: Rows, folder: Path | None) -> StoredJob:
-    """Compute a job, and write its files if it has a folder."""
+    """Run a job, and write its files if it has a folder."""
     results = run_pass(job, cache)
     assert results is not None
     record = make_record(job, results)
@@ -214,7 +218,7 @@ def _run(job: Pass, cache: Rows, folder: Path | None) -> StoredJob:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' chatter away, and the generators of random numbers as they are."""
+    """Silence harmless warnings and messages of libraries, and restore the global random state."""
     loggers = {
         logger: logger.level
         for logger in map(logging.getLogger, ("pytorch_lightning", "lightning"))
@@ -231,7 +235,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _plain_keywords(function: Attack) -> dict[str, Any]:
-    """Return the keywords bound to a function, as far as a record can hold them."""
+    """Return the keywords bound to a function, with `repr` of values that a record cannot hold."""
     keywords = getattr(function, "keywords", {})
     return {
         key: value if isinstance(value, int | float | str | None) else repr(value)
@@ -240,8 +244,8 @@ def _plain_keywords(function: Attack) -> dict[str, Any]:
 
 
 def _levels(eps: ArrayLike | Tensor) -> list[float]:
-    """Return budgets in [0, 1] units in units of 1/255."""
+    """Convert budgets from [0, 1] units to units of 1/255."""
     budgets = np.ravel(np.asarray(eps.cpu() if isinstance(eps, Tensor) else eps, np.float64))
     if wrong := [budget for budget in budgets.tolist() if not 0 < budget <= 1]:
-        raise ValueError(f"eps={wrong[0]:g} is not between 0 and 1; 8 / 255 is 8 grey levels.")
-    return [round(255 * budget, 6) for budget in budgets.tolist()]  # float32 has 7 digits
+        raise ValueError(f"eps={wrong[0]:g} must be above 0 and at most 1, such as 8 / 255.")
+    return [round(255 * budget, 6) for budget in budgets.tolist()]  # float32 has seven digits

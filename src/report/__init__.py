@@ -1,1 +1,1 @@
-"""Report of finished jobs: one HTML page of linked charts, made of the tables in their folders."""
+"""The report of finished jobs: tables, charts and one HTML page, built from stored tables."""

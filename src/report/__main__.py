@@ -1,4 +1,4 @@
-"""Command line that builds the report of finished jobs from their tables."""
+"""Build the report of finished jobs from their tables: `python -m src.report`."""
 
 import sys
 
@@ -13,21 +13,21 @@ from src.utils import stopping
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")
 def run(config: DictConfig) -> None:
-    """Build one report."""
+    """Build a report from the composed config; exit with 2 if the settings are refused."""
     stopping.interrupt_at_once()
     from src.config.read import read_report_command
     from src.report.finished_jobs import report
 
     try:
         report(read_report_command(config))
-    except ValueError as error:  # else Hydra prints the overrides first
+    except ValueError as error:  # otherwise Hydra prints the overrides first
         print(error, file=sys.stderr)
         sys.exit(REFUSED)
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C or SIGTERM exits with 130."""
-    sys.argv[1:] = [  # a word alone, no value of a flag, is a sweep's folder
+    """Run the command line; exit with 130 on Ctrl-C or SIGTERM."""
+    sys.argv[1:] = [  # a bare word that is not the value of a flag is the folder of a sweep
         word if "=" in word or word[:1] in "-+~" or before[:1] == "-" else f"folder={word}"
         for before, word in zip(sys.argv, sys.argv[1:], strict=False)
     ]

@@ -1,4 +1,4 @@
-"""Captions of tables: images, weights, budget, steps, denominator, seeds and versions."""
+"""Captions for tables: images, weights, budget, steps, denominator, seeds and versions."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ from src.report.cells import AVERAGE, DIFFERENCE, VALUES, Cells
 from src.report.summary import JobSummary
 
 PARTIAL = "\N{DOUBLE DAGGER}"
-"""Mark of an average that lacks sources or targets of another one."""
+"""Mark of an average over fewer sources or targets than another average."""
 _OF_IMAGES = ("success", "accuracy", "confidence", "success_confidence")
 _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
@@ -26,9 +26,9 @@ def caption_of(
     strongest: bool,
     white: str,
 ) -> str:
-    """Return the caption of a table of jobs; the options are the table's, `white` a mark.
+    """Return the caption of a table; the options are those of `table`, `white` marks white boxes.
 
-    The first sentence says what the numbers are of, the second explains the marks.
+    The first sentence says what was measured, the second explains the marks.
     """
     pairs, records = cells.pairs, [one.job.record for one in jobs]
     budgets = _distinct(
@@ -42,16 +42,16 @@ def caption_of(
     pooled = _pooled(cells, rows, columns)
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
-        "italic: not distinguishable from it (5 %)": bool(shown["undecided"].any()),
+        "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
         f"{white}: {boxes}": white_boxes and bool(shown["white"].any()),
         f"without {boxes}": not white_boxes,
         f"cells: means over {' and '.join(pooled)}s without {boxes}": bool(pooled),
-        f"average: of the row's cells without {boxes}": AVERAGE in set(shown[columns[0]]),
-        f"{DIFFERENCE}: from the ranking's first, in points, with simultaneous 95 % intervals": (
+        f"average: over the row's cells without {boxes}": AVERAGE in set(shown[columns[0]]),
+        f"{DIFFERENCE}: from the first in the ranking, in points, simultaneous 95 % intervals": (
             DIFFERENCE in set(shown[columns[0]])
         ),
         "in brackets: 95 % intervals": intervals,
-        "strongest: any attack and source but white boxes, per set the best of them": strongest,
+        "strongest: the best attack and source for the set or the image, no white boxes": strongest,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": bool(shown["sd"].notna().any()),
         f"{PARTIAL}: mean over fewer sources or targets than others": bool(shown["partial"].any()),
     }
@@ -62,7 +62,7 @@ def caption_of(
 
 
 def details_of(jobs: Sequence[JobSummary], cells: Cells, columns: Sequence[str]) -> list[str]:
-    """Return what the numbers depend on, a line each: digests, weights, steps, seeds, versions."""
+    """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
     records, pairs = [one.job.record for one in jobs], cells.pairs
     seeds = [str(seed.job.record.seed) for one in jobs for seed in one.seeds or [one]]
     sets = [f"{len(one.job.parts)} sets of images" for one in jobs if len(one.job.parts) > 1]
@@ -73,7 +73,7 @@ def details_of(jobs: Sequence[JobSummary], cells: Cells, columns: Sequence[str])
         f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": (
             cells.value in _OF_IMAGES and len(sizes) > 1
         ),
-        "The average is of the cells, the report's ranking of the images' means, which differs": (
+        "The average is over cells; the report's ranking averages over images and may differ": (
             not {"source", "target"}.isdisjoint(columns)
         ),
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
@@ -85,7 +85,7 @@ def details_of(jobs: Sequence[JobSummary], cells: Cells, columns: Sequence[str])
 
 
 def _pooled(cells: Cells, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """Return the axes that a cell is a mean over."""
+    """Return the axes over which a cell averages."""
     axes = [axis for axis in ("source", "target") if axis not in (*rows, *columns)]
     return [axis for axis in axes if cells.pairs[axis].nunique() > 1 and cells.value in _OF_IMAGES]
 
@@ -108,7 +108,7 @@ def _steps(record: JobRecord) -> str:
 
 
 def _weights(record: JobRecord) -> list[str]:
-    """Return each model with the tag of its weights, if it has one, and their digest."""
+    """Return each model with the tag of its weights (if any) and their digest."""
     models = []
     for name, digest in record.weights.items():
         network = record.config["model"][name]["network"]

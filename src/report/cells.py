@@ -1,4 +1,4 @@
-"""Cells of a table of attacks, sources, targets and defences, and which of them are best."""
+"""Cells of a table by attack, source, target and defence, with marks for the best attacks."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -20,7 +20,7 @@ AXES = ("attack", "source", "target", "defence")
 
 
 class Value(NamedTuple):
-    """Quantity that the cells of a table show: its column of rates, its name, a number's format."""
+    """A quantity that cells can show: its column in the rates, its name and its number format."""
 
     column: str
     words: str
@@ -39,21 +39,21 @@ VALUES = {
     "psnr": Value("psnr", "PSNR in dB", "{:.1f}"),
     "ssim": Value("ssim", "SSIM", "{:.3f}"),
 }
-"""Values of cells by name."""
+"""The values that cells can show, by name."""
 AVERAGE, DIFFERENCE = "average", "difference"
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
 STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
-"""Rows of the strongest attacker, and the columns of `strongest_attackers` that they show."""
+"""Rows for the strongest attacker, and the columns of `strongest_attackers` that they show."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Numbers that a table shows of jobs at one budget, under one protocol.
+    """The numbers of jobs at one budget and under one protocol, for a table.
 
     Attributes:
-        pairs: A row per attack, source, target and defence, with the columns of rates, and
-            `seed=N`, the value of each seed where there are several.
-        outcomes: Outcomes of images of each group of comparable jobs.
+        pairs: One row per attack, source, target and defence, with the columns of rates and, if
+            there are several seeds, `seed=N`: the value for each seed.
+        outcomes: Outcomes per image, for each group of comparable jobs.
         value: One of `VALUES`.
     """
 
@@ -62,20 +62,20 @@ class Cells:
     value: str
 
     def behind(self, defence: str) -> "Cells":
-        """Return the cells of targets behind one defence."""
+        """Return the cells for targets behind one defence."""
         if defence not in (known := list(self.pairs["defence"].unique())):
-            raise ValueError(f"defence={defence}: there are {', '.join(known)}.")
+            raise ValueError(f"defence={defence}: choose from {', '.join(known)}.")
         pairs = self.pairs[self.pairs["defence"] == defence]
         outcomes = [found.select(defence=defence) for found in self.outcomes]
         return replace(self, pairs=pairs, outcomes=outcomes)
 
     def table(self, keys: Sequence[str]) -> pd.DataFrame:
-        """Return a row per cell of some axes: means over the pairs of different networks.
+        """Compute one row per cell of these axes: means over the pairs of different networks.
 
-        The columns are `keys`, `value`; `low` and `high` of a single pair; `white`, whether there
-        are only white boxes; the range of images, `least` and `most`; `seed=N`, the value of each
-        seed; `partial`, whether the mean lacks sources or targets of another cell's; `best` and
-        `undecided` (not distinguishable from the best) attacks, see `rankings`.
+        The columns are `keys` and `value`; `low` and `high` for a single pair; `white`, whether
+        there are only white boxes; `least` and `most`, the range of image counts; `seed=N`, the
+        value for each seed; `partial`, whether the mean lacks sources or targets that another cell
+        has; `best` and `undecided` (not significantly weaker) attacks, see `rankings`.
         """
         found, seeds = [], seeds_of(self.pairs)
         for place, rows in self.pairs.groupby(list(keys), sort=False):
@@ -83,7 +83,7 @@ class Cells:
             used = transfer if len(transfer) else rows
             column, one = VALUES[self.value].column, used.iloc[0]
             if column not in used:
-                raise ValueError(f"value={self.value} needs jobs with diagnostics=full.")
+                raise ValueError(f"value={self.value}: run the jobs with diagnostics=full.")
             ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
             numbers = (used[column].mean(), *(ends if len(used) == 1 else (np.nan, np.nan)))
             counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
@@ -94,9 +94,9 @@ class Cells:
         return self.marked(with_partial(cells, self.pairs, keys, averaged), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-        """Mark the best of comparable attacks in each group of cells that share all but these.
+        """Mark the best of the comparable attacks in each group of cells that agree on `keys`.
 
-        Their `difference` from the first in the group's ranking has its simultaneous interval.
+        Add the `difference` from the first in the group's ranking with its simultaneous interval.
         """
         cells = cells.assign(best=False, undecided=False, **dict.fromkeys(_ENDS, np.nan))
         if "attack" not in keys or self.value not in ("success", "accuracy"):
@@ -121,16 +121,16 @@ class Cells:
         return cells.assign(undecided=cells["undecided"] & ~cells["best"])
 
     def strongest(self) -> pd.DataFrame:
-        """Return a row per target and defence against the strongest of the untargeted attackers.
+        """Return one row per target and defence for each of the `STRONGEST` untargeted attackers.
 
-        `strongest_attackers`, with `attack` one of `STRONGEST`, and the columns of
-        `pairs` that a cell shows.
+        The rows come from `strongest_attackers`; `attack` is the name in `STRONGEST`, and the other
+        columns are those of `pairs` that a cell shows.
         """
         if len(self.outcomes) > 1:
-            raise ValueError("strongest needs jobs on the same images, of one norm and budget.")
+            raise ValueError("strongest needs jobs on the same images, with one norm and budget.")
         found = strongest_attackers(self.outcomes[0].of_first_seeds())
         if found.empty:
-            raise ValueError("strongest needs a target that is not a white box.")
+            raise ValueError("strongest needs a target other than the source.")
         found = found[~found["targeted"]]
         parts = []
         for name, value in STRONGEST.items():
@@ -148,14 +148,14 @@ class Cells:
 
 
 def seeds_of(cells: pd.DataFrame) -> list[str]:
-    """Return the columns that hold the value of a seed."""
+    """Return the columns with the values for single seeds."""
     return [name for name in cells.columns.unique(0) if name.startswith("seed=")]
 
 
 def with_partial(
     cells: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str], averaged: Sequence[str]
 ) -> pd.DataFrame:
-    """Add `partial`: whether a mean over some axes of rows lacks names that another one has."""
+    """Add `partial`: whether a mean over the `averaged` axes lacks names that another mean has."""
     if not averaged:
         return cells.assign(partial=False)
     lacking = rows.groupby([*keys, *averaged]).size().unstack([*averaged]).isna().any(axis=1)
@@ -163,7 +163,7 @@ def with_partial(
 
 
 def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:
-    """Return the rows that have some values in some columns."""
+    """Return the rows with these values in these columns."""
     for key, name in place.items():
         rows = rows[rows[key] == name]
     return rows
@@ -172,7 +172,7 @@ def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:
 def cells_of(
     jobs: Sequence[JobSummary], value: str, eps_255: float | None, protocol: str | None
 ) -> Cells:
-    """Return the cells of attacked jobs; None stands for each job's own budget or protocol."""
+    """Collect the cells of attacked jobs; None means each job's own budget or protocol."""
     pairs, outcomes = [], defaultdict[str, list[ImageOutcomes]](list)
     for one in jobs:
         parts, column = [], VALUES[value].column
@@ -193,7 +193,7 @@ def cells_of(
 
 
 def _at(one: JobSummary, eps_255: float | None, protocol: str | None) -> pd.DataFrame:
-    """Return the rates of a job of one seed, and the size of its changes where it is known."""
+    """Return the rates of a job with one seed, and the size of its perturbations if known."""
     job, own = one.job, one.job.record
     eps = own.reference if eps_255 is None else eps_255
     counted, rates = protocol or own.protocol, primary_rates([one])

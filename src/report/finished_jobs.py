@@ -1,4 +1,4 @@
-"""Report command: the jobs in some folders, their page, and its figures as files."""
+"""The report command: find the jobs in folders, write their page, and its figures as files."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from src.report.summary import Summary, summarise
 
 
 def report(settings: ReportCommand) -> None:
-    """Build the report of the named folders, else of the newest sweep."""
+    """Build the report of the named folders, or else of the newest sweep."""
     given = settings.folder
     sweeps = [given] if isinstance(given, dict) else given or [newest_sweep(finished=True)]
     folders = named_folders(*sweeps)
@@ -24,7 +24,7 @@ def report(settings: ReportCommand) -> None:
     out = Path(settings.out or (next(iter(folders)) if len(folders) == 1 else together))
     page = out / PAGE
     if settings.out and page.is_file() and b'content="transferability"' not in page.read_bytes():
-        raise ValueError(f"{page} is another program's and would be replaced: change out={out}.")
+        raise ValueError(f"{page} is another program's file: change out={out} to keep it.")
     summary, console = summarise(find_jobs(folders), settings.report.related), Console()
     write_report(summary, out, settings.report, Path(settings.cache_dir), console)
     console.print(f"report: {page}", soft_wrap=True, markup=False)
@@ -33,7 +33,7 @@ def report(settings: ReportCommand) -> None:
 def write_report(
     summary: Summary, out: Path, settings: ReportSettings, cache: Path, console: Console
 ) -> None:
-    """Write the page and, with `settings.figures`, every figure as files with its data."""
+    """Write the page and, with `settings.figures`, each figure and its data as files."""
     with Status("Building the report", console=console):
         content = build_report(summary, settings)
         write_page(content, out / PAGE, cache)

@@ -1,4 +1,4 @@
-"""Transfer matrices for the terminal and CSV files."""
+"""Transfer matrices, defences and rankings for the terminal and CSV files."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
-    """Lay out a `transfer_matrix` for the terminal, white boxes marked `*`, own networks `+`.
+    """Lay out a `transfer_matrix` for the terminal, with `*` for white boxes and `+` for `own`.
 
-    Each pair has a row if a row per source takes more than `width` characters.
+    There is one row per source, or one per pair if that would need more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     relations = list(map(relation, matrix["source"], matrix["target"]))
@@ -32,7 +32,7 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
         f"{counted} / denominator = {rate}": True,
         f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": WHITE_BOX in relations,
-        "+ own: the source's network, behind another defence": OWN in relations,
+        "+ own: the source's network behind another defence": OWN in relations,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
     }
     marks = {WHITE_BOX: "*", OWN: "+"}
@@ -49,7 +49,7 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
 
 
 def defence_table(behind: pd.DataFrame) -> Group:
-    """Lay out a result of `behind_defences` for the terminal, a line per defence."""
+    """Lay out a result of `behind_defences` for the terminal, one line per defence."""
     counted, share = behind["counted"].iloc[0], "{:.1%}".format
     adaptive = (behind["through"] != PLAIN).any()
     shown = behind[["through", "defence"] if adaptive else ["defence"]]
@@ -63,9 +63,7 @@ def defence_table(behind: pd.DataFrame) -> Group:
     pairs = " or ".join(map(str, sorted(set(behind["pairs"]))))
     words = f"means over {pairs} pair{'s' * (pairs != '1')} of other networks"
     if not adaptive:
-        words += (
-            "; a plain transfer attack is not an adaptive one, for which there is source_defence"
-        )
+        words += "; a plain transfer attack is not an adaptive one: for that set source_defence"
     return Group(_table(shown.astype(str)), Text(words, style="italic"))
 
 
@@ -89,38 +87,38 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
         frame["mean success"] += pd.Series(ends, shown.index)
     if of == "source":
         frame["advantage"] = shown["advantage"].map(lambda its: f"{100 * its:+.1f}")
-    frame["beside the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
+    frame["minus the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
     frame["images"] = shown["images"].astype(str)
     if of == "attack":
         frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)
         if shown["fit_gradients"].any():
-            frame["of fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
+            frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)
-    words = [f"{of}s.csv has the {left} others"] if left else []
+    words = [f"{of}s.csv has {left} more"] if left else []
     words.append(
         f"not tested: that needs {FEWEST_TESTED} images"
         if not tested
-        else "= cannot be told from the first (all pairs tested together, p >= 0.05)"
+        else "= not significantly weaker than the first (all pairs tested together, p >= 0.05)"
         if tied
-        else "decided: each of the others is weaker (all pairs tested together, p < 0.05)"
+        else "decided: the first is ahead of all others (all pairs tested together, p < 0.05)"
     )
     notes = Text("\n".join(["; ".join(words), *resolution(ranked)]), style="italic")
     return Group(Text(heading, style="bold"), _table(frame), notes)
 
 
 def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
-    """Write shares in percent, or differences in points, without an unknown interval."""
+    """Format shares in percent, or differences in points, leaving out unknown intervals."""
     numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
     forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
     return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
 
 
 def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Turn the long matrix into a row per source, for spreadsheets.
+    """Convert the long matrix to one row per source, for spreadsheets.
 
-    Columns are `source`, one per target with the readable cells, then for each target, after
-    its name, `still_correct`, `denominator` and `robust_accuracy` (of a targeted attack
-    `success` and `targeted_success_rate`) with its interval, `_low` and `_high`.
+    The columns are `source` and one column of readable cells per target, then for each target, with
+    its name in front, `still_correct`, `denominator` and `robust_accuracy` with its interval,
+    `_low` and `_high`. For targeted attacks they are `success` and `targeted_success_rate`.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     count, rate = "still_correct", "robust_accuracy"
@@ -130,7 +128,7 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
     names |= {f"rate{end}": f"{rate}{end}" for end in ("_low", "_high")}
     if _has_seeds(matrix):
         names["success_rate_sd"] = f"{rate}_sd"
-    counts = matrix[["k", "n"]].convert_dtypes()  # means over seeds are no whole numbers
+    counts = matrix[["k", "n"]].convert_dtypes()  # means over seeds stay fractions
     pivoted = matrix.assign(**counts).pivot(index="source", columns="target")
     columns = {
         f"{target} {name}": pivoted[column, target]
@@ -146,11 +144,11 @@ def _has_seeds(matrix: pd.DataFrame) -> bool:
 
 
 def _table(frame: pd.DataFrame) -> Table:
-    """Return names and right-aligned cells as a table."""
+    """Return a table with left-aligned names and right-aligned cells."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in frame.columns:
         name = column in ("source", "target", "defence", "attack")
         table.add_column(Text(column), justify="left" if name else "right", overflow="fold")
     for row in frame.itertuples(index=False, name=None):
-        table.add_row(*map(Text, row))  # no str: it would style [..]
+        table.add_row(*map(Text, row))  # Text, because rich reads [..] in a str as a style
     return table

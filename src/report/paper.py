@@ -1,4 +1,4 @@
-"""Tables for papers: rows, columns and value of choice, as LaTeX, Markdown or CSV."""
+"""Tables for papers, with chosen rows, columns and values, as LaTeX, Markdown or CSV."""
 
 import html
 import re
@@ -40,7 +40,7 @@ ESCAPES: dict[str, Callable[[Any], str]] = {
         text,
     ),
 }
-"""Names as each format needs them."""
+"""Functions that escape names for each format."""
 _SMALL = {"latex": r" {{\scriptsize [{}, {}]}}", "html": " <small>[{}, {}]</small>"}
 _NONE = {"latex": "--", "html": "&ndash;"}
 _STYLES = {
@@ -49,7 +49,7 @@ _STYLES = {
     "white": "color: #777777",
 }
 _ALONE = {"attack", "defence"}
-"""Axes that no mean is over."""
+"""Axes that are never averaged."""
 _MARKS, _DAGGER = {"best": "**", "undecided": "*"}, "\N{DAGGER}"
 
 
@@ -73,50 +73,50 @@ def table(
     small: bool = False,
     to: str | None = None,
 ) -> Styler | str:
-    r"""Lay out a table of a sweep for a paper, with a caption that says what its numbers are.
+    r"""Lay out a table for a paper, with a caption that explains its numbers and marks.
 
-    A cell is the value of a pair of source and target, or the mean of several pairs without white
-    boxes. The best of comparable attacks is bold, and those that cannot be told from it are in
-    italics, as in the report's ranking.
+    A cell shows the value for one pair of source and target, or the mean over several pairs without
+    white boxes. The best of the comparable attacks is bold. Attacks that are not significantly
+    weaker are in italics, as tested in the report's ranking.
 
     Args:
-        folder: A frame of `load_sweep` or `transfer`, a folder that holds sweeps, or several by
-            name, as in `{"day1": "outputs/DATE"}`.
+        folder: A frame from `load_sweep` or `transfer`, a folder that contains sweeps, or several
+            folders by name, as in `{"day1": "outputs/DATE"}`.
         *more: Further folders.
-        rows: Axes of a row: one or more of `attack`, `source`, `target` and `defence`.
-        columns: Axes of a column, likewise.
-        value: `success`, `accuracy` (robust accuracy), `confidence`, `success_confidence` (on the
-            images fooled alone) or `gradients` (per image); with `diagnostics=full` also
-            `rms` (change in 1/255), `psnr` and `ssim`.
+        rows: One or more of `attack`, `source`, `target` and `defence`.
+        columns: One or more of the same axes.
+        value: `success`, `accuracy` (robust accuracy), `confidence`, `success_confidence` (over
+            fooled images only) or `gradients` (per image); with `diagnostics=full` also `rms`
+            (change in 1/255), `psnr` and `ssim`.
         eps_255: Budget in units of 1/255; None: each job's reference budget.
-        protocol: Images that are counted; None: each job's own.
-        average: Add a column of means over the row's cells but white boxes, if the columns are
-            sources or targets.
+        protocol: Images to count; None: each job's protocol.
+        average: Add a column with the mean over the row's cells without white boxes, if the columns
+            are sources or targets.
         white_boxes: Show white boxes in grey; False leaves them out.
         intervals: Add the 95 % intervals of single pairs in small print.
-        strongest: Add rows of targets against the strongest attacker, per set and per image.
+        strongest: Add rows for the strongest attacker on each target, per set and per image.
         differences: Add a column of differences from the first attack in the ranking, in points,
             with simultaneous 95 % intervals.
-        related: `exclude` treats networks with the source's weights, architecture or family like
+        related: `exclude` treats networks with the source's weights, architecture or family as
             white boxes.
-        defence: Show targets behind this defence alone, such as `none`.
-        names: Names that replace those of attacks, models and defences.
-        wide: LaTeX: a table over both columns of the page.
-        small: LaTeX: smaller type, and less space between columns.
-        to: `latex` (booktabs and xcolor), `markdown` or `csv` (numbers without a caption); None: a
-            pandas Styler, which a notebook shows.
+        defence: Show only targets behind this defence, such as `none`.
+        names: Printed names of attacks, models and defences, by their own names.
+        wide: LaTeX: span both columns of the page.
+        small: LaTeX: use smaller type and less space between columns.
+        to: `latex` (needs booktabs and xcolor), `markdown` or `csv` (numbers without a caption).
+            None: a pandas Styler, which a notebook displays.
 
     Raises:
-        ValueError: As `load_sweep`; an argument is unknown; or several attacks or defences, of
-            targets or of sources, share a cell.
+        ValueError: As `load_sweep`; an argument has an unknown value; or a cell would combine
+            several attacks or several defences (of targets or of sources).
     """
     rows, columns = ([axes] if isinstance(axes, str) else list(axes) for axes in (rows, columns))
     jobs = summarise(jobs_of(folder, *more), related).attacked
     if not jobs:
-        raise ValueError("These jobs have only clean images; the table needs jobs with an attack.")
+        raise ValueError("These jobs have only clean images; a table needs jobs with an attack.")
     _check(rows, columns, value, to, strongest)
     if differences and not (average and "attack" in rows and value == "success"):
-        raise ValueError("differences needs attack in rows, the value success, and the average.")
+        raise ValueError("differences needs attack in rows, value=success and average=True.")
     cells = cells_of(jobs, value, eps_255, protocol)
     cells = cells if defence is None else cells.behind(defence)
     _check_means(cells.pairs, [*rows, *columns])
@@ -156,24 +156,24 @@ def _check(
         ("to", [to] if to else [], ("latex", "markdown", "csv")),
     ):
         if set(names) - set(known) or (key != "to" and not names):
-            raise ValueError(f"{key}={','.join(names)}: there are {', '.join(known)}.")
+            raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(known)}.")
     if set(rows) & set(columns):
-        raise ValueError(f"{', '.join(set(rows) & set(columns))} is in rows and in columns.")
+        raise ValueError(f"{', '.join(set(rows) & set(columns))} is in both rows and columns.")
     needed = {"attack": rows, "target": columns, value: ("success", "accuracy")}
     if strongest and not all(name in names for name, names in needed.items()):
         raise ValueError(
-            "strongest needs attack in rows, target in columns, and the value success or accuracy."
+            "strongest needs attack in rows, target in columns, and value=success or accuracy."
         )
 
 
 def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
-    """Refuse cells that hold several attacks, defences or kinds of sources."""
+    """Raise a `ValueError` if a cell combines several attacks, defences or defended sources."""
     through = pairs["source"].map(lambda name: split_source(name).defence)
     several = {axis: list(pairs[axis].unique()) for axis in sorted(_ALONE)}
     several["source"] = [f"sources behind {name}" for name in through.unique()]
     for axis, names in several.items():
         if axis not in keys and len(names) > 1:
-            raise ValueError(f"rows or columns must have {axis}: there are {', '.join(names)}.")
+            raise ValueError(f"add {axis} to rows or columns: there are {', '.join(names)}.")
 
 
 def _body(
@@ -184,7 +184,7 @@ def _body(
     strongest: bool,
     differences: bool,
 ) -> pd.DataFrame:
-    """Return the cells of a table, with those of averages and of strongest attackers."""
+    """Return the cells of a table, including averages and strongest attackers."""
     pairs = cells.table([*rows, *columns])
     several = len(pairs[[*columns]].drop_duplicates()) > 1
     average &= several and all(pairs[key].nunique() == 1 for key in _ALONE & {*columns})
@@ -200,7 +200,7 @@ def _body(
 def _averages(
     body: pd.DataFrame, cells: Cells, rows: Sequence[str], columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Return the means over the cells of each row, without white boxes, as a further column."""
+    """Compute the column of averages: the mean over each row's cells without white boxes."""
     groups = body[~body["white"]].groupby(list(rows), sort=False)
     means = groups[["value"]].mean()
     for seed in seeds_of(body):
@@ -214,7 +214,7 @@ def _averages(
 
 
 def _differences(means: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the differences of averaged attacks from the first, as a further column."""
+    """Compute the column of differences between each averaged attack and the first."""
     cells = means.dropna(subset=DIFFERENCE).drop(columns=seeds_of(means))
     ends = {end or "value": cells[f"{DIFFERENCE}{end and '_'}{end}"] for end in ("", "low", "high")}
     marks = dict.fromkeys(("best", "undecided", "partial"), False)
@@ -228,14 +228,14 @@ def _wide(
     white_boxes: bool,
     names: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Return cells in their places, each of their columns as a table beside the others.
+    """Pivot the cells: for each column of `cells`, a block of rows and columns of the table.
 
-    Names are in the order of their first cells.
+    Names keep the order of their first cells.
     """
     for axis in (*rows, *columns):
         new = cells[axis].map(lambda name: renamed(name, names))
         if new.nunique() < cells[axis].nunique():
-            raise ValueError("names: two names of the table have the same new name.")
+            raise ValueError("names: two rows or columns would get the same new name.")
         cells = cells.assign(**{axis: new})
     cells = cells.assign(
         **{axis: pd.Categorical(cells[axis], cells[axis].unique()) for axis in (*rows, *columns)}
@@ -246,9 +246,10 @@ def _wide(
 
 
 def _csv(wide: pd.DataFrame, intervals: bool) -> str:
-    """Return the numbers of cells and, as columns of their own, the ends of their intervals.
+    """Return the table's numbers as CSV.
 
-    Likewise the standard deviation over the seeds, each seed's value, and what is `partial`.
+    Further columns have the ends of the intervals, the standard deviation over the seeds, the value
+    for each seed, and whether the number is `partial`.
     """
     escape, seeds = no_formula, ["sd", *seeds_of(wide)]
     frame = wide.index.to_frame(index=False).astype(object).map(escape)
@@ -263,14 +264,14 @@ def _csv(wide: pd.DataFrame, intervals: bool) -> str:
 
 
 def _lay_out(wide: pd.DataFrame, caption: str, details: Sequence[str], to: str) -> Styler | str:
-    """Return the cells' texts after the names of their rows, as Markdown, LaTeX or a Styler.
+    """Return row names and cell texts as Markdown, LaTeX or a Styler.
 
     The details follow the caption; in LaTeX they are comments.
     """
     escape, places = ESCAPES[to], _places(wide)
     words = f"{caption} {'. '.join(details)}."
     names = wide.index.to_frame(index=False).astype(object)
-    new = names.ne(names.shift()).cummax(axis=1)  # a name, or one before it, differs
+    new = names.ne(names.shift()).cummax(axis=1)  # this name, or one left of it, differs
     heads = [(name, *[""] * (len(places[0]) - 1)) for name in names] + places
     heads = [tuple(map(escape, head)) for head in heads]
     texts = wide["text"].fillna(_NONE.get(to, "\N{EN DASH}")).to_numpy()
@@ -293,7 +294,7 @@ def _lay_out(wide: pd.DataFrame, caption: str, details: Sequence[str], to: str) 
         position="t",
         position_float="centering",
     )
-    spanned = r"\\multicolumn{2}{l}{\1} &"  # else these names make the second column too wide
+    spanned = r"\\multicolumn{2}{l}{\1} &"  # otherwise these names widen the second column
     latex = re.sub(r"^ & (strongest per \w+) &", spanned, latex, flags=re.MULTILINE)
     comments = [f"% {' '.join(line.split())}" for line in details]
     needs = "% needs \\usepackage{booktabs} and \\usepackage{xcolor}"
@@ -305,7 +306,7 @@ def _lay_out(wide: pd.DataFrame, caption: str, details: Sequence[str], to: str) 
 
 
 def _sized(latex: str, wide: bool, small: bool) -> str:
-    """Return a LaTeX table over both columns of a page, or in small type without outer margins."""
+    """Make a LaTeX table span both columns (`wide`), or use small type without outer margins."""
     if wide:
         latex = re.sub(r"(\\(?:begin|end)\{table)", r"\1*", latex)
     if small:
@@ -315,7 +316,7 @@ def _sized(latex: str, wide: bool, small: bool) -> str:
 
 
 def _places(wide: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Return the names above each column."""
+    """Return the names that head each column."""
     return [place if isinstance(place, tuple) else (place,) for place in wide["value"]]
 
 

@@ -1,4 +1,4 @@
-"""Charts of a printed size, for papers: a unit is 1/72 in, and all text has the same size."""
+"""Charts at a printed size, for papers: lengths are in 1/72 in, and all text has one size."""
 
 import json
 import re
@@ -24,9 +24,9 @@ from src.utils.defended_names import PLAIN, renamed
 
 _TEXT, _LINE = 7, 8.0
 _LETTER = 0.52 * _TEXT
-"""Mean width of a letter."""
+"""Mean width of a letter, in 1/72 in."""
 _BELOW = 30.0
-"""Height of an axis with its title."""
+"""Height of an axis with its title, in 1/72 in."""
 _MOST_BANDS = 3
 _COLOURS = (
     *("#1b6ca8", "#c2410c", "#2e7d32", "#7b3fa0", "#a6761d", "#c2185b"),
@@ -34,16 +34,16 @@ _COLOURS = (
 )
 _PERCENT = alt.Axis(format=".0%", tickCount=5)
 _SUCCESS = "other models fooled"
-_UNITS = {"in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4, "pt": 72 / 72.27}  # TeX's points
+_UNITS = {"in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4, "pt": 72 / 72.27}  # pt: TeX points
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A printed chart: the rows, what is chosen of them (nothing: all), size and names.
+    """A printed chart: its rows, the chosen attacks, sources and targets (empty: all), and size.
 
     Attributes:
-        width: In 1/72 in, as `height`.
-        names: Names that replace those of attacks and models.
+        width: Width in 1/72 in; `height` likewise.
+        names: Printed names of attacks and models, by their own names.
     """
 
     view: View
@@ -56,7 +56,7 @@ class Figure:
 
     @property
     def pairs(self) -> pd.DataFrame:
-        """The rows of the attacks chosen, behind no defence, under the protocol chosen."""
+        """The rows for the chosen attacks and protocol, without a defence."""
         rows, choice = self.view.rows, self.view.choice
         return self._chosen(
             rows[(rows["defence"] == PLAIN) & (rows["protocol"] == choice.protocol)]
@@ -64,16 +64,17 @@ class Figure:
 
     @property
     def ranked(self) -> pd.DataFrame:
-        """The ranking's rows at the budget chosen, the best first."""
+        """The rows of the ranking at the chosen budget, best first."""
         rows = self.means
         rows = rows[rows["eps_255"] == self.view.choice.eps]
         return self.labelled(rows.sort_values("mean", ascending=False, kind="stable"))
 
     @property
     def means(self) -> pd.DataFrame:
-        """The ranking's rows at all budgets: of the sources chosen, else of their mean.
+        """The rows of the ranking at all budgets, for the chosen sources or else their mean.
 
-        Of several rankings, as of norms, it is the first, unless attacks are chosen.
+        If there are several rankings (one per norm, for example) and no chosen attacks, only the
+        first is used.
         """
         rows = self.view.ranking
         rows = rows[rows["own_position" if self.source else "position"].notna()]
@@ -85,7 +86,7 @@ class Figure:
 
     @property
     def sources(self) -> Sequence[str]:
-        """The sources chosen, else their mean, else the one that there is."""
+        """The chosen sources, or else their mean, or else the only source."""
         every = list(self.view.rows["source"].unique())
         return self.source or ([MEAN] if MEAN in every else every)
 
@@ -93,10 +94,10 @@ class Figure:
         return rows[rows["attack"].isin(self.attack)] if self.attack else rows
 
     def labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Add `label`, the new names that tell rows apart; refuse none, and too many."""
+        """Add `label`, the printed names that tell rows apart; raise if none or too many."""
         if rows.empty:
             raise ValueError(
-                "Nothing to draw: no row has these names, or every target is a source."
+                "Nothing to draw: no row has these names, or every target is the source itself."
             )
         axes = [axis for axis in ("attack", "source", "target") if rows[axis].nunique() > 1]
         words = pd.DataFrame({axis: self.renamed(rows[axis]) for axis in axes or ["attack"]})
@@ -105,25 +106,25 @@ class Figure:
         return rows
 
     def renamed(self, column: pd.Series) -> pd.Series:
-        """Return a column with the new names."""
+        """Return a column with the printed names."""
         return column.map(lambda name: renamed(name, self.names))
 
     def check(self, names: Collection[str]) -> None:
-        """Refuse names that do not fit below each other, or in half of the width."""
+        """Raise a `ValueError` if the names do not fit below each other or into half the width."""
         if (need := len(names) * _LINE + _BELOW) > self.height:
             raise ValueError(
-                f"{len(names)} names need a height of {ceil(need / 7.2) / 10:g}in: set it, or "
+                f"{len(names)} names need a height of {ceil(need / 7.2) / 10:g}in. Set it, or "
                 "choose fewer with attack, source and target."
             )
         longest = max(names, key=len)
         if len(longest) * _LETTER > self.width / 2:
             raise ValueError(
-                f"The name {longest!r} is too long: shorten it in names, or set width."
+                f"The name {longest!r} is too long: shorten it with names, or increase width."
             )
 
 
 def points(**length: str) -> float:
-    """Return a length in 1/72 in, such as `width="3.3in"`."""
+    """Convert a length such as `width="3.3in"` to units of 1/72 in."""
     ((key, text),) = length.items()
     found = re.fullmatch(rf"(\d+\.?\d*|\.\d+) *({'|'.join(_UNITS)})", text)
     if not found or float(found[1]) == 0:
@@ -132,9 +133,9 @@ def points(**length: str) -> float:
 
 
 def over_budgets(figure: Figure) -> ChartType:
-    """Return success over the budget, a line for each attack, source and target chosen.
+    """Draw success over the budget, one line per chosen attack, source and target.
 
-    Without targets it is the mean on other models, as in the ranking.
+    If no target is chosen, success is the mean on other models, as in the ranking.
     """
     rows = figure.means
     if figure.target:
@@ -161,10 +162,10 @@ def over_budgets(figure: Figure) -> ChartType:
 
 
 def over_cost(figure: Figure) -> ChartType:
-    """Return mean success over gradients per image, a point with its interval per attack."""
+    """Draw mean success over gradients per image, one point with its interval per attack."""
     rows = figure.ranked
     if rows["gradients"].isna().any():
-        raise ValueError("The gradients of some attacks are not known: choose others with attack.")
+        raise ValueError("The gradients of some attacks are unknown: choose others with attack.")
     axis = alt.Axis(values=[10**power for power in range(8)], format="~s", grid=False)
     most = rows["gradients"].max()
     x = _scaled("gradients per image", axis, rows["gradients"].min() / 1.3, 1.7 * most, type="log")
@@ -177,9 +178,9 @@ def over_cost(figure: Figure) -> ChartType:
 
 
 def in_order(figure: Figure) -> ChartType:
-    """Return mean success with its interval, a row per attack by rank.
+    """Draw mean success with its interval, one row per attack by rank.
 
-    Those that cannot be told from the first have its colour.
+    Attacks that are not significantly weaker than the first share its colour.
     """
     rows = figure.ranked
     names = list(rows["label"])
@@ -194,10 +195,10 @@ def in_order(figure: Figure) -> ChartType:
 
 
 def cells(figure: Figure) -> ChartType:
-    """Return success in % of sources x targets under one attack, white boxes in grey."""
+    """Draw the success of one attack in percent, sources x targets, white boxes in grey."""
     attack, *more = figure.attack or [figure.view.choice.attack]
     if more:
-        raise ValueError("A matrix is of one attack: choose one.")
+        raise ValueError("A matrix shows one attack: choose one with attack.")
     rows = replace(figure, attack=[attack]).pairs
     rows = rows[~rows["source"].isin([MEAN, CLEAN]) & (rows["eps_255"] == figure.view.choice.eps)]
     for axis in ("source", "target"):
@@ -207,7 +208,9 @@ def cells(figure: Figure) -> ChartType:
     figure.check(sources)
     cell = (figure.width - max(map(len, sources)) * _LETTER - 20) / len(targets)
     if cell < 2.5 * _LETTER:
-        raise ValueError(f"{len(targets)} targets need a greater width: choose fewer with target.")
+        raise ValueError(
+            f"{len(targets)} targets do not fit: set width, or choose fewer with target."
+        )
     share = (100 * rows["success_rate"]).map("{:.0f}".format, na_action="ignore").fillna("n/a")
     rows = rows.assign(share=share)
     turned = -40 if max(map(len, targets)) * _LETTER > cell else 0
@@ -229,7 +232,7 @@ def cells(figure: Figure) -> ChartType:
     text = base.mark_text(fontSize=_TEXT).encode(text="share:N", color=ink)
     moved = (
         (figure.width / len(targets) - cell) / 2 if turned else 0
-    )  # the last name, as it shrinks
+    )  # room for the last slanted name
     return _printed([*rects, text], figure, right=moved)
 
 
@@ -238,12 +241,12 @@ def _colours(count: int) -> list[str]:
 
 
 def _inked(rows: pd.DataFrame) -> alt.Chart:
-    """Return a chart whose marks have the colour that each row names."""
+    """Return a chart whose marks take their colour from each row."""
     return alt.Chart(inline(rows)).encode(color=alt.Color("colour:N", scale=None))
 
 
 def _scaled(title: str, axis: Any, low: float, high: float, **kind: Any) -> Callable[..., Any]:
-    """Return a function from a column to its encoding on one scale, the same for all columns."""
+    """Return a function that encodes any column on the same scale."""
     scale = alt.Scale(domain=[low, high], nice=False, **kind).to_dict()
     common = {"type": "quantitative", "title": title, "axis": axis.to_dict(), "scale": scale}
     return lambda column, **other: common | {"field": column} | other
@@ -252,10 +255,10 @@ def _scaled(title: str, axis: Any, low: float, high: float, **kind: Any) -> Call
 def _with_direct_labels(
     layers: Sequence[Any], ends: pd.DataFrame, x: Any, y: Any, figure: Figure
 ) -> ChartType:
-    """Return layers with a line from each end (`x`, `mean`), the best first, to its label.
+    """Add a label to the end (`x`, `mean`) of each curve, with a line to it; best first.
 
-    The labels are moved apart where they are close. They are an axis, whose width Vega-Lite
-    measures.
+    Labels that are close are moved apart. They form an axis, so that Vega-Lite measures their
+    width.
     """
     (_, right), (low, high) = (scaled("")["scale"]["domain"] for scaled in (x, y))
     up = ends.assign(colour=_colours(len(ends)), right=right).sort_values("mean", kind="stable")
@@ -285,7 +288,7 @@ def _with_direct_labels(
 def _printed(
     layers: Sequence[Any], figure: Figure, y: Any = "shared", right: float = 0
 ) -> ChartType:
-    """Return layers as one chart of the figure's size, axes included."""
+    """Combine layers into one chart of the figure's size, including the axes."""
     config = theme()["config"]
     axis: dict[str, Any] = {
         "labelFontSize": _TEXT,
@@ -305,18 +308,18 @@ def _printed(
 
 
 def writer(path: Path) -> Callable[[dict[str, Any]], bytes]:
-    """Return the function from a specification to the file's content, by the file's suffix."""
+    """Return the function that renders a specification, chosen by the file's suffix."""
     writers: dict[str, Callable[[dict[str, Any]], bytes]] = {
         ".pdf": partial(vl_convert.vegalite_to_pdf, vl_version=VEGA_LITE),
         ".png": partial(vl_convert.vegalite_to_png, vl_version=VEGA_LITE, ppi=600),
         ".svg": _svg,
     }
     if path.suffix not in writers:
-        raise ValueError(f"out={path}: name it .pdf, .svg or .png.")
+        raise ValueError(f"out={path}: must end in .pdf, .svg or .png.")
     return writers[path.suffix]
 
 
 def _svg(spec: dict[str, Any]) -> bytes:
-    """Return the text of an SVG of the printed size: its lengths would be pixels of 1/96 in."""
+    """Render an SVG with lengths in points: without a unit they would be pixels of 1/96 in."""
     svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
     return re.sub(r'\b(width|height)="([\d.]+)"', r'\1="\2pt"', svg, count=2).encode()

@@ -1,4 +1,4 @@
-"""Sources ranked for a target that nobody sees, and what predicts transfer, for the terminal."""
+"""Ranking of sources for an unseen target, and predictors of transfer, for the terminal."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,13 +35,15 @@ from src.utils.defended_names import PLAIN
 
 @dataclass(frozen=True)
 class SourceChoice:
-    """The transfer of some jobs with what is computed from it, each by the function of its name.
+    """The transfer between models and the statistics computed from it.
+
+    An attribute that is not listed is the result of the function of the same name.
 
     Attributes:
-        spread: Root mean square difference between the success of two trainings of one network
-            (`profiles`); NaN: no network has two.
-        luck: `training_luck`.
-        similarity: `transfer_similarity`.
+        spread: Root mean square difference in success (see `profiles`) between two trainings of one
+            network; NaN if no network has two.
+        luck: Result of `training_luck`.
+        similarity: Result of `transfer_similarity`.
     """
 
     heading: str
@@ -57,11 +59,11 @@ class SourceChoice:
 def choose_source(
     folders: Sequence[Path], attack: Sequence[str] | None = None, eps_255: float | None = None
 ) -> SourceChoice:
-    """Compute which source to attack from the jobs in some folders.
+    """Rank the sources of the jobs in these folders for an unseen target.
 
     Args:
         folders: Folders of sweeps on the same images.
-        attack: Attacks that count; None: all that every source has.
+        attack: Attacks to use; None: all attacks that every source has.
         eps_255: Budget in 1/255; None: the first job's reference budget.
 
     Raises:
@@ -70,16 +72,16 @@ def choose_source(
     jobs = [job for job in find_jobs(folders) if job.attacked]
     jobs = [job for job in jobs if attack is None or {job.attack, job.row} & {*attack}]
     if not jobs:
-        raise ValueError(f"the folders hold no jobs of {', '.join(attack or ['an attack'])}.")
+        raise ValueError(f"the folders hold no jobs with {', '.join(attack or ['an attack'])}.")
     first = jobs[0].record
     if any(job.record.data != first.data for job in jobs):
-        raise ValueError("the jobs are on different images; name sweeps on the same ones.")
+        raise ValueError("the jobs are on different images; name sweeps on the same images.")
     eps, parts = first.reference if eps_255 is None else eps_255, []
     for job in jobs:
         pair = job.record.source, job.record.targets
         outcomes = image_outcomes(job.defended, job.row, *pair, first.protocol)
         if eps not in outcomes:
-            raise ValueError(f"eps={eps:g}/255 is not a budget of {job.attack} on {pair[0]}.")
+            raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
         parts.append(outcomes[eps])
     return source_choice(jobs, joined(parts), eps)
 
@@ -87,7 +89,7 @@ def choose_source(
 def source_choice(
     jobs: Sequence[StoredJob], outcomes: ImageOutcomes, eps_255: float
 ) -> SourceChoice:
-    """Compute which source to attack from comparable jobs and their outcomes at a budget."""
+    """Rank the sources of comparable jobs for an unseen target, from outcomes at one budget."""
     first, shared = jobs[0].record, _shared(jobs)
     records = {
         (name, job.record.source): job.record for job in jobs for name in (job.attack, job.row)
@@ -114,16 +116,16 @@ def choice_of(
     weights: Sequence[Mapping[str, str]],
     seed: int = 0,
 ) -> SourceChoice:
-    """Compute which source to attack from outcomes and what is known of the models.
+    """Rank sources for an unseen target, from outcomes and measures of the models.
 
     Args:
-        heading: Words for data set, budget and protocol.
+        heading: Text with data set, budget and protocol.
         outcomes: Outcomes at one budget.
-        correct: Whether a model, a column, is right on the clean image of a number, a row.
-        of_pairs: Function like those of `pair_measures`.
+        correct: Whether each model (column) is correct on each clean image (row, by number).
+        of_pairs: Function like the result of `pair_measures`.
         related: Whether two models are related.
-        weights: Of each job the digests of its models' weights, by name.
-        seed: Seed of permutations and bootstrap.
+        weights: Digests of the models' weights by name, for each job.
+        seed: Seed for permutations and bootstrap.
     """
     transfer = transfer_of(outcomes)
 
@@ -148,7 +150,7 @@ def choice_of(
 
 
 def network_of(model: str) -> str:
-    """Return a model's name without the number of its training, which ends it.
+    """Return a model's name without the suffix that numbers its training.
 
     >>> network_of("resnet_small_seed1"), network_of("resnet_small")
     ('resnet_small', 'resnet_small')
@@ -157,7 +159,7 @@ def network_of(model: str) -> str:
 
 
 def _spread(ranked: pd.DataFrame) -> float:
-    """Return the root mean square difference between trainings of one network."""
+    """Compute the root mean square difference between trainings of one network."""
     finished = ranked[ranked["epoch"].isna()]
     pairs = [
         one - other
@@ -170,7 +172,7 @@ def _spread(ranked: pd.DataFrame) -> float:
 def _luck(
     found: ImageOutcomes, weights: Sequence[Mapping[str, str]], related: Related
 ) -> pd.DataFrame:
-    """Share out the variance between trainings: equal names but for `_seedN`, other weights."""
+    """Compute `training_luck`; trainings have equal names except for `_seedN`, other weights."""
     plain = found.select(defence=PLAIN)
     jobs = [job for job in range(len(plain.jobs)) if plain.kind(job) == "untargeted"]
     trainings: list[tuple[str, str, str]] = []
@@ -181,7 +183,7 @@ def _luck(
 
 
 def _correct(jobs: Sequence[StoredJob]) -> pd.DataFrame:
-    """Return whether models, the columns, are right on clean images, by rising number."""
+    """Return whether each model (column) is correct on each clean image (row, by number)."""
     columns: dict[str, pd.Series] = {}
     for job in jobs:
         for model, rows in job.clean.groupby("target", observed=True):
@@ -205,39 +207,39 @@ def source_tables(found: SourceChoice) -> Group:
     """Lay out a choice of sources for the terminal."""
     mean = found.choices.iloc[-1]
     lines = [
-        f"chosen: {_span(mean, 'success')}; blindly: {_span(mean, 'any')}; best in hindsight: "
+        f"chosen: {_span(mean, 'success')}; at random: {_span(mean, 'any')}; best in hindsight: "
         f"{_span(mean, 'most')}",
-        f"two sources, either counts: {_span(mean, 'best_2')}; three: {_span(mean, 'best_3')}",
-        "95 % intervals over targets and images. A target's relatives are left out with it.",
+        f"either of two sources: {_span(mean, 'best_2')}; of three: {_span(mean, 'best_3')}",
+        "95 % intervals over targets and images. Models related to the target are left out.",
     ]
     few = len(found.transfer.single.sources) < FEWEST_SOURCES
     note = f"not tested: that needs {FEWEST_SOURCES} sources" if few else "p: models permuted"
-    note += "; measured on half of the images, transfer on the other half, and swapped"
+    note += "; measures from one half of the images, transfer from the other, then swapped"
     parts: list[RenderableType] = [
-        Text(f"Which source for a target that nobody sees: {found.heading}", style="bold"),
+        Text(f"Which source for an unseen target: {found.heading}", style="bold"),
         _ranking(found),
         Text(spread_text(found), style="italic"),
-        Text("\nEach target in turn as the one that nobody sees", style="bold"),
+        Text("\nEach target in turn as the unseen target", style="bold"),
         _choices(found.choices),
         Text("\n".join(lines), style="italic"),
-        Text("\nPrediction of success between two models (Spearman's rho)", style="bold"),
+        Text("\nPredictors of success between two models (Spearman's rho)", style="bold"),
         _predictors(found.predictors),
         Text(note, style="italic"),
     ]
     if not found.luck.empty:
         parts += [Text("\nShares of the variance of success", style="bold"), _shares(found.luck)]
-        parts.append(Text("difference: of success between two trainings, RMS", style="italic"))
+        parts.append(Text("difference: RMS between the success of two trainings", style="italic"))
     return Group(*parts)
 
 
 def spread_text(found: SourceChoice) -> str:
-    """Return which sources cannot be told from the best, or why that is not known."""
+    """Return how many sources are as good as the best within luck, or why luck is unknown."""
     if np.isnan(found.spread):
-        return "The sweep has no two trainings of a network (NAME, NAME_seed1): luck is not known."
+        return "Luck is unknown: no network has two trainings in this sweep (NAME, NAME_seed1)."
     first = found.profiles["success"].iloc[0]
     alike = found.profiles["success"] >= first - found.spread
     return (
-        f"~: behind the first by less than two trainings of one network differ, "
+        f"~: behind the first by less than the difference between two trainings of one network, "
         f"{found.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
     )
 

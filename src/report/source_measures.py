@@ -1,4 +1,4 @@
-"""Measures of each two models from the tables of jobs with `diagnostics=sources`."""
+"""Measures of model pairs from the tables of jobs with `diagnostics=sources`."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,28 +12,27 @@ from src.artifacts.jobs import StoredJob
 
 Frames = dict[str, pd.DataFrame]
 Lists = dict[str, pd.DataFrame]
-"""Vectors by model, a row per image, whose number is the index."""
+"""Vectors by model: one row per image, indexed by the image's number."""
 
 OF_SOURCE = {
     "gradient consistency": ("gradient_consistency", "consistency"),
     "curvature": ("smoothness", "curvature"),
     "self-transfer": ("self_transfer", "fooled"),
 }
-"""Measures of the source alone: table and column, of which the mean over images is taken."""
+"""Measures of the source alone: the table and the column that is averaged over images."""
 
 
 def pair_measures(
     jobs: Sequence[StoredJob],
 ) -> Callable[[NDArray[np.int64], Sequence[str]], Frames]:
-    """Return a function from the numbers of images, and the targets, to frames (source, target).
+    """Return a function that computes measures as frames (source, target).
 
-    Of several attacks a measure is the mean over those that have it. Beside `OF_SOURCE` these are:
+    Its arguments are the numbers of images and the targets. A measure is averaged over the attacks
+    that have it; measures that no job has are left out. In addition to `OF_SOURCE` there are:
 
-    - `gradient cosine`: mean cosine of the gradients of source and target;
+    - `gradient cosine`: mean cosine between the gradients of source and target;
     - `cka`: `linear_cka` of the outputs of their feature layers;
     - `alpha`, `gamma`: `change_ratio` and `change_alignment` of their logits.
-
-    Measures that no job has are left out.
     """
     tables = defaultdict[str, dict[tuple[str, str], pd.DataFrame]](dict)
     names = {name for name, _ in OF_SOURCE.values()} | {"similarity", "features", "output_changes"}
@@ -46,7 +45,7 @@ def pair_measures(
     def measure(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
         found = Frames()
         for name, (table, column) in OF_SOURCE.items():
-            own = _means(tables[table], column, index).max(axis=1)  # each row has one value
+            own = _means(tables[table], column, index).max(axis=1)  # one value per row
             found[name] = pd.DataFrame(dict.fromkeys(targets, own))
         found["gradient cosine"] = _means(tables["similarity"], "cosine", index)
         found["cka"] = _cka(features, index)
@@ -57,7 +56,7 @@ def pair_measures(
 
 
 def _lists(table: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
-    """Yield each model's vectors."""
+    """Yield each model's name and vectors."""
     column = "features" if "features" in table else "change"
     for model, rows in table.groupby("target", observed=True):
         yield str(model), pd.DataFrame(np.stack(rows[column].to_list()), rows.index)
@@ -70,7 +69,7 @@ def _of(rows: pd.DataFrame, index: NDArray[np.int64]) -> NDArray[np.float64]:
 def _means(
     tables: Mapping[tuple[str, str], pd.DataFrame], column: str, index: NDArray[np.int64]
 ) -> pd.DataFrame:
-    """Return the means over images by source, a row, and the model whose rows they are."""
+    """Return the means over images by source (row) and model (column)."""
     parts = [
         rows[rows.index.isin(index)].groupby("target", observed=True)[column].mean().rename(source)
         for (_, source), rows in tables.items()
@@ -89,7 +88,7 @@ def _cka(features: Lists, index: NDArray[np.int64]) -> pd.DataFrame:
 
 
 def _changes(changes: Mapping[tuple[str, str], Lists], index: NDArray[np.int64]) -> Frames:
-    """Return alpha and gamma, which need the same attack on the source and on the target."""
+    """Compute alpha and gamma from the pairs with the same attack on source and target."""
     rows = []
     for (attack, source), lists in changes.items():
         mine = _of(lists[source], index)

@@ -1,6 +1,6 @@
-"""Summary of finished jobs: their rates, excess, alarms and matrices.
+"""Summary of finished jobs: rates, excess, alarms, rankings and matrices.
 
-CSV files, the terminal, MLflow and the report render these numbers; none derives them anew.
+CSV files, the terminal, MLflow and the report all show these numbers; none recomputes them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,22 +27,22 @@ _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 
 @dataclass(frozen=True)
 class JobSummary:
-    """Derived numbers of one job, or the means over its seeds; without an attack, empty tables.
+    """Statistics of one job, or their means over its seeds; the tables of a clean job are empty.
 
     Attributes:
-        job: The job, of several seeds the first.
+        job: The job, or the first of several seeds.
         rates: Rates of every variant under every protocol, the rows of `rates.csv`.
         excess: Excess of the primary variant over each control.
         alarms: Failed sanity checks.
-        outcomes: `image_outcomes` under the job's own protocol and behind every defence, those of
-            all seeds side by side.
+        outcomes: `image_outcomes` under the job's own protocol and behind every defence, for all
+            seeds.
         group: Key of comparable jobs: equal images, models, budget, protocol, arithmetic, seed and
             code.
-        left_out: Targets that rankings and means leave out, as networks related to the source.
-        cost: `gradients_per_image` and `forwards_per_image` (these include the passes of the
-            gradients) at all budgets together, where known.
-        seeds: The numbers of each seed; empty if there is one seed alone. Then `rates` has the
-            standard deviation over the seeds, `success_rate_sd`.
+        left_out: Targets left out of rankings and means because they are related to the source.
+        cost: `gradients_per_image` and `forwards_per_image` (including the passes for gradients) at
+            all budgets together, if known.
+        seeds: One summary per seed; empty if there is only one seed. With several seeds, `rates`
+            has `success_rate_sd`, the standard deviation over the seeds.
     """
 
     job: StoredJob
@@ -57,12 +57,12 @@ class JobSummary:
 
     @property
     def runs(self) -> list[StoredJob]:
-        """The jobs that were run: of every seed, and those that were pooled."""
+        """The jobs that were run, for every seed, including the parts of pooled jobs."""
         return [part for one in self.seeds or [self] for part in one.job.parts]
 
     @property
     def primary(self) -> pd.DataFrame:
-        """The rates of the primary variant, under every protocol."""
+        """The rates of the primary variant under every protocol."""
         return self.rates[self.rates["variant"] == self.job.record.storage]
 
     @property
@@ -74,7 +74,7 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The `transfer_matrix` (cells) and `behind_defences` of one attack at its reference budget."""
+    """The `transfer_matrix` (`cells`) and `behind_defences` of one attack at one budget."""
 
     attack: str
     heading: str
@@ -84,7 +84,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Summary:
-    """Derived numbers of several jobs, in their order, and the matrix of each attack."""
+    """Statistics of several jobs, in the order of the jobs, and the matrix of each attack."""
 
     jobs: Sequence[JobSummary] = ()
     matrices: Sequence[Matrix] = ()
@@ -104,7 +104,7 @@ class Summary:
 
     @cached_property
     def outcomes(self) -> list[ImageOutcomes]:
-        """The first seeds' outcomes of each group at the reference budget, behind no defence."""
+        """The outcomes of each group's first seeds at the reference budget, without defences."""
         return [
             joined([summary.outcomes[summary.job.record.reference] for summary in jobs])
             .select(defence=PLAIN)
@@ -114,11 +114,12 @@ class Summary:
 
     @cached_property
     def rankings(self) -> pd.DataFrame:
-        """The `rankings` of the attacks of each group, at every budget, the reference first.
+        """The `rankings` of attacks for each group and budget, the reference budget first.
 
-        Columns before them are the number of the `group`, its `dataset`, `norm`, `eps_255`,
-        `protocol`, and `models`, `other` or `unrelated`; after them `gradients` per image at all
-        budgets, and `fit_gradients` of a fit per evaluated image, in the mean over the sources.
+        Leading columns: the number of the `group`, its `dataset`, `norm`, `eps_255`, `protocol`,
+        and `models` (`other` or `unrelated`). Trailing columns: `gradients` per image at all
+        budgets, and `fit_gradients`, the gradients of a fit per evaluated image; both are means
+        over the sources.
         """
         parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
         empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, "gradients", "fit_gradients"])
@@ -126,7 +127,7 @@ class Summary:
 
     @cached_property
     def sources(self) -> pd.DataFrame:
-        """The `source_rankings` of each group, after the columns of `rankings`, likewise."""
+        """The `source_rankings` per group and budget, with the leading columns of `rankings`."""
         parts = [rows for _, rows in self._ranked(source_rankings)]
         empty = pd.DataFrame(columns=[*_COMMON, *SOURCE_COLUMNS])
         return pd.concat(parts, ignore_index=True) if parts else empty
@@ -134,7 +135,7 @@ class Summary:
     def _ranked(
         self, rank: Callable[[ImageOutcomes], pd.DataFrame]
     ) -> Iterator[tuple[list[JobSummary], pd.DataFrame]]:
-        """Yield the jobs and the ranking of each group and budget."""
+        """Yield the jobs and the ranking for each group and budget."""
         for number, jobs in enumerate(self.groups, 1):
             first = jobs[0].job.record
             models = "unrelated" if any(summary.left_out for summary in jobs) else "other"
@@ -151,17 +152,17 @@ class Summary:
 
 
 def summarise(jobs: Sequence[StoredJob], related: str = "keep") -> Summary:
-    """Derive the numbers of jobs from their tables, holding the rows of one job at a time.
+    """Compute the statistics of jobs from their tables, reading the rows of one job at a time.
 
-    Jobs that differ in their seeds alone have one summary. `related="exclude"` leaves pairs
-    that are `RELATED_BY` their weights or architecture out of rankings and means; they stay in
-    rates and matrices.
+    Jobs that differ only in their seeds share one summary. With `related="exclude"`, pairs that are
+    `RELATED_BY` their weights or architecture are left out of rankings and means, but not of rates
+    and matrices.
 
     Raises:
         ValueError: A file of a job is damaged, or `related` is neither `keep` nor `exclude`.
     """
     if related not in ("keep", "exclude"):
-        raise ValueError(f"related={related}: keep or exclude.")
+        raise ValueError(f"related={related}: must be keep or exclude.")
     summaries = []
     names: dict[str, str] = {}
     for row in rows_of_seeds(jobs):
@@ -176,14 +177,14 @@ def summarise(jobs: Sequence[StoredJob], related: str = "keep") -> Summary:
 
 
 def described_images(job: StoredJob) -> pd.DataFrame:
-    """Return the `trajectories` of a job's images, minimum budgets refined by its bisection."""
+    """Return the `trajectories` of a job's images, with minimum budgets refined by bisection."""
     record = job.record
     pair = (record.source, record.targets)
     return trajectories(job.predictions, *pair, record.protocol, job.flips, record.norm)
 
 
 def _group(job: StoredJob, names: dict[str, str]) -> str:
-    """Return a job's group, with the digests of models that were others in earlier jobs."""
+    """Return a job's group, plus digests of models whose name was another model in earlier jobs."""
     record, trainer = job.record, job.record.config["trainer"]
     options = (record.norm, record.reference, record.protocol, record.storage, record.seed)
     arithmetic = (record.precision, trainer["attack_precision"], trainer["fold_batch_norms"])
@@ -197,20 +198,20 @@ def _group(job: StoredJob, names: dict[str, str]) -> str:
 
 
 def mean_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the means of the numbers in each seed's table, over rows of equal words and budgets.
+    """Average the numbers of the seeds' tables over rows with equal texts and budgets.
 
-    An interval's ends are means too: seeds are no further images, and do not narrow it.
+    The ends of intervals are averaged too: more seeds are not more images and do not narrow them.
     """
     rows = pd.concat(tables).drop(columns="success_rate_sd", errors="ignore")
     numbers = [name for name in rows.select_dtypes("number") if name != "eps_255"]
     groups = rows.groupby([name for name in rows if name not in numbers], sort=False, dropna=False)
-    means = groups[numbers].mean().round(12)  # of equal numbers, the number
+    means = groups[numbers].mean().round(12)  # the mean of equal numbers is that number
     deviations = groups[["success_rate"]].std().round(12).add_suffix("_sd")
     return means.join(deviations).reset_index()[[*rows, *deviations]]
 
 
 def _over_seeds(seeds: Sequence[JobSummary]) -> JobSummary:
-    """Return the means over the seeds of a job; what is no rate is that of the first."""
+    """Return the means over the seeds of a job; everything but rates is from the first seed."""
     first = seeds[0]
     alarms = list(dict.fromkeys(alarm for one in seeds for alarm in one.alarms))
     if not first.job.attacked:
@@ -221,7 +222,7 @@ def _over_seeds(seeds: Sequence[JobSummary]) -> JobSummary:
 
 
 def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame:
-    """Add gradients per image, and those of fits: of a source, or the mean over the sources."""
+    """Add the gradients per image, and those of fits, for a source or averaged over sources."""
     pairs = [*zip(ranked["attack"], ranked["source"], strict=True)]
     columns = {}
     for name, unknown in (("gradients", nan), ("fit_gradients", 0.0)):
@@ -262,7 +263,7 @@ def _summary(job: StoredJob, group: str, related: str) -> JobSummary:
 
 
 def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
-    """Yield the matrix of the jobs of each attack, reference budget and protocol."""
+    """Yield one matrix per attack, reference budget and protocol."""
     groups: dict[tuple[str, float, str], list[JobSummary]] = {}
     for summary in jobs:
         record = summary.job.record

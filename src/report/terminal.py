@@ -1,4 +1,4 @@
-"""Terminal output and CSV files of a summary: transfer matrices and alarms."""
+"""Terminal output and CSV files for a summary: transfer matrices, rankings and alarms."""
 
 import re
 from pathlib import Path
@@ -15,21 +15,21 @@ from src.utils.files import write_csv
 
 
 def print_matrix(matrix: Matrix, console: Console) -> None:
-    """Print the transfer matrix of an attack."""
+    """Print one transfer matrix, and accuracies behind defences if there are any."""
     console.print("", matrix_table(matrix.cells, matrix.heading, console.width), soft_wrap=False)
     if len(matrix.defences):
         console.print(defence_table(matrix.defences), soft_wrap=False)
 
 
 def print_matrices(summary: Summary, console: Console) -> None:
-    """Print the matrix of every attack."""
+    """Print all transfer matrices."""
     for matrix in summary.matrices:
         print_matrix(matrix, console)
     console.print()
 
 
 def write_tables(summary: Summary, folder: Path) -> None:
-    """Write the matrix of every attack, and the rankings of attacks and sources, as CSV."""
+    """Write the matrix of each attack and the rankings of attacks and sources as CSV files."""
     if summary.attacked:
         write_csv(folder / ATTACKS, summary.rankings)
     if len(summary.sources):
@@ -42,9 +42,9 @@ def write_tables(summary: Summary, folder: Path) -> None:
 
 
 def print_rankings(summary: Summary, console: Console) -> None:
-    """Print the first attacks and sources of each kind, at the reference budget.
+    """Print the first attacks and sources of each group and kind, at the reference budget.
 
-    Of several rankings of a kind it is the first, that of the mean over sources, or attacks.
+    If a kind has several rankings, only the first is printed: the mean over sources or attacks.
     """
     for of, other, rows in (
         ("attack", "source", summary.rankings),
@@ -58,7 +58,7 @@ def print_rankings(summary: Summary, console: Console) -> None:
 
 
 def print_alarms(summary: Summary, console: Console) -> None:
-    """Print a line for each alarm, once where several jobs raised it, and the usual causes."""
+    """Print each alarm once, even if several jobs raised it, and the usual causes."""
     folders: dict[str, dict[str, list[str]]] = {}
     for job_summary in summary.jobs:
         for name, finding in job_summary.alarms:

@@ -53,5 +53,5 @@ def test_excess_agrees_with_the_rates_of_both_tables(make_table, protocol):
 
 def test_a_control_that_lacks_a_row_is_refused(make_table):
     table = make_table({("a", 0): [0, 0], ("a", 8): [1, 1]})
-    with pytest.raises(ValueError, match="no row of target 'a' for image 1 at eps_255 = 8"):
+    with pytest.raises(ValueError, match="target 'a' and image 1 at eps_255 = 8"):
         excess(table, table[table["index"] == 0], "a", ["a"])

@@ -113,7 +113,7 @@ def test_models_between_which_more_transfers_are_side_by_side():
 
 
 def test_too_few_models_are_refused():
-    with pytest.raises(ValueError, match="needs 4 targets"):
+    with pytest.raises(ValueError, match="4 targets"):
         choices(made_up(MODELS[:3]), related)
     with pytest.raises(ValueError, match="related to every target"):
         choices(made_up(MODELS[:4]), lambda one, other: True)

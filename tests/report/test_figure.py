@@ -95,14 +95,14 @@ def test_close_labels_do_not_overlap(tmp_path, draw):
 @pytest.mark.parametrize(
     "words, refusal",
     [
-        (["curves", "--attack", "mj"], "attack=mj: there are"),
-        (["curves", "--target", "vgg", "--source", "alexnet"], "source=alexnet: there are"),
-        (["ranking", "--eps", "3"], "eps_255=3.0: there are"),
+        (["curves", "--attack", "mj"], "attack=mj: choose from"),
+        (["curves", "--target", "vgg", "--source", "alexnet"], "source=alexnet: choose from"),
+        (["ranking", "--eps", "3"], "eps_255=3.0: choose from"),
         (["matrix", "--attack", "bim", "fgsm"], "one attack"),
         (["ranking", "--width", "wide"], "width=wide"),
         (["ranking", "--height", "0in"], "height=0in"),
         (["ranking", "--names", f"bim={'long' * 12}"], "is too long"),
-        (["cost"], "gradients of some attacks are not known"),
+        (["cost"], "gradients of some attacks are unknown"),
     ],
 )
 def test_a_refusal_is_one_sentence(draw, folder, words, refusal, capsys):
@@ -117,7 +117,7 @@ def test_a_refusal_is_one_sentence(draw, folder, words, refusal, capsys):
 def test_other_refusals(draw, folder, tmp_path, capsys):
     for words, suffix, refusal in (
         (["curves", tmp_path / "nosuch"], ".pdf", "is not a folder"),
-        (["curves", folder], ".eps", "name it .pdf, .svg or .png"),
+        (["curves", folder], ".eps", ".pdf, .svg or .png"),
         (["curves", folder, "--names", "bim"], ".pdf", "write NAME=NEW"),
     ):
         with pytest.raises(SystemExit) as stopped:

@@ -77,5 +77,5 @@ def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)
     text = text_of(ranking_table(ranked), 80)
     assert ("decided:" in text, "=20.0%" in text) == (decided, not decided)
-    assert "-10.0 [-15.0, -5.0]" in text and "50 images show differences from 7.0 points" in text
+    assert "-10.0 [-15.0, -5.0]" in text and "differences of 7.0 points" in text
     assert max(map(len, text.splitlines())) <= 80

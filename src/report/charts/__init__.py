@@ -1,1 +1,1 @@
-"""Charts that several sections draw, as Vega-Lite specifications."""
+"""Charts shared by several sections, as Vega-Lite specifications."""

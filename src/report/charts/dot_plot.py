@@ -1,4 +1,4 @@
-"""Dot plots: values with their intervals, a row each."""
+"""Dot plots: values with their intervals, one row each."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from altair.typing import ChartType
 from src.report.charts.theme import GREY, PANEL, PERCENT, colour_by, extent, inline, tooltip
 
 OF_SOURCE = "datum.attack == chosen_attack && datum.source == chosen_first_source"
-"""Expression that a row is of the attack and source chosen."""
+"""Expression that selects the rows of the chosen attack and source."""
 SOURCE_TITLE = "chosen_attack + ', source ' + chosen_first_source"
-"""Expression of their names."""
+"""Expression for the names of the chosen attack and source."""
 
 
 def dot_plot(
@@ -26,11 +26,11 @@ def dot_plot(
     shown: str = OF_SOURCE,
     heading: str = SOURCE_TITLE,
 ) -> ChartType:
-    """Return points with intervals, rows in the order of the table, and a rule at 0.
+    """Draw points with intervals, rows in the order of the table, and a rule at 0.
 
-    Columns `VALUE_low` and `VALUE_high` hold the intervals (NaN: none). The values of `by` (all in
-    order: `names`) have colours and stand below each other in a row. `shown` is an expression of
-    the rows that are drawn, `heading` one of the title.
+    The columns `VALUE_low` and `VALUE_high` hold the intervals (NaN: none). Each value of `by` has
+    a colour and its own line within a row; `names` lists all of them in order. `shown` is the
+    expression that selects the drawn rows, `heading` the expression for the title.
     """
     low, high = f"{value}_low", f"{value}_high"
     used = dict.fromkeys([row, by, value, low, high, "attack", "source", *tooltips])

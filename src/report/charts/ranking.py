@@ -1,4 +1,4 @@
-"""Attacks and sources ranked, and success over what attacks cost."""
+"""Rankings of attacks and sources, and success over the cost of attacks."""
 
 from typing import Any
 
@@ -25,12 +25,12 @@ from src.utils.defended_names import PLAIN
 _FEW_ROWS = 30
 _AT = "(chosen_source == '' ? datum.position : datum.own_position)"
 _OF_CHOSEN = f"isValid({_AT}) && (chosen_source == '' || datum.source == chosen_source)"
-"""Rows of the mean over sources, or of the chosen one."""
+"""Expression that selects the rows of the chosen source, or of the mean over sources."""
 _VIEW = f"datum.eps_255 == chosen_eps && {_OF_CHOSEN}"
 
 
 def ranked_sources(sources: pd.DataFrame) -> ChartType:
-    """Return the sources of the chosen attack by rank; `sources` are those of a `View`."""
+    """Draw the sources of the chosen attack by rank; `sources` comes from a `View`."""
     base = alt.Chart(inline(sources)).transform_filter(chosen("attack", "eps_255"))
     y = alt.Y("at:O", axis=None)
     title = "'source of ' + chosen_attack + ' at ' + format(chosen_eps, '.6~g') + '/255'"
@@ -45,10 +45,11 @@ def ranked_sources(sources: pd.DataFrame) -> ChartType:
 
 
 def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartType:
-    """Return the attacks by rank under the first protocol, with a heat map of success.
+    """Draw the attacks by rank under the first protocol, with a heat map of success.
 
-    `rows` and `ranking` are those of a `View`. Both have the row's place: `position` where the
-    mean over sources is chosen (NaN: not there), `own_position` where the source is.
+    `rows` and `ranking` come from a `View`. Both have the position of the attack in the chart:
+    `position` if the mean over sources is chosen (NaN: not shown), `own_position` if the row's
+    source is chosen.
     """
     data = inline(rows)
     rows = rows[rows["source"] != CLEAN]
@@ -97,7 +98,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
 
 
 def _names(base: alt.Chart, column: str, known: pd.Series, y: alt.Y) -> ChartType:
-    """Return the names in a column with their ranks, and the headings of several rankings."""
+    """Draw the names in a column with their ranks, and headings if there are several rankings."""
     mark = "(datum.undecided == 'yes' ? '= ' : '') + datum.rank"
     base = base.transform_calculate(place=f"isValid(datum.rank) ? {mark} : ''")
     lines = tooltip("attack", "source", "rank", "undecided", "p")
@@ -115,7 +116,7 @@ def _names(base: alt.Chart, column: str, known: pd.Series, y: alt.Y) -> ChartTyp
 
 
 def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
-    """Return success on the source itself, or its members, set apart."""
+    """Draw success on the source itself, or on its members, in a separate column."""
     head = alt.Axis(orient="top", labelAngle=-40, ticks=False, title=None)
     names = ["success_rate", "robust_accuracy", "confidence"]
     means: Any = [alt.AggregatedFieldDef(op="mean", field=name, **{"as": name}) for name in names]
@@ -132,7 +133,7 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
 
 
 def _means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
-    """Return the mean success, with the columns of its interval's ends, the undecided in colour."""
+    """Draw the mean success with its interval (columns `ends`), undecided attacks in colour."""
     head = alt.Axis(
         orient="top", format=".0%", tickCount=4, grid=True, labelFlush=True, title=title
     )
@@ -154,7 +155,7 @@ def _means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
 
 
 def _behind(base: alt.Chart, y: alt.Y) -> ChartType:
-    """Return by how many points each is behind the first, with the simultaneous interval."""
+    """Write how many points each row is behind the first, with the simultaneous interval."""
     text = base.transform_calculate(on="'points behind'").mark_text(fontSize=11.5)
     text = text.transform_filter("datum.behind")
     x = alt.X("on:N", axis=alt.Axis(orient="top", labelAngle=0, ticks=False, title=None))
@@ -162,7 +163,7 @@ def _behind(base: alt.Chart, y: alt.Y) -> ChartType:
 
 
 def _costs(base: alt.Chart, y: alt.Y) -> ChartType:
-    """Return gradients per image as numbers, and those of a fit behind a plus."""
+    """Write the gradients per image, and after a plus sign those of a fit."""
     fit = "datum.fit_gradients ? ' + ' + format(datum.fit_gradients, ',.0f') : ''"
     number = f"format(datum.gradients, ',.0f') + ({fit})"
     base = base.transform_calculate(on="'gradients'", number=number)
@@ -173,10 +174,10 @@ def _costs(base: alt.Chart, y: alt.Y) -> ChartType:
 
 
 def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log") -> ChartType:
-    """Return the `mean` success of a ranking's rows over a column, with the attacks' names."""
+    """Draw the `mean` success in a ranking over a column, with the names of the attacks."""
     lines = tooltip("attack", "source", "kind", "targets", column, shares=["mean", "low", "high"])
     powers = [10**power for power in range(7)] if scale == "log" else alt.Undefined
-    form = "~s" if scale == "log" else ".4~g"  # else 0.9 would be 900m
+    form = "~s" if scale == "log" else ".4~g"  # `~s` would turn 0.9 into 900m
     zero = alt.Undefined if scale == "log" else False
     across = alt.Scale(type=scale, padding=34, zero=zero)
     axis = alt.Axis(format=form, grid=True, values=powers)

@@ -1,4 +1,4 @@
-"""Theme, colours and axes of all charts, what a reader chooses, and data inside specifications."""
+"""Theme, colours, axes and tooltips of all charts, the reader's choice, and inline data."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,32 +13,32 @@ from src.utils.defended_names import PLAIN
 GREY = "#888888"
 """Colour of zero lines, rules and references, legible on light and on dark."""
 ACCENT = "#c2410c"
-"""Colour of what is chosen, and of a white box's frame."""
+"""Colour of chosen marks, and of the frames of white boxes."""
 PANEL = 260
-"""Width of a chart, or of one panel of several, in a file; a page gives it the width there is."""
+"""Width of a chart, or of one of its panels, in a file; on a page it adapts to the window."""
 STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
-"""Symbols in the legends of curves."""
+"""Legend symbols for curves."""
 PERCENT = alt.Axis(format=".0%")
 WHOLE = alt.Scale(domain=[0, 1])
-"""Scale of shares from 0 to 1."""
+"""Scale for shares, from 0 to 1."""
 FOOLED, CORRECT = "fooled", "correct"
-"""Words for a rate: images that fool a model, or that it classifies correctly all the same."""
+"""Names of the two rates: images that fool a model, and images that are still correct."""
 MEAN = "mean of sources"
-"""Source of the rows that are means over single sources."""
+"""Name in the column `source` for means over single sources."""
 RATES = {
     f"rate{end}": f"chosen_shown == '{CORRECT}' ? datum.robust_accuracy{end} : "
     f"datum.success_rate{end}"
     for end in ("", "_low", "_high")
 }
-"""Expressions of the rate that the reader chose to see, and of its interval."""
+"""Expressions for the rate that the reader chose to see, and for its interval."""
 
 
 THEME = "transferability"
 
 
-@alt.theme.register(THEME, enable=False)  # importing this changes no other charts
+@alt.theme.register(THEME, enable=False)  # importing this module must not change other charts
 def theme() -> alt.theme.ThemeConfig:
-    """Return the configuration of every chart, without the ink, which a page sets by its theme."""
+    """Return the configuration of every chart; colours of text follow the theme of the page."""
     limits: Any = {"labelLimit": 260, "titleLimit": 400}
     legend: Any = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     return {
@@ -63,14 +63,14 @@ def theme() -> alt.theme.ThemeConfig:
 
 @dataclass(frozen=True)
 class Choice:
-    """First choice of a page, whose script sets the parameters `chosen_NAME` of all charts.
+    """The initial choice on a page; its script sets the parameters `chosen_NAME` of all charts.
 
     Attributes:
-        source: Empty: the mean over all.
-        target: The target that stands out; empty: all.
+        source: Chosen source; empty: the mean over all sources.
+        target: Highlighted target; empty: all targets.
         eps: Budget in units of 1/255.
         shown: `FOOLED` or `CORRECT`.
-        first_source: Source of the pair whose details are drawn, with `first_target`.
+        first_source: Source of the pair shown in detail; its target is `first_target`.
     """
 
     attack: str = ""
@@ -85,39 +85,40 @@ class Choice:
 
     @property
     def params(self) -> dict[str, Any]:
-        """The parameters of charts, by name."""
+        """Return the parameters of the charts by name."""
         return {f"chosen_{name}": value for name, value in asdict(self).items()}
 
 
 def chosen(*columns: str) -> str:
-    """Return the expression that a row is of what was chosen in these columns."""
+    """Return the expression that selects the rows with the chosen values in these columns."""
     names = {"eps_255": "eps"}
     return " && ".join(f"datum.{each} == chosen_{names.get(each, each)}" for each in columns)
 
 
 def where(test: str, value: Any, otherwise: Any) -> Any:
-    """Return the condition of an encoding: a value where an expression holds, else another."""
+    """Return a conditional encoding: `value` if the expression `test` is true, else `otherwise`."""
     return alt.condition(test, alt.value(value), alt.value(otherwise))
 
 
 WHITE_BOX_GREY = "#d3d7dd"
-"""Colour of white boxes, about which nobody asks: outside the scale of rates."""
+"""Colour of white boxes, outside the colour scale for rates."""
 OF_PAIR = (
     f"{chosen('attack')} && datum.source == chosen_first_source && "
     "datum.target == chosen_first_target"
 )
-"""Expression that a row is of the pair whose details are drawn."""
+"""Expression that selects the rows of the pair shown in detail."""
 PAIR_TITLE = (
     "chosen_attack + ': ' + chosen_first_source + ' \N{RIGHTWARDS ARROW} ' + chosen_first_target"
 )
-"""Expression of that pair's name."""
+"""Expression for the name of that pair."""
 
 
 def inline(frame: pd.DataFrame) -> alt.InlineData:
-    """Return a table as CSV inside the specification: a third of the size of JSON records.
+    """Return a table as inline CSV data, which is a third of the size of JSON records.
 
-    Numbers below 1,000 keep four significant digits, larger ones all before the point, and budgets,
-    which charts compare, all digits. Names stay text, even one that reads like a number.
+    Numbers below 1,000 keep four significant digits, larger numbers all digits before the point.
+    Budgets keep all digits, because charts compare them. Names stay text, even if they look like
+    numbers.
     """
     parse: dict[str, Any] = {
         str(name): "number" if kind.kind in "iuf" else "string"
@@ -127,7 +128,7 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
         frame = frame.assign(eps_255=frame["eps_255"].map(repr))
     written: Any = {"index": False, "float_format": _digits, "lineterminator": "\n"}
     text = frame.to_csv(**written)
-    if "\r" in text:  # in a name, where pandas leaves it bare, and it would end a row
+    if "\r" in text:  # in a name: pandas does not quote it, and it would end the row
         text = frame.to_csv(**written, quoting=1)
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
 
@@ -139,30 +140,30 @@ def _digits(value: float) -> str:
 def colour_by(
     column: str, names: Iterable[str], title: str | None = None, **legend: Any
 ) -> alt.Color:
-    """Return a colour per name of a column, in this order: the same in every chart."""
+    """Return one colour per name in a column, in this order, so that all charts agree."""
     domain = list(dict.fromkeys(names))
     scale = alt.Scale(domain=domain, scheme="tableau10" if len(domain) <= 10 else "tableau20")
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
 
 
 def colour_of_levels(column: str, sort: Any = "descending", **legend: Any) -> alt.Color:
-    """Return a colour for each level of initial confidence, in this order; {} for no legend."""
+    """Return one colour per level of initial confidence; without `legend` there is no legend."""
     scheme: Any = alt.SchemeParams(name="viridis", extent=[0.15, 0.95])
     named = alt.Legend(title="initial confidence", format=".0%", **legend) if legend else None
     return alt.Color(f"{column}:O", sort=sort, scale=alt.Scale(scheme=scheme), legend=named)
 
 
 def budgets(frame: pd.DataFrame) -> alt.X:
-    """Return an x axis of budgets: square-root scale, ticks at those tried."""
+    """Return an x axis for budgets: square-root scale, ticks at the tried budgets."""
     tried = sorted(set(frame["eps_255"]))
-    # With no precision a label is rounded to the step of the ticks.
+    # Without a precision, labels would be rounded to the step between ticks.
     axis = alt.Axis(values=tried, labelOverlap="greedy", format=".6~g")
     scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
     return alt.X("eps_255:Q", title="budget (1/255), square-root scale", scale=scale, axis=axis)
 
 
 def curve(base: alt.Chart, value: str, lines: list[Any], **encodings: Any) -> Any:
-    """Return curves of shares with bands of `VALUE_low` and `VALUE_high`, which have no tooltip."""
+    """Draw curves of shares with bands from `VALUE_low` to `VALUE_high`; bands have no tooltip."""
     band = base.mark_area(opacity=0.13).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
     y = alt.Y(f"{value}:Q", title=None, scale=WHOLE, axis=PERCENT)
     line = base.mark_line(point=alt.OverlayMarkDef(size=28))
@@ -170,7 +171,7 @@ def curve(base: alt.Chart, value: str, lines: list[Any], **encodings: Any) -> An
 
 
 def one_model(chart: Any, frame: pd.DataFrame) -> Any:
-    """Return the chart of one model's rows at a time, with a menu of the models."""
+    """Return the chart with a menu of models, showing the rows of one model at a time."""
     models = list(dict.fromkeys(frame["model"]))
     bound = alt.binding_select(options=models, name="model ")
     part = alt.param(name="selected_part", value=models[0], bind=bound)
@@ -178,7 +179,7 @@ def one_model(chart: Any, frame: pd.DataFrame) -> Any:
 
 
 def extent(frame: pd.DataFrame, *columns: str, **more: Any) -> alt.Scale:
-    """Return a scale over the values of columns whatever is chosen; some choices have no row."""
+    """Return a scale over all values of these columns; it stays when a choice selects no rows."""
     values = frame[[*columns]].to_numpy(float)
     known = values[~np.isnan(values)]
     ends = [float(known.min()), float(known.max())] if len(known) else [0.0, 1.0]
@@ -186,9 +187,9 @@ def extent(frame: pd.DataFrame, *columns: str, **more: Any) -> alt.Scale:
 
 
 def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Any]:
-    """Return a tooltip's lines: columns of words and counts, of shares (per cent), of numbers.
+    """Return the lines of a tooltip: columns with names or counts, with shares, with numbers.
 
-    A word of `names` may be several columns, separated by spaces.
+    An element of `names` may list several columns, separated by spaces. Shares are in percent.
     """
     columns: list[tuple[str, str, Any]] = [
         (name, "N", alt.Undefined) for name in " ".join(names).split()

@@ -1,4 +1,4 @@
-"""The transfer matrix, and rate and confidence over the budget."""
+"""Charts of the transfer matrix, and of rate and confidence over the budget."""
 
 from typing import Any
 
@@ -28,9 +28,9 @@ from src.report.charts.theme import (
 from src.utils.defended_names import PLAIN
 
 MOST_COUNTS = 8
-"""Most targets with which cells hold counts; with more, the counts are in the tooltip alone."""
+"""Up to this number of targets, cells show counts; otherwise only the tooltips do."""
 MOST_COLOURS = 10
-"""Most targets whose curves have colours; of more, the chosen one alone stands out."""
+"""Up to this number of targets, each curve has a colour; else only the chosen one stands out."""
 _SHOWN = "chosen_target == '' || datum.target == chosen_target"
 _COST = ("gradients_per_image", "forwards_per_image")
 _RATES = [
@@ -57,38 +57,38 @@ COUNTS = tooltip(
     "interval",
     shares=["success_rate", "confidence", "success_confidence"],
 )
-"""Tooltip of a cell: what it counts, of how many."""
+"""Tooltip of a cell: names, counts and denominator."""
 _WHITE = f"datum.relation == '{WHITE_BOX}'"
 INTERVAL = (
     "isValid(datum.success_rate_low) ? format(datum.success_rate_low, '.1%') + ' to ' + "
     "format(datum.success_rate_high, '.1%') : 'none'"
 )
-"""Expression of the interval that the tooltip gives."""
+"""Expression for the interval in the tooltip."""
 SPREAD = (
     f"(datum.source != '{CLEAN}' && isValid(datum.success_rate_sd) ? "
     "' \N{PLUS-MINUS SIGN} ' + format(100 * datum.success_rate_sd, '.1f') : '')"
 )
-"""Expression of the standard deviation over seeds, in points."""
+"""Expression for the standard deviation over seeds, in points."""
 
 
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows behind the charts from `primary_rates`, source `clean` first."""
+    """Return the rows that the charts draw, from `primary_rates`, with source `clean` first."""
     clean = clean_rows(rates).assign(relation=CLEAN, **dict.fromkeys(_COST, 0.0))
     return pd.concat([clean, rates], ignore_index=True)[COLUMNS]
 
 
 def word(rows: pd.DataFrame) -> str:
-    """Return what a success is: `fooled`, unless all rows are of targeted attacks."""
+    """Return the name of a success: `fooled`, unless all rows are of targeted attacks."""
     return "target class reached" if rows["targeted"].all() else FOOLED
 
 
 def shown_words(rows: pd.DataFrame) -> str:
-    """Return the expression of what the reader chose to see, in words."""
+    """Return the expression for the name of the rate that the reader chose to see."""
     return f"(chosen_shown == '{CORRECT}' ? '{CORRECT}' : '{word(rows)}')"
 
 
 def of_success(rows: pd.DataFrame, legend: bool = True) -> Any:
-    """Return the colour of a rate of success, dark where the attack succeeds; white boxes grey."""
+    """Return the colour for a success rate, dark where the attack succeeds; white boxes grey."""
     drawn: dict[str, Any] = {"orient": "bottom", "titleOrient": "left", "format": ".0%"}
     drawn |= {"gradientLength": 180, "gradientThickness": 10, "values": [0, 0.5, 1]}
     named = alt.Legend(title=word(rows), **drawn) if legend else None
@@ -98,12 +98,12 @@ def of_success(rows: pd.DataFrame, legend: bool = True) -> Any:
 
 
 def ink() -> Any:
-    """Return the colour of words in a cell: legible on that of the cell."""
+    """Return a colour for text that is legible on the colour of the cell."""
     return where(f"datum.success_rate > 0.55 && !({_WHITE})", "white", "#1d2127")
 
 
 def matrix_chart(rows: pd.DataFrame) -> ChartType:
-    """Return sources x targets of the chosen attack, with counts in the cells."""
+    """Draw the chosen attack's transfer matrix, sources x targets, with counts in the cells."""
     attacked = rows[rows["source"] != CLEAN]
     sources, targets = (list(dict.fromkeys(attacked[name])) for name in ("source", "target"))
     wide = len(targets) <= MOST_COUNTS
@@ -161,10 +161,10 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
 
 
 def curves_chart(rows: pd.DataFrame, by: str = "target") -> ChartType:
-    """Return rate and mean confidence over the budget, with 95 % bands; dots at a single budget.
+    """Draw rate and mean confidence over the budget with 95 % bands, or dots at a single budget.
 
-    A curve is a target of the chosen attack or, with `by="attack"`, an attack: on the chosen target
-    or, where none is chosen, the mean over other models (if there are any).
+    Each curve is a target under the chosen attack. With `by="attack"` each curve is an attack on
+    the chosen target or, if no target is chosen, on the mean over other models (if there are any).
     """
     attacked = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() <= 1
@@ -196,7 +196,7 @@ def curves_chart(rows: pd.DataFrame, by: str = "target") -> ChartType:
 
 
 def _over_budgets(rows: pd.DataFrame, value: str, by: str) -> Any:
-    """Return curves over the budget, a colour a target or attack, with names at their ends."""
+    """Draw curves over the budget, one colour per target or attack, with names at their ends."""
     names = list(dict.fromkeys(rows[by]))
     few = len(names) <= MOST_COLOURS
     colour = where(f"datum.{by} == chosen_{by}", ACCENT, "#8894a5")
@@ -218,11 +218,11 @@ def _over_budgets(rows: pd.DataFrame, value: str, by: str) -> Any:
 
 
 _NAME_HEIGHT = 0.085
-"""Height of a name, as a share of the panel."""
+"""Height of a name as a share of the panel's height."""
 
 
 def names_at_ends(by: str, value: str, last: float, colour: Any) -> list[Any]:
-    """Return the names of curves right of their ends, below one another, with lines to them."""
+    """Write the names of curves to the right of their ends, without overlap, with lines to them."""
     sort: Any = [alt.SortField(value, order="descending")]
     room = f"datum.count * {_NAME_HEIGHT} / 2"
     ends = (
@@ -246,7 +246,7 @@ def names_at_ends(by: str, value: str, last: float, colour: Any) -> list[Any]:
 
 
 def _dots(rows: pd.DataFrame, value: str) -> Any:
-    """Return values with their intervals at the one budget, a row a target."""
+    """Draw values with their intervals at the single budget, one row per target."""
     targets = list(dict.fromkeys(rows["target"]))
     base = alt.Chart().transform_filter("datum.eps_255 > 0")
     base = base.encode(
@@ -271,7 +271,7 @@ def _dots(rows: pd.DataFrame, value: str) -> Any:
 
 
 def _frame() -> Any:
-    """Return the colour of a cell's frame: of the choice, or of the relation to the source."""
+    """Return the colour of a cell's frame, by the choice or the relation to the source."""
     frame = alt.when(chosen("source", "target")).then(alt.value(ACCENT))
     for name, colour in ((OWN, "#f2b28e"), (RELATED, "#a58fcf")):
         frame = frame.when(f"datum.relation == '{name}'").then(alt.value(colour))

@@ -1,10 +1,10 @@
-"""Charts of the diagnostics, a file each: statistics of a job's table, and the figure of all jobs'.
+"""Statistics and charts of the diagnostics, one module per table.
 
-A file has the name of its table, and
+A module has the name of its table, and two functions:
 
-- `summarise(table, job, rename)`: the statistics of a job's table; `rename` gives a model the name
-  that tells it from another model of its name in another job;
-- `draw(rows)`: the figure of all jobs' statistics, which have the columns `attack` and `source`.
+- `summarise(table, job, rename)` computes the statistics of a job's table. `rename` gives a model a
+  unique name if another job has a different model with the same name;
+- `draw(rows)` draws the statistics of all jobs; the rows have the columns `attack` and `source`.
 """
 
 from src.report.diagnostics import (
@@ -22,4 +22,4 @@ CHARTS = {
     "spectra": spectra,
     "low_passed": low_passed,
 }
-"""Modules by the name of their table, in the page's order."""
+"""Modules by the name of their table, in the order of the page."""

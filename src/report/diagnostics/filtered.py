@@ -1,4 +1,4 @@
-"""Success of the low, mid and high frequencies of perturbations."""
+"""Success of the low, mid and high frequencies of a perturbation."""
 
 from collections.abc import Callable
 
@@ -12,24 +12,24 @@ from src.report.sections.text import ENOUGH, span
 
 
 def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
-    """Return the success of each band, and that beyond the same band of noise."""
+    """Compute the success of each band, and its excess over the same band of noise."""
     record = job.record
     pair = record.source, record.targets
     return filtered_rates(table, job.predictions, *pair, record.protocol)
 
 
 def draw(rows: pd.DataFrame) -> Figure:
-    """Draw the success of each band beyond that of noise, a row a target."""
+    """Draw the success of each band minus that of noise, one row per target."""
     rows = rows[rows["denominator"] >= ENOUGH]
     rows = rows.assign(band=rows["band"].replace("all", "whole"))
     caption = (
-        "Of the chosen attack and source: images fooled by a perturbation's low, mid and high "
-        "frequencies, each scaled to the L2 norm of random-sign noise of the budget, and of the "
-        "whole as it is, minus that of the same part of the noise, on "
-        f"{span(rows['denominator'])} images; Tango's 95 % interval."
+        "Share of images fooled by the low, mid and high frequencies of a perturbation, minus the "
+        "share fooled by the same band of random-sign noise. Each band is scaled to the L2 norm of "
+        "the noise; the whole perturbation is not scaled. "
+        f"{span(rows['denominator'])} images; 95 % intervals (Tango)."
     )
     columns = ["attack", "source", "target", "band", "denominator", "success", "control_success"]
     axis = "fooled beyond filtered noise"
     chart = dot_plot(rows, "excess", axis, columns, by="band")
-    title = "Parts of perturbations beyond filtered noise"
+    title = "Frequency bands compared with noise"
     return Figure("filtered", title, caption, chart, rows)

@@ -1,4 +1,4 @@
-"""Consistency of the sources' gradients beside the success of their images."""
+"""Local consistency of the sources' gradients, and the success of their adversarial images."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from src.report.page.html import Figure
 
 
 def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
-    """Return the source's mean consistency and success on other models at the reference budget."""
+    """Compute a source's mean consistency, and its reference-budget success on other models."""
     record = job.record
     values = table["consistency"].to_numpy(np.float64)[None]
     mean, low, high = (float(end[0]) for end in mean_interval(values))
@@ -29,10 +29,10 @@ def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str])
 def draw(rows: pd.DataFrame) -> Figure:
     """Draw the chosen attack's mean success over the consistency of its sources' gradients."""
     caption = (
-        "Mean share of other models' images fooled by the chosen attack at the reference budget, "
-        "over the local gradient consistency of the source: the mean cosine of its "
-        "loss gradient at an image and at five points within 1/255 of it, with the 95 % t interval "
-        "over "
+        "Mean share of images on which the chosen attack fools other models at the reference "
+        "budget, over the local gradient consistency of the source. The consistency is the mean "
+        "cosine between the loss gradient at an image and at five points within 1/255 of it, with "
+        "a 95 % t interval over "
         f"{rows['images'].max()} images."
     )
     scale = extent(rows, "consistency_low", "consistency", "consistency_high")
@@ -52,5 +52,5 @@ def draw(rows: pd.DataFrame) -> Figure:
     bars = base.mark_rule(strokeWidth=1.2).encode(**ends)
     points = base.mark_point(filled=True, size=80, opacity=1)
     chart = alt.layer(bars, points).properties(width=PANEL, height=240)
-    title = "Transfer and the consistency of gradients"
+    title = "Transfer and gradient consistency"
     return Figure("gradient-consistency", title, caption, chart, rows)

@@ -15,7 +15,7 @@ _NYQUIST = 0.5
 
 
 def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
-    """Return each model's accuracy by cutoff."""
+    """Compute each model's accuracy by cutoff."""
     rows = job.predictions
     clean = rows[(rows["eps_255"] == 0) & (rows["defence"] == PLAIN)]
     accuracies = low_pass_accuracy(table, clean)
@@ -26,11 +26,11 @@ def draw(rows: pd.DataFrame) -> Figure:
     """Draw the accuracy of each model over the cutoff."""
     rows = rows.drop_duplicates(["target", "cutoff"]).drop(columns=["attack", "source"])
     caption = (
-        f"Clean images without the frequencies above a cutoff; {rows['n'].max()} images, 95 % "
-        "Wilson intervals."
+        f"Accuracy on clean images without frequencies above the cutoff. {rows['n'].max()} images, "
+        "95 % Wilson intervals."
     )
     frame = rows.assign(
-        at=rows["cutoff"].clip(upper=_NYQUIST),  # where images as they are stand
+        at=rows["cutoff"].clip(upper=_NYQUIST),  # unfiltered images are drawn here
         kept=[f"below {c:g}" if c < _NYQUIST else "everything" for c in rows["cutoff"]],
     ).drop(columns="cutoff")
     base = alt.Chart(inline(frame)).encode(

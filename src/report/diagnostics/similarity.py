@@ -1,4 +1,4 @@
-"""Transfer beside the similarity of two models' gradients and errors."""
+"""Transfer over the similarity of two models' gradients and errors."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ from src.report.sections.text import ENOUGH, span
 
 
 def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
-    """Return each pair's success at the reference budget beside its similarity."""
+    """Compute the similarity of each pair, and its success at the reference budget."""
     record = job.record
     pair = record.source, record.targets
     return pair_similarity(job.predictions, table, *pair, record.reference, record.protocol)
@@ -34,9 +34,9 @@ def draw(rows: pd.DataFrame) -> Figure:
     """Draw success over the similarity of gradients and of errors."""
     rows = rows[(rows["relation"] == TRANSFER) & (rows["n"] >= ENOUGH)]
     caption = (
-        "Share fooled by the chosen attack at the reference budget over the mean cosine of the "
-        f"two models' loss gradients on {span(rows['n'])} clean images, and over the agreement of "
-        "their errors; 95 % Wilson intervals. Pairs share models and images."
+        "Share fooled by the chosen attack at the reference budget, over the mean cosine between "
+        f"the loss gradients of source and target on {span(rows['n'])} clean images, and over the "
+        "consistency of their errors. 95 % Wilson intervals. Pairs share models and images."
     )
     panels = [
         _similarity_panel(rows, "cosine", "mean cosine of gradients"),
@@ -44,7 +44,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     ]
     chart = alt.concat(*panels, columns=2, data=inline(rows), spacing=24)
     chart = chart.transform_filter(chosen("attack"))
-    title = "Transfer, gradients and errors"
+    title = "Transfer and similarity of models"
     return Figure("similarity", title, caption, chart, rows)
 
 

@@ -13,17 +13,16 @@ _CLEAN = "(clean images)"
 
 
 def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
-    """Return the table, which holds means over images."""
+    """Return the table as it is: it already holds means over images."""
     return table
 
 
 def draw(rows: pd.DataFrame) -> Figure:
-    """Draw the shares of power by frequency."""
+    """Draw the share of power by spatial frequency."""
     rows = rows.assign(frequency=(rows["frequency_low"] + rows["frequency_high"]) / 2)
     caption = (
-        f"Mean share of the power of {rows['n'].max()} images and of the chosen attack's "
-        "perturbations at the reference budget, by spatial frequency; the constant part is left "
-        "out."
+        f"Mean share of power by spatial frequency, for {rows['n'].max()} images and for the "
+        "chosen attack's perturbations at the reference budget. The constant part is left out."
     )
     sources = list(dict.fromkeys(rows["source"]))
     lines = tooltip("attack", "source", "kind", shares=["share"], numbers=["frequency"])

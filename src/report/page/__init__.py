@@ -1,1 +1,1 @@
-"""One HTML page of linked charts, made of the tables of finished jobs."""
+"""The HTML page of linked charts, built from the tables of finished jobs."""

@@ -1,4 +1,4 @@
-"""Report content, from the ranking down to the definitions."""
+"""The content of the report, from the ranking to the definitions."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from src.report.summary import Summary
 
 _DEFINITIONS = Path(__file__).parents[1] / "templates" / "definitions.yaml"
 DEFINITIONS: dict[str, str] = yaml.safe_load(_DEFINITIONS.read_text(encoding="utf-8"))
-"""Definitions of every number of the report."""
+"""Definitions of all numbers in the report."""
 
 
 def build_report(summary: Summary, settings: ReportSettings | None = None) -> Report:
-    """Turn a summary into a report; of jobs without an attack it holds clean images alone."""
+    """Build the report of a summary; without an attack it only describes the clean images."""
     numbers = measure(summary, settings)
     jobs = [one.job for one in summary.jobs]
     attacked = [job for job in jobs if job.attacked]

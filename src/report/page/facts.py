@@ -1,4 +1,4 @@
-"""Facts about jobs: command, data, models and versions."""
+"""Facts about jobs: commands, data, models and versions."""
 
 import shlex
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from src.report.summary import JobSummary
 
 _SEEDS = (
     "rates and rankings are means over the seeds; pairwise comparisons, strongest attackers, "
-    "diagnostics and single images are those of the first seed"
+    "diagnostics and single images show the first seed"
 )
 
 
@@ -46,7 +46,7 @@ def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
 
 
 def commands(jobs: Sequence[StoredJob]) -> list[str]:
-    """Return the command of every sweep, with the values of swept keys listed by commas."""
+    """Return the command of every sweep, with the values of swept keys separated by commas."""
     sweeps: dict[object, list[JobRecord]] = {}
     for job in jobs:
         key = (job.record.config["sweep"], job.sweep_folder)
@@ -58,7 +58,7 @@ def _command(records: Sequence[JobRecord]) -> str:
     values: dict[str, list[str]] = {}
     for word in dict.fromkeys(word for one in records for word in one.overrides):
         key, _, value = word.partition("=")
-        if key != "sweep":  # the sweep's id is the program's own word
+        if key != "sweep":  # the program adds the id of the sweep
             values.setdefault(key, []).append(value)
     words = [f"{key}={','.join(each)}" for key, each in values.items()]
     flags = [word for flag in records[0].flags for word in flag.split(" ", 1)]

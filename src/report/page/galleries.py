@@ -1,4 +1,4 @@
-"""Pictures of a page with the predictions for them: contact sheets, and galleries by definition."""
+"""Pictures on the page with their predictions: contact sheets of examples, and galleries."""
 
 import base64
 import io
@@ -18,33 +18,33 @@ from src.artifacts.layout import TOP_FIVE
 from src.utils.defended_names import PLAIN
 
 MOST_BYTES = 6_000_000
-"""Most that the pictures of a page take."""
+"""Size limit for all pictures on a page, in bytes."""
 MOST_NUMBERS = 200
-"""Most numbers of images that a gallery lists."""
-_SIDE = 160  # most pixels of a picture's longer side
-_SMALL = 64  # up to here pixels are kept as they are
-_TOP = 5  # classes named below a picture of a gallery
+"""Largest number of images that a gallery lists by number."""
+_SIDE = 160  # pixels of the longer side, at most
+_SMALL = 64  # up to this size pictures are stored without loss
+_TOP = 5  # classes named below a picture in a gallery
 
 Top = list[tuple[int, float]]
-"""Likeliest classes with their probabilities."""
+"""The most likely classes with their probabilities."""
 
 
 @dataclass
 class Pictures:
-    """Pictures of a page, each once, as its script reads them.
+    """The pictures on a page, stored once each, in the format that the page's script reads.
 
-    A strip is an image, `index` and `label`, in `steps`: each has a `title`, a description
-    (`words`), the `picture`, a place in `data` (-1: not stored), `top`, the likeliest classes by
-    model, and `eps`, the budget (None: the perturbation).
+    A strip shows one image (`index`, `label`) in several `steps`. A step has a `title`, a
+    description (`words`), the `picture` as a position in `data` (-1: not stored), the most likely
+    classes by model (`top`), and the budget `eps` (None: the perturbation).
 
     Attributes:
         data: Data URIs.
-        classes: Names of the classes by their numbers, one list per data set.
-        sheets: A row per job, by rank: `attack`, `source`, the place of its `classes`, the strips
-            of its `examples`, and by target its `galleries`: `title`, `count`, `strips`, and the
-            numbers of `all` such images, up to `MOST_NUMBERS`.
-        left_out: `attack` and `source` of jobs that the page has no room for, wholly or in part,
-            and the `command` that builds a page of one alone.
+        classes: Class names by number, one list per data set.
+        sheets: One row per job, by rank: `attack`, `source`, the position of its `classes`, the
+            strips of its `examples`, and its `galleries` by target. A gallery has a `title`, a
+            `count`, `strips`, and the numbers of `all` such images, up to `MOST_NUMBERS`.
+        left_out: `attack` and `source` of jobs for whose pictures the page has too little room, and
+            the `command` that builds a page for this job alone.
     """
 
     data: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Pictures:
     _bytes: int = 0
 
     def add(self, job: StoredJob, images: pd.DataFrame, chosen: pd.DataFrame) -> None:
-        """Add the pictures of a job, its `trajectories` and their `galleries`, if there is room."""
+        """Add a job's pictures, from its `trajectories` and `galleries`, while there is room."""
         if not job.examples and chosen.empty:
             return
         named = {"attack": job.attack, "source": job.record.source}
@@ -77,7 +77,7 @@ class Pictures:
                 continue
             its = images[images["target"] == target]
             such = its.loc[its[str(kind)], "index"].tolist()
-            count = f"{len(rows)} of {len(such)} such images among {len(its)}"
+            count = f"{len(rows)} of {len(such)} such images, among {len(its)}"
             strips = [self._gallery(job, row, top) for row in rows.to_dict("records")]
             gallery = {"title": KINDS[str(kind)], "count": count, "strips": strips}
             gallery["all"] = such[:MOST_NUMBERS] if len(such) > len(rows) else []
@@ -86,7 +86,7 @@ class Pictures:
         self.sheets.append(named | sheet | {"galleries": galleries})
 
     def _examples(self, job: StoredJob, top: dict[Any, Top]) -> list[dict[str, Any]]:
-        """Return the strips of a job's examples: clean, the perturbation, and every budget."""
+        """Return the strips of a job's examples: clean image, perturbation, and every budget."""
         stored = job.examples
         tried, reference = stored["eps_255"].tolist(), job.record.reference
         at = reference if reference in tried else max(tried)
@@ -108,7 +108,7 @@ class Pictures:
         return strips
 
     def _gallery(self, job: StoredJob, row: dict[Any, Any], top: dict[Any, Top]) -> dict[str, Any]:
-        """Return the strip of a row of `galleries`: clean, and what shows its kind."""
+        """Return the strip for a row of `galleries`: clean image, and the budgets of its kind."""
         index, label, target = int(row["index"]), int(row["label"]), str(row["target"])
         steps = []
         for eps, words in [(0.0, ""), *moments(row["kind"], row, max(job.record.budgets))]:
@@ -121,7 +121,7 @@ class Pictures:
         return {"index": index, "label": label, "steps": steps}
 
     def _picture(self, pixels: NDArray[np.uint8] | None) -> int:
-        """Return the place of an image (3, H, W), uint8, small ones without loss."""
+        """Store an image, uint8 (3, H, W), and return its position in `data`, or -1 for None."""
         if pixels is None:
             return -1
         image = Image.fromarray(np.moveaxis(pixels, 0, -1))
@@ -138,7 +138,7 @@ class Pictures:
 
 
 def _tops(job: StoredJob, index: Sequence[int]) -> dict[Any, Top]:
-    """Return some images' likeliest stored classes by target, image and budget."""
+    """Return the most likely stored classes of these images, by target, image and budget."""
     keys = ["target", "index", "eps_255"]
     tops: dict[Any, Top] = {}
     for rows in (job.flips, job.predictions[job.predictions["defence"] == PLAIN]):

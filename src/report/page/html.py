@@ -1,4 +1,4 @@
-"""The report as one HTML page that works from disk, and its charts as single files."""
+"""Write the report as one HTML page that works from disk, and its charts as files."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,13 +24,13 @@ VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its title, its caption (denominators included) and the rows behind it.
+    """A chart with its title, its caption (including denominators) and its data.
 
     Attributes:
         name: Stem of its files, unique in the report: letters, digits and hyphens.
         size: Size on the page: `half` of the width, `fit` to the chart, or the `rest` of a row.
-        choice: First values of the parameters that the page sets.
-        keys: Columns of the largest table, of which the page draws the rows with the values chosen.
+        choice: Initial values of the parameters that the page sets.
+        keys: Columns of the largest table by which the page selects rows with the chosen values.
     """
 
     name: str
@@ -44,9 +44,9 @@ class Figure:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The Vega-Lite specification, described for readers who cannot see the chart."""
+        """The Vega-Lite specification, with a description for readers who cannot see the chart."""
         with alt.theme.enable(THEME):
-            spec = self.chart.to_dict(validate=False)  # tests validate it, which takes a second
+            spec = self.chart.to_dict(validate=False)  # validation takes a second: tests do it
         if self.choice:
             first = self.choice.params.items()
             params = [{"name": name, "value": value} for name, value in first]
@@ -56,9 +56,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, with an anchor that is unique, and a command for the shell.
+    """A section of the page with a unique anchor (`id`) and optionally a shell command.
 
-    The first row of a table is its heading.
+    The first row of `table` is its heading.
     """
 
     id: str
@@ -79,11 +79,11 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The content of a page, in its order.
+    """The content of a page, from top to bottom.
 
-    Answers are by budget, that of the reference first. Alarms are (finding, usual causes), menus
-    (value, label) options, pairs (attack, source, target) by rank, and terms (heading, (term,
-    description) pairs).
+    `answers` are by budget, the reference budget first; `alarms` are (finding, usual causes);
+    `menus` have (value, label) options; `pairs` are (attack, source, target) by rank; `terms` are
+    (heading, (term, description) pairs).
     """
 
     title: str
@@ -103,12 +103,12 @@ class Report:
 
     @property
     def figures(self) -> list[Figure]:
-        """Every chart, in the order of the page."""
+        """All charts, in the order of the page."""
         return [figure for section in self.sections for figure in section.figures]
 
 
 def write_page(report: Report, path: Path, cache: Path) -> None:
-    """Write the report as one HTML file, with the drawing script from the folder `cache`."""
+    """Write the report as one HTML file; the drawing script is cached in the folder `cache`."""
     environment = Environment(
         loader=PackageLoader("src.report"),
         autoescape=True,
@@ -123,7 +123,7 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
 
 
 def _data(report: Report) -> dict[str, Any]:
-    """Return what the page's script reads: specifications, tables each once, and pictures."""
+    """Return the data for the page's script: specifications, tables (stored once) and pictures."""
     tables: dict[str, Any] = {}
     specs = {}
     for figure in report.figures:
@@ -137,9 +137,9 @@ def _data(report: Report) -> dict[str, Any]:
 
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> None:
-    """Write every chart as NAME.svg and its data as NAME.csv; refuse a folder that is a link."""
+    """Write each chart as NAME.svg and its data as NAME.csv; raise if `folder` is a link."""
     if folder.is_symlink():
-        raise ValueError(f"{folder} is a link, and figures go into a folder: remove the link.")
+        raise ValueError(f"{folder} is a link, not a folder: remove it to write figures.")
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
         svg = vl_convert.vegalite_to_svg(figure.spec, vl_version=VEGA_LITE)
@@ -154,6 +154,6 @@ def _vega(cache: Path) -> str:
         return path.read_text(encoding="utf-8")
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     text = str(bundle).replace("</script", "<\\/script")
-    with suppress(WriteError):  # else it is made each time
+    with suppress(WriteError):  # without a cached file, the script is built each time
         write_text(path, text)
     return text

@@ -1,4 +1,4 @@
-"""Statistics that the page alone shows: each job's predictions are read and released in turn."""
+"""Statistics that only the page shows; the predictions of one job at a time are in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,14 +29,14 @@ class Measured:
     """The numbers and pictures of a report.
 
     Attributes:
-        ranking, sources, outcomes: Those of the `Summary`.
-        tables: Rows of all jobs, with `attack` and `source`: `rates`, those `behind_defences`,
-            `excess`, `effects`, `groups`, `spectra`, `filtered`, `low_passed`,
-            `similarity`, `stealth`, `iterations`. One that no job has is missing.
-        clean: Rows of the clean images with the top five, by data set and model.
-        choice: The choice of a source for unseen targets; None: there are too few models.
+        ranking, sources, outcomes: From the `Summary`.
+        tables: Rows of all jobs, with `attack` and `source`, by name: `rates`, `behind_defences`
+            (rates of defended targets), `excess`, `effects`, `groups`, `spectra`, `filtered`,
+            `low_passed`, `similarity`, `stealth`, `iterations`. A table that no job has is missing.
+        clean: Rows for clean images with the five most likely classes, by data set and model.
+        choice: The choice of a source for unseen targets; None if there are too few models.
         pictures: Example images and galleries, by rank.
-        alarms: (name, finding) of every job, each once.
+        alarms: The (name, finding) pairs of all jobs, without duplicates.
     """
 
     ranking: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -49,12 +49,12 @@ class Measured:
     alarms: list[tuple[str, str]] = field(default_factory=list)
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table; empty if no job has it."""
+        """Return a table by name, or an empty one if no job has it."""
         return self.tables.get(name, pd.DataFrame())
 
 
 def measure(summary: Summary, settings: ReportSettings | None = None) -> Measured:
-    """Add what the page alone shows to the summary of jobs, one job after another, by rank."""
+    """Compute the numbers and pictures of the page from a summary, job by job in order of rank."""
     found = Measured(summary.rankings, summary.sources, summary.outcomes)
     settings = settings or ReportSettings()
     names: dict[str, str] = {}
@@ -83,7 +83,7 @@ def measure(summary: Summary, settings: ReportSettings | None = None) -> Measure
 
 
 def _choice(summary: Summary) -> SourceChoice | None:
-    """Return the choice of a source in the first group of comparable jobs."""
+    """Compute the choice of a source in the first group of comparable jobs; None if too few."""
     if not summary.groups:
         return None
     jobs = [one.job for one in summary.groups[0]]
@@ -94,15 +94,15 @@ def _choice(summary: Summary) -> SourceChoice | None:
 
 
 def _by_rank(summary: Summary) -> list[int]:
-    """Return the places of the jobs, those of the attacks and sources with the best ranks first."""
-    ranked = summary.rankings.iloc[::-1]  # the rank at the reference budget replaces the others
+    """Return the positions of the jobs, those with the best-ranked attack and source first."""
+    ranked = summary.rankings.iloc[::-1]  # the reference budget comes last and so replaces others
     ranks = {(row["attack"], row["source"]): row["rank"] for _, row in ranked.iterrows()}
     jobs = [(one.job.attack, one.job.record.source) for one in summary.jobs]
     return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
 
 
 def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
-    """Return a model's name, distinct from that of another model or other data."""
+    """Return a name for a model that no other model and no other data set shares."""
     record, digest = job.record, model_digest(job.record, name)
     known = names.setdefault(name, f"{record.data}{digest}")
     other = f"{name} ({record.dataset} {record.data[:6]} {digest[:6]})"
@@ -110,7 +110,7 @@ def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
 
 
 def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
-    """Collect every model's rows on clean images, with the names of the classes."""
+    """Add each model's rows for clean images, with class names, to `found`."""
     classes = job.record.class_names
     mine = found.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
     behind = () if job.attacked else job.record.evaluated
@@ -125,7 +125,7 @@ def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
 
 
 def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
-    """Return the statistics of a job's tables, except those of single images."""
+    """Compute the statistics of a job's tables, except for single images."""
     job, record, rows = one.job, one.job.record, one.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
     rates = _rates(one).assign(group=one.group)
@@ -149,13 +149,13 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
 
 
 def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
-    """Return the rates of jobs' primary variants, as the charts of matrix and curves draw them."""
+    """Return the rates of the jobs' primary variants, in the form that matrix and curves draw."""
     rates = pd.concat([_rates(one) for one in jobs], ignore_index=True)
     return rates[rates["primary"]]
 
 
 def _rates(one: JobSummary) -> pd.DataFrame:
-    """Return the rates of every variant, with what charts tell rows apart by."""
+    """Return the rates of every variant, with the columns by which charts distinguish rows."""
     record, table = one.job.record, measured(one.rates)
     kinds = map(partial(relation, record.source), table["target"], table["defence"])
     kind = pd.Series([*kinds], table.index, dtype=object)
@@ -171,7 +171,7 @@ def _rates(one: JobSummary) -> pd.DataFrame:
 def _images(
     job: StoredJob, pictures: Pictures, settings: ReportSettings
 ) -> dict[str, pd.DataFrame]:
-    """Return the effect of initial confidence, and its bins, and add the job's pictures."""
+    """Compute the effect of initial confidence and its groups, and add the job's pictures."""
     record = job.record
     table = described_images(job)
     pictures.add(job, table, galleries(table))

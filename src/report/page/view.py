@@ -1,4 +1,4 @@
-"""The rows of a page in the order of its rankings, what it shows first, and what can be chosen."""
+"""The rows of the page in the order of its rankings, the initial choice, and the menus."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ _JOB = ["attack", "source"]
 
 @dataclass(frozen=True)
 class View:
-    """Rows of all jobs in the order of the rankings, and the choices among them.
+    """The rows of all jobs in the order of the rankings, and the choices among them.
 
     Attributes:
-        rows: Those of `drawn_rows`, with the means over single sources as source `MEAN`, and with
-            the place of each attack in the ranking, `position` and `own_position`.
-        ranking: A row per budget, attack and source or mean, and per heading.
-        sources: A row per budget, attack and ranked source, with its place `at`.
-        choice: Cell that is shown first.
-        pairs: Attack, source and target of all pairs, that of the best rank first.
-        menus: Options (value, label) of each thing to choose.
+        rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`, and with
+            the position of each attack in the ranking, `position` and `own_position`.
+        ranking: One row per budget, attack and source or mean, and one per heading.
+        sources: One row per budget, attack and ranked source, with its position `at`.
+        choice: The cell that is shown first.
+        pairs: Attack, source and target of all pairs, the best rank first.
+        menus: Options (value, label) of each menu.
     """
 
     rows: pd.DataFrame
@@ -45,7 +45,7 @@ class View:
     menus: dict[str, list[tuple[Any, str]]]
 
     def of_pair(self, attack: str, source: str, eps: float) -> pd.DataFrame:
-        """Return the rows of an attack and source at a budget, behind no defence."""
+        """Return the rows for an attack and source at one budget, without a defence."""
         rows = self.rows
         at = (rows["eps_255"] == eps) & (rows["protocol"] == self.choice.protocol)
         mine = (rows["attack"] == attack) & (rows["source"] == source)
@@ -53,7 +53,7 @@ class View:
 
 
 def make_view(record: JobRecord, numbers: Measured) -> View:
-    """Order the rows of all jobs; the record is of the job whose budget and protocol come first."""
+    """Order the rows of all jobs; `record` has the budget and protocol to show first."""
     rates = numbers.table("rates")
     rows = drawn_rows(pd.concat([rates[rates["primary"]], numbers.table("behind_defences")]))
     rows = pd.concat([rows, _over_sources(rows)], ignore_index=True)
@@ -91,13 +91,13 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
 
 
 def _is_apart(source: str) -> bool:
-    """Tell whether a source is in no mean: an ensemble, or one behind a defence."""
+    """Return True if means exclude this source: an ensemble, or a source behind a defence."""
     model, defence = split_source(source)
     return "+" in model or defence != PLAIN
 
 
 def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the means of each attack over the sources of one ranking; none of one source."""
+    """Average each attack over the sources of its ranking; empty for a single source."""
     single = rows[(rows["source"] != CLEAN) & ~rows["source"].map(_is_apart)]
     if single["source"].nunique() < 2:
         return rows.iloc[:0]
@@ -107,7 +107,7 @@ def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float) -> pd.DataFrame:
-    """Place every attack at one budget: where the mean over sources is chosen, or its source."""
+    """Compute the positions of attacks at one budget, for the mean over sources and per source."""
     rankings = rankings[(rankings["eps_255"] == eps) & (rankings["defence"] == PLAIN)]
     jobs = rows.loc[(rows["source"] != CLEAN) & (rows["eps_255"] == eps), _JOB].drop_duplicates()
     mean = jobs["source"] == MEAN
@@ -123,7 +123,7 @@ def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float) -> pd.DataF
 
 
 def _place(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
-    """Return the jobs by rank, then those without one, with headings where there are several."""
+    """Return the jobs by rank, then unranked jobs, with headings for several rankings."""
     parts = list(_parts(rankings, jobs))
     ranked = pd.concat([part for _, part in parts]) if parts else jobs.iloc[:0]
     left = jobs.merge(ranked[_JOB], how="left", indicator=True)
@@ -143,7 +143,7 @@ def _place(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield the heading and the rows of every ranking of the jobs, by falling mean."""
+    """Yield the heading and the rows of each ranking of the jobs, by decreasing mean."""
     if rankings.empty:
         return
     means = rankings["source"].str.fullmatch(r"mean of \d+ sources")
@@ -161,7 +161,7 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
 
 
 def _behind(row: pd.Series) -> str:
-    """Return the points behind the first, with the simultaneous interval; empty of the first."""
+    """Format the points behind the first with the simultaneous interval; empty for the first."""
     values = row[["difference", "difference_high", "difference_low"]].astype(float)
     by, low, high = (-100 * values).round(1) + 0.0  # no -0.0
     text = "" if np.isnan(by) else f"{by:.1f}"
@@ -169,7 +169,7 @@ def _behind(row: pd.Series) -> str:
 
 
 def _undecided(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
-    """Return `first`, `yes` or `no` of each row of a ranking; empty where nothing is tested."""
+    """Return `first`, `yes` or `no` for each row of a ranking; empty if nothing is tested."""
     peers = rows.groupby(keys)["undecided"]
     words = rows["undecided"].map({True: "yes", False: "no"})
     words = words.mask((peers.transform("sum") == 1) & rows["undecided"], "first")
@@ -177,7 +177,7 @@ def _undecided(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def _sources(rankings: pd.DataFrame) -> pd.DataFrame:
-    """Return the sources of the first group of jobs by rank, with their places `at`."""
+    """Return the sources of the first group of jobs by rank, with their positions `at`."""
     if rankings.empty:
         return rankings
     rows, keys = rankings[rankings["group"] == rankings["group"].iloc[0]], ["eps_255", "attack"]
@@ -192,7 +192,7 @@ def _sources(rankings: pd.DataFrame) -> pd.DataFrame:
 
 
 def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[Any, str]]]:
-    """Return the options of every menu, attacks and sources by rank."""
+    """Return the options of all menus, attacks and sources by rank."""
     attacked = rows[rows["source"] != CLEAN]
     names = {
         column: list(dict.fromkeys(attacked[column]))

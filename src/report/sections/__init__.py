@@ -1,1 +1,1 @@
-"""The sections of the page: charts with captions that hold the numbers."""
+"""The sections of the page: charts with captions."""

@@ -1,4 +1,4 @@
-"""The clean images: classes, confidences, and the accuracy of every model."""
+"""The section on clean images: classes, confidences and the accuracy of each model."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,11 +21,11 @@ from src.report.page.html import Figure, Section
 from src.report.page.statistics import Measured
 
 MOST_CLASSES = 40
-"""Largest number of classes in a chart; its CSV file holds all."""
+"""Largest number of classes in a chart; its CSV file has all classes."""
 
 
 def clean_sentence(numbers: Measured) -> str:
-    """Return the accuracy of every model on clean images."""
+    """Return a sentence with the accuracy of each model on clean images."""
     parts = []
     for models in numbers.clean.values():
         for model, rows in models.items():
@@ -35,7 +35,7 @@ def clean_sentence(numbers: Measured) -> str:
 
 
 def clean(numbers: Measured) -> tuple[Section, ...]:
-    """Return the clean images of each data set: classes, confidences, accuracy of every model."""
+    """Build one section per data set: classes, confidences and accuracy on clean images."""
     several = len(numbers.clean) > 1
     return tuple(
         _clean(f"-{number}" * several, f": {data}" * several, models)
@@ -45,24 +45,24 @@ def clean(numbers: Measured) -> tuple[Section, ...]:
 
 
 def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
-    """Return one data set's section; `end` ends the names of its figures, `data` its title."""
+    """Build the section of one data set; `end` is appended to figure names, `data` to the title."""
     profiles, classes = _stacked(models, confidence_profiles), _stacked(models, by_class)
     names = next(iter(models.values())).drop_duplicates("label").set_index("label")["name"]
     classes = classes.assign(name=names.loc[classes["label"]].to_numpy())
     total, number = len(next(iter(models.values()))), len(names)
     cut = f" The first {MOST_CLASSES} of {number} classes." if number > MOST_CLASSES else ""
     figures = []
-    if len(profiles):  # else no image is near any of the levels
+    if len(profiles):  # empty if no image is near any level
         title, caption = (
             "Top five by initial confidence",
-            "Mean probability of the first to fifth class of the clean images whose confidence is "
-            "within 2.5 points of each level.",
+            "Mean probability of the five most likely classes, over the clean images with an "
+            "initial confidence within 2.5 points of each level.",
         )
         name, chart = f"confidence-profiles{end}", _profiles_chart(profiles)
         figures.append(Figure(name, title, caption, chart, profiles))
     title, caption = (
         "Images and mean confidence per class",
-        f"Of {total} clean images, in descending order; in brackets the images of the class.{cut}",
+        f"{total} clean images; classes by decreasing confidence, with their image counts.{cut}",
     )
     figures.append(Figure(f"classes{end}", title, caption, _classes_chart(classes), classes))
     heading = f"The clean images{data}"
@@ -101,7 +101,7 @@ def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
 
 
 def _table(models: Mapping[str, pd.DataFrame]) -> tuple[tuple[str, ...], ...]:
-    """Return a heading, and each model's accuracies with their intervals and confidences."""
+    """Return the heading and one row per model: accuracies with intervals, and confidences."""
     heading = ["model"]
     lines: list[tuple[str, ...]] = []
     for model, rows in models.items():
@@ -120,7 +120,7 @@ def _table(models: Mapping[str, pd.DataFrame]) -> tuple[tuple[str, ...], ...]:
 def _stacked(
     models: Mapping[str, pd.DataFrame], statistic: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
-    """Concatenate the statistic of each model, with a column `model`."""
+    """Concatenate a statistic over all models, with a column `model`."""
     return pd.concat(
         [statistic(rows).assign(model=model) for model, rows in models.items()], ignore_index=True
     )

@@ -1,4 +1,4 @@
-"""Attacks, and sources, compared on the same images."""
+"""The section that compares attacks, and sources, on the same images."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span, too_few
 
 _HEADINGS = {
-    "attack": "The chosen attack against the others, from the same source",
-    "source": "The chosen source against the others, with the same attack",
+    "attack": "The chosen attack compared with others, same source",
+    "source": "The chosen source compared with others, same attack",
 }
 _SHOWN = {
     "attack": (
@@ -30,12 +30,12 @@ _SHOWN = {
 
 
 def tests_by_group(groups: Sequence[ImageOutcomes]) -> pd.DataFrame:
-    """Return the `paired_tests` of each group of comparable jobs, corrected within each."""
+    """Compute the `paired_tests` of each group of comparable jobs, corrected within the group."""
     return pd.concat([paired_tests(group) for group in groups], ignore_index=True)
 
 
 def compared(view: View, numbers: Measured) -> Section | None:
-    """Compare attacks, and sources, on the same images; None if no two jobs are comparable."""
+    """Build the section on paired comparisons; None if no two jobs are comparable."""
     if not numbers.outcomes:
         return None
     tests = tests_by_group(numbers.outcomes)
@@ -49,15 +49,15 @@ def compared(view: View, numbers: Measured) -> Section | None:
 
 
 def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
-    """Return the differences of the chosen attack, or source, and the others on one target."""
+    """Draw the differences between the chosen attack, or source, and the others on one target."""
     rows = both_ways(tests)
     rows["decided"] = (rows["p_holm"] < LEVEL).map({True: f"p < {LEVEL}", False: "undecided"})
     order = {name: place for place, name in enumerate(view.ranking["attack"].unique())}
     rows = rows.sort_values("second", key=lambda names: names.map(order), kind="stable")
     shown, heading = _SHOWN[kind]
     caption = (
-        f"Difference of the shares fooled on the {span(tests['n'])} images that count for both: "
-        "right of 0 the chosen one fools more. Tango's 95 % interval; exact McNemar tests with "
+        f"Difference in the share fooled, on the {span(tests['n'])} images that count for both. "
+        "Right of 0, the chosen one fools more. 95 % intervals (Tango); exact McNemar tests with "
         "Holm's correction for all comparisons of this kind."
     )
     both = ("attack", "first_source") if kind == "attack" else ("first_source", "attack")
@@ -66,7 +66,7 @@ def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
     chart = dot_plot(
         rows,
         "difference",
-        "difference of shares fooled",
+        "difference in share fooled",
         ["common", "target", "first", "second", *counts],
         by="decided",
         names=[f"p < {LEVEL}", "undecided"],

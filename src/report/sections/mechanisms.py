@@ -1,4 +1,4 @@
-"""The charts of the diagnostics."""
+"""The section with the charts of the diagnostics."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from src.report.page.view import View
 
 
 def mechanisms(view: View, numbers: Measured, command: str) -> Section:
-    """Return the charts of the diagnostics, or the command that computes what they draw."""
+    """Build the section with the diagnostics' charts, or with the command that computes them."""
     drawn = [
         chart.draw(numbers.tables[name]) for name, chart in CHARTS.items() if name in numbers.tables
     ]
@@ -17,8 +17,8 @@ def mechanisms(view: View, numbers: Measured, command: str) -> Section:
     if figures:
         return Section("mechanisms", "Why it transfers", figures=figures)
     text = (
-        "Not computed: whose gradients and errors are alike, which frequencies carry the attack, "
-        "and how much of it is more than noise. This adds it; predictions that are stored are not "
-        "computed again:"
+        "This sweep has no diagnostics: similarity of gradients and errors, success by frequency "
+        "band, and the comparison with noise. The command below adds them; stored predictions are "
+        "reused:"
     )
     return Section("mechanisms", "Why it transfers", (text,), command=command)

@@ -1,4 +1,4 @@
-"""Initial confidence and minimum adversarial budget: the chosen pair, and every pair."""
+"""The section on initial confidence and minimum adversarial budget, for one and all pairs."""
 
 import altair as alt
 import numpy as np
@@ -28,14 +28,14 @@ from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span, too_few
 
 FEWEST_IN_GROUP = 10
-"""Fewest images of a group that is drawn."""
+"""Groups with fewer images are not drawn."""
 
 _PAIR = ["attack", "source", "target"]
 _OF_PAIR = {"attack": "attack", "source": "first_source", "target": "first_target"}
 
 
 def hypothesis(view: View, numbers: Measured) -> Section | None:
-    """Return a pair's curves by initial confidence, and the rank correlation of every pair."""
+    """Build the section: a pair's curves by initial confidence, and every pair's correlation."""
     effects = numbers.table("effects")
     if effects.empty:
         return None
@@ -46,15 +46,15 @@ def hypothesis(view: View, numbers: Measured) -> Section | None:
     verdicts = rows["verdict"].value_counts()
     counts = ", ".join(f"{name} for {count}" for name, count in verdicts.items())
     text = (
-        f"That images with a high initial confidence are harder to manipulate is "
+        f"Images with a high initial confidence are harder to manipulate: "
         f"{counts} of {len(rows)} pairs (95 % intervals, not corrected for the number of pairs)."
     )
     caption = (
-        "Spearman's correlation between initial confidence and minimum adversarial budget, a tick "
-        f"per pair, of {span(rows['n'])} initially correct images each; right of 0, more confident "
-        "images need a larger budget. Click a tick to follow its pair."
+        "Spearman's correlation between initial confidence and minimum adversarial budget. One "
+        f"tick per pair, over {span(rows['n'])} initially correct images. Right of 0, more "
+        "confident images need a larger budget. Click a tick to choose its pair."
     )
-    heading = "Initial confidence and minimum adversarial budget, every pair"
+    heading = "Initial confidence and minimum budget, all pairs"
     chart, shape = _effects_chart(rows), ("half", view.choice)
     figures = [Figure("hypothesis", heading, caption, chart, rows, *shape)]
     groups = numbers.table("groups")
@@ -62,9 +62,9 @@ def hypothesis(view: View, numbers: Measured) -> Section | None:
     if not few.all():
         count = groups["group"].nunique()
         caption = (
-            f"The chosen pair: images classified correctly, and mean confidence, in {count} groups "
-            "of equally many images by initial confidence, whose range stands at the line; 95 % "
-            f"intervals. Every counted image is in a group; groups below {FEWEST_IN_GROUP} images "
+            f"The chosen pair: accuracy and mean confidence in {count} groups of equal size by "
+            "initial confidence. Labels show the range of initial confidence; 95 % intervals. "
+            f"Every counted image is in a group; groups with fewer than {FEWEST_IN_GROUP} images "
             "are not drawn."
         )
         chart, heading = _by_group(groups[~few]), "By initial confidence"
@@ -73,7 +73,7 @@ def hypothesis(view: View, numbers: Measured) -> Section | None:
 
 
 def _effects_chart(effects: pd.DataFrame) -> ChartType:
-    """Return a tick a pair in the row of its target; the chosen one has its interval."""
+    """Draw one tick per pair in the row of its target, and the interval of the chosen pair."""
     rows = effects[effects["rho"].notna()]
     lines = tooltip(*_PAIR, "n", "flipped", "verdict", numbers=["rho", "rho_low", "rho_high"])
     scale = extent(rows.assign(at=0.0), "at", "rho", "rho_low", "rho_high")
@@ -100,8 +100,8 @@ def _effects_chart(effects: pd.DataFrame) -> ChartType:
 
 
 def _by_group(groups: pd.DataFrame) -> ChartType:
-    """Return accuracy and confidence over the budget, a line per group of initial confidence."""
-    ends = np.floor(1e4 * groups[["lowest", "highest"]].to_numpy()) / 100  # 99.99 is not 100
+    """Draw accuracy and confidence over the budget, one line per group of initial confidence."""
+    ends = np.floor(1e4 * groups[["lowest", "highest"]].to_numpy()) / 100  # 99.999 % is not 100 %
     rows = groups.assign(range=[f"{low:g} to {high:g} %" for low, high in ends])
     colour = colour_of_levels("group", "ascending")
     panels = []

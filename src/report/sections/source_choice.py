@@ -1,4 +1,4 @@
-"""The source for a target that nobody sees, and what predicts transfer between two models."""
+"""The section on choosing a source for an unseen target, and on predictors of transfer."""
 
 import altair as alt
 import pandas as pd
@@ -20,34 +20,34 @@ from src.report.page.statistics import Measured
 from src.report.source_choice import SourceChoice, spread_text
 
 _SOURCES = {
-    "success": "chosen by other targets",
-    "any": "chosen blindly",
-    "most": "best of all",
+    "success": "best on other targets",
+    "any": "chosen at random",
+    "most": "best in hindsight",
 }
 
 
 def unseen_target(numbers: Measured) -> Section | None:
-    """Return what a choice of the source is worth; None where there are too few models."""
+    """Build the section on the choice of a source; None if there are too few models."""
     if numbers.choice is None:
         return None
     found = numbers.choice
     figures = [_profiles(found), _choices(found), _predictors(found), _similarity(found)]
     figures += [] if found.luck.empty else [_luck(found)]
-    return Section("sources", "Which source for a target that nobody sees", figures=(*figures,))
+    return Section("sources", "Which source for an unseen target", figures=(*figures,))
 
 
 def _profiles(found: SourceChoice) -> Figure:
-    """Return the success of each source on unrelated models beside that on itself."""
+    """Draw the success of each source on unrelated models over its success on itself."""
     rows = found.profiles
     caption = (
-        f"{found.heading}. Unrelated models fooled, as an effect of the source on the "
-        "mean, over the source itself fooled: a robust source is to the left. "
+        f"{found.heading}. Share fooled on unrelated models (mean plus effect of the source) over "
+        "the share fooled on the source itself; robust sources are on the left. "
         "Lines join the epochs of one training. " + spread_text(found)
     )
     axis = alt.Axis(format=".3~%", tickCount=5)
     base = alt.Chart(inline(rows)).encode(
-        x=alt.X("own:Q", title="itself fooled", axis=axis, scale=extent(rows, "own")),
-        y=alt.Y("success:Q", title="others fooled", axis=axis, scale=extent(rows, "success")),
+        x=alt.X("own:Q", title="fooled: itself", axis=axis, scale=extent(rows, "own")),
+        y=alt.Y("success:Q", title="fooled: others", axis=axis, scale=extent(rows, "success")),
         detail="model:N",
         tooltip=tooltip("source", "epoch", shares=["success", "own"]),
     )
@@ -57,17 +57,17 @@ def _profiles(found: SourceChoice) -> Figure:
         base.mark_text(align="left", dx=7, fontSize=10).encode(text="source:N"),
     )
     chart = alt.layer(*marks).properties(width=2 * PANEL, height=PANEL)
-    return Figure("profiles", "Sources, by what their attacks do to others", caption, chart, rows)
+    return Figure("profiles", "Success on other models and on itself", caption, chart, rows)
 
 
 def _similarity(found: SourceChoice) -> Figure:
-    """Return the matrix of the similarity of models by what transfers between them."""
+    """Draw the matrix of similarity between models, measured by the transfer between them."""
     names = [*map(str, found.similarity)]
     rows = found.similarity.rename_axis("model").reset_index()
     rows = rows.melt("model", var_name="other", value_name="similarity").dropna()
     caption = (
         f"{found.heading}. ln(100 s), where s is the mean share fooled in both directions (arXiv "
-        "2210.11407). Models between which more transfers are side by side (average linkage)."
+        "2210.11407). Similar models are adjacent (average linkage)."
     )
     side = max(18, min(36, 2 * PANEL // max(len(names), 1)))
     chart = (
@@ -85,7 +85,7 @@ def _similarity(found: SourceChoice) -> Figure:
 
 
 def _luck(found: SourceChoice) -> Figure:
-    """Return the shares of variance of image, training and attack seed."""
+    """Draw the shares of variance from image, training and attack seed."""
     rows = found.luck.melt(
         ["network", "trainings", "seeds", "cells", "images", "difference"],
         [*FACTORS, "rest"],
@@ -93,9 +93,9 @@ def _luck(found: SourceChoice) -> Figure:
         value_name="share",
     )
     caption = (
-        f"{found.heading}. Shares of the variance of being fooled, over trainings of one network "
-        "and images that count in all of them (expected mean squares). The rest is how one image "
-        "fares with one training. Tooltips have the difference between two trainings (root mean "
+        f"{found.heading}. Shares of the variance in success, over trainings of one network and "
+        "images that all of them count (expected mean squares). The rest is the interaction of "
+        "image and training. Tooltips show the difference between two trainings (root mean "
         "square)."
     )
     chart = (
@@ -115,7 +115,7 @@ def _luck(found: SourceChoice) -> Figure:
 
 
 def _choices(found: SourceChoice) -> Figure:
-    """Return the success on each target of the source that the other targets choose."""
+    """Draw the success on each target of the source that is best on the other targets."""
     rows = found.choices
     parts = [
         rows.assign(choice=words, rate=rows[name], rate_low=rows[f"{name}_low"])
@@ -127,10 +127,10 @@ def _choices(found: SourceChoice) -> Figure:
     drawn.loc[drawn["choice"] == _SOURCES["any"], "source"] = "mean of all"
     mean = rows.iloc[-1]
     caption = (
-        f"{found.heading}. Each target is left out with its relatives, and the source that does "
-        "best on the others is attacked. The row mean has 95 % intervals over targets and images. "
-        f"With the two best sources, of which one suffices, {mean['best_2']:.0%} of the images "
-        f"that both count fall, with three {mean['best_3']:.0%}."
+        f"{found.heading}. For each target, the source is chosen by its success on the other "
+        "targets, without related models. The row mean has 95 % intervals over targets and images. "
+        f"If either of the two best sources may succeed, {mean['best_2']:.0%} of the images that "
+        f"both count are fooled, with three {mean['best_3']:.0%}."
     )
     chart = dot_plot(
         drawn,
@@ -143,19 +143,19 @@ def _choices(found: SourceChoice) -> Figure:
 
 
 def _predictors(found: SourceChoice) -> Figure:
-    """Return the rank correlations of measures with transfer."""
+    """Draw the rank correlation of each measure with transfer."""
     rows = found.predictors.melt(
         ["measure", "pairs", "p"], ["rho", "added"], var_name="kind", value_name="correlation"
     )
     rows["kind"] = rows["kind"].map({"rho": "alone", "added": "beyond both accuracies"})
     tested = found.predictors["p"].notna().any()
     caption = (
-        "Spearman's rank correlation of a measure with the share fooled between two unrelated "
-        "models, "
-        f"{rows['pairs'].iloc[0]} pairs, which share models. A measure is computed on half of the "
-        "images and the share fooled on the other half, then swapped. "
+        "Spearman's rank correlation between a measure of two unrelated models and the share "
+        "fooled from one to the other, over "
+        f"{rows['pairs'].iloc[0]} pairs, which share models. The measure is computed on one half "
+        "of the images, the share fooled on the other half, then swapped. "
     )
-    caption += "p: permutations of the models." if tested else "Not tested: that needs six sources."
+    caption += "p: permutations of the models." if tested else "Not tested: this needs six sources."
     x = alt.X("correlation:Q", title="rank correlation", scale=alt.Scale(domain=[-1, 1]))
     base = alt.Chart(inline(rows)).encode(
         x=x,

@@ -1,4 +1,4 @@
-"""Targets under the strongest of several attackers, and attacks over visibility and iterations."""
+"""The section on the strongest attacker, and on success over visibility and iterations."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,19 +28,19 @@ from src.report.page.statistics import Measured
 from src.report.page.view import View
 from src.report.sections.text import span
 
-_KINDS = {"best": "the best one for all images", "any": "any of them for each image"}
+_KINDS = {"best": "best pair for all images", "any": "best pair for each image"}
 
 
 def attackers(view: View, numbers: Measured) -> Section | None:
-    """Return what is left of targets if the attacker may choose, and the costs of success."""
+    """Build the section: success if the attacker may choose, and over visibility and iterations."""
     figures = _strongest(numbers.outcomes)
     figures += _visibility(view, numbers.table("stealth"))
     iterates = numbers.table("iterations")
     if len(iterates):
         caption = (
-            "Success on these iterates of one run at the reference budget, dashed in the white "
-            "box; a shorter run takes other steps where their length is the budget over their "
-            "number. 95 % Wilson intervals."
+            "Success of the iterates of one run at the reference budget; dashed: white box. A "
+            "shorter run can differ, because the step size may depend on the number of steps. 95 % "
+            "Wilson intervals."
         )
         chart, title = _over_iterations(iterates), "Success over iterations"
         figures.append(Figure("iterations", title, caption, chart, iterates, choice=view.choice))
@@ -49,7 +49,7 @@ def attackers(view: View, numbers: Measured) -> Section | None:
 
 
 def _strongest(groups: Sequence[ImageOutcomes]) -> list[Figure]:
-    """Return the figures of every group of comparable jobs."""
+    """Return the figures for each group of comparable jobs, with unique names."""
     return [
         replace(figure, name=f"{figure.name}-{number}" if number else figure.name)
         for number, figures in enumerate(filter(None, map(_strongest_of, groups)))
@@ -58,9 +58,9 @@ def _strongest(groups: Sequence[ImageOutcomes]) -> list[Figure]:
 
 
 def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
-    """Return the success of the best attack and source, of any of them, and of at least k."""
+    """Draw the success of the best pair per set and per image, and of at least k pairs."""
     table = strongest_attackers(outcomes)
-    if table.empty:  # no target beside the source
+    if table.empty:  # no target except the source
         return []
     table = table[(table["attackers"] > 1) & (table["targeted"] == table["targeted"].min())]
     if table.empty:
@@ -73,12 +73,12 @@ def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
     drawn = pd.concat(parts, ignore_index=True)
     attacks = list(dict.fromkeys(attack for attack, _ in outcomes.jobs))
     caption = (
-        f"Success against each target if the attacker may use any of up to "
+        f"Success on each target if the attacker may use any of up to "
         f"{table['attackers'].max()} pairs of attack ({', '.join(attacks[:5])}"
-        f"{', ...' * (len(attacks) > 5)}) and source, without the target's own white box, on the "
-        f"{span(table['images'])} images that all of them "
-        "count. 95 % intervals: Wilson's, of the best with an exact lower end for a choice of so "
-        "many."
+        f"{', ...' * (len(attacks) > 5)}) and source, except white boxes. "
+        f"{span(table['images'])} images that all pairs count. "
+        "95 % Wilson intervals; the lower end for the best pair is exact and corrected for the "
+        "number of pairs."
     )
     chart = dot_plot(
         drawn,
@@ -90,8 +90,8 @@ def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
     counts = fooled_by_at_least(outcomes)
     counts = counts[counts["targeted"] == counts["targeted"].min()]
     explanation = (
-        "Share of the images on which at least k of these attackers succeed: the left end is what "
-        "any of them fools, and what is missing there to 100 % is fooled by none."
+        "Share of the images that at least k of these attackers fool. At k = 1, the distance to "
+        "100 % is the share that no attacker fools."
     )
     return [
         Figure("strongest", "If the attacker may choose", caption, chart, drawn),
@@ -102,7 +102,7 @@ def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
 
 
 def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
-    """Return the mean success of every attack over the visibility of its perturbations."""
+    """Draw the mean success of each attack over the visibility of its perturbations."""
     if sizes.empty:
         return []
     means = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
@@ -112,9 +112,9 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
     if rows.empty:
         return []
     caption = (
-        "Mean share fooled of the source chosen, or of all, at the reference budget over the "
-        f"similarity of up to {sizes['images'].max()} clean and adversarial images. Attacks of one "
-        f"budget differ in size, here from {sizes['rms_255'].min():.2f} to "
+        "Mean share fooled from the chosen source, or from all, at the reference budget, over the "
+        f"similarity of up to {sizes['images'].max()} clean and adversarial images. At one budget, "
+        f"perturbations differ in size: here from {sizes['rms_255'].min():.2f} to "
         f"{sizes['rms_255'].max():.2f} / 255 (RMS)."
     )
     chart = alt.concat(
@@ -126,7 +126,7 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
 
 
 def _over_iterations(rows: pd.DataFrame) -> ChartType:
-    """Return curves of the chosen attack and source, dashed for white boxes."""
+    """Draw curves for the chosen attack and source, dashed for white boxes."""
     tried = sorted(set(rows["iteration"]))
     lines = tooltip(
         "attack source target relation iteration step_255 denominator",
@@ -149,7 +149,7 @@ def _over_iterations(rows: pd.DataFrame) -> ChartType:
 
 
 def _at_least(counts: pd.DataFrame) -> ChartType:
-    """Return curves of the share of images over the number of attackers that fool them."""
+    """Draw the share of images over the number of attackers that fool them."""
     lines = tooltip("target", "k", "attackers", "fooled", "images", shares=["share", "low", "high"])
     return (
         alt.Chart(inline(counts))

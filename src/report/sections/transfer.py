@@ -1,4 +1,4 @@
-"""Attacks ranked, the transfer matrix, curves, costs, and the main finding in a sentence."""
+"""The first section: main finding, rankings, transfer matrix, curves, costs and defences."""
 
 from math import nan
 
@@ -20,19 +20,19 @@ from src.utils.defended_names import Evaluated
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _TESTED = (
-    "= and colour: the first, and what the tests do not tell from it (p "
+    "= and colour: the first, and all that are not significantly weaker (p "
     "\N{GREATER-THAN OR EQUAL TO} 0.05, all pairs tested together)."
 )
 _OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
 
 
 def answers(view: View, numbers: Measured) -> dict[float, Answer]:
-    """Return the main finding at each budget, the reference first."""
+    """Return the main finding for each budget, the reference budget first."""
     return {eps: _answer(view, numbers, eps) for eps in view.ranking["eps_255"].unique()}
 
 
 def _answer(view: View, numbers: Measured, eps: float) -> Answer:
-    """Say which attack, or source, transfers best, by how much, and whether that is decided."""
+    """State which attack, or source, transfers best, by how much, and if the tests decide it."""
     rows = numbers.ranking[numbers.ranking["images"] >= FEWEST_IMAGES]
     rows = rows[rows["eps_255"] == eps]
     if rows.empty:
@@ -57,14 +57,14 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
 
 
 def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
-    """Return the rows of the first group of jobs, kind, budget and defence, and of `more`."""
+    """Return the rows of the first ranking: first group, kind, budget, defence, and `more`."""
     for name in ("group", "kind", "eps_255", "defence", *more):
         rows = rows[rows[name] == rows[name].iloc[0]]
     return rows
 
 
 def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
-    """Return the ranking of the sources of one attack; unranked, they are in the order of means."""
+    """Return the ranking of one attack's sources or, if there is none, the sources by mean."""
     if len(numbers.sources):
         keys = ["group", "kind", "attack", "eps_255"]
         alike = numbers.sources[keys] == rows[keys].iloc[0]
@@ -77,21 +77,25 @@ def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
 
 
 def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list[str]]:
-    """Return the lead, the end of the sentence, and details: whether the first is decided."""
+    """Return the lead, the end of the sentence and the details, depending on the tests."""
     others = rows.iloc[1:]
     if others.empty:
         return f"{attacker}.", "", []
     if others["undecided"].isna().all():
-        why = "sources are not compared: that needs two targets that are neither of them"
+        why = "sources are not compared: this needs two targets other than both sources"
         return f"{attacker} fools most.", "", [why]
     if rows["p"].isna().all():
-        return f"{attacker} fools most.", "", ["not tested: that needs 30 images"]
+        return f"{attacker} fools most.", "", ["not tested: this needs 30 images"]
     tied = others.loc[others["undecided"].astype(bool), of].tolist()
     if tied:
         named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
         weaker = len(others) - len(tied)
         rest = [f"weaker (p < 0.05): the other {weaker}"] * (weaker > 0)
-        return f"{attacker} is ahead, but not clearly.", f"; {named} cannot be told from it", rest
+        return (
+            f"{attacker} is ahead, but not clearly.",
+            f"; not significantly weaker: {named}",
+            rest,
+        )
     second = others.iloc[0]
     by, low, high = -100 * second[["difference", "difference_high", "difference_low"]].astype(float)
     details = f"ahead of {second[of]} by {by:.1f} points [{low:.1f}, {high:.1f}]"
@@ -101,25 +105,25 @@ def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list
 
 
 def _of_one_pair(view: View, eps: float) -> Answer:
-    """Say what the first pair shows, where no ranking has enough images or other models."""
+    """State the result of the first pair, if no ranking has enough images or other models."""
     attack, source, target = view.pairs[0]
     rows = view.of_pair(attack, source, eps)
     row = rows[rows["target"] == target].iloc[0]
     if row["n"] < FEWEST_IMAGES:
-        return Answer("", f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs.")
+        return Answer("", f"A ranking needs {FEWEST_IMAGES} counted images; no pair has that many.")
     if row["relation"] == WHITE_BOX:
-        target += ", the model that it was crafted on,"
+        target += " (white box)"
     share = format_cell(row["success"], row["n"])
     verb = "reaches its target class on" if row["targeted"] else "fools"
     return Answer(
         f"{attack} from {source}.",
-        f"At {eps:g}/255 it {verb} {target} for {share} of the images counted.",
+        f"At {eps:g}/255 it {verb} {target} on {share} of the counted images.",
         f"Protocol {view.choice.protocol}.",
     )
 
 
 def answer(view: View, numbers: Measured) -> Section:
-    """Return what was swept at a glance: attacks ranked, sources x targets, budgets, costs."""
+    """Build the section with rankings, sources x targets, curves over the budget, and costs."""
     attacked = view.rows[view.rows["source"] != CLEAN]
     targets = attacked.loc[attacked["relation"] == TRANSFER, "target"].nunique()
     figures = []
@@ -133,8 +137,8 @@ def answer(view: View, numbers: Measured) -> Section:
         or attacked["attack"].nunique() == 1
     ):
         caption = (
-            "Rows: sources; columns: targets; k / n of the images that the protocol counts. The "
-            "row clean: accuracy on all clean images."
+            "Rows: sources; columns: targets; cells: k / n of the images that the protocol counts. "
+            "Row clean: accuracy on all clean images."
         )
         chart, keys = matrix_chart(view.rows), {"attack": "attack"}
         shape = ("fit", view.choice, keys)
@@ -143,7 +147,7 @@ def answer(view: View, numbers: Measured) -> Section:
 
 
 def _ranked(view: View, numbers: Measured) -> Figure:
-    """Return the attacks by rank, with what the ranking resolves in the caption."""
+    """Draw the attacks by rank; the caption states which differences the ranking can detect."""
     caption = f"{_TESTED} White box: the target is the source, or a member of it."
     if len(numbers.ranking):
         lines = resolution(_first_ranking(numbers.ranking, "source"))
@@ -154,10 +158,10 @@ def _ranked(view: View, numbers: Measured) -> Figure:
 
 
 def _ranked_sources(view: View, explained: bool) -> Figure:
-    """Return the sources of an attack by rank."""
+    """Draw the sources of an attack by rank."""
     caption = (
-        f"Two sources are compared on the {view.sources['targets'].min()} or more targets that "
-        f"are neither of them.{'' if explained else ' ' + _TESTED}"
+        f"Two sources are compared on {view.sources['targets'].min()} or more targets other "
+        f"than both sources.{'' if explained else ' ' + _TESTED}"
     )
     shape = ("fit", view.choice, {"eps_255": "eps", "attack": "attack"})
     chart = ranked_sources(view.sources)
@@ -165,7 +169,7 @@ def _ranked_sources(view: View, explained: bool) -> Figure:
 
 
 def _curves(view: View, attacked: pd.DataFrame) -> list[Figure]:
-    """Return success and confidence over the budgets, by target and by attack."""
+    """Draw success and confidence over the budget, by target and by attack."""
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() == 1
     targets, attacks = (attacked[name].nunique() for name in ("target", "attack"))
     confidence = (
@@ -174,8 +178,8 @@ def _curves(view: View, attacked: pd.DataFrame) -> list[Figure]:
     )
     figures = []
     if targets > 1 or attacks == 1 or single:
-        caption = "Of the attack and source chosen"
-        caption += "; a click on a name singles a target out" * (not single)
+        caption = "The chosen attack and source"
+        caption += "; click a name to highlight its target" * (not single)
         caption += f".{confidence} 95 % Wilson intervals; means over sources have none."
         title = "At the budget" if single else "Targets over the budget"
         shape = ("rest", view.choice, _OF_ATTACK)
@@ -183,8 +187,8 @@ def _curves(view: View, attacked: pd.DataFrame) -> list[Figure]:
         figures.append(Figure("curves", title, caption, chart, view.rows, *shape))
     if attacks > 1 and not single:
         caption = (
-            "All attacks of the source chosen, on the target chosen; without one, the mean over "
-            f"other models.{confidence}"
+            "All attacks from the chosen source, on the chosen target or else the mean over other "
+            f"models.{confidence}"
         )
         keys = {name: _OF_ATTACK[name] for name in ("protocol", "defence")}
         shape = ("rest", view.choice, keys)
@@ -194,25 +198,23 @@ def _curves(view: View, attacked: pd.DataFrame) -> list[Figure]:
 
 
 def _costs(view: View) -> list[Figure]:
-    """Return success on other models over what attacks cost."""
+    """Draw success on other models over the gradients per image."""
     rows = view.ranking[view.ranking["eps_255"] == view.choice.eps]
     rows = rows.assign(gradients_per_image=rows["gradients"] + rows["fit_gradients"])
     rows = rows[(rows["gradients_per_image"] > 0) & rows["mean"].notna()]
     if rows["attack"].nunique() < 2:
         return []
-    caption = (
-        "Mean share of other models' images fooled at the reference budget, with its interval."
-    )
+    caption = "Mean share fooled on other models at the reference budget, with its 95 % interval."
     title = "gradients per image"
     if rows["fit_gradients"].any():
-        title += ", those of fits included"
-        caption += " The gradients of a fit are shared out among the images evaluated."
+        title += ", including fits"
+        caption += " The gradients of a fit are divided by the number of evaluated images."
     chart = success_over(rows, "gradients_per_image", title, "log")
     return [Figure("costs", f"Fooled over {title}", caption, chart, rows, "fit", view.choice)]
 
 
 def variants(view: View, numbers: Measured) -> Section | None:
-    """Return storage formats, controls and defences of the attack and source chosen."""
+    """Build the section on storage formats, controls and defences; None if there are none."""
     rates, excess = numbers.table("rates"), numbers.table("excess")
     behind = numbers.table("behind_defences")
     names = ["attack", "source", "target"]
@@ -223,8 +225,8 @@ def variants(view: View, numbers: Measured) -> Section | None:
     if shown["variant"].nunique() > 1:
         shown = shown.assign(variant=shown["variant"].replace(CONTROLS))
         caption = (
-            "Fooled at the reference budget: the same images in every storage, and of the "
-            f"controls, on up to {shown['denominator'].max()} images; 95 % Wilson intervals."
+            "Share fooled at the reference budget, in each storage format and by the controls. Up "
+            f"to {shown['denominator'].max()} images; 95 % Wilson intervals."
         )
         columns = [*names, "variant", "success", "denominator"]
         chart = dot_plot(shown, "success_rate", "success rate", columns, by="variant")
@@ -234,8 +236,9 @@ def variants(view: View, numbers: Measured) -> Section | None:
     if len(excess):
         excess = excess.assign(control=excess["control"].replace(CONTROLS))
         caption = (
-            "Fooled at the reference budget minus that of the control of the same budget, on the "
-            f"same up to {excess['denominator'].max()} images; Tango's 95 % interval."
+            "Share fooled by the attack minus share fooled by the control, at the reference "
+            f"budget, on the same images (up to {excess['denominator'].max()}); 95 % intervals "
+            "(Tango)."
         )
         columns = [*names, "control", "success", "control_success", "denominator"]
         chart = dot_plot(excess, "excess", "fooled beyond the control", columns, by="control")
@@ -247,7 +250,7 @@ def variants(view: View, numbers: Measured) -> Section | None:
 
 
 def _defences(view: View, rates: pd.DataFrame) -> Figure:
-    """Return robust accuracy beside clean accuracy behind each defence."""
+    """Draw robust accuracy next to clean accuracy behind each defence."""
     clean = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)].assign(images="clean")
     attacked = rates[rates["reference"]].assign(images="attacked")
     rows = pd.concat([clean, attacked])
@@ -256,9 +259,9 @@ def _defences(view: View, rates: pd.DataFrame) -> Figure:
     rows = rows.assign(target=list(map(str, pairs)) + mark)
     rows = rows.sort_values("target", kind="stable")
     caption = (
-        "Clean accuracy, and what is left of it at the reference budget, behind each defence; 95 % "
-        "Wilson intervals. A plain transfer attack says little about attackers who know the "
-        "defence: source_defence=NAME attacks the source behind it. "
+        "Accuracy behind each defence, on clean images and at the reference budget; 95 % Wilson "
+        "intervals. A plain transfer attack says little about attackers who know the defence: "
+        "set source_defence=NAME to attack the source behind it. "
         "(own): the source's network behind another defence."
     )
     columns = ["attack", "source", "target", "images", "k", "n", "abstained"]

@@ -10,7 +10,7 @@ const wanted = (menu) => String(data.choice[menu.name]);
 const option = (menu, value) => [...menu.options].find((one) => one.value === String(value));
 const isDefault = (menu) => menu.value === option(menu, wanted(menu))?.value;
 
-/** The choice, and the pair whose details are drawn: the best one that agrees with it. */
+/** The choice, and the pair shown in detail: the best-ranked pair that agrees with the choice. */
 function chosen() {
   const values = Object.fromEntries(menus.map((menu) => [menu.name, menu.value]));
   const { attack, source, target } = values;
@@ -38,7 +38,7 @@ function writeAddress() {
   }
 }
 
-/** The rows of a CSV text; columns that are no strings hold numbers, or null. */
+/** Parse the rows of a CSV text; all columns but strings hold numbers or null. */
 function parse(text, types) {
   const rows = [[]];
   for (const [, field, end] of text.matchAll(/("(?:[^"]|"")*"|[^,\n]*)(,|\n)/g)) {
@@ -53,7 +53,7 @@ function parse(text, types) {
 
 const indexed = new Map();
 
-/** The rows of a table whose columns in `keys` have the chosen values. */
+/** Return the rows of a table that have the chosen values in the columns of `keys`. */
 function rowsOf(name, keys, values, types) {
   const columns = Object.keys(keys);
   const id = `${name} ${columns}`;
@@ -65,7 +65,7 @@ function rowsOf(name, keys, values, types) {
   return (indexed.get(id).get(key) ?? []).map((row) => ({ ...row })); // a view changes its rows
 }
 
-/** Say what is shown, and let every chart that is drawn follow; the visible ones first. */
+/** Show the choice and update every drawn chart, visible charts first. */
 async function show() {
   const values = chosen();
   menus.forEach((menu) => menu.classList.toggle("chosen", !isDefault(menu)));
@@ -88,7 +88,7 @@ async function show() {
   }
 }
 
-/** Choose what a mark stands for; a second click on it takes its source and target back. */
+/** Choose the item of a clicked mark; a second click resets its source and target. */
 function choose(item) {
   const datum = item.mark.role?.startsWith("legend") ? { target: item.datum.value } : item.datum;
   const known = menus
@@ -107,7 +107,7 @@ function choose(item) {
   }
 }
 
-const ink = "currentColor"; // the reader's, light, dark or printed
+const ink = "currentColor"; // follows the theme: light, dark or print
 const colours = {
   axis: { labelColor: ink, titleColor: ink, tickColor: "#888", gridColor: "#888" },
   legend: { labelColor: ink, titleColor: ink },
@@ -116,13 +116,13 @@ const colours = {
   text: { color: ink },
 };
 
-/** Give a chart, or two panels beside or below each other, the width that there is. */
+/** Fit a chart, or two panels beside or below each other, to the available width. */
 function fit(spec, width) {
   spec.config.legend.columns = Math.max(1, Math.floor(width / 125));
   if (spec.concat) {
     spec.columns = width > 560 ? 2 : 1;
     for (const panel of spec.concat) {
-      const names = panel.layer.length > 2 ? 105 : 0; // stand right of the curves
+      const names = panel.layer.length > 2 ? 105 : 0; // width of the names right of the curves
       panel.width = Math.floor((width - 30 * (spec.columns - 1)) / spec.columns) - 50 - names;
     }
   } else if (typeof spec.width === "number") {
@@ -170,7 +170,7 @@ async function draw(box) {
 async function drawAll() {
   for (const box of document.querySelectorAll(".vega")) {
     await draw(box);
-    await new Promise((next) => setTimeout(next)); // clicks are answered in between
+    await new Promise((next) => setTimeout(next)); // lets the page handle clicks in between
   }
   document.body.dataset.drawn = "yes";
 }

@@ -37,12 +37,12 @@ function strip({ index, label, steps }, names, models) {
 function contactSheet(sheet, names, models) {
   const rows = sheet.examples.map((image, row) => {
     const made = strip({ ...image, steps: image.steps.map((step) => first(step, 3)) }, names, models);
-    const button = el("button", { type: "button", text: "all budgets, targets" });
+    const button = el("button", { type: "button", text: "all budgets and targets" });
     button.addEventListener("click", () => { single = row; pictured = ""; render(chosen()); });
     made.firstChild.append(button);
     return made;
   });
-  return [el("h4", { text: "Examples: those named, and some of all classes, not chosen by outcome" }), el("div", { class: "galleries" }, ...rows)];
+  return [el("h4", { text: "Examples: requested images, and images from all classes, not chosen by outcome" }), el("div", { class: "galleries" }, ...rows)];
 }
 
 function overAll(sheet, names, source, target) {
@@ -63,12 +63,12 @@ function overAll(sheet, names, source, target) {
 
 function gallery(kind, names, models) {
   return el("div", {}, el("h4", { text: kind.title[0].toUpperCase() + kind.title.slice(1) }),
-    el("p", { class: "quiet", text: `${kind.count} initially correct ones.` }),
+    el("p", { class: "quiet", text: `${kind.count} initially correct images.` }),
     ...kind.strips.map((one) => strip(one, names, models)),
     ...(kind.all.length ? [numbers(kind.all)] : []));
 }
 
-/** The numbers of all images of a gallery, to open, and the option that stores their pictures. */
+/** A foldable list of the numbers of a gallery's images, and the option that stores their pictures. */
 function numbers(all) {
   return el("details", { class: "quiet" }, el("summary", { text: "show all numbers" }),
     el("p", { text: all.join(", ") }),
@@ -94,18 +94,18 @@ function render({ attack, first_source: source, first_target: target }) {
     parts.push(el("div", { class: "galleries" }, ...kinds));
   }
   if (left) {
-    const what = sheet ? "more pictures of this job, such as those of other targets" : "pictures of this job: those that rank first fill it";
+    const what = sheet ? "more pictures of this job, such as other targets" : "pictures of this job: higher-ranked jobs come first";
     parts.push(
-      el("p", { text: `The page has no room for ${what}. A page of this job alone has more room:` }),
+      el("p", { text: `The page has no room for ${what}. To see them, build a page for this job alone:` }),
       el("pre", {}, el("code", { text: left.command })),
     );
   } else if (!sheet) {
-    parts.push(el("p", { text: "No pictures of this job were stored (report.examples=4 stores those of four images)." }));
+    parts.push(el("p", { text: "No pictures of this job were stored. To store four images, run with report.examples=4." }));
   }
   album.replaceChildren(...parts);
 }
 
-/** The first example that fools the target at the budget, or the first one, beside the answer. */
+/** Show an example beside the answer: the first that fools the target at the budget, else the first. */
 function firstExample({ attack, first_source: source, first_target: target, eps }) {
   const box = document.getElementById("example");
   const sheet = sheets.find((one) => one.attack === attack && one.source === source);
@@ -123,7 +123,7 @@ function firstExample({ attack, first_source: source, first_target: target, eps 
   );
 }
 
-/** A step with the likeliest classes alone. */
+/** Return a step with only the most likely classes. */
 function first(step, count) {
   const cut = Object.entries(step.top).map(([name, top]) => [name, top.slice(0, count)]);
   return { ...step, top: Object.fromEntries(cut) };
