@@ -121,7 +121,7 @@ def test_ensembles_targets_and_weights_are_those_of_the_set(line, tiny_weights, 
     (folder / "other.safetensors").write_bytes(content)
     capfd.readouterr()
     assert run(*own, "model.fine.weights=other.safetensors") == 1
-    assert "model fine has other weights here than when the images" in capfd.readouterr().out
+    assert "model.fine.weights=PATH" in capfd.readouterr().out
 
 
 def test_a_set_without_its_record_is_foreign(made, saved_attack, capsys):

@@ -287,7 +287,7 @@ def test_the_weights_after_an_epoch_are_kept_also_by_a_resumed_training(
         ({"eps": 2}, "needs training.attack"),
         ({"attack": "pgdd"}, "Did you mean pgd"),
         ({"attack": "fgsm", "steps": 3}, "attack.steps"),
-        ({"attack": "uap"}, "is fitted first"),
+        ({"attack": "uap"}, "training.attack=uap"),
     ],
 )
 def test_what_is_no_adversarial_training_is_refused(changes, told):
