@@ -165,8 +165,8 @@ DAMAGED = [
     ("images.csv is missing", lambda path: path.unlink()),
     ("images.csv is missing or was changed", lambda path: change(path, b"g,", b"g,1")),
     ("record.json does not exist", lambda path: path.unlink()),
-    ("record.json holds .* its record is damaged", lambda path: change(path, b'"bim"', b'"mim"')),
-    ("record.json holds no valid record", lambda path: change(path, b"{", b"")),
+    ("record.json .* its record is damaged", lambda path: change(path, b'"bim"', b'"mim"')),
+    ("record.json has no valid record", lambda path: change(path, b"{", b"")),
     ("record.json lacks files", lambda path: change(path, b'"files"', b'"filez"')),
 ]
 

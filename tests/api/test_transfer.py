@@ -210,7 +210,7 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         ({"sources": {}}, "sources must be a mapping"),
         ({"sources": {1: module(0)}}, "sources must be a mapping"),
         ({"images": torch.zeros(0, 3, 32, 32)}, "images must be of shape"),
-        ({"attacks": "../model/vgg16"}, "which is none of admix"),
+        ({"attacks": "../model/vgg16"}, "'../model/vgg16'.* admix"),
         ({"sources": {"a+b": [module(0)]}}, "must be a torch module"),
         ({"labels": [0] * 5}, "labels must be 12 whole numbers"),
         ({"target_labels": [1, 2, 3]}, "target_labels must be 12 whole numbers"),
