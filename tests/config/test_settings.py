@@ -234,7 +234,7 @@ REFUSED = [
     ),
     ("attack=illc attack.target_label=null", "^attack.target_label=null: attack=illc .*next"),
     ("attack=rfgsm attack.norm=l2", "^attack.norm=l2: attack=rfgsm .*linf$"),
-    ("attack=bim attack.about.members=2", r"^source=vgg16: attack=bim .* 2 models .*\[a,b\]"),
+    ("attack=bim attack.about.members=2", r"^source=vgg16: attack=bim .* 2 models.*\[a,b\]"),
     ("attack=bim attack.name=mi", "^attack.name=mi: .* bim"),
     ("attack=none source=vgg16", "source .*attack=none"),
     ("attack=saved", "attack.path"),
