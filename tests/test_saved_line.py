@@ -187,7 +187,7 @@ REFUSED = [
     ([OWN, "source=fine"], "crafted on coarse"),
     ([OWN, "attack.eps_255=8"], "eps_255"),
     ([OWN, "epsilon.reference=5"], "1.5, 4, 8"),
-    ([*FOREIGN, "attack.eps_255=0.0314"], "did you mean 8?"),
+    ([*FOREIGN, "attack.eps_255=0.0314"], "Did you mean 8?"),
     (FOREIGN, "attack.eps_255"),
     ([*FOREIGN, "attack.eps_255=8"], "classes"),
 ]

@@ -208,7 +208,7 @@ def test_a_process_says_that_it_waits_only_if_it_does(tmp_path, caplog):
     Timer(0.5, other.close).start()
     train(path, epochs=1)
     train(tmp_path / "other.safetensors", epochs=1)
-    assert caplog.text.count("Waiting for another process that trains net.") == 1
+    assert caplog.text.count("Waiting for another process to train net.") == 1
 
 
 def test_an_interruption_of_the_last_evaluation_costs_no_training(tmp_path, monkeypatch, whole):
