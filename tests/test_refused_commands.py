@@ -22,7 +22,7 @@ def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(
     (workspace / "mine").mkdir()
     (workspace / "mine" / "config.yaml").write_text("mine")
     assert command_line("hydra.run.dir=mine") == 2
-    assert "holds config.yaml" in capfd.readouterr().err
+    assert "config.yaml would be replaced" in capfd.readouterr().err
     assert os.listdir(workspace / "mine") == ["config.yaml"]
     assert command_line("-m", "attack=fgsm", "hydra.sweep.dir=mine") == 0
     assert (workspace / "mine" / "config.yaml").read_text() == "mine"

@@ -222,7 +222,7 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         ({"batch_size": 0}, "batch_size.*=0"),
         ({"index": torch.arange(-1, 11)}, "index"),
         ({"sources": {"a b": module(0)}}, "is not a valid name"),
-        ({"labels": torch.full((12,), 10)}, "labels hold 10"),
+        ({"labels": torch.full((12,), 10)}, "labels have 10"),
     ],
 )
 def test_what_cannot_be_is_refused(images, change, sentence):
