@@ -239,7 +239,7 @@ def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, capsys):
         (["defences=[jpeg]", "defence.jpeg.quality=0"], "quality"),
         (["defences=[jpeg]", "defence.jpeg.strength=1"], "strength"),
         (["defences=[jpeg]", "defence.jpeg.repeats=0"], "defence.jpeg.repeats"),
-        (["source_draws=2"], "source_draws=2 needs a source_defence"),
+        (["source_draws=2"], "source_draws=2 needs "),
     ],
 )
 def test_refusals(line, capsys, words, sentence):
