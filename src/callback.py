@@ -1,4 +1,4 @@
-"""Hydra callback: a command's jobs, read before anything slow is imported, and their report."""
+"""Hydra callback: read a command's jobs before the slow imports, and report them at the end."""
 
 import gc
 import traceback
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 class SweepCallback(Callback):
-    """Hand the jobs of a command to a `Sweep`; a single run is a sweep of one job.
+    """Callback that hands the jobs of a command to a `Sweep`; a single run is a sweep of one job.
 
-    What the config alone shows to be wrong is refused at once: torch and MLflow take seconds.
+    Errors in the config are refused before torch and MLflow are imported, which takes seconds.
     """
 
     sweep: "Sweep"
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Read and check every job that the command stands for, and open the sweep."""
+        """Read and check every job of the command, and open the sweep."""
         try:
-            gc.disable()  # a search for cycles takes a fifth of the imports' time, and finds none
+            gc.disable()  # garbage collection takes a fifth of the imports' time and frees nothing
             composed = compose_jobs(config)
             jobs = [(list(job.hydra.overrides.task), read_job(job, job.hydra)) for job in composed]
             check_applied(jobs)
@@ -42,14 +42,14 @@ class SweepCallback(Callback):
 
             self.sweep = Sweep(jobs, report)
             self.sweep.start(config)
-            gc.freeze()  # later searches leave out what is loaded: over a second in nine jobs
+            gc.freeze()  # later collections skip loaded modules: saves over a second in nine jobs
         except REFUSALS as error:
             refuse(explain(error))
         except OSError as error:
             refuse(f"A file could not be read or written: {error}.")
         except (ImportError, MemoryError) as error:
-            refuse(f"The program cannot be loaded: {first_line(error) or 'memory lacks'}.")
-        except Exception:  # Hydra would turn it into a warning and go on
+            refuse(f"The program cannot be loaded: {first_line(error) or 'out of memory'}.")
+        except Exception:  # Hydra would turn it into a warning and continue
             refuse(traceback.format_exc())
         finally:
             gc.enable()
@@ -61,7 +61,7 @@ class SweepCallback(Callback):
         self.sweep.begin_job(config)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Sum up."""
+        """Summarise the finished jobs."""
         self.sweep.end()
 
     on_multirun_end = on_run_end
@@ -69,6 +69,6 @@ class SweepCallback(Callback):
 
 def report(summary: "Summary", folder: Path, settings: "Settings", console: "Console") -> None:
     """Write the report of a command's finished jobs into its folder."""
-    from src.report.finished_jobs import write_report  # here: its statistics take long to load
+    from src.report.finished_jobs import write_report  # here: its statistics load slowly
 
     write_report(summary, folder, settings.report, Path(settings.cache_dir), console)

@@ -1,4 +1,4 @@
-"""The command line: compose a job from conf/, run it, or say in one sentence why it cannot be."""
+"""Command line: compose jobs from conf/ and run them, or refuse them in one sentence."""
 
 import atexit
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     _status = 1
-    # Registered first, it runs last, and saves the seconds in which Python frees what is loaded.
+    # Registered first, so it runs last. It saves the seconds that Python needs to free memory.
     atexit.register(lambda: (sys.stdout.flush(), os._exit(_status)))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(
@@ -31,10 +31,10 @@ from src.utils import stopping
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> None:
-    """Run one job; what fails is noted beside the job's files, and the sweep goes on."""
+    """Run one job; a failure is recorded beside the job's files, and the sweep continues."""
     stopping.raise_if_interrupted()
     ignore_harmless_warnings()
-    # Here, so that --help and --cfg answer without torch.
+    # Imported here so that --help and --cfg do not load torch.
     from src.run.attempt import attempt
     from src.utils.processes import keep_freed_memory
 
@@ -43,7 +43,7 @@ def run(config: DictConfig) -> None:
 
 
 def main() -> None:
-    """Attack, evaluate and track, as the words of the command line say."""
+    """Run the command line: attack, evaluate and track."""
     flags, parser = sys.argv[1:], get_args_parser()
     parser.error = lambda message: refuse(f"{message}; --help lists the flags")  # type: ignore[method-assign]
     known = parser.parse_intermixed_args(flags)
@@ -57,16 +57,20 @@ def main() -> None:
 
 
 def _hand_on(flags: list[str], words: list[str], folder: str | None, first: bool) -> None:
-    """Check the words, and hand them to Hydra in one place, or only those of the first job.
+    """Check the overrides and put them into `sys.argv` for Hydra.
 
-    `folder` is that of `--config-dir`.
+    Args:
+        flags: Flags of the command, such as `-m`.
+        words: Overrides of the command.
+        folder: Value of `--config-dir`, if given.
+        first: True: keep only the overrides of the sweep's first job.
     """
     check_words(words, CONF)
     words = with_files(words, [CONF, *([folder] if folder else [])])
     if first:
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
         words = first_job(words)
-    # Without `++` Hydra tries `attack.steps=20` on the default attack, too, which has no steps.
+    # Without `++` Hydra also applies `attack.steps=20` to the default attack, which has no steps.
     forced = [f"++{word}" if word.startswith("attack.") else word for word in words]
     sys.argv[1:] = [*flags, *forced]
 

@@ -172,7 +172,7 @@ def test_a_defence_that_draws_nothing_refuses_draws(line):
     folder, run = line
     words = ["source_defence=jpeg", "source_draws=3", "hydra.run.dir=none_drawn"]
     assert run(*JOB, *words) == 1
-    assert "source_defence=jpeg draws nothing" in (folder / "none_drawn/error.txt").read_text()
+    assert "source_draws=3: source_defence=jpeg" in (folder / "none_drawn/error.txt").read_text()
 
 
 def test_draws_of_a_randomised_defence_count_as_gradients(line):
@@ -232,14 +232,14 @@ def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["defences=[jpg]"], "'jpg', which is not among the defences: bit_depth, jpeg, median"),
+        (["defences=[jpg]"], "'jpg'. Available: bit_depth, jpeg, median"),
         (["source_defence=jpg"], "Did you mean jpeg?"),
         (["defences=[jpeg,jpeg]"], "listed more than once"),
         (["protocol=common"], "defences=[none,jpeg]"),
         (["defences=[jpeg]", "defence.jpeg.quality=0"], "quality"),
         (["defences=[jpeg]", "defence.jpeg.strength=1"], "strength"),
         (["defences=[jpeg]", "defence.jpeg.repeats=0"], "defence.jpeg.repeats"),
-        (["source_draws=2"], "source_draws=2 needs a source_defence"),
+        (["source_draws=2"], "source_draws=2 needs "),
     ],
 )
 def test_refusals(line, capsys, words, sentence):

@@ -68,7 +68,7 @@ def test_a_panel_is_a_list_of_targets(command_line, workspace, capfd):
     capfd.readouterr()
     write(workspace, "panel/mine.yaml", "targets: [coarse]")
     for word, told in {
-        "targets=panel/mine": "mine.yaml: a panel is a list of names",
+        "targets=panel/mine": "mine.yaml: a panel ",
         "targets=panel/mien": "Did you mean panel/mine?",
         "targets=transferatack": "Did you mean panel/transferattack?",
         "targets=[panel/mine,fien]": "mine.yaml: a panel",

@@ -205,7 +205,7 @@ def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
         assert attacked() == 23
         capsys.readouterr()
         assert command_line(*words, *where, *more, f"hydra.run.dir=out/{megabytes}") == 0
-        again = "of 21 images are made again" in " ".join(capsys.readouterr().out.split())
+        again = "attacking 21 images again" in " ".join(capsys.readouterr().out.split())
         assert (attacked(), again) == (computed, computed > 0)
         folders = [workspace / "out" / name for name in ("anew", megabytes)]
         for name in TABLES[:4]:  # of other batches, hence but for rounding

@@ -121,7 +121,7 @@ def test_ensembles_targets_and_weights_are_those_of_the_set(line, tiny_weights, 
     (folder / "other.safetensors").write_bytes(content)
     capfd.readouterr()
     assert run(*own, "model.fine.weights=other.safetensors") == 1
-    assert "model fine has other weights here than when the images" in capfd.readouterr().out
+    assert "model.fine.weights=PATH" in capfd.readouterr().out
 
 
 def test_a_set_without_its_record_is_foreign(made, saved_attack, capsys):
@@ -165,8 +165,8 @@ DAMAGED = [
     ("images.csv is missing", lambda path: path.unlink()),
     ("images.csv is missing or was changed", lambda path: change(path, b"g,", b"g,1")),
     ("record.json does not exist", lambda path: path.unlink()),
-    ("record.json holds .* its record is damaged", lambda path: change(path, b'"bim"', b'"mim"')),
-    ("record.json holds no valid record", lambda path: change(path, b"{", b"")),
+    ("record.json .* its record is damaged", lambda path: change(path, b'"bim"', b'"mim"')),
+    ("record.json has no valid record", lambda path: change(path, b"{", b"")),
     ("record.json lacks files", lambda path: change(path, b'"files"', b'"filez"')),
 ]
 
@@ -187,7 +187,7 @@ REFUSED = [
     ([OWN, "source=fine"], "crafted on coarse"),
     ([OWN, "attack.eps_255=8"], "eps_255"),
     ([OWN, "epsilon.reference=5"], "1.5, 4, 8"),
-    ([*FOREIGN, "attack.eps_255=0.0314"], "did you mean 8?"),
+    ([*FOREIGN, "attack.eps_255=0.0314"], "Did you mean 8?"),
     (FOREIGN, "attack.eps_255"),
     ([*FOREIGN, "attack.eps_255=8"], "classes"),
 ]

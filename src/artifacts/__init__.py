@@ -1,1 +1,1 @@
-"""The files of a job that people read."""
+"""Files of a job that people read."""

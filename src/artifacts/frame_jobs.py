@@ -1,4 +1,4 @@
-"""Finished jobs of a data frame that holds their predictions."""
+"""Finished jobs reconstructed from a data frame of their predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
 
 JOBS = "jobs"
-"""Attribute of a frame: the records of its jobs, as plain data, under its names of the attacks."""
+"""Key in `frame.attrs`: the jobs' records as plain data, by the frame's names of the attacks."""
 Sweeps = str | Path | Mapping[str, str | Path]
-"""A folder of sweeps, or several by name."""
+"""A folder of sweeps, or folders by name."""
 
 
 @dataclass(frozen=True)
@@ -25,43 +25,43 @@ class FrameJob(StoredJob):
 
     @property
     def alarms(self) -> list[Alarm]:
-        """No alarms: those of its predictions were raised when they were made."""
+        """An empty list: alarms were raised when the predictions were computed."""
         return []
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table by its name."""
+        """Return the table of this name."""
         return self.tables[name]
 
 
 def named_folders(*sweeps: Sweeps) -> dict[Path, str]:
-    """Return the folders of sweeps with their names, empty where there is none."""
+    """Return the names of sweeps by folder; an empty text if a sweep has no name."""
     named = [sweep if isinstance(sweep, Mapping) else {"": sweep} for sweep in sweeps]
     return {Path(folder): name for part in named for name, folder in part.items()}
 
 
 def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
-    """Return the jobs in the folders of sweeps, or those whose predictions a frame holds.
+    """Return the jobs in folders of sweeps, or the jobs of a frame of predictions.
 
     Raises:
-        ValueError: As `load_sweep`; or a frame does not know its jobs, as after a merge.
+        ValueError: As in `load_sweep`; or the frame has lost its jobs' records, e.g. in a merge.
     """
     sweeps = [folder for folder in folders if not isinstance(folder, pd.DataFrame)]
     if len(sweeps) == len(folders):
         return find_jobs(named_folders(*sweeps))
     if len(folders) > 1:
-        raise ValueError("Give one frame, or folders.")
+        raise ValueError("Pass one frame, or only folders.")
     (frame,) = folders
     assert isinstance(frame, pd.DataFrame)
     records = [JobRecord.model_validate(record) for record in frame.attrs.get(JOBS, ())]
     if not records:
-        raise ValueError(f"The frame has lost frame.attrs[{JOBS!r}], which load_sweep gives it.")
+        raise ValueError(f"The frame has lost frame.attrs[{JOBS!r}]. Copy it from load_sweep.")
     parts = dict(iter(frame.groupby(["attack", "source"], observed=True, sort=False)))
     pairs = [(record, parts.get((record.label, record.source))) for record in records]
     return [_frame_job(record, rows) for record, rows in pairs if rows is not None]
 
 
 def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:
-    """Return the job of a record, of whose rows some may have been taken out."""
+    """Return the job of a record, with the rows that are left of it in a frame."""
     variants = list(rows["variant"].unique())
     if record.storage not in variants:
         record = record.model_copy(update={"storage": variants[0]})

@@ -1,4 +1,4 @@
-"""Finished jobs as a report reads them: tables with their provenance, and example images."""
+"""Finished jobs, read from their files: tables with provenance, and example images."""
 
 import re
 from collections import defaultdict
@@ -30,10 +30,11 @@ class StoredJob:
     """A finished job: its record, and the paths of its tables by name.
 
     Attributes:
-        name: The label with what tells the job from others, such as ` seed=1`; empty: the label.
-        sweeps: Names of the sweeps that hold the job.
-        pooled: The jobs on disjoint images that this one consists of; none: it was run as it is.
-        offset: What is added to the numbers of its images, so that pooled jobs share none.
+        name: The label plus what distinguishes the job from others, e.g. ` seed=1`; empty: the
+            label alone.
+        sweeps: Names of the sweeps that contain the job.
+        pooled: Jobs on disjoint images that this one combines; empty: it was run as it is.
+        offset: Number added to its image indices, so that pooled jobs have different ones.
     """
 
     record: JobRecord
@@ -46,22 +47,22 @@ class StoredJob:
 
     @property
     def attack(self) -> str:
-        """The job's name."""
+        """The job's name, or else its label."""
         return self.name or self.record.label
 
     @property
     def row(self) -> str:
-        """The name without the seed: that of the row of all seeds."""
+        """The name without the seed: the name of the row that combines all seeds."""
         return self.attack.removesuffix(f" seed={self.record.seed}")
 
     @property
     def parts(self) -> tuple["StoredJob", ...]:
-        """The jobs that were run."""
+        """The jobs that were run: the pooled ones, or this one."""
         return self.pooled or (self,)
 
     @property
     def attacked(self) -> bool:
-        """Tell whether there are adversarial images, or clean ones alone."""
+        """True if there are adversarial images, False if only clean ones."""
         return bool(self.record.attack)
 
     @property
@@ -71,7 +72,7 @@ class StoredJob:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The primary variant's predictions behind no defence; of the source behind its own."""
+        """The primary variant's predictions without defences, plus the source behind its own."""
         rows = self.defended
         source = split_source(self.record.source)
         own = (rows["target"] == source.target) & (rows["defence"] == source.defence)
@@ -79,12 +80,12 @@ class StoredJob:
 
     @property
     def defended(self) -> pd.DataFrame:
-        """The predictions of the primary variant behind every defence."""
+        """The primary variant's predictions, with and without defences."""
         return self.table(PREDICTIONS)
 
     @cached_property
     def clean(self) -> pd.DataFrame:
-        """The predictions on clean images, with the top five where these are stored."""
+        """The predictions on clean images, with the top five classes if stored."""
         clean = pc.field("eps_255") == 0
         if self.attacked:
             clean &= pc.field("defence") == PLAIN
@@ -93,17 +94,17 @@ class StoredJob:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """Alarms that the job has raised."""
+        """Alarms that the job raised."""
         return list(dict.fromkeys(alarm for job in self.parts for alarm in read_alarms(job.folder)))
 
     def forget(self) -> None:
-        """Release the tables that were read."""
+        """Release the tables from memory."""
         for name in ("predictions", "clean", "flips", "examples", "images", "gallery"):
             self.__dict__.pop(name, None)
 
     @cached_property
     def flips(self) -> pd.DataFrame | None:
-        """The minimum adversarial budgets; None of rounded images: bisection does not round."""
+        """Minimum adversarial budgets; None for rounded images, as bisection does not round."""
         if "flips" not in self.files or self.record.storage != "float32":
             return None
         return self._read("flips").to_pandas()
@@ -117,7 +118,7 @@ class StoredJob:
         return {self.record.storage: self.defended} | tables
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table by its name."""
+        """Return the table of this name."""
         return self._read(name).to_pandas()
 
     def _read(self, name: str) -> pa.Table:
@@ -131,7 +132,7 @@ class StoredJob:
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:
-        """The example images with their adversarial versions; empty if none were stored."""
+        """Example images with their adversarial versions; empty if none are stored."""
         return read_images(self.folder / EXAMPLES)
 
     @cached_property
@@ -160,14 +161,19 @@ class StoredJob:
 def find_jobs(
     folders: Iterable[Path], *, none_is_fine: bool = False, below: bool = True
 ) -> list[StoredJob]:
-    """Return the finished jobs whose tables lie in some folders, in their order there.
+    """Return the finished jobs whose tables are in some folders, in the order of the folders.
 
-    Subfolders count if `below`. A job that two sweeps computed is one job with the tables of both;
-    jobs that differ in their images alone are one if these are disjoint. If `folders` maps them to
-    names, all jobs of a folder with a name are of one sweep.
+    A job computed by two sweeps is one job with the tables of both. Jobs that differ only in their
+    images are pooled into one if these are disjoint. If `folders` maps folders to names, all jobs
+    of a named folder belong to one sweep.
+
+    Args:
+        folders: The folders.
+        none_is_fine: True: return an empty list if there is no job.
+        below: True: also search subfolders.
 
     Raises:
-        ValueError: A folder is not there, a table cannot be read, two jobs cannot be told apart,
+        ValueError: A folder does not exist, a table cannot be read, two jobs cannot be told apart,
             or there is no job (unless `none_is_fine`).
     """
     names = folders if isinstance(folders, Mapping) else dict.fromkeys(folders, "")
@@ -195,13 +201,13 @@ def find_jobs(
     if not finished and not none_is_fine:
         where = ", ".join(map(str, names))
         raise ValueError(
-            f"{where} has no predictions of this program (the parquet files that jobs write)."
+            f"{where} has no predictions of this program (parquet files written by jobs)."
         )
     return _named(_with_swept_words(_pooled(finished)))
 
 
 def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
-    """Return the jobs by row: those of one name that differ in their seeds alone, by seed."""
+    """Group jobs that differ only in their seeds; each group is sorted by seed."""
     alike, rows = defaultdict[tuple[str, ...], list[StoredJob]](list), []
     for job in jobs:
         alike[recipe(job.record), job.record.data, job.row].append(job)
@@ -213,7 +219,7 @@ def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
 
 
 def _pooled(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return the jobs, those that differ in their images alone as one if these are disjoint."""
+    """Return the jobs; pool those that differ only in their images if these are disjoint."""
     alike = defaultdict[tuple[str, str, str], list[StoredJob]](list)
     for job in jobs:
         keys = digest(job.record.target_keys)
@@ -222,11 +228,11 @@ def _pooled(jobs: Sequence[StoredJob]) -> list[StoredJob]:
 
 
 def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
-    """Return jobs of one recipe and seed as one, or as they are if they share images."""
+    """Pool jobs with the same recipe and seed into one; return them unchanged if images overlap."""
     if len(jobs) == 1:
         return jobs
     sweeps = _sweeps(jobs)
-    jobs = sorted(jobs, key=lambda job: job.record.data)  # of equal images equal numbers
+    jobs = sorted(jobs, key=lambda job: job.record.data)  # equal offsets for equal images
     tables = [read_table(job.files[PREDICTIONS], columns=["index", "image"]) for job in jobs]
     images = [table.to_pandas().drop_duplicates() for table in tables]
     if _shared(its["image"] for its in images):
@@ -245,7 +251,7 @@ def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
 
 
 def _shared(columns: Iterable[pd.Series]) -> bool:
-    """Tell whether two columns have a value in common."""
+    """Return True if any two columns have a value in common."""
     return bool(pd.concat([its.drop_duplicates() for its in columns]).duplicated().any())
 
 
@@ -254,7 +260,7 @@ def _sweeps(jobs: Iterable[StoredJob]) -> tuple[str, ...]:
 
 
 def _with_swept_words(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Add the swept words that the label lacks to the names of jobs, their seeds last."""
+    """Add swept overrides that the label lacks to the names of jobs, seeds last."""
     words = defaultdict[tuple[str, Path], list[set[str]]](list)
     for job in jobs:
         words[job.record.label, job.sweep_folder].append({*job.record.overrides})
@@ -269,9 +275,10 @@ def _with_swept_words(jobs: Sequence[StoredJob]) -> list[StoredJob]:
 
 
 def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return the jobs with distinct names, the seeds of one attack beside each other.
+    """Return the jobs with distinct names, the seeds of one attack next to each other.
 
-    A sweep's name is added to all its jobs if one of them has attack and source of another row.
+    A sweep's name is added to all of its jobs if one of them has the same attack and source as a
+    different row.
     """
     places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[StoredJob]]](dict)
     for row in rows_of_seeds(jobs):
@@ -280,8 +287,8 @@ def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
         other = places[name, row[0].record.source].setdefault(sweeps, row)[0]
         if other is not row[0]:
             raise ValueError(
-                f"{other.folder} and {row[0].folder} hold different jobs named {name} from "
-                f"{other.record.source}; give their sweeps names, as in day1={other.sweep_folder}."
+                f"{other.folder} and {row[0].folder} have different jobs named {name} on "
+                f"{other.record.source}. Name their sweeps, as in day1={other.sweep_folder}."
             )
     clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
     found = []
@@ -294,7 +301,7 @@ def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
 
 
 def _rank(path: Path) -> list[tuple[int, str]]:
-    """Return a sort key by which `10-bim` comes after `9-bim`."""
+    """Return a sort key that puts `10-bim` after `9-bim`."""
     return [
         (int(match[0]) if (match := re.match(r"\d+", part)) else -1, part) for part in path.parts
     ]

@@ -1,12 +1,12 @@
-"""Names of the files of a job and of a sweep, which stand nowhere else."""
+"""Names of the files of jobs and sweeps; defined only here."""
 
 import re
 from pathlib import Path
 
 PREDICTIONS = "predictions"
-"""Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
+"""Table of the primary variant; other variants and controls have `predictions-NAME`."""
 TOP_FIVE = "top_five"
-"""Predictions with the five likeliest classes, of clean images and of those that a page shows."""
+"""Table of the five likeliest classes, for clean images and for images shown in the report."""
 ALARMS = "alarms.json"
 EXAMPLES = "examples.npz"
 IMAGES = "images.npz"
@@ -19,28 +19,28 @@ IMAGE_LIST, CONFIG = "images.csv", "config.yaml"
 SUMMARY = "summary.txt"
 ATTACKS, SOURCES = "attacks.csv", "sources.csv"
 SAVED, RECORD = "adversarial", "record.json"
-"""Folder of a job's set of adversarial images, and the job's record in it."""
-DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
+"""Folder for a job's set of adversarial images, and the job's record in it."""
+DRAFT = f".{PREDICTIONS}.parquet"  # its name until the job's other files exist
 OF_JOB = [DRAFT, EXAMPLES, IMAGES, ALARMS]
 OF_JOB += [RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST]
 """Files of a job beside its tables."""
 
 
 def folder_of_command(folder: Path) -> Path:
-    """Return the folder of a job's command: in a sweep the parent, else the job's own."""
+    """Return the folder of a job's command: the parent folder in a sweep, else the job's own."""
     numbered = re.match(r"\d+-(?!\d\d-\d\d_)", folder.name)  # unlike 2026-01-31_12-00-00
     return folder.parent if numbered else folder
 
 
 def files_of_sweep(folder: Path) -> list[Path]:
-    """Return a sweep's files beside its jobs: report, figures, rankings and matrices."""
+    """Return a sweep's own files: report, figures, rankings and matrices."""
     named = (folder / name for name in (PAGE, FIGURES, ATTACKS, SOURCES))
     first = (path for path in named if path.exists())
     return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
 
 
 def clear_summary(folder: Path) -> None:
-    """Remove a summary: rankings, matrices, the report and its figures."""
+    """Remove a sweep's rankings, matrices, report and figures."""
     for pattern in ("matrix-*.csv", ATTACKS, SOURCES, PAGE, SUMMARY):
         for file in folder.glob(pattern):
             file.unlink()
@@ -48,7 +48,7 @@ def clear_summary(folder: Path) -> None:
 
 
 def remove_figures(folder: Path) -> None:
-    """Remove a report's figures, each with its data, and nothing else; a link is not followed."""
+    """Remove a report's figures and their data, and nothing else; links are not followed."""
     for chart in () if folder.is_symlink() else folder.glob("*.svg"):
         if (data := chart.with_suffix(".csv")).exists():
             chart.unlink()

@@ -1,4 +1,4 @@
-"""Facts that source and target of a job share, as its record has them."""
+"""Facts shared by the source and the target of a job, according to its record."""
 
 import json
 import re
@@ -12,13 +12,14 @@ _COMMON |= {"pretrained", "weights"}
 
 
 def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
-    """Return what a target shares with a source, or a member of it, as far as the record says.
+    """Return the facts that a target shares with a source or one of its members.
 
     - `same weights`: equal digests.
-    - `same architecture`: networks of one name, timm's without its tag, and equal arguments.
-    - `same family`: names with the same first word before a number, such as `resnet`.
-    - `same pretraining`: weights that are `included` or fine-tuned, with one tag or name.
-    - `same data`: last trained on the job's data set, the embedded images, or one set of a tag.
+    - `same architecture`: same network name (timm's without its tag) and equal arguments.
+    - `same family`: same first word of the name before a number, such as `resnet`.
+    - `same pretraining`: weights `included` or fine-tuned, with the same tag or name.
+    - `same data`: last trained on the job's data set, on the embedded images, or on the data set
+      named by the same tag.
     """
     facts, members = _facts(record, target), split_source(source).target.split("+")
     shared = [facts.items() & _facts(record, member).items() for member in members]
@@ -28,7 +29,7 @@ def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
 def _facts(record: JobRecord, name: str) -> dict[str, str]:
     model = record.config["model"].get(name, {})
     network, weights = model.get("network", {}), str(model.get("weights", ""))
-    target = str(network.get("_target_", "torch.nn"))  # whose parts are no architecture
+    target = str(network.get("_target_", "torch.nn"))  # parts of torch.nn are no architecture
     stated = network.get("model_name") or network.get("name") or target.rpartition(".")[2]
     stated = "" if target.startswith("torch.nn") else str(stated).lower()
     architecture, _, tag = stated.partition(".")

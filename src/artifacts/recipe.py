@@ -1,4 +1,4 @@
-"""Digests of what decides a job's rows, and a model's logits."""
+"""Digests of everything that decides a job's rows or a model's logits."""
 
 import hashlib
 import json
@@ -17,24 +17,24 @@ _PREPROCESSING = ("network", "mean", "std", "input_size")
 
 
 def recipe(record: JobRecord) -> str:
-    """Return a digest of all that decides a job's rows, except its images and its seed."""
+    """Return a digest of everything that decides a job's rows, except its images and seed."""
     settings = [record.config.get(name) for name in _SECTIONS]
     settings += [record.config["trainer"].get(name) for name in _ARITHMETIC]
     models = {name: model_digest(record, name) for name in record.weights}
     defences = record.config.get("defence", {}).values()
     parts = [record.config["attack"].get("settings", {}), *defences]
-    if any("function" in part for part in parts):  # given from Python: no key tells them apart
+    if any("function" in part for part in parts):  # from Python: no key identifies it
         settings.append(record.crafting)
     return digest([record.model_dump(mode="json", include=_FACTS), settings, models])
 
 
 def model_digest(record: JobRecord, name: str) -> str:
-    """Return a digest of all that decides a model's logits: weights, settings of its file, code."""
-    model = record.config["model"].get(name, {})  # an ensemble has no settings of its own
+    """Return a digest of everything that decides a model's logits: weights, settings and code."""
+    model = record.config["model"].get(name, {})  # an ensemble has no settings
     settings = {key: model[key] for key in _PREPROCESSING if key in model}
     return digest([record.weights.get(name), settings, record.code.get(name)])
 
 
 def digest(content: Any) -> str:
-    """Return 16 hexadecimal digits of plain values."""
+    """Return a digest of plain values, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

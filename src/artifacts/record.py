@@ -1,6 +1,6 @@
-"""Provenance record of a job in the metadata of each of its parquet files, and in its saved set.
+"""Provenance record of a job, stored in its saved set and the metadata of its parquet files.
 
-A report needs nothing but such tables, wherever they were copied to.
+A report needs only these tables, wherever they are copied to.
 """
 
 import hashlib
@@ -41,30 +41,32 @@ class JobRecord(BaseModel):
 
     Attributes:
         key: Equal keys mean equal predictions.
-        crafting: Key of the attack whatever images, budgets and targets, see `Pass.crafting`.
-        target_keys: Keys of all that decides each target's logits, by name; behind a defence
+        crafting: Key of the attack, independent of images, budgets and targets; see
+            `Pass.crafting`.
+        target_keys: Keys of everything that decides each target's logits, by name; with a defence
             `resnet50@jpeg`.
-        gradients: Number of gradients that were taken; what was stored took none.
-        fit_gradients: Number of gradients that the fit of the attack takes; 0: it has none.
-        zero_gradients: Share of the attack's gradients that were zero in every pixel; None: none.
-        seconds: Duration of the pass over the images; None where some rows were stored.
-        code: Digests of this program's code, the attack's and each model's, by name.
-        data: Digest of the images, of which there are `images`.
+        gradients: Number of gradients computed; stored rows need none.
+        fit_gradients: Number of gradients for the attack's fit; 0 without a fit.
+        zero_gradients: Share of the attack's gradients that were zero in every pixel; None without
+            gradients.
+        seconds: Duration of the pass over the images; None if some rows were stored.
+        code: Digests of the code of this program, the attack and each model, by name.
+        data: Digest of the images; `images` is their number.
         values: Numbers per image, three per pixel.
         weights: Digests of the models' weights, by name.
         source: `a+b` for an ensemble, `a@jpeg` behind a defence, empty without an attack.
-        backward_rule: Rule of the source's gradients, by its class or attack; empty: none.
-        layer: Layer of the source that the attack reads; empty: its logits alone.
-        defences: Defences that each target was evaluated behind, beside none.
+        backward_rule: Class or attack that changes the source's backward pass; empty: none.
+        layer: Layer of the source that the attack reads; empty: only the logits.
+        defences: Defences that each target was evaluated behind, in addition to none.
         attack: The attack's name; empty if nothing was attacked.
-        label: The attack's name with the settings that differ from its function's defaults.
-        iterative: True if the settings name more than one step.
+        label: The attack's name plus the settings that differ from its function's defaults.
+        iterative: True if the settings have more than one step.
         budgets: Budgets in units of 1/255, ascending, 0 first.
-        storage: Format of the primary variant, `stored` for that of a saved set.
+        storage: Format of the primary variant; `stored` for a saved set.
         config: The job's settings without the tracking store.
-        overrides: Words of the command line that this job got, see `public`.
-        flags: Words before them, such as `--config-dir PATH`.
-        created: End of the job, UTC, as `2026-01-31T12:00:00+00:00`.
+        overrides: The job's overrides from the command line, see `public`.
+        flags: Flags of the command line, such as `--config-dir PATH`.
+        created: End of the job in UTC, as `2026-01-31T12:00:00+00:00`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -107,12 +109,12 @@ class JobRecord(BaseModel):
 
     @property
     def evaluated(self) -> tuple[Evaluated, ...]:
-        """Targets, and each behind every defence."""
+        """Targets as they are, then each behind every defence."""
         return behind_each(self.targets, self.defences)
 
     @property
     def arithmetic(self) -> str:
-        """Number formats in words: `float32`, or those unlike it."""
+        """Number formats as text: `float32`, or the formats that differ from it."""
         other = [self.precision] if self.precision != "32-true" else []
         crafted = self.config["attack"]["kind"] == "crafted"
         if crafted and self.config["trainer"]["attack_precision"] == "bf16":
@@ -120,13 +122,13 @@ class JobRecord(BaseModel):
         return ", ".join(other) or "float32"
 
     def shows(self, word: str) -> bool:
-        """Tell whether a word of a command shows in the attack's label or the source's name."""
+        """Return True if an override is visible in the attack's label or the source's name."""
         names = ("attack", "source", "source_defence")
         return word.partition("=")[0] in names or word.removeprefix("attack.") in self.label
 
 
 def record_of(settings: Settings, folder: Path | None, **results: Any) -> JobRecord:
-    """Return the record of a job that ends now; `results` are the fields not in its settings."""
+    """Return the record of a job that ends now; `results` are fields that settings do not have."""
     attack, steps = settings.attack, settings.attack.settings.get("steps")
     overrides, flags = _command(folder / ".hydra") if folder else ((), ())
     return JobRecord(
@@ -157,14 +159,14 @@ def record_of(settings: Settings, folder: Path | None, **results: Any) -> JobRec
 
 
 def _backward_rule(attack: AttackSettings) -> str:
-    """Return the name of the class that changes the source, or of an attack that is one."""
+    """Return the name of the class that changes the source's backward pass, or of the attack."""
     rule = attack.settings.get("backward_rule") or {}
     name = attack.name if attack.about.category == "backward" else ""
     return str(rule.get("_target_", name)).rpartition(".")[2]
 
 
 def public(words: Iterable[str]) -> tuple[str, ...]:
-    """Return a command's words, without tracking store, files of models and defences, passwords.
+    """Return overrides without tracking store, files of models and defences, and passwords.
 
     >>> public(["++attack.steps=2", "tracking=none", "model=[a]", "set=s3://me:se/cret@host"])
     ('attack.steps=2', 'set=s3://...@host')
@@ -176,24 +178,24 @@ def public(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
-    """Return a table with its name and its job's record in the metadata."""
+    """Return a table with its name and the job's record in the metadata."""
     text = json.dumps(sealed(name, record))
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: text.encode()})
 
 
 def sealed(name: str, record: JobRecord) -> dict[str, Any]:
-    """Return a job's record as JSON data, with the name of what it describes and its digest."""
+    """Return a job's record as JSON data, with a digest and the name of what it describes."""
     job = record.model_dump(mode="json")
     return {"format": FORMAT, "table": name, "job": job, "digest": _digest(job)}
 
 
 def _digest(job: dict[str, Any]) -> str:
-    """Return a digest of a record, as a parquet file's own checksums leave its metadata out."""
+    """Return a digest of a record; a parquet file's checksums do not cover its metadata."""
     return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
 
 
 def files_of_job(folder: Path) -> list[Path]:
-    """Return a job's files in its folder, except its set of adversarial images."""
+    """Return the files in a job's folder, except its set of adversarial images."""
     tables = [path for path in folder.glob("*.parquet") if _is_table(path)]
     return sorted([*tables, *(path for name in OF_JOB if (path := folder / name).exists())])
 
@@ -207,7 +209,7 @@ def clear(folder: Path) -> None:
 
 
 def _is_table(path: Path) -> bool:
-    """Tell whether a file is a job's table, of whatever format."""
+    """Return True if a file is a job's table, in any version of the format."""
     try:
         return path.is_file() and _KEY in (pq.read_schema(path).metadata or {})
     except (pa.ArrowException, OSError):
@@ -215,7 +217,7 @@ def _is_table(path: Path) -> bool:
 
 
 def job_record(folder: Path) -> JobRecord | None:
-    """Return the record in a job's predictions; None if there is none of this format."""
+    """Return the record in a job's predictions; None if there is none in this format."""
     try:
         name_and_record = read_record(folder / f"{PREDICTIONS}.parquet")
     except ValueError:
@@ -224,9 +226,9 @@ def job_record(folder: Path) -> JobRecord | None:
 
 
 def read_record(path: Path) -> tuple[str, JobRecord] | None:
-    """Return a file's table name and job record; None if another program wrote it."""
+    """Return the table name and job record in a file; None if another program wrote the file."""
     try:
-        if not path.is_file():  # a named pipe would be waited for without end
+        if not path.is_file():  # reading a named pipe would block forever
             raise OSError("it is not a regular file")
         text = (pq.read_schema(path).metadata or {}).get(_KEY)
     except (pa.ArrowException, OSError) as error:
@@ -235,10 +237,10 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
 
 
 def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
-    """Return the name and the record in the text of `sealed`, which `path` holds.
+    """Return the name and the record in a text written by `sealed`, read from `path`.
 
     Raises:
-        ValueError: The text is no such record, is damaged, or has another format.
+        ValueError: The text is not a record, is damaged, or has another format.
     """
     try:
         content = json.loads(text)
@@ -248,20 +250,20 @@ def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
             return str(content["table"]), JobRecord.model_validate(content["job"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
-            f"{path} holds no valid record of its job: {first_line(error)[:400]}"
+            f"{path} has no valid record of its job: {first_line(error)[:400]}"
         ) from error
     raise ValueError(
-        f"{path} has the format {str(content['format'])[:40]}, and this program reads {FORMAT}; "
-        "use the version that wrote it."
+        f"{path} has the format {str(content['format'])[:40]}, but this program reads {FORMAT}. "
+        "Use the version that wrote it."
     )
 
 
 @lru_cache(maxsize=2)
 def git_commit(file: Path = Path(__file__)) -> str:
-    """Return the commit of a file's repository, `+changes` if it was edited; or `unknown`."""
+    """Return the commit of a file's repository, with `+changes` if edited; else `unknown`."""
     try:
         if not _git(file.parent, "ls-files", file.name):
-            return "unknown"  # installed, though maybe into a folder of another repository
+            return "unknown"  # installed, perhaps within another repository
         words = ("describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
         return _git(file.parent, *words) or "unknown"
     except (OSError, subprocess.TimeoutExpired):
@@ -269,13 +271,13 @@ def git_commit(file: Path = Path(__file__)) -> str:
 
 
 def _git(folder: Path, *words: str) -> str:
-    """Return git's output in a folder; nothing if git fails."""
+    """Return git's output in a folder; an empty text if git fails."""
     run = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10)
     return run.stdout.strip()
 
 
 def _command(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the words and the flags of a command, from the files that Hydra left."""
+    """Return a command's overrides and flags, from the files that Hydra wrote."""
     if not (folder / "overrides.yaml").exists():
         return (), ()
     words = yaml.safe_load((folder / "overrides.yaml").read_text())
@@ -291,7 +293,7 @@ def _command(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _versions(attack: AttackSettings) -> dict[str, str]:
     versions = {"python": platform.python_version()}
     if attack.about.category == "library" and (root := attack.settings.get("root")):
-        library = attack.name.partition(".")[0]  # whose commit is its version
+        library = attack.name.partition(".")[0]  # its commit is its version
         versions[library] = git_commit(Path(root) / library / "__init__.py")
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

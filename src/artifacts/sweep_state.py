@@ -1,4 +1,4 @@
-"""Progress of a sweep and its jobs, told by the files in their folders."""
+"""Progress of a sweep and its jobs, read from the files in their folders."""
 
 import os
 import re
@@ -18,17 +18,17 @@ from src.utils.refusals import printable
 
 OUTPUTS = Path("outputs")
 CONFIG_OF_JOB = Path(".hydra") / "config.yaml"
-"""File that Hydra writes into a job's folder before it begins."""
+"""File that Hydra writes to a job's folder before the job begins."""
 
 
 class Plan(BaseModel):
     """Plan of a command: `sweep.json` in its folder.
 
     Attributes:
-        jobs: Names of the jobs, as far as they are known before they run.
-        single: True if the one job's files are in the command's folder.
-        id: The sweep's id, which is the key `sweep` of each job's config.
-        work: Estimated work of each job, trainings left out: in seconds, where they are known.
+        jobs: Names of the jobs that are known before they run.
+        single: True if there is one job, with its files in the command's folder.
+        id: The sweep's id, which is `sweep` in each job's config.
+        work: Estimated work per job without trainings, in seconds if known.
     """
 
     jobs: list[str]
@@ -38,10 +38,10 @@ class Plan(BaseModel):
 
 
 class JobStatus(NamedTuple):
-    """State of a job: `done`, `failed`, `running`, `waiting` (the sweep goes on) or `missing`.
+    """State of a job: `done`, `failed`, `running`, `waiting` (the sweep continues) or `missing`.
 
-    Before it has begun there is no folder. The seconds leave out trainings; of a running job they
-    are those so far. `work` is that of the plan, 1 where it states none.
+    A job that has not begun has no folder. The seconds do not include trainings; for a running job
+    they are the time so far. `work` is the plan's estimate, or 1 without one.
     """
 
     name: str
@@ -53,40 +53,40 @@ class JobStatus(NamedTuple):
 
 
 def newest_sweep(*, finished: bool = False) -> Path:
-    """Return the newest sweep's folder in `outputs/`; if `finished`, the newest with results."""
+    """Return the newest sweep's folder in `outputs/`; with `finished`, the newest with results."""
     plans = sorted(OUTPUTS.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for plan in plans:
         if not finished or any(plan.parent.rglob(f"{PREDICTIONS}.parquet")):
             return plan.parent
-    raise ValueError(f"there is no sweep in {OUTPUTS}/ yet; give its folder if it is elsewhere.")
+    raise ValueError(f"there is no sweep in {OUTPUTS}/. If it is elsewhere, name its folder.")
 
 
 def lock_of(folder: Path) -> Path:
-    """Return the lock that is held while a job runs in a folder."""
+    """Return the lock file that is held while a job runs in a folder."""
     return folder / ".running"
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[None]:
-    """Hold the lock of a job's folder while it runs, and remove an earlier note of failure."""
+    """Hold the lock of a job's folder while it runs, and remove an old error.txt."""
     with held(lock_of(folder)):
         (folder / FAILURE).unlink(missing_ok=True)
         yield
 
 
 def fail(folder: Path, sentence: str) -> None:
-    """Write why the job failed into error.txt, with the traceback of the error being handled."""
+    """Write the reason for a job's failure to error.txt, with the current traceback."""
     write_text(folder / FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
 
 
 def failure_of(folder: Path) -> str | None:
-    """Return why a job has failed; None if it has left its predictions."""
+    """Return why a job has failed; None if it has written its predictions."""
     finished = (folder / f"{PREDICTIONS}.parquet").exists()
     return noted_failure(folder) or (None if finished else "it did not begin")
 
 
 def noted_failure(folder: Path) -> str | None:
-    """Return why the last job in a folder failed, by its note or its lock; else None."""
+    """Return why the last job in a folder failed, from error.txt or its lock; else None."""
     note = folder / FAILURE
     if note.is_file():
         return printable(note.read_text(encoding="utf-8", errors="replace").split("\n\n")[0])
@@ -96,12 +96,12 @@ def noted_failure(folder: Path) -> str | None:
 
 
 def lock_of_sweep(folder: Path) -> Path:
-    """Return the lock that is held while a command runs the jobs of a sweep's folder."""
+    """Return the lock file that is held while a command runs jobs in a sweep's folder."""
     return folder / ".sweep"
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Write the plan of a command."""
+    """Write a command's plan to its folder."""
     write_text(folder / PLAN, plan.model_dump_json(indent=1))
 
 
@@ -116,11 +116,11 @@ def read_plan(folder: Path) -> Plan:
 
 
 def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
-    """Return the begun jobs' folders by number, without those an earlier sweep left there."""
+    """Return the folders of the jobs that have begun by number, without an earlier sweep's."""
     if plan.single:
         return {0: folder}
     folders, sweep = {}, re.compile(rf"^sweep: '?{plan.id}\b", re.MULTILINE)
-    for path in folder.iterdir():  # the text is searched: to parse YAML takes far longer
+    for path in folder.iterdir():  # a text search: parsing YAML is far slower
         match, config = re.match(r"(\d+)-", path.name), path / CONFIG_OF_JOB
         if match and config.is_file() and sweep.search(config.read_text(encoding="utf-8")):
             folders[int(match[1])] = path
@@ -128,7 +128,7 @@ def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
 
 
 def job_statuses(folder: Path) -> list[JobStatus]:
-    """Return the states of a sweep's jobs, in their order."""
+    """Return the states of a sweep's jobs, in order."""
     plan = read_plan(folder)
     begun = job_folders(folder, plan)
     names = {number: job.name for number, job in begun.items()} | dict(enumerate(plan.jobs))
@@ -154,7 +154,7 @@ def _status(name: str, folder: Path) -> JobStatus:
 
 
 def start_clock(folder: Path) -> None:
-    """Take this moment for a job's beginning: its models are trained."""
+    """Reset the start time of a job to now, after its models are trained."""
     with suppress(OSError):
         os.utime(folder / CONFIG_OF_JOB)
 

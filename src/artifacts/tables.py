@@ -1,4 +1,4 @@
-"""A job's tables: columns with their ranges, which writing declares and reading checks."""
+"""Tables of a job: columns with ranges, declared for writing and checked when reading."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from src.utils.refusals import first_line
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
 CLASSES = "classes"
-"""Upper bound of classes: one less than the number of the job's."""
+"""Upper bound of class columns: the job's number of classes minus one."""
 _LOW, _HIGH, _NAN = b"low", b"high", b"nan"
 
 
@@ -32,9 +32,9 @@ def column(
     nan: bool = False,
     null: bool = False,
 ) -> pa.Field:
-    """Return a column whose values, or those of its lists, lie in [low, high].
+    """Return a column whose values (or values in its lists) must be in [low, high].
 
-    `high` may be `CLASSES`. With `nan`, NaN stands for what is not defined; with `null`, values may
+    `high` may be `CLASSES`. With `nan`, NaN is allowed and means undefined. With `null`, values may
     be missing.
     """
     ranges: dict[bytes | str, bytes | str] = {_LOW: str(low), _HIGH: str(high)}
@@ -46,61 +46,61 @@ IMAGE = column("image", TEXT)
 """Digest of the image, see `ImageDataset.image_digests`."""
 LABEL = column("label", INTEGER, 0, CLASSES)
 EPS_255 = column("eps_255", FLOAT, 0, 255)
-CERTAIN = 1 + 1e-6  # a sum of float32 probabilities
+CERTAIN = 1 + 1e-6  # a sum of float32 probabilities may exceed 1
 TARGET_LABEL = column("target_label", INTEGER, 0, CLASSES, null=True)
 PREDICTED = (
     column("predicted", INTEGER, ABSTAINED, CLASSES),
     column("confidence", SINGLE, 0, CERTAIN, nan=True),
     column("true_confidence", SINGLE, 0, CERTAIN, nan=True),
 )
-"""Predicted class (-1: the target abstained), its probability, that of the true class."""
+"""Predicted class (-1: the target abstained), its probability, and the true class's."""
 DRAWS = tuple(column(name, INTEGER, 0, null=True) for name in ("draws", "draws_correct"))
-"""Draws of the defence before the target, and those that predict the true class."""
+"""Number of draws of the target's defence, and how many of them predict the true class."""
 COST = (column("gradients", FLOAT, 0, null=True), column("forwards", FLOAT, 0, null=True))
-"""Gradients and forward passes of an image at all budgets together; null: not known."""
+"""Gradients and forward passes per image, for all budgets together; null: unknown."""
 ITERATION = column("iteration", INTEGER, 0, null=True)
 PREDICTION_SCHEMA = pa.schema(
     [INDEX, IMAGE, LABEL, TARGET_LABEL, *DRAWS, EPS_255, ITERATION, *PREDICTED, *COST]
 )
 NAMES = (column("target", TEXT), column("defence", TEXT))
-"""Columns of the target of a row."""
+"""Columns that name a row's target."""
 
 
 def named(table: pa.Table, pair: Evaluated) -> pa.Table:
-    """Return a target's rows with its names: rows in the cache have none."""
+    """Return a target's rows with its names as columns; rows in the cache have none."""
     for field, name in zip(NAMES, pair, strict=True):
         table = table.append_column(field, pa.repeat(name, len(table)))
     return table
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
-    """Read one of a job's tables and check its values; of predictions also the rows."""
+    """Read a table of a job and check its values; check the rows of predictions, too."""
     table, of_predictions = read_table(path), name.partition("-")[0] == PREDICTIONS
     try:
-        if of_predictions:  # whatever the file declares
+        if of_predictions:  # regardless of the file's own schema
             schema = pa.schema([*PREDICTION_SCHEMA, *NAMES])
             table = table.select(schema.names).cast(schema)
         _check_values(table, len(record.class_names))
         if of_predictions:
             _check_rows(table, record, name == PREDICTIONS)
     except (ValueError, KeyError, pa.ArrowException) as error:
-        raise ValueError(f"{path} is not a table of its job: {first_line(error)[:400]}.") from error
+        raise ValueError(f"{path} is not a valid table: {first_line(error)[:400]}.") from error
     return table
 
 
 def read_images(path: Path) -> dict[str, np.ndarray]:
-    """Read the images that a job keeps for its report; no arrays where there is no file."""
+    """Read the images that a job stores for its report; empty if there is no file."""
     if not path.is_file():
         return {}
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    except Exception as error:  # of many kinds, depending on where the damage lies
+    except Exception as error:  # its type depends on where the damage is
         raise ValueError(f"{path} is damaged ({first_line(error)[:400]}).") from error
 
 
 def read_alarms(folder: Path) -> list[Alarm]:
-    """Read a job's alarms; none where it has no file of them."""
+    """Read a job's alarms; an empty list if it has no file of alarms."""
     path = folder / ALARMS
     try:
         return TypeAdapter(list[Alarm]).validate_json(path.read_bytes()) if path.is_file() else []
@@ -109,7 +109,7 @@ def read_alarms(folder: Path) -> list[Alarm]:
 
 
 def _check_values(table: pa.Table, classes: int) -> None:
-    """Refuse values out of the ranges of their columns, and missing ones where none may be."""
+    """Refuse values outside their column's range, and missing values in required columns."""
     for field in table.schema:
         ranges: Mapping[bytes, bytes] = field.metadata or {}
         values = table[field.name]
@@ -125,18 +125,18 @@ def _check_values(table: pa.Table, classes: int) -> None:
             inside = pc.or_(inside, pc.is_nan(values))
         if missing or not pc.all(inside, min_count=0).as_py():
             interval = f"{bounds[0]:g} to {bounds[1]:g}"
-            raise ValueError(f"in its column {field.name} not every value is from {interval}")
+            raise ValueError(f"in column {field.name} some values are outside {interval}")
 
 
 def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
-    """Refuse rows that are not each target, budget and image once, the clean ones included.
+    """Refuse predictions without exactly one row per target, budget and image, including clean.
 
-    Only a defence abstains.
+    Only targets behind a defence may abstain.
     """
     plain = table.filter(pc.equal(table["defence"], PLAIN))
     abstains = pc.or_(pc.equal(plain["predicted"], ABSTAINED), pc.is_nan(plain["confidence"]))
     if pc.any(abstains).as_py():
-        raise ValueError("a target behind no defence abstains")
+        raise ValueError("a target without a defence abstains")
     counts = [("index", "count"), ("index", "count_distinct")]
     keys = ["target", "defence", "eps_255"]
     groups: dict[str, list[Any]] = table.group_by(keys).aggregate(counts).to_pydict()
@@ -146,8 +146,8 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     targets = record.evaluated if primary else behind_each(record.targets, ())
     attacked = {(*target, eps) for target in targets for eps in record.budgets if eps > 0}
     source = split_source(record.source)
-    behind = source.defence != PLAIN and record.config["source"]  # a saved set's may not be
+    behind = source.defence != PLAIN and record.config["source"]  # a saved set may lack its source
     sources = [source] if behind else []
     clean = {(*pair, 0.0) for pair in (*map(Evaluated, record.weights), *targets, *sources)}
     if rows != attacked | clean or images != {record.images}:
-        raise ValueError("its rows are not every target, budget and image of its job, each once")
+        raise ValueError("it must have one row per target, budget and image of its job")

@@ -1,1 +1,1 @@
-"""Rows found by the content that decides them; safe to delete."""
+"""Cache of rows, addressed by the content that decides them; safe to delete."""

@@ -1,4 +1,4 @@
-"""Digests of the code that decides numbers: the program's own, and what a config names."""
+"""Digests of code that decides numbers: the program's own, and code that a config names."""
 
 import ast
 import hashlib
@@ -26,7 +26,7 @@ _distributions = cache(packages_distributions)
 
 @cache
 def own_code() -> str:
-    """Return a digest of the program's code that decides rows, without comments and docstrings."""
+    """Return a digest of this program's code that decides rows, without comments and docstrings."""
     digest = hashlib.sha256()
     for file in sorted(_ROWS):
         tree = ast.parse(file.read_bytes())
@@ -42,12 +42,15 @@ def _is_docstring(node: ast.AST) -> bool:
 
 
 def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
-    """Return digests of the code that a section of a config names.
+    """Return digests, by name, of the code that a config section names.
 
-    The code is each file that a value names, the Python files of each folder, and the module of
-    each `_target_` with all modules that it imports by name, at any depth. An installed package
-    counts by its version. Without `upgrades` installed packages, and imports from this program, do
-    not count.
+    The code consists of each file that a value names, the Python files in each folder that a value
+    names, and the module of each `_target_` with the modules that it imports, recursively. An
+    installed package is represented by its version.
+
+    Args:
+        settings: The section.
+        upgrades: False: leave out installed packages and imports from this program.
     """
     values = list(_values(settings))
     paths = [Path(value) for value in values if isinstance(value, str) and os.path.exists(value)]
@@ -68,18 +71,18 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
 
 
 def _callable(section: dict[str, Any]) -> tuple[str, str]:
-    """Return the dotted name of a section's callable, and the module where it is defined."""
+    """Return the dotted name of a section's callable and the module that defines it."""
     target = str(section.get("_target_", ""))
-    if target.startswith("hydra.utils.get_"):  # returns the callable
+    if target.startswith("hydra.utils.get_"):  # the `_target_` returns the callable
         target = str(section.get("path", ""))
     try:
         return target, str(getattr(resolve_name(target), "__module__", ""))
-    except Exception:  # of any kind, as a module's own code may raise it; the plan refuses it
+    except Exception:  # any error in the module's own code; the plan refuses it later
         return target, ""
 
 
 def _values(section: Any) -> Iterator[Any]:
-    """Yield a section and all values in it, at any depth."""
+    """Yield a section and all values in it, recursively."""
     yield section
     if isinstance(section, dict | list | tuple):
         for value in section.values() if isinstance(section, dict) else section:
@@ -87,11 +90,11 @@ def _values(section: Any) -> Iterator[Any]:
 
 
 def _modules(name: str) -> Iterator[tuple[str, Path]]:
-    """Yield the modules that a dotted name leads through, and their files."""
+    """Yield each module along a dotted name, with its file."""
     places = None
     for module in accumulate(name.split("."), "{}.{}".format):
         last = module.rpartition(".")[2]
-        # Not importlib.util.find_spec, which imports the packages on the way.
+        # Not importlib.util.find_spec, which imports the parent packages.
         finders: list[Any] = [PathFinder] if "." in module else sys.meta_path
         specs = (finder.find_spec(last, places) for finder in finders if last.isidentifier())
         if (spec := next(filter(None, specs), None)) is None:
@@ -101,13 +104,13 @@ def _modules(name: str) -> Iterator[tuple[str, Path]]:
         places = spec.submodule_search_locations or ()
 
 
-@cache  # a file edited after a job was planned counts from the next command on
+@cache  # edits after planning take effect in the next command
 def read_code(file: Path, module: str = "") -> tuple[str, list[str]]:
-    """Return the SHA-256 of a file, and the names that it imports as a Python module."""
+    """Return the SHA-256 of a file, and the names that it imports if it is a Python module."""
     names, parts = list[str](), module.split(".") + [""] * (file.stem == "__init__")
     try:
         tree = ast.parse(file.read_bytes() if file.suffix == ".py" else b"")
-    except (SyntaxError, ValueError):  # of another Python, which nothing imports
+    except (SyntaxError, ValueError):  # another Python version's syntax; nothing imports it
         tree = ast.parse("")
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

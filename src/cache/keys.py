@@ -1,4 +1,4 @@
-"""Keys of rows: hashes of all that determines their numbers, code and arithmetic included."""
+"""Keys of rows: hashes of everything that decides their numbers, including code and arithmetic."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from src.config.settings import Settings
 
 
 def content_key(*parts: Any) -> str:
-    """Return a short hash of plain values: equal content, equal key."""
+    """Return a short hash of plain values; equal content gives equal keys."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -23,9 +23,9 @@ def job_key(
     target_keys: Mapping[str, str],
     names: Sequence[str],
 ) -> str:
-    """Return the job's key: equal keys mean equal tables, the models' names included.
+    """Return the job's key: equal keys mean equal tables, including the models' names.
 
-    `images` is the digest of its images.
+    `images` is the digest of the job's images.
     """
     analysed = settings.diagnostics.model_dump(exclude_defaults=True)
     parts = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
@@ -34,13 +34,13 @@ def job_key(
 
 
 def defence_key(settings: Settings, name: str) -> str:
-    """Return the key of all that decides what a defence does to an image."""
+    """Return the key of everything that decides a defence's output."""
     defence = settings.defence[name]
     return content_key(defence.model_dump(), code_of(defence.call), settings.seed)
 
 
 def code_keys(settings: Settings) -> dict[str, str]:
-    """Return digests of the code behind a job: `program`, `attack`, and each model by its name."""
+    """Return digests of a job's code: `program`, `attack`, and one per model by name."""
     parts = {"attack": settings.attack.settings}
     parts |= {name: settings.model[name].network for name in settings.models}
     parts |= {f"defence.{name}": defence.call for name, defence in settings.defence.items()}
@@ -50,7 +50,7 @@ def code_keys(settings: Settings) -> dict[str, str]:
 
 
 def numerics(settings: Settings, device: str) -> list[str]:
-    """Return settings that change a logit's last digits."""
+    """Return the settings that change the last digits of logits."""
     trainer = settings.trainer
     libraries = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
     versions = [f"{name}={version(name)}" for name in libraries]

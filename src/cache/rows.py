@@ -1,4 +1,4 @@
-"""Rows kept by content: tables of images, found by the key of all that decides their numbers."""
+"""Stored rows: tables with rows per image, found by the key of everything that decides them."""
 
 import hashlib
 import logging
@@ -20,16 +20,16 @@ from src.utils.files import atomic_write, writing
 log = logging.getLogger(__name__)
 
 FOLDER = "rows-2"
-"""Folder of the rows in a cache; another form of them gets another number."""
-_IN_USE = 3600  # seconds after its last use in which an attack's rows are not removed
+"""Folder of the rows in a cache; its number rises if their format changes."""
+_IN_USE = 3600  # seconds since last use before an attack's rows may be removed
 
 
 class Rows:
-    """Rows in a folder: of each attack, or models, a folder, and in it one for each table.
+    """Store of rows: one folder per attack (or set of models), with one subfolder per table.
 
-    These hold Parquet files, each with rows of some images under some keys, and named by the
-    SHA-256 of its bytes, which shows damage. The columns `key`, `index` and `image` tell rows
-    apart: those of one key and image lie in one file.
+    A subfolder has Parquet files, each with the rows of some images and keys. A file's name is the
+    SHA-256 of its bytes, so damage is noticed. The columns `key`, `index` and `image` identify
+    rows; all rows with the same key and image are in one file.
     """
 
     def __init__(self, cache_dir: Path) -> None:
@@ -38,9 +38,9 @@ class Rows:
     def read(
         self, origin: str, table: str, columns: Sequence[str] | None = None
     ) -> pa.Table | None:
-        """Return a table's rows, or some columns of them, each once; None: there are none.
+        """Return a table's rows without duplicates, or some of their columns; None without rows.
 
-        A damaged file is removed.
+        Damaged files are removed.
         """
         tables = list[pa.Table]()
         for path in self._files(origin, table):
@@ -49,7 +49,7 @@ class Rows:
             tables.append(read.append_column("file", pa.repeat(len(tables), len(read))))
         if not tables:
             return None
-        with suppress(FileNotFoundError):  # removed by another process meanwhile
+        with suppress(FileNotFoundError):  # another process has removed it
             os.utime(self.folder / origin)
         rows = pa.concat_tables(tables)
         if len(tables) > 1:  # two processes may have computed the same rows
@@ -59,9 +59,9 @@ class Rows:
         return rows.drop_columns("file")
 
     def select(self, origin: str, table: str, key: str, index: Sequence[int]) -> pa.Table | None:
-        """Return the rows of a key and some images, of which each has one; None: no rows.
+        """Return the rows for a key and some images, one row per image; None without rows.
 
-        Damage is not looked for.
+        Files are not checked for damage.
         """
         if not (files := self._files(origin, table)):
             return None
@@ -69,9 +69,9 @@ class Rows:
         return dataset(list(map(str, files))).to_table(filter=wanted)
 
     def add(self, origin: str, table: str, rows: pa.Table) -> Path:
-        """Keep rows of further images or keys; return their file."""
+        """Store rows for more images or keys in a new file; return its path."""
         sink = pa.BufferOutputStream()
-        if "adversarial" in rows.column_names:  # noise, which no packing makes smaller
+        if "adversarial" in rows.column_names:  # noise cannot be compressed
             pq.write_table(rows, sink, row_group_size=64, compression="none", use_dictionary=False)
         else:
             pq.write_table(rows, sink)
@@ -82,7 +82,7 @@ class Rows:
         return path
 
     def merge(self, origin: str, table: str) -> None:
-        """Write all rows of a table as one file."""
+        """Merge all files of a table into one."""
         files = self._files(origin, table)
         rows = self.read(origin, table) if len(files) > 1 else None
         if rows is not None:
@@ -92,8 +92,8 @@ class Rows:
                     path.unlink(missing_ok=True)
 
     def discard(self, origin: str, table: str, keys: Sequence[str]) -> None:
-        """Remove all rows of some keys."""
-        for path in self._files(origin, table):  # none that is being written
+        """Remove all rows with these keys."""
+        for path in self._files(origin, table):  # without files that are being written
             if (rows := _load(path)) is None:
                 continue
             others = rows.filter(pc.invert(pc.is_in(rows["key"], pa.array(keys, pa.string()))))
@@ -104,23 +104,23 @@ class Rows:
 
     @contextmanager
     def locked(self, origins: Sequence[str]) -> Iterator[None]:
-        """Hold the locks of attacks or models; a process that computes their rows is waited for."""
+        """Hold the locks of attacks or models; wait for a process that computes their rows."""
         with ExitStack() as held:
-            for origin in sorted(set(origins)):  # in one order, so that no two wait for each other
+            for origin in sorted(set(origins)):  # a fixed order avoids deadlocks
                 lock = self._lock(origin)
                 with writing(Path(lock.lock_file)):
                     try:
                         lock.acquire(timeout=0)
                     except Timeout:
-                        log.info("Waiting for another process that computes the same rows.")
+                        log.info("Waiting for another process to compute the same rows.")
                         lock.acquire()
                 held.callback(lock.release)
             yield
 
     def shrink(self, total_gb: float) -> None:
-        """Remove what was used longest ago, until all rows take so many gigabytes at most.
+        """Remove the least recently used rows until all rows need at most `total_gb` gigabytes.
 
-        What was used in the last hour stays, and what a process computes.
+        Rows used in the last hour, and rows that a process is computing, are kept.
         """
         sizes = self.sizes()
         excess = sum(sizes.values()) - total_gb * 1e9
@@ -138,7 +138,7 @@ class Rows:
             lock.release()
 
     def sizes(self) -> Mapping[Path, int]:
-        """Return the bytes of each attack's or models' rows, by folder."""
+        """Return the size in bytes per folder of an attack or of models."""
         return {
             folder: sum(_stat(path)[0] for path in folder.glob("*/*.parquet"))
             for folder in self.folder.glob("[0-9a-f]*")
@@ -148,14 +148,14 @@ class Rows:
         return sorted((self.folder / origin / table).glob("[0-9a-f]*.parquet"))
 
     def _lock(self, origin: str) -> FileLock:
-        """Return a lock, whose file stays: others may wait for it."""
+        """Return a lock; its file is never removed, because others may wait for it."""
         folder = self.folder / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / origin)
 
 
 def _load(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
-    """Return a file's rows; None if it is damaged, and removed, or gone since it was listed."""
+    """Return a file's rows; None if it is gone or damaged (then remove it)."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def _load(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
 
 
 def _stat(path: Path) -> tuple[int, float]:
-    """Return the size of a file or folder and when it was used; 0 where it is gone meanwhile."""
+    """Return the size of a file or folder and the time of its last use; zeros if it is gone."""
     try:
         stat = path.stat()
     except FileNotFoundError:

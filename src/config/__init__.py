@@ -1,1 +1,1 @@
-"""Typed settings from the composed config."""
+"""Typed settings, read from the composed config."""

@@ -1,4 +1,4 @@
-"""Settings of an attack from its file and keywords, where no Hydra composes a config."""
+"""Settings of an attack from its file and keywords, without Hydra."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,23 +16,23 @@ from src.utils.refusals import first_line, suggestion
 
 
 def attack_settings(name: str, keywords: Mapping[str, Any]) -> AttackSettings:
-    """Return the settings of an attack of `conf/attack/` with other keywords.
+    """Return the settings of an attack in `conf/attack/`, with some keywords replaced.
 
     Raises:
-        ValueError: There is no such attack, or a keyword is no plain value or of the wrong type.
+        ValueError: There is no such attack, or a keyword has the wrong type or no plain value.
     """
     try:
         section = OmegaConf.merge(_load(name), dict(keywords))
         config = OmegaConf.create({"attack": section})
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        hint = "functools.partial of a function of src.attacks takes any value"
+        hint = "for such values use functools.partial with a function from src.attacks"
         raise ValueError(f"attacks[{name!r}]: {first_line(error)}; {hint}.") from error
     return crafted_settings(name, plain["attack"])
 
 
 def crafted_settings(name: str, keys: Mapping[str, Any]) -> AttackSettings:
-    """Return the settings of an attack by the keys of its file."""
+    """Return the settings of an attack from the keys of its file."""
     try:
         settings = AttackSettings(**crafted_keys(name, keys), label=name)
     except ValidationError as error:
@@ -41,11 +41,11 @@ def crafted_settings(name: str, keys: Mapping[str, Any]) -> AttackSettings:
 
 
 def _load(name: str) -> Any:
-    """Return an attack's file."""
+    """Load an attack's file."""
     folder = CONF / "attack"
     known = sorted({file.stem for file in folder.glob("*.yaml")} - {"none", "saved"})
     if name not in known:
         raise ValueError(
-            f"attacks names {name!r}, which is none of {', '.join(known)}.{suggestion(name, known)}"
+            f"attacks: unknown attack {name!r}. Known: {', '.join(known)}.{suggestion(name, known)}"
         )
     return OmegaConf.load(folder / f"{name}.yaml")

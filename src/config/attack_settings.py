@@ -1,4 +1,4 @@
-"""Settings of what makes adversarial images: an attack, or a saved set."""
+"""Settings for the source of adversarial images: an attack or a saved set."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from src.utils.about import About, Norm
 
 
 class SavedOrigin(Section):
-    """Facts that the files of a foreign set lack."""
+    """Facts that are missing in the files of a set from another program."""
 
     source: Name = "unknown"
     attack: Name = "unknown"
@@ -20,7 +20,7 @@ class SavedOrigin(Section):
 
 
 class SavedSettings(Section):
-    """A saved set of adversarial images; the keys of `conf/attack/saved.yaml`."""
+    """Saved set of adversarial images; the keys of `conf/attack/saved.yaml`."""
 
     path: str
     clean: str | None = None
@@ -36,14 +36,14 @@ class SavedSettings(Section):
 
 
 class AttackSettings(Section):
-    """The producer of adversarial images.
+    """Settings of an attack or of a saved set.
 
     Attributes:
         about: Statements of the attack or its file.
         kind: `crafted` by an attack on the source, `saved` in files, or `none`.
         label: Name in runs, tables and headings, see `attack_label`.
         settings: All keys of the attack's file, resolved.
-        source: Model that a saved set says it was crafted on.
+        source: Model that a saved set was crafted on, according to its files.
     """
 
     kind: Literal["crafted", "saved", "none"] = "crafted"
@@ -57,18 +57,18 @@ class AttackSettings(Section):
     source: str = ""
 
     def gradients(self, budgets: int, members: int) -> float | None:
-        """Return the number of gradients per image of each member of the source, if it is stated.
+        """Return the number of gradients per image and member of the source; None if not stated.
 
-        A library's attack states none (`counted`), nor does a file without `about`.
+        Attacks of other libraries (`counted`) and files without `about` do not state it.
         """
         return self._evaluate(self.about.gradients, {"K": budgets, "M": members})
 
     def fit_gradients(self, budgets: int, images: int) -> float | None:
-        """Return the number of gradients of each member that a fit on images takes."""
+        """Return the number of gradients per member for a fit on `images` images."""
         return self._evaluate(self.about.fit_gradients, {"K": budgets, "fit_n_images": images})
 
     def _evaluate(self, expression: str | int, names: dict[str, Any]) -> float | None:
         try:
             return float(eval(str(expression), {"__builtins__": {}}, {**self.settings, **names}))
-        except Exception:  # of any kind, as a user's formula may raise it
+        except Exception:  # a user's formula may raise anything
             return None

@@ -1,4 +1,4 @@
-"""Jobs of a command line, composed before any of them runs."""
+"""Compose the jobs of a command line before any of them runs."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,27 +15,27 @@ from src.config.names import with_files
 
 
 def is_sweep(hydra: Any) -> bool:
-    """Tell whether a command was given `-m`, by its Hydra's settings."""
+    """Return True if the command has `-m`, according to Hydra's settings."""
     return str(hydra.mode).endswith("MULTIRUN")
 
 
 def has_basic_sweeper(config: DictConfig) -> bool:
-    """Tell whether Hydra's own sweeper runs the jobs, whose overrides are known beforehand."""
+    """Return True if Hydra's own sweeper runs the jobs, so that their overrides are known."""
     return str(config.hydra.sweeper._target_).endswith("BasicSweeper")
 
 
 def has_basic_launcher(config: DictConfig) -> bool:
-    """Tell whether the jobs run one after another in this process."""
+    """Return True if the jobs run one after another in this process."""
     return str(config.hydra.launcher._target_).endswith("BasicLauncher")
 
 
 def runs_here(config: DictConfig) -> bool:
-    """Tell whether the jobs of a sweep run on this machine, by Hydra's own launcher or joblib's."""
+    """Return True if Hydra's own launcher or joblib's runs the jobs on this machine."""
     return str(config.hydra.launcher._target_).endswith(("BasicLauncher", "JoblibLauncher"))
 
 
 def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
-    """Yield the configs of a command's jobs; only the first if the sweeper chooses as it goes."""
+    """Yield the configs of a command's jobs; only the first one if the sweeper is adaptive."""
     if not is_sweep(config.hydra) or not has_basic_sweeper(config):
         yield config
         return
@@ -48,13 +48,13 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
 
 
 def first_job(words: Sequence[str]) -> list[str]:
-    """Return the words of a sweep's first job."""
+    """Return the overrides of a sweep's first job."""
     overrides = OverridesParser.create().parse_overrides(list(words))
     return list(BasicSweeper.split_arguments(overrides, None)[0][0])
 
 
 def check_words(words: Sequence[str], folder: Path) -> None:
-    """Refuse two words for attacks or sources, and what names no file of a group."""
+    """Refuse repeated overrides of attack or source, and options without a file in their group."""
     settings = [word for word in words if not word.startswith("~")]
     overrides = OverridesParser.create().parse_overrides(settings)
     keys = [override.get_key_element() for override in overrides]
@@ -66,23 +66,26 @@ def check_words(words: Sequence[str], folder: Path) -> None:
         if not override.is_sweep_override() and not isinstance(override.value(), str):
             names = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
             raise ValueError(
-                f"{override.input_line} names no file of {group}: {names}. {group}.KEY=VALUE sets "
-                f"one of its keys; -m and {group}=A,B run two of its files."
+                f"{override.input_line} is not an option of {group}: {names}. To set a key, use "
+                f"{group}.KEY=VALUE; to run two options, use -m {group}=A,B."
             )
 
 
 def compose_words(
     folder: Path, words: Sequence[str], config_dir: str | Path | None = None
 ) -> DictConfig:
-    """Compose the config of a command line's words where no Hydra runs.
+    """Compose a config from overrides, outside of a Hydra run.
 
-    `folder` holds the primary config, `config_dir` more files, as `--config-dir` names it.
+    Args:
+        folder: Folder of the primary config.
+        words: Overrides, as on the command line.
+        config_dir: Folder of more config files, as for `--config-dir`.
     """
     words = with_files(words, [folder, *([] if config_dir is None else [config_dir])])
     if config_dir is not None:
         path = str(Path(config_dir).resolve()).replace("'", "\\'")
         words = [f"hydra.searchpath=['file://{path}']", *words]
-    running = GlobalHydra.instance().hydra  # the caller's own
+    running = GlobalHydra.instance().hydra  # the caller's Hydra, if any
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):

@@ -1,4 +1,4 @@
-"""Errors of a command line or a config, in the libraries' own words: one line, the key first."""
+"""Errors of a command line or config as one line that begins with the key."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,19 +15,19 @@ from src.utils.refusals import first_line, suggestion
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
-"""Errors of composing a config from a wrong command line or file."""
+"""Errors raised for an invalid command line or config file."""
 LAUNCHERS = ("joblib", "submitit", "ray")
 """Extras of this package that install a Hydra launcher."""
 
 
 def refuse(message: str) -> NoReturn:
-    """Print why a command cannot run, and leave with the exit code of a refusal."""
+    """Print why a command cannot run, and exit with the code of a refusal."""
     print(message, file=sys.stderr)
     sys.exit(REFUSED)
 
 
 def explain(error: BaseException) -> str:
-    """Return a line on an error of the command line or a config, with near names."""
+    """Return one line about an error in the command line or config, with similar names."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, OmegaConfBaseException):
         text = f"{error.full_key}: {first_line(error)}" if error.full_key else first_line(error)
@@ -38,7 +38,7 @@ def explain(error: BaseException) -> str:
         extra = name.partition("_")[0] if group == "hydra/launcher" else ""
         having = packages_distributions().get("hydra_plugins", ()) if extra in LAUNCHERS else ()
         if extra in LAUNCHERS and f"hydra-{extra}-launcher" not in having:
-            return f"hydra/launcher: this needs the extra {extra}: pip install -e '.[{extra}]'"
+            return f"hydra/launcher needs the extra {extra}: pip install -e '.[{extra}]'"
         known = list(error.options or ())
         listed = f"; {group} has {', '.join(known)}" if known else ""
         return f"{text.rstrip('.')}{listed}.{suggestion(name, known)}"
@@ -48,9 +48,9 @@ def explain(error: BaseException) -> str:
 
 
 def _near(full_key: str, parent: Any) -> str:
-    """Return a question that names keys like a missing one, anywhere in its config."""
+    """Return a question with keys of the config that resemble a missing one."""
     if full_key.rpartition(".")[2] in ("eps", "epsilon", "budget", "budgets"):
-        return " The budgets are epsilon.grid, in units of 1/255: epsilon.grid=[8]"
+        return " Set budgets, in units of 1/255, with epsilon.grid=[8]"
     root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
     keys = [key for key in _dotted(root) if not key.startswith("hydra.")]
     same = [key for key in keys if key.endswith(f".{full_key.rpartition('.')[2]}")]
@@ -58,19 +58,19 @@ def _near(full_key: str, parent: Any) -> str:
 
 
 def _dotted(section: Any, start: str = "") -> Iterator[str]:
-    """Yield the keys of a config, those of its sections included."""
+    """Yield the dotted keys of a config, including those of its sections."""
     for key, value in section.items() if isinstance(section, dict) else ():
         yield f"{start}{key}"
         yield from _dotted(value, f"{start}{key}.")
 
 
 def refusal(error: ValidationError, known: Sequence[str] = (), within: str = "") -> str:
-    """Return pydantic's sentence on the first wrong key of a section, with near `known` ones."""
+    """Return pydantic's message about the first invalid key, with similar `known` keys."""
     first = error.errors()[0]
     # The keys of `saved` are the attack's.
     parts = (within, *first["loc"]) if within else first["loc"]
     key = ".".join(str(part) for part in parts if part != "saved")
-    if first["type"] == "value_error":  # this program's own sentence
+    if first["type"] == "value_error":  # a message of this program
         return f"{key}: {first['ctx']['error']}".removeprefix(": ")
     if first["type"] == "missing":
         return f"{key}: {first['msg']}"

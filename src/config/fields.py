@@ -1,4 +1,4 @@
-"""Types and checks of values: names, lists without repetition, budgets, variants."""
+"""Types and checks of values: names, lists of distinct values, budgets, variants."""
 
 import re
 from collections.abc import Hashable, Sequence
@@ -12,17 +12,17 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 def check_name(value: str) -> str:
-    """Return a name that fits a folder, an experiment, a column and a row alike."""
+    """Return a name after checking that it is valid for folders, experiments, columns and rows."""
     if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", "..", "clean"):
         raise ValueError(
-            f"{value[:120]!r} is not a valid name: 1 to 100 letters, digits and _ . + - are "
-            "allowed, and clean is the row of clean images"
+            f"{value[:120]!r} is not a valid name: use 1 to 100 letters, digits and _ . + -, but "
+            "not clean, which names the row of clean images"
         )
     return value
 
 
 def short_name(model: str) -> str:
-    """Return a model's name as folders, tables and charts have it: a public one's without `/`.
+    """Return a model's name as used in folders, tables and charts: public names without `/`.
 
     >>> short_name("timm/resnet50.a1_in1k"), short_name("hub/me/nets@0123456789abcdef/tiny")
     ('timm.resnet50.a1_in1k', 'hub.me.nets.0123456.tiny')
@@ -31,7 +31,7 @@ def short_name(model: str) -> str:
 
 
 def of_epoch(model: str) -> tuple[str, int | None]:
-    """Return a model's name and the epoch of its training that it is taken after, if it names one.
+    """Split a model's name into the base name and the epoch of its training, or None.
 
     >>> of_epoch("resnet_small.epoch10"), of_epoch("resnet_small")
     (('resnet_small', 10), ('resnet_small', None))
@@ -41,14 +41,14 @@ def of_epoch(model: str) -> tuple[str, int | None]:
 
 
 def _level(value: Any) -> Any:
-    """Refuse a budget written as a fraction of 255."""
+    """Return a budget; refuse one written as a fraction of 255."""
     if isinstance(value, str) and (found := re.fullmatch(r"([\d.]+) */ *255", value)):
         raise ValueError(f"budgets are in units of 1/255: write {found[1]}")
     return value
 
 
 def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
-    """Return values of which none may be repeated."""
+    """Return the values; refuse repeated ones."""
     twice = sorted({str(value) for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"{', '.join(twice)} is listed more than once")
@@ -64,11 +64,11 @@ Variant = Literal["float32", "uint8"]
 
 
 def check_units(budgets: Sequence[float]) -> None:
-    """Refuse budgets whose largest is in (0, 0.1): they must be meant in [0, 1], not in 1/255."""
+    """Refuse budgets with a maximum in (0, 0.1): probably meant in [0, 1] units, not in 1/255."""
     if 0 < max(budgets) < 0.1:
         levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
         given = ", ".join(f"{eps:g}" for eps in budgets)
-        raise ValueError(f"{given} is in units of 1/255: did you mean {', '.join(levels)}?")
+        raise ValueError(f"{given}: budgets have unit 1/255. Did you mean {', '.join(levels)}?")
 
 
 def check_among(key: str, value: float, budgets: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""An attack's keywords; its label: its name, and the settings that differ from defaults."""
+"""Keywords of an attack, and its label: the name plus the settings that differ from defaults."""
 
 import json
 from collections.abc import Mapping
@@ -8,20 +8,21 @@ from typing import Any
 
 
 def function_of(settings: Mapping[str, Any]) -> Any:
-    """Return the function that an attack's settings name; of a clone, the one in its `root`."""
+    """Return the function that an attack's settings name; for a clone, the one in its `root`."""
     function = resolve_name(str(settings["_target_"]))
     return function.in_root(settings.get("root")) if hasattr(function, "in_root") else function
 
 
 def attack_label(name: str, settings: Mapping[str, Any]) -> str:
-    """Return an attack's label; if its function has no defaults, with all settings.
+    """Return an attack's label: its name plus the settings that differ from the defaults.
 
-    Objects that the settings build are left out. A function from Python has its name alone.
+    Without defaults, all settings are listed. Settings that are objects are left out. The label of
+    a function from Python is just its name.
 
     >>> attack_label("bim", {"_target_": "src.attacks.bim", "steps": 20, "norm": "linf"})
     'bim (steps=20)'
     """
-    if "_target_" not in settings:  # a function that `transfer` was called with, by its name there
+    if "_target_" not in settings:  # a function passed to `transfer`; the name is from there
         return name
     defaults = {"norm": "linf"} | _defaults(settings)
     parts = []
@@ -33,19 +34,19 @@ def attack_label(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def takes(settings: Mapping[str, Any], key: str) -> bool:
-    """Return False if an attack's function has no such keyword."""
+    """Return False if an attack's function does not accept the keyword."""
     try:
         signature(function_of(settings)).bind_partial(**{key: None})
-    except Exception as error:  # another one than TypeError is refused in making the function
+    except Exception as error:  # other errors are refused when the function is built
         return not isinstance(error, TypeError)
     return True
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of an attack's function as plain data; none if it has no signature."""
+    """Return the defaults of an attack's function as plain data; empty without a signature."""
     try:
         parameters = signature(function_of(settings)).parameters
-    except Exception:  # of any kind, as a user's module raises it; making the function refuses it
+    except Exception:  # a user's module may raise anything; refused when the function is built
         return {}
     values = {name: parameter.default for name, parameter in parameters.items()}
     plain: dict[str, Any] = json.loads(json.dumps(values, default=str))  # tuples become lists
@@ -53,7 +54,7 @@ def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stated_about(settings: Mapping[str, Any]) -> Any:
-    """Return `about` of an attack's function; nothing if it has none."""
+    """Return `about` of an attack's function, if it has one."""
     try:
         return function_of(settings).about
     except Exception:  # as above

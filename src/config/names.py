@@ -1,4 +1,4 @@
-"""Names on a command line: the files that they stand for, panels of targets, public models."""
+"""Names on a command line: their files, panels of targets, public models."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,14 +16,14 @@ PANEL = "panel/"
 
 
 def with_files(words: Sequence[str], folders: Sequence[str | Path]) -> list[str]:
-    """Return a command's words with those that load the models and defences that it names.
+    """Return a command's overrides, plus overrides that load the models and defences it names.
 
-    A file is loaded if the command or its experiment has the file's name anywhere. A whole section
-    in the experiment takes the place of a file. Several public sources without targets are one
-    another's.
+    A file is loaded if its name appears anywhere in the command or its experiment. A complete
+    section in the experiment replaces a file. If several public sources have no targets, the
+    sources are each other's targets.
 
     Args:
-        words: The words as typed; `model=` or `defence=` among them is taken as it is.
+        words: The overrides as typed; `model=` or `defence=` is used unchanged.
         folders: The folders of config files, the program's own first.
     """
     folders = [*folders, *re.findall(r"file://([^'\"\],]+)", " ".join(words))]
@@ -43,7 +43,7 @@ def with_files(words: Sequence[str], folders: Sequence[str | Path]) -> list[str]
 
 
 def _public_targets(words: Sequence[str], experiments: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the targets of several public sources, where none are named: one another."""
+    """Return several public sources as each other's targets, if no targets are named."""
     typed = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
     public = re.findall(r"[\w.@-]+(?:/[\w.@-]+)+", typed.get("source", ""))
     named = "targets" in typed or any(study.get("targets") for study in experiments)
@@ -51,13 +51,13 @@ def _public_targets(words: Sequence[str], experiments: Sequence[dict[str, Any]])
 
 
 def files(group: str, folders: Iterable[str | Path]) -> dict[str, Path]:
-    """Return the files of a group by name; of two with one name the first, as Hydra does."""
+    """Return a group's files by name; for equal names the first one counts, as in Hydra."""
     found = [path for folder in folders for path in sorted(Path(folder, group).glob("*.yaml"))]
     return {path.stem: path for path in reversed(found)}
 
 
 def without_panels(names: Iterable[Any], folders: Sequence[str | Path]) -> list[Any]:
-    """Return the names of targets, with those of its file in the place of each panel."""
+    """Return the names of targets; each panel is replaced by the names in its file."""
     panels = {PANEL + name: file for name, file in files("panel", folders).items()}
     targets: list[Any] = []
     for name in names:
@@ -65,33 +65,33 @@ def without_panels(names: Iterable[Any], folders: Sequence[str | Path]) -> list[
             targets.append(name)
         elif name not in panels:
             near = suggestion(name, [*panels])
-            raise ValueError(f"targets={name}: the panels are {', '.join(panels)}.{near}")
+            raise ValueError(f"targets={name}: no such panel. Panels: {', '.join(panels)}.{near}")
         elif isinstance(members := _read(panels[name]), list):
             targets += members
         else:
-            raise ValueError(f"{panels[name]}: a panel is a list of names, such as [vgg16, vit].")
+            raise ValueError(f"{panels[name]}: a panel must be a list of names, e.g. [vgg16, vit].")
     return targets
 
 
 def is_public(name: Any) -> bool:
-    """Tell whether a model is a provider's, named `provider/identifier`."""
+    """Return True if a model is a provider's, named `provider/identifier`."""
     return "/" in str(name) and not str(name).startswith(PANEL)
 
 
 def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """Return the sections of public models by their short names."""
+    """Return the config sections of public models by their short names."""
     public = [name for name in names if is_public(name)]
     if not public:
         return {}
     for name in public:
         check_listed(name)
-    from src.models.providers import section_of  # here: it loads torch
+    from src.models.providers import section_of  # here: loads torch
 
     return {short_name(name): section_of(name) for name in public}
 
 
 def _experiments(words: Sequence[str], folders: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Return the contents of a command's experiments, and of those that these extend."""
+    """Return the contents of a command's experiments, and of the experiments that they extend."""
     known, contents = files("experiment", folders), dict[str, Any]()
     values = [word.partition("experiment=")[2] for word in words]
     names = re.findall(r"[\w.-]+", " ".join(values))
@@ -106,7 +106,7 @@ def _experiments(words: Sequence[str], folders: Sequence[str | Path]) -> list[di
 
 
 def _sections(group: Any) -> list[str]:
-    """Return the names in an experiment's group whose sections need no file."""
+    """Return the names in an experiment's group that have complete sections and need no file."""
     sections = group.items() if isinstance(group, dict) else ()
     return [
         name

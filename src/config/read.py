@@ -1,4 +1,4 @@
-"""Conversion of the composed config to typed settings; nothing later sees OmegaConf."""
+"""Convert the composed config to typed settings; later code does not use OmegaConf."""
 
 import logging
 import re
@@ -28,10 +28,10 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def read_job(config: DictConfig, hydra: Any) -> Settings:
-    """Return the settings of a job that Hydra composed, `hydra` being its section of that name."""
+    """Return the settings of a composed job; `hydra` is the section of that name."""
     source, targets, defences, section = _named(config, hydra)
     if section["plan"] and section["dataset"].get("download"):
-        section["dataset"]["download"] = False  # a plan computes and fetches nothing
+        section["dataset"]["download"] = False  # a plan downloads nothing
     _set_reference(section["epsilon"], hydra)
     _note_missing_weights(section["model"], section["plan"])
     attack = _attack(section["attack"], hydra)
@@ -39,7 +39,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     for key, names in (("source", source or [kind] * (kind != "crafted")), ("targets", targets)):
         if not names:
             known = ", ".join(files("model", _folders(hydra)))
-            raise ValueError(f"{key} is empty; name one of {known}.")
+            raise ValueError(f"{key} is empty. Use any of {known}.")
     _refuse_what_needs_an_attack(attack, section)
     if section["storage"] is None and kind == "crafted":
         section["storage"] = "uint8" if section["save_adversarial"] else "float32"
@@ -70,7 +70,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
 def _named(
     config: DictConfig, hydra: Any
 ) -> tuple[list[str], list[str], list[str], dict[str, Any]]:
-    """Return a job's source, targets and defences, and its keys with these models and defences."""
+    """Return a job's source, targets, defences, and plain config with only these models."""
     source, targets = _names(config.source), _names(config.targets)
     if config.targets is None:
         targets = [*STUDY, *(name for name in source if name not in STUDY)]
@@ -99,26 +99,26 @@ def _named(
 
 
 def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
-    """Replace the reference budget of an experiment by the largest of a grid without it."""
+    """Replace an experiment's reference budget by the largest one if the grid does not have it."""
     experiment, reference = hydra.runtime.choices.get("experiment"), epsilon["reference"]
     grid = [eps for eps in listed(epsilon["grid"]) or () if isinstance(eps, int | float)]
     typed = any(word.lstrip("+").startswith("epsilon.reference=") for word in hydra.overrides.task)
     if experiment and grid and not typed and reference not in (None, *grid):
         epsilon["reference"] = max(grid)
-        _warn_once(  # which is seen before Hydra sets up the log
-            f"epsilon.reference={reference:g} of experiment={experiment} is not in epsilon.grid: "
-            f"the largest budget, {max(grid):g}/255, is the reference."
+        _warn_once(  # printed before Hydra sets up the log
+            f"epsilon.reference={reference:g} of experiment={experiment} is not in epsilon.grid. "
+            f"The reference is now the largest budget, {max(grid):g}/255."
         )
 
 
 def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
-    """Return an attack's settings; its name is its file's, with its folder."""
+    """Return an attack's settings; its name is the file's, including the folder."""
     name = str(hydra.runtime.choices.attack).replace("/", ".")
     keys = {key: value for key, value in section.items() if key != "name"}
     places = [Path(folder, "attack", f"{name}.yaml") for folder in _folders(hydra)]
     found = [file for file in places if file.is_file()]
     if len(found) > 1:
-        raise ValueError(f"{found[1]}: attack={name} is {found[0]}; rename your file.")
+        raise ValueError(f"{found[1]}: attack={name} is already {found[0]}. Rename your file.")
     if name == "none":
         return {"kind": name, "name": name, "label": "clean images", **keys}
     if name == "saved":
@@ -132,13 +132,13 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
 
 
 def _typed(words: Sequence[str]) -> set[str]:
-    """Return the keywords of an attack's function that words set."""
+    """Return the keywords of an attack's function that overrides set."""
     keys = {re.split("[.=]", word)[1] for word in words if word.lstrip("+").startswith("attack.")}
     return keys - {"_target_", "about", "name", "norm", "target_label"}
 
 
 def check_applied(jobs: Sequence[tuple[Sequence[str], Settings]]) -> None:
-    """Say which attacks of a sweep ignore an `attack.KEY=VALUE`; refuse what all of them ignore."""
+    """Warn if some attacks ignore an `attack.KEY=VALUE`; refuse one that all attacks ignore."""
     attacks = {job.attack.name: job.attack.settings for _, job in jobs if not job.attack.saved}
     for key in sorted(_typed(jobs[0][0])):
         ignoring = [name for name, settings in attacks.items() if key not in settings]
@@ -150,15 +150,15 @@ def check_applied(jobs: Sequence[tuple[Sequence[str], Settings]]) -> None:
 
 
 def crafted_keys(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of `AttackSettings`, but for the label, from the keys of an attack's file.
+    """Return the fields of `AttackSettings`, except the label, from the keys of an attack's file.
 
-    The attack's name is its file's, of a library followed by the class.
+    The attack's name is its file's; for a library, the class follows.
     """
     about = section.get("about") or stated_about(section)
     if isinstance(about, Mapping) and about.get("category") == "library":
-        name = f"{name}.{section['name']}"  # of a class, which the library's file leaves open
+        name = f"{name}.{section['name']}"  # the class, chosen by the user
     elif section.get("name", name) not in (name, name.rpartition(".")[2]):
-        raise ValueError(f"attack.name={section['name']}: an attack has its file's name, {name}.")
+        raise ValueError(f"attack.name={section['name']}: it must be the file's name, {name}.")
     keys = {key: value for key, value in section.items() if key not in ("name", "about")}
     rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
     return {"kind": "crafted", "name": name, "settings": keys, "about": about, **rules}
@@ -180,7 +180,7 @@ def _validate(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def _names(value: Any) -> list[Any]:
-    """Return one name, a list of names or None as a list."""
+    """Return a name, a list of names or None as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | ListConfig) else [value]
@@ -193,10 +193,9 @@ def _folders(hydra: Any) -> list[str]:
 
 def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, hydra: Any) -> None:
     for name in names:
-        if "_target_" in {**catalogue, **(catalogue.get("network") or {})}:  # a file's own key
+        if "_target_" in {**catalogue, **(catalogue.get("network") or {})}:  # no package line
             raise ValueError(
-                f"a file of {group}/ must begin with the line `# @package {group}.NAME`; one lacks "
-                "it."
+                f"A file in {group}/ lacks its first line, which must be `# @package {group}.NAME`."
             )
         known_as = of_epoch(name)[0] if group == "model" else name
         if known_as in catalogue or (group == "model" and is_public(name)):
@@ -213,27 +212,27 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
         panels = [PANEL + panel for panel in files("panel", _folders(hydra))] * (key == "targets")
         public = near_models(str(name)) if group == "model" else ""
         raise ValueError(
-            f"{key} names {name!r}, which is not among the {group}s: {', '.join(known)}."
+            f"{key}: there is no {group} {name!r}. Available: {', '.join(known)}."
             f"{suggestion(str(name), [*known, *panels]) or public}"
         )
 
 
 def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:
-    """Return a config as plain data, resolved, with the named files of some groups alone."""
+    """Return a config as resolved plain data; of the groups in `keep`, only the named options."""
     config = config.copy()
     with open_dict(config):
         config.pop("hydra", None)
         for group, names in keep.items():
             files = config.get(group) or {}
             config[group] = {name: files[name] for name in files if name in names}
-    for key in Settings.model_fields:  # read before validation; `~key` may have removed it
+    for key in Settings.model_fields:  # needed before validation; `~key` may have removed it
         config[key]
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return dict(plain)
 
 
 def _note_missing_weights(models: Mapping[str, Any], plan: bool) -> None:
-    """Refuse weight files that are not there but can be fetched; a plan does without them."""
+    """Refuse missing weight files that can be fetched; a plan only notes them."""
     missing = []
     for model in models.values():
         file = model.get("weights")
@@ -244,19 +243,19 @@ def _note_missing_weights(models: Mapping[str, Any], plan: bool) -> None:
         network = model.get("network") if isinstance(model.get("network"), dict) else {}
         keys = ["weights"] if str(network.get("_target_")).startswith("torchvision.") else []
         for key in ("pretrained", *keys) if plan and file == "included" else ():
-            if network.get(key):  # the network would be downloaded
+            if network.get(key):  # it would download weights
                 network[key] = False if key == "pretrained" else None
                 model["missing"] = "its own"
     if missing and not plan:
         files = ", ".join(missing)
         raise ValueError(
-            f"{len(missing)} weight files are missing in {Path.cwd()}: {files}. plan=true prints "
-            "the commands that fetch them."
+            f"{len(missing)} weight files are missing in {Path.cwd()}: {files}. To see the "
+            "commands that fetch them, add plan=true."
         )
 
 
 def _refuse_what_needs_an_attack(attack: Mapping[str, Any], section: Mapping[str, Any]) -> None:
-    """Refuse keys that mean nothing for saved or clean images."""
+    """Refuse keys that have no meaning for saved or clean images."""
     if attack["kind"] == "crafted":
         return
     diagnostics = section["diagnostics"].items()
@@ -269,4 +268,4 @@ def _refuse_what_needs_an_attack(attack: Mapping[str, Any], section: Mapping[str
         "source": clean and section["source"] is not None,
     }
     for key in (key for key, value in wanted.items() if value):
-        raise ValueError(f"{key} needs an attack on a source; attack={attack['name']} is none.")
+        raise ValueError(f"{key} needs an attack on a source, but attack={attack['name']}.")

@@ -1,4 +1,4 @@
-"""Folder of the config files, and what their interpolations ask this machine."""
+"""Folder of the config files, and resolvers for their interpolations."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from src.config.fields import short_name
 _HERE = Path(__file__).resolve().parents[1]
 # Beside this package in a checkout, inside it where a wheel was installed.
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Linux in Windows
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Linux in Windows
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 JOB_MEMORY = 3 * 2**30  # bytes; three full-size networks on 32-pixel images took 2 GB
 
@@ -28,7 +28,7 @@ def _joined(attack: str, source: str | list[str] | None) -> str:
 
 
 def _own_gpu() -> int:
-    """Return the GPU of a sweep's job, by its number; 0 before the jobs are numbered."""
+    """Return the number of the GPU for a sweep's job; 0 before jobs are numbered."""
     import torch
 
     job = HydraConfig.get().job if HydraConfig.initialized() else OmegaConf.create({"num": 0})
@@ -37,9 +37,9 @@ def _own_gpu() -> int:
 
 
 def _device_of(accelerator: str) -> str:
-    """Return `gpu` or `cpu`, the kind of device that a trainer will have here.
+    """Return `gpu` or `cpu`, the kind of device that a trainer will use on this machine.
 
-    torch, which takes seconds to load, is asked only where the system knows a GPU.
+    torch takes seconds to load, so it is imported only if the system has a GPU.
     """
     if accelerator != "auto":
         return "cpu" if accelerator == "cpu" else "gpu"
@@ -51,12 +51,12 @@ def _device_of(accelerator: str) -> str:
 
 
 def _jobs_at_once(accelerator: str) -> int:
-    """Return how many jobs this machine runs side by side: one a GPU, or one a core in memory."""
+    """Return the number of parallel jobs: one per GPU, or one per CPU core as memory allows."""
     if _device_of(accelerator) == "gpu":
         import torch
 
         return max(1, torch.cuda.device_count())
-    from joblib import cpu_count  # which knows containers' limits
+    from joblib import cpu_count  # respects the limits of containers
 
     limits = [Path(file).read_text() for file in MEMORY_LIMITS if Path(file).is_file()]
     memory = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]

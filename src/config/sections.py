@@ -1,7 +1,7 @@
-"""Sections of the config: frozen and typed, checked before anything is read or built.
+"""Sections of the config: frozen, typed, and checked before anything is read or built.
 
-A field's name is the key of the config; its type, range and choices are what the key allows. What
-keys mean stands beside them in `conf/`.
+A field's name is the key in the config. Its type defines the allowed values. The files in `conf/`
+explain the keys.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,33 +27,33 @@ from src.utils.about import listed
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
 GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
-"""Keyword arguments of attacks that the program fills in."""
+"""Keyword arguments of attacks that the program sets."""
 STUDY = ("vgg16", "resnet50", "inception")
-"""Default targets beside the source."""
+"""Default targets in addition to the source."""
 CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
-"""Controls by the name of their table, `predictions-NAME`, in the order of their evaluation."""
+"""Controls by the name of their table, `predictions-NAME`, in order of evaluation."""
 
 
 _PROGRAM = Path(__file__).parents[2]
-"""Folder of `src`, from where the weights in the package have names such as `src/assets/...`."""
+"""Folder that contains `src`; weights in the package have names such as `src/assets/...`."""
 
 
 class Section(BaseModel):
-    """A section of the config: frozen, and without other keys."""
+    """Section of the config: frozen, and other keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelSettings(Section):
-    """A model of the catalogue; the keys of `conf/model/`.
+    """Model of the catalogue; the keys of `conf/model/`.
 
     Attributes:
         network: `_target_`, a callable that returns a module from normalised images to logits,
-            and its arguments; null `num_classes` and `image_size` are filled from the data.
-        weights: A file, of the current folder or the program's; `included`; or None.
-        epoch: The epoch of its training that the model is taken after; None: the last one.
-        url: Address that the file can be fetched from.
-        missing: The file where it is not there, which only a plan does without.
+            and its arguments; `num_classes` and `image_size` are set from the data if null.
+        weights: A file in the current folder or the program's; `included`; or None.
+        epoch: The epoch of its training whose weights are used; None: the last one.
+        url: Address of the file for download.
+        missing: The weights' file if it does not exist; allowed only in a plan.
     """
 
     network: dict[str, Any]
@@ -69,9 +69,9 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _check_epoch(self) -> Self:
-        """Refuse an epoch of a training that does not happen here."""
+        """Refuse an epoch for a model that is not trained here."""
         if self.epoch is not None and self.weights is not None:
-            raise ValueError("the model of an epoch needs a training here: set its weights to null")
+            raise ValueError("a model with an epoch is trained here: set its weights to null")
         return self
 
     @field_validator("weights")
@@ -84,14 +84,14 @@ class ModelSettings(Section):
         path = packaged if packaged.is_file() and not path.is_file() else path
         if not path.is_file():
             raise ValueError(
-                f"{value} is not a file; give one, or null (train here), or included (the network "
-                "comes trained)"
+                f"{value} is not a file. Use a file, null (train here) or included (the network is "
+                "already trained)"
             )
         return str(path)
 
 
 class DatasetSettings(Section):
-    """The images; the keys of `conf/dataset/`, of which a loader may have more of its own."""
+    """Images; the keys of `conf/dataset/`, plus further keys for the loader."""
 
     model_config = ConfigDict(extra="allow")
     name: Name
@@ -105,15 +105,15 @@ class DatasetSettings(Section):
 
     @property
     def has_loader(self) -> bool:
-        """True if the data set brings images of its own; that of a saved set has none."""
+        """True if the data set loads images; False for the images of a saved set."""
         return "_target_" in (self.model_extra or {})
 
 
 class DefenceSettings(Section):
-    """A defence; the keys of `conf/defence/`, of which `_target_` may have more of its own.
+    """Defence; the keys of `conf/defence/`, plus further keys for `_target_`.
 
     Attributes:
-        repeats: Draws of a randomised defence, whose majority decides.
+        repeats: Number of draws of a randomised defence; the majority decides.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -121,12 +121,12 @@ class DefenceSettings(Section):
 
     @property
     def call(self) -> dict[str, Any]:
-        """Keys that build the defence: `_target_` and its arguments."""
+        """Keys to build the defence: `_target_` and its arguments."""
         return dict(self.model_extra or {})
 
 
 class EpsilonSettings(Section):
-    """The budgets in units of 1/255, ascending, without 0, which is always evaluated."""
+    """Budgets in units of 1/255, ascending, without 0, which is always evaluated."""
 
     grid: Budgets
     reference: Annotated[Budget, Field(gt=0)] | None = None
@@ -142,7 +142,7 @@ class EpsilonSettings(Section):
 
 
 def reference_budget(budgets: Sequence[float]) -> float:
-    """Return the reference budget where none is named: 8/255 if it is there, else the largest."""
+    """Return the default reference budget: 8/255 if the budgets include it, else the largest."""
     return 8.0 if 8.0 in budgets else max(budgets, default=0.0)
 
 
@@ -152,13 +152,13 @@ def job_name(label: str, source: str) -> str:
 
 
 class DiagnosticSettings(Section):
-    """Diagnostics beside the predictions, while models and perturbations are at hand.
+    """Diagnostics computed together with the predictions.
 
     Attributes:
-        tables: Names of tables of `src.measure`, or `all`: those whose `in_all` is true.
+        tables: Names of tables of `src.measure`, or `all` for those with `in_all=True`.
     """
 
-    bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more is finer than float32 pixels
+    bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more would exceed float32 precision
     iterations: Annotated[
         tuple[PositiveInt, ...], BeforeValidator(listed), AfterValidator(distinct)
     ] = ()
@@ -167,16 +167,16 @@ class DiagnosticSettings(Section):
 
 
 class CheckSettings(Section):
-    """Check of clean accuracies against `expected_accuracy`, and the effect of a miss."""
+    """Check of clean accuracies against `expected_accuracy`, and the action on a miss."""
 
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
     action: Literal["stop", "warn"] = "stop"
 
 
 class TrainerSettings(Section):
-    """The device and the batches; the keys of `conf/trainer/`.
+    """Device and batches; the keys of `conf/trainer/`.
 
-    `auto` stands for what the device decides, see `src.run.trainer.for_device`.
+    The device decides values of `auto`, see `src.run.trainer.for_device`.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
@@ -200,7 +200,7 @@ class TrainerSettings(Section):
 
     @property
     def max_gradient_batch(self) -> int:
-        """Most images in one gradient batch, all budgets together; known with the device."""
+        """Maximum images per gradient batch, all budgets together; needs a batch size, not auto."""
         return self.gradient_batch or int(self.batch_size)
 
 
@@ -208,7 +208,7 @@ Epochs = Annotated[tuple[PositiveInt, ...], BeforeValidator(listed), AfterValida
 
 
 class TrainingSettings(Section):
-    """Recipe that fine-tunes models without weights; keys and defaults of `conf/training/quick`."""
+    """Recipe for models without weights; keys and defaults of `conf/training/quick`."""
 
     device: Literal["cpu", "gpu"] | None = None
     n_images: PositiveInt | None = None
@@ -234,7 +234,7 @@ class TrainingSettings(Section):
 
     @model_validator(mode="after")
     def _check_attack(self) -> Self:
-        """Refuse settings of an attack where there is none."""
+        """Refuse settings of an attack if there is none."""
         set_ = self.model_dump(include={"eps", "steps", "clean_share"}, exclude_defaults=True)
         if set_ and self.attack is None:
             raise ValueError(f"{', '.join(set_)}: adversarial training needs training.attack=NAME")
@@ -246,7 +246,7 @@ class TrainingSettings(Section):
 
 
 def _pairs(value: Any) -> Any:
-    """Return a mapping as pairs of texts, which can be hashed."""
+    """Return a mapping as pairs of strings, which are hashable."""
     return (
         tuple((str(key), str(one)) for key, one in value.items())
         if isinstance(value, Mapping)
@@ -255,7 +255,7 @@ def _pairs(value: Any) -> Any:
 
 
 class TrackingSettings(Section):
-    """Tracking store; without `uri` a SQLite file in `directory`."""
+    """Tracking store; without `uri`, a SQLite file in `directory`."""
 
     name: Literal["mlflow", "none"]
     uri: str | None = None
@@ -266,7 +266,7 @@ class TrackingSettings(Section):
 
 
 class ReportSettings(Section):
-    """The page of a sweep; the keys of `conf/report/`."""
+    """Report of a sweep; the keys of `conf/report/`."""
 
     name: str = "default"
     examples: NonNegativeInt = 4

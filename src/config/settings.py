@@ -1,4 +1,4 @@
-"""Settings of one job, and what its keys together refuse."""
+"""Settings of one job, and checks of combinations of keys."""
 
 from typing import Annotated, Literal, Self
 
@@ -28,19 +28,19 @@ from src.utils.defended_names import PLAIN, Evaluated, behind_each
 
 
 class Settings(Section):
-    """One job; the keys of `conf/config.yaml`.
+    """Settings of one job; the keys of `conf/config.yaml`.
 
     Attributes:
         source: Models whose gradients make the adversarial images; several form an ensemble.
-        defences: Defences that targets are evaluated behind, beside none.
+        defences: Defences that targets are evaluated behind, in addition to none.
         source_defence: Defence that the source is attacked behind.
-        source_draws: Draws of it that each gradient is the mean over.
-        storage: Format of the primary variant; None: as a saved set holds them.
+        source_draws: Number of draws of `source_defence` that each gradient averages over.
+        storage: Format of the primary variant; None: as stored in a saved set.
         model: The models that the job names.
-        defence: The defences that it names.
-        plan: Print what the sweep takes, and compute nothing.
-        plan_device: Device whose stored speeds the plan takes; None: those of this machine.
-        max_hours: Refuse a sweep that takes longer by its plan.
+        defence: The defences that the job names.
+        plan: Print the cost of the sweep, and compute nothing.
+        plan_device: Device whose stored speeds the plan uses; None: this machine.
+        max_hours: Refuse a sweep that takes longer according to its plan.
     """
 
     attack: AttackSettings
@@ -78,19 +78,19 @@ class Settings(Section):
     @model_validator(mode="after")
     def _check_defences(self) -> Self:
         if self.protocol == "common" and not self.defences:
-            raise ValueError("protocol=common compares defences; defences=[none,jpeg] names some")
+            raise ValueError("protocol=common needs defences, e.g. defences=[none,jpeg]")
         if self.source_draws > 1 and self.source_defence == PLAIN:
-            raise ValueError(f"source_draws={self.source_draws} needs a source_defence that draws")
+            raise ValueError(f"source_draws={self.source_draws} needs a random source_defence")
         if self.source_draws > 1 and self.layers:
             raise ValueError(
                 f"source_draws={self.source_draws}: attack={self.attack.name} reads a layer, whose "
-                "output would differ from draw to draw; source_draws=1"
+                "output would differ between draws. Set source_draws=1"
             )
         return self
 
     @model_validator(mode="after")
     def _check_attack(self) -> Self:
-        """Refuse what the attack's file does not state; a saved set has budgets of its own."""
+        """Refuse settings that the attack does not support; a saved set has its own budgets."""
         attack, about, rule = self.attack, self.attack.about, self.attack.target_label
         if attack.kind != "crafted":
             return self
@@ -99,49 +99,49 @@ class Settings(Section):
         last = max(self.diagnostics.iterations, default=0)
         if isinstance(steps, int) and last > steps:
             raise ValueError(
-                f"diagnostics.iterations={last}: {who} ends after {steps} steps; set attack.steps "
+                f"diagnostics.iterations={last}: {who} ends after {steps} steps. Set attack.steps "
                 "to at least the largest iteration"
             )
         if rule is not None and not about.targeted:
-            raise ValueError(f"attack.target_label={rule}: {who} takes no target labels")
+            raise ValueError(f"attack.target_label={rule}: {who} is untargeted only")
         if rule is None and about.targeted == "only":
             raise ValueError(
-                f"attack.target_label=null: {who} needs target labels: data, least_likely, random "
+                f"attack.target_label=null: {who} is targeted only. Use data, least_likely, random "
                 "or next"
             )
         if attack.norm not in about.norms:
             norms = " or ".join(about.norms)
-            raise ValueError(f"attack.norm={attack.norm}: the balls of {who} are of norm={norms}")
+            raise ValueError(f"attack.norm={attack.norm}: {who} supports only {norms}")
         if len(self.source) < about.members:
             raise ValueError(
-                f"source={self.source_name}: {who} is for ensembles of {about.members} models or "
-                "more; source=[a,b] is one"
+                f"source={self.source_name}: {who} needs an ensemble of at least {about.members} "
+                "models, e.g. source=[a,b]"
             )
         return self
 
     @property
     def source_name(self) -> str:
-        """The source's name, of an ensemble `a+b`; empty where nothing is attacked."""
+        """The source's name, `a+b` for an ensemble; empty without an attack."""
         return "+".join(self.source) or self.attack.source
 
     def members_of(self, model: str) -> tuple[str, ...]:
-        """Return the members of the ensemble that is the source, or a model alone."""
+        """Return the members of a model: several if it is the source ensemble, else itself."""
         is_ensemble = len(self.source) > 1 and model == self.source_name
         return tuple(self.source) if is_ensemble else (model,)
 
     @property
     def evaluated(self) -> tuple[Evaluated, ...]:
-        """Targets, and each behind every defence."""
+        """Targets as they are, then each behind every defence."""
         return behind_each(self.targets, self.defences)
 
     @property
     def attacked(self) -> str:
-        """The source's name with the defence that it is attacked behind, see `split_source`."""
+        """The source's name with its `source_defence`, see `split_source`."""
         return str(Evaluated(self.source_name, self.source_defence))
 
     @property
     def layers(self) -> tuple[str | None, ...]:
-        """Layers of the source that the attack reads, one a member; empty if it reads none."""
+        """Layers that the attack reads, one per member of the source; empty if it reads none."""
         if "layers" not in self.attack.about.needs and "objective" not in self.attack.settings:
             return ()
         layer = self.attack.settings.get("layer")
@@ -151,7 +151,7 @@ class Settings(Section):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Every model that the job builds, the sources first."""
+        """All models that the job builds, the sources first."""
         return (*self.source, *(name for name in self.targets if name not in self.source))
 
     @property
@@ -168,12 +168,12 @@ class Settings(Section):
 
     @property
     def step_255(self) -> float:
-        """Length of the attack's steps at the reference budget, in units of 1/255."""
+        """Step size of the attack at the reference budget, in units of 1/255."""
         stated = self.attack.settings
         relative = stated.get("relative_step_size") or 1 / stated.get("steps", 1)
         return float(stated.get("step_size_255") or relative * self.reference)
 
     @property
     def job(self) -> str:
-        """A short name of the job, such as `bim vgg16`."""
+        """Short name of the job, such as `bim vgg16`."""
         return job_name(self.attack.label, self.attacked)

@@ -1,4 +1,4 @@
-"""Data sets: callables that return one split as torchvision's do, and `ImageDataset` on top."""
+"""Data sets: callables that return one split, as in torchvision, and `ImageDataset` on top."""
 
 from src.data.dataset import Batch, ImageDataset, LabelledImages, to_unit
 from src.data.files import to_rgb

@@ -1,7 +1,7 @@
 """CIFAR-10 without a download: 1,000 test and 5,000 training images inside the package.
 
-They are JPEG copies, not the official bytes (see src/assets/NOTICE): of each class the first 100
-test and 500 training files by name.
+The images are JPEG copies, not the official bytes (see src/assets/NOTICE). They are the first 100
+test files and 500 training files of each class, by name.
 """
 
 import tarfile
@@ -15,19 +15,19 @@ from src.data.dataset import LabelledImages
 from src.data.files import to_rgb
 
 ARCHIVE = Path(__file__).parents[1] / "assets" / "cifar10-mini.tar.xz"
-"""`SPLIT/CLASS/NUMBER.jpg`: first all test images, each split by number, then by class."""
+"""Archive of `SPLIT/CLASS/NUMBER.jpg`: test images first, each split sorted by number and class."""
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZES = {"test": 1000, "train": 5000}
 
 
-@lru_cache(maxsize=4)  # a job opens a subset of a split, and all of it
+@lru_cache(maxsize=4)  # a job opens a subset of a split and the whole split
 def cifar10_mini(split: str, *, n_train: int = 5000, n_test: int = 1000) -> LabelledImages:
     """Load one split of 32 x 32 RGB images; the class of image i is i modulo 10.
 
     Args:
         split: `train` or `test`.
-        n_train: number of training images, the first of 5,000.
-        n_test: number of test images, the first of 1,000.
+        n_train: number of training images to take, up to 5,000, from the first one on.
+        n_test: number of test images to take, up to 1,000, from the first one on.
     """
     key, wanted = ("n_train", n_train) if split == "train" else ("n_test", n_test)
     if not 1 <= wanted <= SIZES[split]:

@@ -1,4 +1,4 @@
-"""Images, labels and positions: a chosen subset of one split, in batches."""
+"""Images with labels and positions: a subset of one split, in batches."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -30,23 +30,23 @@ class Batch(NamedTuple):
     Attributes:
         images: uint8 (B, 3, H, W), 0..255.
         labels: int64 (B,), 0-based classes.
-        index: int64 (B,), position of each image in the full split.
+        index: int64 (B,), positions of the images in the full split.
     """
 
     images: Tensor
     labels: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
+    index: Tensor  # type: ignore[assignment]  # hides the unused method tuple.index
 
 
 @dataclass
 class LabelledImages:
-    """One split with the attributes of torchvision's data sets.
+    """One split, with the attributes of torchvision's data sets.
 
     Attributes:
         images: inputs of `to_rgb`, such as uint8 arrays (H, W, 3), or paths.
         targets: int64 (N,), 0-based classes.
-        classes: one name a class; None: they have none.
-        target_labels: int64 (N,), the classes that targeted attacks aim for, or None.
+        classes: one name per class; None without names.
+        target_labels: int64 (N,), target labels for targeted attacks, or None.
     """
 
     images: Sequence[Any] | np.ndarray
@@ -62,28 +62,30 @@ class LabelledImages:
 
 
 class ImageDataset(Dataset[Batch]):
-    """A chosen subset of one split, of square images of one size, decoded image by image.
+    """Subset of one split: square images of one size, each decoded when it is read.
 
     `dataset[:100]` is a batch; a `DataLoader` needs `collate_fn=default_convert`.
 
     Args:
-        data: the full split: a map-style data set, such as torchvision's, whose items are (image,
-            class), the image as `to_rgb` takes it. `targets` are all classes, `classes` their names
-            (default: their numbers), `target_labels` those of targeted attacks, if it has them.
-        n_images: size of the fixed, class-balanced subset, which `seed` chooses; None takes all.
-        images: CSV that lists the images instead, as `listed` does; None: no such list.
-        image_size: N brings the shorter side to N (bilinear, antialiased) and cuts out the central
-            N x N square; None leaves the images as stored.
-        resize: brings the shorter side to this instead, before the square of `image_size` is cut.
+        data: the full split: a map-style data set, such as torchvision's, with items (image,
+            class), where `to_rgb` accepts the image. Attribute `targets` has all classes. Optional
+            attributes are `classes`, the names of the classes (default: their numbers), and
+            `target_labels` for targeted attacks.
+        n_images: size of a fixed, class-balanced subset, chosen with `seed`; None: all images.
+        images: CSV file that lists the images to take, in the form of `listed`; None: no list.
+        seed: seed of the subset.
+        image_size: N: resize the shorter side to N (bilinear, antialiased) and crop the central
+            N x N square; None: leave the images as stored.
+        resize: resize the shorter side to this number of pixels before the crop to `image_size`.
         num_classes: number of classes, if there are no names.
-        class_names: names in place of the data's own, or `imagenet` for the 1000 of ImageNet-1k.
-        numbers: int64 (N,), positions of the images of `data`, such as those of a saved part of
-            another data set; None: 0, 1, ...
+        class_names: names that replace the data's own, or `imagenet` for the 1000 of ImageNet-1k.
+        numbers: int64 (N,), positions of the images of `data`, for example in another data set of
+            which they are a saved part; None: 0, 1, ...
 
     Attributes:
         indices: int64 (n,), positions in the full split, ascending.
         labels: int64 (n,), 0-based classes of the chosen images.
-        target_labels: int64 (n,), classes to aim for, or None.
+        target_labels: int64 (n,), target labels for targeted attacks, or None.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class ImageDataset(Dataset[Batch]):
         self.class_names = _class_names(data, num_classes, class_names)
         labels = _check_labels("labels", data.targets, self.num_classes)
         if images is not None and n_images is not None:
-            raise ValueError(f"dataset.images={images} chooses the images; set n_images=null")
+            raise ValueError(f"dataset.images={images} selects the images. Set n_images=null")
         if resize is not None and not (image_size and image_size <= resize):
             raise ValueError(f"dataset.resize={resize} needs dataset.image_size, at most {resize}")
         positions = np.arange(len(labels)) if numbers is None else numbers
@@ -123,34 +125,34 @@ class ImageDataset(Dataset[Batch]):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, present or not."""
+        """Number of classes, including classes without images."""
         return len(self.class_names)
 
     @cached_property
     def image_size(self) -> int:
-        """Side of the images; as stored, the height of the first one."""
+        """Side of the images in pixels; without `image_size`, the height of the first one."""
         return self._size or len(self._read(0))
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, chosen: int | slice | Sequence[int] | NDArray[np.int64]) -> Batch:
-        """Read images of the subset by position: one, whose tensors have no N, or several."""
+        """Read one or more images by position in the subset; one image has no batch dimension."""
         rows = np.arange(len(self))[chosen]
         if rows.ndim == 0:
             return Batch(*(column[0] for column in self[[int(rows)]]))
         if rows.ndim > 1 or not len(rows):
-            raise IndexError(f"{chosen!r} chooses none of the {len(self)} images.")
+            raise IndexError(f"{chosen!r} selects none of the {len(self)} images.")
         return Batch(
             torch.from_numpy(np.stack([self._pixels(i) for i in rows])),
             torch.from_numpy(self.labels[rows]),
             torch.from_numpy(self.indices[rows]),
         )
 
-    __getitems__ = __getitem__  # the loader asks for a whole batch
+    __getitems__ = __getitem__  # loaders read whole batches
 
     def subset(self, n_images: int | None, seed: int = 0) -> "ImageDataset":
-        """Return at most `n_images` of these images, chosen by `balanced_subset`; None: all."""
+        """Return a subset of at most `n_images` images, by `balanced_subset`; None: all images."""
         if n_images is None or n_images >= len(self):
             return self
         chosen = balanced_subset(self.labels, n_images, seed)
@@ -164,20 +166,20 @@ class ImageDataset(Dataset[Batch]):
         return part
 
     def listed(self) -> pd.DataFrame:
-        """Return a list of the images: `index`, `label`, and the `file`'s name if it is one."""
+        """Return a row per image: `index`, `label`, and `file`, the name if it is a file."""
         names = [
             self._read(i, by=lambda image: getattr(image, "name", "")) for i in range(len(self))
         ]
         return pd.DataFrame({"index": self.indices, "label": self.labels, "file": names})
 
     def digest(self) -> str:
-        """Return 16 hexadecimal digits of a SHA-256 that identifies the data set's content.
+        """Return a digest of the data set's content, 16 hexadecimal digits of a SHA-256.
 
-        It covers labels, target labels, positions, number of classes, size, and the images: bytes
-        of those that are files, wherever they lie, pixels of others; see `content_of`.
+        It covers labels, target labels, positions, number of classes, size, and the images: the
+        bytes of files, regardless of their path, and the pixels of other images; see `content_of`.
 
         Raises:
-            ValueError: A file is no image, or an image has not the size of the others.
+            ValueError: A file is not an image, or an image has a different size from the others.
         """
         if not self._digest:
             total = hashlib.sha256(f"{self.image_size} {self.num_classes}".encode())
@@ -195,10 +197,9 @@ class ImageDataset(Dataset[Batch]):
 
     @cached_property
     def image_digests(self) -> np.ndarray:
-        """Digests by position, 16 hexadecimal digits each, shape (n,).
+        """Digests of the images by position, 16 hexadecimal digits each, shape (n,).
 
-        A digest is of an image's 8-bit pixels, at the size that the data set gives them, and of its
-        label and target label.
+        A digest covers an image's 8-bit pixels, after resizing, its label and its target label.
         """
         aims = [None] * len(self) if self.target_labels is None else self.target_labels.tolist()
 
@@ -207,25 +208,25 @@ class ImageDataset(Dataset[Batch]):
             total.update(self._pixels(i).tobytes())
             return total.hexdigest()[:16]
 
-        with ThreadPoolExecutor() as threads:  # decoding leaves the interpreter to others
+        with ThreadPoolExecutor() as threads:  # decoding releases the GIL
             digests = threads.map(digest, range(len(self)))
             return np.array([*with_progress(digests, "decoding images", len(self))])
 
     def holds(self, index: ArrayLike, digests: ArrayLike) -> NDArray[np.bool_]:
-        """Tell which images, by their numbers and `image_digests`, are among these."""
+        """Return a mask of images in this data set, by their positions and `image_digests`."""
         numbers, wanted = np.asarray(index), np.asarray(digests)
         places = np.searchsorted(self.indices, numbers).clip(max=len(self) - 1)
         same: NDArray[np.bool_] = self.image_digests[places] == wanted
         return same & (self.indices[places] == numbers)
 
     def _read(self, i: int, by: Callable[[Any], Any] = to_rgb) -> Any:
-        """Return image `i` of the subset as stored, uint8 (H, W, 3), or what `by` makes of it."""
+        """Return image `i` of the subset as stored, uint8 (H, W, 3), or converted by `by`."""
         name = f"image {self._chosen[i]}"
         try:
             image, _ = self._data[int(self._chosen[i])]
             name = f"{name} ({image})" if isinstance(image, str | Path) else name
             return by(image)
-        except Exception as error:  # of many kinds, depending on where the damage lies
+        except Exception as error:  # its type depends on where the damage is
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
     def _pixels(self, i: int) -> np.ndarray:
@@ -242,12 +243,12 @@ class ImageDataset(Dataset[Batch]):
         if not height == width == side:
             raise ValueError(
                 f"image {self._chosen[i]} has {height} x {width} pixels (height x width), not "
-                f"{side} x {side}: set dataset.image_size to bring all to one size"
+                f"{side} x {side}. To resize all images, set dataset.image_size"
             )
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:
-    """Scale 8-bit images, uint8 0..255 of any shape, to float32 in [0, 1]."""
+    """Convert 8-bit images, uint8 0..255 of any shape, to float32 in [0, 1]."""
     if images_uint8.dtype != torch.uint8:
         raise ValueError(f"images must be torch.uint8, not {images_uint8.dtype}")
     return images_uint8.to(torch.float32) / 255
@@ -256,7 +257,7 @@ def to_unit(images_uint8: Tensor) -> Tensor:
 def _class_names(
     data: Any, num_classes: int | None, class_names: str | Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Return the classes' names: as configured, as the data has them, or their numbers."""
+    """Return the names of the classes: as configured, from the data, or their numbers."""
     names: Any = class_names
     if class_names == "imagenet":
         from torchvision.models import ResNet50_Weights
@@ -268,26 +269,23 @@ def _class_names(
     names = classes if names is None else names
     if set(names) == set(classes) and list(names) != list(classes):
         raise ValueError(
-            f"dataset.class_names has another order than the data, {', '.join(classes)}"
+            f"dataset.class_names must have the order of the data: {', '.join(classes)}"
         )
     if len(names) != len(classes) or num_classes not in (None, len(names)):
         raise ValueError(
-            f"the classes are {len(classes)} ({', '.join(map(str, classes[:5]))}, ...), which "
-            f"dataset.class_names={str(class_names)[:200]} and "
-            f"dataset.num_classes={num_classes} do not fit; dataset.class_names=null takes the "
-            "data's names, or numbers"
+            f"dataset.class_names={str(class_names)[:200]} and dataset.num_classes={num_classes} "
+            f"do not fit the {len(classes)} classes ({', '.join(map(str, classes[:5]))}, ...). "
+            "For the data's own names, or numbers, set dataset.class_names=null"
         )
     return tuple(printable(str(name)) for name in names)
 
 
 def _check_labels(name: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
-    """Return labels as int64 (N,), whole numbers in 0..num_classes - 1."""
+    """Return labels as int64 (N,) after checking that they are in 0..num_classes - 1."""
     numbers = np.asarray(labels)
     if numbers.dtype.kind not in "iu" or not len(numbers):
-        raise ValueError(
-            f"the data set holds no images, or {name} are {numbers.dtype}, not integers"
-        )
+        raise ValueError(f"the data set has no images, or {name} are {numbers.dtype}, not integers")
     outside = numbers[(numbers < 0) | (numbers >= num_classes)]
     if len(outside):
-        raise ValueError(f"{name} hold {outside[0]}, which is not between 0 and {num_classes - 1}")
+        raise ValueError(f"{name} have {outside[0]}, which is not between 0 and {num_classes - 1}")
     return numbers.astype(np.int64)

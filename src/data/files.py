@@ -1,4 +1,4 @@
-"""Folders, decoded images and their identity."""
+"""Folders of images, decoding, and digests of images."""
 
 import hashlib
 import re
@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Allowed raster formats; Pillow's EPS reader starts Ghostscript."""
+"""Allowed raster formats; not EPS, for which Pillow would start Ghostscript."""
 
 
 def existing_folder(root: str | None) -> Path:
-    """Return the folder of a data set, or refuse what is none."""
+    """Return the folder of a data set as a path; refuse it if it does not exist."""
     if not root:
-        raise ValueError("dataset.root is not set: give the folder of the images")
+        raise ValueError("dataset.root is not set. Set it to the folder of the images")
     path = Path(root).expanduser()
     if not path.is_dir():
         raise ValueError(
-            f"dataset.root={root} is not a folder in {Path.cwd()}; unpack archives first"
+            f"dataset.root={root} is not a folder in {Path.cwd()}. Unpack archives first"
         )
     return path
 
@@ -29,10 +29,10 @@ def existing_folder(root: str | None) -> Path:
 def to_rgb(image: Any) -> np.ndarray:
     """Return an image as uint8 (H, W, 3) RGB.
 
-    It may be a Pillow image, a file of one (path or open), a uint8 array (H, W) or (H, W, 3), or a
-    uint8 tensor (3, H, W). Grey images are repeated in all channels, an alpha channel is dropped,
-    and rotation flags of cameras are not applied. Anything else, such as channels of 16 bits,
-    raises an exception of one of many kinds.
+    The image may be a Pillow image, an image file (path or open), a uint8 array (H, W) or
+    (H, W, 3), or a uint8 tensor (3, H, W). Grey images are repeated in all channels, an alpha
+    channel is dropped, and the rotation flags of cameras are not applied. Anything else, such as
+    16-bit channels, raises an exception whose type depends on the input.
     """
     if isinstance(image, torch.Tensor):
         image = image.permute(1, 2, 0).numpy()
@@ -41,16 +41,16 @@ def to_rgb(image: Any) -> np.ndarray:
             return image
         image = Image.fromarray(image)
     with _open(image) as picture:
-        # A palette with transparency goes by way of RGBA, or Pillow warns.
+        # Palettes with transparency are converted via RGBA to avoid a warning from Pillow.
         through = picture.convert("RGBA") if picture.mode == "P" else picture
         return np.array(through.convert("RGB"))
 
 
 def content_of(image: Any) -> tuple[str, int, int]:
-    """Return the SHA-256 of an image's file, else of its pixels, and its height and width.
+    """Return the SHA-256 of an image's file (else of its pixels), its height and its width.
 
-    A file's header and checksums are checked, but its pixels are not decoded: 2,000 photographs
-    take half a second.
+    A file's header and checksums are verified, but its pixels are not decoded: half a second for
+    2,000 photographs.
     """
     if isinstance(image, str | Path):
         content = Path(image).read_bytes()
@@ -63,7 +63,7 @@ def content_of(image: Any) -> tuple[str, int, int]:
 
 def _open(image: Any) -> Image.Image:
     picture = image if isinstance(image, Image.Image) else Image.open(image, formats=FORMATS)
-    tiles = str(getattr(picture, "tile", ""))  # such as ";16B" and "('RGB', 65535)"
-    if picture.mode[0] in "FI" or re.search(r";16[BLN]|', \d{4,}\)", tiles):  # Pillow cuts them
+    tiles = str(getattr(picture, "tile", ""))  # e.g. ";16B" and "('RGB', 65535)"
+    if picture.mode[0] in "FI" or re.search(r";16[BLN]|', \d{4,}\)", tiles):  # Pillow clips
         raise ValueError("its channels have more than 8 bits")
     return picture

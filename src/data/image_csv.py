@@ -1,4 +1,4 @@
-"""Images listed in a CSV with their true class and target class (NIPS 2017 layout)."""
+"""Images listed in a CSV file with true class and target class (NIPS 2017 layout)."""
 
 import re
 from collections.abc import Sequence
@@ -25,21 +25,21 @@ def image_csv(
     first_label: int = 1,
     url: str | None = None,
 ) -> LabelledImages:
-    """Load images that a CSV lists, in the order of its rows; their classes have no names.
+    """Load the images that a CSV file lists, in the order of its rows, without class names.
 
-    The defaults are the layout of the NIPS 2017 adversarial competition's development set, which
-    has no training split.
+    The defaults are for the layout of the NIPS 2017 adversarial competition's development set,
+    which has no training split.
 
     Args:
         split: `test`.
-        root: folder of the CSV and the images.
-        csv: path of the CSV in `root`; of several the first one that is there.
+        root: folder of the CSV file and the images.
+        csv: path of the CSV file in `root`, or several paths; the first existing one is read.
         folder: path of the images' folder in `root`.
-        id_column: column of the image's name, with or without its suffix.
-        label_column: column of the true class.
-        target_column: column of the target label; it may be missing.
-        first_label: number of the first class in the CSV.
-        url: address of images and CSV, for the refusal.
+        id_column: column with the image's name, with or without its suffix.
+        label_column: column with the true class.
+        target_column: column with the target label; it may be missing.
+        first_label: number of the first class in the CSV file.
+        url: address of the images and the CSV file, for error messages.
 
     Raises:
         ValueError: The split is `train`, or a file, a column or a label is missing or wrong.
@@ -49,7 +49,7 @@ def image_csv(
     try:
         top = existing_folder(root)
     except ValueError as error:
-        raise ValueError(f"{error}; its files are at {url}" if url else str(error)) from error
+        raise ValueError(f"{error}. Download: {url}" if url else str(error)) from error
     names = [csv] if isinstance(csv, str) else list(csv)
     path = next((top / name for name in names if (top / name).exists()), top / names[0])
     rows = _read_rows(path, id_column, label_column)
@@ -72,7 +72,7 @@ def _read_rows(path: Path, *columns: str) -> pd.DataFrame:
 
 
 def _read_classes(column: "pd.Series[str]", ids: Sequence[str], first: int) -> np.ndarray:
-    """Return the classes of a column, counted from 0."""
+    """Return the classes in a column, int64 (N,), counted from 0."""
     for text, image_id in zip(column, ids, strict=True):
         fault = f"{column.name}={text[:40]!r} of image {image_id[:200]!r}"
         if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
@@ -83,7 +83,7 @@ def _read_classes(column: "pd.Series[str]", ids: Sequence[str], first: int) -> n
 
 
 def _find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
-    """Return the file of each image id, which may lack the suffix; no file may be named twice."""
+    """Return one file per image id, which may lack the suffix; refuse repeated files."""
     files = sorted(path for path in folder.rglob("*") if is_image_file(path.name))
     known = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
     known |= {path.relative_to(folder).as_posix(): path for path in files}

@@ -13,9 +13,9 @@ from src.utils.refusals import first_line
 def image_folder(split: str, *, root: str | None) -> ImageFolder:
     """Load one split, `train` or `test`, of images in one folder per class, as torchvision does.
 
-    Classes are numbered by their sorted folder names. Images, which stay paths, may lie at any
-    depth; hidden files and files that are no images are ignored. `root` has the class folders
-    themselves (then there is no training split), or `train/` and `test/` or `val/`.
+    Classes are numbered in the order of their sorted folder names. Images may be at any depth, and
+    are not decoded; hidden files and files that are not images are ignored. `root` contains the
+    class folders (then there is no training split), or `train/` and either `test/` or `val/`.
 
     Raises:
         ValueError: The root, the split or the classes are missing, or a class has no images.
@@ -23,24 +23,24 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
     folder = existing_folder(root)
     names = _subfolders(folder)
     wanted = ("train",) if split == "train" else ("test", "val")
-    # A folder `train` beside other classes is a class (CIFAR-100 has one), not a split.
+    # A folder `train` next to other classes is a class (CIFAR-100 has one), not a split.
     if {"test", "val"} & set(names) or names == ["train"]:
         folders = [folder / name for name in wanted if name in names]
     else:
         folders = [folder] if split == "test" else []
     if not folders:
         needed = "/ or ".join(wanted)
-        raise ValueError(f"dataset.root={root} has no {split} split: give {needed}/")
+        raise ValueError(f"dataset.root={root} has no {split} split. Add a folder {needed}/")
     try:
         return _ClassFolders(folders[0], loader=Path, is_valid_file=_is_image)
-    except FileNotFoundError as error:  # which names classes alone
+    except FileNotFoundError as error:  # it names only classes
         raise ValueError(f"dataset.root={root}: {first_line(error)}") from error
 
 
 def imagenet(split: str, *, root: str | None) -> ImageFolder:
-    """Load one split of ImageNet-1k as `image_folder` does, from a folder per WordNet id.
+    """Load one split of ImageNet-1k from one folder per WordNet id, see `image_folder`.
 
-    Their sorted order is that of torchvision's classes; folders of other names are refused.
+    The sorted ids have the order of torchvision's classes. Folders with other names are refused.
     """
     data = image_folder(split, root=root)
     for name in data.classes:
@@ -53,7 +53,7 @@ class _ClassFolders(ImageFolder):
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         classes = _subfolders(Path(directory))
         if not classes:
-            raise ValueError(f"{directory} holds no class folders")
+            raise ValueError(f"{directory} has no class folders")
         return classes, {name: number for number, name in enumerate(classes)}
 
 
@@ -62,5 +62,5 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _is_image(path: str) -> bool:
-    hidden = any(part.startswith(".") for part in Path(path).parts[-2:])  # .ipynb_checkpoints, say
+    hidden = any(part.startswith(".") for part in Path(path).parts[-2:])  # .ipynb_checkpoints
     return is_image_file(path) and not hidden

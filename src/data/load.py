@@ -1,4 +1,4 @@
-"""Loading of a split by the callable that a data set's file names."""
+"""Load a split with the callable that a data set's file names."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from src.utils.call_target import call_target
 
 
 class DownloadError(ValueError):
-    """Data that are not in their `root` and cannot be downloaded."""
+    """Error: the data are not in their `root` and cannot be downloaded."""
 
     def __init__(self, reason: str, root: str) -> None:
         super().__init__(
-            f"{reason}: nothing in dataset.root={root}, and no download; give the folder, or "
-            "dataset=cifar10_mini"
+            f"{reason}: dataset.root={root} has no data, and the download failed. Set the folder, "
+            "or use dataset=cifar10_mini"
         )
         self.root = root
 
@@ -31,21 +31,22 @@ def load_dataset(
     lock_folder: Path | None = None,
     **options: Any,
 ) -> ImageDataset:
-    """Load one split, `train` or `test`, of the data set that a `dataset` configuration describes.
+    """Load one split, `train` or `test`, of the data set that a `dataset` section describes.
 
     Args:
-        split: Passed as `train` (true or false) where the callable takes it, else as `split`.
+        split: Passed as `train` (true or false) if the callable has this argument, else as `split`.
         source: `_target_`, a callable that returns a map-style data set, such as a class of
             torchvision's, and its other keyword arguments.
-        n_images: size of a fixed, class-balanced subset of the test split; training takes all.
-        lock_folder: folder of the lock under which one process downloads; None: no lock.
-        options: further arguments of `ImageDataset`.
+        n_images: Size of a fixed, class-balanced subset of the test split; the training split is
+            always complete.
+        lock_folder: Folder of the lock that a process holds while it downloads; None: no lock.
+        options: Further arguments of `ImageDataset`.
     """
     target = str(source.get("_target_"))
     try:
         takes_train = "train" in inspect.signature(resolve_name(target)).parameters
     except (ImportError, AttributeError, ValueError, TypeError):
-        takes_train = False  # it cannot be found, which the call says
+        takes_train = False  # not found; the call below raises the error
     chosen = {"train": split == "train"} if takes_train else {"split": split}
     data = _open({**source, **chosen}, lock_folder)
     if not hasattr(data, "targets"):
@@ -58,14 +59,14 @@ def load_dataset(
 
 
 def _open(source: Mapping[str, Any], lock_folder: Path | None) -> Any:
-    """Call a data set's `_target_`; of several processes one downloads, and the others wait."""
+    """Call a data set's `_target_`; if several processes do so, one downloads and others wait."""
     if not source.get("download") or lock_folder is None:
         return call_target(source)
     lock_folder.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_folder / "download.lock"):
         try:
             return call_target(source)
-        except ValueError as error:  # of the network, the disk, the archive
+        except ValueError as error:  # from the network, the disk or the archive
             if isinstance(getattr(error.__cause__, "__cause__", None), ValueError):
-                raise  # the callable refuses its arguments
+                raise  # the callable refused its arguments
             raise DownloadError(f"{error}", str(source.get("root"))) from error

@@ -1,4 +1,4 @@
-"""Fixed subsets of a split: class-balanced ones, or those that a list names."""
+"""Fixed subsets of a split: class-balanced, or listed in a file."""
 
 import numpy as np
 import pandas as pd
@@ -8,26 +8,25 @@ from src.utils.refusals import first_line
 
 
 def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> np.ndarray:
-    """Return `n_images` positions, ascending int64, that represent every class present evenly.
+    """Choose `n_images` positions, ascending int64, with all classes represented evenly.
 
-    Each class present gets floor or ceil of `n_images / classes present`; a class with too few
-    images gives all it has. The choice depends on `labels`, int64 (N,), and the seed alone, and is
-    nested: the 100 images chosen for `n_images=100` are among the 200 chosen for `n_images=200`.
+    Each class that is present gets floor or ceil of `n_images / classes present`; a class with too
+    few images contributes all of them. The choice depends only on `labels`, int64 (N,), and the
+    seed. Choices are nested: the 100 images for `n_images=100` are among the 200 for
+    `n_images=200`.
     """
     total = len(labels)
     if n_images is None:
         return np.arange(total)
     if not 1 <= n_images <= total:
-        raise ValueError(
-            f"n_images={n_images} is not between 1 and {total}, the number of images there are"
-        )
+        raise ValueError(f"n_images={n_images} is not between 1 and {total}, the number of images")
     # RandomState, because NumPy guarantees that its stream never changes between versions.
     random = np.random.RandomState(seed)
     shuffled = random.permutation(total)
     classes, compact = np.unique(labels, return_inverse=True)
     turn_of_class = random.permutation(len(classes))
-    # Deal the images like cards: round 0 takes one image of every class, round 1 a second one of
-    # every class that still has one, and so on. The first n of that order are balanced and nested.
+    # Deal the images like cards: round 0 takes one image from every class, round 1 a second one
+    # from every class that has more, and so on. The first n in this order are balanced and nested.
     dealt_round = np.empty(total, dtype=np.int64)
     by_class = shuffled[np.argsort(compact[shuffled], kind="stable")]
     sizes = np.bincount(compact)
@@ -37,29 +36,27 @@ def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> 
 
 
 def listed_subset(path: str, numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the positions, ascending int64, of the images that a CSV lists.
+    """Return the positions, ascending int64, of the images that a CSV file lists.
 
-    Its columns are `index`, numbers among `numbers`, int64 (N,), and `label`, which must be those
-    of `labels`, int64 (N,).
+    The file has columns `index`, with values from `numbers`, int64 (N,), and `label`, which must
+    agree with `labels`, int64 (N,).
     """
     rows = _read_list(path).sort_values("index", kind="stable")
     place = pd.Index(numbers).get_indexer(pd.Index(rows["index"]))
     if (place < 0).any() or rows["index"].duplicated().any() or rows.empty:
-        raise ValueError(
-            f"dataset.images={path} names no image, one that is not there, or one twice"
-        )
+        raise ValueError(f"dataset.images={path} lists no images, a missing one, or one twice")
     if wrong := rows["index"][labels[place] != rows["label"].to_numpy()].tolist():
-        raise ValueError(f"dataset.images={path}: image {wrong[0]} has another label here")
+        raise ValueError(f"dataset.images={path}: image {wrong[0]} has another label in the data")
     return place.astype(np.int64)
 
 
 def check_names(path: str, images: pd.DataFrame) -> None:
-    """Refuse files of other names than a list, see `listed_subset`, has for these images."""
+    """Refuse images whose file names differ from those in the list, see `listed_subset`."""
     rows = _read_list(path).sort_values("index", kind="stable").reset_index(drop=True)
-    files = images["file"].map(no_formula)  # as the list may have them
+    files = images["file"].map(no_formula)  # the list may be written like this
     names = rows["file"].fillna("").map(no_formula) if "file" in rows else files
     if others := images["index"][(names != files) & (names != "")].tolist():
-        raise ValueError(f"dataset.images={path}: image {others[0]} is another file here")
+        raise ValueError(f"dataset.images={path}: image {others[0]} is another file in the data")
 
 
 def _read_list(path: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Data sets of torchvision by the names of their classes."""
+"""Data sets from torchvision, by the names of their Python classes."""
 
 import inspect
 from pathlib import Path
@@ -9,17 +9,17 @@ from torchvision import datasets
 from src.utils.refusals import suggestion
 
 NAMES = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "Flowers102", "Imagenette")
-# In words: numbers would fit the weights for any ten classes.
+# Words, because numbers would agree with weights for any ten classes.
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def torchvision_dataset(split: str, *, kind: str, **options: Any) -> Any:
     """Load one split, `train` or `test`, of a data set in `NAMES`, with `targets` and `classes`.
 
-    Options are the arguments of torchvision's class, such as `root` and `download`.
+    `options` are arguments of torchvision's class, such as `root` and `download`.
     """
     if kind not in NAMES:
-        known = f"dataset=torchvision has {', '.join(NAMES)}."
+        known = f"dataset=torchvision supports {', '.join(NAMES)}."
         raise ValueError(f"dataset.name={kind}: {known}{suggestion(str(kind), NAMES)}")
     build = getattr(datasets, kind)
     takes = inspect.signature(build).parameters
@@ -30,5 +30,5 @@ def torchvision_dataset(split: str, *, kind: str, **options: Any) -> Any:
     if not hasattr(data, "targets"):
         data.targets = [data[i][1] for i in range(len(data))]
     classes = DIGITS if kind == "SVHN" else getattr(data, "classes", ())
-    data.classes = [its if isinstance(its, str) else its[0] for its in classes]  # of synonyms
+    data.classes = [its if isinstance(its, str) else its[0] for its in classes]  # first synonym
     return data

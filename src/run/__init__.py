@@ -1,1 +1,1 @@
-"""A sweep, its jobs, and the pass of a job's images through its models."""
+"""Sweeps, their jobs, and the pass of a job's images through its models."""

@@ -22,7 +22,10 @@ from src.run.stored_rows import read_rows
 def adversarial_source(
     job: Pass, missing: Mapping[Cell, np.ndarray], cache: Rows
 ) -> AdversarialSource:
-    """Return the producer of adversarial images: a saved set, or the attack with what it made."""
+    """Return the source of adversarial images: a saved set, or the attack with its stored images.
+
+    `missing` holds the images without rows, int64 (n,), by cell.
+    """
     if job.planned.saved is not None:
         return SavedImagesSource(job.planned.saved)
     new = {cell.budgets[0]: cell for cell in missing if cell.table == AttackCost.name}
@@ -38,7 +41,10 @@ def adversarial_source(
 def attacked_again(
     job: Pass, missing: Mapping[Cell, np.ndarray], cache: Rows
 ) -> dict[Cell, np.ndarray]:
-    """Return, by cell of attack cost, images that were attacked before and are not stored."""
+    """Return the images to attack again, by cell of attack cost.
+
+    Their cost is known, but their adversarial versions are needed and not stored.
+    """
     rows = read_rows(job, AdversarialImages().cells(job, None), cache)
     stored = {cell.budgets[0]: table["index"].to_numpy() for cell, table in rows.items()}
     again, nothing = dict[Cell, np.ndarray](), np.array([], np.int64)
@@ -56,7 +62,7 @@ def attacked_again(
 def stored_images(
     job: Pass, cache: Rows, index: Sequence[int], eps_255: float
 ) -> dict[int, np.ndarray]:
-    """Return the stored adversarial images of a budget, float32 (3, H, W), by index."""
+    """Return the stored adversarial images for one budget, float32 (3, H, W), by index."""
     cells = AdversarialImages().cells(job, None)
     ((origin, key),) = (job.place(cell) for cell in cells if eps_255 in cell.budgets)
     table = cache.select(origin, AdversarialImages.name, key, index) if len(index) else None
@@ -69,7 +75,7 @@ def stored_images(
 
 
 def adversarial_images(job: Pass, cache: Rows, index: Sequence[int]) -> list[AttackedImages]:
-    """Return some images of a job with their adversarial versions, a batch for each budget."""
+    """Return the images at `index` with their adversarial versions, one batch per budget."""
     batch = job.images[np.searchsorted(job.images.indices, index)]
     clean, budgets, norm = to_unit(batch.images), job.settings.budgets, job.settings.attack.norm
     if job.planned.saved is not None:

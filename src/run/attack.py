@@ -1,4 +1,4 @@
-"""The attack of a job on its source, tried on two images before it runs on all."""
+"""Attack of a job on its source, tried on two images before it runs on all."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 def make_attacker(
     job: Pass, stored: Callable[[list[int], float], Mapping[int, np.ndarray]] = lambda *_: {}
 ) -> Attacker:
-    """Return a job's attack on its source; images that are `stored` are not attacked again."""
+    """Return a job's attack on its source.
+
+    `stored` returns the stored adversarial images, by index, for a list of indices and a budget in
+    1/255; these images are not attacked again.
+    """
     settings, attack = job.settings, job.settings.attack
     source, pool, fitted = job.models[settings.source_name], job.data.pool, job.planned.fitted
     assert job.planned.attack is not None
@@ -42,7 +46,7 @@ def make_attacker(
         data_target_labels=_known_target_labels(settings, job.images),
         seed=settings.seed,
         pool=pool and (pool.images, pool.labels),
-        max_batch=max(1, _most_at_once(job) // settings.source_draws),  # which are held at once
+        max_batch=max(1, _most_at_once(job) // settings.source_draws),  # draws share memory
         max_images=_images_per_batch(job),
         precision=settings.trainer.attack_precision,
         name=attack.name,
@@ -53,21 +57,22 @@ def make_attacker(
 
 
 def _behind_its_defence(job: Pass, classifier: nn.Module) -> nn.Module:
-    """Return the source as an adaptive attacker sees it."""
+    """Return the source behind `source_defence`, as an adaptive attacker sees it."""
     name = job.settings.source_defence
     if name == PLAIN:
         return classifier
     draws = job.settings.source_draws
     model = AttackedDefence(classifier, job.planned.defences[name], draws, name)
     if draws > model.draws:
-        raise ValueError(f"source_draws={draws}: source_defence={name} draws nothing.")
+        raise ValueError(f"source_draws={draws}: source_defence={name} is not random; set it to 1.")
     return model
 
 
 def _most_at_once(job: Pass) -> int:
-    """Return the most images in one gradient batch: on a CPU, as many as 32 of 224 pixels.
+    """Return the maximum number of images in one gradient batch.
 
-    Through a ResNet-50 those take below 4 GB.
+    On a CPU the default is the equivalent of 32 images of 224 pixels, which need less than 4 GB
+    with a ResNet-50.
     """
     trainer, side = job.settings.trainer, job.images.image_size
     if job.data.device.type != "cpu" or trainer.gradient_batch is not None:
@@ -76,9 +81,10 @@ def _most_at_once(job: Pass) -> int:
 
 
 def _images_per_batch(job: Pass) -> int | None:
-    """Return the most images in a batch, by the gradients that an image takes; None: no limit.
+    """Return the maximum batch size, from the number of gradients per image; None: no limit.
 
-    The batch is what a kill loses. No clock decides it: other batches give other rows.
+    A killed job loses at most one batch. The limit does not depend on measured time, because a
+    different batch size may change the rows.
     """
     settings, members = job.settings, len(job.settings.source)
     gradients = settings.attack.gradients(len(settings.budgets), members)
@@ -92,9 +98,9 @@ def _images_per_batch(job: Pass) -> int | None:
 
 
 def try_attack(job: Pass, cache: Rows) -> None:
-    """Attack two images, so that an attack that cannot work fails before targets are trained.
+    """Attack two images, so that a broken attack fails before targets are trained.
 
-    An attack whose rows are stored is not tried, unless a diagnostic runs it again.
+    An attack whose rows are stored is not tried, unless a diagnostic has to run it again.
     """
     diagnostics, device = job.settings.diagnostics, job.data.device
     bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
@@ -115,11 +121,11 @@ def try_attack(job: Pass, cache: Rows) -> None:
             gradients = attacker.gradients // len(batch.index)
             if iterations:
                 attacker.iterates(clean, batch, 8 / 255, iterations)
-            if bisected:  # which gives each image a budget of its own
+            if bisected:  # bisection uses one budget per image
                 budgets = torch.tensor([[4 / 255, 8 / 255]]).to(clean)
                 attacker.perturbed(clean, batch, budgets[:, : len(clean)])
     except ValueError as error:
-        hint = " Bisection has budgets of shape (K, N); diagnostics.bisection=0 does without."
+        hint = " Bisection passes budgets of shape (K, N); switch it off: diagnostics.bisection=0."
         raise ValueError(f"{error}{hint * bisected}") from error
     finally:
         attacker.cpu()
@@ -130,14 +136,14 @@ def try_attack(job: Pass, cache: Rows) -> None:
 
 
 def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:
-    """Return the data set's target labels by image index, if the attack takes those."""
+    """Return the data set's target labels by image index; empty unless the attack uses them."""
     if settings.attack.target_label != "data":
         return {}
     name = settings.dataset.name
     if images.target_labels is None:
         raise ValueError(
-            f"attack.target_label=data, but the data set {name} names no target labels; "
-            "least_likely, random and next need none."
+            f"attack.target_label=data, but the data set {name} has no target labels. "
+            "Use least_likely, random or next."
         )
     wrong = images.indices[images.target_labels == images.labels]
     if len(wrong):

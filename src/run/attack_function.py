@@ -1,4 +1,4 @@
-"""Attack functions of a config, their keywords checked by signature and annotations."""
+"""Attack functions from the config, with keywords checked against signature and annotations."""
 
 import inspect
 import json
@@ -22,7 +22,11 @@ log = logging.getLogger(__name__)
 
 
 def attack_function(attack: AttackSettings) -> Attack:
-    """Return the function that an attack's settings name, with their keyword arguments bound."""
+    """Return an attack's function as a `partial` with the keyword arguments of its settings.
+
+    Raises:
+        ValueError: `_target_` is not a function, or a keyword is unknown, missing or invalid.
+    """
     keys = {key: value for key, value in attack.settings.items() if key != "target_label"}
     try:
         call: Any = instantiate(keys, _partial_=True, _convert_="all")
@@ -31,7 +35,7 @@ def attack_function(attack: AttackSettings) -> Attack:
         line = cause if isinstance(error.__cause__, ValueError) else f" {first_line(error)}{cause}"
         raise ValueError(f"attack={attack.name}:{line}") from error
     if not isinstance(call, partial):
-        raise ValueError(f"attack={attack.name} names no function as its _target_.")
+        raise ValueError(f"attack={attack.name}: its _target_ is not a function.")
     call = partial(function_of(keys), **call.keywords)
     parameters = _check_keywords(attack, call)
     if unchecked := [key for key in call.keywords if key not in parameters]:
@@ -42,7 +46,7 @@ def attack_function(attack: AttackSettings) -> Attack:
 
 
 def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Parameter]:
-    """Refuse keywords that a function does not take; return its parameters by name."""
+    """Return the function's parameters by name; refuse keywords that it does not accept."""
     every = [*_signature(call.func).parameters.values()][4:]  # after model, images, labels, eps
     named = {each.name: each for each in every if each.kind is not each.VAR_KEYWORD}
     settings = [name for name in named if name not in GIVEN]
@@ -55,12 +59,12 @@ def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Para
     for key in keywords:
         if key in GIVEN:
             raise ValueError(
-                f"attack.{key} is filled in by the program: attack.target_label makes an attack "
-                "targeted, seed decides what it draws, trainer.gradient_batch bounds its batches."
+                f"attack.{key} is set by the program. Use attack.target_label for a targeted "
+                "attack, seed for random numbers, trainer.gradient_batch for the batch size."
             )
         if key not in named and not any_key:
             raise ValueError(
-                f"attack.{key}: attack={attack.name} has no such setting; its settings are "
+                f"attack.{key}: attack={attack.name} has no such setting. Its settings: "
                 f"{', '.join(settings) or 'none'}.{suggestion(key, settings)}"
             )
     for name in settings:
@@ -75,12 +79,12 @@ def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Para
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function, eval_str=True)
-    except NameError:  # of an annotation whose type is imported for type checkers alone
+    except NameError:  # an annotation uses a type that is imported only for type checkers
         return inspect.signature(function)
 
 
 def _convert(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> Any:
-    """Return a keyword's value as the type of its annotation, if that is one for pydantic."""
+    """Convert a keyword's value to the type of its annotation, if pydantic knows the type."""
     kind = named[key].annotation if key in named else inspect.Parameter.empty
     if kind is inspect.Parameter.empty or isinstance(kind, str):
         return value
@@ -89,7 +93,7 @@ def _convert(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> An
         adapter = TypeAdapter(kind, config=config)
         try:
             return adapter.validate_json(json.dumps(value), strict=True)
-        except TypeError:  # an object that the section builds
+        except TypeError:  # an object built from a nested `_target_`
             return adapter.validate_python(value)
     except PydanticUserError:
         return value

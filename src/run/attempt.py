@@ -1,4 +1,4 @@
-"""One job of a command: its failure is noted beside its files, and the others go on."""
+"""Run one job of a command: a failure is recorded beside its files, and other jobs continue."""
 
 import logging
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 
 def attempt(config: DictConfig, folder: Path) -> None:
-    """Run one job; if it fails, the reason is noted in its folder, and a sweep goes on."""
+    """Run one job; if it fails, the reason is written to its folder, and a sweep continues."""
     with _noted_failures(folder):
         hydra = HydraConfig.get()
         settings = read_job(config, hydra)
         named = any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
         if settings.trainer.distributed and is_one_of_several() and not named:
-            raise ValueError("the processes of one job need one folder: hydra.run.dir=outputs/NAME")
+            raise ValueError("All processes of a job need one folder: hydra.run.dir=outputs/NAME")
         tracker = _tracker(settings) if is_first_process() else Tracker()
         targets = ", ".join(settings.targets)
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
@@ -41,7 +41,7 @@ def attempt(config: DictConfig, folder: Path) -> None:
 
 @contextmanager
 def _noted_failures(folder: Path) -> Iterator[None]:
-    """Hold the lock of a job's folder, and note there why the job fails."""
+    """Hold the lock of a job's folder; if the job fails, write the reason there."""
     try:
         with running(folder) if is_first_process() else nullcontext():
             try:
@@ -62,19 +62,19 @@ def _noted_failures(folder: Path) -> Iterator[None]:
 
 
 def _tracker(settings: Settings) -> Tracker:
-    """Return the tracker of the jobs of this process; empty if it cannot be opened any more."""
+    """Return the tracker for the jobs of this process; one that tracks nothing if it fails."""
     try:
         return open_tracker(settings.tracking, settings.dataset.name)
     except ValueError as error:
-        log.warning("%s This sweep's jobs are not tracked from here on.", error)
+        log.warning("%s The remaining jobs of this sweep are not tracked.", error)
         return Tracker()
 
 
 def _note(folder: Path, sentence: str) -> None:
-    """Record the failure in error.txt; a process that is not the first exits instead."""
+    """Write the failure to error.txt; any process but the first exits instead."""
     if not is_first_process():
         refuse(sentence)
     try:
         fail(folder, sentence)
-    except WriteError:  # the disk is full, say, which may be why
+    except WriteError:  # a full disk, for example, perhaps the cause of the failure
         log.error(sentence)

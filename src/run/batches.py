@@ -1,4 +1,4 @@
-"""Batches of images, the same for any number of processes."""
+"""Batches of images that do not depend on the number of processes."""
 
 import numpy as np
 import torch
@@ -10,10 +10,18 @@ from src.data import Batch, ImageDataset
 class Batches(Dataset[Batch]):
     """Batches of one process.
 
-    All batches are laid out first and dealt to the processes in turn: on any number of processes
-    an image shares its batch with the same others. With a `shuffle_seed` images come in random
-    pairs, see `layout`. Batches are then parted by `groups`, int64 (n,), of which images below 0
-    are left out; with `whole`, a batch of which some are not left out stays as it is.
+    All batches are laid out first and then dealt to the processes in turn, so an image shares its
+    batch with the same other images for any number of processes.
+
+    Args:
+        dataset: The images.
+        batch_size: Maximum number of images in a batch.
+        processes: Number of processes that share the batches.
+        rank: Number of this process.
+        shuffle_seed: Seed for random pairs of images, see `layout`; None: in order.
+        groups: Group of each image, int64 (n,). Batches are split by group, and images with a
+            group below 0 are left out.
+        whole: True: keep a batch unsplit if any of its images is in a group of 0 or above.
     """
 
     def __init__(
@@ -30,8 +38,8 @@ class Batches(Dataset[Batch]):
         batches = layout(len(dataset), batch_size, shuffle_seed)
         if len(batches) < processes:
             raise ValueError(
-                f"trainer.batch_size={batch_size} makes {len(batches)} batches of {len(dataset)} "
-                f"images, fewer than the {processes} devices; take a smaller one, or fewer devices."
+                f"trainer.batch_size={batch_size} makes {len(batches)} batches from {len(dataset)} "
+                f"images, fewer than the {processes} devices. Use smaller batches or fewer devices."
             )
         groups = np.zeros(len(dataset), np.int64) if groups is None else groups
         self.positions: list[list[int]] = []
@@ -53,16 +61,16 @@ class Batches(Dataset[Batch]):
 
 
 def layout(count: int, batch_size: int, shuffle_seed: int | None) -> list[list[int]]:
-    """Return the positions in each batch, in order or, with a seed, shuffled.
+    """Return the positions of the images in each batch, in order or, with a seed, shuffled.
 
-    Shuffled batches hold pairs; the last one holds a triple too if the number of images is odd.
+    Shuffled batches consist of pairs; if the number of images is odd, the last one has a triple.
     """
     order, size = list(range(count)), batch_size
     if shuffle_seed is not None:
         if count < 2:
             raise ValueError(
-                "controls=true needs at least 2 images: it shows each with the perturbation of "
-                "another one."
+                "controls=true needs at least 2 images: it adds the perturbation of another image "
+                "to each."
             )
         order = np.random.default_rng(shuffle_seed).permutation(count).tolist()
         size = 2 * max(1, batch_size // (2 + count % 2))

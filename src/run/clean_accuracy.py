@@ -1,4 +1,4 @@
-"""Checks of clean accuracies against those that models are known to have, and chance."""
+"""Checks of clean accuracies against expected accuracies and chance."""
 
 import logging
 from pathlib import Path
@@ -15,10 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
-    """Compare the clean accuracies with those that are expected; warn, or stop where settings say.
+    """Compare clean accuracies with the expected ones; on a miss warn, or stop if settings say so.
 
-    A model misses if the 95 % interval of its accuracy lies outside the expected one plus or
-    minus the tolerance. What weights state only warns, and only of less: images differ.
+    A model misses if the 95 % interval of its accuracy lies outside the expected accuracy plus or
+    minus the tolerance. An accuracy stated by a weight file causes only a warning, and only if the
+    measured one is lower: the images may differ.
     """
     frame = clean.select(["target", "defence", "label", "predicted"]).to_pandas()
     frame = frame[frame["predicted"] != ABSTAINED]
@@ -29,7 +30,7 @@ def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
     shares = ", ".join(f"{Evaluated(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
     log.info("%d clean images, correct: %s", len(job.images), shares)
     check = job.settings.clean_accuracy_check
-    for name in job.settings.models:  # defences have no such expectations
+    for name in job.settings.models:  # no accuracy is expected behind a defence
         k, n = (int(value) for value in counts.loc[Evaluated(name)])
         expected = job.models[name].expected_accuracy
         if expected is None:
@@ -45,12 +46,12 @@ def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
                 "(mean, std, input_size), weights or labels"
             )
             if stated_by_user and check.action == "stop":
-                raise ValueError(f"{message}; clean_accuracy_check.action=warn goes on.")
+                raise ValueError(f"{message}. To continue: clean_accuracy_check.action=warn.")
             log.warning("%s.", message)
 
 
 def check_trained(settings: Settings, name: str, file: Path, num_classes: int) -> None:
-    """Warn of trained weights that are no better than chance, or stop where settings say so."""
+    """Warn if trained weights are no better than chance, or stop if settings say so."""
     tested = weight_facts(file).tested
     if not is_at_chance(*tested, num_classes):
         return

@@ -1,4 +1,4 @@
-"""Rows of cells: those in the cache, and those that are computed because it lacks them."""
+"""Rows of cells: read from the cache, and computed where they are missing."""
 
 import logging
 import math
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Computed:
-    """Rows of cells, which the first process alone has.
+    """Rows of cells; only the first process has them.
 
     Attributes:
-        seconds: Seconds that all rows took; NaN where some were stored.
-        batch_size: Images in a batch; 0 where all rows were stored.
-        gradients: Number of gradients that were taken now.
+        seconds: Seconds to compute all rows; NaN if some were stored.
+        batch_size: Images per batch; 0 if all rows were stored.
+        gradients: Number of gradients computed in this run.
     """
 
     rows: dict[Cell, pa.Table] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Computed:
 def compute(
     job: Pass, cells: Mapping[Cell, Measurement], cache: Rows, *, attacked: bool
 ) -> Computed:
-    """Return the rows of cells, of which those that are not stored are computed."""
+    """Return the rows of cells; compute those that are not stored."""
     result, size = Computed(), int(job.settings.trainer.batch_size)
     with ExitStack() as locks:
         if is_first_process():
@@ -80,8 +80,8 @@ def compute(
             missing = _share(cells, find_missing(cells, result.rows))
             if succeeded and missing:
                 raise ValueError(
-                    f"cache_dir={job.settings.cache_dir}: rows of {len(missing)} tables are lost; "
-                    "all processes of a job need one folder."
+                    f"cache_dir={job.settings.cache_dir}: rows of {len(missing)} tables are "
+                    "missing. All processes of a job need the same folder."
                 )
     result.seconds = time.perf_counter() - start if whole else math.nan
     result.batch_size = size
@@ -93,25 +93,25 @@ def _log_images(job: Pass, again: Mapping[Cell, np.ndarray]) -> None:
     """Log the number of images that are attacked again."""
     if again and is_first_process():
         count = len(np.unique(np.concatenate([*again.values()])))
-        text = "%s: the adversarial versions of %d images are made again: store.images_mb=%g."
+        text = "%s: attacking %d images again, as they are not stored (store.images_mb=%g)."
         log.info(text, job.settings.job, count, job.settings.store.images_mb)
 
 
 def _halve(
     size: int, source: AdversarialSource | None, distributed: bool, error: BaseException
 ) -> int:
-    """Return half a batch size that needs more memory than there is."""
+    """Return half the batch size after an out-of-memory error; refuse if it cannot be halved."""
     if size == 1 or distributed:
         text = f"trainer.batch_size={size} needs more memory than the device has."
         raise ValueError(text) from error
-    log.warning("Out of memory: going on with batches of %d images, not %d.", size // 2, size)
+    log.warning("Out of memory: continuing with batches of %d images, not %d.", size // 2, size)
     if source is not None and source.max_batch:
         source.max_batch = max(1, source.max_batch // 2)
     return size // 2
 
 
 def _share(cells: Iterable[Cell], missing: Mapping[Cell, np.ndarray]) -> dict[Cell, np.ndarray]:
-    """Return what the first process misses: a cell has the same number in all processes."""
+    """Return the missing images of the first process; cells have the same order in all."""
     every = list(cells)
     numbers = {every.index(cell): index for cell, index in missing.items()}
     return {every[number]: index for number, index in from_first_process(numbers).items()}

@@ -1,4 +1,4 @@
-"""A job's images, and those that its attack may mix in."""
+"""Images of a job, and images that its attack may mix in or is fitted on."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -19,7 +19,7 @@ _POOL = 32  # images that attacks may mix in
 
 
 def open_data(planned: Planned) -> Data:
-    """Open a job's images before any model is trained; bad files and too small sets are refused."""
+    """Open a job's images before any model is trained; refuse bad files and too small sets."""
     settings, saved = planned.settings, planned.saved
     runner = make_trainer(settings.trainer)
     if saved is None:
@@ -27,7 +27,7 @@ def open_data(planned: Planned) -> Data:
     else:
         wanted = {"num_classes", "class_names", "n_images", "images", "seed"}
         images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
-    images.digest()  # reads all files
+    images.digest()  # reads all files, so a bad one is refused here
     seed = settings.dataset.seed
     pair_seed = seed if settings.controls else None
     Batches(images, int(settings.trainer.batch_size), runner.world_size, shuffle_seed=pair_seed)
@@ -43,15 +43,14 @@ def open_data(planned: Planned) -> Data:
 
 
 def _open_fit_images(settings: Settings, part: Fitted, images: ImageDataset) -> ImageDataset:
-    """Open the training images that an attack is fitted on."""
+    """Return the training images that an attack is fitted on."""
     if part.fit_images is None:
         try:
             return open_dataset(settings, "train")
         except ValueError as error:
             raise ValueError(
-                f"attack={settings.attack.name} is fitted on training images, and those of "
-                f"dataset={settings.dataset.name} cannot be opened; attack.fit_images=FOLDER names "
-                "others."
+                f"attack={settings.attack.name} is fitted on training images, but those of "
+                f"dataset={settings.dataset.name} cannot be opened. Set attack.fit_images=FOLDER."
             ) from error
     path = Path(part.fit_images)
     source = {"_target_": "src.data.image_folder.image_folder", "root": str(path)}
@@ -68,14 +67,15 @@ def _open_fit_images(settings: Settings, part: Fitted, images: ImageDataset) -> 
 def choose_fit_images(
     settings: Settings, part: Fitted, images: ImageDataset, training: ImageDataset | None
 ) -> ImageDataset:
-    """Return those of some training images that an attack is fitted on.
+    """Choose the training images that an attack is fitted on.
 
     Raises:
-        ValueError: There are none, they do not fit the images, or one is evaluated, too.
+        ValueError: There are no training images, they differ from the evaluated ones in classes or
+            size, or one of them is also evaluated.
     """
     name = settings.attack.name
     if training is None:
-        raise ValueError(f"attack {name} is fitted on training images: give fit_images.")
+        raise ValueError(f"attack {name} is fitted on training images. Pass fit_images.")
     stated = (training.num_classes, training.image_size)
     if stated != (images.num_classes, images.image_size):
         raise ValueError(
@@ -85,22 +85,22 @@ def choose_fit_images(
     chosen = training.subset(part.fit_n_images, settings.seed)
     if (both := np.isin(images.image_digests, chosen.image_digests)).any():
         raise ValueError(
-            f"attack={name} would be fitted on {both.sum():,} of the images that are evaluated, "
-            f"such as image {images.indices[both][0]}; attack.fit_images=FOLDER names others."
+            f"attack={name} would be fitted on {both.sum():,} of the evaluated images, "
+            f"such as image {images.indices[both][0]}. Set attack.fit_images=FOLDER to use others."
         )
     return chosen
 
 
 def mixing_pool(whole: ImageDataset, seed: int) -> Batch:
-    """Return the images of a whole split that attacks may mix in to any of its images."""
+    """Return the images of a split that attacks may mix into its other images."""
     chosen = np.random.default_rng(seed).permutation(len(whole))[:_POOL]
     return whole[chosen.tolist()]
 
 
 def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
-    """Return the `train` or `test` split of a job's data; opened once for all jobs of a process.
+    """Return the `train` or `test` split of a job's data set, opened once per process.
 
-    With `whole` all images of the split are taken, whatever `n_images` says.
+    With `whole`, return all images of the split, regardless of `n_images`.
     """
     changes = dict.fromkeys(("n_images", "images")) if whole else {}
     section = settings.dataset.model_copy(update=changes).model_dump_json()
@@ -108,14 +108,14 @@ def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> Imag
 
 
 def open_datasets(jobs: Iterable[Settings]) -> None:
-    """Open each data set once, so that no job waits for a download in vain."""
+    """Open each data set before the first job, so that a failed download is noticed at once."""
     loaded = [job for job in jobs if job.attack.kind != "saved"]
     for job in {job.dataset.model_dump_json(): job for job in loaded}.values():
         open_dataset(job, "test")
 
 
 def forget_datasets() -> None:
-    """Let data sets be opened anew."""
+    """Clear the cache of opened data sets, so that they are opened again."""
     _open.cache_clear()
 
 

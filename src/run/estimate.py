@@ -1,4 +1,4 @@
-"""Estimate of a sweep before its first job: trainings, work, hours, disk."""
+"""Estimate a sweep before its first job: trainings, gradients, hours and disk space."""
 
 import math
 import shlex
@@ -42,14 +42,14 @@ from src.tracking import Tracker
 from src.utils import stopping
 from src.utils.refusals import first_line
 
-_ROW_BYTES = 120  # of a prediction, in cache, results and tracking store together
-_ATTACK = 1.15  # seconds of an attack over those of its gradients alone
-_JOB_SECONDS, _END_SECONDS = 1.0, 10.0  # of tables and tracking; of the report
+_ROW_BYTES = 120  # per prediction, in cache, results and tracking store together
+_ATTACK = 1.15  # time for an attack divided by the time for its gradients alone
+_JOB_SECONDS, _END_SECONDS = 1.0, 10.0  # per job for tables and tracking; for the report
 
 
 @dataclass(frozen=True)
 class Training:
-    """Training that a sweep needs; seconds are NaN where no speed is known."""
+    """Training that a sweep needs; its seconds are NaN if the speed is unknown."""
 
     name: str
     images: int
@@ -60,14 +60,14 @@ class Training:
 
 @dataclass(frozen=True)
 class JobEstimate:
-    """Work, time and disk space of a job, trainings left out.
+    """Work, time and disk space of a job, without trainings.
 
     Attributes:
-        images: 0: not known; then `gradients` are those per image.
-        seconds: NaN where no speed is known.
-        stored: Share of its rows that are stored.
-        bytes: What it adds to the disk.
-        refused: Why it cannot run; empty if it can.
+        images: Number of images; 0: unknown, and `gradients` is per image.
+        seconds: Duration; NaN if a speed is unknown.
+        stored: Share of the job's rows that are stored.
+        bytes: Additional disk space.
+        refused: Why the job cannot run; empty if it can.
     """
 
     name: str
@@ -85,8 +85,8 @@ class Estimate:
     """Jobs and trainings of a sweep, with the missing files.
 
     Attributes:
-        device: Name of the device whose speeds were taken; empty: none was.
-        files: Files that are missing, with the command that gets each.
+        device: Name of the device whose speeds were used; empty: none.
+        files: Missing files, each with the command that fetches it.
     """
 
     jobs: list[JobEstimate] = field(default_factory=list)
@@ -96,12 +96,12 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the whole sweep; NaN where a speed is not known."""
+        """Seconds for the whole sweep; NaN if a speed is unknown."""
         return sum(part.seconds for part in self._parts) + _END_SECONDS
 
     @property
     def work(self) -> list[float]:
-        """Work of each job: its seconds or, unless all are known, its gradients."""
+        """Work per job: seconds if all are known, else gradients."""
         seconds = [job.seconds for job in self.jobs]
         if not any(map(math.isnan, seconds)):
             return seconds
@@ -109,7 +109,7 @@ class Estimate:
 
     @property
     def bytes(self) -> float:
-        """Bytes on the disk, all folders together."""
+        """Bytes on disk, all folders together."""
         return sum(part.bytes for part in self._parts)
 
     @property
@@ -118,9 +118,9 @@ class Estimate:
 
 
 def estimate(jobs: Sequence[Settings], here: bool) -> Estimate:
-    """Return the estimate of jobs: of those that run in this process with hours and disk.
+    """Estimate jobs; hours and disk space only for jobs that run in this process (`here`).
 
-    Others, and all where images are missing, have gradients alone.
+    Other jobs, and all jobs if images are missing, have only numbers of gradients.
     """
     result, seen = Estimate(), dict[tuple[str, str], np.ndarray]()
     no_images = {reason for job in jobs if (reason := _why_no_images(job))}
@@ -131,7 +131,7 @@ def estimate(jobs: Sequence[Settings], here: bool) -> Estimate:
                 result.jobs.append(_estimate_job(for_device(settings), result, seen))
             else:
                 result.jobs.append(_count_gradients(settings))
-        except ValueError as error:  # which will be the job's failure; the others run
+        except ValueError as error:  # this job will fail with the same error; the others run
             refused = first_line(error)
             result.jobs.append(JobEstimate(settings.job, 0, 0, seconds=0, refused=refused))
     models = {name: model for job in jobs for name, model in job.model.items()}
@@ -153,7 +153,7 @@ def _why_no_images(job: Settings) -> str:
 
 
 def _how_to_fetch(name: str, model: ModelSettings) -> str:
-    """Return the command that gets a model's missing weights; empty if they are there."""
+    """Return the command that fetches a model's missing weights; empty if none are missing."""
     if model.missing and model.url:
         words = ["curl", "-L", "--create-dirs", "-o", model.missing, str(model.url)]
         return shlex.join(words)
@@ -161,12 +161,12 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
         public = find(model.network["name"])
         command = f"python -m src.models --fetch {model.network['name']}  # {public.source}"
         return command * (not public.path.exists())
-    text = f"model {name} downloads its weights when it is first built; the plan goes without them"
+    text = f"model {name} downloads its weights when first built; the plan does not need them"
     return text * bool(model.missing)
 
 
 def _count_gradients(job: Settings) -> JobEstimate:
-    """Return an estimate without models; images that cannot be opened are `n_images`, or 0."""
+    """Estimate a job without its models; if its images cannot be opened, assume `n_images` or 0."""
     images, members = job.dataset.n_images or 0, len(job.source)
     if job.dataset.has_loader and not _why_no_images(job):
         images = len(open_dataset(job, "test"))
@@ -178,7 +178,7 @@ def _count_gradients(job: Settings) -> JobEstimate:
 def _estimate_job(
     settings: Settings, result: Estimate, seen: dict[tuple[str, str], np.ndarray]
 ) -> JobEstimate:
-    """Return a job's estimate; `seen` holds the rows of the jobs before it by their place."""
+    """Estimate a job; `seen` maps places in the cache to the rows that earlier jobs compute."""
     planned = plan(settings)
     settings = planned.settings
     data = open_data(planned)
@@ -226,7 +226,7 @@ def _estimate_training(
         taken = settings_of_attack(recipe).gradients(1, 1)
         gradient = speeds.seconds("gradient", name, classifier, train.image_size)
         seconds += (1 - recipe.clean_share) * gradient * (math.nan if taken is None else taken)
-    each = min(recipe.evaluate_on or len(test), len(test))  # after an epoch
+    each = min(recipe.evaluate_on or len(test), len(test))  # test images per epoch
     evaluated = (recipe.epochs * each + len(test)) / GRADIENT
     size = sum(4 * value.numel() for value in classifier.network.state_dict().values())
     total = seconds * (recipe.epochs * len(train) + evaluated)
@@ -234,7 +234,7 @@ def _estimate_training(
 
 
 def _add_fits(job: Pass, result: Estimate, speeds: Speeds) -> None:
-    """Add the fits of a job's attack whose states are missing."""
+    """Add to `result` the fits of a job's attack whose states are missing."""
     part, images, source = job.planned.fitted, job.data.fit_images, job.settings.source
     for eps, file in fit_files(job).items():
         assert part is not None and images is not None
@@ -251,7 +251,7 @@ def _add_fits(job: Pass, result: Estimate, speeds: Speeds) -> None:
 
 
 def _find_missing(job: Pass) -> tuple[dict[Cell, np.ndarray], int]:
-    """Return the rows that a job lacks, and how many rows it has altogether."""
+    """Return the missing rows of a job by cell, and the job's total number of rows."""
     cache, first = Rows(Path(job.settings.cache_dir)), ask_for(job, None)
     rows = {} if job.settings.rerun else read_rows(job, first, cache)
     missing = find_missing(first, rows)
@@ -266,7 +266,7 @@ def _find_missing(job: Pass) -> tuple[dict[Cell, np.ndarray], int]:
 def _leave_out(
     job: Pass, missing: Mapping[Cell, np.ndarray], seen: dict[tuple[str, str], np.ndarray]
 ) -> dict[Cell, np.ndarray]:
-    """Return the missing rows that no job before computes, and add them to those `seen`."""
+    """Return the missing rows that no earlier job computes, and add them to `seen`."""
     new = dict[Cell, np.ndarray]()
     for cell, index in missing.items():
         place = job.place(cell)
@@ -278,13 +278,13 @@ def _leave_out(
 
 
 def _all_correct(job: Pass) -> pa.Table:
-    """Return clean predictions, all correct, by which images are counted before there are any."""
+    """Return hypothetical clean predictions, all correct, so that every image is counted."""
     same = pa.table({name: job.images.indices for name in ("index", "label", "predicted")})
     return pa.concat_tables(named(same, target) for target in job.settings.evaluated)
 
 
 def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:
-    """Return the seconds of a job's attack and predictions; NaN: not known."""
+    """Return the seconds for a job's attack and predictions; NaN if a speed is unknown."""
     if work.gradients is None:
         return math.nan
     side, source, seconds = job.images.image_size, job.settings.source, 0.0
@@ -301,7 +301,7 @@ def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:
 
 
 def _count_bytes(job: Pass, missing: Mapping[Cell, np.ndarray]) -> float:
-    """Return the bytes that a job's rows and images take."""
+    """Return the disk space for a job's rows and images in bytes."""
     image, total = 3 * job.images.image_size**2, 0.0
     for cell, index in missing.items():
         kept = index if cell.cached is None else cell.cached

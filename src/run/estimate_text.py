@@ -1,4 +1,4 @@
-"""Estimate of a sweep in words."""
+"""Printed form of a sweep's estimate."""
 
 import math
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ from src.run.estimate import Estimate, Training
 from src.run.speeds import TABLES
 from src.utils.progress import duration
 
-_SHOWN = 30  # jobs in the table
-_DISCORDANCE = 0.2  # of two attacks, where none is known; about that of the stored results
+_SHOWN = 30  # maximum number of jobs in the table
+_DISCORDANCE = 0.2  # assumed share of images on which two attacks disagree, as in stored results
 
 
 def print_estimate(estimate: Estimate, console: Console) -> None:
-    """Print the lines that stand above every sweep."""
+    """Print the summary that precedes every sweep."""
     jobs = estimate.jobs
     images = max(job.images for job in jobs)
     stated = [job.gradients for job in jobs if job.gradients is not None]
     parts = [f"{len(jobs)} jobs" if len(jobs) > 1 else "1 job"]
-    parts.append(f"{images:,} images" if images else "images not known")
+    parts.append(f"{images:,} images" if images else "number of images unknown")
     if images > 0 or sum(stated) > 0:
         parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
     if unknown := len(jobs) - len(stated):
-        parts[-1] += f" and those of {unknown} jobs whose attack states none"
+        parts[-1] += f" plus those of {unknown} jobs whose attack states no number"
     if estimate.device:
         parts.append(f"{sum(job.predictions for job in jobs):,} predictions")
         parts.append(f"{estimate.bytes / 1e6:,.0f} MB")
@@ -44,11 +44,11 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
     for reason in dict.fromkeys(job.refused for job in jobs if job.refused):
         console.print(f"A job will fail: {reason}")
     if whole := sum(job.stored == 1 for job in jobs):
-        console.print(f"Stored already: all rows of {whole} jobs.")
+        console.print(f"Already stored: all rows of {whole} jobs.")
 
 
 def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -> None:
-    """Print what each job takes, and what its images can show."""
+    """Print the cost of each job, and the smallest difference that its images can detect."""
     table = Table("job", box=None, pad_edge=False)
     headings = ("images", "gradients", "predictions", "time", "stored")
     for heading in headings if estimate.device else headings[:2]:
@@ -61,14 +61,14 @@ def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -
         table.add_row(job.name, *row)
     console.print(table, soft_wrap=False)
     if len(estimate.jobs) > _SHOWN:
-        console.print(f"... and {len(estimate.jobs) - _SHOWN} jobs more")
+        console.print(f"... and {len(estimate.jobs) - _SHOWN} more jobs")
     print_estimate(estimate, console)
     device = jobs[0].plan_device
     if device and math.isnan(estimate.seconds):
         known = ", ".join(sorted(path.stem for path in TABLES.glob("*.json"))) or "none"
         console.print(
-            f"No hours: plan_device={device} lacks the speed of a network; devices with stored "
-            f"speeds: {known}."
+            f"Duration unknown: plan_device={device} lacks the speed of a network. Devices with "
+            f"stored speeds: {known}."
         )
     images = max(job.images for job in estimate.jobs)
     attacks = max(2, len({job.attack.label for job in jobs}))
@@ -76,18 +76,18 @@ def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -
         cutoff = studentized_range.ppf(1 - LEVEL, attacks, math.inf) / math.sqrt(2)
         difference = detectable(cutoff, _DISCORDANCE, images)
         console.print(
-            f"{images:,} images can show differences of {100 * difference:.1f} points between "
-            f"{attacks} attacks that disagree on {_DISCORDANCE:.0%} of the images; "
-            "src.images_needed says how many show another one."
+            f"{images:,} images can detect differences of {100 * difference:.1f} points between "
+            f"{attacks} attacks that disagree on {_DISCORDANCE:.0%} of the images. "
+            "For other differences see src.images_needed."
         )
 
 
 def check_hours(estimate: Estimate, hours: float | None) -> None:
-    """Refuse a sweep that takes longer than some hours, and say what to leave out."""
+    """Refuse a sweep that takes longer than `hours`, and suggest what to leave out."""
     if hours is None or estimate.seconds <= 3600 * hours:
         return
     if math.isnan(estimate.seconds):
-        raise ValueError(f"max_hours={hours:g}: the plan has no speeds, so no hours.")
+        raise ValueError(f"max_hours={hours:g}: duration unknown, as the plan has no speeds.")
     fixed = sum(training.seconds for training in estimate.trainings.values())
     rest, images = estimate.seconds - fixed, max(job.images for job in estimate.jobs)
     longest = max(estimate.jobs, key=lambda job: job.seconds)
@@ -96,7 +96,7 @@ def check_hours(estimate: Estimate, hours: float | None) -> None:
         f"{longest.name} with {duration(longest.seconds)}."
     )
     if fixed:
-        text += f" Trainings take {duration(fixed)}: training.n_images or training.epochs."
+        text += f" Trainings take {duration(fixed)}: lower training.n_images or training.epochs."
     if (share := (3600 * hours - fixed) / rest) > 0:
         text += f" n_images={max(1, int(share * images))} fits."
     raise ValueError(text)

@@ -1,4 +1,4 @@
-"""Fits of a job's attack on its source: one per budget, kept in files that other jobs find."""
+"""Fits of a job's attack on its source: one per budget, stored in files that other jobs reuse."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,10 @@ State = Mapping[str, Tensor]
 
 
 def fit_files(job: Pass) -> dict[float, Path]:
-    """Return the files of a job's states by budget in 1/255, or 0 of a state that serves all."""
+    """Return the files of an attack's fitted states by budget in 1/255.
+
+    The budget is 0 if one state serves all budgets.
+    """
     part = job.planned.fitted
     if part is None:
         return {}
@@ -46,17 +49,17 @@ def fit_files(job: Pass) -> dict[float, Path]:
 
 
 def fitted_states(job: Pass, attacker: Attacker) -> dict[float, State]:
-    """Return the states of a job's attack by budget in [0, 1] units, fitted where they are missing.
+    """Return the fitted states of an attack by budget in [0, 1] units; fit missing ones.
 
-    Of several processes that need the same state one fits, and the others wait. An interrupted fit
-    goes on after its last whole epoch.
+    If several processes need the same state, one fits it and the others wait. An interrupted fit
+    resumes after its last complete epoch.
     """
     part, states = job.planned.fitted, {}
     for eps, file in fit_files(job).items():
         assert part is not None
         if not file.exists():
             if is_held(file.with_suffix(".lock")):
-                log.info("Waiting for another process that fits %s.", job.settings.job)
+                log.info("Waiting for another process to fit %s.", job.settings.job)
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_suffix(".lock")):
                 if not file.exists():
@@ -66,7 +69,7 @@ def fitted_states(job: Pass, attacker: Attacker) -> dict[float, State]:
 
 
 def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) -> None:
-    """Fit an attack for a budget, and write its state."""
+    """Fit an attack for one budget, and write its state to a file."""
     settings, images, device = job.settings, job.data.fit_images, job.data.device
     assert images is not None
     shown = settings.trainer.progress_bar and is_first_process()
@@ -104,7 +107,7 @@ def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) ->
 
 
 class _Reader:
-    """Reader of training images for a fit, which shows how many have been read."""
+    """Reader of training images for a fit; shows the progress."""
 
     def __init__(self, job: Pass, attacker: Attacker, progress: Progress, total: int) -> None:
         self.job, self.attacker, self.progress, self.total = job, attacker, progress, total
@@ -123,7 +126,7 @@ class _Reader:
         with torch.no_grad():
             labels = self.attacker.target_labels(images, batch)
         trained = self.job.planned.fitted is not None and self.job.planned.fitted.as_built
-        if generator is not None or not trained:  # else statistics are renewed
+        if generator is not None or not trained:  # else only batch norms are renewed
             self.seen += len(positions)
         share = min(1.0, self.seen / max(1, self.total))
         self.progress.update(share, f"{self.seen:,} / {self.total:,} images")
@@ -135,7 +138,7 @@ def _read(file: Path) -> State:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged ({first_line(error)}); delete it.") from error
+        raise ValueError(f"{file} is damaged ({first_line(error)}). Delete it.") from error
 
 
 def _write(file: Path, state: State) -> None:

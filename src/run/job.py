@@ -1,4 +1,4 @@
-"""One job from top to bottom: plan, images, models, the pass over the images, files."""
+"""Run one job: plan, images, models, the pass over the images, files."""
 
 import logging
 import math
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 def run_job(
     settings: Settings, tracker: Tracker, run: Run, folder: Path, console: Console | None = None
 ) -> None:
-    """Compute the rows of a job that are not stored, write its files, log its pairs.
+    """Run a job: compute the missing rows, write the files and log its pairs.
 
-    Its matrix is printed on a console, if there is one.
+    If a console is given, print the job's matrix.
     """
     cache = Rows(Path(settings.cache_dir))
     planned = plan(for_device(settings))
@@ -46,14 +46,14 @@ def run_job(
     if results is None:
         return  # the first process of this job writes the results
     record = make_record(job, results, folder)
-    clear(folder)  # of an earlier job
+    clear(folder)  # remove an earlier job's files
     summary = write_results(job, results, record, folder, cache)
     if planned.settings.save_adversarial:
         save_adversarial_images(job, results, record, folder, cache)
     cache.shrink(planned.settings.store.total_gb)
     track_job(summary.jobs[0], tracker, run)
     if console is not None:
-        with suppress(SystemExit):  # of rich, when `| head` has seen enough: it prints no more
+        with suppress(SystemExit):  # rich raises it when a pipe such as `| head` is closed
             for matrix in summary.matrices:
                 print_matrix(matrix, console)
 
@@ -61,7 +61,7 @@ def run_job(
 def _prepare_models(
     planned: Planned, data: Data, tracker: Tracker, cache: Rows
 ) -> Mapping[str, Model]:
-    """Return a job's models; the attack is tried on the source before targets are trained."""
+    """Return a job's models; try the attack on the source before the targets are trained."""
     settings = planned.settings
     built = build_models(planned, data)
     source = train_models(planned, data, built, settings.source, tracker)
@@ -75,12 +75,12 @@ def _prepare_models(
 
 
 def make_record(job: Pass, results: Results, folder: Path | None = None) -> JobRecord:
-    """Return the record of a computed job, with the words of its command that its folder holds."""
+    """Return the record of a finished job, with its overrides as read from its folder."""
     settings, saved = job.settings, job.planned.saved
     names = [settings.attacked, *job.target_keys]
-    # A whole set is comparable with the jobs that attack the images it says its clean ones are.
+    # A complete saved set is comparable with jobs that attack the same clean images.
     stated = saved.data if saved and len(job.images) == len(saved) else ""
-    if results.batch_size:  # the one that fitted into memory
+    if results.batch_size:  # the batch size that fitted into memory
         trainer = settings.trainer.model_copy(update={"batch_size": results.batch_size})
         settings = settings.model_copy(update={"trainer": trainer})
     return record_of(

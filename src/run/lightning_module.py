@@ -1,4 +1,4 @@
-"""Lightning module of a pass over the images, and the writer of its rows."""
+"""Lightning module for a pass over the images, and the writer of its rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,13 +24,14 @@ Tables = Mapping[Cell, pa.Table]
 
 
 class MeasuringModule(pl.LightningModule):
-    """Attacks each batch once, and measures it.
+    """Lightning module that attacks each batch once and computes its measurements.
 
     Args:
+        settings: Settings of the job.
         networks: Classifiers by name, as far as the cells need them.
         source: Source of the adversarial images; None in a pass over clean images.
-        cells: Cells by their measurement.
         missing: Images whose rows are to be computed, int64 (n,), by cell.
+        cells: Cells by measurement.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class MeasuringModule(pl.LightningModule):
         stopping.raise_if_interrupted()
         if not len(batch.index):
             return {}
-        # For attacks that draw from PyTorch: by the batch, not by those before it.
+        # Seeds attacks that use PyTorch's global generator: independent of earlier batches.
         state = np.random.SeedSequence([self.settings.seed, int(batch.index[0])]).generate_state(1)
         pl.seed_everything(int(state[0]), verbose=False)
         networks = dict(zip(self.names, self.networks, strict=True))
@@ -61,12 +62,12 @@ class MeasuringModule(pl.LightningModule):
         whole = EvaluatedBatch(batch, networks, self.settings, self.source, adversarial)
         tables: dict[Cell, pa.Table] = {}
         for measurement, cells in self.cells.items():
-            with isolate_rng():  # what one measurement draws changes no other
+            with isolate_rng():  # the draws of one measurement do not affect the next
                 tables |= self._measure(measurement, cells, whole)
         return tables
 
     def _budgets(self, batch: Batch) -> tuple[float, ...]:
-        """Return the budgets of which a batch lacks rows."""
+        """Return the budgets at which rows of the batch are missing."""
         index = batch.index.cpu().numpy()
         lacking = [cell for cell, its in self.missing.items() if _among(index, its).any()]
         if self.source is not None and lacking and not self.source.images_apart:
@@ -76,7 +77,7 @@ class MeasuringModule(pl.LightningModule):
     def _measure(
         self, measurement: Measurement, cells: Sequence[Cell], batch: EvaluatedBatch
     ) -> Tables:
-        """Return the rows of one measurement; none of cells that lack no image of the batch."""
+        """Return the rows of one measurement, without cells that miss no image of the batch."""
         index, nothing = batch.batch.index.cpu().numpy(), np.array([], np.int64)
         asked = {
             cell: self.missing.get(cell, nothing) if cell.cached is None else cell.cached
@@ -96,7 +97,7 @@ class MeasuringModule(pl.LightningModule):
 
 
 def _among(index: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Return a mask of an index, true where it is among rising numbers."""
+    """Return a mask of `index`, true where a value is in `numbers`, which are ascending."""
     if not len(numbers):
         return np.zeros(len(index), bool)
     places = np.searchsorted(numbers, index).clip(max=len(numbers) - 1)
@@ -105,7 +106,7 @@ def _among(index: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 class CacheWriter(BasePredictionWriter):
-    """Adds each batch's rows to the cache as soon as they are there: a kill loses one batch."""
+    """Writer that adds rows to the cache after each batch, so that a kill loses only one batch."""
 
     def __init__(self, rows: Rows, job: Pass) -> None:
         super().__init__(write_interval="batch")
@@ -121,14 +122,14 @@ class CacheWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Add the rows of a batch, a file for each of its tables."""
+        """Add the rows of a batch to the cache, one file per table."""
         parts: dict[tuple[str, str], dict[str, pa.Table]] = {}
         for cell, rows in prediction.items():
             if len(rows):
                 origin, key = self.job.place(cell)
                 keys = pa.repeat(key, len(rows))
                 part = parts.setdefault((origin, cell.table), {})
-                part.setdefault(key, rows.append_column("key", keys))  # a model may have two names
+                part.setdefault(key, rows.append_column("key", keys))  # two names may share a key
         images = self.job.images
         for (origin, table), tables in parts.items():
             rows = pa.concat_tables(tables.values())

@@ -1,4 +1,4 @@
-"""A job's models with their weights."""
+"""Models of a job: built, trained where weights are missing, and frozen."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,14 +40,14 @@ from src.run.stages import Data, Model, Planned
 from src.tracking import Tracker
 from src.training import TRAINING, Craft, after_epoch, train_once
 
-_last_job: dict[str, Model] = {}  # models by `_make_key`
+_last_job: dict[str, Model] = {}  # models of the last job by `_make_key`
 _subset = lru_cache(maxsize=2)(ImageDataset.subset)  # a subset keeps its digest
 
 
 def build_models(planned: Planned, data: Data) -> dict[str, PixelClassifier]:
-    """Build the models of a job, untrained, except those that the last job of this process had.
+    """Build the models of a job, untrained, except those left from this process's last job.
 
-    What does not fit the images, or an attack, is refused before hours of training.
+    A model that does not fit the images or the attack is refused before hours of training.
     """
     settings, images = planned.settings, data.images
     keys = {_make_key(planned, name, images): name for name in settings.models}
@@ -59,7 +59,7 @@ def build_models(planned: Planned, data: Data) -> dict[str, PixelClassifier]:
     for name in built.keys() & set(settings.source if planned.attack else ()):
         check_gradient(name, built[name], images.image_size)
     files = trained_files(settings, built, images)
-    if not all(file.exists() for file in files.values()):  # training ends with all test images
+    if not all(file.exists() for file in files.values()):  # trainings end with all test images
         open_dataset(settings, "test", whole=True).digest()
         training_attack(settings.training)
     if settings.clean_accuracy_check.action == "stop":
@@ -75,9 +75,9 @@ def train_models(
     names: Iterable[str],
     tracker: Tracker,
 ) -> dict[str, Model]:
-    """Return some models of a job with their weights, which are trained where there are none.
+    """Return the named models of a job with their weights; train those without weights.
 
-    Those of the last job in this process are reused. `built` keeps the models that are not named.
+    Models of this process's last job are reused. The named models are removed from `built`.
     """
     settings, images, models = planned.settings, data.images, dict[str, Model]()
     for name in names:
@@ -92,7 +92,7 @@ def train_models(
 
 
 def with_ensemble(settings: Settings, models: Mapping[str, Model]) -> Mapping[str, Model]:
-    """Return models and, if a job has several sources, their ensemble."""
+    """Return the models, with the ensemble added if the job has several sources."""
     if len(settings.source) < 2:
         return models
     members = [models[name] for name in settings.source]
@@ -110,10 +110,10 @@ def with_ensemble(settings: Settings, models: Mapping[str, Model]) -> Mapping[st
 def stored_classifier(
     settings: Settings, name: str, with_data: bool = True
 ) -> PixelClassifier | None:
-    """Return a model that a job would have, frozen; None if it would have to be trained first.
+    """Return a job's model, frozen, without training; None if it has no weights yet.
 
-    The state of the random number generators stays as it was. Without data, the weights alone
-    decide the classes.
+    The state of the random number generators is unchanged. With `with_data=False` the weights
+    alone decide the classes.
     """
     forget_datasets()  # the current folder and its files may have changed
     read_code.cache_clear()
@@ -130,19 +130,19 @@ def stored_classifier(
 
 
 def forget_models() -> None:
-    """Let the next job build its models anew: files may have changed since the last one."""
+    """Clear the cache of models, so that the next job rebuilds them: files may have changed."""
     _last_job.clear()
     read_code.cache_clear()
 
 
 def _keeps_layers(planned: Planned, name: str) -> bool:
-    """Tell whether an attack trains a model, for which its layers are kept as built."""
+    """Return True if the attack's fit needs the model's layers as built."""
     part = planned.fitted
     return part is not None and part.as_built and name in planned.settings.source
 
 
 def _make_key(planned: Planned, name: str, images: ImageDataset) -> str:
-    """Return a key of all that decides a model, as far as files stay as they are."""
+    """Return a key of everything that decides a model, provided that files do not change."""
     settings = planned.settings
     sections = (settings.model[name], settings.dataset, settings.training)
     parts = [section.model_dump() for section in sections]
@@ -152,7 +152,7 @@ def _make_key(planned: Planned, name: str, images: ImageDataset) -> str:
 
 
 def _build(settings: Settings, name: str, images: ImageDataset | None) -> PixelClassifier:
-    """Build a model from its file; without weights it is initialised by the training's seed."""
+    """Build a model from its file; without weights, initialise it with `training.seed`."""
     pl.seed_everything(settings.training.seed, verbose=False)
     section = settings.model[name].model_dump(
         exclude={"expected_accuracy", "epoch", "url", "missing"}
@@ -176,20 +176,20 @@ def _build(settings: Settings, name: str, images: ImageDataset | None) -> PixelC
 
 
 def _read_facts(settings: Settings, name: str) -> WeightFacts:
-    """Return the facts that a model's weight file or its provider states, if any."""
+    """Return the facts stated by a model's weight file or provider, if any."""
     model = settings.model[name]
     included = model.weights in (None, "included")
     return facts_of(model.network) if included else weight_facts(str(model.weights))
 
 
 def _list_new(names: Sequence[str], others: Sequence[str]) -> str:
-    """Return three names that are none of the others', or the first ones."""
+    """Return up to three names that are not in `others`, or else the first three, as text."""
     new = [name for name in names if name not in others] or names
     return ", ".join(new[:3]) + ", ..." * (len(new) > 3)
 
 
 def _agree(stated: Sequence[str], names: Sequence[str]) -> bool:
-    """Compare the class names of images with stated ones; mere numbers agree by their count."""
+    """Return True if class names agree with stated ones; numbered classes agree by their count."""
     if all(map(str.isdigit, names)):
         return len(stated) == len(names)
     return tuple(stated) == tuple(names)
@@ -202,7 +202,7 @@ def _finish(
     images: ImageDataset,
     keep_layers: bool = False,
 ) -> Model:
-    """Freeze a model that has its weights, and make it fast to differentiate."""
+    """Freeze a model with weights, and speed up its gradients."""
     network = _network_settings(settings, name)
     digest = weights_digest(classifier.network)
     key = content_key(network, code_of(network), digest, network_text(classifier.network))
@@ -216,14 +216,14 @@ def _finish(
 
 
 def _speed_up(settings: Settings, classifier: PixelClassifier) -> None:
-    """Make a frozen model fast to differentiate."""
+    """Speed up the gradients of a frozen model."""
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
     classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
 
 
 def _network_settings(settings: Settings, name: str) -> dict[str, Any]:
-    """Return the settings that decide what a model computes, weights apart."""
+    """Return the settings that decide what a model computes, without its weights."""
     return settings.model[name].model_dump(include={"network", "mean", "std", "input_size"})
 
 
@@ -237,14 +237,15 @@ def checkpoint_path(
 ) -> Path:
     """Return the path of the weights that a model gets from this data and recipe.
 
-    With `at_end` they are those after the last epoch, whatever epoch the model names.
+    With `at_end`, return the path after the last epoch, regardless of the epoch in the model's
+    name.
     """
     dataset, (base, epoch) = settings.dataset.name, of_epoch(name)
     if epoch is not None and epoch not in settings.training.keep_epochs:
         raise ValueError(f"model {name} needs training.keep_epochs=[{epoch}].")
     if not settings.dataset.has_loader:
         raise ValueError(
-            f"model {name} has no weights, and a saved set has no images to train it on. Set "
+            f"model {name} has no weights, and a saved set has no training images. Set "
             f"model.{name}.weights=PATH or dataset=NAME."
         )
     try:
@@ -259,12 +260,12 @@ def checkpoint_path(
             f"({_list_new(train.class_names, images.class_names)}) are not the "
             f"{images.num_classes} of the images ({_list_new(images.class_names, ())})."
         )
-    data = train.digest()  # reads all files: a bad one is refused
+    data = train.digest()  # reads all files, so a bad one is refused
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     network = _network_settings(settings, name)
-    # Neither this program's code nor versions of libraries count: an upgrade must not train again.
+    # This program's code and library versions do not count: an upgrade must not cause retraining.
     built = (network, code_of(network, upgrades=False), shapes, network_text(classifier.network))
-    others = {"device", "evaluate_on", "keep_epochs"}  # which change no weights
+    others = {"device", "evaluate_on", "keep_epochs"}  # do not affect the weights
     recipe = settings.training.model_dump(exclude=others, exclude_defaults=True)
     key = content_key(TRAINING, built, data, recipe)
     path = Path(settings.cache_dir) / "checkpoints" / f"{base}-{dataset}-{key}.safetensors"
@@ -276,12 +277,12 @@ def training_images(settings: Settings) -> ImageDataset:
     train, n_images = open_dataset(settings, "train"), settings.training.n_images
     if n_images is not None and not train.num_classes <= n_images <= len(train):
         allowed = f"{train.num_classes} (classes) to {len(train):,} (training images)"
-        raise ValueError(f"training.n_images={n_images}: set {allowed}, or null for all images.")
+        raise ValueError(f"training.n_images={n_images}: use {allowed}, or null for all images.")
     return _subset(train, n_images, settings.training.seed)
 
 
 def training_attack(recipe: TrainingSettings) -> Craft | None:
-    """Return the attack of an adversarial training; None: there is none."""
+    """Return the attack for adversarial training; None for ordinary training."""
     if recipe.attack is None:
         return None
     try:
@@ -289,7 +290,7 @@ def training_attack(recipe: TrainingSettings) -> Craft | None:
     except ValueError as error:
         raise ValueError(f"training.attack={recipe.attack}: {error}") from error
     if getattr(getattr(attack, "func", attack), "fitted", None):
-        raise ValueError(f"training.attack={recipe.attack} is fitted first; name another attack.")
+        raise ValueError(f"training.attack={recipe.attack} needs a fit. Use an attack without one.")
     drawn = "seeds" in accepted(attack)
 
     def craft(model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
@@ -301,7 +302,7 @@ def training_attack(recipe: TrainingSettings) -> Craft | None:
 
 
 def settings_of_attack(recipe: TrainingSettings) -> AttackSettings:
-    """Return the settings of the attack of an adversarial training."""
+    """Return the settings of the attack used in adversarial training."""
     keywords = {} if recipe.steps is None else {"steps": recipe.steps}
     return attack_settings(str(recipe.attack), keywords)
 
@@ -309,7 +310,7 @@ def settings_of_attack(recipe: TrainingSettings) -> AttackSettings:
 def trained_files(
     settings: Settings, built: Mapping[str, PixelClassifier], images: ImageDataset
 ) -> dict[str, Path]:
-    """Return, by model, the files of weights that are trained where they are missing."""
+    """Return the files of trained weights by model, for all models without given weights."""
     names = [name for name in built if settings.model[name].weights is None]
     return {name: checkpoint_path(settings, name, built[name], images) for name in names}
 
@@ -317,7 +318,7 @@ def trained_files(
 def _train(
     name: str, built: dict[str, PixelClassifier], settings: Settings, data: Data, tracker: Tracker
 ) -> None:
-    """Load a model's weights, which are trained first if their file is missing."""
+    """Load a model's weights into it; train them first if their file is missing."""
     files = trained_files(settings, built, data.images)
     file = files.pop(name)
     whole = checkpoint_path(settings, name, built[name], data.images, at_end=True)

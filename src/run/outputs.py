@@ -1,4 +1,4 @@
-"""Files of a job: tables, images, alarms, its set of adversarial images."""
+"""Write a job's files: tables, images, alarms and its set of adversarial images."""
 
 import json
 import logging
@@ -58,15 +58,15 @@ from src.utils.progress import with_progress
 
 log = logging.getLogger(__name__)
 
-_TOGETHER = 256  # adversarial images that are written at once
+_TOGETHER = 256  # adversarial images written at once
 
 
 def write_results(
     job: Pass, results: Results, record: JobRecord, folder: Path, cache: Rows
 ) -> Summary:
-    """Write a job's files into its folder, and return their summary.
+    """Write a job's files to its folder, and return the job's summary.
 
-    The predictions get their name last: a job that has them has its other files.
+    The table of predictions gets its name last: if it exists, all other files exist.
     """
     tables = {**file_tables(results), **prediction_tables(results, record)}
     files = {name: folder / f"{name}.parquet" for name in tables}
@@ -95,7 +95,7 @@ def write_results(
 
 
 def file_tables(results: Results) -> dict[str, pa.Table]:
-    """Return the tables of the diagnostics with the columns that their files have."""
+    """Return the diagnostics' tables with the columns of their files."""
     schemas = {kind.name: kind.schema for kind in MEASUREMENTS}
     return {
         name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
@@ -103,7 +103,7 @@ def file_tables(results: Results) -> dict[str, pa.Table]:
 
 
 def _fit(table: pa.Table, schema: pa.Schema, names: Sequence[pa.Field] = NAMES) -> pa.Table:
-    """Return a table with a schema's columns and, after those of the image, names of the target."""
+    """Return a table with the columns of a schema; `names` come after the image's columns."""
     place = sum(field.name in ("index", "image", "label", "target_label") for field in schema)
     fields = [*schema]
     fields[place:place] = [field for field in names if field.name in table.column_names]
@@ -111,7 +111,7 @@ def _fit(table: pa.Table, schema: pa.Schema, names: Sequence[pa.Field] = NAMES) 
 
 
 def prediction_tables(results: Results, record: JobRecord) -> dict[str, pa.Table]:
-    """Return a job's predictions with those of the clean images, by table; one a variant."""
+    """Return the tables of predictions by name, one per variant, each with the clean ones."""
     clean, source = results.clean, split_source(record.source)
     of_source = pc.and_(*map(pc.equal, [clean["target"], clean["defence"]], source))
     plain = pc.or_(pc.equal(clean["defence"], PLAIN), of_source)
@@ -125,7 +125,7 @@ def prediction_tables(results: Results, record: JobRecord) -> dict[str, pa.Table
 
 
 def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
-    """Return the five likeliest classes of clean images, and of some at each of their budgets."""
+    """Return the top five classes of all clean images, and of the shown ones at each budget."""
     primary = job.settings.storage or STORED
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
     index = pa.array(shown, pa.int64())
@@ -141,8 +141,8 @@ def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
 def _write_images(job: Pass, stored: StoredJob, folder: Path, cache: Rows) -> list[int]:
     """Write the images of a report: examples with their adversarial versions, and galleries.
 
-    Return the index of these images. Clean images are uint8 (N, 3, H, W), adversarial ones of the
-    examples float32 (K, N, 3, H, W) in [0, 1], of K budgets `eps_255`.
+    Return the indices of these images. Clean images are uint8 (N, 3, H, W). Adversarial versions of
+    the examples are float32 (K, N, 3, H, W) in [0, 1], for K budgets `eps_255`.
     """
     primary = job.settings.storage or STORED
     if shown := sorted(examples(job)):
@@ -172,9 +172,11 @@ def _write_images(job: Pass, stored: StoredJob, folder: Path, cache: Rows) -> li
 def _gallery_images(
     job: Pass, chosen: pd.DataFrame, index: list[int], cache: Rows
 ) -> dict[str, Any]:
-    """Return the adversarial images that galleries show, as far as they were kept.
+    """Return the adversarial images for galleries, as far as they are stored.
 
-    They are `adversarial`, uint8 (M, 3, H, W), of the images `of` at the tried budgets `eps_255`.
+    Returns:
+        `adversarial`, uint8 (M, 3, H, W); `of`, their image indices (M,); and `eps_255`, their
+        budgets (M,). Empty if none are stored.
     """
     saved = job.planned.saved is not None
     stored = index if saved else _stored_at_all(job, cache, index)
@@ -197,7 +199,7 @@ def _gallery_images(
 
 
 def _stored_at_all(job: Pass, cache: Rows, index: list[int]) -> list[int]:
-    """Return those images whose adversarial versions are stored at all budgets."""
+    """Return the indices of images whose adversarial versions are stored at all budgets."""
     for eps_255 in job.settings.budgets:
         index = sorted(stored_images(job, cache, index, eps_255))
     return index
@@ -206,7 +208,7 @@ def _stored_at_all(job: Pass, cache: Rows, index: list[int]) -> list[int]:
 def save_adversarial_images(
     job: Pass, results: Results, record: JobRecord, folder: Path, cache: Rows
 ) -> None:
-    """Write a job's set of adversarial images into its folder."""
+    """Write a job's set of adversarial images to its folder."""
     rows = results.predictions[record.storage]
     targets = dict(
         zip(*(rows[name].to_pylist() for name in ("index", "target_label")), strict=True)
@@ -221,7 +223,7 @@ def save_adversarial_images(
 
 
 def raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
-    """Run the sanity checks of a job."""
+    """Run a job's sanity checks, and return the alarms that they raise."""
     record = job.record
     if not job.attacked:
         return clean_at_chance(job.predictions, len(record.class_names))
@@ -241,14 +243,14 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -
     if record.defences:
         pair = (record.source, record.targets)
         raised += many_abstentions(job.defended, *pair, record.protocol)
-    text = "equal images have other logits at the next call, or beside other images"
+    text = "the same image gets different logits in another call or another batch"
     raised += [Alarm("random_model", f"{name}: {text}") for name in results.unsteady]
     text = "its outputs are never negative and sum to 1, as probabilities do"
     return raised + [Alarm("softmax", f"{name}: {text}") for name in results.softmax]
 
 
 def _write_tables(summary: JobSummary, folder: Path) -> None:
-    """Write a job's rates, excess, and each initially correct image's minimum budget as tried."""
+    """Write a job's tables of rates, excess, and minimum budget per initially correct image."""
     job, record = summary.job, summary.job.record
     write_csv(folder / RATES, summary.rates)
     if len(summary.excess):
@@ -261,16 +263,16 @@ def _write_tables(summary: JobSummary, folder: Path) -> None:
 
 
 def _unrounded(job: StoredJob) -> pd.DataFrame:
-    """Return the predictions on unrounded images; budgets below 1/255 change no 8-bit image.
+    """Return the predictions on unrounded images, as budgets below 1/255 change no 8-bit image.
 
-    A saved set has 8 bits alone.
+    For a saved set, return those on its 8-bit images: it has no others.
     """
     name = f"{PREDICTIONS}-float32"
     return job.table(name) if name in job.files else job.predictions
 
 
 def clear_sweep(folder: Path) -> None:
-    """Remove earlier commands' files from a sweep's own folder, and nothing of the user's."""
+    """Remove files of earlier commands from a sweep's folder, but no files of the user."""
     if job_record(folder) is not None:  # left by a single run
         clear(folder)
     with writing(folder):

@@ -1,4 +1,4 @@
-"""Progress of a pass over the images, counted while networks are called."""
+"""Progress of a pass over the images, counted from calls of the networks."""
 
 from typing import Any
 
@@ -13,24 +13,24 @@ from src.utils.progress import Progress
 
 
 class PassProgress(pl.Callback):
-    """Progress of a pass: finished images, gradients and the time left, also inside a batch.
+    """Progress of a pass: finished images, gradients and time left, updated within a batch.
 
-    Work is counted in forward passes, of which a gradient costs `GRADIENT`. The work per image is
-    that of the finished batches; during the first batch it is what the attack states.
+    Work is counted in forward passes; a gradient counts as `GRADIENT` of them. The work per image
+    is measured on finished batches. During the first batch it is the number the attack states.
     """
 
     def __init__(self, label: str, work: Work, shown: bool) -> None:
         self.progress = Progress(label, shown and is_first_process())
         self.work, self.processes = work, 1
         self.images = self.batch = self.gradients = 0  # images: in finished batches, in this one
-        self.done = self.passes = 0  # work of finished batches, of this one
+        self.done = self.passes = 0  # work in finished batches, in this one
         self.hooks: list[RemovableHandle] = []
 
     def on_predict_start(self, trainer: pl.Trainer, module: Any) -> None:
-        """Count the calls of networks, by the attack and by measurements."""
+        """Count calls of the networks by the attack and by measurements."""
 
         def count(network: Any, images: Any, logits: Any) -> None:
-            if not torch.is_grad_enabled():  # else the attack calls a copy, and counts itself
+            if not torch.is_grad_enabled():  # the attack counts its gradients itself
                 self.count(0, len(logits))
 
         self.processes = trainer.world_size
@@ -40,26 +40,26 @@ class PassProgress(pl.Callback):
             module.source.on_pass = self.count
 
     def on_predict_batch_start(self, trainer: Any, module: Any, batch: Any, *others: Any) -> None:
-        """Note the size of a batch."""
+        """Remember the size of the batch."""
         self.batch, self.passes = len(batch.index), 0
 
     def on_predict_batch_end(self, *arguments: Any) -> None:
-        """Add a batch to those that are finished."""
+        """Add the batch to the finished ones."""
         self.images, self.done = self.images + self.batch, self.done + self.passes
         self.batch = 0
 
     def on_predict_end(self, *arguments: Any) -> None:
-        """Remove the bar."""
+        """Remove the progress bar."""
         self.progress.close()
         for hook in self.hooks:
             hook.remove()
 
     def on_exception(self, *arguments: Any) -> None:
-        """Remove the bar: it shares no line with the error's message."""
+        """Remove the progress bar, so that the error message starts on its own line."""
         self.on_predict_end()
 
     def count(self, gradients: int, forwards: int) -> None:
-        """Count images that gradients were taken of, and images that were only classified."""
+        """Add to the counts of gradients and of forward passes without a gradient."""
         self.gradients += gradients
         self.passes += GRADIENT * gradients + forwards
         if self.images:

@@ -1,4 +1,4 @@
-"""The pass over a job's images: what the cache lacks is computed, and its tables are read."""
+"""Pass over a job's images: compute the rows missing in the cache, then read all tables."""
 
 import logging
 import math
@@ -26,18 +26,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Results:
-    """Rows of a job, which the first process alone has.
+    """Rows of a job; only the first process has them.
 
     Attributes:
         clean: Predictions for the clean images.
         predictions: Predictions for adversarial images by variant, the primary one first.
         diagnostics: The other tables, by name.
-        gradients: Number of gradients taken now.
-        zero_gradients: Share of the attack's gradients that were zero in every pixel; NaN: none.
-        seconds: Duration of the attacked pass; NaN where some of its rows were stored.
-        batch_size: Images in one batch; fewer than the settings say where memory did not suffice.
-        unsteady: Models that give equal images unequal logits.
-        softmax: Models that give probabilities.
+        gradients: Number of gradients computed in this run.
+        zero_gradients: Share of the attack's gradients that were zero in every pixel; NaN if there
+            were no gradients.
+        seconds: Duration of the attacked pass; NaN if some of its rows were stored.
+        batch_size: Images per batch; smaller than in the settings if memory did not suffice.
+        unsteady: Models that return different logits for equal images.
+        softmax: Models that return probabilities instead of logits.
     """
 
     clean: pa.Table
@@ -52,9 +53,9 @@ class Results:
 
 
 def run_pass(job: Pass, cache: Rows) -> Results | None:
-    """Compute what is not stored: first what needs no attack, then the rest.
+    """Compute the rows that are not stored: first those without an attack, then the rest.
 
-    Where processes share the job, the first one alone gets the results.
+    If several processes share the job, only the first one gets the results.
     """
     cells = ask_for(job, None)
     first = compute(job, cells, cache, attacked=False)
@@ -70,7 +71,7 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
     kinds = {cell.table: measurement for cell, measurement in (later | cells).items()}
     networks = job.networks.items()
     variants = [name for name, kind in kinds.items() if isinstance(kind, Predictions)]
-    # One without a row has no table: bisection, where no image counts.
+    # A measurement without rows has no table, e.g. bisection if no image is counted.
     diagnosed = [name for name, kind in kinds.items() if kind.key and name in tables]
     return Results(
         clean=clean,
@@ -86,7 +87,7 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
 
 
 def ask_for(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
-    """Return the cells that need no attack or, once there are clean predictions, the others."""
+    """Return the cells without an attack or, given the clean predictions, the attacked cells."""
     return {
         cell: measurement
         for measurement in MEASUREMENTS
@@ -97,14 +98,14 @@ def ask_for(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
 
 
 def _is_wanted(measurement: Measurement, tables: Sequence[str]) -> bool:
-    """Return True if tables that are asked for have a measurement's among them."""
+    """Return True if `diagnostics.tables` asks for a measurement's table."""
     return measurement.name in tables or (measurement.in_all and "all" in tables)
 
 
 def finish(
     job: Pass, cells: Mapping[Cell, Measurement], rows: Mapping[Cell, pa.Table]
 ) -> dict[str, pa.Table]:
-    """Return the tables of cells by name, with columns of the targets."""
+    """Return the tables by name, each with columns for the target."""
     parts: dict[str, list[pa.Table]] = {}
     kinds: dict[str, Measurement] = {}
     for cell, kind in cells.items():
@@ -119,7 +120,7 @@ def finish(
 
 
 def _sort(table: pa.Table, kind: Measurement) -> pa.Table:
-    """Return rows in the order of their measurement."""
+    """Sort rows in the order that their measurement declares."""
     keys = [
         (name.removeprefix("-"), "descending" if name.startswith("-") else "ascending")
         for name in kind.order
@@ -128,7 +129,7 @@ def _sort(table: pa.Table, kind: Measurement) -> pa.Table:
 
 
 def _share_of_zeros(tables: Sequence[pa.Table]) -> float:
-    """Return the share of an attack's gradients that were zero in every pixel; NaN: none."""
+    """Return the share of gradients that were zero in every pixel; NaN without gradients."""
     zeros, total = (
         sum(pc.sum(table[name]).as_py() or 0 for table in tables)
         for name in ("zero_gradients", "gradients")

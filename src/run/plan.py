@@ -1,4 +1,4 @@
-"""Plan of a job: the one place that refuses it before anything runs."""
+"""Plan of a job: all refusals of its settings before anything runs."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,17 +21,20 @@ from src.utils.refusals import suggestion
 
 
 def plan(settings: Settings) -> Planned:
-    """Return what settings ask for, or refuse them by a ValueError.
+    """Return the plan of a job: its attack function, defences and saved set.
 
-    A sweep calls this for all of its jobs before the first one runs, and the process of a job again
-    for its own: functions cannot be handed on.
+    A sweep plans all of its jobs before the first one runs. The process of a job plans it again,
+    because functions cannot be sent between processes.
+
+    Raises:
+        ValueError: The settings are invalid.
     """
     for name in settings.models:
         check_target(f"model.{name}.network", settings.model[name].network)
     defences = {name: _build_defence(settings, name) for name in settings.defence}
     _check_tables(settings.diagnostics.tables)
     _check_budgets_of_files(settings)
-    code_keys(settings)  # reads the code, which is kept: files may be edited later
+    code_keys(settings)  # reads the code now: files may be edited later
     crafted, saved = settings.attack.kind == "crafted", settings.attack.saved
     attack = attack_function(settings.attack) if crafted else None
     if saved is None:
@@ -43,15 +46,15 @@ def plan(settings: Settings) -> Planned:
 
 
 def _check_fit(planned: Planned) -> None:
-    """Refuse diagnostics that attack at other budgets than those that an attack is fitted for."""
+    """Refuse diagnostics that need budgets for which the attack is not fitted."""
     part, diagnostics = planned.fitted, planned.settings.diagnostics
     if part is None or part.one_state:
         return
     for key in ("bisection", "iterations"):
         if value := getattr(diagnostics, key):
             raise ValueError(
-                f"diagnostics.{key}={value}: attack={planned.settings.attack.name} is fitted for "
-                "the budgets of epsilon.grid only; leave it out."
+                f"diagnostics.{key}={value}: attack={planned.settings.attack.name} is fitted only "
+                "for the budgets in epsilon.grid. Leave the diagnostic out."
             )
 
 
@@ -61,22 +64,22 @@ def _check_tables(names: Sequence[str]) -> None:
         if name not in (*known, "all"):
             listed = ", ".join(known)
             raise ValueError(
-                f"diagnostics.tables={name}: the tables are {listed}, or all."
+                f"diagnostics.tables={name}: no such table. Use all, or any of {listed}."
                 f"{suggestion(name, known)}"
             )
 
 
 def _check_budgets_of_files(settings: Settings) -> None:
-    """Refuse L-infinity budgets below 1/255 for a saved set, whose files would be the clean images.
+    """Refuse L-infinity budgets below 1/255 if images are saved: the files would be clean images.
 
-    An L2 budget bounds the root mean square of the changes, so that below 1/255 some grey levels
-    of an 8-bit image may still change: none is refused.
+    An L2 budget bounds the root mean square of the changes. Below 1/255 some grey values of an
+    8-bit image may still change, so L2 budgets are not refused.
     """
     small = [f"{eps:g}" for eps in settings.budgets if eps + TOLERANCE_255 < 1]
     if settings.save_adversarial and settings.attack.norm == "linf" and small:
         raise ValueError(
-            f"save_adversarial=true: epsilon.grid has {', '.join(small)}, but 8-bit images change "
-            "by 1/255 or not at all; leave out budgets below 1, or set save_adversarial=false."
+            f"save_adversarial=true: epsilon.grid has {', '.join(small)}, but 8-bit images cannot "
+            "change by less than 1/255. Leave out budgets below 1, or set save_adversarial=false."
         )
 
 
@@ -86,13 +89,13 @@ def _build_defence(settings: Settings, name: str) -> Defence:
     except ValueError as error:
         raise ValueError(f"defence.{name}: {error}") from error
     if not callable(defence):
-        raise ValueError(f"defence.{name}: {type(defence).__name__} cannot be called.")
+        raise ValueError(f"defence.{name}: {type(defence).__name__} is not callable.")
     return defence
 
 
-@lru_cache(maxsize=2)  # planned before the sweep, and again in the job
+@lru_cache(maxsize=2)  # a job is planned before the sweep and again when it runs
 def open_saved_images(settings: SavedSettings) -> SavedImages:
-    """Open a set of adversarial images, and measure them: damage shows before any job."""
+    """Open a set of adversarial images and measure them, so that damage shows before any job."""
     try:
         saved = open_set(settings)
         _ = saved.breaches
@@ -102,20 +105,22 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
 
 
 def _with_set(settings: Settings, saved: SavedImages) -> Settings:
-    """Return a job's settings with attack, budgets and protocol of its saved set.
+    """Return a job's settings with the attack, budgets and protocol of its saved set.
 
-    A set of another source or data set, or one that lacks what the job needs, is refused.
+    Raises:
+        ValueError: The set has another source or data set, or lacks what the job needs.
     """
     path = settings.attack.saved.path if settings.attack.saved else ""
     source, dataset = saved.source, saved.dataset
     if settings.source_name and source not in (UNKNOWN, settings.attacked):
         raise ValueError(
-            f"source={_describe(settings.attacked)}, but {path} says that its images were crafted "
-            f"on {_describe(source)}."
+            f"source={_describe(settings.attacked)}, but according to {path} its images were "
+            f"crafted on {_describe(source)}."
         )
     if settings.dataset.has_loader and dataset not in (UNKNOWN, settings.dataset.name):
         raise ValueError(
-            f"dataset={settings.dataset.name}, but {path} says that its images are of {dataset}."
+            f"dataset={settings.dataset.name}, but according to {path} its images are from "
+            f"{dataset}."
         )
     budgets = tuple(sorted(float(eps) for eps in saved.budgets_255))
     reference = settings.epsilon.reference
@@ -128,7 +133,7 @@ def _with_set(settings: Settings, saved: SavedImages) -> Settings:
     if protocol in ("joint", "source_correct") and not settings.source:
         raise ValueError(
             f"protocol={protocol} needs the clean predictions of the model that the images were "
-            "crafted on; source=NAME names it."
+            "crafted on. Set source=NAME."
         )
     changes: dict[str, Any] = {
         "attack": saved.attack.model_copy(
@@ -150,13 +155,13 @@ def _describe(source: str) -> str:
 
 
 def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:
-    """Refuse a model that has other weights than the saved set's source of its name.
+    """Refuse a model whose weights differ from those of the saved set's source of the same name.
 
-    It would be taken for the white box.
+    Otherwise it would count as the white box.
     """
     for name, digest in saved.weights.items():
         if digests.get(name, digest) != digest:
             raise ValueError(
-                f"model {name} has other weights here than when the images were crafted on it; "
-                f"give model.{name}.weights=PATH, or name this model otherwise."
+                f"model {name}: its weights differ from those that the images were crafted on. "
+                f"Set model.{name}.weights=PATH, or rename this model."
             )

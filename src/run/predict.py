@@ -1,4 +1,4 @@
-"""A pass over images by Lightning, on one device or on several."""
+"""Run a pass over images with Lightning, on one device or several."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,10 +30,10 @@ def predict(
     writer: CacheWriter,
     batch_size: int,
 ) -> None:
-    """Compute the rows of missing images, which the writer adds to the cache.
+    """Compute the rows of missing images; the writer adds them to the cache.
 
-    Several devices share the images. Without a `source` they are clean. For the progress, `again`
-    holds the images that are attacked again.
+    Several devices share the images. Without a `source` the pass is over clean images. `again`
+    holds the images that are attacked again, for the progress bar.
 
     Raises:
         ValueError: There are fewer batches than processes.
@@ -45,7 +45,7 @@ def predict(
             asked.setdefault(measurement, []).append(cell)
     networks = {model: job.networks[model] for cell in missing for model in cell.models}
     module = MeasuringModule(settings, networks, source, missing, asked)
-    # Named without its targets: in 80 columns they leave no room for the bar itself.
+    # The label omits the targets: in 80 columns they would leave no room for the bar.
     label = settings.job if source else "clean images"
     shown = settings.trainer.progress_bar
     progress = PassProgress(label, work_of(job, {**missing, **again}), shown)
@@ -59,17 +59,17 @@ def predict(
     loader = DataLoader(batches, batch_size=1, collate_fn=itemgetter(0), num_workers=workers)
     with (
         stopping.plain_interrupts(),
-        logging_redirect_tqdm(),  # lines of the log stand above the bar
+        logging_redirect_tqdm(),  # log lines go above the bar
         arithmetic(job.data.device.type, settings.trainer.precision == "32-true"),
     ):
         runner.predict(module, loader, return_predictions=False)
-        runner.strategy.barrier()  # the first process reads what all have written
+        runner.strategy.barrier()  # the first process reads the rows of all
 
 
 def _group(indices: np.ndarray, missing: Mapping[Cell, np.ndarray]) -> np.ndarray:
-    """Return a number for each image, equal where equal budgets lack rows; -1: none is missing."""
+    """Return a group per image, int64 (n,): equal if the same budgets lack rows; -1: no budget."""
     budgets = sorted({eps_255 for cell in missing for eps_255 in cell.budgets})
-    lacking = np.zeros((len(indices), 1 + len(budgets)), bool)  # the first of any rows
+    lacking = np.zeros((len(indices), 1 + len(budgets)), bool)  # column 0: any row
     for cell, index in missing.items():
         columns = [0, *(1 + budgets.index(eps_255) for eps_255 in cell.budgets)]
         lacking[np.searchsorted(indices, index)[:, None], columns] = True
@@ -79,9 +79,9 @@ def _group(indices: np.ndarray, missing: Mapping[Cell, np.ndarray]) -> np.ndarra
 
 @contextmanager
 def arithmetic(device: str, strict: bool) -> Iterator[None]:
-    """Compute as the settings say, also under the caller's autocast and precision of products.
+    """Use the arithmetic of the settings, regardless of the caller's autocast and matmul precision.
 
-    With `strict` no mantissas are shortened, on a GPU either.
+    With `strict`, mantissas are not shortened, even on a GPU (no TF32).
     """
     backends: Any = torch.backends
     matmuls = (backends.cuda.matmul, backends.mkldnn.matmul)

@@ -1,4 +1,4 @@
-"""Speeds of networks: measured on this machine's device and remembered, or stored for others."""
+"""Speeds of networks: measured and remembered for this device, or stored for other devices."""
 
 import copy
 import json
@@ -23,14 +23,14 @@ from src.utils.files import write_text
 from src.utils.processes import keep_freed_memory
 
 Kind = Literal["prediction", "gradient", "training"]
-"""Classification of an image; gradient with respect to it; step of training, per image."""
+"""Work per image: classification, gradient with respect to the image, or training step."""
 
 REMEMBERED = "speeds.json"
 """File in `cache_dir`: seconds per image by device, and by network and kind."""
 TABLES = Path(__file__).parents[1] / "assets" / "speeds"
-"""Folder of such files for other devices, one for each, named by it; of automatic batches."""
+"""Folder of such files for other devices, one per device name; measured with automatic batches."""
 
-_CALLS, _LONG = 3, 0.4  # calls, of which the fastest counts; seconds of one that is long enough
+_CALLS, _LONG = 3, 0.4  # number of calls, the fastest counts; minimum seconds per call
 
 
 class Speeds:
@@ -38,7 +38,7 @@ class Speeds:
 
     Attributes:
         device: Name of the device.
-        measured: False: the speeds are those of another device, which are only looked up.
+        measured: True: speeds are measured here; False: they are looked up for another device.
     """
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
@@ -53,7 +53,7 @@ class Speeds:
             self.device = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"
 
     def seconds(self, kind: Kind, name: str, classifier: nn.Module, side: int) -> float:
-        """Return the seconds that a model takes for an image of `side` pixels; NaN: not known."""
+        """Return a model's seconds per image of `side` x `side` pixels; NaN if unknown."""
         settings = self.settings
         keys = {"precision", "attack_precision", "fold_batch_norms"}
         keys |= {"batch_size"} if settings.plan_device is None else set()  # this device's
@@ -70,11 +70,11 @@ class Speeds:
     def _read(self) -> dict[str, dict[str, float]]:
         try:
             return dict(json.loads(self.path.read_bytes()))
-        except (OSError, ValueError):  # missing, or damaged: it is measured again
+        except (OSError, ValueError):  # missing or damaged: speeds are measured again
             return {}
 
     def _measure(self, kind: Kind, classifier: nn.Module, side: int) -> float:
-        """Measure a model, which is changed."""
+        """Measure a model's seconds per image; changes the model."""
         trainer, training = self.settings.trainer, self.settings.training
         low = {
             "prediction": trainer.precision == "bf16-mixed",
@@ -103,7 +103,7 @@ class Speeds:
 
 
 def _time(call: Callable[[int], None], most: int) -> float:
-    """Return the seconds per image of a call with a number of images, at most `most` at once."""
+    """Return the seconds per image of `call(count)`, with at most `most` images per call."""
 
     def seconds(count: int) -> float:
         stopping.raise_if_interrupted()
@@ -113,10 +113,10 @@ def _time(call: Callable[[int], None], most: int) -> float:
 
     seconds(2)  # the first call is slow
     count, best = 2, math.nan
-    while True:  # larger batches are faster, and other work of the machine makes calls slower
+    while True:  # larger batches are faster, but other processes slow down calls
         try:
             fastest = min(seconds(count) for _ in range(_CALLS))
-        except torch.OutOfMemoryError:  # a job halves its batches
+        except torch.OutOfMemoryError:  # a job would halve its batches
             return best
         best = fastest / count
         if count == most or fastest > _LONG:

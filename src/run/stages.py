@@ -1,4 +1,4 @@
-"""The stages of a job: what is planned, its data, its models; and the pass that they make."""
+"""Stages of a job: its plan, data and models, and the pass that combines them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +24,15 @@ from src.utils.defended_names import PLAIN, Evaluated
 
 @dataclass(frozen=True)
 class Planned:
-    """A job that its settings alone do not refuse.
+    """A job whose settings are valid.
 
     Attributes:
-        settings: Completed by what a saved set states.
-        attack: The attack as a function; None without one.
-        defences: The defences that the job names.
-        saved: Set that takes the attack's place, if one does.
-        call: Identity of a call from Python, whose functions and modules no key tells from others.
+        settings: Settings, completed from the saved set if there is one.
+        attack: The attack as a function; None without an attack.
+        defences: The job's defences by name.
+        saved: Saved set that replaces the attack, if any.
+        call: Identity of a call from Python, because keys cannot identify its functions and
+            modules.
     """
 
     settings: Settings
@@ -42,7 +43,7 @@ class Planned:
 
     @property
     def fitted(self) -> Fitted | None:
-        """The part of the attack that has to be fitted; None: there is none."""
+        """The part of the attack that needs a fit; None if there is none."""
         kind = getattr(getattr(self.attack, "func", self.attack), "fitted", None)
         keywords = getattr(self.attack, "keywords", {})
         if kind is None or keywords.get("file") is not None:
@@ -60,8 +61,8 @@ class Data:
     Attributes:
         diagnosed: Images of the diagnostics.
         pool: Images that attacks may mix in; None without an attack.
-        fit_images: Training images that the attack is fitted on; None of an attack without a fit.
-        device: Where they are computed with.
+        fit_images: Training images that the attack is fitted on; None for an attack without a fit.
+        device: Device that processes the images.
     """
 
     images: ImageDataset
@@ -77,11 +78,11 @@ class Model:
 
     Attributes:
         digest: Digest of its weights.
-        key: Digest of all that decides its logits but the trainer's settings.
-        expected_accuracy: Share of clean images that it should get right, as its settings or else
-            its weights state.
-        as_built: The classifier with its layers as built, where batch norms of others are folded;
-            kept for attacks that train it.
+        key: Digest of everything that decides its logits, except the trainer's settings.
+        expected_accuracy: Expected share of correctly classified clean images, from its settings
+            or else from its weights.
+        as_built: The classifier with its layers as built, without folded batch norms; kept for
+            attacks that train it.
     """
 
     classifier: nn.Module
@@ -93,10 +94,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Pass:
-    """All that decides the rows of a job.
+    """Everything that decides the rows of a job.
 
     Attributes:
-        models: Source and targets, by name; several sources also as an ensemble.
+        models: Source and targets by name, plus the ensemble if there are several sources.
     """
 
     planned: Planned
@@ -115,15 +116,15 @@ class Pass:
 
     @property
     def diagnosed(self) -> ImageDataset:
-        """The images of its diagnostics."""
+        """The images used for diagnostics."""
         return self.data.diagnosed
 
     @property
     def classifiers(self) -> Sequence[Evaluated]:
-        """Models, then targets behind defences, and the source behind that of its attack."""
+        """Models, then targets behind defences, then the source behind `source_defence`."""
         settings = self.settings
         pairs = [*map(Evaluated, self.models), *settings.evaluated]
-        if settings.source:  # of a saved set perhaps none
+        if settings.source:  # a saved set may have none
             pairs.append(Evaluated(settings.source_name, settings.source_defence))
         return list(dict.fromkeys(pairs))
 
@@ -140,7 +141,7 @@ class Pass:
         return Defended(network, self.planned.defences[defence], repeats, settings.seed, defence)
 
     def model_key(self, pair: Evaluated) -> str:
-        """Return the key of all that decides the logits of a model behind a defence."""
+        """Return the key of everything that decides the logits of a model behind a defence."""
         key = self.models[pair.target].key
         if pair.defence == PLAIN:
             return key
@@ -148,14 +149,15 @@ class Pass:
 
     @property
     def target_keys(self) -> dict[str, str]:
-        """Keys of all that decides the targets' logits, by name, such as `resnet50@jpeg`."""
+        """Keys of everything that decides the targets' logits, by name, e.g. `resnet50@jpeg`."""
         return {str(pair): self.model_key(pair) for pair in self.settings.evaluated}
 
     @cached_property
     def crafting(self) -> str:
-        """Key of the attack: of all that decides an adversarial image beside it and its budget.
+        """Key of everything that decides an adversarial image, except the image and its budget.
 
-        An attack without the keyword `seeds` may treat images by their batch, which it decides.
+        For an attack without the keyword `seeds` the key includes the batches, because an image's
+        result may depend on the other images in its batch.
         """
         settings, saved = self.settings, self.planned.saved
         attack, defence, trainer = settings.attack, settings.source_defence, settings.trainer
@@ -176,9 +178,10 @@ class Pass:
         )
 
     def fit_key(self, eps_255: float) -> str:
-        """Return the key of all that decides a fit of the attack; a budget of 0 serves all.
+        """Return the key of everything that decides a fit of the attack.
 
-        As for trained weights neither this program's code nor versions of libraries count.
+        A budget of 0 stands for a fit that serves all budgets. As for trained weights, this
+        program's code and library versions do not count.
         """
         settings, attack, defence = (
             self.settings,
@@ -198,7 +201,7 @@ class Pass:
 
     @property
     def fit_gradients(self) -> float:
-        """Number of gradients that the fit of the attack takes, for all budgets."""
+        """Number of gradients that the attack's fits need, for all budgets."""
         settings, images = self.settings, self.data.fit_images
         if images is None:
             return 0.0
@@ -207,23 +210,24 @@ class Pass:
 
     @property
     def images_apart(self) -> bool:
-        """True if what an image gets does not depend on the others in its batch."""
+        """True if an image's perturbation does not depend on the other images in its batch."""
         return self.planned.attack is None or keeps_images_apart(self.planned.attack)
 
     @property
     def pair_seed(self) -> int | None:
-        """Seed of the pairs that controls swap perturbations in; None without controls."""
+        """Seed of the pairs of images that swap perturbations; None without controls."""
         return self.settings.dataset.seed if self.settings.controls else None
 
     @cached_property
     def _clean_key(self) -> list[Any]:
-        """Parts of the key of rows that need no attack: code and arithmetic."""
+        """Key parts for rows that need no attack: code and arithmetic."""
         return [own_code(), numerics(self.settings, self.data.device.type)]
 
     def place(self, cell: Cell) -> tuple[str, str]:
-        """Return the folder of a cell's rows in the cache, and their key in it.
+        """Return the folder of a cell's rows in the cache, and the rows' key in it.
 
-        The folder is of an attack or, where there is none, of models; the key of all else.
+        The folder stands for the attack or, without an attack, for the models. The key covers
+        everything else.
         """
         if cell not in self._places:
             self._places[cell] = self._make_place(cell)
@@ -231,7 +235,7 @@ class Pass:
 
     @cached_property
     def _places(self) -> dict[Cell, tuple[str, str]]:
-        """Places that were asked for, as each batch asks for them again."""
+        """Places by cell, remembered because each batch asks for them again."""
         return {}
 
     def _make_place(self, cell: Cell) -> tuple[str, str]:

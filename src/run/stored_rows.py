@@ -1,4 +1,4 @@
-"""Rows of a job that the cache holds."""
+"""Rows of a job that are stored in the cache."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,9 +14,9 @@ _IDENTITY = ["key", "index", "image"]
 
 
 def places(job: Pass, cells: Iterable[Cell]) -> dict[tuple[str, str], list[tuple[str, Cell]]]:
-    """Return the cells with their keys, for each place of a table in the cache.
+    """Return (key, cell) pairs by place of the table in the cache.
 
-    Cells of two names for one model have the same key.
+    If a model has two names, the cells for both have the same key.
     """
     places: dict[tuple[str, str], list[tuple[str, Cell]]] = {}
     for cell in cells:
@@ -26,7 +26,7 @@ def places(job: Pass, cells: Iterable[Cell]) -> dict[tuple[str, str], list[tuple
 
 
 def read_rows(job: Pass, cells: Iterable[Cell], cache: Rows) -> dict[Cell, pa.Table]:
-    """Return the rows of the job's images by cell, where there are any; of large ones the names."""
+    """Return the stored rows by cell, without empty cells; for large tables only key columns."""
     rows = dict[Cell, pa.Table]()
     for (origin, name), keys in places(job, cells).items():
         large = any(cell.large for _, cell in keys)
@@ -41,7 +41,7 @@ def read_rows(job: Pass, cells: Iterable[Cell], cache: Rows) -> dict[Cell, pa.Ta
 
 
 def find_missing(cells: Iterable[Cell], rows: Mapping[Cell, pa.Table]) -> dict[Cell, np.ndarray]:
-    """Return the index of the images without rows by cell, where there are any."""
+    """Return the indices of images without rows, int64 (n,), by cell; complete cells are absent."""
     missing = {
         cell: np.setdiff1d(cell.index, rows[cell]["index"].to_numpy() if cell in rows else [])
         for cell in cells

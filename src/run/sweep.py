@@ -1,4 +1,4 @@
-"""The jobs of one command as a whole: checks before them, the matrix after them."""
+"""Jobs of one command as a whole: checks before the first job, summary after the last one."""
 
 import logging
 import re
@@ -42,11 +42,11 @@ from src.utils.refusals import first_line
 log = logging.getLogger(__name__)
 
 Report = Callable[[Summary, Path, Settings, Console], None]
-"""Writer of the report of a summary into a folder."""
+"""Function that writes the report of a summary to a folder."""
 
 
 class Sweep:
-    """The jobs of one command: checked, opened as a tracked run, summed up when they are done."""
+    """Jobs of one command: checked first, tracked as one run, summarised at the end."""
 
     def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
         self.words, self.settings = zip(*jobs, strict=True)
@@ -59,7 +59,7 @@ class Sweep:
         self.held = ExitStack()  # the lock of a sweep that has begun
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the lock to this process when a launcher sends the sweep to others."""
+        """Return the state without the lock, when a launcher sends the sweep to other processes."""
         return {**self.__dict__, "held": ExitStack(), "words": ()}
 
     def begin_job(self, config: DictConfig) -> None:
@@ -68,7 +68,7 @@ class Sweep:
             log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
 
     def start(self, config: DictConfig) -> None:
-        """Check the jobs, take the sweep's folder, and open the sweep's run."""
+        """Check the jobs, lock the sweep's folder, and open the sweep's run."""
         sweep, jobs = is_sweep(config.hydra), self.settings
         distributed = any(job.trainer.distributed for job in jobs)
         set_shared(distributed)
@@ -78,8 +78,8 @@ class Sweep:
         _check_places(config, self.folder, sweep, jobs[0].cache_dir)
         if sweep and distributed:
             raise ValueError(
-                "trainer.devices and trainer.strategy share one job among several devices, not a "
-                "sweep. Give every job one device: trainer=default"
+                "trainer.devices and trainer.strategy split one job across devices, so they do not "
+                "work for a sweep. Give every job one device: trainer=default"
             )
         forget_models()
         for job in jobs:
@@ -107,7 +107,7 @@ class Sweep:
             stopping.interrupt_at_once()
 
     def _estimate(self, here: bool) -> list[float]:
-        """Print what the command takes, and return the work of its jobs; exit if that is all."""
+        """Print the estimate of the command, and return the work per job; exit if `plan=true`."""
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # Hydra does so later
         jobs, console = self.settings, Console(markup=False, highlight=False, soft_wrap=True)
         result = estimate(jobs, here)
@@ -119,14 +119,14 @@ class Sweep:
         return result.work
 
     def _open(self, config: DictConfig, sweep: bool, names: list[str], work: list[float]) -> None:
-        """Open the sweep's run, and hand on to its jobs what this process has decided."""
+        """Open the sweep's run, and pass the decisions of this process on to its jobs."""
         command = " ".join(public(config.hydra.overrides.task))
         parameters = sweep_parameters(self.settings, command, self.folder, len(names))
         self.run = self.tracker.start_sweep(self.folder.name, parameters) or ""
         self.plan = Plan(jobs=names, single=not sweep, id=self.run or uuid4().hex, work=work)
         write_plan(self.folder, self.plan)
         words = [f"sweep='{self.plan.id}'"]  # an id may look like a number
-        if not self.run:  # a job would be tracked under a sweep that the store does not know
+        if not self.run:  # otherwise jobs would refer to a sweep that the store does not know
             words.append("tracking.name=none")
         devices = {job.training.device for job in self.settings}
         if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
@@ -136,15 +136,15 @@ class Sweep:
             config.hydra.overrides.task += words
 
     def _stop_early(self, error: BaseException) -> None:
-        """Say why the command stops here, and sum up the jobs that it has finished."""
+        """Print why the command stops early, and summarise the finished jobs."""
         interrupted = isinstance(error, KeyboardInterrupt)
         self.stopped = "KILLED" if interrupted else "FAILED"
         reason = "Interrupted." if interrupted else f"{first_line(error)}."
-        print(f"\n{reason} Finished jobs are in {self.folder}; the same command goes on.")
+        print(f"\n{reason} Finished jobs are in {self.folder}. Run the same command to resume.")
         self._sum_up()
 
     def end(self) -> None:
-        """Sum up, and exit with code 1 if a job has failed."""
+        """Summarise the jobs, and exit with code 1 if one has failed."""
         if not is_first_process():
             return
         stopping.interrupt_at_once()
@@ -159,19 +159,19 @@ class Sweep:
             sys.exit(1)
 
     def _sum_up(self) -> bool:
-        """Report the finished jobs, close the sweep, and tell whether nothing failed."""
+        """Report the finished jobs and close the sweep; return True if nothing failed."""
         try:
             return self._report_jobs()
         except BaseException as error:  # Ctrl-C too
             if self.run:
-                note = f"The jobs are not summed up: {first_line(error) or 'interrupted'}"
+                note = f"No summary of the jobs: {first_line(error) or 'interrupted'}"
                 self.tracker.end_sweep(self.run, "FAILED", files_of_sweep(self.folder), note, [])
             raise
         finally:
             self.held.close()
 
     def _report_jobs(self) -> bool:
-        """Print and write what the finished jobs come to; close the sweep's run."""
+        """Print and write the summary of finished jobs; close the sweep's run."""
         jobs = list(job_folders(self.folder, self.plan).values())
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True, soft_wrap=True)
@@ -187,7 +187,7 @@ class Sweep:
         for job, failure in failures.items():
             console.print(f"FAILED {job.name}: {failure}", style="red")
         if any((job / FAILURE).exists() for job in failures):
-            console.print("A traceback is in error.txt in the folder of each.")
+            console.print("See the traceback in error.txt in each job's folder.")
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
             console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")
@@ -195,7 +195,7 @@ class Sweep:
         if self.run:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
             matrices, rankings, alarms = texts
-            note = f"{rankings}{matrices}{alarms}".strip("\n")  # a long one is cut at its end
+            note = f"{rankings}{matrices}{alarms}".strip("\n")  # a long note is truncated
             files, points = files_of_sweep(self.folder), sweep_points(summary)
             self.tracker.end_sweep(self.run, status, files, note, points)
             attacks = list(dict.fromkeys(job.job.record.label for job in summary.attacked))
@@ -207,9 +207,9 @@ class Sweep:
     def _write_files(
         self, summary: Summary, jobs: Sequence[Path], text: str, console: Console
     ) -> bool:
-        """Write a sweep's tables and its text; return False if the disk does not take them."""
+        """Write a sweep's tables and its text; return False if they cannot be written."""
         try:
-            if jobs != [self.folder]:  # which the job itself has cleared
+            if jobs != [self.folder]:  # a single job has already cleared its folder
                 clear_sweep(self.folder)
             write_tables(summary, self.folder)
             if text:
@@ -220,10 +220,10 @@ class Sweep:
         return True
 
     def _report(self, summary: Summary, console: Console) -> bool:
-        """Build the report; its failure leaves the jobs' results as they are."""
+        """Build the report; a failure does not affect the jobs' results."""
         command = f"python -m src.report {shlex.quote(f'folder={self.folder}')}"
         if self.stopped:
-            console.print(f"{command} builds a report of what is done.")
+            console.print(f"{command} builds a report of the finished jobs.")
             return True
         try:
             self.report(summary, self.folder, self.settings[0], console)
@@ -236,13 +236,13 @@ class Sweep:
         else:
             console.print(f"report: {self.folder / PAGE}")
             return True
-        text = f"No report: {reason} The jobs' files are complete, and {command} builds it."
+        text = f"No report: {reason} The jobs' files are complete. To build it: {command}"
         console.print(text, style="yellow")
         return False
 
 
 def _summarise(folders: Sequence[Path], related: str, console: Console) -> Summary:
-    """Return the summary of the jobs in some folders; name a damaged file, and sum up none."""
+    """Return the summary of the jobs in `folders`; if a file is damaged, name it, and use none."""
     try:
         return summarise(find_jobs(folders, none_is_fine=True, below=False), related)
     except ValueError as error:
@@ -251,26 +251,26 @@ def _summarise(folders: Sequence[Path], related: str, console: Console) -> Summa
 
 
 def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str) -> None:
-    """Refuse folders in which jobs would not be found again, or nothing can be kept."""
+    """Refuse folders in which jobs would not be found again, or that cannot be written."""
     with writing(Path(cache_dir)):
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
     key, start = "hydra.sweep.dir" if sweep else "hydra.run.dir", "${hydra:job.num}-"
     if not str(OmegaConf.select(config, key) or "").strip() or config.hydra.output_subdir is None:
-        raise ValueError(f"{key} and hydra.output_subdir must name folders.")
+        raise ValueError(f"{key} and hydra.output_subdir must not be empty.")
     raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if sweep and not str(raw["subdir"]).startswith(start):
-        raise ValueError(f"hydra.sweep.subdir must begin with {start}, by which jobs are found.")
+        raise ValueError(f"hydra.sweep.subdir must begin with {start}, so that jobs can be found.")
     known = (folder / PLAN).exists() or job_record(folder) is not None
     files = [*files_of_sweep(folder), *([] if sweep else files_of_job(folder))]
     if files and not known:
         raise ValueError(
-            f"{folder} holds {files[0].name}, which would be replaced, and is not a sweep's "
-            "folder; name another one."
+            f"{folder} is not a sweep's folder, and its file {files[0].name} would be replaced. "
+            "Use another folder."
         )
 
 
 def _list_ways_on(error: DownloadError) -> str:
-    """Return what can be typed where the images cannot be downloaded."""
+    """Return the commands to type if the images cannot be downloaded."""
     typed = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in sys.argv[1:]]
     replaced = ("dataset=", "dataset.", "model=", "defence=")
     others = [word for word in typed if not word.lstrip("+").startswith(replaced)]
@@ -285,16 +285,16 @@ def _list_ways_on(error: DownloadError) -> str:
     attacks = [word for word in others if word.startswith(("attack=", "attack.", "--config-dir="))]
     small = "source=vgg_small,resnet_small,inception_small"
     return (
-        f"{error}. Three ways on:\n"
+        f"{error}. Three alternatives:\n"
         "- The data set is on disk: dataset.root=FOLDER; CIFAR-10 is FOLDER/cifar-10-batches-py.\n"
         f"- Your own images, in FOLDER/train/CLASS and FOLDER/test/CLASS:\n  {command}\n"
-        "- The embedded images and networks, which need no training:\n"
+        "- The embedded images and networks (no training):\n"
         f"  python -m src.main -m experiment=demo {shlex.join([*attacks, small])}"
     )
 
 
 def _name_jobs(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Return the overrides of each job that not all jobs of the sweep have."""
+    """Return each job's name: its overrides that are not common to all jobs of the sweep."""
     overrides = [public(job) for job in jobs]
     shared = set.intersection(*map(set, overrides))
     names = [" ".join(word for word in job if word not in shared) for job in overrides]

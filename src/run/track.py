@@ -23,8 +23,8 @@ CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 def sweep_parameters(
     jobs: Sequence[Settings], command: str, folder: Path, count: int
 ) -> dict[str, str]:
-    """Return the parameters of a sweep's run, as far as they are known before its `count` jobs."""
-    crafted = [job for job in jobs if job.attack.kind == "crafted"]  # a saved set knows its own
+    """Return the parameters of a sweep's run that are known before its `count` jobs run."""
+    crafted = [job for job in jobs if job.attack.kind == "crafted"]  # saved sets have their own
     values: dict[str, list[str]] = {
         "dataset": [job.dataset.name for job in jobs],
         "sources": [job.source_name for job in jobs],
@@ -41,7 +41,7 @@ def sweep_parameters(
 
 
 def job_parameters(settings: Settings) -> dict[str, str | int]:
-    """Return the parameters of a job's run; budgets are in units of 1/255, without 0."""
+    """Return the parameters of a job's run, with budgets in units of 1/255, without 0."""
     return {
         "source": settings.source_name,
         "attack": settings.attack.label,
@@ -52,7 +52,7 @@ def job_parameters(settings: Settings) -> dict[str, str | int]:
 
 
 def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
-    """Log a finished job: its pairs, its own metrics, its files."""
+    """Log a finished job: its pairs, metrics and files."""
     if tracker.store is None:
         return
     record = summary.job.record
@@ -61,7 +61,7 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
     if record.attack:
         for names, rows in summary.own.groupby([*Evaluated._fields], sort=False):
             _track_pair(summary, Evaluated(*map(str, names)), rows, tracker, run)
-        for alarm in summary.alarms:  # as much of one name as a tag may hold
+        for alarm in summary.alarms:  # joined and truncated to the length of a tag
             name = f"alarm.{alarm.name}"
             tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))[:7900]
         tags["crafting"] = record.crafting
@@ -81,7 +81,7 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
 def _track_pair(
     summary: JobSummary, pair: Evaluated, rows: pd.DataFrame, tracker: Tracker, run: Run
 ) -> None:
-    """Log a run for a target behind a defence, from its rates of a job's primary variant."""
+    """Log a run for one pair of source and target, from its rates for the primary variant."""
     record = summary.job.record
     attack = record.config["attack"]
     points, intervals = pair_points(rows, record.reference)
@@ -125,23 +125,23 @@ def _track_pair(
 
 
 def _run_name(name: str, record: JobRecord) -> str:
-    """Return a run's name, with its arithmetic where that is not float32."""
+    """Return a run's name, with the arithmetic added unless it is float32."""
     return name if record.arithmetic == "float32" else f"{name} ({record.arithmetic})"
 
 
 def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
-    """Return one pair's metrics and tags, from its target's rows of `JobSummary.own`.
+    """Return the metrics and tags of one pair, from its target's rows in `JobSummary.own`.
 
-    Metrics `curves/...` have whole budgets as steps, since MLflow takes no fractions; metrics
-    `reference/...` and tags (95 % intervals) are those at `reference`, in units of 1/255.
-    Unknown rates, as of an empty denominator, are left out.
+    Metrics `curves/...` have whole budgets as steps, because MLflow does not accept fractions.
+    Metrics `reference/...` and tags (95 % intervals) are at the budget `reference`, in units of
+    1/255. Unknown rates, e.g. with an empty denominator, are left out.
     """
     values = rows.set_index("eps_255").loc[reference].dropna().to_dict()
     points, intervals = list[Point](), {}
     for name in CURVES:
         known = rows[["eps_255", name]].dropna().astype(float).to_numpy()
         curve = [(f"curves/{name}", y, int(eps)) for eps, y in known if eps.is_integer()]
-        if any(step > 0 for *_, step in curve):  # else clean images alone would stand for it
+        if any(step > 0 for *_, step in curve):  # a point at budget 0 alone is no curve
             points += curve
         if name in values:
             points.append((f"reference/{name}", values[name], 0))
@@ -154,11 +154,12 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
 
 
 def sweep_points(summary: Summary) -> list[Point]:
-    """Return each attack's success by whole budget above 0, as the rankings have it.
+    """Return each attack's success by whole budget above 0, from the rankings.
 
-    Metrics are `transfer_success/ATTACK`, its mean in the ranking over all sources (else over its
-    own), `difference_from_first/ATTACK` in that ranking, and `white_box_success/ATTACK`, the mean
-    over white boxes; also of `ATTACK of ensembles` and `ATTACK behind DEFENCE`.
+    Metrics are `transfer_success/ATTACK`, the mean in the ranking over all sources (else over the
+    attack's own sources), `difference_from_first/ATTACK` in that ranking, and
+    `white_box_success/ATTACK`, the mean over white boxes. There are also metrics for
+    `ATTACK of ensembles` and `ATTACK behind DEFENCE`.
     """
     values = defaultdict[tuple[str, int], list[float]](list)
     ranked = _at_whole_budgets(summary.rankings)
@@ -179,12 +180,12 @@ def sweep_points(summary: Summary) -> list[Point]:
 
 
 def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows at budgets above 0 that MLflow takes as steps."""
+    """Return the rows at whole budgets above 0, which MLflow accepts as steps."""
     return rows[(rows["eps_255"] > 0) & (rows["eps_255"] % 1 == 0)]
 
 
 def _metric(attack: str, defence: str, kind: str = "") -> str:
-    """Return an attack's name as MLflow takes it, with its kind of ranking."""
+    """Return an attack's name in characters that MLflow accepts, with the kind of ranking."""
     allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:150]
     name = f"{allowed} {kind.partition(' ')[2]}".strip()
     return name if defence == PLAIN else f"{name} behind {defence}"

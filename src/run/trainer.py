@@ -1,4 +1,4 @@
-"""Lightning trainer of a pass over the images, and the settings that a device decides."""
+"""Lightning trainer for a pass over the images, and settings that depend on the device."""
 
 from typing import Any
 
@@ -16,7 +16,11 @@ _CPU_BATCH, _GPU_BATCH = 50, 1000
 
 
 def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Trainer:
-    """Return a Lightning trainer that leaves gradients possible while it predicts."""
+    """Return a Lightning trainer that allows gradients while it predicts.
+
+    Raises:
+        ValueError: Lightning refuses the settings.
+    """
     try:
         return pl.Trainer(
             accelerator=settings.accelerator,
@@ -24,9 +28,9 @@ def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Train
             num_nodes=settings.num_nodes,
             strategy=settings.strategy,
             precision=settings.precision,
-            # What a launcher has left in the environment is for processes that share a job.
+            # Ignore a launcher's environment variables unless processes share the job.
             plugins=None if settings.distributed else LightningEnvironment(),
-            use_distributed_sampler=False,  # `Batches` deals them out
+            use_distributed_sampler=False,  # `Batches` distributes the images
             inference_mode=False,  # attacks need gradients, which inference mode forbids
             callbacks=[*callbacks],
             logger=False,
@@ -35,13 +39,13 @@ def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Train
             enable_model_summary=False,
         )
     except (MisconfigurationException, TypeError, ImportError) as error:
-        raise ValueError(f"trainer in the config: {first_line(error)}") from error
+        raise ValueError(f"trainer: {first_line(error)}") from error
 
 
 def for_device(settings: Settings) -> Settings:
-    """Return settings with `trainer.batch_size=auto` replaced by what suits the device.
+    """Return settings with `trainer.batch_size=auto` replaced by a size for the device.
 
-    Batches have 50 images on a CPU, which larger ones do not make faster, and 1,000 on a GPU.
+    Batches have 50 images on a CPU, where larger ones are not faster, and 1,000 on a GPU.
     """
     if settings.trainer.batch_size != "auto":
         return settings
@@ -52,7 +56,7 @@ def for_device(settings: Settings) -> Settings:
 
 
 def meet(trainer: TrainerSettings) -> None:
-    """Let the processes that share a job find each other, before they have to agree on anything."""
+    """Start the communication between processes that share a job."""
     if trainer.distributed and not torch.distributed.is_initialized():
         loader = DataLoader(TensorDataset(torch.zeros(1)))
         make_trainer(trainer).predict(_Nothing(), loader, return_predictions=False)

@@ -1,4 +1,4 @@
-"""Work that rows take: gradients of the attack, and passes of images through networks."""
+"""Work needed for rows: gradients of the attack and forward passes of networks."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from src.run.stages import Pass
 from src.utils.defended_names import PLAIN, Evaluated
 
 GRADIENT = 3
-"""Cost of a gradient in forward passes: that of a convolutional network."""
+"""Cost of a gradient in forward passes, for a convolutional network."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Gradients and predictions that missing rows take.
+    """Gradients and predictions needed for missing rows.
 
     Attributes:
-        images: Images that lack a row.
-        gradients: Gradients that the attack takes, each member of an ensemble counted; None: the
-            attack states none.
-        predictions: Images that each classifier sees, defences' draws counted.
+        images: Number of images that lack a row.
+        gradients: Number of gradients, counted per member of an ensemble; None if the attack
+            states no number.
+        predictions: Number of images that each classifier gets, including a defence's draws.
     """
 
     images: int
@@ -32,7 +32,7 @@ class Work:
 
 
 def work_of(job: Pass, missing: Mapping[Cell, np.ndarray]) -> Work:
-    """Return what the rows of missing images take, by the statements of attack and cells."""
+    """Return the work for the missing images, from what the attack and the cells state."""
     predictions = Counter[Evaluated]()
     lacking, again = Counter[int](), 0
     for cell, index in missing.items():
@@ -48,7 +48,7 @@ def work_of(job: Pass, missing: Mapping[Cell, np.ndarray]) -> Work:
 
 
 def _passes_of(job: Pass, target: Evaluated) -> int:
-    """Return how many images networks see of one that a target classifies."""
+    """Return the number of forward passes per image that a target classifies."""
     members = len(job.settings.members_of(target.target))
     if target.defence == PLAIN:
         return members
@@ -57,7 +57,7 @@ def _passes_of(job: Pass, target: Evaluated) -> int:
 
 
 def _count_gradients(job: Pass, runs: Mapping[int, int]) -> float | None:
-    """Return the gradients of runs of the attack on an image, counted by their budgets."""
+    """Return the number of gradients; `runs` maps budgets per run to runs on a single image."""
     settings, members = job.settings, len(job.settings.source)
     total = 0.0
     for budgets, count in runs.items():

@@ -1,3 +1,3 @@
-"""Tracking of runs for comparison: in MLflow, or not at all."""
+"""Tracking of runs in MLflow, or no tracking."""
 
 from src.tracking.tracker import Point, Run, Tracker, open_tracker

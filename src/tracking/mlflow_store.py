@@ -1,4 +1,4 @@
-"""The MLflow client: the one module that imports mlflow."""
+"""MLflow client; no other module imports mlflow."""
 
 import json
 import logging
@@ -16,17 +16,17 @@ from mlflow.exceptions import MlflowException
 
 from src.tracking.tracker import Point
 
-# Before anything is asked of a server, which otherwise adds two lines to each run that ends.
+# Set before the first request; otherwise MLflow prints two lines at the end of each run.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing of a sweep leaves the machine
-# It prints a traceback of every error that it then raises.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no data leaves the machine
+# This logger prints a traceback for every error, which MLflow then raises anyway.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 class Store(MlflowClient):
-    """An MLflow client that knows its experiments by name, and asks little of a server.
+    """MLflow client that remembers experiments by name, and sends few requests to a server.
 
-    Without `uri` it is a SQLite file in `directory`, where its lock and artifacts live too.
+    Without `uri` the store is a SQLite file in `directory`, next to its lock and artifacts.
     """
 
     def __init__(self, uri: str | None, directory: str) -> None:
@@ -34,16 +34,16 @@ class Store(MlflowClient):
         self.artifacts = None if uri else (folder / "artifacts").as_uri()
         self.experiments: dict[str, str] = {}
         if not uri and {*"?%"} & {*str(folder)}:
-            raise ValueError("SQLite's address takes no ? and no %; set tracking.directory")
+            raise ValueError("a SQLite address cannot contain ? or %; set tracking.directory")
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "mlflow.lock"):  # one of several processes builds the tables
+        with FileLock(folder / "mlflow.lock"):  # only one process creates the tables
             if not uri:
                 _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
             self.search_experiments(max_results=1)
 
     def experiment(self, name: str, note: str = "") -> str:
-        """Return the id of an experiment, which is created, with a description, if need be."""
+        """Return the id of an experiment; create it, with `note` as description, if needed."""
         if name not in self.experiments:
             location = self.artifacts and f"{self.artifacts}/{quote(name)}"
             try:
@@ -59,33 +59,33 @@ class Store(MlflowClient):
         return self.experiments[name]
 
     def start(self, experiment: str, name: str, tags: Mapping[str, str], note: str = "") -> str:
-        """Open a run, and return its id; `note` describes an experiment that is not there yet."""
+        """Open a run and return its id; `note` is the description of a new experiment."""
         where = self.experiment(experiment, note)
         created = self.create_run(where, tags=dict(tags), run_name=name)
         return str(created.info.run_id)
 
     def describe(self, run: str, parameters: Mapping[str, object], points: Sequence[Point]) -> None:
-        """Log what is known of a run, in one request."""
-        most = 6000  # characters of a parameter
+        """Log the parameters and metrics of a run in one request."""
+        most = 6000  # maximum characters per parameter
         texts = ((key, str(value)) for key, value in parameters.items())
         params = [Param(k, v if len(v) <= most else f"{v[: most - 3]}...") for k, v in texts]
         self.log_batch(run, metrics=_metrics(points), params=params)
 
     def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
-        """Log tags and metrics, as many in a request as MLflow takes."""
+        """Log tags and metrics, with as many per request as MLflow allows."""
         run_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
         for start in range(0, max(1, len(points)), 900):
             self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=run_tags)
 
     def name_data(self, run: str, name: str, digest: str, context: str = "evaluation") -> None:
-        """Name the data set that a run was evaluated or trained on, by which the UI filters."""
+        """Log the name of the data set used for evaluation or training; the UI filters by it."""
         source = json.dumps({"name": name})
         data = Dataset(name, digest, source_type="transferability", source=source)
         tag = InputTag("mlflow.data.context", context)
         self.log_inputs(run, datasets=[DatasetInput(data, [tag])])
 
     def keep(self, run: str, path: Path) -> None:
-        """Store a file, or the files of a folder under its name."""
+        """Store a file, or a folder's files under its name, as artifacts of a run."""
         if path.is_dir():
             self.log_artifacts(run, str(path), artifact_path=path.name)
         else:
@@ -98,16 +98,16 @@ def _metrics(points: Sequence[Point]) -> list[Metric]:
 
 
 def _prepare(database: Path) -> None:
-    """Build a SQLite store elsewhere and move it here, so that a kill leaves none half built."""
+    """Create a SQLite store elsewhere and move it here, so that a kill leaves no partial store."""
     for leftover in database.parent.glob(".mlflow.*"):
         leftover.unlink()
     if database.exists():
         return
     new = database.with_name(f".mlflow.{uuid4().hex}.db")
-    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # no file is open while it moves
+    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # closes the file before its move
     try:
         MlflowClient(f"sqlite:///{new}")
-        database.with_name("mlflow.db-journal").unlink(missing_ok=True)  # it would be applied
+        database.with_name("mlflow.db-journal").unlink(missing_ok=True)  # it would be replayed
         new.rename(database)
     finally:
         new.unlink(missing_ok=True)

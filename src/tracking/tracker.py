@@ -1,8 +1,8 @@
-"""Runs of sweeps, jobs, pairs and trainings, in three experiments a data set.
+"""Tracked runs for sweeps, jobs, pairs and trainings, in three experiments per data set.
 
-`DATASET` holds flat pair runs, so that the Chart view overlays them at once;
-`DATASET-sweeps` holds a run per sweep with its jobs nested in it;
-`DATASET-training` holds a run per fine-tuning.
+`DATASET` has flat runs for pairs, so that the Chart view overlays them at once;
+`DATASET-sweeps` has a run per sweep, with the runs of its jobs nested in it;
+`DATASET-training` has a run per training.
 """
 
 import logging
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOTES = {
-    "": "A run for each pair of source and target. Its curves are the metrics `curves/...`.",
-    "-sweeps": "A run for each sweep, with its jobs below it.",
-    "-training": "A run for each training of a model that had no weights.",
+    "": "One run per pair of source and target. Its curves are the metrics `curves/...`.",
+    "-sweeps": "One run per sweep, with its jobs nested below.",
+    "-training": "One run per training of a model without weights.",
 }
-"""Descriptions of the experiments, by the end of their names."""
+"""Descriptions of the experiments, by suffix of their names."""
 Point = tuple[str, float, int]
-"""A metric's name, value and step."""
+"""Name, value and step of a metric."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A tracked job: the ids of its run and of its sweep, empty if nothing is tracked."""
+    """Tracked job: the ids of its run and its sweep, empty if nothing is tracked."""
 
     id: str = ""
     sweep: str = ""
 
 
 class Tracker:
-    """Tracker of one data set, which names its experiments; without `store` it tracks nothing.
+    """Tracker for one data set, whose name is in the experiments' names.
 
-    A store that goes away costs no results.
+    Without `store` it tracks nothing. If the store fails later, no results are lost.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class Tracker:
 
     @property
     def address(self) -> str:
-        """URI of the store."""
+        """URI of the store, for printing."""
         return "" if self.store is None else str(self.store.tracking_uri)
 
     def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str | None:
-        """Open a sweep, and return its id, which its jobs get.
+        """Open a sweep's run and return its id, which is passed to its jobs.
 
-        A named store that fails is refused here, where nothing can have been tracked yet.
+        If a named store fails, it is refused here, before anything is tracked.
         """
         local = self.store is not None and self.store.artifacts is not None
         sweep: str | None = self._start("-sweeps", name, {"kind": "sweep"}, goes_on=local)
@@ -82,16 +82,16 @@ class Tracker:
     def end_sweep(
         self, sweep: str, status: str, files: Sequence[Path], note: str, points: Sequence[Point]
     ) -> None:
-        """Close a sweep as FINISHED, FAILED or KILLED; the note becomes its description."""
+        """Close a sweep's run as FINISHED, FAILED or KILLED; `note` becomes its description."""
         for path in files:
             self._ask("keep", sweep, path)
-        text = f"```text\n{note[:7900]}\n```"  # in a fixed width, and as much as a tag may hold
+        text = f"```text\n{note[:7900]}\n```"  # monospaced, and truncated to a tag's length
         self._ask("log", sweep, points, {"mlflow.note.content": text})
         self._ask("set_terminated", sweep, status)
 
     @contextmanager
     def job(self, name: str, sweep: str | None, parameters: Mapping[str, Any]) -> Iterator[Run]:
-        """Open a job under a sweep; it ends FINISHED, FAILED with its error, or KILLED."""
+        """Open a job's run under a sweep; it ends as FINISHED, FAILED (with an error) or KILLED."""
         tags = {"kind": "job", "sweep": sweep or ""}
         if sweep:
             tags["mlflow.parentRunId"] = sweep
@@ -116,9 +116,9 @@ class Tracker:
         files: Sequence[Path],
         data: str,
     ) -> None:
-        """Log a job's own metrics, tags and files, and the digest of its `data`.
+        """Log the metrics, tags and files of a job, and the digest of its `data`.
 
-        Its tables and pictures are stored only in a store elsewhere, or where that is asked for.
+        Tables and pictures are logged only to a remote store, or if `tracking.tables` asks for it.
         """
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
         self._ask("name_data", run.id, self.dataset, data)
@@ -134,7 +134,7 @@ class Tracker:
         parameters: Mapping[str, Any],
         points: Sequence[Point],
     ) -> None:
-        """Log one source -> target pair of a job as a flat run of its own."""
+        """Log one pair (source -> target) of a job as a separate, flat run."""
         tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
         pair = self._start("", name, tags)
         self._ask("describe", pair, parameters, points)
@@ -144,7 +144,7 @@ class Tracker:
     def training_logger(
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], data: str
     ) -> Logger | None:
-        """Return a Lightning logger for one training, or None where nothing is tracked.
+        """Return a Lightning logger for one training, or None if nothing is tracked.
 
         `data` is the digest of the training images.
         """
@@ -154,9 +154,9 @@ class Tracker:
         return _TrainingLogger(self, run) if run else None
 
     def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
-        """Return, by description, the command that serves the UI and links into it.
+        """Return the command that starts the UI, and links to its pages, by description.
 
-        The curves of each attack have a link, since the UI draws ten runs at first.
+        There is one link per attack for its curves, because the UI shows only ten runs at first.
         """
         names = self.experiment, f"{self.experiment}-sweeps"
         pairs, sweeps = (self._ask("experiment", name) for name in names)
@@ -165,7 +165,7 @@ class Tracker:
         uri = _without_password(self.address)
         served = uri.startswith("http")
         ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
-        view = "?workflowType=machine_learning"  # else new experiments open on an empty overview
+        view = "?workflowType=machine_learning"  # otherwise new experiments show an empty overview
         order = f"orderByKey={quote('metrics.`reference/success_rate`')}&orderByAsc=false"
         links = {} if served else {"serve": f"mlflow ui --backend-store-uri {shlex.quote(uri)}"}
         for attack in attacks:
@@ -177,7 +177,7 @@ class Tracker:
     def _start(
         self, end: str, name: str, tags: Mapping[str, str], goes_on: bool = True
     ) -> str | None:
-        """Open a run in the experiment whose name ends in `end`, and return its id."""
+        """Open a run in the experiment with the suffix `end`, and return its id."""
         words = {"mlflow.source.name": "src.main", "mlflow.source.type": "LOCAL"}
         words |= {"mlflow.source.git.commit": git_commit(), **self.tags, **tags}
         where, note = f"{self.experiment}{end}", NOTES[end]
@@ -185,17 +185,17 @@ class Tracker:
         return run
 
     def _ask(self, method: str, where: str | None, *arguments: Any, goes_on: bool = True) -> Any:
-        """Call a method of the store on an experiment or a run; None where either is missing."""
+        """Call a method of the store on an experiment or a run; None if there is none."""
         if self.store is None or not where:
             return None
         try:
             with _patience(seconds=20, retries=3):
                 return getattr(self.store, method)(where, *arguments)
-        except Exception as error:  # whatever a store does, it costs nobody a result
+        except Exception as error:  # a failing store must not cost any results
             upload = getattr(getattr(error, "response", None), "status_code", 500)
             status = getattr(error, "get_http_status_code", lambda: upload)()
-            if goes_on and status in (400, 404, 409, 413):  # it works, and takes the rest
-                log.warning("MLflow has refused a part of what is tracked (%s).", _reason(error))
+            if goes_on and status in (400, 404, 409, 413):  # it accepts the rest
+                log.warning("MLflow rejected some of the tracked data (%s).", _reason(error))
             else:
                 address, self.store = self.address, None
                 _warn_of_loss(address, goes_on, error)
@@ -203,19 +203,23 @@ class Tracker:
 
 @cache
 def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
-    """Return the tracker of some settings, once per process; `dataset` names its experiments.
+    """Return the tracker for some settings, opened once per process.
 
-    A named store that cannot be opened, or is silent for seconds, is refused. If the program's own,
-    in `tracking.directory`, cannot be opened, a warning says that nothing is tracked.
+    `dataset` is part of the experiments' names. If the default store in `tracking.directory` cannot
+    be opened, nothing is tracked, and a warning says so.
+
+    Raises:
+        ValueError: A store named in the settings cannot be opened, or does not respond within
+            seconds.
     """
     if settings.name == "none":
         return Tracker()
     try:
         with _patience(seconds=5, retries=0):
-            from src.tracking.mlflow_store import Store  # here: tracking=none needs no mlflow
+            from src.tracking.mlflow_store import Store  # here: not needed for tracking=none
 
             store = Store(settings.uri, settings.directory)
-    except Exception as error:  # of many kinds, depending on the store
+    except Exception as error:  # its type depends on the store
         file = Path(settings.directory).absolute() / "mlflow.db"
         _warn_of_loss(settings.uri or f"sqlite:///{file}", settings.uri is None, error)
         return Tracker()
@@ -225,24 +229,24 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
 
 
 def _warn_of_loss(address: str, goes_on: bool, error: Exception) -> None:
-    """Warn that a store cannot be used; refuse it where nothing can have been tracked yet."""
+    """Warn that a store cannot be used; refuse it if nothing can have been tracked yet."""
     fault = f"The MLflow store {_without_password(address)} cannot be used ({_reason(error)})"
     if not goes_on:
-        raise ValueError(f"tracking.uri: {fault}; use another, or tracking=none.") from error
+        raise ValueError(f"tracking.uri: {fault}. Use another store, or tracking=none.") from error
     log.warning(
-        "%s: nothing more is tracked there, and all files are written. When it can be used, the "
-        "same command tracks every job, and computes none anew.",
+        "%s: tracking stops, but all files are written. When the store works again, run the same "
+        "command: it tracks every job, without computing it again.",
         fault,
     )
 
 
 def _without_password(text: str) -> str:
-    """Return a text without the names and passwords in its addresses."""
+    """Return a text without the user names and passwords in its addresses."""
     return re.sub(r"://[^@\s]*@", "://", text)
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of an error's deepest cause above any failed look-up."""
+    """Return the first line of an error's root cause, not counting failed look-ups."""
     while (cause := error.__cause__ or error.__context__) and not isinstance(cause, LookupError):
         error = cause
     return _without_password(first_line(error)) or type(error).__name__
@@ -250,7 +254,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _patience(seconds: int, retries: int) -> Iterator[None]:
-    """Limit how long MLflow waits for a server, as far as the environment does not."""
+    """Limit how long MLflow waits for a server, unless environment variables do so."""
     limits = {"TIMEOUT": str(seconds), "MAX_RETRIES": str(retries)}
     variables = {f"MLFLOW_HTTP_REQUEST_{key}": value for key, value in limits.items()}
     added = {name: value for name, value in variables.items() if name not in os.environ}
@@ -263,7 +267,7 @@ def _patience(seconds: int, retries: int) -> Iterator[None]:
 
 
 class _TrainingLogger(Logger):
-    """Logs the metrics of a training; its recipe is with the run since its start."""
+    """Logger for the metrics of a training; its recipe was logged when the run started."""
 
     def __init__(self, tracker: Tracker, run: str) -> None:
         super().__init__()
@@ -271,24 +275,24 @@ class _TrainingLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Folder name for Lightning."""
+        """Name of a folder, as Lightning requires."""
         return "mlflow"
 
     @property
     def version(self) -> str:
-        """The run's id."""
+        """Id of the run."""
         return self.run
 
     def log_hyperparams(self, *parameters: Any, **more: Any) -> None:
-        """Log nothing more."""
+        """Do nothing: the recipe was logged when the run started."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log metrics of a step."""
+        """Log the metrics of a step."""
         points = [(name, value, step or 0) for name, value in metrics.items()]
         self.tracker._ask("log", self.run, points)
 
     def finalize(self, status: str) -> None:
-        """Close the run; Lightning reports an interrupt as a failure."""
+        """Close the run; an interrupt, which Lightning reports as a failure, counts as KILLED."""
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
         outcome = "FINISHED" if status in ("success", "finished") else "FAILED"
         self.tracker._ask("set_terminated", self.run, "KILLED" if interrupted else outcome)

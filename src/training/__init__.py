@@ -1,4 +1,4 @@
-"""Fine-tuning of models that have no weights, and the cache of trained weights."""
+"""Training of models without weights, and the cache of trained weights."""
 
 from src.training.augmentation import augment
 from src.training.checkpoint import TRAINING, after_epoch, choose_precision, train_once

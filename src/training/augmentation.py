@@ -1,4 +1,4 @@
-"""Training batches, and their random crops and flips."""
+"""Training batches with random crops and flips."""
 
 from typing import Any
 
@@ -12,10 +12,13 @@ from src.data import ImageDataset
 
 
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Crop every image, uint8 (N, 3, H, W), at random from its zero-padded self and mirror it.
+    """Apply random crops and horizontal flips to images, uint8 (N, 3, H, W).
 
-    `padding` pixels are added on every side before the crop of H x W; 0: no crop. `flip` mirrors
-    half of the images, at random, left to right. The generator is on the CPU.
+    Args:
+        images: The images.
+        padding: Zero pixels added on every side before a random crop to H x W; 0: no crop.
+        flip: True: mirror a random half of the images left to right.
+        generator: Random generator on the CPU.
     """
     count, _, height, width = images.shape
     rows = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator)
@@ -34,14 +37,15 @@ def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator
 def make_loaders(
     train: ImageDataset, test: ImageDataset, settings: TrainingSettings, num_workers: int
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Return uint8 batches: of training images, shuffled, of an epoch's test images, of all.
+    """Return loaders of uint8 batches: shuffled training images, some test images, all test images.
 
-    The order depends on seed and epoch alone, so that a resumed run agrees.
+    The second loader is for the test after each epoch. The order depends only on seed and epoch, so
+    that a resumed run gives the same result.
     """
     options: dict[str, Any] = {"num_workers": num_workers, "collate_fn": default_convert}
     order: Sampler = DistributedSampler(train, num_replicas=1, rank=0, seed=settings.seed)
     size = min(settings.batch_size, len(train))
-    # A batch norm cannot learn from one image, which the last batch might have.
+    # Batch norms cannot learn from a single image, and the last batch might have just one.
     shuffled = DataLoader(train, size, sampler=order, drop_last=True, **options)
     sample = test.subset(settings.evaluate_on, settings.seed)
     return shuffled, DataLoader(sample, size, **options), DataLoader(test, size, **options)

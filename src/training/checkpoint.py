@@ -1,4 +1,4 @@
-"""Cache of trained weights, and trainings that go on after an interruption."""
+"""Cache of trained weights; interrupted trainings resume."""
 
 import logging
 import shutil
@@ -31,8 +31,8 @@ from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 
-# Part of the names of trained weights. Raise it when equal settings should train other ones: after
-# a change of this package, of images or networks, or of a default of `TrainingSettings`.
+# Part of the names of weight files. Raise it if equal settings give different weights than before:
+# after a change to this package, to images or networks, or to a default in `TrainingSettings`.
 TRAINING = 1
 
 
@@ -48,12 +48,22 @@ def train_once(
     then: Sequence[str] = (),
     craft: Craft | None = None,
 ) -> None:
-    """Train a model if the file of its trained weights is not there.
+    """Train a model in place if the file of its trained weights does not exist.
 
-    Of several processes that need the same file one trains, on one device and in place, and the
-    others wait. An interrupted training goes on after its last whole epoch. The name of `path`, a
-    `.safetensors` file, must tell model, data and settings. The models `then` come next.
-    With `craft`, which makes adversarial images, the training is adversarial.
+    If several processes need the same file, one trains, on one device, and the others wait. An
+    interrupted training resumes after its last complete epoch.
+
+    Args:
+        name: Name of the model.
+        path: The `.safetensors` file; its name must identify model, data and settings.
+        classifier: The model.
+        train: Training images.
+        test: Test images.
+        settings: Recipe of the training.
+        trainer: Settings of the device.
+        make_logger: Returns Lightning's logger when the training starts, or None.
+        then: Names of the models that are trained next, for the log.
+        craft: Makes adversarial images, for adversarial training; None: ordinary training.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {epoch: after_epoch(path, epoch) for epoch in settings.keep_epochs}
@@ -61,7 +71,7 @@ def train_once(
     if all(file.exists() for file in files):
         return
     if is_held(lock):
-        log.info("Waiting for another process that trains %s.", name)
+        log.info("Waiting for another process to train %s.", name)
     with FileLock(lock):
         if all(file.exists() for file in files):
             return
@@ -91,18 +101,18 @@ def train_once(
 
 
 def after_epoch(path: Path, epoch: int) -> Path:
-    """Return the file of the weights after an epoch of the training that ends in another file."""
+    """Return the file for the weights after an epoch; `path` is the file after the last epoch."""
     return path.with_stem(f"{path.stem}-epoch{epoch}")
 
 
 class _KeepEpochs(pl.Callback):
-    """Keep the weights after some epochs, each in its file."""
+    """Callback that saves the weights after some epochs, one file per epoch."""
 
     def __init__(self, files: Mapping[int, Path], network: nn.Module) -> None:
         self.files, self.network = files, network
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Keep an epoch's weights before the checkpoint from which a training goes on."""
+        """Save an epoch's weights, before Lightning writes the checkpoint for resuming."""
         file = self.files.get(trainer.current_epoch + 1)
         if file is not None:
             with atomic_write(file) as temporary:
@@ -110,12 +120,12 @@ class _KeepEpochs(pl.Callback):
 
 
 def _readable(checkpoint: Path) -> Path | None:
-    """Return a checkpoint if it is there; a damaged one is removed."""
+    """Return a checkpoint if it exists and can be read; remove a damaged one."""
     if not checkpoint.exists():
         return None
     try:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, depending on where the damage lies
+    except Exception as error:  # its type depends on where the damage is
         log.warning("%s is damaged (%s); training starts again.", checkpoint, first_line(error))
         checkpoint.unlink()
         return None
@@ -130,13 +140,13 @@ def _make_trainer(
     steps: int,
     keep: pl.Callback,
 ) -> pl.Trainer:
-    """Return a trainer on one device that keeps the last whole epoch in `work`."""
+    """Return a trainer on one device that saves the last complete epoch in `work`."""
     keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
     return pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
         precision=choose_precision(settings.precision, trainer.accelerator),
-        plugins=LightningEnvironment(),  # one process trains, whatever launcher has started it
+        plugins=LightningEnvironment(),  # one process trains, whatever launcher started it
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=[keep, keep_last],
@@ -149,7 +159,7 @@ def _make_trainer(
 
 
 def choose_precision(name: str, accelerator: str) -> Any:
-    """Turn `auto` into bf16-mixed where the device computes in bfloat16."""
+    """Return Lightning's precision for `auto`: bf16-mixed if the device supports bfloat16."""
     if name != "auto":
         return name
     device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"

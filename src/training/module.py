@@ -1,4 +1,4 @@
-"""LightningModule that fine-tunes one classifier."""
+"""Lightning module that trains one classifier."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,16 +19,17 @@ from src.utils import stopping
 from src.utils.progress import Progress
 
 Craft = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-"""Model, images (N, 3, H, W) in [0, 1], labels and seeds (N,) to adversarial images."""
-_EVALUATION = 1 / 3  # cost of a batch without gradients, beside one that is trained on
-_FEWEST_STEPS = 5  # with fewer, the rise of the schedule has no length
+"""Maps model, images (N, 3, H, W) in [0, 1], labels and seeds (N,) to adversarial images."""
+_EVALUATION = 1 / 3  # cost of an evaluated batch relative to a training batch
+_FEWEST_STEPS = 5  # with fewer, the schedule has no warm-up
 
 
 class FineTuning(pl.LightningModule):
-    """Train a classifier, in place, on a one-cycle schedule.
+    """Lightning module that trains a classifier in place with a one-cycle schedule.
 
-    SGD has Nesterov momentum. The schedule takes it, and AdamW's first beta, from 0.95 to 0.85 and
-    back. Biases and norms have no weight decay; `gradient_clip` bounds the norm of all gradients.
+    SGD uses Nesterov momentum. The schedule changes the momentum, or AdamW's first beta, from 0.95
+    to 0.85 and back. Biases and norm layers have no weight decay. `gradient_clip` bounds the norm
+    of all gradients together.
 
     Reference: Smith, Topin (2018), arXiv 1708.07120.
     """
@@ -57,12 +58,15 @@ class FineTuning(pl.LightningModule):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout by seed and epoch, so that a resumed run agrees."""
-        if batch_idx == 0 and self.current_epoch > 0:  # the first epoch goes on from the seed
+        """Seed dropout by seed and epoch, so that a resumed run gives the same result."""
+        if batch_idx == 0 and self.current_epoch > 0:  # the first epoch uses the initial seed
             torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the smoothed cross-entropy of a batch, augmented by seed and step alone."""
+        """Return the label-smoothed cross-entropy of a batch.
+
+        The augmentation depends only on seed and step.
+        """
         settings = self.settings
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.global_step)
         images = augment(batch.images, settings.crop_padding, settings.flip, generator)
@@ -81,9 +85,9 @@ class FineTuning(pl.LightningModule):
         return loss
 
     def _attack(self, craft: "Craft", images: Tensor, batch: Batch) -> Tensor:
-        """Return a batch whose images but the first `clean_share` are attacked.
+        """Attack the images of a batch, except the first `clean_share` of them.
 
-        Batch norms and dropout are those of predictions meanwhile.
+        During the attack, batch norms and dropout are in evaluation mode.
         """
         settings, first = self.settings, round(self.settings.clean_share * len(images))
         seed = (settings.seed * 1_000_003 + self.global_step) % 2**32
@@ -94,7 +98,7 @@ class FineTuning(pl.LightningModule):
         return torch.cat([images[:first], attacked.detach()])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the accuracy on test images, by which nothing is chosen."""
+        """Log the accuracy on test images; it does not influence the training."""
         logits = self.classifier(to_unit(batch.images)).float()
         self.test_accuracy(logits, batch.labels)
         self.log("test_accuracy", self.test_accuracy, batch_size=len(batch.labels))
@@ -103,7 +107,10 @@ class FineTuning(pl.LightningModule):
         self._show(_EVALUATION)
 
     def _show(self, work: float) -> None:
-        """Show the progress after more work, or stop; epochs of an earlier process set no pace."""
+        """Add work and show the progress, or stop if interrupted.
+
+        Epochs of an earlier process do not count for the pace.
+        """
         stopping.raise_if_interrupted()
         if not self.work:
             self.work = self.current_epoch * self.epoch_work
@@ -114,7 +121,7 @@ class FineTuning(pl.LightningModule):
         self.progress.update(self.work / self.whole_work, done, self.then)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule, one step a batch."""
+        """Return the optimizer and its schedule, with one step per batch."""
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         parameters = list(self.classifier.parameters())
         groups = [

@@ -1,1 +1,1 @@
-"""Helpers of every package: whole files, checks, processes, interrupts."""
+"""Helpers for all packages: atomic files, checks, processes, interrupts."""

@@ -1,4 +1,4 @@
-"""Statements of an attack: what it is, and what it works with."""
+"""Statements of an attack: its category, cost and requirements."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ Category = Literal[
 
 
 def listed(value: Any) -> Any:
-    """Return one item as a tuple of one."""
+    """Return a single item as a tuple; return lists unchanged."""
     if isinstance(value, list | tuple):
         return tuple(value)
     return value if value is None else (value,)
@@ -22,17 +22,17 @@ class About(BaseModel):
     """Statements of an attack, in its code or as `about` in its file.
 
     Attributes:
-        category: Its kind, by what it changes.
-        does: Its rule in some words.
-        paper: The paper's number at arXiv, or its address.
-        gradients: Number of gradients per image, an expression of the attack's settings and of the
-            number K of budgets; those of an ensemble count once for each of its M members. Of a
-            library's attack it is only counted.
-        forwards: Number of passes an image besides, likewise.
-        fit_gradients: Number of gradients that its fit takes, an expression of settings and K.
-        targeted: True if the attack may have target labels, or `only` if it must.
-        norms: Norms of its balls.
-        members: Least number of the source's members.
+        category: Kind of attack, by what it changes.
+        does: Short description of its rule.
+        paper: The paper's arXiv number or its address.
+        gradients: Number of gradients per image, as an expression of the attack's settings and the
+            number K of budgets; for an ensemble, per image and member (M members). For a library's
+            attack it is only counted.
+        forwards: Number of additional forward passes per image, as such an expression.
+        fit_gradients: Number of gradients for its fit, as an expression of its settings and K.
+        targeted: True if the attack accepts target labels, or `only` if it requires them.
+        norms: Norms of the balls that it supports.
+        members: Minimum number of the source's members.
         needs: Parts that the source's network must have.
         universal: True if all images get the same perturbation.
         mixes: False if it never mixes in other images of the data set.

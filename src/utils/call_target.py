@@ -1,4 +1,4 @@
-"""Calls of the `_target_` of a config's section."""
+"""Check and call the `_target_` of a config section."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -12,19 +12,19 @@ from src.utils.refusals import first_line
 
 
 def check_target(who: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a `_target_` that cannot be imported, or that has not the arguments of its keys."""
+    """Refuse a `_target_` that cannot be imported, or that does not accept the section's keys."""
     target = str(settings.get("_target_"))
     keys = {str(key): value for key, value in settings.items() if not str(key).startswith("_")}
     try:
         signature(resolve_name(target)).bind_partial(**keys)
     except ValueError:
         return  # it has no signature
-    except Exception as error:  # of any kind, as a module's own code may raise it
+    except Exception as error:  # a user's module may raise anything
         raise ValueError(f"{who}: {target} cannot be called: {first_line(error)}.") from error
 
 
 def call_target(settings: Mapping[str, Any]) -> Any:
-    """Call `_target_` with its other keys, nested ones too; any failure is a ValueError."""
+    """Call `_target_` with the section's other keys, recursively; any failure is a ValueError."""
     target = settings.get("_target_")
     try:
         return instantiate(dict(settings), _convert_="all")

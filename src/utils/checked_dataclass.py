@@ -1,4 +1,4 @@
-"""Dataclasses that check their fields by the ranges and choices of their types."""
+"""Dataclasses that check their fields against the ranges and choices of their types."""
 
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -10,10 +10,10 @@ Share = Annotated[float, Ge(0), Le(1)]
 
 
 def odd(size: int) -> int:
-    """Return an odd number, or 0.
+    """Return a number after checking that it is odd or 0.
 
     Raises:
-        ValueError: The number is another.
+        ValueError: The number is even and not 0.
     """
     if size % 2 == 0 and size:
         raise ValueError(f"{size} is even; an odd number is needed")
@@ -22,9 +22,9 @@ def odd(size: int) -> int:
 
 @dataclass_transform(frozen_default=True)
 def checked(cls: type[T]) -> type[T]:
-    """Make a frozen dataclass that takes exactly its fields' types, and of numbers finite ones.
+    """Make a frozen dataclass that accepts only values of its fields' types, and finite numbers.
 
-    A value without a meaning raises pydantic's `ValidationError`, which is a `ValueError`.
+    Invalid values raise pydantic's `ValidationError`, which is a `ValueError`.
     """
     config = ConfigDict(
         strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True

@@ -1,17 +1,17 @@
-"""Targets and the defences before them."""
+"""Names of targets with their defences."""
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 PLAIN = "none"
-"""Name of no defence."""
+"""Name that stands for no defence."""
 ABSTAINED = -1
-"""Predicted class where a defence abstains."""
+"""Predicted class if a defence abstains."""
 
 
 class Evaluated(NamedTuple):
-    """A target that images are evaluated on: a model, and the defence before it.
+    """Target that images are evaluated on: a model and its defence.
 
     >>> str(Evaluated("resnet50", "jpeg")), str(Evaluated("resnet50"))
     ('resnet50@jpeg', 'resnet50')
@@ -25,13 +25,13 @@ class Evaluated(NamedTuple):
 
 
 def behind_each(targets: Iterable[str], defences: Iterable[str]) -> tuple[Evaluated, ...]:
-    """Return targets as they are, then each behind every defence."""
+    """Return the targets without a defence, then each target behind each defence."""
     every = dict.fromkeys((PLAIN, *defences))
     return tuple(Evaluated(target, defence) for defence in every for target in targets)
 
 
 def split_source(source: str) -> Evaluated:
-    """Return the model and the defence of a source; one text names both in records and rows.
+    """Split the name of a source, as in records and rows, into its model and its defence.
 
     >>> tuple(split_source("resnet50@jpeg")), tuple(split_source("a+b"))
     (('resnet50', 'jpeg'), ('a+b', 'none'))
@@ -41,7 +41,7 @@ def split_source(source: str) -> Evaluated:
 
 
 def renamed(name: str, names: Mapping[str, str]) -> str:
-    """Return the new name of an attack or model, or of the parts of an ensemble or a label.
+    """Return a name with its parts replaced: members of an ensemble, defence, words of a label.
 
     >>> renamed("a+b", {"b": "B"}), renamed("mi steps=5", {"mi": "MI"})
     ('a+B', 'MI steps=5')

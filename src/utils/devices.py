@@ -1,4 +1,4 @@
-"""Device capabilities."""
+"""Capabilities of devices."""
 
 import platform
 
@@ -6,15 +6,15 @@ import torch
 
 
 def computes_in_bfloat16(device: str) -> bool:
-    """Tell whether a device (`cpu`, `cuda`, ...) has instructions for bfloat16.
+    """Return True if a device (`cpu`, `cuda`, ...) has instructions for bfloat16.
 
-    Without them bfloat16 is emulated, many times slower than float32.
+    Without them, bfloat16 is emulated and many times slower than float32.
     """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     x86 = platform.machine() in ("x86_64", "AMD64")
-    # oneDNN takes bfloat16 on every x86 with AVX-512, but few of those have instructions for it.
+    # oneDNN accepts bfloat16 on every x86 with AVX-512, but few of these have instructions for it.
     native = torch.cpu._is_avx512_bf16_supported() if x86 else True
     return bool(native and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,4 +1,4 @@
-"""Files that readers never see half-written."""
+"""Atomic writes: readers never see a partial file."""
 
 import contextlib
 import hashlib
@@ -12,14 +12,14 @@ import pandas as pd
 
 
 class WriteError(ValueError):
-    """A file that cannot be written, and why."""
+    """Error: a file cannot be written, and why."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` on success and is removed on failure.
 
-    The folder of `path` is made where missing. Raises as `writing`.
+    The folder of `path` is created if missing. Raises a WriteError, see `writing`.
     """
     temporary = path.with_name(f".{path.stem[:100]}.{uuid4().hex}.tmp{path.suffix}")
     try:
@@ -33,31 +33,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, its lines ended as they are, whole or not at all; see `atomic_write`."""
+    """Write UTF-8 text with unchanged line endings, atomically; see `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def no_formula(cell: object) -> object:
-    """Return a table's cell; text that a spreadsheet would compute gets an apostrophe in front."""
+    """Return a table's cell; prefix text that a spreadsheet would evaluate with an apostrophe."""
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") else cell
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without index and formulas, whole or not at all; see `atomic_write`."""
+    """Write a table as CSV without index and formulas, atomically; see `atomic_write`."""
     texts = table.rename(columns=no_formula).map(no_formula)
     write_text(path, texts.to_csv(index=False, lineterminator="\n"))
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError (a full disk, say) into a WriteError that names the outermost path."""
+    """Turn an OSError, e.g. a full disk, into a WriteError that names the outermost path."""
     try:
         yield
     except (OSError, WriteError) as error:

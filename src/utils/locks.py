@@ -1,4 +1,4 @@
-"""File locks, which tell a living owner from one that was killed."""
+"""File locks that distinguish a running owner from a killed one."""
 
 import fcntl
 from collections.abc import Iterator
@@ -9,14 +9,15 @@ from filelock import FileLock, Timeout
 
 from src.utils.files import writing
 
-_PROBED = 2.0  # seconds; a probe by `is_held` lets go sooner
+_PROBED = 2.0  # seconds; a probe by `is_held` is shorter
 
 
 @contextmanager
 def held(lock: Path) -> Iterator[Path]:
-    """Hold a lock, whose file goes when the block ends and stays when the process is killed.
+    """Hold a lock; its file is removed when the block ends, but remains if the process is killed.
 
-    A lock that another process holds is refused.
+    Raises:
+        ValueError: Another process holds the lock.
     """
     inner = FileLock(lock, timeout=_PROBED)
     with writing(lock):
@@ -25,7 +26,7 @@ def held(lock: Path) -> Iterator[Path]:
             inner.acquire()
         except Timeout:
             raise ValueError(
-                f"{lock.parent} is in use by another process; wait until it ends."
+                f"{lock.parent} is in use by another process. Wait until it ends."
             ) from None
     try:
         yield lock
@@ -35,12 +36,12 @@ def held(lock: Path) -> Iterator[Path]:
 
 
 def is_held(lock: Path) -> bool:
-    """Tell whether a process, here or on a machine that shares the files, holds a lock."""
+    """Return True if a process, on this or another machine with the same files, holds a lock."""
     try:
-        with lock.open("rb+") as file:  # not by FileLock, which makes the file anew
+        with lock.open("rb+") as file:  # not FileLock, which would create the file
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    except OSError:  # or it cannot be told
+    except OSError:  # held, or unknown
         return True
     return False

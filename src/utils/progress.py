@@ -20,27 +20,27 @@ _FIRST_LINE, _LINE_SECONDS, _BAR_SECONDS = 15, 60, 0.5
 class Progress:
     """Progress of some work, with an estimate of the time left.
 
-    The estimate takes the pace of the work so far for that of the rest. On a terminal a bar of at
-    most 80 columns is redrawn twice per second; elsewhere a line is logged after 15 seconds, then
-    once per minute.
+    The estimate assumes that the rest has the same pace as the work so far. On a terminal, a bar of
+    at most 80 columns is redrawn twice per second. Elsewhere, a line is logged after 15 seconds,
+    then once per minute.
 
     Args:
-        label: What is done, such as `bim resnet50`.
-        shown: False: nothing is shown.
-        first: Share of the work that was done before, whose pace does not count.
+        label: Name of the work, such as `bim resnet50`.
+        shown: False: show nothing.
+        first: Share of the work that was done earlier; its pace does not count.
     """
 
     def __init__(self, label: str, shown: bool = True, first: float = 0.0) -> None:
         self.label, self.shown, self.first = label, shown, first
         self.start = time.monotonic()
-        self.terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook
+        self.terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # or notebook
         self.next = self.start + (_BAR_SECONDS if self.terminal else _FIRST_LINE)
         self.bar: tqdm | None = None
 
     def update(self, share: float, done: str = "", then: str = "") -> None:
         """Show the share of the work that is done, in [0, 1].
 
-        `done` says it in words ("14 / 60 images"), `then` is added behind the time left.
+        `done` is the same as text ("14 / 60 images"); `then` is added after the time left.
         """
         now = time.monotonic()
         if not self.shown or now < self.next:
@@ -70,7 +70,7 @@ class Progress:
 
 
 def with_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
-    """Yield some items, and show how many of them are done."""
+    """Yield items, and show how many of them are done."""
     progress = Progress(label)
     try:
         for done, item in enumerate(items):
@@ -81,7 +81,7 @@ def with_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Ite
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in words.
+    """Return a duration as text.
 
     >>> duration(42), duration(200), duration(9000)
     ('42 s', '3 min', '2 h 30 min')

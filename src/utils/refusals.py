@@ -1,4 +1,4 @@
-"""Text of refusals, and printable text."""
+"""Parts of error messages: suggestions, first lines, printable text."""
 
 import re
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from difflib import get_close_matches
 from pydantic import ValidationError
 
 _NOT_XML = (range(0, 9), (11, 12), range(14, 32), range(0xD800, 0xE000), (0xFFFE, 0xFFFF))
-_HIDDEN = (range(127, 160), range(0x202A, 0x202F), range(0x2066, 0x206A))  # C1, and directions
+_HIDDEN = (range(127, 160), range(0x202A, 0x202F), range(0x2066, 0x206A))  # C1 and text directions
 _PRINTABLE = dict.fromkeys(
     (code for codes in (*_NOT_XML, *_HIDDEN) for code in codes), "\N{REPLACEMENT CHARACTER}"
 )
 
 
 def printable(text: str) -> str:
-    r"""Replace what XML or UTF-8 cannot hold, and what makes a terminal show other text.
+    r"""Replace characters that XML or UTF-8 cannot encode, or that control a terminal.
 
     >>> printable("a\x1b[31m \x9b \u202e").replace("\N{REPLACEMENT CHARACTER}", "?")
     'a?[31m ? ?'
@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
 
 def suggestion(given: str, known: Sequence[str], cutoff: float = 0.7) -> str:
-    """Return a question that follows a refusal, or nothing where no known word is near.
+    """Return a "Did you mean" question for a refusal; empty if no known word is similar.
 
     >>> suggestion("nrom", ["norm", "loss"])
     ' Did you mean norm?'
@@ -33,7 +33,7 @@ def suggestion(given: str, known: Sequence[str], cutoff: float = 0.7) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's first line, without what libraries add to it and below it."""
+    """Return an error's first line, without additions by libraries."""
     line = str(error).strip().split("\n")[0].split(", set env var HYDRA_FULL_ERROR")[0]
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and full disks: whatever stops a command, what it has finished is summed up."""
+"""Early stops by Ctrl-C, SIGTERM or a full disk: finished jobs are summarised first."""
 
 import contextlib
 import signal
@@ -24,14 +24,15 @@ _sum_up: Callable[[BaseException], None] = _say
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM ask for a stop, and the next raise KeyboardInterrupt.
+    """Make the first Ctrl-C or SIGTERM request a stop, and the next raise KeyboardInterrupt.
 
-    `raise_if_interrupted` stops: libraries swallow an exception that comes at any moment.
+    `raise_if_interrupted` performs the stop, because libraries may swallow an exception raised at
+    an arbitrary moment.
     """
     global _requested, _sum_up
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as a shell sets it in the background
+        if handler is not signal.SIG_IGN:  # ignored in a shell's background jobs
             signal.signal(number, _request)
     try:
         yield
@@ -49,13 +50,13 @@ def _request(number: int, frame: FrameType | None) -> None:
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if a stop was asked for; called in every gradient and batch."""
+    """Raise KeyboardInterrupt if a stop was requested; called for every gradient and batch."""
     if _requested:
         raise KeyboardInterrupt
 
 
 def interrupt_at_once() -> None:
-    """Let the first signal raise KeyboardInterrupt: launchers and reports look at no flag."""
+    """Make the first signal raise KeyboardInterrupt, as launchers and reports check no flag."""
     raise_if_interrupted()
     for number in _SIGNALS:
         if signal.getsignal(number) is _request:
@@ -64,7 +65,7 @@ def interrupt_at_once() -> None:
 
 @contextmanager
 def plain_interrupts() -> Iterator[None]:
-    """Undo what Lightning makes of a KeyboardInterrupt: SystemExit, and a SIGINT without effect."""
+    """Restore KeyboardInterrupt and SIGINT, as Lightning raises SystemExit and ignores SIGINT."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -74,12 +75,12 @@ def plain_interrupts() -> Iterator[None]:
 
 
 def set_shutdown_hook(sum_up: Callable[[BaseException], None]) -> None:
-    """Set the function that explains an early stop and sums up what is finished."""
+    """Set the function that explains an early stop and summarises the finished jobs."""
     global _sum_up
     _sum_up = sum_up
 
 
 def shut_down(error: BaseException) -> None:
-    """Sum up what was finished when an error stopped the command; a second Ctrl-C ends that."""
+    """Summarise the finished jobs when an error stops the command; Ctrl-C aborts the summary."""
     with contextlib.suppress(KeyboardInterrupt):
         _sum_up(error)

@@ -55,8 +55,8 @@ def test_other_files_are_told_from_this_programs(tmp_path):
     flipped = with_record(table, "flips", RECORD).schema.metadata[b"transferability"]
     flipped = flipped.replace(b'"logits"', b'"logitz"')
     for content, message in (
-        (b'{"format": 99}', r"x\.parquet has the format 99, and"),
-        (b'{"format": 3, "table": "flips", "job": {}}', "has the format 3, and"),
+        (b'{"format": 99}', r"x\.parquet has the format 99, "),
+        (b'{"format": 3, "table": "flips", "job": {}}', "has the format 3, "),
         (b'{"format": 6, "table": "flips", "job": {"surprise": 1}}', "no valid record of its job"),
         (flipped, "its record is damaged"),
     ):

@@ -262,7 +262,7 @@ def test_a_targeted_class_gets_both_labels(clone, network, batch):
 
 REFUSED = {
     "attack.name=sings": "attack.name=sings: no such class. Did you mean signs",
-    "+attack.stepz=3": "attack.stepz: .* its settings are alpha, epoch, root, norm",
+    "+attack.stepz=3": "attack.stepz: .* alpha, epoch, root, norm",
     "attack.root=nowhere": "attack.root=nowhere: name the folder",
     "attack.root=null": "attack.root=null: name the folder",
     "attack.name=own": "attack.name=own: the class loads its own network",

@@ -184,9 +184,9 @@ def test_the_digest_of_files_is_that_of_their_bytes_wherever_they_lie(tmp_path):
     ("words", "message"),
     [
         ({"data": split([], [])}, "no images"),
-        ({"data": split(targets=[4] * 20)}, "labels hold 4"),
+        ({"data": split(targets=[4] * 20)}, "labels have 4"),
         ({"data": split(targets=[0.0] * 20)}, "float64"),
-        ({"data": split(target_labels=np.array([9] * 20))}, "target_labels hold 9"),
+        ({"data": split(target_labels=np.array([9] * 20))}, "target_labels have 9"),
         ({"n_images": 21}, "n_images=21"),
     ],
 )

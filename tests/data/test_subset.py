@@ -78,12 +78,12 @@ def test_a_list_brings_the_same_images(listed):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("index,label\n9,0\n", "not there"),
+        ("index,label\n9,0\n", "a missing one"),
         ("index,label\n0,0\n0,0\n", "twice"),
-        ("index,label\n", "names none|names no image"),
+        ("index,label\n", "lists no images"),
         ("index,label\n0,1\n", "image 0 has another label"),
         ("index,label,file\n0,0,4.png\n", "image 0 is another file"),
-        ("number\n0\n", "no list of images"),
+        ("number\n0\n", "the column index"),
     ],
 )
 def test_a_list_of_other_images_is_refused(listed, text, sentence):

@@ -82,7 +82,7 @@ def test_jobs_of_one_sweep_are_told_apart_by_their_swept_words(sweep):
     for number in range(2):
         shutil.move(two / f"{number}-job", one / f"{number + 2}-job")
     assert set(load_sweep(one)["attack"]) == {"fgsm seed=0", "fgsm seed=1"}
-    with pytest.raises(ValueError, match="hold different jobs named fgsm from vgg; give"):
+    with pytest.raises(ValueError, match=r"different jobs named fgsm .*vgg"):
         load_sweep(sweep("x/out"), sweep("y/out", first=30))
 
 

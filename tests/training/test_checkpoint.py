@@ -208,7 +208,7 @@ def test_a_process_says_that_it_waits_only_if_it_does(tmp_path, caplog):
     Timer(0.5, other.close).start()
     train(path, epochs=1)
     train(tmp_path / "other.safetensors", epochs=1)
-    assert caplog.text.count("Waiting for another process that trains net.") == 1
+    assert caplog.text.count("Waiting for another process to train net.") == 1
 
 
 def test_an_interruption_of_the_last_evaluation_costs_no_training(tmp_path, monkeypatch, whole):
@@ -287,7 +287,7 @@ def test_the_weights_after_an_epoch_are_kept_also_by_a_resumed_training(
         ({"eps": 2}, "needs training.attack"),
         ({"attack": "pgdd"}, "Did you mean pgd"),
         ({"attack": "fgsm", "steps": 3}, "attack.steps"),
-        ({"attack": "uap"}, "is fitted first"),
+        ({"attack": "uap"}, "training.attack=uap"),
     ],
 )
 def test_what_is_no_adversarial_training_is_refused(changes, told):

@@ -88,7 +88,7 @@ def test_an_interrupted_report_says_how_to_build_it(run, monkeypatch):
     code, printed, folder = run("report=default", *SMALL)
     assert code == 130
     assert printed.count("fgsm on cifar10_mini") == 1 and printed.count("Interrupted") == 1
-    assert f"python -m src.report folder=outputs/{folder.name} builds it" in printed
+    assert f"python -m src.report folder=outputs/{folder.name}" in printed
 
 
 def test_a_training_can_be_stopped_and_is_tracked_as_killed(
