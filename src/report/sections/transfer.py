@@ -49,6 +49,7 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     )
     sentence = f"At {first['eps_255']:g}/255 it {verb} {models} on {first['mean']:.0%} of images"
     details = [f"{first['dataset']}, {first['norm']}, protocol {first['protocol']}"]
+    details += ["targets without a defence"] * (len(view.menus["defence"]) > 1)
     details += [f"{first['images']} images", first["source"] if mean or several else ""]
     if not np.isnan(first["low"]):
         details.append(f"{first['mean']:.1%} [{first['low']:.1%}, {first['high']:.1%}]")
