@@ -52,9 +52,24 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     details += ["targets without a defence"] * (len(view.menus["defence"]) > 1)
     details += [f"{first['images']} images", first["source"] if mean or several else ""]
     if not np.isnan(first["low"]):
-        details.append(f"{first['mean']:.1%} [{first['low']:.1%}, {first['high']:.1%}]")
+        words = (
+            f"{first['mean']:.1%} [{first['low']:.1%}, {first['high']:.1%}] averaged over images"
+        )
+        details.append(f"{words}, {_over_pairs(view, first):.1%} over pairs")
     lead, more, tested = _decided(rows, "attack" if several else "source", attacker)
     return Answer(lead, f"{sentence}{more}.", "; ".join([*filter(None, details), *tested]) + ".")
+
+
+def _over_pairs(view: View, first: pd.Series) -> float:
+    """Compute the mean success of a ranked attack over the pairs that its ranking counts."""
+    rows = view.rows[view.rows["relation"] == TRANSFER]
+    rows = rows[(rows["attack"] == first["attack"]) & (rows["defence"] == first["defence"])]
+    single = ~rows["source"].str.contains("+", regex=False) & (rows["source"] != MEAN)
+    mine = (
+        single if str(first["source"]).startswith("mean of") else rows["source"] == first["source"]
+    )
+    at = (rows["eps_255"] == first["eps_255"]) & (rows["protocol"] == first["protocol"])
+    return float(rows.loc[mine & at, "success_rate"].mean())
 
 
 def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
@@ -162,7 +177,8 @@ def _ranked_sources(view: View, explained: bool) -> Figure:
     """Draw the sources of an attack by rank."""
     caption = (
         f"Two sources are compared on {view.sources['targets'].min()} or more targets other "
-        f"than both sources.{'' if explained else ' ' + _TESTED}"
+        "than both sources, and ordered by the mean difference from all others. So a row may be "
+        f"ahead of the first by points.{'' if explained else ' ' + _TESTED}"
     )
     shape = ("fit", view.choice, {"eps_255": "eps", "attack": "attack"})
     chart = ranked_sources(view.sources)
