@@ -59,11 +59,12 @@ EARLY, EPOCHS = "resnet_early", (1, 2, 4, 8)
 EARLY_WORDS = [*CNN, "training.seed=2", f"training.keep_epochs=[{','.join(map(str, EPOCHS))}]"]
 TARGETS = [*EMBEDDED, *STORED, *TRAINED]
 SOURCES = [*TARGETS, EARLY, *(f"{EARLY}.epoch{epoch}" for epoch in EPOCHS)]
-IMAGES = 500
+IMAGES = 1000
 SWEEPS = {
     "simple": ["attack=fgsm,bim,uap", f"n_images={IMAGES}"],
     "mi": ["attack=mi", f"n_images={IMAGES}", "diagnostics=sources"],
     "di": ["attack=di", "seed=0,1", f"n_images={IMAGES}"],
+    "pgn": ["attack=pgn", "attack.samples=5", "n_images=200"],
 }
 """Sweeps by name: their words."""
 
@@ -186,9 +187,9 @@ def choice(*attacks: str) -> SourceChoice:
     Measures are those of images at odd and even positions.
     """
     table, facts = _stored()
-    table = table[table["attack"].str.partition(" seed=")[0].isin(attacks)]
+    table = table[table["attack"].str.partition(" ")[0].isin(attacks)]
     found = unpacked(table)
-    found.jobs[:] = [(name.partition(" seed=")[0], source) for name, source in found.jobs]
+    found.jobs[:] = [(name.partition(" ")[0], source) for name, source in found.jobs]
     known = facts["fact"] == f"clean {len(found.index)}"
     clean = facts[known].pivot(index="number", columns="source", values="value")
     correct, pairs = clean.astype(bool), facts[facts["fact"] == "related"]
@@ -214,7 +215,7 @@ def choice(*attacks: str) -> SourceChoice:
     )
 
 
-ATTACKS = ("fgsm", "bim", "mi", "di", "uap")
+ATTACKS = ("fgsm", "bim", "mi", "di", "pgn", "uap")
 
 
 @cache
