@@ -165,6 +165,10 @@ def test_sources_behind_defences_stand_in_one_matrix(line, capsys):
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     behind = [line for line in lines if re.match(r"(none|jpeg) (none|jpeg) \d", line)]
     assert len({*behind}) == 4  # plain and adaptive attackers are not averaged
+    counts = cells(next((folder / "both").glob("1-*"))).loc["joint", "coarse", "jpeg", 8.0]
+    itself = f"{counts['still_correct']} / {counts['denominator']} = "
+    (adaptive,) = {line for line in behind if line.startswith("jpeg jpeg")}
+    assert itself in adaptive  # the source behind the defence that is attacked
     assert "is not an adaptive one" not in printed
 
 

@@ -73,23 +73,33 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     Returns:
         One row per `through`, the defence behind which the source was attacked, and `defence`, the
         defence of the targets, none first: the number of `pairs`, `clean_accuracy` on all clean
-        images, `rate` at the budget under the protocol, what it has `counted` (see `measured`), and
-        the number of predictions (`n`) and abstentions (`abstained`).
+        images, `rate` at the budget under the protocol, what it has `counted` (see `measured`), the
+        number of predictions (`n`) and abstentions (`abstained`), and `itself`, the counts with the
+        sources' own networks as targets (empty: they are none).
     """
-    rows = measured(rates)
+    rows, keys = measured(rates), ["through", "defence"]
     kinds = list(map(relation, rows["source"], rows["target"], rows["defence"]))
-    rows = rows[pd.Series(kinds, rows.index) == TRANSFER]
-    here = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
-    here = here.assign(through=[split_source(source).defence for source in here["source"]])
-    found = here.groupby(["through", "defence"], sort=False).agg(
-        pairs=("rate", "size"),
-        clean_accuracy=("clean_accuracy", "mean"),
-        rate=("rate", "mean"),
-        counted=("counted", "first"),
-        abstained=("abstained", "sum"),
-        n=("n", "sum"),
+    rows = rows.assign(
+        kind=kinds, through=[split_source(source).defence for source in rows["source"]]
     )
-    return found.reset_index()
+    rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
+    others = rows["kind"] == TRANSFER
+    own = rows[~others].groupby(keys)[["k", "n"]].sum()
+    found = (
+        rows[others]
+        .groupby(keys, sort=False)
+        .agg(
+            pairs=("rate", "size"),
+            clean_accuracy=("clean_accuracy", "mean"),
+            rate=("rate", "mean"),
+            counted=("counted", "first"),
+            abstained=("abstained", "sum"),
+            n=("n", "sum"),
+        )
+    )
+    cells = [format_cell(*row) for row in own.itertuples(index=False)]
+    itself = pd.Series(cells, own.index, dtype=object).reindex(found.index).fillna("")
+    return found.assign(itself=itself).reset_index()
 
 
 def relation(source: str, target: str, defence: str = PLAIN) -> str:

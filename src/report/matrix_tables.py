@@ -56,6 +56,8 @@ def defence_table(behind: pd.DataFrame) -> Group:
     shown = shown.rename(columns={"through": "attacked through"})
     shown["clean"] = behind["clean_accuracy"].map(share)
     shown[counted] = behind["rate"].map(share)
+    if adaptive:
+        shown["the source itself"] = behind["itself"]
     if behind["abstained"].any():
         total = behind["abstained"] + behind["n"]
         pairs_of_counts = zip(behind["abstained"], total, strict=True)
