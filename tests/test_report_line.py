@@ -142,7 +142,7 @@ def test_a_report_that_fails_costs_no_results(command_line, workspace, capsys, m
 
 
 REFUSED = [
-    ([], "there is no sweep yet"),
+    ([], "no sweep in outputs/"),
     (["gone"], "gone is not a folder"),
     (["folder=strange"], "cannot be read as a parquet file"),
     (["report.example=3"], "report.examples"),
