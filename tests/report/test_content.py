@@ -17,6 +17,7 @@ from src.report.page.statistics import measure
 from src.report.sections import comparisons as compared
 from src.report.source_choice import choose_source
 from src.report.summary import summarise
+from tests.report.conftest import make_sweep
 
 
 def report_of(folders):
@@ -57,6 +58,21 @@ def test_sources_are_ranked_at_every_budget_as_their_table_has_it(make_sweep):
     assert len(both) == len(shown) == 2 * 3 * 4  # budgets, attacks and their mean, sources
     for name in ("mean", "difference", "difference_low", "p"):
         pd.testing.assert_series_equal(both[f"{name}_x"], both[f"{name}_y"], check_names=False)
+
+
+def test_attacks_on_other_images_are_ranked_apart(tmp_path):
+    words = {"models": ("a", "b", "c", "d"), "budgets": (8.0,), "full": False}
+    make_sweep(tmp_path / "one", attacks=("mi", "di"), **words)
+    make_sweep(tmp_path / "other", attacks=("ti",), images=60, **words)
+    report = report_of([tmp_path / "one", tmp_path / "other"])
+    tables = {one.name: one.data for one in report.figures}
+    shown = tables["ranking"].dropna(subset="position")
+    counts = [int(re.search(r"(\d+) images", text)[1]) for text in shown["heading"] if text]
+    assert shown["heading"].ne("").tolist() == [True, False, False, True, False]
+    assert counts[0] > counts[1] == shown["images"].iloc[-1]
+    assert shown["attack"].iloc[-1] == "ti" and shown["undecided"].iloc[-1] == ""
+    assert report.answer.lead.startswith(shown["attack"].iloc[1])
+    assert set(tables["sources-ranked"]["attack"]) >= {"mi", "di", "ti"}
 
 
 def test_ensembles_are_ranked_apart(make_sweep):

@@ -17,7 +17,7 @@ from src.utils.defended_names import PLAIN, split_source
 _MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
 _COSTS = ("gradients_per_image", "forwards_per_image")
 _SUMS = ("n", "success", "still_correct", "abstained")
-_COMMON = ["dataset", "norm", "protocol", "kind"]
+_COMMON = ["group", "dataset", "norm", "protocol", "kind"]
 _STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients", "fit_gradients"]
 _STATISTICS += ["difference", "difference_low", "difference_high", "p"]
 _JOB = ["attack", "source"]
@@ -148,11 +148,13 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
         return
     means = rankings["source"].str.fullmatch(r"mean of \d+ sources")
     rankings = rankings.assign(source=rankings["source"].mask(means, MEAN))
-    shown = ["kind", *(name for name in _COMMON[:-1] if rankings[name].nunique() > 1)]
+    shown = ["kind", *(name for name in _COMMON[1:-1] if rankings[name].nunique() > 1)]
+    several = rankings["group"].nunique() > 1
     for _, rows in rankings.groupby(_COMMON, sort=False):
         rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
         if len(rows):
             heading = ", ".join(str(rows[name].iloc[0]) for name in shown)
+            heading += f", {rows['images'].max()} images" * several
             words = {
                 "undecided": _undecided(rows, ["source"]),
                 "behind": rows.apply(_behind, axis=1),
@@ -177,12 +179,14 @@ def _undecided(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def _sources(rankings: pd.DataFrame) -> pd.DataFrame:
-    """Return the sources of the first group of jobs by rank, with their positions `at`."""
+    """Return the sources of each attack by rank, in its first group, with their positions `at`."""
     if rankings.empty:
         return rankings
-    rows, keys = rankings[rankings["group"] == rankings["group"].iloc[0]], ["eps_255", "attack"]
-    first = rows["kind"] == rows.groupby("attack")["kind"].transform("first")
-    rows = rows[first & (rows["defence"] == PLAIN)]
+    keys, of_attack = ["eps_255", "attack"], rankings.groupby("attack")
+    first = rankings["defence"] == PLAIN
+    for name in ("group", "kind"):
+        first &= rankings[name] == of_attack[name].transform("first")
+    rows = rankings[first]
     rows = rows[[*keys, "source", *(name for name in _STATISTICS if name in rows), "undecided"]]
     return rows.assign(
         undecided=_undecided(rows, keys),
