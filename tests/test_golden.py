@@ -46,7 +46,7 @@ OF_SWEEP = {
     "flip-summary.csv": "*/flip-summary.csv",
     "matrix.csv": "matrix-*.csv",
 }
-TABLES = ("predictions", "flips", "filtered", "low_passed", "similarity", "spectra", "stealth")
+TABLES = ("predictions", "flips", "filtered", "low_passed", "similarity", "spectra", "visibility")
 TABLES += ("gradient_consistency",)
 OF_JOBS = {f"{name}.parquet": f"*/{name}*.parquet" for name in TABLES}
 OF_JOBS |= {"attacks.csv": "*/attacks.csv", "frame.csv": "frame.csv"}

@@ -6,7 +6,7 @@ import pandas as pd
 SIZES = ("rms_255", "linf_255", "psnr", "ssim")
 
 
-def mean_stealth(rows: pd.DataFrame) -> pd.DataFrame:
+def mean_visibility(rows: pd.DataFrame) -> pd.DataFrame:
     """Average `SIZES` over the images at each budget (PSNR: over changed images only).
 
     Returns:

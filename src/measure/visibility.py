@@ -29,7 +29,7 @@ class Visibility(Measurement):
         deviation 1.5, K = 0.01 and 0.03, and the mean over channels and windows inside the image.
     """
 
-    name = "stealth"
+    name = "visibility"
     sizes = (column("rms_255", FLOAT, 0, 255), column("linf_255", FLOAT, 0, 255))
     views = (column("psnr", FLOAT), column("ssim", FLOAT, -1.001, 1.001, nan=True))
     schema = pa.schema([INDEX, EPS_255, *sizes, *views])

@@ -12,7 +12,7 @@ from src.analysis import TRANSFER
 from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
-from src.analysis.visibility import mean_stealth
+from src.analysis.visibility import mean_visibility
 from src.report.page.statistics import primary_rates
 from src.report.summary import JobSummary, mean_over_seeds
 
@@ -205,6 +205,6 @@ def _at(one: JobSummary, eps_255: float | None, protocol: str | None) -> pd.Data
             f"eps_255={eps:g}, protocol={counted}: {job.attack} on {own.source} has the "
             f"budgets {known[0]} and the protocols {known[1]}."
         )
-    if "stealth" in job.files:
-        at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
+    if "visibility" in job.files:
+        at = at.merge(mean_visibility(job.table("visibility")).drop(columns="images"), on="eps_255")
     return at.reset_index(drop=True)

@@ -9,7 +9,7 @@ import torch
 from src.attacks import fgsm, pgd
 from src.config.sections import CONTROLS
 
-TABLES = ["flips", "spectra", "filtered", "stealth", "low_passed", "similarity"]
+TABLES = ["flips", "spectra", "filtered", "visibility", "low_passed", "similarity"]
 TABLES += ["gradient_consistency"]
 GRID = (0.5, 2.0, 8.0)
 MORE = [*TABLES, "self_transfer"]

@@ -24,7 +24,7 @@ def observed(clean, *levels):
         eps: AttackedImages(clean, images, batch, eps, "linf")
         for eps, images in zip(budgets, levels, strict=True)
     }
-    cells = [Cell("stealth", numbers.numpy(), budgets=(eps,)) for eps in budgets]
+    cells = [Cell("visibility", numbers.numpy(), budgets=(eps,)) for eps in budgets]
     tables = Visibility().rows(SimpleNamespace(version=versions.get), cells)
     return pa.concat_tables(tables).to_pandas()
 

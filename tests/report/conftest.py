@@ -182,7 +182,7 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pd.Data
     steps = predicted(iteration=(1, 5, 10)).assign(eps_255=reference, step_255=reference / 10)
     return {
         "iterations": steps.assign(target_label=pd.array([pd.NA] * len(steps), dtype="Int64")),
-        "stealth": pd.DataFrame(
+        "visibility": pd.DataFrame(
             {**images, "rms_255": 5.0, "linf_255": reference, "psnr": 33.0, "ssim": 0.9}
         ),
         "spectra": pd.concat(

@@ -84,7 +84,7 @@ def test_full_jobs_have_every_chart(made_up):
         "attacks-over-budget",
         *("compared-attacks", "compared-sources", "spectra", "filtered", "low-passed"),
         *("similarity", "confidence-profiles", "classes", "strongest", "at-least"),
-        *("stealth", "iterations"),
+        *("visibility", "iterations"),
     }
 
 

@@ -13,7 +13,7 @@ from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.iterations import success_over_iterations
 from src.analysis.trajectories import galleries
-from src.analysis.visibility import mean_stealth
+from src.analysis.visibility import mean_visibility
 from src.artifacts.jobs import StoredJob
 from src.artifacts.recipe import model_digest
 from src.config.sections import ReportSettings
@@ -32,7 +32,7 @@ class Measured:
         ranking, sources, outcomes: From the `Summary`.
         tables: Rows of all jobs, with `attack` and `source`, by name: `rates`, `behind_defences`
             (rates of defended targets), `excess`, `effects`, `groups`, `spectra`, `filtered`,
-            `low_passed`, `similarity`, `stealth`, `iterations`. A table that no job has is missing.
+            `low_passed`, `similarity`, `visibility`, `iterations`. A table that no job has is missing.
         clean: Rows for clean images with the five most likely classes, by data set and model.
         choice: The choice of a source for unseen targets; None if there are too few models.
         pictures: Example images and galleries, by rank.
@@ -136,9 +136,9 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     for name, chart in CHARTS.items():
         if name in job.files and len(table := job.table(name)):
             found[name] = chart.summarise(table, job, lambda model: _model(job, model, names))
-    if "stealth" in job.files:
-        sizes = mean_stealth(job.table("stealth"))
-        found["stealth"] = sizes[sizes["eps_255"] == at]
+    if "visibility" in job.files:
+        sizes = mean_visibility(job.table("visibility"))
+        found["visibility"] = sizes[sizes["eps_255"] == at]
     if "iterations" in job.files:
         moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
         kinds = [relation(record.source, target) for target in moved["target"]]

@@ -34,7 +34,7 @@ _KINDS = {"best": "best pair for all images", "any": "best pair for each image"}
 def attackers(view: View, numbers: Measured) -> Section | None:
     """Build the section: success if the attacker may choose, and over visibility and iterations."""
     figures = _strongest(numbers.outcomes)
-    figures += _visibility(view, numbers.table("stealth"))
+    figures += _visibility(view, numbers.table("visibility"))
     iterates = numbers.table("iterations")
     if len(iterates):
         caption = (
@@ -122,7 +122,7 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
         success_over(rows, "psnr", "PSNR in dB", "linear"),
         columns=2,
     )
-    return [Figure("stealth", "Success over visibility", caption, chart, rows, choice=view.choice)]
+    return [Figure("visibility", "Success over visibility", caption, chart, rows, choice=view.choice)]
 
 
 def _over_iterations(rows: pd.DataFrame) -> ChartType:
