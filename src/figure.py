@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished
+from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished, warn_of_unknown_names
 from src.artifacts.sweep_state import newest_sweep
 
 KINDS = {
@@ -51,6 +51,7 @@ def main() -> None:
         names = dict(options.pop("names") or ())
         chart = getattr(charts, kind)(*sweeps, **options, names=names)
         warn_of_unfinished([*named_folders(*sweeps)])
+        warn_of_unknown_names(names, named_folders(*sweeps))
         with atomic_write(out) as temporary:
             temporary.write_bytes(write(chart.to_dict()))
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished
+from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished, warn_of_unknown_names
 from src.artifacts.sweep_state import newest_sweep
 from src.utils.files import write_text
 from src.utils.refusals import printable
@@ -56,6 +56,7 @@ def main() -> None:
         sweeps = sweeps or [newest_sweep(finished=True)]
         text = printable(str(table(*sweeps, **options, names=names)))
         warn_of_unfinished([*named_folders(*sweeps)])
+        warn_of_unknown_names(names, named_folders(*sweeps))
         if out:
             write_text(out, text)
     if not out:

@@ -2,13 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from src.artifacts.jobs import find_jobs
 from src.artifacts.layout import PLAN
 from src.artifacts.sweep_state import job_statuses
 from src.config.errors import REFUSED
+from src.utils.defended_names import parts_of
 
 
 def add_sweeps(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +37,17 @@ def warn_of_unfinished(folders: Sequence[Path]) -> None:
         states = [job.state for job in job_statuses(folder)]
         if left := len(states) - states.count("done"):
             print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)
+
+
+def warn_of_unknown_names(names: Iterable[str], folders: Mapping[Path, str]) -> None:
+    """Print to standard error which printed names belong to no attack, model or defence."""
+    known = set[str]()
+    for job in find_jobs(folders):
+        for name in (job.attack, job.record.source, *job.record.targets, *job.record.defences):
+            known |= {name, *parts_of(name)}
+    for name in names:
+        if name not in known:
+            print(f"--names {name}: no attack, model or defence has this name.", file=sys.stderr)
 
 
 def _sweep(word: str) -> Path | dict[str, Path]:

@@ -103,8 +103,14 @@ def _images(record: JobRecord) -> str:
 
 
 def _steps(record: JobRecord) -> str:
-    steps = record.config["attack"]["settings"].get("steps")
-    return f"{record.attack} {steps}" if steps else ""
+    """Return the attack with its number of steps and their size, as far as it states them."""
+    stated = record.config["attack"]["settings"]
+    if not (steps := stated.get("steps")):
+        return ""
+    size = f" x {stated.get('relative_step_size') or 1 / steps:.3g} eps"
+    if fixed := stated.get("step_size_255"):
+        size = f" x {fixed:g}/255"
+    return f"{record.attack} {steps}{size if 'step_size_255' in stated else ''}"
 
 
 def _weights(record: JobRecord) -> list[str]:

@@ -228,7 +228,7 @@ def source_tables(found: SourceChoice) -> Group:
     ]
     if not found.luck.empty:
         parts += [Text("\nShares of the variance of success", style="bold"), _shares(found.luck)]
-        parts.append(Text("difference: RMS between the success of two trainings", style="italic"))
+        parts.append(Text(_ON_ONE_TARGET, style="italic"))
     return Group(*parts)
 
 
@@ -239,9 +239,15 @@ def spread_text(found: SourceChoice) -> str:
     first = found.profiles["success"].iloc[0]
     alike = found.profiles["success"] >= first - found.spread
     return (
-        f"~: behind the first by less than the difference between two trainings of one network, "
-        f"{found.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
+        "~: behind the first by less than two trainings of one network differ in their success on "
+        f"others, {found.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
     )
+
+
+_ON_ONE_TARGET = (
+    "on one target: difference in success between two trainings on a single target (root mean "
+    "square). It is larger than the difference of their means over targets, which ~ uses."
+)
 
 
 def _table(**columns: str) -> Table:
@@ -282,7 +288,7 @@ def _predictors(rows: pd.DataFrame) -> Table:
 
 
 def _shares(rows: pd.DataFrame) -> Table:
-    columns = dict.fromkeys(("training", "seed", "image", "rest", "difference"), "r")
+    columns = dict.fromkeys(("training", "seed", "image", "rest", "on_one_target"), "r")
     table = _table(network="l", trainings="r", seeds="r", images="r", **columns)
     for row in rows.to_dict("records"):
         counts = [f"{row[name]:.0f}" for name in ("trainings", "seeds", "images")]

@@ -107,13 +107,13 @@ class Sweep:
             stopping.interrupt_at_once()
 
     def _estimate(self, here: bool) -> list[float]:
-        """Print the estimate of the command, and return the work per job; exit if `plan=true`."""
+        """Print the estimate of the command, and return the work per job; `plan=true`: exit."""
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # Hydra does so later
         jobs, console = self.settings, Console(markup=False, highlight=False, soft_wrap=True)
         result = estimate(jobs, here)
         if jobs[0].plan:
             print_plan(result, jobs, console)
-            sys.exit(0)
+            sys.exit(any(job.refused for job in result.jobs))
         print_estimate(result, console)
         check_hours(result, jobs[0].max_hours)
         return result.work

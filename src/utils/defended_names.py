@@ -46,5 +46,13 @@ def renamed(name: str, names: Mapping[str, str]) -> str:
     >>> renamed("a+b", {"b": "B"}), renamed("mi steps=5", {"mi": "MI"})
     ('a+B', 'MI steps=5')
     """
-    parts = re.split(r"([+@ ])", name)
-    return names.get(name) or "".join(names.get(part, part) for part in parts)
+    return names.get(name) or "".join(names.get(part, part) for part in parts_of(name))
+
+
+def parts_of(name: str) -> list[str]:
+    """Split a name into members of an ensemble, defence and words of a label, with their signs.
+
+    >>> parts_of("a+b@jpeg")
+    ['a', '+', 'b', '@', 'jpeg']
+    """
+    return re.split(r"([+@ ])", name)

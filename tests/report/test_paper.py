@@ -280,6 +280,25 @@ def test_the_command_line_prints_the_table_of_a_folder(tmp_path):
     assert (tmp_path / "t.csv").read_text() == printed
 
 
+def test_a_printed_name_that_nothing_has_is_reported():
+    folder = REPOSITORY / "docs" / "results" / "demo"
+    words = ["-m", "src.table", str(folder), "--names", "vgg_small=VGG", "vgg_smal=V", "fgsm=F"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0 and "vgg_smal:" in done.stderr
+    assert "vgg_small:" not in done.stderr and "fgsm" not in done.stderr
+
+
+def test_the_caption_states_the_number_and_size_of_steps():
+    sizes = {"relative": {"relative_step_size": 0.25}, "fixed": {"step_size_255": 2.0}, "even": {}}
+    frame = frame_of(dict.fromkeys([(name, "a", "b") for name in (*sizes, "fgsm")], 5))
+    for record in frame.attrs[JOBS]:
+        if record["attack"] in sizes:
+            settings = {"steps": 20, "step_size_255": None, "relative_step_size": None}
+            record["config"]["attack"]["settings"] = settings | sizes[record["attack"]]
+    text = table(frame, to="markdown")
+    assert "Steps: relative 20 x 0.25 eps, fixed 20 x 2/255, even 20 x 0.05 eps, fgsm 10." in text
+
+
 def test_jobs_that_are_not_done_are_counted(tmp_path):
     shutil.copytree(REPOSITORY / "docs" / "results" / "demo" / "0-fgsm-vgg_small", tmp_path / "0-a")
     (tmp_path / "0-a" / ".hydra").mkdir()

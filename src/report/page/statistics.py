@@ -32,7 +32,8 @@ class Measured:
         ranking, sources, outcomes: From the `Summary`.
         tables: Rows of all jobs, with `attack` and `source`, by name: `rates`, `behind_defences`
             (rates of defended targets), `excess`, `effects`, `groups`, `spectra`, `filtered`,
-            `low_passed`, `similarity`, `visibility`, `iterations`. A table that no job has is missing.
+            `low_passed`, `similarity`, `visibility`, `iterations`. A table that no job has is
+            missing.
         clean: Rows for clean images with the five most likely classes, by data set and model.
         choice: The choice of a source for unseen targets; None if there are too few models.
         pictures: Example images and galleries, by rank.

@@ -42,8 +42,11 @@ def _profiles(found: SourceChoice) -> Figure:
     caption = (
         f"{found.heading}. Share fooled on unrelated models (mean plus effect of the source) over "
         "the share fooled on the source itself; robust sources are on the left. "
-        "Lines join the epochs of one training. " + spread_text(found)
+        "Lines join the epochs of one training. "
+        + "Sources that are not targets are left out. " * bool(rows["own"].isna().any())
+        + spread_text(found)
     )
+    middle = (rows["own"].min() + rows["own"].max()) / 2
     axis = alt.Axis(format=".3~%", tickCount=5)
     base = alt.Chart(inline(rows)).encode(
         x=alt.X("own:Q", title="fooled: itself", axis=axis, scale=extent(rows, "own")),
@@ -54,7 +57,12 @@ def _profiles(found: SourceChoice) -> Figure:
     marks = (
         base.transform_filter("isValid(datum.epoch)").mark_line(color=GREY).encode(order="epoch:Q"),
         base.mark_point(filled=True, size=60, opacity=1),
-        base.mark_text(align="left", dx=7, fontSize=10).encode(text="source:N"),
+        base.transform_filter(alt.datum.own <= middle)
+        .mark_text(align="left", dx=7, fontSize=10)
+        .encode(text="source:N"),
+        base.transform_filter(alt.datum.own > middle)
+        .mark_text(align="right", dx=-7, fontSize=10)
+        .encode(text="source:N"),
     )
     chart = alt.layer(*marks).properties(width=2 * PANEL, height=PANEL)
     return Figure("profiles", "Success on other models and on itself", caption, chart, rows)
@@ -95,8 +103,8 @@ def _luck(found: SourceChoice) -> Figure:
     caption = (
         f"{found.heading}. Shares of the variance in success, over trainings of one network and "
         "images that all of them count (expected mean squares). The rest is the interaction of "
-        "image and training. Tooltips show the difference between two trainings (root mean "
-        "square)."
+        "image and training. Tooltips show the difference between two trainings on a single target "
+        "(root mean square)."
     )
     chart = (
         alt.Chart(inline(rows))

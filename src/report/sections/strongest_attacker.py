@@ -122,7 +122,9 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
         success_over(rows, "psnr", "PSNR in dB", "linear"),
         columns=2,
     )
-    return [Figure("visibility", "Success over visibility", caption, chart, rows, choice=view.choice)]
+    return [
+        Figure("visibility", "Success over visibility", caption, chart, rows, choice=view.choice)
+    ]
 
 
 def _over_iterations(rows: pd.DataFrame) -> ChartType:
