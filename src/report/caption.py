@@ -34,7 +34,7 @@ def caption_of(
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
     )
-    of = _distinct(f"{record.images} images of {record.dataset}" for record in records)
+    of = _distinct(map(_set_of_images, records))
     least, most = shown["least"].min(), shown["most"].max()
     counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
     first = f"{VALUES[cells.value].words} at eps = {budgets}, {of}"
@@ -98,8 +98,13 @@ def _span(least: float, most: float) -> str:
     return f"{least:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
 
 
+def _set_of_images(record: JobRecord) -> str:
+    of = f" of {record.dataset}" * (record.dataset != "images")  # tensors have no other name
+    return f"{record.images} images{of}"
+
+
 def _images(record: JobRecord) -> str:
-    return f"{record.images} images ({record.dataset}, digest {record.data})"
+    return f"{_set_of_images(record)} (digest {record.data})"
 
 
 def _steps(record: JobRecord) -> str:
