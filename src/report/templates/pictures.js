@@ -105,17 +105,19 @@ function render({ attack, first_source: source, first_target: target }) {
   album.replaceChildren(...parts);
 }
 
-/** Show an example beside the answer: the first that fools the target at the budget, else the first. */
+/** Show an example beside the answer: a counted image that fools the target at the budget, else a counted one, else the first. */
 function firstExample({ attack, first_source: source, first_target: target, eps }) {
   const box = document.getElementById("example");
   const sheet = sheets.find((one) => one.attack === attack && one.source === source);
   const at = (image) => image.steps.find((step) => step.eps === eps);
   const wrong = (image) => at(image)?.top[target]?.[0]?.[0] !== image.label;
-  const right = (image) => image.steps[0].top[target]?.[0]?.[0] === image.label;
+  const right = (image) => [source, target].every((name) => image.steps[0].top[name]?.[0]?.[0] === image.label);
   const all = (sheet?.examples ?? []).filter(at);
-  const image = all.find((one) => right(one) && wrong(one)) ?? all[0];
+  const image = all.find((one) => right(one) && wrong(one)) ?? all.find(right) ?? all[0];
   if (!image) return box.replaceChildren();
-  const steps = [image.steps[0], image.steps[1], at(image)];
+  const [clean, perturbation] = image.steps;
+  const same = perturbation.title.endsWith(` ${at(image).title}`); // it is stored at one budget
+  const steps = [clean, ...(same ? [perturbation] : []), at(image)];
   const models = [["source", source], ["target", target]].slice(source === target ? 1 : 0);
   box.replaceChildren(
     el("p", { class: "quiet", text: `${attack}: ${source} \u2192 ${target}` }),
