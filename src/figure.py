@@ -20,8 +20,8 @@ def main() -> None:
         "python -m src.figure", description="Draw a figure of finished jobs for a paper."
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="kind")
-    for kind, words in KINDS.items():
-        kind_parser = kinds.add_parser(kind, help=words, description=f"Draw {words}.")
+    for kind, description in KINDS.items():
+        kind_parser = kinds.add_parser(kind, help=description, description=f"Draw {description}.")
         add_sweeps(kind_parser)
         add = kind_parser.add_argument
         add("--attack", nargs="+", help="attacks; default: all (matrix: the first in the ranking)")

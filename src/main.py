@@ -47,31 +47,31 @@ def main() -> None:
     flags, parser = sys.argv[1:], get_args_parser()
     parser.error = lambda message: refuse(f"{message}; --help lists the flags")  # type: ignore[method-assign]
     known = parser.parse_intermixed_args(flags)
-    words = known.overrides
-    for word in words:
+    overrides = known.overrides
+    for word in overrides:
         flags.remove(word)
     speed_up_hydra()
     command_line(
-        partial(_hand_on, flags, words, known.config_dir, known.multirun and known.cfg), run
+        partial(_hand_on, flags, overrides, known.config_dir, known.multirun and known.cfg), run
     )
 
 
-def _hand_on(flags: list[str], words: list[str], folder: str | None, first: bool) -> None:
+def _hand_on(flags: list[str], overrides: list[str], folder: str | None, first: bool) -> None:
     """Check the overrides and put them into `sys.argv` for Hydra.
 
     Args:
         flags: Flags of the command, such as `-m`.
-        words: Overrides of the command.
+        overrides: Overrides of the command.
         folder: Value of `--config-dir`, if given.
         first: True: keep only the overrides of the sweep's first job.
     """
-    check_words(words, CONF)
-    words = with_files(words, [CONF, *([folder] if folder else [])])
+    check_words(overrides, CONF)
+    overrides = with_files(overrides, [CONF, *([folder] if folder else [])])
     if first:
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
-        words = first_job(words)
+        overrides = first_job(overrides)
     # Without `++` Hydra also applies `attack.steps=20` to the default attack, which has no steps.
-    forced = [f"++{word}" if word.startswith("attack.") else word for word in words]
+    forced = [f"++{word}" if word.startswith("attack.") else word for word in overrides]
     sys.argv[1:] = [*flags, *forced]
 
 

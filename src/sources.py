@@ -26,8 +26,8 @@ def main() -> None:
     from src.report.source_choice import choose_source, source_tables
 
     with refusing():
-        found = choose_source(folders or [newest_sweep(finished=True)], **options)
-        Console(markup=False, highlight=False).print(source_tables(found))
+        choice = choose_source(folders or [newest_sweep(finished=True)], **options)
+        Console(markup=False, highlight=False).print(source_tables(choice))
 
 
 if __name__ == "__main__":

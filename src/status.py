@@ -53,17 +53,17 @@ def summary(jobs: list[JobStatus]) -> str:
     The estimate scales the seconds per unit of work of the finished jobs.
     """
     counts = Counter(job.state for job in jobs)
-    words = ", ".join(f"{count} {state}" for state, count in counts.items())
+    text = ", ".join(f"{count} {state}" for state, count in counts.items())
     done = [job for job in jobs if job.state == "done"]
     work = sum(job.work for job in done)
     if not work or len(done) == len(jobs):
-        return f"{words}."
+        return f"{text}."
     pace = sum(job.seconds for job in done) / work
     rest = 0.0
     for job in jobs:
         if job.state != "done":
             rest += max(0, pace * job.work - job.seconds)
-    return f"{words}; at the pace of the finished jobs, about {duration(max(1, rest))} remain."
+    return f"{text}; at the pace of the finished jobs, about {duration(max(1, rest))} remain."
 
 
 def cache_of(jobs: list[JobStatus]) -> str:

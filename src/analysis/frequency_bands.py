@@ -74,8 +74,8 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataF
         frequencies), `n`, `correct`, `accuracy` and its 95 % Wilson interval.
     """
     images = low_passed[["index", "target"]].drop_duplicates()
-    whole = clean.merge(images, on=["index", "target"]).assign(cutoff=np.inf)
-    rows = pd.concat([low_passed.sort_values("cutoff"), whole])
+    unfiltered = clean.merge(images, on=["index", "target"]).assign(cutoff=np.inf)
+    rows = pd.concat([low_passed.sort_values("cutoff"), unfiltered])
     rows = rows.assign(correct=rows["predicted"] == rows["label"])
     groups = rows.groupby(["target", "cutoff"], sort=False)["correct"]
     table = groups.agg(n="size", correct="sum").reset_index()

@@ -118,20 +118,20 @@ def image_outcomes(
     predictions: pd.DataFrame, attack: str, source: str, targets: Sequence[str], protocol: str
 ) -> dict[float, ImageOutcomes]:
     """Return one job's outcomes by budget, for budgets above 0; arguments as for `rates`."""
-    found = outcomes(predictions, source, evaluated_pairs(predictions, targets), protocol)
-    counted = found.present & found.counted[:, :, None]
-    there: Mask = np.any(found.present | found.abstained, axis=1)
+    outcome = outcomes(predictions, source, evaluated_pairs(predictions, targets), protocol)
+    counted = outcome.present & outcome.counted[:, :, None]
+    there: Mask = np.any(outcome.present | outcome.abstained, axis=1)
     return {
         float(eps): ImageOutcomes(
             jobs=[(attack, source)],
-            targets=found.targets,
-            index=found.index,
-            target_labels=[found.target_labels],
+            targets=outcome.targets,
+            index=outcome.index,
+            target_labels=[outcome.target_labels],
             evaluated=there[None, :, at],
             counted=np.packbits(counted[None, :, :, at], axis=-1),
-            fooled=np.packbits((counted & found.success)[None, :, :, at], axis=-1),
+            fooled=np.packbits((counted & outcome.success)[None, :, :, at], axis=-1),
         )
-        for at, eps in enumerate(found.eps_255)
+        for at, eps in enumerate(outcome.eps_255)
         if eps > 0
     }
 
@@ -150,12 +150,12 @@ def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
         cells = np.ix_(rows, np.array([targets.index(name) for name in part.targets]))
         at = np.searchsorted(index, part.index)
         evaluated[cells] = part.evaluated
-        for bits, own in ((counted, part.counted), (fooled, part.fooled)):
+        for bits, part_bits in ((counted, part.counted), (fooled, part.fooled)):
             if len(at) < len(index):
-                mask = np.zeros((*own.shape[:2], len(index)), bool)
-                mask[..., at] = part.unpack(own)
-                own = np.packbits(mask, axis=-1)
-            bits[cells] = own
+                mask = np.zeros((*part_bits.shape[:2], len(index)), bool)
+                mask[..., at] = part.unpack(part_bits)
+                part_bits = np.packbits(mask, axis=-1)
+            bits[cells] = part_bits
         for its in part.target_labels:
             wide = None if its is None else pd.Series(its, part.index)
             labels.append(None if wide is None else wide.reindex(index, fill_value=-1).to_numpy())

@@ -29,10 +29,10 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
     counted = "target class reached" if targeted else "still correct"
     n = rates["denominator"]
     low, high = wilson_interval(rates["confidence"] * n, n)
-    found = rates.assign(
+    rows = rates.assign(
         k=rates[count], n=n, **shares, counted=counted, confidence_low=low, confidence_high=high
     )
-    return found if "success_rate_sd" in found else found.assign(success_rate_sd=nan)
+    return rows if "success_rate_sd" in rows else rows.assign(success_rate_sd=nan)
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
@@ -84,8 +84,8 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     )
     rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
     others = rows["kind"] == TRANSFER
-    own = rows[~others].groupby(keys)[["k", "n"]].sum()
-    found = (
+    counts = rows[~others].groupby(keys)[["k", "n"]].sum()
+    means = (
         rows[others]
         .groupby(keys, sort=False)
         .agg(
@@ -97,9 +97,9 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
             n=("n", "sum"),
         )
     )
-    cells = [format_cell(*row) for row in own.itertuples(index=False)]
-    itself = pd.Series(cells, own.index, dtype=object).reindex(found.index).fillna("")
-    return found.assign(itself=itself).reset_index()
+    cells = [format_cell(*row) for row in counts.itertuples(index=False)]
+    itself = pd.Series(cells, counts.index, dtype=object).reindex(means.index).fillna("")
+    return means.assign(itself=itself).reset_index()
 
 
 def relation(source: str, target: str, defence: str = PLAIN) -> str:

@@ -123,7 +123,7 @@ def outcomes(
             f"the table lacks the clean prediction (eps_255 = 0) of target "
             f"'{targets[target]}' for image {index[image]}."
         )
-    found = Outcomes(
+    outcome = Outcomes(
         source=source,
         targets=list(targets),
         index=index,
@@ -140,7 +140,7 @@ def outcomes(
         target_clean=present[:, :, 0] & (predicted[:, :, 0] == label),
         counted=evaluated,
     )
-    return under(found, protocol)
+    return under(outcome, protocol)
 
 
 def with_defence(table: pd.DataFrame) -> pd.DataFrame:
@@ -176,27 +176,27 @@ def _share_correct(
 def _check_known(what: str, names: Sequence[object], known: Iterable[object]) -> None:
     there = list(known)
     if not names or set(names) - set(there):
-        named, listed = (", ".join(map(str, each)) for each in (names, there))
+        named, listed = (", ".join(map(str, values)) for values in (names, there))
         raise ValueError(f"{what} {named or '(none)'}: choose from {listed}.")
 
 
-def under(found: Outcomes, protocol: str) -> Outcomes:
+def under(outcome: Outcomes, protocol: str) -> Outcomes:
     """Return the outcomes with the denominator of a protocol; its clean rows are required."""
-    counted = (found.present | found.abstained).any(axis=2) & ~found.aimed_at_label
+    counted = (outcome.present | outcome.abstained).any(axis=2) & ~outcome.aimed_at_label
     if protocol in ("target_correct", "joint", "common"):
-        counted &= found.target_clean
+        counted &= outcome.target_clean
     if protocol == "common":
-        models = np.array([target.target for target in found.targets])
+        models = np.array([target.target for target in outcome.targets])
         for model in np.unique(models):
             counted[models == model] = counted[models == model].all(axis=0)
     if protocol in ("source_correct", "joint", "common"):
-        if found.source_clean is None:
+        if outcome.source_clean is None:
             raise ValueError(
                 f"protocol '{protocol}' needs clean predictions (eps_255 = 0) of the source "
-                f"'{found.source}' for every image, but the table lacks some."
+                f"'{outcome.source}' for every image, but the table lacks some."
             )
-        counted &= found.source_clean
-    return replace(found, counted=counted)
+        counted &= outcome.source_clean
+    return replace(outcome, counted=counted)
 
 
 def at_budget(predictions: pd.DataFrame, eps_255: float) -> pd.DataFrame:

@@ -21,7 +21,7 @@ SOURCE_COLUMNS = [*_PLACE, "advantage", "rank", *_TESTED, "detectable"]
 Values = NDArray[np.float64]
 
 
-def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
+def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
     """Rank attacks by success on models other than the source, at one budget.
 
     The score of an image is its mean success over the other targets that count it; the score of an
@@ -30,7 +30,7 @@ def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
     a defence have separate rankings.
 
     Args:
-        found: Outcomes of jobs on the same images.
+        outcomes: Outcomes of jobs on the same images.
         against: Attack that the others are compared with; None: the first of each ranking.
 
     Returns:
@@ -49,18 +49,18 @@ def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
         - `repetition`, see the function of this name, and the `effective` number of attacks.
     """
     parts = []
-    for place, targets, jobs in _groups(found):
+    for place, targets, jobs in _groups(outcomes):
         sources = sorted({source for its in jobs.values() for source in its})
         groups = {source: [source] for source in sources}
         if len(sources) > 1 and " " not in place["kind"]:
             groups = {f"mean of {len(sources)} sources": sources, **groups}
         for name, members in groups.items():
             cells = {
-                attack: found.cells([job for source in members for job in its[source]], targets)
+                attack: outcomes.cells([job for source in members for job in its[source]], targets)
                 for attack, its in jobs.items()
                 if its.keys() >= set(members)
             }
-            scores = {attack: found.scores(its) for attack, its in cells.items()}
+            scores = {attack: outcomes.scores(its) for attack, its in cells.items()}
             scores = {attack: its for attack, its in scores.items() if not np.isnan(its).all()}
             if scores:
                 rows = _rank_attacks(list(scores), np.array(list(scores.values())), against)
@@ -69,7 +69,7 @@ def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
     return _joined(parts, ATTACK_COLUMNS)
 
 
-def source_rankings(found: ImageOutcomes) -> pd.DataFrame:
+def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
     """Rank sources at one budget; two sources are compared on the targets that are neither of them.
 
     There is one ranking per attack, and one over all attacks that every source has. Each two
@@ -81,28 +81,28 @@ def source_rankings(found: ImageOutcomes) -> pd.DataFrame:
         the comparisons with every other source; `advantage` determines the rank.
     """
     parts = []
-    for place, targets, jobs in _groups(found):
+    for place, targets, jobs in _groups(outcomes):
         sources = {source for its in jobs.values() for source in its}
         shared = [its for its in jobs.values() if len(its) == len(sources)]
         groups = {f"mean of {len(shared)} attacks": shared} if len(shared) > 1 else {}
         for name, members in {**groups, **{attack: [its] for attack, its in jobs.items()}}.items():
             names = list(members[0])
             cells = {
-                (one, other): [
+                (first, second): [
                     cell
                     for its in members
-                    for cell in found.cells(
-                        its[names[one]],
-                        [target for _, target in found.cells(its[names[other]][:1], targets)],
+                    for cell in outcomes.cells(
+                        its[names[first]],
+                        [target for _, target in outcomes.cells(its[names[second]][:1], targets)],
                     )
                 ]
-                for one, other in permutations(range(len(names)), 2)
+                for first, second in permutations(range(len(names)), 2)
             }
             common = [len({target for _, target in its}) for its in cells.values()]
             if common and min(common) >= COMMON_TARGETS:
                 sides = np.zeros((len(names), len(names)), np.intp)
                 sides[tuple(zip(*cells, strict=True))] = np.arange(len(cells))
-                scores = np.array([found.scores(its) for its in cells.values()])
+                scores = np.array([outcomes.scores(its) for its in cells.values()])
                 tests = compare_pairs(scores, sides)
                 if np.isfinite(tests.difference).all():  # every pair has common images
                     rows = _rank_sources(names, scores, sides, tests)
@@ -147,18 +147,18 @@ def resolution(ranked: pd.DataFrame) -> list[str]:
 
 
 def _groups(
-    found: ImageOutcomes,
+    outcomes: ImageOutcomes,
 ) -> Iterator[tuple[dict[str, str], list[int], dict[str, dict[str, list[int]]]]]:
     """Yield kind and defence, the positions of targets, and those of seeds by attack and source."""
-    defences = [target.defence for target in found.targets]
-    kinds = [found.kind(job) for job in range(len(found.jobs))]
+    defences = [target.defence for target in outcomes.targets]
+    kinds = [outcomes.kind(job) for job in range(len(outcomes.jobs))]
     for kind in sorted(set(kinds), key=lambda kind: (kind.startswith("targeted"), kind)):
         for defence in dict.fromkeys(defences):
             targets = [place for place, its in enumerate(defences) if its == defence]
             jobs: dict[str, dict[str, list[int]]] = {}
-            for job, (attack, source) in enumerate(found.jobs):
-                cells = found.cells([job], targets) if kinds[job] == kind else []
-                if any(found.counted[cell].any() for cell in cells):
+            for job, (attack, source) in enumerate(outcomes.jobs):
+                cells = outcomes.cells([job], targets) if kinds[job] == kind else []
+                if any(outcomes.counted[cell].any() for cell in cells):
                     jobs.setdefault(attack, {}).setdefault(source, []).append(job)
             yield {"kind": kind, "defence": defence}, targets, jobs
 

@@ -63,7 +63,7 @@ class Transfer:
         return replace(self, scores=self.scores[..., places])
 
 
-def transfer_of(found: ImageOutcomes) -> Transfer:
+def transfer_of(outcomes: ImageOutcomes) -> Transfer:
     """Extract the transfer of untargeted attacks between sources and targets without a defence.
 
     Attacks that some single source lacks are left out, then ensembles that lack an attack.
@@ -71,7 +71,7 @@ def transfer_of(found: ImageOutcomes) -> Transfer:
     Raises:
         ValueError: No attack is left.
     """
-    plain = found.select(defence=PLAIN)
+    plain = outcomes.select(defence=PLAIN)
     kinds = ("untargeted", "untargeted of ensembles")
     ran = {job: name for job, name in enumerate(plain.jobs) if plain.kind(job) in kinds}
     there = list(dict.fromkeys(source for _, source in ran.values()))
@@ -87,15 +87,17 @@ def transfer_of(found: ImageOutcomes) -> Transfer:
     sources = [source for source in there if pairs[source] <= {*ran.values()}]
     targets = [target.target for target in plain.targets]
     scores = np.full((len(attacks), len(sources), len(targets), len(plain.index)), np.nan)
-    own = np.full(scores.shape[:2], np.nan)
+    white_box = np.full(scores.shape[:2], np.nan)
     for at in np.ndindex(scores.shape[:3]):
         names = (attacks[at[0]], sources[at[1]])
         mine = [job for job, name in ran.items() if name == names]
         scores[at] = plain.scores(plain.cells(mine, [at[2]]))
         if targets[at[2]] == names[1]:
             white = plain.scores((job, at[2]) for job in mine)
-            own[at[:2]] = white[~np.isnan(white)].mean() if np.isfinite(white).any() else np.nan
-    return Transfer(sources, targets, attacks, scores, own.mean(axis=0))
+            white_box[at[:2]] = (
+                white[~np.isnan(white)].mean() if np.isfinite(white).any() else np.nan
+            )
+    return Transfer(sources, targets, attacks, scores, white_box.mean(axis=0))
 
 
 def advantages(rates: Values) -> Values:
@@ -151,14 +153,14 @@ def transfer_similarity(transfer: Transfer) -> pd.DataFrame:
     sides = transfer.sources, transfer.targets
     places = np.ix_(*([its.index(name) for name in names] for its in sides))
     both = (transfer.rates[places] + transfer.rates[places].T) / 2
-    found = pd.DataFrame(np.log(100 * np.maximum(both, 1e-4)), names, names)
+    similarity = pd.DataFrame(np.log(100 * np.maximum(both, 1e-4)), names, names)
     if len(names) < 3 or np.isnan(both).sum() > len(names):
-        return found
-    distance = np.nanmax(found.to_numpy()) - found.to_numpy()
+        return similarity
+    distance = np.nanmax(similarity.to_numpy()) - similarity.to_numpy()
     np.fill_diagonal(distance, 0)
     condensed = squareform(distance)
     order = leaves_list(optimal_leaf_ordering(linkage(condensed, "average"), condensed))
-    return found.iloc[order, order]
+    return similarity.iloc[order, order]
 
 
 def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame:
@@ -191,8 +193,8 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
     drawn = []
     for rates, its in zip(draws[1:], weights[1:], strict=True):
         targets = random.integers(len(apart), size=len(apart))
-        if found := _choose(transfer, rates, its, apart, targets):
-            drawn.append(pd.DataFrame(found)[_NUMBERS].mean())
+        if sample := _choose(transfer, rates, its, apart, targets):
+            drawn.append(pd.DataFrame(sample)[_NUMBERS].mean())
     ends = np.nanpercentile(np.array(drawn), [2.5, 97.5], axis=0)
     last = {"target": "mean", **rows[_NUMBERS].mean()}
     for end, values in zip(("low", "high"), ends, strict=True):
@@ -252,18 +254,18 @@ def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
         (0, 0): 1 - p[:, None] - p[None, :] + both,
     }
     information = np.zeros_like(both)
-    for (one, other), joint in cells.items():
-        expected = np.outer(p if one else 1 - p, p if other else 1 - p)
+    for (first, second), joint in cells.items():
+        expected = np.outer(p if first else 1 - p, p if second else 1 - p)
         share = np.divide(joint, expected, out=np.ones_like(joint), where=joint > 1e-12)
         information += np.where(joint > 1e-12, joint * np.log2(np.maximum(share, 1e-12)), 0)
     agree = both + cells[0, 0]
     chance = np.outer(p, p) + np.outer(1 - p, 1 - p)
     kappa = np.divide(agree - chance, 1 - chance, out=np.full_like(both, np.nan), where=chance < 1)
     accuracy = np.tile(p[:, None], (1, len(p)))
-    found = {"information": information, "kappa": kappa}
-    found |= {"source accuracy": accuracy, "target accuracy": accuracy.T}
+    measures = {"information": information, "kappa": kappa}
+    measures |= {"source accuracy": accuracy, "target accuracy": accuracy.T}
     names = correct.columns
-    return {name: pd.DataFrame(value, names, names) for name, value in found.items()}
+    return {name: pd.DataFrame(value, names, names) for name, value in measures.items()}
 
 
 def predictors(
@@ -296,20 +298,20 @@ def predictors(
     for odd in (1, 0):
         rates = transfer.of_images(positions[1 - odd :: 2]).rates
         frames = measure(positions[odd::2].tolist())
-        found = {
+        measures = {
             name: frame.reindex(sources, columns=targets).to_numpy(np.float64)
             for name, frame in frames.items()
         }
-        halves.append((np.where(used, rates, np.nan), found))
+        halves.append((np.where(used, rates, np.nan), measures))
     orders = [_permuted(transfer, random) for _ in range(_DRAWS)]
     rows = []
     for name in halves[0][1]:
-        rho = np.mean([_rank_correlation(found[name], rates) for rates, found in halves])
-        added = np.mean([_beyond_trivial(found, name, rates) for rates, found in halves])
+        rho = np.mean([_rank_correlation(measures[name], rates) for rates, measures in halves])
+        added = np.mean([_beyond_trivial(measures, name, rates) for rates, measures in halves])
         p = np.nan
         if len(transfer.sources) >= FEWEST_SOURCES:
             drawn = [
-                np.mean([_rank_correlation(found[name][o], rates) for rates, found in halves])
+                np.mean([_rank_correlation(measures[name][o], rates) for rates, measures in halves])
                 for o in orders
             ]
             p = (1 + np.sum(np.abs(drawn) >= abs(rho) - 1e-12)) / (1 + _DRAWS)
@@ -339,20 +341,20 @@ def _rank_correlation(measure: Values, rates: Values) -> float:
     return _correlation(rankdata(measure[there]), rankdata(rates[there]))
 
 
-def _beyond_trivial(found: Mapping[str, Values], name: str, rates: Values) -> float:
+def _beyond_trivial(measures: Mapping[str, Values], name: str, rates: Values) -> float:
     """Compute the rank correlation after removing the accuracies of source and target."""
     trivial = [key for key in ("source accuracy", "target accuracy") if key != name]
-    there = np.isfinite(rates) & np.all([np.isfinite(found[key]) for key in [*trivial, name]], 0)
-    ranks = [rankdata(found[key][there]) for key in trivial]
+    there = np.isfinite(rates) & np.all([np.isfinite(measures[key]) for key in [*trivial, name]], 0)
+    ranks = [rankdata(measures[key][there]) for key in trivial]
     design = np.column_stack([np.ones(int(there.sum())), *ranks])
     left = []
-    for values in (found[name], rates):
+    for values in (measures[name], rates):
         rank = rankdata(values[there])
         left.append(rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0])
     return _correlation(*left)
 
 
-def _correlation(one: Values, other: Values) -> float:
-    if len(one) < 3 or np.ptp(one) < 1e-9 or np.ptp(other) < 1e-9:
+def _correlation(first: Values, second: Values) -> float:
+    if len(first) < 3 or np.ptp(first) < 1e-9 or np.ptp(second) < 1e-9:
         return np.nan
-    return float(np.corrcoef(one, other)[0, 1])
+    return float(np.corrcoef(first, second)[0, 1])

@@ -22,8 +22,8 @@ def linear_cka(first: Values, second: Values) -> float:
     if len(first) < 4:
         return np.nan
     product, *squares = (
-        _dependence(one, other)
-        for one, other in ((first, second), (first, first), (second, second))
+        _dependence(left, right)
+        for left, right in ((first, second), (first, first), (second, second))
     )
     if min(squares) <= 0:
         return np.nan
@@ -40,17 +40,17 @@ def _dependence(first: Values, second: Values) -> float:
     return float(both + sums - 2 * (own_x @ own_y) / (count - 2))
 
 
-def change_ratio(change: Values, own: Values) -> float:
+def change_ratio(change: Values, white_box: Values) -> float:
     """Compute alpha: the change of a target's logits relative to that by an attack on itself.
 
     Both arguments are changes of the target's logits, shape (N, K): `change` under the source's
-    perturbations, `own` under those of the same attack on the target. Alpha is the mean over images
-    of the ratio of their norms, without images whose `own` is 0.
+    perturbations, `white_box` under those of the same attack on the target. Alpha is the mean over
+    images of the ratio of their norms, without images whose `white_box` is 0.
 
     Reference:
         Liang et al. (2021), arXiv 2006.14512, and the authors' code.
     """
-    norms = ratio(np.linalg.norm(change, axis=1), np.linalg.norm(own, axis=1))
+    norms = ratio(np.linalg.norm(change, axis=1), np.linalg.norm(white_box, axis=1))
     return float(np.nanmean(norms)) if np.isfinite(norms).any() else np.nan
 
 

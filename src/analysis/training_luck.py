@@ -41,16 +41,16 @@ def variance_components(values: NDArray[np.float64]) -> dict[Axes, float]:
         left[its] = values.mean(axis=others, keepdims=True) - sum(parts, np.zeros(1))
         degrees = np.prod([shape[axis] - 1 for axis in its])
         squares[its] = np.square(left[its]).sum() * values.size / left[its].size / degrees
-    found = {}
+    components = {}
     for its in effects[1:]:
         above = [other for other in effects if {*its} <= {*other}]
         total = sum((-1) ** (len(other) - len(its)) * squares[other] for other in above)
-        found[its] = float(total * np.prod([shape[axis] for axis in its]) / values.size)
-    return found
+        components[its] = float(total * np.prod([shape[axis] for axis in its]) / values.size)
+    return components
 
 
 def training_luck(
-    found: ImageOutcomes,
+    outcomes: ImageOutcomes,
     jobs: Sequence[tuple[str, str, str]],
     weights: Sequence[Mapping[str, str]],
     related: Related,
@@ -58,7 +58,7 @@ def training_luck(
     """Split the variance of success into shares from training, attack seed, image and the rest.
 
     Args:
-        found: Outcomes of single sources on targets without a defence.
+        outcomes: Outcomes of single sources on targets without a defence.
         jobs: Attack, network and training of each job.
         weights: Digests of the models' weights by name, for each job.
         related: Whether two models are related; targets related to the network are left out.
@@ -77,10 +77,10 @@ def training_luck(
     rows = []
     for network, attacks in places.items():
         cells = [
-            _outcomes(found, [*trainings.values()], target)
+            _outcomes(outcomes, [*trainings.values()], target)
             for trainings in attacks.values()
             if len(trainings) > 1
-            for target in _shared_targets(found, [*trainings.values()], weights, related)
+            for target in _shared_targets(outcomes, [*trainings.values()], weights, related)
         ]
         cells = [cell for cell in cells if cell.shape[2] > 1]
         if cells:
@@ -89,7 +89,7 @@ def training_luck(
 
 
 def _shared_targets(
-    found: ImageOutcomes,
+    outcomes: ImageOutcomes,
     trainings: Sequence[Sequence[int]],
     weights: Sequence[Mapping[str, str]],
     related: Related,
@@ -98,21 +98,21 @@ def _shared_targets(
     every = [job for seeds in trainings for job in seeds]
     return [
         place
-        for place, (target, _) in enumerate(found.targets)
-        if all(found.evaluated[job, place] for job in every)
-        and not any(related(found.jobs[job][1], target) for job in every)
+        for place, (target, _) in enumerate(outcomes.targets)
+        if all(outcomes.evaluated[job, place] for job in every)
+        and not any(related(outcomes.jobs[job][1], target) for job in every)
         and len({weights[job][target] for job in every}) == 1
     ]
 
 
 def _outcomes(
-    found: ImageOutcomes, trainings: Sequence[Sequence[int]], target: int
+    outcomes: ImageOutcomes, trainings: Sequence[Sequence[int]], target: int
 ) -> NDArray[np.float64]:
     """Return the success on images that all jobs count, shape (trainings, seeds, images)."""
     seeds = min(map(len, trainings))
     jobs = np.array([its[:seeds] for its in trainings])
-    counted = found.unpack(found.counted[jobs, target]).all(axis=(0, 1))
-    return found.unpack(found.fooled[jobs, target])[..., counted].astype(np.float64)
+    counted = outcomes.unpack(outcomes.counted[jobs, target]).all(axis=(0, 1))
+    return outcomes.unpack(outcomes.fooled[jobs, target])[..., counted].astype(np.float64)
 
 
 def _shares(cells: Sequence[NDArray[np.float64]]) -> dict[str, float]:
@@ -123,12 +123,12 @@ def _shares(cells: Sequence[NDArray[np.float64]]) -> dict[str, float]:
         for axes, value in variance_components(cell).items():
             total[axes] += value
         rates = cell.mean(axis=(1, 2))
-        differences += [one - other for one, other in combinations(rates, 2)]
-    found = {axes: max(value, 0.0) for axes, value in total.items()}
-    whole = sum(found.values()) or np.nan
+        differences += [first - second for first, second in combinations(rates, 2)]
+    components = {axes: max(value, 0.0) for axes, value in total.items()}
+    variance = sum(components.values()) or np.nan
     numbers: dict[str, float] = {"trainings": max(len(cell) for cell in cells)}
     numbers |= {"seeds": max(cell.shape[1] for cell in cells), "cells": len(cells)}
     numbers |= {"images": float(np.mean([cell.shape[2] for cell in cells]))}
-    numbers |= {name: found.get((axis,), 0.0) / whole for axis, name in enumerate(FACTORS)}
-    numbers["rest"] = sum(value for axes, value in found.items() if len(axes) > 1) / whole
+    numbers |= {name: components.get((axis,), 0.0) / variance for axis, name in enumerate(FACTORS)}
+    numbers["rest"] = sum(value for axes, value in components.items() if len(axes) > 1) / variance
     return numbers | {"difference": float(np.sqrt(np.mean(np.square(differences))))}

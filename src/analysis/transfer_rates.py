@@ -76,19 +76,19 @@ def rates_by_protocol(
     """
     parts = {}
     for name, predictions in variants.items():
-        found = outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
-        for protocol in found.protocols:
-            parts[name, attack, source, norm, protocol] = _rates(under(found, protocol))
+        outcome = outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
+        for protocol in outcome.protocols:
+            parts[name, attack, source, norm, protocol] = _rates(under(outcome, protocol))
     names = ["variant", "attack", "source", "norm", "protocol"]
     return pd.concat(parts, names=names).reset_index(names).reset_index(drop=True)
 
 
-def evaluated_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
+def evaluated_budgets(outcome: Outcomes) -> tuple[pd.DataFrame, Mask]:
     """Return the evaluated budgets: rows (target, defence, eps_255), and a mask (T, K)."""
-    evaluated: Mask = np.any(found.present | found.abstained, axis=1)
+    evaluated: Mask = np.any(outcome.present | outcome.abstained, axis=1)
     target, budget = np.nonzero(evaluated)
-    names = pd.DataFrame([found.targets[place] for place in target], columns=Evaluated._fields)
-    return names.assign(eps_255=found.eps_255[budget]), evaluated
+    names = pd.DataFrame([outcome.targets[place] for place in target], columns=Evaluated._fields)
+    return names.assign(eps_255=outcome.eps_255[budget]), evaluated
 
 
 def ratio(
@@ -100,22 +100,22 @@ def ratio(
     return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
 
 
-def _rates(found: Outcomes) -> pd.DataFrame:
-    table, evaluated = evaluated_budgets(found)
-    counted = found.present & found.counted[:, :, None]
+def _rates(outcome: Outcomes) -> pd.DataFrame:
+    table, evaluated = evaluated_budgets(outcome)
+    counted = outcome.present & outcome.counted[:, :, None]
     denominator = np.count_nonzero(counted, axis=1)[evaluated]
-    table["targeted"] = found.target_labels is not None
+    table["targeted"] = outcome.target_labels is not None
     table["denominator"] = denominator
-    clean = found.present[:, :, 0]
+    clean = outcome.present[:, :, 0]
     accuracies = ratio(
-        np.count_nonzero(found.target_clean, axis=1), np.count_nonzero(clean, axis=1)
+        np.count_nonzero(outcome.target_clean, axis=1), np.count_nonzero(clean, axis=1)
     )
     table["clean_accuracy"] = accuracies[np.nonzero(evaluated)[0]]
-    abstained = found.abstained & found.counted[:, :, None]
+    abstained = outcome.abstained & outcome.counted[:, :, None]
     table["abstained"] = np.count_nonzero(abstained, axis=1)[evaluated]
     for name, rate, mask in (
-        ("still_correct", "robust_accuracy", found.correct),
-        ("success", "success_rate", found.success),
+        ("still_correct", "robust_accuracy", outcome.correct),
+        ("success", "success_rate", outcome.success),
     ):
         k = np.count_nonzero(counted & mask, axis=1)[evaluated]
         table[name] = k
@@ -124,9 +124,9 @@ def _rates(found: Outcomes) -> pd.DataFrame:
     for name in ("confidence", "true_confidence", "draws_correct"):
         # Use `where` and not a product with the mask: a NaN outside the denominator must not
         # leak in, while a NaN inside it must show.
-        values = np.where(counted, getattr(found, name), 0.0)
+        values = np.where(counted, getattr(outcome, name), 0.0)
         table[name] = ratio(values.sum(axis=1)[evaluated], denominator)
-    values = np.where(counted & found.success, found.confidence, 0.0)
+    values = np.where(counted & outcome.success, outcome.confidence, 0.0)
     place = list(table).index("true_confidence")
     sure = ratio(values.sum(axis=1)[evaluated], table["success"].to_numpy())
     table.insert(place, "success_confidence", sure)

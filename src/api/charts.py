@@ -169,9 +169,9 @@ def _check(view: View, chosen: Mapping[str, Sequence[Any]]) -> None:
     """Raise a `ValueError` if no job has a chosen value."""
     for key, known in _options(view, chosen).items():
         if unknown := [value for value in chosen[key] if not value or value not in known]:
-            words = ", ".join(str(value) for value in known if value)
+            options = ", ".join(str(value) for value in known if value)
             key = {"eps": "eps_255"}.get(key, key)
-            raise ValueError(f"{key}={unknown[0]}: choose from {words}.")
+            raise ValueError(f"{key}={unknown[0]}: choose from {options}.")
 
 
 def _with_menus(

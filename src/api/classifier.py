@@ -54,17 +54,17 @@ def load_classifier(
         >>> vgg_small = load_classifier("vgg_small", "dataset=cifar10_mini")  # doctest: +SKIP
         >>> vgg_small(images).argmax(1)  # doctest: +SKIP
     """
-    words = ("attack=none", f"targets=[{name}]", *words)
+    arguments = ("attack=none", f"targets=[{name}]", *words)
     try:
-        config = _without_attack(compose_words(CONF, words, config_dir))
+        config = _without_attack(compose_words(CONF, arguments, config_dir))
         settings = read_job(config, config.hydra)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error
-    named = any(re.match(r"\+*(dataset|experiment)\b", word) for word in words)
+    named = any(re.match(r"\+*(dataset|experiment)\b", word) for word in arguments)
     classifier = stored_classifier(settings, settings.targets[0], named or not is_public(name))
     if classifier is None:
         flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
-        command = shlex.join(["python", "-m", "src.main", *flags, *words])
+        command = shlex.join(["python", "-m", "src.main", *flags, *arguments])
         raise ValueError(
             f"model {name} has no weights in {settings.cache_dir}/ for {settings.dataset.name}. "
             f"Set model.{name}.weights=PATH, or train it: {command}"

@@ -108,13 +108,13 @@ def rates(
     keys = ["attack", "source", "variant", "norm", "protocol"]
     parts = {}
     for place, rows in frame.groupby(keys, observed=True, sort=False):
-        attack, name, variant, norm, own = map(str, place)
+        attack, name, variant, norm, job_protocol = map(str, place)
         there = rows.loc[rows["eps_255"] > 0, "target"].unique()
         wanted = [target for target in there if targets is None or target in targets]
         if wanted:
-            chosen = protocol or own
-            found = analysis.rates(rows, name, wanted, chosen)
-            parts[attack, name, variant, norm, chosen] = found
+            chosen = protocol or job_protocol
+            job_rates = analysis.rates(rows, name, wanted, chosen)
+            parts[attack, name, variant, norm, chosen] = job_rates
     if not parts:
         raise ValueError(f"targets={targets}: the frame has no adversarial images for them.")
     return pd.concat(parts, names=keys).reset_index(keys).reset_index(drop=True)

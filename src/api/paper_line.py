@@ -17,8 +17,8 @@ def add_sweeps(parser: argparse.ArgumentParser) -> None:
     """Add the arguments for folders of sweeps and for printed names."""
     named = "folders of sweeps, or NAME=FOLDER; default: the newest in outputs/"
     parser.add_argument("folder", nargs="*", type=_sweep, help=named)
-    words = "printed names of attacks and models, such as vgg_small=VGG-16"
-    parser.add_argument("--names", nargs="+", type=_new_name, help=words)
+    text = "printed names of attacks and models, such as vgg_small=VGG-16"
+    parser.add_argument("--names", nargs="+", type=_new_name, help=text)
 
 
 @contextmanager

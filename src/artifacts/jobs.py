@@ -75,8 +75,8 @@ class StoredJob:
         """The primary variant's predictions without defences, plus the source behind its own."""
         rows = self.defended
         source = split_source(self.record.source)
-        own = (rows["target"] == source.target) & (rows["defence"] == source.defence)
-        return rows[(rows["defence"] == PLAIN) | own]
+        source_rows = (rows["target"] == source.target) & (rows["defence"] == source.defence)
+        return rows[(rows["defence"] == PLAIN) | source_rows]
 
     @property
     def defended(self) -> pd.DataFrame:
@@ -149,13 +149,13 @@ class StoredJob:
     @cached_property
     def gallery(self) -> dict[tuple[int, float], np.ndarray]:
         """Stored adversarial images of galleries, uint8 (3, H, W), by index and budget."""
-        found: dict[tuple[int, float], np.ndarray] = {}
+        images: dict[tuple[int, float], np.ndarray] = {}
         for job in self.parts:
             if "adversarial" in (arrays := read_images(job.folder / IMAGES)):
                 index = (arrays["of"] + job.offset).tolist()
                 places = zip(index, arrays["eps_255"].tolist(), strict=True)
-                found |= zip(places, arrays["adversarial"], strict=True)
-        return found
+                images |= zip(places, arrays["adversarial"], strict=True)
+        return images
 
 
 def find_jobs(
@@ -242,8 +242,12 @@ def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
     parts = [replace(job, offset=start) for job, start in zip(jobs, starts, strict=False)]
     records, first = [job.record for job in jobs], jobs[0]
     counts = ("images", "gradients")
-    facts: dict[str, Any] = {name: sum(getattr(one, name) for one in records) for name in counts}
-    facts |= {name: digest([getattr(one, name) for one in records]) for name in ("key", "data")}
+    facts: dict[str, Any] = {
+        name: sum(getattr(record, name) for record in records) for name in counts
+    }
+    facts |= {
+        name: digest([getattr(record, name) for record in records]) for name in ("key", "data")
+    }
     record = first.record.model_copy(update={**facts, "seconds": None, "zero_gradients": None})
     names = set.intersection(*({*job.files} for job in jobs)) - {"spectra"}  # no row per image
     files = {name: path for name, path in first.files.items() if name in names}
@@ -261,12 +265,12 @@ def _sweeps(jobs: Iterable[StoredJob]) -> tuple[str, ...]:
 
 def _with_swept_words(jobs: Sequence[StoredJob]) -> list[StoredJob]:
     """Add swept overrides that the label lacks to the names of jobs, seeds last."""
-    words = defaultdict[tuple[str, Path], list[set[str]]](list)
+    overrides = defaultdict[tuple[str, Path], list[set[str]]](list)
     for job in jobs:
-        words[job.record.label, job.sweep_folder].append({*job.record.overrides})
+        overrides[job.record.label, job.sweep_folder].append({*job.record.overrides})
     distinct = []
     for job in jobs:
-        shared = set.intersection(*words[job.record.label, job.sweep_folder])
+        shared = set.intersection(*overrides[job.record.label, job.sweep_folder])
         swept = [word for word in job.record.overrides if word not in shared]
         shown = [word for word in swept if not job.record.shows(word)]
         shown.sort(key=lambda word: word.startswith("seed="))
@@ -291,13 +295,15 @@ def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
                 f"{other.record.source}. Name their sweeps, as in day1={other.sweep_folder}."
             )
     clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
-    found = []
+    named_jobs = []
     for (name, _), rows in places.items():
         for sweeps, row in rows.items():
             shown = f"{name} ({'+'.join(sweeps)})" if sweeps in clashing else name
             seeds = [f" seed={job.record.seed}" * (len(row) > 1) for job in row]
-            found += [replace(job, name=shown + seed) for job, seed in zip(row, seeds, strict=True)]
-    return found
+            named_jobs += [
+                replace(job, name=shown + seed) for job, seed in zip(row, seeds, strict=True)
+            ]
+    return named_jobs
 
 
 def _rank(path: Path) -> list[tuple[int, str]]:

@@ -165,16 +165,16 @@ def _backward_rule(attack: AttackSettings) -> str:
     return str(rule.get("_target_", name)).rpartition(".")[2]
 
 
-def public(words: Iterable[str]) -> tuple[str, ...]:
+def public(overrides: Iterable[str]) -> tuple[str, ...]:
     """Return overrides without tracking store, files of models and defences, and passwords.
 
     >>> public(["++attack.steps=2", "tracking=none", "model=[a]", "set=s3://me:se/cret@host"])
     ('attack.steps=2', 'set=s3://...@host')
     """
     left_out = ("tracking", "model=", "defence=")
-    words = [word for word in map(str, words) if not word.lstrip("+~").startswith(left_out)]
-    words = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in words]
-    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in words)
+    overrides = [word for word in map(str, overrides) if not word.lstrip("+~").startswith(left_out)]
+    overrides = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in overrides]
+    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in overrides)
 
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
@@ -264,15 +264,17 @@ def git_commit(file: Path = Path(__file__)) -> str:
     try:
         if not _git(file.parent, "ls-files", file.name):
             return "unknown"  # installed, perhaps within another repository
-        words = ("describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
-        return _git(file.parent, *words) or "unknown"
+        arguments = ("describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
+        return _git(file.parent, *arguments) or "unknown"
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
 
 
-def _git(folder: Path, *words: str) -> str:
+def _git(folder: Path, *arguments: str) -> str:
     """Return git's output in a folder; an empty text if git fails."""
-    run = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10)
+    run = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10
+    )
     return run.stdout.strip()
 
 
@@ -280,14 +282,14 @@ def _command(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return a command's overrides and flags, from the files that Hydra wrote."""
     if not (folder / "overrides.yaml").exists():
         return (), ()
-    words = yaml.safe_load((folder / "overrides.yaml").read_text())
+    overrides = yaml.safe_load((folder / "overrides.yaml").read_text())
     runtime = yaml.safe_load((folder / "hydra.yaml").read_text())["hydra"]["runtime"]
     flags = (
         f"--config-dir {source['path']}"
         for source in runtime["config_sources"]
         if source["provider"] == "command-line"
     )
-    return public(words), tuple(flags)
+    return public(overrides), tuple(flags)
 
 
 def _versions(attack: AttackSettings) -> dict[str, str]:

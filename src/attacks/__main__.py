@@ -46,7 +46,8 @@ def _try(name: str, root: str, model: PixelClassifier, batch: Batch) -> str:
     try:
         attack: Any = getattr(transferattack, name).in_root(root)
         defaults = {
-            key: one.default for key, one in signature(attack.__wrapped__).parameters.items()
+            key: parameter.default
+            for key, parameter in signature(attack.__wrapped__).parameters.items()
         }
         keywords: dict[str, Any] = {"epoch": 2} if "epoch" in defaults else {}
         keywords["targeted"] = defaults.get("targeted", False) is not False

@@ -86,21 +86,21 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     return decorate
 
 
-def _describe(function: Any, words: Collection[str], special: Collection[str]) -> dict[str, Any]:
+def _describe(function: Any, keywords: Collection[str], special: Collection[str]) -> dict[str, Any]:
     """Return the fields of `About` that docstring, folder and settings imply.
 
     `does` is the docstring's first line up to a colon.
     """
     reference = function.__doc__.partition("Reference: ")[2].partition("\n\n")[0]
     paper = re.search(r"(?<=arXiv )[\d.]+\d|https?://\S+", reference)
-    gradients = "K * steps * restarts" if "random_start" in words else "1 + K * (steps - 1)"
-    copied = "transform" in words and "copies" in special
+    gradients = "K * steps * restarts" if "random_start" in keywords else "1 + K * (steps - 1)"
+    copied = "transform" in keywords and "copies" in special
     return {
         "category": (re.findall(r"^src\.attacks\.zoo\.(\w+)", function.__module__) or ["own"])[0],
         "does": re.split(r": |\.?\n|\.$", function.__doc__)[0],
         "paper": paper[0] if paper else "",
         "gradients": f"copies * ({gradients})" if copied else gradients,
-        "needs": "layers" if "objective" in words else (),
+        "needs": "layers" if "objective" in keywords else (),
         "mixes": False,
     }
 

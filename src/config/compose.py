@@ -47,15 +47,15 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
         yield loader.load_sweep_config(config, job)
 
 
-def first_job(words: Sequence[str]) -> list[str]:
+def first_job(arguments: Sequence[str]) -> list[str]:
     """Return the overrides of a sweep's first job."""
-    overrides = OverridesParser.create().parse_overrides(list(words))
+    overrides = OverridesParser.create().parse_overrides(list(arguments))
     return list(BasicSweeper.split_arguments(overrides, None)[0][0])
 
 
-def check_words(words: Sequence[str], folder: Path) -> None:
+def check_words(arguments: Sequence[str], folder: Path) -> None:
     """Refuse repeated overrides of attack or source, and options without a file in their group."""
-    settings = [word for word in words if not word.startswith("~")]
+    settings = [word for word in arguments if not word.startswith("~")]
     overrides = OverridesParser.create().parse_overrides(settings)
     keys = [override.get_key_element() for override in overrides]
     distinct(tuple(key for key in keys if key in ("attack", "source")))
@@ -72,24 +72,24 @@ def check_words(words: Sequence[str], folder: Path) -> None:
 
 
 def compose_words(
-    folder: Path, words: Sequence[str], config_dir: str | Path | None = None
+    folder: Path, overrides: Sequence[str], config_dir: str | Path | None = None
 ) -> DictConfig:
     """Compose a config from overrides, outside of a Hydra run.
 
     Args:
         folder: Folder of the primary config.
-        words: Overrides, as on the command line.
+        overrides: Overrides, as on the command line.
         config_dir: Folder of more config files, as for `--config-dir`.
     """
-    words = with_files(words, [folder, *([] if config_dir is None else [config_dir])])
+    overrides = with_files(overrides, [folder, *([] if config_dir is None else [config_dir])])
     if config_dir is not None:
         path = str(Path(config_dir).resolve()).replace("'", "\\'")
-        words = [f"hydra.searchpath=['file://{path}']", *words]
+        overrides = [f"hydra.searchpath=['file://{path}']", *overrides]
     running = GlobalHydra.instance().hydra  # the caller's Hydra, if any
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            return compose("config", list(words), return_hydra_config=True)
+            return compose("config", list(overrides), return_hydra_config=True)
     finally:
         if running is not None:
             GlobalHydra.instance().initialize(running)

@@ -36,14 +36,14 @@ def of_epoch(model: str) -> tuple[str, int | None]:
     >>> of_epoch("resnet_small.epoch10"), of_epoch("resnet_small")
     (('resnet_small', 10), ('resnet_small', None))
     """
-    found = re.fullmatch(r"(.+)\.epoch([1-9]\d*)", str(model))
-    return (found[1], int(found[2])) if found else (str(model), None)
+    match = re.fullmatch(r"(.+)\.epoch([1-9]\d*)", str(model))
+    return (match[1], int(match[2])) if match else (str(model), None)
 
 
 def _level(value: Any) -> Any:
     """Return a budget; refuse one written as a fraction of 255."""
-    if isinstance(value, str) and (found := re.fullmatch(r"([\d.]+) */ *255", value)):
-        raise ValueError(f"budgets are in units of 1/255: write {found[1]}")
+    if isinstance(value, str) and (match := re.fullmatch(r"([\d.]+) */ *255", value)):
+        raise ValueError(f"budgets are in units of 1/255: write {match[1]}")
     return value
 
 
@@ -67,8 +67,8 @@ def check_units(budgets: Sequence[float]) -> None:
     """Refuse budgets with a maximum in (0, 0.1): probably meant in [0, 1] units, not in 1/255."""
     if 0 < max(budgets) < 0.1:
         levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
-        given = ", ".join(f"{eps:g}" for eps in budgets)
-        raise ValueError(f"{given}: budgets have unit 1/255. Did you mean {', '.join(levels)}?")
+        text = ", ".join(f"{eps:g}" for eps in budgets)
+        raise ValueError(f"{text}: budgets have unit 1/255. Did you mean {', '.join(levels)}?")
 
 
 def check_among(key: str, value: float, budgets: Sequence[float]) -> None:

@@ -28,17 +28,19 @@ def job_composer() -> Callable[[ConfigLoaderImpl, DictConfig, list[str]], DictCo
     parsed = cache(OverridesParser.create().parse_override)
     bases: dict[tuple[str, ...], DictConfig] = {}
 
-    def compose_job(loader: ConfigLoaderImpl, command: DictConfig, words: list[str]) -> DictConfig:
-        overrides = [parsed(word) for word in words]
+    def compose_job(
+        loader: ConfigLoaderImpl, command: DictConfig, arguments: list[str]
+    ) -> DictConfig:
+        overrides = [parsed(word) for word in arguments]
         values = [word for word in overrides if not loader.get_group_options(word.key_or_group)]
         if any(word.is_hydra_override() for word in values):
-            return _load_job(loader, command, words)
+            return _load_job(loader, command, arguments)
         files = [str(word.input_line) for word in overrides if word not in values]
         if tuple(files) not in bases:
             bases[tuple(files)] = _load_job(loader, command, files)
         job = deepcopy(bases[tuple(files)])
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
-        job.hydra.overrides.task = list(words)
+        job.hydra.overrides.task = list(arguments)
         style = job.hydra.job.config.override_dirname
         job.hydra.job.override_dirname = get_overrides_dirname(overrides, **style)
         OmegaConf.copy_cache(command, job)  # e.g. the time in the folder's name

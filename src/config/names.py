@@ -15,7 +15,7 @@ from src.utils.refusals import suggestion
 PANEL = "panel/"
 
 
-def with_files(words: Sequence[str], folders: Sequence[str | Path]) -> list[str]:
+def with_files(overrides: Sequence[str], folders: Sequence[str | Path]) -> list[str]:
     """Return a command's overrides, plus overrides that load the models and defences it names.
 
     A file is loaded if its name appears anywhere in the command or its experiment. A complete
@@ -23,28 +23,30 @@ def with_files(words: Sequence[str], folders: Sequence[str | Path]) -> list[str]
     sources are each other's targets.
 
     Args:
-        words: The overrides as typed; `model=` or `defence=` is used unchanged.
+        overrides: The overrides as typed; `model=` or `defence=` is used unchanged.
         folders: The folders of config files, the program's own first.
     """
-    folders = [*folders, *re.findall(r"file://([^'\"\],]+)", " ".join(words))]
-    experiments = _experiments(words, folders)
-    text = " ".join([*STUDY, *words, *map(str, experiments)])
+    folders = [*folders, *re.findall(r"file://([^'\"\],]+)", " ".join(overrides))]
+    experiments = _experiments(overrides, folders)
+    text = " ".join([*STUDY, *overrides, *map(str, experiments)])
     panels = [_read(file) for name, file in files("panel", folders).items() if PANEL + name in text]
     text = f"{text} {panels}"
     loaded = []
     for group in ("model", "defence"):
         named = {*re.findall(r"[\w./@+-]+", text), *re.findall(rf"\b{group}\.([\w-]+)", text)}
         named |= {of_epoch(name)[0] for name in named}
-        whole = {name for study in experiments for name in _sections(study.get(group))}
-        chosen = ",".join(sorted((named & files(group, folders).keys()) - whole))
-        typed = any(word.lstrip("+").startswith(f"{group}=") for word in words)
+        sections = {name for study in experiments for name in _sections(study.get(group))}
+        chosen = ",".join(sorted((named & files(group, folders).keys()) - sections))
+        typed = any(word.lstrip("+").startswith(f"{group}=") for word in overrides)
         loaded += [] if typed else [f"{group}=[{chosen}]"]
-    return [*words, *loaded, *_public_targets(words, experiments)]
+    return [*overrides, *loaded, *_public_targets(overrides, experiments)]
 
 
-def _public_targets(words: Sequence[str], experiments: Sequence[dict[str, Any]]) -> list[str]:
+def _public_targets(overrides: Sequence[str], experiments: Sequence[dict[str, Any]]) -> list[str]:
     """Return several public sources as each other's targets, if no targets are named."""
-    typed = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
+    typed = {
+        key.lstrip("+"): value for key, _, value in (word.partition("=") for word in overrides)
+    }
     public = re.findall(r"[\w.@-]+(?:/[\w.@-]+)+", typed.get("source", ""))
     named = "targets" in typed or any(study.get("targets") for study in experiments)
     return [f"targets=[{','.join(public)}]"] if len(public) > 1 and not named else []
@@ -52,8 +54,8 @@ def _public_targets(words: Sequence[str], experiments: Sequence[dict[str, Any]])
 
 def files(group: str, folders: Iterable[str | Path]) -> dict[str, Path]:
     """Return a group's files by name; for equal names the first one counts, as in Hydra."""
-    found = [path for folder in folders for path in sorted(Path(folder, group).glob("*.yaml"))]
-    return {path.stem: path for path in reversed(found)}
+    paths = [path for folder in folders for path in sorted(Path(folder, group).glob("*.yaml"))]
+    return {path.stem: path for path in reversed(paths)}
 
 
 def without_panels(names: Iterable[Any], folders: Sequence[str | Path]) -> list[Any]:
@@ -90,10 +92,10 @@ def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
     return {short_name(name): section_of(name) for name in public}
 
 
-def _experiments(words: Sequence[str], folders: Sequence[str | Path]) -> list[dict[str, Any]]:
+def _experiments(overrides: Sequence[str], folders: Sequence[str | Path]) -> list[dict[str, Any]]:
     """Return the contents of a command's experiments, and of the experiments that they extend."""
     known, contents = files("experiment", folders), dict[str, Any]()
-    values = [word.partition("experiment=")[2] for word in words]
+    values = [word.partition("experiment=")[2] for word in overrides]
     names = re.findall(r"[\w.-]+", " ".join(values))
     while names:
         name = names.pop()

@@ -116,9 +116,9 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     name = str(hydra.runtime.choices.attack).replace("/", ".")
     keys = {key: value for key, value in section.items() if key != "name"}
     places = [Path(folder, "attack", f"{name}.yaml") for folder in _folders(hydra)]
-    found = [file for file in places if file.is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{found[1]}: attack={name} is already {found[0]}. Rename your file.")
+    paths = [file for file in places if file.is_file()]
+    if len(paths) > 1:
+        raise ValueError(f"{paths[1]}: attack={name} is already {paths[0]}. Rename your file.")
     if name == "none":
         return {"kind": name, "name": name, "label": "clean images", **keys}
     if name == "saved":
@@ -131,9 +131,11 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     return fields | {"label": fields["name"]}
 
 
-def _typed(words: Sequence[str]) -> set[str]:
+def _typed(overrides: Sequence[str]) -> set[str]:
     """Return the keywords of an attack's function that overrides set."""
-    keys = {re.split("[.=]", word)[1] for word in words if word.lstrip("+").startswith("attack.")}
+    keys = {
+        re.split("[.=]", word)[1] for word in overrides if word.lstrip("+").startswith("attack.")
+    }
     return keys - {"_target_", "about", "name", "norm", "target_label"}
 
 

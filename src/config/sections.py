@@ -248,7 +248,7 @@ class TrainingSettings(Section):
 def _pairs(value: Any) -> Any:
     """Return a mapping as pairs of strings, which are hashable."""
     return (
-        tuple((str(key), str(one)) for key, one in value.items())
+        tuple((str(key), str(item)) for key, item in value.items())
         if isinstance(value, Mapping)
         else value
     )

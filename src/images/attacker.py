@@ -278,7 +278,7 @@ class Attacker(AdversarialSource):
             adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
         self._check_images(adversarial, images, batch, eps)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
-        return torch.stack([project(each, images, size, self.norm) for each, size in pairs])
+        return torch.stack([project(image, images, size, self.norm) for image, size in pairs])
 
     @contextmanager
     def named_errors(self) -> Iterator[None]:

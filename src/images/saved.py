@@ -194,7 +194,7 @@ def write_set(
         for versions in batches:
             batch, index = versions[0].batch, versions[0].batch.index.tolist()
             labels |= zip(index, batch.labels.tolist(), strict=True)
-            levels = {each.eps_255: each.rounded(each.adversarial) for each in versions}
+            levels = {version.eps_255: version.rounded(version.adversarial) for version in versions}
             for eps_255, images in {0.0: batch.images, **levels}.items():
                 pixels = images.permute(0, 2, 3, 1).numpy()
                 for number, image in zip(index, pixels, strict=True):

@@ -121,8 +121,8 @@ def with_parts(clean: Tensor, change: Tensor, noise: Tensor) -> Tensor:
     return torch.stack([(clean + part).clamp(0, 1) for part in parts])
 
 
-def rescaled(part: Tensor, whole: Tensor) -> Tensor:
-    """Scale parts of perturbations, (N, 3, H, W), to the L2 norms of `whole`."""
-    lengths = [torch.linalg.vector_norm(x, dim=_AXES, keepdim=True) for x in (whole, part)]
+def rescaled(part: Tensor, perturbation: Tensor) -> Tensor:
+    """Scale parts of perturbations, (N, 3, H, W), to the L2 norms of `perturbation`."""
+    lengths = [torch.linalg.vector_norm(x, dim=_AXES, keepdim=True) for x in (perturbation, part)]
     factor = lengths[0] / lengths[1].clamp_min(_NOTHING)
     return part * torch.where(part.abs().amax(dim=_AXES, keepdim=True) > _NOTHING, factor, 1)

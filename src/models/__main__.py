@@ -15,8 +15,8 @@ def main() -> None:
 
 def _list_or_fetch() -> None:
     parser = argparse.ArgumentParser("python -m src.models", description=__doc__)
-    words = f"a provider ({', '.join(PROVIDERS)}) and optionally a pattern; or names to fetch"
-    parser.add_argument("words", nargs="+", help=words)
+    text = f"a provider ({', '.join(PROVIDERS)}) and optionally a pattern; or names to fetch"
+    parser.add_argument("words", nargs="+", help=text)
     parser.add_argument("--fetch", action="store_true", help="download weights")
     arguments = parser.parse_args()
     if arguments.fetch:

@@ -30,15 +30,15 @@ def caption_of(
 
     The first sentence says what was measured, the second explains the marks.
     """
-    pairs, records = cells.pairs, [one.job.record for one in jobs]
+    pairs, records = cells.pairs, [summary.job.record for summary in jobs]
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
     )
     of = _distinct(map(_set_of_images, records))
     least, most = shown["least"].min(), shown["most"].max()
     counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
-    first = f"{VALUES[cells.value].words} at eps = {budgets}, {of}"
-    boxes = "white boxes" + " and related networks" * any(one.left_out for one in jobs)
+    first = f"{VALUES[cells.value].name} at eps = {budgets}, {of}"
+    boxes = "white boxes" + " and related networks" * any(summary.left_out for summary in jobs)
     pooled = _pooled(cells, rows, columns)
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
@@ -63,9 +63,11 @@ def caption_of(
 
 def details_of(jobs: Sequence[JobSummary], cells: Cells, columns: Sequence[str]) -> list[str]:
     """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
-    records, pairs = [one.job.record for one in jobs], cells.pairs
-    seeds = [str(seed.job.record.seed) for one in jobs for seed in one.seeds or [one]]
-    sets = [f"{len(one.job.parts)} sets of images" for one in jobs if len(one.job.parts) > 1]
+    records, pairs = [summary.job.record for summary in jobs], cells.pairs
+    seeds = [str(seed.job.record.seed) for summary in jobs for seed in summary.seeds or [summary]]
+    sets = [
+        f"{len(summary.job.parts)} sets of images" for summary in jobs if len(summary.job.parts) > 1
+    ]
     sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()
     lines = {
         f"Images: {_distinct(map(_images, records))}": True,

@@ -23,7 +23,7 @@ class Value(NamedTuple):
     """A quantity that cells can show: its column in the rates, its name and its number format."""
 
     column: str
-    words: str
+    name: str
     form: str = "{:.1%}"
 
 
@@ -66,7 +66,7 @@ class Cells:
         if defence not in (known := list(self.pairs["defence"].unique())):
             raise ValueError(f"defence={defence}: choose from {', '.join(known)}.")
         pairs = self.pairs[self.pairs["defence"] == defence]
-        outcomes = [found.select(defence=defence) for found in self.outcomes]
+        outcomes = [outcome.select(defence=defence) for outcome in self.outcomes]
         return replace(self, pairs=pairs, outcomes=outcomes)
 
     def table(self, keys: Sequence[str]) -> pd.DataFrame:
@@ -77,19 +77,19 @@ class Cells:
         value for each seed; `partial`, whether the mean lacks sources or targets that another cell
         has; `best` and `undecided` (not significantly weaker) attacks, see `rankings`.
         """
-        found, seeds = [], seeds_of(self.pairs)
+        cell_rows, seeds = [], seeds_of(self.pairs)
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
-            column, one = VALUES[self.value].column, used.iloc[0]
+            column, first = VALUES[self.value].column, used.iloc[0]
             if column not in used:
                 raise ValueError(f"value={self.value}: run the jobs with diagnostics=full.")
-            ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
+            ends = [first.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
             numbers = (used[column].mean(), *(ends if len(used) == 1 else (np.nan, np.nan)))
             counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
-            found.append((*place, *numbers, *counts, *used[seeds].mean(skipna=False)))
+            cell_rows.append((*place, *numbers, *counts, *used[seeds].mean(skipna=False)))
         names = ["value", "low", "high", "white", "least", "most", *seeds]
-        cells = pd.DataFrame(found, columns=[*keys, *names])
+        cells = pd.DataFrame(cell_rows, columns=[*keys, *names])
         averaged = [axis for axis in ("source", "target") if axis not in keys]
         return self.marked(with_partial(cells, self.pairs, keys, averaged), keys)
 
@@ -105,8 +105,10 @@ class Cells:
         shown = cells[~cells["white"]]
         for place in shown[shared].drop_duplicates().to_dict("records") if shared else [{}]:
             group = _where(shown, place)
-            for found in self.outcomes:
-                ranked = rankings(found.select(**{str(key): name for key, name in place.items()}))
+            for outcomes in self.outcomes:
+                ranked = rankings(
+                    outcomes.select(**{str(key): name for key, name in place.items()})
+                )
                 for _, rows in ranked.groupby(["kind", "defence"], sort=False):
                     first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
                     its = group[group["attack"].isin(first["attack"])]
@@ -128,18 +130,18 @@ class Cells:
         """
         if len(self.outcomes) > 1:
             raise ValueError("strongest needs jobs on the same images, with one norm and budget.")
-        found = strongest_attackers(self.outcomes[0].of_first_seeds())
-        if found.empty:
+        attackers = strongest_attackers(self.outcomes[0].of_first_seeds())
+        if attackers.empty:
             raise ValueError("strongest needs a target other than the source.")
-        found = found[~found["targeted"]]
+        attackers = attackers[~attackers["targeted"]]
         parts = []
         for name, value in STRONGEST.items():
-            ends = [found[f"{value}{end}"] for end in ("", "_low", "_high")]
+            ends = [attackers[f"{value}{end}"] for end in ("", "_low", "_high")]
             if self.value == "accuracy":
                 ends = [1 - ends[0], 1 - ends[2], 1 - ends[1]]
             numbers = dict(zip(("value", "low", "high"), ends, strict=True))
-            common = {"least": found["images"], "most": found["images"], "white": False}
-            names = {"target": found["target"], "defence": found["defence"]}
+            common = {"least": attackers["images"], "most": attackers["images"], "white": False}
+            names = {"target": attackers["target"], "defence": attackers["defence"]}
             place = {"attack": name, "source": "", **names}
             parts.append(pd.DataFrame({**place, **numbers, **common}))
         return pd.concat(parts, ignore_index=True).assign(
@@ -174,35 +176,35 @@ def cells_of(
 ) -> Cells:
     """Collect the cells of attacked jobs; None means each job's own budget or protocol."""
     pairs, outcomes = [], defaultdict[str, list[ImageOutcomes]](list)
-    for one in jobs:
+    for summary in jobs:
         parts, column = [], VALUES[value].column
-        for seed in one.seeds or [one]:
+        for seed in summary.seeds or [summary]:
             parts.append(_at(seed, eps_255, protocol))
             record = seed.job.record
             eps = record.reference if eps_255 is None else eps_255
-            names = (one.job.attack, record.source, record.targets, protocol or record.protocol)
-            found = image_outcomes(seed.job.defended, *names)[eps]
-            found.leave_out(one.left_out)
-            outcomes[one.group].append(found)
+            names = (summary.job.attack, record.source, record.targets, protocol or record.protocol)
+            outcome = image_outcomes(seed.job.defended, *names)[eps]
+            outcome.leave_out(summary.left_out)
+            outcomes[summary.group].append(outcome)
             seed.job.forget()
-        rows = mean_over_seeds(parts) if one.seeds else parts[0]
-        for seed, part in zip(one.seeds, parts, strict=False):
+        rows = mean_over_seeds(parts) if summary.seeds else parts[0]
+        for seed, part in zip(summary.seeds, parts, strict=False):
             rows[f"seed={seed.job.record.seed}"] = part.get(column)
         pairs.append(rows)
     return Cells(pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values())), value)
 
 
-def _at(one: JobSummary, eps_255: float | None, protocol: str | None) -> pd.DataFrame:
+def _at(summary: JobSummary, eps_255: float | None, protocol: str | None) -> pd.DataFrame:
     """Return the rates of a job with one seed, and the size of its perturbations if known."""
-    job, own = one.job, one.job.record
-    eps = own.reference if eps_255 is None else eps_255
-    counted, rates = protocol or own.protocol, primary_rates([one])
+    job, record = summary.job, summary.job.record
+    eps = record.reference if eps_255 is None else eps_255
+    counted, rates = protocol or record.protocol, primary_rates([summary])
     rates = rates[rates["eps_255"] > 0]
     at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
     if at.empty:
         known = [", ".join(map(str, rates[key].unique())) for key in ("eps_255", "protocol")]
         raise ValueError(
-            f"eps_255={eps:g}, protocol={counted}: {job.attack} on {own.source} has the "
+            f"eps_255={eps:g}, protocol={counted}: {job.attack} on {record.source} has the "
             f"budgets {known[0]} and the protocols {known[1]}."
         )
     if "visibility" in job.files:

@@ -17,8 +17,8 @@ from src.report.summary import Summary, summarise
 
 def report(settings: ReportCommand) -> None:
     """Build the report of the named folders, or else of the newest sweep."""
-    given = settings.folder
-    sweeps = [given] if isinstance(given, dict) else given or [newest_sweep(finished=True)]
+    setting = settings.folder
+    sweeps = [setting] if isinstance(setting, dict) else setting or [newest_sweep(finished=True)]
     folders = named_folders(*sweeps)
     together = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
     out = Path(settings.out or (next(iter(folders)) if len(folders) == 1 else together))

@@ -36,16 +36,18 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
     }
     marks = {WHITE_BOX: "*", OWN: "+"}
-    cells = [marks.get(one, "") + cell for one, cell in zip(relations, matrix["cell"], strict=True)]
+    cells = [
+        marks.get(kind, "") + cell for kind, cell in zip(relations, matrix["cell"], strict=True)
+    ]
     pairs = matrix[["source", "target"]].assign(cell=cells)
     grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
     grid = grid.fillna("-").add_prefix("-> ").reset_index()
     table = _table(grid)
     if Console(width=10_000).measure(table).maximum > width:
         table = _table(pairs)
-    words = "\n".join(line for line, holds in caption.items() if holds)
+    note = "\n".join(line for line, holds in caption.items() if holds)
     shown = Text(f"{counted.capitalize()}: {heading}", style="bold")
-    return Group(shown, table, Text(words, style="italic"))
+    return Group(shown, table, Text(note, style="italic"))
 
 
 def defence_table(behind: pd.DataFrame) -> Group:
@@ -63,10 +65,10 @@ def defence_table(behind: pd.DataFrame) -> Group:
         pairs_of_counts = zip(behind["abstained"], total, strict=True)
         shown["abstained"] = [f"{k:.0f} / {n:.0f}" for k, n in pairs_of_counts]
     pairs = " or ".join(map(str, sorted(set(behind["pairs"]))))
-    words = f"means over {pairs} pair{'s' * (pairs != '1')} of other networks"
+    note = f"means over {pairs} pair{'s' * (pairs != '1')} of other networks"
     if not adaptive:
-        words += "; a plain transfer attack is not an adaptive one: for that set source_defence"
-    return Group(_table(shown.astype(str)), Text(words, style="italic"))
+        note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
+    return Group(_table(shown.astype(str)), Text(note, style="italic"))
 
 
 def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
@@ -96,15 +98,15 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
         if shown["fit_gradients"].any():
             frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)
-    words = [f"{of}s.csv has {left} more"] if left else []
-    words.append(
+    remarks = [f"{of}s.csv has {left} more"] if left else []
+    remarks.append(
         f"not tested: that needs {FEWEST_TESTED} images"
         if not tested
         else "= not significantly weaker than the first (all pairs tested together, p >= 0.05)"
         if tied
         else "decided: the first is ahead of all others (all pairs tested together, p < 0.05)"
     )
-    notes = Text("\n".join(["; ".join(words), *resolution(ranked)]), style="italic")
+    notes = Text("\n".join(["; ".join(remarks), *resolution(ranked)]), style="italic")
     return Group(Text(heading, style="bold"), _table(frame), notes)
 
 

@@ -269,7 +269,7 @@ def _lay_out(wide: pd.DataFrame, caption: str, details: Sequence[str], to: str) 
     The details follow the caption; in LaTeX they are comments.
     """
     escape, places = ESCAPES[to], _places(wide)
-    words = f"{caption} {'. '.join(details)}."
+    full_caption = f"{caption} {'. '.join(details)}."
     names = wide.index.to_frame(index=False).astype(object)
     new = names.ne(names.shift()).cummax(axis=1)  # this name, or one left of it, differs
     heads = [(name, *[""] * (len(places[0]) - 1)) for name in names] + places
@@ -278,12 +278,16 @@ def _lay_out(wide: pd.DataFrame, caption: str, details: Sequence[str], to: str) 
     shown = np.hstack([names.map(escape).where(new, "").to_numpy(), texts])
     if to == "markdown":
         lines = [[" ".join(filter(None, head)) for head in heads], ["---"] * len(heads), *shown]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{escape(words)}\n"
+        return (
+            "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{escape(full_caption)}\n"
+        )
     header = pd.MultiIndex.from_tuples(heads) if len(heads[0]) > 1 else [head[0] for head in heads]
     css = pd.DataFrame("", range(len(shown)), header)
     css.iloc[:, names.shape[1] :] = wide["css"].fillna("").to_numpy()
     styler = pd.DataFrame(shown, columns=header).style.apply(lambda _: css, axis=None)
-    styler = styler.hide(axis="index").set_caption(escape(caption if to == "latex" else words))
+    styler = styler.hide(axis="index").set_caption(
+        escape(caption if to == "latex" else full_caption)
+    )
     if to == "html":
         return styler
     latex = styler.to_latex(

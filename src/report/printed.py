@@ -100,8 +100,8 @@ class Figure:
                 "Nothing to draw: no row has these names, or every target is the source itself."
             )
         axes = [axis for axis in ("attack", "source", "target") if rows[axis].nunique() > 1]
-        words = pd.DataFrame({axis: self.renamed(rows[axis]) for axis in axes or ["attack"]})
-        rows = rows.assign(label=words.agg(", ".join, axis=1))
+        names = pd.DataFrame({axis: self.renamed(rows[axis]) for axis in axes or ["attack"]})
+        rows = rows.assign(label=names.agg(", ".join, axis=1))
         self.check(rows["label"].unique())
         return rows
 
@@ -126,10 +126,10 @@ class Figure:
 def points(**length: str) -> float:
     """Convert a length such as `width="3.3in"` to units of 1/72 in."""
     ((key, text),) = length.items()
-    found = re.fullmatch(rf"(\d+\.?\d*|\.\d+) *({'|'.join(_UNITS)})", text)
-    if not found or float(found[1]) == 0:
+    match = re.fullmatch(rf"(\d+\.?\d*|\.\d+) *({'|'.join(_UNITS)})", text)
+    if not match or float(match[1]) == 0:
         raise ValueError(f"{key}={text}: write a number and in, cm, mm or pt, such as 3.3in.")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def over_budgets(figure: Figure) -> ChartType:

@@ -95,14 +95,14 @@ def source_choice(
         (name, job.record.source): job.record for job in jobs for name in (job.attack, job.row)
     }
     known = [place for place, name in enumerate(outcomes.jobs) if name in records]
-    found = outcomes.of_jobs(known)
+    selection = outcomes.of_jobs(known)
     return choice_of(
         f"{first.dataset}, eps = {eps_255:g}/255, {first.protocol}",
-        found,
+        selection,
         _correct(jobs),
         pair_measures(jobs),
-        lambda one, other: one == other or frozenset((one, other)) in shared,
-        [records[name].weights for name in found.jobs],
+        lambda a, b: a == b or frozenset((a, b)) in shared,
+        [records[name].weights for name in selection.jobs],
         first.seed,
     )
 
@@ -129,8 +129,8 @@ def choice_of(
     """
     transfer = transfer_of(outcomes)
 
-    def members_related(one: str, other: str) -> bool:
-        return any(related(a, b) for a, b in product(one.split("+"), other.split("+")))
+    def members_related(first: str, second: str) -> bool:
+        return any(related(a, b) for a, b in product(first.split("+"), second.split("+")))
 
     def measure(places: list[int]) -> Frames:
         rows = correct.iloc[places]
@@ -162,18 +162,18 @@ def _spread(ranked: pd.DataFrame) -> float:
     """Compute the root mean square difference between trainings of one network."""
     finished = ranked[ranked["epoch"].isna()]
     pairs = [
-        one - other
+        first - second
         for _, its in finished.groupby(finished["source"].map(network_of))["success"]
-        for one, other in combinations(its, 2)
+        for first, second in combinations(its, 2)
     ]
     return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
 
 
 def _luck(
-    found: ImageOutcomes, weights: Sequence[Mapping[str, str]], related: Related
+    outcomes: ImageOutcomes, weights: Sequence[Mapping[str, str]], related: Related
 ) -> pd.DataFrame:
     """Compute `training_luck`; trainings have equal names except for `_seedN`, other weights."""
-    plain = found.select(defence=PLAIN)
+    plain = outcomes.select(defence=PLAIN)
     jobs = [job for job in range(len(plain.jobs)) if plain.kind(job) == "untargeted"]
     trainings: list[tuple[str, str, str]] = []
     for attack, source in (plain.jobs[job] for job in jobs):
@@ -196,51 +196,51 @@ def _shared(jobs: Sequence[StoredJob]) -> set[frozenset[str]]:
     """Return the pairs of models that share weights, architecture or family."""
     overlap: dict[frozenset[str], tuple[str, ...]] = {}
     for job in jobs:
-        for one, other in combinations(job.record.weights, 2):
-            pair = frozenset((one, other))
+        for first, second in combinations(job.record.weights, 2):
+            pair = frozenset((first, second))
             if pair not in overlap:
-                overlap[pair] = overlaps(job.record, one, other)
+                overlap[pair] = overlaps(job.record, first, second)
     return {pair for pair, shared in overlap.items() if RELATED_BY & {*shared}}
 
 
-def source_tables(found: SourceChoice) -> Group:
+def source_tables(choice: SourceChoice) -> Group:
     """Lay out a choice of sources for the terminal."""
-    mean = found.choices.iloc[-1]
+    mean = choice.choices.iloc[-1]
     lines = [
         f"chosen: {_span(mean, 'success')}; at random: {_span(mean, 'any')}; best in hindsight: "
         f"{_span(mean, 'most')}",
         f"either of two sources: {_span(mean, 'best_2')}; of three: {_span(mean, 'best_3')}",
         "95 % intervals over targets and images. Models related to the target are left out.",
     ]
-    few = len(found.transfer.single.sources) < FEWEST_SOURCES
+    few = len(choice.transfer.single.sources) < FEWEST_SOURCES
     note = f"not tested: that needs {FEWEST_SOURCES} sources" if few else "p: models permuted"
     note += "; measures from one half of the images, transfer from the other, then swapped"
     parts: list[RenderableType] = [
-        Text(f"Which source for an unseen target: {found.heading}", style="bold"),
-        _ranking(found),
-        Text(spread_text(found), style="italic"),
+        Text(f"Which source for an unseen target: {choice.heading}", style="bold"),
+        _ranking(choice),
+        Text(spread_text(choice), style="italic"),
         Text("\nEach target in turn as the unseen target", style="bold"),
-        _choices(found.choices),
+        _choices(choice.choices),
         Text("\n".join(lines), style="italic"),
         Text("\nPredictors of success between two models (Spearman's rho)", style="bold"),
-        _predictors(found.predictors),
+        _predictors(choice.predictors),
         Text(note, style="italic"),
     ]
-    if not found.luck.empty:
-        parts += [Text("\nShares of the variance of success", style="bold"), _shares(found.luck)]
+    if not choice.luck.empty:
+        parts += [Text("\nShares of the variance of success", style="bold"), _shares(choice.luck)]
         parts.append(Text(_ON_ONE_TARGET, style="italic"))
     return Group(*parts)
 
 
-def spread_text(found: SourceChoice) -> str:
+def spread_text(choice: SourceChoice) -> str:
     """Return how many sources are as good as the best within luck, or why luck is unknown."""
-    if np.isnan(found.spread):
+    if np.isnan(choice.spread):
         return "Luck is unknown: no network has two trainings in this sweep (NAME, NAME_seed1)."
-    first = found.profiles["success"].iloc[0]
-    alike = found.profiles["success"] >= first - found.spread
+    first = choice.profiles["success"].iloc[0]
+    alike = choice.profiles["success"] >= first - choice.spread
     return (
         "~: behind the first by less than two trainings of one network differ in their success on "
-        f"others, {found.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
+        f"others, {choice.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
     )
 
 
@@ -258,13 +258,13 @@ def _table(**columns: str) -> Table:
     return table
 
 
-def _ranking(found: SourceChoice) -> Table:
+def _ranking(choice: SourceChoice) -> Table:
     table = _table(source="l", on_others="r", on_itself="r")
-    first = found.profiles["success"].iloc[0]
-    for place, row in enumerate(found.profiles.to_dict("records")):
-        mark = "~" if place and row["success"] >= first - found.spread else " "
-        own = "" if pd.isna(row["own"]) else f"{row['own']:.1%}"
-        table.add_row(row["source"], f"{mark}{row['success']:.1%}", own)
+    first = choice.profiles["success"].iloc[0]
+    for place, row in enumerate(choice.profiles.to_dict("records")):
+        mark = "~" if place and row["success"] >= first - choice.spread else " "
+        white_box = "" if pd.isna(row["own"]) else f"{row['own']:.1%}"
+        table.add_row(row["source"], f"{mark}{row['success']:.1%}", white_box)
     return table
 
 

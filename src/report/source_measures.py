@@ -43,14 +43,14 @@ def pair_measures(
     changes = {key: dict(_lists(table)) for key, table in tables["output_changes"].items()}
 
     def measure(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
-        found = Frames()
+        frames = Frames()
         for name, (table, column) in OF_SOURCE.items():
-            own = _means(tables[table], column, index).max(axis=1)  # one value per row
-            found[name] = pd.DataFrame(dict.fromkeys(targets, own))
-        found["gradient cosine"] = _means(tables["similarity"], "cosine", index)
-        found["cka"] = _cka(features, index)
-        found |= _changes(changes, index)
-        return {name: frame for name, frame in found.items() if not frame.empty}
+            values = _means(tables[table], column, index).max(axis=1)  # one value per row
+            frames[name] = pd.DataFrame(dict.fromkeys(targets, values))
+        frames["gradient cosine"] = _means(tables["similarity"], "cosine", index)
+        frames["cka"] = _cka(features, index)
+        frames |= _changes(changes, index)
+        return {name: frame for name, frame in frames.items() if not frame.empty}
 
     return measure
 
@@ -93,8 +93,8 @@ def _changes(changes: Mapping[tuple[str, str], Lists], index: NDArray[np.int64])
     for (attack, source), lists in changes.items():
         mine = _of(lists[source], index)
         for target, its in lists.items():
-            change, own = _of(its, index), changes.get((attack, target), {}).get(target)
-            alpha = np.nan if own is None else change_ratio(change, _of(own, index))
+            change, white_box = _of(its, index), changes.get((attack, target), {}).get(target)
+            alpha = np.nan if white_box is None else change_ratio(change, _of(white_box, index))
             rows.append((source, target, alpha, change_alignment(mine, change)))
     table = pd.DataFrame(rows, columns=["source", "target", "alpha", "gamma"])
     return {

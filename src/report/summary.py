@@ -58,7 +58,7 @@ class JobSummary:
     @property
     def runs(self) -> list[StoredJob]:
         """The jobs that were run, for every seed, including the parts of pooled jobs."""
-        return [part for one in self.seeds or [self] for part in one.job.parts]
+        return [part for summary in self.seeds or [self] for part in summary.job.parts]
 
     @property
     def primary(self) -> pd.DataFrame:
@@ -213,11 +213,11 @@ def mean_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _over_seeds(seeds: Sequence[JobSummary]) -> JobSummary:
     """Return the means over the seeds of a job; everything but rates is from the first seed."""
     first = seeds[0]
-    alarms = list(dict.fromkeys(alarm for one in seeds for alarm in one.alarms))
+    alarms = list(dict.fromkeys(alarm for summary in seeds for alarm in summary.alarms))
     if not first.job.attacked:
         return replace(first, alarms=alarms, seeds=seeds)
-    rates = mean_over_seeds([one.rates for one in seeds])
-    outcomes = {eps: joined([one.outcomes[eps] for one in seeds]) for eps in first.outcomes}
+    rates = mean_over_seeds([summary.rates for summary in seeds])
+    outcomes = {eps: joined([summary.outcomes[eps] for summary in seeds]) for eps in first.outcomes}
     return replace(first, rates=rates, alarms=alarms, outcomes=outcomes, seeds=seeds)
 
 
@@ -228,8 +228,10 @@ def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame
     for name, unknown in (("gradients", nan), ("fit_gradients", 0.0)):
         costs = pd.Series(
             {
-                (one.job.attack, one.job.record.source): one.cost.get(f"{name}_per_image", unknown)
-                for one in jobs
+                (summary.job.attack, summary.job.record.source): summary.cost.get(
+                    f"{name}_per_image", unknown
+                )
+                for summary in jobs
             }
         ).sort_index()
         columns[name] = [costs.get(pair, costs[pair[0]].mean()) for pair in pairs]
@@ -257,8 +259,8 @@ def _summary(job: StoredJob, group: str, related: str) -> JobSummary:
     outcomes = image_outcomes(job.defended, job.attack, *pair, record.protocol)
     alike = frozenset(target for target in shared if RELATED_BY & {*shared[target]})
     left_out = alike if related == "exclude" else frozenset()
-    for found in outcomes.values():
-        found.leave_out(left_out)
+    for outcome in outcomes.values():
+        outcome.leave_out(left_out)
     return JobSummary(job, rates, excess, alarms, outcomes, group, left_out, cost)
 
 

@@ -82,7 +82,7 @@ def adversarial_images(job: Pass, cache: Rows, index: Sequence[int]) -> list[Att
         versions = [*SavedImagesSource(job.planned.saved)(clean, batch, budgets).images]
     else:
         stored = (stored_images(job, cache, index, eps_255) for eps_255 in budgets)
-        versions = [torch.from_numpy(np.stack([each[i] for i in index])) for each in stored]
+        versions = [torch.from_numpy(np.stack([images[i] for i in index])) for images in stored]
     return [
         AttackedImages(clean, images, batch, eps, norm)
         for eps, images in zip(budgets, versions, strict=True)

@@ -48,7 +48,11 @@ def attack_function(attack: AttackSettings) -> Attack:
 def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Parameter]:
     """Return the function's parameters by name; refuse keywords that it does not accept."""
     every = [*_signature(call.func).parameters.values()][4:]  # after model, images, labels, eps
-    named = {each.name: each for each in every if each.kind is not each.VAR_KEYWORD}
+    named = {
+        parameter.name: parameter
+        for parameter in every
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
     settings = [name for name in named if name not in GIVEN]
     any_key, keywords = len(named) < len(every), call.keywords
     if attack.target_label is not None and not (any_key or "targeted" in named):

@@ -21,7 +21,7 @@ class Batches(Dataset[Batch]):
         shuffle_seed: Seed for random pairs of images, see `layout`; None: in order.
         groups: Group of each image, int64 (n,). Batches are split by group, and images with a
             group below 0 are left out.
-        whole: True: keep a batch unsplit if any of its images is in a group of 0 or above.
+        whole_batches: True: keep a batch unsplit if any of its images is in a group of 0 or above.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Batches(Dataset[Batch]):
         rank: int = 0,
         shuffle_seed: int | None = None,
         groups: np.ndarray | None = None,
-        whole: bool = False,
+        whole_batches: bool = False,
     ) -> None:
         self.dataset = dataset
         batches = layout(len(dataset), batch_size, shuffle_seed)
@@ -46,7 +46,9 @@ class Batches(Dataset[Batch]):
         for batch in batches[rank::processes]:
             parts: dict[int, list[int]] = {}
             for at in batch:
-                parts.setdefault(int(groups[batch].max() if whole else groups[at]), []).append(at)
+                parts.setdefault(
+                    int(groups[batch].max() if whole_batches else groups[at]), []
+                ).append(at)
             parts.pop(-1, None)
             self.positions += parts.values() or [[]]
 

@@ -57,7 +57,7 @@ def compute(
         missing = _share(cells, find_missing(cells, result.rows))
         if not missing:
             return result
-        whole = all(len(missing.get(cell, ())) == len(cell.index) for cell in cells)
+        none_stored = all(len(missing.get(cell, ())) == len(cell.index) for cell in cells)
         start, source, again = time.perf_counter(), None, dict[Cell, np.ndarray]()
         if attacked:
             source = adversarial_source(job, missing, cache)
@@ -83,7 +83,7 @@ def compute(
                     f"cache_dir={job.settings.cache_dir}: rows of {len(missing)} tables are "
                     "missing. All processes of a job need the same folder."
                 )
-    result.seconds = time.perf_counter() - start if whole else math.nan
+    result.seconds = time.perf_counter() - start if none_stored else math.nan
     result.batch_size = size
     result.gradients = sum_of_processes(source.gradients if isinstance(source, Attacker) else 0)
     return result

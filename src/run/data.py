@@ -91,10 +91,10 @@ def choose_fit_images(
     return chosen
 
 
-def mixing_pool(whole: ImageDataset, seed: int) -> Batch:
+def mixing_pool(dataset: ImageDataset, seed: int) -> Batch:
     """Return the images of a split that attacks may mix into its other images."""
-    chosen = np.random.default_rng(seed).permutation(len(whole))[:_POOL]
-    return whole[chosen.tolist()]
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:_POOL]
+    return dataset[chosen.tolist()]
 
 
 def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:

@@ -155,8 +155,8 @@ def _why_no_images(job: Settings) -> str:
 def _how_to_fetch(name: str, model: ModelSettings) -> str:
     """Return the command that fetches a model's missing weights; empty if none are missing."""
     if model.missing and model.url:
-        words = ["curl", "-L", "--create-dirs", "-o", model.missing, str(model.url)]
-        return shlex.join(words)
+        arguments = ["curl", "-L", "--create-dirs", "-o", model.missing, str(model.url)]
+        return shlex.join(arguments)
     if model.network.get("_target_") == LOADER:
         public = find(model.network["name"])
         command = f"python -m src.models --fetch {model.network['name']}  # {public.source}"
@@ -189,9 +189,9 @@ def _estimate_job(
     result.device = speeds.device
     for name in untrained:
         base = of_epoch(name)[0]
-        whole = checkpoint_path(settings, name, built[name], data.images, at_end=True)
-        if whole not in result.trainings:
-            result.trainings[whole] = _estimate_training(settings, base, built[name], speeds)
+        path = checkpoint_path(settings, name, built[name], data.images, at_end=True)
+        if path not in result.trainings:
+            result.trainings[path] = _estimate_training(settings, base, built[name], speeds)
     trained = [name for name in settings.models if name not in untrained]
     models = train_models(planned, data, built, trained, Tracker())
     models |= {
@@ -226,8 +226,8 @@ def _estimate_training(
         taken = settings_of_attack(recipe).gradients(1, 1)
         gradient = speeds.seconds("gradient", name, classifier, train.image_size)
         seconds += (1 - recipe.clean_share) * gradient * (math.nan if taken is None else taken)
-    each = min(recipe.evaluate_on or len(test), len(test))  # test images per epoch
-    evaluated = (recipe.epochs * each + len(test)) / GRADIENT
+    test_images = min(recipe.evaluate_on or len(test), len(test))  # test images per epoch
+    evaluated = (recipe.epochs * test_images + len(test)) / GRADIENT
     size = sum(4 * value.numel() for value in classifier.network.state_dict().values())
     total = seconds * (recipe.epochs * len(train) + evaluated)
     return Training(name, len(train), recipe.epochs, total, size)
@@ -240,13 +240,13 @@ def _add_fits(job: Pass, result: Estimate, speeds: Speeds) -> None:
         assert part is not None and images is not None
         if not file.exists() and file not in result.trainings:
             kind: Kind = "training" if part.as_built else "gradient"
-            each = [
+            durations = [
                 speeds.seconds(kind, name, job.models[name].classifier, images.image_size)
                 for name in source
             ]
             gradients = job.fit_gradients / len(fit_files(job)) / len(source)
             name = f"{job.settings.job} at {eps:g}/255" if eps else job.settings.job
-            seconds = gradients * sum(each)
+            seconds = gradients * sum(durations)
             result.trainings[file] = Training(name, len(images), part.epochs, seconds, 0)
 
 
@@ -304,8 +304,8 @@ def _count_bytes(job: Pass, missing: Mapping[Cell, np.ndarray]) -> float:
     """Return the disk space for a job's rows and images in bytes."""
     image, total = 3 * job.images.image_size**2, 0.0
     for cell, index in missing.items():
-        kept = index if cell.cached is None else cell.cached
-        total += 4 * image * len(kept) if cell.table == AdversarialImages.name else 0
+        cached = index if cell.cached is None else cell.cached
+        total += 4 * image * len(cached) if cell.table == AdversarialImages.name else 0
         total += _ROW_BYTES * len(index)
     if job.settings.save_adversarial:
         total += image * len(job.images) * len(job.settings.budgets)

@@ -43,8 +43,8 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
             console.print(f"  {line}")
     for reason in dict.fromkeys(job.refused for job in jobs if job.refused):
         console.print(f"A job will fail: {reason}")
-    if whole := sum(job.stored == 1 for job in jobs):
-        console.print(f"Already stored: all rows of {whole} jobs.")
+    if stored_jobs := sum(job.stored == 1 for job in jobs):
+        console.print(f"Already stored: all rows of {stored_jobs} jobs.")
 
 
 def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -> None:

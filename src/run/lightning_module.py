@@ -59,11 +59,11 @@ class MeasuringModule(pl.LightningModule):
         adversarial, budgets = None, self._budgets(batch)
         if self.source is not None and budgets:
             adversarial = self.source(to_unit(batch.images), batch, budgets)
-        whole = EvaluatedBatch(batch, networks, self.settings, self.source, adversarial)
+        evaluated_batch = EvaluatedBatch(batch, networks, self.settings, self.source, adversarial)
         tables: dict[Cell, pa.Table] = {}
         for measurement, cells in self.cells.items():
             with isolate_rng():  # the draws of one measurement do not affect the next
-                tables |= self._measure(measurement, cells, whole)
+                tables |= self._measure(measurement, cells, evaluated_batch)
         return tables
 
     def _budgets(self, batch: Batch) -> tuple[float, ...]:

@@ -321,7 +321,7 @@ def _train(
     """Load a model's weights into it; train them first if their file is missing."""
     files = trained_files(settings, built, data.images)
     file = files.pop(name)
-    whole = checkpoint_path(settings, name, built[name], data.images, at_end=True)
+    path = checkpoint_path(settings, name, built[name], data.images, at_end=True)
     recipe, dataset = settings.training, settings.dataset.name
     train, test = training_images(settings), open_dataset(settings, "test", whole=True)
     tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
@@ -330,6 +330,6 @@ def _train(
     logged = f"train {name}", tags, parameters, train.digest()
     make_logger = partial(tracker.training_logger, *logged)
     craft, trainer = training_attack(recipe), settings.trainer
-    train_once(name, whole, built[name], train, test, recipe, trainer, make_logger, then, craft)
+    train_once(name, path, built[name], train, test, recipe, trainer, make_logger, then, craft)
     check_trained(settings, name, file, train.num_classes)
     load_weights(built[name].network, file)

@@ -51,10 +51,12 @@ def predict(
     progress = PassProgress(label, work_of(job, {**missing, **again}), shown)
     runner = make_trainer(settings.trainer, progress, writer)
     place = runner.world_size, runner.global_rank
-    whole = source is not None and (not job.images_apart or any(cell.whole for cell in missing))
+    whole_batches = source is not None and (
+        not job.images_apart or any(cell.whole for cell in missing)
+    )
     groups = _group(job.images.indices, missing)
     pair_seed = job.pair_seed if source else None
-    batches = Batches(job.images, batch_size, *place, pair_seed, groups, whole)
+    batches = Batches(job.images, batch_size, *place, pair_seed, groups, whole_batches)
     workers = settings.trainer.num_workers
     loader = DataLoader(batches, batch_size=1, collate_fn=itemgetter(0), num_workers=workers)
     with (

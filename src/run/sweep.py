@@ -125,15 +125,15 @@ class Sweep:
         self.run = self.tracker.start_sweep(self.folder.name, parameters) or ""
         self.plan = Plan(jobs=names, single=not sweep, id=self.run or uuid4().hex, work=work)
         write_plan(self.folder, self.plan)
-        words = [f"sweep='{self.plan.id}'"]  # an id may look like a number
+        overrides = [f"sweep='{self.plan.id}'"]  # an id may look like a number
         if not self.run:  # otherwise jobs would refer to a sweep that the store does not know
-            words.append("tracking.name=none")
+            overrides.append("tracking.name=none")
         devices = {job.training.device for job in self.settings}
         if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
-            words.append(f"training.device={devices.pop()}")
+            overrides.append(f"training.device={devices.pop()}")
         config.sweep = self.plan.id
         if sweep:  # the jobs may run in other processes
-            config.hydra.overrides.task += words
+            config.hydra.overrides.task += overrides
 
     def _stop_early(self, error: BaseException) -> None:
         """Print why the command stops early, and summarise the finished jobs."""
@@ -278,8 +278,8 @@ def _list_ways_on(error: DownloadError) -> str:
     with suppress(ValueError):
         image_folder("test", root=error.root)
         folder = error.root
-    words = [*others, "dataset=image_folder", f"dataset.root={folder}"]
-    command = f"python -m src.main {shlex.join(words)}"
+    arguments = [*others, "dataset=image_folder", f"dataset.root={folder}"]
+    command = f"python -m src.main {shlex.join(arguments)}"
     if folder != "FOLDER":
         return f"dataset.root={error.root} has class folders. Type:\n  {command}"
     attacks = [word for word in others if word.startswith(("attack=", "attack.", "--config-dir="))]

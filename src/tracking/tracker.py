@@ -178,10 +178,10 @@ class Tracker:
         self, end: str, name: str, tags: Mapping[str, str], goes_on: bool = True
     ) -> str | None:
         """Open a run in the experiment with the suffix `end`, and return its id."""
-        words = {"mlflow.source.name": "src.main", "mlflow.source.type": "LOCAL"}
-        words |= {"mlflow.source.git.commit": git_commit(), **self.tags, **tags}
+        run_tags = {"mlflow.source.name": "src.main", "mlflow.source.type": "LOCAL"}
+        run_tags |= {"mlflow.source.git.commit": git_commit(), **self.tags, **tags}
         where, note = f"{self.experiment}{end}", NOTES[end]
-        run: str | None = self._ask("start", where, name, words, note, goes_on=goes_on)
+        run: str | None = self._ask("start", where, name, run_tags, note, goes_on=goes_on)
         return run
 
     def _ask(self, method: str, where: str | None, *arguments: Any, goes_on: bool = True) -> Any:

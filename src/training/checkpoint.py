@@ -66,8 +66,8 @@ def train_once(
         craft: Makes adversarial images, for adversarial training; None: ordinary training.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {epoch: after_epoch(path, epoch) for epoch in settings.keep_epochs}
-    lock, files = path.with_suffix(".lock"), [path, *kept.values()]
+    epoch_paths = {epoch: after_epoch(path, epoch) for epoch in settings.keep_epochs}
+    lock, files = path.with_suffix(".lock"), [path, *epoch_paths.values()]
     if all(file.exists() for file in files):
         return
     if is_held(lock):
@@ -87,7 +87,7 @@ def train_once(
         module = FineTuning(
             classifier, train.num_classes, settings, progress, loaders, after, craft
         )
-        keep = _KeepEpochs(kept, classifier.network)
+        keep = _KeepEpochs(epoch_paths, classifier.network)
         runner = _make_trainer(work, settings, trainer, make_logger(), len(loaders[0]), keep)
         with stopping.plain_interrupts(), closing(progress):
             runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)

@@ -22,14 +22,14 @@ def printable(text: str) -> str:
     return text.translate(_PRINTABLE)
 
 
-def suggestion(given: str, known: Sequence[str], cutoff: float = 0.7) -> str:
+def suggestion(name: str, known: Sequence[str], cutoff: float = 0.7) -> str:
     """Return a "Did you mean" question for a refusal; empty if no known word is similar.
 
     >>> suggestion("nrom", ["norm", "loss"])
     ' Did you mean norm?'
     """
-    words = " or ".join(get_close_matches(given, known, n=2, cutoff=cutoff))
-    return f" Did you mean {words}?" if words else ""
+    matches = " or ".join(get_close_matches(name, known, n=2, cutoff=cutoff))
+    return f" Did you mean {matches}?" if matches else ""
 
 
 def first_line(error: BaseException) -> str:

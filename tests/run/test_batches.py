@@ -46,7 +46,7 @@ def test_shuffled_batches_hold_pairs_and_perhaps_a_triple_at_the_end(count, size
 def test_batches_are_parted_by_groups_but_for_whole_ones():
     groups = np.full(12, -1)
     groups[[0, 5]] = 0
-    found = Batches(dataset(12), 4, shuffle_seed=3, groups=groups, whole=True)
+    found = Batches(dataset(12), 4, shuffle_seed=3, groups=groups, whole_batches=True)
     whole = [batch for batch in layout(12, 4, 3) if {0, 5} & set(batch)]
     assert [batch for batch in found.positions if batch] == whole
     groups[1:3] = 1

@@ -63,7 +63,11 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
         raise ValueError(f"attack.name={name}: the class loads its own network, not your source.")
     faces = (signature(parent).parameters for parent in kind.__mro__)
     face = next(face for face in faces if "epsilon" in face)  # some classes pass on any keywords
-    parameters = [each for each in face.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    parameters = [
+        parameter
+        for parameter in face.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
     place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
     changes = {"__signature__": signature(kind).replace(parameters=[*parameters, place])}
     changes["__module__"] = kind.__module__
@@ -88,7 +92,7 @@ def open_clone(root: str | None) -> Any:
 
 def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     """Run a class on a source and return its adversarial images."""
-    defaults = {key: each.default for key, each in signature(kind).parameters.items()}
+    defaults = {key: parameter.default for key, parameter in signature(kind).parameters.items()}
     if call.targeted and "targeted" not in defaults:
         raise ValueError("the class has no target labels: set attack.target_label=null.")
     if defaults.get("targeted") is True and not call.targeted:

@@ -34,8 +34,10 @@ def find(identifier: str) -> PublicModel:
         if not (pretrained or path.exists()):
             raise FileNotFoundError("a plan downloads nothing")
         _warn_once("hub/%s runs code: %s of %s.", identifier, entry, source)
-        words: dict[str, Any] = {"trust_repo": True, "skip_validation": True, "verbose": False}
-        net: Any = torch.hub.load(f"{owner}/{name}:{commit}", entry, **words, pretrained=pretrained)
+        options: dict[str, Any] = {"trust_repo": True, "skip_validation": True, "verbose": False}
+        net: Any = torch.hub.load(
+            f"{owner}/{name}:{commit}", entry, **options, pretrained=pretrained
+        )
         if not getattr(net, "pretrained_cfg", None):
             _warn_once("hub/%s states no mean and std; ImageNet's are taken.", identifier)
             net.pretrained_cfg = _IMAGENET

@@ -24,8 +24,8 @@ def find(identifier: str) -> PublicModel:
         files = ("model.safetensors", "pytorch_model.bin")  # in timm's order
         folder = f"models--{repository.replace('/', '--')}"
         path = Path(constants.HF_HUB_CACHE, folder, "snapshots", "COMMIT", files[0])
-        kept = [try_to_load_from_cache(repository, file) for file in files]
-        path = next((Path(file) for file in kept if isinstance(file, str)), path)
+        paths = [try_to_load_from_cache(repository, file) for file in files]
+        path = next((Path(file) for file in paths if isinstance(file, str)), path)
 
     def load(pretrained: bool) -> nn.Module:
         if pretrained and repository and not path.exists():

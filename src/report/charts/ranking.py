@@ -103,10 +103,10 @@ def _names(base: alt.Chart, column: str, known: pd.Series, y: alt.Y) -> ChartTyp
     base = base.transform_calculate(place=f"isValid(datum.rank) ? {mark} : ''")
     lines = tooltip("attack", "source", "rank", "undecided", "p")
     named = base.transform_filter(f"isValid(datum.{column})")
-    words = named.mark_text(align="left", x=34, cursor="pointer", fontSize=12.5, limit=150)
+    labels = named.mark_text(align="left", x=34, cursor="pointer", fontSize=12.5, limit=150)
     ranks = base.mark_text(align="right", x=29, fontSize=11.5, color=GREY)
     colour = where(chosen(column), ACCENT, "currentColor")
-    names = words.encode(y=y, text=f"{column}:N", color=colour, tooltip=lines)
+    names = labels.encode(y=y, text=f"{column}:N", color=colour, tooltip=lines)
     heads = base.transform_filter("datum.heading").mark_text(
         align="left", x=0, fontSize=12, fontStyle="italic", limit=600
     )

@@ -92,7 +92,9 @@ class Choice:
 def chosen(*columns: str) -> str:
     """Return the expression that selects the rows with the chosen values in these columns."""
     names = {"eps_255": "eps"}
-    return " && ".join(f"datum.{each} == chosen_{names.get(each, each)}" for each in columns)
+    return " && ".join(
+        f"datum.{column} == chosen_{names.get(column, column)}" for column in columns
+    )
 
 
 def where(test: str, value: Any, otherwise: Any) -> Any:

@@ -135,9 +135,9 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
         f"'/255, protocol ' + chosen_protocol + "
         f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
     )
-    words = "grey: white box; row clean: accuracy on all clean images"
-    words += "; violet: related networks" * bool((attacked["relation"] == RELATED).any())
-    words += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds" * several
+    subtitle = "grey: white box; row clean: accuracy on all clean images"
+    subtitle += "; violet: related networks" * bool((attacked["relation"] == RELATED).any())
+    subtitle += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds" * several
     return (
         alt.layer(*layers, data=inline(rows))
         .transform_filter(
@@ -155,7 +155,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
         .properties(
             width={"step": (84 if wide else 38) + 28 * several},
             height={"step": 42 if wide else 24},
-            title=alt.Title(alt.ExprRef(title), subtitle=words),
+            title=alt.Title(alt.ExprRef(title), subtitle=subtitle),
         )
     )
 
@@ -177,8 +177,8 @@ def curves_chart(rows: pd.DataFrame, by: str = "target") -> ChartType:
         other = "'other models'" if others else "'all attacks'"
         subject = f"(chosen_target == '' ? {other} : chosen_target)"
     panels: list[Any] = []
-    for value, words in (("rate", shown_words(attacked)), ("confidence", "'confidence'")):
-        title = alt.Title(alt.ExprRef(f"{words} + ': ' + {subject} + ', ' + {name}"))
+    for value, label in (("rate", shown_words(attacked)), ("confidence", "'confidence'")):
+        title = alt.Title(alt.ExprRef(f"{label} + ': ' + {subject} + ', ' + {name}"))
         panel = _dots(attacked, value) if single else _over_budgets(attacked, value, by)
         panels.append(panel.properties(title=title))
     of_source = f"datum.source == (chosen_source == '' ? '{MEAN}' : chosen_source)"
@@ -238,11 +238,11 @@ def names_at_ends(by: str, value: str, last: float, colour: Any) -> list[Any]:
     line = ends.mark_rule(strokeWidth=0.8, xOffset=3, x2Offset=22).encode(
         x="eps_255:Q", x2="eps_255:Q", y=f"{value}:Q", y2="place:Q"
     )
-    words = ends.mark_text(align="left", dx=25, fontSize=11.5, cursor="pointer").encode(
+    labels = ends.mark_text(align="left", dx=25, fontSize=11.5, cursor="pointer").encode(
         x="eps_255:Q", y="place:Q", text=f"{by}:N"
     )
     opacity = where(_SHOWN, 1, 0.3) if by == "target" else alt.value(1)
-    return [part.encode(color=colour, opacity=opacity) for part in (line, words)]
+    return [part.encode(color=colour, opacity=opacity) for part in (line, labels)]
 
 
 def _dots(rows: pd.DataFrame, value: str) -> Any:

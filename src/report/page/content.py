@@ -27,7 +27,7 @@ DEFINITIONS: dict[str, str] = yaml.safe_load(_DEFINITIONS.read_text(encoding="ut
 def build_report(summary: Summary, settings: ReportSettings | None = None) -> Report:
     """Build the report of a summary; without an attack it only describes the clean images."""
     numbers = measure(summary, settings)
-    jobs = [one.job for one in summary.jobs]
+    jobs = [job_summary.job for job_summary in summary.jobs]
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
@@ -36,8 +36,8 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         title, parts = f"Clean images: {names}", clean(numbers)
         return Report(title, {0.0: Answer("", clean_sentence(numbers))}, alarms, parts, terms=terms)
     view = make_view(attacked[0].record, numbers)
-    runs = [job for one in summary.attacked for job in one.runs]
-    command = "\n".join(f"{words} diagnostics=full" for words in commands(runs))
+    runs = [job for job_summary in summary.attacked for job in job_summary.runs]
+    command = "\n".join(f"{line} diagnostics=full" for line in commands(runs))
     sections: tuple[Section | None, ...] = (
         answer(view, numbers),
         Section("images", "Images of the chosen pair"),

@@ -15,7 +15,7 @@ _SEEDS = (
 
 def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
     """Return (term, value) pairs that describe the jobs."""
-    jobs = [job for one in summaries for job in one.runs]
+    jobs = [job for summary in summaries for job in summary.runs]
     records = [job.record for job in jobs]
     attacked = [job for job in jobs if job.attacked]
     values = {
@@ -30,7 +30,7 @@ def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
             f"{record.layer} of {record.source}" for record in records if record.layer
         ],
         "seed": [str(record.seed) for record in records],
-        "several seeds": [_SEEDS for one in summaries if one.seeds],
+        "several seeds": [_SEEDS for summary in summaries if summary.seeds],
         "precision and device": [_arithmetic(record) for record in records],
         "finished": sorted(record.created for record in records),
         "code": [f"commit {record.commit}" for record in records],
@@ -56,13 +56,15 @@ def commands(jobs: Sequence[StoredJob]) -> list[str]:
 
 def _command(records: Sequence[JobRecord]) -> str:
     values: dict[str, list[str]] = {}
-    for word in dict.fromkeys(word for one in records for word in one.overrides):
+    for word in dict.fromkeys(word for record in records for word in record.overrides):
         key, _, value = word.partition("=")
         if key != "sweep":  # the program adds the id of the sweep
             values.setdefault(key, []).append(value)
-    words = [f"{key}={','.join(each)}" for key, each in values.items()]
+    arguments = [f"{key}={','.join(choices)}" for key, choices in values.items()]
     flags = [word for flag in records[0].flags for word in flag.split(" ", 1)]
-    return shlex.join(["python", "-m", "src.main", *["-m"] * (len(records) > 1), *flags, *words])
+    return shlex.join(
+        ["python", "-m", "src.main", *["-m"] * (len(records) > 1), *flags, *arguments]
+    )
 
 
 def _data(record: JobRecord) -> str:

@@ -100,7 +100,7 @@ class Pictures:
             pictures[0.0] = self._picture(clean)
             steps = []
             for eps in (0.0, *tried):
-                tops = {one: top.get((one, index, eps), []) for one in job.record.targets}
+                tops = {target: top.get((target, index, eps), []) for target in job.record.targets}
                 steps.append(_step(eps, "", pictures[eps], tops))
             grey = _step(None, f"times {scale:.3g}, around grey", noise, {})
             steps.insert(1, grey | {"title": f"perturbation, {_budget(at)}"})
@@ -111,13 +111,15 @@ class Pictures:
         """Return the strip for a row of `galleries`: clean image, and the budgets of its kind."""
         index, label, target = int(row["index"]), int(row["label"]), str(row["target"])
         steps = []
-        for eps, words in [(0.0, ""), *moments(row["kind"], row, max(job.record.budgets))]:
-            both = {one: top.get((one, index, eps), []) for one in (job.record.source, target)}
-            tried = min(each for each in (0.0, *job.record.budgets) if each >= eps)
+        for eps, text in [(0.0, ""), *moments(row["kind"], row, max(job.record.budgets))]:
+            both = {
+                model: top.get((model, index, eps), []) for model in (job.record.source, target)
+            }
+            tried = min(budget for budget in (0.0, *job.record.budgets) if budget >= eps)
             if eps < tried:  # bisection found this budget
-                words += f"; picture at {_budget(tried)}"
+                text += f"; picture at {_budget(tried)}"
             pixels = job.gallery.get((index, tried)) if eps else job.images.get(index)
-            steps.append(_step(eps, words, self._picture(pixels), both))
+            steps.append(_step(eps, text, self._picture(pixels), both))
         return {"index": index, "label": label, "steps": steps}
 
     def _picture(self, pixels: NDArray[np.uint8] | None) -> int:
@@ -155,9 +157,9 @@ def _tops(job: StoredJob, index: Sequence[int]) -> dict[Any, Top]:
     return tops
 
 
-def _step(eps: float | None, words: str, picture: int, top: dict[str, Top]) -> dict[str, Any]:
+def _step(eps: float | None, text: str, picture: int, top: dict[str, Top]) -> dict[str, Any]:
     title = _budget(eps or 0.0)
-    return {"eps": eps, "title": title, "words": words, "picture": picture, "top": top}
+    return {"eps": eps, "title": title, "words": text, "picture": picture, "top": top}
 
 
 def _budget(eps: float) -> str:

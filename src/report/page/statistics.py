@@ -56,38 +56,40 @@ class Measured:
 
 def measure(summary: Summary, settings: ReportSettings | None = None) -> Measured:
     """Compute the numbers and pictures of the page from a summary, job by job in order of rank."""
-    found = Measured(summary.rankings, summary.sources, summary.outcomes)
+    numbers = Measured(summary.rankings, summary.sources, summary.outcomes)
     settings = settings or ReportSettings()
     names: dict[str, str] = {}
-    for one in summary.jobs:
-        for name in one.job.record.weights:
-            _model(one.job, name, names)
+    for job_summary in summary.jobs:
+        for name in job_summary.job.record.weights:
+            _model(job_summary.job, name, names)
     parts: dict[int, dict[str, pd.DataFrame]] = {}
     for number in _by_rank(summary):
-        one = summary.jobs[number]
-        job = one.job
-        _add_clean(job, names, found)
+        job_summary = summary.jobs[number]
+        job = job_summary.job
+        _add_clean(job, names, numbers)
         if job.attacked:
-            tables = _tables(one, names) | _images(job, found.pictures, settings)
+            tables = _tables(job_summary, names) | _images(job, numbers.pictures, settings)
             origin = {"attack": job.attack, "source": job.record.source}
             parts[number] = {
                 name: table.assign(**{key: origin[key] for key in origin if key not in table})
                 for name, table in tables.items()
             }
         job.forget()
-    found.choice = _choice(summary)
-    found.alarms = list(dict.fromkeys(alarm for one in summary.jobs for alarm in one.alarms))
+    numbers.choice = _choice(summary)
+    numbers.alarms = list(
+        dict.fromkeys(alarm for job_summary in summary.jobs for alarm in job_summary.alarms)
+    )
     for name in dict.fromkeys(name for tables in parts.values() for name in tables):
         frames = [parts[number][name] for number in sorted(parts) if name in parts[number]]
-        found.tables[name] = pd.concat(frames, ignore_index=True)
-    return found
+        numbers.tables[name] = pd.concat(frames, ignore_index=True)
+    return numbers
 
 
 def _choice(summary: Summary) -> SourceChoice | None:
     """Compute the choice of a source in the first group of comparable jobs; None if too few."""
     if not summary.groups:
         return None
-    jobs = [one.job for one in summary.groups[0]]
+    jobs = [job_summary.job for job_summary in summary.groups[0]]
     try:
         return source_choice(jobs, summary.outcomes[0], jobs[0].record.reference)
     except ValueError:  # too few models
@@ -98,7 +100,7 @@ def _by_rank(summary: Summary) -> list[int]:
     """Return the positions of the jobs, those with the best-ranked attack and source first."""
     ranked = summary.rankings.iloc[::-1]  # the reference budget comes last and so replaces others
     ranks = {(row["attack"], row["source"]): row["rank"] for _, row in ranked.iterrows()}
-    jobs = [(one.job.attack, one.job.record.source) for one in summary.jobs]
+    jobs = [(job_summary.job.attack, job_summary.job.record.source) for job_summary in summary.jobs]
     return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
 
 
@@ -110,10 +112,10 @@ def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
     return name if known == f"{record.data}{digest}" else other
 
 
-def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
-    """Add each model's rows for clean images, with class names, to `found`."""
+def _add_clean(job: StoredJob, names: dict[str, str], numbers: Measured) -> None:
+    """Add each model's rows for clean images, with class names, to `numbers`."""
     classes = job.record.class_names
-    mine = found.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
+    mine = numbers.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
     behind = () if job.attacked else job.record.evaluated
     pairs = dict.fromkeys((*map(Evaluated, job.record.weights), *behind))
     named = {pair: str(pair._replace(target=_model(job, pair.target, names))) for pair in pairs}
@@ -125,47 +127,47 @@ def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
             mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
 
 
-def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
+def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     """Compute the statistics of a job's tables, except for single images."""
-    job, record, rows = one.job, one.job.record, one.job.predictions
+    job, record, rows = summary.job, summary.job.record, summary.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    rates = _rates(one).assign(group=one.group)
+    rates = _rates(summary).assign(group=summary.group)
     plain = rates["defence"] == PLAIN
-    found = {"rates": rates[plain]}
+    tables = {"rates": rates[plain]}
     if not plain.all():
-        found["behind_defences"] = rates[~plain]
+        tables["behind_defences"] = rates[~plain]
     for name, chart in CHARTS.items():
         if name in job.files and len(table := job.table(name)):
-            found[name] = chart.summarise(table, job, lambda model: _model(job, model, names))
+            tables[name] = chart.summarise(table, job, lambda model: _model(job, model, names))
     if "visibility" in job.files:
         sizes = mean_visibility(job.table("visibility"))
-        found["visibility"] = sizes[sizes["eps_255"] == at]
+        tables["visibility"] = sizes[sizes["eps_255"] == at]
     if "iterations" in job.files:
         moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
         kinds = [relation(record.source, target) for target in moved["target"]]
-        found["iterations"] = moved.assign(relation=kinds)
-    if len(one.excess):
-        found["excess"] = one.excess[one.excess["eps_255"] == at]
-    return found
+        tables["iterations"] = moved.assign(relation=kinds)
+    if len(summary.excess):
+        tables["excess"] = summary.excess[summary.excess["eps_255"] == at]
+    return tables
 
 
 def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
     """Return the rates of the jobs' primary variants, in the form that matrix and curves draw."""
-    rates = pd.concat([_rates(one) for one in jobs], ignore_index=True)
+    rates = pd.concat([_rates(summary) for summary in jobs], ignore_index=True)
     return rates[rates["primary"]]
 
 
-def _rates(one: JobSummary) -> pd.DataFrame:
+def _rates(summary: JobSummary) -> pd.DataFrame:
     """Return the rates of every variant, with the columns by which charts distinguish rows."""
-    record, table = one.job.record, measured(one.rates)
+    record, table = summary.job.record, measured(summary.rates)
     kinds = map(partial(relation, record.source), table["target"], table["defence"])
     kind = pd.Series([*kinds], table.index, dtype=object)
     return table.assign(
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
-        relation=kind.mask((kind == TRANSFER) & table["target"].isin(one.left_out), RELATED),
-        gradients_per_image=one.cost.get("gradients_per_image", nan),
-        forwards_per_image=one.cost.get("forwards_per_image", nan),
+        relation=kind.mask((kind == TRANSFER) & table["target"].isin(summary.left_out), RELATED),
+        gradients_per_image=summary.cost.get("gradients_per_image", nan),
+        forwards_per_image=summary.cost.get("forwards_per_image", nan),
     )
 
 

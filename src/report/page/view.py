@@ -102,8 +102,8 @@ def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
     if single["source"].nunique() < 2:
         return rows.iloc[:0]
     keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
-    how = dict.fromkeys(_SUMS, "sum") | dict.fromkeys((*_MEANS, *_COSTS), "mean")
-    return single.groupby(keys, sort=False, as_index=False).agg(how).assign(source=MEAN)
+    aggregations = dict.fromkeys(_SUMS, "sum") | dict.fromkeys((*_MEANS, *_COSTS), "mean")
+    return single.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)
 
 
 def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float) -> pd.DataFrame:
@@ -134,9 +134,9 @@ def _place(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     for heading, part in parts:
         frames += [pd.DataFrame({"heading": [heading]})] * (len(parts) > 1) + [part]
     placed = pd.concat(frames, ignore_index=True)
-    words = [*_JOB, "kind", "undecided", "behind", "heading"]
-    placed = placed.reindex(columns=[*words, *_STATISTICS])
-    for name in words:
+    text_columns = [*_JOB, "kind", "undecided", "behind", "heading"]
+    placed = placed.reindex(columns=[*text_columns, *_STATISTICS])
+    for name in text_columns:
         missing = MEAN if name == "source" else ""
         placed[name] = placed[name].astype(object).fillna(missing)
     return placed.assign(place=range(1, len(placed) + 1))
@@ -155,11 +155,11 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
         if len(rows):
             heading = ", ".join(str(rows[name].iloc[0]) for name in shown)
             heading += f", {rows['images'].max()} images" * several
-            words = {
+            columns = {
                 "undecided": _undecided(rows, ["source"]),
                 "behind": rows.apply(_behind, axis=1),
             }
-            yield heading, rows.assign(**words)
+            yield heading, rows.assign(**columns)
 
 
 def _behind(row: pd.Series) -> str:
@@ -173,9 +173,9 @@ def _behind(row: pd.Series) -> str:
 def _undecided(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
     """Return `first`, `yes` or `no` for each row of a ranking; empty if nothing is tested."""
     peers = rows.groupby(keys)["undecided"]
-    words = rows["undecided"].map({True: "yes", False: "no"})
-    words = words.mask((peers.transform("sum") == 1) & rows["undecided"], "first")
-    return words.mask(rows.groupby(keys)["p"].transform("count") == 0, "")
+    verdicts = rows["undecided"].map({True: "yes", False: "no"})
+    verdicts = verdicts.mask((peers.transform("sum") == 1) & rows["undecided"], "first")
+    return verdicts.mask(rows.groupby(keys)["p"].transform("count") == 0, "")
 
 
 def _sources(rankings: pd.DataFrame) -> pd.DataFrame:

@@ -30,21 +30,21 @@ def unseen_target(numbers: Measured) -> Section | None:
     """Build the section on the choice of a source; None if there are too few models."""
     if numbers.choice is None:
         return None
-    found = numbers.choice
-    figures = [_profiles(found), _choices(found), _predictors(found), _similarity(found)]
-    figures += [] if found.luck.empty else [_luck(found)]
+    choice = numbers.choice
+    figures = [_profiles(choice), _choices(choice), _predictors(choice), _similarity(choice)]
+    figures += [] if choice.luck.empty else [_luck(choice)]
     return Section("sources", "Which source for an unseen target", figures=(*figures,))
 
 
-def _profiles(found: SourceChoice) -> Figure:
+def _profiles(choice: SourceChoice) -> Figure:
     """Draw the success of each source on unrelated models over its success on itself."""
-    rows = found.profiles
+    rows = choice.profiles
     caption = (
-        f"{found.heading}. Share fooled on unrelated models (mean plus effect of the source) over "
+        f"{choice.heading}. Share fooled on unrelated models (mean plus effect of the source) over "
         "the share fooled on the source itself; robust sources are on the left. "
         "Lines join the epochs of one training. "
         + "Sources that are not targets are left out. " * bool(rows["own"].isna().any())
-        + spread_text(found)
+        + spread_text(choice)
     )
     middle = (rows["own"].min() + rows["own"].max()) / 2
     axis = alt.Axis(format=".3~%", tickCount=5)
@@ -68,13 +68,13 @@ def _profiles(found: SourceChoice) -> Figure:
     return Figure("profiles", "Success on other models and on itself", caption, chart, rows)
 
 
-def _similarity(found: SourceChoice) -> Figure:
+def _similarity(choice: SourceChoice) -> Figure:
     """Draw the matrix of similarity between models, measured by the transfer between them."""
-    names = [*map(str, found.similarity)]
-    rows = found.similarity.rename_axis("model").reset_index()
+    names = [*map(str, choice.similarity)]
+    rows = choice.similarity.rename_axis("model").reset_index()
     rows = rows.melt("model", var_name="other", value_name="similarity").dropna()
     caption = (
-        f"{found.heading}. ln(100 s), where s is the mean share fooled in both directions (arXiv "
+        f"{choice.heading}. ln(100 s), where s is the mean share fooled in both directions (arXiv "
         "2210.11407). Similar models are adjacent (average linkage)."
     )
     side = max(18, min(36, 2 * PANEL // max(len(names), 1)))
@@ -92,16 +92,16 @@ def _similarity(found: SourceChoice) -> Figure:
     return Figure("similarity-of-models", "Models alike by what transfers", caption, chart, rows)
 
 
-def _luck(found: SourceChoice) -> Figure:
+def _luck(choice: SourceChoice) -> Figure:
     """Draw the shares of variance from image, training and attack seed."""
-    rows = found.luck.melt(
+    rows = choice.luck.melt(
         ["network", "trainings", "seeds", "cells", "images", "difference"],
         [*FACTORS, "rest"],
         var_name="factor",
         value_name="share",
     )
     caption = (
-        f"{found.heading}. Shares of the variance in success, over trainings of one network and "
+        f"{choice.heading}. Shares of the variance in success, over trainings of one network and "
         "images that all of them count (expected mean squares). The rest is the interaction of "
         "image and training. Tooltips show the difference between two trainings on a single target "
         "(root mean square)."
@@ -117,25 +117,25 @@ def _luck(found: SourceChoice) -> Figure:
                 "network factor trainings seeds cells images", shares=["share", "difference"]
             ),
         )
-        .properties(width=2 * PANEL, height=24 * len(found.luck))
+        .properties(width=2 * PANEL, height=24 * len(choice.luck))
     )
     return Figure("luck", "How much of transfer is luck", caption, chart, rows)
 
 
-def _choices(found: SourceChoice) -> Figure:
+def _choices(choice: SourceChoice) -> Figure:
     """Draw the success on each target of the source that is best on the other targets."""
-    rows = found.choices
+    rows = choice.choices
     parts = [
-        rows.assign(choice=words, rate=rows[name], rate_low=rows[f"{name}_low"])
+        rows.assign(choice=label, rate=rows[name], rate_low=rows[f"{name}_low"])
         .assign(rate_high=rows[f"{name}_high"], source=rows["best" if name == "most" else "chosen"])
         .loc[:, ["target", "choice", "source", "candidates", "rate", "rate_low", "rate_high"]]
-        for name, words in _SOURCES.items()
+        for name, label in _SOURCES.items()
     ]
     drawn = pd.concat(parts, ignore_index=True)
     drawn.loc[drawn["choice"] == _SOURCES["any"], "source"] = "mean of all"
     mean = rows.iloc[-1]
     caption = (
-        f"{found.heading}. For each target, the source is chosen by its success on the other "
+        f"{choice.heading}. For each target, the source is chosen by its success on the other "
         "targets, without related models. The row mean has 95 % intervals over targets and images. "
         f"If either of the two best sources may succeed, {mean['best_2']:.0%} of the images that "
         f"both count are fooled, with three {mean['best_3']:.0%}."
@@ -150,13 +150,13 @@ def _choices(found: SourceChoice) -> Figure:
     return Figure("unseen", "Unseen targets fooled", caption, chart, drawn)
 
 
-def _predictors(found: SourceChoice) -> Figure:
+def _predictors(choice: SourceChoice) -> Figure:
     """Draw the rank correlation of each measure with transfer."""
-    rows = found.predictors.melt(
+    rows = choice.predictors.melt(
         ["measure", "pairs", "p"], ["rho", "added"], var_name="kind", value_name="correlation"
     )
     rows["kind"] = rows["kind"].map({"rho": "alone", "added": "beyond both accuracies"})
-    tested = found.predictors["p"].notna().any()
+    tested = choice.predictors["p"].notna().any()
     caption = (
         "Spearman's rank correlation between a measure of two unrelated models and the share "
         "fooled from one to the other, over "

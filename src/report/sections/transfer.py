@@ -52,10 +52,10 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     details += ["targets without a defence"] * (len(view.menus["defence"]) > 1)
     details += [f"{first['images']} images", first["source"] if mean or several else ""]
     if not np.isnan(first["low"]):
-        words = (
+        average = (
             f"{first['mean']:.1%} [{first['low']:.1%}, {first['high']:.1%}] averaged over images"
         )
-        details.append(f"{words}, {_over_pairs(view, first):.1%} over pairs")
+        details.append(f"{average}, {_over_pairs(view, first):.1%} over pairs")
     lead, more, tested = _decided(rows, "attack" if several else "source", attacker)
     return Answer(lead, f"{sentence}{more}.", "; ".join([*filter(None, details), *tested]) + ".")
 

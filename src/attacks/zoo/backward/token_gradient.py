@@ -62,8 +62,8 @@ class TokenGradient:
         highest, lowest = gradient.take_along_dim(rows[..., None], 2).unbind(2)
         columns = torch.stack([highest.argmax(-1), lowest.argmin(-1)], dim=-1)
         factors = torch.full_like(gradient[..., 0], self.attention).scatter_(2, rows, 0.0)
-        kept = torch.ones_like(gradient[..., 0, :]).scatter_(2, columns, 0.0)
-        return (gradient * factors[..., None]).mul_(kept[..., None, :])
+        mask = torch.ones_like(gradient[..., 0, :]).scatter_(2, columns, 0.0)
+        return (gradient * factors[..., None]).mul_(mask[..., None, :])
 
     def _change_tokens(self, factor: float, gradient: Tensor) -> Tensor:
         """Return the changed gradient at a layer's output (N, tokens, channels)."""

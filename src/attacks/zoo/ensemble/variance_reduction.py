@@ -34,14 +34,14 @@ class VarianceReduction:
     inner_decay: NonNegativeFloat = 1.0
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        point, whole = state.at, gradient(state.at)
+        point, full_gradient = state.at, gradient(state.at)
         here = [gradient(state.at, member=member) for member in range(state.members)]
-        momentum, estimate = torch.zeros_like(whole), whole
+        momentum, estimate = torch.zeros_like(full_gradient), full_gradient
         for step in range(self.inner_steps * state.members):
             if step > 0:
                 drawn = state.random.shared.integers(0, state.members)
                 for member in drawn.unique().tolist():  # one, unless the batch mixes runs
-                    corrected = gradient(point, member=member) - here[member] + whole
+                    corrected = gradient(point, member=member) - here[member] + full_gradient
                     chosen = (drawn == member)[:, None, None, None]
                     estimate = torch.where(chosen, corrected, estimate)
             momentum = self.inner_decay * momentum + estimate / mean_size(estimate)

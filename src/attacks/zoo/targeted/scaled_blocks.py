@@ -79,8 +79,8 @@ class ScaledBlocks:
         steps = np.where(halved, (3, 1), (2, 1))[..., None, None]
         block = np.minimum(steps * strip[:, :, None] + steps[:, ::-1] * strips, 5)
         start, size, _ = np.broadcast_arrays(start, np.maximum(end - start, 1), block)
-        own = numbers[:, 4:].reshape(-1, 6, 4)[np.arange(len(block)).reshape(-1, 1, 1, 1), block]
-        chance, number, top, left = np.moveaxis(own, -1, 0)
+        values = numbers[:, 4:].reshape(-1, 6, 4)[np.arange(len(block)).reshape(-1, 1, 1, 1), block]
+        chance, number, top, left = np.moveaxis(values, -1, 0)
         share = np.stack([top[:, 0], left[:, 1]], axis=1)
         rho = 1 / self.largest + number * (self.largest - 1 / self.largest)
         rho = np.where(chance < self.scaling, rho, 1)
@@ -102,10 +102,10 @@ def _cut(shares: Array, halved: Array, sides: Sequence[int]) -> Array:
     """Return the ends of 2 x 3 or 3 x 2 strips of at least LEAST of a side each, (N, 2, 4)."""
     side = np.array(sides, dtype=float)
     least = np.maximum(1, LEAST * side)
-    one = np.where(halved, shares[:, :1], shares[:, 2:])
-    two = np.sort(np.where(halved, shares[:, 1:], shares[:, :2]), axis=1)
-    half = np.floor(least + one * (side - 2 * least))
-    thirds = np.floor(np.outer(least, (1, 2)) + two[:, None] * (side - 3 * least)[:, None])
+    half_share = np.where(halved, shares[:, :1], shares[:, 2:])
+    third_shares = np.sort(np.where(halved, shares[:, 1:], shares[:, :2]), axis=1)
+    half = np.floor(least + half_share * (side - 2 * least))
+    thirds = np.floor(np.outer(least, (1, 2)) + third_shares[:, None] * (side - 3 * least)[:, None])
     ends = np.zeros((*half.shape, 4)) + side[:, None] * (0, 1, 1, 1)
     in_two = (halved == (True, False))[..., None]
     ends[..., 1:3] = np.where(in_two, np.stack([half, ends[..., 3]], axis=-1), thirds)
