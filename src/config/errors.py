@@ -1,5 +1,6 @@
 """Errors of a command line or config as one line that begins with the key."""
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import packages_distributions
@@ -40,8 +41,10 @@ def explain(error: BaseException) -> str:
         if extra in LAUNCHERS and f"hydra-{extra}-launcher" not in having:
             return f"hydra/launcher needs the extra {extra}: pip install -e '.[{extra}]'"
         known = list(error.options or ())
-        listed = f"; {group} has {', '.join(known)}" if known else ""
-        return f"{text.rstrip('.')}{listed}.{suggestion(name, known)}"
+        short = re.sub("[-_]?fgsm$", "", name.lower())  # papers write MI-FGSM for mi
+        near = f" Did you mean {short}?" if short in known else suggestion(name, known)
+        listed = f" {group} has {', '.join(known)}." if known else ""
+        return f"{text.rstrip('.')}.{near}{listed}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return f"{first_line(error)}{_near(str(cause.full_key), cause.parent_node)}"
     return text

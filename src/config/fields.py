@@ -75,4 +75,4 @@ def check_among(key: str, value: float, budgets: Sequence[float]) -> None:
     """Refuse a value that is neither 0 nor one of the budgets."""
     if value not in (0, *budgets):
         names = ", ".join(f"{budget:g}" for budget in budgets)
-        raise ValueError(f"{key}={value:g} is not among the budgets {names}")
+        raise ValueError(f"{key}={value:g} is not among the budgets {names}. Set it to one of them")

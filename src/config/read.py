@@ -103,7 +103,8 @@ def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
     experiment, reference = hydra.runtime.choices.get("experiment"), epsilon["reference"]
     grid = [eps for eps in listed(epsilon["grid"]) or () if isinstance(eps, int | float)]
     typed = any(word.lstrip("+").startswith("epsilon.reference=") for word in hydra.overrides.task)
-    if experiment and grid and not typed and reference not in (None, *grid):
+    valid = min(grid, default=-1) >= 0  # others are refused
+    if experiment and valid and not typed and reference not in (None, *grid):
         epsilon["reference"] = max(grid)
         _warn_once(  # printed before Hydra sets up the log
             f"epsilon.reference={reference:g} of experiment={experiment} is not in epsilon.grid. "

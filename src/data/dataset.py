@@ -79,6 +79,7 @@ class ImageDataset(Dataset[Batch]):
         resize: resize the shorter side to this number of pixels before the crop to `image_size`.
         num_classes: number of classes, if there are no names.
         class_names: names that replace the data's own, or `imagenet` for the 1000 of ImageNet-1k.
+            If all of the data's own names are among them, images keep their class by name.
         numbers: int64 (N,), positions of the images of `data`, for example in another data set of
             which they are a saved part; None: 0, 1, ...
 
@@ -103,7 +104,9 @@ class ImageDataset(Dataset[Batch]):
     ) -> None:
         target_labels = getattr(data, "target_labels", None)
         self.class_names = _class_names(data, num_classes, class_names)
-        labels = _check_labels("labels", data.targets, self.num_classes)
+        labels = _numbered_by(
+            self.class_names, data, _check_labels("labels", data.targets, self.num_classes)
+        )
         if images is not None and n_images is not None:
             raise ValueError(f"dataset.images={images} selects the images. Set n_images=null")
         if resize is not None and not (image_size and image_size <= resize):
@@ -267,10 +270,8 @@ def _class_names(
     if classes is None:
         classes = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
     names = classes if names is None else names
-    if set(names) == set(classes) and list(names) != list(classes):
-        raise ValueError(
-            f"dataset.class_names must have the order of the data: {', '.join(classes)}"
-        )
+    if set(classes) <= set(names):
+        classes = names
     if len(names) != len(classes) or num_classes not in (None, len(names)):
         raise ValueError(
             f"dataset.class_names={str(class_names)[:200]} and dataset.num_classes={num_classes} "
@@ -278,6 +279,14 @@ def _class_names(
             "For the data's own names, or numbers, set dataset.class_names=null"
         )
     return tuple(printable(str(name)) for name in names)
+
+
+def _numbered_by(names: Sequence[str], data: Any, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the labels by `names` if these contain the names of all of the data's classes."""
+    classes = [printable(str(name)) for name in getattr(data, "classes", None) or ()]
+    if not classes or not set(classes) <= set(names):
+        return labels
+    return np.array([names.index(name) for name in classes])[labels]
 
 
 def _check_labels(name: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:

@@ -20,9 +20,8 @@ def existing_folder(root: str | None) -> Path:
         raise ValueError("dataset.root is not set. Set it to the folder of the images")
     path = Path(root).expanduser()
     if not path.is_dir():
-        raise ValueError(
-            f"dataset.root={root} is not a folder in {Path.cwd()}. Unpack archives first"
-        )
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ValueError(f"dataset.root={root} is not a folder{where}. Unpack archives first")
     return path
 
 

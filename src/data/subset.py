@@ -19,7 +19,10 @@ def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> 
     if n_images is None:
         return np.arange(total)
     if not 1 <= n_images <= total:
-        raise ValueError(f"n_images={n_images} is not between 1 and {total}, the number of images")
+        raise ValueError(
+            f"n_images={n_images} is not between 1 and {total}, the number of images. Set "
+            "n_images=null to take all of them"
+        )
     # RandomState, because NumPy guarantees that its stream never changes between versions.
     random = np.random.RandomState(seed)
     shuffled = random.permutation(total)

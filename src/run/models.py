@@ -163,13 +163,14 @@ def _build(settings: Settings, name: str, images: ImageDataset | None) -> PixelC
     if stated and not _agree(stated, names):
         old, new = _list_new(stated, names), _list_new(names, stated)
         renamed = "set dataset.class_names, " * (len(stated) == len(names))
-        way = f"train this one: model.{name}.weights=null"
+        way = f"Name another model, {renamed}or train this one: model.{name}.weights=null."
         if settings.model[name].weights == "included":
-            way = "evaluate other images"
+            way = f"Name another model, {renamed}or evaluate other images."
+        if {*names} <= {*stated}:
+            way = f"Number them alike: 'dataset.class_names=[{','.join(stated)}]'."
         raise ValueError(
             f"model {name}: its weights are for {len(stated)} classes ({old}), "
-            f"but {settings.dataset.name} has {len(names)} ({new}). "
-            f"Name another model, {renamed}or {way}."
+            f"but {settings.dataset.name} has {len(names)} ({new}). {way}"
         )
     section |= {"num_classes": images.num_classes, "image_size": images.image_size}
     return build_classifier(name, **section)

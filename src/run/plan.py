@@ -125,7 +125,7 @@ def _with_set(settings: Settings, saved: SavedImages) -> Settings:
     budgets = tuple(sorted(float(eps) for eps in saved.budgets_255))
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
-    check_among(f"epsilon.reference of {path}", reference, budgets)
+    check_among("epsilon.reference", reference, budgets)
     model, defence = split_source(source)
     for member in (*model.split("+"), defence):
         check_name(member)

@@ -245,7 +245,8 @@ REFUSED = [
     ),
     ("diagnostics.iterations=[0]", "diagnostics.iterations.0"),
     # what Hydra itself cannot compose
-    ("attack=fgsmm", "attack/fgsmm.*admix.* Did you mean fgsm"),
+    ("attack=fgsmm", "attack/fgsmm'. Did you mean fgsm.*admix"),
+    ("attack=MI-FGSM", "attack/MI-FGSM'. Did you mean mi\\? attack has admix"),
     ("trainer.batchsize=4", "trainer.batchsize.* Did you mean trainer.batch_size"),
     ("batch_size=4", "batch_size.* Did you mean train.*.batch_size"),
     ("attack=fgsm,bim", "attack=fgsm,bim"),

@@ -45,6 +45,15 @@ def test_class_names_rename_the_folders(tmp_path, write_classes):
     assert dataset.class_names == ("zebra", "ape") and dataset.labels.tolist() == [0, 0, 1, 1]
 
 
+def test_folders_of_some_classes_are_numbered_by_the_names_of_all(tmp_path, write_classes):
+    root = str(write_classes(tmp_path, ["ape", "zebra"], images=2))
+    every = ["zebra", "bee", "ape"]
+    dataset = load("image_folder", root=root, class_names=every)
+    assert dataset.class_names == tuple(every) and dataset.labels.tolist() == [2, 2, 0, 0]
+    assert dataset[:].labels.tolist() == [2, 2, 0, 0]
+    assert len({dataset.digest(), load("image_folder", root=root).digest()}) == 2
+
+
 def test_the_split_is_passed_as_torchvision_takes_it(monkeypatch):
     calls = []
 

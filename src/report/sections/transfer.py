@@ -179,7 +179,8 @@ def _ranked_sources(view: View, explained: bool) -> Figure:
         f"Two sources are compared on {view.sources['targets'].min()} or more targets other "
         "than both sources, and ordered by the mean difference from all others. So a row may be "
         f"ahead of the first by points.{'' if explained else ' ' + _TESTED}"
-        + " For the chosen attack only; sources.csv ranks them over all attacks." * explained
+        + " For the chosen attack only; sources.csv ranks them over all attacks."
+        * explained
     )
     shape = ("fit", view.choice, {"eps_255": "eps", "attack": "attack"})
     chart = ranked_sources(view.sources)
@@ -205,8 +206,8 @@ def _curves(view: View, attacked: pd.DataFrame) -> list[Figure]:
         figures.append(Figure("curves", title, caption, chart, view.rows, *shape))
     if attacks > 1 and not single:
         caption = (
-            "All attacks from the chosen source, on the chosen target or else over the counts of all "
-            f"pairs with other models (the ranking averages over images instead).{confidence}"
+            "All attacks from the chosen source, on the chosen target or else over the counts of "
+            f"all pairs with other models (the ranking averages over images).{confidence}"
         )
         keys = {name: _OF_ATTACK[name] for name in ("protocol", "defence")}
         shape = ("rest", view.choice, keys)
