@@ -107,6 +107,9 @@ def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, worksp
     assert count("gradients", printed) == 23
     printed = plan("dataset=image_folder", "dataset.root=nowhere", "n_images=null", "attack=bim")
     assert "dataset=image_folder: " in printed and "19 gradients per image" in printed
+    words = ["dataset=cifar10", "n_images=null", "model.coarse.weights=null"]
+    printed = plan("-m", "attack=fgsm,bim", *words)
+    assert "Trained on first use: coarse." in printed and "the command downloads it" in printed
 
 
 def test_jobs_that_run_elsewhere_have_gradients_alone(plan):

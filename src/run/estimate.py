@@ -87,12 +87,14 @@ class Estimate:
     Attributes:
         device: Name of the device whose speeds were used; empty: none.
         files: Missing files, each with the command that fetches it.
+        untrained: Models without weights, if no images are there to tell whether they were trained.
     """
 
     jobs: list[JobEstimate] = field(default_factory=list)
     trainings: dict[Path, Training] = field(default_factory=dict)
     device: str = ""
     files: list[str] = field(default_factory=list)
+    untrained: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -136,6 +138,9 @@ def estimate(jobs: Sequence[Settings], here: bool) -> Estimate:
             result.jobs.append(JobEstimate(settings.job, 0, 0, seconds=0, refused=refused))
     models = {name: model for job in jobs for name, model in job.model.items()}
     result.files = [*filter(None, map(_how_to_fetch, models, models.values())), *no_images]
+    if no_images:
+        used = {name for job in jobs for name in job.models}
+        result.untrained = [name for name in models if name in used and not models[name].weights]
     return result
 
 
@@ -146,9 +151,12 @@ def _why_no_images(job: Settings) -> str:
     try:
         open_dataset(job, "test")
     except ValueError as error:
-        fetched = (job.dataset.model_extra or {}).get("download") is False
-        hint = " (the command downloads it without plan=true)" if fetched else ""
-        return f"dataset={job.dataset.name}{hint}: {first_line(error)}"
+        extra = job.dataset.model_extra or {}
+        if extra.get("download") is False:  # the plan sets this
+            return (
+                f"dataset={job.dataset.name}: not in {extra.get('root')}; the command downloads it"
+            )
+        return f"dataset={job.dataset.name}: {first_line(error)}"
     return ""
 
 

@@ -37,6 +37,11 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
     if estimate.trainings:
         listed = "; ".join(map(_describe, estimate.trainings.values()))
         console.print(f"Trainings and fits: {listed}.")
+    if estimate.untrained:
+        names = ", ".join(estimate.untrained)
+        console.print(
+            f"Trained on first use: {names}. To plan trainings and hours, the images must be there."
+        )
     if estimate.files:
         console.print("Files to download or missing:")
         for line in estimate.files:
@@ -50,13 +55,21 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
 def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -> None:
     """Print the cost of each job, and the smallest difference that its images can detect."""
     table = Table("job", box=None, pad_edge=False)
-    headings = ("images", "gradients", "predictions", "time", "stored")
+    counted = any(job.images for job in estimate.jobs)
+    gradients = "gradients" if counted else "gradients per image"
+    headings = ("images", gradients, "predictions", "time", "stored")
     for heading in headings if estimate.device else headings[:2]:
         table.add_column(heading, justify="right")
     for job in estimate.jobs[:_SHOWN]:
         gradients = "?" if job.gradients is None else f"{job.gradients:,.0f}"
         time = "?" if math.isnan(job.seconds) else duration(job.seconds)
-        row = [f"{job.images:,}", gradients, f"{job.predictions:,}", time, f"{job.stored:.0%}"]
+        row = [
+            f"{job.images:,}" if counted else "?",
+            gradients,
+            f"{job.predictions:,}",
+            time,
+            f"{job.stored:.0%}",
+        ]
         row = [f"refused: {job.refused}"] if job.refused else row[: len(table.columns) - 1]
         table.add_row(job.name, *row)
     console.print(table, soft_wrap=False)
