@@ -73,9 +73,10 @@ format: $(READY) ## Put the code into its standard form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ui: $(READY) ## Open the MLflow UI on this folder's runs, at http://127.0.0.1:5000
+PORT ?= 5000
+ui: $(READY) ## Open the MLflow UI on this folder's runs, at http://127.0.0.1:5000 (or PORT=N)
 	mkdir -p mlruns
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --port 5000
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --port $(PORT)
 
 clean: ## Remove .venv and caches; mlruns, outputs, data and trained weights stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .import_linter_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -44,7 +44,11 @@ def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Mo
         reason = f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
         text = f"{model.path} cannot be loaded {reason}. Delete it if it is damaged."
         if not model.path.exists():
-            text = f"put {model.source} at {model.path}; fetching it failed {reason}."
+            place = str(model.path).partition("/snapshots/")[0]  # Hugging Face: the whole folder
+            text = (
+                f"put {model.source} at {place}; fetching it failed {reason}. On a machine with a "
+                f"network, python -m src.models --fetch {name} fetches it."
+            )
         raise ValueError(f"{name}: {text}") from error
 
 

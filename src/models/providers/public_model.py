@@ -1,4 +1,4 @@
-"""What a provider states about a model."""
+"""The facts that a provider states about a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

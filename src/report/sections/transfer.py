@@ -99,7 +99,8 @@ def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list
         return f"{attacker}.", "", []
     if others["undecided"].isna().all():
         why = "sources are not compared: this needs two targets other than both sources"
-        return f"{attacker} fools most.", "", [why]
+        rest = ", ".join(f"from {row[of]} {row['mean']:.0%}" for _, row in others[:3].iterrows())
+        return f"{attacker}.", f", {rest}", [why]
     if rows["p"].isna().all():
         return f"{attacker} fools most.", "", ["not tested: this needs 30 images"]
     tied = others.loc[others["undecided"].astype(bool), of].tolist()
