@@ -163,7 +163,7 @@ def test_the_strongest_attacker_has_rows_of_its_own():
 
 def test_the_caption_says_what_the_numbers_are():
     caption = table(ordinary(), to="markdown").rpartition("|")[2]
-    images = f"{IMAGES} images (ten, digest 0123456789abcdef)"
+    images = f"{IMAGES} images of ten (digest 0123456789abcdef)"
     for part in (
         *(
             "Success rates in %",
