@@ -20,7 +20,7 @@ from src.analysis import CLEAN, TRANSFER
 from src.report.charts.theme import ACCENT, MEAN, inline, theme, where
 from src.report.page.html import VEGA_LITE
 from src.report.page.view import View
-from src.utils.defended_names import PLAIN, renamed
+from src.utils.defended_names import renamed
 
 _TEXT, _LINE = 7, 8.0
 _LETTER = 0.52 * _TEXT
@@ -56,10 +56,10 @@ class Figure:
 
     @property
     def pairs(self) -> pd.DataFrame:
-        """The rows for the chosen attacks and protocol, without a defence."""
+        """The rows for the chosen attacks, protocol and defence."""
         rows, choice = self.view.rows, self.view.choice
         return self._chosen(
-            rows[(rows["defence"] == PLAIN) & (rows["protocol"] == choice.protocol)]
+            rows[(rows["defence"] == choice.defence) & (rows["protocol"] == choice.protocol)]
         )
 
     @property

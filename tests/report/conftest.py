@@ -81,12 +81,13 @@ def make_sweep(
     seed: int = 0,
     overrides: Sequence[str] = (),
     alike: Sequence[str] = (),
+    defences: Sequence[str] = (),
 ) -> Path:
     """Write a job for every attack and source (none: every model), each evaluated on all models.
 
     The reference budget is 8/255, or the last one. Full jobs (the first attack) hold diagnostics,
     a control, an 8-bit variant and pictures; missing ones NaN, as gradients that vanish give.
-    Models that are `alike` have equal weights.
+    Models that are `alike` have equal weights. Behind `defences` attacks are weaker.
     The images are those from the number `first` on, though each sweep counts them from 0.
     """
     random = np.random.default_rng(first)
@@ -104,15 +105,19 @@ def make_sweep(
             **{"images": images, "class_names": classes, "data": f"data{first}-{images}"},
             **{"source": source, "targets": models, "attack": attack},
             **{"budgets": budgets, "reference": reference, "overrides": overrides},
+            **{"defences": tuple(defences)},
             weights={
                 name: f"{'alike' if name in alike else name}-digest"
-                for name in dict.fromkeys([*models, source])
+                for name in dict.fromkeys([*models, source.partition("@")[0]])
             },
         )
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
-        for member in source.split("+"):
+        for member in source.partition("@")[0].split("+"):
             strength[list(models).index(member)] += 0.3
         rows = _predictions(random, label, initial, models, budgets, strength)
+        for defence in defences:
+            behind = _predictions(random, label, initial, models, budgets, strength / 2)
+            rows = pd.concat([rows, behind.assign(defence=defence)], ignore_index=True)
         clean = rows[(rows["eps_255"] == 0) & (rows["target"] == source.split("+")[0])]
         clean = clean.assign(target=source)[: len(label) * ("+" in source)]
         tables = {"predictions": pd.concat([rows, clean], ignore_index=True)}

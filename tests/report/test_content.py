@@ -215,3 +215,22 @@ def test_sources_for_unseen_targets_are_a_chapter_from_four_models_on(made_up):
     assert len(figures["similarity-of-models"].data) == 9 * 8 and "luck" not in figures
     assert "permutations" in figures["predictors"].caption
     assert "sources" not in {one.id for one in made_up("ordinary").sections}
+
+
+def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
+    words = {"attacks": ("mi", "di"), "sources": ("vgg@jpeg",), "defences": ("jpeg",)}
+    summary = summarise(find_jobs([make_sweep(**words)]))
+    report = build_report(summary)
+    rows = summary.rankings.query("defence == 'jpeg' and eps_255 == 8")
+    best = rows.loc[rows["mean"].idxmax()]
+    assert report.answer.lead.startswith(best["attack"]) and report.choice.defence == "jpeg"
+    assert f"behind jpeg on {best['mean']:.0%}" in report.answer.sentence
+    (drawn,) = (one.data for one in report.figures if one.name == "ranking")
+    drawn = drawn.query("eps_255 == 8").set_index("attack")["mean"]
+    assert drawn.to_dict() == pytest.approx(rows.set_index("attack")["mean"].to_dict())
+
+
+def test_plain_attacks_are_ranked_on_targets_without_a_defence(make_sweep):
+    report = build_report(summarise(find_jobs([make_sweep(defences=("jpeg",))])))
+    assert report.choice.defence == "none" and "behind" not in report.answer.sentence
+    assert "targets without a defence" in report.answer.details

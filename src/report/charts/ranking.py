@@ -91,7 +91,8 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
         f"', protocol ' + chosen_protocol + "
         f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
     )
-    order = f"order and means: protocol {first.protocol}, no defence"
+    behind = "no defence" if first.defence == PLAIN else f"behind {first.defence}"
+    order = f"order and means: protocol {first.protocol}, {behind}"
     heading = alt.Title(alt.ExprRef(title), subtitle=order, offset=14)
     chart = alt.hconcat(*panels, spacing=6, title=heading)
     return chart.resolve_scale(y="shared", x="independent")

@@ -45,11 +45,11 @@ class View:
     menus: dict[str, list[tuple[Any, str]]]
 
     def of_pair(self, attack: str, source: str, eps: float) -> pd.DataFrame:
-        """Return the rows for an attack and source at one budget, without a defence."""
+        """Return the rows for an attack and source at one budget, behind the chosen defence."""
         rows = self.rows
         at = (rows["eps_255"] == eps) & (rows["protocol"] == self.choice.protocol)
         mine = (rows["attack"] == attack) & (rows["source"] == source)
-        return rows[at & mine & (rows["defence"] == PLAIN)]
+        return rows[at & mine & (rows["defence"] == self.choice.defence)]
 
 
 def make_view(record: JobRecord, numbers: Measured) -> View:
@@ -58,14 +58,15 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
     rows = drawn_rows(pd.concat([rates[rates["primary"]], numbers.table("behind_defences")]))
     rows = pd.concat([rows, _over_sources(rows)], ignore_index=True)
     tried = sorted(set(rows["eps_255"]) - {0.0}, key=lambda eps: (eps != record.reference, eps))
-    parts = [_ranking(rows, numbers.ranking, eps) for eps in tried]
+    defence = _defence(rows)
+    parts = [_ranking(rows, numbers.ranking, eps, defence) for eps in tried]
     ranking = pd.concat(parts, ignore_index=True)
     for name in ("position", "own_position"):
         places = ranking[ranking["heading"] == ""].dropna(subset=name)
         rows = rows.join(places.set_index([*_JOB, "eps_255"])[name], on=[*_JOB, "eps_255"])
     reference = ranking[ranking["eps_255"] == record.reference]
     at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
-    pairs = rows[at & (rows["defence"] == PLAIN) & ~rows["source"].isin([MEAN, CLEAN])]
+    pairs = rows[at & (rows["defence"] == defence) & ~rows["source"].isin([MEAN, CLEAN])]
     pairs = pairs.assign(
         own=pairs["relation"] != TRANSFER,
         ensemble=pairs["source"].str.contains("+", regex=False),
@@ -80,14 +81,23 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
     choice = Choice(
         attack=best["attack"],
         source="" if several else best["source"],
+        defence=defence,
         eps=record.reference,
         protocol=record.protocol,
         first_source=best["source"],
         first_target=best["target"],
     )
     names = pairs[["attack", "source", "target"]].to_numpy().tolist()
-    sources = _sources(numbers.sources)
+    sources = _sources(numbers.sources, defence)
     return View(rows, ranking, sources, choice, names, _menus(rows, ranking))
+
+
+def _defence(rows: pd.DataFrame) -> str:
+    """Return the defence that every source was attacked behind, if targets have it; else none."""
+    sources = rows.loc[~rows["source"].isin([MEAN, CLEAN]), "source"].unique()
+    defences = {split_source(source).defence for source in sources}
+    defence = defences.pop() if len(defences) == 1 else PLAIN
+    return defence if (rows["defence"] == defence).any() else PLAIN
 
 
 def _is_apart(source: str) -> bool:
@@ -106,9 +116,9 @@ def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
     return single.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)
 
 
-def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float) -> pd.DataFrame:
+def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float, defence: str) -> pd.DataFrame:
     """Compute the positions of attacks at one budget, for the mean over sources and per source."""
-    rankings = rankings[(rankings["eps_255"] == eps) & (rankings["defence"] == PLAIN)]
+    rankings = rankings[(rankings["eps_255"] == eps) & (rankings["defence"] == defence)]
     jobs = rows.loc[(rows["source"] != CLEAN) & (rows["eps_255"] == eps), _JOB].drop_duplicates()
     mean = jobs["source"] == MEAN
     in_mean = jobs
@@ -178,12 +188,12 @@ def _undecided(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
     return verdicts.mask(rows.groupby(keys)["p"].transform("count") == 0, "")
 
 
-def _sources(rankings: pd.DataFrame) -> pd.DataFrame:
+def _sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
     """Return the sources of each attack by rank, in its first group, with their positions `at`."""
     if rankings.empty:
         return rankings
     keys, of_attack = ["eps_255", "attack"], rankings.groupby("attack")
-    first = rankings["defence"] == PLAIN
+    first = rankings["defence"] == defence
     for name in ("group", "kind"):
         first &= rankings[name] == of_attack[name].transform("first")
     rows = rankings[first]

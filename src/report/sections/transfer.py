@@ -16,7 +16,7 @@ from src.report.charts.transfer_matrix import curves_chart, matrix_chart
 from src.report.page.html import Answer, Figure, Section
 from src.report.page.statistics import Measured
 from src.report.page.view import View
-from src.utils.defended_names import Evaluated
+from src.utils.defended_names import PLAIN, Evaluated
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _TESTED = (
@@ -34,7 +34,7 @@ def answers(view: View, numbers: Measured) -> dict[float, Answer]:
 def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     """State which attack, or source, transfers best, by how much, and if the tests decide it."""
     rows = numbers.ranking[numbers.ranking["images"] >= FEWEST_IMAGES]
-    rows = rows[rows["eps_255"] == eps]
+    rows = rows[(rows["eps_255"] == eps) & (rows["defence"] == view.choice.defence)]
     if rows.empty:
         return _of_one_pair(view, eps)
     rows = _first_ranking(rows)
@@ -47,9 +47,12 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     models = (
         f"the {first['models']} model" if first["targets"] == 1 else f"{first['models']} models"
     )
-    sentence = f"At {first['eps_255']:g}/255 it {verb} {models} on {first['mean']:.0%} of images"
     details = [f"{first['dataset']}, {first['norm']}, protocol {first['protocol']}"]
-    details += ["targets without a defence"] * (len(view.menus["defence"]) > 1)
+    if view.choice.defence != PLAIN:
+        models += f" behind {view.choice.defence}"
+    elif len(view.menus["defence"]) > 1:
+        details.append("targets without a defence")
+    sentence = f"At {first['eps_255']:g}/255 it {verb} {models} on {first['mean']:.0%} of images"
     details += [f"{first['images']} images", first["source"] if mean or several else ""]
     if not np.isnan(first["low"]):
         average = (
@@ -82,7 +85,7 @@ def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
 def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
     """Return the ranking of one attack's sources or, if there is none, the sources by mean."""
     if len(numbers.sources):
-        keys = ["group", "kind", "attack", "eps_255"]
+        keys = ["group", "kind", "attack", "eps_255", "defence"]
         alike = numbers.sources[keys] == rows[keys].iloc[0]
         ranked = numbers.sources[alike.all(axis=1) & (numbers.sources["images"] >= FEWEST_IMAGES)]
         if len(ranked):
@@ -99,8 +102,8 @@ def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list
         return f"{attacker}.", "", []
     if others["undecided"].isna().all():
         why = "sources are not compared: this needs two targets other than both sources"
-        rest = ", ".join(f"from {row[of]} {row['mean']:.0%}" for _, row in others[:3].iterrows())
-        return f"{attacker}.", f", {rest}", [why]
+        shares = ", ".join(f"from {row[of]} {row['mean']:.0%}" for _, row in others[:3].iterrows())
+        return f"{attacker}.", f", {shares}", [why]
     if rows["p"].isna().all():
         return f"{attacker} fools most.", "", ["not tested: this needs 30 images"]
     tied = others.loc[others["undecided"].astype(bool), of].tolist()
@@ -128,6 +131,8 @@ def _of_one_pair(view: View, eps: float) -> Answer:
     row = rows[rows["target"] == target].iloc[0]
     if row["n"] < FEWEST_IMAGES:
         return Answer("", f"A ranking needs {FEWEST_IMAGES} counted images; no pair has that many.")
+    if view.choice.defence != PLAIN:
+        target += f" behind {view.choice.defence}"
     if row["relation"] == WHITE_BOX:
         target += " (white box)"
     share = format_cell(row["success"], row["n"])

@@ -106,7 +106,7 @@ function render({ attack, first_source: source, first_target: target }) {
 }
 
 /** Show an example beside the answer: a counted image that fools the target at the budget, else a counted one, else the first. */
-function firstExample({ attack, first_source: source, first_target: target, eps }) {
+function firstExample({ attack, first_source: source, first_target: target, eps, defence }) {
   const box = document.getElementById("example");
   const sheet = sheets.find((one) => one.attack === attack && one.source === source);
   const at = (image) => image.steps.find((step) => step.eps === eps);
@@ -120,7 +120,7 @@ function firstExample({ attack, first_source: source, first_target: target, eps 
   const steps = [clean, ...(same ? [perturbation] : []), at(image)];
   const models = [["source", source], ["target", target]].slice(source === target ? 1 : 0);
   box.replaceChildren(
-    el("p", { class: "quiet", text: `${attack}: ${source} \u2192 ${target}` }),
+    el("p", { class: "quiet", text: `${attack}: ${source} \u2192 ${target}${defence === "none" ? "" : " (without a defence)"}` }),
     strip({ ...image, steps: steps.map((step) => first(step, 1)) }, classes[sheet.classes], models),
   );
 }
