@@ -55,10 +55,8 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     sentence = f"At {first['eps_255']:g}/255 it {verb} {models} on {first['mean']:.0%} of images"
     details += [f"{first['images']} images", first["source"] if mean or several else ""]
     if not np.isnan(first["low"]):
-        average = (
-            f"{first['mean']:.1%} [{first['low']:.1%}, {first['high']:.1%}] averaged over images"
-        )
-        details.append(f"{average}, {_over_pairs(view, first):.1%} over pairs")
+        interval = f"{first['mean']:.1%} [{first['low']:.1%}, {first['high']:.1%}]"
+        details.append(f"mean over images {interval}, over pairs {_over_pairs(view, first):.1%}")
     lead, more, tested = _decided(rows, "attack" if several else "source", attacker)
     return Answer(lead, f"{sentence}{more}.", "; ".join([*filter(None, details), *tested]) + ".")
 
