@@ -256,15 +256,19 @@ def test_a_failed_job_leaves_the_others_alone(command_line, workspace, store, ca
 def test_weights_that_state_their_classes_are_for_these(
     command_line, workspace, tiny_weights, capsys
 ):
-    def run(names: list[str]) -> int:
+    def run(names: list[str], *more: str) -> int:
         facts = {"class_names": ",".join(names), "expected_accuracy": "0.99"}
         save_file(load_file(tiny_weights / "fine.safetensors"), "fine.safetensors", facts)
         words = ["source=fine", "targets=[fine]", "model.fine.weights=fine.safetensors"]
-        return command_line(*words)
+        return command_line(*words, *more)
 
     assert run(CLASSES) == 0
     assert "its weights state 99.00%" in " ".join(capsys.readouterr().out.split())
     assert run(CLASSES[::-1]) != 0
+    listed = f"dataset.class_names=[{','.join(CLASSES[::-1])}]"
+    assert listed in capsys.readouterr().out
+    assert run(CLASSES[::-1], listed, "clean_accuracy_check.action=warn") == 0
+    assert run(["zebra", *CLASSES[1:]]) != 0
     assert "model.fine.weights=null" in capsys.readouterr().out
 
 
