@@ -306,14 +306,17 @@ def predictors(
     orders = [_permuted(transfer, random) for _ in range(_DRAWS)]
     rows = []
     for name in halves[0][1]:
-        rho = np.mean([_rank_correlation(measures[name], rates) for rates, measures in halves])
+        rho = np.mean([_rank_correlations(measures[name], rates)[0] for rates, measures in halves])
         added = np.mean([_beyond_trivial(measures, name, rates) for rates, measures in halves])
         p = np.nan
         if len(transfer.sources) >= FEWEST_SOURCES:
-            drawn = [
-                np.mean([_rank_correlation(measures[name][o], rates) for rates, measures in halves])
-                for o in orders
-            ]
+            drawn = np.mean(
+                [
+                    _rank_correlations(np.stack([measures[name][o] for o in orders]), rates)
+                    for rates, measures in halves
+                ],
+                axis=0,
+            )
             p = (1 + np.sum(np.abs(drawn) >= abs(rho) - 1e-12)) / (1 + _DRAWS)
         pairs = int(np.isfinite(halves[0][0]).sum())
         rows.append({"measure": name, "pairs": pairs, "rho": rho, "added": added, "p": p})
@@ -335,10 +338,31 @@ def _permuted(transfer: Transfer, random: np.random.Generator) -> tuple[NDArray[
     return np.ix_(*places)
 
 
-def _rank_correlation(measure: Values, rates: Values) -> float:
-    """Compute Spearman's correlation over the cells that both have; NaN if one is constant."""
-    there = np.isfinite(measure) & np.isfinite(rates)
-    return _correlation(rankdata(measure[there]), rankdata(rates[there]))
+def _rank_correlations(measures: Values, rates: Values) -> NDArray[np.float64]:
+    """Compute Spearman's correlation of each measure with the rates, over the cells that both have.
+
+    Args:
+        measures: Measures of shape (..., sources, targets).
+        rates: Success rates of shape (sources, targets).
+
+    Returns:
+        Correlations of shape (measures,); NaN with fewer than three cells or a constant.
+    """
+    flat = measures.reshape(-1, rates.size)
+    there = np.isfinite(flat) & np.isfinite(rates.ravel())
+    ranks = [
+        rankdata(np.where(there, values, np.nan), axis=1, nan_policy="omit")
+        for values in (flat, rates.ravel())
+    ]
+    count = there.sum(axis=1, keepdims=True)
+    left = [
+        np.where(there, rank - np.nansum(rank, axis=1, keepdims=True) / np.maximum(count, 1), 0)
+        for rank in ranks
+    ]
+    size = np.sqrt(np.square(left[0]).sum(axis=1) * np.square(left[1]).sum(axis=1))
+    defined = (count[:, 0] >= 3) & (size > 0)
+    sums = (left[0] * left[1]).sum(axis=1)
+    return np.divide(sums, size, out=np.full(len(flat), np.nan), where=defined)
 
 
 def _beyond_trivial(measures: Mapping[str, Values], name: str, rates: Values) -> float:
