@@ -107,7 +107,9 @@ def rates(
         return analysis.rates(frame, source, named, protocol or "joint")
     keys = ["attack", "source", "variant", "norm", "protocol"]
     parts = {}
-    for place, rows in frame.groupby(keys, observed=True, sort=False):
+    bare = frame.copy(deep=False)
+    bare.attrs = {}  # pandas copies them in every operation
+    for place, rows in bare.groupby(keys, observed=True, sort=False):
         attack, name, variant, norm, job_protocol = map(str, place)
         there = rows.loc[rows["eps_255"] > 0, "target"].unique()
         wanted = [target for target in there if targets is None or target in targets]

@@ -55,6 +55,8 @@ def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
     records = [JobRecord.model_validate(record) for record in frame.attrs.get(JOBS, ())]
     if not records:
         raise ValueError(f"The frame has lost frame.attrs[{JOBS!r}]. Copy it from load_sweep.")
+    frame = frame.copy(deep=False)
+    frame.attrs = {}  # pandas copies them in every operation
     parts = dict(iter(frame.groupby(["attack", "source"], observed=True, sort=False)))
     pairs = [(record, parts.get((record.label, record.source))) for record in records]
     return [_frame_job(record, rows) for record, rows in pairs if rows is not None]
