@@ -38,6 +38,11 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"models": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 60},
         **{"budgets": (2.0, 8.0)},
     },
+    "sources that are no targets": {
+        **{"models": ("a", "b", "vgg", "resnet", "vit", "mixer"), "sources": ("a", "b")},
+        **{"targets": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 60},
+        "budgets": (2.0, 8.0),
+    },
     "one model": {**SMALL, "models": ("vgg",), "images": 60, "full": False},
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
@@ -82,8 +87,11 @@ def make_sweep(
     overrides: Sequence[str] = (),
     alike: Sequence[str] = (),
     defences: Sequence[str] = (),
+    targets: Sequence[str] = (),
 ) -> Path:
     """Write a job for every attack and source (none: every model), each evaluated on all models.
+
+    With `targets`, only these are evaluated on adversarial images.
 
     The reference budget is 8/255, or the last one. Full jobs (the first attack) hold diagnostics,
     a control, an 8-bit variant and pictures; missing ones NaN, as gradients that vanish give.
@@ -103,18 +111,22 @@ def make_sweep(
         record = make_record(
             **{"key": f"k{attack}{source}{first}{images}{seed}{models}", "seed": seed},
             **{"images": images, "class_names": classes, "data": f"data{first}-{images}"},
-            **{"source": source, "targets": models, "attack": attack},
+            **{"source": source, "targets": targets or models, "attack": attack},
             **{"budgets": budgets, "reference": reference, "overrides": overrides},
             **{"defences": tuple(defences)},
             weights={
                 name: f"{'alike' if name in alike else name}-digest"
-                for name in dict.fromkeys([*models, source.partition("@")[0]])
+                for name in dict.fromkeys([*(targets or models), source.partition("@")[0]])
             },
         )
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
         for member in source.partition("@")[0].split("+"):
             strength[list(models).index(member)] += 0.3
         rows = _predictions(random, label, initial, models, budgets, strength)
+        if targets:
+            on_targets = (rows["eps_255"] == 0) | rows["target"].isin(targets)
+            needed = rows["target"].isin([*targets, source])
+            rows = rows[on_targets & needed].reset_index(drop=True)
         for defence in defences:
             behind = _predictions(random, label, initial, models, budgets, strength / 2)
             rows = pd.concat([rows, behind.assign(defence=defence)], ignore_index=True)

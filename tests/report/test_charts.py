@@ -12,6 +12,7 @@ from src.report.page.html import VEGA_LITE, Figure
 
 DRAWN = ("missing values",)  # some of Vega's warnings come from drawing alone
 COMPILED = ("ordinary", "unsure", "one image", "hostile names", "many models")
+COMPILED += ("sources that are no targets",)
 
 
 def drawn(figure: Figure) -> pd.DataFrame:

@@ -280,6 +280,12 @@ def test_one_model_and_clean_images_have_pages(opened):
     assert not tab.query_selector("#choice") and tab.query_selector("#figure-classes svg.marks")
 
 
+def test_a_page_of_sources_that_are_no_targets_is_drawn(opened):
+    tab = opened("sources that are no targets")
+    assert tab.query_selector("#figure-unseen svg.marks")
+    assert not tab.query_selector("#figure-profiles")
+
+
 def test_hostile_names_are_text(opened):
     tab = opened("hostile names")
     tab.hover("#figure-matrix svg [aria-label*='source: <script>']", force=True)

@@ -31,7 +31,9 @@ def unseen_target(numbers: Measured) -> Section | None:
     if numbers.choice is None:
         return None
     choice = numbers.choice
-    figures = [_profiles(choice), _choices(choice), _predictors(choice), _similarity(choice)]
+    figures = [_profiles(choice)] if choice.profiles["own"].notna().any() else []
+    figures += [_choices(choice), _predictors(choice)]
+    figures += [] if choice.similarity.isna().all(axis=None) else [_similarity(choice)]
     figures += [] if choice.luck.empty else [_luck(choice)]
     return Section("sources", "Which source for an unseen target", figures=(*figures,))
 
