@@ -180,7 +180,10 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
         - `candidates`: the number of candidate sources.
     """
     if len(transfer.targets) < FEWEST_MODELS:
-        raise ValueError(f"choosing a source needs at least {FEWEST_MODELS} targets.")
+        raise ValueError(
+            f"choosing a source needs at least {FEWEST_MODELS} targets, and the sweep has "
+            f"{len(transfer.targets)}: add some with targets=[...]."
+        )
     apart = np.array([[related(a, b) for b in transfer.targets] for a in transfer.targets])
     barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
     random, count = np.random.default_rng(seed), transfer.scores.shape[-1]

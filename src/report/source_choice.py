@@ -209,7 +209,8 @@ def source_tables(choice: SourceChoice) -> Group:
     lines = [
         f"chosen: {_span(mean, 'success')}; at random: {_span(mean, 'any')}; best in hindsight: "
         f"{_span(mean, 'most')}",
-        f"either of two sources: {_span(mean, 'best_2')}; of three: {_span(mean, 'best_3')}",
+        f"either of two sources: {_span(mean, 'best_2')}"
+        + f"; of three: {_span(mean, 'best_3')}" * bool(choice.choices["candidates"].max() > 2),
         "95 % intervals over targets and images. Models related to the target are left out.",
     ]
     few = len(choice.transfer.single.sources) < FEWEST_SOURCES
@@ -269,7 +270,8 @@ def _ranking(choice: SourceChoice) -> Table:
 
 
 def _choices(rows: pd.DataFrame) -> Table:
-    table = _table(unseen_target="l", attack="l", success="r", best="l", success_="r", any="r")
+    of_sources = {"chosen_source": "l", "its_success": "r", "best_source": "l"}
+    table = _table(unseen_target="l", **of_sources, its_success_="r", random_source="r")
     for row in rows.iloc[:-1].to_dict("records"):
         shares = [f"{row[name]:.1%}" for name in ("success", "most", "any")]
         table.add_row(row["target"], row["chosen"], shares[0], row["best"], *shares[1:])

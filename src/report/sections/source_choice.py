@@ -140,7 +140,9 @@ def _choices(choice: SourceChoice) -> Figure:
         f"{choice.heading}. For each target, the source is chosen by its success on the other "
         "targets, without related models. The row mean has 95 % intervals over targets and images. "
         f"If either of the two best sources may succeed, {mean['best_2']:.0%} of the images that "
-        f"both count are fooled, with three {mean['best_3']:.0%}."
+        "both count are fooled"
+        + f", with three {mean['best_3']:.0%}" * bool(rows["candidates"].max() > 2)
+        + "."
     )
     chart = dot_plot(
         drawn,
