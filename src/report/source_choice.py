@@ -270,8 +270,7 @@ def _ranking(choice: SourceChoice) -> Table:
 
 
 def _choices(rows: pd.DataFrame) -> Table:
-    of_sources = {"chosen_source": "l", "its_success": "r", "best_source": "l"}
-    table = _table(unseen_target="l", **of_sources, its_success_="r", random_source="r")
+    table = _table(target="l", chosen="l", success="r", best="l", success_="r", random="r")
     for row in rows.iloc[:-1].to_dict("records"):
         shares = [f"{row[name]:.1%}" for name in ("success", "most", "any")]
         table.add_row(row["target"], row["chosen"], shares[0], row["best"], *shares[1:])
