@@ -136,7 +136,7 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
 def _means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
     """Draw the mean success with its interval (columns `ends`), undecided attacks in colour."""
     head = alt.Axis(
-        orient="top", format=".0%", tickCount=4, grid=True, labelFlush=True, title=title
+        orient="top", format=".3~%", tickCount=4, grid=True, labelFlush=True, title=title
     )
     domain = alt.Scale(zero=False, nice=True)
     lines = tooltip(
