@@ -111,13 +111,14 @@ function firstExample({ attack, first_source: source, first_target: target, eps,
   const sheet = sheets.find((one) => one.attack === attack && one.source === source);
   const at = (image) => image.steps.find((step) => step.eps === eps);
   const wrong = (image) => at(image)?.top[target]?.[0]?.[0] !== image.label;
-  const right = (image) => [source, target].every((name) => image.steps[0].top[name]?.[0]?.[0] === image.label);
+  const clean = (image, name) => image.steps[0].top[name]?.[0]?.[0] ?? image.label; // unknown of a source that is no target
+  const right = (image) => [source, target].every((name) => clean(image, name) === image.label);
   const all = (sheet?.examples ?? []).filter(at);
   const image = all.find((one) => right(one) && wrong(one)) ?? all.find(right) ?? all[0];
   if (!image) return box.replaceChildren();
-  const [clean, perturbation] = image.steps;
+  const [original, perturbation] = image.steps;
   const same = perturbation.title.endsWith(` ${at(image).title}`); // it is stored at one budget
-  const steps = [clean, ...(same ? [perturbation] : []), at(image)];
+  const steps = [original, ...(same ? [perturbation] : []), at(image)];
   const models = [["source", source], ["target", target]].slice(source === target ? 1 : 0);
   box.replaceChildren(
     el("p", { class: "quiet", text: `${attack}: ${source} \u2192 ${target}${defence === "none" ? "" : " (without a defence)"}` }),
