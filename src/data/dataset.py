@@ -284,8 +284,10 @@ def _class_names(
 def _numbered_by(names: Sequence[str], data: Any, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number the labels by `names` if these contain the names of all of the data's classes."""
     classes = [printable(str(name)) for name in getattr(data, "classes", None) or ()]
-    if not classes or not set(classes) <= set(names):
+    if not classes or classes == list(names) or not set(classes) <= set(names):
         return labels
+    if twice := [name for name in classes if names.count(name) > 1]:
+        raise ValueError(f"dataset.class_names names {twice[0]} twice, so it has no one number")
     return np.array([names.index(name) for name in classes])[labels]
 
 

@@ -216,6 +216,7 @@ def test_an_example_stands_beside_the_answer_and_follows_the_choice(opened):
     assert "8/255" in tab.inner_text("#example .strip")
     tab.select_option("#choice select[name=eps]", "2")
     waits_for(tab, "2/255", "#example .strip")
+    assert "perturbation" not in tab.inner_text("#example")  # it is stored at 8/255 only
 
 
 def test_an_image_is_found_by_its_number_or_said_to_have_no_picture(opened):
