@@ -287,7 +287,9 @@ def _numbered_by(names: Sequence[str], data: Any, labels: NDArray[np.int64]) -> 
     if not classes or classes == list(names) or not set(classes) <= set(names):
         return labels
     if twice := [name for name in classes if names.count(name) > 1]:
-        raise ValueError(f"dataset.class_names names {twice[0]} twice, so it has no one number")
+        raise ValueError(
+            f"dataset.class_names lists {twice[0]} twice. Give each class a name of its own"
+        )
     return np.array([names.index(name) for name in classes])[labels]
 
 

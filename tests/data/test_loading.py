@@ -52,7 +52,7 @@ def test_folders_of_some_classes_are_numbered_by_the_names_of_all(tmp_path, writ
     assert dataset.class_names == tuple(every) and dataset.labels.tolist() == [2, 2, 0, 0]
     assert dataset[:].labels.tolist() == [2, 2, 0, 0]
     assert len({dataset.digest(), load("image_folder", root=root).digest()}) == 2
-    with pytest.raises(ValueError, match="class_names names ape twice"):
+    with pytest.raises(ValueError, match="class_names lists ape twice"):
         load("image_folder", root=root, class_names=["ape", *every])
 
 
