@@ -21,4 +21,5 @@ class Median:
         after = self.size - 2
         padded = functional.pad(images, (1, after, 1, after), mode="replicate")
         windows = padded.unfold(2, self.size, 1).unfold(3, self.size, 1).flatten(-2)
-        return windows.kthvalue(self.size**2 // 2 + 1).values
+        # Ties are common. A stable sort gives the gradient to the same pixel on every device.
+        return windows.sort(dim=-1, stable=True).values[..., self.size**2 // 2]

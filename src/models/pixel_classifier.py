@@ -1,6 +1,7 @@
 """The classifier that attacks and evaluations use: from pixels in [0, 1] to logits."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -59,8 +60,7 @@ class PixelClassifier(nn.Module):
     def prepare(self, images: Tensor) -> Tensor:
         """Return the network's input: the images resized and normalised."""
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
-            side = (self.input_size, self.input_size)
-            images = functional.interpolate(images, side, mode="bilinear", antialias=True)
+            images = resize(images, self.input_size)
         return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,3 +82,24 @@ class PixelClassifier(nn.Module):
                 f"(N, num_classes), but for N = {len(images)} images it returned {returned}."
             )
         return cast(Tensor, logits)
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Resize images (..., H, W) to `side` x `side`, bilinearly and antialiased.
+
+    The resizing is two matrix products: on a GPU, the gradient of `interpolate` differs between
+    runs.
+    """
+    rows, columns = (
+        _resizing_matrix(length, side, images.dtype, images.device) for length in images.shape[-2:]
+    )
+    with torch.autocast(images.device.type, enabled=False):
+        return rows @ images @ columns.mT
+
+
+@lru_cache
+def _resizing_matrix(length: int, side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the matrix (side, length) that resizes columns as `interpolate`; do not modify it."""
+    pixels = torch.eye(length, dtype=torch.float64)[None, None]
+    matrix = functional.interpolate(pixels, (side, length), mode="bilinear", antialias=True)
+    return matrix[0, 0].to(device, dtype)

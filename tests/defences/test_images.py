@@ -142,6 +142,15 @@ def test_median_is_that_of_scipy(size):
     np.testing.assert_array_equal(Median(size)(images).numpy(), expected)
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_gradient_of_a_median_goes_to_the_first_of_equal_pixels(size):
+    images = torch.full((1, 1, size, size), 0.5, requires_grad=True)
+    images.data[0, 0, -1, -1] = 0.0  # now the median is among the equal ones
+    (gradient,) = torch.autograd.grad(Median(size)(images)[0, 0, size // 2, size // 2], images)
+    order = size**2 // 2 - 1  # sorted, the last pixel comes first
+    assert gradient.flatten().argmax() == order and gradient.sum() == 1
+
+
 def test_random_resize_pad_is_a_smaller_image_somewhere_on_grey():
     images = batch(400, 20, 30)
     defence, seeds = RandomResizePad(lowest=0.8), torch.arange(400)

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from src.models import PixelClassifier, fold_batch_norms
 
@@ -36,6 +37,16 @@ def test_resizes_with_antialiasing_only_where_needed():
     stripes = torch.tensor([0.0, 1.0]).repeat(1, 3, 32, 16)
     torch.testing.assert_close(model(stripes)[..., 2:-2], torch.full((1, 3, 8, 4), 0.5))
     assert model(torch.rand(1, 3, 5, 11)).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(("shape", "side"), [((299, 299), 224), ((32, 32), 75), ((20, 31), 24)])
+def test_resizing_is_that_of_interpolate(shape, side):
+    images = torch.rand(2, 3, *shape, dtype=torch.float64)
+    expected = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    model = Preprocessing(mean=[0, 0, 0], std=[1, 1, 1], input_size=side)
+    torch.testing.assert_close(model.double()(images), expected)
+    with torch.autocast("cpu", torch.bfloat16):  # half a grey level would be lost
+        torch.testing.assert_close(model.float()(images.float()), expected.float())
 
 
 def test_gradient_reaches_pixels_through_the_resize():
