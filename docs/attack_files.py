@@ -3,11 +3,12 @@
 Those of saved sets, of no attack and of other libraries are written by hand.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from importlib import import_module
-from inspect import getdoc, isfunction, signature
+from inspect import getdoc, getfile, isfunction, signature
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any, get_args
@@ -65,6 +66,8 @@ def _text(function: Any, about: About, target_label: str | None) -> str:
     place = f"{function.__module__.replace('.', '/')}.py"
     authors = re.search(r"Reference: ([^(:]+).*?(\(\d{4}\))", function.__doc__, re.S)
     by = f"{authors[1].strip()} {authors[2]}. " if authors else ""
+    texts = {name: _formula(count) for name, count in function.counts.items()}
+    about = about.model_copy(update=texts)
     stated = about.model_dump(mode="json", exclude_defaults=True)
     lines = [
         f"# {about.does}.",
@@ -74,6 +77,18 @@ def _text(function: Any, about: About, target_label: str | None) -> str:
         yaml.safe_dump({"about": stated}, sort_keys=False, width=1000),
     ]
     return "\n".join(lines)
+
+
+def _formula(count: Any) -> str:
+    """Return what a count of an attack computes, as text for people."""
+    line, tree = count.__code__.co_firstlineno, ast.parse(Path(getfile(count)).read_bytes())
+    (node,) = (
+        each
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Lambda | ast.FunctionDef) and each.lineno == line
+    )
+    body: Any = node.body if isinstance(node, ast.Lambda) else node.body[-1].value
+    return ast.unparse(body).replace("n.", "")
 
 
 def _settings(function: Any, target_label: str | None) -> Iterator[str]:

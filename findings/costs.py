@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import outcomes
 from src.artifacts.jobs import StoredJob, find_jobs
+from src.config.attack_settings import AttackSettings
 from src.utils.defended_names import Evaluated
 from src.utils.files import atomic_write
 
@@ -38,10 +39,11 @@ TARGETED = ("mi", "mi_di_ti", "logit_mi_di_ti", "cfm", "s4st")
 
 
 def gradients(settings: Mapping[str, Any], members: int = 1) -> int:
-    """Return the gradients that an attack's file states, of one budget and all members."""
-    formula = str(settings["about"]["gradients"])
-    known = {**settings, "K": 1, "M": members}
-    return round(members * eval(formula, {"__builtins__": {}}, known))
+    """Return the gradients that an attack takes of one budget and all members."""
+    attack = AttackSettings(name="any", label="", about=settings["about"], settings={**settings})
+    count = attack.gradients(1, members)
+    assert count is not None
+    return round(members * count)
 
 
 def matched(

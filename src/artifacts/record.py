@@ -14,19 +14,19 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from src.artifacts.layout import OF_JOB, PREDICTIONS, clear_summary
 from src.config.attack_settings import AttackSettings
 from src.config.settings import Settings
 from src.utils.defended_names import Evaluated, behind_each
 from src.utils.files import writing
-from src.utils.refusals import first_line
+from src.utils.refusals import first_line, printable_all
 
 FORMAT = 6
 _KEY = b"transferability"
@@ -34,6 +34,40 @@ _PACKAGES = (
     *("transferability", "torch", "torchvision", "timm", "pytorch-lightning"),
     *("numpy", "pandas", "scipy", "statsmodels"),
 )
+
+
+class _Attack(BaseModel):
+    kind: str
+    target_label: str | None
+    settings: dict[str, Any]
+
+
+class _Model(BaseModel):
+    network: dict[str, Any]
+
+
+class _Trainer(BaseModel):
+    attack_precision: str
+    batch_size: int | str
+    fold_batch_norms: bool
+
+
+class _Config(BaseModel):
+    """Keys of a recorded config that are read again."""
+
+    attack: _Attack
+    dataset: dict[str, Any]
+    defence: dict[str, dict[str, Any]] = {}
+    ensemble: str
+    model: dict[str, _Model]
+    source: list[str]
+    sweep: str | None
+    trainer: _Trainer
+
+
+def _check_config(config: dict[str, Any]) -> dict[str, Any]:
+    _Config.model_validate(config)
+    return config
 
 
 class JobRecord(BaseModel):
@@ -100,7 +134,7 @@ class JobRecord(BaseModel):
     dataset: str
     seed: int
     precision: str
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], AfterValidator(_check_config)]
     overrides: tuple[str, ...]
     flags: tuple[str, ...]
     created: str
@@ -247,7 +281,8 @@ def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
         if content["format"] == FORMAT:
             if content["digest"] != _digest(content["job"]):
                 raise ValueError("its record is damaged")
-            return str(content["table"]), JobRecord.model_validate(content["job"])
+            job = JobRecord.model_validate(printable_all(content["job"]))
+            return str(content["table"]), job
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"{path} has no valid record of its job: {first_line(error)[:400]}"

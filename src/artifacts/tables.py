@@ -1,5 +1,6 @@
 """Tables of a job: columns with ranges, declared for writing and checked when reading."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
 from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
 from src.utils.parquet import read_table
-from src.utils.refusals import first_line
+from src.utils.refusals import first_line, printable_all
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
 CLASSES = "classes"
@@ -103,7 +104,8 @@ def read_alarms(folder: Path) -> list[Alarm]:
     """Read a job's alarms; an empty list if it has no file of alarms."""
     path = folder / ALARMS
     try:
-        return TypeAdapter(list[Alarm]).validate_json(path.read_bytes()) if path.is_file() else []
+        stated = json.loads(path.read_bytes()) if path.is_file() else []
+        return TypeAdapter(list[Alarm]).validate_python(printable_all(stated))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a list of alarms ({first_line(error)[:400]}).") from error
 

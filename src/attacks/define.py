@@ -17,12 +17,22 @@ from src.attacks.source import Model
 from src.utils.about import About
 from src.utils.refusals import first_line
 
+Count = Callable[[Any], float]
+"""Function of an object with an attack's settings and the numbers of `budgets` and `members`."""
+
 
 class Attack(Protocol):
-    """A published attack; `help()` and `inspect.signature` show its keywords and defaults."""
+    """A published attack; `help()` and `inspect.signature` show its keywords and defaults.
+
+    Attributes:
+        about: Statements of the attack.
+        counts: Functions that compute `gradients`, `forwards` and `fit_gradients`, see `About`,
+            as far as they are no constants.
+    """
 
     __name__: str
     about: About
+    counts: Mapping[str, Count]
 
     def __call__(
         self, model: Model, images: Tensor, labels: Tensor, eps: Budgets, **settings: Any
@@ -44,17 +54,21 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
         fixed: Settings that are not keywords of the attack. With an objective, `loss` is fixed
             too, unless the objective has a field of that name.
         **words: Fields of `About` that docstring and folder do not state, and settings that differ
-            from the defaults of `Settings`. A setting may be a class: its fields become keywords
-            of the attack, and its docstring is appended to the attack's. A class of transforms is
-            called `transform` and precedes those in `transforms`.
+            from the defaults of `Settings`. `gradients`, `forwards` and `fit_gradients` may
+            be a `Count`. A setting may be a class: its fields become keywords of the attack, and
+            its docstring is appended to the attack's. A class of transforms is called `transform`
+            and precedes those in `transforms`.
     """
     stated = {name: words.pop(name) for name in About.model_fields if name in words}
+    counts = {name: stated.pop(name) for name, value in [*stated.items()] if callable(value)}
     parts = {name: value for name, value in words.items() if isinstance(value, type)}
     values = {name: value for name, value in words.items() if name not in parts}
     special = {key: value for part in parts.values() for key, value in _parameters(part)}
     hidden = {*fixed, *parts.keys() - {"transform"}}
     hidden |= {"loss"} - special.keys() if "objective" in parts else set()
     fitted = next((part for part in parts.values() if hasattr(part, "fit")), None)
+    if "gradients" not in stated:
+        counts = {"gradients": _default_count(words, special), **counts}
     special |= {"states": _STATES} if fitted else {}
     face, known = _make_signature(special, hidden, values)
 
@@ -75,7 +89,8 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
         function: Any = made
         function.__signature__ = face
         function.__doc__ = "\n\n".join(map(str, map(getdoc, (description, *parts.values()))))
-        function.about = About(**_describe(function, words, special) | stated)
+        function.about = About(**_describe(function, words) | stated)
+        function.counts = counts
         _make_settings(
             parts, {key: known[key] for key in known if key != "states"}, {}
         )  # wrong defaults fail here
@@ -86,20 +101,29 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     return decorate
 
 
-def _describe(function: Any, keywords: Collection[str], special: Collection[str]) -> dict[str, Any]:
+def _default_count(keywords: Collection[str], special: Collection[str]) -> Count:
+    """Return the number of gradients of an attack that states none.
+
+    All budgets share the first gradient, unless the attack starts at random.
+    """
+    if "random_start" in keywords:
+        return lambda n: n.budgets * n.steps * n.restarts
+    if "transform" in keywords and "copies" in special:
+        return lambda n: n.copies * (1 + n.budgets * (n.steps - 1))
+    return lambda n: 1 + n.budgets * (n.steps - 1)
+
+
+def _describe(function: Any, keywords: Collection[str]) -> dict[str, Any]:
     """Return the fields of `About` that docstring, folder and settings imply.
 
     `does` is the docstring's first line up to a colon.
     """
     reference = function.__doc__.partition("Reference: ")[2].partition("\n\n")[0]
     paper = re.search(r"(?<=arXiv )[\d.]+\d|https?://\S+", reference)
-    gradients = "K * steps * restarts" if "random_start" in keywords else "1 + K * (steps - 1)"
-    copied = "transform" in keywords and "copies" in special
     return {
         "category": (re.findall(r"^src\.attacks\.zoo\.(\w+)", function.__module__) or ["own"])[0],
         "does": re.split(r": |\.?\n|\.$", function.__doc__)[0],
         "paper": paper[0] if paper else "",
-        "gradients": f"copies * ({gradients})" if copied else gradients,
         "needs": "layers" if "objective" in keywords else (),
         "mixes": False,
     }

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from src.config.fields import Name, check_units
+from src.config.label import computed_count
 from src.config.sections import Section, TargetLabelRule
 from src.utils.about import About, Norm
 
@@ -57,18 +58,26 @@ class AttackSettings(Section):
     source: str = ""
 
     def gradients(self, budgets: int, members: int) -> float | None:
-        """Return the number of gradients per image and member of the source; None if not stated.
+        """Return the number of gradients per image and member of the source; None if unknown.
 
-        Attacks of other libraries (`counted`) and files without `about` do not state it.
+        Attacks of other libraries, saved sets, and functions without a count do not state it.
         """
-        return self._evaluate(self.about.gradients, {"K": budgets, "M": members})
+        return self._count("gradients", budgets=budgets, members=members)
+
+    def forwards(self, budgets: int) -> float | None:
+        """Return the number of additional forward passes per image; None if there is no count."""
+        return self._count("forwards", budgets=budgets)
 
     def fit_gradients(self, budgets: int, images: int) -> float | None:
         """Return the number of gradients per member for a fit on `images` images."""
-        return self._evaluate(self.about.fit_gradients, {"K": budgets, "fit_n_images": images})
+        return self._count("fit_gradients", budgets=budgets, fit_n_images=images)
 
-    def _evaluate(self, expression: str | int, names: dict[str, Any]) -> float | None:
+    def _count(self, name: str, **numbers: int) -> float | None:
+        """Return a number stated in `about`, or computed by the attack's function."""
+        stated = getattr(self.about, name)
+        if not isinstance(stated, str):
+            return float(stated)
         try:
-            return float(eval(str(expression), {"__builtins__": {}}, {**self.settings, **names}))
-        except Exception:  # a user's formula may raise anything
+            return float(computed_count(self.settings, name, numbers))
+        except Exception:  # there is no count, or a user's count raises an error
             return None

@@ -12,7 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from src.utils.refusals import first_line, suggestion
+from src.utils.refusals import first_line, printable, suggestion
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
@@ -23,7 +23,7 @@ LAUNCHERS = ("joblib", "submitit", "ray")
 
 def refuse(message: str) -> NoReturn:
     """Print why a command cannot run, and exit with the code of a refusal."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     sys.exit(REFUSED)
 
 

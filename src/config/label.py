@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from inspect import signature
 from pkgutil import resolve_name
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -40,6 +41,20 @@ def takes(settings: Mapping[str, Any], key: str) -> bool:
     except Exception as error:  # other errors are refused when the function is built
         return not isinstance(error, TypeError)
     return True
+
+
+def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str, int]) -> Any:
+    """Return a count of an attack's function, such as its `gradients`.
+
+    Args:
+        settings: Keys of the attack's file; for others, the function's defaults count.
+        name: Name of the count.
+        numbers: Numbers that are no settings, such as that of the `budgets`.
+    """
+    function = function_of(settings)
+    count = function.counts[name]
+    defaults = {key: value.default for key, value in signature(function).parameters.items()}
+    return count(SimpleNamespace(**{**defaults, **settings, **numbers}))
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,15 +36,15 @@ from PIL import Image
 from torch import Tensor
 
 from src.artifacts.layout import IMAGE_LIST, RECORD, SAVED
-from src.artifacts.record import JobRecord, parse_record, sealed
+from src.artifacts.record import JobRecord, sealed
 from src.config.attack_settings import AttackSettings, SavedSettings
 from src.config.sections import TargetLabelRule
 from src.data import Batch, ImageDataset, LabelledImages
 from src.data.files import to_rgb
 from src.data.image_csv import image_csv
 from src.images.attacker import AdversarialSource
+from src.images.set_record import read_set_record
 from src.images.storage import AdversarialBatch, AttackedImages, change_size, exceeds
-from src.utils.defended_names import split_source
 from src.utils.files import sha256_of, write_csv, write_text, writing
 
 UNKNOWN = "unknown"
@@ -253,29 +253,26 @@ def open_set(settings: SavedSettings) -> SavedImages:
 
 def _open_recorded(folder: Path) -> SavedImages:
     """Open a set with a record; all of its files must exist unchanged."""
-    text = (folder / RECORD).read_bytes()
-    _, record = parse_record(text, folder / RECORD)
-    digests = json.loads(text).get("files", {})
-    if len(digests) != 1 + record.images * len(record.budgets):
-        raise ValueError(f"{folder / RECORD} lacks files of its set; save the set again.")
-    for name, digest in digests.items():
-        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
-            raise ValueError(f"{folder / name} is missing or was changed; save the set again.")
-    attack = AttackSettings.model_validate(record.config["attack"])
-    folders = [folder / _folder_name(eps_255) for eps_255 in record.budgets]
-    members = split_source(record.source).target.split("+")
-    clean, read = _open_folders(folders, folder / IMAGE_LIST, attack.target_label is not None)
+    facts = read_set_record(folder)
+    folders = [folder / _folder_name(eps_255) for eps_255 in facts.budgets]
+    clean, read = _open_folders(folders, folder / IMAGE_LIST, facts.target_label is not None)
+    numbers = [path.stem for path in clean.images]
+    index = np.array([int(number) if number.isdecimal() else -1 for number in numbers])
+    if (np.diff(index, prepend=-1) <= 0).any():
+        raise ValueError(f"{folder / IMAGE_LIST} must list images by ascending number, as 17.png.")
     return SavedImages(
-        source=record.source,
-        attack=attack,
-        budgets_255=record.budgets[1:],
-        dataset=record.dataset,
-        index=np.array([int(path.stem) for path in clean.images]),
-        clean=_Decoded(clean.images, clean.targets, record.class_names, clean.target_labels),
+        source=facts.source,
+        attack=AttackSettings(
+            name=facts.attack, label=facts.label, norm=facts.norm, target_label=facts.target_label
+        ),
+        budgets_255=facts.budgets[1:],
+        dataset=facts.dataset,
+        index=index,
+        clean=_Decoded(clean.images, clean.targets, facts.class_names, clean.target_labels),
         read=read,
-        ensemble=record.config["ensemble"],
-        weights={name: record.weights[name] for name in members},
-        data=record.data,
+        ensemble=facts.ensemble,
+        weights={name: facts.weights[name] for name in facts.members},
+        data=facts.data,
     )
 
 

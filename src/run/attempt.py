@@ -19,6 +19,7 @@ from src.run.track import job_parameters
 from src.tracking import Tracker, open_tracker
 from src.utils.files import WriteError
 from src.utils.processes import is_first_process, is_one_of_several
+from src.utils.refusals import printable
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def _note(folder: Path, sentence: str) -> None:
     """Write the failure to error.txt; any process but the first exits instead."""
     if not is_first_process():
         refuse(sentence)
+    sentence = printable(sentence)
     try:
         fail(folder, sentence)
     except WriteError:  # a full disk, for example, perhaps the cause of the failure

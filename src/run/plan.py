@@ -6,7 +6,7 @@ from typing import Any
 
 from src.cache.keys import code_keys
 from src.config.attack_settings import SavedSettings
-from src.config.fields import check_among, check_name
+from src.config.fields import check_among
 from src.config.sections import EpsilonSettings, reference_budget
 from src.config.settings import Settings
 from src.defences import Defence
@@ -126,9 +126,6 @@ def _with_set(settings: Settings, saved: SavedImages) -> Settings:
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
     check_among("epsilon.reference", reference, budgets)
-    model, defence = split_source(source)
-    for member in (*model.split("+"), defence):
-        check_name(member)
     protocol = settings.protocol or ("joint" if settings.source else "target_correct")
     if protocol in ("joint", "source_correct") and not settings.source:
         raise ValueError(
@@ -145,7 +142,7 @@ def _with_set(settings: Settings, saved: SavedImages) -> Settings:
     if saved.ensemble is not None:
         changes["ensemble"] = saved.ensemble
     if not settings.dataset.has_loader:
-        changes["dataset"] = settings.dataset.model_copy(update={"name": check_name(dataset)})
+        changes["dataset"] = settings.dataset.model_copy(update={"name": dataset})
     return settings.model_copy(update=changes)
 
 

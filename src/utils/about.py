@@ -25,11 +25,10 @@ class About(BaseModel):
         category: Kind of attack, by what it changes.
         does: Short description of its rule.
         paper: The paper's arXiv number or its address.
-        gradients: Number of gradients per image, as an expression of the attack's settings and the
-            number K of budgets; for an ensemble, per image and member (M members). For a library's
-            attack it is only counted.
-        forwards: Number of additional forward passes per image, as such an expression.
-        fit_gradients: Number of gradients for its fit, as an expression of its settings and K.
+        gradients: Number of gradients per image; for an ensemble, per image and member. A text is
+            for people only: the attack's function computes the number, see `attack`.
+        forwards: Number of additional forward passes per image; likewise.
+        fit_gradients: Number of gradients for its fit; likewise.
         targeted: True if the attack accepts target labels, or `only` if it requires them.
         norms: Norms of the balls that it supports.
         members: Minimum number of the source's members.
@@ -42,9 +41,9 @@ class About(BaseModel):
     category: Category = "own"
     does: str = ""
     paper: str = ""
-    gradients: str | int = ""
-    forwards: str | int = 0
-    fit_gradients: str | int = 0
+    gradients: str | int | float = ""
+    forwards: str | int | float = ""
+    fit_gradients: str | int | float = ""
     targeted: bool | Literal["only"] = True
     norms: Annotated[tuple[Norm, ...], BeforeValidator(listed)] = ("linf", "l2")
     members: PositiveInt = 1

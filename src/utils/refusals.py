@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,6 +21,17 @@ def printable(text: str) -> str:
     'a?[31m ? ?'
     """
     return text.translate(_PRINTABLE)
+
+
+def printable_all(data: Any) -> Any:
+    """Return JSON data with `printable` texts."""
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, list):
+        return [printable_all(value) for value in data]
+    if isinstance(data, dict):
+        return {printable(key): printable_all(value) for key, value in data.items()}
+    return data
 
 
 def suggestion(name: str, known: Sequence[str], cutoff: float = 0.7) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import src.attacks
 from src.attacks import PerImageRandom, Philox
+from src.config.attack_settings import AttackSettings
 from src.images.attacker import CountedModel
 
 EPS = torch.tensor([0.25, 8, 64]) / 255
@@ -22,12 +23,16 @@ SEEDS = torch.tensor([5, 17, 3, 1000])
 
 def gradients(k: int, keys: Mapping[str, Any], members: int = 1) -> float:
     """Gradients an image takes of each source for k budgets, by the attack's own statement."""
-    return eval(str(keys["about"]["gradients"]), {"K": k, "M": members, **keys})
+    return stated(keys).gradients(k, members)
 
 
 def forwards(k: int, keys: Mapping[str, Any]) -> int:
     """Passes an image takes besides."""
-    return eval(str(keys["about"].get("forwards", 0)), {"K": k, **keys})
+    return stated(keys).forwards(k) or 0
+
+
+def stated(keys: Mapping[str, Any]) -> AttackSettings:
+    return AttackSettings(name="any", label="", about=keys["about"], settings=keys)
 
 
 def attacked(
@@ -62,8 +67,8 @@ def test_a_config_states_the_defaults_of_its_function(attack_name, sections):
     keys = sections[attack_name]
     function = get_object(keys["_target_"])
     parameters = inspect.signature(function).parameters
-    stated = keys.keys() - {"name", "_target_", "target_label", "transforms", "about"}
-    assert [key for key in stated if keys[key] != parameters[key].default] == []
+    named = keys.keys() - {"name", "_target_", "target_label", "transforms", "about"}
+    assert [key for key in named if keys[key] != parameters[key].default] == []
 
 
 def test_an_attack_is_a_function_named_as_on_the_command_line(attack_name, sections):

@@ -41,16 +41,19 @@ def same(grown, whole):
 
 
 @pytest.mark.parametrize(
-    ("attack", "gradients"),
-    [(fgsm, "1"), (partial(mi, steps=3), "1 + K * 2"), (partial(pgd, steps=2), "2 * K")],
+    ("attack", "taken"),  # gradients by number of budgets
+    [
+        (fgsm, {1: 1, 2: 1, 3: 1}),
+        (partial(mi, steps=3), {1: 3, 2: 5, 3: 7}),
+        (partial(pgd, steps=2), {1: 2, 2: 4, 3: 6}),
+    ],
 )
 def test_more_images_and_budgets_attack_only_what_is_new(
-    dataset, networks, tmp_path, attack, gradients
+    dataset, networks, tmp_path, attack, taken
 ):
-    words = {"about": {"gradients": gradients, "mixes": False}, "reference": 16.0}
+    words = {"about": {"mixes": False}, "reference": 16.0}
     words |= {"diagnostics": FULL, "variants": ["uint8"], "defences": {"noisy": noisy}}
     words["trainer"] = TRAINER.model_copy(update={"batch_size": 3})
-    taken = {k: eval(gradients, {"K": k}) for k in (1, 2, 3)}
 
     def run(images, budgets, cache=tmp_path):
         return run_modules(images, networks, attack, budgets, cache=cache, **words)

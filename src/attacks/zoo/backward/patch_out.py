@@ -64,7 +64,7 @@ def _count_patches(source: Source) -> int:
     qkv=1.0,
     mlp=1.0,
     drop_extremes=False,
-    gradients="K * steps",
+    gradients=lambda n: n.budgets * n.steps,
     needs="attention",
 )
 def pna_patchout() -> None:

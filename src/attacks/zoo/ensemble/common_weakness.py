@@ -52,7 +52,7 @@ class CommonWeakness:
     estimator=CommonWeakness,
     decay=1.0,
     relative_step_size=0.2,
-    gradients="1 + K * (2 * steps - 1)",
+    gradients=lambda n: 1 + n.budgets * (2 * n.steps - 1),
     norms="linf",
     members=2,
 )

@@ -53,7 +53,7 @@ class VarianceReduction:
 @attack(
     estimator=VarianceReduction,
     decay=1.0,
-    gradients="2 + K * ((2 + inner_steps - 1 / M) * steps - 2)",
+    gradients=lambda n: 2 + n.budgets * ((2 + n.inner_steps - 1 / n.members) * n.steps - 2),
     members=2,
 )
 def svre() -> None:

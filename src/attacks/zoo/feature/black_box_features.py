@@ -47,6 +47,10 @@ class BlackBoxFeatures(WeightedFeatures):
             yield moved
 
 
-@attack(objective=BlackBoxFeatures, decay=1.0, gradients="2 * points + 1 + K * (steps - 1)")
+@attack(
+    objective=BlackBoxFeatures,
+    decay=1.0,
+    gradients=lambda n: 2 * n.points + 1 + n.budgets * (n.steps - 1),
+)
 def bfa() -> None:
     """Lower features that matter in moved images: black-box features (BFA), with momentum."""

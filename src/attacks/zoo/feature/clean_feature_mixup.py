@@ -98,7 +98,7 @@ def _logits(problem: Problem, images: Tensor, hook: Any) -> Tensor:
     resize_rate=1.137,
     nearest=True,
     kernel_size=5,
-    forwards="steps",
+    forwards=lambda n: n.steps,
     mixes=True,
 )
 def cfm() -> None:

@@ -38,6 +38,10 @@ class FeatureImportance(WeightedFeatures):
             yield problem.images * mask
 
 
-@attack(objective=FeatureImportance, decay=1.0, gradients="masks + 1 + K * (steps - 1)")
+@attack(
+    objective=FeatureImportance,
+    decay=1.0,
+    gradients=lambda n: n.masks + 1 + n.budgets * (n.steps - 1),
+)
 def fia() -> None:
     """Lower important features of a layer: feature importance (FIA), with momentum."""

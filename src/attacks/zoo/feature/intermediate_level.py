@@ -52,7 +52,9 @@ class IntermediateLevel:
 
 
 @attack(
-    objective=IntermediateLevel, gradients="1 + K * (first_steps - 1 + steps)", forwards="1 + K"
+    objective=IntermediateLevel,
+    gradients=lambda n: 1 + n.budgets * (n.first_steps - 1 + n.steps),
+    forwards=lambda n: 1 + n.budgets,
 )
 def ila() -> None:
     """Enlarge a first attack's change at a layer: ILA, 10 steps after its 10, without momentum.

@@ -41,6 +41,10 @@ class NeuronAttribution(WeightedFeatures):
             yield (1 - number / self.points) * (problem.images + noise)
 
 
-@attack(objective=NeuronAttribution, decay=1.0, gradients="points + 1 + K * (steps - 1)")
+@attack(
+    objective=NeuronAttribution,
+    decay=1.0,
+    gradients=lambda n: n.points + 1 + n.budgets * (n.steps - 1),
+)
 def naa() -> None:
     """Lower neuron attributions at a layer: NAA, with momentum."""

@@ -46,6 +46,8 @@ class PerturbationDecay:
         return loss_of_each(self.loss, logits, problem.labels, problem.targeted, len(images))
 
 
-@attack(objective=PerturbationDecay, steps=100, relative_step_size=0.125, forwards="steps")
+@attack(
+    objective=PerturbationDecay, steps=100, relative_step_size=0.125, forwards=lambda n: n.steps
+)
 def ilpd() -> None:
     """Let the perturbation decay at a layer: ILPD, 100 steps of eps / 8, without momentum."""

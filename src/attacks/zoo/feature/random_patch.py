@@ -56,6 +56,8 @@ class RandomPatch(WeightedFeatures):
         return pad(wide, (0, width % size, 0, height % size))
 
 
-@attack(objective=RandomPatch, decay=1.0, gradients="masks + 1 + K * (steps - 1)")
+@attack(
+    objective=RandomPatch, decay=1.0, gradients=lambda n: n.masks + 1 + n.budgets * (n.steps - 1)
+)
 def rpa() -> None:
     """Lower features that matter under random patches: RPA, with momentum."""

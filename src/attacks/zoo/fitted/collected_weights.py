@@ -169,7 +169,7 @@ class _Collected(nn.Module):
 
 
 @attack(
-    fit_gradients="epochs * fit_n_images",
+    fit_gradients=lambda n: n.epochs * n.fit_n_images,
     backward_rule=CollectedWeights,
     steps=50,
     relative_step_size=0.1,

@@ -161,7 +161,7 @@ def as_it_is(momentum: Tensor, state: LoopState) -> Tensor:
 @attack(
     gradients=0,
     universal=True,
-    fit_gradients="K * epochs * fit_n_images",
+    fit_gradients=lambda n: n.budgets * n.epochs * n.fit_n_images,
     fixed=ALL_BUT_NORM,
     estimator=UniversalPerturbation,
     update=as_it_is,

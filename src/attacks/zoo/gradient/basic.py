@@ -60,7 +60,7 @@ def pgd_l2() -> None:
     random_start="sign",
     start_radius=0.5,
     relative_step_size=0.5,
-    gradients="K",
+    gradients=lambda n: n.budgets,
     norms="linf",
 )
 def rfgsm() -> None:

@@ -36,6 +36,10 @@ class EnhancedMomentum:
         return total / self.samples
 
 
-@attack(estimator=EnhancedMomentum, decay=1.0, gradients="1 + samples * K * (steps - 1)")
+@attack(
+    estimator=EnhancedMomentum,
+    decay=1.0,
+    gradients=lambda n: 1 + n.samples * n.budgets * (n.steps - 1),
+)
 def emi() -> None:
     """Average gradients along the direction of the last one: EMI-FGSM, enhanced momentum."""

@@ -48,7 +48,7 @@ class ExpectedFlatness:
     decay=0.5,
     steps=20,
     relative_step_size=0.1,
-    gradients="samples * K * steps",
+    gradients=lambda n: n.samples * n.budgets * n.steps,
 )
 def mef() -> None:
     """Average gradients at points that past gradients shift: MEF, momentum 0.5, 20 steps."""

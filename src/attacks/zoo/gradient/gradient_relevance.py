@@ -69,7 +69,7 @@ class ShrinkingSteps:
     estimator=GradientRelevance,
     update=ShrinkingSteps,
     decay=1.0,
-    gradients="1 + K * (steps - 1 + samples * steps)",
+    gradients=lambda n: 1 + n.budgets * (n.steps - 1 + n.samples * n.steps),
 )
 def gra() -> None:
     """Mix in the mean gradient nearby, weighted by its cosine: gradient relevance, with momentum.

@@ -78,6 +78,10 @@ def _change(images: Tensor, random: PerImageRandom) -> Tensor:
     return torch.where(kind < 4, exact, torch.where(kind == 4, rotated, padded))
 
 
-@attack(estimator=IntegratedPaths, decay=1.0, gradients="K * steps * (1 + copies) * interpolations")
+@attack(
+    estimator=IntegratedPaths,
+    decay=1.0,
+    gradients=lambda n: n.budgets * n.steps * (1 + n.copies) * n.interpolations,
+)
 def mumodig() -> None:
     """Integrate gradients along monotonic paths to the image and to changed copies: MuMoDIG."""

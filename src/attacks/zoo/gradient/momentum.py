@@ -31,7 +31,10 @@ def pi_pregradient() -> None:
 
 
 @attack(
-    decay=1.0, warm_up_steps=5, warm_up_scale=10.0, gradients="2 + K * (warm_up_steps + steps - 2)"
+    decay=1.0,
+    warm_up_steps=5,
+    warm_up_scale=10.0,
+    gradients=lambda n: 2 + n.budgets * (n.warm_up_steps + n.steps - 2),
 )
 def gi() -> None:
     """Start with the momentum of a wide search: global momentum initialisation of `mi`.

@@ -44,6 +44,10 @@ class PenalisedGradientNorm:
         return total / self.samples
 
 
-@attack(estimator=PenalisedGradientNorm, decay=1.0, gradients="2 * samples * K * steps")
+@attack(
+    estimator=PenalisedGradientNorm,
+    decay=1.0,
+    gradients=lambda n: 2 * n.samples * n.budgets * n.steps,
+)
 def pgn() -> None:
     """Penalise the gradient norm nearby: PGN, towards a high and flat loss, with momentum."""

@@ -49,7 +49,10 @@ class ReversePerturbation:
     estimator=ReversePerturbation,
     steps=400,
     relative_step_size=0.125,
-    gradients="K * (steps + inner_steps * (steps - late_start)) - (K - 1) * (late_start > 0)",
+    gradients=lambda n: (
+        n.budgets * (n.steps + n.inner_steps * (n.steps - n.late_start))
+        - (n.budgets - 1) * (n.late_start > 0)
+    ),
 )
 def rap() -> None:
     """Take gradients at the worst point nearby, 400 steps: RAP, steps of eps / 8, no momentum."""

@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -5,8 +7,6 @@ from torch import Tensor
 from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.utils.checked_dataclass import checked
-
-_GRADIENTS = "1 + K * (steps - 1) * (1 + neighbours)"
 
 
 @checked
@@ -40,11 +40,15 @@ class VarianceTuning:
         return tuned
 
 
-@attack(estimator=VarianceTuning, decay=1.0, gradients=_GRADIENTS)
+def _gradients(n: Any) -> int:
+    return 1 + n.budgets * (n.steps - 1) * (1 + n.neighbours)
+
+
+@attack(estimator=VarianceTuning, decay=1.0, gradients=_gradients)
 def vmi() -> None:
     """Tune gradients by the variance nearby: VMI-FGSM, with momentum."""
 
 
-@attack(estimator=VarianceTuning, decay=1.0, lookahead="momentum", gradients=_GRADIENTS)
+@attack(estimator=VarianceTuning, decay=1.0, lookahead="momentum", gradients=_gradients)
 def vni() -> None:
     """Tune gradients by the variance nearby, with the look-ahead of `ni`: VNI-FGSM."""

@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
@@ -7,8 +9,6 @@ from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import clip
 from src.attacks.zoo.input.diverse_input import DiverseInput
 from src.utils.checked_dataclass import Share, checked
-
-_GRADIENTS = "scales * admixed * (1 + K * (steps - 1))"  # of copies with other images
 
 
 @checked
@@ -119,11 +119,16 @@ def si_ni_di_ti() -> None:
     """Combine `si_ni` with `di` and `ti`: SI-NI-TI-DIM, Lin et al. 2020."""
 
 
-@attack(transform=Admix, decay=1.0, gradients=_GRADIENTS, mixes=True)
+def _gradients(n: Any) -> int:
+    """Count the gradients of copies with other images."""
+    return n.scales * n.admixed * (1 + n.budgets * (n.steps - 1))
+
+
+@attack(transform=Admix, decay=1.0, gradients=_gradients, mixes=True)
 def admix() -> None:
     """Mix in three other images, at five scales: Admix, with momentum."""
 
 
-@attack(transform=MixMask, decay=1.0, gradients=_GRADIENTS, mixes=True)
+@attack(transform=MixMask, decay=1.0, gradients=_gradients, mixes=True)
 def usmm() -> None:
     """Multiply by masks of three other images, at five scales: USMM, with momentum."""

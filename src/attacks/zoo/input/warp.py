@@ -78,6 +78,8 @@ def _grid(height: int, width: int) -> Tensor:
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
-@attack(transform=Warp, decay=1.0, gradients="2 * copies * (1 + K * (steps - 1))")
+@attack(
+    transform=Warp, decay=1.0, gradients=lambda n: 2 * n.copies * (1 + n.budgets * (n.steps - 1))
+)
 def decowa() -> None:
     """Warp images by moves against the loss: deformation-constrained warping, with momentum."""
