@@ -135,7 +135,8 @@ def _train(setup: Setup, name: str) -> Row:
     words += ["training.batch_size=8", "dataset.n_train=240"] if setup.tiny else []
     settings, clock = _settings(setup, name, *words), _Clock()
     recipe, trainer = settings.training, settings.trainer
-    sets = training_images(settings), open_dataset(settings, "test", whole=True)
+    test = open_dataset(settings, "test", whole=True)
+    sets = training_images(settings, test), test
     path = setup.folder / "trained" / f"{name}.safetensors"
     path.unlink(missing_ok=True)
     train_once(name, path, _build(settings), *sets, recipe, trainer, lambda: clock)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from src.cache.keys import content_key
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, network_text, try_classifier, weights_digest
-from src.run.data import choose_fit_images, mixing_pool
+from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
 from src.run.stages import Data, Model, Pass, Planned
 from src.utils.refusals import first_line
@@ -29,7 +29,7 @@ class Inputs:
         labels: ArrayLike | Tensor,
         target_labels: ArrayLike | Tensor | None,
         index: ArrayLike | Tensor | None,
-        fit_images: tuple[Any, Any] | None = None,
+        fit_images: tuple[Any, ...] | None = None,
     ) -> None:
         if torch.is_inference_mode_enabled():
             raise ValueError("Attacks need gradients: call this outside torch.inference_mode().")
@@ -66,7 +66,8 @@ class Inputs:
         if fit_images is not None:
             levels = _grey_levels(_tensor("fit_images", fit_images[0]))
             pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
-            data = LabelledImages(pixels, _whole("fit_images", fit_images[1], len(levels)))
+            columns = [_whole("fit_images", values, len(levels)) for values in fit_images[1:]]
+            data = LabelledImages(pixels, columns[0], None, *columns[1:])
             self.fit_images = ImageDataset(data, num_classes=counts[0])
 
     @property
@@ -100,9 +101,10 @@ class Inputs:
             key = content_key(planned.call, name, name_of(network), text, digest)
             models[name] = Model(self.networks[name], digest, key)
         pool = mixing_pool(self.images, settings.dataset.seed)
-        fitted_on = None
-        if (part := planned.fitted) is not None:
-            fitted_on = choose_fit_images(settings, part, self.images, self.fit_images)
+        if planned.fitted is not None and self.fit_images is None:
+            name = settings.attack.name
+            raise ValueError(f"attack={name} is fitted on training images. Pass fit_images.")
+        fitted_on = open_fit_images(planned, self.images, self.fit_images)
         data = Data(self.images, self.images, pool, self.device, fitted_on)
         return Pass(planned, data, with_ensemble(settings, models))
 

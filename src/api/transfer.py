@@ -25,6 +25,7 @@ from src.api.modules import Inputs, name_of
 from src.api.store import take_store
 from src.artifacts.frame_jobs import FrameJob
 from src.artifacts.jobs import StoredJob
+from src.cache.code_digest import read_code
 from src.cache.rows import Rows
 from src.config.attack_file import attack_settings, crafted_settings
 from src.config.command_line import ignore_harmless_warnings
@@ -60,7 +61,7 @@ def transfer(
     controls: bool = False,
     ensemble: str = "logits",
     index: ArrayLike | Tensor | None = None,
-    fit_images: tuple[ArrayLike | Tensor, ArrayLike | Tensor] | None = None,
+    fit_images: tuple[ArrayLike | Tensor, ...] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress_bar: bool = True,
@@ -96,8 +97,9 @@ def transfer(
         ensemble: Quantity that an ensemble averages: `logits`, `probabilities` or `loss`.
         index: Numbers of the images, increasing, shape (N,); they seed each image's random draws.
             None: 0, 1, ...
-        fit_images: Training images and their true classes for fitted attacks, such as `uap`; same
-            formats as `images` and `labels`.
+        fit_images: Training images for fitted attacks, such as `uap`: a tuple of images, true
+            classes and, for `target_labels` of several classes, target labels; same formats as
+            `images` and `labels`.
         seed: Seed for attacks, target labels, noise and defences.
         batch_size: Images per batch; None: 50 on a CPU, 1,000 on a GPU.
         progress_bar: Show the progress in batches.
@@ -142,6 +144,7 @@ def transfer(
         },
     }
     finished, call = list[StoredJob](), uuid4().hex
+    read_code.cache_clear()  # files may have changed since the last call
     with _quiet(), TemporaryDirectory() as temporary:
         plain |= {"cache_dir": temporary}
         planned = [

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
@@ -123,7 +124,8 @@ class StoredJob:
 
     def _read(self, name: str) -> pa.Table:
         if self.pooled:
-            return pa.concat_tables([job._read(name) for job in self.pooled])
+            tables = [job._read(name) for job in self.pooled]
+            return pa.concat_tables(tables, promote_options="default")  # an old one lacks columns
         table = read_job_table(self.files[name], name, self.record)
         if not self.offset:
             return table
@@ -163,9 +165,9 @@ def find_jobs(
 ) -> list[StoredJob]:
     """Return the finished jobs whose tables are in some folders, in the order of the folders.
 
-    A job computed by two sweeps is one job with the tables of both. Jobs that differ only in their
-    images are pooled into one if these are disjoint. If `folders` maps folders to names, all jobs
-    of a named folder belong to one sweep.
+    A job computed by two sweeps is one job with the tables of both. Jobs that differ only in the
+    choice of their images are pooled into one if these are disjoint. If `folders` maps folders to
+    names, all jobs of a named folder belong to one sweep, and are pooled with no other's.
 
     Args:
         folders: The folders.
@@ -203,7 +205,7 @@ def find_jobs(
         raise ValueError(
             f"{where} has no predictions of this program (parquet files written by jobs)."
         )
-    return _named(_with_swept_words(_pooled(finished)))
+    return _named(_with_swept_words(_pooled(finished, {*names.values()} - {""})))
 
 
 def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
@@ -218,12 +220,15 @@ def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
     return rows
 
 
-def _pooled(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return the jobs; pool those that differ only in their images if these are disjoint."""
-    alike = defaultdict[tuple[str, str, str], list[StoredJob]](list)
+def _pooled(jobs: Sequence[StoredJob], named: Collection[str]) -> list[StoredJob]:
+    """Return the jobs; pool those that differ only in the choice of images, if these are disjoint.
+
+    What the user named stays apart.
+    """
+    alike = defaultdict[tuple[str, ...], list[StoredJob]](list)
     for job in jobs:
-        keys = digest(job.record.target_keys)
-        alike[recipe(job.record), job.record.crafting, keys].append(job)
+        place = (recipe(job.record), job.record.crafting, digest(job.record.target_keys))
+        alike[*place, *(sweep for sweep in job.sweeps if sweep in named)].append(job)
     return [job for same in alike.values() for job in _pool(same)]
 
 
@@ -233,9 +238,9 @@ def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
         return jobs
     sweeps = _sweeps(jobs)
     jobs = sorted(jobs, key=lambda job: job.record.data)  # equal offsets for equal images
-    tables = [read_table(job.files[PREDICTIONS], columns=["index", "image"]) for job in jobs]
-    images = [table.to_pandas().drop_duplicates() for table in tables]
-    if _shared(its["image"] for its in images):
+    images = [_images(job) for job in jobs]
+    digests = set.intersection(*({*its} for its in images)) - {"index"}
+    if any(_shared(its[name] for its in images) for name in digests):
         return jobs
     move = _shared(its["index"] for its in images)
     starts = accumulate((move * (int(its["index"].max()) + 1) for its in images), initial=0)
@@ -252,6 +257,14 @@ def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
     names = set.intersection(*({*job.files} for job in jobs)) - {"spectra"}  # no row per image
     files = {name: path for name, path in first.files.items() if name in names}
     return [StoredJob(record, first.folder, files, sweeps=sweeps, pooled=tuple(parts))]
+
+
+def _images(job: StoredJob) -> pd.DataFrame:
+    """Return the images of a job: `index`, `image` and, if they are stored, `photograph`."""
+    path = job.files.get(TOP_FIVE, job.files[PREDICTIONS])
+    names = ["index", "image", "photograph"]
+    columns = [name for name in names if name in pq.read_schema(path).names]
+    return read_table(path, columns=columns).to_pandas().drop_duplicates()
 
 
 def _shared(columns: Iterable[pd.Series]) -> bool:

@@ -13,13 +13,17 @@ _FACTS = {
 }
 _SECTIONS = ("attack", "ensemble", "source_defence", "source_draws", "defence")
 _ARITHMETIC = ("attack_precision", "fold_batch_norms", "gradient_batch")
+_CHOICE = {"n_images", "seed", "images"}
+"""Keys of `dataset` that choose images, and change nothing about them."""
 _PREPROCESSING = ("network", "mean", "std", "input_size")
 
 
 def recipe(record: JobRecord) -> str:
-    """Return a digest of everything that decides a job's rows, except its images and seed."""
+    """Return a digest of everything that decides a job's rows, except which images, and seeds."""
     settings = [record.config.get(name) for name in _SECTIONS]
     settings += [record.config["trainer"].get(name) for name in _ARITHMETIC]
+    dataset = record.config["dataset"]
+    settings.append({key: dataset[key] for key in dataset.keys() - _CHOICE})
     models = {name: model_digest(record, name) for name in record.weights}
     defences = record.config.get("defence", {}).values()
     parts = [record.config["attack"].get("settings", {}), *defences]

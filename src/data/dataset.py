@@ -159,13 +159,34 @@ class ImageDataset(Dataset[Batch]):
         if n_images is None or n_images >= len(self):
             return self
         chosen = balanced_subset(self.labels, n_images, seed)
-        part = copy(self)
+        part = self._copied()
         part.labels, part.indices = self.labels[chosen], self.indices[chosen]
         part._chosen = self._chosen[chosen]
         if self.target_labels is not None:
             part.target_labels = self.target_labels[chosen]
+        return part
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """Names of the classes in the data itself; empty without names."""
+        return tuple(printable(str(name)) for name in getattr(self._data, "classes", None) or ())
+
+    def with_classes(self, names: Sequence[str]) -> "ImageDataset":
+        """Return the whole split with other `class_names`."""
+        size, resize = self._size, None if self._shorter == self._size else self._shorter
+        return ImageDataset(self._data, image_size=size, resize=resize, class_names=names)
+
+    def with_target_labels(self, labels: np.ndarray | None) -> "ImageDataset":
+        """Return the same images with other target labels, int64 (n,), or without any."""
+        part = self._copied()
+        part.target_labels = labels
+        return part
+
+    def _copied(self) -> "ImageDataset":
+        """Return a copy without digests, which change with the images and labels."""
+        part = copy(self)
         part._digest = ""
-        part.__dict__.pop("image_digests", None)
+        part.__dict__.pop("_digests", None)
         return part
 
     def listed(self) -> pd.DataFrame:
@@ -198,18 +219,31 @@ class ImageDataset(Dataset[Batch]):
             self._digest = total.hexdigest()[:16]
         return self._digest
 
-    @cached_property
+    @property
     def image_digests(self) -> np.ndarray:
-        """Digests of the images by position, 16 hexadecimal digits each, shape (n,).
+        """Digests that identify rows: 16 hexadecimal digits per image, shape (n,).
 
         A digest covers an image's 8-bit pixels, after resizing, its label and its target label.
         """
+        return self._digests[:, 0]
+
+    @property
+    def pixel_digests(self) -> np.ndarray:
+        """Digests that identify photographs, whatever their labels, shape (n, 2).
+
+        The first covers an image's pixels as stored, the second those after resizing.
+        """
+        return self._digests[:, 1:]
+
+    @cached_property
+    def _digests(self) -> np.ndarray:
         aims = [None] * len(self) if self.target_labels is None else self.target_labels.tolist()
 
-        def digest(i: int) -> str:
-            total = hashlib.sha256(f"{self.labels[i]} {aims[i]} ".encode())
-            total.update(self._pixels(i).tobytes())
-            return total.hexdigest()[:16]
+        def digest(i: int) -> list[str]:
+            image = self._read(i)
+            stored, pixels = image.transpose(2, 0, 1).tobytes(), self._prepared(i, image).tobytes()
+            row = f"{self.labels[i]} {aims[i]} ".encode() + pixels
+            return [hashlib.sha256(part).hexdigest()[:16] for part in (row, stored, pixels)]
 
         with ThreadPoolExecutor() as threads:  # decoding releases the GIL
             digests = threads.map(digest, range(len(self)))
@@ -234,7 +268,9 @@ class ImageDataset(Dataset[Batch]):
 
     def _pixels(self, i: int) -> np.ndarray:
         """Return image `i` of the subset, uint8 (3, N, N)."""
-        image = self._read(i)
+        return self._prepared(i, self._read(i))
+
+    def _prepared(self, i: int, image: np.ndarray) -> np.ndarray:
         if self._size is not None:
             picture = Image.fromarray(image)
             image = np.asarray(center_crop(resize(picture, [self._shorter]), [self._size]))

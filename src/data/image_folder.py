@@ -21,11 +21,9 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
         ValueError: The root, the split or the classes are missing, or a class has no images.
     """
     folder = existing_folder(root)
-    names = _subfolders(folder)
     wanted = ("train",) if split == "train" else ("test", "val")
-    # A folder `train` next to other classes is a class (CIFAR-100 has one), not a split.
-    if {"test", "val"} & set(names) or names == ["train"]:
-        folders = [folder / name for name in wanted if name in names]
+    if has_splits(folder):
+        folders = [folder / name for name in wanted if (folder / name).is_dir()]
     else:
         folders = [folder] if split == "test" else []
     if not folders:
@@ -35,6 +33,15 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
         return _ClassFolders(folders[0], loader=Path, is_valid_file=_is_image)
     except FileNotFoundError as error:  # it names only classes
         raise ValueError(f"dataset.root={root}: {first_line(error)}") from error
+
+
+def has_splits(folder: Path) -> bool:
+    """Return True if a folder has the splits `train`, `test` or `val` instead of classes.
+
+    A folder `train` next to other classes is a class (CIFAR-100 has one).
+    """
+    names = _subfolders(folder)
+    return bool({"test", "val"} & {*names}) or names == ["train"]
 
 
 def imagenet(split: str, *, root: str | None) -> ImageFolder:

@@ -345,6 +345,7 @@ def keeps_images_apart(attack: Attack) -> bool:
     """Return True if an image's result depends neither on other images nor on other budgets.
 
     Attacks of `src.attacks` guarantee this. Other attacks declare it by a keyword `seeds`, from
-    which they must draw.
+    which they must draw. Classes of other libraries draw for a batch as a whole.
     """
-    return "seeds" in accepted(attack)
+    drawn_together = getattr(getattr(attack, "func", attack), "draws_per_batch", False)
+    return "seeds" in accepted(attack) and not drawn_together

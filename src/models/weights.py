@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,12 +91,17 @@ def save_weights(network: nn.Module, path: Path, **facts: str) -> None:
 
 
 def weights_digest(network: nn.Module) -> str:
-    """Compute 16 hexadecimal digits of the SHA-256 of a state dict's names, types, shapes, values.
+    """Compute the digest of a network's tensors, see `tensors_digest`."""
+    return tensors_digest(_tensors(network))
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Compute 16 hexadecimal digits of the SHA-256 of tensors' names, types, shapes and values.
 
     Device, memory format and batch counters make no difference.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(_tensors(network)):
+    for name, value in sorted(tensors):
         if not name.endswith(COUNTER):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             flat = value.detach().cpu().contiguous().reshape(-1)

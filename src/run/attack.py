@@ -14,7 +14,7 @@ from src.data import Batch, ImageDataset, to_unit
 from src.defences import AttackedDefence
 from src.images.attacker import Attacker
 from src.measure.attack_cost import AttackCost
-from src.run.fit import fitted_states
+from src.run.fit import discard_fits, fitted_states
 from src.run.pass_progress import PassProgress
 from src.run.stages import Pass
 from src.run.stored_rows import read_rows
@@ -46,8 +46,8 @@ def make_attacker(
         data_target_labels=_known_target_labels(settings, job.images),
         seed=settings.seed,
         pool=pool and (pool.images, pool.labels),
-        max_batch=max(1, _most_at_once(job) // settings.source_draws),  # draws share memory
-        max_images=_images_per_batch(job),
+        max_batch=job.gradient_batch,
+        max_images=job.max_images,
         precision=settings.trainer.attack_precision,
         name=attack.name,
         stored=stored,
@@ -68,35 +68,6 @@ def _behind_its_defence(job: Pass, classifier: nn.Module) -> nn.Module:
     return model
 
 
-def _most_at_once(job: Pass) -> int:
-    """Return the maximum number of images in one gradient batch.
-
-    On a CPU the default is the equivalent of 32 images of 224 pixels, which need less than 4 GB
-    with a ResNet-50.
-    """
-    trainer, side = job.settings.trainer, job.images.image_size
-    if job.data.device.type != "cpu" or trainer.gradient_batch is not None:
-        return trainer.max_gradient_batch
-    return min(trainer.max_gradient_batch, max(1, 32 * 224**2 // side**2))
-
-
-def _images_per_batch(job: Pass) -> int | None:
-    """Return the maximum batch size, from the number of gradients per image; None: no limit.
-
-    A killed job loses at most one batch. The limit does not depend on measured time, because a
-    different batch size may change the rows.
-    """
-    settings, members = job.settings, len(job.settings.source)
-    gradients = settings.attack.gradients(len(settings.budgets), members)
-    if not gradients:
-        return None
-    limit = settings.trainer.gradients_per_batch
-    if limit is None:
-        pixels = max(64, job.images.image_size) ** 2
-        limit = (20_000 if job.data.device.type == "cpu" else 1_000_000) * 64**2 // pixels
-    return max(1, int(limit / (gradients * members * settings.source_draws)))
-
-
 def try_attack(job: Pass, cache: Rows) -> None:
     """Attack two images, so that a broken attack fails before targets are trained.
 
@@ -110,6 +81,8 @@ def try_attack(job: Pass, cache: Rows) -> None:
     if stored and not (bisected or iterations):
         return
     batch = Batch(*(column.to(device) for column in job.images[:2]))
+    if job.settings.rerun:
+        discard_fits(job)
     attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
     tried = {cell: cell.index[:2] for cell in AttackCost().cells(job, None)}
     shown, name = job.settings.trainer.progress_bar, f"trying {job.settings.job}"

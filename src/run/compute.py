@@ -101,7 +101,8 @@ def _halve(
     size: int, source: AdversarialSource | None, distributed: bool, error: BaseException
 ) -> int:
     """Return half the batch size after an out-of-memory error; refuse if it cannot be halved."""
-    if size == 1 or distributed:
+    apart = source is None or source.images_apart
+    if size == 1 or distributed or not apart:  # other batches would be other rows
         text = f"trainer.batch_size={size} needs more memory than the device has."
         raise ValueError(text) from error
     log.warning("Out of memory: continuing with batches of %d images, not %d.", size // 2, size)

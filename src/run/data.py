@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,16 @@ from src.attacks import Fitted
 from src.config.sections import DatasetSettings
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset, load_dataset
+from src.data.image_folder import has_splits
 from src.images.saved import saved_dataset
 from src.run.batches import Batches
 from src.run.stages import Data, Planned
 from src.run.trainer import make_trainer
+from src.utils.refusals import shortened
 
 _POOL = 32  # images that attacks may mix in
+_with_classes = lru_cache(maxsize=2)(ImageDataset.with_classes)  # keeps its digest
+_CSV, _FOLDER = "src.data.image_csv.image_csv", "src.data.image_folder.image_folder"
 
 
 def open_data(planned: Planned) -> Data:
@@ -35,60 +40,124 @@ def open_data(planned: Planned) -> Data:
     pool = None
     if planned.attack is not None:
         pool = mixing_pool(open_dataset(settings, "test", whole=True), seed)
-    fitted_on = None
-    if planned.fitted is not None:
-        training = _open_fit_images(settings, planned.fitted, images)
-        fitted_on = choose_fit_images(settings, planned.fitted, images, training)
+    fitted_on = open_fit_images(planned, images)
     return Data(images, diagnosed, pool, runner.strategy.root_device, fitted_on)
 
 
-def _open_fit_images(settings: Settings, part: Fitted, images: ImageDataset) -> ImageDataset:
-    """Return the training images that an attack is fitted on."""
-    if part.fit_images is None:
-        try:
-            return open_dataset(settings, "train")
-        except ValueError as error:
-            raise ValueError(
-                f"attack={settings.attack.name} is fitted on training images, but those of "
-                f"dataset={settings.dataset.name} cannot be opened. Set attack.fit_images=FOLDER."
-            ) from error
-    path = Path(part.fit_images)
-    source = {"_target_": "src.data.image_folder.image_folder", "root": str(path)}
-    if path.suffix == ".csv":
-        places = {"root": str(path.parent), "csv": path.name}
-        source = {"_target_": "src.data.image_csv.image_csv", **places}
-    side, classes = images.image_size, images.num_classes
-    try:
-        return load_dataset("test", source, image_size=side, num_classes=classes)
-    except ValueError as error:
-        raise ValueError(f"attack.fit_images={part.fit_images}: {error}") from error
-
-
-def choose_fit_images(
-    settings: Settings, part: Fitted, images: ImageDataset, training: ImageDataset | None
+def open_training_images(
+    settings: Settings, images: ImageDataset, part: Fitted | None = None
 ) -> ImageDataset:
-    """Choose the training images that an attack is fitted on.
+    """Open training images for a network or a fit, with their classes numbered as in `images`.
+
+    Args:
+        settings: The job's settings.
+        images: The evaluated images.
+        part: The fitted part of an attack, which may name other images than those of the data set:
+            a folder of class folders, or a CSV with the columns stated in `dataset`.
+
+    Raises:
+        ValueError: They cannot be opened, or it is unknown which classes theirs are.
+    """
+    place = part.fit_images if part else None
+    if place is None:
+        training = open_dataset(settings, "train")
+    elif place.endswith(".csv"):
+        return _open_csv(settings, images, Path(place).expanduser(), part)
+    else:
+        root = Path(place).expanduser()
+        root = root / "train" if root.is_dir() and has_splits(root) else root
+        training = _load(settings, images, {"_target_": _FOLDER, "root": str(root)})
+    names, classes = training.own_names, images.class_names
+    numbers = tuple(map(str, range(len(classes))))
+    if {*names} <= {*classes} or names == images.own_names:
+        same = training.class_names == classes
+        return training if same else _with_classes(training, classes)
+    if "0" in names and {*names} <= {*numbers}:
+        return _with_classes(training, numbers)
+    if place is None and classes == numbers and training.num_classes == len(classes):
+        return training
+    new = [name for name in names if name not in classes]
+    raise ValueError(
+        f"its classes ({shortened(new)}) are not those of the images ({shortened(classes)}). Name "
+        "them alike, or set dataset.class_names"
+    )
+
+
+def _open_csv(settings: Settings, images: ImageDataset, path: Path, part: Any) -> ImageDataset:
+    """Open the training images that a CSV lists."""
+    stated = settings.dataset.model_extra or {}
+    keys = ("folder", "id_column", "label_column", "target_column", "first_label")
+    columns = {key: stated[key] for key in keys if key in stated and stated["_target_"] == _CSV}
+    first = getattr(part, "fit_first_label", None)
+    first = columns.pop("first_label", None) if first is None else first
+    source = {"_target_": _CSV, **columns, "root": str(path.parent), "csv": path.name}
+    opened, errors = [], []
+    for number in (0, 1) if first is None else (first,):
+        try:
+            opened.append(_load(settings, images, {**source, "first_label": number}))
+        except ValueError as error:
+            errors.append(error)
+    if len(opened) > 1:
+        raise ValueError("its classes may count from 0 or from 1. Set attack.fit_first_label")
+    if not opened:
+        raise errors[0]
+    return opened[0]
+
+
+def _load(settings: Settings, images: ImageDataset, source: dict[str, Any]) -> ImageDataset:
+    """Load training images from files, prepared as the evaluated images are."""
+    size, resize = images.image_size, settings.dataset.resize
+    names = images.class_names if source["_target_"] == _CSV else None
+    return load_dataset("test", source, image_size=size, resize=resize, class_names=names)
+
+
+def open_fit_images(
+    planned: Planned, images: ImageDataset, training: ImageDataset | None = None
+) -> ImageDataset | None:
+    """Return the training images that an attack is fitted on; None for an attack without a fit.
+
+    They have target labels under the rule `data` alone: their own, or the class that is the target
+    label of all evaluated images.
+
+    Args:
+        planned: The job.
+        images: The evaluated images.
+        training: Training images passed from Python; None: those that the job's settings name.
 
     Raises:
         ValueError: There are no training images, they differ from the evaluated ones in classes or
-            size, or one of them is also evaluated.
+            size, one of them is also evaluated, or their target labels are unknown.
     """
-    name = settings.attack.name
+    settings, part, name = planned.settings, planned.fitted, planned.settings.attack.name
+    if part is None:
+        return None
+    key = f"attack={name} is fitted on training images (attack.fit_images={part.fit_images})"
     if training is None:
-        raise ValueError(f"attack {name} is fitted on training images. Pass fit_images.")
-    stated = (training.num_classes, training.image_size)
-    if stated != (images.num_classes, images.image_size):
-        raise ValueError(
-            f"attack.fit_images: {stated[0]} classes, {stated[1]} pixels; the images have "
-            f"{images.num_classes} classes, {images.image_size} pixels."
-        )
+        try:
+            training = open_training_images(settings, images, part)
+        except ValueError as error:
+            way = ". Set attack.fit_images=FOLDER" * (part.fit_images is None)
+            raise ValueError(f"{key}: {error}{way}.") from error
+    if training.image_size != images.image_size:
+        sizes = f"{training.image_size} pixels, but the images have {images.image_size}"
+        raise ValueError(f"{key} of {sizes}.")
     chosen = training.subset(part.fit_n_images, settings.seed)
-    if (both := np.isin(images.image_digests, chosen.image_digests)).any():
+    if (both := np.isin(images.pixel_digests, chosen.pixel_digests).any(axis=1)).any():
         raise ValueError(
             f"attack={name} would be fitted on {both.sum():,} of the evaluated images, "
             f"such as image {images.indices[both][0]}. Set attack.fit_images=FOLDER to use others."
         )
-    return chosen
+    if planned.fit_rule != "data":
+        return chosen.with_target_labels(None)
+    aims = np.unique([] if images.target_labels is None else images.target_labels)
+    if chosen.target_labels is None and len(aims) != 1:
+        raise ValueError(
+            f"{key} without target labels, and attack.target_label=data has several for the "
+            "images. Add the column TargetClass to a CSV of training images, or set "
+            "attack.target_label=random."
+        )
+    own = chosen.target_labels
+    return chosen.with_target_labels(np.full(len(chosen), aims[0]) if own is None else own)
 
 
 def mixing_pool(dataset: ImageDataset, seed: int) -> Batch:

@@ -14,6 +14,7 @@ from src.cache.rows import Rows
 from src.config.fields import of_epoch
 from src.config.sections import ModelSettings
 from src.config.settings import Settings
+from src.data import ImageDataset
 from src.measure.adversarial_images import AdversarialImages
 from src.measure.clean import Clean
 from src.measure.protocol import Cell
@@ -199,7 +200,8 @@ def _estimate_job(
         base = of_epoch(name)[0]
         path = checkpoint_path(settings, name, built[name], data.images, at_end=True)
         if path not in result.trainings:
-            result.trainings[path] = _estimate_training(settings, base, built[name], speeds)
+            training = _estimate_training(settings, base, built[name], data.images, speeds)
+            result.trainings[path] = training
     trained = [name for name in settings.models if name not in untrained]
     models = train_models(planned, data, built, trained, Tracker())
     models |= {
@@ -225,10 +227,14 @@ def _estimate_job(
 
 
 def _estimate_training(
-    settings: Settings, name: str, classifier: PixelClassifier, speeds: Speeds
+    settings: Settings,
+    name: str,
+    classifier: PixelClassifier,
+    images: ImageDataset,
+    speeds: Speeds,
 ) -> Training:
-    recipe = settings.training
-    train, test = training_images(settings), open_dataset(settings, "test", whole=True)
+    recipe, train = settings.training, training_images(settings, images)
+    test = open_dataset(settings, "test", whole=True)
     seconds = speeds.seconds("training", name, classifier, train.image_size)
     if recipe.attack is not None:
         taken = settings_of_attack(recipe).gradients(1, 1)
@@ -246,7 +252,8 @@ def _add_fits(job: Pass, result: Estimate, speeds: Speeds) -> None:
     part, images, source = job.planned.fitted, job.data.fit_images, job.settings.source
     for eps, file in fit_files(job).items():
         assert part is not None and images is not None
-        if not file.exists() and file not in result.trainings:
+        missing = job.settings.rerun or not file.exists()
+        if missing and file not in result.trainings:
             kind: Kind = "training" if part.as_built else "gradient"
             durations = [
                 speeds.seconds(kind, name, job.models[name].classifier, images.image_size)

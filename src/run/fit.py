@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from filelock import FileLock
 from pytorch_lightning.utilities.seed import isolate_rng
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from src.attacks import FitBatch, FitTask, Fitted, image_seeds
+from src.cache.keys import content_key
 from src.data import Batch, to_unit
 from src.images.attacker import Attacker
+from src.models.weights import tensors_digest
 from src.run.stages import Pass
 from src.training import augment
 from src.utils.files import atomic_write
@@ -52,30 +54,38 @@ def fitted_states(job: Pass, attacker: Attacker) -> dict[float, State]:
     """Return the fitted states of an attack by budget in [0, 1] units; fit missing ones.
 
     If several processes need the same state, one fits it and the others wait. An interrupted fit
-    resumes after its last complete epoch.
+    resumes after its last complete epoch. A damaged state is fitted again.
     """
     part, states = job.planned.fitted, {}
     for eps, file in fit_files(job).items():
         assert part is not None
-        if not file.exists():
+        state = _read(file, job.fit_key(eps))
+        if state is None:
             if is_held(file.with_suffix(".lock")):
                 log.info("Waiting for another process to fit %s.", job.settings.job)
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_suffix(".lock")):
-                if not file.exists():
-                    _fit(job, attacker, part, eps, file)
-        states[eps / 255] = _read(file)
+                state = _read(file, job.fit_key(eps)) or _fit(job, attacker, part, eps, file)
+        states[eps / 255] = state
     return states
 
 
-def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) -> None:
+def discard_fits(job: Pass) -> None:
+    """Remove the files of an attack's fitted states, so that it is fitted again."""
+    for file in fit_files(job).values() if is_first_process() else ():
+        for path in (file, file.with_suffix(".part")):
+            path.unlink(missing_ok=True)
+
+
+def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) -> State:
     """Fit an attack for one budget, and write its state to a file."""
     settings, images, device = job.settings, job.data.fit_images, job.data.device
     assert images is not None
     shown = settings.trainer.progress_bar and is_first_process()
     name = f"{settings.job} at {eps:g}/255" if eps else settings.job
     progress, partial = Progress(f"fitting {name}", shown), file.with_suffix(".part")
-    state = _read(partial) if partial.exists() else None
+    key = job.fit_key(eps)
+    state = _read(partial, key)
     log.info(
         "Fitting %s: %s images, %d epochs%s",
         name,
@@ -93,17 +103,20 @@ def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) ->
                 attacker.make_counted(),
                 eps / 255,
                 settings.attack.norm,
-                settings.attack.target_label is not None,
+                job.planned.fit_rule is not None,
                 settings.seed,
                 len(images),
                 reader.read,
                 attacker.max_batch,
             )
             for fitted in part.fit(task, state):
-                _write(partial, fitted)
+                state = {name: value.detach().cpu() for name, value in fitted.items()}
+                _write(partial, key, state)
     finally:
         attacker.cpu()
     partial.replace(file)
+    assert state is not None
+    return state
 
 
 class _Reader:
@@ -123,25 +136,46 @@ class _Reader:
             batch = batch._replace(images=images)
         batch = Batch(*(column.to(job.data.device) for column in batch))
         images = to_unit(batch.images)
-        with torch.no_grad():
-            labels = self.attacker.target_labels(images, batch)
+        labels, rule = batch.labels, job.planned.fit_rule
+        if rule == "data":
+            aims = job.data.fit_images.target_labels
+            assert aims is not None
+            labels = torch.from_numpy(aims[np.asarray(positions)]).to(labels)
+        elif rule is not None:
+            with torch.no_grad():
+                aimed = self.attacker.target_labels(images, batch)
+            assert aimed is not None
+            labels = aimed
         trained = self.job.planned.fitted is not None and self.job.planned.fitted.as_built
         if generator is not None or not trained:  # else only batch norms are renewed
             self.seen += len(positions)
         share = min(1.0, self.seen / max(1, self.total))
         self.progress.update(share, f"{self.seen:,} / {self.total:,} images")
         seeds = image_seeds(job.settings.seed, batch.index)
-        return FitBatch(images, batch.labels if labels is None else labels, batch.labels, seeds)
+        return FitBatch(images, labels, batch.labels, seeds)
 
 
-def _read(file: Path) -> State:
+def _read(file: Path, key: str) -> State | None:
+    """Read the state of the fit with this key; None if there is none, or if the file is damaged."""
     try:
-        return load_file(file)
+        with safe_open(file, "pt") as opened:
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            if (opened.metadata() or {}).get("digest") == _digest(key, state):
+                return state
+            reason = "its content is not what was written"
+    except FileNotFoundError:
+        return None
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged ({first_line(error)}). Delete it.") from error
+        reason = first_line(error)
+    log.warning("%s is damaged (%s); the attack is fitted again.", file, reason)
+    return None
 
 
-def _write(file: Path, state: State) -> None:
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+def _write(file: Path, key: str, state: State) -> None:
+    tensors = {name: value.contiguous().clone() for name, value in state.items()}
     with atomic_write(file) as temporary:
-        temporary.write_bytes(save(tensors))
+        temporary.write_bytes(save(tensors, {"digest": _digest(key, tensors)}))
+
+
+def _digest(key: str, state: State) -> str:
+    return content_key(key, tensors_digest(state.items()))

@@ -35,10 +35,11 @@ from src.models import (
 from src.models.providers import facts_of
 from src.run.attack_function import attack_function
 from src.run.clean_accuracy import check_trained
-from src.run.data import forget_datasets, open_dataset
+from src.run.data import forget_datasets, open_dataset, open_training_images
 from src.run.stages import Data, Model, Planned
 from src.tracking import Tracker
 from src.training import TRAINING, Craft, after_epoch, train_once
+from src.utils.refusals import shortened
 
 _last_job: dict[str, Model] = {}  # models of the last job by `_make_key`
 _subset = lru_cache(maxsize=2)(ImageDataset.subset)  # a subset keeps its digest
@@ -185,8 +186,7 @@ def _read_facts(settings: Settings, name: str) -> WeightFacts:
 
 def _list_new(names: Sequence[str], others: Sequence[str]) -> str:
     """Return up to three names that are not in `others`, or else the first three, as text."""
-    new = [name for name in names if name not in others] or names
-    return ", ".join(new[:3]) + ", ..." * (len(new) > 3)
+    return shortened([name for name in names if name not in others] or names)
 
 
 def _agree(stated: Sequence[str], names: Sequence[str]) -> bool:
@@ -250,18 +250,11 @@ def checkpoint_path(
             f"model.{name}.weights=PATH or dataset=NAME."
         )
     try:
-        open_dataset(settings, "train")
+        open_training_images(settings, images)
     except ValueError as error:
         way = f"Set model.{name}.weights=PATH, or name other models in targets"
-        raise ValueError(f"model {name} cannot be trained: {error}. {way}.") from error
-    train = training_images(settings)
-    if not _agree(train.class_names, images.class_names):
-        raise ValueError(
-            f"model {name} cannot be trained on {dataset}: its {train.num_classes} classes "
-            f"({_list_new(train.class_names, images.class_names)}) are not the "
-            f"{images.num_classes} of the images ({_list_new(images.class_names, ())})."
-        )
-    data = train.digest()  # reads all files, so a bad one is refused
+        raise ValueError(f"model {name} cannot be trained on {dataset}: {error}. {way}.") from error
+    data = training_images(settings, images).digest()  # reads all files, so a bad one is refused
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     network = _network_settings(settings, name)
     # This program's code and library versions do not count: an upgrade must not cause retraining.
@@ -273,9 +266,9 @@ def checkpoint_path(
     return path if epoch is None or at_end else after_epoch(path, epoch)
 
 
-def training_images(settings: Settings) -> ImageDataset:
-    """Return the images that models are trained on."""
-    train, n_images = open_dataset(settings, "train"), settings.training.n_images
+def training_images(settings: Settings, images: ImageDataset) -> ImageDataset:
+    """Return the images that models are trained on, to be evaluated on `images`."""
+    train, n_images = open_training_images(settings, images), settings.training.n_images
     if n_images is not None and not train.num_classes <= n_images <= len(train):
         allowed = f"{train.num_classes} (classes) to {len(train):,} (training images)"
         raise ValueError(f"training.n_images={n_images}: use {allowed}, or null for all images.")
@@ -324,7 +317,8 @@ def _train(
     file = files.pop(name)
     path = checkpoint_path(settings, name, built[name], data.images, at_end=True)
     recipe, dataset = settings.training, settings.dataset.name
-    train, test = training_images(settings), open_dataset(settings, "test", whole=True)
+    train = training_images(settings, data.images)
+    test = open_dataset(settings, "test", whole=True)
     tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
     parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
     then = [other for other, missing in files.items() if not missing.exists()]

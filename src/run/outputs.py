@@ -40,7 +40,7 @@ from src.artifacts.layout import (
     clear_summary,
 )
 from src.artifacts.record import JobRecord, clear, job_record, with_record
-from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
+from src.artifacts.tables import NAMES, PHOTOGRAPH, PREDICTION_SCHEMA
 from src.cache.rows import Rows
 from src.images.saved import SavedImages, write_set
 from src.images.storage import STORED
@@ -135,7 +135,10 @@ def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
         if table is not None
     ]
     tables = [results.clean, *attacked]
-    return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
+    top_five = pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
+    rows = np.searchsorted(job.images.indices, top_five["index"].to_numpy())
+    photographs = pa.array(job.images.pixel_digests[rows, 0])
+    return top_five.append_column(PHOTOGRAPH, photographs)
 
 
 def _write_images(job: Pass, stored: StoredJob, folder: Path, cache: Rows) -> list[int]:

@@ -1,5 +1,6 @@
 """Stages of a job: its plan, data and models, and the pass that combines them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from torch import nn
 from src.attacks import Fitted
 from src.cache.code_digest import code_of, own_code
 from src.cache.keys import content_key, defence_key, numerics
+from src.config.sections import TargetLabelRule
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset
 from src.defences import Defence, Defended
@@ -20,6 +22,9 @@ from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
 from src.measure.protocol import Cell
 from src.utils.defended_names import PLAIN, Evaluated
+
+FITTING = 2
+"""Version of the fits; it rises if the same key would give another fit."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ class Planned:
             **{key: keywords[key] for key in keywords if key in signature(kind).parameters}
         )
         return part
+
+    @property
+    def fit_rule(self) -> TargetLabelRule | None:
+        """Rule of the target labels in the attack's fit; None: the fit uses the true classes."""
+        aimed = getattr(self.fitted, "reads_target_labels", True)
+        return self.settings.attack.target_label if aimed else None
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,8 @@ class Pass:
         settings, saved = self.settings, self.planned.saved
         attack, defence, trainer = settings.attack, settings.source_defence, settings.trainer
         mixed = self.data.pool if attack.about.mixes else None
-        batches = (self.images.digest(), settings.budgets, trainer.batch_size, self.pair_seed)
+        sizes = (min(int(trainer.batch_size), self.max_images or math.inf), self.gradient_batch)
+        batches = (self.images.digest(), settings.budgets, sizes, self.pair_seed)
         return content_key(
             (self._clean_key, self.planned.call),
             mixed and (mixed.labels.tolist(), sha256(mixed.images.numpy().tobytes()).hexdigest()),
@@ -190,14 +202,44 @@ class Pass:
         )
         part, training = self.planned.fitted, settings.training
         assert self.data.fit_images is not None and part is not None
+        rule, images = self.planned.fit_rule, self.data.fit_images.digest()
         return content_key(
-            (eps_255, self.planned.call, repr(part), attack.norm),
+            (FITTING, eps_255, self.planned.call, repr(part), attack.norm),
             code_of(attack.settings, upgrades=False),
-            (attack.target_label, self.data.fit_images.digest(), settings.ensemble, settings.seed),
+            (rule, images, settings.ensemble, settings.seed),
             [self.models[name].key for name in settings.source],
             (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
             (settings.trainer.attack_precision, training.crop_padding, training.flip),
         )
+
+    @property
+    def gradient_batch(self) -> int:
+        """Largest number of images in a gradient batch.
+
+        On a CPU the default is the equivalent of 32 images of 224 pixels, which need less than 4 GB
+        with a ResNet-50.
+        """
+        trainer, largest = self.settings.trainer, self.settings.trainer.max_gradient_batch
+        if self.data.device.type == "cpu" and trainer.gradient_batch is None:
+            largest = min(largest, max(1, 32 * 224**2 // self.images.image_size**2))
+        return max(1, largest // self.settings.source_draws)  # draws share memory
+
+    @cached_property
+    def max_images(self) -> int | None:
+        """Largest batch, from the number of gradients per image; None: no limit.
+
+        A killed job loses at most one batch. The limit does not depend on measured time, because a
+        different batch size may change the rows.
+        """
+        settings, members = self.settings, len(self.settings.source)
+        gradients = settings.attack.gradients(len(settings.budgets), members)
+        if not gradients:
+            return None
+        limit = settings.trainer.gradients_per_batch
+        if limit is None:
+            pixels = max(64, self.images.image_size) ** 2
+            limit = (20_000 if self.data.device.type == "cpu" else 1_000_000) * 64**2 // pixels
+        return max(1, int(limit / (gradients * members * settings.source_draws)))
 
     @property
     def fit_gradients(self) -> float:

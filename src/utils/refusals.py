@@ -44,6 +44,15 @@ def suggestion(name: str, known: Sequence[str], cutoff: float = 0.7) -> str:
     return f" Did you mean {matches}?" if matches else ""
 
 
+def shortened(names: Sequence[str]) -> str:
+    """Return the first three names as text.
+
+    >>> shortened("abcd")
+    'a, b, c, ...'
+    """
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+
+
 def first_line(error: BaseException) -> str:
     """Return an error's first line, without additions by libraries."""
     line = str(error).strip().split("\n")[0].split(", set env var HYDRA_FULL_ERROR")[0]

@@ -1,6 +1,6 @@
 """Sweeps made up of random numbers, as files that a report reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,8 @@ def make_sweep(
     alike: Sequence[str] = (),
     defences: Sequence[str] = (),
     targets: Sequence[str] = (),
+    dataset: Mapping[str, Any] | None = None,
+    photographs: int | None = None,
 ) -> Path:
     """Write a job for every attack and source (none: every model), each evaluated on all models.
 
@@ -96,7 +98,9 @@ def make_sweep(
     The reference budget is 8/255, or the last one. Full jobs (the first attack) hold diagnostics,
     a control, an 8-bit variant and pictures; missing ones NaN, as gradients that vanish give.
     Models that are `alike` have equal weights. Behind `defences` attacks are weaker.
-    The images are those from the number `first` on, though each sweep counts them from 0.
+    The images are those from the number `first` on, though each sweep counts them from 0. Their
+    photographs are those from the number `photographs` on, and are not stored without it.
+    `dataset` has further keys of that section.
     """
     random = np.random.default_rng(first)
     reference = 8.0 if 8.0 in budgets else budgets[-1]
@@ -114,6 +118,7 @@ def make_sweep(
             **{"source": source, "targets": targets or models, "attack": attack},
             **{"budgets": budgets, "reference": reference, "overrides": overrides},
             **{"defences": tuple(defences)},
+            config={"dataset": {"name": "made-up", **(dataset or {})}},
             weights={
                 name: f"{'alike' if name in alike else name}-digest"
                 for name in dict.fromkeys([*(targets or models), source.partition("@")[0]])
@@ -137,6 +142,9 @@ def make_sweep(
             "{:016x}".format
         )
         tables["top_five"] = tables["predictions"].query("eps_255 == 0 or index < 40")
+        if photographs is not None:
+            numbers = tables["top_five"]["index"] + photographs
+            tables["top_five"] = tables["top_five"].assign(photograph=numbers.map("p{}".format))
         if full and attack == attacks[0]:
             for name, part in (("uint8", 0.9), ("noise", 0.1)):
                 weak = _predictions(random, label, initial, models, budgets, part * strength)

@@ -127,3 +127,44 @@ def test_averages_over_different_targets_are_marked(sweep):
     over_targets = table(one, two, to="csv", rows="attack", columns="source")
     assert {row["vgg partial"] for row in lines_of(over_targets)} == {"True", "False"}
     assert "‡" not in table(one, to="markdown", **words)
+
+
+def test_only_the_choice_of_images_may_differ_in_a_pool(sweep):
+    """What is named, prepared or labelled otherwise are two rows, even if no digest is common."""
+    days = [sweep("a"), sweep("b", first=60)]
+    one, two = (cell(folder) for folder in days)
+    assert cell_of(load_sweep(*days), "fgsm") == sum((one, two)).tolist()
+    frame = load_sweep(first=days[0], second=days[1])
+    assert cell_of(frame, "fgsm (first)") == one.tolist()
+    assert cell_of(frame, "fgsm (second)") == two.tolist()
+    for key, value in {
+        "root": "blurred",
+        "resize": 40,
+        "csv": "t7.csv",
+        "class_names": ["x"],
+    }.items():
+        other = sweep(f"{key}/other", first=60, dataset={key: value})
+        frame = load_sweep(days[0], other)
+        assert cell_of(frame, "fgsm (a)") == one.tolist()
+        assert cell_of(frame, "fgsm (other)") == two.tolist()
+    for key, value in {"n_images": 60, "seed": 7, "images": "list.csv"}.items():
+        other = sweep(f"{key}/choice", first=60, dataset={key: value})
+        assert cell_of(load_sweep(days[0], other), "fgsm") == sum((one, two)).tolist()
+
+
+def test_the_same_photographs_under_other_labels_are_not_pooled(sweep):
+    """The list of target labels was edited in place: other rows, the same photographs."""
+    one, two = sweep("one", photographs=0), sweep("two", first=60, photographs=0)
+    assert {*load_sweep(one, two)["attack"]} == {
+        *("fgsm (one)", "bim (one)", "fgsm (two)", "bim (two)")
+    }
+    three = sweep("three", first=60, photographs=60)
+    assert {*load_sweep(one, three)["attack"]} == {"fgsm", "bim"}
+    old = sweep("old", first=60)  # written by a version that stores no photographs
+    assert cell_of(load_sweep(one, old), "fgsm")[1] == cell(one)[1] + cell(old)[1]
+
+
+def cell_of(frame, attack):
+    """Return successes and images of a named attack from vgg to vit."""
+    found = rates(frame).set_index(["attack", "source", "target", "eps_255"])
+    return found.loc[(attack, "vgg", "vit", 8.0), ["success", "denominator"]].astype(int).tolist()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.attacks import fgsm, mi, pgd
+from src.attacks import fgsm, mi, pgd, torchattacks
 from tests.passes import TRAINER, make_pass, run_modules
 
 SMALL, LARGE = (2.0, 16.0), (2.0, 5.0, 16.0)
@@ -51,12 +51,13 @@ def same(grown, whole):
 def test_more_images_and_budgets_attack_only_what_is_new(
     dataset, networks, tmp_path, attack, taken
 ):
-    words = {"about": {"mixes": False}, "reference": 16.0}
+    words = {"reference": 16.0}
     words |= {"diagnostics": FULL, "variants": ["uint8"], "defences": {"noisy": noisy}}
     words["trainer"] = TRAINER.model_copy(update={"batch_size": 3})
 
     def run(images, budgets, cache=tmp_path):
-        return run_modules(images, networks, attack, budgets, cache=cache, **words)
+        about = {"gradients": taken[len(budgets)], "mixes": False}
+        return run_modules(images, networks, attack, budgets, cache=cache, about=about, **words)
 
     assert run(dataset.subset(6), SMALL).results.gradients == 6 * taken[2]
     grown, whole = run(dataset, LARGE), run(dataset, LARGE, None)
@@ -66,6 +67,36 @@ def test_more_images_and_budgets_attack_only_what_is_new(
     same(grown, whole)
     assert run(dataset.subset(4), SMALL[1:]).results.gradients == 0
     same(run(dataset.subset(4), SMALL), run(dataset.subset(4), SMALL, None))
+
+
+def of_its_batch(model, images, labels, eps):
+    """An attack that does not keep images apart, and has no keyword `seeds`."""
+    shift = (images.mean() - images.mean(dim=(1, 2, 3), keepdim=True)).sign()
+    return (images + shift * eps.view(-1, 1, 1, 1, 1)).clamp(0, 1)
+
+
+def test_an_attack_that_mixes_a_batch_is_run_again_for_other_batches(dataset, networks, tmp_path):
+    words = {"about": {"gradients": 1, "mixes": False}}
+
+    def run(cache, **trainer):
+        settings = TRAINER.model_copy(update=trainer)
+        return run_modules(dataset, networks, of_its_batch, trainer=settings, cache=cache, **words)
+
+    run(tmp_path)
+    for trainer in ({"gradients_per_batch": 3}, {"batch_size": 3}, {"gradient_batch": 2}):
+        same(run(tmp_path, **trainer), run(None, **trainer))
+
+
+def test_random_attacks_of_other_libraries_grow_as_if_computed_anew(dataset, networks, tmp_path):
+    pytest.importorskip("torchattacks")
+    attack = partial(torchattacks.PGD, steps=2)
+    words = {"cache": tmp_path}
+    run_modules(dataset.subset(4), networks, attack, (8.0,), **words)
+    for images, budgets in ((dataset, (8.0,)), (dataset, (2.0, 8.0))):
+        same(
+            run_modules(images, networks, attack, budgets, **words),
+            run_modules(images, networks, attack, budgets),
+        )
 
 
 def test_images_are_told_by_pixels_and_labels(dataset, networks, tmp_path):

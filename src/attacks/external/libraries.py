@@ -165,6 +165,7 @@ def make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., 
     main = [*signature(attack, follow_wrapped=False).parameters.values()][:-1]
     main[4] = main[4].replace(annotation=Literal[norms])
     function: Any = attack
+    function.draws_per_batch = True
     function.__signature__ = Signature([*main[:4], *settings, *main[4:]], return_annotation=Tensor)
     return attack
 

@@ -30,6 +30,8 @@ class CollectedWeights:
     Attributes:
         fit_images: Folder or CSV of training images, which the program reads; None: those of the
             data set.
+        fit_first_label: Number of the first class in a CSV of training images; None: as its
+            numbers require.
         fit_n_images: Largest number of training images, the same for every class; None: all.
         epochs: Passes over the training images; 0: the source's own weights.
         weights_per_epoch: Number of weights collected per epoch.
@@ -46,6 +48,7 @@ class CollectedWeights:
     """
 
     fit_images: str | None = None
+    fit_first_label: NonNegativeInt | None = None
     fit_n_images: PositiveInt | None = None
     epochs: NonNegativeInt = 10
     weights_per_epoch: PositiveInt = 4
@@ -54,6 +57,7 @@ class CollectedWeights:
     fit_batch: PositiveInt = 128
     one_state: ClassVar[bool] = True
     as_built: ClassVar[bool] = True
+    reads_target_labels: ClassVar[bool] = False
 
     def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
         """Yield all weights collected so far after each epoch, as `NUMBER/NAME`."""

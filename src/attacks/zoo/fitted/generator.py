@@ -1,4 +1,4 @@
-from functools import lru_cache
+import copy
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,9 +48,9 @@ class Generator:
         return changes.expand_as(state.images)
 
 
-@lru_cache(maxsize=4)
 def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
-    """Load a file's weights into a generator, without unpickling objects."""
+    """Return a copy of a generator with a file's weights, without unpickling objects."""
+    network = copy.deepcopy(network)
     if file is not None:
         try:
             weights: Any = (

@@ -1,6 +1,5 @@
 """Perturbations read from files."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from src.utils.refusals import first_line
 _ZERO = 128  # grey level in a PNG that means no change
 
 
-@lru_cache(maxsize=4)
 def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
     """Read a perturbation in [0, 1] units, float32 (3, side, side).
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Gt
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from src.attacks.define import ALL_BUT_NORM, attack
@@ -35,6 +35,8 @@ class UniversalPerturbation:
     Attributes:
         fit_images: Folder or CSV of training images, which the program reads; None: those of the
             data set.
+        fit_first_label: Number of the first class in a CSV of training images; None: as its
+            numbers require.
         fit_n_images: Largest number of training images, the same for every class; None: all.
         epochs: Passes over the training images.
         fit_batch: Images per batch.
@@ -53,6 +55,7 @@ class UniversalPerturbation:
     """
 
     fit_images: str | None = None
+    fit_first_label: NonNegativeInt | None = None
     fit_n_images: PositiveInt | None = 2000
     epochs: PositiveInt = 3
     fit_batch: PositiveInt = 100
