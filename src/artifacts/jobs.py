@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -13,10 +14,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from src.analysis.sanity_checks import Alarm
-from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
+from src.artifacts.layout import (
+    EXAMPLES,
+    IMAGE_LIST,
+    IMAGES,
+    PREDICTIONS,
+    TOP_FIVE,
+    folder_of_command,
+)
 from src.artifacts.recipe import digest, recipe
 from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
@@ -124,8 +131,7 @@ class StoredJob:
 
     def _read(self, name: str) -> pa.Table:
         if self.pooled:
-            tables = [job._read(name) for job in self.pooled]
-            return pa.concat_tables(tables, promote_options="default")  # an old one lacks columns
+            return pa.concat_tables([job._read(name) for job in self.pooled])
         table = read_job_table(self.files[name], name, self.record)
         if not self.offset:
             return table
@@ -260,11 +266,13 @@ def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
 
 
 def _images(job: StoredJob) -> pd.DataFrame:
-    """Return the images of a job: `index`, `image` and, if they are stored, `photograph`."""
-    path = job.files.get(TOP_FIVE, job.files[PREDICTIONS])
-    names = ["index", "image", "photograph"]
-    columns = [name for name in names if name in pq.read_schema(path).names]
-    return read_table(path, columns=columns).to_pandas().drop_duplicates()
+    """Return the images of a job: `index`, `image` and, if they are listed, `photograph`."""
+    images = read_table(job.files[PREDICTIONS], columns=["index", "image"]).to_pandas()
+    names = ["index", "photograph"]
+    with suppress(OSError, ValueError):  # there is no list, or it is an older version's
+        listed = pd.read_csv(job.folder / IMAGE_LIST, usecols=names, dtype={names[1]: str})
+        images = images.merge(listed, on="index")
+    return images.drop_duplicates()
 
 
 def _shared(columns: Iterable[pd.Series]) -> bool:

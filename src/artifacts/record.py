@@ -36,38 +36,42 @@ _PACKAGES = (
 )
 
 
-class _Attack(BaseModel):
-    kind: str
-    target_label: str | None
-    settings: dict[str, Any]
+class _Keys(BaseModel):
+    """Section of a recorded config: the keys that are read again, and others."""
+
+    model_config = ConfigDict(extra="allow")
 
 
-class _Model(BaseModel):
-    network: dict[str, Any]
+class _Attack(_Keys):
+    kind: str = "crafted"
+    target_label: str | None = None
+    settings: dict[str, Any] = {}
 
 
-class _Trainer(BaseModel):
-    attack_precision: str
-    batch_size: int | str
-    fold_batch_norms: bool
+class _Model(_Keys):
+    network: dict[str, Any] = {}
 
 
-class _Config(BaseModel):
-    """Keys of a recorded config that are read again."""
+class _Trainer(_Keys):
+    attack_precision: str = "32-true"
+    batch_size: int | str = "auto"
+    fold_batch_norms: bool = True
 
-    attack: _Attack
-    dataset: dict[str, Any]
+
+class _Config(_Keys):
+    attack: _Attack = _Attack()
+    dataset: dict[str, Any] = {}
     defence: dict[str, dict[str, Any]] = {}
-    ensemble: str
-    model: dict[str, _Model]
-    source: list[str]
-    sweep: str | None
-    trainer: _Trainer
+    ensemble: str = "logits"
+    model: dict[str, _Model] = {}
+    source: list[str] = []
+    sweep: str | None = None
+    trainer: _Trainer = _Trainer()
 
 
-def _check_config(config: dict[str, Any]) -> dict[str, Any]:
-    _Config.model_validate(config)
-    return config
+def _complete(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded config with the keys that are read again."""
+    return _Config.model_validate(config).model_dump()
 
 
 class JobRecord(BaseModel):
@@ -134,7 +138,7 @@ class JobRecord(BaseModel):
     dataset: str
     seed: int
     precision: str
-    config: Annotated[dict[str, Any], AfterValidator(_check_config)]
+    config: Annotated[dict[str, Any], AfterValidator(_complete)]
     overrides: tuple[str, ...]
     flags: tuple[str, ...]
     created: str

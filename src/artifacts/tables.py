@@ -45,8 +45,6 @@ def column(
 INDEX = column("index", INTEGER, 0)
 IMAGE = column("image", TEXT)
 """Digest of the image, see `ImageDataset.image_digests`."""
-PHOTOGRAPH = column("photograph", TEXT)
-"""Digest of the image's pixels as stored, see `ImageDataset.pixel_digests`."""
 LABEL = column("label", INTEGER, 0, CLASSES)
 EPS_255 = column("eps_255", FLOAT, 0, 255)
 CERTAIN = 1 + 1e-6  # a sum of float32 probabilities may exceed 1

@@ -40,7 +40,7 @@ from src.artifacts.layout import (
     clear_summary,
 )
 from src.artifacts.record import JobRecord, clear, job_record, with_record
-from src.artifacts.tables import NAMES, PHOTOGRAPH, PREDICTION_SCHEMA
+from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
 from src.cache.rows import Rows
 from src.images.saved import SavedImages, write_set
 from src.images.storage import STORED
@@ -77,7 +77,8 @@ def write_results(
         stored = StoredJob(record, folder, files)
         raised = raised_alarms(stored, job.planned.saved, results)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
-        write_csv(folder / IMAGE_LIST, job.images.listed())
+        images = job.images.listed().assign(photograph=job.images.pixel_digests[:, 0])
+        write_csv(folder / IMAGE_LIST, images)
         write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
         summary = summarise([stored])
         shown: list[int] = []
@@ -135,10 +136,7 @@ def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
         if table is not None
     ]
     tables = [results.clean, *attacked]
-    top_five = pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
-    rows = np.searchsorted(job.images.indices, top_five["index"].to_numpy())
-    photographs = pa.array(job.images.pixel_digests[rows, 0])
-    return top_five.append_column(PHOTOGRAPH, photographs)
+    return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
 
 
 def _write_images(job: Pass, stored: StoredJob, folder: Path, cache: Rows) -> list[int]:

@@ -143,8 +143,9 @@ def make_sweep(
         )
         tables["top_five"] = tables["predictions"].query("eps_255 == 0 or index < 40")
         if photographs is not None:
-            numbers = tables["top_five"]["index"] + photographs
-            tables["top_five"] = tables["top_five"].assign(photograph=numbers.map("p{}".format))
+            listed = pd.DataFrame({"index": range(images), "label": label, "file": ""})
+            listed["photograph"] = (listed["index"] + photographs).map("p{}".format)
+            listed.to_csv(here / "images.csv", index=False)
         if full and attack == attacks[0]:
             for name, part in (("uint8", 0.9), ("noise", 0.1)):
                 weak = _predictions(random, label, initial, models, budgets, part * strength)

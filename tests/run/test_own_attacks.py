@@ -89,7 +89,7 @@ def test_batches_hold_no_more_images_than_their_gradients_allow(run, model, cont
 
     def parts(limit):
         trainer = TRAINER.model_copy(update={"batch_size": 11, "gradients_per_batch": limit})
-        about = {"gradients": "1 + K * (2 - 1)"}
+        about = {"gradients": 3}
         return run({"a": model}, attack, trainer=trainer, about=about, controls=controls)
 
     whole, some = parts(1000), parts(9)
