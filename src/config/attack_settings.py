@@ -64,10 +64,6 @@ class AttackSettings(Section):
         """
         return self._count("gradients", budgets=budgets, members=members)
 
-    def forwards(self, budgets: int) -> float | None:
-        """Return the number of additional forward passes per image; None if there is no count."""
-        return self._count("forwards", budgets=budgets)
-
     def fit_gradients(self, budgets: int, images: int) -> float | None:
         """Return the number of gradients per member for a fit on `images` images."""
         return self._count("fit_gradients", budgets=budgets, fit_n_images=images)

@@ -51,10 +51,8 @@ def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str,
         name: Name of the count.
         numbers: Numbers that are no settings, such as that of the `budgets`.
     """
-    function = function_of(settings)
-    count = function.counts[name]
-    defaults = {key: value.default for key, value in signature(function).parameters.items()}
-    return count(SimpleNamespace(**{**defaults, **settings, **numbers}))
+    known = {**_defaults(settings), **settings, **numbers}
+    return function_of(settings).counts[name](SimpleNamespace(**known))
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
