@@ -14,7 +14,7 @@ PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-setup: $(READY) ## Install everything into .venv (3 to 6 minutes, 7 GB)
+setup: $(READY) ## Install everything into .venv (2 to 6 minutes, 7 GB)
 
 # The stamp is written last, so that an interrupted installation is taken up again.
 $(READY): pyproject.toml constraints.txt

@@ -41,6 +41,16 @@ def test_pages_are_those_that_make_docs_tables_writes():
         assert text.count(START) == len(TABLE.findall(text))
 
 
+def test_the_front_door_needs_no_sphinx():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert readme.count("\n") <= 130
+    pages = re.findall(r"(?<!!)\[[^]]*\]\(([^)#]+\.md)[)#]", readme)
+    texts = {page: (REPOSITORY / page).read_text(encoding="utf-8") for page in pages}
+    first = texts[pages[0]]
+    assert first.count("\n| ") > 50 and not re.search(r"```\{|\{\{|\{\w+:\w+\}`", first)
+    assert [page for page, text in texts.items() if "{{" in text or "literalinclude" in text] == []
+
+
 @pytest.fixture(scope="module")
 def tables() -> dict[str, dict[str, list[str]]]:
     """Cells of each table by the name that its row begins with."""
