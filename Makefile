@@ -9,12 +9,12 @@ ONE := --libraries torchattacks
 PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-quick gpu findings screenshots docs configs lint format ui clean
+.PHONY: help setup demo test test-all bench bench-quick gpu findings screenshots docs docs-tables configs lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-setup: $(READY) ## Install everything into .venv (3 to 6 minutes, 7 GB)
+setup: $(READY) ## Install everything into .venv (2 to 6 minutes, 7 GB)
 
 # The stamp is written last, so that an interrupted installation is taken up again.
 $(READY): pyproject.toml constraints.txt
@@ -58,6 +58,9 @@ screenshots: $(READY) ## Take the pictures of report and MLflow in docs/ from tw
 docs: $(READY) ## Build the documentation into site/, warnings being errors
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -E -q docs site
+
+docs-tables: $(READY) ## Write the tables in docs/ from code and conf/
+	$(BIN)/python docs/write_tables.py
 
 configs: $(READY) ## Write conf/attack/ from the attacks' functions, and list the public models
 	$(BIN)/python docs/attack_files.py

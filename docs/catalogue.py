@@ -2,14 +2,14 @@
 
 import csv
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from inspect import getdoc
 from pathlib import Path
 from typing import Any, get_args
 
 import timm
 import torch
-from attack_files import is_attack
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
@@ -28,28 +28,22 @@ _TARGETS = ("vgg_small", "mobilenet_small")
 
 def attacks() -> str:
     """Return the table of attacks, by category, from `about` in their files."""
-    files = dict(_files("attack", but=("none", "saved")))
+    paths = sorted((CONF / "attack").glob("*.yaml"))
+    files = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+    files = {name: keys for name, keys in files.items() if "about" in keys}
     stated = {name: About(**keys["about"]) for name, keys in files.items()}
     rows = []
     for category in get_args(About.model_fields["category"].annotation):
         chosen = {name: each for name, each in stated.items() if each.category == category}
         rows += [[f"**{category}**", "", "", ""]] if chosen else []
         rows += [_attack(name, files[name]["_target_"], about) for name, about in chosen.items()]
-    return _table(["`attack=`", "does", "gradients per image", "needs"], rows)
-
-
-def formulas() -> str:
-    """Return directives that show the docstring of every attack, by category."""
-    functions = [each for each in vars(package).values() if is_attack(each)]
-    places = sorted((each.__module__, each.__name__) for each in functions)
-    lines = [f".. autofunction:: src.attacks.{name}" for _, name in places]
-    return "\n".join(["```{eval-rst}", *lines, "```"])
+    return table(["`attack=`", "does", "gradients per image", "needs"], rows)
 
 
 def _attack(name: str, target: str, about: About) -> list[str]:
     function = target.removeprefix("src.attacks.")
     own = function in vars(package)
-    shown = f"{{py:func}}`{name} <src.attacks.{function}>`" if own else f"`{name}`"
+    shown = f"[`{name}`](formulas.md#{function})" if own else f"`{name}`"
     paper = f" ({_paper(about.paper)})" if about.paper else ""
     needs = [*about.needs, *(["target labels"] if about.targeted == "only" else ())]
     needs += [f"{about.members} sources"] if about.members > 1 else []
@@ -79,7 +73,7 @@ def _references(chosen: Callable[[str], bool]) -> str:
     cells = [[*_reference(row), *_shares(row), row["explanation"]] for row in rows]
     success = [f"{target}: theirs, ours" for target in _TARGETS]
     heads = ["attack", "library's class", "equal signs", "in float64", *success, "remark"]
-    return _table(heads, cells)
+    return table(heads, cells)
 
 
 def _reference(row: dict[str, str]) -> list[str]:
@@ -112,14 +106,14 @@ def defences() -> str:
         settings = [f"`{key}` {value}" for key, value in keys.items()]
         rows.append(
             [
-                f"{{py:class}}`{name} <{kind.__module__}.{kind.__name__}>`",
+                f"[`{name}`](formulas.md#{name})",
                 f"{does} ([{authors}]({ARXIV}{paper}))",
                 ", ".join([*settings, *([f"`repeats` {repeats}"] if drawn else [])]),
                 str(repeats * keys.get("copies", 1)),
                 "random numbers" if drawn else "",
             ]
         )
-    return _table(["`defences=`", "does", "settings", "predictions per image", "draws"], rows)
+    return table(["`defences=`", "does", "settings", "predictions per image", "draws"], rows)
 
 
 def models() -> str:
@@ -133,7 +127,7 @@ def models() -> str:
         tag = f" (`{tag}`)" if tag and tag != "???" else ""
         size = f"{keys['input_size']} pixels" if keys["input_size"] else "the data's"
         rows.append([f"`{name}`", said + tag, size, *_weights(keys)])
-    return _table(["name", "architecture", "sees", "weights", "their licence"], rows)
+    return table(["name", "architecture", "sees", "weights", "their licence"], rows)
 
 
 def _weights(keys: dict[str, Any]) -> tuple[str, str]:
@@ -151,13 +145,13 @@ def _weights(keys: dict[str, Any]) -> tuple[str, str]:
     return "trained on the data", licence
 
 
-def _files(group: str, but: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def _files(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the names of a group's files, in order, each with its keys."""
-    names = sorted({path.stem for path in (CONF / group).glob("*.yaml")} - {*but})
+    names = sorted({path.stem for path in (CONF / group).glob("*.yaml")})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for name in names:
             keys: Any = OmegaConf.to_container(compose(f"{group}/{name}")[group])
-            yield name, keys if group == "attack" else next(iter(keys.values()))
+            yield name, next(iter(keys.values()))
 
 
 def _said(group: str, name: str) -> str:
@@ -167,6 +161,8 @@ def _said(group: str, name: str) -> str:
     return " ".join(line.removeprefix("# ") for line in head[1].splitlines()) if head else ""
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    cells = ([cell.replace("|", r"\|") for cell in row] for row in lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

@@ -1,31 +1,13 @@
 """Settings of the site that `make docs` builds with Sphinx."""
 
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parent))
-
-import catalogue
-
-from src.report.page.content import DEFINITIONS
-
 project = html_title = "Transferability of adversarial examples"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["results"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!src\.).*")]  # Python's and the libraries' own
 
-myst_enable_extensions = ["attrs_inline", "deflist", "substitution"]
+myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 3
-myst_substitutions = {
-    "attacks": catalogue.attacks(),
-    "formulas": catalogue.formulas(),
-    "defences": catalogue.defences(),
-    "models": catalogue.models(),
-    "differing_references": catalogue.differing_references(),
-    "equal_references": catalogue.equal_references(),
-    "definitions": "\n\n".join(f"**{term}**\n: {meaning}" for term, meaning in DEFINITIONS.items()),
-}
 nb_execution_mode = "off"  # a test runs it
 
 highlight_language = "text"  # of blocks that name none: commands, and what they print

@@ -1,12 +1,10 @@
-"""The documentation's site: its generated tables, and the whole in a browser, opened from disk."""
+"""The documentation: its generated tables, and the whole site in a browser, opened from disk."""
 
 import re
-from inspect import isfunction
 from pathlib import Path
 
 import pytest
 
-from src import attacks
 from tests.conftest import REPOSITORY, run_python
 from tests.report.test_page import CHROMIUM, FLAGS
 
@@ -32,14 +30,34 @@ def test_files_of_attacks_are_those_that_make_configs_writes():
         assert files[name].read_text(encoding="utf-8") == text
 
 
+def test_pages_are_those_that_make_docs_tables_writes():
+    from write_tables import START, TABLE, pages
+
+    texts = {page: page.read_text(encoding="utf-8") for page in DOCS.glob("*.md")}
+    made = pages()
+    old = [page.name for page, text in made.items() if texts[page] != text]
+    assert not old, f"{', '.join(old)}: run `make docs-tables`"
+    for text in texts.values():
+        assert text.count(START) == len(TABLE.findall(text))
+
+
+def test_the_front_door_needs_no_sphinx():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert readme.count("\n") <= 130
+    pages = re.findall(r"(?<!!)\[[^]]*\]\(([^)#]+\.md)[)#]", readme)
+    texts = {page: (REPOSITORY / page).read_text(encoding="utf-8") for page in pages}
+    first = texts[pages[0]]
+    assert first.count("\n| ") > 50 and not re.search(r"```\{|\{\{|\{\w+:\w+\}`", first)
+    assert [page for page, text in texts.items() if "{{" in text or "literalinclude" in text] == []
+
+
 @pytest.fixture(scope="module")
 def tables() -> dict[str, dict[str, list[str]]]:
     """Cells of each table by the name that its row begins with."""
-    import catalogue
-
-    texts = (catalogue.attacks(), catalogue.defences(), catalogue.models())
     found = {}
-    for group, text in zip(TABLES, texts, strict=True):
+    for group in TABLES:
+        page = (DOCS / f"{group}s.md").read_text(encoding="utf-8")
+        text = re.search(rf"<!-- {group}s: .*-->\n\n(.*?)\n\n<!-- end", page, re.DOTALL)[1]
         rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()]
         found[group] = {re.sub(r".*`([\w]+)[ `].*", r"\1", cells[0]): cells for cells in rows[2:]}
     return found
@@ -52,14 +70,25 @@ def test_every_file_of_the_config_has_its_place(tables):
         if group in TABLES and name not in ("none", "saved"):
             assert name in tables[group]
         elif path.parent.name not in ("help", "job_logging"):
-            assert f"../conf/{path.relative_to(CONF)}\n" in keys
+            assert f"conf/{path.relative_to(CONF)}: made by" in keys
+
+
+def test_names_lead_to_their_formulas():
+    headings = re.findall(r"^### `(\w+)`$", (DOCS / "formulas.md").read_text("utf-8"), re.M)
+    for page in ("attacks.md", "defences.md"):
+        names = re.findall(r"\(formulas\.md#(\w+)\)", (DOCS / page).read_text("utf-8"))
+        assert names and {*names} <= {*headings}
+    assert len({*headings}) == len(headings)
 
 
 def test_tables_say_what_files_and_their_classes_do(tables):
     attack, defence, model = (tables[group] for group in TABLES)
-    assert attack["svre"][2:] == ["2 + K ((2 + inner_steps - 1 / M) steps - 2)", "2 sources"]
+    assert attack["svre"][2:] == [
+        "2 + budgets ((2 + inner_steps - 1 / members) steps - 2)",
+        "2 sources",
+    ]
     assert "[1710.06081](https://arxiv.org/abs/1710.06081)" in attack["mi"][1]
-    assert "src.attacks.fgsm>" in attack["llc"][0] and attack["llc"][3] == "target labels"
+    assert "formulas.md#fgsm)" in attack["llc"][0] and attack["llc"][3] == "target labels"
     assert defence["smoothing"][3:] == ["100", "random numbers"]
     assert defence["jpeg"][2:] == ["`quality` 75, `temperature` 0.12", "1", ""]
     assert "(https://arxiv.org/abs/1711.01991)" in defence["random_resize_pad"][1]
@@ -76,17 +105,6 @@ def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     run_python("-m", "sphinx", "-W", "--keep-going", "-q", "docs", folder, folder=REPOSITORY)
     return folder
-
-
-@pytest.mark.slow
-def test_attacks_have_their_own_signatures(site):
-    page = (site / "attacks.html").read_text(encoding="utf-8")
-    own = [each for each in vars(attacks).values() if isfunction(each)]
-    for name in (each.__name__ for each in own if ".zoo." in each.__module__):
-        assert f'id="src.attacks.{name}"' in page
-    signature = page.partition('id="src.attacks.cwa"')[2].partition("</dt>")[0]
-    words = "".join(re.sub("<[^>]*>", "", signature).split())
-    assert "inner_size=0.644,inner_decay=1.0" in words and "estimator" not in words
 
 
 @pytest.mark.slow

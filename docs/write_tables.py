@@ -1,0 +1,66 @@
+"""Write the tables and formulas of the pages, made from code and `conf/`: `make docs-tables`.
+
+A table follows the comment `<!-- NAME: made by make docs-tables -->` and ends at `<!-- end -->`.
+"""
+
+import re
+from collections.abc import Callable
+from inspect import getdoc
+from pathlib import Path
+
+import catalogue
+import formulas
+import key_tables
+
+import src
+from src.report.page.content import DEFINITIONS
+
+DOCS = Path(__file__).parent
+START = "made by make docs-tables -->"
+TABLE = re.compile(rf"(<!-- ([^:\n]+): {START}\n)(?:(?!<!-- ).)*(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Write the pages."""
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of each page with such tables."""
+    texts = {page: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
+    return {page: TABLE.sub(_fill, text) for page, text in texts.items() if TABLE.search(text)}
+
+
+def _fill(place: re.Match[str]) -> str:
+    start, name, end = place.groups()
+    kind, _, file = name.rpartition(" ")
+    if file.startswith("conf/"):
+        text = key_tables.keys(file) if kind == "keys of" else key_tables.whole(file)
+    else:
+        text = MAKERS[name]()
+    return f"{start}\n{text}\n\n{end}"
+
+
+def _definitions() -> str:
+    return "\n".join(f"- **{term}**: {meaning}" for term, meaning in DEFINITIONS.items())
+
+
+def _interface() -> str:
+    return (getdoc(src) or "").partition("\n\n")[2]
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "attacks": catalogue.attacks,
+    "defences": catalogue.defences,
+    "formulas": formulas.formulas,
+    "models": catalogue.models,
+    "differing references": catalogue.differing_references,
+    "equal references": catalogue.equal_references,
+    "definitions": _definitions,
+    "interface": _interface,
+}
+
+
+if __name__ == "__main__":
+    main()
