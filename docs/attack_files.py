@@ -80,7 +80,7 @@ def _text(function: Any, about: About, target_label: str | None) -> str:
 
 
 def _formula(count: Any) -> str:
-    """Return what a count of an attack computes, as text for people."""
+    """Return what a count of an attack computes, for K budgets and M members, as text."""
     line, tree = count.__code__.co_firstlineno, ast.parse(Path(getfile(count)).read_bytes())
     (node,) = (
         each
@@ -88,7 +88,8 @@ def _formula(count: Any) -> str:
         if isinstance(each, ast.Lambda | ast.FunctionDef) and each.lineno == line
     )
     body: Any = node.body if isinstance(node, ast.Lambda) else node.body[-1].value
-    return ast.unparse(body).replace("n.", "")
+    text = ast.unparse(body).replace("n.budgets", "K").replace("n.members", "M")
+    return text.replace("n.", "")
 
 
 def _settings(function: Any, target_label: str | None) -> Iterator[str]:

@@ -84,7 +84,7 @@ def test_names_lead_to_their_formulas():
 def test_tables_say_what_files_and_their_classes_do(tables):
     attack, defence, model = (tables[group] for group in TABLES)
     assert attack["svre"][2:] == [
-        "2 + budgets ((2 + inner_steps - 1 / members) steps - 2)",
+        "2 + K ((2 + inner_steps - 1 / M) steps - 2)",
         "2 sources",
     ]
     assert "[1710.06081](https://arxiv.org/abs/1710.06081)" in attack["mi"][1]
