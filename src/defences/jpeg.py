@@ -25,19 +25,24 @@ class Jpeg:
 
     Args:
         quality: Quality from 1 to 100, on libjpeg's scale.
+        offset: Pixels by which the grid of blocks is moved, 0 to 15: the image is padded above and
+            at its left with its border, and cut out again. An image that was stored as JPEG hardly
+            changes on its own grid (0), and small perturbations are undone there.
         temperature: Temperature of the gradient's staircase, see `src.defences.staircase`.
 
     Reference: Guo et al. (2018), arXiv 1711.00117, section 3.
     """
 
     quality: Annotated[int, Ge(1), Le(100)] = 75
+    offset: Annotated[int, Ge(0), Le(15)] = 0  # colours at half the resolution: blocks of 16
     temperature: Annotated[float, Gt(0)] = TEMPERATURE
 
     def __call__(self, images: Tensor) -> Tensor:
-        levels = (images.detach() * 255).round().to(torch.uint8)
+        moved = self._moved(images)
+        levels = (moved.detach() * 255).round().to(torch.uint8)
         files = [self._compress(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
         decoded = torch.from_numpy(np.stack([np.asarray(file) for file in files]))
-        decoded = decoded.permute(0, 3, 1, 2).to(images) / 255
+        decoded = decoded.permute(0, 3, 1, 2).to(images)[..., self.offset :, self.offset :] / 255
         if not images.requires_grad:
             return decoded
         soft = self.approximate(images)
@@ -51,6 +56,7 @@ class Jpeg:
 
         Reference: Reich et al. (2024), arXiv 2309.06978.
         """
+        images = self._moved(images)
         height, width = images.shape[-2:]
         tables = self._compress(np.zeros((8, 8, 3), np.uint8)).quantization  # brightness, colours
         with torch.autocast(images.device.type, enabled=False):  # steps are finer than bfloat16
@@ -62,7 +68,12 @@ class Jpeg:
             chroma = chroma[..., : (width + 1) // 2]
             chroma = functional.interpolate(chroma, scale_factor=2, mode="bilinear")
             planes = torch.cat([plane[..., :height, :width] for plane in (luma, chroma)], dim=1)
-            return (_mix_channels(planes, _TO_RGB) / 255).clamp(0, 1)
+            approximate = (_mix_channels(planes, _TO_RGB) / 255).clamp(0, 1)
+            return approximate[..., self.offset :, self.offset :]
+
+    def _moved(self, images: Tensor) -> Tensor:
+        """Return images with `offset` more rows above and columns at the left."""
+        return functional.pad(images, (self.offset, 0, self.offset, 0), mode="replicate")
 
     def _compress(self, image: np.ndarray) -> JpegImageFile:
         """Compress an image, uint8 (H, W, 3), and return it as an open file."""

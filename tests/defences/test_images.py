@@ -73,6 +73,26 @@ def photographs() -> Tensor:
     return torch.from_numpy(cifar10_mini("test", n_test=40).images).permute(0, 3, 1, 2) / 255.0
 
 
+@pytest.mark.parametrize("offset", [1, 4, 15])
+def test_the_grid_of_jpeg_is_moved_by_padding_with_the_border(offset):
+    images, defence = smooth_images(27, 21), Jpeg(offset=offset)
+    expected, pad = [], ((offset, 0), (offset, 0), (0, 0))
+    for image in images.permute(0, 2, 3, 1).numpy():
+        file, levels = io.BytesIO(), np.rint(image * 255).astype(np.uint8)
+        Image.fromarray(np.pad(levels, pad, mode="edge")).save(file, "JPEG", quality=75)
+        expected.append(np.asarray(Image.open(file))[offset:, offset:] / 255)
+    np.testing.assert_array_equal(defence(images).permute(0, 2, 3, 1).numpy(), np.stack(expected))
+    soft = Jpeg(offset=offset, temperature=0.001).approximate(images)
+    assert 255 * (soft - defence(images)).abs().mean() < 1.8
+    few = images[:1, :, :5, :6].clone().requires_grad_()
+    assert torch.autograd.gradcheck(defence.approximate, few)
+
+
+def test_images_stored_as_jpeg_hardly_change_on_their_own_grid_alone():
+    change = [255 * (Jpeg(offset=n)(photographs()) - photographs()).abs().mean() for n in (0, 4, 8)]
+    assert change[0] < 0.5 < 2 < min(change[1:])
+
+
 def test_jpeg_is_approximated_to_half_a_grey_level():
     images, defence = photographs(), Jpeg(temperature=0.001)
     off = 255 * (defence.approximate(images) - defence(images)).abs()
