@@ -1,6 +1,5 @@
 """Outcomes per image at one budget for several jobs: counted and fooled, as packed bits."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from src.analysis.matrices import TRANSFER, relation
 from src.analysis.outcomes import Mask, evaluated_pairs, outcomes
-from src.analysis.transfer_rates import ratio
 from src.utils.defended_names import PLAIN, Evaluated, split_source
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
@@ -100,18 +98,14 @@ class ImageOutcomes:
             self.fooled[both],
         )
 
-    def scores(self, cells: Iterable[Cell]) -> NDArray[np.float64]:
-        """Return each image's mean success over the cells that count it, shape (N,), or NaN.
+    def scores(self, seeds: Sequence[int], target: int) -> NDArray[np.float64]:
+        """Return each image's mean success over the seeds of a job on a target, shape (N,).
 
-        All seeds of a job together weigh as much as a single job.
+        NaN where some seed does not count the image.
         """
-        cells = list(cells)
-        named = [(self.jobs[job], target) for job, target in cells]
-        seeds, (fooled, counted) = Counter(named), np.zeros((2, len(self.index)))
-        for cell, name in zip(cells, named, strict=True):
-            fooled += self.unpack(self.fooled[cell]) / seeds[name]
-            counted += self.unpack(self.counted[cell]) / seeds[name]
-        return ratio(fooled, counted)
+        fooled = self.unpack(self.fooled[seeds, target]).mean(axis=0)
+        counted = self.unpack(np.bitwise_and.reduce(self.counted[seeds, target]))
+        return np.where(counted, fooled, np.nan)
 
 
 def image_outcomes(

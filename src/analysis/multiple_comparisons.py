@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, inf, sqrt
+from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from src.analysis.transfer_rates import ratio
-
 LEVEL = 0.05
 """Family-wise error: the largest probability of calling any two equal attacks different."""
 POWER = 0.8
 FEWEST_TESTED = 30
-"""A pair with fewer common images is not tested."""
+"""With fewer images nothing is tested."""
 
 _DRAWS = 1_999
 _BLOCK = 2_000_000  # random numbers per block
@@ -28,8 +26,7 @@ class PairTests:
     """Pairwise comparisons of A rows of scores, as matrices (A, A): row minus column.
 
     Attributes:
-        images: Number of images counted for both rows.
-        difference: Mean difference of the two scores on these images; NaN if there are none.
+        difference: Difference of the two means.
         discordance: Mean squared difference; for scores 0 and 1, the share of images that differ.
         margin: Half the length of the simultaneous 95 % interval of the difference. The interval
             contains 0 exactly where `p` is at least 0.05. NaN below `FEWEST_TESTED` images.
@@ -37,7 +34,6 @@ class PairTests:
         cutoff: Value that the statistic of a pair must exceed; NaN if no pair is tested.
     """
 
-    images: Values
     difference: Values
     discordance: Values
     margin: Values
@@ -45,48 +41,41 @@ class PairTests:
     cutoff: float
 
 
-def compare_pairs(
-    scores: Values, sides: NDArray[np.intp] | None = None, draws: int = _DRAWS
-) -> PairTests:
+def compare_pairs(scores: Values, draws: int = _DRAWS) -> PairTests:
     """Test all pairs of rows for equal means with a paired permutation test (random signs).
 
-    The statistic of a pair is |sum d| / sqrt(sum d^2), where d are the differences on the images
-    counted for both, and the sum of squares is taken as at least 1. Each draw has one random sign
-    per image, shared by all pairs. The p-value of a pair is the share of draws in which the largest
-    statistic of all pairs reaches the pair's own, so the error level holds for all pairs together.
+    The statistic of a pair is |sum d| / sqrt(sum d^2), where d are the differences on the images,
+    and the sum of squares is taken as at least 1. Each draw has one random sign per image, shared
+    by all pairs. The p-value of a pair is the share of draws in which the largest statistic of all
+    pairs reaches the pair's own, so the error level holds for all pairs together, if differences
+    of equal attacks have a symmetric distribution.
 
     Args:
-        scores: Scores of images, shape (R, N), in [0, 1]; NaN where an image is not counted.
-        sides: Row of `scores` that i uses when compared with j, shape (A, A); None: row i.
+        scores: Scores of images, shape (A, N), whose means over images are compared.
         draws: Number of draws of signs.
 
     Reference:
         P. H. Westfall and S. S. Young, Resampling-Based Multiple Testing (1993), 2.3 (single-step
         maxT); P. Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005), 3.2.
     """
-    size = len(scores if sides is None else sides)
-    places = np.arange(size)[:, None].repeat(size, axis=1) if sides is None else sides
-    pair = np.triu_indices(size, 1)
-    rows, first, second, images = _masked(scores, places[pair], places.T[pair])
-    gram, sums = rows @ rows.T, rows.sum(axis=1)
+    size, images = scores.shape
+    first, second = pair = np.triu_indices(size, 1)
+    gram, sums = scores @ scores.T, scores.sum(axis=1)
     power = np.diag(gram)
     squares = np.maximum(power[first] + power[second] - 2 * gram[first, second], 0)
-    difference = sums[first] - sums[second]
-    tested = images >= FEWEST_TESTED
-    scale = np.where(tested, np.sqrt(np.maximum(squares, 1.0)), inf)
-    cutoff, p = np.nan, np.full(len(images), np.nan)
-    if tested.any():
-        largest = np.sort(list(_largest(rows, first, second, scale, draws))) + _ROUNDING
+    difference, scale = sums[first] - sums[second], np.sqrt(np.maximum(squares, 1.0))
+    cutoff, margin, p = np.nan, np.full(len(first), np.nan), np.full(len(first), np.nan)
+    if images >= FEWEST_TESTED and len(first):
+        largest = np.sort(list(_largest(scores, first, second, scale, draws))) + _ROUNDING
         cutoff = float(largest[draws + 1 - ceil(LEVEL * (draws + 1))])
         beyond = draws - np.searchsorted(largest, np.abs(difference) / scale)
-        p[tested] = (1 + beyond[tested]) / (1 + draws)
-    margin = np.where(tested, cutoff * scale / np.maximum(images, 1), np.nan)
-    numbers = (images, ratio(difference, images), ratio(squares, images), margin, p)
+        margin, p = cutoff * scale / images, (1 + beyond) / (1 + draws)
+    numbers = (difference / images, squares / images, margin, p)
     upper = np.zeros((len(numbers), size, size))
     upper[:, pair[0], pair[1]] = numbers
-    lower = upper.transpose(0, 2, 1) * np.array([1, -1, 1, 1, 1])[:, None, None]
-    images, difference, discordance, margin, p = upper + lower
-    return PairTests(images, difference, discordance, margin, p, cutoff)
+    lower = upper.transpose(0, 2, 1) * np.array([-1, 1, 1, 1])[:, None, None]
+    difference, discordance, margin, p = upper + lower
+    return PairTests(difference, discordance, margin, p, cutoff)
 
 
 def detectable(cutoff: float, discordance: float, images: float) -> float:
@@ -97,21 +86,6 @@ def detectable(cutoff: float, discordance: float, images: float) -> float:
         design, Biometrics 43 (1987); here the variance omits the difference.
     """
     return (cutoff + float(ndtri(POWER))) * sqrt(discordance / images)
-
-
-def _masked(
-    scores: Values, first: NDArray[np.intp], second: NDArray[np.intp]
-) -> tuple[Values, NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
-    """Return masked scores (0 where a pair does not count), and each pair's two rows and images."""
-    counted = ~np.isnan(scores)
-    masks, kind = np.unique(np.packbits(counted, axis=1), axis=0, return_inverse=True)
-    # A row is needed once per mask of its partners; if all masks are equal, once in total.
-    meets = np.stack([np.r_[first, second], kind.ravel()[np.r_[second, first]]])
-    needed, place = np.unique(meets, axis=1, return_inverse=True)
-    both = counted[needed[0]] & np.unpackbits(masks[needed[1]], axis=1, count=scores.shape[1]) > 0
-    rows = np.where(both, scores[needed[0]], 0.0)
-    first, second = place.reshape(2, -1)
-    return rows, first, second, np.count_nonzero(both, axis=1)[first]
 
 
 def _largest(

@@ -1,7 +1,14 @@
-"""Rankings of attacks and of sources by mean success on other models, with tests."""
+"""Rankings of attacks and of sources by their success on other models, with tests.
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations, permutations
+The success of an attack is the mean over targets of each target's mean over the sources other than
+itself, where a pair of source and target has k / n. An image therefore contributes
+sum over pairs of x / (n * sources of the target * targets), where x is 1 if it is fooled. All
+tests and intervals are those of this number.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,35 +16,42 @@ from numpy.typing import NDArray
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
-from src.analysis.multiple_comparisons import LEVEL, PairTests, compare_pairs, detectable
+from src.analysis.multiple_comparisons import LEVEL, compare_pairs, detectable
+from src.analysis.outcomes import Mask
 
 COMMON_TARGETS = 2
-"""Two sources with fewer common targets are not compared."""
+"""Sources are ranked if each two have as many targets in common, besides themselves."""
 _PLACE = ["kind", "defence", "attack", "source", "targets", "images", "mean"]
 _TESTED = ["difference", "difference_low", "difference_high", "p", "undecided", "discordance"]
-ATTACK_COLUMNS = [*_PLACE, "low", "high", "rank", *_TESTED, "detectable", "repetition", "effective"]
-SOURCE_COLUMNS = [*_PLACE, "advantage", "rank", *_TESTED, "detectable"]
+_TESTED += ["detectable", "lacks"]
+ATTACK_COLUMNS = [*_PLACE, "low", "high", "rank", *_TESTED]
+SOURCE_COLUMNS = [*_PLACE, "extrapolated", "rank", *_TESTED]
 
 Values = NDArray[np.float64]
+Pair = tuple[str, int]
+"""A source and the position of a target."""
+Jobs = Mapping[str, Mapping[str, list[int]]]
+"""Positions of the seeds of a job, by attack and source."""
 
 
 def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
     """Rank attacks by success on models other than the source, at one budget.
 
-    The score of an image is its mean success over the other targets that count it; the score of an
-    attack is the mean over images. There is one ranking per source, and one over all single sources
-    that every attack has. Targeted attacks, ensembles, sources behind a defence and targets behind
-    a defence have separate rankings.
+    There is one ranking per source, and one over all single sources. Targeted attacks, ensembles,
+    sources behind a defence and targets behind a defence have separate rankings. A ranking has the
+    pairs of its most complete attacks, and the images that count for all of them. An attack that
+    lacks a pair is listed last, without a rank.
 
     Args:
         outcomes: Outcomes of jobs on the same images.
         against: Attack that the others are compared with; None: the first of each ranking.
 
     Returns:
-        One row per ranked attack, ordered by `kind`, by the targets' `defence`, the mean over
-        sources first, then by decreasing mean:
+        One row per attack, ordered by `kind`, by the targets' `defence`, the mean over sources
+        first, then by decreasing mean:
 
-        - `attack`, `source` (or `mean of N sources`), and the number of `targets` and of `images`;
+        - `attack`, `source` (or `mean of N sources`), the number of `targets`, and of `images`
+          counted in any pair;
         - `mean` success with its 95 % interval, `low` and `high` (NaN below `FEWEST_IMAGES`);
         - `rank`, and from `compare_pairs` the `difference` from the first with `difference_low` and
           `difference_high`, `p` and `discordance`: NaN for the first, and if a ranking lacks
@@ -46,7 +60,7 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
           `against`: neither weaker nor stronger); True if nothing is tested;
         - `detectable`: the difference that this number of images decides with a power of 80 %, at
           the median discordance;
-        - `repetition`, see the function of this name, and the `effective` number of attacks.
+        - `lacks`: pairs that the attack lacks; empty if it is ranked.
     """
     parts = []
     for place, targets, jobs in _groups(outcomes):
@@ -55,30 +69,24 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
         if len(sources) > 1 and " " not in place["kind"]:
             groups = {f"mean of {len(sources)} sources": sources, **groups}
         for name, members in groups.items():
-            cells = {
-                attack: outcomes.cells([job for source in members for job in its[source]], targets)
-                for attack, its in jobs.items()
-                if its.keys() >= set(members)
-            }
-            scores = {attack: outcomes.scores(its) for attack, its in cells.items()}
-            scores = {attack: its for attack, its in scores.items() if not np.isnan(its).all()}
-            if scores:
-                rows = _rank_attacks(list(scores), np.array(list(scores.values())), against)
-                rows["targets"] = [len({target for _, target in cells[a]}) for a in rows["attack"]]
-                parts.append(rows.assign(**place, source=name))
+            rows = _rank_attacks(outcomes, jobs, members, targets, against)
+            parts.append(rows.assign(**place, source=name))
     return _joined(parts, ATTACK_COLUMNS)
 
 
 def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
-    """Rank sources at one budget; two sources are compared on the targets that are neither of them.
+    """Rank sources at one budget, on the images that a target counts for every source.
 
-    There is one ranking per attack, and one over all attacks that every source has. Each two
-    sources need at least `COMMON_TARGETS` such targets.
+    A source with few correct predictions would otherwise count only easy images. The rates of
+    sources on targets are fitted as a source effect plus a target effect, by least squares: a
+    source is no target of its own. The value of a source is the mean of its fitted rates over all
+    targets. Each two sources need `COMMON_TARGETS` common targets besides themselves. There is one
+    ranking per attack, and one over all attacks that every source has.
 
     Returns:
-        One row per ranked source, with the columns of `rankings`. `attack` is the name of an attack
-        or `mean of N attacks`. `mean` success and `advantage` (mean difference) are averages over
-        the comparisons with every other source; `advantage` determines the rank.
+        One row per source, with the columns of `rankings`, but no interval of the mean. `attack` is
+        the name of an attack or `mean of N attacks`; `extrapolated` is True for a mean outside 0 to
+        1. Without enough common targets, no source has a rank, and `lacks` says what to add.
     """
     parts = []
     for place, targets, jobs in _groups(outcomes):
@@ -86,69 +94,22 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
         shared = [its for its in jobs.values() if len(its) == len(sources)]
         groups = {f"mean of {len(shared)} attacks": shared} if len(shared) > 1 else {}
         for name, members in {**groups, **{attack: [its] for attack, its in jobs.items()}}.items():
-            names = list(members[0])
-            cells = {
-                (first, second): [
-                    cell
-                    for its in members
-                    for cell in outcomes.cells(
-                        its[names[first]],
-                        [target for _, target in outcomes.cells(its[names[second]][:1], targets)],
-                    )
-                ]
-                for first, second in permutations(range(len(names)), 2)
-            }
-            common = [len({target for _, target in its}) for its in cells.values()]
-            if common and min(common) >= COMMON_TARGETS:
-                sides = np.zeros((len(names), len(names)), np.intp)
-                sides[tuple(zip(*cells, strict=True))] = np.arange(len(cells))
-                scores = np.array([outcomes.scores(its) for its in cells.values()])
-                tests = compare_pairs(scores, sides)
-                if np.isfinite(tests.difference).all():  # every pair has common images
-                    rows = _rank_sources(names, scores, sides, tests)
-                    parts.append(rows.assign(**place, attack=name, targets=min(common)))
+            if len(members[0]) > 1:
+                rows = _rank_sources(outcomes, members, targets)
+                parts.append(rows.assign(**place, attack=name))
     return _joined(parts, SOURCE_COLUMNS)
 
 
-def repetition(scores: Values) -> float:
-    """Compute how much attacks repeat each other beyond the images' difficulty, in [-1, 1].
-
-    The result is the mean over all pairs of rows of `scores`, shape (A, N), of their partial
-    correlation given the image's mean over the other attacks. Only images that all attacks count
-    are used. NaN for two attacks, or without such an image.
-    """
-    scores = scores[:, ~np.isnan(scores).any(axis=0)]
-    if len(scores) < 3 or scores.shape[1] < 2:
-        return np.nan
-    covariance, values = np.cov(scores), []
-    rows = covariance.sum(axis=1)
-    for pair in combinations(range(len(scores)), 2):
-        both = covariance[np.ix_(pair, pair)]
-        with_rest = rows[[*pair]] - both.sum(axis=1)  # products with the sum of all other rows
-        rest = rows.sum() - 2 * rows[[*pair]].sum() + both.sum()
-        both = both - np.outer(with_rest, with_rest) / (rest if rest > 1e-12 else np.inf)
-        if both[0, 0] * both[1, 1] > 1e-18:
-            values.append(both[0, 1] / np.sqrt(both[0, 0] * both[1, 1]))
-    return float(np.mean(values)) if values else np.nan
-
-
 def resolution(ranked: pd.DataFrame) -> list[str]:
-    """Describe which differences one ranking can detect, and how much its attacks repeat."""
-    first, lines = ranked.iloc[0], []
-    if first["detectable"] < 1:
-        points = f"{100 * first['detectable']:.1f}"
-        lines.append(f"{first['images']} images detect differences of {points} points or more")
-    if first.get("effective", np.nan) < len(ranked):
-        lines.append(
-            f"the {len(ranked)} attacks repeat each other (correlation "
-            f"{first['repetition']:.2f}): they count as {first['effective']:.1f}"
-        )
-    return lines
+    """Describe which differences one ranking can detect."""
+    first = ranked.iloc[0]
+    if not first["detectable"] < 1:
+        return []
+    points = f"{100 * first['detectable']:.1f}"
+    return [f"{first['images']} images detect differences of {points} points or more"]
 
 
-def _groups(
-    outcomes: ImageOutcomes,
-) -> Iterator[tuple[dict[str, str], list[int], dict[str, dict[str, list[int]]]]]:
+def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, str], list[int], Jobs]]:
     """Yield kind and defence, the positions of targets, and those of seeds by attack and source."""
     defences = [target.defence for target in outcomes.targets]
     kinds = [outcomes.kind(job) for job in range(len(outcomes.jobs))]
@@ -160,60 +121,203 @@ def _groups(
                 cells = outcomes.cells([job], targets) if kinds[job] == kind else []
                 if any(outcomes.counted[cell].any() for cell in cells):
                     jobs.setdefault(attack, {}).setdefault(source, []).append(job)
-            yield {"kind": kind, "defence": defence}, targets, jobs
+            if jobs:
+                yield {"kind": kind, "defence": defence}, targets, jobs
 
 
-def _rank_attacks(names: Sequence[str], scores: Values, against: str | None) -> pd.DataFrame:
-    alike = repetition(scores)
-    frame = pd.DataFrame({"attack": names, **_means(scores)}).assign(
-        repetition=alike, effective=len(names) / (1 + (len(names) - 1) * max(alike, 0.0))
-    )
-    if against is None:
-        return _beside(frame, compare_pairs(scores), int(np.argmax(frame["mean"])), "mean")
-    place = names.index(against) if against in names else None
-    return _beside(frame, compare_pairs(scores), place, "mean", either=True)
+def _pairs(
+    outcomes: ImageOutcomes, jobs: Mapping[str, list[int]], targets: Sequence[int]
+) -> dict[Pair, list[int]]:
+    """Return the seeds by pair of a source and a target that is another network."""
+    return {
+        (source, target): seeds
+        for source, seeds in jobs.items()
+        for _, target in outcomes.cells(seeds[:1], targets)
+    }
+
+
+def _rank_attacks(
+    outcomes: ImageOutcomes,
+    jobs: Jobs,
+    members: Sequence[str],
+    targets: Sequence[int],
+    against: str | None,
+) -> pd.DataFrame:
+    """Rank the attacks of some sources; those that lack a pair of the others come last."""
+    pairs = {
+        attack: _pairs(outcomes, {name: its[name] for name in members if name in its}, targets)
+        for attack, its in jobs.items()
+    }
+    pairs = {attack: its for attack, its in pairs.items() if its}
+    complete = max(pairs.values(), key=lambda its: (len(its), _holders(pairs, its)))
+    names = [attack for attack, its in pairs.items() if its.keys() >= complete.keys()]
+    scores = {
+        pair: np.array([outcomes.scores(pairs[attack][pair], pair[1]) for attack in names])
+        for pair in complete
+    }
+    values, weights = _contributions(scores)
+    frame = pd.DataFrame({"attack": names, **_means(values, weights)})
+    frame["targets"] = len({target for _, target in complete})
+    place: int | None = int(np.argmax(frame["mean"])) if len(weights) else None
+    if against is not None:
+        place = names.index(against) if against in names else None
+    ranked = _tested(frame, values, place).assign(lacks="")
+    others = [attack for attack in pairs if attack not in names]
+    lacking = [_names(outcomes, complete.keys() - pairs[attack].keys()) for attack in others]
+    unranked = pd.DataFrame({"attack": others, "lacks": lacking, "undecided": True})
+    return pd.concat([ranked, unranked], ignore_index=True) if others else ranked
+
+
+def _holders(pairs: Mapping[str, Mapping[Pair, Any]], its: Mapping[Pair, Any]) -> int:
+    """Return how many attacks have these pairs."""
+    return sum(other.keys() >= its.keys() for other in pairs.values())
+
+
+def _names(outcomes: ImageOutcomes, pairs: set[Pair]) -> str:
+    """Return the first of some pairs, and the number of the others, as text."""
+    (source, target), *others = sorted(pairs)
+    more = f" and {len(others)} more" * bool(others)
+    return f"{source} -> {outcomes.targets[target]}{more}"
+
+
+def _contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:
+    """Compute what each image contributes to the success of each attack.
+
+    Args:
+        scores: Success of A attacks on N images by pair, shape (A, N), NaN where not counted.
+
+    Returns:
+        Contributions (A, M) and their largest values (M,) on the M images counted in any pair, both
+        scaled so that the mean over images is the attack's success, and 1.
+    """
+    counted = {pair: ~np.isnan(its).any(axis=0) for pair, its in scores.items()}
+    counted = {pair: its for pair, its in counted.items() if its.any()}
+    every = next(iter(scores.values()))
+    values, weights = np.zeros(every.shape), np.zeros(every.shape[1])
+    targets = [target for _, target in counted]
+    for pair, its in counted.items():
+        share = 1 / (its.sum() * targets.count(pair[1]) * len({*targets}))
+        values += np.where(its, scores[pair], 0) * share
+        weights += its * share
+    chosen = weights > 0
+    images = np.count_nonzero(chosen)
+    return values[:, chosen] * images, weights[chosen] * images
 
 
 def _rank_sources(
-    names: Sequence[str], scores: Values, sides: NDArray[np.intp], tests: PairTests
+    outcomes: ImageOutcomes, attacks: Sequence[Mapping[str, list[int]]], targets: Sequence[int]
 ) -> pd.DataFrame:
-    others = ~np.eye(len(names), dtype=bool)
-    means = np.where(others, np.nanmean(scores, axis=1)[sides], 0).sum(axis=1)
-    frame = pd.DataFrame({"source": names, "mean": means / (len(names) - 1)}).assign(
-        images=tests.images.min(axis=1, initial=scores.shape[1], where=others).astype(int),
-        advantage=tests.difference.sum(axis=1) / (len(names) - 1),
+    """Rank the sources of some attacks, which all have them."""
+    sources, known = list(attacks[0]), _pairs(outcomes, attacks[0], targets)
+    there = np.array([[(source, target) in known for target in targets] for source in sources])
+    targets = [target for target, its in zip(targets, there.T, strict=True) if its.any()]
+    there = there[:, there.any(axis=0)]
+    lacks = missing_target(there, sources, [str(outcomes.targets[target]) for target in targets])
+    counted = np.array(
+        [
+            np.bitwise_and.reduce(
+                [
+                    outcomes.counted[seed, target]
+                    for its in attacks
+                    for seeds in its.values()
+                    for seed in seeds
+                    if outcomes.evaluated[seed, target]
+                ]
+            )
+            for target in targets
+        ]
     )
-    return _beside(frame, tests, int(np.argmax(frame["advantage"])), "advantage")
+    counted = outcomes.unpack(counted)
+    if not lacks and not counted.any(axis=1).all():
+        lacks = "an image that a target counts for every source"
+    if lacks:
+        return pd.DataFrame({"source": sources, "lacks": lacks, "undecided": True})
+    pairs = [(sources[row], column) for row, column in np.argwhere(there)]
+    scores = [
+        np.mean([outcomes.scores(its[source], targets[column]) for its in attacks], axis=0)
+        for source, column in pairs
+    ]
+    counts = counted[[column for _, column in pairs]]
+    shares = np.where(counts, scores, 0) / counts.sum(axis=1, keepdims=True)
+    images = counted.any(axis=0)
+    values = (source_values(there) @ shares)[:, images] * images.sum()
+    frame = pd.DataFrame({"source": sources, "mean": values.mean(axis=1)})
+    frame = frame.assign(images=images.sum(), targets=len(targets))
+    frame["extrapolated"] = ~frame["mean"].between(0, 1)
+    return _tested(frame, values, int(np.argmax(frame["mean"]))).assign(lacks="")
 
 
-def _means(scores: Values) -> dict[str, Values]:
+def source_values(there: Mask) -> Values:
+    """Return the matrix from the rates of S sources on T targets to the sources' values.
+
+    A value is the mean over all targets of the least-squares fit rate = source + target.
+
+    Args:
+        there: The pairs that have a rate, shape (S, T).
+
+    Returns:
+        The matrix, shape (S, pairs), for rates in the order of `rates[there]`.
+    """
+    source, target = np.nonzero(there)
+    design = np.zeros((len(source), sum(there.shape)))
+    rows = np.arange(len(source))
+    design[rows, source] = design[rows, len(there) + target] = 1
+    wanted = np.full((len(there), design.shape[1]), 1 / there.shape[1])
+    wanted[:, : len(there)] = np.eye(len(there))
+    matrix: Values = wanted @ np.linalg.pinv(design)
+    return matrix
+
+
+def missing_target(there: Mask, sources: Sequence[str], targets: Sequence[str]) -> str:
+    """Return what to add so that each two sources have enough common targets; empty if nothing.
+
+    Args:
+        there: The pairs of source and target that can be compared, shape (S, T).
+        sources: Names of the sources.
+        targets: Names of the targets.
+    """
+    for first, second in combinations(range(len(sources)), 2):
+        if (there[first] & there[second]).sum() < COMMON_TARGETS:
+            both = sources[first], sources[second]
+            other = there[first] ^ there[second]
+            names = [name for name, its in zip(targets, other, strict=True) if its]
+            if known := [name for name in names if name not in both]:
+                return f"{known[0]} as a target of both {both[0]} and {both[1]}"
+            return f"a target besides {', '.join(sources)}"
+    return ""
+
+
+def _means(values: Values, weights: Values) -> dict[str, Any]:
     """Compute means with Wilson intervals at the effective sample size.
 
     The effective size is the number of zeros and ones whose mean would vary as much. Two extra
     images with the variance of zeros and ones keep the interval from vanishing where nearly all
-    scores agree.
+    images agree.
+
+    Args:
+        values: Contributions of images, shape (A, M).
+        weights: Their largest values, shape (M,), with mean 1.
 
     Reference:
         C. Franco et al., Comparative study of confidence intervals for proportions in complex
         sample surveys, J. Surv. Stat. Methodol. 7 (2019).
     """
-    images, sums = np.count_nonzero(~np.isnan(scores), axis=1), np.nansum(scores, axis=1)
-    mean, few = sums / images, np.minimum(sums, images - sums)
-    squares, largest = np.nansum((scores - mean[:, None]) ** 2, axis=1), mean * (1 - mean)
-    variance = (few * squares / np.maximum(images - 1, 1) + 2 * largest) / (few + 2)
+    images = len(weights)
+    if not images:
+        return dict.fromkeys(("mean", "low", "high"), np.nan) | {"images": 0}
+    mean = values.mean(axis=1)
+    squares, largest = ((values - mean[:, None] * weights) ** 2).sum(axis=1), mean * (1 - mean)
+    few = images * np.minimum(mean, 1 - mean)
+    variance = (few * squares / max(images - 1, 1) + 2 * largest) / (few + 2)
     alike = np.divide(largest, variance, out=np.ones_like(mean), where=variance > 0)
     trials = images * np.maximum(alike, 1)
-    low, high = np.where(images < FEWEST_IMAGES, np.nan, wilson_interval(mean * trials, trials))
-    return {"images": images, "mean": mean, "low": low, "high": high}
+    ends = wilson_interval(mean * trials, trials) if images >= FEWEST_IMAGES else (np.nan, np.nan)
+    return {"images": images, "mean": mean, "low": ends[0], "high": ends[1]}
 
 
-def _beside(
-    frame: pd.DataFrame, tests: PairTests, place: int | None, key: str, either: bool = False
-) -> pd.DataFrame:
-    """Add rank, detectable difference, and the tested difference from the row at `place`.
-
-    A row is decided if it is weaker than that row or, with `either`, stronger.
-    """
+def _tested(frame: pd.DataFrame, values: Values, place: int | None) -> pd.DataFrame:
+    """Add rank, detectable difference, and the tested difference from the row at `place`."""
+    tests = compare_pairs(values)
     columns = np.full((4, len(frame)), np.nan)
     if place is not None:
         numbers = (tests.difference, tests.margin, tests.p, tests.discordance)
@@ -225,17 +329,16 @@ def _beside(
         difference_low=difference - margin,
         difference_high=difference + margin,
         p=p,
-        # Ranks use means over each row's own images, so a row may beat the first one directly.
-        undecided=~((p < LEVEL) & ((difference < 0) | either)),
+        undecided=~(p < LEVEL),
         discordance=discordance,
     )
-    usual = frame[["discordance", "images"]].median()
-    frame["detectable"] = detectable(tests.cutoff, usual["discordance"], usual["images"])
-    frame = frame.sort_values(key, ascending=False, kind="stable")
-    return frame.assign(rank=range(1, len(frame) + 1))
+    usual = float(np.nanmedian(discordance)) if np.isfinite(discordance).any() else np.nan
+    frame["detectable"] = detectable(tests.cutoff, usual, max(values.shape[1], 1))
+    frame = frame.sort_values("mean", ascending=False, kind="stable")
+    return frame.assign(rank=np.arange(1.0, len(frame) + 1))
 
 
 def _joined(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=list(columns))
-    return pd.concat(parts, ignore_index=True)[list(columns)]
+    return pd.concat(parts, ignore_index=True).reindex(columns=list(columns))

@@ -1,7 +1,8 @@
 """Choice of a source for an unseen target, and measures that predict transfer between models."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
+from scipy.stats import t as t_distribution
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import Mask
+from src.analysis.ranking import missing_target, source_values
 from src.analysis.transfer_rates import ratio
 from src.config.fields import of_epoch
 from src.utils.defended_names import PLAIN
@@ -21,7 +24,9 @@ FEWEST_MODELS = 4
 """Fewest targets for leaving one out."""
 FEWEST_SOURCES = 6
 """Fewest sources for testing correlations by permutation of models."""
-_DRAWS, _BOOTSTRAP = 999, 200
+FEWEST_FOR_INTERVAL = 5
+"""Fewest targets for an interval of a mean over targets."""
+_DRAWS, _HALVES = 999, 10
 _NUMBERS = ["success", "most", "any", "best_2", "best_3"]
 
 Values = NDArray[np.float64]
@@ -34,8 +39,9 @@ class Transfer:
     """Success of A attacks from S sources on T targets for N images.
 
     Attributes:
-        scores: Success in [0, 1], averaged over seeds, shape (A, S, T, N); NaN for white boxes and
-            where an image is not counted.
+        scores: Success in [0, 1], averaged over seeds, shape (A, S, T, N); NaN for white boxes.
+        counts: Images that a target counts for a source, shape (S, T, N); True where the pair was
+            not evaluated.
         own: Success rate on the source itself, averaged over attacks, shape (S,); NaN if the source
             is not a target.
     """
@@ -44,29 +50,50 @@ class Transfer:
     targets: Sequence[str]
     attacks: Sequence[str]
     scores: Values
+    counts: Mask
     own: Values
+
+    @cached_property
+    def counted(self) -> Mask:
+        """Images that a target counts for every source, shape (T, N)."""
+        return np.logical_and.reduce(self.counts)
 
     @property
     def rates(self) -> Values:
-        """Success rates averaged over attacks, shape (S, T); NaN if no image is counted."""
-        return _weighted_rates(self.scores, np.ones((1, self.scores.shape[-1])))[0]
+        """Success rates averaged over attacks, shape (S, T); NaN for white boxes."""
+        return self.rates_of(np.ones((1, self.counted.shape[-1])))[0]
 
     @property
     def single(self) -> "Transfer":
         """The transfer from single sources, without ensembles."""
         places = [place for place, name in enumerate(self.sources) if "+" not in name]
-        names = [self.sources[place] for place in places]
-        return replace(self, sources=names, scores=self.scores[:, places], own=self.own[places])
+        return Transfer(
+            [self.sources[place] for place in places],
+            self.targets,
+            self.attacks,
+            self.scores[:, places],
+            self.counts[places],
+            self.own[places],
+        )
 
     def of_images(self, places: Any) -> "Transfer":
         """Return the transfer for the images at these positions."""
-        return replace(self, scores=self.scores[..., places])
+        return replace(self, scores=self.scores[..., places], counts=self.counts[..., places])
+
+    def rates_of(self, weights: Values) -> Values:
+        """Compute the rates, shape (B, S, T), for weights of images, shape (B, N)."""
+        sums = np.where(self.counted, self.scores, 0).mean(axis=0) @ weights.T
+        rates = np.moveaxis(ratio(sums, self.counted @ weights.T), -1, 0)
+        missing: Values = np.where(np.isnan(self.scores).all(axis=(0, -1)), np.nan, rates)
+        return missing
 
 
 def transfer_of(outcomes: ImageOutcomes) -> Transfer:
     """Extract the transfer of untargeted attacks between sources and targets without a defence.
 
-    Attacks that some single source lacks are left out, then ensembles that lack an attack.
+    Attacks that some single source lacks are left out, then ensembles that lack an attack. A source
+    with few correct predictions would count only easy images, so a target counts the same images
+    for every source.
 
     Raises:
         ValueError: No attack is left.
@@ -87,50 +114,43 @@ def transfer_of(outcomes: ImageOutcomes) -> Transfer:
     sources = [source for source in there if pairs[source] <= {*ran.values()}]
     targets = [target.target for target in plain.targets]
     scores = np.full((len(attacks), len(sources), len(targets), len(plain.index)), np.nan)
-    white_box = np.full(scores.shape[:2], np.nan)
+    counts, white_box = np.ones(scores.shape[1:], bool), np.full(scores.shape[:2], np.nan)
     for at in np.ndindex(scores.shape[:3]):
         names = (attacks[at[0]], sources[at[1]])
-        mine = [job for job, name in ran.items() if name == names]
-        scores[at] = plain.scores(plain.cells(mine, [at[2]]))
-        if targets[at[2]] == names[1]:
-            white = plain.scores((job, at[2]) for job in mine)
-            white_box[at[:2]] = (
-                white[~np.isnan(white)].mean() if np.isfinite(white).any() else np.nan
-            )
-    return Transfer(sources, targets, attacks, scores, white_box.mean(axis=0))
+        mine, target = [job for job, name in ran.items() if name == names], at[2]
+        if not plain.evaluated[mine[0], target]:
+            continue
+        values = plain.scores(mine, target)
+        counts[at[1], target] &= ~np.isnan(values)
+        if plain.cells(mine, [target]):
+            scores[at] = values
+        elif targets[target] == names[1] and not np.isnan(values).all():
+            white_box[at[:2]] = np.nanmean(values)
+    return Transfer(sources, targets, attacks, scores, counts, white_box.mean(axis=0))
 
 
-def advantages(rates: Values) -> Values:
-    """Compute how much better each source is than the mean source, shape (S,).
-
-    Each source lacks different targets, at least itself. Success is therefore modelled as the sum
-    of a source effect and a target effect, fitted by least squares to the cells (S, T) that are not
-    NaN.
-    """
-    sources, targets = rates.shape
-    place = np.argwhere(~np.isnan(rates))
-    design = np.zeros((len(place), sources + targets))
-    rows = np.arange(len(place))
-    design[rows, place[:, 0]] = design[rows, sources + place[:, 1]] = 1
-    effects = np.linalg.lstsq(design, rates[tuple(place.T)], rcond=None)[0][:sources]
-    effects[~np.isfinite(rates).any(axis=1)] = np.nan
-    centred: Values = effects - np.nanmean(effects)
-    return centred
+def _values(rates: Values) -> Values:
+    """Compute the values of sources from rates (S, T), of which some are NaN; see `rankings`."""
+    there = np.isfinite(rates)
+    values: Values = source_values(there) @ rates[there]
+    return np.where(there.any(axis=1), values, np.nan)
 
 
 def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
-    """Rank the sources by their success on models that are not related to them, best first.
+    """Rank single sources by their success on models that are not related to them, best first.
 
     Returns:
-        One row per source: `success`, the mean rate plus the source's effect (see `advantages`);
-        `own`, its success on itself; and for a saved epoch of a training, the `model` and the
-        `epoch` (NaN: not an epoch).
+        One row per source: `success`, its value as in `source_rankings` (NaN if sources have too
+        few common targets); `own`, its success on itself; and for a saved epoch of a training, the
+        `model` and the `epoch` (NaN: not an epoch).
     """
+    transfer = transfer.single
     barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
     rates = np.where(barred, np.nan, transfer.rates)
-    known = np.isfinite(rates).any()
-    rows = pd.DataFrame({"source": transfer.sources, "own": transfer.own})
-    rows["success"] = advantages(rates) + np.nanmean(rates) if known else np.nan
+    rates = rates[:, np.isfinite(rates).any(axis=0)]
+    rows = pd.DataFrame({"source": transfer.sources, "own": transfer.own, "success": np.nan})
+    if not missing_target(np.isfinite(rates), transfer.sources, transfer.targets):
+        rows["success"] = _values(rates)
     rows[["model", "epoch"]] = [*map(of_epoch, transfer.sources)]
     rows["epoch"] = rows["epoch"].astype(np.float64)
     return rows.sort_values("success", ascending=False, kind="stable", ignore_index=True)
@@ -166,15 +186,16 @@ def transfer_similarity(transfer: Transfer) -> pd.DataFrame:
 def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame:
     """Choose a source for each target by its success on the other targets, as if unseen.
 
-    Targets and sources related to the target are left out. Two or three sources are combined on the
-    images that all of them count: an image is fooled if one source succeeds.
+    Targets and sources related to the target are left out. A source is chosen on one half of the
+    images and judged on the other half, both ways, for `_HALVES` random halves. Two or three
+    sources are combined: an image is fooled if one of them succeeds.
 
     Returns:
-        One row per target, and a last row `mean` with means and 95 % intervals over targets and
-        images (`NAME_low`, `NAME_high`; percentiles from a bootstrap of both):
+        One row per target, and a last row `mean` with means and 95 % intervals for new targets and
+        new images (`NAME_low`, `NAME_high`; NaN below `FEWEST_FOR_INTERVAL` targets):
 
-        - `chosen`: the chosen source, and `success`, its success on the target;
-        - `best`: the best source in hindsight, and `most`, its success;
+        - `chosen`: the source chosen on all images, and `success`, that of the chosen sources;
+        - `best`: the best source in hindsight, and `most`, the success of those best on the target;
         - `any`: success of a source chosen at random, the mean over the candidates;
         - `best_2`, `best_3`: success with the two or three best sources;
         - `candidates`: the number of candidate sources.
@@ -186,55 +207,57 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
         )
     apart = np.array([[related(a, b) for b in transfer.targets] for a in transfer.targets])
     barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
-    random, count = np.random.default_rng(seed), transfer.scores.shape[-1]
-    drawn_images = random.multinomial(count, np.full(count, 1 / count), size=_BOOTSTRAP)
-    weights = np.vstack([np.ones(count), drawn_images])
-    draws = np.where(barred, np.nan, _weighted_rates(transfer.scores, weights))
-    rows = pd.DataFrame(_choose(transfer, draws[0], weights[0], apart, range(len(apart))))
-    if rows.empty:
-        raise ValueError("every source is related to every target; add unrelated models.")
-    drawn = []
-    for rates, its in zip(draws[1:], weights[1:], strict=True):
-        targets = random.integers(len(apart), size=len(apart))
-        if sample := _choose(transfer, rates, its, apart, targets):
-            drawn.append(pd.DataFrame(sample)[_NUMBERS].mean())
-    ends = np.nanpercentile(np.array(drawn), [2.5, 97.5], axis=0)
-    last = {"target": "mean", **rows[_NUMBERS].mean()}
-    for end, values in zip(("low", "high"), ends, strict=True):
-        last |= {f"{name}_{end}": value for name, value in zip(_NUMBERS, values, strict=True)}
-    return pd.concat([rows, pd.DataFrame([last])], ignore_index=True)
-
-
-def _weighted_rates(scores: Values, weights: Values) -> Values:
-    """Compute success rates, shape (B, S, T), from scores and image weights, shape (B, N)."""
-    counted = ~np.isnan(scores)
-    sums = np.where(counted, scores, 0) @ weights.T
-    rates: Values = ratio(sums, counted.astype(np.float64) @ weights.T).mean(axis=0)
-    return np.moveaxis(rates, -1, 0)
-
-
-def _choose(
-    transfer: Transfer, rates: Values, weights: Values, apart: Mask, targets: Iterable[int]
-) -> list[dict[str, Any]]:
-    """Compute the rows of `choices` for these targets, from rates without related pairs."""
-    rows = []
-    for target in targets:
-        able = np.isfinite(rates[:, target])
-        seen = rates[np.ix_(able, ~apart[target])]
-        if able.sum() < 2 or np.isnan(seen).all(axis=1).any():
+    random, count = np.random.default_rng(seed), transfer.counted.shape[-1]
+    first = random.permuted(np.tile(np.arange(count) % 2 == 0, (_HALVES, 1)), axis=1)
+    halves = np.vstack([np.ones((1, count), bool), first, ~first])
+    rates = np.where(barred, np.nan, transfer.rates_of(halves.astype(np.float64)))
+    rows, contributions = [], []
+    for target, name in enumerate(transfer.targets):
+        able = np.flatnonzero(np.isfinite(rates[0, :, target]))
+        seen = rates[:, able][:, :, ~apart[target]]
+        if len(able) < 2 or np.isnan(seen).all(axis=2).any():
             continue
-        order = np.flatnonzero(able)[np.argsort(-advantages(seen), kind="stable")]
-        mine = rates[order, target]
-        best = int(np.argmax(mine))
-        row = {"target": transfer.targets[target], "candidates": len(order)}
-        row |= {"chosen": transfer.sources[order[0]], "success": mine[0]}
-        row |= {"best": transfer.sources[order[best]], "most": mine[best], "any": mine.mean()}
-        for count in (2, 3):
-            tried = transfer.scores[:, order[:count], target].max(axis=1)
-            share = ratio(np.nansum(tried * weights), (~np.isnan(tried) * weights).sum())
-            row[f"best_{count}"] = float(share)
-        rows.append(row)
-    return rows
+        orders = [able[np.argsort(-_values(its), kind="stable")] for its in seen]
+        best: NDArray[np.intp] = able[rates[:, able, target].argmax(axis=1)]
+        row = {"target": name, "candidates": len(able), "chosen": transfer.sources[orders[0][0]]}
+        rows.append(row | {"best": transfer.sources[best[0]]})
+        parts = []
+        for half, order in enumerate(orders[1:], start=1):
+            judged = ~halves[half] & transfer.counted[target]
+            scores = transfer.scores[:, :, target]
+            groups = [order[:1], best[half, None], order[:2], order[:3]]
+            fooled = [scores[:, group].max(axis=1).mean(axis=0) for group in groups]
+            fooled.insert(2, scores[:, able].mean(axis=(0, 1)))
+            parts.append(np.where(judged, [*fooled, np.ones(count)], 0) / max(judged.sum(), 1))
+        contributions.append(np.mean(parts, axis=0))
+    if not rows:
+        raise ValueError("every source is related to every target; add unrelated models.")
+    images = np.array(contributions)  # shape (targets, numbers and weight, images)
+    frame = pd.DataFrame(rows)
+    frame[_NUMBERS] = images[:, :-1].sum(axis=2)
+    last = {"target": "mean", **_mean_of_new_targets(images)}
+    return pd.concat([frame, pd.DataFrame([last])], ignore_index=True)
+
+
+def _mean_of_new_targets(images: Values) -> dict[str, float]:
+    """Return means over targets, with intervals from the variances over targets and over images.
+
+    Args:
+        images: Contributions of N images to the numbers of T targets, and their weights, shape
+            (T, numbers + 1, N).
+    """
+    targets, count = len(images), images.shape[-1]
+    rates, (*parts, weights) = images.sum(axis=2), images.mean(axis=0)
+    numbers = dict(zip(_NUMBERS, rates[:, :-1].mean(axis=0).tolist(), strict=True))
+    ends: dict[str, float] = {}
+    for place, (name, mean) in enumerate(numbers.items()):
+        half = np.nan
+        if targets >= FEWEST_FOR_INTERVAL:
+            spread = rates[:, place].var(ddof=1) / targets
+            spread += np.square(parts[place] - mean * weights).sum() * count / (count - 1)
+            half = float(t_distribution.ppf(0.975, targets - 1) * np.sqrt(spread))
+        ends |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
+    return numbers | ends
 
 
 def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
