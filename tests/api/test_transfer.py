@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from src import attacks, curves, load_classifier, load_sweep, matrix, rates, transfer
+from src import attacks, curves, load_classifier, load_sweep, matrix, rates, table, transfer
 from src.data import load_dataset
 from src.defences import BitDepth, Jpeg
 from tests.test_demo import demo
@@ -186,6 +186,12 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
     assert weights[0] == weights[1]
     for draw in (matrix, curves):
         assert draw(frame).to_dict()["datasets"] == draw(tmp_path).to_dict()["datasets"]
+    for to in ("markdown", "latex", "csv"):
+        assert table(frame, to=to) == table(tmp_path, to=to)
+    for part in (frame, frame[frame["source"] == "a+b"]):
+        named = (f"{name} ({weights[0][1][name][:8]})" for name in "ab")
+        assert f"Weights: {', '.join(named)}. Seed" in table(part, to="markdown")
+        assert "a+b" in table(part).to_html()
     own = rates(frame[frame["source"] == "a"], "a", ["a", "b"])
     every = rates(frame)
     every = every[every["source"] == "a"][own.columns].reset_index(drop=True)
