@@ -12,7 +12,10 @@ from pkgutil import resolve_name
 import mlflow
 import pyarrow.parquet as pq
 import pytest
+import torch
+from torch import nn
 
+from src import load_sweep, transfer
 from tests.conftest import POOLS, killed
 
 SWEEP = ["-m", "attack=fgsm,bim", "n_images=20", "trainer.batch_size=6", "controls=true"]
@@ -79,6 +82,44 @@ def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
     for file in FILES:
         assert pq.read_table(workspace / "out" / file).equals(pq.read_table(whole / file)), file
     assert tracked_wrongly(workspace / "mlruns") == []
+
+
+@pytest.mark.parametrize(
+    ("function", "number"),
+    [
+        ("os.replace", 4),  # of the plan
+        ("os.replace", 16),  # of a table
+        ("pathlib.Path.replace", 1),  # of the draft of the predictions
+        ("pathlib.Path.rename", 1),  # of the set of adversarial images
+        ("pathlib.Path.rename", 2),  # of the new set, when the earlier one has been moved away
+    ],
+)
+def test_a_kill_leaves_nothing_that_stops_the_same_command_or_stays(
+    command_line, workspace, function, number
+):
+    words = ["attack=fgsm", "save_adversarial=true", "n_images=4", "epsilon.grid=[8]"]
+    words += ["hydra.run.dir=out"]
+    if (function, number) == ("pathlib.Path.rename", 2):
+        assert command_line(*words) == 0
+    killed(partial(run_until, partial(command_line, *words), function, number))
+    left = {path.name for path in (workspace / "out").glob(".*")} - {".hydra", ".running", ".sweep"}
+    assert left
+    assert command_line(*words) == 0
+    assert [path.name for path in (workspace / "out").glob(".*")] == [".hydra"]
+    assert len(list((workspace / "out/adversarial").rglob("*.png"))) == 4 * 2
+    assert len(load_sweep(workspace / "out")["index"].unique()) == 4
+
+
+@pytest.mark.parametrize("function", ["os.replace", "pathlib.Path.replace"])  # plan, predictions
+def test_the_same_call_after_a_kill_replaces_its_store(tmp_path, function):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    data = torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.arange(10) % 2
+    words = {"store": tmp_path / "store", "progress_bar": False}
+    call = partial(transfer, {"a": net}, {"a": net}, *data, **words)
+    killed(partial(run_until, call, function, 1))
+    assert list(words["store"].rglob(".*"))
+    frame = call()
+    assert len(load_sweep(words["store"])) == len(frame) and not list(words["store"].rglob(".*"))
 
 
 def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
