@@ -168,4 +168,7 @@ def test_a_database_that_stops_costs_a_sentence_and_the_next_command_ends_what_i
     store = mlflow.MlflowClient(tracking_uri=postgresql.address)
     experiment = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
     ends = Counter(run.info.status for run in store.search_runs([experiment]))
-    assert ends == {"FINISHED": 3, "KILLED": 2}  # a sweep with two jobs; one that stopped in its first
+    assert ends == {
+        "FINISHED": 3,
+        "KILLED": 2,
+    }  # a sweep with two jobs; one that stopped in its first
