@@ -37,6 +37,8 @@ The last two skip those folders, so Python finds the installed package. `src.__f
 package was imported.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +71,15 @@ _HOMES = {
     "transfer": "src.api.transfer",
 }
 __all__ = list(_HOMES)
+
+
+# Streams that were closed, as in `command >&-`, are opened on the null device before other imports
+# open files. Otherwise libraries fail, and a data file gets the number of a closed stream.
+for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    if getattr(sys, _name) is None:
+        _number = os.open(os.devnull, os.O_RDWR)  # the stream's number, the lowest free one
+        os.set_inheritable(_number, True)
+        setattr(sys, _name, os.fdopen(_number, _mode, errors="replace", closefd=False))
 
 
 def __getattr__(name: str) -> Any:

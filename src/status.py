@@ -12,7 +12,7 @@ from rich.table import Table
 
 from src.artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
 from src.cache.rows import FOLDER, Rows
-from src.config.errors import REFUSED
+from src.config.errors import refuse
 from src.config.sections import StoreSettings
 from src.utils.progress import duration
 
@@ -28,8 +28,7 @@ def main() -> None:
         folder = folder or newest_sweep()
         jobs = job_statuses(folder)
     except ValueError as error:
-        print(error, file=sys.stderr)
-        sys.exit(REFUSED)
+        refuse(str(error))
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(listed(jobs), soft_wrap=False)
     console.print(f"{folder}: {summary(jobs)}")

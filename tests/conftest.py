@@ -87,7 +87,10 @@ def write_weights(folder: Path) -> None:
 
 
 def make_record(**facts: Any) -> Any:
-    """Return the record of a made-up job; every model is a target and has weights."""
+    """Return the record of a made-up job; every model is a target and has weights.
+
+    As in a job's own record, an ensemble has weights, and no settings of a model.
+    """
     from src.artifacts.record import JobRecord
 
     none: dict[str, Any] = {}
@@ -95,7 +98,9 @@ def make_record(**facts: Any) -> Any:
         "attack": {"kind": "crafted", "target_label": None, "norm": "linf", "settings": none},
         "dataset": {"name": "made-up"},
         "ensemble": "logits",
-        "model": {name: {"network": {"name": name}} for name in facts["weights"]},
+        "model": {
+            name: {"network": {"name": name}} for name in facts["weights"] if "+" not in name
+        },
         "source": [facts["source"]],
         "sweep": None,
         "trainer": {"attack_precision": "32-true", "batch_size": 50, "fold_batch_norms": True},

@@ -13,6 +13,7 @@ from PIL import Image
 from src.data.cifar10_mini import CLASSES
 from tests.conftest import REPOSITORY, own_attack
 
+SURROGATE = "a\udcffb"  # as Python reads a name that is not UTF-8
 FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
 
 
@@ -150,3 +151,11 @@ def test_cfg_of_a_sweep_prints_its_first_job(command_line, workspace, capfd):
     printed = yaml.safe_load(capfd.readouterr().out)
     assert (printed["attack"]["steps"], printed["source"]) == (3, "fine")
     assert not (workspace / "outputs").exists()
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_folder_whose_name_is_not_utf_8_is_refused(command_line, workspace, capfd, quote):
+    assert command_line(f"hydra.run.dir={quote}{SURROGATE}{quote}") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("hydra.run.dir=") and "UTF-8. Rename" in line
+    assert not list(workspace.glob("a*"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from src.artifacts.jobs import find_jobs
 from src.artifacts.layout import PLAN
 from src.artifacts.sweep_state import job_statuses
-from src.config.errors import REFUSED
+from src.config.errors import refuse
 from src.utils.defended_names import parts_of
 
 
@@ -27,8 +27,7 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(REFUSED)
+        refuse(str(error))
 
 
 def warn_of_unfinished(folders: Sequence[Path]) -> None:

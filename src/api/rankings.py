@@ -49,6 +49,8 @@ def images_needed(
         >>> images_needed(difference=0.03, discordance=0.2, attacks=36)
         4865
     """
+    if isinstance(difference, str | Path | pd.DataFrame):
+        raise ValueError("difference must be a number in (0, 1]. Pass a frame as frame=frame.")
     if frame is not None:
         ranked = rankings(frame)
         keys = ["group", "eps_255", "kind", "defence", "source"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from src.artifacts.layout import PLAN, clear_summary
 from src.artifacts.record import clear
 from src.artifacts.sweep_state import Plan, read_plan, write_plan
-from src.utils.files import writing
+from src.utils.files import remove_temporaries, writing
 
 _CALL = "transfer"
 """Id of the plan in such a folder; plans of sweeps have random ids."""
@@ -18,6 +18,8 @@ def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:
     Raises:
         ValueError: The folder holds other files, such as a sweep of the command line.
     """
+    if not (folder / PLAN).exists():  # as a kill leaves the folder of a first call
+        remove_temporaries(folder)
     if folder.exists() and any(folder.iterdir()):
         earlier = read_plan(folder) if (folder / PLAN).exists() else None
         if earlier is None or earlier.id != _CALL:

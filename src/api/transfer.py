@@ -130,8 +130,8 @@ def transfer(
         },
         "defences": tuple(functions),
         "epsilon": {
-            "grid": _levels(eps),
-            "reference": None if reference is None else _levels(reference)[0],
+            "grid": _levels("eps", eps),
+            "reference": None if reference is None else _levels("reference", reference)[0],
         },
         **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": int(seed)},
         "dataset": {"name": "images"},
@@ -246,9 +246,9 @@ def _plain_keywords(function: Attack) -> dict[str, Any]:
     }
 
 
-def _levels(eps: ArrayLike | Tensor) -> list[float]:
+def _levels(key: str, eps: ArrayLike | Tensor) -> list[float]:
     """Convert budgets from [0, 1] units to units of 1/255."""
     budgets = np.ravel(np.asarray(eps.cpu() if isinstance(eps, Tensor) else eps, np.float64))
-    if wrong := [budget for budget in budgets.tolist() if not 0 < budget <= 1]:
-        raise ValueError(f"eps={wrong[0]:g} must be above 0 and at most 1, such as 8 / 255.")
+    if wrong := [budget for budget in budgets.tolist() if not 1e-6 <= 255 * budget <= 255]:
+        raise ValueError(f"{key}={wrong[0]:g} must be from 1e-6 / 255 to 1, such as 8 / 255.")
     return [round(255 * budget, 6) for budget in budgets.tolist()]  # float32 has seven digits

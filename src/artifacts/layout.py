@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from src.utils.files import remove_temporaries
+
 PREDICTIONS = "predictions"
 """Table of the primary variant; other variants and controls have `predictions-NAME`."""
 TOP_FIVE = "top_five"
@@ -20,8 +22,7 @@ SUMMARY = "summary.txt"
 ATTACKS, SOURCES = "attacks.csv", "sources.csv"
 SAVED, RECORD = "adversarial", "record.json"
 """Folder for a job's set of adversarial images, and the job's record in it."""
-DRAFT = f".{PREDICTIONS}.parquet"  # its name until the job's other files exist
-OF_JOB = [DRAFT, EXAMPLES, IMAGES, ALARMS]
+OF_JOB = [EXAMPLES, IMAGES, ALARMS]
 OF_JOB += [RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST]
 """Files of a job beside its tables."""
 
@@ -40,7 +41,8 @@ def files_of_sweep(folder: Path) -> list[Path]:
 
 
 def clear_summary(folder: Path) -> None:
-    """Remove a sweep's rankings, matrices, report and figures."""
+    """Remove a sweep's rankings, matrices, report and figures, and what kills have left."""
+    remove_temporaries(folder)
     for pattern in ("matrix-*.csv", ATTACKS, SOURCES, PAGE, SUMMARY):
         for file in folder.glob(pattern):
             file.unlink()

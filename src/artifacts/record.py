@@ -234,7 +234,7 @@ def _digest(job: dict[str, Any]) -> str:
 
 def files_of_job(folder: Path) -> list[Path]:
     """Return the files in a job's folder, except its set of adversarial images."""
-    tables = [path for path in folder.glob("*.parquet") if _is_table(path)]
+    tables = [path for path in folder.glob("[!.]*.parquet") if _is_table(path)]
     return sorted([*tables, *(path for name in OF_JOB if (path := folder / name).exists())])
 
 

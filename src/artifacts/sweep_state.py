@@ -100,6 +100,11 @@ def lock_of_sweep(folder: Path) -> Path:
     return folder / ".sweep"
 
 
+def is_dead(folder: Path) -> bool:
+    """Return True if there is a sweep in a folder, but no command that runs it."""
+    return (folder / PLAN).is_file() and not is_held(lock_of_sweep(folder))
+
+
 def write_plan(folder: Path, plan: Plan) -> None:
     """Write a command's plan to its folder."""
     write_text(folder / PLAN, plan.model_dump_json(indent=1))

@@ -19,7 +19,7 @@ from src.utils.files import atomic_write, writing
 
 log = logging.getLogger(__name__)
 
-FOLDER = "rows-2"
+FOLDER = "rows-3"
 """Folder of the rows in a cache; its number rises if their format changes."""
 _IN_USE = 3600  # seconds since last use before an attack's rows may be removed
 
@@ -28,8 +28,8 @@ class Rows:
     """Store of rows: one folder per attack (or set of models), with one subfolder per table.
 
     A subfolder has Parquet files, each with the rows of some images and keys. A file's name is the
-    SHA-256 of its bytes, so damage is noticed. The columns `key`, `index` and `image` identify
-    rows; all rows with the same key and image are in one file.
+    SHA-256 of its place and bytes, so damage and moved files are noticed. The columns `key`,
+    `index` and `image` identify rows; all rows with the same key and image are in one file.
     """
 
     def __init__(self, cache_dir: Path) -> None:
@@ -76,7 +76,8 @@ class Rows:
         else:
             pq.write_table(rows, sink)
         content = memoryview(sink.getvalue())
-        path = self.folder / origin / table / f"{_name(content)}.parquet"
+        folder = self.folder / origin / table
+        path = folder / f"{_name(folder, content)}.parquet"
         with atomic_write(path) as temporary:
             temporary.write_bytes(content)
         return path
@@ -155,12 +156,12 @@ class Rows:
 
 
 def _load(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
-    """Return a file's rows; None if it is gone or damaged (then remove it)."""
+    """Return a file's rows; None if it is gone, or if it is damaged or moved (then remove it)."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
-    if _name(content) == path.stem:
+    if _name(path.parent, content) == path.stem:
         return pq.read_table(pa.BufferReader(content), columns=columns)
     log.warning("%s is damaged; its rows are computed again.", path)
     path.unlink(missing_ok=True)
@@ -176,5 +177,8 @@ def _stat(path: Path) -> tuple[int, float]:
     return stat.st_size, stat.st_mtime
 
 
-def _name(content: bytes | memoryview) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+def _name(folder: Path, content: bytes | memoryview) -> str:
+    """Return a digest of a file's place, `origin/table`, and of its bytes."""
+    digest = hashlib.sha256("/".join(folder.parts[-2:]).encode())
+    digest.update(content)
+    return digest.hexdigest()[:16]

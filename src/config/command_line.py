@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from src.config.errors import INTERRUPTED, REFUSALS, REFUSED, explain
+from src.config.errors import INTERRUPTED, REFUSALS, explain, refuse
 from src.utils import stopping
 
 HARMLESS = (
@@ -45,8 +45,7 @@ def command_line(*steps: Callable[[], None]) -> None:
             stopping.shut_down(interrupt)
             sys.exit(INTERRUPTED)
         except REFUSALS as error:
-            print(explain(error), file=sys.stderr)
-            sys.exit(REFUSED)
+            refuse(explain(error))
         except BrokenPipeError:  # a pipe such as `| head` was closed
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)

@@ -55,6 +55,8 @@ def first_job(arguments: Sequence[str]) -> list[str]:
 
 def check_words(arguments: Sequence[str], folder: Path) -> None:
     """Refuse repeated overrides of attack or source, and options without a file in their group."""
+    if wrong := [word for word in arguments if word.encode(errors="ignore").decode() != word]:
+        raise ValueError(f"{wrong[0]}: it is not valid UTF-8. Rename the file or folder.")
     settings = [word for word in arguments if not word.startswith("~")]
     overrides = OverridesParser.create().parse_overrides(settings)
     keys = [override.get_key_element() for override in overrides]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import packages_distributions
 from typing import Any, NoReturn
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from pydantic import ValidationError
@@ -34,6 +34,9 @@ def explain(error: BaseException) -> str:
         text = f"{error.full_key}: {first_line(error)}" if error.full_key else first_line(error)
     else:
         text = " ".join(str(error).split("\n\n")[0].split())
+    if isinstance(error, OverrideParseException):
+        way = "Leave out a last comma, close brackets, or quote the value: 'KEY=\"VALUE\"'."
+        return f"{error.override}: it cannot be read as KEY=VALUE. {way}"
     if isinstance(error, MissingConfigException):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         extra = name.partition("_")[0] if group == "hydra/launcher" else ""

@@ -30,6 +30,8 @@ GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "s
 """Keyword arguments of attacks that the program sets."""
 STUDY = ("vgg16", "resnet50", "inception")
 """Default targets in addition to the source."""
+Side = Annotated[int, Field(gt=0, le=4096)]
+"""Side of images in pixels."""
 CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
 """Controls by the name of their table, `predictions-NAME`, in order of evaluation."""
 
@@ -59,7 +61,7 @@ class ModelSettings(Section):
     network: dict[str, Any]
     mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     std: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)] | None = None
-    input_size: PositiveInt | None = None
+    input_size: Side | None = None
     weights: str | None = None
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
@@ -97,8 +99,8 @@ class DatasetSettings(Section):
     name: Name
     n_images: PositiveInt | None = None
     seed: NonNegativeInt = 0
-    image_size: PositiveInt | None = None
-    resize: PositiveInt | None = None
+    image_size: Side | None = None
+    resize: Side | None = None
     num_classes: PositiveInt | None = None
     class_names: list[str] | str | None = None
     images: str | None = None

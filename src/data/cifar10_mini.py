@@ -30,8 +30,8 @@ def cifar10_mini(split: str, *, n_train: int = 5000, n_test: int = 1000) -> Labe
         n_test: number of test images to take, up to 1,000, from the first one on.
     """
     key, wanted = ("n_train", n_train) if split == "train" else ("n_test", n_test)
-    if not 1 <= wanted <= SIZES[split]:
-        raise ValueError(f"{key}={wanted} is not between 1 and {SIZES[split]}")
+    if not isinstance(wanted, int) or not 1 <= wanted <= SIZES[split]:
+        raise ValueError(f"dataset.{key}={wanted}: use a whole number from 1 to {SIZES[split]}")
     first = SIZES["test"] if split == "train" else 0
     with tarfile.open(ARCHIVE) as archive:
         members = islice(archive, first, first + wanted)

@@ -45,7 +45,7 @@ from src.data.image_csv import image_csv
 from src.images.attacker import AdversarialSource
 from src.images.set_record import read_set_record
 from src.images.storage import AdversarialBatch, AttackedImages, change_size, exceeds
-from src.utils.files import sha256_of, write_csv, write_text, writing
+from src.utils.files import sha256_of, temporary_name, write_csv, write_text, writing
 
 UNKNOWN = "unknown"
 _MEASURED = 32  # images measured at once
@@ -187,7 +187,8 @@ def write_set(
     `targets` are target labels by index.
     """
     labels: dict[int, int] = {}
-    with writing(folder), TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+    prefix = temporary_name(folder)
+    with writing(folder), TemporaryDirectory(prefix=prefix, dir=folder.parent) as place:
         new = Path(place, "new")
         for eps_255 in record.budgets:
             (new / _folder_name(eps_255)).mkdir(parents=True)

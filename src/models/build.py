@@ -88,7 +88,8 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
             logits = classifier(images)
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
-        raise ValueError(f"{error} (images of {image_size} pixels; input_size resizes)") from error
+        side = classifier.input_size or image_size
+        raise ValueError(f"{error} (at {side} x {side} pixels; set another input_size)") from error
     if num_classes is not None and logits.shape[1] != num_classes:
         raise ValueError(
             f"model {classifier.name}: it has {logits.shape[1]} classes, the data {num_classes}."

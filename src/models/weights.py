@@ -35,12 +35,26 @@ class WeightFacts:
     tested: tuple[int, int] = (0, 0)
 
 
-def weight_facts(path: str | Path) -> WeightFacts:
-    """Read the facts in a safetensors file's metadata, under the names of `WeightFacts`."""
+def weight_facts(path: str | Path, model: str = "") -> WeightFacts:
+    """Read the facts in a safetensors file's metadata, under the names of `WeightFacts`.
+
+    Raises:
+        ValueError: They are impossible; the message names the file and the `model`.
+    """
     metadata = _metadata(path)
     names = [name.strip() for name in metadata.get("class_names", "").split(",")]
-    expected = float(metadata["expected_accuracy"]) if "expected_accuracy" in metadata else None
-    correct, count = map(int, metadata.get("tested", "0 / 0").split("/"))
+    accuracy, tested = metadata.get("expected_accuracy"), metadata.get("tested", "0 / 0")
+    try:
+        expected = None if accuracy is None else float(accuracy)
+        correct, count = map(int, tested.split("/"))
+        if not (0 <= correct <= count and 0 <= (expected or 0) <= 1):
+            raise ValueError("out of range")
+    except ValueError as error:
+        raise ValueError(
+            f"{path}{f' of model {model}' * bool(model)} has the metadata expected_accuracy="
+            f"{accuracy!s:.40}, tested={tested:.40}. Write an accuracy in [0, 1] and CORRECT / "
+            "COUNT, or leave them out."
+        ) from error
     return WeightFacts(tuple(filter(None, names)), expected, (correct, count))
 
 
@@ -62,7 +76,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     else must fit.
 
     Raises:
-        ValueError: The file cannot be read as tensors only, or does not fit.
+        ValueError: The file cannot be read as tensors only, does not fit, or has whole or complex
+            numbers as weights.
     """
     path = Path(path)
     present = network.state_dict()
@@ -71,6 +86,12 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     for name, value in stored.items():
         if name in present or not name.startswith(TRAINING_HEADS):
             state[name] = value
+    for name, own in _tensors(network):
+        new = state.get(name)
+        if torch.is_tensor(new) and own.is_floating_point() and not new.is_floating_point():
+            raise ValueError(
+                f"{path}: {name} is {new.dtype}. Save floating-point weights, unpacked."
+            )
     state._metadata = getattr(present, "_metadata", None)  # type: ignore[attr-defined]  # versions
     try:
         network.load_state_dict(state)

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from src.config.command_line import command_line
-from src.config.errors import REFUSED
+from src.config.errors import refuse
 from src.config.resolvers import CONF
 from src.utils import stopping
 
@@ -21,8 +21,7 @@ def run(config: DictConfig) -> None:
     try:
         report(read_report_command(config))
     except ValueError as error:  # otherwise Hydra prints the overrides first
-        print(error, file=sys.stderr)
-        sys.exit(REFUSED)
+        refuse(str(error))
 
 
 def main() -> None:

@@ -124,9 +124,10 @@ def _weights(record: JobRecord) -> list[str]:
     """Return each model with the tag of its weights (if any) and their digest."""
     models = []
     for name, digest in record.weights.items():
-        network = record.config["model"][name]["network"]
-        tag = network.get("model_name") or network.get("weights")
-        models.append(f"{name} ({f'{tag}, ' if tag else ''}{digest[:8]})")
+        if name in record.config["model"]:  # an ensemble has no settings
+            network = record.config["model"][name]["network"]
+            tag = network.get("model_name") or network.get("weights")
+            models.append(f"{name} ({f'{tag}, ' if tag else ''}{digest[:8]})")
     return models
 
 

@@ -97,7 +97,7 @@ class Figure:
         """Add `label`, the printed names that tell rows apart; raise if none or too many."""
         if rows.empty:
             raise ValueError(
-                "Nothing to draw: no row has these names, or every target is the source itself."
+                "Nothing to draw: with these names no image counts on other models. Choose others."
             )
         axes = [axis for axis in ("attack", "source", "target") if rows[axis].nunique() > 1]
         names = pd.DataFrame({axis: self.renamed(rows[axis]) for axis in axes or ["attack"]})

@@ -172,9 +172,13 @@ def _spread(ranked: pd.DataFrame) -> float:
 def _luck(
     outcomes: ImageOutcomes, weights: Sequence[Mapping[str, str]], related: Related
 ) -> pd.DataFrame:
-    """Compute `training_luck`; trainings have equal names except for `_seedN`, other weights."""
+    """Compute `training_luck`; trainings have equal names except for `_seedN`, other weights.
+
+    Jobs whose source has unknown weights, as a saved set may have, are left out.
+    """
     plain = outcomes.select(defence=PLAIN)
-    jobs = [job for job in range(len(plain.jobs)) if plain.kind(job) == "untargeted"]
+    known = [job for job, (_, source) in enumerate(plain.jobs) if source in weights[job]]
+    jobs = [job for job in known if plain.kind(job) == "untargeted"]
     trainings: list[tuple[str, str, str]] = []
     for attack, source in (plain.jobs[job] for job in jobs):
         name = re.sub(r" training\.seed=\d+| \([^()]*\)$", "", attack)

@@ -52,7 +52,7 @@ def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
 
 def check_trained(settings: Settings, name: str, file: Path, num_classes: int) -> None:
     """Warn if trained weights are no better than chance, or stop if settings say so."""
-    tested = weight_facts(file).tested
+    tested = weight_facts(file, name).tested
     if not is_at_chance(*tested, num_classes):
         return
     text = (

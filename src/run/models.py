@@ -181,7 +181,7 @@ def _read_facts(settings: Settings, name: str) -> WeightFacts:
     """Return the facts stated by a model's weight file or provider, if any."""
     model = settings.model[name]
     included = model.weights in (None, "included")
-    return facts_of(model.network) if included else weight_facts(str(model.weights))
+    return facts_of(model.network) if included else weight_facts(str(model.weights), name)
 
 
 def _list_new(names: Sequence[str], others: Sequence[str]) -> str:

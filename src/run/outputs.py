@@ -26,7 +26,6 @@ from src.artifacts.jobs import StoredJob
 from src.artifacts.layout import (
     ALARMS,
     CONFIG,
-    DRAFT,
     EXAMPLES,
     EXCESS,
     FLIP_SUMMARY,
@@ -52,7 +51,7 @@ from src.run.adversarial_images import adversarial_images, stored_images
 from src.run.passes import Results
 from src.run.stages import Pass
 from src.utils.defended_names import PLAIN, split_source
-from src.utils.files import atomic_write, write_csv, write_text, writing
+from src.utils.files import atomic_write, temporary_name, write_csv, write_text, writing
 from src.utils.parquet import write_table
 from src.utils.progress import with_progress
 
@@ -70,7 +69,8 @@ def write_results(
     """
     tables = {**file_tables(results), **prediction_tables(results, record)}
     files = {name: folder / f"{name}.parquet" for name in tables}
-    files[PREDICTIONS] = draft = folder / DRAFT
+    complete = files[PREDICTIONS]
+    files[PREDICTIONS] = draft = folder / temporary_name(complete)
     try:
         for name, table in tables.items():
             write_table(with_record(table, name, record), files[name])
@@ -87,9 +87,9 @@ def write_results(
             shown = _write_images(job, stored, folder, cache)
         table = with_record(_top_five(job, results, shown), TOP_FIVE, record)
         write_table(table, folder / f"{TOP_FIVE}.parquet")
-        files[PREDICTIONS] = folder / f"{PREDICTIONS}.parquet"
-        with atomic_write(files[PREDICTIONS]) as temporary:
-            draft.replace(temporary)
+        files[PREDICTIONS] = complete
+        with writing(complete):
+            draft.replace(complete)
     finally:
         draft.unlink(missing_ok=True)
     return summary

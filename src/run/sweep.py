@@ -153,6 +153,7 @@ class Sweep:
         except Exception:  # Hydra would turn it into a warning and report success
             refuse(traceback.format_exc())
         stopping.set_shutdown_hook(lambda error: None)
+        self.tracker.end_dead()  # after the lock of its own folder is released
         if self.stopped:
             raise KeyboardInterrupt
         if not complete:

@@ -7,20 +7,22 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
-from uuid import uuid4
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from src.artifacts.sweep_state import is_dead
 from src.tracking.tracker import Point
+from src.utils.files import remove_temporaries, temporary_name
 
 # Set before the first request; otherwise MLflow prints two lines at the end of each run.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no data leaves the machine
-# This logger prints a traceback for every error, which MLflow then raises anyway.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+# This logger prints a traceback for every error, which MLflow then raises anyway. A filter, because
+# Hydra resets the levels of loggers.
+logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: False)
 
 
 class Store(MlflowClient):
@@ -84,6 +86,15 @@ class Store(MlflowClient):
         tag = InputTag("mlflow.data.context", context)
         self.log_inputs(run, datasets=[DatasetInput(data, [tag])])
 
+    def end_dead(self, experiment: str) -> None:
+        """End the open runs of dead sweeps (see `is_dead`), and of their jobs, as KILLED."""
+        runs = self.search_runs([self.experiment(experiment)], "attributes.status = 'RUNNING'")
+        folders = {run.info.run_id: run.data.params.get("folder") for run in runs}
+        for run in runs:
+            folder = folders.get(run.data.tags.get("sweep", run.info.run_id))
+            if folder and is_dead(Path(folder)):
+                self.set_terminated(run.info.run_id, "KILLED")
+
     def keep(self, run: str, path: Path) -> None:
         """Store a file, or a folder's files under its name, as artifacts of a run."""
         if path.is_dir():
@@ -99,11 +110,10 @@ def _metrics(points: Sequence[Point]) -> list[Metric]:
 
 def _prepare(database: Path) -> None:
     """Create a SQLite store elsewhere and move it here, so that a kill leaves no partial store."""
-    for leftover in database.parent.glob(".mlflow.*"):
-        leftover.unlink()
+    remove_temporaries(database.parent)
     if database.exists():
         return
-    new = database.with_name(f".mlflow.{uuid4().hex}.db")
+    new = database.with_name(temporary_name(database))
     os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # closes the file before its move
     try:
         MlflowClient(f"sqlite:///{new}")

@@ -89,6 +89,10 @@ class Tracker:
         self._ask("log", sweep, points, {"mlflow.note.content": text})
         self._ask("set_terminated", sweep, status)
 
+    def end_dead(self) -> None:
+        """End the runs of killed commands, and of those that have lost the store, as KILLED."""
+        self._ask("end_dead", f"{self.experiment}-sweeps")
+
     @contextmanager
     def job(self, name: str, sweep: str | None, parameters: Mapping[str, Any]) -> Iterator[Run]:
         """Open a job's run under a sweep; it ends as FINISHED, FAILED (with an error) or KILLED."""
@@ -246,8 +250,13 @@ def _without_password(text: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of an error's root cause, not counting failed look-ups."""
+    """Return the first line of an error's root cause, not counting failed look-ups.
+
+    The chain ends before an error without arguments, as SQLAlchemy's pool raises.
+    """
     while (cause := error.__cause__ or error.__context__) and not isinstance(cause, LookupError):
+        if not cause.args:
+            break
         error = cause
     return _without_password(first_line(error)) or type(error).__name__
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     The folder of `path` is created if missing. Raises a WriteError, see `writing`.
     """
-    temporary = path.with_name(f".{path.stem[:100]}.{uuid4().hex}.tmp{path.suffix}")
+    temporary = path.with_name(temporary_name(path))
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +31,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> str:
+    """Return a new hidden name for a file or folder until it is complete."""
+    return f".{path.stem[:100]}.{uuid4().hex}.tmp{path.suffix}"
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes have left in a folder under a `temporary_name`."""
+    for path in folder.glob(f".*.{'[0-9a-f]' * 32}.tmp*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -29,3 +29,6 @@ def test_images_are_counted_from_the_discordance_seen():
     assert images_needed(0.01, attacks=36, frame=DEMO) > images_needed(0.01, frame=DEMO)
     with pytest.raises(ValueError, match="attacks=None"):
         images_needed(0.01, discordance=0.2)
+    for frame in (DEMO, load_sweep(DEMO)):
+        with pytest.raises(ValueError, match=r"^difference must be a number .* frame=frame.$"):
+            images_needed(frame, discordance=0.2, attacks=3)

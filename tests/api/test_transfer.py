@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from src import attacks, curves, load_classifier, load_sweep, matrix, rates, transfer
+from src import attacks, curves, load_classifier, load_sweep, matrix, rates, table, transfer
 from src.data import load_dataset
 from src.defences import BitDepth, Jpeg
 from tests.test_demo import demo
@@ -186,6 +186,12 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
     assert weights[0] == weights[1]
     for draw in (matrix, curves):
         assert draw(frame).to_dict()["datasets"] == draw(tmp_path).to_dict()["datasets"]
+    for to in ("markdown", "latex", "csv"):
+        assert table(frame, to=to) == table(tmp_path, to=to)
+    for part in (frame, frame[frame["source"] == "a+b"]):
+        named = (f"{name} ({weights[0][1][name][:8]})" for name in "ab")
+        assert f"Weights: {', '.join(named)}. Seed" in table(part, to="markdown")
+        assert "a+b" in table(part).to_html()
     own = rates(frame[frame["source"] == "a"], "a", ["a", "b"])
     every = rates(frame)
     every = every[every["source"] == "a"][own.columns].reset_index(drop=True)
@@ -198,7 +204,10 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         ({"images": torch.rand(12, 3, 32, 32)}, r"Round them: \(255 \* images\)"),
         ({"images": torch.full((12, 3, 32, 32), 128.0)}, r"above 1. .* images.to\(torch.uint8\)"),
         ({"images": torch.full((12, 3, 32, 32), -1.0)}, "Move the normalisation into the module"),
-        ({"eps": 8}, "eps=8 must be above 0"),
+        ({"eps": 8}, "^eps=8 must be from 1e-6 / 255 to 1"),
+        ({"eps": 1e-9}, "^eps=1e-09 must be from 1e-6 / 255 to 1"),
+        ({"eps": float("nan")}, "^eps=nan must be"),
+        ({"reference": 2}, "^reference=2 must be"),
         ({"attacks": ["mii"]}, "mii"),
         ({"attacks": {"mi": {"step": 3}}}, "Did you mean steps"),
         ({"attacks": {"di": {"transforms": [object()]}}}, "functools.partial"),

@@ -69,6 +69,16 @@ def test_damaged_rows_are_discarded_with_the_others_and_lost_files_have_no_size(
     assert rows.sizes()[rows.folder / "0f"] > 0
 
 
+@pytest.mark.parametrize("place", ["0f/other", "1e/table"])
+def test_a_file_of_another_table_or_attack_is_damage(rows, place):
+    file = min((rows.folder / "0f" / "table").iterdir())
+    moved = rows.folder / place / file.name
+    moved.parent.mkdir(parents=True)
+    moved.write_bytes(file.read_bytes())
+    assert rows.read(*place.split("/")) is None and not moved.exists()
+    assert sorted(index_of(rows)) == [0, 1]
+
+
 def test_rows_that_two_processes_computed_are_read_once(rows):
     rows.add("0f", "table", pa.concat_tables([row(1), row(1, "b"), row(3)]))
     assert sorted(index_of(rows)) == [0, 1, 1, 3]

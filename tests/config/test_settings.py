@@ -253,6 +253,10 @@ REFUSED = [
     ("eps=8", "eps.*epsilon.grid"),
     ("experiment=demo epsilon.grid=[8] epsilon.reference=4", "epsilon.reference=4 .*budgets 8"),
     ("seed=${nope}", "seed: .*nope"),
+    ("source=vgg16,", "^source=vgg16,: .*KEY=VALUE.* last comma"),
+    ("trainer.num_workers=é", "^trainer.num_workers=é: .*quote the value"),
+    ("epsilon.grid=[8,16", r"^epsilon.grid=\[8,16: .*close brackets"),
+    (f"model.vgg16.input_size=1{23 * '0'}", "^model.vgg16.input_size=10+: .*4096"),
 ]
 
 

@@ -24,6 +24,7 @@ def test_images_are_of_the_classes_that_their_files_lie_in():
     assert not names
 
 
-def test_a_wrong_count_is_refused():
-    with pytest.raises(ValueError, match="n_test=1001"):
-        cifar10_mini("test", n_test=1001)
+@pytest.mark.parametrize("count", [1001, 0, 1e3, "many"])
+def test_a_wrong_count_is_refused(count):
+    with pytest.raises(ValueError, match=f"dataset.n_test={count}: .* from 1 to 1000"):
+        cifar10_mini("test", n_test=count)

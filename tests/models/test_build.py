@@ -109,6 +109,7 @@ def test_weights_for_other_classes_are_refused_where_the_network_drops_their_hea
 
 
 IDENTITY, FLATTEN = {"_target_": "torch.nn.Identity"}, {"_target_": "torch.nn.Flatten"}
+LINEAR = {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 5}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,8 @@ IDENTITY, FLATTEN = {"_target_": "torch.nn.Identity"}, {"_target_": "torch.nn.Fl
         (FLATTEN, {}, "3072 classes"),
         (FLATTEN, {"std": [0.0] * 3, "classes": 3072}, "not finite"),
         (IDENTITY, {}, "logits"),
-        ({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 5}, {}, "input_size"),
+        (LINEAR, {}, "at 32 x 32 pixels; set another input_size"),
+        (LINEAR, {"input_size": 1}, "at 1 x 1 pixels; set another input_size"),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_sentence(network, words, says):

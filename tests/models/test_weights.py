@@ -1,6 +1,7 @@
 """Weight files: what loads, what is refused, and how they are written and identified."""
 
 import os
+import re
 from itertools import product
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import mnasnet0_5
 
-from src.models import load_weights, save_weights, weights_digest
+from src.models import load_weights, save_weights, weight_facts, weights_digest
 
 
 def network(classes=10, seed=0):
@@ -117,6 +118,37 @@ def test_other_content_is_refused_in_a_sentence(tmp_path, monkeypatch, kind):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
     assert "trust" not in str(caught.value)  # advice of torch
     assert not (tmp_path / "created-by-a-pickle").exists()
+
+
+@pytest.mark.parametrize("name", ["int64", "uint8", "bool", "complex64"])
+def test_weights_of_no_floating_point_type_are_refused(tmp_path, name):
+    state = GOOD | {"3.weight": GOOD["3.weight"].to(getattr(torch, name))}
+    path = write(tmp_path / "w.pt", state)
+    with pytest.raises(ValueError, match=rf"w.pt: 3.weight is torch.{name}. Save floating-point"):
+        loaded(path)
+
+
+def test_every_floating_point_type_is_taken(tmp_path):
+    for kind in (torch.float64, torch.float16, torch.bfloat16):
+        state = {name: value.to(kind) for name, value in GOOD.items() if value.is_floating_point()}
+        assert loaded(write(tmp_path / "w.pt", state))[3].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *({"expected_accuracy": text} for text in ("abc", "nan", "inf", "-0.1", "5.0", "")),
+        *({"tested": text} for text in ("1/0/3", "3 / 1", "-3 / 1", "0 / -1", "many", "1.5 / 3")),
+    ],
+    ids=str,
+)
+def test_facts_that_no_weights_have_are_refused(tmp_path, facts):
+    path = tmp_path / "w.safetensors"
+    save_file(GOOD, path, {"expected_accuracy": "0.5", "tested": "1 / 2"} | facts)
+    ((key, value),) = facts.items()
+    sentence = rf"w.safetensors of model vgg has the metadata .*{key}={re.escape(value)}[,.]"
+    with pytest.raises(ValueError, match=sentence):
+        weight_facts(path, "vgg")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

@@ -8,10 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from src import rankings, table
 from src.artifacts.jobs import find_jobs
+from src.artifacts.record import read_record, with_record
 from src.report.page.content import build_report
 from src.report.page.statistics import measure
 from src.report.sections import comparisons as compared
@@ -215,6 +219,20 @@ def test_sources_for_unseen_targets_are_a_chapter_from_four_models_on(made_up):
     assert len(figures["similarity-of-models"].data) == 9 * 8 and "luck" not in figures
     assert "permutations" in figures["predictors"].caption
     assert "sources" not in {one.id for one in made_up("ordinary").sections}
+
+
+def test_sources_of_saved_sets_are_ranked_though_their_weights_are_unknown(make_sweep):
+    targets = ("vgg", "resnet", "vit", "mixer")
+    folder = make_sweep(models=("a", "b", *targets), sources=("a", "b"), targets=targets)
+    for file in folder.rglob("*.parquet"):
+        name, record = read_record(file)
+        rows = pq.read_table(file)
+        weights = {target: record.weights[target] for target in targets}
+        record = record.model_copy(update={"weights": weights, "protocol": "target_correct"})
+        rows = rows.filter(pc.is_in(rows["target"], pa.array(targets)))
+        pq.write_table(with_record(rows, name, record), file)
+    choice = choose_source([folder])
+    assert set(choice.profiles["source"]) == {"a", "b"} and choice.luck.empty
 
 
 def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):

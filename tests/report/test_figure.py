@@ -142,5 +142,10 @@ def test_success_over_cost(folder, tmp_path):
         draw(frame, width="3.3in", attack=["fgsm", "bim"]).save(tmp_path / "figure.pdf")
         assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
     one = write_sweep(tmp_path / "one", models=("vgg",), attacks=("fgsm",), full=False)
-    with pytest.raises(ValueError, match="Nothing to draw"):
+    nothing = "Nothing to draw: with these names no image counts on other models."
+    with pytest.raises(ValueError, match=nothing):
         ranking(one)
+    wrong = frame.assign(predicted=frame["label"] + 1)
+    for draw in (ranking, cost):
+        with pytest.raises(ValueError, match=nothing):
+            draw(wrong)

@@ -4,6 +4,7 @@ import pickle
 import shutil
 import socket
 import time
+from contextlib import ExitStack
 from types import SimpleNamespace
 from urllib.parse import quote
 
@@ -16,10 +17,12 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.analysis import rates_by_protocol
 from src.analysis.image_outcomes import image_outcomes
+from src.artifacts.sweep_state import Plan, lock_of_sweep, write_plan
 from src.config.sections import TrackingSettings
 from src.report.summary import JobSummary, Summary
 from src.run.track import pair_points, sweep_points
 from src.tracking import Run, Tracker, open_tracker
+from src.utils.locks import held
 
 
 @pytest.fixture
@@ -57,6 +60,26 @@ def test_a_job_ends_as_what_happened_to_it(tracker, store):
     tracker.end_sweep(sweep, "FAILED", [], "", points)
     assert status(store, sweep) == "FAILED"
     assert len(store.get_metric_history(sweep, "n")) == 1200
+
+
+def test_the_runs_of_a_dead_command_are_ended_and_those_of_others_stay_open(
+    tracker, store, tmp_path
+):
+    sweeps, jobs = {}, ExitStack()
+    for name in ("dead", "alive", "elsewhere"):
+        if name != "elsewhere":
+            write_plan(tmp_path / name, Plan(jobs=[], single=True, id=name))
+        sweeps[name] = tracker.start_sweep(name, {"folder": tmp_path / name})
+    runs = {name: tracker.job(name, sweep, {}) for name, sweep in sweeps.items()}
+    with jobs, held(lock_of_sweep(tmp_path / "alive")):
+        opened = {name: jobs.enter_context(run).id for name, run in runs.items()}
+        ended = tracker.start_sweep("ended", {"folder": tmp_path / "dead"})
+        tracker.end_sweep(ended, "FINISHED", [], "", [])
+        tracker.end_dead()
+        for name, sweep in sweeps.items():
+            state = "KILLED" if name == "dead" else "RUNNING"
+            assert status(store, sweep) == status(store, opened[name]) == state
+        assert status(store, ended) == "FINISHED"
 
 
 def test_runs_have_their_source_and_tags_and_experiments_a_name_and_a_description(settings, store):
@@ -165,7 +188,10 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
 
     def gone(*arguments, **keywords):
         tried.append(arguments)
-        raise OSError("connection reset")
+        try:
+            raise RuntimeError  # which says nothing, as SQLAlchemy's pool does
+        except RuntimeError:
+            raise OSError("connection reset")  # noqa: B904
 
     for name in ("create_run", "log_batch", "set_tag", "set_terminated", "log_artifact"):
         monkeypatch.setattr(mlflow.MlflowClient, name, gone)

@@ -7,9 +7,11 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -87,7 +89,7 @@ def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
 
 @pytest.fixture
 def postgresql():
-    """The address of a database of a PostgreSQL server that lives as long as the test."""
+    """The address of a database of a PostgreSQL server, and functions that stop and start it."""
     pytest.importorskip("psycopg")
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     found = shutil.which("initdb") or (programs and programs[-1] / "initdb")
@@ -104,11 +106,15 @@ def postgresql():
 
     data = ("-D", place / "data")
     call("initdb", *data, "-A", "trust", "-U", "postgres")
-    call("pg_ctl", *data, "-w", "-l", place / "log", "-o", f"-p {port} -k {place}", "start")
+    options = ("-w", "-l", place / "log", "-o", f"-p {port} -k {place}")
+    start = partial(call, "pg_ctl", *data, *options, "start")
+    stop = partial(call, "pg_ctl", *data, "-m", "immediate", "stop")
+    start()
     try:
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        address = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        yield SimpleNamespace(address=address, start=start, stop=stop)
     finally:
-        call("pg_ctl", *data, "-m", "immediate", "stop")
+        stop()
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -116,7 +122,8 @@ def postgresql():
 def server(postgresql, tmp_path):
     """The address of an MLflow server on PostgreSQL."""
     uri = f"http://127.0.0.1:{(port := free_port())}"
-    words = ["--backend-store-uri", postgresql, "--artifacts-destination", str(tmp_path / "files")]
+    words = ["--backend-store-uri", postgresql.address]
+    words += ["--artifacts-destination", str(tmp_path / "files")]
     command = [sys.executable, "-m", "mlflow", "server", *words, "--port", str(port)]
     log = tmp_path / "server.log"
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
@@ -135,3 +142,33 @@ def server(postgresql, tmp_path):
 def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once):
     settings = TrackingSettings(name="mlflow", uri=server, directory=str(tmp_path / "mlruns"))
     written(settings, at_once, writers=8, jobs=25)
+
+
+@pytest.mark.slow
+def test_a_database_that_stops_costs_a_sentence_and_the_next_command_ends_what_it_left_open(
+    postgresql, command_line, capsys, monkeypatch
+):
+    words = ["-m", "attack=fgsm,bim", "tracking=mlflow", f"tracking.uri={postgresql.address}"]
+    real, calls = mlflow.MlflowClient.log_batch, []
+
+    def stopped_at_the_fifth_call(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) == 5:
+            postgresql.stop()
+        real(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_batch", stopped_at_the_fifth_call)
+        assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0
+    printed = " ".join("".join(capsys.readouterr()).split())
+    assert printed.count("cannot be used (") == 1 and "cannot be used (())" not in printed
+    assert "Traceback" not in printed and "SQLAlchemy" not in printed
+    postgresql.start()
+    assert command_line(*words, "hydra.sweep.dir=outputs/back") == 0
+    store = mlflow.MlflowClient(tracking_uri=postgresql.address)
+    experiment = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
+    ends = Counter(run.info.status for run in store.search_runs([experiment]))
+    assert ends == {
+        "FINISHED": 3,
+        "KILLED": 2,
+    }  # a sweep with two jobs; one that stopped in its first

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -181,3 +182,30 @@ def test_jobs_whose_reader_is_gone_are_finished(workspace):
         process.stdout.close()
         assert process.stderr.read() == "" and process.wait() == 0
     assert [job.state for job in job_statuses(workspace / "out")] == ["done", "done"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_open_and_no_file_takes_their_numbers(tmp_path, closed):
+    code = "import src, sys, os; print('printed'); print('printed', file=sys.stderr); "
+    code += "file = open('numbers', 'w'); file.write(f'{sys.stdin.readline()}{file.fileno()}'); "
+    code += "file.close(); os.system('echo printed; echo printed >&2')"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHON": sys.executable}
+    words = ["sh", "-c", f'"$PYTHON" -W error -c "$0" {closed}', code]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, input="", capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "numbers").read_text() == "3"
+    printed = b"printed\nprinted\n"
+    assert done.stdout == (b"" if ">&-" in closed.split() else printed)
+    assert done.stderr == (b"" if "2>&-" in closed else printed)
+
+
+@pytest.mark.parametrize("module", ["src.main", "src.figure"])
+def test_commands_with_closed_streams_write_their_files(workspace, command_line, module):
+    words = [*TINY_RUN, *SMALL, "attack=fgsm", "hydra.run.dir=out"]
+    if module == "src.figure":
+        assert command_line(*SMALL, "targets=[fine]", "attack=fgsm", "hydra.run.dir=out") == 0
+        words = ["curves", "out", "--out=chart.svg"]
+    command = shlex.join([sys.executable, "-m", module, *words])
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run(f"{command} <&- >&- 2>&-", shell=True, env=environment, check=True)
+    assert (workspace / ("out/summary.txt" if module == "src.main" else "chart.svg")).exists()
