@@ -66,13 +66,15 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
 
 
 def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
-    """Average clean and robust accuracy behind each defence over all pairs of different networks.
+    """Average clean and robust accuracy behind each defence over the targets of other sources.
+
+    A target's rate is its mean over the sources other than itself; targets weigh equally.
 
     `rates` is as for `transfer_matrix`, with all defences.
 
     Returns:
         One row per `through`, the defence behind which the source was attacked, and `defence`, the
-        defence of the targets, none first: the number of `pairs`, `clean_accuracy` on all clean
+        defence of the targets, none first: the number of `targets`, `clean_accuracy` on all clean
         images, `rate` at the budget under the protocol, what it has `counted` (see `measured`), the
         number of predictions (`n`) and abstentions (`abstained`), and `itself`, the counts with the
         sources' own networks as targets (empty: they are none).
@@ -85,17 +87,14 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
     others = rows["kind"] == TRANSFER
     counts = rows[~others].groupby(keys)[["k", "n"]].sum()
-    means = (
-        rows[others]
-        .groupby(keys, sort=False)
-        .agg(
-            pairs=("rate", "size"),
-            clean_accuracy=("clean_accuracy", "mean"),
-            rate=("rate", "mean"),
-            counted=("counted", "first"),
-            abstained=("abstained", "sum"),
-            n=("n", "sum"),
-        )
+    kept = {"counted": "first", "abstained": "sum", "n": "sum"}
+    of_target = rows[others].groupby([*keys, "target"], sort=False)
+    cells_ = of_target.agg({"clean_accuracy": "mean", "rate": "mean", **kept}).reset_index()
+    means = cells_.groupby(keys, sort=False).agg(
+        targets=("target", "size"),
+        clean_accuracy=("clean_accuracy", "mean"),
+        rate=("rate", "mean"),
+        **{name: (name, how) for name, how in kept.items()},
     )
     cells = [format_cell(*row) for row in counts.itertuples(index=False)]
     itself = pd.Series(cells, counts.index, dtype=object).reindex(means.index).fillna("")

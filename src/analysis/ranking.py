@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
-from src.analysis.multiple_comparisons import LEVEL, compare_pairs, detectable
+from src.analysis.multiple_comparisons import (
+    FEWEST_FOR_WINNER,
+    LEVEL,
+    compare_pairs,
+    detectable,
+    images_for,
+)
 from src.analysis.outcomes import Mask
 
 COMMON_TARGETS = 2
@@ -101,12 +107,23 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
 
 
 def resolution(ranked: pd.DataFrame) -> list[str]:
-    """Describe which differences one ranking can detect."""
-    first = ranked.iloc[0]
-    if not first["detectable"] < 1:
-        return []
-    points = f"{100 * first['detectable']:.1f}"
-    return [f"{first['images']} images detect differences of {points} points or more"]
+    """Describe which differences one ranking can detect, and what few images cannot tell."""
+    first, lines = ranked.iloc[0], []
+    if first["detectable"] < 1:
+        points = f"{100 * first['detectable']:.1f}"
+        lines.append(f"{first['images']:g} images detect differences of {points} points or more")
+    if first["images"] < FEWEST_FOR_WINNER:
+        lines.append(needed(ranked))
+    return list(filter(None, lines))
+
+
+def needed(ranked: pd.DataFrame) -> str:
+    """Say how many images would decide between the first two rows; empty if they do not differ."""
+    if len(ranked) < 2 or not abs(ranked["difference"].iloc[1]) > 0:
+        return ""
+    second = ranked.iloc[1]
+    count = images_for(abs(second["difference"]), second["discordance"], len(ranked))
+    return f"to decide between the first two takes about {count:,} images"
 
 
 def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, str], list[int], Jobs]]:

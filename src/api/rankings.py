@@ -1,12 +1,11 @@
 """Rankings of attacks and sources, and how many images decide a difference."""
 
-from math import ceil, inf, sqrt
+from math import sqrt
 from pathlib import Path
 
 import pandas as pd
-from scipy.stats import studentized_range
 
-from src.analysis.multiple_comparisons import FEWEST_TESTED, LEVEL, detectable
+from src.analysis.multiple_comparisons import images_for
 from src.artifacts.frame_jobs import Sweeps, jobs_of
 from src.report.summary import summarise
 
@@ -47,7 +46,7 @@ def images_needed(
 
     Examples:
         >>> images_needed(difference=0.03, discordance=0.2, attacks=36)
-        4865
+        4932
     """
     if isinstance(difference, str | Path | pd.DataFrame):
         raise ValueError("difference must be a number in (0, 1]. Pass a frame as frame=frame.")
@@ -56,6 +55,7 @@ def images_needed(
         keys = ["group", "eps_255", "kind", "defence", "source"]
         if len(ranked):
             ranked = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
+            ranked = ranked.dropna(subset="rank")
         discordance = ranked["discordance"].median() if discordance is None else discordance
         attacks = len(ranked) if attacks is None else attacks
     if not attacks or attacks < 2 or not 0 < difference <= sqrt(discordance or 0) <= 1:
@@ -63,6 +63,4 @@ def images_needed(
             f"difference={difference}, discordance={discordance}, attacks={attacks}: must satisfy "
             "0 < difference ** 2 <= discordance <= 1 and attacks >= 2. Pass them, or a frame."
         )
-    cutoff = studentized_range.ppf(1 - LEVEL, attacks, inf) / sqrt(2)
-    alone = detectable(cutoff, discordance or 0, 1)
-    return max(FEWEST_TESTED, ceil((alone / difference) ** 2))
+    return images_for(difference, discordance or 0, attacks)

@@ -40,13 +40,15 @@ def caption_of(
     first = f"{VALUES[cells.value].name} at eps = {budgets}, {of}"
     boxes = "white boxes" + " and related networks" * any(summary.left_out for summary in jobs)
     pooled = _pooled(cells, rows, columns)
+    means = "target" in columns or cells.value in ("success", "accuracy")
+    averaged = "targets, each over its sources," if means else "the row's cells"
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
         "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
         f"{white}: {boxes}": white_boxes and bool(shown["white"].any()),
         f"without {boxes}": not white_boxes,
         f"cells: means over {' and '.join(pooled)}s without {boxes}": bool(pooled),
-        f"average: over the row's cells without {boxes}": AVERAGE in set(shown[columns[0]]),
+        f"average: over {averaged} without {boxes}": AVERAGE in set(shown[columns[0]]),
         f"{DIFFERENCE}: from the first in the ranking, in points, simultaneous 95 % intervals": (
             DIFFERENCE in set(shown[columns[0]])
         ),
@@ -61,7 +63,7 @@ def caption_of(
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
-def details_of(jobs: Sequence[JobSummary], cells: Cells, columns: Sequence[str]) -> list[str]:
+def details_of(jobs: Sequence[JobSummary], cells: Cells) -> list[str]:
     """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
     records, pairs = [summary.job.record for summary in jobs], cells.pairs
     seeds = [str(seed.job.record.seed) for summary in jobs for seed in summary.seeds or [summary]]
@@ -74,9 +76,6 @@ def details_of(jobs: Sequence[JobSummary], cells: Cells, columns: Sequence[str])
         f"Pooled from {_distinct(sets)}": bool(sets),
         f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": (
             cells.value in _OF_IMAGES and len(sizes) > 1
-        ),
-        "The average is over cells; the report's ranking averages over images and may differ": (
-            not {"source", "target"}.isdisjoint(columns)
         ),
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,

@@ -81,11 +81,14 @@ class Cells:
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
+            single = ~used["source"].str.contains("+", regex=False)
+            used = used[single] if single.any() else used  # ensembles are ranked apart
             column, first = VALUES[self.value].column, used.iloc[0]
             if column not in used:
                 raise ValueError(f"value={self.value}: run the jobs with diagnostics=full.")
             ends = [first.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
-            numbers = (used[column].mean(), *(ends if len(used) == 1 else (np.nan, np.nan)))
+            mean = used.groupby("target")[column].mean().mean()  # targets weigh equally
+            numbers = (mean, *(ends if len(used) == 1 else (np.nan, np.nan)))
             counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
             cell_rows.append((*place, *numbers, *counts, *used[seeds].mean(skipna=False)))
         names = ["value", "low", "high", "white", "least", "most", *seeds]
@@ -96,7 +99,8 @@ class Cells:
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Mark the best of the comparable attacks in each group of cells that agree on `keys`.
 
-        Add the `difference` from the first in the group's ranking with its simultaneous interval.
+        Add the `difference` from the first in the group's ranking with its simultaneous interval. A
+        mean over targets is that of the ranking, which counts the same images for all attacks.
         """
         cells = cells.assign(best=False, undecided=False, **dict.fromkeys(_ENDS, np.nan))
         if "attack" not in keys or self.value not in ("success", "accuracy"):
@@ -104,18 +108,26 @@ class Cells:
         sign, shared = 1 if self.value == "success" else -1, [k for k in keys if k != "attack"]
         shown = cells[~cells["white"]]
         for place in shown[shared].drop_duplicates().to_dict("records") if shared else [{}]:
-            group = _where(shown, place)
+            group, done = _where(shown, place), set[int]()
             for outcomes in self.outcomes:
                 ranked = rankings(
                     outcomes.select(**{str(key): name for key, name in place.items()})
                 )
                 for _, rows in ranked.groupby(["kind", "defence"], sort=False):
                     first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
-                    its = group[group["attack"].isin(first["attack"])]
-                    ends = first.set_index("attack")[_ENDS].loc[its["attack"]]
-                    cells.loc[its.index, _ENDS] = ends.to_numpy()
-                    if its["value"].nunique() > 1:
-                        values = sign * its["value"]
+                    first = first[first["rank"].notna()]
+                    its = group[group["attack"].isin(first["attack"]) & ~group.index.isin(done)]
+                    if its.empty:
+                        continue
+                    done |= {*its.index}  # ensembles, if there are single sources
+                    row_of = first.set_index("attack").loc[its["attack"]]
+                    cells.loc[its.index, _ENDS] = row_of[_ENDS].to_numpy()
+                    untargeted = first["kind"].iloc[0].startswith("untargeted")
+                    if "target" not in keys and (sign == 1 or untargeted):
+                        means = row_of["mean"].to_numpy(np.float64)
+                        cells.loc[its.index, "value"] = means if sign == 1 else 1 - means
+                    values = sign * cells.loc[its.index, "value"]
+                    if values.nunique() > 1:
                         cells.loc[its.index[values == values.max()], "best"] = True
                         tested = first["p"].notna().any()
                         undecided = first.loc[first["undecided"] & tested, "attack"]

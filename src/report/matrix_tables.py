@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis import CLEAN, OWN, WHITE_BOX, relation
-from src.analysis.multiple_comparisons import FEWEST_TESTED
+from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
 from src.utils.defended_names import PLAIN
 
@@ -64,16 +64,16 @@ def defence_table(behind: pd.DataFrame) -> Group:
         total = behind["abstained"] + behind["n"]
         pairs_of_counts = zip(behind["abstained"], total, strict=True)
         shown["abstained"] = [f"{k:.0f} / {n:.0f}" for k, n in pairs_of_counts]
-    pairs = " or ".join(map(str, sorted(set(behind["pairs"]))))
-    note = f"means over {pairs} pair{'s' * (pairs != '1')} of other networks"
+    targets = " or ".join(map(str, sorted(set(behind["targets"]))))
+    note = f"means over {targets} target{'s' * (targets != '1')}, each over the other sources"
     if not adaptive:
         note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
     return Group(_table(shown.astype(str)), Text(note, style="italic"))
 
 
-def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
+def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     """Lay out the first five rows of a ranking of attacks, or of sources, for the terminal."""
-    first, shown = ranked.iloc[0], ranked.head(5)
+    first, ranked = rows.iloc[0], rows[rows["rank"].notna()]
     does = "target class reached" if first["kind"].startswith("targeted") else "fooled"
     other = "source" if of == "attack" else "attack"
     name = first[other] if first[other].startswith("mean of") else f"{other}: {first[other]}"
@@ -81,7 +81,11 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
         f"{of.capitalize()}s by mean success ({does}) on {first['models']} models, "
         f"eps = {first['eps_255']:g}/255, {name}"
     )
-    frame = pd.DataFrame({"rank": shown["rank"].astype(str), of: shown[of]})
+    notes = unranked(rows, of)
+    if ranked.empty:
+        return Group(Text(heading, style="bold"), Text("\n".join(notes), style="italic"))
+    shown = ranked.head(5)
+    frame = pd.DataFrame({"rank": shown["rank"].map("{:g}".format), of: shown[of]})
     tested = bool(ranked["p"].notna().any())
     tied = tested and bool(ranked["undecided"].sum() > 1)
     marks = shown["undecided"].map({True: "=" * tied, False: ""})
@@ -89,10 +93,12 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
     if of == "attack":
         ends = _points(shown, ["low", "high"], " [{:.1f}, {:.1f}]")
         frame["mean success"] += pd.Series(ends, shown.index)
-    if of == "source":
-        frame["advantage"] = shown["advantage"].map(lambda its: f"{100 * its:+.1f}")
+    else:
+        beyond = shown["extrapolated"].astype(bool)
+        frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
+        notes.append(OF_SOURCES)
     frame["minus the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
-    frame["images"] = shown["images"].astype(str)
+    frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack":
         frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)
         if shown["fit_gradients"].any():
@@ -105,9 +111,25 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
         else "= not significantly weaker than the first (all pairs tested together, p >= 0.05)"
         if tied
         else "decided: the first is ahead of all others (all pairs tested together, p < 0.05)"
+        if first["images"] >= FEWEST_FOR_WINNER
+        else f"{first['images']:g} images name no winner (all pairs tested together, p < 0.05)"
     )
-    notes = Text("\n".join(["; ".join(remarks), *resolution(ranked)]), style="italic")
-    return Group(Text(heading, style="bold"), _table(frame), notes)
+    lines = "\n".join(["; ".join(remarks), *resolution(ranked), *notes])
+    return Group(Text(heading, style="bold"), _table(frame), Text(lines, style="italic"))
+
+
+OF_SOURCES = (
+    "images that a target and every source classify correctly, so no averages of the matrix's cells"
+)
+"""Remark on the values of sources."""
+
+
+def unranked(rows: pd.DataFrame, of: str) -> list[str]:
+    """Say what the unranked rows of a ranking lack."""
+    rows = rows[rows["rank"].isna()]
+    if len(rows) and of == "source":
+        return [f"sources are not ranked: that needs {rows['lacks'].iloc[0]}"]
+    return [f"not ranked: {row[of]}, which lacks {row['lacks']}" for _, row in rows.iterrows()]
 
 
 def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:

@@ -90,8 +90,8 @@ def table(
             (change in 1/255), `psnr` and `ssim`.
         eps_255: Budget in units of 1/255; None: each job's reference budget.
         protocol: Images to count; None: each job's protocol.
-        average: Add a column with the mean over the row's cells without white boxes, if the columns
-            are sources or targets.
+        average: Add a column with the mean over targets, each over the sources other than itself,
+            if the columns are sources or targets; for success that is the mean of `rankings`.
         white_boxes: Show white boxes in grey; False leaves them out.
         intervals: Add the 95 % intervals of single pairs in small print.
         strongest: Add rows for the strongest attacker on each target, per set and per image.
@@ -142,7 +142,7 @@ def table(
         for cell, sign in zip(records, signed, strict=True)
     ]
     body["css"] = ["; ".join(css for key, css in _STYLES.items() if cell[key]) for cell in records]
-    laid_out = _lay_out(place(body), caption, details_of(jobs, cells, columns), to or "html")
+    laid_out = _lay_out(place(body), caption, details_of(jobs, cells), to or "html")
     return _sized(laid_out, wide, small) if isinstance(laid_out, str) else laid_out
 
 

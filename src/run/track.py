@@ -157,19 +157,20 @@ def sweep_points(summary: Summary) -> list[Point]:
     """Return each attack's success by whole budget above 0, from the rankings.
 
     Metrics are `transfer_success/ATTACK`, the mean in the ranking over all sources (else over the
-    attack's own sources), `difference_from_first/ATTACK` in that ranking, and
+    attack's own sources), `difference_from_first/ATTACK` in that ranking (0 for the first), and
     `white_box_success/ATTACK`, the mean over white boxes. There are also metrics for
     `ATTACK of ensembles` and `ATTACK behind DEFENCE`.
     """
     values = defaultdict[tuple[str, int], list[float]](list)
-    ranked = _at_whole_budgets(summary.rankings)
+    ranked = _at_whole_budgets(summary.rankings).dropna(subset="mean")
     for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255", "group"], sort=False):
         name, eps = _metric(*map(str, keys[:3])), int(rows["eps_255"].iloc[0])
         mean = str(rows["source"].iloc[0]).startswith("mean of")
         rows = rows.head(1 if mean else len(rows))
         values[f"transfer_success/{name}", eps] += list(rows["mean"])
-        if len(rows) == 1 and rows["difference"].notna().all():
-            values[f"difference_from_first/{name}", eps] += list(rows["difference"])
+        first = rows["rank"] == 1
+        if len(rows) == 1 and (first | rows["difference"].notna()).all():
+            values[f"difference_from_first/{name}", eps] += list(rows["difference"].mask(first, 0))
     for job in summary.attacked:
         source, rates = job.job.record.source, _at_whole_budgets(job.own)
         for row in rates.dropna(subset="success_rate").to_dict("records"):

@@ -36,7 +36,7 @@ def ranked_sources(sources: pd.DataFrame) -> ChartType:
     title = "'source of ' + chosen_attack + ' at ' + format(chosen_eps, '.6~g') + '/255'"
     panels = [
         _names(base, "source", sources["source"], y),
-        _means(base, y, "mean on common targets"),
+        _means(base, y, "adjusted mean"),
         _behind(base, y),
     ]
     heading = alt.Title(alt.ExprRef(title), offset=14)

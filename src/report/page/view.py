@@ -16,7 +16,6 @@ from src.utils.defended_names import PLAIN, split_source
 
 _MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
 _COSTS = ("gradients_per_image", "forwards_per_image")
-_SUMS = ("n", "success", "still_correct", "abstained")
 _COMMON = ["group", "dataset", "norm", "protocol", "kind"]
 _STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients", "fit_gradients"]
 _STATISTICS += ["difference", "difference_low", "difference_high", "p"]
@@ -112,7 +111,7 @@ def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
     if single["source"].nunique() < 2:
         return rows.iloc[:0]
     keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
-    aggregations = dict.fromkeys(_SUMS, "sum") | dict.fromkeys((*_MEANS, *_COSTS), "mean")
+    aggregations = dict.fromkeys(("n", *_MEANS, *_COSTS), "mean")
     return single.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)
 
 
@@ -162,6 +161,7 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
     several = rankings["group"].nunique() > 1
     for _, rows in rankings.groupby(_COMMON, sort=False):
         rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
+        rows = rows.dropna(subset="rank")
         if len(rows):
             heading = ", ".join(str(rows[name].iloc[0]) for name in shown)
             heading += f", {rows['images'].max()} images" * several
@@ -196,7 +196,7 @@ def _sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
     first = rankings["defence"] == defence
     for name in ("group", "kind"):
         first &= rankings[name] == of_attack[name].transform("first")
-    rows = rankings[first]
+    rows = rankings[first & rankings["rank"].notna()]
     rows = rows[[*keys, "source", *(name for name in _STATISTICS if name in rows), "undecided"]]
     return rows.assign(
         undecided=_undecided(rows, keys),

@@ -7,12 +7,14 @@ import pandas as pd
 
 from src.analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, format_cell
 from src.analysis.intervals import FEWEST_IMAGES
-from src.analysis.ranking import resolution
+from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER
+from src.analysis.ranking import needed, resolution
 from src.config.sections import CONTROLS
 from src.report.charts.dot_plot import dot_plot
 from src.report.charts.ranking import ranked, ranked_sources, success_over
 from src.report.charts.theme import MEAN
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
+from src.report.matrix_tables import OF_SOURCES
 from src.report.page.html import Answer, Figure, Section
 from src.report.page.statistics import Measured
 from src.report.page.view import View
@@ -53,24 +55,12 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     elif len(view.menus["defence"]) > 1:
         details.append("targets without a defence")
     sentence = f"At {first['eps_255']:g}/255 it {verb} {models} on {first['mean']:.0%} of images"
-    details += [f"{first['images']} images", first["source"] if mean or several else ""]
+    details += [f"{first['images']:g} images", first["source"] if mean or several else ""]
     if not np.isnan(first["low"]):
         interval = f"{first['mean']:.1%} [{first['low']:.1%}, {first['high']:.1%}]"
-        details.append(f"mean over images {interval}, over pairs {_over_pairs(view, first):.1%}")
+        details.append(f"mean over targets {interval}")
     lead, more, tested = _decided(rows, "attack" if several else "source", attacker)
     return Answer(lead, f"{sentence}{more}.", "; ".join([*filter(None, details), *tested]) + ".")
-
-
-def _over_pairs(view: View, first: pd.Series) -> float:
-    """Compute the mean success of a ranked attack over the pairs that its ranking counts."""
-    rows = view.rows[view.rows["relation"] == TRANSFER]
-    rows = rows[(rows["attack"] == first["attack"]) & (rows["defence"] == first["defence"])]
-    single = ~rows["source"].str.contains("+", regex=False) & (rows["source"] != MEAN)
-    mine = (
-        single if str(first["source"]).startswith("mean of") else rows["source"] == first["source"]
-    )
-    at = (rows["eps_255"] == first["eps_255"]) & (rows["protocol"] == first["protocol"])
-    return float(rows.loc[mine & at, "success_rate"].mean())
 
 
 def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
@@ -82,28 +72,33 @@ def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
 
 def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
     """Return the ranking of one attack's sources or, if there is none, the sources by mean."""
+    lacks = ""
     if len(numbers.sources):
         keys = ["group", "kind", "attack", "eps_255", "defence"]
-        alike = numbers.sources[keys] == rows[keys].iloc[0]
-        ranked = numbers.sources[alike.all(axis=1) & (numbers.sources["images"] >= FEWEST_IMAGES)]
+        mine = numbers.sources[(numbers.sources[keys] == rows[keys].iloc[0]).all(axis=1)]
+        lacks = "".join(mine["lacks"].head(1))
+        ranked = mine[mine["images"] >= FEWEST_IMAGES]
         if len(ranked):
             return _first_ranking(ranked).assign(low=nan, high=nan)
     single = rows[~rows["source"].str.match("mean of")]
     single = single.sort_values("mean", ascending=False, kind="stable")
-    return single.assign(undecided=None, detectable=nan)
+    return single.assign(undecided=None, detectable=nan, lacks=lacks)
 
 
 def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list[str]]:
     """Return the lead, the end of the sentence and the details, depending on the tests."""
-    others = rows.iloc[1:]
+    first, others = rows.iloc[0], rows.iloc[1:]
     if others.empty:
         return f"{attacker}.", "", []
+    shares = ", ".join(f"from {row[of]} {row['mean']:.0%}" for _, row in others[:3].iterrows())
     if others["undecided"].isna().all():
-        why = "sources are not compared: this needs two targets other than both sources"
-        shares = ", ".join(f"from {row[of]} {row['mean']:.0%}" for _, row in others[:3].iterrows())
-        return f"{attacker}.", f", {shares}", [why]
+        why = f"sources are not ranked: that needs {first['lacks']}" * bool(first["lacks"])
+        return f"{attacker}.", f", {shares}", [why or "sources are not ranked"]
+    if first["images"] < FEWEST_FOR_WINNER:
+        lead = f"{first['images']:g} images name no winner; {attacker} is ahead in them."
+        return lead, "", list(filter(None, [needed(rows)]))
     if rows["p"].isna().all():
-        return f"{attacker} fools most.", "", ["not tested: this needs 30 images"]
+        return f"{attacker} is ahead, untested.", "", ["not tested: this needs 30 images"]
     tied = others.loc[others["undecided"].astype(bool), of].tolist()
     if tied:
         named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
@@ -180,9 +175,9 @@ def _ranked(view: View, numbers: Measured) -> Figure:
 def _ranked_sources(view: View, explained: bool) -> Figure:
     """Draw the sources of an attack by rank."""
     caption = (
-        f"Two sources are compared on {view.sources['targets'].min()} or more targets other "
-        "than both sources, and ordered by the mean difference from all others. So a row may be "
-        f"ahead of the first by points.{'' if explained else ' ' + _TESTED}"
+        f"Sources by adjusted mean (rate = source + target, least squares) over "
+        f"{view.sources['targets'].max():g} targets, on {OF_SOURCES}."
+        f"{'' if explained else ' ' + _TESTED}"
         + " For the chosen attack only; sources.csv ranks them over all attacks."
         * explained
     )
@@ -210,8 +205,8 @@ def _curves(view: View, attacked: pd.DataFrame) -> list[Figure]:
         figures.append(Figure("curves", title, caption, chart, view.rows, *shape))
     if attacks > 1 and not single:
         caption = (
-            "All attacks from the chosen source, on the chosen target or else over the counts of "
-            f"all pairs with other models (the ranking averages over images).{confidence}"
+            "All attacks from the chosen source, on the chosen target or else the mean over "
+            f"targets, as in the ranking.{confidence}"
         )
         keys = {name: _OF_ATTACK[name] for name in ("protocol", "defence")}
         shape = ("rest", view.choice, keys)
