@@ -1,7 +1,8 @@
-"""Simulate how often rankings of equal attacks, or sources, call some of them unequal.
+"""Simulate rankings of equal attacks, or of equal sources, and intervals of known means.
 
 `python -m findings.simulate` goes on where it was stopped, and stores the counts in
-docs/results/simulated.json.
+docs/results/simulated.json: how many rankings call any two equals unequal, and how many 95 %
+intervals do not contain the mean that they estimate.
 """
 
 import json
@@ -14,107 +15,208 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.analysis.multiple_comparisons import LEVEL, compare_pairs
+from src.analysis.ranking import contributions, means, source_contributions
+from src.analysis.source_choice import Transfer, choices
 from src.utils.files import write_text
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "simulated.json"
-RANKINGS, PART = 10_000, 250
-TARGETS = 4
-SCENARIOS: dict[str, dict[str, Any]] = {
-    "shared difficulty, 40 images": {"images": 40},
-    "shared difficulty, 170 images": {},
+REPEATS = 10_000
+WEAK = (0.5, 1.0)
+"""Accuracies of networks that classify unequally well."""
+ATTACKS: dict[str, dict[str, Any]] = {
+    "40 images": {"images": 40},
+    "170 images": {},
     "few successes": {"threshold": 1.9},
     "correlated attacks": {"alike": 0.9},
-    "unequal counting": {"counted": 0.6},
+    "unequal denominators, 60 images": {"sources": 3, "targets": 2, "accuracy": WEAK, "images": 60},
+    "unequal denominators, 170 images": {"sources": 3, "targets": 2, "accuracy": WEAK},
+    "other images": {"sources": 2, "targets": 3, "others": 0.9},
 }
-"""Settings of `scores` by name."""
-SIZES, SOURCES = (3, 10, 36, 50), (3, 5, 10)
+"""Settings of `sweep` by name, for rankings of attacks."""
+SOURCES: dict[str, dict[str, Any]] = {
+    "sources": {"targets": 1},
+    "sources of unequal accuracy, 100 images": {"targets": 3, "accuracy": WEAK, "images": 100},
+    "sources of unequal accuracy, 170 images": {"targets": 3, "accuracy": WEAK},
+}
+"""Settings of `sweep` by name, for rankings of sources."""
+SKEWED: dict[str, dict[str, Any]] = {
+    "skewed differences, 40 images": {"images": 40, "skewed": True},
+    "skewed differences, 170 images": {"skewed": True},
+}
+"""Settings of `sweep` that break the condition of the test."""
+MEANS: dict[str, dict[str, Any]] = {
+    "mean, 60 images": {"images": 60},
+    "mean, 170 images": {},
+    "mean of few successes, 170 images": {"threshold": 1.9},
+    "mean, unequal denominators, 60 images": {"sources": 3, "accuracy": WEAK, "images": 60},
+}
+"""Settings of `sweep` by name, for intervals of an attack's mean success."""
+CHOICES: dict[str, dict[str, Any]] = {
+    "chosen source, 60 images": {"sources": 4, "spread": 0.5, "images": 60},
+    "chosen source, 200 images": {"sources": 4, "spread": 0.5, "images": 200},
+}
+"""Settings of `sweep` by name, for intervals of chosen sources' success on new targets."""
 
+Random = np.random.Generator
 Values = NDArray[np.float64]
 
 
-def successes(
-    random: np.random.Generator,
-    attacks: int,
-    targets: int,
+def sweep(
+    random: Random,
+    attacks: int = 1,
+    sources: int = 1,
+    targets: int = 4,
     images: int = 170,
     threshold: float = 0.4,
     alike: float = 0.0,
+    accuracy: tuple[float, float] = (1, 1),
+    others: float = 1,
+    spread: float = 0.0,
+    skewed: bool = False,
 ) -> Values:
-    """Return made-up successes of equal attacks, shape (attacks, targets, images).
+    """Return made-up successes of equal attacks from equal sources.
 
-    An image is as difficult for all attacks. Besides, an attack does to all targets what is partly
-    its own and partly (`alike`) that of its pair of attacks.
+    Args:
+        random: Generator of all numbers.
+        attacks: Number of attacks, A.
+        sources: Number of sources, S; they are the first targets too.
+        targets: Number of targets that are no source; T is the number of networks.
+        images: Number of images, N. An image is as difficult for all.
+        threshold: An image is fooled if its value, nearly normal, is larger.
+        alike: Share of an attack's own part that the next attack has too.
+        accuracy: Smallest and largest accuracy of the sources, and of the targets. A network of low accuracy counts
+            the easy images, which are also hard to fool.
+        others: Smallest share of the images that an attack was run on.
+        spread: Standard deviation of the targets' thresholds.
+        skewed: Whether every second attack gains all targets on 1 image in 20, and loses 1 target
+            of 4 on 4 in 20.
+
+    Returns:
+        Successes of shape (A, S, T, N), NaN where an image does not count, and for white boxes.
     """
-    pairs = random.standard_normal(((attacks + 1) // 2, 1, images)).repeat(2, axis=0)[:attacks]
-    own = random.standard_normal((attacks, 1, images))
+    networks = sources + targets
+    shape = (attacks, sources, networks, images)
+    pairs = random.standard_normal((-(-attacks // 2), images)).repeat(2, axis=0)[:attacks]
+    own = random.standard_normal((attacks, images))
     attack = np.sqrt(alike) * pairs + np.sqrt(1 - alike) * own
     difficulty = random.standard_normal(images)
-    noise = random.standard_normal((attacks, targets, images))
-    return (np.sqrt(0.5) * difficulty + 0.5 * attack + 0.5 * noise > threshold).astype(float)
+    values = np.sqrt(0.5) * difficulty + 0.5 * attack[:, None, None]
+    values = values + 0.5 * random.standard_normal(shape)
+    fooled = values > threshold + spread * random.standard_normal((networks, 1))
+    if skewed:
+        gained, lost = random.random((2, images)) < np.array([[0.05], [0.2]])
+        fooled = np.broadcast_to(lost & ~gained, shape).copy()
+        fooled[1::2, :, 1] = False
+        fooled[1::2] |= gained
+    ability = np.concatenate([np.linspace(*accuracy, size) for size in (sources, targets)])
+    effort = difficulty + random.standard_normal((networks, images))
+    right = effort.argsort(axis=1).argsort(axis=1) < np.ceil(ability[:, None] * images)
+    shown = random.random((attacks, images)) < random.uniform(others, 1, (attacks, 1))
+    counted = shown[:, None, None] & (right[:sources, None] & right)
+    counted[:, range(sources), range(sources)] = False
+    return np.where(counted, fooled, np.nan)
 
 
-def wrong_attacks(
-    random: np.random.Generator, attacks: int, counted: float = 1, **settings: Any
-) -> bool:
-    """Tell whether a ranking of equal attacks calls any two of them unequal.
+def attack_contributions(scores: Values) -> tuple[Values, Values]:
+    """Return what `contributions` computes for all pairs of a sweep."""
+    pairs = np.argwhere(~np.isnan(scores).all(axis=(0, 3)))
+    return contributions(
+        {(str(source), target): scores[:, source, target] for source, target in pairs}
+    )
 
-    Each attack counts a share of the images between `counted` and 1.
-    """
-    scores = successes(random, attacks, TARGETS, **settings).mean(axis=1)
-    shares = random.uniform(counted, 1, (attacks, 1))
-    scores[random.random(scores.shape) >= shares] = np.nan
+
+def unequal_attacks(scores: Values) -> bool:
+    """Tell whether a ranking of equal attacks calls any two unequal."""
+    return _unequal(attack_contributions(scores)[0])
+
+
+def unequal_sources(scores: Values) -> bool:
+    """Tell whether a ranking of equal sources calls any two unequal."""
+    counted = np.logical_and.reduce(~np.isnan(scores[0]) | ~_others(scores), axis=0)
+    return _unequal(source_contributions(scores[0], counted))
+
+
+def mean_of_attack(scores: Values) -> tuple[float, float, float]:
+    """Return the mean success of one attack and its interval's ends."""
+    its = means(*attack_contributions(scores))
+    return its["mean"][0], its["low"][0], its["high"][0]
+
+
+def choice_of_source(scores: Values) -> tuple[float, float, float]:
+    """Return the mean success of sources chosen for unseen targets, and its interval's ends."""
+    size, count = scores.shape[1], scores.shape[2]
+    names = [str(place) for place in range(count)]
+    counts = ~np.isnan(scores[0]) | ~_others(scores)
+    transfer = Transfer(names[:size], names, ["attack"], scores, counts, np.full(size, np.nan))
+    last = choices(transfer, str.__eq__).iloc[-1]
+    return last["success"], last["success_low"], last["success_high"]
+
+
+def _others(scores: Values) -> NDArray[np.bool_]:
+    """Return the pairs of a source and another network, shape (S, T, 1)."""
+    return ~np.eye(*scores.shape[1:3], dtype=bool)[..., None]
+
+
+def _unequal(values: Values) -> bool:
     # Fewer draws make the level 4.75 % instead of 4.95 %.
-    tests = compare_pairs(scores, draws=399 if attacks > 10 else 1_999)
-    return bool((tests.p[np.triu_indices(attacks, 1)] < LEVEL).any())
+    tests = compare_pairs(values, draws=399 if len(values) > 10 else 1_999)
+    return bool((tests.p[np.triu_indices(len(values), 1)] < LEVEL).any())
 
 
-def wrong_sources(random: np.random.Generator, sources: int) -> bool:
-    """Tell whether a ranking of equal sources, which are the targets too, calls two unequal."""
-    values = successes(random, sources, sources + 1)
-    sides = np.arange(sources**2).reshape(sources, sources)
-    scores = [
-        np.delete(values[one], [one, other], axis=0).mean(axis=0)
-        for one in range(sources)
-        for other in range(sources)
-    ]
-    tests = compare_pairs(np.array(scores), sides, draws=1_999)
-    return bool((tests.p[np.triu_indices(sources, 1)] < LEVEL).any())
+def cells() -> Iterator[tuple[str, int]]:
+    """Yield scenario and size: a number of equal attacks, of equal sources, or of targets."""
+    for size in (3, 10, 36):
+        yield from ((name, size) for name in ATTACKS)
+    for size in (3, 5, 10):
+        yield from ((name, size) for name in SOURCES)
+    yield from ((name, 2) for name in SKEWED)
+    for size in (1, 4):
+        yield from ((name, size) for name in MEANS)
+    for size in (5, 8, 22):
+        yield from ((name, size) for name in CHOICES)
 
 
-def simulate(kind: str, size: int, part: int) -> int:
-    """Return how many of the `PART` rankings of a part err."""
-    random = np.random.default_rng([*kind.encode(), size, part])
-    if kind == "sources":
-        return sum(wrong_sources(random, size) for _ in range(PART))
-    return sum(wrong_attacks(random, size, **SCENARIOS[kind]) for _ in range(PART))
+def simulate(name: str, size: int, repeats: int = REPEATS) -> dict[str, int]:
+    """Simulate one cell.
+
+    Returns:
+        The number of `rankings`, and of `wrong` ones that call equals unequal; or the number of
+        `intervals`, and of `wrong` ones that do not contain the mean over all repeats.
+    """
+    random = np.random.default_rng([*name.encode(), size])
+    if name in MEANS or name in CHOICES:
+        compute = mean_of_attack if name in MEANS else choice_of_source
+        settings = MEANS | CHOICES
+        sizes = {"targets": size - settings[name].get("sources", 0) * (name in CHOICES)}
+        found = np.array(
+            [compute(sweep(random, **sizes, **settings[name])) for _ in range(repeats)]
+        )
+        value, low, high = found.T
+        wrong = (value.mean() < low) | (value.mean() > high)
+        return {"intervals": repeats, "wrong": int(wrong.sum())}
+    settings = ATTACKS | SOURCES | SKEWED
+    err = unequal_sources if name in SOURCES else unequal_attacks
+    kind = "sources" if name in SOURCES else "attacks"
+    wrong = [err(sweep(random, **{kind: size}, **settings[name])) for _ in range(repeats)]
+    return {"rankings": repeats, "wrong": sum(wrong)}
 
 
 def stored() -> dict[str, dict[str, dict[str, int]]]:
-    """Return the stored numbers of `rankings` and `wrong` ones by scenario and size."""
+    """Return the stored counts by scenario and size."""
     found: dict[str, dict[str, dict[str, int]]] = {}
     if RESULT.exists():
         found = json.loads(RESULT.read_text(encoding="utf-8"))
     return found
 
 
-def cells() -> Iterator[tuple[str, int]]:
-    """Yield what is simulated, the fast ones first."""
-    for size in SIZES:
-        yield from ((kind, size) for kind in SCENARIOS)
-        if size == SIZES[1]:
-            yield from (("sources", each) for each in SOURCES)
-
-
-def main(rankings: int = RANKINGS) -> None:
+def main(repeats: int = REPEATS) -> None:
     """Simulate what is missing in the stored counts."""
-    done = stored()
-    for kind, size in cells():
-        cell = done.setdefault(kind, {}).setdefault(str(size), {"rankings": 0, "wrong": 0})
-        while cell["rankings"] < rankings:
-            cell["wrong"] += simulate(kind, size, cell["rankings"] // PART)
-            cell["rankings"] += PART
+    for name, size in cells():
+        done = stored()
+        if str(size) not in done.get(name, {}):
+            done.setdefault(name, {})[str(size)] = simulate(name, size, repeats)
             write_text(RESULT, json.dumps(done, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else RANKINGS)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else REPEATS)

@@ -27,6 +27,7 @@ from src.analysis.outcomes import Mask
 
 COMMON_TARGETS = 2
 """Sources are ranked if each two have as many targets in common, besides themselves."""
+_ROUNDING = 1e-9
 _PLACE = ["kind", "defence", "attack", "source", "targets", "images", "mean"]
 _TESTED = ["difference", "difference_low", "difference_high", "p", "undecided", "discordance"]
 _TESTED += ["detectable", "lacks"]
@@ -172,8 +173,8 @@ def _rank_attacks(
         pair: np.array([outcomes.scores(pairs[attack][pair], pair[1]) for attack in names])
         for pair in complete
     }
-    values, weights = _contributions(scores)
-    frame = pd.DataFrame({"attack": names, **_means(values, weights)})
+    values, weights = contributions(scores)
+    frame = pd.DataFrame({"attack": names, **means(values, weights)})
     frame["targets"] = len({target for _, target in complete})
     place: int | None = int(np.argmax(frame["mean"])) if len(weights) else None
     if against is not None:
@@ -197,7 +198,7 @@ def _names(outcomes: ImageOutcomes, pairs: set[Pair]) -> str:
     return f"{source} -> {outcomes.targets[target]}{more}"
 
 
-def _contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:
+def contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:
     """Compute what each image contributes to the success of each attack.
 
     Args:
@@ -249,19 +250,33 @@ def _rank_sources(
         lacks = "an image that a target counts for every source"
     if lacks:
         return pd.DataFrame({"source": sources, "lacks": lacks, "undecided": True})
-    pairs = [(sources[row], column) for row, column in np.argwhere(there)]
-    scores = [
-        np.mean([outcomes.scores(its[source], targets[column]) for its in attacks], axis=0)
-        for source, column in pairs
-    ]
-    counts = counted[[column for _, column in pairs]]
-    shares = np.where(counts, scores, 0) / counts.sum(axis=1, keepdims=True)
-    images = counted.any(axis=0)
-    values = (source_values(there) @ shares)[:, images] * images.sum()
+    scores = np.full((*there.shape, len(outcomes.index)), np.nan)
+    for row, column in np.argwhere(there):
+        seeds = [its[sources[row]] for its in attacks]
+        scores[row, column] = np.mean([outcomes.scores(s, targets[column]) for s in seeds], axis=0)
+    values = source_contributions(scores, counted)
     frame = pd.DataFrame({"source": sources, "mean": values.mean(axis=1)})
-    frame = frame.assign(images=images.sum(), targets=len(targets))
-    frame["extrapolated"] = ~frame["mean"].between(0, 1)
+    frame = frame.assign(images=values.shape[1], targets=len(targets))
+    frame["extrapolated"] = ~frame["mean"].between(-_ROUNDING, 1 + _ROUNDING)
     return _tested(frame, values, int(np.argmax(frame["mean"]))).assign(lacks="")
+
+
+def source_contributions(scores: Values, counted: Mask) -> Values:
+    """Compute what each image contributes to the value of each source.
+
+    Args:
+        scores: Success from S sources on T targets for N images, shape (S, T, N); NaN for pairs
+            that cannot be compared.
+        counted: Images that a target counts for every source, shape (T, N).
+
+    Returns:
+        Contributions (S, M) on the M images counted for any target, scaled so that the mean over
+        images is the source's value.
+    """
+    there, images = np.isfinite(scores).any(axis=2), counted.any(axis=0)
+    rates = np.where(counted, scores, 0) / counted.sum(axis=1, keepdims=True)
+    values: Values = (source_values(there) @ rates[there])[:, images] * images.sum()
+    return values
 
 
 def source_values(there: Mask) -> Values:
@@ -273,15 +288,17 @@ def source_values(there: Mask) -> Values:
         there: The pairs that have a rate, shape (S, T).
 
     Returns:
-        The matrix, shape (S, pairs), for rates in the order of `rates[there]`.
+        The matrix, shape (S, pairs), for rates in the order of `rates[there]`; NaN for sources that
+        the targets do not connect with the others.
     """
     source, target = np.nonzero(there)
     design = np.zeros((len(source), sum(there.shape)))
     rows = np.arange(len(source))
     design[rows, source] = design[rows, len(there) + target] = 1
-    wanted = np.full((len(there), design.shape[1]), 1 / there.shape[1])
+    wanted = np.full((len(there), design.shape[1]), 1 / max(there.shape[1], 1))
     wanted[:, : len(there)] = np.eye(len(there))
     matrix: Values = wanted @ np.linalg.pinv(design)
+    matrix[~np.isclose(matrix @ design, wanted).all(axis=1)] = np.nan
     return matrix
 
 
@@ -304,7 +321,7 @@ def missing_target(there: Mask, sources: Sequence[str], targets: Sequence[str]) 
     return ""
 
 
-def _means(values: Values, weights: Values) -> dict[str, Any]:
+def means(values: Values, weights: Values) -> dict[str, Any]:
     """Compute means with Wilson intervals at the effective sample size.
 
     The effective size is the number of zeros and ones whose mean would vary as much. Two extra

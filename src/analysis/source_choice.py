@@ -130,10 +130,11 @@ def transfer_of(outcomes: ImageOutcomes) -> Transfer:
 
 
 def _values(rates: Values) -> Values:
-    """Compute the values of sources from rates (S, T), of which some are NaN; see `rankings`."""
+    """Compute the values of sources from rates (S, T), NaN where missing; see `source_values`."""
+    rates = rates[:, np.isfinite(rates).any(axis=0)]
     there = np.isfinite(rates)
     values: Values = source_values(there) @ rates[there]
-    return np.where(there.any(axis=1), values, np.nan)
+    return values
 
 
 def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
@@ -141,15 +142,15 @@ def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
 
     Returns:
         One row per source: `success`, its value as in `source_rankings` (NaN if sources have too
-        few common targets); `own`, its success on itself; and for a saved epoch of a training, the
-        `model` and the `epoch` (NaN: not an epoch).
+        few common targets, and `lacks` says what to add); `own`, its success on itself; and for a
+        saved epoch of a training, the `model` and the `epoch` (NaN: not an epoch).
     """
     transfer = transfer.single
     barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
     rates = np.where(barred, np.nan, transfer.rates)
-    rates = rates[:, np.isfinite(rates).any(axis=0)]
     rows = pd.DataFrame({"source": transfer.sources, "own": transfer.own, "success": np.nan})
-    if not missing_target(np.isfinite(rates), transfer.sources, transfer.targets):
+    rows["lacks"] = missing_target(np.isfinite(rates), transfer.sources, transfer.targets)
+    if not rows["lacks"].any():
         rows["success"] = _values(rates)
     rows[["model", "epoch"]] = [*map(of_epoch, transfer.sources)]
     rows["epoch"] = rows["epoch"].astype(np.float64)
@@ -215,9 +216,10 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
     for target, name in enumerate(transfer.targets):
         able = np.flatnonzero(np.isfinite(rates[0, :, target]))
         seen = rates[:, able][:, :, ~apart[target]]
-        if len(able) < 2 or np.isnan(seen).all(axis=2).any():
+        values = np.array([_values(its) for its in seen])
+        if len(able) < 2 or np.isnan(values).any():
             continue
-        orders = [able[np.argsort(-_values(its), kind="stable")] for its in seen]
+        orders = able[np.argsort(-values, axis=1, kind="stable")]
         best: NDArray[np.intp] = able[rates[:, able, target].argmax(axis=1)]
         row = {"target": name, "candidates": len(able), "chosen": transfer.sources[orders[0][0]]}
         rows.append(row | {"best": transfer.sources[best[0]]})

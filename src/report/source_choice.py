@@ -16,6 +16,7 @@ from rich.text import Text
 
 from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.source_choice import (
+    FEWEST_FOR_INTERVAL,
     FEWEST_SOURCES,
     Related,
     Transfer,
@@ -31,6 +32,9 @@ from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.report.source_measures import Frames, pair_measures
 from src.utils.defended_names import PLAIN
+
+INTERVALS = "95 % intervals are for new targets and new images."
+FEW_TARGETS = f"Below {FEWEST_FOR_INTERVAL} targets there is no interval."
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,8 @@ def source_tables(choice: SourceChoice) -> Group:
         f"{_span(mean, 'most')}",
         f"either of two sources: {_span(mean, 'best_2')}"
         + f"; of three: {_span(mean, 'best_3')}" * bool(choice.choices["candidates"].max() > 2),
-        "95 % intervals over targets and images. Models related to the target are left out.",
+        f"{INTERVALS if np.isfinite(mean['success_low']) else FEW_TARGETS} Models related to the "
+        "target are left out.",
     ]
     few = len(choice.transfer.single.sources) < FEWEST_SOURCES
     note = f"not tested: that needs {FEWEST_SOURCES} sources" if few else "p: models permuted"
@@ -238,7 +243,9 @@ def source_tables(choice: SourceChoice) -> Group:
 
 
 def spread_text(choice: SourceChoice) -> str:
-    """Return how many sources are as good as the best within luck, or why luck is unknown."""
+    """Return how many sources are as good as the best within luck, or why that is unknown."""
+    if lacks := choice.profiles["lacks"].iloc[0]:
+        return f"The sources are not ranked: add {lacks}."
     if np.isnan(choice.spread):
         return "Luck is unknown: no network has two trainings in this sweep (NAME, NAME_seed1)."
     first = choice.profiles["success"].iloc[0]
@@ -268,8 +275,8 @@ def _ranking(choice: SourceChoice) -> Table:
     first = choice.profiles["success"].iloc[0]
     for place, row in enumerate(choice.profiles.to_dict("records")):
         mark = "~" if place and row["success"] >= first - choice.spread else " "
-        white_box = "" if pd.isna(row["own"]) else f"{row['own']:.1%}"
-        table.add_row(row["source"], f"{mark}{row['success']:.1%}", white_box)
+        shares = ["" if pd.isna(row[name]) else f"{row[name]:.1%}" for name in ("success", "own")]
+        table.add_row(row["source"], mark + shares[0], shares[1])
     return table
 
 
@@ -304,4 +311,5 @@ def _shares(rows: pd.DataFrame) -> Table:
 
 def _span(row: pd.Series, name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+    ends = "" if pd.isna(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{row[name]:.1%}{ends}"

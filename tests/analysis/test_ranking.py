@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.analysis.image_outcomes import joined
 from src.analysis.intervals import wilson_interval
-from src.analysis.ranking import rankings, repetition, source_rankings
+from src.analysis.ranking import rankings, source_rankings
 
 
 def _rows(success: dict[tuple[str, str, str], list[int]], aimed: bool = False) -> pd.DataFrame:
@@ -27,24 +28,52 @@ def _rows(success: dict[tuple[str, str, str], list[int]], aimed: bool = False) -
     return pd.concat(parts, ignore_index=True)
 
 
-def test_an_image_has_its_mean_over_the_other_targets_that_count_it(outcomes_of) -> None:
+def test_success_is_the_mean_over_targets_of_their_means_over_other_sources(outcomes_of) -> None:
     rows = _rows(
         {
             ("mi", "a", "a"): [1, 1, 1, 1],  # the white box, left out
             ("mi", "a", "b"): [1, 0, -1, -1],
             ("mi", "a", "c"): [1, 1, 0, -1],
+            ("mi", "b", "c"): [1, 0, 0, 0],
             ("bim", "a", "b"): [0, 0, -1, -1],
             ("bim", "a", "c"): [1, 0, 0, -1],
+            ("bim", "b", "c"): [1, 0, 0, 0],
         }
     )
     ranked = rankings(outcomes_of(rows))
+    ranked = ranked[ranked["source"] == "mean of 2 sources"]
     assert ranked["attack"].tolist() == ["mi", "bim"]
-    assert ranked["mean"].tolist() == pytest.approx([(1 + 0.5 + 0) / 3, (0.5 + 0 + 0) / 3])
-    assert ranked["images"].tolist() == [3, 3]
+    means = [(1 / 2 + (2 / 3 + 1 / 4) / 2) / 2, (0 + (1 / 3 + 1 / 4) / 2) / 2]
+    assert ranked["mean"].tolist() == pytest.approx(means)
+    assert ranked["difference"].iloc[1] == pytest.approx(means[1] - means[0])
+    assert ranked["images"].tolist() == [4, 4]
     assert ranked["targets"].tolist() == [2, 2]
     assert ranked["rank"].tolist() == [1, 2]
-    assert ranked[["low", "high"]].isna().all(axis=None)  # three images have no interval
+    assert ranked[["low", "high"]].isna().all(axis=None)  # four images have no interval
     assert ranked["undecided"].all()
+
+
+def test_a_difference_is_tested_by_flipping_what_each_image_contributes(outcomes_of) -> None:
+    """The number of counted images differs between pairs; a plain loop over random signs."""
+    random = np.random.default_rng(3)
+    counted = {("a", "b"): 60, ("a", "c"): 50, ("b", "c"): 35, ("b", "a"): 40}
+    values = {
+        (attack, *pair): [*map(int, random.random(n) < share), *[-1] * (60 - n)]
+        for attack, share in {"mi": 0.6, "bim": 0.45}.items()
+        for pair, n in counted.items()
+    }
+    ranked = rankings(outcomes_of(_rows(values)))
+    row = ranked[ranked["source"] == "mean of 2 sources"].iloc[1]
+    parts = np.zeros(60)
+    for (source, target), n in counted.items():
+        sources = sum(other == target for _, other in counted)
+        first, second = (np.array(values[name, source, target][:n]) for name in ("bim", "mi"))
+        parts[:n] += 60 * (first - second) / (n * sources * 3)
+    assert row["difference"] == pytest.approx(parts.mean())
+    signs = random.integers(0, 2, (20_000, 60)) * 2 - 1
+    p = np.mean(np.abs(signs @ parts) >= abs(parts.sum()) - 1e-9)
+    assert row["p"] == pytest.approx(p, abs=0.02)
+    assert row["discordance"] == pytest.approx(np.square(parts).mean())
 
 
 def test_a_mean_has_wilsons_interval_which_is_not_empty_at_the_ends(outcomes_of) -> None:
@@ -83,18 +112,47 @@ def test_below_30_images_nothing_is_decided(outcomes_of) -> None:
     assert ranked["difference"].iloc[1] == -1
 
 
-def test_an_attack_that_beats_the_first_directly_is_not_called_weaker(outcomes_of) -> None:
-    first = [1] * 70 + [0] * 60 + [-1] * 70  # the larger mean, but on other images
+def test_attacks_are_compared_on_the_images_that_count_for_all(outcomes_of) -> None:
+    first = [1] * 70 + [0] * 60 + [-1] * 70
     other = [-1] * 70 + [1] * 60 + [0] * 70
     rows = _rows({("mi", "a", "b"): first, ("bim", "a", "b"): other})
     row = rankings(outcomes_of(rows)).set_index("attack").loc["bim"]
-    assert row["rank"] == 2 and row["difference"] == 1 and row["p"] < 0.05 and row["undecided"]
+    assert row[["rank", "mean", "images"]].tolist() == [1, 1, 60]
+
+
+def test_an_attack_that_lacks_a_pair_is_listed_last_without_a_rank(outcomes_of) -> None:
+    fooled = {"mi": [1] * 20 + [0] * 20, "bim": [0] * 40, "pgd": [1] * 40}
+    rows = {(name, "s", target): its for name, its in fooled.items() for target in "tu"}
+    del rows["pgd", "s", "u"]
+    ranked = rankings(outcomes_of(_rows(rows))).set_index("attack")
+    assert ranked["rank"].fillna(0).to_dict() == {"mi": 1, "bim": 2, "pgd": 0}
+    assert ranked["lacks"].to_dict() == {"mi": "", "bim": "", "pgd": "s -> u"}
+    assert ranked.loc["pgd", ["mean", "difference", "p"]].isna().all()
+    assert ranked.loc["pgd", "undecided"]
+
+
+def test_seeds_are_averaged_per_image(outcomes_of) -> None:
+    seeds = [[1, 1, 0, -1], [1, 0, 0, 0]]
+    parts = [outcomes_of(_rows({("mi", "a", "b"): its})) for its in seeds]
+    ranked = rankings(joined(parts))
+    assert ranked[["mean", "images"]].iloc[0].tolist() == [(1 + 0.5 + 0) / 3, 3]
 
 
 def test_a_source_without_counted_images_is_in_no_ranking(outcomes_of) -> None:
     fooled = {"a": [1] * 40, "b": [0] * 40, "broken": [-1] * 40}
     rows = {("mi", source, target): its for source, its in fooled.items() for target in "tuv"}
     assert source_rankings(outcomes_of(_rows(rows)))["source"].tolist() == ["a", "b"]
+
+
+def test_sources_are_compared_on_the_images_that_each_target_counts_for_all(outcomes_of) -> None:
+    """The weak source counts only the first half, and is worse there."""
+    fooled = {"weak": [1] * 10 + [0] * 30 + [-1] * 40, "other": [1] * 20 + [0] * 20 + [1] * 40}
+    rows = {("mi", source, target): its for source, its in fooled.items() for target in "tu"}
+    ranked = source_rankings(outcomes_of(_rows(rows)))
+    assert ranked["source"].tolist() == ["other", "weak"]
+    assert ranked["mean"].tolist() == pytest.approx([0.5, 0.25])
+    assert ranked["images"].tolist() == [40, 40]
+    assert ranked["difference"].iloc[1] == pytest.approx(-0.25)
 
 
 def test_sources_are_averaged_where_an_attack_has_them_all(outcomes_of) -> None:
@@ -111,8 +169,9 @@ def test_sources_are_averaged_where_an_attack_has_them_all(outcomes_of) -> None:
     assert ranked.iloc[-1][["attack", "kind", "rank"]].tolist() == ["logit", "targeted", 1]
     ranked = ranked[ranked["kind"] != "targeted"]
     both = ranked[ranked["source"] == "mean of 2 sources"]
-    assert both["attack"].tolist() == ["mi"]
-    assert both["mean"].tolist() == [0.75]
+    assert both["attack"].tolist() == ["mi", "bim"]
+    assert both["mean"].iloc[0] == 0.75
+    assert both["lacks"].tolist() == ["", "b -> a"]
     assert set(ranked["source"]) == {"mean of 2 sources", "a", "b", "a+b"}
     assert ranked.set_index("source")["kind"]["a+b"] == "untargeted of ensembles"
 
@@ -135,36 +194,59 @@ def test_each_defence_has_a_ranking_and_the_own_network_is_in_none(outcomes_of) 
     assert dict(zip(ranked["defence"], ranked["mean"], strict=True)) == {"none": 1, "jpeg": 0.5}
 
 
-def test_two_sources_are_compared_on_the_targets_that_are_neither_of_them(outcomes_of) -> None:
+def test_a_sources_value_is_its_fit_over_all_targets(outcomes_of) -> None:
+    """The rates are a source effect plus a target effect, and each source lacks itself."""
+    source = {"a": 0.3, "b": 0.2, "c": 0.05}
+    target = {"a": 0.4, "b": 0.1, "c": 0.3, "d": 0.0, "e": 0.6}
+    rows = {
+        ("mi", s, t): [1] * round(80 * (own + its)) + [0] * round(80 * (1 - own - its))
+        for s, own in source.items()
+        for t, its in target.items()
+    }
+    ranked = source_rankings(outcomes_of(_rows(rows))).set_index("source")
+    values = {name: effect + np.mean(list(target.values())) for name, effect in source.items()}
+    assert ranked["mean"].to_dict() == pytest.approx(values)
+    assert ranked["targets"].eq(5).all() and not ranked["extrapolated"].any()
+    assert ranked["difference"]["c"] == pytest.approx(-0.25)
+
+
+def test_sources_are_tested_by_flipping_what_each_image_contributes(outcomes_of) -> None:
     random = np.random.default_rng(4)
-    values = {
-        ("mi", source, target): list(map(int, random.random(60) < share))
-        for source, share in {"a": 0.8, "b": 0.4, "c": 0.3}.items()
-        for target in "abcde"
-    }
-    ranked = source_rankings(outcomes_of(_rows(values))).set_index("source")
-    means = {
-        (one, other): np.mean([values["mi", one, t] for t in "abcde" if t not in (one, other)])
-        for one in "abc"
-        for other in "abc"
-        if one != other
-    }
-    assert list(ranked.index) == ["a", "b", "c"] and (ranked["targets"] == 3).all()
-    for one in "abc":
-        others = [other for other in "abc" if other != one]
-        mean = np.mean([means[one, other] for other in others])
-        advantage = np.mean([means[one, other] - means[other, one] for other in others])
-        assert ranked.loc[one, ["mean", "advantage"]].tolist() == pytest.approx([mean, advantage])
-        if one != "a":
-            assert ranked["difference"][one] == pytest.approx(means[one, "a"] - means["a", one])
-    assert not ranked["undecided"].iloc[1:].any() and (ranked["difference_high"].iloc[1:] < 0).all()
+    shares = {"a": 0.6, "b": 0.45, "c": 0.3}
+    values = {(s, t): random.random(80) < shares[s] for s in shares for t in "abcde" if s != t}
+    rows = {("mi", *pair): [*map(int, its)] for pair, its in values.items()}
+    ranked = source_rankings(outcomes_of(_rows(rows))).set_index("source")
+    pairs = list(values)
+    design = np.array([[s == x for x in "abc"] + [t == x for x in "bcde"] for s, t in pairs], float)
+    effects = np.linalg.lstsq(design, np.array([values[pair] for pair in pairs]), rcond=None)[0]
+    parts = effects[0] - effects[1]  # of a and b, image by image
+    assert ranked["difference"]["b"] == pytest.approx(-parts.mean())
+    others = [effects[0] - effects[2], effects[1] - effects[2], parts]
+    signs = random.integers(0, 2, (20_000, 80)) * 2 - 1
+    largest = np.max([np.abs(signs @ d) / np.sqrt(d @ d) for d in others], axis=0)
+    p = np.mean(largest >= abs(parts.sum()) / np.sqrt(parts @ parts))
+    assert ranked["p"]["b"] == pytest.approx(p, abs=0.02)
+    assert not ranked["undecided"]["c"] and ranked["difference_high"]["c"] < 0
+
+
+def test_a_value_beyond_all_or_nothing_is_called_extrapolated(outcomes_of) -> None:
+    """The target that a lacks, itself, is fooled less from b than all others by 90 points."""
+    rows = {("mi", "a", t): [1] * 2 + [0] * 38 for t in "cd"}
+    rows |= {("mi", "b", t): [1] * 38 + [0] * 2 for t in "cd"}
+    rows["mi", "b", "a"] = [0] * 40
+    ranked = source_rankings(outcomes_of(_rows(rows))).set_index("source")
+    assert ranked["mean"].to_dict() == pytest.approx({"b": 1.9 / 3, "a": 1.9 / 3 - 0.9})
+    assert ranked["extrapolated"].to_dict() == {"b": False, "a": True}
 
 
 def test_sources_with_fewer_than_two_common_targets_are_not_ranked(outcomes_of) -> None:
     rows = {("mi", source, target): [1, 0] * 20 for source in "ab" for target in "abc"}
-    assert source_rankings(outcomes_of(_rows(rows))).empty
-    rows |= {("mi", source, "d"): [1, 0] * 20 for source in "ab"}
-    assert len(source_rankings(outcomes_of(_rows(rows)))) == 2
+    rows["mi", "a", "d"] = [1, 0] * 20
+    ranked = source_rankings(outcomes_of(_rows(rows)))
+    assert ranked[["rank", "mean"]].isna().all(axis=None)
+    assert ranked["lacks"].tolist() == ["d as a target of both a and b"] * 2
+    rows["mi", "b", "d"] = [1, 0] * 20
+    assert source_rankings(outcomes_of(_rows(rows)))["rank"].tolist() == [1, 2]
 
 
 def test_sources_are_ranked_over_the_attacks_that_all_of_them_have(outcomes_of) -> None:
@@ -177,22 +259,5 @@ def test_sources_are_ranked_over_the_attacks_that_all_of_them_have(outcomes_of) 
     rows["fgsm", "a", "c"] = [0, 0] * 20
     ranked = source_rankings(outcomes_of(_rows(rows)))
     assert ranked["attack"].unique().tolist() == ["mean of 2 attacks", "mi", "bim"]
-    assert ranked["advantage"].tolist() == [0.5, -0.5] * 3
-
-
-def test_repetition_is_zero_given_the_difficulty_and_one_of_copies() -> None:
-    random = np.random.default_rng(5)
-    difficulty = random.random(4000)
-    alone = (random.random((20, 4000)) < difficulty).astype(float)
-    assert abs(repetition(alone)) < 0.05 < np.corrcoef(alone)[0, 1]
-    copies = np.repeat(alone, 2, axis=0)
-    pairs = 20 / (40 * 39 / 2)  # of all pairs these are copies of each other
-    assert repetition(copies) == pytest.approx(pairs, abs=0.02)
-    table = np.corrcoef(alone[:3])
-    partial = [  # from the correlations, as textbooks have it
-        (table[a, b] - table[a, c] * table[b, c])
-        / np.sqrt((1 - table[a, c] ** 2) * (1 - table[b, c] ** 2))
-        for a, b, c in ((0, 1, 2), (0, 2, 1), (1, 2, 0))
-    ]
-    assert repetition(alone[:3]) == pytest.approx(np.mean(partial))
-    assert np.isnan(repetition(alone[:2]))
+    assert ranked["mean"].tolist() == pytest.approx([0.5, 0] * 3)
+    assert not ranked["extrapolated"].any()

@@ -17,7 +17,7 @@ from src.report.charts.theme import (
 )
 from src.report.page.html import Figure, Section
 from src.report.page.statistics import Measured
-from src.report.source_choice import SourceChoice, spread_text
+from src.report.source_choice import FEW_TARGETS, INTERVALS, SourceChoice, spread_text
 
 _SOURCES = {
     "success": "best on other targets",
@@ -31,7 +31,8 @@ def unseen_target(numbers: Measured) -> Section | None:
     if numbers.choice is None:
         return None
     choice = numbers.choice
-    figures = [_profiles(choice)] if choice.profiles["own"].notna().any() else []
+    both = choice.profiles[["own", "success"]].notna().all(axis=1)
+    figures = [_profiles(choice)] if both.any() else []
     figures += [_choices(choice), _predictors(choice)]
     figures += [] if choice.similarity.isna().all(axis=None) else [_similarity(choice)]
     figures += [] if choice.luck.empty else [_luck(choice)]
@@ -42,8 +43,8 @@ def _profiles(choice: SourceChoice) -> Figure:
     """Draw the success of each source on unrelated models over its success on itself."""
     rows = choice.profiles
     caption = (
-        f"{choice.heading}. Share fooled on unrelated models (mean plus effect of the source) over "
-        "the share fooled on the source itself; robust sources are on the left. "
+        f"{choice.heading}. Share fooled on unrelated models, adjusted for the targets, over the "
+        "share fooled on the source itself; robust sources are on the left. "
         "Lines join the epochs of one training. "
         + "Sources that are not targets are left out. " * bool(rows["own"].isna().any())
         + spread_text(choice)
@@ -138,9 +139,9 @@ def _choices(choice: SourceChoice) -> Figure:
     mean = rows.iloc[-1]
     caption = (
         f"{choice.heading}. For each target, the source is chosen by its success on the other "
-        "targets, without related models. The row mean has 95 % intervals over targets and images. "
-        f"If either of the two best sources may succeed, {mean['best_2']:.0%} of the images that "
-        "both count are fooled"
+        "targets, without related models, on one half of the images, and judged on the other half. "
+        f"{INTERVALS if pd.notna(mean['success_low']) else FEW_TARGETS} If either of the two best "
+        f"sources may succeed, {mean['best_2']:.0%} of the images are fooled"
         + f", with three {mean['best_3']:.0%}" * bool(rows["candidates"].max() > 2)
         + "."
     )
