@@ -84,8 +84,8 @@ def sweep(
         images: Number of images, N. An image is as difficult for all.
         threshold: An image is fooled if its value, nearly normal, is larger.
         alike: Share of an attack's own part that the next attack has too.
-        accuracy: Smallest and largest accuracy of the sources, and of the targets. A network of low accuracy counts
-            the easy images, which are also hard to fool.
+        accuracy: Smallest and largest accuracy of the sources, and of the targets. A network of low
+            accuracy counts the easy images, which are also hard to fool.
         others: Smallest share of the images that an attack was run on.
         spread: Standard deviation of the targets' thresholds.
         skewed: Whether every second attack gains all targets on 1 image in 20, and loses 1 target

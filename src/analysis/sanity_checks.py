@@ -41,6 +41,8 @@ CAUSES = {
     "weaker_at_larger_budget": "usual causes: a single step that overshoots, or masked gradients",
     "abstentions": "the rates are over the images that are left; usual causes: too few copies, or "
     "a network that was not trained with noise",
+    "idle_defence": "the images may have passed it before, such as JPEG files of its quality; off "
+    "its grid (defence.jpeg.offset=4) it may gain less",
     "random_model": "usual causes: dropout or noise that stays on, a counter; the numbers of this "
     "model hold for this run alone",
     "softmax": "usual cause: the network ends in a softmax, whose gradients vanish where it is "

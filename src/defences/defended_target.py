@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
@@ -56,6 +57,13 @@ class Defended(nn.Module):
         """
         seeds, streams = image_seeds(self.seed, index), range(_STREAM, _STREAM + self.repeats)
         return torch.stack([self._logits(images, index, Philox(seeds, images, s)) for s in streams])
+
+    def mean_change(self, images: Tensor, index: Tensor) -> float:
+        """Return the mean absolute change of images; NaN for a defence with its own `classify`."""
+        if self.classify is not None:
+            return math.nan
+        random = Philox(image_seeds(self.seed, index), images, _STREAM)
+        return float((defend(self.defence, self.name, images, random) - images).abs().mean())
 
     def _logits(self, images: Tensor, index: Tensor, random: Philox) -> Tensor:
         if self.classify is not None:

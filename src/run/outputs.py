@@ -244,6 +244,9 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -
     if record.defences:
         pair = (record.source, record.targets)
         raised += many_abstentions(job.defended, *pair, record.protocol)
+    for name, change in results.idle.items():
+        text = f"defence {name}: clean images change by {change:.2f}/255 on average"
+        raised.append(Alarm("idle_defence", text))
     text = "the same image gets different logits in another call or another batch"
     raised += [Alarm("random_model", f"{name}: {text}") for name in results.unsteady]
     text = "its outputs are never negative and sum to 1, as probabilities do"

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from src.artifacts.tables import named
 from src.cache.rows import Rows
+from src.defences import Defended
 from src.measure.attack_cost import AttackCost
 from src.measure.clean import Clean
 from src.measure.predictions import Predictions
@@ -22,6 +23,10 @@ from src.utils.defended_names import Evaluated
 from src.utils.processes import from_first_process, is_first_process
 
 log = logging.getLogger(__name__)
+
+IDLE = 0.5
+"""Mean change of clean images, in 1/255, below which a defence is called idle."""
+_IMAGES = 100
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Results:
             were no gradients.
         seconds: Duration of the attacked pass; NaN if some of its rows were stored.
         batch_size: Images per batch; smaller than in the settings if memory did not suffice.
+        idle: Defences that hardly change clean images, with the mean change in 1/255.
         unsteady: Models that return different logits for equal images.
         softmax: Models that return probabilities instead of logits.
     """
@@ -48,6 +54,7 @@ class Results:
     zero_gradients: float
     seconds: float
     batch_size: int
+    idle: Mapping[str, float]
     unsteady: Sequence[Evaluated]
     softmax: Sequence[Evaluated]
 
@@ -81,9 +88,19 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
         zero_gradients=_share_of_zeros(crafting),
         seconds=attacked.seconds,
         batch_size=attacked.batch_size,
+        idle=_idle_defences(job),
         unsteady=[pair for pair, network in networks if not getattr(network, "steady", True)],
         softmax=[pair for pair, network in networks if getattr(network, "softmax", False)],
     )
+
+
+def _idle_defences(job: Pass) -> dict[str, float]:
+    """Return the mean change, in 1/255, of defences that hardly change the first clean images."""
+    batch = job.images[:_IMAGES]
+    images = batch.images.to(job.data.device) / 255
+    each = {pair.defence: net for pair, net in job.networks.items() if isinstance(net, Defended)}
+    changes = {name: 255 * net.mean_change(images, batch.index) for name, net in each.items()}
+    return {name: change for name, change in changes.items() if change < IDLE}
 
 
 def ask_for(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
