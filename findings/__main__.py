@@ -53,6 +53,7 @@ BASES_ON_PHOTOGRAPHS = {
     **dict.fromkeys(("gi", "dem", "mumodig", "ghost", "bpa", "fia", "naa", "rpa", "bfa"), "mi"),
     **dict.fromkeys(("pi_patchwise", "linbp", "ila", "ilpd"), "bim"),
 }
+OWN_GRID = "jpeg on the images' own grid"
 FIGURES = {
     "photographs": ("photographs", "curves"),
     "hypothesis": ("photographs", "hypothesis"),
@@ -93,7 +94,7 @@ def page_values() -> dict[str, Any]:
     published = pd.read_csv(RESULTS / "published.csv")
     apart, beyond = beside_published(published, cifar_large, 32)
     cifar_pairs = list(permutations(CIFAR_MODELS, 2))
-    small, photos = (find_jobs([RESULTS / f"defences-{name}"]) for name in ("small", "photos"))
+    photos = find_jobs([RESULTS / "defences-photos"])
     through = find_jobs([RESULTS / "defences-adaptive"])
 
     def mi(control: str, source: str) -> pd.Series:
@@ -141,12 +142,14 @@ def page_values() -> dict[str, Any]:
         matched_costs=COSTS,
         matched_most=MOST,
         matched_most_of_transformers=MOST_OF_TRANSFORMERS,
-        behind_small={name: behind(small, name, EMBEDDED) for name in ("fgsm", "mi", "di", "bsr")},
+        behind_small={name: behind_small(name) for name in ("fgsm", "mi", "di", "bsr")},
         behind_photos={name: behind(photos, name, MODELS) for name in ("fgsm", "mi", "di", "bsr")},
         noisy=behind(
             [job for job in through if "smoothing" in job.record.defences], "mi", ["resnet_noisy"]
         ),
-        adaptive=adaptive(through, EMBEDDED),
+        adaptive=adaptive_rows(through),
+        own_grid=OWN_GRID,
+        jpeg_gains=jpeg_gains,
         between=between,
         cell=format_cell,
         alone=white_boxes(photographs.found.table("filtered")),
@@ -168,7 +171,7 @@ def fitted() -> pd.DataFrame:
     Columns are `gradients` and `fit_gradients` per image, and by budget `mean_8`, `low_8`,
     `high_8` and `undecided_8`.
     """
-    rows = sweep_of("fitted").summary.rankings
+    rows = sweep_of("fitted").summary.rankings.dropna(subset="rank")
     rows = rows[rows["source"].str.startswith("mean")]
     shown = ["mean", "low", "high", "undecided"]
     budgets = sorted(rows["eps_255"].unique())
@@ -183,7 +186,8 @@ def controls_of_fitted(eps_255: float) -> pd.Series:
     rates = sweep_of("fitted").found.table("rates")
     rates = rates[(rates["attack"] == "uap") & (rates["eps_255"] == eps_255)]
     rates = rates[(rates["protocol"] == "joint") & (rates["relation"] == "transfer")]
-    return rates.groupby("variant")["success_rate"].mean()
+    of_targets = rates.groupby(["variant", "target"])["success_rate"].mean()
+    return of_targets.groupby("variant").mean()
 
 
 def on_photographs() -> pd.DataFrame:
@@ -192,6 +196,7 @@ def on_photographs() -> pd.DataFrame:
     rows = pd.concat([each.summary.rankings for each in sweeps], ignore_index=True)
     mean = rows["source"].str.startswith("mean") & (rows["eps_255"] == 16)
     rows = rows[mean & (rows["kind"] == "untargeted") & (rows["norm"] == "linf")]
+    rows = rows.dropna(subset="rank")
     return rows.drop_duplicates("attack").sort_values("mean", ascending=False).set_index("attack")
 
 
@@ -199,6 +204,34 @@ def behind(jobs: Sequence[StoredJob], attack: str, targets: Sequence[str]) -> pd
     """Return `behind_defences` of the jobs of an attack."""
     rows = behind_defences([job for job in jobs if job.attack == attack], targets)
     return rows.set_index("defence")
+
+
+def behind_small(attack: str) -> pd.DataFrame:
+    """Return `behind_defences` of the small networks, with JPEG on another grid than the images'.
+
+    The images are JPEG files of the defence's quality, so that on their own grid the defence hardly
+    changes clean images; the row `OWN_GRID` shows it.
+    """
+    own, off = (
+        behind(find_jobs([RESULTS / f"defences-{name}"]), attack, EMBEDDED)
+        for name in ("small", "jpeg")
+    )
+    rows = [own.loc[["none"]], off.loc[["jpeg"]], own.loc["jpeg":].rename({"jpeg": OWN_GRID})]
+    return pd.concat(rows)
+
+
+def jpeg_gains(row: str) -> pd.Series:
+    """Return the gains of one row of `behind_small` by attack."""
+    return pd.Series({name: behind_small(name).gain[row] for name in ("fgsm", "mi", "di", "bsr")})
+
+
+def adaptive_rows(through: Sequence[StoredJob]) -> pd.DataFrame:
+    """Return `adaptive` of the small networks, with JPEG on another grid than the images'."""
+    off = [job for job in find_jobs([RESULTS / "defences-jpeg"]) if job.attack[:3] in ("mi", "pgd")]
+    others = [job for job in through if not job.record.source.endswith("@jpeg")]
+    rows, jpeg = adaptive(others, EMBEDDED), adaptive(off, EMBEDDED)
+    bare = rows["defence"] == "none"
+    return pd.concat([rows[bare], jpeg[jpeg["defence"] == "jpeg"], rows[~bare]], ignore_index=True)
 
 
 def between(shares: pd.Series) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
@@ -40,13 +41,13 @@ class Matched:
             self.beside[setting] = rankings(rows, against="mi")
             if transformers.any():
                 found = rankings(unpacked(mine[transformers]))
-                self.transformers[setting] = found.set_index("attack")
+                self.transformers[setting] = found.dropna(subset="rank").set_index("attack")
 
     def of(self, setting: str, source: str = "mean", kind: str = "untargeted") -> pd.DataFrame:
         """Return one ranking by attack, of a source or the mean over them."""
         found = self.ranked[setting]
         found = found[(found["kind"] == kind) & found["source"].str.startswith(source)]
-        return found.set_index("attack")
+        return found.dropna(subset="rank").set_index("attack")
 
     def against_mi(self, setting: str, better: bool) -> list[str]:
         """Return the attacks that fool more, or fewer, than `mi` of the same cost."""
@@ -79,14 +80,24 @@ class Matched:
             ["key", "other"], ascending=False, kind="stable"
         )
 
-    def correlation(self, ranking: pd.DataFrame) -> tuple[float, int]:
-        """Return Spearman's rank correlation with published success, and the number of attacks.
+    def correlation(self, ranking: pd.DataFrame, among: pd.DataFrame | None = None) -> pd.Series:
+        """Return Spearman's rank correlation with published success.
 
         Args:
             ranking: A row per attack, as `of` returns, with its `mean` success.
+            among: Rankings whose attacks alone are used; None: all.
+
+        Returns:
+            `rho` with the ends of its 95 % interval, `rho_low` and `rho_high` (percentiles of a
+            bootstrap over attacks), and the number of attacks, `n`.
         """
         both = self.published.join(ranking["mean"], how="inner")
-        return float(spearmanr(both["success"], both["mean"]).statistic), len(both)
+        both = both if among is None else both[both.index.isin(among.index)]
+        values, random = both[["success", "mean"]].to_numpy(), np.random.default_rng(0)
+        drawn = [values[random.integers(0, len(both), len(both))] for _ in range(9_999)]
+        ends = np.nanquantile([spearmanr(*its.T).statistic for its in drawn], [0.025, 0.975])
+        rho = float(spearmanr(*values.T).statistic)
+        return pd.Series({"rho": rho, "rho_low": ends[0], "rho_high": ends[1], "n": len(both)})
 
     def moved(self, setting: str) -> pd.DataFrame:
         """Return published and own ranks among the attacks that have both, most moved first."""
@@ -102,7 +113,8 @@ class Matched:
         ensemble = table["source"].str.contains("+", regex=False)
         other = ~table["source"].isin(TRANSFORMERS) & table["target"].isin(TRANSFORMERS)
         found = rankings(unpacked(table[~ensemble & other]))
-        return found[found["source"].str.startswith("mean")].set_index("attack")
+        mean = found["source"].str.startswith("mean") & found["rank"].notna()
+        return found[mean].set_index("attack")
 
     def chart(self) -> alt.LayerChart:
         """Draw the mean success of attacks at equal cost, with its intervals, best first."""

@@ -272,7 +272,8 @@ def p_value(p: float) -> str:
 def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
     """Compare targets behind defences with the same targets as they are, over jobs of one attack.
 
-    Pairs of a network with itself are left out. Intervals are of a bootstrap over images, which
+    Pairs of a network with itself are left out. Means are over the targets, each over its sources,
+    as in rankings. Intervals are of a bootstrap over images, which
     all pairs share.
 
     Returns:
@@ -280,25 +281,25 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
         abstention, and the share of clean images with one, `unsure`; `robust` accuracy at the
         reference budget on the images of `joint`, with `robust_low` and `robust_high`; `gain`, how
         much larger it is than without, on the images that count behind both, with its interval;
-        and the share of images `abstained` on. All are means over the pairs.
+        and the share of images `abstained` on.
     """
     weights = _resampled(jobs[0].record.images)
     rows, tables = [], [(job.record, job.defended) for job in jobs]
     for defence in (PLAIN, *jobs[0].record.defences):
-        found = [
-            _pair(record, table, target, defence)
-            for record, table in tables
-            for target in targets
-            if relation(record.source, target) == TRANSFER
-        ]
+        found, of = [], []
+        for record, table in tables:
+            mine = [target for target in targets if relation(record.source, target) == TRANSFER]
+            found += [_pair(record, table, target, defence) for target in mine]
+            of += mine
         clean, unsure, abstained, plain, own = map(np.array, zip(*found, strict=True))
-        robust = _shares(own, weights)
+        of_pairs = np.array([1 / (of.count(name) * len({*of})) for name in of])
+        robust = _shares(own, weights, of_pairs)
         both = plain[:, 0] & own[:, 0]
-        gain = _shares(np.stack([both, own[:, 1]], 1), weights) - _shares(
-            np.stack([both, plain[:, 1]], 1), weights
+        gain = _shares(np.stack([both, own[:, 1]], 1), weights, of_pairs) - _shares(
+            np.stack([both, plain[:, 1]], 1), weights, of_pairs
         )
-        row = {"defence": defence, "clean": clean.mean(), "unsure": unsure.mean()}
-        row["abstained"] = abstained.mean()
+        row = {"defence": defence, "clean": clean @ of_pairs, "unsure": unsure @ of_pairs}
+        row["abstained"] = abstained @ of_pairs
         for name, values in (("robust", robust), ("gain", gain)):
             ends = np.nanquantile(values[1:], [0.025, 0.975])
             row |= {name: values[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
@@ -331,12 +332,23 @@ def _resampled(images: int) -> NDArray[np.int64]:
     return np.concatenate([np.ones_like(weights[:1]), weights])
 
 
-def _shares(pairs: NDArray[np.bool_], weights: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean over pairs (P, 2, N) of correct among counted images, for each weighting."""
+def _shares(
+    pairs: NDArray[np.bool_], weights: NDArray[np.int64], of_pairs: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the mean over pairs (P, 2, N) of correct among counted images.
+
+    Args:
+        pairs: Masks of counted and of correct images.
+        weights: Weights of images, shape (B, N).
+        of_pairs: Weights of pairs, shape (P,), with sum 1.
+
+    Returns:
+        One mean for each weighting of images, shape (B,).
+    """
     counted = weights @ pairs[:, 0].T.astype(float)
     correct = weights @ (pairs[:, 0] & pairs[:, 1]).T.astype(float)
     with np.errstate(invalid="ignore"):  # without images a share is NaN
-        return np.mean(correct / counted, axis=1)
+        return correct / counted @ of_pairs
 
 
 def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
@@ -386,7 +398,8 @@ def _rivals(
     counted = np.all([cell[0] for cell in cells.values()], axis=0)
     row = {f"{kind}_images": counted.sum() / len(targets)}
     for attack, (_, correct, abstained) in cells.items():
-        shares = _shares(np.stack([counted, correct], axis=1), _resampled(counted.shape[1]))
+        each = np.full(len(targets), 1 / len(targets))
+        shares = _shares(np.stack([counted, correct], axis=1), _resampled(counted.shape[1]), each)
         ends = np.nanquantile(shares[1:], [0.025, 0.975])
         if len(targets) == 1:  # of a rate near 0 a bootstrap is too short
             ends = np.array(wilson_interval((counted & correct).sum(), counted.sum()))

@@ -41,7 +41,7 @@ def _table() -> pd.DataFrame:
 
 def ranked() -> pd.DataFrame:
     """Return the ranking of all attacks, with `gradients` per image."""
-    rows = rankings(unpacked(_table()))
+    rows = rankings(unpacked(_table())).dropna(subset="rank")
     costs = _table().groupby("attack")["gradients"].first()
     return rows.assign(gradients=rows["attack"].map(costs))
 
