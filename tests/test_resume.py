@@ -31,6 +31,7 @@ def counting(model, images, labels, eps, *, max_batch=None):
     images = (images + noise).clamp(0, 1)  # of PyTorch's own generator, by the batch
     return fgsm(model, images, labels, eps, max_batch=max_batch)
 """
+APART = COUNTING.replace("max_batch=None", "seeds, max_batch=None")  # keeps images apart
 NETWORK = """
 from torch import nn
 from own_parts import p
@@ -192,8 +193,7 @@ def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
     command_line, workspace, attacked, capsys, monkeypatch
 ):
     monkeypatch.setenv("STILL", "1")
-    apart = COUNTING.replace("max_batch=None", "seeds, max_batch=None")  # keeps images apart
-    (workspace / "counting_code.py").write_text(apart)
+    (workspace / "counting_code.py").write_text(APART)
     words = ["attack=counting", GO_ON, "targets=[coarse]", "report.examples=2"]
     more = ["targets=[coarse,fine]", "variants=[uint8]", "controls=true", "report.examples=4"]
     anew = [*more, "rerun=true", "hydra.run.dir=out/anew", "cache_dir=other"]
@@ -298,6 +298,8 @@ def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
     command_line, workspace, attacked, monkeypatch
 ):
     monkeypatch.setenv("ROOM", "5")
+    monkeypatch.setenv("STILL", "1")
+    (workspace / "counting_code.py").write_text(APART)
     words = ["attack=counting", GO_ON, "trainer.batch_size=8"]
     run_until(command_line, *words, "hydra.run.dir=out/one", at=4)
     assert attacked() == 3 * 4
@@ -309,6 +311,14 @@ def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
     assert "batch_size: 4\n" in (workspace / "out" / "one" / "config.yaml").read_text()
     for name in ("one", "two"):
         same_tables(workspace / "out/whole", workspace / "out" / name, ["predictions"])
+
+
+def test_batches_are_not_halved_under_an_attack_that_mixes_their_images(
+    command_line, attacked, monkeypatch, capsys
+):
+    monkeypatch.setenv("ROOM", "5")
+    assert command_line("attack=counting", "trainer.batch_size=8", "hydra.run.dir=out") == 1
+    assert "trainer.batch_size=8 needs more memory" in "".join(capsys.readouterr())
 
 
 def test_the_jobs_of_a_sweep_are_listed(

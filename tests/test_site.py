@@ -90,7 +90,7 @@ def test_tables_say_what_files_and_their_classes_do(tables):
     assert "[1710.06081](https://arxiv.org/abs/1710.06081)" in attack["mi"][1]
     assert "formulas.md#fgsm)" in attack["llc"][0] and attack["llc"][3] == "target labels"
     assert defence["smoothing"][3:] == ["100", "random numbers"]
-    assert defence["jpeg"][2:] == ["`quality` 75, `temperature` 0.12", "1", ""]
+    assert defence["jpeg"][2:] == ["`quality` 75, `offset` 0, `temperature` 0.12", "1", ""]
     assert "(https://arxiv.org/abs/1711.01991)" in defence["random_resize_pad"][1]
     assert model["vgg_small"][3:] == ["[in the package](#small-networks-with-weights)", "MIT"]
     assert model["vit"][2] == "224 pixels" and model["vit"][4] == "apache-2.0"

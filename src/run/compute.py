@@ -103,7 +103,7 @@ def _halve(
     """Return half the batch size after an out-of-memory error; refuse if it cannot be halved."""
     apart = source is None or source.images_apart
     if size == 1 or distributed or not apart:  # other batches would be other rows
-        text = f"trainer.batch_size={size} needs more memory than the device has."
+        text = f"trainer.batch_size={size} needs more memory than the device has. Lower it."
         raise ValueError(text) from error
     log.warning("Out of memory: continuing with batches of %d images, not %d.", size // 2, size)
     if source is not None and source.max_batch:
