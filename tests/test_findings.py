@@ -7,10 +7,10 @@ import pandas as pd
 
 from findings.__main__ import (
     DOCS,
-    EMBEDDED,
     PAIRS,
     RESULTS,
-    behind,
+    adaptive_rows,
+    behind_small,
     matched_tables,
     on_photographs,
     pages,
@@ -18,7 +18,6 @@ from findings.__main__ import (
 )
 from findings.collect import collect
 from findings.costs import TABLE
-from findings.numbers import adaptive
 from src.artifacts.jobs import find_jobs
 
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
@@ -57,29 +56,27 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     at_100 = matched_tables().of("100")
     assert at_100.index[0] == "di"
     behind_di = int((~at_100["undecided"]).sum())
-    rho, count = matched_tables().correlation(on_photographs())
-    numbers = (percent(at_100["mean"].iloc[0]), behind_di, len(at_100) - 1, f"{rho:.2f}", count)
+    alike = matched_tables().correlation(on_photographs())
+    unlike = matched_tables().correlation(matched_tables().of("own"), on_photographs())
+    numbers = [percent(at_100["mean"].iloc[0]), behind_di, len(at_100) - 1, int(alike["n"])]
+    for found in (alike, unlike):
+        numbers += [f"{abs(found[name]):.2f}" for name in ("rho", "rho_low", "rho_high")]
     assert tells(README, *numbers)
-    robust, row = page_behind("mi").robust, adaptive_rows().loc[("jpeg", "resnet_small")]
-    kinds = [f"{kind}_{attack}" for kind in ("itself", "others") for attack in ("adaptive", "mi")]
-    shares = (robust["jpeg"], robust["none"], *(row[kind] for kind in kinds))
+    robust, rows = behind_small("mi").robust, of_adaptive()
+    shares = [robust["jpeg"], robust["none"], rows.loc[("jpeg", "resnet_small"), "others_adaptive"]]
+    shares.append(rows.loc[("none", "resnet_small"), "others_pgd"])
     assert tells(README, *map(percent, shares))
     photographs = sweep_of("photographs")
     fgsm, bim = (photographs.rates(name, *PAIRS[0], 8) for name in ("fgsm", "bim"))
     assert tells(README, *(int(n) for n in (fgsm["success"], fgsm["denominator"], bim["success"])))
 
 
-def page_behind(attack: str) -> pd.DataFrame:
-    return behind(find_jobs([RESULTS / "defences-small"]), attack, EMBEDDED)
-
-
-def adaptive_rows() -> pd.DataFrame:
-    jobs = find_jobs([RESULTS / "defences-adaptive"])
-    return adaptive(jobs, EMBEDDED).set_index(["defence", "source"])
+def of_adaptive() -> pd.DataFrame:
+    return adaptive_rows(find_jobs([RESULTS / "defences-adaptive"])).set_index(["defence", "source"])
 
 
 def test_the_source_itself_falls_behind_each_defence_of_images_as_the_pages_conclude():
-    rows = adaptive_rows().reset_index()
+    rows = of_adaptive().reset_index()
     fixed = rows[~rows["defence"].isin(["none", "smoothing"])]
     assert set(fixed["defence"]) == {"jpeg", "bit_depth", "median", "random_resize_pad"}
     assert (fixed["itself_adaptive_high"] < fixed["itself_mi_low"]).all()
@@ -89,7 +86,7 @@ def test_the_source_itself_falls_behind_each_defence_of_images_as_the_pages_conc
 
 def test_a_row_of_adaptive_attacks_is_what_its_tables_count():
     """The number of the source's own images right behind JPEG, once more from the predictions."""
-    jobs = find_jobs([RESULTS / "defences-adaptive"])
+    jobs = find_jobs([RESULTS / "defences-jpeg"])
     plain, job = (
         next(one for one in jobs if (one.record.attack, one.record.source) == name)
         for name in (("mi", "resnet_small"), ("pgd", "resnet_small@jpeg"))
@@ -102,7 +99,7 @@ def test_a_row_of_adaptive_attacks_is_what_its_tables_count():
             correct[attack, eps] = rows.set_index("index")["right"]
     rows = plain.predictions.query("target == 'resnet_small' and eps_255 == 0").set_index("index")
     counted = (rows["predicted"] == rows["label"]) & correct["mi", 0]
-    row = adaptive_rows().loc[("jpeg", "resnet_small")]
+    row = of_adaptive().loc[("jpeg", "resnet_small")]
     assert row["itself_images"] == counted.sum()
     assert row["itself_mi"] == correct["mi", 4][counted].mean()
     assert row["itself_adaptive"] == correct["pgd", 4][counted].mean()
@@ -161,6 +158,13 @@ def test_what_imagenet_takes_is_by_the_speeds_that_were_measured():
         days = (711e6 / found[kind] + 100e6 / found["predictions"]) / 86_400
         speed = (f"{found[kind]:.1f}", f"{found['predictions']:.0f}")
         assert tells(page, *speed, f"{days / 365.25:.1f}", f"{days / 50:.0f}")
+
+
+def test_the_robust_network_is_as_accurate_as_the_page_says():
+    counts = json.loads((RESULTS / "robust.json").read_text(encoding="utf-8"))
+    page = (DOCS / "models.md").read_text(encoding="utf-8")
+    for name in ("clean", "cross_entropy", "margin", "dlr"):
+        assert tells(page, counts[name])
 
 
 def test_attacks_are_brought_to_the_cost_that_their_rows_state():

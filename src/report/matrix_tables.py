@@ -96,7 +96,7 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     else:
         beyond = shown["extrapolated"].astype(bool)
         frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
-        notes.append(OF_SOURCES)
+        notes.append(f"sources count {OF_SOURCES}")
     frame["minus the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack":
@@ -118,10 +118,8 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     return Group(Text(heading, style="bold"), _table(frame), Text(lines, style="italic"))
 
 
-OF_SOURCES = (
-    "images that a target and every source classify correctly, so no averages of the matrix's cells"
-)
-"""Remark on the values of sources."""
+OF_SOURCES = "images that a target and every source classify correctly, not those of the matrix"
+"""What the values of sources count."""
 
 
 def unranked(rows: pd.DataFrame, of: str) -> list[str]:

@@ -173,7 +173,11 @@ class _Collected(nn.Module):
 
 
 @attack(
-    fit_gradients=lambda n: n.epochs * n.fit_n_images,
+    # Batch norms are renewed for each of the weights; a forward pass counts as a third.
+    fit_gradients=lambda n: (
+        n.epochs
+        * (n.fit_n_images + n.weights_per_epoch * min(n.fit_n_images, _RENEWING * n.fit_batch) / 3)
+    ),
     backward_rule=CollectedWeights,
     steps=50,
     relative_step_size=0.1,

@@ -1,0 +1,148 @@
+"""One sweep's mean success of attacks and sources: every face shows the same value."""
+
+import io
+import re
+import shutil
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from src import rankings, table
+
+EPS, SOURCES = 4, ["vgg_small", "resnet_small", "inception_small"]
+ATTACKS = ["fgsm", "mi"]
+NEAR = 1e-12
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, run_in, empty_store):
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copytree(empty_store, folder / "mlruns")
+    words = ["experiment=demo", f"attack={','.join(ATTACKS)}", f"source={','.join(SOURCES)}"]
+    words += ["n_images=45", f"epsilon.grid=[0,{EPS}]", "trainer.progress_bar=false"]
+    words += ["tracking=mlflow", "report=default", "report.figures=true", "hydra.sweep.dir=out"]
+    assert run_in(folder, "-m", *words) == 0
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def attacks(sweep):
+    """The ranking of attacks over all sources."""
+    found = rankings(sweep)
+    found = found[(found["eps_255"] == EPS) & found["source"].str.startswith("mean")]
+    return found.set_index("attack")
+
+
+@pytest.fixture(scope="module")
+def sources(sweep):
+    """The ranking of sources over all attacks."""
+    found = rankings(sweep, of="source")
+    found = found[(found["eps_255"] == EPS) & found["attack"].str.startswith("mean")]
+    return found.set_index("source")
+
+
+@pytest.fixture(scope="module")
+def cells(sweep):
+    """The printed fractions of success, by attack, source and target, without white boxes."""
+    found = {}
+    text = (sweep / "summary.txt").read_text(encoding="utf-8")
+    for attack, block in re.findall(r"^Still correct: (\w+) on .*?\n(.*?)\n\n", text, re.M | re.S):
+        for source, target, k, n in re.findall(r"^(\w+) +(\w+) +(\d+) / (\d+)", block, re.M):
+            if source in SOURCES:
+                found[attack, source, target] = 1 - int(k) / int(n)
+    assert len(found) == 2 * 3 * 4, text
+    return pd.Series(found).rename_axis(["attack", "source", "target"])
+
+
+def below(text, start):
+    """Return the lines of a printed table as lists of words."""
+    block = text[text.index(start) :].partition("\n\n")[0]
+    return [line.split() for line in block.splitlines()]
+
+
+def test_an_attacks_mean_is_that_of_the_printed_cells(cells, attacks):
+    by_target = cells.groupby(["attack", "target"]).mean()
+    means = by_target.groupby("attack").mean()
+    assert attacks["mean"].to_dict() == pytest.approx(means.to_dict(), abs=NEAR)
+
+
+def test_the_table_has_it_too_and_its_columns_subtract(sweep, attacks):
+    text = table(sweep, rows="attack", columns="target", to="csv", differences=True)
+    found = pd.read_csv(io.StringIO(str(text)), index_col="attack")
+    targets = found[[*SOURCES, "mobilenet_small", "vit_small"]]
+    assert np.allclose(targets.mean(axis=1), found["average"], rtol=0, atol=NEAR)
+    assert found["average"].to_dict() == pytest.approx(attacks["mean"].to_dict(), abs=NEAR)
+    behind = (found["average"] - found["average"].max())[found["difference"].notna()]
+    assert found["difference"].dropna().to_dict() == pytest.approx(behind.to_dict(), abs=NEAR)
+    assert len(behind) == len(ATTACKS) - 1
+
+
+def test_the_mean_of_one_source_is_that_of_its_row(sweep, cells):
+    found = rankings(sweep)
+    found = found[(found["eps_255"] == EPS) & found["source"].isin(SOURCES)]
+    found = found.set_index(["attack", "source"])["mean"]
+    of_rows = cells.groupby(["attack", "source"]).mean()
+    assert found.to_dict() == pytest.approx(of_rows.to_dict(), abs=NEAR)
+
+
+@pytest.mark.parametrize("name", ["attacks", "sources"])
+def test_differences_are_differences_in_the_files_and_from_python(sweep, name, request):
+    ranked = request.getfixturevalue(name)
+    stored = pd.read_csv(sweep / f"{name}.csv", keep_default_na=False, na_values=[""])
+    key = ["eps_255", "attack", "source"]
+    same = stored.merge(ranked.reset_index()[key]).set_index(ranked.index.name)
+    columns = ["mean", "rank", "difference", "difference_low", "difference_high", "p"]
+    assert np.array_equal(same[columns], ranked[columns], equal_nan=True)
+    behind = ranked["mean"] - ranked["mean"].iloc[0]
+    assert np.allclose(ranked["difference"].fillna(0), behind, rtol=0, atol=NEAR)
+
+
+@pytest.mark.parametrize("name", ["attacks", "sources"])
+def test_the_terminal_prints_it(sweep, name, request):
+    ranked = request.getfixturevalue(name)
+    text = (sweep / "summary.txt").read_text(encoding="utf-8")
+    lines = below(text, f"{name.capitalize()} by mean success")
+    for model, row in ranked.iterrows():
+        (line,) = [line for line in lines if model in line]
+        assert f"{100 * row['mean']:.1f}%" in {word.lstrip("=") for word in line}
+        if row["rank"] > 1:
+            assert f"{100 * row['difference']:+.1f}" in line
+
+
+def test_the_page_draws_it(sweep, attacks, sources):
+    first = attacks.iloc[0]
+    text = (sweep / "report.html").read_text(encoding="utf-8")
+    assert f"on {first['mean']:.0%} of images" in " ".join(text.split())
+    drawn = pd.read_csv(sweep / "figures" / "ranking.csv")
+    drawn = drawn[drawn["source"] == "mean of sources"].set_index("attack")
+    of_sources = pd.read_csv(sweep / "figures" / "sources-ranked.csv").set_index("source")
+    of_sources = of_sources[of_sources["attack"].str.startswith("mean")]
+    for shown, ranked in ((drawn, attacks), (of_sources, sources)):
+        for column in ("mean", "difference"):
+            its = shown[column].to_dict()
+            assert its == pytest.approx(ranked[column].to_dict(), abs=NEAR, nan_ok=True)
+    curves = pd.read_csv(sweep / "figures" / "curves.csv").query("eps_255 == @EPS")
+    curves = curves[(curves["source"] == "mean of sources") & (curves["protocol"] == "joint")]
+    means = curves[curves["relation"] == "transfer"].groupby("attack")["success_rate"].mean()
+    assert means.to_dict() == pytest.approx(attacks["mean"].to_dict(), abs=NEAR)
+
+
+def test_the_choice_of_a_source_prints_it(sweep, sources, run_in, capsys):
+    assert run_in(sweep.parent, "out", module="src.sources") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for source, row in sources.iterrows():
+        line = next(line for line in lines if source in line)
+        assert line[1] == f"{row['mean']:.1%}"
+
+
+def test_mlflow_has_it(sweep, attacks):
+    client = mlflow.MlflowClient(f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}")
+    place = client.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
+    (run,) = client.search_runs([place], "tags.kind = 'sweep'")
+    wanted = {"transfer_success": "mean", "difference_from_first": "difference"}
+    for metric, column in wanted.items():
+        for attack, value in attacks[column].fillna(0).items():
+            history = client.get_metric_history(run.info.run_id, f"{metric}/{attack}")
+            assert {one.step: one.value for one in history}[EPS] == pytest.approx(value, abs=NEAR)
