@@ -6,7 +6,6 @@ intervals do not contain the mean that they estimate.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from src.utils.files import write_text
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "simulated.json"
 REPEATS = 10_000
+REPEATED_CHOICES = 2_000
+"""Repeats of a choice among sources, which takes long."""
 WEAK = (0.5, 1.0)
 """Accuracies of networks that classify unequally well."""
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -209,14 +210,15 @@ def stored() -> dict[str, dict[str, dict[str, int]]]:
     return found
 
 
-def main(repeats: int = REPEATS) -> None:
+def main() -> None:
     """Simulate what is missing in the stored counts."""
     for name, size in cells():
         done = stored()
         if str(size) not in done.get(name, {}):
+            repeats = REPEATED_CHOICES if name in CHOICES else REPEATS
             done.setdefault(name, {})[str(size)] = simulate(name, size, repeats)
             write_text(RESULT, json.dumps(done, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else REPEATS)
+    main()

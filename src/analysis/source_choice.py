@@ -196,7 +196,7 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
         new images (`NAME_low`, `NAME_high`; NaN below `FEWEST_FOR_INTERVAL` targets):
 
         - `chosen`: the source chosen on all images, and `success`, that of the chosen sources;
-        - `best`: the best source in hindsight, and `most`, the success of those best on the target;
+        - `best`: the best source on this target, and `most`, the success of those best on it;
         - `any`: success of a source chosen at random, the mean over the candidates;
         - `best_2`, `best_3`: success with the two or three best sources;
         - `candidates`: the number of candidate sources.

@@ -64,6 +64,8 @@ class Inputs:
         self.images = ImageDataset(data, num_classes=counts[0], numbers=numbers)
         self.fit_images = None
         if fit_images is not None:
+            if not isinstance(fit_images, tuple | list) or len(fit_images) not in (2, 3):
+                raise ValueError("fit_images must be (images, labels) or with target_labels, too.")
             levels = _grey_levels(_tensor("fit_images", fit_images[0]))
             pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
             columns = [_whole("fit_images", values, len(levels)) for values in fit_images[1:]]

@@ -101,8 +101,8 @@ def lock_of_sweep(folder: Path) -> Path:
 
 
 def is_dead(folder: Path) -> bool:
-    """Return True if there is a sweep in a folder, but no command that runs it."""
-    return (folder / PLAN).is_file() and not is_held(lock_of_sweep(folder))
+    """Return True if a sweep's folder is on this machine, but no command runs it."""
+    return folder.is_dir() and not is_held(lock_of_sweep(folder))
 
 
 def write_plan(folder: Path, plan: Plan) -> None:

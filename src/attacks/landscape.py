@@ -45,11 +45,12 @@ class Landscape:
 
     def values(self, *images: Tensor) -> list[Tensor]:
         """Return the losses of several versions, with the same random numbers and no gradients."""
-        random, drawn = self.problem.random, self.problem.random.drawn
+        random = self.problem.random
+        drawn, shared = random.drawn, random.shared.drawn
         self.problem.source.draw(random, len(images[0]))
         with torch.no_grad():
             losses = [self.losses(version) for version in images]
-        random.drawn = drawn  # looking at losses must not change the iterates
+        random.drawn, random.shared.drawn = drawn, shared  # losses must not change the iterates
         return losses
 
     def _loss(self, logits: Tensor, budgets: int) -> Tensor:

@@ -29,6 +29,8 @@ def refuse(message: str) -> NoReturn:
 
 def explain(error: BaseException) -> str:
     """Return one line about an error in the command line or config, with similar names."""
+    if isinstance(error, ValidationError):
+        return refusal(error)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, OmegaConfBaseException):
         text = f"{error.full_key}: {first_line(error)}" if error.full_key else first_line(error)

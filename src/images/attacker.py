@@ -348,4 +348,4 @@ def keeps_images_apart(attack: Attack) -> bool:
     which they must draw. Classes of other libraries draw for a batch as a whole.
     """
     drawn_together = getattr(getattr(attack, "func", attack), "draws_per_batch", False)
-    return "seeds" in accepted(attack) and not drawn_together
+    return "seeds" in inspect.signature(attack).parameters and not drawn_together

@@ -215,7 +215,7 @@ def source_tables(choice: SourceChoice) -> Group:
     """Lay out a choice of sources for the terminal."""
     mean = choice.choices.iloc[-1]
     lines = [
-        f"chosen: {_span(mean, 'success')}; at random: {_span(mean, 'any')}; best in hindsight: "
+        f"chosen: {_span(mean, 'success')}; at random: {_span(mean, 'any')}; best on each target: "
         f"{_span(mean, 'most')}",
         f"either of two sources: {_span(mean, 'best_2')}"
         + f"; of three: {_span(mean, 'best_3')}" * bool(choice.choices["candidates"].max() > 2),

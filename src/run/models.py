@@ -320,6 +320,7 @@ def _train(
     train = training_images(settings, data.images)
     test = open_dataset(settings, "test", whole=True)
     tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
+    tags["sweep"] = settings.sweep or ""
     parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
     then = [other for other, missing in files.items() if not missing.exists()]
     logged = f"train {name}", tags, parameters, train.digest()

@@ -6,6 +6,7 @@ from typing import Any
 
 from src.cache.keys import code_keys
 from src.config.attack_settings import SavedSettings
+from src.config.errors import explain
 from src.config.fields import check_among
 from src.config.sections import EpsilonSettings, reference_budget
 from src.config.settings import Settings
@@ -101,7 +102,7 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
         _ = saved.breaches
         return saved
     except (ValueError, OSError) as error:
-        raise ValueError(f"attack.path={settings.path}: {error}") from error
+        raise ValueError(f"attack.path={settings.path}: {explain(error)}") from error
 
 
 def _with_set(settings: Settings, saved: SavedImages) -> Settings:

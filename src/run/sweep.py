@@ -121,8 +121,8 @@ class Sweep:
     def _open(self, config: DictConfig, sweep: bool, names: list[str], work: list[float]) -> None:
         """Open the sweep's run, and pass the decisions of this process on to its jobs."""
         command = " ".join(public(config.hydra.overrides.task))
-        parameters = sweep_parameters(self.settings, command, self.folder, len(names))
-        self.run = self.tracker.start_sweep(self.folder.name, parameters) or ""
+        parameters = sweep_parameters(self.settings, command, len(names))
+        self.run = self.tracker.start_sweep(self.folder.name, parameters, self.folder) or ""
         self.plan = Plan(jobs=names, single=not sweep, id=self.run or uuid4().hex, work=work)
         write_plan(self.folder, self.plan)
         overrides = [f"sweep='{self.plan.id}'"]  # an id may look like a number

@@ -4,7 +4,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
@@ -20,9 +19,7 @@ from src.utils.defended_names import PLAIN, Evaluated, split_source
 CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
 
-def sweep_parameters(
-    jobs: Sequence[Settings], command: str, folder: Path, count: int
-) -> dict[str, str]:
+def sweep_parameters(jobs: Sequence[Settings], command: str, count: int) -> dict[str, str]:
     """Return the parameters of a sweep's run that are known before its `count` jobs run."""
     crafted = [job for job in jobs if job.attack.kind == "crafted"]  # saved sets have their own
     values: dict[str, list[str]] = {
@@ -36,7 +33,7 @@ def sweep_parameters(
         "seed": [str(job.seed) for job in jobs],
     }
     listed = {name: ", ".join(filter(None, dict.fromkeys(all_))) for name, all_ in values.items()}
-    parameters = {"command": command, "jobs": str(count), "folder": str(folder.absolute())}
+    parameters = {"command": command, "jobs": str(count)}
     return parameters | {name: text for name, text in listed.items() if text}
 
 

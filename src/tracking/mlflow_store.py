@@ -87,11 +87,12 @@ class Store(MlflowClient):
         self.log_inputs(run, datasets=[DatasetInput(data, [tag])])
 
     def end_dead(self, experiment: str) -> None:
-        """End the open runs of dead sweeps (see `is_dead`), and of their jobs, as KILLED."""
-        runs = self.search_runs([self.experiment(experiment)], "attributes.status = 'RUNNING'")
-        folders = {run.info.run_id: run.data.params.get("folder") for run in runs}
-        for run in runs:
-            folder = folders.get(run.data.tags.get("sweep", run.info.run_id))
+        """End the open runs of dead sweeps (see `is_dead`), and of their parts, as KILLED."""
+        known = self.get_experiment_by_name(experiment)
+        where = [known.experiment_id] if known else []
+        for run in self.search_runs(where, "attributes.status = 'RUNNING'") if where else []:
+            sweep = run.data.tags.get("sweep", run.info.run_id)
+            folder = self.get_run(sweep).data.tags.get("folder") if sweep else None
             if folder and is_dead(Path(folder)):
                 self.set_terminated(run.info.run_id, "KILLED")
 

@@ -69,13 +69,16 @@ class Tracker:
         """URI of the store, for printing."""
         return "" if self.store is None else str(self.store.tracking_uri)
 
-    def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str | None:
-        """Open a sweep's run and return its id, which is passed to its jobs.
+    def start_sweep(
+        self, name: str, parameters: Mapping[str, Any], folder: Path | None = None
+    ) -> str | None:
+        """Open the run of a sweep in a folder and return its id, which is passed to its jobs.
 
         If a named store fails, it is refused here, before anything is tracked.
         """
         local = self.store is not None and self.store.artifacts is not None
-        sweep: str | None = self._start("-sweeps", name, {"kind": "sweep"}, goes_on=local)
+        tags = {"kind": "sweep"} | ({} if folder is None else {"folder": str(folder.absolute())})
+        sweep: str | None = self._start("-sweeps", name, tags, goes_on=local)
         self._ask("describe", sweep, parameters, (), goes_on=local)
         return sweep
 
@@ -91,7 +94,8 @@ class Tracker:
 
     def end_dead(self) -> None:
         """End the runs of killed commands, and of those that have lost the store, as KILLED."""
-        self._ask("end_dead", f"{self.experiment}-sweeps")
+        for end in NOTES:
+            self._ask("end_dead", f"{self.experiment}{end}")
 
     @contextmanager
     def job(self, name: str, sweep: str | None, parameters: Mapping[str, Any]) -> Iterator[Run]:

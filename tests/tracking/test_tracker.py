@@ -17,7 +17,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.analysis import rates_by_protocol
 from src.analysis.image_outcomes import image_outcomes
-from src.artifacts.sweep_state import Plan, lock_of_sweep, write_plan
+from src.artifacts.sweep_state import lock_of_sweep
 from src.config.sections import TrackingSettings
 from src.report.summary import JobSummary, Summary
 from src.run.track import pair_points, sweep_points
@@ -68,17 +68,22 @@ def test_the_runs_of_a_dead_command_are_ended_and_those_of_others_stay_open(
     sweeps, jobs = {}, ExitStack()
     for name in ("dead", "alive", "elsewhere"):
         if name != "elsewhere":
-            write_plan(tmp_path / name, Plan(jobs=[], single=True, id=name))
-        sweeps[name] = tracker.start_sweep(name, {"folder": tmp_path / name})
+            (tmp_path / name).mkdir()
+        sweeps[name] = tracker.start_sweep(name, {}, tmp_path / name)
     runs = {name: tracker.job(name, sweep, {}) for name, sweep in sweeps.items()}
     with jobs, held(lock_of_sweep(tmp_path / "alive")):
         opened = {name: jobs.enter_context(run).id for name, run in runs.items()}
-        ended = tracker.start_sweep("ended", {"folder": tmp_path / "dead"})
+        train = {
+            name: tracker.training_logger("train", {"sweep": sweep}, {}, "digest").version
+            for name, sweep in sweeps.items()
+        }
+        ended = tracker.start_sweep("ended", {}, tmp_path / "dead")
         tracker.end_sweep(ended, "FINISHED", [], "", [])
         tracker.end_dead()
         for name, sweep in sweeps.items():
             state = "KILLED" if name == "dead" else "RUNNING"
             assert status(store, sweep) == status(store, opened[name]) == state
+            assert status(store, train[name]) == state
         assert status(store, ended) == "FINISHED"
 
 
@@ -251,7 +256,7 @@ def test_the_points_of_a_pair_are_its_curves_at_whole_budgets_and_the_values_at_
 
 
 def test_a_sweep_has_the_success_of_the_ranking_under_names_that_mlflow_allows(tracker, store):
-    # Of two images, `c` counts the first alone: its pairs have the mean 3/4, the images 1/2.
+    # Of two images, `c` counts the first alone: the targets' mean is 3/4, that over images 1/2.
     predicted = {"a": [0, 0, 1, 0], "b": [0, 0, 1, 0], "c": [0, 1, 1, 0]}
     rows = pd.DataFrame(predicted).melt(var_name="target", value_name="predicted")
     rows = rows.assign(label=0, index=[0, 1] * 6)
@@ -264,5 +269,6 @@ def test_a_sweep_has_the_success_of_the_ranking_under_names_that_mlflow_allows(t
     sweep = tracker.start_sweep("sweep", {})
     points = sweep_points(Summary([JobSummary(job, rates, pd.DataFrame(), [], single)]))
     tracker.end_sweep(sweep, "FINISHED", [], "", points)
-    expected = {"transfer_success/bim x 1 2": 0.5, "white_box_success/bim x 1 2": 0.5}
+    expected = {"transfer_success/bim x 1 2": 0.75, "white_box_success/bim x 1 2": 0.5}
+    expected["difference_from_first/bim x 1 2"] = 0
     assert store.get_run(sweep).data.metrics == expected

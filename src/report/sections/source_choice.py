@@ -22,7 +22,7 @@ from src.report.source_choice import FEW_TARGETS, INTERVALS, SourceChoice, sprea
 _SOURCES = {
     "success": "best on other targets",
     "any": "chosen at random",
-    "most": "best in hindsight",
+    "most": "best on each target",
 }
 
 

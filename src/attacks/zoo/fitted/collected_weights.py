@@ -155,7 +155,7 @@ class _Collected(nn.Module):
 
     def __init__(self, states: Mapping[float, State], model: nn.Module) -> None:
         super().__init__()
-        self.model, self.state, self.drawn = model, state_of(states, 0.0), 0
+        self.model, self.state = model, state_of(states, 0.0)
         count = 1 + max(int(name.partition("/")[0]) for name in self.state if name[0].isdigit())
         self.order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
         self.weights: dict[str, Tensor] = {}
@@ -163,9 +163,10 @@ class _Collected(nn.Module):
     def draw(self, random: PerImageRandom, budgets: int) -> None:
         """Load the next weights; the others stay off the device, which may be small."""
         device = next(self.model.parameters()).device
-        chosen = _select(self.state, str(self.order[self.drawn % len(self.order)]))
+        place = self.order[random.shared.drawn % len(self.order)]
+        random.shared.drawn += 1  # begins anew for each part of a batch
+        chosen = _select(self.state, str(place))
         self.weights = {name: value.to(device) for name, value in chosen.items()}
-        self.drawn += 1
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
