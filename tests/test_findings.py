@@ -72,7 +72,9 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
 
 
 def of_adaptive() -> pd.DataFrame:
-    return adaptive_rows(find_jobs([RESULTS / "defences-adaptive"])).set_index(["defence", "source"])
+    return adaptive_rows(find_jobs([RESULTS / "defences-adaptive"])).set_index(
+        ["defence", "source"]
+    )
 
 
 def test_the_source_itself_falls_behind_each_defence_of_images_as_the_pages_conclude():
