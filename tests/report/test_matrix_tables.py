@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from src import images_needed
 from src.analysis import CLEAN, format_cell, is_white_box
 from src.report.matrix_tables import matrix_table, ranking_table, wide_matrix
 
@@ -70,12 +71,23 @@ def test_pairs_that_were_not_run_are_empty():
 @pytest.mark.parametrize(("undecided", "decided"), [([True, False], True), ([True, True], False)])
 def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     ranked = pd.DataFrame({"attack": ["mi", "bim"], "rank": [1, 2], "undecided": undecided})
-    numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 50, "gradients": 10}
+    numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 150, "gradients": 10}
     numbers |= {"fit_gradients": 0, "models": "other"}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
-    numbers |= {"detectable": 0.07, "repetition": 0.5, "effective": 1.3, "p": [np.nan, 0.2]}
+    numbers |= {"detectable": 0.07, "p": [np.nan, 0.2]}
     ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)
     text = text_of(ranking_table(ranked), 80)
     assert ("decided:" in text, "=20.0%" in text) == (decided, not decided)
     assert "-10.0 [-15.0, -5.0]" in text and "differences of 7.0 points" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_few_images_name_no_winner_but_how_many_would_decide():
+    ranked = pd.DataFrame({"attack": ["mi", "bim"], "rank": [1, 2], "undecided": [True, False]})
+    numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 50, "gradients": 10}
+    numbers |= {"fit_gradients": 0, "models": "other", "detectable": 0.07, "p": [np.nan, 0.01]}
+    numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
+    ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)
+    text = " ".join(text_of(ranking_table(ranked.assign(discordance=0.1)), 80).split())
+    assert "decided:" not in text and "50 images name no winner" in text
+    assert f"about {images_needed(0.1, 0.1, 2)} images" in text
