@@ -155,7 +155,7 @@ def choice_of_source(scores: Values) -> tuple[float, float, float]:
 
 def _others(scores: Values) -> NDArray[np.bool_]:
     """Return the pairs of a source and another network, shape (S, T, 1)."""
-    return ~np.eye(*scores.shape[1:3], dtype=bool)[..., None]
+    return np.eye(*scores.shape[1:3])[..., None] == 0
 
 
 def _unequal(values: Values) -> bool:
@@ -187,18 +187,16 @@ def simulate(name: str, size: int, repeats: int = REPEATS) -> dict[str, int]:
     random = np.random.default_rng([*name.encode(), size])
     if name in MEANS or name in CHOICES:
         compute = mean_of_attack if name in MEANS else choice_of_source
-        settings = MEANS | CHOICES
-        sizes = {"targets": size - settings[name].get("sources", 0) * (name in CHOICES)}
-        found = np.array(
-            [compute(sweep(random, **sizes, **settings[name])) for _ in range(repeats)]
-        )
+        settings = {**(MEANS | CHOICES)[name]}
+        settings |= {"targets": size - settings.get("sources", 0) * (name in CHOICES)}
+        found = np.array([compute(sweep(random, **settings)) for _ in range(repeats)])
         value, low, high = found.T
         wrong = (value.mean() < low) | (value.mean() > high)
         return {"intervals": repeats, "wrong": int(wrong.sum())}
-    settings = ATTACKS | SOURCES | SKEWED
     err = unequal_sources if name in SOURCES else unequal_attacks
-    kind = "sources" if name in SOURCES else "attacks"
-    wrong = [err(sweep(random, **{kind: size}, **settings[name])) for _ in range(repeats)]
+    settings = {**(ATTACKS | SOURCES | SKEWED)[name]}
+    settings["sources" if name in SOURCES else "attacks"] = size
+    wrong = [err(sweep(random, **settings)) for _ in range(repeats)]
     return {"rankings": repeats, "wrong": sum(wrong)}
 
 
