@@ -273,7 +273,7 @@ def source_contributions(scores: Values, counted: Mask) -> Values:
         Contributions (S, M) on the M images counted for any target, scaled so that the mean over
         images is the source's value.
     """
-    there: Mask = np.isfinite(scores).any(axis=2)
+    there = np.isfinite(scores).sum(axis=2) > 0
     images = counted.any(axis=0)
     rates = np.where(counted, scores, 0) / counted.sum(axis=1, keepdims=True)
     values: Values = (source_values(there) @ rates[there])[:, images] * images.sum()
