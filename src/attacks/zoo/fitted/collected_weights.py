@@ -17,7 +17,7 @@ from src.attacks.per_image_random import PerImageRandom
 from src.attacks.source import Source
 from src.utils.checked_dataclass import checked
 
-_RENEWING = 8  # number of batches that renew batch-norm statistics
+_RENEWING = 8  # number of batches that renew batch-norm statistics; `fit_gradients` counts them
 
 
 @checked
@@ -176,8 +176,7 @@ class _Collected(nn.Module):
 @attack(
     # Batch norms are renewed for each of the weights; a forward pass counts as a third.
     fit_gradients=lambda n: (
-        n.epochs
-        * (n.fit_n_images + n.weights_per_epoch * min(n.fit_n_images, _RENEWING * n.fit_batch) / 3)
+        n.epochs * (n.fit_n_images + n.weights_per_epoch * min(n.fit_n_images, 8 * n.fit_batch) / 3)
     ),
     backward_rule=CollectedWeights,
     steps=50,
