@@ -30,6 +30,8 @@ GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "s
 """Keyword arguments of attacks that the program sets."""
 STUDY = ("vgg16", "resnet50", "inception")
 """Default targets in addition to the source."""
+ONNX = "src.models.onnx_network"
+"""`_target_` of a network in an ONNX file."""
 Side = Annotated[int, Field(gt=0, le=4096)]
 """Side of images in pixels."""
 CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
@@ -68,6 +70,15 @@ class ModelSettings(Section):
     epoch: PositiveInt | None = None
     url: str | None = None
     missing: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _include_weights(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Use the weights in an ONNX file, which is complete."""
+        network = values.get("network")
+        is_onnx = isinstance(network, dict) and network.get("_target_") == ONNX
+        included = is_onnx and values.get("weights") is None
+        return values | ({"weights": "included"} if included else {})
 
     @model_validator(mode="after")
     def _check_epoch(self) -> Self:
