@@ -64,6 +64,7 @@ class ModelSettings(Section):
     mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     std: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)] | None = None
     input_size: Side | None = None
+    channels: Literal["RGB", "BGR"] = "RGB"
     weights: str | None = None
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
@@ -75,10 +76,8 @@ class ModelSettings(Section):
     @classmethod
     def _include_weights(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Use the weights in an ONNX file, which is complete."""
-        network = values.get("network")
-        is_onnx = isinstance(network, dict) and network.get("_target_") == ONNX
-        included = is_onnx and values.get("weights") is None
-        return values | ({"weights": "included"} if included else {})
+        included = {"weights": "included"} if ONNX in str(values.get("network")) else {}
+        return included | values
 
     @model_validator(mode="after")
     def _check_epoch(self) -> Self:

@@ -1,5 +1,6 @@
 """Networks in ONNX files, converted to torch modules with onnx2torch."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -74,8 +75,6 @@ def _read(file: str, weights: bool = True) -> Any:
         raise ValueError(f"{error.name} is not installed: pip install -e '.[onnx]'") from error
     try:
         model = onnx.load(file, load_external_data=weights)
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
     except Exception as error:  # of any type: protobuf's, or of weights in other files
         reason = f"{type(error).__name__}: {first_line(error)[:200]}"
         raise ValueError(f"{file} is not an ONNX network ({reason}).") from error
@@ -92,19 +91,14 @@ def _input_shape(model: Any) -> list[int]:
 
 
 def _takes_batches(network: nn.Module, shape: list[int]) -> bool:
-    """Return False if two images together get other logits than apart; True if not known."""
+    """Return False if two images fail together, or get other logits than apart."""
     if len(shape) != 4 or not all(shape[1:]):
-        return True
+        return True  # not known
     images = torch.rand(2, *shape[1:], generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        try:
-            alone = torch.cat([network(image) for image in images.split(1)])
-        except Exception:  # of any type; the trial of the classifier raises it again
-            return True
-        try:
-            return torch.allclose(network(images), alone, rtol=1e-3, atol=1e-3)
-        except Exception:  # of any type: a constant in the graph holds the batch size
-            return False
+    with torch.no_grad(), suppress(Exception):  # a constant may hold the batch size
+        alone = [network(image) for image in images.split(1)]
+        return torch.allclose(network(images), torch.cat(alone), rtol=1e-3, atol=1e-3)
+    return False
 
 
 def _find_unconvertible(model: Any) -> list[str]:

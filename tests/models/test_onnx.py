@@ -102,7 +102,7 @@ def test_a_file_is_a_source_and_a_target_by_name(workspace, command_line, capsys
     pd.testing.assert_frame_equal(rows.loc["mine"], rows.loc[public.replace("/", ".")])
     assert load_classifier("onnx/resnet50.onnx").input_size == 32
     assert command_line("source=onnx/missing.onnx") == 2
-    assert "missing.onnx cannot be read: No such file" in capsys.readouterr().err
+    assert "missing.onnx is not an ONNX network (FileNotFoundError" in capsys.readouterr().err
 
 
 def test_the_missing_extra_is_named(tmp_path, monkeypatch):

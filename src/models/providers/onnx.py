@@ -3,9 +3,7 @@
 import logging
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
-
-from torch import nn
+from typing import Any, NoReturn
 
 from src.models.onnx_file import onnx_input_size, onnx_network
 from src.models.providers.public_model import PublicModel
@@ -20,17 +18,9 @@ def names() -> NoReturn:
 
 def find(identifier: str) -> PublicModel:
     """Return the network in a file, for images in [0, 1] at the size that it was exported for."""
-
-    def load(pretrained: bool) -> nn.Module:
-        return onnx_network(identifier)
-
-    section = {
-        "network": {"_target_": "src.models.onnx_network", "file": identifier},
-        "mean": [0.0] * 3,
-        "std": [1.0] * 3,
-        "input_size": onnx_input_size(identifier),
-        "feature_layer": None,
-    }
+    network = {"_target_": "src.models.onnx_network", "file": identifier}
+    section: dict[str, Any] = {"network": network, "mean": [0.0] * 3, "std": [1.0] * 3}
+    section |= {"input_size": onnx_input_size(identifier), "feature_layer": None}
     text = "onnx/%s states no mean and std: it gets pixels in [0, 1]. Set others in a model file."
     _warn_once(text, identifier)
-    return PublicModel(load, f"the file {identifier}", Path(identifier), section)
+    return PublicModel(lambda _: onnx_network(identifier), identifier, Path(identifier), section)
