@@ -135,6 +135,8 @@ def _weights(keys: dict[str, Any]) -> tuple[str, str]:
     network, weights = keys["network"], keys["weights"]
     tag = network.get("model_name", "???")
     licence = timm.get_pretrained_cfg(tag).license or "" if tag != "???" else ""
+    if network["_target_"] == "src.images.answers.Answers":
+        return "[predictions in a file](images.md#evaluate-predictions-from-elsewhere)", ""
     if weights == "included":
         return "the library's", licence
     if weights:

@@ -6,6 +6,8 @@ import shlex
 import shutil
 import subprocess
 import tomllib
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,9 @@ def place(printed, run_in) -> Path:
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]
     assert run_in(folder, *small(sweep)) == 0
+    files = [*(folder / "outputs" / "DATE").glob("0-fgsm-vgg_small/adversarial/*/*.png")]
+    rows = [f"{sha256(file.read_bytes()).hexdigest()},3" for file in files]
+    (folder / "answers.csv").write_text("\n".join(["sha256,predicted", *rows]))
     for copy in ("outputs/A", "outputs/B", "PATH/A"):
         shutil.copytree(folder / "outputs" / "DATE", folder / copy)
     return folder
@@ -131,6 +136,10 @@ def _write_weights(folder: Path) -> None:
         ),
         "mynet.pt": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)),
     }
+    if find_spec("onnx2torch"):
+        from tests.models.test_onnx import write_onnx
+
+        write_onnx(folder / "exported.onnx", shape=("N", 3, 32, 32))
     np.save(folder / "mine.npy", np.full((3, 32, 32), 1 / 255))
     for name, network in networks.items():
         torch.save(network.state_dict(), folder / name)
@@ -166,6 +175,8 @@ def test_a_documented_command_runs(place, run_in, capsys, command):
         pytest.skip("tests/test_clip.py runs it on networks of the same kind")
     if DOWNLOADED.search(command):
         pytest.skip("its weights, or its library, are downloads")
+    if "exported" in command:
+        pytest.importorskip("onnx2torch", reason="it needs the extra onnx")
     if "attack=torchattacks" in words:
         pytest.importorskip("torchattacks")
     words = words if {"--help", "--cfg"} & set(words) else small(words)

@@ -16,6 +16,7 @@ from src.config.fields import short_name
 from src.config.names import is_public
 from src.config.read import read_job
 from src.config.resolvers import CONF
+from src.config.settings import Settings
 from src.models import PixelClassifier
 from src.run.models import stored_classifier
 
@@ -55,11 +56,7 @@ def load_classifier(
         >>> vgg_small(images).argmax(1)  # doctest: +SKIP
     """
     arguments = ("attack=none", f"targets=[{name}]", *words)
-    try:
-        config = _without_attack(compose_words(CONF, arguments, config_dir))
-        settings = read_job(config, config.hydra)
-    except REFUSALS as error:
-        raise ValueError(explain(error)) from error
+    settings = model_settings(arguments, config_dir)
     named = any(re.match(r"\+*(dataset|experiment)\b", word) for word in arguments)
     classifier = stored_classifier(settings, settings.targets[0], named or not is_public(name))
     if classifier is None:
@@ -70,6 +67,15 @@ def load_classifier(
             f"Set model.{name}.weights=PATH, or train it: {command}"
         )
     return classifier
+
+
+def model_settings(arguments: Sequence[str], config_dir: str | Path | None = None) -> Settings:
+    """Return the settings of a command that evaluates models on clean images."""
+    try:
+        config = _without_attack(compose_words(CONF, arguments, config_dir))
+        return read_job(config, config.hydra)
+    except REFUSALS as error:
+        raise ValueError(explain(error)) from error
 
 
 def loaded(sources: Models, targets: Models) -> tuple[Mapping[str, Modules], Mapping[str, Modules]]:

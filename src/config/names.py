@@ -47,7 +47,7 @@ def _public_targets(overrides: Sequence[str], experiments: Sequence[dict[str, An
     typed = {
         key.lstrip("+"): value for key, _, value in (word.partition("=") for word in overrides)
     }
-    public = re.findall(r"[\w.@-]+(?:/[\w.@-]+)+", typed.get("source", ""))
+    public = re.findall(r"[\w.@-]+(?:/+[\w.@-]+)+", typed.get("source", ""))
     named = "targets" in typed or any(study.get("targets") for study in experiments)
     return [f"targets=[{','.join(public)}]"] if len(public) > 1 and not named else []
 

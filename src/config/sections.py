@@ -30,6 +30,8 @@ GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "s
 """Keyword arguments of attacks that the program sets."""
 STUDY = ("vgg16", "resnet50", "inception")
 """Default targets in addition to the source."""
+ONNX = "src.models.onnx_network"
+"""`_target_` of a network in an ONNX file."""
 Side = Annotated[int, Field(gt=0, le=4096)]
 """Side of images in pixels."""
 CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
@@ -62,12 +64,20 @@ class ModelSettings(Section):
     mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     std: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)] | None = None
     input_size: Side | None = None
+    channels: Literal["RGB", "BGR"] = "RGB"
     weights: str | None = None
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
     epoch: PositiveInt | None = None
     url: str | None = None
     missing: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _include_weights(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Use the weights in an ONNX file, which is complete."""
+        included = {"weights": "included"} if ONNX in str(values.get("network")) else {}
+        return included | values
 
     @model_validator(mode="after")
     def _check_epoch(self) -> Self:

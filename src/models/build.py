@@ -21,6 +21,7 @@ def build_classifier(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     input_size: int | None = None,
+    channels: str = "RGB",
     weights: str | None = None,
     feature_layer: str | None = None,
 ) -> PixelClassifier:
@@ -35,6 +36,7 @@ def build_classifier(
         mean: Channel means of the normalisation; None: from the network's ``pretrained_cfg``.
         std: Channel standard deviations; None: likewise.
         input_size: Side in pixels that images are resized to; None: no resizing.
+        channels: Order of the network's input channels, ``RGB`` or ``BGR``.
         weights: A file; ``included`` or None: the weights of the network as built.
         feature_layer: Name of the module whose output feature-level attacks change.
     """
@@ -60,9 +62,10 @@ def build_classifier(
             raise ValueError(f"feature_layer={feature_layer} is not one of its modules.")
     except ValueError as error:
         raise ValueError(f"model {name}: {error}") from error
-    classifier = PixelClassifier(module, mean, std, input_size, name).eval()
+    classifier = PixelClassifier(module, mean, std, input_size, name, channels).eval()
     classifier.feature_layer = feature_layer
-    try_classifier(classifier, num_classes, image_size)
+    if not getattr(module, "label_only", False):
+        try_classifier(classifier, num_classes, image_size)
     return classifier
 
 

@@ -28,6 +28,7 @@ class PixelClassifier(nn.Module):
         input_size: Side in pixels that images are resized to (antialiased, bilinear); None: no
             resizing.
         name: Catalogue name, for messages; None: the name of the network's class.
+        channels: Order of the network's input channels, `RGB` or `BGR`; `mean` and `std` are RGB.
 
     Attributes:
         feature_layer: Name of the module whose output feature-level attacks change, or None.
@@ -45,8 +46,10 @@ class PixelClassifier(nn.Module):
         std: Sequence[float],
         input_size: int | None = None,
         name: str | None = None,
+        channels: str = "RGB",
     ) -> None:
         super().__init__()
+        self.channels = channels
         self.network = network
         self.input_size = input_size
         self.steady, self.softmax = True, False
@@ -61,7 +64,8 @@ class PixelClassifier(nn.Module):
         """Return the network's input: the images resized and normalised."""
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
             images = resize(images, self.input_size)
-        return (images - self.mean) / self.std
+        normalised = (images - self.mean) / self.std
+        return normalised.flip(1) if self.channels == "BGR" else normalised
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""

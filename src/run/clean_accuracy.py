@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from src.analysis import format_cell, is_at_chance, wilson_interval
 from src.config.settings import Settings
-from src.models import weight_facts
+from src.models import PixelClassifier, weight_facts
+from src.run.preprocessing import suggest
 from src.run.stages import Pass
 from src.utils.defended_names import ABSTAINED, Evaluated
 
@@ -40,10 +41,12 @@ def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
         above = stated_by_user and low > expected + check.tolerance
         if above or high < expected - check.tolerance:
             origin = "file expects" if stated_by_user else "weights state"
+            model = job.models[name].classifier
+            advice = suggest(model, job.images) if isinstance(model, PixelClassifier) else ""
             message = (
                 f"model {name}: clean accuracy is {k} / {n} = {k / n:.2%}, but its {origin} "
                 f"{expected:.2%} +- {check.tolerance:.2%}. Likely causes are wrong preprocessing "
-                "(mean, std, input_size), weights or labels"
+                f"(mean, std, input_size), weights or labels{advice}"
             )
             if stated_by_user and check.action == "stop":
                 raise ValueError(f"{message}. To continue: clean_accuracy_check.action=warn.")

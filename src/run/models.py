@@ -225,7 +225,10 @@ def _speed_up(settings: Settings, classifier: PixelClassifier) -> None:
 
 def _network_settings(settings: Settings, name: str) -> dict[str, Any]:
     """Return the settings that decide what a model computes, without its weights."""
-    return settings.model[name].model_dump(include={"network", "mean", "std", "input_size"})
+    section, keys = settings.model[name], {"network", "mean", "std", "input_size"}
+    if section.channels != "RGB":  # the keys of earlier weights lack it
+        keys.add("channels")
+    return section.model_dump(include=keys)
 
 
 def checkpoint_path(

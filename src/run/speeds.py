@@ -55,6 +55,8 @@ class Speeds:
     def seconds(self, kind: Kind, name: str, classifier: nn.Module, side: int) -> float:
         """Return a model's seconds per image of `side` x `side` pixels; NaN if unknown."""
         settings = self.settings
+        if getattr(getattr(classifier, "network", None), "label_only", False):
+            return 0.0  # it looks up known images
         keys = {"precision", "attack_precision", "fold_batch_norms"}
         keys |= {"batch_size"} if settings.plan_device is None else set()  # this device's
         section = settings.training if kind == "training" else settings.trainer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src.utils.refusals import suggestion
 
-PROVIDERS = ("timm", "torchvision", "hub", "robustbench")
+PROVIDERS = ("timm", "torchvision", "hub", "robustbench", "onnx")
 LIST = Path(__file__).parents[1] / "assets" / "public-models.txt"
 """File with one name per line; lines with `#` name the libraries that are listed completely."""
 

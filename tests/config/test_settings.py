@@ -162,6 +162,7 @@ def test_every_data_set_takes_a_list_of_images(words):
 
 def test_the_catalogue_lists_every_model_file():
     names = ["model.timm.network.model_name=x", "model.torchvision.network.name=x"]
+    names += ["model.answers.network.file=x"]
     settings = read(f"targets=[{','.join(MODELS)}]", "source=vit", *names)
     assert {*settings.models} == {*MODELS}
     with pytest.raises(ValueError, match=", ".join(MODELS)):

@@ -16,7 +16,7 @@ from src.data.image_csv import image_csv
 from src.models import build_classifier, check_gradient, fold_batch_norms, save_weights
 from src.models.architectures import NORMALISATION
 
-FILES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+FILES = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"answers"})
 
 
 def entry(file, **changes):

@@ -13,6 +13,7 @@ from src.utils.public_models import PROVIDERS, not_found
 from src.utils.refusals import first_line, suggestion
 
 LOADER = "src.models.providers.load_network"
+_UNLISTED = ("hub", "onnx")
 _LAYERS = {  # feature layers of timm's and torchvision's architectures
     r"\w+/(wide_)?resne(x?)t\d+(_\d+x?\d*d?)?\.": "layer2",
     r"\w+/densenet\d+\.": "features.denseblock2",
@@ -25,8 +26,8 @@ def section_of(name: str) -> dict[str, Any]:
     model = find(name)
     network = {"_target_": LOADER, "name": name, "pretrained": True, "version": model.version}
     layers = [layer for known, layer in _LAYERS.items() if re.match(known, name)]
-    section = {"network": network, "weights": "included", **model.section}
-    return section | {"feature_layer": layers[0] if layers else None}
+    layer = layers[0] if layers else None
+    return {"network": network, "weights": "included", "feature_layer": layer, **model.section}
 
 
 def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Module:
@@ -61,7 +62,7 @@ def find(name: str) -> PublicModel:
     """Return a public model; raise ValueError for an unknown name."""
     package, _, identifier = name.partition("/")
     provider = open_provider(package)
-    if package != "hub" and identifier not in (known := provider.names()):
+    if package not in _UNLISTED and identifier not in (known := provider.names()):
         raise not_found(name, [f"{package}/{other}" for other in known])
     return provider.find(identifier)
 

@@ -1,0 +1,96 @@
+"""A label-only target: predictions that were asked elsewhere for saved images."""
+
+import hashlib
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from src import load_classifier
+
+
+@pytest.fixture
+def asked(workspace, command_line):
+    """A folder of saved images, and the answers of `fine` about them, asked file by file."""
+    assert command_line("save_adversarial=true", "epsilon.grid=[4,8]", "n_images=12") == 0
+    (folder,) = workspace.glob("outputs/*/adversarial")
+    fine = load_classifier("fine", "dataset=cifar10_mini", config_dir="conf")
+    rows = []
+    for path in sorted(folder.rglob("*.png")):
+        images = np.asarray(Image.open(path)).transpose(2, 0, 1)[None] / np.float32(255)
+        confidences = fine(torch.from_numpy(images)).softmax(1)[0]
+        rows.append(
+            {
+                "filename": path.relative_to(folder).as_posix(),
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "predicted": int(confidences.argmax()),
+                "confidence": float(confidences.max()),
+            }
+        )
+    return folder, pd.DataFrame(rows)
+
+
+def evaluate(command_line, folder, *words):
+    """Evaluate answers beside `fine` itself on the saved images."""
+    words = (f"attack.path={folder}", "model.answers.network.file=answers.csv", *words)
+    return command_line(
+        *("attack=saved", "targets=[answers,fine]", "dataset=saved", "n_images=null"),
+        *("epsilon.grid=[8]", *words),
+    )
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_answers_count_as_the_model_that_gave_them(asked, command_line, workspace, separator):
+    folder, answers = asked
+    answers.sample(frac=1, random_state=0).to_csv("answers.csv", sep=separator, index=False)
+    assert evaluate(command_line, folder) == 0
+    file = max(workspace.glob("outputs/*/predictions.parquet"))
+    rows = pd.read_parquet(file).set_index(["target", "eps_255", "index"]).sort_index()
+    for column, columns in (("predicted", {}), ("confidence", {"rtol": 1e-4})):
+        its, other = rows.loc["answers", column], rows.loc["fine", column]
+        assert len(its) == 36
+        pd.testing.assert_series_equal(its, other, **columns)
+
+
+def test_changed_answers_are_evaluated_anew(asked, command_line, workspace):
+    folder, answers = asked
+    for predicted in (3, 4):
+        answers.assign(predicted=predicted).drop(columns="confidence").to_csv("answers.csv")
+        assert evaluate(command_line, folder, "rerun=false") == 0
+        file = max(workspace.glob("outputs/*/predictions.parquet"))
+        rows = pd.read_parquet(file).set_index("target").loc["answers"]
+        assert {*rows["predicted"]} == {predicted} and (rows["confidence"] > 0.999).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda rows: rows.drop(columns="sha256"), "needs the columns sha256 and predicted"),
+        (lambda rows: rows.assign(predicted="cat"), "needs the columns sha256 and predicted"),
+        (lambda rows: rows.assign(predicted=10), "row 1 needs a class from 0 to 9"),
+        (lambda rows: rows.assign(confidence=0.05), "row 1 needs .* confidence above 0.1"),
+        (lambda rows: rows.assign(sha256=rows["sha256"][0], predicted=range(36)), "needs a class"),
+        (lambda rows: rows[:1].assign(sha256="00" * 32), "is about 1 images that attack=saved"),
+        (lambda rows: rows[:-1], "has no answer for one of the images"),
+        (lambda rows: rows[:0], "has no answer for one of the images"),
+    ],
+)
+def test_answers_that_do_not_fit_the_images_are_refused(asked, command_line, capsys, change, text):
+    folder, answers = asked
+    change(answers).to_csv("answers.csv", index=False)
+    assert evaluate(command_line, folder) != 0
+    captured = capsys.readouterr()
+    assert re.search(text, captured.out + captured.err)
+
+
+def test_answers_are_neither_a_source_nor_for_new_images(asked, command_line, capsys):
+    folder, answers = asked
+    answers.to_csv("answers.csv", index=False)
+    words = ("targets=[answers,fine]", "model.answers.network.file=answers.csv")
+    assert command_line("source=coarse", *words) != 0
+    assert "attack=saved attack.path=FOLDER" in "".join(capsys.readouterr())
+    assert evaluate(command_line, folder, "defences=[jpeg]") != 0
+    assert "has no answer for one of the images" in "".join(capsys.readouterr())

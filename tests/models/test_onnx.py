@@ -1,0 +1,130 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from src import load_classifier
+from src.data import load_dataset
+from src.models import build_classifier, onnx_network
+
+onnx = pytest.importorskip("onnx", reason="it needs the extra onnx")
+pytest.importorskip("onnx2torch", reason="it needs the extra onnx")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
+NAME = 'c"); open("ran", "w"); ("'  # must not run
+
+
+def write_onnx(
+    path: Path, *, shape: tuple[int | str, ...] = ("N", 3, 8, 8), after: tuple[str, ...] = ()
+) -> Path:
+    """Write a network of a convolution, a ReLU, pooling and a linear layer; `after` it operators.
+
+    A fixed batch size is also a constant in the network.
+    """
+    random = np.random.default_rng(0)
+    arrays = {
+        "kernel": random.standard_normal((6, 3, 3, 3), np.float32),
+        "matrix": random.standard_normal((6, 10), np.float32),
+        "shape": np.array([shape[0] if shape[0] != "N" else 0, 6]),
+    }
+    nodes = [] if shape[1] == 3 else [("Transpose", ["x"], {"perm": [0, 3, 1, 2]})]
+    nodes += [
+        ("Conv", [f"x{len(nodes)}" if nodes else "x", "kernel"], {"kernel_shape": [3, 3]}),
+        ("Relu", [f"x{len(nodes) + 1}"], {}),
+        ("GlobalAveragePool", [f"x{len(nodes) + 2}"], {}),
+        ("Reshape", [f"x{len(nodes) + 3}", "shape"], {}),
+        ("Gemm", [f"x{len(nodes) + 4}", "matrix"], {}),
+    ]
+    nodes += [(kind, [f"x{len(nodes) + number}"], {}) for number, kind in enumerate(after)]
+    graph = helper.make_graph(
+        [
+            helper.make_node(kind, inputs, [f"x{number}"], name=NAME, **keys)
+            for number, (kind, inputs, keys) in enumerate(nodes, 1)
+        ],
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(f"x{len(nodes)}", TensorProto.FLOAT, (shape[0], 10))],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("shape", [("N", 3, 8, 8), (1, 3, 8, 8), ("N", 8, 8, 3), (1, 8, 8, 3)])
+def test_logits_and_gradients_are_those_of_the_file(tmp_path, monkeypatch, shape):
+    monkeypatch.chdir(tmp_path)
+    file = write_onnx(tmp_path / "net.onnx", shape=shape)
+    network = onnx_network(str(file))
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    inputs = (images if shape[1] == 3 else images.permute(0, 2, 3, 1)).numpy()
+    reference = ReferenceEvaluator(onnx.load(file))
+    expected = [reference.run(None, {"x": image[None]})[0][0] for image in inputs]
+    torch.testing.assert_close(network(images), torch.tensor(np.array(expected)))
+    exact = images[:2].double().requires_grad_()
+    assert torch.autograd.gradcheck(network.double(), exact)  # finite differences
+    assert not Path("ran").exists()
+
+
+def test_operators_without_a_conversion_are_named(tmp_path):
+    file = write_onnx(tmp_path / "net.onnx", after=("Det", "Relu", "Bernoulli", "Det"))
+    with pytest.raises(ValueError, match=r"for Bernoulli, Det \(opset 17\)"):
+        onnx_network(str(file))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_a_file_that_is_no_network_is_refused(tmp_path, content):
+    file = write_onnx(tmp_path / "net.onnx")
+    file.write_bytes(file.read_bytes()[:300] if content is None else content)
+    with pytest.raises(ValueError, match=r"net\.onnx is not an ONNX network"):
+        onnx_network(str(file))
+
+
+def test_a_file_is_a_source_and_a_target_by_name(workspace, command_line, capsys):
+    write_onnx(workspace / "resnet50.onnx", shape=("N", 3, 32, 32))  # a name that timm has, too
+    (workspace / "conf/model/mine.yaml").write_text(
+        "# @package model.mine\n"
+        "network: {_target_: src.models.onnx_network, file: resnet50.onnx}\n"
+        "mean: [0, 0, 0]\nstd: [1, 1, 1]\n"
+    )
+    public = f"onnx/{workspace}/resnet50.onnx"
+    assert command_line(f"source={public}", f"targets=[{public},mine,coarse]") == 0
+    (file,) = workspace.glob("outputs/*/predictions.parquet")
+    rows = pd.read_parquet(file).drop(columns=["defence"]).set_index(["target", "index", "eps_255"])
+    assert rows.index.levels[0].size == 3
+    pd.testing.assert_frame_equal(rows.loc["mine"], rows.loc[public.replace("/", ".")])
+    assert load_classifier("onnx/resnet50.onnx").input_size == 32
+    assert command_line("source=onnx/missing.onnx") == 2
+    assert "missing.onnx is not an ONNX network (FileNotFoundError" in capsys.readouterr().err
+
+
+def test_the_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx2torch", None)
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[onnx\]'"):
+        onnx_network("net.onnx")
+
+
+@pytest.mark.parametrize(("blocks", "published"), [(2, 0.6925), (4, 0.7720)])
+def test_published_networks_have_their_published_accuracy(real_data, blocks, published):
+    file = real_data / f"cifar10-resnet_{blocks}b.onnx"
+    network = {"_target_": "src.models.onnx_network", "file": str(file)}
+    classifier = build_classifier("net", network, weights="included", image_size=32, **CIFAR)
+    batch = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})[:]
+    images = batch.images / 255
+    with torch.no_grad():
+        logits = classifier(images)
+    assert abs((logits.argmax(1) == batch.labels).float().mean() - published) < 0.02
+    inputs = nn.functional.batch_norm(
+        images[:3], torch.tensor(CIFAR["mean"]), torch.tensor(CIFAR["std"]) ** 2, eps=0
+    )
+    reference = ReferenceEvaluator(onnx.load(file))
+    (name,) = reference.input_names
+    expected = [reference.run(None, {name: image[None]})[0][0] for image in inputs.numpy()]
+    torch.testing.assert_close(logits[:3], torch.tensor(np.array(expected)), rtol=0, atol=1e-4)
