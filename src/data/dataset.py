@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     """Images with their labels and positions.
 
     Attributes:
-        images: uint8 (B, 3, H, W), 0..255.
+        images: uint8 (B, 3, H, W), 0..255, contiguous.
         labels: int64 (B,), 0-based classes.
         index: int64 (B,), positions of the images in the full split.
     """
@@ -267,7 +267,7 @@ class ImageDataset(Dataset[Batch]):
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
     def _pixels(self, i: int) -> np.ndarray:
-        """Return image `i` of the subset, uint8 (3, N, N)."""
+        """Return image `i` of the subset, uint8 (3, N, N), contiguous."""
         return self._prepared(i, self._read(i))
 
     def _prepared(self, i: int, image: np.ndarray) -> np.ndarray:
@@ -276,7 +276,7 @@ class ImageDataset(Dataset[Batch]):
             image = np.asarray(center_crop(resize(picture, [self._shorter]), [self._size]))
         height, width = image.shape[:2]
         self._check_size(i, height, width, self.image_size)
-        return image.transpose(2, 0, 1)
+        return np.ascontiguousarray(image.transpose(2, 0, 1))  # networks may flatten by `view`
 
     def _check_size(self, i: int, height: int, width: int, side: int) -> None:
         if not height == width == side:

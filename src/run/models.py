@@ -29,6 +29,7 @@ from src.models import (
     fold_batch_norms,
     load_weights,
     network_text,
+    use_channels_last,
     weight_facts,
     weights_digest,
 )
@@ -126,7 +127,8 @@ def stored_classifier(
         if not path.exists():
             return None
         load_weights(classifier.network, path)
-    _speed_up(settings, classifier.requires_grad_(False))
+    image_size = 224 if images is None else images.image_size
+    _speed_up(settings, classifier.requires_grad_(False), image_size)
     return classifier
 
 
@@ -209,18 +211,18 @@ def _finish(
     key = content_key(network, code_of(network), digest, network_text(classifier.network))
     classifier.eval().requires_grad_(False)
     as_built = copy.deepcopy(classifier) if keep_layers else None
-    _speed_up(settings, classifier)
+    _speed_up(settings, classifier, images.image_size)
     expected, facts = settings.model[name].expected_accuracy, _read_facts(settings, name)
     if expected is None and facts.class_names == images.class_names:
         expected = facts.expected_accuracy
     return Model(classifier, digest, key, expected, as_built)
 
 
-def _speed_up(settings: Settings, classifier: PixelClassifier) -> None:
+def _speed_up(settings: Settings, classifier: PixelClassifier, image_size: int) -> None:
     """Speed up the gradients of a frozen model."""
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
-    classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
+    use_channels_last(classifier, image_size)
 
 
 def _network_settings(settings: Settings, name: str) -> dict[str, Any]:
