@@ -1,6 +1,7 @@
 """Models of a job: built, trained where weights are missing, and frozen."""
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from src.config.fields import of_epoch
 from src.config.sections import TrainingSettings
 from src.config.settings import Settings
 from src.data import ImageDataset
+from src.data.classes import imagenet_names, is_imagenet, numbers_of, place_classes
 from src.images.attacker import accepted
 from src.models import (
     Ensemble,
@@ -169,14 +171,26 @@ def _build(settings: Settings, name: str, images: ImageDataset | None) -> PixelC
         way = f"Name another model, {renamed}or train this one: model.{name}.weights=null."
         if settings.model[name].weights == "included":
             way = f"Name another model, {renamed}or evaluate other images."
-        if {*names} <= {*stated}:
-            way = f"Number them alike: 'dataset.class_names=[{','.join(stated)}]'."
+        if place_classes(names, stated) is not None:
+            wanted = "imagenet" if is_imagenet(stated) else f"[{','.join(stated)}]"
+            way = f"Number them alike: 'dataset.class_names={wanted}'."
         raise ValueError(
             f"model {name}: its weights are for {len(stated)} classes ({old}), "
             f"but {settings.dataset.name} has {len(names)} ({new}). {way}"
         )
     section |= {"num_classes": images.num_classes, "image_size": images.image_size}
-    return build_classifier(name, **section)
+    try:
+        return build_classifier(name, **section)
+    except ValueError as error:
+        if not re.search(r"classes|size mismatch", str(error)) or settings.dataset.class_names:
+            raise
+        wanted = "'dataset.class_names=[A,B,...]', all of them in its order"
+        if not images.own_names:
+            wanted = "dataset.num_classes=N"
+        elif "1000" in str(error) and place_classes(images.own_names, imagenet_names()):
+            wanted = "dataset.class_names=imagenet"
+        way = f"If the images have only some of the network's classes, set {wanted}."
+        raise ValueError(f"{error} {way}") from error
 
 
 def _read_facts(settings: Settings, name: str) -> WeightFacts:
@@ -192,10 +206,14 @@ def _list_new(names: Sequence[str], others: Sequence[str]) -> str:
 
 
 def _agree(stated: Sequence[str], names: Sequence[str]) -> bool:
-    """Return True if class names agree with stated ones; numbered classes agree by their count."""
-    if all(map(str.isdigit, names)):
-        return len(stated) == len(names)
-    return tuple(stated) == tuple(names)
+    """Return True if class names agree with stated ones.
+
+    The numbers 0, 1, ... and 1, 2, ... agree with as many words.
+    """
+    numbers, count = numbers_of(names), len(stated)
+    if numbers is None or numbers_of(stated) is not None:
+        return tuple(stated) == tuple(names)
+    return numbers in ([*range(count)], [*range(1, count + 1)])
 
 
 def _finish(
