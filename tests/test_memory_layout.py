@@ -45,7 +45,7 @@ def flattening(workspace: Path) -> dict[str, nn.Module]:
     (workspace / "flattening.py").write_text(CODE)
     for name in ("Maps", "Pixels"):
         (workspace / "conf" / "model" / f"{name}.yaml").write_text(
-            f"# @package model.{name}\nnetwork: {{_target_: flattening.{name}, num_classes: null}}\n"
+            f"# @package model.{name}\nnetwork: {{_target_: flattening.{name}, num_classes: 10}}\n"
             "mean: [0, 0, 0]\nstd: [1, 1, 1]\nweights: included\n"
         )
     names: dict[str, type[nn.Module]] = {}

@@ -1,4 +1,4 @@
-"""Images as people have them, from the command line, compared with plain torch on the same files."""
+"""Images as people have them, compared with plain torch on the same files."""
 
 import shutil
 from pathlib import Path
@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.models import squeezenet1_1
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
+from src.data import load_dataset
 from src.data.classes import imagenet_ids
 from src.models import load_weights
 from src.run.data import forget_datasets
@@ -172,3 +173,163 @@ def test_parts_of_imagenet_as_in_plain_torch(nearest, shown, real_data, tmp_path
         assert shown(*words, model="squeeze")[:2] == (0, f"{correct} / 12")
     code, _, text = shown("dataset=image_folder", "dataset.root=wordnet", *cut, model="squeeze")
     assert code != 0 and "set dataset.class_names=imagenet" in text
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """Images of all 64 colours, uint8 (64, 8, 8, 3), and their labels."""
+    return np.stack([one_colour(number) for number in range(64)]), np.arange(64)
+
+
+ARRAYS = {
+    "NHWC": lambda x: x,
+    "NCHW": lambda x: np.ascontiguousarray(x.transpose(0, 3, 1, 2)),
+    "fortran": lambda x: np.asfortranarray(x),
+    "float32": lambda x: (x / 255).astype(np.float32),
+    "float16": lambda x: (x / 255).astype(np.float16),
+    "big-endian": lambda x: (x.transpose(0, 3, 1, 2) / 255).astype(">f8"),
+}
+
+
+@pytest.mark.parametrize("form", ARRAYS)
+def test_array_files(nearest, shown, colours, form):
+    images, labels = ARRAYS[form](colours[0]), colours[1]
+    np.savez(nearest / "a.npz", images=images, labels=labels.astype(np.uint8))
+    np.savez_compressed(nearest / "b.npz", X_test=images, Y_test=labels[:, None])
+    np.save(nearest / "x.npy", images)
+    np.save(nearest / "y.npy", labels)
+    for words in (["a.npz"], ["b.npz"], ["x.npy", "dataset.labels=y.npy"]):
+        file, *others = words
+        assert shown("dataset=arrays", f"dataset.file={file}", *others)[:2] == (0, "64 / 64")
+
+
+def test_arrays_with_training_images_and_class_names(nearest, shown, colours):
+    images, labels = colours[0][:4], colours[1][:4]
+    many = {"train_images": np.concatenate([images] * 20), "train_labels": np.tile(labels, 20)}
+    shared = {"class_names": np.array(["a", "b", "c", "d"])}
+    np.savez(nearest / "a.npz", images=images, labels=labels, **many, **shared)
+    np.savez(nearest / "t.npz", images=many["train_images"], labels=many["train_labels"])
+    np.savez(nearest / "b.npz", images=images, labels=labels)
+    train = ["training=quick", "training.epochs=2", "clean_accuracy_check.action=warn"]
+    for words in (["a.npz"], ["b.npz", "dataset.train_file=t.npz"]):
+        words = [f"dataset.file={words[0]}", *words[1:]]
+        assert shown("dataset=arrays", *words, *train, model="new")[0] == 0
+    code, _, text = shown("dataset=arrays", "dataset.file=b.npz", *train, model="new")
+    assert code != 0 and "Name them train_images and train_labels" in text
+
+
+@pytest.mark.parametrize(
+    ("contents", "sentence"),
+    [
+        ({"images": np.zeros((4, 192), np.uint8), "labels": [0] * 4}, "must have shape"),
+        ({"images": np.full((4, 8, 8, 3), 128.0), "labels": [0] * 4}, "some are above 1"),
+        ({"images": np.full((4, 8, 8, 3), -1.0), "labels": [0] * 4}, "some are negative"),
+        ({"images": np.full((4, 8, 8, 3), np.nan), "labels": [0] * 4}, "not finite"),
+        ({"images": np.zeros((4, 8, 8, 3)), "labels": np.eye(4)}, "labels must be 4 whole"),
+        ({"images": np.zeros((4, 8, 8, 3)), "labels": [0] * 3}, "labels must be 4 whole"),
+        ({"images": np.zeros((4, 8, 8, 3)), "labels": [0, 1, 2, -1]}, "labels have -1"),
+        ({"a": np.zeros(3), "b": np.zeros(3)}, "it has the arrays a, b. Name them images and"),
+        ({"images": np.zeros((0, 8, 8, 3)), "labels": np.zeros(0, int)}, "no images"),
+        ({"images": np.array([{}] * 4), "labels": [0] * 4}, "cannot be used"),
+        ({"images": np.zeros((4, 8, 9, 3)), "labels": [0] * 4}, "set dataset.image_size"),
+        (b"no array", "cannot be used"),
+        (None, "No such file"),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_refused(nearest, shown, contents, sentence):
+    if isinstance(contents, dict):
+        np.savez(nearest / "a.npz", **contents)
+    elif contents:
+        (nearest / "a.npz").write_bytes(contents)
+    code, _, text = shown("dataset=arrays", "dataset.file=a.npz")
+    assert code != 0 and sentence in text and "Traceback" not in text
+
+
+def test_damaged_arrays_are_refused(nearest, shown, colours):
+    np.savez(nearest / "a.npz", images=colours[0], labels=colours[1])
+    content = bytearray((nearest / "a.npz").read_bytes())
+    content[2000] ^= 255
+    (nearest / "a.npz").write_bytes(content)
+    code, _, text = shown("dataset=arrays", "dataset.file=a.npz")
+    assert code != 0 and "Bad CRC-32" in text
+    (nearest / "a.npz").write_bytes(content[:9000])
+    assert shown("dataset=arrays", "dataset.file=a.npz")[0] != 0
+
+
+def test_arrays_larger_than_memory_are_read_in_part(nearest, tmp_path):
+    """A sparse file of 40 GB, of which ten images are read."""
+    shape = (4_000_000, 100, 100, 1)
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, shape)
+    np.save(tmp_path / "y.npy", np.zeros(len(range(shape[0])), np.uint8))
+    files = {"file": str(tmp_path / "x.npy"), "labels": str(tmp_path / "y.npy")}
+    images = load_dataset("test", {"_target_": "src.data.arrays.arrays", **files}, n_images=10)
+    assert images[:].images.shape == (10, 3, 100, 100)
+
+
+@pytest.fixture
+def saved(nearest, colours):
+    """A function that saves a data set of Hugging Face in `d`; returns the package."""
+    datasets = pytest.importorskip("datasets", reason="the extra `huggingface` is not installed")
+
+    def make(count: int = 64, named: bool = True, image: str = "image", label: str = "label"):
+        kind = datasets.Value("int64")
+        if named:
+            kind = datasets.ClassLabel(names=[f"c{number}" for number in range(64)])
+        return datasets.Dataset.from_dict(
+            {
+                "id": [str(number) for number in range(count)],
+                image: [Image.fromarray(image) for image in colours[0][:count]],
+                label: colours[1][:count].tolist(),
+            },
+            features=datasets.Features(
+                {"id": datasets.Value("string"), image: datasets.Image(), label: kind}
+            ),
+        )
+
+    datasets.make = make
+    yield datasets
+    del datasets.make
+
+
+HUGGING = ["dataset=huggingface", "dataset.root=d"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_data_sets_of_hugging_face_saved_on_disk(nearest, shown, saved, named):
+    saved.make(named=named, image="picture", label="kind").save_to_disk(nearest / "d")
+    assert shown(*HUGGING)[:2] == (0, "64 / 64")
+    part = saved.DatasetDict({"validation": saved.make(named=named).shuffle(seed=1)})
+    part["train"] = saved.make(named=named)
+    part.save_to_disk(nearest / "e")
+    training = ["training=quick", "training.epochs=1", "clean_accuracy_check.action=warn"]
+    other = ["dataset=huggingface", "dataset.root=e"]
+    assert shown(*other)[:2] == (0, "64 / 64")
+    assert shown(*other, *training, model="new")[0] == 0
+    assert shown(*other, "dataset.test_split=train")[:2] == (0, "64 / 64")
+
+
+def test_data_sets_of_hugging_face_as_files(nearest, shown, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(saved.config, "HF_DATASETS_CACHE", str(tmp_path / "hub"))
+    (nearest / "d" / "data").mkdir(parents=True)
+    saved.make().to_parquet(nearest / "d" / "data" / "test-00000-of-00001.parquet")
+    assert shown(*HUGGING)[:2] == (0, "64 / 64")
+
+
+def test_data_sets_of_hugging_face_that_leave_something_open_are_refused(nearest, shown, saved):
+    two = saved.make().add_column("coarse", [0] * 64).cast_column("coarse", saved.ClassLabel(2))
+    saved.DatasetDict({"train": two}).save_to_disk(nearest / "d")
+    for words, sentence in (
+        ([], "has the splits train. Set dataset.test_split=NAME"),
+        (["dataset.test_split=tset"], "has the splits train"),
+        (["dataset.test_split=train"], "class labels: label, coarse. Set dataset.label_column"),
+        (["dataset.test_split=train", "dataset.label_column=id"], "class labels: label, coarse"),
+        (["dataset.root=/nowhere/at"], "dataset.root=/nowhere/at cannot be loaded"),
+    ):
+        code, _, text = shown(*HUGGING[: 1 + ("nowhere" not in str(words))], *words)
+        assert code != 0 and sentence in text and "Traceback" not in text
+    words = ["dataset.test_split=train", "dataset.label_column=label"]
+    assert shown(*HUGGING, *words)[:2] == (0, "64 / 64")
+    files = sorted((nearest / "d" / "train").glob("*.arrow"))
+    files[0].write_bytes(files[0].read_bytes()[:2000])
+    code, _, text = shown(*HUGGING, *words)
+    assert code != 0 and "Traceback" not in text

@@ -29,7 +29,9 @@ def sort_folders(names: Sequence[str]) -> list[str]:
         by_value: dict[int, str] = {}
         for number, name in zip(numbers, names, strict=True):
             if (other := by_value.setdefault(number, name)) != name:
-                raise ValueError(f"dataset.root: the class folders {other} and {name} are one number")
+                raise ValueError(
+                    f"the class folders {other} and {name} are one number. Rename one of them"
+                )
         ordered = [by_value[number] for number in sorted(numbers)]
         _say_once(f"The class folders are sorted as numbers: {shortened(ordered)}")
     elif any(numbers_of([name]) for name in names):
@@ -67,7 +69,7 @@ def place_classes(classes: Sequence[str], names: Sequence[str]) -> list[int] | N
     known = [names]
     if is_imagenet(names):
         numbers = numbers_of(classes)
-        if numbers is not None and 0 <= min(numbers) and max(numbers) < len(names):
+        if numbers is not None and min(numbers) >= 0 and max(numbers) < len(names):
             return numbers
         known.append(imagenet_ids())
     for its in known:

@@ -44,9 +44,14 @@ def read_list(path: str | Path, header: bool = True) -> pd.DataFrame:
         separator = csv.Sniffer().sniff(line, ",;\t| ").delimiter
     except csv.Error:  # one column
         separator = ","
-    first, options = 0 if header else None, {"dtype": str, "keep_default_na": False}
     rows = pd.read_csv(
-        path, sep=separator, header=first, skipinitialspace=True, index_col=False, **options
+        path,
+        sep=separator,
+        header=0 if header else None,
+        dtype=str,
+        keep_default_na=False,
+        index_col=False,
+        skipinitialspace=True,
     )
     rows = rows.fillna("").apply(lambda column: column.str.strip())
     return rows.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)

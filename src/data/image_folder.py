@@ -14,9 +14,10 @@ from src.utils.refusals import first_line
 def image_folder(split: str, *, root: str | None) -> ImageFolder:
     """Load one split, `train` or `test`, of images in one folder per class, as torchvision does.
 
-    Classes are numbered in the order of their folder names, see `sort_folders`. Images may be at any
-    depth, and are not decoded; hidden files and files that are not images are ignored. `root` contains the
-    class folders (then there is no training split), or `train/` and either `test/` or `val/`.
+    Classes are numbered in the order of their folder names, see `sort_folders`. Images may be at
+    any depth, and are not decoded; hidden files and files that are not images are ignored. `root`
+    contains the class folders (then there is no training split), or `train/` and either `test/` or
+    `val/`.
 
     Raises:
         ValueError: The root, the split or the classes are missing, or a class has no images.

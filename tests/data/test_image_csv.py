@@ -56,7 +56,7 @@ def test_a_list_without_a_header_and_lists_of_wordnet_ids(tmp_path):
     root = write_root(tmp_path, "x1.png 65\nx3.jpg 970\n", "val.txt")
     columns = {"id_column": 0, "label_column": 1, "first_label": 0}
     assert image_csv("test", root=root, csv="val.txt", **columns).targets.tolist() == [65, 970]
-    kaggle = "ImageId,PredictionString\nx1,n01751748 85 1 49 72 \nx3,n15075141 1 0 49 9 n15075141 2 "
+    kaggle = "ImageId,PredictionString\nx1,n01751748 85 1 49 72 \nx3,n15075141 1 0 9 9 n15075141 2 "
     (tmp_path / "val.csv").write_text(kaggle)
     data = image_csv("test", root=root, csv="val.csv", label_column="PredictionString")
     assert data.targets.tolist() == [65, 999]

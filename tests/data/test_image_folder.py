@@ -93,5 +93,5 @@ def test_folders_that_are_numbers_are_sorted_by_value(tmp_path, write_classes, n
 
 def test_one_number_twice_is_refused(tmp_path, write_classes):
     root = write_classes(tmp_path / "x", ["1", "01"])
-    with pytest.raises(ValueError, match="01 and 1 are one number|1 and 01 are one number"):
+    with pytest.raises(ValueError, match="are one number"):
         image_folder("test", root=str(root))

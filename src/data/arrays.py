@@ -1,0 +1,175 @@
+"""Images and labels in array files, read image by image."""
+
+import struct
+import zipfile
+from collections.abc import Sequence
+from functools import cache
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.data.dataset import LabelledImages
+from src.utils.refusals import first_line, shortened
+
+NAMES = {
+    "train": (("train_images", "train_labels"), ("x_train", "y_train")),
+    "test": (
+        ("images", "labels"),
+        ("test_images", "test_labels"),
+        ("x_test", "y_test"),
+        ("x", "y"),
+    ),
+}
+"""Names of images and labels in a `.npz` file, by split; capitals make no difference."""
+_LARGEST = 2**30  # bytes of a compressed array, which must be read as a whole
+_say_once = cache(getLogger(__name__).info)
+
+
+class ArrayImages(Sequence[np.ndarray]):
+    """Images of an array as uint8 (H, W, 3) or grey (H, W), each converted when it is read.
+
+    Args:
+        array: uint8, or floats in [0, 1], which are rounded to multiples of 1/255; shape
+            (N, 3, H, W), (N, H, W, 3), or with one channel or none.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._first = array.ndim == 4 and array.shape[1] in (1, 3)
+        if array.ndim != 3 and not self._first and array.shape[3:] not in ((1,), (3,)):
+            raise ValueError(
+                f"images must have shape (N, 3, H, W) or (N, H, W, 3), not {array.shape}"
+            )
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, position: int) -> np.ndarray:  # type: ignore[override]  # no slices
+        native = self._array.dtype.newbyteorder("=")
+        image = torch.from_numpy(np.array(self._array[position], native))
+        levels = grey_levels(image, rounded=True).numpy()
+        levels = levels.transpose(1, 2, 0) if self._first else levels
+        return levels[..., 0] if levels.shape[2:] == (1,) else levels
+
+
+def grey_levels(images: Tensor, rounded: bool = False) -> Tensor:
+    """Return images as uint8, 0..255, from uint8 or from floats in [0, 1].
+
+    Args:
+        images: Images of any shape.
+        rounded: Round floats that are not multiples of 1/255, and log so once.
+
+    Raises:
+        ValueError: The images have other values, or without `rounded` are not multiples of 1/255.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    levels = (images * 255).round()
+    if not images.isfinite().all() or levels.min() < 0:
+        hint = "some are negative or not finite. Move the normalisation into the module"
+    elif levels.max() > 255:
+        hint = "some are above 1. For values from 0 to 255 pass images.to(torch.uint8)"
+    elif ((images * 255 - levels).abs() < 0.01).all():
+        return levels.to(torch.uint8)
+    elif rounded:
+        _say_once("The images are rounded to multiples of 1/255.")
+        return levels.to(torch.uint8)
+    else:
+        hint = "these are not. Round them: (255 * images).round().to(torch.uint8)"
+    raise ValueError(f"images must be uint8, or multiples of 1/255 in [0, 1]: {hint}.")
+
+
+def arrays(
+    split: str,
+    *,
+    file: str | None,
+    labels: str | None = None,
+    train_file: str | None = None,
+    train_labels: str | None = None,
+) -> LabelledImages:
+    """Load one split, `train` or `test`, from a `.npz` file, or from two `.npy` files.
+
+    Images have the form of `ArrayImages`, and labels are whole numbers from 0 on, shape (N,) or
+    (N, 1). A `.npz` file may hold both splits under `NAMES`, and `class_names`. Files are mapped
+    into memory; only compressed arrays are read as a whole.
+
+    Args:
+        split: `train` or `test`.
+        file: `.npz` file, or `.npy` file of the images.
+        labels: `.npy` file of the labels.
+        train_file: as `file`, for the training images; None: those in `file`.
+        train_labels: as `labels`, for the training images.
+
+    Raises:
+        ValueError: A file cannot be read, or lacks the split, or images and labels do not fit.
+    """
+    names, key = NAMES[split], "file"
+    if split == "train" and train_file is not None:
+        file, labels, key = train_file, train_labels, "train_file"
+        names += NAMES["test"]
+    if not file:
+        raise ValueError("dataset.file is not set. Set it to a .npz file")
+    path, classes = Path(file).expanduser(), None
+    try:
+        if path.suffix == ".npz":
+            images, numbers, classes = _open_npz(path, names)
+        elif split == "train" and key == "file":
+            raise ValueError("it has no training images. Set dataset.train_file")
+        elif labels is None:
+            raise ValueError("it has no labels. Set dataset.labels and dataset.train_labels")
+        else:
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+            numbers = np.load(Path(labels).expanduser(), allow_pickle=False)
+        rows, numbers = ArrayImages(images), numbers[:, 0] if numbers.shape[1:] == (1,) else numbers
+        if numbers.dtype.kind not in "iu" or numbers.shape != (len(rows),):
+            raise ValueError(
+                f"labels must be {len(rows)} whole numbers, one per image, not {numbers.dtype} of "
+                f"shape {numbers.shape}"
+            )
+        return LabelledImages(rows, numbers, classes)
+    except Exception as error:  # its type depends on where the damage is
+        raise ValueError(f"dataset.{key}={file} cannot be used: {first_line(error)}") from error
+
+
+def _open_npz(
+    path: Path, names: Sequence[tuple[str, str]]
+) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
+    """Return the images, the labels and, if present, the class names in a `.npz` file."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        stored = {name.lower(): name for name in archive.files}
+        pair = next((pair for pair in names if {*pair} <= stored.keys()), None)
+        if pair is None:
+            raise ValueError(
+                f"it has the arrays {shortened(archive.files)}. Name them {' and '.join(names[0])}"
+            )
+        info = archive.zip.getinfo(f"{stored[pair[0]]}.npy")
+        if info.compress_type == zipfile.ZIP_STORED:
+            with archive.zip.open(info) as member:
+                while member.read(2**20):  # until the end, where its checksum is compared
+                    pass
+            images = _map_member(path, info.header_offset)
+        elif info.file_size <= _LARGEST:
+            images = archive[stored[pair[0]]]
+        else:
+            raise ValueError("it is too large to be compressed. Save it with numpy.savez")
+        classes = None
+        if "class_names" in stored:
+            classes = archive[stored["class_names"]].astype(str).tolist()
+        return images, archive[stored[pair[1]]], classes
+
+
+def _map_member(path: Path, start: int) -> np.ndarray:
+    """Map an uncompressed array of a `.npz` file; its zip header starts at byte `start`."""
+    with path.open("rb") as file:
+        file.seek(start + 26)
+        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)  # name and extra field
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        if version > (1, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        begin = file.tell()
+    return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
