@@ -24,15 +24,13 @@ def read_images(key: str, images: Any, labels: Any = None) -> tuple[Tensor, Any]
         labels: Labels; None: those of the data set.
 
     Raises:
-        ValueError: The images have another form, other values or several sizes, or `labels` differ
-            from the labels of the data set.
+        ValueError: The images have another form, other values or several sizes, or there are no
+            labels, or two sets of them.
     """
     if isinstance(images, Dataset | DataLoader):
         images, own = _read_items(images)
         if own and labels is not None:
-            stated, stored = (to_tensor("labels", values).cpu() for values in (labels, own))
-            if not np.array_equal(stated, stored):
-                raise ValueError(f"labels differ from those in {key}. Leave out labels.")
+            raise ValueError(f"{key} have labels of their own. Leave out labels.")
         labels = (own or None) if labels is None else labels
     if hasattr(images, "__iter__") and not isinstance(images, str | np.ndarray | Tensor):
         images = _stack(key, list(images))

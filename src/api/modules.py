@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from src.api.images import read_images, to_tensor
 from src.cache.keys import content_key
 from src.data import ImageDataset, LabelledImages, to_unit
+from src.data.arrays import check_whole
 from src.models import PixelClassifier, network_text, try_classifier, weights_digest
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
@@ -67,8 +68,8 @@ class Inputs:
         if fit_images is not None:
             levels, fit_labels = read_images("fit_images", *fit_images[:2])
             pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
-            its = (fit_labels, *fit_images[2:])
-            columns = [_whole("fit_images", values, len(levels)) for values in its]
+            stated = (fit_labels, *fit_images[2:])
+            columns = [_whole("fit_images", values, len(levels)) for values in stated]
             data = LabelledImages(pixels, columns[0], None, *columns[1:])
             self.fit_images = ImageDataset(data, num_classes=counts[0])
 
@@ -155,10 +156,4 @@ def name_of(value: Any) -> str:
 
 def _whole(key: str, values: Any, count: int) -> np.ndarray:
     """Return `values` as an array of whole numbers, one per image."""
-    array = to_tensor(key, values).cpu().numpy()
-    if array.dtype.kind not in "iu" or array.shape != (count,):
-        raise ValueError(
-            f"{key} must be {count} whole numbers, one per image, not {array.dtype} of shape "
-            f"{array.shape}."
-        )
-    return array
+    return check_whole(key, to_tensor(key, values).cpu().numpy(), count)

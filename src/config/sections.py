@@ -102,16 +102,8 @@ class DatasetSettings(Section):
     image_size: Side | None = None
     resize: Side | None = None
     num_classes: PositiveInt | None = None
-    class_names: list[str] | str | None = None
+    class_names: list[str | int] | str | None = None
     images: str | None = None
-
-    @field_validator("class_names", mode="before")
-    @classmethod
-    def _read_numbers(cls, value: Any) -> Any:
-        """Return names that YAML reads as whole numbers as text."""
-        if not isinstance(value, list):
-            return value
-        return [str(name) if type(name) is int else name for name in value]
 
     @property
     def has_loader(self) -> bool:

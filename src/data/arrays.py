@@ -3,56 +3,36 @@
 import struct
 import zipfile
 from collections.abc import Sequence
-from functools import cache
-from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from src.data.dataset import LabelledImages
+from src.data.files import say_once
 from src.utils.refusals import first_line, shortened
 
 NAMES = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train")),
-    "test": (
-        ("images", "labels"),
-        ("test_images", "test_labels"),
-        ("x_test", "y_test"),
-        ("x", "y"),
-    ),
+    "test": (("images", "labels"), ("test_images", "test_labels"), ("x_test", "y_test")),
 }
 """Names of images and labels in a `.npz` file, by split; capitals make no difference."""
 _LARGEST = 2**30  # bytes of a compressed array, which must be read as a whole
-_say_once = cache(getLogger(__name__).info)
 
 
-class ArrayImages(Sequence[np.ndarray]):
-    """Images of an array as uint8 (H, W, 3) or grey (H, W), each converted when it is read.
+class _ArrayImages(LabelledImages):
+    """Images in an array in the form that `arrays` takes, each converted when it is read."""
 
-    Args:
-        array: uint8, or floats in [0, 1], which are rounded to multiples of 1/255; shape
-            (N, 3, H, W), (N, H, W, 3), or with one channel or none.
-    """
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._first = array.ndim == 4 and array.shape[1] in (1, 3)
-        if array.ndim != 3 and not self._first and array.shape[3:] not in ((1,), (3,)):
-            raise ValueError(
-                f"images must have shape (N, 3, H, W) or (N, H, W, 3), not {array.shape}"
-            )
-        self._array = array
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __getitem__(self, position: int) -> np.ndarray:  # type: ignore[override]  # no slices
-        native = self._array.dtype.newbyteorder("=")
-        image = torch.from_numpy(np.array(self._array[position], native))
-        levels = grey_levels(image, rounded=True).numpy()
-        levels = levels.transpose(1, 2, 0) if self._first else levels
-        return levels[..., 0] if levels.shape[2:] == (1,) else levels
+    def __getitem__(self, position: int) -> tuple[np.ndarray, int]:
+        array: Any = self.images
+        image = np.array(array[position], array.dtype.newbyteorder("="))
+        levels = grey_levels(torch.from_numpy(image), rounded=True).numpy()
+        if array.ndim == 4 and array.shape[1] in (1, 3):
+            levels = levels.transpose(1, 2, 0)
+        grey = levels.shape[2:] == (1,)
+        return levels[..., 0] if grey else levels, int(self.targets[position])
 
 
 def grey_levels(images: Tensor, rounded: bool = False) -> Tensor:
@@ -75,63 +55,56 @@ def grey_levels(images: Tensor, rounded: bool = False) -> Tensor:
     elif ((images * 255 - levels).abs() < 0.01).all():
         return levels.to(torch.uint8)
     elif rounded:
-        _say_once("The images are rounded to multiples of 1/255.")
+        say_once("The images are rounded to multiples of 1/255.")
         return levels.to(torch.uint8)
     else:
         hint = "these are not. Round them: (255 * images).round().to(torch.uint8)"
     raise ValueError(f"images must be uint8, or multiples of 1/255 in [0, 1]: {hint}.")
 
 
-def arrays(
-    split: str,
-    *,
-    file: str | None,
-    labels: str | None = None,
-    train_file: str | None = None,
-    train_labels: str | None = None,
-) -> LabelledImages:
-    """Load one split, `train` or `test`, from a `.npz` file, or from two `.npy` files.
+def arrays(split: str, *, file: str | None, labels: str | None = None) -> LabelledImages:
+    """Load one split, `train` or `test`, from a `.npz` file, or `test` from two `.npy` files.
 
-    Images have the form of `ArrayImages`, and labels are whole numbers from 0 on, shape (N,) or
-    (N, 1). A `.npz` file may hold both splits under `NAMES`, and `class_names`. Files are mapped
-    into memory; only compressed arrays are read as a whole.
+    Images are uint8, or floats in [0, 1], which are rounded to multiples of 1/255. Their shape is
+    (N, 3, H, W) or (N, H, W, 3), or has one channel or none. Labels are whole numbers from 0 on,
+    shape (N,) or (N, 1). A `.npz` file may hold both splits under `NAMES`, and `class_names`. Files
+    are mapped into memory; only compressed arrays are read as a whole.
 
     Args:
         split: `train` or `test`.
         file: `.npz` file, or `.npy` file of the images.
         labels: `.npy` file of the labels.
-        train_file: as `file`, for the training images; None: those in `file`.
-        train_labels: as `labels`, for the training images.
 
     Raises:
         ValueError: A file cannot be read, or lacks the split, or images and labels do not fit.
     """
-    names, key = NAMES[split], "file"
-    if split == "train" and train_file is not None:
-        file, labels, key = train_file, train_labels, "train_file"
-        names += NAMES["test"]
     if not file:
         raise ValueError("dataset.file is not set. Set it to a .npz file")
     path, classes = Path(file).expanduser(), None
     try:
         if path.suffix == ".npz":
-            images, numbers, classes = _open_npz(path, names)
-        elif split == "train" and key == "file":
-            raise ValueError("it has no training images. Set dataset.train_file")
-        elif labels is None:
-            raise ValueError("it has no labels. Set dataset.labels and dataset.train_labels")
+            images, numbers, classes = _open_npz(path, NAMES[split])
+        elif labels is None or split == "train":
+            raise ValueError(f"it has no {split} labels. Set dataset.labels, or use a .npz file")
         else:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
             numbers = np.load(Path(labels).expanduser(), allow_pickle=False)
-        rows, numbers = ArrayImages(images), numbers[:, 0] if numbers.shape[1:] == (1,) else numbers
-        if numbers.dtype.kind not in "iu" or numbers.shape != (len(rows),):
-            raise ValueError(
-                f"labels must be {len(rows)} whole numbers, one per image, not {numbers.dtype} of "
-                f"shape {numbers.shape}"
-            )
-        return LabelledImages(rows, numbers, classes)
+        if images.ndim != 3 and not (images.ndim == 4 and {1, 3} & {*images.shape[1::2]}):
+            raise ValueError(f"images have shape {images.shape}, not (N, 3, H, W) or (N, H, W, 3)")
+        numbers = numbers[:, 0] if numbers.shape[1:] == (1,) else numbers
+        return _ArrayImages(images, check_whole("labels", numbers, len(images)), classes)
     except Exception as error:  # its type depends on where the damage is
-        raise ValueError(f"dataset.{key}={file} cannot be used: {first_line(error)}") from error
+        raise ValueError(f"{file} cannot be used: {first_line(error)}") from error
+
+
+def check_whole(key: str, numbers: np.ndarray, count: int) -> np.ndarray:
+    """Return `numbers`; refuse them if they are not whole numbers, shape (count,)."""
+    if numbers.dtype.kind not in "iu" or numbers.shape != (count,):
+        raise ValueError(
+            f"{key} must be {count} whole numbers, one per image, not {numbers.dtype} of shape "
+            f"{numbers.shape}."
+        )
+    return numbers
 
 
 def _open_npz(
@@ -142,9 +115,8 @@ def _open_npz(
         stored = {name.lower(): name for name in archive.files}
         pair = next((pair for pair in names if {*pair} <= stored.keys()), None)
         if pair is None:
-            raise ValueError(
-                f"it has the arrays {shortened(archive.files)}. Name them {' and '.join(names[0])}"
-            )
+            wanted = " and ".join(names[0])
+            raise ValueError(f"it has the arrays {shortened(archive.files)}. Name them {wanted}")
         info = archive.zip.getinfo(f"{stored[pair[0]]}.npy")
         if info.compress_type == zipfile.ZIP_STORED:
             with archive.zip.open(info) as member:
@@ -155,9 +127,7 @@ def _open_npz(
             images = archive[stored[pair[0]]]
         else:
             raise ValueError("it is too large to be compressed. Save it with numpy.savez")
-        classes = None
-        if "class_names" in stored:
-            classes = archive[stored["class_names"]].astype(str).tolist()
+        classes = archive[stored["class_names"]].tolist() if "class_names" in stored else None
         return images, archive[stored[pair[1]]], classes
 
 
@@ -166,10 +136,7 @@ def _map_member(path: Path, start: int) -> np.ndarray:
     with path.open("rb") as file:
         file.seek(start + 26)
         file.seek(sum(struct.unpack("<HH", file.read(4))), 1)  # name and extra field
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0
-        if version > (1, 0):
-            read = np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        np.lib.format.read_magic(file)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         begin = file.tell()
     return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")

@@ -1,13 +1,11 @@
 """Classes by name: names that are numbers, and the names and WordNet ids of ImageNet-1k."""
 
-import logging
 import re
 from collections.abc import Sequence
 from functools import cache
 
+from src.data.files import say_once
 from src.utils.refusals import shortened
-
-_say_once = cache(logging.getLogger(__name__).info)
 
 
 def numbers_of(names: Sequence[str]) -> list[int] | None:
@@ -20,22 +18,13 @@ def sort_folders(names: Sequence[str]) -> list[str]:
     """Sort the names of class folders: by value if all are whole numbers, else as text.
 
     If some are numbers, the log states the order once.
-
-    Raises:
-        ValueError: Two names are the same number, such as `1` and `01`.
     """
     ordered, numbers = sorted(names), numbers_of(names)
     if numbers is not None:
-        by_value: dict[int, str] = {}
-        for number, name in zip(numbers, names, strict=True):
-            if (other := by_value.setdefault(number, name)) != name:
-                raise ValueError(
-                    f"the class folders {other} and {name} are one number. Rename one of them"
-                )
-        ordered = [by_value[number] for number in sorted(numbers)]
-        _say_once(f"The class folders are sorted as numbers: {shortened(ordered)}")
+        ordered = [name for _, name in sorted(zip(numbers, names, strict=True))]
+        say_once(f"The class folders are sorted as numbers: {shortened(ordered)}")
     elif any(numbers_of([name]) for name in names):
-        _say_once("The class folders are sorted as text, because some are not numbers.")
+        say_once("The class folders are sorted as text, because some are not numbers.")
     return ordered
 
 
@@ -68,10 +57,8 @@ def place_classes(classes: Sequence[str], names: Sequence[str]) -> list[int] | N
     """
     known = [names]
     if is_imagenet(names):
-        numbers = numbers_of(classes)
-        if numbers is not None and min(numbers) >= 0 and max(numbers) < len(names):
-            return numbers
-        known.append(imagenet_ids())
+        known += [imagenet_ids(), [str(number) for number in range(len(names))]]
+        classes = [str(name) for name in numbers_of(classes) or classes]
     for its in known:
         places = {name: place for place, name in enumerate(its)}
         if {*classes} <= places.keys():

@@ -3,7 +3,9 @@
 import csv
 import hashlib
 import re
+from functools import cache
 from io import BytesIO
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
+say_once = cache(getLogger(__name__).info)
+"""Log a text that was not logged before."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Allowed raster formats; not EPS, for which Pillow would start Ghostscript."""
 
@@ -49,11 +53,11 @@ def read_list(path: str | Path, header: bool = True) -> pd.DataFrame:
         sep=separator,
         header=0 if header else None,
         dtype=str,
-        keep_default_na=False,
+        na_filter=False,
         index_col=False,
         skipinitialspace=True,
     )
-    rows = rows.fillna("").apply(lambda column: column.str.strip())
+    rows = rows.apply(lambda column: column.str.strip())
     return rows.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
 
 

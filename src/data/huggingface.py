@@ -1,6 +1,5 @@
 """Data sets of Hugging Face, saved on disk or from its hub."""
 
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,12 @@ SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 """Names of splits, in order of preference."""
 
 
-class ColumnImages(Sequence[Any]):
-    """Image files in a column of a data set, as `BytesIO` or `Path`, read one by one."""
+class _ColumnImages(LabelledImages):
+    """Image files in a column of a data set, each read when it is needed."""
 
-    def __init__(self, data: Any, column: str) -> None:
-        self._data, self._column = data, column
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, position: int) -> BytesIO | Path:  # type: ignore[override]  # no slices
-        file = self._data[position][self._column]
-        return Path(file["path"]) if file["bytes"] is None else BytesIO(file["bytes"])
+    def __getitem__(self, position: int) -> tuple[BytesIO | Path, int]:
+        file, label = self.images[position], int(self.targets[position])
+        return Path(file["path"]) if file["bytes"] is None else BytesIO(file["bytes"]), label
 
 
 def huggingface(
@@ -73,28 +66,27 @@ def huggingface(
     if isinstance(data, datasets.Dataset):
         data = {"test": data}
     stated = {"train": train_split, "test": test_split}[split]
-    names = [name for name in SPLITS[split] if name in data] if stated is None else [stated]
-    if not names or names[0] not in data:
+    name = stated or next((name for name in SPLITS[split] if name in data), None)
+    if name not in data:
         raise ValueError(
             f"dataset.root={root} has the splits {', '.join(data)}. Set dataset.{split}_split=NAME"
         )
-    data = data[names[0]]
-    kinds = data.features
-    images = [name for name in kinds if isinstance(kinds[name], datasets.Image)]
-    labels = [name for name in kinds if isinstance(kinds[name], datasets.ClassLabel)]
-    numbers = [name for name in kinds if isinstance(kinds[name], datasets.Value)]
-    labels = labels or [name for name in numbers if "int" in kinds[name].dtype]
-    image = _choose(root, "image_column", image_column, images)
-    label = _choose(root, "label_column", label_column, labels)
-    raw = data.with_format(None).cast_column(image, datasets.Image(decode=False))
-    targets = np.asarray(raw.select_columns(label)[label][:])
-    return LabelledImages(ColumnImages(raw, image), targets, getattr(kinds[label], "names", None))
+    data = data[name].with_format(None)
+
+    def columns(kind: type) -> list[str]:
+        return [name for name, feature in data.features.items() if isinstance(feature, kind)]
+
+    numbers = [name for name in columns(datasets.Value) if "int" in data.features[name].dtype]
+    image = _choose("image_column", image_column, columns(datasets.Image))
+    labels = numbers if label_column in numbers else columns(datasets.ClassLabel) or numbers
+    label = _choose("label_column", label_column, labels)
+    names = getattr(data.features[label], "names", None)
+    files = data.cast_column(image, datasets.Image(decode=False))  # decoded by `to_rgb`
+    return _ColumnImages(files[image], np.asarray(data[label][:]), names)
 
 
-def _choose(root: str, key: str, stated: str | None, columns: list[str]) -> str:
+def _choose(key: str, stated: str | None, columns: list[str]) -> str:
     """Return the column that is stated, or else the only one."""
     if stated in columns or (stated is None and len(columns) == 1):
         return stated or columns[0]
-    kind = {"image_column": "images", "label_column": "class labels"}[key]
-    known = ", ".join(columns) or "none"
-    raise ValueError(f"dataset.root={root}: columns of {kind}: {known}. Set dataset.{key}=NAME")
+    raise ValueError(f"dataset.{key}={stated}: use one of {', '.join(columns) or 'none'}")

@@ -101,12 +101,10 @@ def _find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
     paths: dict[Path, None] = {}
     for image_id in ids:
         matches = [exact[image_id]] if image_id in exact else bare.get(image_id, [])
-        name = repr(image_id[:200])
+        fault = "is listed twice" if matches else f"is not in {folder}"
         if len(matches) > 1:
-            both = " and ".join(path.name for path in matches[:2])
-            raise ValueError(f"the image {name} may be {both}. Write the suffix in the list")
-        if not matches or matches[0] in paths:
-            fault = "is listed twice" if matches else f"is not in {folder}"
-            raise ValueError(f"the image {name} {fault}")
+            fault = f"may be {matches[0].name} and {matches[1].name}. Write the suffix in the list"
+        if len(matches) != 1 or matches[0] in paths:
+            raise ValueError(f"the image {image_id[:200]!r} {fault}")
         paths[matches[0]] = None
     return list(paths)

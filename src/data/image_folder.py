@@ -66,9 +66,7 @@ class _ClassFolders(ImageFolder):
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         classes = sort_folders(_subfolders(Path(directory)))
         if not classes:
-            raise ValueError(
-                f"{directory} has no class folders. For a list with labels use dataset=image_csv"
-            )
+            raise ValueError(f"{directory} has no class folders. For lists: dataset=image_csv")
         return classes, {name: number for number, name in enumerate(classes)}
 
 

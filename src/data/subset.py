@@ -67,7 +67,9 @@ def _read_list(path: str) -> pd.DataFrame:
     try:
         rows = read_list(path)
         if missing := {"index", "label"} - set(rows):
-            raise ValueError(f"it lacks the column {min(missing)}, and has {', '.join(map(str, rows))}")
+            raise ValueError(
+                f"it lacks the column {min(missing)}, and has {', '.join(map(str, rows))}"
+            )
         return rows.astype({"index": np.int64, "label": np.int64})
     except (OSError, ValueError) as error:
         raise ValueError(

@@ -20,7 +20,7 @@ from src.config.fields import of_epoch
 from src.config.sections import TrainingSettings
 from src.config.settings import Settings
 from src.data import ImageDataset
-from src.data.classes import imagenet_names, is_imagenet, numbers_of, place_classes
+from src.data.classes import is_imagenet, numbers_of, place_classes
 from src.images.attacker import accepted
 from src.models import (
     Ensemble,
@@ -184,13 +184,9 @@ def _build(settings: Settings, name: str, images: ImageDataset | None) -> PixelC
     except ValueError as error:
         if not re.search(r"classes|size mismatch", str(error)) or settings.dataset.class_names:
             raise
-        wanted = "'dataset.class_names=[A,B,...]', all of them in its order"
-        if not images.own_names:
-            wanted = "dataset.num_classes=N"
-        elif "1000" in str(error) and place_classes(images.own_names, imagenet_names()):
-            wanted = "dataset.class_names=imagenet"
-        way = f"If the images have only some of the network's classes, set {wanted}."
-        raise ValueError(f"{error} {way}") from error
+        way = "set dataset.class_names (imagenet, or all in order), or dataset.num_classes of lists"
+        text = f"{error} If the images have only some of the network's classes, {way}."
+        raise ValueError(text) from error
 
 
 def _read_facts(settings: Settings, name: str) -> WeightFacts:

@@ -73,7 +73,6 @@ FORMS = {
     "arrays": lambda x, y: ([image.numpy() for image in x], tuple(y.tolist())),
     "tensors": lambda x, y: (list(x / 255), list(y)),
     "data set": lambda x, y: (TensorDataset(x, y),),
-    "data set with its labels": lambda x, y: (TensorDataset(x, y), y),
     "pictures in a data set": lambda x, y: (Pairs(pictures(x), y.tolist()),),
     "images alone": lambda x, y: (TensorDataset(x), y),
     "stream": lambda x, y: (Stream([*zip(x, y.tolist(), strict=True)]),),
@@ -114,7 +113,7 @@ def test_a_column_of_a_hugging_face_data_set(evaluate, batch, expected):
 @pytest.mark.parametrize(
     ("form", "sentence"),
     [
-        (lambda x, y: (TensorDataset(x, y), y.flip(0)), "labels differ from those in images"),
+        (lambda x, y: (TensorDataset(x, y), y.flip(0)), "images have labels of their own"),
         (lambda x, y: (TensorDataset(x),), "images come without labels"),
         (lambda x, y: (x,), "images come without labels"),
         (lambda x, y: ([Image.new("RGB", (n, 8)) for n in (8, 9)], [0, 1]), "images have 2 sizes"),

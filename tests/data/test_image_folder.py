@@ -89,9 +89,3 @@ def test_folders_that_are_numbers_are_sorted_by_value(tmp_path, write_classes, n
     assert dataset.class_names == tuple(expected)
     folders = [names[grey // 10] for grey in dataset[:].images[:, 0, 0, 0].tolist()]
     assert [expected[label] for label in dataset.labels] == folders
-
-
-def test_one_number_twice_is_refused(tmp_path, write_classes):
-    root = write_classes(tmp_path / "x", ["1", "01"])
-    with pytest.raises(ValueError, match="are one number"):
-        image_folder("test", root=str(root))
