@@ -51,7 +51,7 @@ def grey_levels(images: Tensor, rounded: bool = False) -> Tensor:
     if not images.isfinite().all() or levels.min() < 0:
         hint = "some are negative or not finite. Move the normalisation into the module"
     elif levels.max() > 255:
-        hint = "some are above 1. For values from 0 to 255 pass images.to(torch.uint8)"
+        hint = "some are above 1. Convert values from 0 to 255 with images.to(torch.uint8)"
     elif ((images * 255 - levels).abs() < 0.01).all():
         return levels.to(torch.uint8)
     elif rounded:
@@ -82,7 +82,7 @@ def arrays(split: str, *, file: str | None, labels: str | None = None) -> Labell
         raise ValueError("dataset.file is not set. Set it to a .npz file")
     path, classes = Path(file).expanduser(), None
     try:
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             images, numbers, classes = _open_npz(path, NAMES[split])
         elif labels is None or split == "train":
             raise ValueError(f"it has no {split} labels. Set dataset.labels, or use a .npz file")
@@ -111,24 +111,28 @@ def _open_npz(
     path: Path, names: Sequence[tuple[str, str]]
 ) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
     """Return the images, the labels and, if present, the class names in a `.npz` file."""
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        stored = {name.lower(): name for name in archive.files}
+    with zipfile.ZipFile(path) as archive:
+        stored = {name.removesuffix(".npy").lower(): name for name in archive.namelist()}
         pair = next((pair for pair in names if {*pair} <= stored.keys()), None)
         if pair is None:
-            wanted = " and ".join(names[0])
-            raise ValueError(f"it has the arrays {shortened(archive.files)}. Name them {wanted}")
-        info = archive.zip.getinfo(f"{stored[pair[0]]}.npy")
+            raise ValueError(f"it has {shortened([*stored])}, not {' and '.join(names[0])}")
+
+        def read(name: str) -> np.ndarray:
+            with archive.open(stored[name]) as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
+
+        info = archive.getinfo(stored[pair[0]])
         if info.compress_type == zipfile.ZIP_STORED:
-            with archive.zip.open(info) as member:
+            with archive.open(info) as member:
                 while member.read(2**20):  # until the end, where its checksum is compared
                     pass
             images = _map_member(path, info.header_offset)
         elif info.file_size <= _LARGEST:
-            images = archive[stored[pair[0]]]
+            images = read(pair[0])
         else:
             raise ValueError("it is too large to be compressed. Save it with numpy.savez")
-        classes = archive[stored["class_names"]].tolist() if "class_names" in stored else None
-        return images, archive[stored[pair[1]]], classes
+        classes = read("class_names").tolist() if "class_names" in stored else None
+        return images, read(pair[1]), classes
 
 
 def _map_member(path: Path, start: int) -> np.ndarray:

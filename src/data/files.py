@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-say_once = cache(getLogger(__name__).info)
-"""Log a text that was not logged before."""
+say_once = cache(getLogger(__name__).warning)
+"""Log a text once. As a warning, because images are opened before Hydra sets up the log."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Allowed raster formats; not EPS, for which Pillow would start Ghostscript."""
 
