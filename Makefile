@@ -31,7 +31,7 @@ test: $(READY) lint ## Check style, types and behaviour; no network, no GPU
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-all: $(READY) lint ## The same with the long tests, the launchers and the notebook
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,joblib,submitit,ray,postgresql,onnx]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,joblib,submitit,ray,postgresql,onnx,huggingface]'
 	$(BIN)/python -m pytest -q $(PARALLEL)
 
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)

@@ -36,7 +36,14 @@ STUDY = ("vgg16", "resnet50", "inception")
 WEIGHTS = {"vgg16": "vgg16_bn.pt", "resnet50": "resnet50.pt", "inception": "inception_v3.pt"}
 WEIGHTS["timm"] = "resnet26.pt"
 DATA = ("dataset=image_folder", "dataset.root=FOLDER")
-OWN = ("dataset=image", "dataset=cifar10_mini", "experiment=", "attack.path=advs")
+OWN = (
+    "dataset=image",
+    "dataset=cifar10_mini",
+    "dataset=arrays",
+    "dataset=huggingface",
+    "experiment=",
+    "attack.path=advs",
+)
 """Words that name images that are at hand."""
 ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.\w+)=")
 """Words of other machines and stores; test_launchers.py and test_distributed.py are about these."""
@@ -98,6 +105,7 @@ def place(printed, run_in) -> Path:
     for place in (folder, folder / "PATH"):
         (place / "labels.csv").write_text("\n".join(["filename,label", *rows]))
     _write_weights(folder)
+    _write_other_layouts(folder)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]
     assert run_in(folder, *small(sweep)) == 0
@@ -120,6 +128,37 @@ def _write_images(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / "images" / f"{label}.png")
             rows += [f"{label},{label + 1},1"] if split == "test" else []
     (folder / "images.csv").write_text("\n".join(rows))
+
+
+def _write_other_layouts(folder: Path) -> None:
+    """Write parts of ImageNet, arrays, and a data set of Hugging Face if its package is there."""
+    pixels = np.random.default_rng(1).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    labels, wordnet = np.arange(10), ["n01440764", "n01443537", "n01484850", "n01491361"]
+    pictures = [Image.fromarray(image) for image in pixels]
+    places = [f"imagenette2/val/{name}" for name in wordnet]
+    places += [f"imagenetv2/{label}" for label in range(4)]
+    for picture, place in zip([*pictures[:4], *pictures[:4]], places, strict=True):
+        (folder / place).mkdir(parents=True)
+        picture.save(folder / place / "0.png")
+    (folder / "imagenet" / "val").mkdir(parents=True)
+    files = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 5)]
+    for picture, file in zip(pictures[:4], files, strict=True):
+        picture.save(folder / "imagenet" / "val" / file)
+    lines = [f"{file} {label}" for label, file in enumerate(files)]
+    (folder / "imagenet" / "val.txt").write_text("\n".join(lines))
+    lines = [f"{file[:-5]},{name} 1 2 30 40 " for file, name in zip(files, wordnet, strict=True)]
+    text = "\n".join(["ImageId,PredictionString", *lines])
+    (folder / "imagenet" / "LOC_val_solution.csv").write_text(text)
+    np.savez(folder / "images.npz", images=pixels, labels=labels)
+    np.save(folder / "images.npy", pixels)
+    np.save(folder / "labels.npy", labels)
+    if find_spec("datasets"):
+        from datasets import Dataset, Features, Value
+        from datasets import Image as Picture
+
+        features = Features({"image": Picture(), "label": Value("int64")})
+        data = {"image": pictures, "label": labels.tolist()}
+        Dataset.from_dict(data, features).save_to_disk(folder / "huggingface")
 
 
 def _write_weights(folder: Path) -> None:
@@ -177,8 +216,9 @@ def test_a_documented_command_runs(place, run_in, capsys, command):
         pytest.skip("its weights, or its library, are downloads")
     if "exported" in command:
         pytest.importorskip("onnx2torch", reason="it needs the extra onnx")
-    if "attack=torchattacks" in words:
-        pytest.importorskip("torchattacks")
+    for word, package in {"attack=torchattacks": "torchattacks", "huggingface": "datasets"}.items():
+        if word in command:
+            pytest.importorskip(package)
     words = words if {"--help", "--cfg"} & set(words) else small(words)
     missing = PUBLISHED.search(command) is not None
     assert run_in(place, *words) == 2 * missing, capsys.readouterr()

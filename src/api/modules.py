@@ -9,8 +9,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from src.api.images import read_images, to_tensor
 from src.cache.keys import content_key
 from src.data import ImageDataset, LabelledImages, to_unit
+from src.data.arrays import check_whole
 from src.models import PixelClassifier, network_text, try_classifier, weights_digest
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
@@ -25,15 +27,15 @@ class Inputs:
         self,
         sources: Mapping[str, nn.Module | Sequence[nn.Module]],
         targets: Mapping[str, nn.Module | Sequence[nn.Module]],
-        images: ArrayLike | Tensor,
-        labels: ArrayLike | Tensor,
+        images: Any,
+        labels: ArrayLike | Tensor | None,
         target_labels: ArrayLike | Tensor | None,
         index: ArrayLike | Tensor | None,
         fit_images: tuple[Any, ...] | None = None,
     ) -> None:
         if torch.is_inference_mode_enabled():
             raise ValueError("Attacks need gradients: call this outside torch.inference_mode().")
-        levels = _grey_levels(_tensor("images", images))
+        levels, labels = read_images("images", images, labels)
         classes, numbers = (
             None if values is None else _whole(key, values, len(levels))
             for key, values in (("target_labels", target_labels), ("index", index))
@@ -66,9 +68,10 @@ class Inputs:
         if fit_images is not None:
             if not isinstance(fit_images, tuple | list) or len(fit_images) not in (2, 3):
                 raise ValueError("fit_images must be (images, labels) or with target_labels, too.")
-            levels = _grey_levels(_tensor("fit_images", fit_images[0]))
+            levels, fit_labels = read_images("fit_images", *fit_images[:2])
             pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
-            columns = [_whole("fit_images", values, len(levels)) for values in fit_images[1:]]
+            stated = (fit_labels, *fit_images[2:])
+            columns = [_whole("fit_images", values, len(levels)) for values in stated]
             data = LabelledImages(pixels, columns[0], None, *columns[1:])
             self.fit_images = ImageDataset(data, num_classes=counts[0])
 
@@ -153,39 +156,6 @@ def name_of(value: Any) -> str:
     return f"{code.__module__}.{code.__qualname__}"
 
 
-def _grey_levels(images: Tensor) -> Tensor:
-    """Return images (N, 3, H, H) as uint8, or raise a `ValueError` that says why that fails."""
-    square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
-    if not square or not len(images):
-        raise ValueError(f"images must be of shape (N, 3, H, H), not {tuple(images.shape)}.")
-    if images.dtype == torch.uint8:
-        return images
-    levels = (images * 255).round()
-    if not images.isfinite().all() or levels.min() < 0:
-        hint = "some are negative or not finite. Move the normalisation into the module"
-    elif levels.max() > 255:
-        hint = "some are above 1. For values from 0 to 255 pass images.to(torch.uint8)"
-    elif not ((images * 255 - levels).abs() < 0.01).all():
-        hint = "these are not. Round them: (255 * images).round().to(torch.uint8)"
-    else:
-        return levels.to(torch.uint8)
-    allowed = "images must be uint8, or multiples of 1/255 in [0, 1]"
-    raise ValueError(f"{allowed}: {hint}.")
-
-
 def _whole(key: str, values: Any, count: int) -> np.ndarray:
     """Return `values` as an array of whole numbers, one per image."""
-    array = _tensor(key, values).cpu().numpy()
-    if array.dtype.kind not in "iu" or array.shape != (count,):
-        raise ValueError(
-            f"{key} must be {count} whole numbers, one per image, not {array.dtype} of shape "
-            f"{array.shape}."
-        )
-    return array
-
-
-def _tensor(key: str, values: Any) -> Tensor:
-    try:
-        return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{key} is neither a tensor nor an array: {first_line(error)}") from error
+    return check_whole(key, to_tensor(key, values).cpu().numpy(), count)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from pydantic import ValidationError
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from src.analysis import explained
 from src.api.classifier import Models, loaded
@@ -43,12 +44,15 @@ from src.utils.defended_names import PLAIN
 
 log = logging.getLogger(__name__)
 
+Images = ArrayLike | Tensor | Sequence[Any] | Dataset[Any] | DataLoader[Any]
+"""Images in one of the forms of `src.api.images.read_images`."""
+
 
 def transfer(
     sources: Models,
     targets: Models,
-    images: ArrayLike | Tensor,
-    labels: ArrayLike | Tensor,
+    images: Images,
+    labels: ArrayLike | Tensor | None = None,
     *,
     attacks: Mapping[str, Mapping[str, Any] | Attack] | Sequence[str] | str = "fgsm",
     eps: ArrayLike | Tensor = 8 / 255,
@@ -61,7 +65,7 @@ def transfer(
     controls: bool = False,
     ensemble: str = "logits",
     index: ArrayLike | Tensor | None = None,
-    fit_images: tuple[ArrayLike | Tensor, ...] | None = None,
+    fit_images: tuple[Images, ...] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress_bar: bool = True,
@@ -78,8 +82,10 @@ def transfer(
             of public names and such mappings: `["timm/resnet18.a1_in1k", {"mine": module}]`.
         targets: As `sources`, but without ensembles. A target with the name of a source is its
             white box and must be the same module.
-        images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H).
-        labels: True classes, shape (N,).
+        images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H) or
+            (N, H, H, 3). Also a list of Pillow images, arrays or tensors; a torch `Dataset` or
+            `DataLoader` of images or of (image, label); or a column of a Hugging Face data set.
+        labels: True classes, shape (N,); None: those of the `Dataset` or `DataLoader`.
         attacks: One or more names of attacks, see `src.attacks`, or a mapping. It maps an attack's
             name to the keywords that differ from the defaults (`{"mi": {"steps": 20}}`), or a name
             of your own to a function like those in `src.attacks`

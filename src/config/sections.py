@@ -112,7 +112,7 @@ class DatasetSettings(Section):
     image_size: Side | None = None
     resize: Side | None = None
     num_classes: PositiveInt | None = None
-    class_names: list[str] | str | None = None
+    class_names: list[str | int] | str | None = None
     images: str | None = None
 
     @property

@@ -1,6 +1,7 @@
 """Images with labels and positions: a subset of one split, in batches."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 
+from src.data.classes import imagenet_names, is_imagenet, place_classes
 from src.data.files import content_of, to_rgb
 from src.data.subset import balanced_subset, check_names, listed_subset
 from src.utils.progress import with_progress
@@ -28,7 +30,7 @@ class Batch(NamedTuple):
     """Images with their labels and positions.
 
     Attributes:
-        images: uint8 (B, 3, H, W), 0..255.
+        images: uint8 (B, 3, H, W), 0..255, contiguous.
         labels: int64 (B,), 0-based classes.
         index: int64 (B,), positions of the images in the full split.
     """
@@ -79,7 +81,8 @@ class ImageDataset(Dataset[Batch]):
         resize: resize the shorter side to this number of pixels before the crop to `image_size`.
         num_classes: number of classes, if there are no names.
         class_names: names that replace the data's own, or `imagenet` for the 1000 of ImageNet-1k.
-            If all of the data's own names are among them, images keep their class by name.
+            If all of the data's own names are among them, images keep their class by name. For
+            `imagenet` these may also be WordNet ids or numbers, see `place_classes`.
         numbers: int64 (N,), positions of the images of `data`, for example in another data set of
             which they are a saved part; None: 0, 1, ...
 
@@ -169,7 +172,7 @@ class ImageDataset(Dataset[Batch]):
     @property
     def own_names(self) -> tuple[str, ...]:
         """Names of the classes in the data itself; empty without names."""
-        return tuple(printable(str(name)) for name in getattr(self._data, "classes", None) or ())
+        return _printable(getattr(self._data, "classes", None) or ())
 
     def with_classes(self, names: Sequence[str]) -> "ImageDataset":
         """Return the whole split with other `class_names`."""
@@ -267,7 +270,7 @@ class ImageDataset(Dataset[Batch]):
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
     def _pixels(self, i: int) -> np.ndarray:
-        """Return image `i` of the subset, uint8 (3, N, N)."""
+        """Return image `i` of the subset, uint8 (3, N, N), contiguous."""
         return self._prepared(i, self._read(i))
 
     def _prepared(self, i: int, image: np.ndarray) -> np.ndarray:
@@ -276,7 +279,7 @@ class ImageDataset(Dataset[Batch]):
             image = np.asarray(center_crop(resize(picture, [self._shorter]), [self._size]))
         height, width = image.shape[:2]
         self._check_size(i, height, width, self.image_size)
-        return image.transpose(2, 0, 1)
+        return np.ascontiguousarray(image.transpose(2, 0, 1))  # networks may flatten by `view`
 
     def _check_size(self, i: int, height: int, width: int, side: int) -> None:
         if not height == width == side:
@@ -297,36 +300,44 @@ def _class_names(
     data: Any, num_classes: int | None, class_names: str | Sequence[str] | None
 ) -> tuple[str, ...]:
     """Return the names of the classes: as configured, from the data, or their numbers."""
-    names: Any = class_names
-    if class_names == "imagenet":
-        from torchvision.models import ResNet50_Weights
-
-        names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+    names: Any = imagenet_names() if class_names == "imagenet" else class_names
     classes = getattr(data, "classes", None) or names
     if classes is None:
         classes = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
-    names = classes if names is None else names
-    if set(classes) <= set(names):
+    classes = _printable(classes)
+    names = classes if names is None else _printable(names)
+    if place_classes(classes, names) is not None:
         classes = names
+    elif is_imagenet(names) and all(re.fullmatch(r"n\d{8}|[+-]?\d+", name) for name in classes):
+        others = [name for name in classes if place_classes([name], names) is None]
+        raise ValueError(
+            "dataset.class_names=imagenet needs classes that are WordNet ids of its 1,000 classes, "
+            f"or numbers from 0 to 999, not {(others or classes)[0]}"
+        )
     if len(names) != len(classes) or num_classes not in (None, len(names)):
         raise ValueError(
             f"dataset.class_names={str(class_names)[:200]} and dataset.num_classes={num_classes} "
-            f"do not fit the {len(classes)} classes ({', '.join(map(str, classes[:5]))}, ...). "
+            f"do not fit the {len(classes)} classes ({', '.join(classes[:5])}, ...). "
             "For the data's own names, or numbers, set dataset.class_names=null"
         )
+    return names
+
+
+def _printable(names: Sequence[Any]) -> tuple[str, ...]:
     return tuple(printable(str(name)) for name in names)
 
 
 def _numbered_by(names: Sequence[str], data: Any, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number the labels by `names` if these contain the names of all of the data's classes."""
-    classes = [printable(str(name)) for name in getattr(data, "classes", None) or ()]
-    if not classes or classes == list(names) or not set(classes) <= set(names):
+    classes = _printable(getattr(data, "classes", None) or ())
+    if not classes or classes == tuple(names):
         return labels
     if twice := [name for name in classes if names.count(name) > 1]:
         raise ValueError(
             f"dataset.class_names lists {twice[0]} twice. Give each class a name of its own"
         )
-    return np.array([names.index(name) for name in classes])[labels]
+    places = place_classes(classes, names)
+    return labels if places is None else np.array(places)[labels]
 
 
 def _check_labels(name: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:

@@ -1,15 +1,21 @@
 """Folders of images, decoding, and digests of images."""
 
+import csv
 import hashlib
 import re
+from functools import cache
 from io import BytesIO
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
+say_once = cache(getLogger(__name__).warning)
+"""Log a text once. As a warning, because images are opened before Hydra sets up the log."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Allowed raster formats; not EPS, for which Pillow would start Ghostscript."""
 
@@ -23,6 +29,36 @@ def existing_folder(root: str | None) -> Path:
         where = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise ValueError(f"dataset.root={root} is not a folder{where}. Unpack archives first")
     return path
+
+
+def read_list(path: str | Path, header: bool = True) -> pd.DataFrame:
+    """Read a CSV file as text, without blanks around names and values.
+
+    The first line shows the separator: a comma, a semicolon, a tab, a bar
+    or blanks. Without a `header`
+    the columns are named 0, 1, ...
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no text, or has rows of different lengths.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        line = file.readline(10_000)
+    try:
+        separator = csv.Sniffer().sniff(line, ",;\t| ").delimiter
+    except csv.Error:  # one column
+        separator = ","
+    rows = pd.read_csv(
+        path,
+        sep=separator,
+        header=0 if header else None,
+        dtype=str,
+        na_filter=False,
+        index_col=False,
+        skipinitialspace=True,
+    )
+    rows = rows.apply(lambda column: column.str.strip())
+    return rows.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
 
 
 def to_rgb(image: Any) -> np.ndarray:

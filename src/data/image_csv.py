@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from torchvision.datasets.folder import is_image_file
 
+from src.data.classes import imagenet_names, place_classes
 from src.data.dataset import LabelledImages
-from src.data.files import existing_folder
+from src.data.files import existing_folder, read_list
 from src.utils.refusals import first_line
 
 
@@ -19,24 +20,25 @@ def image_csv(
     root: str | None,
     csv: str | Sequence[str] = "images.csv",
     folder: str = "images",
-    id_column: str = "ImageId",
-    label_column: str = "TrueLabel",
-    target_column: str = "TargetClass",
+    id_column: str | int = "ImageId",
+    label_column: str | int = "TrueLabel",
+    target_column: str | int = "TargetClass",
     first_label: int = 1,
     url: str | None = None,
 ) -> LabelledImages:
     """Load the images that a CSV file lists, in the order of its rows, without class names.
 
     The defaults are for the layout of the NIPS 2017 adversarial competition's development set,
-    which has no training split.
+    which has no training split. See `read_list` for separators.
 
     Args:
         split: `test`.
         root: folder of the CSV file and the images.
         csv: path of the CSV file in `root`, or several paths; the first existing one is read.
         folder: path of the images' folder in `root`.
-        id_column: column with the image's name, with or without its suffix.
-        label_column: column with the true class.
+        id_column: column with the image's name, with or without its suffix. A number, from 0 on, is
+            the position of the column in a list without a header.
+        label_column: column with the true class, a number or a WordNet id of ImageNet-1k.
         target_column: column with the target label; it may be missing.
         first_label: number of the first class in the CSV file.
         url: address of the images and the CSV file, for error messages.
@@ -53,7 +55,7 @@ def image_csv(
     names = [csv] if isinstance(csv, str) else list(csv)
     path = next((top / name for name in names if (top / name).exists()), top / names[0])
     rows = _read_rows(path, id_column, label_column)
-    ids = [name.strip() for name in rows[id_column]]
+    ids = rows[id_column].tolist()
     labels = _read_classes(rows[label_column], ids, first_label)
     targets = None
     if target_column in rows:
@@ -61,22 +63,29 @@ def image_csv(
     return LabelledImages(_find_images(top / folder, ids), labels, target_labels=targets)
 
 
-def _read_rows(path: Path, *columns: str) -> pd.DataFrame:
+def _read_rows(path: Path, id_column: str | int, label_column: str | int) -> pd.DataFrame:
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
+        rows = read_list(path, header=isinstance(id_column, str))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
-    if rows.empty or not set(columns) <= set(rows):
-        raise ValueError(f"{path} has no images, or lacks {' or '.join(columns)}")
+    for key, column in (("id_column", id_column), ("label_column", label_column)):
+        if column not in rows:
+            header = ", ".join(map(str, rows.columns))[:200]
+            raise ValueError(f"{path} lacks dataset.{key}={column}. Its columns are {header}")
+    if rows.empty:
+        raise ValueError(f"{path} lists no images")
     return rows
 
 
 def _read_classes(column: "pd.Series[str]", ids: Sequence[str], first: int) -> np.ndarray:
     """Return the classes in a column, int64 (N,), counted from 0."""
+    wordnet = column.str.extract(r"^(n\d{8})(?: |$)", expand=False)  # Kaggle adds boxes
+    if wordnet.notna().all() and (places := place_classes(wordnet.tolist(), imagenet_names())):
+        return np.array(places)
     for text, image_id in zip(column, ids, strict=True):
         fault = f"{column.name}={text[:40]!r} of image {image_id[:200]!r}"
-        if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
-            raise ValueError(f"{fault} is not a whole number")
+        if not re.fullmatch(r"[0-9]{1,9}", text):
+            raise ValueError(f"{fault} is not a whole number or a WordNet id of ImageNet-1k")
         if int(text) < first:
             raise ValueError(f"{fault} is below dataset.first_label={first}, the first class")
     return column.astype(np.int64).to_numpy() - first
@@ -85,13 +94,17 @@ def _read_classes(column: "pd.Series[str]", ids: Sequence[str], first: int) -> n
 def _find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
     """Return one file per image id, which may lack the suffix; refuse repeated files."""
     files = sorted(path for path in folder.rglob("*") if is_image_file(path.name))
-    known = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
-    known |= {path.relative_to(folder).as_posix(): path for path in files}
+    exact = {path.relative_to(folder).as_posix(): path for path in files}
+    bare: dict[str, list[Path]] = {}
+    for path in files:
+        bare.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     paths: dict[Path, None] = {}
     for image_id in ids:
-        path = known.get(image_id)
-        if path is None or path in paths:
-            fault = f"is not in {folder}" if path is None else "is listed twice"
+        matches = [exact[image_id]] if image_id in exact else bare.get(image_id, [])
+        fault = "is listed twice" if matches else f"is not in {folder}"
+        if len(matches) > 1:
+            fault = f"may be {matches[0].name} and {matches[1].name}. Write the suffix in the list"
+        if len(matches) != 1 or matches[0] in paths:
             raise ValueError(f"the image {image_id[:200]!r} {fault}")
-        paths[path] = None
+        paths[matches[0]] = None
     return list(paths)

@@ -6,6 +6,7 @@ from pathlib import Path
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
+from src.data.classes import sort_folders
 from src.data.files import existing_folder
 from src.utils.refusals import first_line
 
@@ -13,9 +14,10 @@ from src.utils.refusals import first_line
 def image_folder(split: str, *, root: str | None) -> ImageFolder:
     """Load one split, `train` or `test`, of images in one folder per class, as torchvision does.
 
-    Classes are numbered in the order of their sorted folder names. Images may be at any depth, and
-    are not decoded; hidden files and files that are not images are ignored. `root` contains the
-    class folders (then there is no training split), or `train/` and either `test/` or `val/`.
+    Classes are numbered in the order of their folder names, see `sort_folders`. Images may be at
+    any depth, and are not decoded; hidden files and files that are not images are ignored. `root`
+    contains the class folders (then there is no training split), or `train/` and either `test/` or
+    `val/`.
 
     Raises:
         ValueError: The root, the split or the classes are missing, or a class has no images.
@@ -40,32 +42,36 @@ def has_splits(folder: Path) -> bool:
 
     A folder `train` next to other classes is a class (CIFAR-100 has one).
     """
-    names = _subfolders(folder)
-    return bool({"test", "val"} & {*names}) or names == ["train"]
+    names = {*_subfolders(folder)}
+    return bool({"test", "val"} & names) or names == {"train"}
 
 
 def imagenet(split: str, *, root: str | None) -> ImageFolder:
-    """Load one split of ImageNet-1k from one folder per WordNet id, see `image_folder`.
+    """Load one split of ImageNet-1k, or of a part of it, from one folder per WordNet id.
 
     The sorted ids have the order of torchvision's classes. Folders with other names are refused.
+    See `image_folder`.
     """
     data = image_folder(split, root=root)
     for name in data.classes:
         if not re.fullmatch(r"n\d{8}", name):
-            raise ValueError(f"dataset.root={root}: the class folder {name} is not a WordNet id")
+            raise ValueError(
+                f"dataset.root={root}: the class folder {name} is not a WordNet id. For numbers or "
+                "names: dataset=image_folder dataset.class_names=imagenet dataset.image_size=224"
+            )
     return data
 
 
 class _ClassFolders(ImageFolder):
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        classes = _subfolders(Path(directory))
+        classes = sort_folders(_subfolders(Path(directory)))
         if not classes:
-            raise ValueError(f"{directory} has no class folders")
+            raise ValueError(f"{directory} has no class folders. For lists: dataset=image_csv")
         return classes, {name: number for number, name in enumerate(classes)}
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    return [path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
 
 
 def _is_image(path: str) -> bool:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from src.data.files import read_list
 from src.utils.files import no_formula
 from src.utils.refusals import first_line
 
@@ -57,16 +58,18 @@ def check_names(path: str, images: pd.DataFrame) -> None:
     """Refuse images whose file names differ from those in the list, see `listed_subset`."""
     rows = _read_list(path).sort_values("index", kind="stable").reset_index(drop=True)
     files = images["file"].map(no_formula)  # the list may be written like this
-    names = rows["file"].fillna("").map(no_formula) if "file" in rows else files
+    names = rows["file"].map(no_formula) if "file" in rows else files
     if others := images["index"][(names != files) & (names != "")].tolist():
         raise ValueError(f"dataset.images={path}: image {others[0]} is another file in the data")
 
 
 def _read_list(path: str) -> pd.DataFrame:
     try:
-        rows = pd.read_csv(path)
+        rows = read_list(path)
         if missing := {"index", "label"} - set(rows):
-            raise ValueError(f"it lacks the column {min(missing)}")
+            raise ValueError(
+                f"it lacks the column {min(missing)}, and has {', '.join(map(str, rows))}"
+            )
         return rows.astype({"index": np.int64, "label": np.int64})
     except (OSError, ValueError) as error:
         raise ValueError(

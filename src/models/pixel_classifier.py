@@ -61,11 +61,12 @@ class PixelClassifier(nn.Module):
             self.register_buffer(key, tensor, persistent=False)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return the network's input: the images resized and normalised."""
+        """Return the network's input: the images resized and normalised, contiguous."""
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
             images = resize(images, self.input_size)
         normalised = (images - self.mean) / self.std
-        return normalised.flip(1) if self.channels == "BGR" else normalised
+        ordered = normalised.flip(1) if self.channels == "BGR" else normalised
+        return ordered.contiguous()  # the network may flatten by `view`
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
@@ -86,6 +87,21 @@ class PixelClassifier(nn.Module):
                 f"(N, num_classes), but for N = {len(images)} images it returned {returned}."
             )
         return cast(Tensor, logits)
+
+
+def use_channels_last(classifier: PixelClassifier, image_size: int) -> None:
+    """Store the weights as channels_last, faster on CPUs and tensor cores, if the network allows.
+
+    Feature maps then have the same layout. A network that flattens them by `view` would fail, so
+    its weights stay as they are.
+    """
+    images = torch.full((2, 3, image_size, image_size), 0.5, device=classifier.mean.device)
+    classifier.to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            classifier(images)
+    except ModelError:
+        classifier.to(memory_format=torch.contiguous_format)
 
 
 def resize(images: Tensor, side: int) -> Tensor:

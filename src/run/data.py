@@ -11,6 +11,7 @@ from src.attacks import Fitted
 from src.config.sections import DatasetSettings
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset, load_dataset
+from src.data.classes import numbers_of, place_classes
 from src.data.image_folder import has_splits
 from src.images.saved import saved_dataset
 from src.run.batches import Batches
@@ -68,14 +69,15 @@ def open_training_images(
         root = root / "train" if root.is_dir() and has_splits(root) else root
         training = _load(settings, images, {"_target_": _FOLDER, "root": str(root)})
     names, classes = training.own_names, images.class_names
-    numbers = tuple(map(str, range(len(classes))))
-    if {*names} <= {*classes} or names == images.own_names:
+    if names == images.own_names or place_classes(names, classes) is not None:
         same = training.class_names == classes
         return training if same else _with_classes(training, classes)
-    if "0" in names and {*names} <= {*numbers}:
-        return _with_classes(training, numbers)
-    if place is None and classes == numbers and training.num_classes == len(classes):
-        return training
+    numbers = tuple(map(str, range(len(classes))))
+    if place is None:  # the splits of a data set have the same names, or none
+        if not images.own_names and classes == numbers and training.num_classes == len(classes):
+            return training
+    elif "0" in names and {*names} <= {*numbers} and numbers_of(images.own_names) is None:
+        return _with_classes(training, numbers)  # positions of the words
     new = [name for name in names if name not in classes]
     raise ValueError(
         f"its classes ({shortened(new)}) are not those of the images ({shortened(classes)}). Name "

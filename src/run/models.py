@@ -1,6 +1,7 @@
 """Models of a job: built, trained where weights are missing, and frozen."""
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from src.config.fields import of_epoch
 from src.config.sections import TrainingSettings
 from src.config.settings import Settings
 from src.data import ImageDataset
+from src.data.classes import is_imagenet, numbers_of, place_classes
 from src.images.attacker import accepted
 from src.models import (
     Ensemble,
@@ -29,6 +31,7 @@ from src.models import (
     fold_batch_norms,
     load_weights,
     network_text,
+    use_channels_last,
     weight_facts,
     weights_digest,
 )
@@ -126,7 +129,8 @@ def stored_classifier(
         if not path.exists():
             return None
         load_weights(classifier.network, path)
-    _speed_up(settings, classifier.requires_grad_(False))
+    image_size = 224 if images is None else images.image_size
+    _speed_up(settings, classifier.requires_grad_(False), image_size)
     return classifier
 
 
@@ -167,14 +171,22 @@ def _build(settings: Settings, name: str, images: ImageDataset | None) -> PixelC
         way = f"Name another model, {renamed}or train this one: model.{name}.weights=null."
         if settings.model[name].weights == "included":
             way = f"Name another model, {renamed}or evaluate other images."
-        if {*names} <= {*stated}:
-            way = f"Number them alike: 'dataset.class_names=[{','.join(stated)}]'."
+        if place_classes(names, stated) is not None:
+            wanted = "imagenet" if is_imagenet(stated) else f"[{','.join(stated)}]"
+            way = f"Number them alike: 'dataset.class_names={wanted}'."
         raise ValueError(
             f"model {name}: its weights are for {len(stated)} classes ({old}), "
             f"but {settings.dataset.name} has {len(names)} ({new}). {way}"
         )
     section |= {"num_classes": images.num_classes, "image_size": images.image_size}
-    return build_classifier(name, **section)
+    try:
+        return build_classifier(name, **section)
+    except ValueError as error:
+        if not re.search(r"classes|size mismatch", str(error)) or settings.dataset.class_names:
+            raise
+        way = "set dataset.class_names (imagenet, or all in order), or dataset.num_classes of lists"
+        text = f"{error} If the images have only some of the network's classes, {way}."
+        raise ValueError(text) from error
 
 
 def _read_facts(settings: Settings, name: str) -> WeightFacts:
@@ -190,10 +202,14 @@ def _list_new(names: Sequence[str], others: Sequence[str]) -> str:
 
 
 def _agree(stated: Sequence[str], names: Sequence[str]) -> bool:
-    """Return True if class names agree with stated ones; numbered classes agree by their count."""
-    if all(map(str.isdigit, names)):
-        return len(stated) == len(names)
-    return tuple(stated) == tuple(names)
+    """Return True if class names agree with stated ones.
+
+    The numbers 0, 1, ... and 1, 2, ... agree with as many words.
+    """
+    numbers, count = numbers_of(names), len(stated)
+    if numbers is None or numbers_of(stated) is not None:
+        return tuple(stated) == tuple(names)
+    return numbers in ([*range(count)], [*range(1, count + 1)])
 
 
 def _finish(
@@ -209,18 +225,18 @@ def _finish(
     key = content_key(network, code_of(network), digest, network_text(classifier.network))
     classifier.eval().requires_grad_(False)
     as_built = copy.deepcopy(classifier) if keep_layers else None
-    _speed_up(settings, classifier)
+    _speed_up(settings, classifier, images.image_size)
     expected, facts = settings.model[name].expected_accuracy, _read_facts(settings, name)
     if expected is None and facts.class_names == images.class_names:
         expected = facts.expected_accuracy
     return Model(classifier, digest, key, expected, as_built)
 
 
-def _speed_up(settings: Settings, classifier: PixelClassifier) -> None:
+def _speed_up(settings: Settings, classifier: PixelClassifier, image_size: int) -> None:
     """Speed up the gradients of a frozen model."""
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
-    classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
+    use_channels_last(classifier, image_size)
 
 
 def _network_settings(settings: Settings, name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import nn
 from src.analysis import format_cell
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
-from src.models import PixelClassifier, save_weights
+from src.models import PixelClassifier, save_weights, use_channels_last
 from src.training.augmentation import make_loaders
 from src.training.module import Craft, FineTuning
 from src.utils import stopping
@@ -84,6 +84,7 @@ def train_once(
         pl.seed_everything(settings.seed, verbose=False)
         loaders = make_loaders(train, test, settings, trainer.num_workers)
         progress = Progress(name, trainer.progress_bar and is_first_process())
+        use_channels_last(classifier, train.image_size)
         module = FineTuning(
             classifier, train.num_classes, settings, progress, loaders, after, craft
         )

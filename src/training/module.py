@@ -50,7 +50,7 @@ class FineTuning(pl.LightningModule):
         trained, tested, tested_at_end = map(len, loaders)
         self.epoch_work = trained + _EVALUATION * tested
         self.whole_work = settings.epochs * self.epoch_work + _EVALUATION * tested_at_end
-        self.classifier = classifier.train().to(memory_format=torch.channels_last)
+        self.classifier = classifier.train()
         self.settings = settings
         for module in classifier.modules():
             if isinstance(module, nn.Dropout) and settings.dropout is not None:

@@ -20,7 +20,7 @@ def write_root(folder, content, csv="images.csv", images="images"):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_rows_become_zero_based_labels(tmp_path, encoding):
-    rows = 'ImageId,TrueLabel,TargetClass,Licence\nx2,3,1,"by, as is"\nx1,1,2,\nx3.jpg,2,3,\n'
+    rows = 'ImageId,TrueLabel,TargetClass,Licence\nx2.png,3,1,"by, as is"\nx1,1,2,\nx3.jpg,2,3,\n'
     dataset = ImageDataset(image_csv("test", root=write_root(tmp_path, rows.encode(encoding))))
     assert dataset.labels.tolist() == [2, 0, 1]
     assert dataset.target_labels.tolist() == [0, 1, 2]
@@ -35,6 +35,33 @@ def test_other_names_and_zero_based_labels(tmp_path):
     assert ImageDataset(data).num_classes == 10
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ImageId;TrueLabel\nx1;3\nx2.jpg;1\n",
+        "ImageId\tTrueLabel\r\nx1\t3\r\nx2.jpg\t1\r\n",
+        "ImageId, TrueLabel\nx1, 3\nx2.jpg, 1\n",
+        "ImageId ; TrueLabel ; Licence\n x1 ; 3 ; by, as is\nx2.jpg ;1; by\n",
+        '"ImageId";"TrueLabel"\n"x1";"3"\n"x2.jpg";"1"\n',
+        "ImageId TrueLabel\nx1 3\nx2.jpg  1\n",
+    ],
+)
+def test_separators_are_sniffed(tmp_path, content):
+    data = image_csv("test", root=write_root(tmp_path, content))
+    assert [path.name for path in data.images] == ["x1.png", "x2.jpg"]
+    assert data.targets.tolist() == [2, 0]
+
+
+def test_a_list_without_a_header_and_lists_of_wordnet_ids(tmp_path):
+    root = write_root(tmp_path, "x1.png 65\nx3.jpg 970\n", "val.txt")
+    columns = {"id_column": 0, "label_column": 1, "first_label": 0}
+    assert image_csv("test", root=root, csv="val.txt", **columns).targets.tolist() == [65, 970]
+    kaggle = "ImageId,PredictionString\nx1,n01751748 85 1 49 72 \nx3,n15075141 1 0 9 9 n15075141 2 "
+    (tmp_path / "val.csv").write_text(kaggle)
+    data = image_csv("test", root=root, csv="val.csv", label_column="PredictionString")
+    assert data.targets.tolist() == [65, 999]
+
+
 def test_formulas_and_quotes_are_text(tmp_path):
     name = '=HYPERLINK("x"),\n../1'
     root = write_root(tmp_path, 'ImageId,TrueLabel\n"=HYPERLINK(""x""),\n../1",2\n')
@@ -47,13 +74,15 @@ def test_formulas_and_quotes_are_text(tmp_path):
     ("content", "message"),
     [
         (HEADER, r"images\.csv"),
+        (f"{HEADER}x2,1,1", r"'x2' may be x2\.jpg and x2\.png"),
         (f"{HEADER}x1,cat,1", "TrueLabel='cat' of image 'x1'"),
         (f"{HEADER}x1,1,", "TargetClass='' of image 'x1'"),
         (f"{HEADER}x1,0,1", "TrueLabel='0' of image 'x1' is below dataset.first_label=1"),
         (f"{HEADER}x1,1,1\nx9,1,1", "'x9'"),
         (f"{HEADER}x1,1,1\nx1.png,2,1", "'x1.png' is listed twice"),
         (f"{HEADER}../images/x1,1,1", r"'\.\./images/x1'"),
-        ("id,TrueLabel\nx1,1", "ImageId"),
+        ("id,TrueLabel\nx1,1", r"lacks dataset\.id_column=ImageId. Its columns are id, TrueLabel"),
+        (f"{HEADER}x1,n00000000,1", "TrueLabel='n00000000'"),
         (b"\xff\xfe\x00", r"images\.csv"),
         (None, r"images\.csv"),
     ],

@@ -70,3 +70,22 @@ def test_suffixes_depth_and_clutter(tmp_path, write_classes):
 def test_a_root_that_is_not_given_is_asked_for():
     with pytest.raises(ValueError, match="root is not set"):
         image_folder("test", root=None)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([*map(str, range(12))], [*map(str, range(12))]),
+        ([*map(str, range(1, 11))], [*map(str, range(1, 11))]),
+        ([f"{n:03}" for n in range(1, 11)], [f"{n:03}" for n in range(1, 11)]),
+        (["100", "9", "20"], ["9", "20", "100"]),
+        (["-1", "1", "-10"], ["-10", "-1", "1"]),
+        (["10", "9", "sky"], ["10", "9", "sky"]),
+    ],
+)
+def test_folders_that_are_numbers_are_sorted_by_value(tmp_path, write_classes, names, expected):
+    root = write_classes(tmp_path / "x", names, images=1)
+    dataset = ImageDataset(image_folder("test", root=str(root)))
+    assert dataset.class_names == tuple(expected)
+    folders = [names[grey // 10] for grey in dataset[:].images[:, 0, 0, 0].tolist()]
+    assert [expected[label] for label in dataset.labels] == folders

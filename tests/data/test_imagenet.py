@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from src.data import ImageDataset
-from src.data.image_folder import imagenet
+from src.data.image_folder import image_folder, imagenet
 
 
 def test_classes_follow_the_sorted_wordnet_ids(tmp_path, write_classes):
@@ -31,3 +31,25 @@ def test_images_are_resized_before_the_cut_as_torchvision_does(tmp_path):
     for image_size in (None, 33):
         with pytest.raises(ValueError, match=r"resize=32 needs dataset\.image_size"):
             ImageDataset(data, image_size=image_size, resize=32)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["n02102040", "n01440764"], [0, 217]),
+        (["tench", "English springer"], [217, 0]),
+        (["10", "9", "999"], [10, 9, 999]),
+        (["0007", "0010"], [7, 10]),
+    ],
+)
+def test_some_of_imagenets_classes_keep_their_numbers(tmp_path, write_classes, names, labels):
+    data = image_folder("test", root=str(write_classes(tmp_path / "x", names, images=1)))
+    dataset = ImageDataset(data, class_names="imagenet")
+    assert dataset.labels.tolist() == labels and dataset.num_classes == 1000
+
+
+@pytest.mark.parametrize("names", [["1", "1000"], ["-1", "5"], ["n01440764", "n00000001"]])
+def test_classes_that_imagenet_lacks_are_refused(tmp_path, write_classes, names):
+    data = image_folder("test", root=str(write_classes(tmp_path / "x", names, images=1)))
+    with pytest.raises(ValueError, match=f"class_names=imagenet needs .* not {names[1]}|not -1"):
+        ImageDataset(data, class_names="imagenet")

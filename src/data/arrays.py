@@ -1,0 +1,146 @@
+"""Images and labels in array files, read image by image."""
+
+import struct
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.data.dataset import LabelledImages
+from src.data.files import say_once
+from src.utils.refusals import first_line, shortened
+
+NAMES = {
+    "train": (("train_images", "train_labels"), ("x_train", "y_train")),
+    "test": (("images", "labels"), ("test_images", "test_labels"), ("x_test", "y_test")),
+}
+"""Names of images and labels in a `.npz` file, by split; capitals make no difference."""
+_LARGEST = 2**30  # bytes of a compressed array, which must be read as a whole
+
+
+class _ArrayImages(LabelledImages):
+    """Images in an array in the form that `arrays` takes, each converted when it is read."""
+
+    def __getitem__(self, position: int) -> tuple[np.ndarray, int]:
+        array: Any = self.images
+        image = np.array(array[position], array.dtype.newbyteorder("="))
+        levels = grey_levels(torch.from_numpy(image), rounded=True).numpy()
+        if array.ndim == 4 and array.shape[1] in (1, 3):
+            levels = levels.transpose(1, 2, 0)
+        grey = levels.shape[2:] == (1,)
+        return levels[..., 0] if grey else levels, int(self.targets[position])
+
+
+def grey_levels(images: Tensor, rounded: bool = False) -> Tensor:
+    """Return images as uint8, 0..255, from uint8 or from floats in [0, 1].
+
+    Args:
+        images: Images of any shape.
+        rounded: Round floats that are not multiples of 1/255, and log so once.
+
+    Raises:
+        ValueError: The images have other values, or without `rounded` are not multiples of 1/255.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    levels = (images * 255).round()
+    if not images.isfinite().all() or levels.min() < 0:
+        hint = "some are negative or not finite. Move the normalisation into the module"
+    elif levels.max() > 255:
+        hint = "some are above 1. Convert values from 0 to 255 with images.to(torch.uint8)"
+    elif ((images * 255 - levels).abs() < 0.01).all():
+        return levels.to(torch.uint8)
+    elif rounded:
+        say_once("The images are rounded to multiples of 1/255.")
+        return levels.to(torch.uint8)
+    else:
+        hint = "these are not. Round them: (255 * images).round().to(torch.uint8)"
+    raise ValueError(f"images must be uint8, or multiples of 1/255 in [0, 1]: {hint}.")
+
+
+def arrays(split: str, *, file: str | None, labels: str | None = None) -> LabelledImages:
+    """Load one split, `train` or `test`, from a `.npz` file, or `test` from two `.npy` files.
+
+    Images are uint8, or floats in [0, 1], which are rounded to multiples of 1/255. Their shape is
+    (N, 3, H, W) or (N, H, W, 3), or has one channel or none. Labels are whole numbers from 0 on,
+    shape (N,) or (N, 1). A `.npz` file may hold both splits under `NAMES`, and `class_names`. Files
+    are mapped into memory; only compressed arrays are read as a whole.
+
+    Args:
+        split: `train` or `test`.
+        file: `.npz` file, or `.npy` file of the images.
+        labels: `.npy` file of the labels.
+
+    Raises:
+        ValueError: A file cannot be read, or lacks the split, or images and labels do not fit.
+    """
+    if not file:
+        raise ValueError("dataset.file is not set. Set it to a .npz file")
+    path, classes = Path(file).expanduser(), None
+    try:
+        if path.suffix.lower() == ".npz":
+            images, numbers, classes = _open_npz(path, NAMES[split])
+        elif labels is None or split == "train":
+            raise ValueError(f"it has no {split} labels. Set dataset.labels, or use a .npz file")
+        else:
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+            numbers = np.load(Path(labels).expanduser(), allow_pickle=False)
+        if images.ndim != 3 and not (images.ndim == 4 and {1, 3} & {*images.shape[1::2]}):
+            raise ValueError(f"images have shape {images.shape}, not (N, 3, H, W) or (N, H, W, 3)")
+        numbers = numbers[:, 0] if numbers.shape[1:] == (1,) else numbers
+        return _ArrayImages(images, check_whole("labels", numbers, len(images)), classes)
+    except Exception as error:  # its type depends on where the damage is
+        raise ValueError(f"{file} cannot be used: {first_line(error)}") from error
+
+
+def check_whole(key: str, numbers: np.ndarray, count: int) -> np.ndarray:
+    """Return `numbers`; refuse them if they are not whole numbers, shape (count,)."""
+    if numbers.dtype.kind not in "iu" or numbers.shape != (count,):
+        raise ValueError(
+            f"{key} must be {count} whole numbers, one per image, not {numbers.dtype} of shape "
+            f"{numbers.shape}."
+        )
+    return numbers
+
+
+def _open_npz(
+    path: Path, names: Sequence[tuple[str, str]]
+) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
+    """Return the images, the labels and, if present, the class names in a `.npz` file."""
+    with zipfile.ZipFile(path) as archive:
+        stored = {name.removesuffix(".npy").lower(): name for name in archive.namelist()}
+        pair = next((pair for pair in names if {*pair} <= stored.keys()), None)
+        if pair is None:
+            raise ValueError(f"it has {shortened([*stored])}, not {' and '.join(names[0])}")
+
+        def read(name: str) -> np.ndarray:
+            with archive.open(stored[name]) as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
+
+        info = archive.getinfo(stored[pair[0]])
+        if info.compress_type == zipfile.ZIP_STORED:
+            with archive.open(info) as member:
+                while member.read(2**20):  # until the end, where its checksum is compared
+                    pass
+            images = _map_member(path, info.header_offset)
+        elif info.file_size <= _LARGEST:
+            images = read(pair[0])
+        else:
+            raise ValueError("it is too large to be compressed. Save it with numpy.savez")
+        classes = read("class_names").tolist() if "class_names" in stored else None
+        return images, read(pair[1]), classes
+
+
+def _map_member(path: Path, start: int) -> np.ndarray:
+    """Map an uncompressed array of a `.npz` file; its zip header starts at byte `start`."""
+    with path.open("rb") as file:
+        file.seek(start + 26)
+        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)  # name and extra field
+        np.lib.format.read_magic(file)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        begin = file.tell()
+    return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")

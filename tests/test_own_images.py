@@ -1,0 +1,340 @@
+"""Images as people have them, compared with plain torch on the same files."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import squeezenet1_1
+from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
+
+from src.data import load_dataset
+from src.data.classes import imagenet_ids
+from src.data.files import say_once
+from src.models import load_weights
+from src.run.data import forget_datasets
+
+CODE = """
+import torch
+from torch import nn
+
+COLOURS = torch.tensor({colours}) / 255
+
+
+class Nearest(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.register_buffer("colours", COLOURS[: num_classes or len(COLOURS)])
+
+    def forward(self, x):
+        return -40 * ((x.mean((2, 3))[:, None] - self.colours) ** 2).sum(-1)
+
+
+def trained(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
+
+
+def twelve(num_classes):
+    return Nearest(12)
+"""
+GREYS = [20, 90, 160, 235]
+COLOURS = np.array([(r, g, b) for r in GREYS for g in GREYS for b in GREYS])
+COLOURS = COLOURS[np.random.RandomState(3).permutation(64)]
+MODEL = "# @package model.{0}\nnetwork: {{_target_: {1}, num_classes: null}}\nmean: {2}\nstd: {3}\n"
+
+
+@pytest.fixture
+def nearest(workspace: Path) -> Path:
+    """A workspace with networks that classify one-coloured images by the nearest colour."""
+    (workspace / "nearest.py").write_text(CODE.format(colours=COLOURS.tolist()))
+    for name, target in (("near", "Nearest"), ("twelve", "twelve"), ("new", "trained")):
+        text = MODEL.format(name, f"nearest.{target}", "[0, 0, 0]", "[1, 1, 1]")
+        weights = "null" if name == "new" else "included"
+        path = workspace / "conf" / "model" / f"{name}.yaml"
+        path.write_text(f"{text}weights: {weights}\n")
+    return workspace
+
+
+@pytest.fixture
+def shown(nearest, command_line, capfd):
+    """A function that classifies clean images and returns the exit code, `k / n`, and all text."""
+
+    def show(*words: str, model: str = "near") -> tuple[int, str, str]:
+        say_once.cache_clear()
+        forget_datasets()  # other folders of the same name
+        fixed = ["attack=none", "source=null", f"targets=[{model}]", "n_images=null"]
+        code = command_line(*fixed, "hydra.run.dir=job", *words)
+        out, err = capfd.readouterr()
+        ratio = ""
+        if code == 0:
+            rows = pd.read_parquet("job/predictions.parquet")
+            ratio = f"{(rows['predicted'] == rows['label']).sum()} / {len(rows)}"
+        return code, ratio, out + err
+
+    return show
+
+
+def one_colour(number: int, seed: int = 0) -> np.ndarray:
+    """Return an image of about the colour of a class, uint8 (8, 8, 3)."""
+    noise = np.random.RandomState(100 * seed + number).randint(-8, 9, (8, 8, 3))
+    return np.clip(COLOURS[number] + noise, 0, 255).astype(np.uint8)
+
+
+def write_folders(root: Path, names: dict[int, str], count: int = 2) -> None:
+    """Write class folders; `names` maps the class of the network to the name of its folder."""
+    for number, name in names.items():
+        (root / name).mkdir(parents=True)
+        for k in range(count):
+            Image.fromarray(one_colour(number, k)).save(root / name / f"{k}.png")
+
+
+FOLDER = ["dataset=image_folder", "dataset.root=d"]
+
+
+@pytest.mark.parametrize("names", [range(12), range(1, 13), range(-3, 9), range(0, 24, 2)])
+def test_class_folders_that_are_numbers(nearest, shown, caplog, names):
+    write_folders(nearest / "d", dict(enumerate(map(str, names))))
+    assert shown(*FOLDER)[:2] == (0, "24 / 24")
+    assert caplog.text.count("sorted as numbers") == 1
+
+
+def test_some_of_a_networks_classes(nearest, shown):
+    write_folders(nearest / "d", {3: "3", 10: "10", 11: "11"})
+    code, _, text = shown(*FOLDER, model="twelve")
+    assert (
+        code != 0
+        and "set dataset.class_names (imagenet, or all in order)" in text
+        and "Traceback" not in text
+    )
+    names = ",".join(map(str, range(12)))
+    assert shown(*FOLDER, f"dataset.class_names=[{names}]", model="twelve")[:2] == (0, "6 / 6")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("0 1 2 3", "0 1 3 4"),
+        ("1 2 3 4", "0 1 2 3"),
+        ("0 1 2 3", "ant bee cat dog"),
+        ("ant bee cat dog", "0 1 2 3"),
+        ("ant bee cat dog", "ant bee cat eel"),
+    ],
+)
+def test_training_images_of_other_classes_are_refused(nearest, shown, train, test):
+    write_folders(nearest / "d" / "train", dict(enumerate(train.split())))
+    write_folders(nearest / "d" / "test", dict(enumerate(test.split())))
+    code, _, text = shown(*FOLDER, "training=quick", "training.epochs=1", model="new")
+    assert code != 0 and "cannot be trained on image_folder: its classes" in text
+
+
+def test_parts_of_imagenet_as_in_plain_torch(nearest, shown, real_data, tmp_path):
+    """Photographs in folders of WordNet ids and of numbers, and flat with three kinds of lists."""
+    shutil.unpack_archive(real_data / "imagenet-nips2017-250.tar", tmp_path, filter="data")
+    rows = pd.read_csv(tmp_path / "images.csv").iloc[:12]
+    ids, weights = imagenet_ids(), real_data / "imagenet-squeezenet1_1.pt"
+    labels, names = (rows["TrueLabel"] - 1).tolist(), [f"{name}.png" for name in rows["ImageId"]]
+    for name, label in zip(names, labels, strict=True):
+        for folder in (f"wordnet/{ids[label]}", f"numbers/{label}", "flat/images"):
+            (nearest / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / "images" / name, nearest / folder / name)
+    pairs = [*zip(names, labels, strict=True)]
+    lists = {
+        "val.txt": [f"{name} {label}" for name, label in pairs],
+        "names.csv": ["file;label", *(f"{name};{label}" for name, label in pairs)],
+        "LOC_val_solution.csv": [
+            "ImageId,PredictionString",
+            *(f"{Path(name).stem},{ids[label]} 1 2 30 40 " for name, label in pairs),
+        ],
+    }
+    for name, lines in lists.items():
+        (nearest / "flat" / name).write_text("\n".join(lines))
+    mean, std = "[0.485, 0.458, 0.408]", "[0.00392, 0.00392, 0.00392]"
+    text = MODEL.format("squeeze", "torchvision.models.squeezenet1_1", mean, std)
+    (nearest / "conf/model/squeeze.yaml").write_text(
+        f"{text.replace('num_classes: null', '')}weights: {weights}\n".replace(", }", "}")
+    )
+    network = squeezenet1_1().eval()
+    load_weights(network, weights)
+    prepare = Compose([Resize(256), CenterCrop(224), ToTensor()])
+    images = torch.stack([prepare(Image.open(tmp_path / "images" / name)) for name in names])
+    scaled = (images - torch.tensor([0.485, 0.458, 0.408]).view(3, 1, 1)) / 0.00392
+    with torch.no_grad():
+        correct = int((network(scaled).argmax(1) == torch.tensor(labels)).sum())
+    cut = ["dataset.resize=256", "dataset.image_size=224"]
+    flat = ["dataset=image_csv", "dataset.root=flat", *cut]
+    kaggle = ["dataset.csv=LOC_val_solution.csv", "dataset.label_column=PredictionString"]
+    columns = ["dataset.id_column=file", "dataset.label_column=label", "dataset.first_label=0"]
+    headless = ["dataset.id_column=0", "dataset.label_column=1", "dataset.first_label=0"]
+    for words in (
+        ["dataset=imagenet", "dataset.root=wordnet"],
+        ["dataset=image_folder", "dataset.root=numbers", "dataset.class_names=imagenet", *cut],
+        [*flat, "dataset.csv=names.csv", *columns],
+        [*flat, "dataset.csv=val.txt", *headless],
+        [*flat, *kaggle],
+    ):
+        assert shown(*words, model="squeeze")[:2] == (0, f"{correct} / 12")
+    code, _, text = shown("dataset=image_folder", "dataset.root=wordnet", *cut, model="squeeze")
+    assert code != 0 and "set dataset.class_names (imagenet, or all in order)" in text
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """Images of all 64 colours, uint8 (64, 8, 8, 3), and their labels."""
+    return np.stack([one_colour(number) for number in range(64)]), np.arange(64)
+
+
+ARRAYS = {
+    "NHWC": lambda x: x,
+    "NCHW": lambda x: np.ascontiguousarray(x.transpose(0, 3, 1, 2)),
+    "fortran": lambda x: np.asfortranarray(x),
+    "float32": lambda x: (x / 255).astype(np.float32),
+    "float16": lambda x: (x / 255).astype(np.float16),
+    "big-endian": lambda x: (x.transpose(0, 3, 1, 2) / 255).astype(">f8"),
+}
+
+
+@pytest.mark.parametrize("form", ARRAYS)
+def test_array_files(nearest, shown, colours, form):
+    images, labels = ARRAYS[form](colours[0]), colours[1]
+    np.savez(nearest / "a.npz", images=images, labels=labels.astype(np.uint8))
+    np.savez_compressed(nearest / "b.npz", X_test=images, Y_test=labels[:, None])
+    np.save(nearest / "x.npy", images)
+    np.save(nearest / "y.npy", labels)
+    for words in (["a.npz"], ["b.npz"], ["x.npy", "dataset.labels=y.npy"]):
+        file, *others = words
+        assert shown("dataset=arrays", f"dataset.file={file}", *others)[:2] == (0, "64 / 64")
+
+
+def test_arrays_with_training_images_and_class_names(nearest, shown, colours):
+    images, labels = colours[0][:4], colours[1][:4]
+    many = {"train_images": np.concatenate([images] * 20), "train_labels": np.tile(labels, 20)}
+    shared = {"class_names": np.array(["a", "b", "c", "d"])}
+    np.savez(nearest / "a.npz", images=images, labels=labels, **many, **shared)
+    np.savez(nearest / "b.npz", images=images, labels=labels)
+    train = ["training=quick", "training.epochs=2", "clean_accuracy_check.action=warn"]
+    assert shown("dataset=arrays", "dataset.file=a.npz", *train, model="new")[0] == 0
+    code, _, text = shown("dataset=arrays", "dataset.file=b.npz", *train, model="new")
+    assert code != 0 and "not train_images and train_labels" in text
+
+
+@pytest.mark.parametrize(
+    ("contents", "sentence"),
+    [
+        ({"images": np.zeros((4, 192), np.uint8), "labels": [0] * 4}, "not (N, 3, H, W)"),
+        ({"images": np.full((4, 8, 8, 3), 128.0), "labels": [0] * 4}, "some are above 1"),
+        ({"images": np.full((4, 8, 8, 3), -1.0), "labels": [0] * 4}, "some are negative"),
+        ({"images": np.full((4, 8, 8, 3), np.nan), "labels": [0] * 4}, "not finite"),
+        ({"images": np.zeros((4, 8, 8, 3)), "labels": np.eye(4)}, "labels must be 4 whole"),
+        ({"images": np.zeros((4, 8, 8, 3)), "labels": [0] * 3}, "labels must be 4 whole"),
+        ({"images": np.zeros((4, 8, 8, 3)), "labels": [0, 1, 2, -1]}, "labels have -1"),
+        ({"a": np.zeros(3), "b": np.zeros(3)}, "it has a, b, not images and labels"),
+        ({"images": np.zeros((0, 8, 8, 3)), "labels": np.zeros(0, int)}, "no images"),
+        ({"images": np.array([{}] * 4), "labels": [0] * 4}, "cannot be used"),
+        ({"images": np.zeros((4, 8, 9, 3)), "labels": [0] * 4}, "set dataset.image_size"),
+        (b"no array", "cannot be used"),
+        (None, "No such file"),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_refused(nearest, shown, contents, sentence):
+    if isinstance(contents, dict):
+        np.savez(nearest / "a.npz", **contents)
+    elif contents:
+        (nearest / "a.npz").write_bytes(contents)
+    code, _, text = shown("dataset=arrays", "dataset.file=a.npz")
+    assert code != 0 and sentence in text and "Traceback" not in text
+
+
+def test_damaged_arrays_are_refused(nearest, shown, colours):
+    np.savez(nearest / "a.npz", images=colours[0], labels=colours[1])
+    content = bytearray((nearest / "a.npz").read_bytes())
+    content[2000] ^= 255
+    (nearest / "a.npz").write_bytes(content)
+    code, _, text = shown("dataset=arrays", "dataset.file=a.npz")
+    assert code != 0 and "Bad CRC-32" in text
+    (nearest / "a.npz").write_bytes(content[:9000])
+    assert shown("dataset=arrays", "dataset.file=a.npz")[0] != 0
+
+
+def test_arrays_larger_than_memory_are_read_in_part(nearest, tmp_path):
+    """A sparse file of 40 GB, of which ten images are read."""
+    shape = (4_000_000, 100, 100, 1)
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, shape)
+    np.save(tmp_path / "y.npy", np.zeros(len(range(shape[0])), np.uint8))
+    files = {"file": str(tmp_path / "x.npy"), "labels": str(tmp_path / "y.npy")}
+    images = load_dataset("test", {"_target_": "src.data.arrays.arrays", **files}, n_images=10)
+    assert images[:].images.shape == (10, 3, 100, 100)
+
+
+@pytest.fixture
+def saved(nearest, colours):
+    """A function that saves a data set of Hugging Face in `d`; returns the package."""
+    datasets = pytest.importorskip("datasets", reason="the extra `huggingface` is not installed")
+
+    def make(count: int = 64, named: bool = True, image: str = "image", label: str = "label"):
+        kind = datasets.Value("int64")
+        if named:
+            kind = datasets.ClassLabel(names=[f"c{number}" for number in range(64)])
+        return datasets.Dataset.from_dict(
+            {
+                "id": [str(number) for number in range(count)],
+                image: [Image.fromarray(image) for image in colours[0][:count]],
+                label: colours[1][:count].tolist(),
+            },
+            features=datasets.Features(
+                {"id": datasets.Value("string"), image: datasets.Image(), label: kind}
+            ),
+        )
+
+    datasets.make = make
+    yield datasets
+    del datasets.make
+
+
+HUGGING = ["dataset=huggingface", "dataset.root=d"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_data_sets_of_hugging_face_saved_on_disk(nearest, shown, saved, named):
+    saved.make(named=named, image="picture", label="kind").save_to_disk(nearest / "d")
+    assert shown(*HUGGING)[:2] == (0, "64 / 64")
+    part = saved.DatasetDict({"validation": saved.make(named=named).shuffle(seed=1)})
+    part["train"] = saved.make(named=named)
+    part.save_to_disk(nearest / "e")
+    training = ["training=quick", "training.epochs=1", "clean_accuracy_check.action=warn"]
+    other = ["dataset=huggingface", "dataset.root=e"]
+    assert shown(*other)[:2] == (0, "64 / 64")
+    assert shown(*other, *training, model="new")[0] == 0
+    assert shown(*other, "dataset.test_split=train")[:2] == (0, "64 / 64")
+
+
+def test_data_sets_of_hugging_face_as_files(nearest, shown, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(saved.config, "HF_DATASETS_CACHE", str(tmp_path / "hub"))
+    (nearest / "d" / "data").mkdir(parents=True)
+    saved.make().to_parquet(nearest / "d" / "data" / "test-00000-of-00001.parquet")
+    assert shown(*HUGGING)[:2] == (0, "64 / 64")
+
+
+def test_data_sets_of_hugging_face_that_leave_something_open_are_refused(nearest, shown, saved):
+    two = saved.make().add_column("coarse", [0] * 64).cast_column("coarse", saved.ClassLabel(2))
+    saved.DatasetDict({"train": two}).save_to_disk(nearest / "d")
+    for words, sentence in (
+        ([], "has the splits train. Set dataset.test_split=NAME"),
+        (["dataset.test_split=tset"], "has the splits train"),
+        (["dataset.test_split=train"], "dataset.label_column=None: use one of label, coarse"),
+        (
+            ["dataset.test_split=train", "dataset.label_column=id"],
+            "label_column=id: use one of label, coarse",
+        ),
+        (["dataset.root=/nowhere/at"], "dataset.root=/nowhere/at cannot be loaded"),
+    ):
+        code, _, text = shown(*HUGGING[: 1 + ("nowhere" not in str(words))], *words)
+        assert code != 0 and sentence in text and "Traceback" not in text
+    words = ["dataset.test_split=train", "dataset.label_column=label"]
+    assert shown(*HUGGING, *words)[:2] == (0, "64 / 64")
+    files = sorted((nearest / "d" / "train").glob("*.arrow"))
+    files[0].write_bytes(files[0].read_bytes()[:2000])
+    code, _, text = shown(*HUGGING, *words)
+    assert code != 0 and "Traceback" not in text
