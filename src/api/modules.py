@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.cache.keys import content_key
 from src.data import ImageDataset, LabelledImages, to_unit
-from src.models import PixelClassifier, network_text, try_classifier, weights_digest
+from src.models import PixelClassifier, network_text, tensors_of, try_classifier, weights_digest
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
 from src.run.stages import Data, Model, Pass, Planned
@@ -41,9 +41,7 @@ class Inputs:
         if numbers is not None and (np.diff(numbers, prepend=-1) <= 0).any():
             raise ValueError("index must be strictly increasing and not negative.")
         modules = _modules(sources, targets)
-        devices = {
-            value.device for module in modules.values() for value in module.state_dict().values()
-        }
+        devices = {value.device for module in modules.values() for _, value in tensors_of(module)}
         if len(devices) > 1:
             raise ValueError(f"The modules are on {len(devices)} devices; move all to one device.")
         self.targets = list(targets)

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.models.pixel_classifier import ModelError, PixelClassifier
-from src.models.weights import load_weights
+from src.models.state_digest import state_digest
+from src.models.weights import load_weights, tensors_digest
 from src.utils.call_target import call_target
 from src.utils.refusals import first_line
 
@@ -62,7 +63,9 @@ def build_classifier(
         raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name).eval()
     classifier.feature_layer = feature_layer
+    state = state_digest(module)  # now, because a forward pass may leave images in attributes
     try_classifier(classifier, num_classes, image_size)
+    classifier.state = state or _logits_digest(classifier, image_size)
     return classifier
 
 
@@ -79,10 +82,24 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
         ) from error
 
 
+def _logits_digest(classifier: PixelClassifier, image_size: int) -> str:
+    """Return the digest of the logits of two fixed images, computed on the CPU by one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            return tensors_digest([("logits", classifier(_two_images(image_size)))])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _two_images(image_size: int) -> Tensor:
+    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+
+
 def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> None:
     """Classify two images to find misfits before any work; set the attributes that alarms read."""
-    images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
-    images = images.to(classifier.mean.device)
+    images = _two_images(image_size).to(classifier.mean.device)
     try:
         with torch.no_grad():
             logits = classifier(images)

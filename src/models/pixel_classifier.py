@@ -31,6 +31,7 @@ class PixelClassifier(nn.Module):
 
     Attributes:
         feature_layer: Name of the module whose output feature-level attacks change, or None.
+        state: Digest of the network's state that is not in the tensors of its state dict.
         steady: True unless, in a trial, an image alone and in a batch got different logits.
         softmax: True if a trial returned probabilities instead of logits.
     """
@@ -49,7 +50,7 @@ class PixelClassifier(nn.Module):
         super().__init__()
         self.network = network
         self.input_size = input_size
-        self.steady, self.softmax = True, False
+        self.state, self.steady, self.softmax = "", True, False
         self.feature_layer: str | None = None
         self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):

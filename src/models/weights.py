@@ -5,6 +5,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from src.models.state_digest import no_tensors, tensor_bytes, value_digest
 from src.utils.refusals import first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
@@ -86,7 +88,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     for name, value in stored.items():
         if name in present or not name.startswith(TRAINING_HEADS):
             state[name] = value
-    for name, own in _tensors(network):
+    for name, own in tensors_of(network):
         new = state.get(name)
         if torch.is_tensor(new) and own.is_floating_point() and not new.is_floating_point():
             raise ValueError(
@@ -99,21 +101,25 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         misfits = " ".join(str(error).partition(":")[2].split())  # after torch's heading
         raise ValueError(f"{path} does not fit the network: {misfits[:400]}") from error
     digest = _metadata(path).get("digest")
-    if digest is not None and digest != weights_digest(network):
+    if digest is not None and digest != tensors_digest(tensors_of(network)):
         raise ValueError(f"{path} is damaged; delete it to train the network again")
 
 
 def save_weights(network: nn.Module, path: Path, **facts: str) -> None:
     """Write a state dict as safetensors, with facts and a digest that reveals damage."""
     # Cloned, because the format refuses tensors that share memory.
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
-    metadata = {"digest": weights_digest(network), **facts}
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in tensors_of(network)}
+    metadata = {"digest": tensors_digest(tensors_of(network)), **facts}
     path.write_bytes(save(state, metadata))  # on a full disk `save_file` raises no OSError
 
 
 def weights_digest(network: nn.Module) -> str:
-    """Compute the digest of a network's tensors, see `tensors_digest`."""
-    return tensors_digest(_tensors(network))
+    """Compute the digest of a network's state dict: its tensors and, if any, its other state."""
+    digest, others = tensors_digest(tensors_of(network)), no_tensors(network.state_dict())
+    try:
+        return value_digest([digest, others]) if others else digest
+    except Exception:  # of any type: objects decide how they are pickled
+        return digest
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -122,11 +128,11 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     Device, memory format and batch counters make no difference.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(tensors):
+    for name, value in sorted(tensors, key=itemgetter(0)):
         if not name.endswith(COUNTER):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().data)
+            digest.update(f"{name} ".encode())
+            for part in tensor_bytes(value):
+                digest.update(part)
     return digest.hexdigest()[:16]
 
 
@@ -135,8 +141,8 @@ def network_text(network: nn.Module) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
 
 
-def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the state dict's tensors; a network's extra state may hold other objects."""
+def tensors_of(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the state dict's tensors by name; quantised layers and extra state are left out."""
     return [(name, value) for name, value in network.state_dict().items() if torch.is_tensor(value)]
 
 
