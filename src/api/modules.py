@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.cache.keys import content_key
 from src.data import ImageDataset, LabelledImages, to_unit
-from src.models import PixelClassifier, network_text, tensors_of, try_classifier, weights_digest
+from src.models import PixelClassifier, network_text, tensors_of, try_classifier
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
 from src.run.stages import Data, Model, Pass, Planned
@@ -92,7 +92,7 @@ class Inputs:
         settings, models = planned.settings, {}
         for name in settings.models:
             network = self.networks[name].network
-            digest = weights_digest(network)
+            digest = self.networks[name].digest
             # Networks with equal weights and layers may still compute different things, so the key
             # includes the name.
             text = network_text(network)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from src.models.pixel_classifier import ModelError, PixelClassifier
-from src.models.state_digest import state_digest
 from src.models.weights import load_weights, tensors_digest
 from src.utils.call_target import call_target
 from src.utils.refusals import first_line
@@ -23,6 +22,7 @@ def build_classifier(
     std: Sequence[float] | None = None,
     input_size: int | None = None,
     weights: str | None = None,
+    averaged: bool = True,
     feature_layer: str | None = None,
 ) -> PixelClassifier:
     """Build an evaluation-mode classifier on the CPU, load its weights and try it on two images.
@@ -37,6 +37,7 @@ def build_classifier(
         std: Channel standard deviations; None: likewise.
         input_size: Side in pixels that images are resized to; None: no resizing.
         weights: A file; ``included`` or None: the weights of the network as built.
+        averaged: Take averaged weights if the file has others, too; False: take the others.
         feature_layer: Name of the module whose output feature-level attacks change.
     """
     file = None if weights == "included" else weights
@@ -56,16 +57,15 @@ def build_classifier(
         if mean is None or std is None:
             raise ValueError("mean or std is null, and the network's pretrained_cfg has none.")
         if file is not None:
-            load_weights(module, file)
+            load_weights(module, file, averaged=averaged)
         if feature_layer is not None and feature_layer not in dict(module.named_modules()):
             raise ValueError(f"feature_layer={feature_layer} is not one of its modules.")
     except ValueError as error:
         raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name).eval()
     classifier.feature_layer = feature_layer
-    state = state_digest(module)  # now, because a forward pass may leave images in attributes
     try_classifier(classifier, num_classes, image_size)
-    classifier.state = state or _logits_digest(classifier, image_size)
+    classifier.state = classifier.state or _logits_digest(classifier, image_size)
     return classifier
 
 

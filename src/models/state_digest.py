@@ -18,7 +18,7 @@ _REGISTERED = ("_parameters", "_buffers", "_modules")
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
-def state_digest(network: nn.Module) -> str | None:
+def state_digest(network: nn.Module) -> tuple[str | None, bool]:
     """Compute the digest of a network's state, except the tensors in its state dict.
 
     This state consists of the modules' attributes (tensors, arrays, numbers, texts and objects that
@@ -26,27 +26,25 @@ def state_digest(network: nn.Module) -> str | None:
     Functions and classes count by their names, devices do not count.
 
     Returns:
-        16 hexadecimal digits; None if an object cannot be taken apart, as in TorchScript.
+        16 hexadecimal digits, or None if an object cannot be taken apart, as in TorchScript; and
+        False if the state has no weights: no tensors, arrays, extra state or objects of this kind.
     """
     state, digests = network.state_dict(), _Digests()
+    others = {name: value for name, value in state.items() if not torch.is_tensor(value)}
     every = (network.named_parameters, network.named_buffers)
     for name, value in chain(*(named(remove_duplicate=False) for named in every)):
         if torch.is_tensor(state.get(name)):
             digests.known[id(value)] = value, "in the state dict"
     try:
-        return digests.of([network, no_tensors(state)])
+        digest = digests.of([network, others])
+        return digest, bool(others) or digests.weights
     except Exception:  # of any type: objects decide how they are pickled
-        return None
+        return None, True
 
 
 def value_digest(value: Any) -> str:
     """Compute the digest of a value; raise an exception of any type if it cannot be taken apart."""
     return _Digests().of(value)
-
-
-def no_tensors(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a state dict that are no tensors, such as packed weights."""
-    return {name: value for name, value in state.items() if not torch.is_tensor(value)}
 
 
 def tensor_bytes(value: Tensor) -> Iterable[bytes | memoryview]:
@@ -70,9 +68,11 @@ class _Digests:
 
     Attributes:
         known: Values by id, with their digests. They stay alive, so that no id is used twice.
+        weights: True if there was a tensor or an array.
     """
 
     def __init__(self) -> None:
+        self.weights = False
         self.known: dict[int, tuple[Any, str]] = {}
 
     def of(self, value: Any) -> str:
@@ -87,6 +87,7 @@ class _Digests:
 
     def _parts(self, value: Any) -> Iterable[bytes | memoryview]:
         """Return what identifies a value among those of its type."""
+        self.weights |= isinstance(value, Tensor | np.ndarray)
         if isinstance(value, Tensor):
             return tensor_bytes(value)
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:

@@ -1,24 +1,30 @@
 """Weight files: safe reading, strict loading, saving, and digests of their content."""
 
 import hashlib
+import logging
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from src.models.state_digest import no_tensors, tensor_bytes, value_digest
-from src.utils.refusals import first_line
+from src.models.prefixes import find_prefix, names_under
+from src.models.restricted_pickle import load_pickle
+from src.models.state_digest import tensor_bytes
+from src.utils.refusals import first_line, shortened
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
-TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
+TRAINING_ONLY = ("AuxLogits.", "aux1.", "aux2.", "n_averaged")
+_ADDED = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 COUNTER = "num_batches_tracked"
+_say_once = cache(logging.getLogger(__name__).warning)
 
 
 @dataclass(frozen=True)
@@ -68,26 +74,42 @@ def _metadata(path: str | Path) -> dict[str, str]:
         return {}
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
+def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True) -> None:
     """Load a file's state dict into a network, in place, without running code from the file.
 
-    The file is a safetensors file, or from torch.save (.pt, .pth or .ckpt). A dict under
-    ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``last`` is unwrapped, and prefixes
-    that all names share, such as ``module.``, are stripped. Float types are converted. Batch
-    counters may be missing, and there may be additional heads that only training uses. Everything
-    else must fit.
+    The file is a safetensors file, or from torch.save (.pt, .pth or .ckpt). The state dict may be
+    in dicts, with a prefix such as ``module.`` or ``model.``, and beside other weights, see
+    `find_prefix`. Float types are converted. Batch counters and state that is no tensor may be
+    missing, and there may be additional heads that only training uses. Everything else must fit.
+
+    Args:
+        network: The network.
+        path: The file.
+        averaged: Take averaged weights, such as an exponential moving average, if the file has
+            both; False: take the others.
 
     Raises:
-        ValueError: The file cannot be read as tensors only, does not fit, or has whole or complex
-            numbers as weights.
+        ValueError: The file cannot be read, does not fit, or has whole or complex numbers as
+            weights.
     """
     path = Path(path)
-    present = network.state_dict()
-    stored = _strip_prefixes(_read(path), present.keys())
-    state = OrderedDict((name, value) for name, value in present.items() if name.endswith(COUNTER))
-    for name, value in stored.items():
-        if name in present or not name.startswith(TRAINING_HEADS):
-            state[name] = value
+    present, content = network.state_dict(), _read(path)
+    stored = {_unwrapped(name): value for name, value in content.items()}
+    names = {_unwrapped(name): name for name in present}
+    if len(stored) < len(content) or len(names) < len(present):  # one of two copies is wrapped
+        stored, names = content, {name: name for name in present}
+    optional = {
+        name: value
+        for name, value in present.items()
+        if name.endswith(COUNTER) or not torch.is_tensor(value)
+    }
+    needed = {short: present[name] for short, name in names.items() if name not in optional}
+    prefix = find_prefix(path, stored, needed, averaged) if needed else ""
+    state = OrderedDict(optional)
+    for name in names_under(prefix, stored):
+        short, value = name.removeprefix(prefix), stored[name]
+        if short in names or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
+            state[names.get(short, short)] = value
     for name, own in tensors_of(network):
         new = state.get(name)
         if torch.is_tensor(new) and own.is_floating_point() and not new.is_floating_point():
@@ -101,7 +123,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         misfits = " ".join(str(error).partition(":")[2].split())  # after torch's heading
         raise ValueError(f"{path} does not fit the network: {misfits[:400]}") from error
     digest = _metadata(path).get("digest")
-    if digest is not None and digest != tensors_digest(tensors_of(network)):
+    if digest is not None and digest != weights_digest(network):
         raise ValueError(f"{path} is damaged; delete it to train the network again")
 
 
@@ -109,17 +131,13 @@ def save_weights(network: nn.Module, path: Path, **facts: str) -> None:
     """Write a state dict as safetensors, with facts and a digest that reveals damage."""
     # Cloned, because the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in tensors_of(network)}
-    metadata = {"digest": tensors_digest(tensors_of(network)), **facts}
+    metadata = {"digest": weights_digest(network), **facts}
     path.write_bytes(save(state, metadata))  # on a full disk `save_file` raises no OSError
 
 
 def weights_digest(network: nn.Module) -> str:
-    """Compute the digest of a network's state dict: its tensors and, if any, its other state."""
-    digest, others = tensors_digest(tensors_of(network)), no_tensors(network.state_dict())
-    try:
-        return value_digest([digest, others]) if others else digest
-    except Exception:  # of any type: objects decide how they are pickled
-        return digest
+    """Compute the digest of the tensors in a network's state dict, see `tensors_digest`."""
+    return tensors_digest(tensors_of(network))
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -146,31 +164,45 @@ def tensors_of(network: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, value) for name, value in network.state_dict().items() if torch.is_tensor(value)]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read and unwrap a file's state dict, names as stored."""
+def _unwrapped(name: str) -> str:
+    """Return a name without what compiling and distributed training add to it."""
+    return re.sub(rf"(?<![^./])({'|'.join(_ADDED)})\.", "", name)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file's values by name; names in a dict begin with its key and `/`."""
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        # Not timm's load_state_dict, which unpickles everything in older versions.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        for key in WRAPPERS:
-            if isinstance(content.get(key), dict):
-                content = content[key]
-        return {str(name): value for name, value in content.items()}
+            return dict(load_file(path))
+        content, hidden = load_pickle(path)
+        values = dict(_flat(dict(enumerate(content)) if isinstance(content, tuple) else content))
     except Exception as error:  # the type depends on the damage
+        script = "TorchScript" in str(error)
         raise ValueError(
             f"{path} cannot be read as a state dict of tensors, as torch.save(model.state_dict()) "
             "writes it. Nothing else is unpickled, because that can run code "
             f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
+            f"{'. ' + _conversion(path, 'torch.jit.load({})') if script else ''}"
         ) from error
+    objects = f"objects of {shortened(hidden)} are not read" * bool(hidden)
+    if not any(map(torch.is_tensor, values.values())):
+        way = _conversion(path, "torch.load({}, weights_only=False)")
+        raise ValueError(f"{path} has no tensors by name{'; ' * bool(hidden)}{objects}. {way}")
+    if hidden:
+        _say_once("%s: %s.", path, objects)
+    return values
 
 
-def _strip_prefixes(state: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """Strip the prefixes that all names share, if this yields names of the network."""
-    left = state
-    while left and left.keys().isdisjoint(names):
-        prefix = next(iter(left)).partition(".")[0] + "."
-        if not all(name.startswith(prefix) for name in left):
-            return state
-        left = {name.removeprefix(prefix): value for name, value in left.items()}
-    return left
+def _flat(content: dict[Any, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values in nested dicts with their names."""
+    for key, value in content.items():
+        if isinstance(value, dict) and not str(key).endswith("_extra_state"):
+            yield from _flat(value, f"{start}{key}/")
+        else:
+            yield f"{start}{key}", value
+
+
+def _conversion(path: Path, load: str) -> str:
+    """Return the two lines that convert a file of a whole network."""
+    lines = f"net = {load.format(repr(str(path)))}; torch.save(net.state_dict(), 'weights.pt')"
+    return f"Convert it in Python, where its network's code is installed: {lines}"

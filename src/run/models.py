@@ -31,7 +31,6 @@ from src.models import (
     network_text,
     tensors_of,
     weight_facts,
-    weights_digest,
 )
 from src.models.providers import facts_of
 from src.run.attack_function import attack_function
@@ -206,7 +205,7 @@ def _finish(
 ) -> Model:
     """Freeze a model with weights, and speed up its gradients."""
     network = _network_settings(settings, name)
-    digest = weights_digest(classifier.network)
+    digest = classifier.digest
     parts = (digest, network_text(classifier.network), classifier.state)
     key = content_key(network, code_of(network), *parts)
     classifier.eval().requires_grad_(False)

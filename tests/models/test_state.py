@@ -12,8 +12,7 @@ import torch
 from torch import fx, nn
 
 from src import transfer
-from src.models import weights_digest
-from src.models.state_digest import state_digest
+from src.models import PixelClassifier
 from tests.conftest import run_python
 
 # torch's quantisation and TorchScript are deprecated, but people hold such networks.
@@ -42,6 +41,14 @@ KINDS = {
     "default": lambda k: lambda images, k=k: images * k,
     "path": lambda k: Path("weights", str(k)),
 }
+
+
+def state_digest(net):
+    return PixelClassifier(net, [0] * 3, [1] * 3).state
+
+
+def weights_digest(net):
+    return PixelClassifier(net, [0] * 3, [1] * 3).digest
 
 
 def filled(layer, value):
@@ -146,7 +153,7 @@ def test_devices_threads_processes_and_a_cycle_change_nothing(tmp_path):
     code = """
 import sys, torch, timm
 from torch import nn
-from src.models.state_digest import state_digest
+from src.models import PixelClassifier
 torch.set_num_threads(int(sys.argv[1]))
 net = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2)
 net.names, net.mine, net.device = {"a", "b", "c"}, [net], torch.device(sys.argv[2])
