@@ -68,10 +68,8 @@ def load_pickle(path: Path) -> tuple[Any, list[str]]:
                 hidden[f"{module}.{name}"] = None
             return Stub if known is None else known
 
-    def load(file: Any, **keywords: Any) -> Any:
-        return Unpickler(file, **keywords).load()
-
-    reader = SimpleNamespace(Unpickler=Unpickler, load=load, __name__="restricted_pickle")
+    reader = SimpleNamespace(__name__="restricted_pickle", Unpickler=Unpickler)
+    reader.load = lambda file, **keywords: Unpickler(file, **keywords).load()
     try:
         with warnings.catch_warnings(action="ignore"):  # of another pickle protocol
             return torch.load(path, map_location="cpu", weights_only=True), []

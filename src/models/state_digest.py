@@ -1,21 +1,20 @@
 """Digests of state that a state dict does not hold as tensors: attributes, packed weights."""
 
-import copyreg
 import hashlib
-from collections import OrderedDict
+import pickle
 from collections.abc import Iterable
-from itertools import chain
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from io import BytesIO
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-_PLAIN = bool | int | float | complex | str | bytes | None
 _EVERY_MODULE = vars(nn.Module()).keys()
 _REGISTERED = ("_parameters", "_buffers", "_modules")
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+_NAMED = (type, BuiltinFunctionType, ModuleType)
 
 
 def state_digest(network: nn.Module) -> tuple[str | None, bool]:
@@ -26,25 +25,25 @@ def state_digest(network: nn.Module) -> tuple[str | None, bool]:
     Functions and classes count by their names, devices do not count.
 
     Returns:
-        16 hexadecimal digits, or None if an object cannot be taken apart, as in TorchScript; and
-        False if the state has no weights: no tensors, arrays, extra state or objects of this kind.
+        16 hexadecimal digits, or None if an object cannot be pickled, as in TorchScript; and False
+        if the state has no weights: no tensors, arrays, extra state or objects of this kind.
     """
-    state, digests = network.state_dict(), _Digests()
-    others = {name: value for name, value in state.items() if not torch.is_tensor(value)}
-    every = (network.named_parameters, network.named_buffers)
-    for name, value in chain(*(named(remove_duplicate=False) for named in every)):
-        if torch.is_tensor(state.get(name)):
-            digests.known[id(value)] = value, "in the state dict"
+    pickler = _Pickler()
     try:
-        digest = digests.of([network, others])
-        return digest, bool(others) or digests.weights
+        state = network.state_dict()
+        others = {name: value for name, value in state.items() if not torch.is_tensor(value)}
+        for named in (network.named_parameters, network.named_buffers):
+            for name, value in named(remove_duplicate=False):
+                if torch.is_tensor(state.get(name)):
+                    pickler.known[id(value)] = "in the state dict", value
+        return pickler.digest([network, others]), bool(others) or pickler.weights
     except Exception:  # of any type: objects decide how they are pickled
         return None, True
 
 
 def value_digest(value: Any) -> str:
-    """Compute the digest of a value; raise an exception of any type if it cannot be taken apart."""
-    return _Digests().of(value)
+    """Compute the digest of a value; raise an exception of any type if it cannot be pickled."""
+    return _Pickler().digest(value)
 
 
 def tensor_bytes(value: Tensor) -> Iterable[bytes | memoryview]:
@@ -54,84 +53,57 @@ def tensor_bytes(value: Tensor) -> Iterable[bytes | memoryview]:
         names, facts = value.__tensor_flatten__()
         yield value_digest([facts, *(getattr(value, name) for name in names)]).encode()
         return
-    if value.is_quantized:
-        tensor = ("q_scale", "q_zero_point")
-        channel = ("q_per_channel_scales", "q_per_channel_zero_points", "q_per_channel_axis")
-        names = tensor if "tensor" in str(value.qscheme()) else channel
-        yield value_digest([getattr(value, name)() for name in names]).encode()
-    dense = value.detach().cpu().to_dense() if value.layout != torch.strided else value.detach()
-    yield dense.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    if value.is_quantized:  # the whole numbers do not include the scale
+        yield from tensor_bytes(value.dequantize())
+    value = value.detach().cpu()
+    dense = value if value.layout == torch.strided else value.to_dense()
+    yield dense.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-class _Digests:
-    """Digests of values and of all values within them.
+class _Pickler(pickle.Pickler):
+    """Pickler whose output depends on content alone, for digests.
 
     Attributes:
-        known: Values by id, with their digests. They stay alive, so that no id is used twice.
-        weights: True if there was a tensor or an array.
+        known: Tensors and modules by id, each after the text or number that stands for it.
+        weights: True if there was a tensor that was not known, or an array.
     """
 
     def __init__(self) -> None:
+        self.file = BytesIO()
+        super().__init__(self.file, protocol=4)
+        self.fast = True  # equal texts are written alike, whether they are one object or two
+        self.known: dict[int, tuple[str | int, Any]] = {}
         self.weights = False
-        self.known: dict[int, tuple[Any, str]] = {}
 
-    def of(self, value: Any) -> str:
+    def digest(self, value: Any) -> str:
         """Return the digest of a value, as 16 hexadecimal digits."""
-        if isinstance(value, _PLAIN):
-            return _hash(type(value).__name__.encode(), repr(value).encode())
-        if id(value) not in self.known:
-            self.known[id(value)] = value, "cycle"
-            name = f"{type(value).__module__}.{type(value).__qualname__}"
-            self.known[id(value)] = value, _hash(name.encode(), *self._parts(value))
-        return self.known[id(value)][1]
+        self.dump(value)
+        return hashlib.sha256(self.file.getbuffer()).hexdigest()[:16]
 
-    def _parts(self, value: Any) -> Iterable[bytes | memoryview]:
-        """Return what identifies a value among those of its type."""
+    def persistent_id(self, value: Any) -> Any:
+        """Return what stands for a value; None: the value itself."""
+        if isinstance(value, Tensor | nn.Module):
+            if id(value) in self.known:
+                return self.known[id(value)][0]
+            self.known[id(value)] = len(self.known), value  # kept, so that no id is used twice
         self.weights |= isinstance(value, Tensor | np.ndarray)
         if isinstance(value, Tensor):
-            return tensor_bytes(value)
-        if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            return [f"{value.dtype.str} {value.shape}".encode(), np.ascontiguousarray(value).data]
-        if isinstance(value, set | frozenset):
-            return sorted(self.of(item).encode() for item in value)
-        return (self.of(part).encode() for part in self._values(value))
-
-    def _values(self, value: Any) -> Iterable[Any]:
-        """Return the values that a composite value consists of."""
+            return hashlib.sha256(b"".join(tensor_bytes(value))).digest()
         if isinstance(value, nn.Module):
-            attributes = {name: its for name, its in vars(value).items() if name in _REGISTERED}
-            attributes |= {name: list(getattr(value, name).values()) for name in _HOOKS}
+            hooks = [[*getattr(value, name).values()] for name in _HOOKS]
             own = vars(value).keys() - _EVERY_MODULE - {"_torchdynamo_wrapper_id"}  # an address
-            return attributes, {name: vars(value)[name] for name in sorted(own)}
-        if isinstance(value, list | tuple):
-            return value
-        if type(value) in (dict, OrderedDict):
-            return chain(*value.items())
-        if isinstance(value, MethodType):
-            return value.__func__, value.__self__
+            names = (*_REGISTERED, *sorted(own))
+            return type(value), hooks, [(name, vars(value)[name]) for name in names]
+        if isinstance(value, set | frozenset):
+            return sorted(map(value_digest, value))
         if isinstance(value, FunctionType):
             cells = [cell.cell_contents for cell in value.__closure__ or ()]
             names = (value.__module__, value.__qualname__)
-            return (*names, value.__defaults__, value.__kwdefaults__, cells)
-        if isinstance(value, type | BuiltinFunctionType):
-            return value.__module__, value.__qualname__
-        if isinstance(value, ModuleType):
-            return (value.__name__,)
+            return *names, value.__defaults__, value.__kwdefaults__, cells
+        if isinstance(value, _NAMED):
+            return getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__)
+        if isinstance(value, torch.device | torch.dtype):
+            return str(value) * isinstance(value, torch.dtype)
         if isinstance(value, fx.Graph):
-            return (value.python_code("self").src,)
-        if isinstance(value, torch.device):
-            return ()
-        reduce = copyreg.dispatch_table.get(type(value))
-        reduced = reduce(value) if reduce else value.__reduce_ex__(4)
-        if isinstance(reduced, str):
-            return (reduced,)
-        parts: list[Any] = list(reduced)  # callable, its arguments, state, iterators of items
-        return [list(part) if hasattr(part, "__next__") else part for part in parts]
-
-
-def _hash(*parts: bytes | memoryview) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(f"{len(part)} ".encode())
-        digest.update(part)
-    return digest.hexdigest()[:16]
+            return value.python_code("self").src
+        return None

@@ -3,8 +3,8 @@
 import hashlib
 import logging
 import re
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -16,11 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from src.models.prefixes import find_prefix, names_under
 from src.models.restricted_pickle import load_pickle
 from src.models.state_digest import tensor_bytes
 from src.utils.refusals import first_line, shortened
 
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
+"""Keys of state dicts in files. If several fit, the first one is taken."""
+_AVERAGED = re.compile(r"(^|[./_-])(ema|swa|avg|average|averaged|shadow)(?=[./_-])", re.IGNORECASE)
+_RAW = "current_model_state/"  # of Lightning's WeightAveraging, whose `state_dict` is averaged
 TRAINING_ONLY = ("AuxLogits.", "aux1.", "aux2.", "n_averaged")
 _ADDED = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 COUNTER = "num_batches_tracked"
@@ -96,16 +99,12 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
     present, content = network.state_dict(), _read(path)
     stored = {_unwrapped(name): value for name, value in content.items()}
     names = {_unwrapped(name): name for name in present}
-    if len(stored) < len(content) or len(names) < len(present):  # one of two copies is wrapped
+    if len(stored) < len(content) or len(names) < len(present):  # of two copies one is wrapped
         stored, names = content, {name: name for name in present}
-    optional = {
-        name: value
-        for name, value in present.items()
-        if name.endswith(COUNTER) or not torch.is_tensor(value)
-    }
-    needed = {short: present[name] for short, name in names.items() if name not in optional}
+    tensors = {name for name, _ in tensors_of(network) if not name.endswith(COUNTER)}
+    needed = {short: present[name] for short, name in names.items() if name in tensors}
     prefix = find_prefix(path, stored, needed, averaged) if needed else ""
-    state = OrderedDict(optional)
+    state = OrderedDict((name, present[name]) for name in present.keys() - tensors)
     for name in names_under(prefix, stored):
         short, value = name.removeprefix(prefix), stored[name]
         if short in names or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
@@ -125,6 +124,78 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
     digest = _metadata(path).get("digest")
     if digest is not None and digest != weights_digest(network):
         raise ValueError(f"{path} is damaged; delete it to train the network again")
+
+
+def find_prefix(
+    path: Path, stored: Mapping[str, Any], needed: Mapping[str, Tensor], averaged: bool
+) -> str:
+    """Return the prefix that a network's state dict has in a file, and log a choice.
+
+    All names that the network needs must follow the prefix. Prefixes with the network's shapes are
+    preferred.
+
+    Args:
+        path: The file, for messages.
+        stored: The file's values by name; names in a dict begin with its key and `/`.
+        needed: The network's tensors by name.
+        averaged: Take averaged weights if the file has both; False: take the others.
+
+    Raises:
+        ValueError: There is no such prefix, or several are as good.
+    """
+    tensors = {name: value for name, value in stored.items() if torch.is_tensor(value)}
+    ends = ((name, end) for name in tensors for end in _ends(name) if end in needed)
+    counts = Counter(name.removesuffix(end) for name, end in ends)
+    named = [prefix for prefix, count in counts.items() if count == len(needed)]
+    if not named:
+        raise ValueError(_describe_misfit(path, [*tensors], [*needed], counts))
+    shapes = {name: value.shape for name, value in needed.items()}
+    fits = [its for its in named if all(tensors[its + k].shape == shapes[k] for k in shapes)]
+    means = [prefix for prefix in fits if _AVERAGED.search(prefix)]
+    if any(prefix.startswith(_RAW) for prefix in fits):
+        means = [prefix for prefix in fits if not prefix.startswith(_RAW)]
+    others = [prefix for prefix in fits or named if prefix not in means]
+    chosen = means if means and (averaged or not others) else others
+    known = [its for key in WRAPPERS for its in chosen if its.startswith(f"{key}/")]
+    if len(chosen) > 1 and not known:
+        places = shortened([prefix or "no prefix" for prefix in chosen])
+        raise ValueError(
+            f"{path}: weights under {places} fit. Save those to use in their own file."
+        )
+    prefix = [*known, *chosen][0]
+    directory = prefix[: prefix.rfind("/") + 1]
+    beside = [name for name in names_under(directory, tensors) if not name.startswith(prefix)]
+    if means and others and averaged:
+        text = (
+            "%s: the averaged weights under %s are used. For the others: model.NAME.averaged=false"
+        )
+        _say_once(text, path, prefix)
+    elif beside:
+        _say_once("%s: the weights under %s are used, not %s.", path, prefix, shortened(beside))
+    return prefix
+
+
+def names_under(prefix: str, names: Mapping[str, Any]) -> list[str]:
+    """Return the names that begin with a prefix, except those in a dict further down."""
+    return [name for name in names if name.startswith(prefix) and "/" not in name[len(prefix) :]]
+
+
+def _ends(name: str) -> list[str]:
+    """Return a name, and what follows each of its dots and slashes."""
+    return [name, *(name[match.end() :] for match in re.finditer("[./]", name))]
+
+
+def _describe_misfit(
+    path: Path, tensors: Sequence[str], needed: Sequence[str], counts: Mapping[str, int]
+) -> str:
+    """Return a sentence about a file without prefix, with names and the best prefix."""
+    best = max(counts, key=lambda prefix: (counts[prefix], len(prefix)), default="")
+    missing = [name for name in needed if best + name not in tensors]
+    return (
+        f"{path} does not fit the network. The file has {shortened(tensors)}; the network "
+        f"{shortened(needed)}. Under {best or 'no prefix'}, the file has {counts.get(best, 0)} of "
+        f"the network's {len(needed)} names, but not {shortened(missing)}."
+    )
 
 
 def save_weights(network: nn.Module, path: Path, **facts: str) -> None:
@@ -171,25 +242,28 @@ def _unwrapped(name: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read a file's values by name; names in a dict begin with its key and `/`."""
+    call = f"torch.load({str(path)!r}, weights_only=False)"
+    way = (
+        "Convert the file in Python, where the code of its network is installed: "
+        f"net = {call}; torch.save(net.state_dict(), 'weights.pt')"
+    )
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         content, hidden = load_pickle(path)
-        values = dict(_flat(dict(enumerate(content)) if isinstance(content, tuple) else content))
+        values = dict(_flat(content))
     except Exception as error:  # the type depends on the damage
-        script = "TorchScript" in str(error)
         raise ValueError(
             f"{path} cannot be read as a state dict of tensors, as torch.save(model.state_dict()) "
             "writes it. Nothing else is unpickled, because that can run code "
             f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
-            f"{'. ' + _conversion(path, 'torch.jit.load({})') if script else ''}"
+            f"{f'. {way}' * ('TorchScript' in str(error))}"
         ) from error
-    objects = f"objects of {shortened(hidden)} are not read" * bool(hidden)
+    objects = f"{path}: objects of {shortened(hidden)} are not read."
     if not any(map(torch.is_tensor, values.values())):
-        way = _conversion(path, "torch.load({}, weights_only=False)")
-        raise ValueError(f"{path} has no tensors by name{'; ' * bool(hidden)}{objects}. {way}")
+        raise ValueError(f"{objects if hidden else path} There are no tensors by name. {way}")
     if hidden:
-        _say_once("%s: %s.", path, objects)
+        _say_once(objects)
     return values
 
 
@@ -200,9 +274,3 @@ def _flat(content: dict[Any, Any], start: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{start}{key}/")
         else:
             yield f"{start}{key}", value
-
-
-def _conversion(path: Path, load: str) -> str:
-    """Return the two lines that convert a file of a whole network."""
-    lines = f"net = {load.format(repr(str(path)))}; torch.save(net.state_dict(), 'weights.pt')"
-    return f"Convert it in Python, where its network's code is installed: {lines}"

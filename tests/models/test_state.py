@@ -153,7 +153,7 @@ def test_devices_threads_processes_and_a_cycle_change_nothing(tmp_path):
     code = """
 import sys, torch, timm
 from torch import nn
-from src.models import PixelClassifier
+from src.models.state_digest import state_digest
 torch.set_num_threads(int(sys.argv[1]))
 net = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2)
 net.names, net.mine, net.device = {"a", "b", "c"}, [net], torch.device(sys.argv[2])
@@ -207,6 +207,39 @@ def test_rows_follow_weights_that_are_no_parameters(workspace, run_tiny, capsys,
         computed.append(len([*workspace.glob("cache/rows-*/*/*/*.parquet")]))
     assert shown[0] != shown[1] == shown[2]
     assert computed[0] < computed[1] == computed[2]
+
+
+TRAINED = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10))
+        self.scale = 1.0
+    def get_extra_state(self):
+        return {"version": 1}
+    def set_extra_state(self, state):
+        pass
+    def forward(self, images):
+        if self.training:
+            self.scale += 1
+        return super().forward(images) * self.scale
+"""
+
+
+def test_training_leaves_what_its_file_holds(workspace, run_tiny, capsys):
+    (workspace / "holding.py").write_text(TRAINED)
+    text = MODEL.format(name="Net").replace("included", "null")
+    (workspace / "conf/model/net.yaml").write_text(text)
+    words = ["attack=fgsm", "source=net", "targets=[net,coarse]", "rerun=false"]
+    words += ["dataset.n_train=20", "training.epochs=1"]
+    rows = []
+    for _ in range(2):
+        assert run_tiny(workspace, *words) == 0
+        rows.append(sorted(workspace.glob("cache/rows-*/*/*/*.parquet")))
+    assert rows[0] == rows[1] and len([*workspace.glob("cache/checkpoints/*.safetensors")]) == 1
+    fit = ["attack=lgv", "attack.epochs=1", "attack.fit_n_images=20", "attack.steps=2"]
+    assert run_tiny(workspace, *fit, *words[1:]) == 0
 
 
 def test_transfer_takes_modules_with_state_that_is_no_tensor():

@@ -356,5 +356,5 @@ def test_nothing_of_the_program_can_be_changed_by_a_file(tmp_path):
 def test_whole_networks_are_refused_with_the_lines_that_convert_them(tmp_path):
     path = tmp_path / "w.pt"
     torch.jit.trace(network().eval(), torch.ones(1, 3, 4, 4)).save(path)
-    with pytest.raises(ValueError, match=r"torch\.jit\.load\('.*w\.pt'\); torch\.save\("):
+    with pytest.raises(ValueError, match=r"torch\.load\(.*w\.pt.*\); torch\.save\("):
         loaded(path)
