@@ -37,7 +37,7 @@ class PixelClassifier(nn.Module):
             None if it cannot be computed.
         unsaved: True if this state has weights.
         steady: True unless, in a trial, an image alone and in a batch got different logits.
-        softmax: True if a trial returned probabilities instead of logits.
+        probabilities: True if all outputs of a trial were in [0, 1].
     """
 
     mean: Tensor
@@ -55,7 +55,7 @@ class PixelClassifier(nn.Module):
         self.network = network
         self.input_size = input_size
         self.state, self.unsaved = state_digest(network)
-        self.steady, self.softmax = True, False
+        self.steady, self.probabilities = True, False
         self.feature_layer: str | None = None
         self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):

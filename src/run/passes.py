@@ -7,15 +7,19 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
+from torch import nn
 
 from src.artifacts.tables import named
 from src.cache.rows import Rows
+from src.data import to_unit
 from src.defences import Defended
 from src.measure.attack_cost import AttackCost
 from src.measure.clean import Clean
 from src.measure.predictions import Predictions
 from src.measure.protocol import ALL, Cell, Measurement
 from src.measure.registry import MEASUREMENTS
+from src.models import PixelClassifier, are_probabilities
 from src.run.clean_accuracy import check_clean_accuracies
 from src.run.compute import compute
 from src.run.stages import Pass
@@ -44,7 +48,7 @@ class Results:
         batch_size: Images per batch; smaller than in the settings if memory did not suffice.
         idle: Defences that hardly change clean images, with the mean change in 1/255.
         unsteady: Models that return different logits for equal images.
-        softmax: Models that return probabilities instead of logits.
+        probabilities: Models whose outputs are in [0, 1].
     """
 
     clean: pa.Table
@@ -56,7 +60,7 @@ class Results:
     batch_size: int
     idle: Mapping[str, float]
     unsteady: Sequence[Evaluated]
-    softmax: Sequence[Evaluated]
+    probabilities: Sequence[Evaluated]
 
 
 def run_pass(job: Pass, cache: Rows) -> Results | None:
@@ -90,8 +94,17 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
         batch_size=attacked.batch_size,
         idle=_idle_defences(job),
         unsteady=[pair for pair, network in networks if not getattr(network, "steady", True)],
-        softmax=[pair for pair, network in networks if getattr(network, "softmax", False)],
+        probabilities=[pair for pair, network in networks if _gives_probabilities(job, network)],
     )
+
+
+def _gives_probabilities(job: Pass, network: nn.Module) -> bool:
+    """Return True if a model's outputs are in [0, 1] in its trial and on images of the job."""
+    if not (isinstance(network, PixelClassifier) and network.probabilities):
+        return False
+    batch = job.images[:: -(-len(job.images) // _IMAGES)]
+    with torch.no_grad():
+        return are_probabilities(network(to_unit(batch.images).to(network.mean.device)))
 
 
 def _idle_defences(job: Pass) -> dict[str, float]:
