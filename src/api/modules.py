@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from src.cache.keys import content_key
-from src.data import ImageDataset, LabelledImages, to_unit
+from src.data import ImageDataset, LabelledImages
 from src.models import PixelClassifier, network_text, tensors_of, try_classifier
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
@@ -49,14 +49,11 @@ class Inputs:
         self.networks = {
             name: _classifier(name, module).to(self.device) for name, module in modules.items()
         }
-        image = to_unit(levels[:1]).to(self.device)
         with torch.autocast(self.device.type, enabled=False):  # as when a job runs
-            with torch.no_grad():
-                counts = sorted({network(image).shape[1] for network in self.networks.values()})
-            if len(counts) > 1:
-                raise ValueError(f"The modules have different numbers of classes: {counts}.")
-            for network in self.networks.values():
-                try_classifier(network, counts[0], levels.shape[-1])
+            tried = (try_classifier(its, None, levels.shape[-1]) for its in self.networks.values())
+            counts = sorted(set(tried))
+        if len(counts) > 1:
+            raise ValueError(f"The modules have different numbers of classes: {counts}.")
         pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
         data = LabelledImages(pixels, _whole("labels", labels, len(levels)), target_labels=classes)
         self.images = ImageDataset(data, num_classes=counts[0], numbers=numbers)

@@ -64,7 +64,11 @@ def build_classifier(
         raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name).eval()
     classifier.feature_layer = feature_layer
-    try_classifier(classifier, num_classes, image_size)
+    try:
+        try_classifier(classifier, num_classes, image_size)
+    except ModelError as error:
+        side = input_size or image_size
+        raise ValueError(f"{error} (at {side} x {side} pixels; set another input_size)") from error
     classifier.state = classifier.state or _logits_digest(classifier, image_size)
     return classifier
 
@@ -102,16 +106,28 @@ def are_probabilities(outputs: Tensor) -> bool:
     return bool(((outputs >= -1e-6) & (outputs <= 1 + 1e-6)).all())
 
 
-def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> None:
-    """Classify two images to find misfits before any work; set the attributes that alarms read."""
+def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> int:
+    """Classify two images to find misfits before any work; return the number of classes.
+
+    Sets the attributes that alarms read.
+    """
     images = _two_images(image_size).to(classifier.mean.device)
     try:
         with torch.no_grad():
             logits = classifier(images)
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
-        side = classifier.input_size or image_size
-        raise ValueError(f"{error} (at {side} x {side} pixels; set another input_size)") from error
+        if _takes_grey(classifier, images):
+            raise ValueError(
+                f"model {classifier.name}: it takes images of one channel, but images here have "
+                "three. Build it with in_chans=3, or begin it with images.mean(1, keepdim=True)."
+            ) from error
+        raise
+    if logits.shape[1] == 1:
+        raise ValueError(
+            f"model {classifier.name}: it returns one logit z per image. For two classes let it "
+            "return cat([0, z]): torch.cat([torch.zeros_like(z), z], dim=1)."
+        )
     if num_classes is not None and logits.shape[1] != num_classes:
         raise ValueError(
             f"model {classifier.name}: it has {logits.shape[1]} classes, the data {num_classes}."
@@ -121,3 +137,14 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
     classifier.probabilities = are_probabilities(logits)
     scale = float(logits.abs().max())
     classifier.steady = torch.allclose(logits, alone, rtol=0, atol=1e-3 * scale)
+    return logits.shape[1]
+
+
+def _takes_grey(classifier: PixelClassifier, images: Tensor) -> bool:
+    """Return True if a network takes images of one channel."""
+    try:
+        with torch.no_grad():
+            classifier.network(classifier.prepare(images)[:, :1])
+    except Exception:  # a user's network may raise anything
+        return False
+    return True
