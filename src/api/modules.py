@@ -51,7 +51,7 @@ class Inputs:
         }
         with torch.autocast(self.device.type, enabled=False):  # as when a job runs
             tried = (try_classifier(its, None, levels.shape[-1]) for its in self.networks.values())
-            counts = sorted(set(tried))
+            counts = sorted({logits.shape[1] for logits in tried})
         if len(counts) > 1:
             raise ValueError(f"The modules have different numbers of classes: {counts}.")
         pixels = levels.permute(0, 2, 3, 1).cpu().numpy()

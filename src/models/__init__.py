@@ -1,7 +1,7 @@
 """Classifiers: architectures, their weights, and their wrapper for images in [0, 1]."""
 
 from src.models.batch_norm_folding import fold_batch_norms
-from src.models.build import are_probabilities, build_classifier, check_gradient, try_classifier
+from src.models.build import build_classifier, check_gradient, try_classifier
 from src.models.ensemble import Ensemble
 from src.models.pixel_classifier import ModelError, PixelClassifier
 from src.models.weights import (

@@ -1,6 +1,7 @@
 """Classifiers built from entries of the model catalogue."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -64,12 +65,16 @@ def build_classifier(
         raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name).eval()
     classifier.feature_layer = feature_layer
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if classifier.state else 1)  # logits may differ with threads
     try:
-        try_classifier(classifier, num_classes, image_size)
+        logits = try_classifier(classifier, num_classes, image_size)
     except ModelError as error:
         side = input_size or image_size
         raise ValueError(f"{error} (at {side} x {side} pixels; set another input_size)") from error
-    classifier.state = classifier.state or _logits_digest(classifier, image_size)
+    finally:
+        torch.set_num_threads(threads)
+    classifier.state = classifier.state or tensors_digest([("logits", logits)])
     return classifier
 
 
@@ -86,65 +91,35 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
         ) from error
 
 
-def _logits_digest(classifier: PixelClassifier, image_size: int) -> str:
-    """Return the digest of the logits of two fixed images, computed on the CPU by one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            return tensors_digest([("logits", classifier(_two_images(image_size)))])
-    finally:
-        torch.set_num_threads(threads)
+def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> Tensor:
+    """Classify two fixed images to find misfits before any work.
 
-
-def _two_images(image_size: int) -> Tensor:
-    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
-
-
-def are_probabilities(outputs: Tensor) -> bool:
-    """Return True if all outputs are in [0, 1], up to rounding."""
-    return bool(((outputs >= -1e-6) & (outputs <= 1 + 1e-6)).all())
-
-
-def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> int:
-    """Classify two images to find misfits before any work; return the number of classes.
-
-    Sets the attributes that alarms read.
+    Returns their logits. Sets the attributes that alarms read.
     """
-    images = _two_images(image_size).to(classifier.mean.device)
+    images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    images = images.to(classifier.mean.device)
     try:
         with torch.no_grad():
             logits = classifier(images)
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
-        if _takes_grey(classifier, images):
-            raise ValueError(
-                f"model {classifier.name}: it takes images of one channel, but images here have "
-                "three. Build it with in_chans=3, or begin it with images.mean(1, keepdim=True)."
-            ) from error
+        grey = None
+        with suppress(Exception), torch.no_grad():  # a user's network may raise anything
+            grey = classifier.network(classifier.prepare(images)[:, :1])
+        if grey is not None and error.__cause__ is not None:
+            way = "Build it with in_chans=3, or let it begin with images.mean(1, keepdim=True)"
+            raise ValueError(f"model {classifier.name}: it takes one channel. {way}.") from error
         raise
     if logits.shape[1] == 1:
-        raise ValueError(
-            f"model {classifier.name}: it returns one logit z per image. For two classes let it "
-            "return cat([0, z]): torch.cat([torch.zeros_like(z), z], dim=1)."
-        )
+        way = "For two classes return cat([0, z]), that is torch.cat([torch.zeros_like(z), z], 1)"
+        raise ValueError(f"model {classifier.name}: it returns one logit z per image. {way}.")
     if num_classes is not None and logits.shape[1] != num_classes:
         raise ValueError(
             f"model {classifier.name}: it has {logits.shape[1]} classes, the data {num_classes}."
         )
     if not logits.isfinite().all():
         raise ValueError(f"model {classifier.name}: its logits are not finite (weights, std?).")
-    classifier.probabilities = are_probabilities(logits)
+    classifier.probabilities = classifier.returns_probabilities(images)
     scale = float(logits.abs().max())
     classifier.steady = torch.allclose(logits, alone, rtol=0, atol=1e-3 * scale)
-    return logits.shape[1]
-
-
-def _takes_grey(classifier: PixelClassifier, images: Tensor) -> bool:
-    """Return True if a network takes images of one channel."""
-    try:
-        with torch.no_grad():
-            classifier.network(classifier.prepare(images)[:, :1])
-    except Exception:  # a user's network may raise anything
-        return False
-    return True
+    return logits

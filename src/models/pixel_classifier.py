@@ -69,6 +69,12 @@ class PixelClassifier(nn.Module):
         digest = weights_digest(self.network)
         return value_digest([digest, self.state]) if self.unsaved else digest
 
+    def returns_probabilities(self, images: Tensor) -> bool:
+        """Return True if all outputs for some images are in [0, 1], up to rounding."""
+        with torch.no_grad():
+            outputs = self(images.to(self.mean.device))
+        return bool(((outputs >= -1e-6) & (outputs <= 1 + 1e-6)).all())
+
     def prepare(self, images: Tensor) -> Tensor:
         """Return the network's input: the images resized and normalised."""
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):

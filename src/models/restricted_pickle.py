@@ -31,14 +31,11 @@ def _call(function: Any) -> Callable[..., Any]:
     return lambda *arguments: function(*arguments)
 
 
-_KINDS = ("parameter", "qtensor", "sparse_tensor", "tensor", "tensor_v2", "tensor_v3")
-_REBUILD = [f"_rebuild_{kind}" for kind in _KINDS]
+_BUILD = ("_rebuild_parameter", "_rebuild_qtensor", "_rebuild_sparse_tensor", "_rebuild_tensor_v2")
 _KNOWN: dict[str, Any] = {
-    **{f"torch._utils.{name}": _call(getattr(torch._utils, name)) for name in _REBUILD},
+    **{f"torch._utils.{name}": _call(getattr(torch._utils, name)) for name in _BUILD},
     "torch._utils._rebuild_parameter_with_state": lambda *parts: torch.nn.Parameter(*parts[:2]),
     "torch._tensor._rebuild_from_type_v2": lambda *parts: parts[0](*parts[2]),  # no subclass
-    "torch.Size": torch.Size,
-    "torch.device": torch.device,
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
     "numpy.dtype": np.dtype,
@@ -70,10 +67,8 @@ def load_pickle(path: Path) -> tuple[Any, list[str]]:
 
     reader = SimpleNamespace(__name__="restricted_pickle", Unpickler=Unpickler)
     reader.load = lambda file, **keywords: Unpickler(file, **keywords).load()
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of another pickle protocol
+    with warnings.catch_warnings(action="ignore"):  # of other versions' files
+        try:
             return torch.load(path, map_location="cpu", weights_only=True), []
-    except pickle.UnpicklingError:  # never for TorchScript, which the next call would run
-        with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, "cpu", reader, weights_only=False)
-    return content, list(hidden)
+        except pickle.UnpicklingError:  # never for TorchScript, which the next call would run
+            return torch.load(path, "cpu", reader, weights_only=False), list(hidden)

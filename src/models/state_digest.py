@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, fx, nn
 
 _EVERY_MODULE = vars(nn.Module()).keys()
-_REGISTERED = ("_parameters", "_buffers", "_modules")
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _NAMED = (type, BuiltinFunctionType, ModuleType)
 
 
@@ -49,15 +47,12 @@ def value_digest(value: Any) -> str:
 def tensor_bytes(value: Tensor) -> Iterable[bytes | memoryview]:
     """Yield what identifies a tensor; device, memory format and gradients make no difference."""
     yield f"{value.dtype} {tuple(value.shape)}\n".encode()
-    if type(value) is not nn.Parameter and hasattr(value, "__tensor_flatten__"):  # a subclass
-        names, facts = value.__tensor_flatten__()
-        yield value_digest([facts, *(getattr(value, name) for name in names)]).encode()
-        return
-    if value.is_quantized:  # the whole numbers do not include the scale
-        yield from tensor_bytes(value.dequantize())
-    value = value.detach().cpu()
-    dense = value if value.layout == torch.strided else value.to_dense()
-    yield dense.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
+    if plain and not value.is_quantized:
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    else:  # quantised, sparse or a subclass
+        torch.save(value.detach().cpu(), file := BytesIO())
+        yield file.getbuffer()
 
 
 class _Pickler(pickle.Pickler):
@@ -90,9 +85,9 @@ class _Pickler(pickle.Pickler):
         if isinstance(value, Tensor):
             return hashlib.sha256(b"".join(tensor_bytes(value))).digest()
         if isinstance(value, nn.Module):
-            hooks = [[*getattr(value, name).values()] for name in _HOOKS]
+            hooks = *value._forward_pre_hooks.values(), *value._forward_hooks.values()
             own = vars(value).keys() - _EVERY_MODULE - {"_torchdynamo_wrapper_id"}  # an address
-            names = (*_REGISTERED, *sorted(own))
+            names = ("_parameters", "_buffers", "_modules", *sorted(own))
             return type(value), hooks, [(name, vars(value)[name]) for name in names]
         if isinstance(value, set | frozenset):
             return sorted(map(value_digest, value))

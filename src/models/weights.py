@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -23,9 +23,7 @@ from src.utils.refusals import first_line, shortened
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
 """Keys of state dicts in files. If several fit, the first one is taken."""
 _AVERAGED = re.compile(r"(^|[./_-])(ema|swa|avg|average|averaged|shadow)(?=[./_-])", re.IGNORECASE)
-_RAW = "current_model_state/"  # of Lightning's WeightAveraging, whose `state_dict` is averaged
 TRAINING_ONLY = ("AuxLogits.", "aux1.", "aux2.", "n_averaged")
-_ADDED = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 COUNTER = "num_batches_tracked"
 _say_once = cache(logging.getLogger(__name__).warning)
 
@@ -96,19 +94,14 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
             weights.
     """
     path = Path(path)
-    present, content = network.state_dict(), _read(path)
-    stored = {_unwrapped(name): value for name, value in content.items()}
-    names = {_unwrapped(name): name for name in present}
-    if len(stored) < len(content) or len(names) < len(present):  # of two copies one is wrapped
-        stored, names = content, {name: name for name in present}
-    tensors = {name for name, _ in tensors_of(network) if not name.endswith(COUNTER)}
-    needed = {short: present[name] for short, name in names.items() if name in tensors}
+    present, stored = network.state_dict(), _read(path)
+    needed = {name: its for name, its in tensors_of(network) if not name.endswith(COUNTER)}
     prefix = find_prefix(path, stored, needed, averaged) if needed else ""
-    state = OrderedDict((name, present[name]) for name in present.keys() - tensors)
+    state = OrderedDict((name, present[name]) for name in present.keys() - needed.keys())
     for name in names_under(prefix, stored):
         short, value = name.removeprefix(prefix), stored[name]
-        if short in names or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
-            state[names.get(short, short)] = value
+        if short in present or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
+            state[short] = value
     for name, own in tensors_of(network):
         new = state.get(name)
         if torch.is_tensor(new) and own.is_floating_point() and not new.is_floating_point():
@@ -144,32 +137,29 @@ def find_prefix(
         ValueError: There is no such prefix, or several are as good.
     """
     tensors = {name: value for name, value in stored.items() if torch.is_tensor(value)}
-    ends = ((name, end) for name in tensors for end in _ends(name) if end in needed)
-    counts = Counter(name.removesuffix(end) for name, end in ends)
+    starts = ((name, (0, *(m.end() for m in re.finditer("[./]", name)))) for name in tensors)
+    counts = Counter(name[:at] for name, places in starts for at in places if name[at:] in needed)
     named = [prefix for prefix, count in counts.items() if count == len(needed)]
     if not named:
-        raise ValueError(_describe_misfit(path, [*tensors], [*needed], counts))
-    shapes = {name: value.shape for name, value in needed.items()}
-    fits = [its for its in named if all(tensors[its + k].shape == shapes[k] for k in shapes)]
+        best = max(counts, key=lambda prefix: (counts[prefix], len(prefix)), default="")
+        missing = [name for name in needed if best + name not in tensors]
+        raise ValueError(
+            f"{path} does not fit the network. The file has {shortened([*tensors])}; the network "
+            f"{shortened([*needed])}. Under {best or 'no prefix'}, {counts[best]} of {len(needed)} "
+            f"names are found, but not {shortened(missing)}."
+        )
+    fits = [its for its in named if all(tensors[its + k].shape == needed[k].shape for k in needed)]
     means = [prefix for prefix in fits if _AVERAGED.search(prefix)]
-    if any(prefix.startswith(_RAW) for prefix in fits):
-        means = [prefix for prefix in fits if not prefix.startswith(_RAW)]
     others = [prefix for prefix in fits or named if prefix not in means]
     chosen = means if means and (averaged or not others) else others
     known = [its for key in WRAPPERS for its in chosen if its.startswith(f"{key}/")]
     if len(chosen) > 1 and not known:
-        places = shortened([prefix or "no prefix" for prefix in chosen])
-        raise ValueError(
-            f"{path}: weights under {places} fit. Save those to use in their own file."
-        )
+        raise ValueError(f"{path}: weights under {shortened(chosen)} fit. Keep one of them.")
     prefix = [*known, *chosen][0]
     directory = prefix[: prefix.rfind("/") + 1]
     beside = [name for name in names_under(directory, tensors) if not name.startswith(prefix)]
     if means and others and averaged:
-        text = (
-            "%s: the averaged weights under %s are used. For the others: model.NAME.averaged=false"
-        )
-        _say_once(text, path, prefix)
+        _say_once("%s: %s are averaged. For the others: model.NAME.averaged=false", path, prefix)
     elif beside:
         _say_once("%s: the weights under %s are used, not %s.", path, prefix, shortened(beside))
     return prefix
@@ -178,24 +168,6 @@ def find_prefix(
 def names_under(prefix: str, names: Mapping[str, Any]) -> list[str]:
     """Return the names that begin with a prefix, except those in a dict further down."""
     return [name for name in names if name.startswith(prefix) and "/" not in name[len(prefix) :]]
-
-
-def _ends(name: str) -> list[str]:
-    """Return a name, and what follows each of its dots and slashes."""
-    return [name, *(name[match.end() :] for match in re.finditer("[./]", name))]
-
-
-def _describe_misfit(
-    path: Path, tensors: Sequence[str], needed: Sequence[str], counts: Mapping[str, int]
-) -> str:
-    """Return a sentence about a file without prefix, with names and the best prefix."""
-    best = max(counts, key=lambda prefix: (counts[prefix], len(prefix)), default="")
-    missing = [name for name in needed if best + name not in tensors]
-    return (
-        f"{path} does not fit the network. The file has {shortened(tensors)}; the network "
-        f"{shortened(needed)}. Under {best or 'no prefix'}, the file has {counts.get(best, 0)} of "
-        f"the network's {len(needed)} names, but not {shortened(missing)}."
-    )
 
 
 def save_weights(network: nn.Module, path: Path, **facts: str) -> None:
@@ -235,18 +207,10 @@ def tensors_of(network: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, value) for name, value in network.state_dict().items() if torch.is_tensor(value)]
 
 
-def _unwrapped(name: str) -> str:
-    """Return a name without what compiling and distributed training add to it."""
-    return re.sub(rf"(?<![^./])({'|'.join(_ADDED)})\.", "", name)
-
-
 def _read(path: Path) -> dict[str, Any]:
     """Read a file's values by name; names in a dict begin with its key and `/`."""
-    call = f"torch.load({str(path)!r}, weights_only=False)"
-    way = (
-        "Convert the file in Python, where the code of its network is installed: "
-        f"net = {call}; torch.save(net.state_dict(), 'weights.pt')"
-    )
+    lines = "net = torch.load({!r}, weights_only=False); torch.save(net.state_dict(), 'weights.pt')"
+    way = f"Convert it where the code of its network is installed: {lines.format(str(path))}"
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))

@@ -4,11 +4,10 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import nn
 
 from src.artifacts.tables import named
 from src.cache.rows import Rows
@@ -19,7 +18,6 @@ from src.measure.clean import Clean
 from src.measure.predictions import Predictions
 from src.measure.protocol import ALL, Cell, Measurement
 from src.measure.registry import MEASUREMENTS
-from src.models import PixelClassifier, are_probabilities
 from src.run.clean_accuracy import check_clean_accuracies
 from src.run.compute import compute
 from src.run.stages import Pass
@@ -98,13 +96,11 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
     )
 
 
-def _gives_probabilities(job: Pass, network: nn.Module) -> bool:
+def _gives_probabilities(job: Pass, network: Any) -> bool:
     """Return True if a model's outputs are in [0, 1] in its trial and on images of the job."""
-    if not (isinstance(network, PixelClassifier) and network.probabilities):
-        return False
-    batch = job.images[:: -(-len(job.images) // _IMAGES)]
-    with torch.no_grad():
-        return are_probabilities(network(to_unit(batch.images).to(network.mean.device)))
+    spread = slice(None, None, -(-len(job.images) // _IMAGES))
+    suspect = getattr(network, "probabilities", False)
+    return suspect and bool(network.returns_probabilities(to_unit(job.images[spread].images)))
 
 
 def _idle_defences(job: Pass) -> dict[str, float]:

@@ -23,6 +23,7 @@ from src.config.errors import refuse
 from src.config.settings import Settings
 from src.data.image_folder import image_folder
 from src.data.load import DownloadError
+from src.models.providers import fetch_missing
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from src.run.data import open_datasets
@@ -32,10 +33,10 @@ from src.run.models import forget_models
 from src.run.outputs import clear_sweep
 from src.run.plan import plan
 from src.run.track import sweep_parameters, sweep_points
-from src.tracking import Tracker, open_tracker, uri_of
+from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.files import WriteError, write_text, writing
-from src.utils.locks import check_locks, held
+from src.utils.locks import held
 from src.utils.processes import is_first_process, set_shared
 from src.utils.refusals import first_line
 
@@ -75,7 +76,7 @@ class Sweep:
         if not is_first_process():
             return
         self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
-        _check_places(config, self.folder, sweep, jobs[0])
+        _check_places(config, self.folder, sweep, jobs[0].cache_dir)
         if sweep and distributed:
             raise ValueError(
                 "trainer.devices and trainer.strategy split one job across devices, so they do not "
@@ -84,7 +85,9 @@ class Sweep:
         forget_models()
         for job in jobs:
             plan(job)
+        models = (model for job in jobs for model in job.model.values())
         if not jobs[0].plan:
+            fetch_missing(its.network for its in models if its.weights in (None, "included"))
             open_tracker.cache_clear()
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         try:
@@ -101,8 +104,6 @@ class Sweep:
         with ExitStack() as taken:
             taken.enter_context(held(lock_of_sweep(self.folder)))
             self._open(config, sweep, names, work)
-            if self.run:
-                print(f"MLflow store: {self.tracker.address}")
             stopping.set_shutdown_hook(self._stop_early)
             self.held = taken.pop_all()
         if sweep and not has_basic_launcher(config):
@@ -253,17 +254,15 @@ def _summarise(folders: Sequence[Path], related: str, console: Console) -> Summa
         return Summary()
 
 
-def _check_places(config: DictConfig, folder: Path, sweep: bool, job: Settings) -> None:
+def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str) -> None:
     """Refuse folders in which jobs would not be found again, or that cannot be written."""
-    with writing(Path(job.cache_dir)):
-        Path(job.cache_dir).mkdir(parents=True, exist_ok=True)
+    with writing(Path(cache_dir)):
+        Path(cache_dir).mkdir(parents=True, exist_ok=True)
+        with held(Path(cache_dir) / ".lock"):  # refused here if the file system has no locks
+            pass
     key, start = "hydra.sweep.dir" if sweep else "hydra.run.dir", "${hydra:job.num}-"
     if not str(OmegaConf.select(config, key) or "").strip() or config.hydra.output_subdir is None:
         raise ValueError(f"{key} and hydra.output_subdir must not be empty.")
-    places = {key: folder, "cache_dir": Path(job.cache_dir)}
-    if job.tracking.name == "mlflow" and uri_of(job.tracking) is None:
-        places["tracking.directory"] = Path(job.tracking.directory)
-    check_locks(places)
     raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if sweep and not str(raw["subdir"]).startswith(start):
         raise ValueError(f"hydra.sweep.subdir must begin with {start}, so that jobs can be found.")

@@ -1,3 +1,3 @@
 """Tracking of runs in MLflow, or no tracking."""
 
-from src.tracking.tracker import Point, Run, Tracker, open_tracker, uri_of
+from src.tracking.tracker import Point, Run, Tracker, open_tracker

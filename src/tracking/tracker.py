@@ -35,8 +35,6 @@ NOTES = {
     "-training": "One run per training of a model without weights.",
 }
 """Descriptions of the experiments, by suffix of their names."""
-VARIABLE = "MLFLOW_TRACKING_URI"
-"""Variable of MLflow that names the store if `tracking.uri` is null."""
 Point = tuple[str, float, int]
 """Name, value and step of a metric."""
 
@@ -69,7 +67,7 @@ class Tracker:
     @property
     def address(self) -> str:
         """URI of the store, for printing."""
-        return "" if self.store is None else _without_password(str(self.store.tracking_uri))
+        return "" if self.store is None else str(self.store.tracking_uri)
 
     def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str | None:
         """Open a sweep's run and return its id, which is passed to its jobs.
@@ -168,7 +166,7 @@ class Tracker:
         pairs, sweeps = (self._ask("experiment", name) for name in names)
         if self.store is None:
             return {}
-        uri = self.address
+        uri = _without_password(self.address)
         served = uri.startswith("http")
         ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
         view = "?workflowType=machine_learning"  # otherwise new experiments show an empty overview
@@ -178,7 +176,7 @@ class Tracker:
             query = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
             curves = f"{view}&compareRunsMode=CHART&searchFilter={query}"
             links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}&{order}"
-        return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
+        return {"MLflow store": uri, **links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
 
     def _start(
         self, end: str, name: str, tags: Mapping[str, str], goes_on: bool = True
@@ -207,11 +205,6 @@ class Tracker:
                 _warn_of_loss(address, goes_on, error)
 
 
-def uri_of(settings: TrackingSettings) -> str | None:
-    """Return the address of the store that the settings or MLflow's variable name, if any."""
-    return settings.uri or os.environ.get(VARIABLE)
-
-
 @cache
 def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     """Return the tracker for some settings, opened once per process.
@@ -225,17 +218,16 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     """
     if settings.name == "none":
         return Tracker()
-    uri = uri_of(settings)
     try:
         with _patience(seconds=5, retries=0):
             from src.tracking.mlflow_store import Store  # here: not needed for tracking=none
 
-            store = Store(uri, settings.directory)
+            store = Store(settings.uri, settings.directory)
     except Exception as error:  # its type depends on the store
         file = Path(settings.directory).absolute() / "mlflow.db"
-        _warn_of_loss(uri or f"sqlite:///{file}", uri is None, error)
+        _warn_of_loss(settings.uri or f"sqlite:///{file}", settings.uri is None, error)
         return Tracker()
-    elsewhere = "://" in (uri or "") and not str(uri).startswith("sqlite")
+    elsewhere = "://" in (settings.uri or "") and not str(settings.uri).startswith("sqlite")
     tables = elsewhere if settings.tables is None else settings.tables
     return Tracker(store, dataset, tables, settings.experiment, settings.tags)
 
@@ -244,10 +236,7 @@ def _warn_of_loss(address: str, goes_on: bool, error: Exception) -> None:
     """Warn that a store cannot be used; refuse it if nothing can have been tracked yet."""
     fault = f"The MLflow store {_without_password(address)} cannot be used ({_reason(error)})"
     if not goes_on:
-        named = _without_password(os.environ.get(VARIABLE, "")) == _without_password(address)
-        key = VARIABLE if named else "tracking.uri"
-        way = "Set tracking.uri to another store, or tracking=none."
-        raise ValueError(f"{key}: {fault}. {way}") from error
+        raise ValueError(f"tracking.uri: {fault}. Use another store, or tracking=none.") from error
     log.warning(
         "%s: tracking stops, but all files are written. When the store works again, run the same "
         "command: it tracks every job, without computing it again.",

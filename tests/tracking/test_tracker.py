@@ -21,7 +21,7 @@ from src.artifacts.sweep_state import Plan, lock_of_sweep, write_plan
 from src.config.sections import TrackingSettings
 from src.report.summary import JobSummary, Summary
 from src.run.track import pair_points, sweep_points
-from src.tracking import Run, open_tracker
+from src.tracking import Run, Tracker, open_tracker
 from src.utils.locks import held
 
 
@@ -144,7 +144,7 @@ def test_links_lead_to_the_pairs_of_each_attack_and_hide_passwords(tracker, monk
     sweep = tracker.start_sweep("sweep", {})
     for uri, server in ((None, "http://127.0.0.1:5000"), ("http://me:secret@host", "http://host")):
         if uri:
-            monkeypatch.setattr(type(tracker.store), "tracking_uri", uri)
+            monkeypatch.setattr(Tracker, "address", uri)
         links = tracker.links(sweep, ["fgsm", "bim"])
         assert "secret" not in str(links) and ("serve" in links) == (uri is None)
         wanted = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = 'bim'")
@@ -168,22 +168,6 @@ def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
             open_tracker(changed, dataset).start_sweep("sweep", {})
         assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
     assert capfd.readouterr().err == ""
-
-
-def test_the_variable_of_mlflow_names_the_store_unless_the_settings_do(
-    settings, store, tmp_path, monkeypatch
-):
-    other = f"sqlite:///{settings.directory}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
-    unused = settings.model_copy(update={"directory": str(tmp_path / "unused")})
-    run = open_tracker(unused, "images").start_sweep("sweep", {})
-    assert status(store, run) == "RUNNING" and not (tmp_path / "unused" / "mlflow.db").exists()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://me:secret@host/db")
-    stated = settings.model_copy(update={"uri": other, "experiment": "stated"})
-    assert open_tracker(stated, "images").address == other
-    with pytest.raises(ValueError, match=r"^MLFLOW_TRACKING_URI: .*mysql://host/db") as caught:
-        open_tracker(settings.model_copy(update={"experiment": "new"}), "images")
-    assert "secret" not in str(caught.value)
 
 
 def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, monkeypatch):
