@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import mnasnet0_5
 
+from src import load_classifier
 from src.models import load_weights, save_weights, weight_facts, weights_digest
 
 
@@ -346,3 +347,21 @@ def test_whole_networks_are_refused_with_the_lines_that_convert_them(tmp_path):
     torch.jit.trace(network().eval(), torch.ones(1, 3, 4, 4)).save(path)
     with pytest.raises(ValueError, match=r"torch\.load\(.*w\.pt.*\); torch\.save\("):
         loaded(path)
+
+
+def test_the_command_line_and_python_take_the_other_weights(
+    workspace, command_line, tiny_weights, capsys
+):
+    good = load_file(tiny_weights / "coarse.safetensors")
+    raw = {name: torch.zeros_like(value) for name, value in good.items()}
+    torch.save({"model": under("module.", raw), "model_ema": good}, workspace / "both.pth")
+    file = workspace / "conf/model/coarse.yaml"
+    file.write_text(re.sub("weights: .*", "weights: both.pth", file.read_text()))
+    word = "model.coarse.averaged=false"
+    for words, state in (([], good), ([word], raw)):
+        network = load_classifier("coarse", "dataset=cifar10_mini", *words, config_dir="conf")
+        assert torch.equal(network.network[2].weight, state["2.weight"])
+    assert command_line("attack=none", "source=null", "targets=[coarse]", word) == 0
+    assert command_line("attack=none", "source=null", "targets=[coarse]") == 0
+    shares = re.findall(r"clean images, correct: coarse (\S+)%", capsys.readouterr().out)
+    assert len({*shares}) == 2
