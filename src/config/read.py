@@ -206,7 +206,7 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
         listed = files(group, _folders(hydra))
         text = listed[name].read_text("utf-8-sig") if name in listed else ""
         if name in listed and "." in name:
-            raise ValueError(f"{listed[name]}: no dots in names. Rename it, also in its first line.")
+            raise ValueError(f"{listed[name]}: no dots in names. Rename it and its first line.")
         named = re.search(rf"^# *@package {group}\.(\S+)", text, re.M)
         if named and named[1] != name:
             raise ValueError(
