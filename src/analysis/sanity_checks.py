@@ -45,8 +45,8 @@ CAUSES = {
     "its grid (defence.jpeg.offset=4) it may gain less",
     "random_model": "usual causes: dropout or noise that stays on, a counter; the numbers of this "
     "model hold for this run alone",
-    "softmax": "usual cause: the network ends in a softmax, whose gradients vanish where it is "
-    "confident; attacks, losses and ensembles here are of logits",
+    "probabilities": "usual cause: the network ends in a softmax or a sigmoid, whose gradients "
+    "vanish where it is confident; attacks, losses and ensembles here are of logits: return those",
 }
 """Usual causes of each alarm, by the alarm's name."""
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from src.api.images import read_images, to_tensor
 from src.cache.keys import content_key
-from src.data import ImageDataset, LabelledImages, to_unit
+from src.data import ImageDataset, LabelledImages
 from src.data.arrays import check_whole
-from src.models import PixelClassifier, network_text, try_classifier, weights_digest
+from src.models import PixelClassifier, network_text, tensors_of, try_classifier
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
 from src.run.stages import Data, Model, Pass, Planned
@@ -43,9 +43,7 @@ class Inputs:
         if numbers is not None and (np.diff(numbers, prepend=-1) <= 0).any():
             raise ValueError("index must be strictly increasing and not negative.")
         modules = _modules(sources, targets)
-        devices = {
-            value.device for module in modules.values() for value in module.state_dict().values()
-        }
+        devices = {value.device for module in modules.values() for _, value in tensors_of(module)}
         if len(devices) > 1:
             raise ValueError(f"The modules are on {len(devices)} devices; move all to one device.")
         self.targets = list(targets)
@@ -53,14 +51,11 @@ class Inputs:
         self.networks = {
             name: _classifier(name, module).to(self.device) for name, module in modules.items()
         }
-        image = to_unit(levels[:1]).to(self.device)
         with torch.autocast(self.device.type, enabled=False):  # as when a job runs
-            with torch.no_grad():
-                counts = sorted({network(image).shape[1] for network in self.networks.values()})
-            if len(counts) > 1:
-                raise ValueError(f"The modules have different numbers of classes: {counts}.")
-            for network in self.networks.values():
-                try_classifier(network, counts[0], levels.shape[-1])
+            tried = (try_classifier(its, None, levels.shape[-1]) for its in self.networks.values())
+            counts = sorted({logits.shape[1] for logits in tried})
+        if len(counts) > 1:
+            raise ValueError(f"The modules have different numbers of classes: {counts}.")
         pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
         data = LabelledImages(pixels, _whole("labels", labels, len(levels)), target_labels=classes)
         self.images = ImageDataset(data, num_classes=counts[0], numbers=numbers)
@@ -99,7 +94,7 @@ class Inputs:
         settings, models = planned.settings, {}
         for name in settings.models:
             network = self.networks[name].network
-            digest = weights_digest(network)
+            digest = self.networks[name].digest
             # Networks with equal weights and layers may still compute different things, so the key
             # includes the name.
             text = network_text(network)

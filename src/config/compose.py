@@ -8,10 +8,15 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.config_source import ConfigSource
 from omegaconf import DictConfig
 
 from src.config.fields import distinct
 from src.config.names import with_files
+
+_read_header = ConfigSource._get_header_dict
+# Hydra does not find the first line's package behind a byte order mark, which some editors write.
+ConfigSource._get_header_dict = lambda text: _read_header(text.removeprefix("\ufeff"))  # type: ignore[method-assign, assignment]
 
 
 def is_sweep(hydra: Any) -> bool:

@@ -39,7 +39,9 @@ def with_files(overrides: Sequence[str], folders: Sequence[str | Path]) -> list[
         chosen = ",".join(sorted((named & files(group, folders).keys()) - sections))
         typed = any(word.lstrip("+").startswith(f"{group}=") for word in overrides)
         loaded += [] if typed else [f"{group}=[{chosen}]"]
-    return [*overrides, *loaded, *_public_targets(overrides, experiments)]
+    # Few files have this key, so that Hydra would refuse to set it.
+    words = [re.sub(r"^(?=model\.[^=]+\.averaged=)", "++", word) for word in overrides]
+    return [*words, *loaded, *_public_targets(overrides, experiments)]
 
 
 def _public_targets(overrides: Sequence[str], experiments: Sequence[dict[str, Any]]) -> list[str]:

@@ -204,7 +204,9 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
         if known_as in catalogue or (group == "model" and is_public(name)):
             continue
         listed = files(group, _folders(hydra))
-        text = listed[name].read_text() if name in listed else ""
+        text = listed[name].read_text("utf-8-sig") if name in listed else ""
+        if name in listed and "." in name:
+            raise ValueError(f"{listed[name]}: no dots in names. Rename it and its first line.")
         named = re.search(rf"^# *@package {group}\.(\S+)", text, re.M)
         if named and named[1] != name:
             raise ValueError(

@@ -55,6 +55,7 @@ class ModelSettings(Section):
         network: `_target_`, a callable that returns a module from normalised images to logits,
             and its arguments; `num_classes` and `image_size` are set from the data if null.
         weights: A file in the current folder or the program's; `included`; or None.
+        averaged: Take averaged weights if the file has others, too; False: take the others.
         epoch: The epoch of its training whose weights are used; None: the last one.
         url: Address of the file for download.
         missing: The weights' file if it does not exist; allowed only in a plan.
@@ -66,6 +67,7 @@ class ModelSettings(Section):
     input_size: Side | None = None
     channels: Literal["RGB", "BGR"] = "RGB"
     weights: str | None = None
+    averaged: bool = True
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
     epoch: PositiveInt | None = None

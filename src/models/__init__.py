@@ -10,6 +10,7 @@ from src.models.weights import (
     load_weights,
     network_text,
     save_weights,
+    tensors_of,
     weight_facts,
     weights_digest,
 )

@@ -1,13 +1,14 @@
 """Classifiers built from entries of the model catalogue."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.models.pixel_classifier import ModelError, PixelClassifier
-from src.models.weights import load_weights
+from src.models.weights import load_weights, tensors_digest
 from src.utils.call_target import call_target
 from src.utils.refusals import first_line
 
@@ -23,6 +24,7 @@ def build_classifier(
     input_size: int | None = None,
     channels: str = "RGB",
     weights: str | None = None,
+    averaged: bool = True,
     feature_layer: str | None = None,
 ) -> PixelClassifier:
     """Build an evaluation-mode classifier on the CPU, load its weights and try it on two images.
@@ -38,6 +40,7 @@ def build_classifier(
         input_size: Side in pixels that images are resized to; None: no resizing.
         channels: Order of the network's input channels, ``RGB`` or ``BGR``.
         weights: A file; ``included`` or None: the weights of the network as built.
+        averaged: Take averaged weights if the file has others, too; False: take the others.
         feature_layer: Name of the module whose output feature-level attacks change.
     """
     file = None if weights == "included" else weights
@@ -57,15 +60,25 @@ def build_classifier(
         if mean is None or std is None:
             raise ValueError("mean or std is null, and the network's pretrained_cfg has none.")
         if file is not None:
-            load_weights(module, file)
+            load_weights(module, file, averaged=averaged)
         if feature_layer is not None and feature_layer not in dict(module.named_modules()):
             raise ValueError(f"feature_layer={feature_layer} is not one of its modules.")
     except ValueError as error:
         raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name, channels).eval()
     classifier.feature_layer = feature_layer
-    if not getattr(module, "label_only", False):
-        try_classifier(classifier, num_classes, image_size)
+    if getattr(module, "label_only", False):
+        return classifier
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if classifier.state else 1)  # logits may differ with threads
+    try:
+        logits = try_classifier(classifier, num_classes, image_size)
+    except ModelError as error:
+        side = input_size or image_size
+        raise ValueError(f"{error} (at {side} x {side} pixels; set another input_size)") from error
+    finally:
+        torch.set_num_threads(threads)
+    classifier.state = classifier.state or tensors_digest([("logits", logits)])
     return classifier
 
 
@@ -82,8 +95,11 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
         ) from error
 
 
-def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> None:
-    """Classify two images to find misfits before any work; set the attributes that alarms read."""
+def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> Tensor:
+    """Classify two fixed images to find misfits before any work.
+
+    Returns their logits. Sets the attributes that alarms read.
+    """
     images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     images = images.to(classifier.mean.device)
     try:
@@ -91,15 +107,23 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
             logits = classifier(images)
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
-        side = classifier.input_size or image_size
-        raise ValueError(f"{error} (at {side} x {side} pixels; set another input_size)") from error
+        grey = None
+        with suppress(Exception), torch.no_grad():  # a user's network may raise anything
+            grey = classifier.network(classifier.prepare(images)[:, :1])
+        if grey is not None and error.__cause__ is not None:
+            way = "Build it with in_chans=3, or let it begin with images.mean(1, keepdim=True)"
+            raise ValueError(f"model {classifier.name}: it takes one channel. {way}.") from error
+        raise
+    if logits.shape[1] == 1:
+        way = "For two classes return cat([0, z]), that is torch.cat([torch.zeros_like(z), z], 1)"
+        raise ValueError(f"model {classifier.name}: it returns one logit z per image. {way}.")
     if num_classes is not None and logits.shape[1] != num_classes:
         raise ValueError(
             f"model {classifier.name}: it has {logits.shape[1]} classes, the data {num_classes}."
         )
     if not logits.isfinite().all():
         raise ValueError(f"model {classifier.name}: its logits are not finite (weights, std?).")
-    sums = logits.sum(1)
-    classifier.softmax = bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums))
+    classifier.probabilities = classifier.returns_probabilities(images)
     scale = float(logits.abs().max())
     classifier.steady = torch.allclose(logits, alone, rtol=0, atol=1e-3 * scale)
+    return logits

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from src.models.state_digest import state_digest, value_digest
+from src.models.weights import weights_digest
 from src.utils.refusals import first_line
 
 
@@ -32,8 +34,11 @@ class PixelClassifier(nn.Module):
 
     Attributes:
         feature_layer: Name of the module whose output feature-level attacks change, or None.
+        state: Digest of the network's state, as it was given, except the tensors of its state dict;
+            None if it cannot be computed.
+        unsaved: True if this state has weights.
         steady: True unless, in a trial, an image alone and in a batch got different logits.
-        softmax: True if a trial returned probabilities instead of logits.
+        probabilities: True if all outputs of a trial were in [0, 1].
     """
 
     mean: Tensor
@@ -52,13 +57,26 @@ class PixelClassifier(nn.Module):
         self.channels = channels
         self.network = network
         self.input_size = input_size
-        self.steady, self.softmax = True, False
+        self.state, self.unsaved = state_digest(network)
+        self.steady, self.probabilities = True, False
         self.feature_layer: str | None = None
         self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):
             tensor = torch.tensor(list(values), dtype=torch.float32).view(1, 3, 1, 1)
             # Not persistent: a saved state dict holds only the network's values.
             self.register_buffer(key, tensor, persistent=False)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the network's weights, whether its state dict holds them or not."""
+        digest = weights_digest(self.network)
+        return value_digest([digest, self.state]) if self.unsaved else digest
+
+    def returns_probabilities(self, images: Tensor) -> bool:
+        """Return True if all outputs for some images are in [0, 1], up to rounding."""
+        with torch.no_grad():
+            outputs = self(images.to(self.mean.device))
+        return bool(((outputs >= -1e-6) & (outputs <= 1 + 1e-6)).all())
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return the network's input: the images resized and normalised, contiguous."""

@@ -1,22 +1,31 @@
 """Weight files: safe reading, strict loading, saving, and digests of their content."""
 
 import hashlib
+import logging
 import re
-from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from src.utils.refusals import first_line
+from src.models.restricted_pickle import load_pickle
+from src.models.state_digest import tensor_bytes
+from src.utils.refusals import first_line, shortened
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
-TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
+"""Keys of state dicts in files. If several fit, the first one is taken."""
+_AVERAGED = re.compile(r"(^|[./_-])(ema|swa|avg|average|averaged|shadow)(?=[./_-])", re.IGNORECASE)
+TRAINING_ONLY = ("AuxLogits.", "aux1.", "aux2.", "n_averaged")
 COUNTER = "num_batches_tracked"
+_say_once = cache(logging.getLogger(__name__).warning)
 
 
 @dataclass(frozen=True)
@@ -66,27 +75,34 @@ def _metadata(path: str | Path) -> dict[str, str]:
         return {}
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
+def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True) -> None:
     """Load a file's state dict into a network, in place, without running code from the file.
 
-    The file is a safetensors file, or from torch.save (.pt, .pth or .ckpt). A dict under
-    ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``last`` is unwrapped, and prefixes
-    that all names share, such as ``module.``, are stripped. Float types are converted. Batch
-    counters may be missing, and there may be additional heads that only training uses. Everything
-    else must fit.
+    The file is a safetensors file, or from torch.save (.pt, .pth or .ckpt). The state dict may be
+    in dicts, with a prefix such as ``module.`` or ``model.``, and beside other weights, see
+    `find_prefix`. Float types are converted. Batch counters and state that is no tensor may be
+    missing, and there may be additional heads that only training uses. Everything else must fit.
+
+    Args:
+        network: The network.
+        path: The file.
+        averaged: Take averaged weights, such as an exponential moving average, if the file has
+            both; False: take the others.
 
     Raises:
-        ValueError: The file cannot be read as tensors only, does not fit, or has whole or complex
-            numbers as weights.
+        ValueError: The file cannot be read, does not fit, or has whole or complex numbers as
+            weights.
     """
     path = Path(path)
-    present = network.state_dict()
-    stored = _strip_prefixes(_read(path), present.keys())
-    state = OrderedDict((name, value) for name, value in present.items() if name.endswith(COUNTER))
-    for name, value in stored.items():
-        if name in present or not name.startswith(TRAINING_HEADS):
-            state[name] = value
-    for name, own in _tensors(network):
+    present, stored = network.state_dict(), _read(path)
+    needed = {name: its for name, its in tensors_of(network) if not name.endswith(COUNTER)}
+    prefix = find_prefix(path, stored, needed, averaged) if needed else ""
+    state = OrderedDict((name, present[name]) for name in present.keys() - needed.keys())
+    for name in names_under(prefix, stored):
+        short, value = name.removeprefix(prefix), stored[name]
+        if short in present or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
+            state[short] = value
+    for name, own in tensors_of(network):
         new = state.get(name)
         if torch.is_tensor(new) and own.is_floating_point() and not new.is_floating_point():
             raise ValueError(
@@ -103,17 +119,68 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         raise ValueError(f"{path} is damaged; delete it to train the network again")
 
 
+def find_prefix(
+    path: Path, stored: Mapping[str, Any], needed: Mapping[str, Tensor], averaged: bool
+) -> str:
+    """Return the prefix that a network's state dict has in a file, and log a choice.
+
+    All names that the network needs must follow the prefix. Prefixes with the network's shapes are
+    preferred.
+
+    Args:
+        path: The file, for messages.
+        stored: The file's values by name; names in a dict begin with its key and `/`.
+        needed: The network's tensors by name.
+        averaged: Take averaged weights if the file has both; False: take the others.
+
+    Raises:
+        ValueError: There is no such prefix, or several are as good.
+    """
+    tensors = {name: value for name, value in stored.items() if torch.is_tensor(value)}
+    starts = ((name, (0, *(m.end() for m in re.finditer("[./]", name)))) for name in tensors)
+    counts = Counter(name[:at] for name, places in starts for at in places if name[at:] in needed)
+    named = [prefix for prefix, count in counts.items() if count == len(needed)]
+    if not named:
+        best = max(counts, key=lambda prefix: (counts[prefix], len(prefix)), default="")
+        missing = [name for name in needed if best + name not in tensors]
+        raise ValueError(
+            f"{path} does not fit the network. The file has {shortened([*tensors])}; the network "
+            f"{shortened([*needed])}. Under {best or 'no prefix'}, {counts[best]} of {len(needed)} "
+            f"names are found, but not {shortened(missing)}."
+        )
+    fits = [its for its in named if all(tensors[its + k].shape == needed[k].shape for k in needed)]
+    means = [prefix for prefix in fits if _AVERAGED.search(prefix)]
+    others = [prefix for prefix in fits or named if prefix not in means]
+    chosen = means if means and (averaged or not others) else others
+    known = [its for key in WRAPPERS for its in chosen if its.startswith(f"{key}/")]
+    if len(chosen) > 1 and not known:
+        raise ValueError(f"{path}: weights under {shortened(chosen)} fit. Keep one of them.")
+    prefix = [*known, *chosen][0]
+    directory = prefix[: prefix.rfind("/") + 1]
+    beside = [name for name in names_under(directory, tensors) if not name.startswith(prefix)]
+    if means and others and averaged:
+        _say_once("%s: %s are averaged. For the others: model.NAME.averaged=false", path, prefix)
+    elif beside:
+        _say_once("%s: the weights under %s are used, not %s.", path, prefix, shortened(beside))
+    return prefix
+
+
+def names_under(prefix: str, names: Mapping[str, Any]) -> list[str]:
+    """Return the names that begin with a prefix, except those in a dict further down."""
+    return [name for name in names if name.startswith(prefix) and "/" not in name[len(prefix) :]]
+
+
 def save_weights(network: nn.Module, path: Path, **facts: str) -> None:
     """Write a state dict as safetensors, with facts and a digest that reveals damage."""
     # Cloned, because the format refuses tensors that share memory.
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in tensors_of(network)}
     metadata = {"digest": weights_digest(network), **facts}
     path.write_bytes(save(state, metadata))  # on a full disk `save_file` raises no OSError
 
 
 def weights_digest(network: nn.Module) -> str:
-    """Compute the digest of a network's tensors, see `tensors_digest`."""
-    return tensors_digest(_tensors(network))
+    """Compute the digest of the tensors in a network's state dict, see `tensors_digest`."""
+    return tensors_digest(tensors_of(network))
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -122,11 +189,11 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     Device, memory format and batch counters make no difference.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(tensors):
+    for name, value in sorted(tensors, key=itemgetter(0)):
         if not name.endswith(COUNTER):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().data)
+            digest.update(f"{name} ".encode())
+            for part in tensor_bytes(value):
+                digest.update(part)
     return digest.hexdigest()[:16]
 
 
@@ -135,36 +202,39 @@ def network_text(network: nn.Module) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
 
 
-def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the state dict's tensors; a network's extra state may hold other objects."""
+def tensors_of(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the state dict's tensors by name; quantised layers and extra state are left out."""
     return [(name, value) for name, value in network.state_dict().items() if torch.is_tensor(value)]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read and unwrap a file's state dict, names as stored."""
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file's values by name; names in a dict begin with its key and `/`."""
+    lines = "net = torch.load({!r}, weights_only=False); torch.save(net.state_dict(), 'weights.pt')"
+    way = f"Convert it where the code of its network is installed: {lines.format(str(path))}"
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        # Not timm's load_state_dict, which unpickles everything in older versions.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        for key in WRAPPERS:
-            if isinstance(content.get(key), dict):
-                content = content[key]
-        return {str(name): value for name, value in content.items()}
+            return dict(load_file(path))
+        content, hidden = load_pickle(path)
+        values = dict(_flat(content))
     except Exception as error:  # the type depends on the damage
         raise ValueError(
             f"{path} cannot be read as a state dict of tensors, as torch.save(model.state_dict()) "
             "writes it. Nothing else is unpickled, because that can run code "
             f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
+            f"{f'. {way}' * ('TorchScript' in str(error))}"
         ) from error
+    objects = f"{path}: objects of {shortened(hidden)} are not read."
+    if not any(map(torch.is_tensor, values.values())):
+        raise ValueError(f"{objects if hidden else path} There are no tensors by name. {way}")
+    if hidden:
+        _say_once(objects)
+    return values
 
 
-def _strip_prefixes(state: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """Strip the prefixes that all names share, if this yields names of the network."""
-    left = state
-    while left and left.keys().isdisjoint(names):
-        prefix = next(iter(left)).partition(".")[0] + "."
-        if not all(name.startswith(prefix) for name in left):
-            return state
-        left = {name.removeprefix(prefix): value for name, value in left.items()}
-    return left
+def _flat(content: dict[Any, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values in nested dicts with their names."""
+    for key, value in content.items():
+        if isinstance(value, dict) and not str(key).endswith("_extra_state"):
+            yield from _flat(value, f"{start}{key}/")
+        else:
+            yield f"{start}{key}", value

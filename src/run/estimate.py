@@ -18,7 +18,7 @@ from src.data import ImageDataset
 from src.measure.adversarial_images import AdversarialImages
 from src.measure.clean import Clean
 from src.measure.protocol import Cell
-from src.models import PixelClassifier
+from src.models import PixelClassifier, tensors_of
 from src.models.providers import LOADER, find
 from src.run.adversarial_images import attacked_again
 from src.run.data import open_data, open_dataset
@@ -242,7 +242,7 @@ def _estimate_training(
         seconds += (1 - recipe.clean_share) * gradient * (math.nan if taken is None else taken)
     test_images = min(recipe.evaluate_on or len(test), len(test))  # test images per epoch
     evaluated = (recipe.epochs * test_images + len(test)) / GRADIENT
-    size = sum(4 * value.numel() for value in classifier.network.state_dict().values())
+    size = sum(4 * value.numel() for _, value in tensors_of(classifier.network))
     total = seconds * (recipe.epochs * len(train) + evaluated)
     return Training(name, len(train), recipe.epochs, total, size)
 

@@ -31,9 +31,9 @@ from src.models import (
     fold_batch_norms,
     load_weights,
     network_text,
+    tensors_of,
     use_channels_last,
     weight_facts,
-    weights_digest,
 )
 from src.models.providers import facts_of
 from src.run.attack_function import attack_function
@@ -221,8 +221,9 @@ def _finish(
 ) -> Model:
     """Freeze a model with weights, and speed up its gradients."""
     network = _network_settings(settings, name)
-    digest = weights_digest(classifier.network)
-    key = content_key(network, code_of(network), digest, network_text(classifier.network))
+    digest = classifier.digest
+    parts = (digest, network_text(classifier.network), classifier.state)
+    key = content_key(network, code_of(network), *parts)
     classifier.eval().requires_grad_(False)
     as_built = copy.deepcopy(classifier) if keep_layers else None
     _speed_up(settings, classifier, images.image_size)
@@ -274,7 +275,7 @@ def checkpoint_path(
         way = f"Set model.{name}.weights=PATH, or name other models in targets"
         raise ValueError(f"model {name} cannot be trained on {dataset}: {error}. {way}.") from error
     data = training_images(settings, images).digest()  # reads all files, so a bad one is refused
-    shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
+    shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
     network = _network_settings(settings, name)
     # This program's code and library versions do not count: an upgrade must not cause retraining.
     built = (network, code_of(network, upgrades=False), shapes, network_text(classifier.network))
@@ -347,4 +348,6 @@ def _train(
     craft, trainer = training_attack(recipe), settings.trainer
     train_once(name, path, built[name], train, test, recipe, trainer, make_logger, then, craft)
     check_trained(settings, name, file, train.num_classes)
+    # Built anew, as by later commands: training may have changed state that the file does not hold.
+    built[name] = _build(settings, name, data.images)
     load_weights(built[name].network, file)

@@ -249,8 +249,8 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -
         raised.append(Alarm("idle_defence", text))
     text = "the same image gets different logits in another call or another batch"
     raised += [Alarm("random_model", f"{name}: {text}") for name in results.unsteady]
-    text = "its outputs are never negative and sum to 1, as probabilities do"
-    return raised + [Alarm("softmax", f"{name}: {text}") for name in results.softmax]
+    text = "its outputs are in [0, 1], as probabilities are"
+    return raised + [Alarm("probabilities", f"{name}: {text}") for name in results.probabilities]
 
 
 def _write_tables(summary: JobSummary, folder: Path) -> None:

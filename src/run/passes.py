@@ -4,12 +4,14 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from src.artifacts.tables import named
 from src.cache.rows import Rows
+from src.data import to_unit
 from src.defences import Defended
 from src.measure.attack_cost import AttackCost
 from src.measure.clean import Clean
@@ -44,7 +46,7 @@ class Results:
         batch_size: Images per batch; smaller than in the settings if memory did not suffice.
         idle: Defences that hardly change clean images, with the mean change in 1/255.
         unsteady: Models that return different logits for equal images.
-        softmax: Models that return probabilities instead of logits.
+        probabilities: Models whose outputs are in [0, 1].
     """
 
     clean: pa.Table
@@ -56,7 +58,7 @@ class Results:
     batch_size: int
     idle: Mapping[str, float]
     unsteady: Sequence[Evaluated]
-    softmax: Sequence[Evaluated]
+    probabilities: Sequence[Evaluated]
 
 
 def run_pass(job: Pass, cache: Rows) -> Results | None:
@@ -90,8 +92,15 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
         batch_size=attacked.batch_size,
         idle=_idle_defences(job),
         unsteady=[pair for pair, network in networks if not getattr(network, "steady", True)],
-        softmax=[pair for pair, network in networks if getattr(network, "softmax", False)],
+        probabilities=[pair for pair, network in networks if _gives_probabilities(job, network)],
     )
+
+
+def _gives_probabilities(job: Pass, network: Any) -> bool:
+    """Return True if a model's outputs are in [0, 1] in its trial and on images of the job."""
+    spread = slice(None, None, -(-len(job.images) // _IMAGES))
+    suspect = getattr(network, "probabilities", False)
+    return suspect and bool(network.returns_probabilities(to_unit(job.images[spread].images)))
 
 
 def _idle_defences(job: Pass) -> dict[str, float]:

@@ -23,6 +23,7 @@ from src.config.errors import refuse
 from src.config.settings import Settings
 from src.data.image_folder import image_folder
 from src.data.load import DownloadError
+from src.models.providers import fetch_missing
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from src.run.data import open_datasets
@@ -84,7 +85,9 @@ class Sweep:
         forget_models()
         for job in jobs:
             plan(job)
+        models = (model for job in jobs for model in job.model.values())
         if not jobs[0].plan:
+            fetch_missing(its.network for its in models if its.weights in (None, "included"))
             open_tracker.cache_clear()
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         try:
@@ -255,6 +258,8 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str)
     """Refuse folders in which jobs would not be found again, or that cannot be written."""
     with writing(Path(cache_dir)):
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
+        with held(Path(cache_dir) / ".lock"):  # refused here if the file system has no locks
+            pass
     key, start = "hydra.sweep.dir" if sweep else "hydra.run.dir", "${hydra:job.num}-"
     if not str(OmegaConf.select(config, key) or "").strip() or config.hydra.output_subdir is None:
         raise ValueError(f"{key} and hydra.output_subdir must not be empty.")

@@ -180,7 +180,7 @@ class Tracker:
             query = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
             curves = f"{view}&compareRunsMode=CHART&searchFilter={query}"
             links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}&{order}"
-        return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
+        return {"MLflow store": uri, **links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
 
     def _start(
         self, end: str, name: str, tags: Mapping[str, str], goes_on: bool = True

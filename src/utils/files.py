@@ -6,10 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENOLCK, EOPNOTSUPP
 from pathlib import Path
 from uuid import uuid4
 
 import pandas as pd
+
+_LOCKED = "cache_dir, hydra.run.dir, hydra.sweep.dir and tracking.directory"
 
 
 class WriteError(ValueError):
@@ -78,4 +81,6 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, WriteError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         reason = getattr(cause, "strerror", None) or cause  # without number and path
+        if getattr(cause, "errno", None) in (ENOLCK, EOPNOTSUPP):
+            reason = f"{reason}. This is common on NFS: set {_LOCKED} to folders on a local disk"
         raise WriteError(f"{path} cannot be written: {reason}.") from cause

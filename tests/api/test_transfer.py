@@ -79,12 +79,38 @@ def test_a_module_may_return_its_logits_in_a_dictionary(images):
     pd.testing.assert_frame_equal(*frames)
 
 
-def test_probabilities_in_place_of_logits_raise_an_alarm(images, tmp_path):
-    given = {"a": nn.Sequential(module(0), nn.Softmax(1)), "b": module(1)}
+class Rooted(nn.Softmax):
+    def forward(self, logits):
+        return super().forward(logits).sqrt()
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.Sigmoid(), Rooted(1)])
+def test_probabilities_in_place_of_logits_raise_an_alarm(images, tmp_path, last):
+    given = {"a": nn.Sequential(module(0), last), "b": module(1)}
     transfer(given, given, *images, store=tmp_path, progress_bar=False)
     for path in tmp_path.glob("*/alarms.json"):
-        told = [one["finding"] for one in json.loads(path.read_text()) if one["name"] == "softmax"]
-        assert len(told) == 1 and told[0].startswith("a: ")
+        told = [one for one in json.loads(path.read_text()) if one["name"] == "probabilities"]
+        assert len(told) == 1 and told[0]["finding"].startswith("a: ")
+
+
+class OnNoise(nn.Module):
+    """Logits in [0, 1] on images of noise, and others elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = module(0)
+
+    def forward(self, images):
+        logits = self.model(images)
+        noise = images.std(dim=(1, 2, 3), keepdim=True)[:, :, 0, 0] > 0.25
+        return torch.where(noise, logits.sigmoid(), logits)
+
+
+def test_logits_that_happen_to_be_in_0_to_1_in_the_trial_raise_no_alarm(images, caplog):
+    pictures = images[0] // 2  # of less contrast than the trial's
+    given = {"a": OnNoise()}
+    transfer(given, given, pictures, images[1], progress_bar=False)
+    assert "probabilities" not in caplog.text
 
 
 def test_modules_stay_as_they_were_and_nothing_is_written(images, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from src import transfer
 from src.attacks import Source
 from src.config.compose import compose_words
 from src.config.resolvers import CONF
@@ -129,6 +130,26 @@ def test_what_cannot_work_is_refused_in_a_sentence(network, words, says):
     with pytest.raises(ValueError, match=f"^model mine: .*{says}") as caught:
         own(network, **words)
     assert "\n" not in str(caught.value)
+
+
+ONE_LOGIT = nn.Sequential(nn.Flatten(), nn.Linear(3072, 1))
+GREY = {
+    "convolution": nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(3600, 2)),
+    "linear": nn.Sequential(nn.Flatten(), nn.Linear(1024, 2)),
+    "batch norm": nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1024, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", GREY)
+def test_one_logit_or_one_channel_is_refused_with_the_way_on(monkeypatch, kind):
+    images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    for network, says in ((ONE_LOGIT, r"cat\(\[0, z\]\)"), (GREY[kind], "in_chans")):
+        monkeypatch.setattr("torch.nn.mine", lambda its=network: its, raising=False)
+        with pytest.raises(ValueError, match=rf"^model mine: .*{says}") as caught:
+            own({"_target_": "torch.nn.mine"}, classes=2)
+        assert "input_size" not in str(caught.value)
+        with pytest.raises(ValueError, match=rf"^model a: .*{says}"):
+            transfer({"a": network}, {"a": network}, images, labels)
 
 
 class Detached(nn.Flatten):

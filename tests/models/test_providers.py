@@ -163,7 +163,7 @@ def test_models_of_robustbench_take_images_as_they_are(home, robustbench):
 
 @pytest.mark.parametrize("name", [TIMM, VISION, HUB.format(COMMIT)])
 def test_what_is_missing_is_named_with_its_place(home, name):
-    with pytest.raises(ValueError, match=rf"^{name}: put http\S+ at {home}/\S+; "):
+    with pytest.raises(ValueError, match=rf"^{name}: .*\(.*\)\. Put http\S+ at {home}/\S+\. "):
         load_network(name)
     if "hub/" not in name:
         assert load_network(name, pretrained=False)
@@ -246,6 +246,20 @@ def test_the_command_line_lists_and_fetches(home, capsys):
     assert "checkpoints/squeezenet1_1" in capsys.readouterr().out
     for words in (["--fetch", TIMM], ["hub"], ["timm", "nosuch*"]):
         assert run_words(home, *words, module="src.models.__main__") == 2
+
+
+def test_missing_weights_are_refused_once_before_anything_runs(home, capsys):
+    keep(home, VISION, models.squeezenet1_1())
+    names = [TIMM, "timm/resnet34.a1_in1k", VISION]
+    words = ["-m", "attack=fgsm,bim", f"source={TIMM},{VISION}", f"targets=[{','.join(names)}]"]
+    words += ["dataset=cifar10_mini", "dataset.class_names=imagenet", "trainer=cpu"]
+    assert run_words(home, *words) == 2
+    printed = capsys.readouterr()
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"{TIMM}: it cannot be downloaded (")
+    assert len(lines[0]) < 400 + len(str(home))
+    assert lines[0].endswith(f"python -m src.models --fetch {TIMM} {names[1]}")
+    assert not printed.out and {path.name for path in home.iterdir()} <= {"torch", "cache"}
 
 
 def test_from_python_names_and_modules_mix(home):

@@ -1,15 +1,27 @@
 """Weight files: what loads, what is refused, and how they are written and identified."""
 
+import argparse
 import os
 import re
+import sys
+import zipfile
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
 from itertools import product
+from pathlib import Path
+from pkgutil import resolve_name
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import mnasnet0_5
 
+from src import load_classifier
 from src.models import load_weights, save_weights, weight_facts, weights_digest
 
 
@@ -104,8 +116,22 @@ REFUSED = {
     "a missing name": ({name: GOOD[name] for name in list(GOOD)[:-1]}, r"3\.bias"),
     "more names": (GOOD | {f"extra.{i}": torch.zeros(1) for i in range(500)}, r"extra\.0"),
     "no tensor": (GOOD | {"3.weight": 3}, r"3\.weight"),
-    "a pickle": ({"state_dict": GOOD, "x": Attack()}, ""),
-    "a module": (network(), ""),
+    "a module": (network(), r"not read.*torch\.load\('.*w\.pt', weights_only=False\).*torch\.save"),
+    "a pickle": (Attack(), r"posix\.mkdir"),
+    "lists of tensors": ({"shadow": [torch.ones(2)]}, "no tensors by name"),
+    "two copies": ({"best": GOOD, "worst": GOOD}, "best/, worst/ fit"),
+    "another network": (
+        {
+            "net": {
+                f"model.{name}": value for name, value in {**GOOD, "4.x": GOOD["3.bias"]}.items()
+            }
+        },
+        r"4\.x",
+    ),
+    "other names": (
+        {"a.weight": torch.ones(2)},
+        r"The file has a\.weight; the network 0\.weight, ",
+    ),
 }
 
 
@@ -191,3 +217,151 @@ def test_damaged_weights_of_a_training_are_refused(tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="damaged"):
         load_weights(network, file)
+
+
+def under(prefix, state=GOOD):
+    return {prefix + name: value for name, value in state.items()}
+
+
+NOISE = {name: value + 1 for name, value in GOOD.items()}
+MEAN_AND_RAW = {
+    "timm": ({"state_dict": NOISE, "state_dict_ema": GOOD}, "state_dict_ema/"),
+    "torchvision": (
+        {"model": NOISE, "model_ema": {**under("module."), "n_averaged": torch.tensor(3)}},
+        "model_ema/module.",
+    ),
+    "a module of two": (
+        {"state_dict": {**under("model.", NOISE), **under("ema_model.module.")}},
+        "state_dict/ema_model.module.",
+    ),
+    "deep": ({"raw": {"net": NOISE}, "ema": {"shadow": GOOD}}, "ema/shadow/"),
+}
+
+
+@pytest.mark.parametrize("kind", MEAN_AND_RAW)
+def test_averaged_weights_are_taken_unless_the_others_are_wanted(tmp_path, caplog, kind):
+    content, named = MEAN_AND_RAW[kind]
+    path, other = write(tmp_path / "w.pt", content), network(seed=1)
+    assert same(loaded(path), network())
+    assert f": {named} are averaged. For the others: model.NAME.averaged=false" in caplog.text
+    load_weights(other, path, averaged=False)
+    assert torch.equal(other[3].bias, NOISE["3.bias"])
+
+
+def test_weights_beside_others_are_found_and_the_others_named(tmp_path, caplog):
+    content = {"state_dict": {**under("model."), "criterion.weight": torch.ones(10)}, "epoch": 9}
+    content["optimizer"] = {"state": {0: {"exp_avg": GOOD["0.weight"]}}}
+    assert same(loaded(write(tmp_path / "w.ckpt", content)), network())
+    assert "criterion.weight" in caplog.text and "exp_avg" not in caplog.text
+    save_file(content["state_dict"], tmp_path / "w.safetensors")
+    assert same(loaded(tmp_path / "w.safetensors"), network())
+
+
+class Canary(dict):
+    """An object that leaves a folder wherever a part of it runs."""
+
+    def __init__(self, way="state"):
+        self.way = way
+
+    def __reduce__(self):
+        if self.way == "call":
+            return os.mkdir, ("created-by-a-pickle",)
+        if self.way == "nested":
+            return getattr, (Canary("call"), "numerator")
+        return type(self), (), {"a": 1}, iter([1]), iter([("a", 1)])
+
+    def __setstate__(self, state):
+        os.mkdir("created-by-a-pickle")
+
+    append = extend = __setitem__ = __setstate__
+
+
+@dataclass
+class Point:
+    x: int = 3
+
+
+class Colour(Enum):
+    RED = 1
+
+
+OmegaConf.register_new_resolver("canary", os.mkdir)
+OBJECTS = {
+    **{f"canary {way}": Canary(way) for way in ("state", "call", "nested")},
+    "interpolation": OmegaConf.create({"a": "${canary:created-by-a-pickle}", "b": [1, "${a}"]}),
+    "Namespace": argparse.Namespace(epochs=3),
+    "path": Path("a/b"),
+    "dataclass": Point(),
+    "enumeration": Colour.RED,
+    "defaultdict": defaultdict(list, {"a": [1]}),
+    "deque": deque([1, 2]),
+    "set of objects": {Colour.RED, Path("a")},
+    "time": datetime(2026, 1, 1),
+    "function": os.path.join,
+    "array": np.ones(3),
+    "layer": nn.Linear(2, 2),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+@pytest.mark.parametrize("new", [True, False])
+def test_objects_beside_weights_are_neither_imported_nor_run(
+    tmp_path, monkeypatch, caplog, kind, new
+):
+    monkeypatch.chdir(tmp_path)
+    content = {"args": OBJECTS[kind], "net": under("module."), "best": np.float64(93.1)}
+    torch.save(content, "w.pt", _use_new_zipfile_serialization=new)
+    before = set(sys.modules)
+    assert same(loaded(tmp_path / "w.pt"), network())
+    assert "objects of " in caplog.text and "not read" in caplog.text
+    assert "numpy._core.multiarray.scalar" not in caplog.text
+    assert set(sys.modules) == before and not (tmp_path / "created-by-a-pickle").exists()
+
+
+def test_numbers_of_numpy_are_read_without_a_word(tmp_path, caplog):
+    for name in ("float64", "float32", "int64", "bool"):
+        content = {"net": GOOD, "best": getattr(np, name)(1), "kind": np.dtype(name)}
+        assert same(loaded(write(tmp_path / "w.pt", content)), network())
+    assert caplog.text == ""
+
+
+def test_nothing_of_the_program_can_be_changed_by_a_file(tmp_path):
+    """Let a pickle set attributes of all that it may name."""
+    names = "torch._utils._rebuild_tensor_v2 collections.OrderedDict builtins.set"
+    for name in [*names.split(), "numpy.dtype", "_codecs.encode", "torch.float32"]:
+        place = name.rpartition(".")
+        harm = f"c{place[0]}\n{place[2]}\n(N}}(X\x04\0\0\0harmX\x01\0\0\0xutb.".encode()
+        (tmp_path / "w.pt").write_bytes(b"")
+        with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+            archive.writestr("w/data.pkl", b"\x80\x02" + harm)
+            archive.writestr("w/version", "3")
+            archive.writestr("w/byteorder", "little")
+        with pytest.raises(ValueError, match=r"w\.pt "):
+            loaded(tmp_path / "w.pt")
+        assert not hasattr(resolve_name(name), "harm")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_whole_networks_are_refused_with_the_lines_that_convert_them(tmp_path):
+    path = tmp_path / "w.pt"
+    torch.jit.trace(network().eval(), torch.ones(1, 3, 4, 4)).save(path)
+    with pytest.raises(ValueError, match=r"torch\.load\(.*w\.pt.*\); torch\.save\("):
+        loaded(path)
+
+
+def test_the_command_line_and_python_take_the_other_weights(
+    workspace, command_line, tiny_weights, capsys
+):
+    good = load_file(tiny_weights / "coarse.safetensors")
+    raw = {name: torch.zeros_like(value) for name, value in good.items()}
+    torch.save({"model": under("module.", raw), "model_ema": good}, workspace / "both.pth")
+    file = workspace / "conf/model/coarse.yaml"
+    file.write_text(re.sub("weights: .*", "weights: both.pth", file.read_text()))
+    word = "model.coarse.averaged=false"
+    for words, state in (([], good), ([word], raw)):
+        network = load_classifier("coarse", "dataset=cifar10_mini", *words, config_dir="conf")
+        assert torch.equal(network.network[2].weight, state["2.weight"])
+    assert command_line("attack=none", "source=null", "targets=[coarse]", word) == 0
+    assert command_line("attack=none", "source=null", "targets=[coarse]") == 0
+    shares = re.findall(r"clean images, correct: coarse (\S+)%", capsys.readouterr().out)
+    assert len({*shares}) == 2

@@ -1,5 +1,6 @@
 """Locks that a living process holds, and that a killed one leaves released."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,20 @@ def hold(lock):
     with held(lock):
         lock.with_name("begun").touch()
         time.sleep(60)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_once_with_the_keys(
+    workspace, command_line, monkeypatch, capsys, number
+):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert command_line("attack=fgsm", "tracking=mlflow") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"cache cannot be written: {os.strerror(number)}. ")
+    assert all(key in line for key in ("hydra.sweep.dir", "cache_dir", "tracking.directory"))
 
 
 def test_a_held_lock_is_refused_and_a_killed_ones_is_free(tmp_path):

@@ -1,7 +1,7 @@
 """Public models by name, `provider/identifier`, with their provider's weights."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -42,13 +42,13 @@ def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Mo
     try:
         return model.load(pretrained)
     except Exception as error:  # from a download, a damaged file or a hub's code
-        reason = f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
+        reason = f"({type(error).__name__}: {first_line(error).partition('. ')[0][:80]})"
         text = f"{model.path} cannot be loaded {reason}. Delete it if it is damaged."
         if not model.path.exists():
             place = str(model.path).partition("/snapshots/")[0]  # Hugging Face: the whole folder
             text = (
-                f"put {model.source} at {place}; fetching it failed {reason}. On a machine with a "
-                f"network, python -m src.models --fetch {name} fetches it."
+                f"it cannot be downloaded {reason}. Put {model.source} at {place}. On a machine "
+                f"with a network: python -m src.models --fetch {name}"
             )
         raise ValueError(f"{name}: {text}") from error
 
@@ -56,6 +56,21 @@ def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Mo
 def facts_of(network: Mapping[str, Any]) -> WeightFacts:
     """Return what a provider states about a model; empty facts for other networks."""
     return find(network["name"]).facts if network.get("_target_") == LOADER else WeightFacts()
+
+
+def fetch_missing(networks: Iterable[Mapping[str, Any]]) -> None:
+    """Download the missing weights of public models; `networks` are the keys of model files.
+
+    Raises:
+        ValueError: Weights cannot be downloaded. The message names all that are missing.
+    """
+    wanted = (its for its in networks if its["_target_"] == LOADER and its.get("pretrained", True))
+    missing = sorted({its["name"] for its in wanted if not find(its["name"]).path.exists()})
+    for number, name in enumerate(missing):
+        try:
+            load_network(name)
+        except ValueError as error:  # its last line ends with a name to fetch
+            raise ValueError(" ".join([str(error), *missing[number + 1 :]])) from error
 
 
 def find(name: str) -> PublicModel:

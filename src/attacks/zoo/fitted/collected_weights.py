@@ -75,7 +75,7 @@ class CollectedWeights:
         )
         collected = {name: value for name, value in stored.items() if name[0].isdigit()}
         if done:  # continue after these epochs
-            model.load_state_dict(_select(stored, "weights"))
+            model.load_state_dict(_select(stored, "weights"), strict=False)  # extra state stays
             for name, value in _select(stored, "momentum").items():
                 optimizer.state[parameters[name]]["momentum_buffer"] = value.to(parameters[name])
         for epoch in range(done, self.epochs):
@@ -125,7 +125,8 @@ def _select(state: State, kind: str) -> dict[str, Tensor]:
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a model's weights and statistics."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    state = model.state_dict().items()
+    return {name: value.detach().clone() for name, value in state if torch.is_tensor(value)}
 
 
 def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:

@@ -1,0 +1,74 @@
+"""Reading of pickled weights that imports and runs nothing of what a file names."""
+
+import pickle
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Stub(dict[Any, Any]):
+    """Inert object in the place of one that is not read; of its content it keeps dict items."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore a state, as well as items for a list or a set."""
+
+    append = extend = add = __setstate__
+    dump_patches = False  # read by torch in files of old versions
+    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key
+
+
+def _call(function: Any) -> Callable[..., Any]:
+    """Return a function that calls another one, because a pickle may set attributes."""
+    return lambda *arguments: function(*arguments)
+
+
+_BUILD = ("_rebuild_parameter", "_rebuild_qtensor", "_rebuild_sparse_tensor", "_rebuild_tensor_v2")
+_KNOWN: dict[str, Any] = {
+    **{f"torch._utils.{name}": _call(getattr(torch._utils, name)) for name in _BUILD},
+    "torch._utils._rebuild_parameter_with_state": lambda *parts: torch.nn.Parameter(*parts[:2]),
+    "torch._tensor._rebuild_from_type_v2": lambda *parts: parts[0](*parts[2]),  # no subclass
+    "collections.OrderedDict": OrderedDict,
+    "builtins.set": set,
+    "numpy.dtype": np.dtype,
+    "numpy._core.multiarray.scalar": _call(np.float64(0).__reduce__()[0]),
+    "_codecs.encode": lambda *parts: parts[0].encode("latin1"),  # the bytes of a NumPy number
+}
+"""What a name in a file stands for. No entry runs code of the file or changes with a state."""
+_CONSTANTS = (torch.dtype, torch.layout, torch.qscheme)
+
+
+def load_pickle(path: Path) -> tuple[Any, list[str]]:
+    """Load a file of `torch.save`; every object that is no tensor or plain value is a `Stub`.
+
+    Returns:
+        The content, and the names of the classes and functions that were not read.
+    """
+    hidden = dict[str, None]()
+
+    class Unpickler(pickle.Unpickler):
+        """Unpickler that looks names up in a table, and imports none."""
+
+        def find_class(self, module: str, name: str) -> Any:
+            module = module.replace("__builtin__", "builtins").replace("numpy.core", "numpy._core")
+            constant = vars(torch).get(name) if module == "torch" else None
+            known = constant if isinstance(constant, _CONSTANTS) else _KNOWN.get(f"{module}.{name}")
+            if known is None:
+                hidden[f"{module}.{name}"] = None
+            return Stub if known is None else known
+
+    reader = SimpleNamespace(__name__="restricted_pickle", Unpickler=Unpickler)
+    reader.load = lambda file, **keywords: Unpickler(file, **keywords).load()
+    with warnings.catch_warnings(action="ignore"):  # of other versions' files
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True), []
+        except pickle.UnpicklingError:  # never for TorchScript, which the next call would run
+            return torch.load(path, "cpu", reader, weights_only=False), list(hidden)

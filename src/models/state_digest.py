@@ -1,0 +1,102 @@
+"""Digests of state that a state dict does not hold as tensors: attributes, packed weights."""
+
+import hashlib
+import pickle
+from collections.abc import Iterable
+from io import BytesIO
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+_EVERY_MODULE = vars(nn.Module()).keys()
+_NAMED = (type, BuiltinFunctionType, ModuleType)
+
+
+def state_digest(network: nn.Module) -> tuple[str | None, bool]:
+    """Compute the digest of a network's state, except the tensors in its state dict.
+
+    This state consists of the modules' attributes (tensors, arrays, numbers, texts and objects that
+    hold them), buffers that are not persistent, hooks, extra state and packed quantised weights.
+    Functions and classes count by their names, devices do not count.
+
+    Returns:
+        16 hexadecimal digits, or None if an object cannot be pickled, as in TorchScript; and False
+        if the state has no weights: no tensors, arrays, extra state or objects of this kind.
+    """
+    pickler = _Pickler()
+    try:
+        state = network.state_dict()
+        others = {name: value for name, value in state.items() if not torch.is_tensor(value)}
+        for named in (network.named_parameters, network.named_buffers):
+            for name, value in named(remove_duplicate=False):
+                if torch.is_tensor(state.get(name)):
+                    pickler.known[id(value)] = "in the state dict", value
+        return pickler.digest([network, others]), bool(others) or pickler.weights
+    except Exception:  # of any type: objects decide how they are pickled
+        return None, True
+
+
+def value_digest(value: Any) -> str:
+    """Compute the digest of a value; raise an exception of any type if it cannot be pickled."""
+    return _Pickler().digest(value)
+
+
+def tensor_bytes(value: Tensor) -> Iterable[bytes | memoryview]:
+    """Yield what identifies a tensor; device, memory format and gradients make no difference."""
+    yield f"{value.dtype} {tuple(value.shape)}\n".encode()
+    plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
+    if plain and not value.is_quantized:
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    else:  # quantised, sparse or a subclass
+        torch.save(value.detach().cpu(), file := BytesIO())
+        yield file.getbuffer()
+
+
+class _Pickler(pickle.Pickler):
+    """Pickler whose output depends on content alone, for digests.
+
+    Attributes:
+        known: Tensors and modules by id, each after the text or number that stands for it.
+        weights: True if there was a tensor that was not known, or an array.
+    """
+
+    def __init__(self) -> None:
+        self.file = BytesIO()
+        super().__init__(self.file, protocol=4)
+        self.fast = True  # equal texts are written alike, whether they are one object or two
+        self.known: dict[int, tuple[str | int, Any]] = {}
+        self.weights = False
+
+    def digest(self, value: Any) -> str:
+        """Return the digest of a value, as 16 hexadecimal digits."""
+        self.dump(value)
+        return hashlib.sha256(self.file.getbuffer()).hexdigest()[:16]
+
+    def persistent_id(self, value: Any) -> Any:
+        """Return what stands for a value; None: the value itself."""
+        if isinstance(value, Tensor | nn.Module):
+            if id(value) in self.known:
+                return self.known[id(value)][0]
+            self.known[id(value)] = len(self.known), value  # kept, so that no id is used twice
+        self.weights |= isinstance(value, Tensor | np.ndarray)
+        if isinstance(value, Tensor):
+            return hashlib.sha256(b"".join(tensor_bytes(value))).digest()
+        if isinstance(value, nn.Module):
+            hooks = *value._forward_pre_hooks.values(), *value._forward_hooks.values()
+            own = vars(value).keys() - _EVERY_MODULE - {"_torchdynamo_wrapper_id"}  # an address
+            names = ("_parameters", "_buffers", "_modules", *sorted(own))
+            return type(value), hooks, [(name, vars(value)[name]) for name in names]
+        if isinstance(value, set | frozenset):
+            return sorted(map(value_digest, value))
+        if isinstance(value, FunctionType):
+            cells = [cell.cell_contents for cell in value.__closure__ or ()]
+            names = (value.__module__, value.__qualname__)
+            return *names, value.__defaults__, value.__kwdefaults__, cells
+        if isinstance(value, _NAMED):
+            return getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__)
+        if isinstance(value, fx.Graph):
+            return value.python_code("self").src
+        return "device" if isinstance(value, torch.device) else None
