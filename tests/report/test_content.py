@@ -98,8 +98,8 @@ def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep
     assert rows["candidates"].dropna().to_dict() == {"a": 2, "b": 2, "c": 3, "d": 4, "e": 4}
     place = found.transfer.targets.index("e")
     rates = dict(zip(found.transfer.sources, found.transfer.rates[:, place], strict=True))
-    assert rows.loc["e", "most"] == pytest.approx(max(rates.values()))
-    assert rows.loc["e", "any"] == pytest.approx(np.mean(list(rates.values())))
+    assert rows.loc["e", "most"] <= max(rates.values())  # chosen on one half, judged on the other
+    assert rows.loc["e", "any"] == pytest.approx(np.mean(list(rates.values())), abs=0.02)
     assert (found.predictors["pairs"] == 3 * 5 - 3).all()  # measures are of two models
 
 
