@@ -61,7 +61,7 @@ class Inputs:
         self.images = ImageDataset(data, num_classes=counts[0], numbers=numbers)
         self.fit_images = None
         if fit_images is not None:
-            if not isinstance(fit_images, tuple | list) or len(fit_images) not in (2, 3):
+            if not isinstance(fit_images, tuple | list) or not 1 <= len(fit_images) <= 3:
                 raise ValueError("fit_images must be (images, labels) or with target_labels, too.")
             levels, fit_labels = read_images("fit_images", *fit_images[:2])
             pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
