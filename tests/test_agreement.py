@@ -60,9 +60,10 @@ def test_the_frame_and_the_report_have_them(sweep, wanted):
     assert (shown["still_correct"] / shown["n"]).to_dict() == pytest.approx(wanted.to_dict())
 
 
-def test_mlflow_alone_makes_the_matrix(sweep, wanted):
+def test_mlflow_alone_makes_the_matrix(sweep, wanted, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
-    mlflow.set_tracking_uri(f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}")
+    store = f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # `set_tracking_uri` would leave it set
     (digest,) = {each["data"] for each in load_sweep(sweep).attrs["jobs"]}
     for attack in ("fgsm", "bim"):
         words = f"tags.kind = 'pair' and tags.attack = '{attack}' and dataset.digest = '{digest}'"
