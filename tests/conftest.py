@@ -52,6 +52,7 @@ TINY_RUN = [
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have stores of their own
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
