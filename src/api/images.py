@@ -64,7 +64,7 @@ def _read_items(data: Dataset[Any] | DataLoader[Any]) -> tuple[list[Any], list[A
 
 def _stack(key: str, images: list[Any]) -> Any:
     """Return Pillow images, arrays or tensors as one array or tensor."""
-    if any(isinstance(image, Mapping | str) for image in images):
+    if any(isinstance(image, Mapping | str | tuple) for image in images):
         raise ValueError(f"{key} are not images. Pass columns: data['image'], data['label'].")
     pictures = [to_rgb(image) if isinstance(image, Image.Image) else image for image in images]
     sizes = {np.shape(picture) for picture in pictures}

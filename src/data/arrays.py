@@ -47,6 +47,8 @@ def grey_levels(images: Tensor, rounded: bool = False) -> Tensor:
     """
     if images.dtype == torch.uint8:
         return images
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}. Convert values from 0 to 255 to uint8.")
     levels = (images * 255).round()
     if not images.isfinite().all() or levels.min() < 0:
         hint = "some are negative or not finite. Move the normalisation into the module"

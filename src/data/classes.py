@@ -21,6 +21,8 @@ def sort_folders(names: Sequence[str]) -> list[str]:
     """
     ordered, numbers = sorted(names), numbers_of(names)
     if numbers is not None:
+        if len({*numbers}) < len(numbers):
+            raise ValueError(f"class folders have equal numbers: {shortened(ordered)}")
         ordered = [name for _, name in sorted(zip(numbers, names, strict=True))]
         say_once(f"The class folders are sorted as numbers: {shortened(ordered)}")
     elif any(numbers_of([name]) for name in names):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import re
+import warnings
 from functools import cache
 from io import BytesIO
 from logging import getLogger
@@ -34,9 +35,8 @@ def existing_folder(root: str | None) -> Path:
 def read_list(path: str | Path, header: bool = True) -> pd.DataFrame:
     """Read a CSV file as text, without blanks around names and values.
 
-    The first line shows the separator: a comma, a semicolon, a tab, a bar
-    or blanks. Without a `header`
-    the columns are named 0, 1, ...
+    The first line shows the separator: a comma, a semicolon, a tab, a bar or blanks. Without a
+    `header` the columns are named 0, 1, ...
 
     Raises:
         OSError: The file cannot be read.
@@ -48,15 +48,19 @@ def read_list(path: str | Path, header: bool = True) -> pd.DataFrame:
         separator = csv.Sniffer().sniff(line, ",;\t| ").delimiter
     except csv.Error:  # one column
         separator = ","
-    rows = pd.read_csv(
-        path,
-        sep=separator,
-        header=0 if header else None,
-        dtype=str,
-        na_filter=False,
-        index_col=False,
-        skipinitialspace=True,
-    )
+    with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+        try:
+            rows = pd.read_csv(
+                path,
+                sep=separator,
+                header=0 if header else None,
+                dtype=str,
+                na_filter=False,
+                index_col=False,
+                skipinitialspace=True,
+            )
+        except pd.errors.ParserWarning as error:
+            raise ValueError("it has rows with more values than its first line") from error
     rows = rows.apply(lambda column: column.str.strip())
     return rows.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
 

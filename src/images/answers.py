@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 from torchvision.datasets.folder import is_image_file
 
 from src.data import to_rgb
+from src.data.files import read_list
 from src.utils.files import sha256_of
 from src.utils.refusals import first_line
 
@@ -45,7 +46,7 @@ class Answers(nn.Module):
         super().__init__()
         self.file, self.num_classes = file, num_classes
         rows = _read(file, num_classes)
-        numbers = {digest.lower(): number for number, digest in enumerate(rows["sha256"])}
+        numbers = {digest: number for number, digest in enumerate(rows["sha256"])}
         paths = [path for folder in images if folder for path in Path(folder).rglob("*")]
         files = {sha256_of(path): path for path in paths if is_image_file(path.name)}
         if missing := numbers.keys() - files.keys():
@@ -75,10 +76,11 @@ def _read(file: str, num_classes: int) -> pd.DataFrame:
     """Return a row per image: `sha256`, `predicted` and `confidence`, checked."""
     kinds: dict[str, Any] = {"sha256": str, "predicted": "int64", "confidence": float}
     try:
-        rows = pd.read_csv(file, sep=None, engine="python", dtype=kinds)
+        rows = read_list(file).rename(columns=str.lower)
         if "confidence" not in rows:
             rows["confidence"] = 1.0
-        rows = rows[[*kinds]].dropna(subset="sha256").drop_duplicates(["sha256", "predicted"])
+        rows["sha256"] = rows["sha256"].str.lower()
+        rows = rows[[*kinds]].astype(kinds).drop_duplicates(["sha256", "predicted"])
     except (OSError, ValueError, KeyError) as error:
         text = f"{file} needs the columns sha256 and predicted: {first_line(error)[:200]}"
         raise ValueError(text) from error

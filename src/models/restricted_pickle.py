@@ -1,6 +1,7 @@
 """Reading of pickled weights that imports and runs nothing of what a file names."""
 
 import pickle
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,21 +27,51 @@ class Stub(dict[Any, Any]):
     __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key
 
 
-def _call(function: Any) -> Callable[..., Any]:
-    """Return a function that calls another one, because a pickle may set attributes."""
-    return lambda *arguments: function(*arguments)
+class _Call:
+    """Function that a file may call, but whose attributes it cannot set."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore a state."""
+
+
+class _Kind:
+    """Type of a NumPy number: only plain ones, because others may hold addresses."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        self.name = name if re.fullmatch("[biufc][0-9]{1,2}", str(name)) else None
+        self.order = "="
+
+    def __setstate__(self, state: Any) -> None:
+        """Take the byte order of a state."""
+        self.order = ">" if state[1] == ">" else "<"
+
+    def number(self, data: Any) -> Any:
+        """Return the number with these bytes."""
+        if self.name is None or not isinstance(data, bytes):
+            return Stub()
+        return np.frombuffer(data, f"{self.order}{self.name}", 1)[0].item()
 
 
 _BUILD = ("_rebuild_parameter", "_rebuild_qtensor", "_rebuild_sparse_tensor", "_rebuild_tensor_v2")
 _KNOWN: dict[str, Any] = {
-    **{f"torch._utils.{name}": _call(getattr(torch._utils, name)) for name in _BUILD},
-    "torch._utils._rebuild_parameter_with_state": lambda *parts: torch.nn.Parameter(*parts[:2]),
-    "torch._tensor._rebuild_from_type_v2": lambda *parts: parts[0](*parts[2]),  # no subclass
+    **{f"torch._utils.{name}": _Call(getattr(torch._utils, name)) for name in _BUILD},
+    "torch._utils._rebuild_parameter_with_state": _Call(
+        lambda *parts: torch.nn.Parameter(*parts[:2])
+    ),
+    "torch._tensor._rebuild_from_type_v2": _Call(lambda *parts: parts[0](*parts[2])),  # no subclass
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
-    "numpy.dtype": np.dtype,
-    "numpy._core.multiarray.scalar": _call(np.float64(0).__reduce__()[0]),
-    "_codecs.encode": lambda *parts: parts[0].encode("latin1"),  # the bytes of a NumPy number
+    "numpy.dtype": _Call(_Kind),
+    "numpy._core.multiarray.scalar": _Call(lambda kind, data=b"": kind.number(data)),
+    "_codecs.encode": _Call(lambda *parts: parts[0].encode("latin1")),  # a NumPy number's bytes
 }
 """What a name in a file stands for. No entry runs code of the file or changes with a state."""
 _CONSTANTS = (torch.dtype, torch.layout, torch.qscheme)

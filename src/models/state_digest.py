@@ -2,9 +2,11 @@
 
 import hashlib
 import pickle
+import re
 from collections.abc import Iterable
 from io import BytesIO
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from operator import itemgetter
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor, fx, nn
 
 _EVERY_MODULE = vars(nn.Module()).keys()
 _NAMED = (type, BuiltinFunctionType, ModuleType)
+_OF_A_CLASS = (FunctionType, Tensor, np.ndarray, int, float, str)
 
 
 def state_digest(network: nn.Module) -> tuple[str | None, bool]:
@@ -33,7 +36,7 @@ def state_digest(network: nn.Module) -> tuple[str | None, bool]:
         for named in (network.named_parameters, network.named_buffers):
             for name, value in named(remove_duplicate=False):
                 if torch.is_tensor(state.get(name)):
-                    pickler.known[id(value)] = "in the state dict", value
+                    pickler.known[id(value)] = f"{name} of the state dict", value
         return pickler.digest([network, others]), bool(others) or pickler.weights
     except Exception:  # of any type: objects decide how they are pickled
         return None, True
@@ -85,16 +88,32 @@ class _Pickler(pickle.Pickler):
         if isinstance(value, Tensor):
             return hashlib.sha256(b"".join(tensor_bytes(value))).digest()
         if isinstance(value, nn.Module):
-            hooks = *value._forward_pre_hooks.values(), *value._forward_hooks.values()
+            kinds = sorted(
+                name for name in vars(value) if re.match("_(for|back)ward.*hooks$", name)
+            )
+            hooks = [(name, list(vars(value)[name].values())) for name in kinds]
             own = vars(value).keys() - _EVERY_MODULE - {"_torchdynamo_wrapper_id"}  # an address
             names = ("_parameters", "_buffers", "_modules", *sorted(own))
             return type(value), hooks, [(name, vars(value)[name]) for name in names]
         if isinstance(value, set | frozenset):
             return sorted(map(value_digest, value))
         if isinstance(value, FunctionType):
+            if id(value) in self.known:  # it may hold itself
+                return self.known[id(value)][0]
+            self.known[id(value)] = len(self.known), value
             cells = [cell.cell_contents for cell in value.__closure__ or ()]
             names = (value.__module__, value.__qualname__)
-            return *names, value.__defaults__, value.__kwdefaults__, cells
+            parts = (value.__code__.co_code, value.__defaults__, value.__kwdefaults__)
+            its = {k: v for k, v in vars(value).items() if not k.startswith("_torchdynamo")}
+            return *names, *parts, its, cells
+        if isinstance(value, MethodType):
+            return value.__func__, value.__self__
+        if isinstance(value, type) and "<locals>" in value.__qualname__:
+            if id(value) in self.known:
+                return self.known[id(value)][0]
+            self.known[id(value)] = len(self.known), value
+            items = [(k, v) for k, v in vars(value).items() if isinstance(v, _OF_A_CLASS)]
+            return value.__qualname__, value.__bases__, sorted(items, key=itemgetter(0))
         if isinstance(value, _NAMED):
             return getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__)
         if isinstance(value, fx.Graph):

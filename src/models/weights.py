@@ -22,7 +22,10 @@ from src.utils.refusals import first_line, shortened
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
 """Keys of state dicts in files. If several fit, the first one is taken."""
-_AVERAGED = re.compile(r"(^|[./_-])(ema|swa|avg|average|averaged|shadow)(?=[./_-])", re.IGNORECASE)
+_AVERAGED = re.compile(
+    r"((^|[./_-])(?i:ema|swa|avg|average|averaged|shadow)|[a-z](EMA|Ema|SWA|Swa))(?=[./_-])"
+)
+_OF_AN_OPTIMIZER = re.compile(r"(^|[./_-])optim|exp_avg|momentum_buffer", re.IGNORECASE)
 TRAINING_ONLY = ("AuxLogits.", "aux1.", "aux2.", "n_averaged")
 COUNTER = "num_batches_tracked"
 _say_once = cache(logging.getLogger(__name__).warning)
@@ -140,6 +143,7 @@ def find_prefix(
     starts = ((name, (0, *(m.end() for m in re.finditer("[./]", name)))) for name in tensors)
     counts = Counter(name[:at] for name, places in starts for at in places if name[at:] in needed)
     named = [prefix for prefix, count in counts.items() if count == len(needed)]
+    named = [prefix for prefix in named if not _OF_AN_OPTIMIZER.search(prefix)]
     if not named:
         best = max(counts, key=lambda prefix: (counts[prefix], len(prefix)), default="")
         missing = [name for name in needed if best + name not in tensors]
@@ -150,7 +154,7 @@ def find_prefix(
         )
     fits = [its for its in named if all(tensors[its + k].shape == needed[k].shape for k in needed)]
     means = [prefix for prefix in fits if _AVERAGED.search(prefix)]
-    others = [prefix for prefix in fits or named if prefix not in means]
+    others = [prefix for prefix in fits or named[:1] if prefix not in means]
     chosen = means if means and (averaged or not others) else others
     known = [its for key in WRAPPERS for its in chosen if its.startswith(f"{key}/")]
     if len(chosen) > 1 and not known:
@@ -160,7 +164,7 @@ def find_prefix(
     beside = [name for name in names_under(directory, tensors) if not name.startswith(prefix)]
     if means and others and averaged:
         _say_once("%s: %s are averaged. For the others: model.NAME.averaged=false", path, prefix)
-    elif beside:
+    elif beside := [*beside, *(its for its in fits if its != prefix)]:
         _say_once("%s: the weights under %s are used, not %s.", path, prefix, shortened(beside))
     return prefix
 
@@ -215,6 +219,8 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         content, hidden = load_pickle(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, not tensors by name")
         values = dict(_flat(content))
     except Exception as error:  # the type depends on the damage
         raise ValueError(

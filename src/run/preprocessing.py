@@ -127,5 +127,5 @@ def _evaluate(
                 correct += int((logits.argmax(1) == labels).sum())
         except ModelError:
             continue
-        scores[its] = loss / len(images), correct
+        scores[its] = (loss / len(images) if math.isfinite(loss) else math.inf), correct
     return scores

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,3 +252,31 @@ def test_transfer_takes_modules_with_state_that_is_no_tensor():
     frame = transfer({"s": source}, {"s": source, "q": target}, images, labels, progress_bar=False)
     clean = frame[(frame["eps_255"] == 0) & (frame["target"] == "q")]
     assert clean["predicted"].tolist() == target(images / 255).argmax(1).tolist()
+
+
+def test_classes_and_hooks_made_in_a_function_count_with_what_they_hold():
+    def made(scale):
+        class Scaled(nn.Module):
+            def forward(self, images):
+                return scale * images
+
+        return Scaled()
+
+    def hooked(scale):
+        net = nn.Linear(2, 2)
+        net.register_full_backward_hook(lambda module, into, out: (scale * into[0],))
+        return net
+
+    def bound(scale):
+        net = nn.Linear(2, 2)
+        net.forward = MethodType(lambda self, images: scale * images, net)
+        return net
+
+    def ordered(reverse):
+        net = nn.Linear(2, 2)
+        net.order = [net.weight, net.bias][:: -1 if reverse else 1]
+        return net
+
+    for make in (made, hooked, bound):
+        assert state_digest(make(1.0)) == state_digest(make(1.0)) != state_digest(make(-1.0))
+    assert state_digest(ordered(False)) != state_digest(ordered(True))
