@@ -110,7 +110,7 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
 def resolution(ranked: pd.DataFrame) -> list[str]:
     """Describe which differences one ranking can detect, and what few images cannot tell."""
     first, lines = ranked.iloc[0], []
-    if first["detectable"] < 1:
+    if 0 < first["detectable"] < 1:
         points = f"{100 * first['detectable']:.1f}"
         lines.append(f"{first['images']:g} images detect differences of {points} points or more")
     if first["images"] < FEWEST_FOR_WINNER:
@@ -120,10 +120,11 @@ def resolution(ranked: pd.DataFrame) -> list[str]:
 
 def needed(ranked: pd.DataFrame) -> str:
     """Say how many images would decide between the first two rows; empty if they do not differ."""
-    if len(ranked) < 2 or not abs(ranked["difference"].iloc[1]) > 0:
+    if len(ranked) < 2 or not abs(ranked["difference"].iloc[1]) > _ROUNDING:
         return ""
     second = ranked.iloc[1]
     count = images_for(abs(second["difference"]), second["discordance"], len(ranked))
+    count = max(count, FEWEST_FOR_WINNER)
     return f"to decide between the first two takes about {count:,} images"
 
 
@@ -343,9 +344,9 @@ def means(values: Values, weights: Values) -> dict[str, Any]:
     mean = values.mean(axis=1)
     squares, largest = ((values - mean[:, None] * weights) ** 2).sum(axis=1), mean * (1 - mean)
     few = images * np.minimum(mean, 1 - mean)
-    variance = (few * squares / max(images - 1, 1) + 2 * largest) / (few + 2)
+    variance = (few * squares / images + 2 * largest) / (few + 2)
     alike = np.divide(largest, variance, out=np.ones_like(mean), where=variance > 0)
-    trials = images * np.maximum(alike, 1)
+    trials = images * alike
     ends = wilson_interval(mean * trials, trials) if images >= FEWEST_IMAGES else (np.nan, np.nan)
     return {"images": images, "mean": mean, "low": ends[0], "high": ends[1]}
 

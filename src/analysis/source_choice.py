@@ -222,15 +222,17 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
         orders = able[np.argsort(-values, axis=1, kind="stable")]
         best: NDArray[np.intp] = able[rates[:, able, target].argmax(axis=1)]
         row = {"target": name, "candidates": len(able), "chosen": transfer.sources[orders[0][0]]}
-        rows.append(row | {"best": transfer.sources[best[0]]})
         parts = []
         for half, order in enumerate(orders[1:], start=1):
             judged = ~halves[half] & transfer.counted[target]
+            if not judged.any():
+                continue
             scores = transfer.scores[:, :, target]
             groups = [order[:1], best[half, None], order[:2], order[:3]]
             fooled = [scores[:, group].max(axis=1).mean(axis=0) for group in groups]
             fooled.insert(2, scores[:, able].mean(axis=(0, 1)))
-            parts.append(np.where(judged, [*fooled, np.ones(count)], 0) / max(judged.sum(), 1))
+            parts.append(np.where(judged, [*fooled, np.ones(count)], 0) / judged.sum())
+        rows.append(row | {"best": transfer.sources[best[0]]})
         contributions.append(np.mean(parts, axis=0))
     if not rows:
         raise ValueError("every source is related to every target; add unrelated models.")

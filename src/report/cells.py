@@ -41,6 +41,7 @@ VALUES = {
 }
 """The values that cells can show, by name."""
 AVERAGE, DIFFERENCE = "average", "difference"
+_NEAR = 1e-9
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
 STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
 """Rows for the strongest attacker, and the columns of `strongest_attackers` that they show."""
@@ -119,16 +120,19 @@ class Cells:
                     its = group[group["attack"].isin(first["attack"]) & ~group.index.isin(done)]
                     if its.empty:
                         continue
-                    done |= {*its.index}  # ensembles, if there are single sources
                     row_of = first.set_index("attack").loc[its["attack"]]
+                    means = row_of["mean"].to_numpy(np.float64)
+                    means = means if sign == 1 else 1 - means
+                    if first["kind"].iloc[0].startswith("untargeted"):
+                        if np.abs(its["value"] - means).max() > _NEAR:
+                            continue  # the cells are of other pairs than the ranking
+                    elif "target" not in keys and sign == 1:
+                        cells.loc[its.index, "value"] = means
+                    done |= {*its.index}  # ensembles, if there are single sources
                     cells.loc[its.index, _ENDS] = row_of[_ENDS].to_numpy()
-                    untargeted = first["kind"].iloc[0].startswith("untargeted")
-                    if "target" not in keys and (sign == 1 or untargeted):
-                        means = row_of["mean"].to_numpy(np.float64)
-                        cells.loc[its.index, "value"] = means if sign == 1 else 1 - means
                     values = sign * cells.loc[its.index, "value"]
-                    if values.nunique() > 1:
-                        cells.loc[its.index[values == values.max()], "best"] = True
+                    if np.ptp(values) > _NEAR:
+                        cells.loc[its.index[values > values.max() - _NEAR], "best"] = True
                         tested = first["p"].notna().any()
                         undecided = first.loc[first["undecided"] & tested, "attack"]
                         cells.loc[its.index[its["attack"].isin(undecided)], "undecided"] = True

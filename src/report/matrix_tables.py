@@ -106,7 +106,9 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     left = len(ranked) - len(shown)
     remarks = [f"{of}s.csv has {left} more"] if left else []
     remarks.append(
-        f"not tested: that needs {FEWEST_TESTED} images"
+        ""
+        if len(ranked) < 2
+        else f"not tested: that needs {FEWEST_TESTED} images"
         if not tested
         else "= not significantly weaker than the first (all pairs tested together, p >= 0.05)"
         if tied
@@ -114,7 +116,7 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
         if first["images"] >= FEWEST_FOR_WINNER
         else f"{first['images']:g} images name no winner (all pairs tested together, p < 0.05)"
     )
-    lines = "\n".join(["; ".join(remarks), *resolution(ranked), *notes])
+    lines = "\n".join(filter(None, ["; ".join(remarks), *resolution(ranked), *notes]))
     return Group(Text(heading, style="bold"), _table(frame), Text(lines, style="italic"))
 
 

@@ -54,7 +54,9 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
         models += f" behind {view.choice.defence}"
     elif len(view.menus["defence"]) > 1:
         details.append("targets without a defence")
-    sentence = f"At {first['eps_255']:g}/255 it {verb} {models} on {first['mean']:.0%} of images"
+    beyond = " (extrapolated)" * bool(first.get("extrapolated", False))
+    share = f"{first['mean']:.0%}{beyond}"
+    sentence = f"At {first['eps_255']:g}/255 it {verb} {models} on {share} of images"
     details += [f"{first['images']:g} images", first["source"] if mean or several else ""]
     if not np.isnan(first["low"]):
         interval = f"{first['mean']:.1%} [{first['low']:.1%}, {first['high']:.1%}]"
@@ -100,6 +102,8 @@ def _decided(rows: pd.DataFrame, of: str, attacker: str) -> tuple[str, str, list
     if rows["p"].isna().all():
         return f"{attacker} is ahead, untested.", "", ["not tested: this needs 30 images"]
     tied = others.loc[others["undecided"].astype(bool), of].tolist()
+    if np.ptp(rows["mean"]) < 1e-9:
+        return f"{attacker} and {len(others)} more are equal.", "", []
     if tied:
         named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
         weaker = len(others) - len(tied)
