@@ -141,7 +141,7 @@ def test_every_state_of_the_menus_draws_the_rates_of_the_tables(opened, made_up)
         here = rows.query("attack == @attack and eps_255 == @eps and protocol == @protocol")
         for row in here.to_dict("records"):
             (label,) = labels(tab, CELL("matrix", attack, row["source"], row["target"]))
-            assert f"success: {row['success']};" in label and f" n: {row['n']};" in label
+            assert f"success: {row['success']:g};" in label and f" n: {row['n']:g};" in label
 
 
 def behind(row) -> str:
