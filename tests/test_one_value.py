@@ -79,6 +79,15 @@ def test_the_table_has_it_too_and_its_columns_subtract(sweep, attacks):
     assert len(behind) == len(ATTACKS) - 1
 
 
+@pytest.mark.parametrize("columns", [["source"], ["source", "target"]])
+def test_tables_of_other_columns_have_it_too(sweep, attacks, columns):
+    text = table(sweep, rows="attack", columns=columns, to="csv", differences=True)
+    found = pd.read_csv(io.StringIO(str(text)), index_col="attack")
+    for name, column in (("average", "mean"), ("difference", "difference")):
+        wanted = attacks[column].to_dict()
+        assert found[name].to_dict() == pytest.approx(wanted, abs=NEAR, nan_ok=True)
+
+
 def test_the_mean_of_one_source_is_that_of_its_row(sweep, cells):
     found = rankings(sweep)
     found = found[(found["eps_255"] == EPS) & found["source"].isin(SOURCES)]

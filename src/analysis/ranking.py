@@ -6,7 +6,7 @@ sum over pairs of x / (n * sources of the target * targets), where x is 1 if it 
 tests and intervals are those of this number.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -77,7 +77,8 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
             groups = {f"mean of {len(sources)} sources": sources, **groups}
         for name, members in groups.items():
             rows = _rank_attacks(outcomes, jobs, members, targets, against)
-            parts.append(rows.assign(**place, source=name))
+            if len(rows):
+                parts.append(rows.assign(**place, source=name))
     return _joined(parts, ATTACK_COLUMNS)
 
 
@@ -135,10 +136,13 @@ def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, str], list[int]
     for kind in sorted(set(kinds), key=lambda kind: (kind.startswith("targeted"), kind)):
         for defence in dict.fromkeys(defences):
             targets = [place for place, its in enumerate(defences) if its == defence]
+            mine = [job for job, its in enumerate(kinds) if its == kind]
+            cells = outcomes.cells(mine, targets)
+            counting = {outcomes.jobs[cell[0]][1] for cell in cells if outcomes.counted[cell].any()}
             jobs: dict[str, dict[str, list[int]]] = {}
-            for job, (attack, source) in enumerate(outcomes.jobs):
-                cells = outcomes.cells([job], targets) if kinds[job] == kind else []
-                if any(outcomes.counted[cell].any() for cell in cells):
+            for job in dict.fromkeys(job for job, _ in cells):
+                attack, source = outcomes.jobs[job]
+                if source in counting:
                     jobs.setdefault(attack, {}).setdefault(source, []).append(job)
             if jobs:
                 yield {"kind": kind, "defence": defence}, targets, jobs
@@ -168,21 +172,27 @@ def _rank_attacks(
         for attack, its in jobs.items()
     }
     pairs = {attack: its for attack, its in pairs.items() if its}
-    complete = max(pairs.values(), key=lambda its: (len(its), _holders(pairs, its)))
+    # Names decide between equals, so that the order of jobs does not.
+    complete = max(
+        pairs.values(),
+        key=lambda its: (len(its), _holders(pairs, its), _names(outcomes, its)),
+    )
     names = [attack for attack, its in pairs.items() if its.keys() >= complete.keys()]
     scores = {
         pair: np.array([outcomes.scores(pairs[attack][pair], pair[1]) for attack in names])
         for pair in complete
     }
     values, weights = contributions(scores)
+    if not len(weights):
+        return pd.DataFrame()
     frame = pd.DataFrame({"attack": names, **means(values, weights)})
     frame["targets"] = len({target for _, target in complete})
-    place: int | None = int(np.argmax(frame["mean"])) if len(weights) else None
+    place: int | None = int(np.argmax(frame["mean"]))
     if against is not None:
         place = names.index(against) if against in names else None
     ranked = _tested(frame, values, place).assign(lacks="")
     others = [attack for attack in pairs if attack not in names]
-    lacking = [_names(outcomes, complete.keys() - pairs[attack].keys()) for attack in others]
+    lacking = [_first(outcomes, complete.keys() - pairs[attack].keys()) for attack in others]
     unranked = pd.DataFrame({"attack": others, "lacks": lacking, "undecided": True})
     return pd.concat([ranked, unranked], ignore_index=True) if others else ranked
 
@@ -192,11 +202,15 @@ def _holders(pairs: Mapping[str, Mapping[Pair, Any]], its: Mapping[Pair, Any]) -
     return sum(other.keys() >= its.keys() for other in pairs.values())
 
 
-def _names(outcomes: ImageOutcomes, pairs: set[Pair]) -> str:
+def _names(outcomes: ImageOutcomes, pairs: Iterable[Pair]) -> list[str]:
+    """Return pairs as texts, sorted."""
+    return sorted(f"{source} -> {outcomes.targets[target]}" for source, target in pairs)
+
+
+def _first(outcomes: ImageOutcomes, pairs: Iterable[Pair]) -> str:
     """Return the first of some pairs, and the number of the others, as text."""
-    (source, target), *others = sorted(pairs)
-    more = f" and {len(others)} more" * bool(others)
-    return f"{source} -> {outcomes.targets[target]}{more}"
+    first, *others = _names(outcomes, pairs)
+    return f"{first} and {len(others)} more" if others else first
 
 
 def contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:
@@ -227,35 +241,28 @@ def _rank_sources(
     outcomes: ImageOutcomes, attacks: Sequence[Mapping[str, list[int]]], targets: Sequence[int]
 ) -> pd.DataFrame:
     """Rank the sources of some attacks, which all have them."""
-    sources, known = list(attacks[0]), _pairs(outcomes, attacks[0], targets)
-    there = np.array([[(source, target) in known for target in targets] for source in sources])
-    targets = [target for target, its in zip(targets, there.T, strict=True) if its.any()]
-    there = there[:, there.any(axis=0)]
-    lacks = missing_target(there, sources, [str(outcomes.targets[target]) for target in targets])
-    counted = np.array(
-        [
-            np.bitwise_and.reduce(
-                [
-                    outcomes.counted[seed, target]
-                    for its in attacks
-                    for seeds in its.values()
-                    for seed in seeds
-                    if outcomes.evaluated[seed, target]
-                ]
-            )
-            for target in targets
-        ]
-    )
-    counted = outcomes.unpack(counted)
-    if not lacks and not counted.any(axis=1).all():
-        lacks = "an image that a target counts for every source"
+    sources, pairs = list(attacks[0]), _pairs(outcomes, attacks[0], targets)
+    jobs = [seed for its in attacks for seeds in its.values() for seed in seeds]
+    common = {}
+    for target in sorted({target for _, target in pairs}):
+        # A source whose pair is left out of the ranking decides about the target's images, too.
+        bits = [outcomes.counted[job, target] for job in jobs]
+        there = outcomes.evaluated[jobs, target] | np.any(bits, axis=1)
+        images = outcomes.unpack(np.bitwise_and.reduce(np.array(bits)[there]))
+        if images.any():
+            common[target] = images
+    targets, lacks = list(common), "an image that a target counts for every source"
+    there = np.array([[(source, target) in pairs for target in targets] for source in sources])
+    if targets:
+        known = [str(outcomes.targets[target]) for target in targets]
+        lacks = missing_target(there, sources, known)
     if lacks:
         return pd.DataFrame({"source": sources, "lacks": lacks, "undecided": True})
     scores = np.full((*there.shape, len(outcomes.index)), np.nan)
     for row, column in np.argwhere(there):
         seeds = [its[sources[row]] for its in attacks]
         scores[row, column] = np.mean([outcomes.scores(s, targets[column]) for s in seeds], axis=0)
-    values = source_contributions(scores, counted)
+    values = source_contributions(scores, np.array([*common.values()]))
     frame = pd.DataFrame({"source": sources, "mean": values.mean(axis=1)})
     frame = frame.assign(images=values.shape[1], targets=len(targets))
     frame["extrapolated"] = ~frame["mean"].between(-_ROUNDING, 1 + _ROUNDING)
@@ -338,10 +345,7 @@ def means(values: Values, weights: Values) -> dict[str, Any]:
         C. Franco et al., Comparative study of confidence intervals for proportions in complex
         sample surveys, J. Surv. Stat. Methodol. 7 (2019).
     """
-    images = len(weights)
-    if not images:
-        return dict.fromkeys(("mean", "low", "high"), np.nan) | {"images": 0}
-    mean = values.mean(axis=1)
+    images, mean = len(weights), values.mean(axis=1)
     squares, largest = ((values - mean[:, None] * weights) ** 2).sum(axis=1), mean * (1 - mean)
     few = images * np.minimum(mean, 1 - mean)
     variance = (few * squares / images + 2 * largest) / (few + 2)

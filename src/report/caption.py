@@ -40,15 +40,15 @@ def caption_of(
     first = f"{VALUES[cells.value].name} at eps = {budgets}, {of}"
     boxes = "white boxes" + " and related networks" * any(summary.left_out for summary in jobs)
     pooled = _pooled(cells, rows, columns)
-    means = "target" in columns or cells.value in ("success", "accuracy")
-    averaged = "targets, each over its sources," if means else "the row's cells"
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
         "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
         f"{white}: {boxes}": white_boxes and bool(shown["white"].any()),
         f"without {boxes}": not white_boxes,
         f"cells: means over {' and '.join(pooled)}s without {boxes}": bool(pooled),
-        f"average: over {averaged} without {boxes}": AVERAGE in set(shown[columns[0]]),
+        f"average: over targets, each over its sources, without {boxes}": (
+            AVERAGE in set(shown[columns[0]])
+        ),
         f"{DIFFERENCE}: from the first in the ranking, in points, simultaneous 95 % intervals": (
             DIFFERENCE in set(shown[columns[0]])
         ),

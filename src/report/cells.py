@@ -88,10 +88,13 @@ class Cells:
             if column not in used:
                 raise ValueError(f"value={self.value}: run the jobs with diagnostics=full.")
             ends = [first.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
-            mean = used.groupby("target")[column].mean().mean()  # targets weigh equally
+            known = used[[column, *seeds]].notna()
+            # Targets weigh equally. A seed that lacks a pair has no mean.
+            means = used.groupby("target")[[column, *seeds]].mean().mean()
+            mean, *of_seeds = means.where(known.all() | (means.index == column))
             numbers = (mean, *(ends if len(used) == 1 else (np.nan, np.nan)))
             counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
-            cell_rows.append((*place, *numbers, *counts, *used[seeds].mean(skipna=False)))
+            cell_rows.append((*place, *numbers, *counts, *of_seeds))
         names = ["value", "low", "high", "white", "least", "most", *seeds]
         cells = pd.DataFrame(cell_rows, columns=[*keys, *names])
         averaged = [axis for axis in ("source", "target") if axis not in keys]
@@ -122,11 +125,13 @@ class Cells:
                         continue
                     row_of = first.set_index("attack").loc[its["attack"]]
                     means = row_of["mean"].to_numpy(np.float64)
-                    means = means if sign == 1 else 1 - means
                     if first["kind"].iloc[0].startswith("untargeted"):
+                        means = means if sign == 1 else 1 - means
                         if np.abs(its["value"] - means).max() > _NEAR:
                             continue  # the cells are of other pairs than the ranking
-                    elif "target" not in keys and sign == 1:
+                    elif sign == -1:
+                        continue  # tests are of success, which is not its complement
+                    elif "target" not in keys:
                         cells.loc[its.index, "value"] = means
                     done |= {*its.index}  # ensembles, if there are single sources
                     cells.loc[its.index, _ENDS] = row_of[_ENDS].to_numpy()

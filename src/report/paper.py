@@ -21,7 +21,6 @@ from src.report.cells import (
     Cells,
     cells_of,
     seeds_of,
-    with_partial,
 )
 from src.report.summary import summarise
 from src.utils.defended_names import renamed, split_source
@@ -188,29 +187,24 @@ def _body(
     pairs = cells.table([*rows, *columns])
     several = len(pairs[[*columns]].drop_duplicates()) > 1
     average &= several and all(pairs[key].nunique() == 1 for key in _ALONE & {*columns})
-    parts = []
-    for part in (pairs, *([cells.strongest()] if strongest else [])):
-        parts += [part, *([_averages(part, cells, rows, columns)] if average else [])]
-        if average and differences and part is pairs:
-            parts.append(_differences(parts[-1], columns))
+    if differences and not average:
+        raise ValueError("differences are those of averages over columns of sources or targets.")
+    parts = [pairs]
+    blank: dict[str, Any] = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
+    blank |= dict.fromkeys(("low", "high", "least", "most"), nan)
+    if average:
+        means = cells.table(rows)
+        parts.append(means[~means["white"]].assign(**blank))
+    if differences:
+        parts.append(_differences(parts[-1], columns))
+    if strongest:
+        parts.append(cells.strongest())
+    if strongest and average:
+        groups = parts[-1].groupby(list(rows), sort=False, as_index=False)
+        marks = dict.fromkeys(("white", "partial", "best", "undecided"), False)
+        parts.append(groups[["value"]].mean().assign(**blank, **marks))
     body = pd.concat(parts, ignore_index=True)
     return body.assign(sd=body[seeds_of(body)].std(axis=1).round(12))
-
-
-def _averages(
-    body: pd.DataFrame, cells: Cells, rows: Sequence[str], columns: Sequence[str]
-) -> pd.DataFrame:
-    """Compute the column of averages: the mean over each row's cells without white boxes."""
-    groups = body[~body["white"]].groupby(list(rows), sort=False)
-    means = groups[["value"]].mean()
-    for seed in seeds_of(body):
-        means[seed] = groups[seed].agg(pd.Series.mean, skipna=False)
-    blank = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
-    numbers = {"low": nan, "high": nan, "white": False, "least": nan, "most": nan}
-    known = body.dropna(subset="value")
-    means = with_partial(means.reset_index().assign(**numbers), known, rows, columns)
-    means["partial"] |= groups["partial"].any().to_numpy()
-    return cells.marked(means, rows).assign(**blank)
 
 
 def _differences(means: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

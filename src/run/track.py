@@ -159,11 +159,13 @@ def sweep_points(summary: Summary) -> list[Point]:
     `ATTACK of ensembles` and `ATTACK behind DEFENCE`.
     """
     values = defaultdict[tuple[str, int], list[float]](list)
-    ranked = _at_whole_budgets(summary.rankings).dropna(subset="mean")
+    ranked = _at_whole_budgets(summary.rankings)
     for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255", "group"], sort=False):
         name, eps = _metric(*map(str, keys[:3])), int(rows["eps_255"].iloc[0])
         mean = str(rows["source"].iloc[0]).startswith("mean of")
-        rows = rows.head(1 if mean else len(rows))
+        rows = rows.head(1 if mean else len(rows)).dropna(subset="mean")
+        if rows.empty:  # it lacks pairs of the others
+            continue
         values[f"transfer_success/{name}", eps] += list(rows["mean"])
         first = rows["rank"] == 1
         if len(rows) == 1 and (first | rows["difference"].notna()).all():

@@ -261,3 +261,67 @@ def test_sources_are_ranked_over_the_attacks_that_all_of_them_have(outcomes_of) 
     assert ranked["attack"].unique().tolist() == ["mean of 2 attacks", "mi", "bim"]
     assert ranked["mean"].tolist() == pytest.approx([0.5, 0] * 3)
     assert not ranked["extrapolated"].any()
+
+
+def test_a_pair_that_is_left_out_still_says_which_images_its_source_classifies(outcomes_of) -> None:
+    right = [1, 0] * 10 + [-1] * 20  # `a` classifies half of the images correctly
+    values = {
+        ("mi", source, target): right if source == "a" else [1, 0] * 20
+        for source in "abc"
+        for target in "defg"
+    }
+    kept, left = (outcomes_of(_rows(values)) for _ in range(2))
+    target = [its.target for its in left.targets].index("d")
+    left.evaluated[[source == "a" for _, source in left.jobs], target] = False
+    for outcomes in (kept, left):
+        assert source_rankings(outcomes)["images"].tolist() == [20, 20, 20]
+
+
+def test_a_target_that_counts_no_image_for_all_sources_is_left_out(outcomes_of) -> None:
+    values = {
+        ("mi", source, target): [-1] * 40 if target == "d" else [1, 0] * 20
+        for source in "abc"
+        for target in "defg"
+    }
+    ranked = source_rankings(outcomes_of(_rows(values)))
+    assert ranked["targets"].tolist() == [3, 3, 3] and ranked["rank"].notna().all()
+
+
+def test_a_pair_that_one_attack_does_not_count_is_left_out_for_all(outcomes_of) -> None:
+    values = {
+        (attack, source, "c"): [1, 0] * 20 for attack in ("mi", "bim") for source in ("a", "b")
+    }
+    values["bim", "a", "c"] = [-1] * 40  # all images have the target's class as their own
+    values["mi", "a", "c"] = [1] * 40
+    ranked = rankings(outcomes_of(_rows(values, aimed=True))).query("source == 'mean of 2 sources'")
+    assert ranked["mean"].tolist() == [0.5, 0.5] and ranked["lacks"].tolist() == ["", ""]
+
+
+def test_the_order_of_jobs_decides_nothing_if_two_attacks_lack_one_pair_each(outcomes_of) -> None:
+    values = {
+        (attack, source, target): ([1, 0] if attack == "mi" else [1, 1]) * 20
+        for attack in ("mi", "bim")
+        for source in ("a", "b")
+        for target in ("c", "d")
+    }
+    del values["mi", "a", "c"], values["bim", "b", "d"]
+    of_jobs = [
+        {key: its for key, its in values.items() if key[:2] == job}
+        for job in dict.fromkeys(key[:2] for key in values)
+    ]
+    parts = [outcomes_of(_rows(its)) for its in of_jobs]
+    first, last = (rankings(joined(order)) for order in (parts, parts[::-1]))
+    columns = ["attack", "source", "mean", "lacks"]
+    pd.testing.assert_frame_equal(first[columns], last[columns])
+
+
+def test_intervals_widen_where_one_target_counts_few_images(outcomes_of) -> None:
+    random, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        values = {
+            ("mi", "a", target): [*map(int, random.random(n) < 0.3), *[-1] * (120 - n)]
+            for target, n in (("b", 12), ("c", 114))
+        }
+        row = rankings(outcomes_of(_rows(values))).iloc[0]
+        covered += row["low"] <= 0.3 <= row["high"]
+    assert covered >= 0.88 * 200
