@@ -13,9 +13,9 @@ from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from src.data import load_dataset
 from src.data.classes import imagenet_ids
-from src.data.files import say_once
 from src.models import load_weights
 from src.run.data import forget_datasets
+from src.utils.refusals import warn_once
 
 CODE = """
 import torch
@@ -63,7 +63,7 @@ def shown(nearest, command_line, capfd):
     """A function that classifies clean images and returns the exit code, `k / n`, and all text."""
 
     def show(*words: str, model: str = "near") -> tuple[int, str, str]:
-        say_once.cache_clear()
+        warn_once.cache_clear()
         forget_datasets()  # other folders of the same name
         fixed = ["attack=none", "source=null", f"targets=[{model}]", "n_images=null"]
         code = command_line(*fixed, "hydra.run.dir=job", *words)

@@ -1,9 +1,7 @@
 """Convert the composed config to typed settings; later code does not use OmegaConf."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +18,7 @@ from src.config.settings import Settings
 from src.utils.about import About, listed
 from src.utils.defended_names import PLAIN
 from src.utils.public_models import near_models
-from src.utils.refusals import suggestion
-
-_warn_once = cache(logging.getLogger(__name__).warning)
+from src.utils.refusals import suggestion, warn_once
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -106,7 +102,7 @@ def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
     valid = min(grid, default=-1) >= 0  # others are refused
     if experiment and valid and not typed and reference not in (None, *grid):
         epsilon["reference"] = max(grid)
-        _warn_once(  # printed before Hydra sets up the log
+        warn_once(  # printed before Hydra sets up the log
             f"epsilon.reference={reference:g} of experiment={experiment} is not in epsilon.grid. "
             f"The reference is now the largest budget, {max(grid):g}/255."
         )
@@ -149,7 +145,7 @@ def check_applied(jobs: Sequence[tuple[Sequence[str], Settings]]) -> None:
         if ignoring and len(ignoring) == len(attacks):
             raise ValueError(text + suggestion(key, sorted(set().union(*attacks.values()))))
         if ignoring:
-            _warn_once(text)
+            warn_once(text)
 
 
 def crafted_keys(name: str, section: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from src.data.dataset import LabelledImages
-from src.data.files import say_once
-from src.utils.refusals import first_line, shortened
+from src.utils.refusals import first_line, shortened, warn_once
 
 NAMES = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train")),
@@ -57,7 +56,7 @@ def grey_levels(images: Tensor, rounded: bool = False) -> Tensor:
     elif ((images * 255 - levels).abs() < 0.01).all():
         return levels.to(torch.uint8)
     elif rounded:
-        say_once("The images are rounded to multiples of 1/255.")
+        warn_once("The images are rounded to multiples of 1/255.")
         return levels.to(torch.uint8)
     else:
         hint = "these are not. Round them: (255 * images).round().to(torch.uint8)"

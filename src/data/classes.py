@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from src.data.files import say_once
-from src.utils.refusals import shortened
+from src.utils.refusals import shortened, warn_once
 
 
 def numbers_of(names: Sequence[str]) -> list[int] | None:
@@ -24,9 +23,9 @@ def sort_folders(names: Sequence[str]) -> list[str]:
         if len({*numbers}) < len(numbers):
             raise ValueError(f"class folders have equal numbers: {shortened(ordered)}")
         ordered = [name for _, name in sorted(zip(numbers, names, strict=True))]
-        say_once(f"The class folders are sorted as numbers: {shortened(ordered)}")
+        warn_once(f"The class folders are sorted as numbers: {shortened(ordered)}")
     elif any(numbers_of([name]) for name in names):
-        say_once("The class folders are sorted as text, because some are not numbers.")
+        warn_once("The class folders are sorted as text, because some are not numbers.")
     return ordered
 
 

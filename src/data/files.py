@@ -4,9 +4,7 @@ import csv
 import hashlib
 import re
 import warnings
-from functools import cache
 from io import BytesIO
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ import pandas as pd
 import torch
 from PIL import Image
 
-say_once = cache(getLogger(__name__).warning)
-"""Log a text once. As a warning, because images are opened before Hydra sets up the log."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Allowed raster formats; not EPS, for which Pillow would start Ghostscript."""
 

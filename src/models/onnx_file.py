@@ -22,6 +22,8 @@ def onnx_network(file: str) -> nn.Module:
             cannot be converted.
     """
     model = _read(file)
+    if len(outputs := [value.name for value in model.graph.output]) > 1:
+        raise ValueError(f"{file} has the outputs {', '.join(outputs)}. Export the logits alone.")
     for number, node in enumerate(model.graph.node):  # names end up in generated code
         node.name = f"{node.op_type}_{number}"
     import onnx2torch

@@ -73,7 +73,7 @@ _KNOWN: dict[str, Any] = {
     "numpy._core.multiarray.scalar": _Call(lambda kind, data=b"": kind.number(data)),
     "_codecs.encode": _Call(lambda *parts: parts[0].encode("latin1")),  # a NumPy number's bytes
 }
-"""What a name in a file stands for. No entry runs code of the file or changes with a state."""
+"""Stand-ins for the names in a file. None runs code of the file or changes with a state."""
 _CONSTANTS = (torch.dtype, torch.layout, torch.qscheme)
 
 

@@ -1,12 +1,10 @@
 """Weight files: safe reading, strict loading, saving, and digests of their content."""
 
 import hashlib
-import logging
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 
 from src.models.restricted_pickle import load_pickle
 from src.models.state_digest import tensor_bytes
-from src.utils.refusals import first_line, shortened
+from src.utils.refusals import first_line, shortened, warn_once
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
 """Keys of state dicts in files. If several fit, the first one is taken."""
@@ -28,7 +26,6 @@ _AVERAGED = re.compile(
 _OF_AN_OPTIMIZER = re.compile(r"(^|[./_-])optim|exp_avg|momentum_buffer", re.IGNORECASE)
 TRAINING_ONLY = ("AuxLogits.", "aux1.", "aux2.", "n_averaged")
 COUNTER = "num_batches_tracked"
-_say_once = cache(logging.getLogger(__name__).warning)
 
 
 @dataclass(frozen=True)
@@ -163,9 +160,9 @@ def find_prefix(
     directory = prefix[: prefix.rfind("/") + 1]
     beside = [name for name in names_under(directory, tensors) if not name.startswith(prefix)]
     if means and others and averaged:
-        _say_once("%s: %s are averaged. For the others: model.NAME.averaged=false", path, prefix)
+        warn_once("%s: %s are averaged. For the others: model.NAME.averaged=false", path, prefix)
     elif beside := [*beside, *(its for its in fits if its != prefix)]:
-        _say_once("%s: the weights under %s are used, not %s.", path, prefix, shortened(beside))
+        warn_once("%s: the weights under %s are used, not %s.", path, prefix, shortened(beside))
     return prefix
 
 
@@ -233,7 +230,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not any(map(torch.is_tensor, values.values())):
         raise ValueError(f"{objects if hidden else path} There are no tensors by name. {way}")
     if hidden:
-        _say_once(objects)
+        warn_once(objects)
     return values
 
 

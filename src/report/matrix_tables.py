@@ -121,7 +121,7 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
 
 
 OF_SOURCES = "images that a target and every source classify correctly, not those of the matrix"
-"""What the values of sources count."""
+"""Images that the values of sources count."""
 
 
 def unranked(rows: pd.DataFrame, of: str) -> list[str]:

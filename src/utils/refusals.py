@@ -1,12 +1,16 @@
-"""Parts of error messages: suggestions, first lines, printable text."""
+"""Messages: warnings that come once, suggestions, first lines, printable text."""
 
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
+from logging import getLogger
 from typing import Any
 
 from pydantic import ValidationError
 
+warn_once = cache(getLogger("src").warning)
+"""Log a text once. As a warning, because much is opened before Hydra sets up the log."""
 _NOT_XML = (range(0, 9), (11, 12), range(14, 32), range(0xD800, 0xE000), (0xFFFE, 0xFFFF))
 _HIDDEN = (range(127, 160), range(0x202A, 0x202F), range(0x2066, 0x206A))  # C1 and text directions
 _PRINTABLE = dict.fromkeys(

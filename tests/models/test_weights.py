@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import pickle
 import re
 import sys
 import zipfile
@@ -25,7 +24,6 @@ from torchvision.models import mnasnet0_5
 
 from src import load_classifier
 from src.models import load_weights, save_weights, weight_facts, weights_digest
-from src.models.restricted_pickle import load_pickle
 
 
 def network(classes=10, seed=0):
@@ -368,56 +366,6 @@ def test_the_command_line_and_python_take_the_other_weights(
     assert command_line("attack=none", "source=null", "targets=[coarse]") == 0
     shares = re.findall(r"clean images, correct: coarse (\S+)%", capsys.readouterr().out)
     assert len({*shares}) == 2
-
-
-def binunicode(text):
-    return b"X" + len(text.encode()).to_bytes(4, "little") + text.encode()
-
-
-REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
-
-
-def test_an_old_file_cannot_let_torch_write_a_file(tmp_path):
-    """Old files name their networks' source code, and torch could write the differences."""
-    names = binunicode("dump_patches") + b"\x88"
-    names += binunicode("__name__") + binunicode(str(tmp_path / "written"))
-    source = binunicode("src.py") + binunicode("import os\n")
-    body = b"\x80\x02" + REBUILD + b"N}(" + names + b"u\x86b0"  # sets its attributes
-    body += b"(" + binunicode("module") + REBUILD + source + b"tQ."
-    sizes = {"little_endian": True, "protocol_version": 1001, "type_sizes": {}}
-    head = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, sizes)]
-    file = tmp_path / "old.pt"
-    file.write_bytes(b"".join(head) + body + pickle.dumps([], 2))
-    with pytest.raises(ValueError):
-        load_weights(nn.Linear(2, 2), file)
-    assert [path.name for path in tmp_path.iterdir()] == ["old.pt"]
-
-
-def test_a_numpy_number_holds_no_address(tmp_path):
-    fields = b"}" + binunicode("a") + b"cnumpy\ndtype\n" + binunicode("O") + b"\x85RK\x00\x86s"
-    kind = b"cnumpy\ndtype\n" + binunicode("V8") + b"\x89\x88\x87R(K\x03" + binunicode("|")
-    kind += b"N(" + binunicode("a") + b"t" + fields + b"K\x08K\x01K\x00tb"
-    number = b"cnumpy._core.multiarray\nscalar\n" + kind + b"U\x08AAAAAAAA\x86R"
-    file = tmp_path / "forged.pt"
-    torch.save({}, file)
-    with zipfile.ZipFile(file) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in parts.items():
-            new = (
-                b"\x80\x02cbuiltins\nset\n" + number + b"\x85R." if "data.pkl" in name else content
-            )
-            archive.writestr(name, new)
-    with pytest.raises(ValueError):
-        load_weights(nn.Linear(2, 2), file)
-
-
-@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.bool_])
-def test_numpy_numbers_are_read(tmp_path, kind):
-    net = nn.Linear(2, 2)
-    torch.save({"net": net.state_dict(), "best": kind(1)}, tmp_path / "net.pt")
-    load_weights(nn.Linear(2, 2), tmp_path / "net.pt")
-    assert load_pickle(tmp_path / "net.pt")[0]["best"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Models from GitHub repositories with a `hubconf.py`: `OWNER/REPO@COMMIT/ENTRY`."""
 
-import logging
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,9 +8,9 @@ import torch
 from torch import nn
 
 from src.models.providers.public_model import PublicModel
+from src.utils.refusals import warn_once
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-_warn_once = cache(logging.getLogger(__name__).warning)
 
 
 def names() -> NoReturn:
@@ -33,13 +31,13 @@ def find(identifier: str) -> PublicModel:
     def load(pretrained: bool) -> nn.Module:
         if not (pretrained or path.exists()):
             raise FileNotFoundError("a plan downloads nothing")
-        _warn_once("hub/%s runs code: %s of %s.", identifier, entry, source)
+        warn_once("hub/%s runs code: %s of %s.", identifier, entry, source)
         options: dict[str, Any] = {"trust_repo": True, "skip_validation": True, "verbose": False}
         net: Any = torch.hub.load(
             f"{owner}/{name}:{commit}", entry, **options, pretrained=pretrained
         )
         if not getattr(net, "pretrained_cfg", None):
-            _warn_once("hub/%s states no mean and std; ImageNet's are taken.", identifier)
+            warn_once("hub/%s states no mean and std; ImageNet's are taken.", identifier)
             net.pretrained_cfg = _IMAGENET
         return net
 

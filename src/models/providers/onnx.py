@@ -1,14 +1,11 @@
 """Networks in ONNX files by their path, such as `nets/resnet.onnx`."""
 
-import logging
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from src.models.onnx_file import onnx_input_size, onnx_network
 from src.models.providers.public_model import PublicModel
-
-_warn_once = cache(logging.getLogger(__name__).warning)
+from src.utils.refusals import warn_once
 
 
 def names() -> NoReturn:
@@ -22,5 +19,5 @@ def find(identifier: str) -> PublicModel:
     section: dict[str, Any] = {"network": network, "mean": [0.0] * 3, "std": [1.0] * 3}
     section |= {"input_size": onnx_input_size(identifier), "feature_layer": None}
     text = "onnx/%s states no mean and std: it gets pixels in [0, 1]. Set others in a model file."
-    _warn_once(text, identifier)
+    warn_once(text, identifier)
     return PublicModel(lambda _: onnx_network(identifier), identifier, Path(identifier), section)
