@@ -162,7 +162,7 @@ class Tracker:
         return _TrainingLogger(self, run) if run else None
 
     def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
-        """Return the command that starts the UI, and links to its pages, by description.
+        """Return the server, or the command that starts one, and links to pages, by description.
 
         There is one link per attack for its curves, because the UI shows only ten runs at first.
         """
@@ -175,12 +175,13 @@ class Tracker:
         ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
         view = "?workflowType=machine_learning"  # otherwise new experiments show an empty overview
         order = f"orderByKey={quote('metrics.`reference/success_rate`')}&orderByAsc=false"
-        links = {} if served else {"serve": f"mlflow ui --backend-store-uri {shlex.quote(uri)}"}
+        command = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        links = {"MLflow store": uri} if served else {"serve": command}
         for attack in attacks:
             query = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
             curves = f"{view}&compareRunsMode=CHART&searchFilter={query}"
             links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}&{order}"
-        return {"MLflow store": uri, **links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
+        return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
 
     def _start(
         self, end: str, name: str, tags: Mapping[str, str], goes_on: bool = True
