@@ -15,6 +15,7 @@ from src.measure.protocol import Cell, Measurement
 from src.run.batches import Batches
 from src.run.lightning_module import CacheWriter, MeasuringModule
 from src.run.pass_progress import PassProgress
+from src.run.shared_pass import SharedPass
 from src.run.stages import Pass
 from src.run.trainer import make_trainer
 from src.run.work import work_of
@@ -32,19 +33,19 @@ def predict(
 ) -> None:
     """Compute the rows of missing images; the writer adds them to the cache.
 
-    Several devices share the images. Without a `source` the pass is over clean images. `again`
-    holds the images that are attacked again, for the progress bar.
+    Several devices share the images, and end the pass together. Without a `source` the pass is over
+    clean images. `again` holds the images that are attacked again, for the progress bar.
 
     Raises:
-        ValueError: There are fewer batches than processes.
-        torch.OutOfMemoryError: A batch is too large.
+        torch.OutOfMemoryError: A batch is too large, in this process or in another one.
     """
     settings, asked = job.settings, dict[Measurement, list[Cell]]()
     for cell, measurement in cells.items():
         if cell in missing or cell.cached is not None:
             asked.setdefault(measurement, []).append(cell)
     networks = {model: job.networks[model] for cell in missing for model in cell.models}
-    module = MeasuringModule(settings, networks, source, missing, asked)
+    shared = SharedPass()
+    module = MeasuringModule(settings, networks, source, missing, asked, shared)
     # The label omits the targets: in 80 columns they would leave no room for the bar.
     label = settings.job if source else "clean images"
     shown = settings.trainer.progress_bar
@@ -64,8 +65,14 @@ def predict(
         logging_redirect_tqdm(),  # log lines go above the bar
         arithmetic(job.data.device.type, settings.trainer.precision == "32-true"),
     ):
-        runner.predict(module, loader, return_predictions=False)
-        runner.strategy.barrier()  # the first process reads the rows of all
+        try:
+            runner.predict(module, loader, return_predictions=False)
+        except torch.OutOfMemoryError:
+            shared.fail()
+            shared.wait()
+            raise
+        shared.wait()  # the first process reads the rows of all
+        shared.raise_if_failed()
 
 
 def _group(indices: np.ndarray, missing: Mapping[Cell, np.ndarray]) -> np.ndarray:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from src.cache.keys import content_key
 from src.config.settings import Settings
 from src.run.predict import arithmetic
+from src.run.trainer import make_trainer, on_free_gpu
 from src.training import choose_precision
 from src.utils import stopping
 from src.utils.files import write_text
@@ -42,7 +43,7 @@ class Speeds:
     """
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
-        self.settings, self.torch_device = settings, device
+        self.settings = settings
         self.path = Path(settings.cache_dir) / REMEMBERED
         self.measured = settings.plan_device is None
         if settings.plan_device is not None:
@@ -65,7 +66,9 @@ class Speeds:
         place, tables = f"{kind} {name} {key}", self._read()
         known = tables.setdefault(self.device, {})
         if place not in known and self.measured:
-            known[place] = self._measure(kind, copy.deepcopy(classifier), side)
+            with on_free_gpu(settings.trainer) as trainer:
+                device = make_trainer(trainer).strategy.root_device
+                known[place] = self._measure(kind, copy.deepcopy(classifier), side, device)
             write_text(self.path, json.dumps(tables, indent=1))
         return known.get(place, math.nan)
 
@@ -75,7 +78,7 @@ class Speeds:
         except (OSError, ValueError):  # missing or damaged: speeds are measured again
             return {}
 
-    def _measure(self, kind: Kind, classifier: nn.Module, side: int) -> float:
+    def _measure(self, kind: Kind, classifier: nn.Module, side: int, device: torch.device) -> float:
         """Measure a model's seconds per image; changes the model."""
         trainer, training = self.settings.trainer, self.settings.training
         low = {
@@ -85,7 +88,6 @@ class Speeds:
         }[kind]
         most = training.batch_size if kind == "training" else trainer.max_gradient_batch
         most = int(trainer.batch_size) if kind == "prediction" else most
-        device = self.torch_device
 
         @arithmetic(device.type, kind != "training" and trainer.precision == "32-true")
         def call(count: int) -> None:
