@@ -67,10 +67,10 @@ def in_new_process(setting, precision):
     """What the switches are before, within and after, and once another default is set."""
     setting()
     before = read()
-    with arithmetic("cuda", precision):
+    with arithmetic("cpu", precision):
         gpu = {switch.fp32_precision for switch in ON_GPU.values()}
         cpu = {switch.fp32_precision for switch in ON_CPU.values()}
-        with arithmetic("cuda", "32-true"):
+        with arithmetic("cpu", "32-true"):
             inner = {switch.fp32_precision for switch in (*ON_GPU.values(), *ON_CPU.values())}
         again = {switch.fp32_precision for switch in ON_GPU.values()}
     after = read()
@@ -119,7 +119,7 @@ def test_autocasting_is_that_of_the_precision(precision):
 
 def test_an_error_leaves_the_switches_as_they_were():
     before = read()
-    with pytest.raises(ZeroDivisionError), arithmetic("cuda", "tf32"):
+    with pytest.raises(ZeroDivisionError), arithmetic("cpu", "tf32"):
         raise ZeroDivisionError
     assert read() == before
 
