@@ -164,7 +164,7 @@ def test_batches_are_halved_wherever_memory_runs_out(run, networks, caplog, plac
             targets = {name: PixelClassifier(each, zero, one) for name, each in targets.items()}
     found = run(targets, attack, **words)
     assert "batches of 2 images" in caplog.text and not errors
-    assert len(found.tables["float32"]) == 11 * 2 * 2
+    assert len(found.tables["float32"]) == 11 * 2 * 2 * (2 if place == "defence" else 1)
 
 
 def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog):
