@@ -26,11 +26,11 @@ from src.images.attacker import CountedModel
 from src.models import Ensemble, PixelClassifier, build_classifier, fold_batch_norms
 from src.run.data import open_dataset
 from src.run.models import training_images
-from src.run.predict import arithmetic
 from src.run.speeds import Speeds
 from src.run.trainer import for_device
 from src.training import choose_precision, train_once
 from src.utils.about import About
+from src.utils.arithmetic import arithmetic, is_out_of_memory
 
 SIDES, CLASSES, EPS = (32, 224), 10, 8 / 255
 STUDY = ("vgg16", "resnet50", "inception")
@@ -173,11 +173,8 @@ def _predict(network: PixelClassifier, images: Tensor, labels: Tensor) -> Tensor
 
 @contextmanager
 def _precision(name: str, device: torch.device) -> Iterator[None]:
-    with arithmetic(device.type, strict=name == "float32"):
-        if name == "TF32":
-            torch.backends.cuda.matmul.fp32_precision = "tf32"  # `arithmetic` puts it back
-        with torch.autocast(device.type, torch.bfloat16, name == "bfloat16"):
-            yield
+    with arithmetic(device.type, {"float32": "32-true", "TF32": "tf32", "bfloat16": "bf16"}[name]):
+        yield
 
 
 def _grow(setup: Setup, call: Callable[..., object], side: int) -> list[tuple[int, float, float]]:
@@ -190,7 +187,9 @@ def _grow(setup: Setup, call: Callable[..., object], side: int) -> list[tuple[in
         images, labels = _batch(setup, side, count)
         try:
             rate = count / seconds(call, (images,), (labels,))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             break
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident
@@ -226,7 +225,7 @@ def attacks(setup: Setup) -> Iterator[Row]:
             if about.members > 1:
                 model = Ensemble([model, source(second, side)], "logits").eval()
             batch = _batch(setup, side, 2 if setup.tiny else IMAGES[side])
-            with arithmetic(setup.device.type, strict=True):
+            with arithmetic(setup.device.type, "32-true"):
                 ratio = _ratio(_call(sections[name]), model, *batch)
             yield Row("attack, seconds / those of its gradients", name, side, ratio)
 
@@ -269,7 +268,7 @@ def torchattacks(setup: Setup) -> Iterator[Row]:
             files = Files(images, labels, CLASSES, {})
             peer = PEERS["torchattacks"].build(network, name, files, len(images))
             ours = partial(getattr(src.attacks, name), network, eps=EPS)
-            with arithmetic(setup.device.type, strict=True):
+            with arithmetic(setup.device.type, "32-true"):
                 theirs = seconds(lambda x, y, p=peer: p.craft(x, y, [EPS]), (images,), (labels,))
                 ratio = theirs / seconds(ours, (images,), (labels,))
             yield Row("torchattacks, seconds / ours", name, side, ratio)

@@ -153,10 +153,11 @@ class JobRecord(BaseModel):
     @property
     def arithmetic(self) -> str:
         """Number formats as text: `float32`, or the formats that differ from it."""
-        other = [self.precision] if self.precision != "32-true" else []
-        crafted = self.config["attack"]["kind"] == "crafted"
-        if crafted and self.config["trainer"]["attack_precision"] == "bf16":
-            other.append("gradients in bfloat16")
+        formats = {"tf32": "TF32", "bf16": "bfloat16"}
+        other = [formats.get(self.precision, self.precision)] * (self.precision != "32-true")
+        gradients = self.config["trainer"]["attack_precision"]
+        if self.config["attack"]["kind"] == "crafted" and gradients in formats:
+            other.append(f"gradients in {formats[gradients]}")
         return ", ".join(other) or "float32"
 
     def shows(self, word: str) -> bool:

@@ -5,10 +5,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from src.utils.arithmetic import arithmetic
+
 
 def along_axes(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
-    """Compute R x C^T over the last two axes, without autocasting to lower precision."""
-    with torch.autocast(images.device.type, enabled=False):
+    """Compute R x C^T over the last two axes, in float32 with whole mantissas."""
+    with arithmetic(images.device.type, "32-true"):
         return rows @ images @ columns.mT
 
 

@@ -15,6 +15,7 @@ from src.attacks.losses import loss_of_each
 from src.attacks.parts import Problem
 from src.attacks.settings import Settings
 from src.attacks.source import Model
+from src.utils.arithmetic import arithmetic
 
 
 @dataclass
@@ -117,7 +118,7 @@ def smooth(gradient: Tensor, size: int) -> Tensor:
     bell = (-line.square() / 2).exp()
     bell = bell / bell.sum()
     flat = gradient.reshape(-1, 1, *gradient.shape[-2:])
-    with torch.autocast(gradient.device.type, enabled=False):  # half precision loses small values
+    with arithmetic(gradient.device.type, "32-true"):  # half precision loses small values
         rows = functional.conv2d(flat, bell.reshape(1, 1, size, 1), padding=(size // 2, 0))
         both = functional.conv2d(rows, bell.reshape(1, 1, 1, size), padding=(0, size // 2))
     return both.reshape(gradient.shape)

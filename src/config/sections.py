@@ -197,8 +197,8 @@ class TrainerSettings(Section):
     devices: PositiveInt | Literal[-1, "auto"] | Annotated[list[int], Field(min_length=1)] = 1
     num_nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    attack_precision: Literal["32-true", "bf16"] = "32-true"
+    precision: Literal["32-true", "tf32", "bf16-mixed"] = "32-true"
+    attack_precision: Literal["32-true", "tf32", "bf16"] = "32-true"
     batch_size: PositiveInt | Literal["auto"] = "auto"
     gradient_batch: PositiveInt | None = None
     gradients_per_batch: PositiveInt | None = None
@@ -211,11 +211,6 @@ class TrainerSettings(Section):
         """True if several processes share a job's images."""
         single = self.devices == 1 or (isinstance(self.devices, list) and len(self.devices) == 1)
         return not single or self.num_nodes > 1 or self.strategy == "ddp"
-
-    @property
-    def max_gradient_batch(self) -> int:
-        """Maximum images per gradient batch, all budgets together; needs a batch size, not auto."""
-        return self.gradient_batch or int(self.batch_size)
 
 
 Epochs = Annotated[tuple[PositiveInt, ...], BeforeValidator(listed), AfterValidator(distinct)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import Philox, image_seeds
+from src.utils.arithmetic import is_out_of_memory
 from src.utils.refusals import first_line
 
 Defence = Callable[..., Tensor]
@@ -112,8 +113,8 @@ def _call(function: Callable[..., Any], name: str, images: Tensor, random: Philo
     keywords = {"random": random} if takes_random(function) else {}
     try:
         return function(images.clone(), **keywords)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # a user's defence may raise anything
+        if is_out_of_memory(error):
+            raise
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"defence={name}: {kind}{first_line(error)}") from error

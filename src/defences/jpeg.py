@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from src.attacks.cosine_transform import dct2, idct2
 from src.defences.staircase import TEMPERATURE, soft_round
+from src.utils.arithmetic import arithmetic
 from src.utils.checked_dataclass import checked
 
 _TO_YCBCR = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
@@ -59,7 +60,7 @@ class Jpeg:
         images = self._moved(images)
         height, width = images.shape[-2:]
         tables = self._compress(np.zeros((8, 8, 3), np.uint8)).quantization  # brightness, colours
-        with torch.autocast(images.device.type, enabled=False):  # steps are finer than bfloat16
+        with arithmetic(images.device.type, "32-true"):  # steps are finer than bfloat16
             padding = (0, -width % 16, 0, height % 2)
             padded = functional.pad(images * 255, padding, mode="replicate")
             planes = _mix_channels(padded, _TO_YCBCR)

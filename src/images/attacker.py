@@ -4,7 +4,7 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,9 @@ from src.config.sections import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.defences import AttackedDefence
 from src.images.storage import AdversarialBatch
-from src.models import ModelError
+from src.models import ModelError, cast_weights, casts_alike, choose_layout
 from src.utils import stopping
+from src.utils.arithmetic import arithmetic, is_out_of_memory
 from src.utils.refusals import first_line
 
 _TARGET_LABEL_STREAM = 2  # random stream, separate from attacks and noise
@@ -145,8 +146,8 @@ class Attacker(AdversarialSource):
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
         stored: Function from image indices and a budget to the images already stored for them,
             float32 (3, H, W), by index.
-        precision: Precision of the gradients, `32-true` or `bf16`. Predictions use the trainer's
-            precision.
+        precision: Precision of the gradients, `32-true`, `tf32` or `bf16`. Predictions use the
+            trainer's precision.
 
     Attributes:
         states: States of a fitted attack, by budget in [0, 1] units; empty: the attack has no fit.
@@ -188,6 +189,7 @@ class Attacker(AdversarialSource):
         self.max_batch = max_batch
         self.max_images = max_images
         self.precision = precision
+        self.castable: bool | None = None  # not tried yet
         self.name = name
         self.stored = stored
         self.states: Mapping[float, Mapping[str, Tensor]] = {}
@@ -270,9 +272,15 @@ class Attacker(AdversarialSource):
         arguments = {key: keywords[key] for key in accepted(self.attack) if key in keywords}
         arguments |= {"iterates": list(steps)} if steps else {}
         copies = images.clone(), labels.clone(), eps.clone()
-        # Lightning's predict loop disables gradients and, with bf16-mixed, enables autocasting.
-        plain = torch.autocast(images.device.type, enabled=False)
-        with self.named_errors(), torch.enable_grad(), plain:
+        device = images.device.type
+        choose_layout(counted, device, self.precision)
+        if self.precision == "bf16":
+            if self.castable is None:
+                self.castable = casts_alike(self.source, images[:1])
+            if self.castable:
+                cast_weights(counted)
+        # Lightning's predict loop disables gradients, and predictions may have another precision.
+        with self.named_errors(), torch.enable_grad(), self.arithmetic(device):
             adversarial = self.attack(counted, *copies, **arguments)
         if steps:
             adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
@@ -280,14 +288,20 @@ class Attacker(AdversarialSource):
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         return torch.stack([project(image, images, size, self.norm) for image, size in pairs])
 
+    def arithmetic(self, device: str) -> AbstractContextManager[None]:
+        """Compute gradients in their precision; in bfloat16, only the source is autocast."""
+        return arithmetic(device, "tf32" if self.precision == "tf32" else "32-true")
+
     @contextmanager
     def named_errors(self) -> Iterator[None]:
         """Name the attack in any error that it raises."""
         try:
             yield
-        except (torch.OutOfMemoryError, ModelError):
+        except ModelError:
             raise
         except Exception as error:  # a user's attack may raise anything
+            if is_out_of_memory(error):
+                raise
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
 
@@ -326,7 +340,7 @@ class Attacker(AdversarialSource):
             source = self.source
             if isinstance(source, AttackedDefence):
                 source = source.classifier  # its prediction is not random
-            with torch.autocast(images.device.type, enabled=False):  # as for gradients
+            with self.arithmetic(images.device.type):  # as for gradients
                 logits = source(images).float()
             others = logits.scatter(1, labels[:, None], torch.inf)
             return others.argmin(dim=1)

@@ -41,7 +41,7 @@ class GradientConsistency(Measurement):
         """Return a row per image."""
         (cell,) = cells
         network, clean, labels = batch.networks[cell.target], batch.clean, batch.batch.labels
-        size = batch.settings.trainer.max_gradient_batch
+        size = batch.gradient_batch
         seeds = image_seeds(batch.settings.seed, batch.batch.index)
         random = Philox(seeds, clean, _STREAM)
         start = input_gradients(network, clean, labels, size).flatten(1)

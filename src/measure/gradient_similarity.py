@@ -40,11 +40,7 @@ class GradientSimilarity(Measurement):
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""
         models = {model for cell in cells for model in (cell.target, *cell.others)}
-        clean, labels, size = (
-            batch.clean,
-            batch.batch.labels,
-            batch.settings.trainer.max_gradient_batch,
-        )
+        clean, labels, size = batch.clean, batch.batch.labels, batch.gradient_batch
         gradients = {
             model: input_gradients(batch.networks[model], clean, labels, size).flatten(1)
             for model in models

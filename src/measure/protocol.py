@@ -105,6 +105,11 @@ class EvaluatedBatch:
         """Clean images, float32 (N, 3, H, W) in [0, 1]."""
         return self._once("clean", lambda: to_unit(self.batch.images))
 
+    @property
+    def gradient_batch(self) -> int:
+        """Maximum number of images per gradient batch."""
+        return self.settings.gradient_batch(self.clean.device.type, self.clean.shape[-1])
+
     def version(self, eps_255: float) -> AttackedImages:
         """Return the adversarial images at a budget, in units of 1/255."""
         assert self.source is not None and self.adversarial is not None

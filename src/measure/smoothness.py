@@ -11,6 +11,7 @@ from src.attacks import Philox, image_seeds
 from src.measure.gradient_similarity import input_gradients, to_float64
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.utils.arithmetic import arithmetic
 from src.utils.defended_names import Evaluated
 
 # A distance of 0.01 is local: 1/170 of the L2 norm of a change by 8/255 on 32 x 32 pixels. Float32
@@ -48,11 +49,11 @@ class Smoothness(Measurement):
         """Return a row per image."""
         (cell,) = cells
         network, clean, labels = batch.networks[cell.target], batch.clean, batch.batch.labels
-        size = batch.settings.trainer.max_gradient_batch
+        size = batch.gradient_batch
         random = Philox(image_seeds(batch.settings.seed, batch.batch.index), clean, _STREAM)
         product = to_float64(random.normal(*clean.shape[1:])).flatten(1)
         least = torch.finfo(product.dtype).tiny  # a product of zeros stays zero
-        with torch.autocast(clean.device.type, enabled=False):  # too coarse for differences
+        with arithmetic(clean.device.type, "32-true"):  # others are too coarse for differences
             for _ in range(_ITERATIONS):
                 direction = product / product.norm(dim=1, keepdim=True).clamp_min(least)
                 step = (_DISTANCE * direction).view_as(clean).to(clean)

@@ -11,6 +11,7 @@ from src.artifacts.tables import EPS_255, FLOAT, INDEX, column
 from src.images.storage import AttackedImages
 from src.measure.prediction_rows import to_numpy
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.utils.arithmetic import arithmetic
 
 SMALLEST = 11
 """Smallest side, in pixels, of images with an SSIM: that of its Gaussian window."""
@@ -64,7 +65,7 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
     """Return the SSIM of pairs of images (N, 3, H, W) in [0, 1], shape (N,)."""
     if min(images.shape[-2:]) < SMALLEST:
         return images.new_full((len(images),), torch.nan)
-    with torch.autocast(images.device.type, enabled=False):
+    with arithmetic(images.device.type, "32-true"):
         _, windows = structural_similarity_index_measure(
             images.float(), others.float(), data_range=1.0, reduction="none", return_full_image=True
         )

@@ -1,5 +1,6 @@
 """The classifier that attacks and evaluations use: from pixels in [0, 1] to logits."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from src.models.state_digest import state_digest, value_digest
 from src.models.weights import weights_digest
+from src.utils.arithmetic import arithmetic, is_out_of_memory
 from src.utils.refusals import first_line
 
 
@@ -39,6 +41,7 @@ class PixelClassifier(nn.Module):
         unsaved: True if this state has weights.
         steady: True unless, in a trial, an image alone and in a batch got different logits.
         probabilities: True if all outputs of a trial were in [0, 1].
+        any_layout: True if, in a trial, the network also ran with weights in channels_last.
     """
 
     mean: Tensor
@@ -58,7 +61,7 @@ class PixelClassifier(nn.Module):
         self.network = network
         self.input_size = input_size
         self.state, self.unsaved = state_digest(network)
-        self.steady, self.probabilities = True, False
+        self.steady, self.probabilities, self.any_layout = True, False, False
         self.feature_layer: str | None = None
         self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):
@@ -92,9 +95,9 @@ class PixelClassifier(nn.Module):
             output = self.network(self.prepare(images))
             logits: Any = output.get("logits") if isinstance(output, Mapping) else output
             logits = getattr(logits, "logits", logits)
-        except torch.OutOfMemoryError:
-            raise
         except (Exception, SystemExit) as error:  # a user's network may raise anything
+            if is_out_of_memory(error):
+                raise
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ModelError(f"model {self.name}: {kind}{first_line(error)}") from error
         fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
@@ -108,7 +111,7 @@ class PixelClassifier(nn.Module):
 
 
 def use_channels_last(classifier: PixelClassifier, image_size: int) -> None:
-    """Store the weights as channels_last, faster on CPUs and tensor cores, if the network allows.
+    """Store the weights as channels_last, faster on CPUs, if the network allows.
 
     Feature maps then have the same layout. A network that flattens them by `view` would fail, so
     its weights stay as they are.
@@ -118,8 +121,56 @@ def use_channels_last(classifier: PixelClassifier, image_size: int) -> None:
     try:
         with torch.no_grad():
             classifier(images)
+        classifier.any_layout = True
     except ModelError:
         classifier.to(memory_format=torch.contiguous_format)
+
+
+def choose_layout(model: nn.Module, device: str, precision: str) -> None:
+    """Store the weights of a model's classifiers in a layout for a device and a precision.
+
+    GPUs get channels_last for bfloat16 and TF32 alone (not measured yet). Classifiers that
+    `use_channels_last` has not tried keep their layout.
+    """
+    contiguous = device == "cuda" and precision == "32-true"
+    layout = torch.contiguous_format if contiguous else torch.channels_last
+    for classifier in _classifiers(model):
+        if classifier.any_layout:
+            classifier.to(memory_format=layout)
+
+
+def cast_weights(model: nn.Module) -> None:
+    """Convert the weights that autocasting would convert in every forward pass to bfloat16.
+
+    They are the frozen ones of plain convolutions and linear layers. Autocasting then has the same
+    result, without these casts.
+    """
+    for classifier in _classifiers(model):
+        for part in classifier.modules():
+            plain = type(part) in (nn.Conv2d, nn.Linear) and not part._forward_pre_hooks
+            if plain and not any(value.requires_grad for value in part.parameters()):
+                part.to(torch.bfloat16)
+
+
+def casts_alike(model: nn.Module, images: Tensor) -> bool:
+    """Return True if `cast_weights` leaves the autocast logits for some images as they are.
+
+    A network may use its weights in other ways, too.
+    """
+    try:
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16):
+            for classifier in _classifiers(model):
+                changed = copy.deepcopy(classifier)
+                cast_weights(changed)
+                if not torch.equal(classifier(images), changed(images)):
+                    return False
+    except ModelError:
+        return False
+    return True
+
+
+def _classifiers(model: nn.Module) -> list[PixelClassifier]:
+    return [part for part in model.modules() if isinstance(part, PixelClassifier)]
 
 
 def resize(images: Tensor, side: int) -> Tensor:
@@ -131,7 +182,7 @@ def resize(images: Tensor, side: int) -> Tensor:
     rows, columns = (
         _resizing_matrix(length, side, images.dtype, images.device) for length in images.shape[-2:]
     )
-    with torch.autocast(images.device.type, enabled=False):
+    with arithmetic(images.device.type, "32-true"):
         return rows @ images @ columns.mT
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from src.cache.rows import Rows
 from src.images.attacker import AdversarialSource, Attacker
@@ -19,6 +18,7 @@ from src.run.lightning_module import CacheWriter
 from src.run.predict import predict
 from src.run.stages import Pass
 from src.run.stored_rows import find_missing, places, read_rows
+from src.utils.arithmetic import is_out_of_memory
 from src.utils.processes import from_first_process, is_first_process, sum_of_processes
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,9 @@ def compute(
         while missing:
             try:
                 predict(job, source, cells, missing, again, CacheWriter(cache, job), size)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 size = _halve(size, source, error)
                 succeeded = False
             else:

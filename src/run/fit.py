@@ -98,7 +98,13 @@ def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) ->
     progress.first = reader.seen / reader.total if reader.total else 0
     try:
         attacker.to(device)
-        with closing(progress), torch.enable_grad(), isolate_rng(), attacker.named_errors():
+        with (
+            closing(progress),
+            torch.enable_grad(),
+            isolate_rng(),
+            attacker.named_errors(),
+            attacker.arithmetic(device.type),
+        ):
             task = FitTask(
                 attacker.make_counted(),
                 eps / 255,

@@ -19,6 +19,7 @@ from src.measure.protocol import Cell, EvaluatedBatch, Measurement
 from src.run.shared_pass import SharedPass
 from src.run.stages import Pass
 from src.utils import stopping
+from src.utils.arithmetic import arithmetic
 from src.utils.defended_names import Evaluated
 
 Tables = Mapping[Cell, pa.Table]
@@ -59,6 +60,11 @@ class MeasuringModule(pl.LightningModule):
         # Seeds attacks that use PyTorch's global generator: independent of earlier batches.
         state = np.random.SeedSequence([self.settings.seed, int(batch.index[0])]).generate_state(1)
         pl.seed_everything(int(state[0]), verbose=False)
+        with arithmetic(batch.images.device.type, self.settings.trainer.precision):
+            return self._compute_rows(batch)
+
+    def _compute_rows(self, batch: Batch) -> Tables:
+        """Attack a batch and compute its rows."""
         networks = dict(zip(self.names, self.networks, strict=True))
         adversarial, budgets = None, self._budgets(batch)
         if self.source is not None and budgets:

@@ -16,6 +16,7 @@ from src.images.storage import TOLERANCE_255
 from src.measure.registry import MEASUREMENTS
 from src.run.attack_function import attack_function
 from src.run.stages import Planned
+from src.run.trainer import check_precision
 from src.utils.call_target import call_target, check_target
 from src.utils.defended_names import PLAIN, split_source
 from src.utils.refusals import suggestion
@@ -30,6 +31,7 @@ def plan(settings: Settings) -> Planned:
     Raises:
         ValueError: The settings are invalid.
     """
+    check_precision(settings)
     for name in settings.models:
         check_target(f"model.{name}.network", settings.model[name].network)
     defences = {name: _build_defence(settings, name) for name in settings.defence}

@@ -1,9 +1,7 @@
 """Run a pass over images with Lightning, on one device or several."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from src.images.attacker import AdversarialSource
 from src.measure.protocol import Cell, Measurement
+from src.models import choose_layout
 from src.run.batches import Batches
 from src.run.lightning_module import CacheWriter, MeasuringModule
 from src.run.pass_progress import PassProgress
@@ -20,6 +19,7 @@ from src.run.stages import Pass
 from src.run.trainer import make_trainer
 from src.run.work import work_of
 from src.utils import stopping
+from src.utils.arithmetic import arithmetic, is_out_of_memory
 
 
 def predict(
@@ -37,13 +37,17 @@ def predict(
     clean images. `again` holds the images that are attacked again, for the progress bar.
 
     Raises:
-        torch.OutOfMemoryError: A batch is too large, in this process or in another one.
+        RuntimeError: A batch is too large, in this process or in another, see `is_out_of_memory`.
     """
     settings, asked = job.settings, dict[Measurement, list[Cell]]()
     for cell, measurement in cells.items():
         if cell in missing or cell.cached is not None:
             asked.setdefault(measurement, []).append(cell)
     networks = {model: job.networks[model] for cell in missing for model in cell.models}
+    device, precision = job.data.device.type, settings.trainer.precision
+    for network in networks.values():
+        choose_layout(network, device, precision)
+    torch.cuda.empty_cache()  # after a failure: cuBLAS allocates outside PyTorch's allocator
     shared = SharedPass()
     module = MeasuringModule(settings, networks, source, missing, asked, shared)
     # The label omits the targets: in 80 columns they would leave no room for the bar.
@@ -63,13 +67,14 @@ def predict(
     with (
         stopping.plain_interrupts(),
         logging_redirect_tqdm(),  # log lines go above the bar
-        arithmetic(job.data.device.type, settings.trainer.precision == "32-true"),
+        arithmetic(device, "32-true"),  # Lightning refuses others; the module sets its own
     ):
         try:
             runner.predict(module, loader, return_predictions=False)
-        except torch.OutOfMemoryError:
-            shared.fail()
-            shared.wait()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                shared.fail()
+                shared.wait()
             raise
         shared.wait()  # the first process reads the rows of all
         shared.raise_if_failed()
@@ -84,25 +89,3 @@ def _group(indices: np.ndarray, missing: Mapping[Cell, np.ndarray]) -> np.ndarra
         lacking[np.searchsorted(indices, index)[:, None], columns] = True
     _, groups = np.unique(lacking, axis=0, return_inverse=True)
     return np.where(lacking[:, 0], groups.reshape(-1), -1)
-
-
-@contextmanager
-def arithmetic(device: str, strict: bool) -> Iterator[None]:
-    """Use the arithmetic of the settings, regardless of the caller's autocast and matmul precision.
-
-    With `strict`, mantissas are not shortened, even on a GPU (no TF32).
-    """
-    backends: Any = torch.backends
-    matmuls = (backends.cuda.matmul, backends.mkldnn.matmul)
-    before = [matmul.fp32_precision for matmul in matmuls]
-    try:
-        for matmul in matmuls:
-            matmul.fp32_precision = "ieee"
-        with (
-            torch.autocast(device, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=not strict, deterministic=strict),
-        ):
-            yield
-    finally:
-        for matmul, precision in zip(matmuls, before, strict=True):
-            matmul.fp32_precision = precision

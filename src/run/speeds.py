@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from src.cache.keys import content_key
 from src.config.settings import Settings
-from src.run.predict import arithmetic
+from src.models import cast_weights, choose_layout
 from src.run.trainer import make_trainer, on_free_gpu
 from src.training import choose_precision
 from src.utils import stopping
+from src.utils.arithmetic import arithmetic, is_out_of_memory
 from src.utils.files import write_text
 from src.utils.processes import keep_freed_memory
 
@@ -81,15 +82,19 @@ class Speeds:
     def _measure(self, kind: Kind, classifier: nn.Module, side: int, device: torch.device) -> float:
         """Measure a model's seconds per image; changes the model."""
         trainer, training = self.settings.trainer, self.settings.training
-        low = {
-            "prediction": trainer.precision == "bf16-mixed",
-            "gradient": trainer.attack_precision == "bf16",
-            "training": choose_precision(training.precision, trainer.accelerator) == "bf16-mixed",
+        precision = {
+            "prediction": trainer.precision,
+            "gradient": trainer.attack_precision,
+            "training": choose_precision(training.precision, trainer.accelerator),
         }[kind]
-        most = training.batch_size if kind == "training" else trainer.max_gradient_batch
-        most = int(trainer.batch_size) if kind == "prediction" else most
+        most = {
+            "prediction": int(trainer.batch_size),
+            "gradient": self.settings.gradient_batch(device.type, side),
+            "training": training.batch_size,
+        }[kind]
+        low = precision.startswith("bf16")
 
-        @arithmetic(device.type, kind != "training" and trainer.precision == "32-true")
+        @arithmetic(device.type, "32-true" if low else precision)
         def call(count: int) -> None:
             images = torch.rand(count, 3, side, side, device=device)
             images.requires_grad_(kind == "gradient")
@@ -100,7 +105,10 @@ class Speeds:
                 functional.cross_entropy(logits, classes).backward()
             logits.sum().item()  # waits for the device
 
+        choose_layout(classifier, device.type, precision)
         classifier.to(device).train(kind == "training").requires_grad_(kind == "training")
+        if kind == "gradient" and low:
+            cast_weights(classifier)
         keep_freed_memory()  # as jobs do
         with isolate_rng(), torch.set_grad_enabled(kind != "prediction"):
             return _time(call, most)
@@ -120,8 +128,10 @@ def _time(call: Callable[[int], None], most: int) -> float:
     while True:  # larger batches are faster, but other processes slow down calls
         try:
             fastest = min(seconds(count) for _ in range(_CALLS))
-        except torch.OutOfMemoryError:  # a job would halve its batches
-            return best
+        except RuntimeError as error:
+            if is_out_of_memory(error):  # a job would halve its batches
+                return best
+            raise
         best = fastest / count
         if count == most or fastest > _LONG:
             return best

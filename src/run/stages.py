@@ -214,14 +214,8 @@ class Pass:
 
     @property
     def gradient_batch(self) -> int:
-        """Largest number of images in a gradient batch.
-
-        On a CPU the default is the equivalent of 32 images of 224 pixels, which need less than 4 GB
-        with a ResNet-50.
-        """
-        trainer, largest = self.settings.trainer, self.settings.trainer.max_gradient_batch
-        if self.data.device.type == "cpu" and trainer.gradient_batch is None:
-            largest = min(largest, max(1, 32 * 224**2 // self.images.image_size**2))
+        """Largest number of images in a gradient batch of the attack."""
+        largest = self.settings.gradient_batch(self.data.device.type, self.images.image_size)
         return max(1, largest // self.settings.source_draws)  # draws share memory
 
     @cached_property

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.config.sections import TrainerSettings
 from src.config.settings import Settings
+from src.utils.devices import computes_in_tf32
 from src.utils.gpus import free_gpu
 from src.utils.processes import is_first_process
 from src.utils.refusals import first_line
@@ -35,7 +36,6 @@ def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Train
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy=settings.strategy,
-            precision=settings.precision,
             # Ignore a launcher's environment variables unless processes share the job.
             plugins=None if settings.distributed else LightningEnvironment(),
             use_distributed_sampler=False,  # `Batches` distributes the images
@@ -87,6 +87,21 @@ def for_device(settings: Settings, images: int | None = None) -> Settings:
             text = "%d of %d processes have no work: %d images are %d batches. Use fewer devices."
             log.warning(text, runner.world_size - batches, runner.world_size, images, batches)
     return settings.model_copy(update={"trainer": trainer})
+
+
+def check_precision(settings: Settings) -> None:
+    """Refuse TF32 on a device that does not have it."""
+    if settings.plan and settings.plan_device is not None:
+        return  # nothing is computed here
+    trainer = settings.trainer
+    for key in ("precision", "attack_precision"):
+        if getattr(trainer, key) == "tf32":
+            device = make_trainer(trainer).strategy.root_device.type
+            if not computes_in_tf32(device):
+                raise ValueError(
+                    f"trainer.{key}=tf32: this device ({device}) has no TF32. Use 32-true, or an "
+                    "NVIDIA GPU from A100 on."
+                )
 
 
 def meet(trainer: TrainerSettings) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from src.analysis import format_cell
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
-from src.models import PixelClassifier, save_weights, use_channels_last
+from src.models import PixelClassifier, choose_layout, save_weights, use_channels_last
 from src.training.augmentation import make_loaders
 from src.training.module import Craft, FineTuning
 from src.utils import stopping
@@ -85,6 +85,8 @@ def train_once(
         loaders = make_loaders(train, test, settings, trainer.num_workers)
         progress = Progress(name, trainer.progress_bar and is_first_process())
         use_channels_last(classifier, train.image_size)
+        precision = choose_precision(settings.precision, trainer.accelerator)
+        choose_layout(classifier, _choose_device(trainer.accelerator), precision)
         module = FineTuning(
             classifier, train.num_classes, settings, progress, loaders, after, craft
         )
@@ -163,5 +165,8 @@ def choose_precision(name: str, accelerator: str) -> Any:
     """Return Lightning's precision for `auto`: bf16-mixed if the device supports bfloat16."""
     if name != "auto":
         return name
-    device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    return "bf16-mixed" if computes_in_bfloat16(device) else "32-true"
+    return "bf16-mixed" if computes_in_bfloat16(_choose_device(accelerator)) else "32-true"
+
+
+def _choose_device(accelerator: str) -> str:
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"

@@ -5,6 +5,11 @@ import platform
 import torch
 
 
+def computes_in_tf32(device: str) -> bool:
+    """Return True if a device (`cpu`, `cuda`, ...) has instructions for TF32."""
+    return device == "cuda" and torch.cuda.is_tf32_supported()
+
+
 def computes_in_bfloat16(device: str) -> bool:
     """Return True if a device (`cpu`, `cuda`, ...) has instructions for bfloat16.
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from src.attacks import bim, fgsm
 from src.data import to_unit
+from src.models import PixelClassifier
 from src.run.trainer import for_device
 from tests.passes import TRAINER, make_pass
 
@@ -76,32 +77,43 @@ def test_gradients_in_float32_are_so_where_predictions_are_in_bfloat16(run, netw
     assert not mixed.tables["float32"].equals(single.tables["float32"])
 
 
-class Backend(nn.Module):
-    """Notes the switches of float32's precision at every call."""
+class Noting(nn.Module):
+    """Notes the switches of float32's products at every call."""
 
     def __init__(self, network: nn.Module, note) -> None:
         super().__init__()
         self.network, self.note = network, note
 
     def forward(self, images):
-        self.note(switches())
+        kind = "gradient" if images.requires_grad else "prediction"
+        self.note((kind, products(), torch.is_autocast_enabled("cpu")))
         return self.network(images)
 
 
-def switches() -> tuple:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    exact = (matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)
-    return (torch.is_autocast_enabled("cpu"), exact, cudnn.allow_tf32, cudnn.deterministic)
+def products() -> tuple[str, str, str]:
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    matmuls = cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+    return *matmuls, cudnn.conv.fp32_precision
 
 
-def test_float32_has_whole_mantissas_whatever_is_set_and_switches_are_put_back(run, networks):
+@pytest.mark.parametrize("predictions", ["32-true", "tf32", "bf16-mixed"])
+@pytest.mark.parametrize("gradients", ["32-true", "tf32", "bf16"])
+def test_gradients_and_predictions_have_each_their_precision(run, networks, predictions, gradients):
     seen, matmul = set(), torch.backends.mkldnn.matmul
-    one, matmul.fp32_precision = Backend(networks["a"], seen.add), "bf16"
-    with torch.autocast("cpu", torch.bfloat16):
-        before, _ = switches(), run({"a": one}, source=one)
-        after, matmul.fp32_precision = switches(), "ieee"
-    assert after == before and before not in seen
-    assert seen == {(False, ("ieee", "ieee"), False, True)}
+    one, matmul.fp32_precision = Noting(networks["a"], seen.add), "bf16"
+    trainer = changed(precision=predictions, attack_precision=gradients)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            run({"a": one}, source=one, trainer=trainer)
+            assert torch.is_autocast_enabled("cpu") and matmul.fp32_precision == "bf16"
+    finally:
+        matmul.fp32_precision = "none"
+    for kind, precision in (("gradient", gradients), ("prediction", predictions)):
+        (found,) = {(on_gpu, low) for its, on_gpu, low in seen if its == kind}
+        value = "tf32" if precision == "tf32" else "ieee"
+        assert (found[0][0], found[0][2]) == (value, value)
+        assert found[1] == precision.startswith("bf16")
+        assert precision == "tf32" or found[0][1] == "ieee"
 
 
 class Cramped(nn.Module):
@@ -115,6 +127,44 @@ class Cramped(nn.Module):
         if len(images) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return self.network(images)
+
+
+CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+ERRORS = [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(CUBLAS)]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["allocator", "cuBLAS"])
+@pytest.mark.parametrize("place", ["attack", "defence", "network", "wrapped network"])
+def test_batches_are_halved_wherever_memory_runs_out(run, networks, caplog, place, error):
+    errors = [error, error]
+
+    def cramped(function):
+        def call(*arguments, **keywords):
+            if errors:
+                raise errors.pop()
+            return function(*arguments, **keywords)
+
+        return call
+
+    words = {"trainer": changed(batch_size=11)}
+    attack, targets = fgsm, dict(networks)
+    if place == "attack":
+        limited = cramped(fgsm)
+
+        def attack(*arguments, seeds):
+            return limited(*arguments)
+
+    elif place == "defence":
+        words["defences"] = {"mine": cramped(lambda images: images)}
+    else:
+        for network in targets.values():
+            network.forward = cramped(network.forward)
+        if place == "wrapped network":
+            zero, one = (0, 0, 0), (1, 1, 1)
+            targets = {name: PixelClassifier(each, zero, one) for name, each in targets.items()}
+    found = run(targets, attack, **words)
+    assert "batches of 2 images" in caplog.text and not errors
+    assert len(found.tables["float32"]) == 11 * 2 * 2 * (2 if place == "defence" else 1)
 
 
 def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog):
