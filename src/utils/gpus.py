@@ -33,7 +33,7 @@ def free_gpu() -> Iterator[int]:
     with writing(folder):
         with suppress(FileExistsError):
             folder.mkdir()
-            folder.chmod(0o1777)  # all users of the machine share its GPUs
+            folder.chmod(0o777)  # all users of the machine share its GPUs
         number, lock = _take(folder)
     try:
         torch.cuda.set_device(number)
