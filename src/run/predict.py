@@ -19,6 +19,7 @@ from src.run.trainer import make_trainer
 from src.run.work import work_of
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic
+from src.utils.determinism import deterministic
 
 
 def predict(
@@ -29,11 +30,13 @@ def predict(
     again: Mapping[Cell, np.ndarray],
     writer: CacheWriter,
     batch_size: int,
+    kernels: set[str],
 ) -> None:
     """Compute the rows of missing images; the writer adds them to the cache.
 
     Several devices share the images. Without a `source` the pass is over clean images. `again`
-    holds the images that are attacked again, for the progress bar.
+    holds the images that are attacked again, for the progress bar. `kernels` receives the names of
+    kernels that are not deterministic.
 
     Raises:
         ValueError: There are fewer batches than processes.
@@ -66,9 +69,13 @@ def predict(
     with (
         stopping.plain_interrupts(),
         logging_redirect_tqdm(),  # log lines go above the bar
+        deterministic(device) as names,
         arithmetic(device, "32-true"),  # Lightning refuses others; the module sets its own
     ):
-        runner.predict(module, loader, return_predictions=False)
+        try:
+            runner.predict(module, loader, return_predictions=False)
+        finally:
+            kernels |= names
         runner.strategy.barrier()  # the first process reads the rows of all
 
 
