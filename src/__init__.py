@@ -81,6 +81,10 @@ for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         os.set_inheritable(_number, True)
         setattr(sys, _name, os.fdopen(_number, _mode, errors="replace", closefd=False))
 
+# On a GPU, cuBLAS is deterministic only if it finds this variable when it starts.
+if (_torch := sys.modules.get("torch")) is None or not _torch.cuda.is_initialized():
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use: importing torch alone takes seconds."""

@@ -92,6 +92,7 @@ class JobRecord(BaseModel):
         data: Digest of the images; `images` is their number.
         values: Numbers per image, three per pixel.
         weights: Digests of the models' weights, by name.
+        nondeterministic: Kernels of a GPU that were used and may compute other digits in each run.
         source: `a+b` for an ensemble, `a@jpeg` behind a defence, empty without an attack.
         backward_rule: Class or attack that changes the source's backward pass; empty: none.
         layer: Layer of the source that the attack reads; empty: only the logits.
@@ -122,6 +123,7 @@ class JobRecord(BaseModel):
     class_names: tuple[str, ...]
     weights: dict[str, str]
     device: str
+    nondeterministic: tuple[str, ...] = ()
     source: str
     backward_rule: str
     layer: str

@@ -9,7 +9,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.cosine_transform import dct2, idct2
+from src.attacks.cosine_transform import along_axes, dct2, idct2, resizing
 from src.defences.staircase import TEMPERATURE, soft_round
 from src.utils.arithmetic import arithmetic
 from src.utils.checked_dataclass import checked
@@ -61,20 +61,21 @@ class Jpeg:
         height, width = images.shape[-2:]
         tables = self._compress(np.zeros((8, 8, 3), np.uint8)).quantization  # brightness, colours
         with arithmetic(images.device.type, "32-true"):  # steps are finer than bfloat16
-            padding = (0, -width % 16, 0, height % 2)
-            padded = functional.pad(images * 255, padding, mode="replicate")
+            padded = _extend(images * 255, dim=-1, after=-width % 16)
+            padded = _extend(padded, dim=-2, after=height % 2)
             planes = _mix_channels(padded, _TO_YCBCR)
             luma = self._quantise(planes[:, :1] - 128, tables[0]) + 128
             chroma = self._quantise(functional.avg_pool2d(planes[:, 1:], 2), tables[1])
             chroma = chroma[..., : (width + 1) // 2]
-            chroma = functional.interpolate(chroma, scale_factor=2, mode="bilinear")
+            rows, columns = (_doubling(side, chroma) for side in chroma.shape[-2:])
+            chroma = along_axes(rows, chroma, columns)
             planes = torch.cat([plane[..., :height, :width] for plane in (luma, chroma)], dim=1)
             approximate = (_mix_channels(planes, _TO_RGB) / 255).clamp(0, 1)
             return approximate[..., self.offset :, self.offset :]
 
     def _moved(self, images: Tensor) -> Tensor:
         """Return images with `offset` more rows above and columns at the left."""
-        return functional.pad(images, (self.offset, 0, self.offset, 0), mode="replicate")
+        return _extend(_extend(images, dim=-1, before=self.offset), dim=-2, before=self.offset)
 
     def _compress(self, image: np.ndarray) -> JpegImageFile:
         """Compress an image, uint8 (H, W, 3), and return it as an open file."""
@@ -86,12 +87,23 @@ class Jpeg:
     def _quantise(self, planes: Tensor, table: list[int]) -> Tensor:
         """Quantise the cosine transform of planes (N, C, H, W) in blocks of 8 x 8 values."""
         height = planes.shape[-2]
-        padded = functional.pad(planes, (0, 0, 0, -height % 8), mode="replicate")
+        padded = _extend(planes, dim=-2, after=-height % 8)
         blocks = padded.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
         steps = planes.new_tensor(table).reshape(8, 8)
         coefficients = soft_round(dct2(blocks) / steps, self.temperature) * steps
         decoded = idct2(coefficients).transpose(-3, -2)
         return decoded.flatten(-2).flatten(-3, -2)[..., :height, :]
+
+
+def _extend(images: Tensor, dim: int, before: int = 0, after: int = 0) -> Tensor:
+    """Repeat the first and last line along an axis."""
+    first, last = images.narrow(dim, 0, 1), images.narrow(dim, -1, 1)
+    return torch.cat([*[first] * before, images, *[last] * after], dim)
+
+
+def _doubling(side: int, planes: Tensor) -> Tensor:
+    """Return the matrix (2 * side, side) that doubles an axis of planes, bilinearly."""
+    return resizing(torch.arange(2 * side, device=planes.device), side, 2 * side, side).to(planes)
 
 
 def _mix_channels(planes: Tensor, matrix: list[list[float]]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.inception import BasicConv2d
 
 NORMALISATION = {
@@ -20,6 +20,19 @@ NORMALISATION = {
 }
 """Channel means and standard deviations by stem."""
 LARGEST_CIFAR_STEM = 64  # pixels; larger images keep enough resolution in the original stems
+
+
+class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
+    """Average to a fixed size; return inputs of this size as they are.
+
+    On a GPU, the gradient of PyTorch's layer differs between runs. The class has its name, so that
+    keys stay the same.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return feature maps (N, C, *output_size)."""
+        same = input.shape[-2:] == self.output_size
+        return input if same else super().forward(input)
 
 
 def _vgg(num_classes: int, stem: str) -> nn.Module:
@@ -33,6 +46,8 @@ def _vgg(num_classes: int, stem: str) -> nn.Module:
         if stem == "cifar":
             network.avgpool = nn.AdaptiveAvgPool2d((1, 1))
             network.classifier[0] = nn.Linear(512, 4096)
+        else:
+            network.avgpool = AdaptiveAvgPool2d(network.avgpool.output_size)
     network = network.to_empty(device="cpu")
     for module in network.modules():  # as torchvision does it
         if isinstance(module, nn.Conv2d):

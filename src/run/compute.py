@@ -32,12 +32,14 @@ class Computed:
         seconds: Seconds to compute all rows; NaN if some were stored.
         batch_size: Images per batch; 0 if all rows were stored.
         gradients: Number of gradients computed in this run.
+        kernels: Names of kernels in this run that are not deterministic.
     """
 
     rows: dict[Cell, pa.Table] = field(default_factory=dict)
     seconds: float = math.nan
     batch_size: int = 0
     gradients: int = 0
+    kernels: set[str] = field(default_factory=set)
 
 
 def compute(
@@ -66,7 +68,8 @@ def compute(
             size = min(size, source.max_images or size)
         while missing:
             try:
-                predict(job, source, cells, missing, again, CacheWriter(cache, job), size)
+                writer = CacheWriter(cache, job)
+                predict(job, source, cells, missing, again, writer, size, result.kernels)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

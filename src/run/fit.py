@@ -20,6 +20,7 @@ from src.images.attacker import Attacker
 from src.models.weights import tensors_digest
 from src.run.stages import Pass
 from src.training import augment
+from src.utils.determinism import deterministic
 from src.utils.files import atomic_write
 from src.utils.locks import is_held
 from src.utils.processes import is_first_process
@@ -103,6 +104,7 @@ def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) ->
             torch.enable_grad(),
             isolate_rng(),
             attacker.named_errors(),
+            deterministic(device.type),
             attacker.arithmetic(device.type),
         ):
             task = FitTask(

@@ -101,6 +101,7 @@ def make_record(job: Pass, results: Results, folder: Path | None = None) -> JobR
         code=code_keys(settings),
         weights={name: model.digest for name, model in job.models.items()},
         device=job.data.device.type,
+        nondeterministic=tuple(results.kernels),
         data=stated or job.images.digest(),
         images=len(job.images),
         values=job.images[0].images.numel(),

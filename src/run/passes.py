@@ -44,6 +44,7 @@ class Results:
             were no gradients.
         seconds: Duration of the attacked pass; NaN if some of its rows were stored.
         batch_size: Images per batch; smaller than in the settings if memory did not suffice.
+        kernels: Names of kernels in this run that are not deterministic.
         idle: Defences that hardly change clean images, with the mean change in 1/255.
         unsteady: Models that return different logits for equal images.
         probabilities: Models whose outputs are in [0, 1].
@@ -56,6 +57,7 @@ class Results:
     zero_gradients: float
     seconds: float
     batch_size: int
+    kernels: Sequence[str]
     idle: Mapping[str, float]
     unsteady: Sequence[Evaluated]
     probabilities: Sequence[Evaluated]
@@ -90,6 +92,7 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
         zero_gradients=_share_of_zeros(crafting),
         seconds=attacked.seconds,
         batch_size=attacked.batch_size,
+        kernels=sorted(first.kernels | attacked.kernels),
         idle=_idle_defences(job),
         unsteady=[pair for pair, network in networks if not getattr(network, "steady", True)],
         probabilities=[pair for pair, network in networks if _gives_probabilities(job, network)],

@@ -20,6 +20,7 @@ from src.run.trainer import make_trainer
 from src.run.work import work_of
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic, is_out_of_memory
+from src.utils.determinism import deterministic
 
 
 def predict(
@@ -30,11 +31,13 @@ def predict(
     again: Mapping[Cell, np.ndarray],
     writer: CacheWriter,
     batch_size: int,
+    kernels: set[str],
 ) -> None:
     """Compute the rows of missing images; the writer adds them to the cache.
 
     Several devices share the images, and end the pass together. Without a `source` the pass is over
-    clean images. `again` holds the images that are attacked again, for the progress bar.
+    clean images. `again` holds the images that are attacked again, for the progress bar. `kernels`
+    receives the names of kernels that are not deterministic.
 
     Raises:
         RuntimeError: A batch is too large, in this process or in another, see `is_out_of_memory`.
@@ -67,6 +70,7 @@ def predict(
     with (
         stopping.plain_interrupts(),
         logging_redirect_tqdm(),  # log lines go above the bar
+        deterministic(device) as names,
         arithmetic(device, "32-true"),  # Lightning refuses others; the module sets its own
     ):
         try:
@@ -76,6 +80,8 @@ def predict(
                 shared.fail()
                 shared.wait()
             raise
+        finally:
+            kernels |= names
         shared.wait()  # the first process reads the rows of all
         shared.raise_if_failed()
 

@@ -52,13 +52,9 @@ class BlockShuffle:
         middle_y, middle_x = (rows.size[:, :, None] - 1) / 2, (columns.size[:, None, :] - 1) / 2
         y, x = rows.offset[:, :, None] - middle_y, columns.offset[:, None, :] - middle_x
         from_y, from_x = cos * y - sin * x + middle_y, sin * y + cos * x + middle_x
-        index_y, weight_y = _neighbours(from_y, rows.start[:, :, None], rows.size[:, :, None])
-        index_x, weight_x = _neighbours(from_x, columns.start[:, None], columns.size[:, None])
-        index = (index_y[:, :, None] * width + index_x[:, None]).flatten(1)[:, None]
-        weight = (weight_y[:, :, None] * weight_x[:, None]).flatten(1, 2)[:, None]
-        pixels = images.flatten(-2)
-        values = pixels.gather(-1, index.expand(*pixels.shape[:3], -1))
-        return (values.unflatten(-1, weight.shape[2:]) * weight.to(images.dtype)).sum(-3)
+        around_y = neighbours(from_y, rows.start[:, None, :, None], rows.size[:, None, :, None])
+        around_x = neighbours(from_x, columns.start[:, None, None], columns.size[:, None, None])
+        return sample(images, around_y, around_x)
 
 
 def check_blocks(blocks: int, images: Tensor) -> None:
@@ -103,13 +99,28 @@ def cut_axis(ends: Tensor, order: Tensor, length: int) -> Axis:
     )
 
 
-def _neighbours(place: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Return image index and weight of the two pixels around a place, each (N, 2, H, W)."""
+def sample(images: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
+    """Sample images (K, N, 3, H, W) bilinearly, at places that their `neighbours` describe.
+
+    Unlike that of `grid_sample`, the gradient can be deterministic on a GPU.
+    """
+    (index_y, weight_y), (index_x, weight_x) = rows, columns
+    index = (index_y[:, :, None] * images.shape[-1] + index_x[:, None]).flatten(1)[:, None]
+    weight = (weight_y[:, :, None] * weight_x[:, None]).flatten(1, 2)[:, None]
+    pixels = images.flatten(-2)
+    values = pixels.gather(-1, index.expand(*pixels.shape[:3], -1))
+    return (values.unflatten(-1, weight.shape[2:]) * weight.to(images.dtype)).sum(-3)
+
+
+def neighbours(place: Tensor, start: Tensor | int, size: Tensor | int) -> tuple[Tensor, Tensor]:
+    """Return index and weight of the two pixels around places (N, H, W), each (N, 2, H, W).
+
+    Places count from pixel `start`. Only the `size` pixels from there on have a weight.
+    """
     below = place.floor()
     pixel, share = torch.stack([below, below + 1], dim=1), place - below
-    start, size = start[:, None], size[:, None]
     weight = torch.stack([1 - share, share], dim=1) * ((pixel >= 0) & (pixel < size))
-    return start + pixel.long().clamp_min(0).minimum(size - 1), weight
+    return start + pixel.long().clamp_min(0).minimum(torch.as_tensor(size - 1)), weight
 
 
 @attack(transform=BlockShuffle, decay=1.0)

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
-from torch.nn import functional
 
 from src.attacks.define import attack
 from src.attacks.parts import Losses
 from src.attacks.per_image_random import PerImageRandom
+from src.attacks.zoo.input.block_shuffle import neighbours, sample
 from src.utils.checked_dataclass import checked
 
 
@@ -49,8 +49,9 @@ class Warp:
 def _warp(images: Tensor, move: Tensor) -> Tensor:
     places, pull = _plate(*images.shape[-2:], images.dtype, images.device)
     sampled = places + pull * move.reshape(-1, 1, 1, 2)
-    flat = functional.grid_sample(images.flatten(0, 1), sampled, align_corners=True)
-    return flat.unflatten(0, images.shape[:2])
+    (height, width), (x, y) = images.shape[-2:], ((1 + sampled) / 2).unbind(-1)
+    around = neighbours(y * (height - 1), 0, height), neighbours(x * (width - 1), 0, width)
+    return sample(images.flatten(0, 1)[None], *around)[0].unflatten(0, images.shape[:2])
 
 
 @lru_cache(maxsize=8)
