@@ -1,6 +1,8 @@
 """A pass that several processes share: all of them end it together."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import distributed
@@ -32,12 +34,24 @@ class SharedPass:
 
     def raise_if_failed(self) -> None:
         """Raise torch.OutOfMemoryError if any process has run out of memory."""
-        if self.store.check([self.failed]):
+        with _connected():
+            failed = self.store.check([self.failed])
+        if failed:
             raise torch.OutOfMemoryError("Another process of this job has run out of memory.")
 
     def wait(self) -> None:
         """Wait until all processes have ended the pass."""
-        self.store.add(self.ended, 1)
-        while self.store.add(self.ended, 0) < self.processes:
-            stopping.raise_if_interrupted()
-            time.sleep(_PAUSE)
+        with _connected():
+            self.store.add(self.ended, 1)
+            while self.store.add(self.ended, 0) < self.processes:
+                stopping.raise_if_interrupted()
+                time.sleep(_PAUSE)
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Name the cause if the store is lost: its process has ended."""
+    try:
+        yield
+    except distributed.DistError as error:
+        raise ValueError("Another process of this job has ended. See its message.") from error

@@ -91,8 +91,6 @@ def for_device(settings: Settings, images: int | None = None) -> Settings:
 
 def check_precision(settings: Settings) -> None:
     """Refuse TF32 on a device that does not have it."""
-    if settings.plan and settings.plan_device is not None:
-        return  # nothing is computed here
     trainer = settings.trainer
     for key in ("precision", "attack_precision"):
         if getattr(trainer, key) == "tf32":
