@@ -69,13 +69,10 @@ def predict(
     with (
         stopping.plain_interrupts(),
         logging_redirect_tqdm(),  # log lines go above the bar
-        deterministic(device) as names,
+        deterministic(device, kernels),
         arithmetic(device, "32-true"),  # Lightning refuses others; the module sets its own
     ):
-        try:
-            runner.predict(module, loader, return_predictions=False)
-        finally:
-            kernels |= names
+        runner.predict(module, loader, return_predictions=False)
         runner.strategy.barrier()  # the first process reads the rows of all
 
 
