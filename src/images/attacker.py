@@ -17,7 +17,7 @@ from src.config.sections import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.defences import AttackedDefence
 from src.images.storage import AdversarialBatch
-from src.models import ModelError, cast_weights, casts_alike, choose_layout
+from src.models import ModelError, cast_weights, choose_layout, is_castable
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic, is_out_of_memory
 from src.utils.refusals import first_line
@@ -276,7 +276,7 @@ class Attacker(AdversarialSource):
         choose_layout(counted, device, self.precision)
         if self.precision == "bf16":
             if self.castable is None:
-                self.castable = casts_alike(self.source, images[:1])
+                self.castable = is_castable(self.source, images[:1])
             if self.castable:
                 cast_weights(counted)
         # Lightning's predict loop disables gradients, and predictions may have another precision.

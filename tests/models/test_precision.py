@@ -13,9 +13,9 @@ from src.images.attacker import Attacker
 from src.models import (
     PixelClassifier,
     cast_weights,
-    casts_alike,
     choose_layout,
     fold_batch_norms,
+    is_castable,
     use_channels_last,
 )
 from src.models.small import inception_small, mobilenet_small, resnet_small, vgg_small, vit_small
@@ -47,7 +47,7 @@ def test_weights_in_bfloat16_have_the_bits_of_autocasting(build):
     assert all(map(torch.equal, results(model), results(cast)))
     layers = [part for part in cast.modules() if type(part) in (nn.Conv2d, nn.Linear)]
     assert layers and {part.weight.dtype for part in layers} == {torch.bfloat16}
-    assert casts_alike(model, IMAGES)
+    assert is_castable(model, IMAGES)
 
 
 class Scaled(nn.Module):
@@ -89,7 +89,7 @@ class Cosine(nn.Module):
 def test_networks_that_use_weights_otherwise_keep_them(kind):
     torch.manual_seed(0)
     model = classifier(kind())
-    assert not casts_alike(model, IMAGES)
+    assert not is_castable(model, IMAGES)
     batch = Batch((255 * IMAGES).round().to(torch.uint8), torch.tensor([0, 1]), torch.arange(2))
     attacker = Attacker(model, bim, num_classes=4, precision="bf16")
     found = attacker(IMAGES, batch, (8.0,)).images
