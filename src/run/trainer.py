@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.config.sections import TrainerSettings
 from src.config.settings import Settings
-from src.utils.devices import computes_in_tf32
 from src.utils.refusals import first_line
 
 _CPU_BATCH, _GPU_BATCH = 50, 1000
@@ -53,21 +52,6 @@ def for_device(settings: Settings) -> Settings:
     size = _GPU_BATCH if device == "cuda" else _CPU_BATCH
     trainer = settings.trainer.model_copy(update={"batch_size": size})
     return settings.model_copy(update={"trainer": trainer})
-
-
-def check_precision(settings: Settings) -> None:
-    """Refuse TF32 on a device that does not have it."""
-    if settings.plan and settings.plan_device is not None:
-        return  # nothing is computed here
-    trainer = settings.trainer
-    for key in ("precision", "attack_precision"):
-        if getattr(trainer, key) == "tf32":
-            device = make_trainer(trainer).strategy.root_device.type
-            if not computes_in_tf32(device):
-                raise ValueError(
-                    f"trainer.{key}=tf32: this device ({device}) has no TF32. Use 32-true, or an "
-                    "NVIDIA GPU from A100 on."
-                )
 
 
 def meet(trainer: TrainerSettings) -> None:

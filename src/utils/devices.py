@@ -5,6 +5,13 @@ import platform
 import torch
 
 
+def device_of(accelerator: str) -> str:
+    """Return the type of device that `trainer.accelerator` means on this machine."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return "cuda"
+    return "cpu" if accelerator == "auto" else accelerator
+
+
 def computes_in_tf32(device: str) -> bool:
     """Return True if a device (`cpu`, `cuda`, ...) has instructions for TF32."""
     return device == "cuda" and torch.cuda.is_tf32_supported()
