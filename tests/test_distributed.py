@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import mlflow
@@ -10,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch import multiprocessing
+from torch import distributed, multiprocessing
 
+from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
 from src.images.attacker import Attacker
 from src.run.plan import open_saved_images
-from tests.conftest import free_port, run_python
+from tests.conftest import free_port, own_attack, run_python
 
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
@@ -124,3 +127,63 @@ def test_a_killed_job_goes_on_in_another_number_of_processes(
     for name in ("predictions", "predictions-noise", "predictions-shuffled"):
         one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
         assert two.equals(one), name
+
+
+CRAMPED = """import os, torch
+from src.attacks import fgsm
+
+def cramped(model, images, labels, eps, seeds, room=2):
+    if os.environ.get("LOCAL_RANK") == "1" and len(images) > room:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return fgsm(model, images, labels, eps)
+"""
+
+
+@pytest.mark.parametrize(
+    "start", [started_by_torchrun, pytest.param(started_by_lightning, marks=pytest.mark.slow)]
+)
+def test_if_one_process_runs_out_of_memory_all_halve_their_batches(
+    workspace, tiny_run, command_line, start
+):
+    own_attack(workspace, "cramped", "_target_: cramped_code.cramped", CRAMPED)
+    words = ["attack=cramped", "n_images=40", "controls=true"]
+    many = [*words, "trainer.batch_size=4", *DDP, "trainer.devices=2"]  # five batches each
+    start(command_line, tiny_run, many, 2)
+    assert multiprocessing.active_children() == []
+    assert command_line(*words, "trainer.batch_size=2", "hydra.run.dir=one") == 0
+    for name in ("predictions", "predictions-noise", "predictions-shuffled"):
+        one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
+        assert len(one) and two.equals(one), name
+    record = job_record(Path("many"))
+    assert record.config["trainer"]["batch_size"] == 2
+
+
+def as_slow_torchrun(number, *arguments):
+    """Wait longer in one process than operations of the group may take."""
+    real_start, real = distributed.init_process_group, Attacker.forward
+    distributed.init_process_group = lambda *words, **keys: real_start(
+        *words, **keys | {"timeout": timedelta(seconds=20)}
+    )
+
+    def forward(self, images, *others):
+        if number == 1 and 7 in others[0].index:
+            time.sleep(25)
+        return real(self, images, *others)
+
+    Attacker.forward = forward
+    as_torchrun(number, *arguments)
+
+
+@pytest.mark.slow
+def test_the_end_of_a_pass_is_awaited_without_limit(workspace, tiny_run, command_line):
+    words = ["attack=fgsm", "n_images=8", "trainer.batch_size=4", *DDP, "trainer.devices=2"]
+    started_by_torchrun(command_line, tiny_run, words, 2, as_slow_torchrun)
+    assert pq.read_table("many/predictions.parquet").num_rows == 8 * 2 * 3
+
+
+def test_processes_without_a_batch_have_nothing_to_do(workspace, tiny_run, command_line):
+    words = ["attack=fgsm", "n_images=2", "trainer.batch_size=auto"]
+    started_by_torchrun(command_line, tiny_run, [*words, *DDP, "trainer.devices=3"], 3)
+    assert pq.read_table("many/predictions.parquet").num_rows == 2 * 2 * 3
+    text = "1 of 3 processes have no work: 2 images are 2 batches"
+    assert Path("many/main.log").read_text().count(text) == 1

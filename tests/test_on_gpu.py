@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.utils.devices import computes_in_bfloat16
+from tests.conftest import run_python
 
 pytestmark = pytest.mark.gpu
 BF16 = ["trainer.attack_precision=bf16", "trainer.precision=bf16-mixed"]
@@ -25,3 +26,25 @@ def test_a_job_on_a_gpu_predicts_what_it_predicts_on_a_cpu(command_line, words):
 def test_a_network_learns_on_a_gpu(command_line):
     words = ["trainer=gpu", "model.coarse.weights=null", "training.epochs=5"]
     assert command_line("attack=fgsm", *words, "clean_accuracy_check.action=stop") == 0
+
+
+UNTOUCHED = """import torch
+from src.utils.gpus import free_gpu
+
+def has_context(number):
+    return torch._C._cuda_hasPrimaryContext(number)
+
+real = torch.cuda.set_device
+def set_device(number):
+    assert not any(map(has_context, range(torch.cuda.device_count())))
+    real(number)
+
+torch.cuda.set_device = set_device
+with free_gpu() as number:
+    torch.zeros(1, device="cuda")
+    assert has_context(number) and torch.cuda.current_device() == number
+"""
+
+
+def test_a_job_locks_its_gpu_before_it_makes_a_context(tmp_path):
+    run_python("-c", UNTOUCHED, folder=tmp_path)

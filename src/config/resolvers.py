@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from src.config.fields import short_name
@@ -25,15 +24,6 @@ def _joined(attack: str, source: str | list[str] | None) -> str:
     models = [source] if isinstance(source, str) else source or []
     source = "+".join(map(short_name, models))
     return f"{attack}-{source[:100]}".strip("-")
-
-
-def _own_gpu() -> int:
-    """Return the number of the GPU for a sweep's job; 0 before jobs are numbered."""
-    import torch
-
-    job = HydraConfig.get().job if HydraConfig.initialized() else OmegaConf.create({"num": 0})
-    number = 0 if OmegaConf.is_missing(job, "num") else int(job.num)
-    return number % max(1, torch.cuda.device_count())
 
 
 def _device_of(accelerator: str) -> str:
@@ -68,7 +58,6 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "joined": _joined,
     "device_of": _device_of,
     "by_device": lambda device, on_cpu, on_gpu: on_gpu if device == "gpu" else on_cpu,
-    "own_gpu": _own_gpu,
     "jobs_at_once": _jobs_at_once,
 }
 for name, resolver in RESOLVERS.items():

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +16,7 @@ from src.config.read import read_job
 from src.config.settings import Settings
 from src.run.job import run_job
 from src.run.track import job_parameters
+from src.run.trainer import on_free_gpu
 from src.tracking import Tracker, open_tracker
 from src.utils.files import WriteError
 from src.utils.processes import is_first_process, is_one_of_several
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 
 def attempt(config: DictConfig, folder: Path) -> None:
     """Run one job; if it fails, the reason is written to its folder, and a sweep continues."""
-    with _noted_failures(folder):
+    # The GPU is released after a failure is written, which frees what the failed job has there.
+    with ExitStack() as held, _noted_failures(folder):
         hydra = HydraConfig.get()
         settings = read_job(config, hydra)
         named = any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
@@ -36,6 +38,8 @@ def attempt(config: DictConfig, folder: Path) -> None:
         targets = ", ".join(settings.targets)
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
         console = Console(markup=False) if is_sweep(hydra) else None
+        trainer = held.enter_context(on_free_gpu(settings.trainer))
+        settings = settings.model_copy(update={"trainer": trainer})
         with tracker.job(settings.job, settings.sweep, job_parameters(settings)) as run:
             run_job(settings, tracker, run, folder, console)
 

@@ -11,7 +11,8 @@ class Batches(Dataset[Batch]):
     """Batches of one process.
 
     All batches are laid out first and then dealt to the processes in turn, so an image shares its
-    batch with the same other images for any number of processes.
+    batch with the same other images for any number of processes. Processes beyond the number of
+    batches get an empty one.
 
     Args:
         dataset: The images.
@@ -36,11 +37,6 @@ class Batches(Dataset[Batch]):
     ) -> None:
         self.dataset = dataset
         batches = layout(len(dataset), batch_size, shuffle_seed)
-        if len(batches) < processes:
-            raise ValueError(
-                f"trainer.batch_size={batch_size} makes {len(batches)} batches from {len(dataset)} "
-                f"images, fewer than the {processes} devices. Use smaller batches or fewer devices."
-            )
         groups = np.zeros(len(dataset), np.int64) if groups is None else groups
         self.positions: list[list[int]] = []
         for batch in batches[rank::processes]:
@@ -51,6 +47,7 @@ class Batches(Dataset[Batch]):
                 ).append(at)
             parts.pop(-1, None)
             self.positions += parts.values() or [[]]
+        self.positions = self.positions or [[]]  # Lightning refuses a process without batches
 
     def __len__(self) -> int:
         return len(self.positions)

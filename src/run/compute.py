@@ -73,7 +73,7 @@ def compute(
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                size = _halve(size, source, job.settings.trainer.distributed, error)
+                size = _halve(size, source, error)
                 succeeded = False
             else:
                 succeeded = True
@@ -102,12 +102,10 @@ def _log_images(job: Pass, again: Mapping[Cell, np.ndarray]) -> None:
         log.info(text, job.settings.job, count, job.settings.store.images_mb)
 
 
-def _halve(
-    size: int, source: AdversarialSource | None, distributed: bool, error: BaseException
-) -> int:
+def _halve(size: int, source: AdversarialSource | None, error: BaseException) -> int:
     """Return half the batch size after an out-of-memory error; refuse if it cannot be halved."""
     apart = source is None or source.images_apart
-    if size == 1 or distributed or not apart:  # other batches would be other rows
+    if size == 1 or not apart:  # other batches would be other rows
         text = f"trainer.batch_size={size} needs more memory than the device has. Lower it."
         raise ValueError(text) from error
     log.warning("Out of memory: continuing with batches of %d images, not %d.", size // 2, size)

@@ -14,7 +14,7 @@ from src.data import Batch, ImageDataset, load_dataset
 from src.data.classes import numbers_of, place_classes
 from src.data.image_folder import has_splits
 from src.images.saved import saved_dataset
-from src.run.batches import Batches
+from src.run.batches import layout
 from src.run.stages import Data, Planned
 from src.run.trainer import make_trainer
 from src.utils.refusals import shortened
@@ -36,7 +36,7 @@ def open_data(planned: Planned) -> Data:
     images.digest()  # reads all files, so a bad one is refused here
     seed = settings.dataset.seed
     pair_seed = seed if settings.controls else None
-    Batches(images, int(settings.trainer.batch_size), runner.world_size, shuffle_seed=pair_seed)
+    layout(len(images), 2, pair_seed)  # refuses a single image with controls
     diagnosed = images.subset(settings.diagnostics.n_images, seed)
     pool = None
     if planned.attack is not None:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -36,8 +37,9 @@ def run_job(
     If a console is given, print the job's matrix.
     """
     cache = Rows(Path(settings.cache_dir))
-    planned = plan(for_device(settings))
+    planned = plan(settings)
     data = open_data(planned)
+    planned = replace(planned, settings=for_device(planned.settings, len(data.images)))
     models = _prepare_models(planned, data, tracker, cache)
     start_clock(folder)
     meet(planned.settings.trainer)
@@ -80,9 +82,12 @@ def make_record(job: Pass, results: Results, folder: Path | None = None) -> JobR
     names = [settings.attacked, *job.target_keys]
     # A complete saved set is comparable with jobs that attack the same clean images.
     stated = saved.data if saved and len(job.images) == len(saved) else ""
+    trainer = settings.trainer
     if results.batch_size:  # the batch size that fitted into memory
-        trainer = settings.trainer.model_copy(update={"batch_size": results.batch_size})
-        settings = settings.model_copy(update={"trainer": trainer})
+        trainer = trainer.model_copy(update={"batch_size": results.batch_size})
+    if not trainer.distributed:  # which GPU the job has used is chance
+        trainer = trainer.model_copy(update={"devices": 1})
+    settings = settings.model_copy(update={"trainer": trainer})
     return record_of(
         settings,
         folder,

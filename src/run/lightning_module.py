@@ -16,6 +16,7 @@ from src.config.settings import Settings
 from src.data import Batch, to_unit
 from src.images.attacker import AdversarialSource
 from src.measure.protocol import Cell, EvaluatedBatch, Measurement
+from src.run.shared_pass import SharedPass
 from src.run.stages import Pass
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic
@@ -33,6 +34,7 @@ class MeasuringModule(pl.LightningModule):
         source: Source of the adversarial images; None in a pass over clean images.
         missing: Images whose rows are to be computed, int64 (n,), by cell.
         cells: Cells by measurement.
+        shared: The processes of the pass, which end it together.
     """
 
     def __init__(
@@ -42,15 +44,17 @@ class MeasuringModule(pl.LightningModule):
         source: AdversarialSource | None,
         missing: Mapping[Cell, np.ndarray],
         cells: Mapping[Measurement, Sequence[Cell]],
+        shared: SharedPass,
     ) -> None:
         super().__init__()
         self.settings, self.source, self.missing, self.cells = settings, source, missing, cells
-        self.names = list(networks)
+        self.names, self.shared = list(networks), shared
         self.networks = nn.ModuleList(networks.values())
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tables:
         """Return the rows of a batch by cell."""
         stopping.raise_if_interrupted()
+        self.shared.raise_if_failed()
         if not len(batch.index):
             return {}
         # Seeds attacks that use PyTorch's global generator: independent of earlier batches.

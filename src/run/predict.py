@@ -14,11 +14,12 @@ from src.models import choose_layout
 from src.run.batches import Batches
 from src.run.lightning_module import CacheWriter, MeasuringModule
 from src.run.pass_progress import PassProgress
+from src.run.shared_pass import SharedPass
 from src.run.stages import Pass
 from src.run.trainer import make_trainer
 from src.run.work import work_of
 from src.utils import stopping
-from src.utils.arithmetic import arithmetic
+from src.utils.arithmetic import arithmetic, is_out_of_memory
 from src.utils.determinism import deterministic
 
 
@@ -34,13 +35,12 @@ def predict(
 ) -> None:
     """Compute the rows of missing images; the writer adds them to the cache.
 
-    Several devices share the images. Without a `source` the pass is over clean images. `again`
-    holds the images that are attacked again, for the progress bar. `kernels` receives the names of
-    kernels that are not deterministic.
+    Several devices share the images, and end the pass together. Without a `source` the pass is over
+    clean images. `again` holds the images that are attacked again, for the progress bar. `kernels`
+    receives the names of kernels that are not deterministic.
 
     Raises:
-        ValueError: There are fewer batches than processes.
-        RuntimeError: A batch is too large, see `is_out_of_memory`.
+        RuntimeError: A batch is too large, in this process or in another, see `is_out_of_memory`.
     """
     settings, asked = job.settings, dict[Measurement, list[Cell]]()
     for cell, measurement in cells.items():
@@ -51,7 +51,8 @@ def predict(
     for network in networks.values():
         choose_layout(network, device, precision)
     torch.cuda.empty_cache()  # after a failure: cuBLAS allocates outside PyTorch's allocator
-    module = MeasuringModule(settings, networks, source, missing, asked)
+    shared = SharedPass()
+    module = MeasuringModule(settings, networks, source, missing, asked, shared)
     # The label omits the targets: in 80 columns they would leave no room for the bar.
     label = settings.job if source else "clean images"
     shown = settings.trainer.progress_bar
@@ -72,8 +73,15 @@ def predict(
         deterministic(device, kernels),
         arithmetic(device, "32-true"),  # Lightning refuses others; the module sets its own
     ):
-        runner.predict(module, loader, return_predictions=False)
-        runner.strategy.barrier()  # the first process reads the rows of all
+        try:
+            runner.predict(module, loader, return_predictions=False)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                shared.fail()
+                shared.wait()
+            raise
+        shared.wait()  # the first process reads the rows of all
+        shared.raise_if_failed()
 
 
 def _group(indices: np.ndarray, missing: Mapping[Cell, np.ndarray]) -> np.ndarray:

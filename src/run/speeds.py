@@ -17,6 +17,7 @@ from torch.nn import functional
 from src.cache.keys import content_key
 from src.config.settings import Settings
 from src.models import cast_weights, choose_layout, is_castable
+from src.run.trainer import make_trainer, on_free_gpu
 from src.training import choose_precision
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic, is_out_of_memory
@@ -41,7 +42,7 @@ class Speeds:
     """
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
-        self.settings, self.torch_device = settings, device
+        self.settings = settings
         self.path = Path(settings.cache_dir) / REMEMBERED
         if device.type == "cuda":
             self.device = torch.cuda.get_device_name(device)
@@ -60,7 +61,9 @@ class Speeds:
         place, tables = f"{kind} {name} {key}", self._read()
         known = tables.setdefault(self.device, {})
         if place not in known:
-            known[place] = self._measure(kind, copy.deepcopy(classifier), side)
+            with on_free_gpu(settings.trainer) as trainer:
+                device = make_trainer(trainer).strategy.root_device
+                known[place] = self._measure(kind, copy.deepcopy(classifier), side, device)
             write_text(self.path, json.dumps(tables, indent=1))
         return known[place]
 
@@ -70,7 +73,7 @@ class Speeds:
         except (OSError, ValueError):  # missing or damaged: speeds are measured again
             return {}
 
-    def _measure(self, kind: Kind, classifier: nn.Module, side: int) -> float:
+    def _measure(self, kind: Kind, classifier: nn.Module, side: int, device: torch.device) -> float:
         """Measure a model's seconds per image; changes the model."""
         trainer, training = self.settings.trainer, self.settings.training
         precision = {
@@ -78,7 +81,6 @@ class Speeds:
             "gradient": trainer.attack_precision,
             "training": choose_precision(training.precision, trainer.accelerator),
         }[kind]
-        device = self.torch_device
         most = {
             "prediction": int(trainer.batch_size),
             "gradient": self.settings.gradient_batch(device.type, side),

@@ -1,5 +1,8 @@
 """Lightning trainer for a pass over the images, and settings that depend on the device."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,9 +13,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.config.sections import TrainerSettings
 from src.config.settings import Settings
+from src.utils.gpus import free_gpu
+from src.utils.processes import is_first_process
 from src.utils.refusals import first_line
 
+log = logging.getLogger(__name__)
+
 _CPU_BATCH, _GPU_BATCH = 50, 1000
+_SHARED = 8  # batches of a job that processes share, at least
 
 
 def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Trainer:
@@ -41,16 +49,42 @@ def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Train
         raise ValueError(f"trainer: {first_line(error)}") from error
 
 
-def for_device(settings: Settings) -> Settings:
+@contextmanager
+def on_free_gpu(settings: TrainerSettings) -> Iterator[TrainerSettings]:
+    """Yield the settings with a GPU that no other job uses, if they ask for one GPU."""
+    device = make_trainer(settings).strategy.root_device.type
+    if device != "cuda" or settings.devices != 1 or settings.distributed:
+        yield settings
+    else:
+        with free_gpu() as number:
+            yield settings.model_copy(update={"devices": [number]})
+
+
+def for_device(settings: Settings, images: int | None = None) -> Settings:
     """Return settings with `trainer.batch_size=auto` replaced by a size for the device.
 
-    Batches have 50 images on a CPU, where larger ones are not faster, and 1,000 on a GPU.
+    Batches have 50 images on a CPU, where larger ones are not faster, and 1,000 on a GPU. If
+    processes share the job, they have at most an eighth of the images, for any number of processes.
+    Processes without a batch are reported.
+
+    Args:
+        settings: Settings of the job.
+        images: Number of its images; None: one process runs the job.
     """
-    if settings.trainer.batch_size != "auto":
+    trainer = settings.trainer
+    images = images if trainer.distributed else None
+    if images is None and trainer.batch_size != "auto":
         return settings
-    device = make_trainer(settings.trainer).strategy.root_device.type
-    size = _GPU_BATCH if device == "cuda" else _CPU_BATCH
-    trainer = settings.trainer.model_copy(update={"batch_size": size})
+    runner = make_trainer(trainer)
+    if trainer.batch_size == "auto":
+        size = _GPU_BATCH if runner.strategy.root_device.type == "cuda" else _CPU_BATCH
+        size = size if images is None else min(size, -(-images // _SHARED))
+        trainer = trainer.model_copy(update={"batch_size": size})
+    if images is not None and is_first_process():
+        batches = -(-images // int(trainer.batch_size))
+        if batches < runner.world_size:
+            text = "%d of %d processes have no work: %d images are %d batches. Use fewer devices."
+            log.warning(text, runner.world_size - batches, runner.world_size, images, batches)
     return settings.model_copy(update={"trainer": trainer})
 
 

@@ -1,5 +1,6 @@
 """The pass over a small data set."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 from src.attacks import bim, fgsm
 from src.data import to_unit
 from src.models import PixelClassifier
+from src.run.job import make_record
 from src.run.trainer import for_device
 from tests.passes import TRAINER, make_pass
 
@@ -186,6 +188,31 @@ def test_the_device_decides_what_is_automatic(dataset, networks):
     assert for_device(automatic).trainer.batch_size == 50
     chosen = make_pass(dataset, networks).settings
     assert for_device(chosen) == chosen
+
+
+def test_processes_share_at_least_eight_batches(dataset, networks, caplog):
+    for devices, images, size, idle in (
+        *((2, 200, 25, 0), (1, 200, 25, 0), (8, 1000, 50, 0)),  # 50: the most on a CPU
+        *((16, 20, 3, 9), (16, 100, 13, 8)),
+    ):
+        caplog.clear()
+        shared = changed(batch_size="auto", devices=devices, strategy="ddp")
+        settings = for_device(make_pass(dataset, networks, trainer=shared).settings, images)
+        assert settings.trainer.batch_size == size
+        reported = [text for text in caplog.messages if "have no work" in text]
+        assert len(reported) == (idle > 0)
+        assert not idle or reported[0].startswith(f"{idle} of {devices} processes")
+
+
+def test_the_gpu_of_a_job_is_in_no_key_and_no_record(run, networks):
+    result = run(networks)
+    records = []
+    for devices in (1, [3]):
+        trainer = result.job.settings.trainer.model_copy(update={"devices": devices})
+        settings = result.job.settings.model_copy(update={"trainer": trainer})
+        job = replace(result.job, planned=replace(result.job.planned, settings=settings))
+        records.append(make_record(job, result.results).model_dump(exclude={"created"}))
+    assert records[0] == records[1]
 
 
 def test_clean_predictions_are_each_models_own(run, networks, batch):
