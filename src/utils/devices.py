@@ -1,8 +1,18 @@
-"""Capabilities of devices."""
+"""Capabilities of devices, and constants on them."""
 
 import platform
+from functools import lru_cache
+from typing import Any
 
 import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=256)
+def constant(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return nested tuples as a tensor that is copied to a device once; do not modify it."""
+    with torch.inference_mode(False):  # later calls may need its gradient
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def computes_in_bfloat16(device: str) -> bool:
