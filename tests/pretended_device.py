@@ -7,7 +7,7 @@ operations for which the host waits are counted, by the line of the program that
 
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,4 @@ def to_device(value: Any) -> Any:
                         moved = DeviceTensor(tensor.detach().clone())
                         store[name] = moved.requires_grad_(tensor.requires_grad)
         return value
-    if isinstance(value, Mapping):
-        return {name: to_device(part) for name, part in value.items()}
-    return tree_map(_wrap, value)
+    return tree_map(lambda part: to_device(part) if isinstance(part, nn.Module) else _wrap(part), value)
