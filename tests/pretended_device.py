@@ -1,7 +1,7 @@
 """A pretended accelerator for tests without a GPU.
 
 Its tensors claim the device `meta`, which nothing else here uses, and hold their values on the CPU.
-An operation that mixes devices as CUDA forbids raises `WrongDevice`. Copies between the devices and
+An operation that mixes devices as CUDA forbids raises `WrongDeviceError`. Copies between the devices and
 operations for which the host waits are counted, by the line of the program that asks for them.
 """
 
@@ -32,7 +32,7 @@ NO_SCALARS = {"cat", "stack", "gather", "scatter", "scatter_add", "index_select"
 """Operations that refuse even a CPU tensor with a single number."""
 
 
-class WrongDevice(RuntimeError):
+class WrongDeviceError(RuntimeError):
     """An operation got tensors of two devices."""
 
 
@@ -58,7 +58,7 @@ class DeviceTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
-        raise WrongDevice(f"{operation} on a tensor of the device, outside `pretended_device`")
+        raise WrongDeviceError(f"{operation} on a tensor of the device, outside `pretended_device`")
 
 
 def is_on_device(value: object) -> bool:
@@ -92,7 +92,7 @@ class _Functions(TorchFunctionMode):
         kwargs, name = kwargs or {}, getattr(function, "__name__", "")
         here = args and is_on_device(args[0])
         if name in ("numpy", "__array__") and here:
-            raise WrongDevice(f"NumPy reads a tensor of the device at {_place()}")
+            raise WrongDeviceError(f"NumPy reads a tensor of the device at {_place()}")
         if name == "tolist" and here:
             self.events[f"wait: tolist at {_place()}"] += 1
             return args[0].held.tolist()
@@ -156,14 +156,14 @@ class _Operations(TorchDispatchMode):
             self.events[f"copy: index at {_place()}"] += 1
         values = [value for value in args[2:3] if isinstance(value, Tensor) and value.ndim]
         if not all(map(is_on_device, [args[0], *values])):
-            raise WrongDevice(f"{name} mixes devices at {_place()}")
+            raise WrongDeviceError(f"{name} mixes devices at {_place()}")
 
     def _check_scalars(self, operation: Any, name: str, tensors: Sequence[Tensor]) -> None:
         """Refuse tensors of the CPU, except single numbers, which kernels take by value."""
         others = [tensor for tensor in tensors if not is_on_device(tensor)]
         if name in NO_SCALARS or any(tensor.ndim for tensor in others):
             shapes = [(tuple(tensor.shape), tensor.device.type) for tensor in tensors]
-            raise WrongDevice(f"{operation} mixes devices at {_place()}: {shapes}")
+            raise WrongDeviceError(f"{operation} mixes devices at {_place()}: {shapes}")
 
 
 class _Autocast(torch.autocast):
@@ -193,4 +193,6 @@ def to_device(value: Any) -> Any:
                         moved = DeviceTensor(tensor.detach().clone())
                         store[name] = moved.requires_grad_(tensor.requires_grad)
         return value
-    return tree_map(lambda part: to_device(part) if isinstance(part, nn.Module) else _wrap(part), value)
+    return tree_map(
+        lambda part: to_device(part) if isinstance(part, nn.Module) else _wrap(part), value
+    )

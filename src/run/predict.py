@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from src.images.attacker import AdversarialSource
@@ -57,14 +55,12 @@ def predict(
     groups = _group(job.images.indices, missing)
     pair_seed = job.pair_seed if source else None
     batches = Batches(job.images, batch_size, *place, pair_seed, groups, whole_batches)
-    workers = settings.trainer.num_workers
-    loader = DataLoader(batches, batch_size=1, collate_fn=itemgetter(0), num_workers=workers)
     with (
         stopping.plain_interrupts(),
         logging_redirect_tqdm(),  # log lines go above the bar
         arithmetic(job.data.device.type, settings.trainer.precision == "32-true"),
     ):
-        runner.predict(module, loader, return_predictions=False)
+        runner.predict(module, batches, return_predictions=False)
         runner.strategy.barrier()  # the first process reads the rows of all
 
 

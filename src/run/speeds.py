@@ -19,6 +19,7 @@ from src.config.settings import Settings
 from src.run.predict import arithmetic
 from src.training import choose_precision
 from src.utils import stopping
+from src.utils.devices import is_cuda
 from src.utils.files import write_text
 from src.utils.processes import keep_freed_memory
 
@@ -47,7 +48,7 @@ class Speeds:
         self.measured = settings.plan_device is None
         if settings.plan_device is not None:
             self.device, self.path = settings.plan_device, TABLES / f"{settings.plan_device}.json"
-        elif device.type == "cuda":
+        elif is_cuda(device):
             self.device = torch.cuda.get_device_name(device)
         else:
             self.device = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"

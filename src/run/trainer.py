@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.config.sections import TrainerSettings
 from src.config.settings import Settings
+from src.utils.devices import is_cuda
 from src.utils.refusals import first_line
 
 _CPU_BATCH, _GPU_BATCH = 50, 1000
@@ -49,8 +50,8 @@ def for_device(settings: Settings) -> Settings:
     """
     if settings.trainer.batch_size != "auto":
         return settings
-    device = make_trainer(settings.trainer).strategy.root_device.type
-    size = _GPU_BATCH if device == "cuda" else _CPU_BATCH
+    device = make_trainer(settings.trainer).strategy.root_device
+    size = _GPU_BATCH if is_cuda(device) else _CPU_BATCH
     trainer = settings.trainer.model_copy(update={"batch_size": size})
     return settings.model_copy(update={"trainer": trainer})
 
