@@ -1,8 +1,9 @@
 """A pretended accelerator for tests without a GPU.
 
 Its tensors claim the device `meta`, which nothing else here uses, and hold their values on the CPU.
-An operation that mixes devices as CUDA forbids raises `WrongDeviceError`. Copies between the devices and
-operations for which the host waits are counted, by the line of the program that asks for them.
+An operation that mixes devices as CUDA forbids raises `WrongDeviceError`. Copies between the
+devices and operations for which the host waits are counted, by the line of the program that asks
+for them.
 """
 
 import traceback
