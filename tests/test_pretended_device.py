@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from src.api.modules import Inputs
 from src.attacks import lgv, mi, pgd, uap
 from src.cache.rows import Rows
 from src.config.sections import TrainerSettings
-from src.config.settings import Settings
 from src.data import ImageDataset, LabelledImages
 from src.defences import (
     AttackedDefence,
@@ -25,9 +25,9 @@ from src.defences import (
     Smoothing,
 )
 from src.models import PixelClassifier
-from src.run import predict
+from src.run import predict, trainer
 from src.run.passes import run_pass
-from src.run.trainer import for_device
+from src.run.speeds import Speeds
 from src.utils import devices
 from tests.passes import make_pass
 from tests.pretended_device import (
@@ -183,19 +183,22 @@ def test_branches_for_cuda_are_in_one_place():
 
 
 def test_what_depends_on_cuda_runs_with_a_pretended_type(monkeypatch):
+    gpu = torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400, 400))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    states = {0.0: {"weights": torch.ones(25)}}
-    assert devices.move_states(states, torch.device("cpu")) is states
-    for name in ("src.utils.devices", "src.run.trainer"):
-        monkeypatch.setattr(f"{name}.is_cuda", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    monkeypatch.setattr(Inputs, "__init__", lambda self: setattr(self, "device", gpu))
+    settings = make_pass(images(), {"a": network(0)}).settings
     assert devices.computes_in_bfloat16("cuda")
+    assert Inputs().trainer == {"accelerator": "gpu", "devices": [1]}
+    assert Speeds(settings, gpu).device == "card 1"
+    states, larger = ({0.0: {"weights": torch.ones(size)}} for size in (25, 26))
+    assert devices.move_states(states, torch.device("cpu")) is states
+    assert devices.move_states(larger, gpu) is larger  # more than a quarter of the free memory
+    for module in (devices, trainer):
+        monkeypatch.setattr(module, "is_cuda", lambda device: True)
     (moved,) = devices.move_states(states, DEVICE).values()
     assert moved["weights"].device == DEVICE
-    larger = {0.0: {"weights": torch.ones(26)}}  # more than a quarter of the free memory
-    assert devices.move_states(larger, DEVICE) is larger
-    settings = Settings(
-        **make_pass(images(), {"a": network(0)}).settings.model_dump()
-        | {"trainer": TrainerSettings(accelerator="cpu")}
-    )
-    assert for_device(settings).trainer.batch_size == 1000
+    automatic = TrainerSettings(accelerator="cpu")
+    settings = settings.model_copy(update={"trainer": automatic})
+    assert trainer.for_device(settings).trainer.batch_size == 1000
