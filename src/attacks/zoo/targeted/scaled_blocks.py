@@ -47,14 +47,15 @@ class ScaledBlocks:
         kind = torch.where(numbers[:, 0] < self.colour, (5 * numbers[:, 1]).long(), 5)
         by_row = numbers[:, 2:3] < 0.5
         flipped = (kind[:, None] == 0) & torch.cat([~by_row, by_row], dim=1)
-        lines = self._lines(numbers[:, 3:], flipped, images.shape[-2:])
+        height, width = images.shape[-2:]
+        lines = self._lines(numbers[:, 3:], flipped, (height, width))
         place, decay, low, high, inside = lines.to(images.dtype).unbind()
         pixels = torch.arange(0.5, lines.shape[-1], dtype=low.dtype, device=low.device)[:, None]
         weights = (1 - (pixels - place).abs_().mul_(decay)).clamp_min_(0)
         weights *= (pixels > low) & (pixels < high)
         weights /= weights.sum(-2, keepdim=True).clamp_min_(1e-9)
         (down, across), (in_row, in_column) = weights.unbind(1), inside.unbind(1)
-        (height, width), images = images.shape[-2:], _recolour(images, kind, numbers[:, 2])
+        images = _recolour(images, kind, numbers[:, 2])
         across = across[..., :width, :width].flatten(1, 2)
         with torch.autocast(images.device.type, enabled=False):
             strips = images[..., None, :] * in_row[..., :height].permute(0, 2, 3, 1)[..., None]
