@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.attacks import costs
 from benchmarks.bench import OURS, Bench
 from benchmarks.compare import compare, speeds
-from benchmarks.gpu import check
+from benchmarks.gpu import PARTS, check
 from benchmarks.growth import growth
 from benchmarks.inputs import INPUTS, Input
 from benchmarks.large import large_costs
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(options.folder).absolute()
     if options.what == "gpu":
-        sys.exit(check(options.tiny, folder, _about(options)))
+        sys.exit(check(options.tiny, options.parts, folder, _about(options)))
     variants = {name: words for name, *words in options.variant}
     if taken := {OURS, *PEERS} & variants.keys():
         parser.error(f"--variant {taken.pop()}: this is the name of a library; choose another.")
@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pixels", type=_count, help="of attacks: side of images, with large networks")
     add("--threads", type=_count, default=os.cpu_count(), help="of torch, in every process")
     add("--tiny", action="store_true", help="of gpu: try it on the CPU, in about a minute")
+    add("--parts", choices=PARTS, default=list(PARTS), **names, help=f"of gpu: {', '.join(PARTS)}")
     add("--device", choices=["cpu", "gpu"], default="cpu")
     add("--batch-size", type=_count, default=50)
     add("--folder", default="outputs/bench")

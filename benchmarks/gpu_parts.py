@@ -1,10 +1,10 @@
 """Parts of `python -m benchmarks gpu` that compute in its process: networks and attacks."""
 
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-import src.attacks
 from benchmarks.gradients import gradient, seconds
-from benchmarks.peers import PEERS, Files
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
@@ -27,7 +26,6 @@ from src.models import Ensemble, PixelClassifier, build_classifier, fold_batch_n
 from src.run.data import open_dataset
 from src.run.models import training_images
 from src.run.predict import arithmetic
-from src.run.speeds import Speeds
 from src.run.trainer import for_device
 from src.training import choose_precision, train_once
 from src.utils.about import About
@@ -35,15 +33,16 @@ from src.utils.about import About
 SIDES, CLASSES, EPS = (32, 224), 10, 8 / 255
 STUDY = ("vgg16", "resnet50", "inception")
 """The networks of the daily command."""
-PLANNED = (
-    *(*STUDY, "inception_resized", "resnet18", "densenet121", "mobilenet_v2", "vit", "convnext"),
-    *("vgg_small", "resnet_small", "inception_small", "mobilenet_small", "vit_small"),
-)
-"""Files of `conf/model/` whose speeds are stored for plans."""
 SOURCES = {32: ("resnet_small", "vgg_small", "vit_small"), 224: ("resnet50", "resnet18", "vit")}
 """Networks that are attacked: alone, with the second in an ensemble, and a transformer."""
 IMAGES = {32: 256, 224: 32}
-BATCHES = {32: (16, 64, 256, 1024), 224: (4, 16, 64, 256)}
+"""Images that are attacked."""
+BATCHES = {32: 512, 224: 64}
+"""Images whose gradients and predictions are timed."""
+RESIZED = ("inception_resized", "vit")
+"""Networks that resize images of 32 pixels."""
+LARGE = ("bim", "di", "ssa", "sia", "bsr", "admix", "vmi")
+"""Attacks that run on large images too."""
 SHORT = {
     **dict.fromkeys(("steps", "copies", "samples", "neighbours", "masks", "points"), 5),
     **{"first_steps": 5, "inner_steps": 2, "warm_up_steps": 2, "admixed": 2},
@@ -62,12 +61,12 @@ class Row(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """The device, whether all is small, and where files go: others, and speeds for plans."""
+    """The device, whether all is small, and the folders of results and of all else."""
 
     device: torch.device
     tiny: bool
+    results: Path
     folder: Path
-    speeds: Path
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -147,26 +146,41 @@ def _train(setup: Setup, name: str) -> Row:
 
 
 def precisions(setup: Setup) -> Iterator[Row]:
-    """Time gradients and predictions, in growing batches until the memory is full."""
+    """Time gradients and predictions of the study's networks in all precisions and layouts.
+
+    Operations are those of torch's flop counter; a multiplication and an addition are two.
+    """
+    layouts = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
     for name in SOURCES[32][:1] if setup.tiny else STUDY:
         for side in setup.sides:
-            network = _source(setup, name, side)
+            network, count = _source(setup, name, side), 2 if setup.tiny else BATCHES[side]
+            images, labels = _batch(setup, side, count)
             calls: dict[str, Callable[..., object]] = {
                 "gradients": partial(gradient, network),
                 "predictions": partial(_predict, network),
             }
-            for chosen in ("float32", "TF32", "bfloat16"):
-                for what, call in calls.items():
-                    with (
-                        _precision(chosen, setup.device),
-                        torch.set_grad_enabled(what == "gradients"),
-                    ):
-                        grown = _grow(setup, call, side)
-                    for count, rate, megabytes in grown:
-                        yield Row(f"{what} / s, {chosen}", name, side, rate, count)
-                        yield Row(f"{what}, {chosen}, peak MB", name, side, megabytes, count)
+            with FlopCounterMode(display=False) as counter:
+                _predict(network, images, labels)
+            forward = counter.get_total_flops()
+            operations = {"predictions": forward, "gradients": 2 * forward}  # of frozen networks
+            for layout, memory_format in layouts.items():
+                network.to(memory_format=memory_format)
+                batch = images.contiguous(memory_format=memory_format)
+                for chosen, (what, call) in product(("float32", "TF32", "bfloat16"), calls.items()):
+                    with _precision(chosen, setup.device):
+                        rate = count / seconds(call, (batch,), (labels,))
+                    of = f"{name}, {chosen}, {layout}"
+                    yield Row(f"{what} / s", of, side, rate, count)
+                    teraflops = rate / count * operations[what] / 1e12
+                    yield Row(f"{what}, TFLOP / s", of, side, teraflops, count)
+            if setup.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+                gradient(network, images, labels)
+                megabytes = torch.cuda.max_memory_allocated() / 2**20
+                yield Row("gradients, peak MiB", f"{name}, float32", side, megabytes, count)
 
 
+@torch.no_grad()
 def _predict(network: PixelClassifier, images: Tensor, labels: Tensor) -> Tensor:
     return network(images)
 
@@ -180,55 +194,37 @@ def _precision(name: str, device: torch.device) -> Iterator[None]:
             yield
 
 
-def _grow(setup: Setup, call: Callable[..., object], side: int) -> list[tuple[int, float, float]]:
-    """Return batches with images per second and the peak of the memory in megabytes."""
-    found, cuda = [], setup.device.type == "cuda"
-    for count in (2, 4) if setup.tiny else BATCHES[side]:
-        if cuda:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        images, labels = _batch(setup, side, count)
-        try:
-            rate = count / seconds(call, (images,), (labels,))
-        except torch.OutOfMemoryError:
-            break
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident
-        found.append((count, rate, peak))
-    return found
-
-
-def plan_speeds(setup: Setup) -> Iterator[Row]:
-    """Store the speeds that `plan_device=DEVICE` reads, as plans on the device measure them."""
-    setup.speeds.unlink(missing_ok=True)
-    for name in SOURCES[32][:1] if setup.tiny else PLANNED:
-        for lowered in ("32-true", "bf16"):
-            words = [f"trainer.attack_precision={lowered}", "training=full"]
-            settings = _settings(setup, name, *words, f"plan_device={setup.speeds.stem}")
-            speeds, classifier = Speeds(settings, setup.device), _build(settings)
-            speeds.measured, speeds.path = True, setup.speeds
-            trained = speeds.seconds("training", name, classifier, 32)
-            attacked = speeds.seconds("gradient", name, _finish(classifier), 32)
-            predicted = speeds.seconds("prediction", name, classifier, 32)
-        rates = {"training": trained, "gradients, bf16": attacked, "predictions": predicted}
-        for what, each in rates.items():
-            yield Row(f"plan: {what}, images / s", name, 32, 1 / each)
-
-
 def attacks(setup: Setup) -> Iterator[Row]:
-    """Time every native attack beside the gradients that it takes."""
+    """Run every native attack twice: are the images equal, and what does it cost?"""
     sections, source = _sections(), cache(partial(_source, setup))
     for name in ("bim", "sia") if setup.tiny else sections:
         about = About(**sections[name]["about"])
-        for side in setup.sides:
-            plain, second, transformer = SOURCES[side]
-            model: Any = source(transformer if "attention" in about.needs else plain, side)
-            if about.members > 1:
-                model = Ensemble([model, source(second, side)], "logits").eval()
-            batch = _batch(setup, side, 2 if setup.tiny else IMAGES[side])
-            with arithmetic(setup.device.type, strict=True):
-                ratio = _ratio(_call(sections[name]), model, *batch)
-            yield Row("attack, seconds / those of its gradients", name, side, ratio)
+        plain, second, transformer = SOURCES[32]
+        model: Any = source(transformer if "attention" in about.needs else plain, 32)
+        if about.members > 1:
+            model = Ensemble([model, source(second, 32)], "logits").eval()
+        yield from _run_twice(setup, name, _call(sections[name]), model, 32)
+    for name in RESIZED[: 0 if setup.tiny else None]:  # resizing has kernels of its own
+        yield from _run_twice(setup, f"bim of {name}", _call(sections["bim"]), source(name, 32), 32)
+    for name in LARGE[: 0 if setup.tiny else None]:
+        yield from _run_twice(setup, name, _call(sections[name]), source(SOURCES[224][0], 224), 224)
+
+
+def _run_twice(
+    setup: Setup, of: str, attack: Callable[..., Tensor], source: Any, side: int
+) -> Iterator[Row]:
+    batch = _batch(setup, side, 2 if setup.tiny else IMAGES[side])
+    with arithmetic(setup.device.type, strict=True):
+        try:
+            images = [attack(source, *batch) for _ in range(2)]
+        except torch.OutOfMemoryError:
+            yield Row("attack", of, side, "out of memory")
+            return
+        unlike = int((images[0] != images[1]).flatten(1).any(1).sum())
+        yield Row("images unlike those of a second run", of, side, unlike)
+        ratio, per_gradient = _ratio(attack, source, *batch)
+    yield Row("attack, seconds / those of its gradients", of, side, ratio)
+    yield Row("attack, ms per gradient of the batch", of, side, per_gradient)
 
 
 def _sections() -> dict[str, Any]:
@@ -250,26 +246,14 @@ def _call(section: dict[str, Any]) -> Callable[..., Tensor]:
     return partial(attack, eps=EPS, targeted=section["target_label"] is not None)
 
 
-def _ratio(attack: Callable[..., Tensor], source: Any, images: Tensor, labels: Tensor) -> float:
-    """Return an attack's time over that of as many gradients, taken alone."""
+def _ratio(
+    attack: Callable[..., Tensor], source: Any, images: Tensor, labels: Tensor
+) -> tuple[float, float]:
+    """Return an attack's time over that of as many gradients, and its milliseconds for each."""
     counted, bare = CountedModel(source), CountedModel(source)
     attack(counted, images, labels)
     gradient(bare, images, labels)
     taken = counted.counts.gradients / bare.counts.gradients
     whole = seconds(partial(attack, source), (images,), (labels,), repeats=1)
-    return whole / (taken * seconds(partial(gradient, source), (images,), (labels,)))
-
-
-def torchattacks(setup: Setup) -> Iterator[Row]:
-    """Time torchattacks beside this program's attacks, with the same steps in this process."""
-    for side in setup.sides:
-        network = _source(setup, SOURCES[side][0], side)
-        images, labels = _batch(setup, side, 2 if setup.tiny else IMAGES[side])
-        for name in ("fgsm",) if setup.tiny else ("fgsm", "bim", "mi"):
-            files = Files(images, labels, CLASSES, {})
-            peer = PEERS["torchattacks"].build(network, name, files, len(images))
-            ours = partial(getattr(src.attacks, name), network, eps=EPS)
-            with arithmetic(setup.device.type, strict=True):
-                theirs = seconds(lambda x, y, p=peer: p.craft(x, y, [EPS]), (images,), (labels,))
-                ratio = theirs / seconds(ours, (images,), (labels,))
-            yield Row("torchattacks, seconds / ours", name, side, ratio)
+    alone = seconds(partial(gradient, source), (images,), (labels,))
+    return whole / (taken * alone), 1000 * whole / taken

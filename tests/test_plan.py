@@ -9,7 +9,6 @@ import torch
 
 from src.artifacts.record import job_record
 from src.models import PixelClassifier
-from src.run import speeds
 
 
 @pytest.fixture
@@ -27,14 +26,6 @@ def plan(command_line, printed_by):
 def count(name, printed):
     (number,) = re.findall(rf"Plan: .*?([\d,]+) {name}", printed)
     return int(number.replace(",", ""))
-
-
-class Measured(speeds.Speeds):
-    """Speeds of another device, measured."""
-
-    def __init__(self, *words):
-        super().__init__(*words)
-        self.measured = True
 
 
 def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, command_line, workspace):
@@ -55,9 +46,7 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, command
     assert count("gradients", grown) == 2 * 23 * (1 + 2)
 
 
-def test_speeds_are_measured_once_and_those_of_another_device_scale_the_hours(
-    plan, workspace, monkeypatch, tmp_path
-):
+def test_speeds_are_measured_once(plan, workspace):
     path = workspace / "cache" / "speeds.json"
     plan("attack=bim")
     first = json.loads(path.read_bytes())
@@ -68,16 +57,6 @@ def test_speeds_are_measured_once_and_those_of_another_device_scale_the_hours(
         "prediction fine",
     }
     plan("attack=bim")
-    assert json.loads(path.read_bytes()) == first
-    monkeypatch.setattr(speeds, "TABLES", tmp_path)
-    assert "plan_device=fast" in plan("attack=bim", "plan_device=fast")
-    with monkeypatch.context() as patch:  # as on that device, whose batches are larger
-        patch.setattr("src.run.estimate.Speeds", Measured)
-        plan("attack=bim", "plan_device=fast", "trainer.batch_size=20")
-    (fast,) = tmp_path.iterdir()
-    slow = {name: 3600.0 for name in json.loads(fast.read_bytes())["fast"]}
-    fast.write_text(json.dumps({"fast": slow}))
-    assert re.search(r"about \d+ h.* on fast", plan("attack=bim", "plan_device=fast"))
     assert json.loads(path.read_bytes()) == first
 
 

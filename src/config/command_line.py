@@ -15,6 +15,7 @@ HARMLESS = (
     "The ``noload`` loader strategy is deprecated",  # MLflow 3.17 with SQLAlchemy 2.1
     "Checkpoint directory .* exists and is not empty",  # a resumed training
     ".*does not have many workers",  # attacks take far longer than decoding
+    "GPU available but not used",  # trainer=cpu asks for this
 )
 
 

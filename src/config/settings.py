@@ -39,7 +39,6 @@ class Settings(Section):
         model: The models that the job names.
         defence: The defences that the job names.
         plan: Print the cost of the sweep, and compute nothing.
-        plan_device: Device whose stored speeds the plan uses; None: this machine.
         max_hours: Refuse a sweep that takes longer according to its plan.
     """
 
@@ -70,7 +69,6 @@ class Settings(Section):
     store: StoreSettings = StoreSettings()
     rerun: bool = False
     plan: bool = False
-    plan_device: Name | None = None
     max_hours: Annotated[float, Field(gt=0)] | None = None
     cache_dir: str = "cache"
     sweep: str | None = None

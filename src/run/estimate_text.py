@@ -10,7 +10,6 @@ from scipy.stats import studentized_range
 from src.analysis.multiple_comparisons import LEVEL, detectable
 from src.config.settings import Settings
 from src.run.estimate import Estimate, Training
-from src.run.speeds import TABLES
 from src.utils.progress import duration
 
 _SHOWN = 30  # maximum number of jobs in the table
@@ -76,13 +75,6 @@ def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -
     if len(estimate.jobs) > _SHOWN:
         console.print(f"... and {len(estimate.jobs) - _SHOWN} more jobs")
     print_estimate(estimate, console)
-    device = jobs[0].plan_device
-    if device and math.isnan(estimate.seconds):
-        known = ", ".join(sorted(path.stem for path in TABLES.glob("*.json"))) or "none"
-        console.print(
-            f"Duration unknown: plan_device={device} lacks the speed of a network. Devices with "
-            f"stored speeds: {known}."
-        )
     images = max(job.images for job in estimate.jobs)
     attacks = max(2, len({job.attack.label for job in jobs}))
     if images:

@@ -1,4 +1,4 @@
-"""Speeds of networks: measured and remembered for this device, or stored for other devices."""
+"""Speeds of networks on this device: measured once and remembered."""
 
 import copy
 import json
@@ -28,8 +28,6 @@ Kind = Literal["prediction", "gradient", "training"]
 
 REMEMBERED = "speeds.json"
 """File in `cache_dir`: seconds per image by device, and by network and kind."""
-TABLES = Path(__file__).parents[1] / "assets" / "speeds"
-"""Folder of such files for other devices, one per device name; measured with automatic batches."""
 
 _CALLS, _LONG = 3, 0.4  # number of calls, the fastest counts; minimum seconds per call
 
@@ -39,36 +37,31 @@ class Speeds:
 
     Attributes:
         device: Name of the device.
-        measured: True: speeds are measured here; False: they are looked up for another device.
     """
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings, self.torch_device = settings, device
         self.path = Path(settings.cache_dir) / REMEMBERED
-        self.measured = settings.plan_device is None
-        if settings.plan_device is not None:
-            self.device, self.path = settings.plan_device, TABLES / f"{settings.plan_device}.json"
-        elif is_cuda(device):
+        if is_cuda(device):
             self.device = torch.cuda.get_device_name(device)
         else:
             self.device = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"
 
     def seconds(self, kind: Kind, name: str, classifier: nn.Module, side: int) -> float:
-        """Return a model's seconds per image of `side` x `side` pixels; NaN if unknown."""
+        """Return a model's seconds per image of `side` x `side` pixels."""
         settings = self.settings
         if getattr(getattr(classifier, "network", None), "label_only", False):
             return 0.0  # it looks up known images
-        keys = {"precision", "attack_precision", "fold_batch_norms"}
-        keys |= {"batch_size"} if settings.plan_device is None else set()  # this device's
+        keys = {"precision", "attack_precision", "fold_batch_norms", "batch_size"}
         section = settings.training if kind == "training" else settings.trainer
         model = settings.model[name].model_dump(include={"network", "input_size"})
         key = content_key(model, side, section.model_dump(include=keys))
         place, tables = f"{kind} {name} {key}", self._read()
         known = tables.setdefault(self.device, {})
-        if place not in known and self.measured:
+        if place not in known:
             known[place] = self._measure(kind, copy.deepcopy(classifier), side)
             write_text(self.path, json.dumps(tables, indent=1))
-        return known.get(place, math.nan)
+        return known[place]
 
     def _read(self) -> dict[str, dict[str, float]]:
         try:
