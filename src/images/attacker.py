@@ -202,10 +202,11 @@ class Attacker(AdversarialSource):
         made = torch.zeros(len(budgets), len(index), dtype=torch.bool)
         adversarial = images.new_empty(len(budgets), *images.shape)
         for place, eps_255 in enumerate(budgets):
-            for number, image in self.stored(index, eps_255).items():
-                row = index.index(number)
-                adversarial[place, row] = torch.tensor(image).to(images)
-                made[place, row] = True
+            if found := self.stored(index, eps_255):
+                rows = torch.tensor([row for row, number in enumerate(index) if number in found])
+                stored = np.stack([found[index[row]] for row in rows])
+                adversarial[place, rows] = torch.from_numpy(stored).to(images)
+                made[place, rows] = True
         if not self.images_apart and not made.all():
             made[:] = False
         cost = torch.full((3, *made.shape), torch.nan, dtype=torch.float64)

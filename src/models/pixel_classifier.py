@@ -131,7 +131,7 @@ def choose_layout(model: nn.Module, device: str, precision: str) -> None:
     GPUs get channels_last for bfloat16 and TF32 alone (not measured yet). Classifiers that
     `use_channels_last` has not tried keep their layout.
     """
-    contiguous = device == "cuda" and precision == "32-true"
+    contiguous = is_cuda(device) and precision == "32-true"
     layout = torch.contiguous_format if contiguous else torch.channels_last
     for part in model.modules():
         if isinstance(part, PixelClassifier) and part.any_layout:

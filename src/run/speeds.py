@@ -22,6 +22,7 @@ from src.training import choose_precision
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic, is_out_of_memory
 from src.utils.determinism import deterministic
+from src.utils.devices import is_cuda
 from src.utils.files import write_text
 from src.utils.processes import keep_freed_memory
 
@@ -44,7 +45,7 @@ class Speeds:
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings = settings
         self.path = Path(settings.cache_dir) / REMEMBERED
-        if device.type == "cuda":
+        if is_cuda(device):
             self.device = torch.cuda.get_device_name(device)
         else:
             self.device = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"

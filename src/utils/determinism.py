@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from src.utils.devices import is_cuda
 from src.utils.refusals import warn_once
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -27,7 +28,7 @@ def deterministic(device: str, kernels: set[str]) -> Iterator[None]:
 
     `kernels` receives the names of kernels that have no deterministic version.
     """
-    if device != "cuda" or not _is_possible():
+    if not is_cuda(device) or not _is_possible():
         yield
         return
     cudnn: Any = torch.backends.cudnn
