@@ -28,7 +28,8 @@ from src.run.models import training_images
 from src.run.trainer import for_device
 from src.training import choose_precision, train_once
 from src.utils.about import About
-from src.utils.arithmetic import arithmetic
+from src.utils.arithmetic import arithmetic, is_out_of_memory
+from src.utils.determinism import deterministic
 
 SIDES, CLASSES, EPS = (32, 224), 10, 8 / 255
 STUDY = ("vgg16", "resnet50", "inception")
@@ -211,10 +212,13 @@ def _run_twice(
     setup: Setup, of: str, attack: Callable[..., Tensor], source: Any, side: int
 ) -> Iterator[Row]:
     batch = _batch(setup, side, 2 if setup.tiny else IMAGES[side])
-    with arithmetic(setup.device.type, "32-true"):
+    device = setup.device.type
+    with arithmetic(device, "32-true"), deterministic(device, set()):
         try:
             images = [attack(source, *batch) for _ in range(2)]
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             yield Row("attack", of, side, "out of memory")
             return
         unlike = int((images[0] != images[1]).flatten(1).any(1).sum())

@@ -159,3 +159,12 @@ def test_a_folder_whose_name_is_not_utf_8_is_refused(command_line, workspace, ca
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("hydra.run.dir=") and "UTF-8. Rename" in line
     assert not list(workspace.glob("a*"))
+
+
+@pytest.mark.parametrize("key", ["precision", "attack_precision"])
+def test_tf32_is_refused_where_the_device_has_none(command_line, workspace, capfd, key):
+    words = ["-m", "attack=fgsm,bim", "trainer=cpu", f"trainer.{key}=tf32", "hydra.sweep.dir=out"]
+    assert command_line(*words) == 2
+    error = capfd.readouterr().err
+    assert f"trainer.{key}=tf32: this device (cpu) has no TF32" in error
+    assert not (workspace / "out").exists() and not [*workspace.glob("cache/*")]

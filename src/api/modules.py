@@ -17,6 +17,7 @@ from src.models import PixelClassifier, network_text, tensors_of, try_classifier
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
 from src.run.stages import Data, Model, Pass, Planned
+from src.utils.devices import is_cuda
 from src.utils.refusals import first_line
 
 
@@ -73,7 +74,7 @@ class Inputs:
     @property
     def trainer(self) -> dict[str, Any]:
         """The trainer settings for the modules' device."""
-        kind = "gpu" if self.device.type == "cuda" else self.device.type
+        kind = "gpu" if is_cuda(self.device) else self.device.type
         return {"accelerator": kind, "devices": [self.device.index or 0] if kind == "gpu" else 1}
 
     def settings(self, source: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Random streams of attacks, one per image, and other images to mix in."""
 
 from collections.abc import Hashable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,7 +25,6 @@ class PerImageRandom(Philox):
         pool: Images to mix in, shape (P, 3, H, W), and their classes, shape (P,).
 
     Attributes:
-        shared: Stream of the run, with the same numbers for all of its images.
         scratch: State that a transform keeps between the copies of one gradient.
     """
 
@@ -34,8 +34,12 @@ class PerImageRandom(Philox):
         super().__init__(seeds, like)
         self.labels = labels
         self.pool = pool
-        self.shared = Philox(self.key[1][:, 0], like, _SHARED_STREAM)
         self.scratch: dict[Hashable, Tensor] = {}
+
+    @cached_property
+    def shared(self) -> Philox:
+        """Stream of the run on the CPU, with the same numbers for all of its images."""
+        return Philox(self.key[1][:, 0].cpu(), torch.empty(0, dtype=self.dtype), _SHARED_STREAM)
 
     def others(self) -> Tensor:
         """Return one image of the pool per image, (N, ...), of another class if there is one."""

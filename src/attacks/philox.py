@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from src.utils.devices import constant
+
 _WORD = 0xFFFFFFFF
 _CONSTANTS = ((0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85))  # multipliers, key increments
 _ROUNDS = 10
@@ -23,7 +25,7 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> Tensor:
     """
     c0, c1, c2, c3, _ = torch.broadcast_tensors(*counter, key[0])
     even, odd, ones = torch.stack([c0, c2]), torch.stack([c1, c3]), [1] * c0.ndim
-    factors, steps = torch.tensor(_CONSTANTS, device=c0.device).view(2, 2, *ones)
+    factors, steps = constant(_CONSTANTS, torch.int64, c0.device).view(2, 2, *ones)
     start = torch.stack([*key]).view(2, *ones[key[0].ndim :], *key[0].shape)
     rounds = torch.arange(_ROUNDS, device=c0.device).view(-1, 1, *ones)
     for round_key in start + rounds * steps:
@@ -118,6 +120,7 @@ class Philox:
         """Return the words of this draw and the next ones, (draws, N, 4, blocks)."""
         place = torch.arange(blocks, device=self.key[0].device)
         drawn = torch.arange(self.drawn, self.drawn + draws, device=place.device)[:, None, None]
-        stream, zero = place.new_tensor([self.stream, 0]).unbind()
+        # Tensors from Python numbers are copied, and the copies wait for a GPU.
+        stream, zero = place.new_full((), self.stream), place.new_zeros(())
         words = philox4x32((place, drawn, stream, zero), [word[rows] for word in self.key])
         return words.movedim(0, 2)

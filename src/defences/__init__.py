@@ -2,7 +2,7 @@
 
 from src.defences.bit_depth import BitDepth
 from src.defences.defended_source import AttackedDefence
-from src.defences.defended_target import Defence, Defended
+from src.defences.defended_target import Defence, Defended, classify_behind
 from src.defences.jpeg import Jpeg
 from src.defences.median import Median
 from src.defences.random_resize_pad import RandomResizePad

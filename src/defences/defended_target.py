@@ -1,5 +1,5 @@
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -56,8 +56,7 @@ class Defended(nn.Module):
             ValueError: The defence fails, or it does not return images in [0, 1] (or logits
                 (N, C)), or the target's logits are not finite.
         """
-        seeds, streams = image_seeds(self.seed, index), range(_STREAM, _STREAM + self.repeats)
-        return torch.stack([self._logits(images, index, Philox(seeds, images, s)) for s in streams])
+        return classify_behind([self], images, index)[0]
 
     def mean_change(self, images: Tensor, index: Tensor) -> float:
         """Return the mean absolute change of images; NaN for a defence with its own `classify`."""
@@ -66,27 +65,52 @@ class Defended(nn.Module):
         random = Philox(image_seeds(self.seed, index), images, _STREAM)
         return float((defend(self.defence, self.name, images, random) - images).abs().mean())
 
-    def _logits(self, images: Tensor, index: Tensor, random: Philox) -> Tensor:
-        if self.classify is not None:
-            votes = _call(partial(self.classify, self.classifier), self.name, images, random)
-            if not isinstance(votes, Tensor) or votes.ndim != 2 or len(votes) != len(images):
-                raise ValueError(
-                    f"defence={self.name}: classify must return logits ({len(images)}, classes), "
-                    f"not {_describe(votes)}."
-                )
-            return votes
+    def vote(self, images: Tensor, random: Philox) -> Tensor:
+        """Return the logits (N, C) of a defence with its own `classify`."""
+        assert self.classify is not None
+        votes = _call(partial(self.classify, self.classifier), self.name, images, random)
+        if not isinstance(votes, Tensor) or votes.ndim != 2 or len(votes) != len(images):
+            raise ValueError(
+                f"defence={self.name}: classify must return logits ({len(images)}, classes), "
+                f"not {_describe(votes)}."
+            )
+        return votes
+
+    def defend(self, images: Tensor, index: Tensor, random: Philox) -> Tensor:
+        """Return the images behind the defence, checked to be in [0, 1]."""
         defended = defend(self.defence, self.name, images, random)
         inside = (defended >= -_TOLERANCE) & (defended <= 1 + _TOLERANCE)  # NaN is not
         if outside := index[~inside.flatten(1).all(dim=1)].tolist():
             raise ValueError(
                 f"defence={self.name} returns NaN or values outside [0, 1] for image {outside[0]}."
             )
-        logits = self.classifier(defended)
+        return defended
+
+    def logits(self, defended: Tensor, index: Tensor) -> Tensor:
+        """Return the target's logits (N, C) for images behind the defence."""
+        logits: Tensor = self.classifier(defended)
         if bad := index[~logits.isfinite().all(dim=1)].tolist():  # NaN would count as abstention
             raise ValueError(
                 f"behind defence={self.name} the target returns NaN or infinity for image {bad[0]}."
             )
         return logits
+
+
+def classify_behind(targets: Sequence[Defended], images: Tensor, index: Tensor) -> list[Tensor]:
+    """Return the logits (R, N, C) of each of several targets behind the same defence.
+
+    The defence is applied once per repetition for all targets, unless it votes by `classify`.
+    """
+    first, draws = targets[0], list[list[Tensor]]()
+    for stream in range(_STREAM, _STREAM + first.repeats):
+        randoms = (Philox(image_seeds(first.seed, index), images, stream) for _ in targets)
+        if first.classify is not None:
+            pairs = zip(targets, randoms, strict=True)
+            draws.append([target.vote(images, random) for target, random in pairs])
+        else:
+            defended = first.defend(images, index, next(randoms))
+            draws.append([target.logits(defended, index) for target in targets])
+    return [torch.stack(logits) for logits in zip(*draws, strict=True)]
 
 
 def takes_random(function: Callable[..., Any]) -> bool:

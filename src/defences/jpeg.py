@@ -13,9 +13,10 @@ from src.attacks.cosine_transform import along_axes, dct2, idct2, resizing
 from src.defences.staircase import TEMPERATURE, soft_round
 from src.utils.arithmetic import arithmetic
 from src.utils.checked_dataclass import checked
+from src.utils.devices import constant
 
-_TO_YCBCR = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
-_TO_RGB = [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]]
+_TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+_TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
 @checked
@@ -43,7 +44,8 @@ class Jpeg:
         levels = (moved.detach() * 255).round().to(torch.uint8)
         files = [self._compress(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
         decoded = torch.from_numpy(np.stack([np.asarray(file) for file in files]))
-        decoded = decoded.permute(0, 3, 1, 2).to(images)[..., self.offset :, self.offset :] / 255
+        decoded = decoded.to(images.device).to(images.dtype).permute(0, 3, 1, 2) / 255
+        decoded = decoded[..., self.offset :, self.offset :]
         if not images.requires_grad:
             return decoded
         soft = self.approximate(images)
@@ -89,7 +91,7 @@ class Jpeg:
         height = planes.shape[-2]
         padded = _extend(planes, dim=-2, after=-height % 8)
         blocks = padded.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
-        steps = planes.new_tensor(table).reshape(8, 8)
+        steps = constant(tuple(table), planes.dtype, planes.device).reshape(8, 8)
         coefficients = soft_round(dct2(blocks) / steps, self.temperature) * steps
         decoded = idct2(coefficients).transpose(-3, -2)
         return decoded.flatten(-2).flatten(-3, -2)[..., :height, :]
@@ -106,6 +108,7 @@ def _doubling(side: int, planes: Tensor) -> Tensor:
     return resizing(torch.arange(2 * side, device=planes.device), side, 2 * side, side).to(planes)
 
 
-def _mix_channels(planes: Tensor, matrix: list[list[float]]) -> Tensor:
+def _mix_channels(planes: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
     """Convert the colours of images (N, 3, H, W) with a 3 x 3 matrix."""
-    return torch.einsum("cd,ndhw->nchw", planes.new_tensor(matrix), planes)
+    weights = constant(matrix, planes.dtype, planes.device)
+    return torch.einsum("cd,ndhw->nchw", weights, planes)

@@ -4,10 +4,12 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
-from torch.nn import functional
 
 from src.attacks import Philox
+from src.attacks.cosine_transform import along_axes
 from src.utils.checked_dataclass import checked
+
+_GREY = 0.5
 
 
 @checked
@@ -23,19 +25,32 @@ class RandomResizePad:
     lowest: Annotated[float, Ge(0.1), Le(1)] = 0.9033  # 299 / 331
 
     def __call__(self, images: Tensor, random: Philox) -> Tensor:
-        height = images.shape[-2]
+        height, width = images.shape[-2:]
         least = math.ceil(height * self.lowest - 1e-6)  # tolerates rounding
-        heights = random.integers(least, height + 1).tolist()
-        places = random.uniform(2).tolist()
-        triples = zip(images, heights, places, strict=True)
-        return torch.stack([_put_on_grey(image, small, *place) for image, small, place in triples])
+        heights = random.integers(least, height + 1)[:, None]
+        widths = (width * heights.double() / height).round()
+        places = random.uniform(2).double().split(1, dim=1)
+        (rows, inner_rows), (columns, inner_columns) = (
+            _shrinking(length, sizes, (place * (length - sizes + 1)).floor(), images.dtype)
+            for length, sizes, place in zip((height, width), (heights, widths), places, strict=True)
+        )
+        border = ~(inner_rows[..., None] & inner_columns[..., None, :])
+        return along_axes(rows, images, columns) + _GREY * border
 
 
-def _put_on_grey(image: Tensor, small: int, top: float, left: float) -> Tensor:
-    """Shrink an image (3, H, W) to a height; `top` and `left` are shares of the free space."""
-    height, width = image.shape[-2:]
-    size = (small, round(width * small / height))
-    resized = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-    rows, columns = height - size[0], width - size[1]
-    above, before = math.floor(top * (rows + 1)), math.floor(left * (columns + 1))
-    return functional.pad(resized, (before, columns - before, above, rows - above), value=0.5)
+def _shrinking(
+    length: int, sizes: Tensor, offsets: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return matrices (N, 1, L, L) that shrink L pixels as `interpolate` does and move them.
+
+    `sizes` and `offsets` have shape (N, 1). The second result, (N, 1, L), is true for the pixels
+    that the shrunk lines cover.
+    """
+    places = torch.arange(length, device=sizes.device) - offsets
+    inside = (places >= 0) & (places < sizes)
+    pixels = torch.arange(length, device=sizes.device)
+    share = sizes.double()[..., None] / length
+    distances = pixels + 0.5 - (places[..., None] + 0.5) / share
+    weights = (1 - share * distances.abs()).clamp_min(0) * inside[..., None]
+    weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-9)
+    return weights.to(dtype)[:, None], inside[:, None]

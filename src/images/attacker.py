@@ -17,7 +17,7 @@ from src.config.sections import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.defences import AttackedDefence
 from src.images.storage import AdversarialBatch
-from src.models import ModelError, cast_weights, casts_alike, choose_layout
+from src.models import ModelError, cast_weights, choose_layout, is_castable
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic, is_out_of_memory
 from src.utils.refusals import first_line
@@ -202,10 +202,11 @@ class Attacker(AdversarialSource):
         made = torch.zeros(len(budgets), len(index), dtype=torch.bool)
         adversarial = images.new_empty(len(budgets), *images.shape)
         for place, eps_255 in enumerate(budgets):
-            for number, image in self.stored(index, eps_255).items():
-                row = index.index(number)
-                adversarial[place, row] = torch.tensor(image).to(images)
-                made[place, row] = True
+            if found := self.stored(index, eps_255):
+                rows = torch.tensor([row for row, number in enumerate(index) if number in found])
+                stored = np.stack([found[index[row]] for row in rows])
+                adversarial[place, rows] = torch.from_numpy(stored).to(images)
+                made[place, rows] = True
         if not self.images_apart and not made.all():
             made[:] = False
         cost = torch.full((3, *made.shape), torch.nan, dtype=torch.float64)
@@ -276,7 +277,7 @@ class Attacker(AdversarialSource):
         choose_layout(counted, device, self.precision)
         if self.precision == "bf16":
             if self.castable is None:
-                self.castable = casts_alike(self.source, images[:1])
+                self.castable = is_castable(self.source, images[:1])
             if self.castable:
                 cast_weights(counted)
         # Lightning's predict loop disables gradients, and predictions may have another precision.

@@ -1,12 +1,11 @@
 """Predictions for the clean images."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 
 import pyarrow as pa
 
 from src.artifacts.tables import PREDICTION_SCHEMA
-from src.measure.prediction_rows import predict, with_cost
+from src.measure.prediction_rows import prediction_rows, with_cost
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 
 
@@ -24,8 +23,12 @@ class Clean(Measurement):
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image, with budget 0."""
-        classify = partial(batch.classify, images=batch.clean)
-        return predict(batch, cells, [({"eps_255": 0.0}, classify)])
+        targets = [cell.target for cell in cells]
+        rows = {
+            target: prediction_rows(target, batch.batch, logits, {"eps_255": 0.0})
+            for target, logits in batch.classify_each(targets, batch.clean)
+        }
+        return [rows[target] for target in targets]
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
         """Return the predictions with a cost of 0."""

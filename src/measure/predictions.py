@@ -1,6 +1,8 @@
 """Predictions for the adversarial images, in each storage format."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -39,21 +41,28 @@ class Predictions(Measurement):
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""
-        tables, images = dict[Cell, pa.Table](), dict[tuple[str, float], Tensor]()
-        for cell in sorted(cells, key=lambda cell: (cell.table, cell.budgets)):
-            (eps_255,) = cell.budgets
-            plain = cell.target.defence == PLAIN
-            if cell.table == "float32" and plain:  # other tables need these logits
-                logits = batch.logits(cell.target, eps_255)
-            else:
-                place = cell.table, eps_255
-                if place not in images:
-                    images = {place: self.make(cell.table, batch.version(eps_255), batch)}
-                logits = batch.classify(cell.target, images[place])
-            tables[cell] = prediction_rows(
-                cell.target, batch.batch, logits, {"eps_255": eps_255}, batch.target_labels
-            )
+        tables = dict[Cell, pa.Table]()
+        place = attrgetter("table", "budgets")
+        for (table, (eps_255,)), group in groupby(sorted(cells, key=place), place):
+            for cell, logits in self._logits(batch, table, eps_255, list(group)):
+                tables[cell] = prediction_rows(
+                    cell.target, batch.batch, logits, {"eps_255": eps_255}, batch.target_labels
+                )
         return [tables[cell] for cell in cells]
+
+    def _logits(
+        self, batch: EvaluatedBatch, table: str, eps_255: float, cells: Sequence[Cell]
+    ) -> Iterator[tuple[Cell, Tensor]]:
+        """Yield the cells of a table and a budget with the logits of their targets."""
+        others = {cell.target: cell for cell in cells}
+        if table == "float32":  # other tables need the logits of targets without a defence
+            for cell in cells:
+                if cell.target.defence == PLAIN:
+                    yield others.pop(cell.target), batch.logits(cell.target, eps_255)
+        if others:
+            images = self.make(table, batch.version(eps_255), batch)
+            for target, logits in batch.classify_each(others, images):
+                yield others[target], logits
 
     def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
         """Return the images of a table at a budget, float32 (N, 3, H, W) in [0, 1]."""

@@ -1,9 +1,11 @@
 """Interface of measurements: a table, the cells that a job needs, and the rows of a batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset, to_unit
+from src.defences import Defended, classify_behind
 from src.images.attacker import AdversarialSource
 from src.images.storage import AdversarialBatch, AttackedImages
 from src.utils.defended_names import PLAIN, Evaluated
@@ -130,6 +133,22 @@ class EvaluatedBatch:
         """Return a target's logits, (N, C), or (R, N, C) for R draws of a defence."""
         network = self.networks[target]
         return network(images) if target.defence == PLAIN else network(images, self.batch.index)
+
+    def classify_each(
+        self, targets: Iterable[Evaluated], images: Tensor
+    ) -> Iterator[tuple[Evaluated, Tensor]]:
+        """Yield each target with its logits (see `classify`), grouped by defence.
+
+        A defence is applied once for all of its targets.
+        """
+        by_defence = attrgetter("defence")
+        for defence, group in groupby(sorted(targets, key=by_defence), by_defence):
+            behind, index = list(group), self.batch.index
+            if defence == PLAIN:
+                yield from ((target, self.classify(target, images)) for target in behind)
+            else:
+                networks = [cast(Defended, self.networks[target]) for target in behind]
+                yield from zip(behind, classify_behind(networks, images, index), strict=True)
 
     def _once(self, key: Any, compute: Callable[[], Tensor]) -> Tensor:
         """Return the result stored under a key, with one row per image; compute it if missing."""

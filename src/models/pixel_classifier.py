@@ -1,6 +1,5 @@
 """The classifier that attacks and evaluations use: from pixels in [0, 1] to logits."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
@@ -12,6 +11,7 @@ from torch.nn import functional
 from src.models.state_digest import state_digest, value_digest
 from src.models.weights import weights_digest
 from src.utils.arithmetic import arithmetic, is_out_of_memory
+from src.utils.devices import is_cuda
 from src.utils.refusals import first_line
 
 
@@ -132,45 +132,11 @@ def choose_layout(model: nn.Module, device: str, precision: str) -> None:
     GPUs get channels_last for bfloat16 and TF32 alone (not measured yet). Classifiers that
     `use_channels_last` has not tried keep their layout.
     """
-    contiguous = device == "cuda" and precision == "32-true"
+    contiguous = is_cuda(device) and precision == "32-true"
     layout = torch.contiguous_format if contiguous else torch.channels_last
-    for classifier in _classifiers(model):
-        if classifier.any_layout:
-            classifier.to(memory_format=layout)
-
-
-def cast_weights(model: nn.Module) -> None:
-    """Convert the weights that autocasting would convert in every forward pass to bfloat16.
-
-    They are the frozen ones of plain convolutions and linear layers. Autocasting then has the same
-    result, without these casts.
-    """
-    for classifier in _classifiers(model):
-        for part in classifier.modules():
-            plain = type(part) in (nn.Conv2d, nn.Linear) and not part._forward_pre_hooks
-            if plain and not any(value.requires_grad for value in part.parameters()):
-                part.to(torch.bfloat16)
-
-
-def casts_alike(model: nn.Module, images: Tensor) -> bool:
-    """Return True if `cast_weights` leaves the autocast logits for some images as they are.
-
-    A network may use its weights in other ways, too.
-    """
-    try:
-        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16):
-            for classifier in _classifiers(model):
-                changed = copy.deepcopy(classifier)
-                cast_weights(changed)
-                if not torch.equal(classifier(images), changed(images)):
-                    return False
-    except ModelError:
-        return False
-    return True
-
-
-def _classifiers(model: nn.Module) -> list[PixelClassifier]:
-    return [part for part in model.modules() if isinstance(part, PixelClassifier)]
+    for part in model.modules():
+        if isinstance(part, PixelClassifier) and part.any_layout:
+            part.to(memory_format=layout)
 
 
 def resize(images: Tensor, side: int) -> Tensor:

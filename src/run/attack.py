@@ -20,6 +20,7 @@ from src.run.stages import Pass
 from src.run.stored_rows import read_rows
 from src.run.work import work_of
 from src.utils.defended_names import PLAIN
+from src.utils.devices import move_states
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def make_attacker(
         name=attack.name,
         stored=stored,
     )
-    attacker.states = fitted_states(job, attacker)
+    attacker.states = move_states(fitted_states(job, attacker), job.data.device)
     return attacker
 
 

@@ -1,13 +1,18 @@
 """Batches of images that do not depend on the number of processes."""
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from src.data import Batch, ImageDataset
 
+_PART = 8  # images that a thread decodes in turn
 
-class Batches(Dataset[Batch]):
+
+class Batches:
     """Batches of one process.
 
     All batches are laid out first and then dealt to the processes in turn, so an image shares its
@@ -52,11 +57,27 @@ class Batches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, number: int) -> Batch:
-        if not self.positions[number]:
-            none = torch.zeros(0, dtype=torch.int64)
-            return Batch(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), none, none)
-        return self.dataset[self.positions[number]]
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches; while one is used, threads decode the next one."""
+        threads, ahead = ThreadPoolExecutor(), deque[list[Future[Batch]]]()
+        try:
+            for positions in self.positions:
+                parts = (positions[n : n + _PART] for n in range(0, len(positions), _PART))
+                ahead.append([threads.submit(self.dataset.__getitem__, part) for part in parts])
+                if len(ahead) > 1:
+                    yield _joined(ahead.popleft())
+            yield from map(_joined, ahead)
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _joined(parts: Sequence[Future[Batch]]) -> Batch:
+    """Return a batch from its parts, in order."""
+    if not parts:
+        none = torch.zeros(0, dtype=torch.int64)
+        return Batch(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), none, none)
+    columns = zip(*(part.result() for part in parts), strict=True)
+    return Batch(*(torch.cat(column) for column in columns))
 
 
 def layout(count: int, batch_size: int, shuffle_seed: int | None) -> list[list[int]]:

@@ -104,7 +104,7 @@ def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) ->
             torch.enable_grad(),
             isolate_rng(),
             attacker.named_errors(),
-            deterministic(device.type),
+            deterministic(device.type, set()),
             attacker.arithmetic(device.type),
         ):
             task = FitTask(

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
@@ -115,26 +114,24 @@ def _among(index: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return mask
 
 
-class CacheWriter(BasePredictionWriter):
+class CacheWriter(pl.Callback):
     """Writer that adds rows to the cache after each batch, so that a kill loses only one batch."""
 
     def __init__(self, rows: Rows, job: Pass) -> None:
-        super().__init__(write_interval="batch")
         self.rows, self.job = rows, job
 
-    def write_on_batch_end(
+    def on_predict_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        prediction: Tables,
-        batch_indices: Sequence[int] | None,
+        outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Add the rows of a batch to the cache, one file per table."""
         parts: dict[tuple[str, str], dict[str, pa.Table]] = {}
-        for cell, rows in prediction.items():
+        for cell, rows in outputs.items():
             if len(rows):
                 origin, key = self.job.place(cell)
                 keys = pa.repeat(key, len(rows))

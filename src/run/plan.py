@@ -16,9 +16,9 @@ from src.images.storage import TOLERANCE_255
 from src.measure.registry import MEASUREMENTS
 from src.run.attack_function import attack_function
 from src.run.stages import Planned
-from src.run.trainer import check_precision
 from src.utils.call_target import call_target, check_target
 from src.utils.defended_names import PLAIN, split_source
+from src.utils.devices import computes_in_tf32, device_of
 from src.utils.refusals import suggestion
 
 
@@ -31,7 +31,7 @@ def plan(settings: Settings) -> Planned:
     Raises:
         ValueError: The settings are invalid.
     """
-    check_precision(settings)
+    _check_precision(settings)
     for name in settings.models:
         check_target(f"model.{name}.network", settings.model[name].network)
     defences = {name: _build_defence(settings, name) for name in settings.defence}
@@ -46,6 +46,18 @@ def plan(settings: Settings) -> Planned:
         return planned
     images = open_saved_images(saved)
     return Planned(_with_set(settings, images), attack, defences, images)
+
+
+def _check_precision(settings: Settings) -> None:
+    """Refuse TF32 on a device that does not have it."""
+    trainer = settings.trainer
+    device = device_of(trainer.accelerator)
+    for key in ("precision", "attack_precision"):
+        if getattr(trainer, key) == "tf32" and not computes_in_tf32(device):
+            raise ValueError(
+                f"trainer.{key}=tf32: this device ({device}) has no TF32. Use 32-true, or an "
+                "NVIDIA GPU from A100 on."
+            )
 
 
 def _check_fit(planned: Planned) -> None:

@@ -1,11 +1,9 @@
 """Run a pass over images with Lightning, on one device or several."""
 
 from collections.abc import Mapping
-from operator import itemgetter
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from src.images.attacker import AdversarialSource
@@ -65,23 +63,19 @@ def predict(
     groups = _group(job.images.indices, missing)
     pair_seed = job.pair_seed if source else None
     batches = Batches(job.images, batch_size, *place, pair_seed, groups, whole_batches)
-    workers = settings.trainer.num_workers
-    loader = DataLoader(batches, batch_size=1, collate_fn=itemgetter(0), num_workers=workers)
     with (
         stopping.plain_interrupts(),
         logging_redirect_tqdm(),  # log lines go above the bar
-        deterministic(device) as names,
+        deterministic(device, kernels),
         arithmetic(device, "32-true"),  # Lightning refuses others; the module sets its own
     ):
         try:
-            runner.predict(module, loader, return_predictions=False)
+            runner.predict(module, batches, return_predictions=False)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 shared.fail()
                 shared.wait()
             raise
-        finally:
-            kernels |= names
         shared.wait()  # the first process reads the rows of all
         shared.raise_if_failed()
 

@@ -16,11 +16,13 @@ from torch.nn import functional
 
 from src.cache.keys import content_key
 from src.config.settings import Settings
-from src.models import cast_weights, choose_layout
+from src.models import cast_weights, choose_layout, is_castable
 from src.run.trainer import make_trainer, on_free_gpu
 from src.training import choose_precision
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic, is_out_of_memory
+from src.utils.determinism import deterministic
+from src.utils.devices import is_cuda
 from src.utils.files import write_text
 from src.utils.processes import keep_freed_memory
 
@@ -43,7 +45,7 @@ class Speeds:
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings = settings
         self.path = Path(settings.cache_dir) / REMEMBERED
-        if device.type == "cuda":
+        if is_cuda(device):
             self.device = torch.cuda.get_device_name(device)
         else:
             self.device = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"
@@ -100,10 +102,15 @@ class Speeds:
 
         choose_layout(classifier, device.type, precision)
         classifier.to(device).train(kind == "training").requires_grad_(kind == "training")
-        if kind == "gradient" and low:
+        grey = torch.full((1, 3, side, side), 0.5, device=device)
+        if kind == "gradient" and low and is_castable(classifier, grey):
             cast_weights(classifier)
         keep_freed_memory()  # as jobs do
-        with isolate_rng(), torch.set_grad_enabled(kind != "prediction"):
+        with (
+            isolate_rng(),
+            torch.set_grad_enabled(kind != "prediction"),
+            deterministic(device.type, set()),
+        ):
             return _time(call, most)
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.config.sections import TrainerSettings
 from src.config.settings import Settings
-from src.utils.devices import computes_in_tf32
+from src.utils.devices import is_cuda
 from src.utils.gpus import free_gpu
 from src.utils.processes import is_first_process
 from src.utils.refusals import first_line
@@ -54,7 +54,7 @@ def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Train
 def on_free_gpu(settings: TrainerSettings) -> Iterator[TrainerSettings]:
     """Yield the settings with a GPU that no other job uses, if they ask for one GPU."""
     device = make_trainer(settings).strategy.root_device.type
-    if device != "cuda" or settings.devices != 1 or settings.distributed:
+    if not is_cuda(device) or settings.devices != 1 or settings.distributed:
         yield settings
     else:
         with free_gpu() as number:
@@ -78,7 +78,7 @@ def for_device(settings: Settings, images: int | None = None) -> Settings:
         return settings
     runner = make_trainer(trainer)
     if trainer.batch_size == "auto":
-        size = _GPU_BATCH if runner.strategy.root_device.type == "cuda" else _CPU_BATCH
+        size = _GPU_BATCH if is_cuda(runner.strategy.root_device) else _CPU_BATCH
         size = size if images is None else min(size, -(-images // _SHARED))
         trainer = trainer.model_copy(update={"batch_size": size})
     if images is not None and is_first_process():
@@ -87,19 +87,6 @@ def for_device(settings: Settings, images: int | None = None) -> Settings:
             text = "%d of %d processes have no work: %d images are %d batches. Use fewer devices."
             log.warning(text, runner.world_size - batches, runner.world_size, images, batches)
     return settings.model_copy(update={"trainer": trainer})
-
-
-def check_precision(settings: Settings) -> None:
-    """Refuse TF32 on a device that does not have it."""
-    trainer = settings.trainer
-    for key in ("precision", "attack_precision"):
-        if getattr(trainer, key) == "tf32":
-            device = make_trainer(trainer).strategy.root_device.type
-            if not computes_in_tf32(device):
-                raise ValueError(
-                    f"trainer.{key}=tf32: this device ({device}) has no TF32. Use 32-true, or an "
-                    "NVIDIA GPU from A100 on."
-                )
 
 
 def meet(trainer: TrainerSettings) -> None:

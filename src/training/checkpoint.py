@@ -22,7 +22,7 @@ from src.models import PixelClassifier, choose_layout, save_weights, use_channel
 from src.training.augmentation import make_loaders
 from src.training.module import Craft, FineTuning
 from src.utils import stopping
-from src.utils.devices import computes_in_bfloat16
+from src.utils.devices import computes_in_bfloat16, device_of
 from src.utils.files import atomic_write
 from src.utils.locks import is_held
 from src.utils.processes import is_first_process
@@ -86,7 +86,7 @@ def train_once(
         progress = Progress(name, trainer.progress_bar and is_first_process())
         use_channels_last(classifier, train.image_size)
         precision = choose_precision(settings.precision, trainer.accelerator)
-        choose_layout(classifier, _choose_device(trainer.accelerator), precision)
+        choose_layout(classifier, device_of(trainer.accelerator), precision)
         module = FineTuning(
             classifier, train.num_classes, settings, progress, loaders, after, craft
         )
@@ -165,8 +165,4 @@ def choose_precision(name: str, accelerator: str) -> Any:
     """Return Lightning's precision for `auto`: bf16-mixed if the device supports bfloat16."""
     if name != "auto":
         return name
-    return "bf16-mixed" if computes_in_bfloat16(_choose_device(accelerator)) else "32-true"
-
-
-def _choose_device(accelerator: str) -> str:
-    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    return "bf16-mixed" if computes_in_bfloat16(device_of(accelerator)) else "32-true"

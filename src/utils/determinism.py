@@ -1,21 +1,20 @@
 """Deterministic kernels on GPUs."""
 
-import logging
 import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-log = logging.getLogger(__name__)
+from src.utils.devices import is_cuda
+from src.utils.refusals import warn_once
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-"""Environment variable that makes cuBLAS deterministic; cuBLAS reads it when it starts."""
+"""Environment variable that makes cuBLAS deterministic; the package sets it when it is imported."""
 _NAMED = re.compile(
     r"(?P<kernel>\S+) does not have a deterministic|uses (?P<library>CuBLAS)"
     r"|^(?P<layer>.*attention) defaults to a non-deterministic",
@@ -24,14 +23,13 @@ _NAMED = re.compile(
 
 
 @contextmanager
-def deterministic(device: str) -> Iterator[set[str]]:
+def deterministic(device: str, kernels: set[str]) -> Iterator[None]:
     """Choose deterministic kernels if the device is `cuda`; the caller's switches return.
 
-    Yields a set that receives the names of kernels that are not deterministic.
+    `kernels` receives the names of kernels that have no deterministic version.
     """
-    kernels = set[str]()
-    if device != "cuda" or not _is_possible():
-        yield kernels
+    if not is_cuda(device) or not _is_possible():
+        yield
         return
     cudnn: Any = torch.backends.cudnn
     memory: Any = torch.utils.deterministic
@@ -46,14 +44,13 @@ def deterministic(device: str) -> Iterator[set[str]]:
             torch.use_deterministic_algorithms(True, warn_only=True)
             memory.fill_uninitialized_memory = False  # no result depends on it
             cudnn.deterministic, cudnn.benchmark = True, False
-            yield kernels
+            yield
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
             memory.fill_uninitialized_memory = fill
             cudnn.deterministic, cudnn.benchmark = choice
     if kernels:
-        names = ", ".join(sorted(kernels))
-        log.warning("Not deterministic on a GPU: %s. Another run may have other digits.", names)
+        warn_once("Another run may have other digits, due to %s.", ", ".join(sorted(kernels)))
 
 
 @contextmanager
@@ -73,14 +70,10 @@ def _collect_names(kernels: set[str]) -> Iterator[None]:
         yield
 
 
-@cache
 def _is_possible() -> bool:
     """Return True if cuBLAS is deterministic; if not, warn once."""
-    ready = WORKSPACE in os.environ
-    if not ready:
-        log.warning(
-            "Rows may differ between runs: CUDA ran before this package was imported. Import `src` "
-            "first, or set %s=:4096:8.",
-            WORKSPACE,
-        )
-    return ready
+    if WORKSPACE in os.environ:
+        return True
+    text = "Another run may have other digits: CUDA ran before `src` was imported. Set %s=:4096:8."
+    warn_once(text, WORKSPACE)
+    return False

@@ -285,3 +285,26 @@ def test_a_file_that_is_no_yaml_is_named(command_line, workspace, capfd):
     assert command_line() == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "coarse.yaml" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "device", "side", "images"),
+    [
+        (["trainer.batch_size=1000"], "cuda", 32, 1000),
+        (["trainer.batch_size=1000"], "cuda", 64, 1000),
+        (["trainer.batch_size=1000"], "cuda", 224, 81),
+        (["trainer.batch_size=1000"], "cuda", 5000, 1),
+        (["trainer.batch_size=20"], "cuda", 32, 20),
+        (["trainer.batch_size=1000", "targets=[vit]"], "cuda", 32, 81),  # its input_size is 224
+        (["trainer.batch_size=1000", "source=vit"], "cuda", 32, 81),
+        (["trainer.batch_size=1000", "trainer.gradient_batch=300"], "cuda", 224, 300),
+        (["trainer.batch_size=50"], "cpu", 32, 50),
+        (["trainer.batch_size=50"], "cpu", 224, 32),
+        (["trainer.batch_size=50", "targets=[vit]"], "cpu", 32, 32),
+    ],
+)
+def test_gradient_batches_shrink_with_the_pixels_of_the_largest_network(
+    words, device, side, images
+):
+    settings = read("attack=bim", "source=resnet50", "targets=[resnet50]", *words)
+    assert settings.gradient_batch(device, side) == images

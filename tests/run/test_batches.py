@@ -30,7 +30,8 @@ def test_every_image_is_in_one_batch_of_one_process(seed, count, size, processes
         if turn < len(positions[rank]) and positions[rank][turn]
     ]
     assert all(len(part) for part in parts)  # Lightning refuses a process without batches
-    assert parts[-1][0].index.tolist() == parts[-1].positions[0]
+    read = [batch.index.tolist() for batch in parts[-1]]
+    assert read == parts[-1].positions
 
 
 @given(count=st.integers(2, 50), size=st.integers(1, 12), seed=st.integers(0, 5))
@@ -48,3 +49,22 @@ def test_batches_are_parted_by_groups_but_for_whole_ones():
     assert [batch for batch in found.positions if batch] == whole
     groups[1:3] = 1
     assert Batches(dataset(12), 4, groups=groups).positions == [[0], [1, 2], [5], []]
+
+
+def test_threads_read_at_most_one_batch_ahead_and_report_errors_in_order():
+    read = set()
+
+    class Images(LabelledImages):
+        def __getitem__(self, position):
+            read.add(position)
+            if position == 30:
+                raise OSError("damaged")
+            return super().__getitem__(position)
+
+    pixels = np.zeros((40, 4, 4, 3), dtype=np.uint8)
+    batches = iter(Batches(ImageDataset(Images(pixels, np.arange(40) % 2)), 10))
+    for number in range(3):
+        assert next(batches).index.tolist() == list(range(10 * number, 10 * number + 10))
+        assert max(read) < 10 * number + 20
+    with pytest.raises((OSError, ValueError), match="damaged"):
+        next(batches)

@@ -36,3 +36,17 @@ def test_logits_that_are_not_finite_are_refused():
     logits = torch.full((3, 4), float("nan"))
     with pytest.raises(ValueError, match=r"net .* finite"):
         prediction_rows(NET, batch([0, 1, 2], [0, 0, 0]), logits, LEVEL)
+
+
+def test_a_defence_is_applied_once_for_all_targets(run, linear):
+    counts = []
+    for names in ("a", "abc"):
+        calls = []
+
+        def dims(images, calls=calls):
+            calls.append(len(images))
+            return images * 0.9
+
+        run({name: linear(ord(name)) for name in names}, defences={"dims": dims})
+        counts.append(sum(calls))
+    assert counts[0] == counts[1] >= 33  # eleven images, clean and at two budgets

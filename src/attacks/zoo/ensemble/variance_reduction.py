@@ -43,7 +43,9 @@ class VarianceReduction:
                 for member in drawn.unique().tolist():  # one, unless the batch mixes runs
                     corrected = gradient(point, member=member) - here[member] + full_gradient
                     chosen = (drawn == member)[:, None, None, None]
-                    estimate = torch.where(chosen, corrected, estimate)
+                    if not chosen.all():
+                        corrected = torch.where(chosen.to(point.device), corrected, estimate)
+                    estimate = corrected
             momentum = self.inner_decay * momentum + estimate / mean_size(estimate)
             ahead = point + state.step_size * direction(momentum, state.norm)
             point = project(ahead, state.images, state.eps, state.norm)

@@ -1,10 +1,7 @@
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import torch
 from annotated_types import Ge, Le
-from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
@@ -13,10 +10,10 @@ from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import clip
 from src.utils.checked_dataclass import Share, checked
+from src.utils.devices import constant
 
 LEAST = 30 / 224  # smallest share of the image's side that a block has
 GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue
-Array = NDArray[Any]
 
 
 @checked
@@ -46,17 +43,19 @@ class ScaledBlocks:
     colour: Share = 1.0
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        numbers = random.uniform(31).cpu().numpy().astype(float)  # few of them: NumPy is faster
-        kind = np.where(numbers[:, 0] < self.colour, (5 * numbers[:, 1]).astype(int), 5)
-        flipped = (kind[:, None] == 0) & ((numbers[:, 2:3] < 0.5) == (False, True))
-        lines = torch.from_numpy(self._lines(numbers[:, 3:], flipped, images.shape[-2:]))
-        place, decay, low, high, inside = lines.to(images).unbind()
+        numbers = random.uniform(31).double()
+        kind = torch.where(numbers[:, 0] < self.colour, (5 * numbers[:, 1]).long(), 5)
+        by_row = numbers[:, 2:3] < 0.5
+        flipped = (kind[:, None] == 0) & torch.cat([~by_row, by_row], dim=1)
+        height, width = images.shape[-2:]
+        lines = self._lines(numbers[:, 3:], flipped, (height, width))
+        place, decay, low, high, inside = lines.to(images.dtype).unbind()
         pixels = torch.arange(0.5, lines.shape[-1], dtype=low.dtype, device=low.device)[:, None]
         weights = (1 - (pixels - place).abs_().mul_(decay)).clamp_min_(0)
         weights *= (pixels > low) & (pixels < high)
         weights /= weights.sum(-2, keepdim=True).clamp_min_(1e-9)
         (down, across), (in_row, in_column) = weights.unbind(1), inside.unbind(1)
-        (height, width), images = images.shape[-2:], _recolour(images, kind, numbers[:, 2])
+        images = _recolour(images, kind, numbers[:, 2])
         across = across[..., :width, :width].flatten(1, 2)
         with torch.autocast(images.device.type, enabled=False):
             strips = images[..., None, :] * in_row[..., :height].permute(0, 2, 3, 1)[..., None]
@@ -65,68 +64,79 @@ class ScaledBlocks:
             down = down[..., :height, :height].flatten(1, 2).mT[:, None]
             return down @ strips.flatten(-3, -2)
 
-    def _lines(self, numbers: Array, flipped: Array, sides: Sequence[int]) -> Array:
+    def _lines(self, numbers: Tensor, flipped: Tensor, sides: tuple[int, int]) -> Tensor:
         """Return how to resize lines along each axis, per strip of the other, from 28 numbers.
 
-        The result, (5, N, 2, 3, 1, L), holds for each line its place in the source, the decay of
-        the weights around it, both ends of the pixels with weights, and 1 inside the strip of the
-        line's own axis.
+        The result, float64 (5, N, 2, 3, 1, L), holds for each line its place in the source, the
+        decay of the weights around it, both ends of the pixels with weights, and 1 inside the strip
+        of the line's own axis.
         """
-        halved, strips = numbers[:, :1] < 0.5, np.arange(3)[:, None]
-        ends, pixels = _cut(numbers[:, 1:4], halved, sides), np.arange(max(sides)) + 0.5
+        halved, device = numbers[:, :1] < 0.5, numbers.device
+        pixels = torch.arange(0.5, max(sides), dtype=torch.float64, device=device)
+        strips = torch.arange(3, device=device)[:, None]
+        ends = _cut(numbers[:, 1:4], halved, sides)
         strip = (pixels > ends[..., 1:3, None]).sum(2)
-        start, end = (np.take_along_axis(ends, strip + n, 2)[:, :, None] for n in (0, 1))
-        steps = np.where(halved, (3, 1), (2, 1))[..., None, None]
-        block = np.minimum(steps * strip[:, :, None] + steps[:, ::-1] * strips, 5)
-        start, size, _ = np.broadcast_arrays(start, np.maximum(end - start, 1), block)
-        values = numbers[:, 4:].reshape(-1, 6, 4)[np.arange(len(block)).reshape(-1, 1, 1, 1), block]
-        chance, number, top, left = np.moveaxis(values, -1, 0)
-        share = np.stack([top[:, 0], left[:, 1]], axis=1)
+        start, end = (ends.gather(2, strip + n)[:, :, None] for n in (0, 1))
+        steps = 1 + torch.cat([1 + halved, torch.zeros_like(halved)], dim=1)[..., None, None]
+        block = (steps * strip[:, :, None] + steps.flip(1) * strips).clamp_max(5)
+        size = (end - start).clamp_min(1)
+        values = numbers[:, 4:].unflatten(1, (6, 4))
+        values = values.gather(1, block.flatten(1)[..., None].expand(-1, -1, 4))
+        chance, number, top, left = values.unflatten(1, block.shape[1:]).unbind(-1)
+        share = torch.stack([top[:, 0], left[:, 1]], dim=1)
         rho = 1 / self.largest + number * (self.largest - 1 / self.largest)
-        rho = np.where(chance < self.scaling, rho, 1)
-        small = np.maximum(np.floor(np.minimum(rho, 1 / rho) * size), 1)
-        first = start + np.floor(share * (size - small + 1))
-        low, new = np.where(rho >= 1, (first, start), (start, first))
-        length, scale = np.where(rho >= 1, (small, small / size), (size, size / small))
+        rho = torch.where(chance < self.scaling, rho, 1)
+        small = (rho.minimum(1 / rho) * size).floor().clamp_min(1)
+        first, larger = start + (share * (size - small + 1)).floor(), rho >= 1
+        low, new = torch.where(larger, first, start), torch.where(larger, start, first)
+        length = torch.where(larger, small, size)
+        scale = torch.where(larger, small / size, size / small)
         place, high = low + (pixels - new) * scale, low + length
-        place = np.where((place > low) & (place < high), place, -np.inf)
-        lines = np.stack([place, low, high])
-        turned = np.array(sides)[:, None, None] - lines[[0, 2, 1]]
-        place, low, high = np.where(flipped[..., None, None], turned, lines)
-        strip[flipped[:, 0], 0, : sides[0]] = strip[flipped[:, 0], 0, sides[0] - 1 :: -1]
-        inside = np.broadcast_to(strip[:, :, None] == strips, place.shape)
-        return np.stack([place, 1 / np.maximum(scale, 1), low, high, inside])[..., None, :]
+        place = torch.where((place > low) & (place < high), place, -torch.inf)
+        ahead = constant(sides, torch.float64, device)[:, None, None]
+        turned = flipped[..., None, None]
+        place, low, high = (
+            torch.where(turned, ahead - other, line)
+            for line, other in ((place, place), (low, high), (high, low))
+        )
+        rows = strip[:, 0, : sides[0]]
+        strip[:, 0, : sides[0]] = torch.where(flipped[:, :1], rows.flip(1), rows)
+        inside = (strip[:, :, None] == strips).to(place.dtype)
+        return torch.stack([place, 1 / scale.clamp_min(1), low, high, inside])[..., None, :]
 
 
-def _cut(shares: Array, halved: Array, sides: Sequence[int]) -> Array:
+def _cut(shares: Tensor, halved: Tensor, sides: tuple[int, int]) -> Tensor:
     """Return the ends of 2 x 3 or 3 x 2 strips of at least LEAST of a side each, (N, 2, 4)."""
-    side = np.array(sides, dtype=float)
-    least = np.maximum(1, LEAST * side)
-    half_share = np.where(halved, shares[:, :1], shares[:, 2:])
-    third_shares = np.sort(np.where(halved, shares[:, 1:], shares[:, :2]), axis=1)
-    half = np.floor(least + half_share * (side - 2 * least))
-    thirds = np.floor(np.outer(least, (1, 2)) + third_shares[:, None] * (side - 3 * least)[:, None])
-    ends = np.zeros((*half.shape, 4)) + side[:, None] * (0, 1, 1, 1)
-    in_two = (halved == (True, False))[..., None]
-    ends[..., 1:3] = np.where(in_two, np.stack([half, ends[..., 3]], axis=-1), thirds)
-    return ends
+    side = constant(sides, shares.dtype, shares.device)
+    least = (LEAST * side).clamp_min(1)
+    half_share = torch.where(halved, shares[:, :1], shares[:, 2:])
+    third_shares = torch.where(halved, shares[:, 1:], shares[:, :2]).sort(dim=1).values
+    half = (least + half_share * (side - 2 * least)).floor()
+    firsts = torch.stack([least, 2 * least], dim=1)
+    thirds = (firsts + third_shares[:, None] * (side - 3 * least)[:, None]).floor()
+    last = side.expand_as(half)
+    in_two = torch.cat([halved, ~halved], dim=1)[..., None]
+    inner = torch.where(in_two, torch.stack([half, last], dim=-1), thirds)
+    return torch.cat([torch.zeros_like(last)[..., None], inner, last[..., None]], dim=-1)
 
 
-def _recolour(images: Tensor, kind: Array, share: Array) -> Tensor:
+def _recolour(images: Tensor, kind: Tensor, share: Tensor) -> Tensor:
     """Change contrast, brightness, saturation (kinds 1 to 3) or hue (4) of some images."""
-    way = np.array([0, 1, 1, 1, 2, 0])[kind]
-    order, counts = way.argsort(), np.bincount(way, minlength=3).tolist()
-    numbers = np.stack([2 * share, kind == 1, kind == 3, 6 * share - 3])[:, order, None, None, None]
-    _, blended, turned = torch.from_numpy(numbers).to(images).split(counts, dim=1)
-    forth, back = torch.from_numpy(np.stack([order, order.argsort()])).to(images.device)
-    same, *others = images.index_select(1, forth).split(counts, dim=1)
-    changed = [same, _blend(others[0], *blended.unbind()[:3]), _hue(others[1], turned[3])]
-    return torch.cat(changed, dim=1).index_select(1, back)
+    kind = kind[:, None, None, None]
+    twice, shift = (
+        number.to(images.dtype)[:, None, None, None] for number in (2 * share, 6 * share - 3)
+    )
+    mean, grey = ((kind == number).to(images.dtype) for number in (1, 3))
+    blended = (kind >= 1) & (kind <= 3)
+    # A choice of images by kind would wait for the device.
+    changed = torch.where(blended, _blend(images, twice, mean, grey), images)
+    return torch.where(kind == 4, _hue(images, shift), changed)
 
 
 def _blend(images: Tensor, share: Tensor, mean: Tensor, grey: Tensor) -> Tensor:
     """Blend a share of the images, up to 2, with their mean, their greys or black."""
-    greys = (images * images.new_tensor(GREY).view(3, 1, 1)).sum(-3, keepdim=True)
+    weights = constant(GREY, images.dtype, images.device).view(3, 1, 1)
+    greys = (images * weights).sum(-3, keepdim=True)
     other = mean * greys.mean((-2, -1), keepdim=True) + grey * greys
     return clip(other.lerp(images, share))
 

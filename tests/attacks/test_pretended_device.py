@@ -1,0 +1,75 @@
+"""Attacks on a pretended device: no tensor on the wrong device, and hardly a wait per step."""
+
+import copy
+from collections import Counter
+from functools import partial
+
+import pytest
+import torch
+
+from src.attacks import lgv, mi
+from src.defences import AttackedDefence, BitDepth, Jpeg, Median, RandomResizePad, Smoothing
+from tests.attacks.conftest import ATTACKS, SECTIONS
+from tests.attacks.test_invariants import EPS, attacked
+from tests.pretended_device import pretended_device, to_device
+
+EXCEPTIONS = {"Jpeg": (2, "Pillow compresses on the CPU, so images go there and back")}
+"""Attacks with more than one copy or wait per step: how many, and why."""
+FIRST, LAST = 2, 4
+STEPPING = [name for name in ATTACKS if "steps" in SECTIONS[name]]
+DEFENCES = [BitDepth(), Jpeg(), Median(), RandomResizePad(), Smoothing()]
+
+
+def run(attack, model, *arguments, **words):
+    """Return an attack's images, and the copies and waits that it needed on the device."""
+    model, *arguments = to_device((copy.deepcopy(model), *arguments))
+    with pretended_device() as events:
+        made = attack(model, *arguments, **words)
+    return made.held, events
+
+
+def per_step(run_of) -> tuple[float, Counter[str]]:
+    """Return the copies and waits per step from the second step on, and where they are."""
+    run_of(FIRST)  # fills caches
+    more = run_of(LAST)[1] - run_of(FIRST)[1]
+    return more.total() / (LAST - FIRST), more
+
+
+def test_an_attack_makes_the_images_of_a_cpu(attack_name, norm, small, source, batch):
+    (images, labels), pool = batch(), batch(6, seed=2)
+    attack, model = small(attack_name, norm=norm), source("logits")
+    expected = attacked(attack, copy.deepcopy(model), images, labels, EPS.tolist(), pool)
+    made, _ = run(partial(attacked, attack), model, images, labels, EPS, pool)
+    assert torch.equal(made, expected)
+
+
+def test_a_step_neither_copies_nor_waits(attack_name, small, source, batch):
+    if attack_name not in STEPPING:
+        return
+    (images, labels), pool = batch(), batch(6, seed=2)
+    arguments = source("logits"), images, labels, EPS, pool
+    count, places = per_step(
+        lambda steps: run(partial(attacked, small(attack_name, steps=steps)), *arguments)
+    )
+    assert count <= (attack_name != "mi"), places
+
+
+@pytest.mark.parametrize("defence", DEFENCES, ids=lambda defence: type(defence).__name__)
+def test_a_step_through_a_defence_neither_copies_nor_waits(defence, network, batch):
+    images, labels = batch()
+    model = AttackedDefence(network(), defence, draws=2)
+    count, places = per_step(
+        lambda steps: run(partial(mi, steps=steps), model, images, labels, 0.1)
+    )
+    assert count <= EXCEPTIONS.get(type(defence).__name__, (1,))[0], places
+
+
+def test_a_step_on_collected_weights_neither_copies_nor_waits(network, batch):
+    """They stay on the device, see `move_states`."""
+    images, labels = batch()
+    words = {"fit_batch": 2, "epochs": 1}
+    states = to_device(lgv.fit(network().requires_grad_(), images, labels, 0.1, **words))
+    attack = partial(lgv, states=states, **words)
+    arguments = network(), images, labels, 0.1
+    count, places = per_step(lambda steps: run(partial(attack, steps=steps), *arguments))
+    assert count <= 1, places
