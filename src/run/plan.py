@@ -49,11 +49,10 @@ def plan(settings: Settings) -> Planned:
 
 
 def _check_precision(settings: Settings) -> None:
-    """Refuse TF32 on a device that does not have it, unless a plan is for another device."""
-    trainer, elsewhere = settings.trainer, settings.plan and settings.plan_device is not None
-    device = device_of(trainer.accelerator)
+    """Refuse TF32 on a device that does not have it."""
+    device = device_of(settings.trainer.accelerator)
     for key in ("precision", "attack_precision"):
-        if getattr(trainer, key) == "tf32" and not (elsewhere or computes_in_tf32(device)):
+        if getattr(settings.trainer, key) == "tf32" and not computes_in_tf32(device):
             raise ValueError(
                 f"trainer.{key}=tf32: this device ({device}) has no TF32. Use 32-true, or an "
                 "NVIDIA GPU from A100 on."
