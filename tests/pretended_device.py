@@ -6,7 +6,7 @@ devices and operations for which the host waits are counted, by the line of the 
 for them.
 """
 
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,10 +76,12 @@ def _wrap(value: Any) -> Any:
 
 def _place() -> str:
     """Return the innermost line of the program that is being run."""
-    frames = [frame for frame in traceback.extract_stack() if frame.filename.startswith(str(SRC))]
-    if not frames:
+    frame = sys._getframe()
+    while frame and not frame.f_code.co_filename.startswith(str(SRC)):
+        frame = frame.f_back
+    if frame is None:
         return "outside src"
-    return f"{Path(frames[-1].filename).relative_to(SRC)}:{frames[-1].lineno}"
+    return f"{Path(frame.f_code.co_filename).relative_to(SRC)}:{frame.f_lineno}"
 
 
 class _Functions(TorchFunctionMode):

@@ -65,7 +65,7 @@ def network(seed: int) -> nn.Module:
     return classifier
 
 
-def images(count: int = 6) -> ImageDataset:
+def images(count: int = 5) -> ImageDataset:
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(0, 256, (count, SIDE, SIDE, 3), generator=generator).to(torch.uint8)
     with torch.no_grad():
@@ -104,7 +104,7 @@ PASSES = {
         "attack": partial(pgd, steps=2),
         "keys": {"steps": 2},
         "diagnostics": {
-            "bisection": 2,
+            "bisection": 1,
             "iterations": [1, 2],
             "tables": ["all", "features", "output_changes", "self_transfer", "smoothness"],
         },
