@@ -22,7 +22,13 @@ from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.config.settings import Settings
 from src.images.attacker import CountedModel
-from src.models import Ensemble, PixelClassifier, build_classifier, fold_batch_norms
+from src.models import (
+    Ensemble,
+    PixelClassifier,
+    build_classifier,
+    choose_layout,
+    fold_batch_norms,
+)
 from src.run.data import open_dataset
 from src.run.models import training_images
 from src.run.trainer import for_device
@@ -100,11 +106,13 @@ def _build(settings: Settings, side: int = 32) -> PixelClassifier:
 def _finish(classifier: PixelClassifier) -> PixelClassifier:
     """Return a model as the program attacks and evaluates it."""
     classifier.requires_grad_(False).network = fold_batch_norms(classifier.network)
-    return classifier.to(memory_format=torch.channels_last)
+    return classifier
 
 
 def _source(setup: Setup, name: str, side: int) -> PixelClassifier:
-    return _finish(_build(_settings(setup, name), side)).to(setup.device)
+    classifier = _finish(_build(_settings(setup, name), side)).to(setup.device)
+    choose_layout(classifier, setup.device.type, "32-true")
+    return classifier
 
 
 def _batch(setup: Setup, side: int, count: int) -> tuple[Tensor, Tensor]:
@@ -234,7 +242,7 @@ def _sections() -> dict[str, Any]:
         sections: dict[str, Any] = {
             file.stem: OmegaConf.to_container(compose(f"attack/{file.stem}").attack, resolve=True)
             for file in sorted((CONF / "attack").glob("*.yaml"))
-            if file.stem not in ("none", "saved", "torchattacks", "foolbox")
+            if file.stem not in ("none", "saved", "torchattacks", "foolbox", "transferattack")
         }
     return {n: each for n, each in sections.items() if each["about"]["category"] != "fitted"}
 
