@@ -10,9 +10,9 @@ from src.analysis.matrices import (
     WHITE_BOX,
     clean_rows,
     format_cell,
-    is_white_box,
     measured,
     relation,
+    relations,
     transfer_matrix,
 )
 from src.analysis.sanity_checks import (

@@ -5,7 +5,7 @@ from math import isnan, nan
 import pandas as pd
 
 from src.analysis.intervals import wilson_interval
-from src.utils.defended_names import PLAIN, split_source
+from src.utils.model_ref import ModelRef
 
 CLEAN = "clean"
 """Name of the matrix row for clean images."""
@@ -80,10 +80,8 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
         sources' own networks as targets (empty: they are none).
     """
     rows, keys = measured(rates), ["through", "defence"]
-    kinds = list(map(relation, rows["source"], rows["target"], rows["defence"]))
-    rows = rows.assign(
-        kind=kinds, through=[split_source(source).defence for source in rows["source"]]
-    )
+    through = [ModelRef.parse(source).defence for source in rows["source"]]
+    rows = rows.assign(kind=relations(rows), through=through)
     rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
     others = rows["kind"] == TRANSFER
     counts = rows[~others].groupby(keys)[["k", "n"]].sum()
@@ -101,27 +99,25 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     return means.assign(itself=itself).reset_index()
 
 
-def relation(source: str, target: str, defence: str = PLAIN) -> str:
-    """Return the relation of a target behind a defence to the source of the images.
+def relation(source: ModelRef, target: ModelRef) -> str:
+    """Return the relation of a target to the source of the images.
 
     It is `white box` if model and defence are the source's, `own` if the target is the source's
-    model behind another defence, and `transfer` otherwise. The members of an ensemble are joined by
-    `+`.
+    model, or a member of it, behind another defence, and `transfer` otherwise.
 
-    >>> relation("vgg16+resnet50", "resnet50"), relation("vgg16", "vgg16", "jpeg")
-    ('white box', 'own')
-    >>> relation("vgg16@jpeg", "vgg16", "jpeg"), relation("vgg16", "vgg1")
-    ('white box', 'transfer')
+    >>> vgg, resnet, both = map(ModelRef.parse, ["vgg16", "resnet50", "vgg16+resnet50"])
+    >>> relation(both, resnet), relation(vgg, vgg.behind("jpeg")), relation(vgg, resnet)
+    ('white box', 'own', 'transfer')
     """
-    model, before = split_source(source)
-    if target != model and target not in model.split("+"):
+    if target.members != source.members and target.model not in source.members:
         return TRANSFER
-    return WHITE_BOX if before == defence else OWN
+    return WHITE_BOX if source.defence == target.defence else OWN
 
 
-def is_white_box(source: str, target: str, defence: str = PLAIN) -> bool:
-    """Return True if the images were crafted on the target's own gradients, see `relation`."""
-    return relation(source, target, defence) == WHITE_BOX
+def relations(rows: pd.DataFrame) -> list[str]:
+    """Return the `relation` of each row of a table with columns source, target and defence."""
+    targets = map(ModelRef.parse, rows["target"], rows["defence"])
+    return list(map(relation, map(ModelRef.parse, rows["source"]), targets))
 
 
 def format_count(count: float) -> str:

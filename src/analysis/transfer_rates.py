@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from src.analysis.intervals import wilson_interval
 from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, under
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import TARGET_COLUMNS
 
 
 def rates(
@@ -87,8 +87,9 @@ def evaluated_budgets(outcome: Outcomes) -> tuple[pd.DataFrame, Mask]:
     """Return the evaluated budgets: rows (target, defence, eps_255), and a mask (T, K)."""
     evaluated: Mask = np.any(outcome.present | outcome.abstained, axis=1)
     target, budget = np.nonzero(evaluated)
-    names = pd.DataFrame([outcome.targets[place] for place in target], columns=Evaluated._fields)
-    return names.assign(eps_255=outcome.eps_255[budget]), evaluated
+    names = [outcome.targets[place].columns for place in target]
+    table = pd.DataFrame(names, columns=[*TARGET_COLUMNS])
+    return table.assign(eps_255=outcome.eps_255[budget]), evaluated
 
 
 def ratio(

@@ -29,7 +29,7 @@ from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import read_alarms, read_images, read_job_table
 from src.config.sections import CONTROLS
-from src.utils.defended_names import PLAIN, split_source
+from src.utils.model_ref import PLAIN
 from src.utils.parquet import read_table
 
 
@@ -82,8 +82,8 @@ class StoredJob:
     def predictions(self) -> pd.DataFrame:
         """The primary variant's predictions without defences, plus the source behind its own."""
         rows = self.defended
-        source = split_source(self.record.source)
-        source_rows = (rows["target"] == source.target) & (rows["defence"] == source.defence)
+        source = self.record.source_model
+        source_rows = (rows["target"] == source.model) & (rows["defence"] == source.defence)
         return rows[(rows["defence"] == PLAIN) | source_rows]
 
     @property

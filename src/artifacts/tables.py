@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
-from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
+from src.utils.model_ref import ABSTAINED, PLAIN, ModelRef, behind_each
 from src.utils.parquet import read_table
 from src.utils.refusals import first_line, printable_all
 
@@ -67,9 +67,9 @@ NAMES = (column("target", TEXT), column("defence", TEXT))
 """Columns that name a row's target."""
 
 
-def named(table: pa.Table, pair: Evaluated) -> pa.Table:
+def named(table: pa.Table, pair: ModelRef) -> pa.Table:
     """Return a target's rows with its names as columns; rows in the cache have none."""
-    for field, name in zip(NAMES, pair, strict=True):
+    for field, name in zip(NAMES, pair.columns, strict=True):
         table = table.append_column(field, pa.repeat(name, len(table)))
     return table
 
@@ -146,10 +146,12 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     images = {*groups["index_count"], *groups["index_count_distinct"]}
     images.add(pc.count_distinct(table["index"]).as_py())
     targets = record.evaluated if primary else behind_each(record.targets, ())
-    attacked = {(*target, eps) for target in targets for eps in record.budgets if eps > 0}
-    source = split_source(record.source)
-    behind = source.defence != PLAIN and record.config["source"]  # a saved set may lack its source
+    attacked = {(*target.columns, eps) for target in targets for eps in record.budgets if eps > 0}
+    source = record.source_model
+    behind = source.is_defended and record.config["source"]  # a saved set may lack its source
     sources = [source] if behind else []
-    clean = {(*pair, 0.0) for pair in (*map(Evaluated, record.weights), *targets, *sources)}
+    clean = {
+        (*pair.columns, 0.0) for pair in (*map(ModelRef.parse, record.weights), *targets, *sources)
+    }
     if rows != attacked | clean or images != {record.images}:
         raise ValueError("it must have one row per target, budget and image of its job")

@@ -8,10 +8,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from src.analysis import CLEAN, OWN, WHITE_BOX, relation
+from src.analysis import CLEAN, OWN, WHITE_BOX, relations
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
@@ -22,7 +22,7 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     There is one row per source, or one per pair if that would need more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    relations = list(map(relation, matrix["source"], matrix["target"]))
+    kinds = relations(matrix)
     counted, rate = "still correct", "robust accuracy"
     clean = "accuracy on all clean images"
     if matrix["targeted"].any():
@@ -31,14 +31,12 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     caption = {
         f"{counted} / denominator = {rate}": True,
         f"{CLEAN}: {clean}": CLEAN in sources,
-        "* white box: the target is the source or part of it": WHITE_BOX in relations,
-        "+ own: the source's network behind another defence": OWN in relations,
+        "* white box: the target is the source or part of it": WHITE_BOX in kinds,
+        "+ own: the source's network behind another defence": OWN in kinds,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
     }
     marks = {WHITE_BOX: "*", OWN: "+"}
-    cells = [
-        marks.get(kind, "") + cell for kind, cell in zip(relations, matrix["cell"], strict=True)
-    ]
+    cells = [marks.get(kind, "") + cell for kind, cell in zip(kinds, matrix["cell"], strict=True)]
     pairs = matrix[["source", "target"]].assign(cell=cells)
     grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
     grid = grid.fillna("-").add_prefix("-> ").reset_index()

@@ -20,7 +20,7 @@ from src.analysis.transfer_rates import rates_by_protocol
 from src.artifacts.jobs import StoredJob, rows_of_seeds
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.artifacts.recipe import model_digest
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 

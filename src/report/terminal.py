@@ -10,8 +10,8 @@ from src.analysis import CAUSES
 from src.artifacts.layout import ATTACKS, SOURCES
 from src.report.matrix_tables import defence_table, matrix_table, ranking_table, wide_matrix
 from src.report.summary import Matrix, Summary
-from src.utils.defended_names import PLAIN
 from src.utils.files import write_csv
+from src.utils.model_ref import PLAIN
 
 
 def print_matrix(matrix: Matrix, console: Console) -> None:

@@ -271,7 +271,7 @@ def test_a_pair_that_is_left_out_still_says_which_images_its_source_classifies(o
         for target in "defg"
     }
     kept, left = (outcomes_of(_rows(values)) for _ in range(2))
-    target = [its.target for its in left.targets].index("d")
+    target = [its.model for its in left.targets].index("d")
     left.evaluated[[source == "a" for _, source in left.jobs], target] = False
     for outcomes in (kept, left):
         assert source_rankings(outcomes)["images"].tolist() == [20, 20, 20]

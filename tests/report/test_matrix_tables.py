@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from src import images_needed
-from src.analysis import CLEAN, format_cell, is_white_box
+from src.analysis import CLEAN, WHITE_BOX, format_cell, relations
 from src.report.matrix_tables import matrix_table, ranking_table, wide_matrix
 
 LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
@@ -40,7 +40,8 @@ def test_nothing_is_cut_off_at_any_width_and_white_boxes_are_marked(width):
     assert max(map(len, text.splitlines())) <= width and text.startswith(
         "Still correct: [bold] matrix"
     )
-    cells = ["*" * is_white_box(row.source, row.target) + row.cell for row in matrix.itertuples()]
+    marks = ["*" * (kind == WHITE_BOX) for kind in relations(matrix)]
+    cells = [mark + cell for mark, cell in zip(marks, matrix["cell"], strict=True)]
     found, expected = (Counter(re.findall(r"\*?\d[\d.]*%?", one)) for one in (text, str(cells)))
     assert found == expected
 

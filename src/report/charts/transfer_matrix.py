@@ -25,7 +25,7 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN
 
 MOST_COUNTS = 8
 """Up to this number of targets, cells show counts; otherwise only the tooltips do."""

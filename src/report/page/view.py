@@ -12,7 +12,7 @@ from src.artifacts.record import JobRecord
 from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
 from src.report.page.statistics import Measured
-from src.utils.defended_names import PLAIN, split_source
+from src.utils.model_ref import PLAIN, ModelRef
 
 _MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
 _COSTS = ("gradients_per_image", "forwards_per_image")
@@ -68,7 +68,7 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
     pairs = rows[at & (rows["defence"] == defence) & ~rows["source"].isin([MEAN, CLEAN])]
     pairs = pairs.assign(
         own=pairs["relation"] != TRANSFER,
-        ensemble=pairs["source"].str.contains("+", regex=False),
+        ensemble=[ModelRef.parse(source).is_ensemble for source in pairs["source"]],
         place=pairs["attack"].map(reference.groupby("attack")["position"].min()),
     ).sort_values(
         ["own", "place", "ensemble", "success_rate"],
@@ -94,15 +94,15 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
 def _defence(rows: pd.DataFrame) -> str:
     """Return the defence that every source was attacked behind, if targets have it; else none."""
     sources = rows.loc[~rows["source"].isin([MEAN, CLEAN]), "source"].unique()
-    defences = {split_source(source).defence for source in sources}
+    defences = {ModelRef.parse(source).defence for source in sources}
     defence = defences.pop() if len(defences) == 1 else PLAIN
     return defence if (rows["defence"] == defence).any() else PLAIN
 
 
 def _is_apart(source: str) -> bool:
     """Return True if means exclude this source: an ensemble, or a source behind a defence."""
-    model, defence = split_source(source)
-    return "+" in model or defence != PLAIN
+    model = ModelRef.parse(source)
+    return model.is_ensemble or model.is_defended
 
 
 def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from src.report.matrix_tables import OF_SOURCES
 from src.report.page.html import Answer, Figure, Section
 from src.report.page.statistics import Measured
 from src.report.page.view import View
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.model_ref import PLAIN, ModelRef
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _TESTED = (
@@ -277,7 +277,7 @@ def _defences(view: View, rates: pd.DataFrame) -> Figure:
     attacked = rates[rates["reference"]].assign(images="attacked")
     rows = pd.concat([clean, attacked])
     mark = rows["relation"].map({OWN: " (own)"}).fillna("")
-    pairs = map(Evaluated, rows["target"], rows["defence"])
+    pairs = map(ModelRef.parse, rows["target"], rows["defence"])
     rows = rows.assign(target=list(map(str, pairs)) + mark)
     rows = rows.sort_values("target", kind="stable")
     caption = (
