@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,23 @@ _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 Bits = NDArray[np.uint8]
 Cell = tuple[int, int]
 """Positions of a job and a target."""
+
+
+class RankingGroup(NamedTuple):
+    """What jobs have in common that are ranked together: columns of a ranking.
+
+    Attributes:
+        targeted: Whether the attacks have target labels.
+        ensemble: Whether the sources are ensembles.
+        source_defended: Whether the sources are behind a defence.
+    """
+
+    targeted: bool
+    ensemble: bool
+    source_defended: bool
+
+
+GROUP = [*RankingGroup._fields]
 
 
 @dataclass(frozen=True)
@@ -51,12 +68,10 @@ class ImageOutcomes:
         """Unpack bits into a mask of the images, shape (..., N)."""
         return np.unpackbits(bits, axis=-1, count=len(self.index)).view(bool)
 
-    def kind(self, job: int) -> str:
-        """Return the kind of a job (targeted or not, kind of source): only equals are ranked."""
-        source = self.sources[job]
-        sort = " of ensembles" if source.is_ensemble else ""
-        sort = " behind a defence" if source.is_defended else sort
-        return ("untargeted" if self.target_labels[job] is None else "targeted") + sort
+    def group(self, job: int) -> "RankingGroup":
+        """Return the group of a job: only jobs of one group are ranked together."""
+        source, targeted = self.sources[job], self.target_labels[job] is not None
+        return RankingGroup(targeted, source.is_ensemble, source.is_defended)
 
     def cells(self, jobs: Iterable[int], targets: Sequence[int]) -> list[Cell]:
         """Return the evaluated pairs of a job and a target that is another network."""

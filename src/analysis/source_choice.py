@@ -100,8 +100,12 @@ def transfer_of(outcomes: ImageOutcomes) -> Transfer:
         ValueError: No attack is left.
     """
     plain = outcomes.select(defence=PLAIN)
-    kinds = ("untargeted", "untargeted of ensembles")
-    ran = {job: name for job, name in enumerate(plain.jobs) if plain.kind(job) in kinds}
+    groups = [plain.group(job) for job in range(len(plain.jobs))]
+    ran = {
+        job: name
+        for job, name in enumerate(plain.jobs)
+        if not groups[job].targeted and not groups[job].source_defended
+    }
     there = list(dict.fromkeys(source for _, source in ran.values()))
     single = [source for source in there if not ModelRef.parse(source).is_ensemble]
     attacks = [

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import TRANSFER
-from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
+from src.analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
 from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_visibility
@@ -118,7 +118,7 @@ class Cells:
                 ranked = rankings(
                     outcomes.select(**{str(key): name for key, name in place.items()})
                 )
-                for _, rows in ranked.groupby(["kind", "defence"], sort=False):
+                for _, rows in ranked.groupby([*GROUP, "defence"], sort=False):
                     first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
                     first = first[first["rank"].notna()]
                     its = group[group["attack"].isin(first["attack"]) & ~group.index.isin(done)]
@@ -126,7 +126,7 @@ class Cells:
                         continue
                     row_of = first.set_index("attack").loc[its["attack"]]
                     means = row_of["mean"].to_numpy(np.float64)
-                    if first["kind"].iloc[0].startswith("untargeted"):
+                    if not first["targeted"].iloc[0]:
                         means = means if sign == 1 else 1 - means
                         if np.abs(its["value"] - means).max() > _NEAR:
                             continue  # the cells are of other pairs than the ranking

@@ -72,9 +72,9 @@ def defence_table(behind: pd.DataFrame) -> Group:
 def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     """Lay out the first five rows of a ranking of attacks, or of sources, for the terminal."""
     first, ranked = rows.iloc[0], rows[rows["rank"].notna()]
-    does = "target class reached" if first["kind"].startswith("targeted") else "fooled"
+    does = "target class reached" if first["targeted"] else "fooled"
     other = "source" if of == "attack" else "attack"
-    name = first[other] if first[other].startswith("mean of") else f"{other}: {first[other]}"
+    name = first[other] if first[f"{other}s"] > 1 else f"{other}: {first[other]}"
     heading = (
         f"{of.capitalize()}s by mean success ({does}) on {first['models']} models, "
         f"eps = {first['eps_255']:g}/255, {name}"

@@ -176,7 +176,7 @@ def _luck(
     """
     plain = outcomes.select(defence=PLAIN)
     known = [job for job, (_, source) in enumerate(plain.jobs) if source in weights[job]]
-    jobs = [job for job in known if plain.kind(job) == "untargeted"]
+    jobs = [job for job in known if not any(plain.group(job))]
     trainings: list[tuple[str, str, str]] = []
     for attack, source in (plain.jobs[job] for job in jobs):
         name = re.sub(r" training\.seed=\d+| \([^()]*\)$", "", attack)

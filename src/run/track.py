@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import WHITE_BOX, explained, relations
+from src.analysis.image_outcomes import GROUP
 from src.artifacts.record import JobRecord, files_of_job
 from src.config.sections import job_name
 from src.config.settings import Settings
+from src.report.labels import Label, ranking_label
 from src.report.summary import JobSummary, Summary
 from src.tracking import Point, Run, Tracker
 from src.utils.model_ref import PLAIN, TARGET_COLUMNS, ModelRef
@@ -161,10 +163,11 @@ def sweep_points(summary: Summary) -> list[Point]:
     """
     values = defaultdict[tuple[str, int], list[float]](list)
     ranked = _at_whole_budgets(summary.rankings)
-    for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255", "group"], sort=False):
-        name, eps = _metric(*map(str, keys[:3])), int(rows["eps_255"].iloc[0])
-        mean = str(rows["source"].iloc[0]).startswith("mean of")
-        rows = rows.head(1 if mean else len(rows)).dropna(subset="mean")
+    for _, rows in ranked.groupby(["attack", "defence", *GROUP, "eps_255", "group"], sort=False):
+        row = rows.iloc[0]
+        name = _metric(row["attack"], row["defence"], ranking_label(row, goal=False))
+        eps = int(row["eps_255"])
+        rows = rows.head(1 if row["sources"] > 1 else len(rows)).dropna(subset="mean")
         if rows.empty:  # it lacks pairs of the others
             continue
         values[f"transfer_success/{name}", eps] += list(rows["mean"])
@@ -184,8 +187,8 @@ def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["eps_255"] > 0) & (rows["eps_255"] % 1 == 0)]
 
 
-def _metric(attack: str, defence: str, kind: str = "") -> str:
-    """Return an attack's name in characters that MLflow accepts, with the kind of ranking."""
+def _metric(attack: str, defence: str, heading: Label | str = "") -> str:
+    """Return an attack's name in characters that MLflow accepts, with the ranking's heading."""
     allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:150]
-    name = f"{allowed} {kind.partition(' ')[2]}".strip()
+    name = f"{allowed} {heading}".strip()
     return name if defence == PLAIN else f"{name} behind {defence}"

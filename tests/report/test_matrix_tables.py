@@ -76,7 +76,9 @@ def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     numbers |= {"fit_gradients": 0, "models": "other"}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
     numbers |= {"detectable": 0.07, "p": [np.nan, 0.2]}
-    ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)
+    ranked = ranked.assign(
+        targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
+    )
     text = text_of(ranking_table(ranked), 80)
     assert ("decided:" in text, "=20.0%" in text) == (decided, not decided)
     assert "-10.0 [-15.0, -5.0]" in text and "differences of 7.0 points" in text
@@ -88,7 +90,9 @@ def test_few_images_name_no_winner_but_how_many_would_decide():
     numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 50, "gradients": 10}
     numbers |= {"fit_gradients": 0, "models": "other", "detectable": 0.07, "p": [np.nan, 0.01]}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
-    ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)
+    ranked = ranked.assign(
+        targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
+    )
     text = " ".join(text_of(ranking_table(ranked.assign(discordance=0.1)), 80).split())
     assert "decided:" not in text and "50 images name no winner" in text
     assert f"about {max(100, images_needed(0.1, 0.1, 2))} images" in text

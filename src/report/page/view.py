@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import CLEAN, TRANSFER
+from src.analysis.image_outcomes import GROUP
 from src.artifacts.record import JobRecord
 from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
+from src.report.labels import ranking_label
 from src.report.page.statistics import Measured
 from src.utils.model_ref import PLAIN, ModelRef
 
 _MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
 _COSTS = ("gradients_per_image", "forwards_per_image")
-_COMMON = ["group", "dataset", "norm", "protocol", "kind"]
+_COMMON = ["group", "dataset", "norm", "protocol"]
 _STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients", "fit_gradients"]
 _STATISTICS += ["difference", "difference_low", "difference_high", "p"]
 _JOB = ["attack", "source"]
@@ -155,17 +157,18 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
     """Yield the heading and the rows of each ranking of the jobs, by decreasing mean."""
     if rankings.empty:
         return
-    means = rankings["source"].str.fullmatch(r"mean of \d+ sources")
-    rankings = rankings.assign(source=rankings["source"].mask(means, MEAN))
-    shown = ["kind", *(name for name in _COMMON[1:-1] if rankings[name].nunique() > 1)]
+    rankings = rankings.assign(source=rankings["source"].mask(rankings["sources"] > 1, MEAN))
+    shown = [name for name in _COMMON[1:] if rankings[name].nunique() > 1]
     several = rankings["group"].nunique() > 1
-    for _, rows in rankings.groupby(_COMMON, sort=False):
+    for _, rows in rankings.groupby([*_COMMON, *GROUP], sort=False):
         rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
         rows = rows.dropna(subset="rank")
         if len(rows):
-            heading = ", ".join(str(rows[name].iloc[0]) for name in shown)
+            kind = str(ranking_label(rows.iloc[0]))
+            heading = ", ".join([kind, *(str(rows[name].iloc[0]) for name in shown)])
             heading += f", {rows['images'].max()} images" * several
             columns = {
+                "kind": kind,
                 "undecided": _undecided(rows, ["source"]),
                 "behind": rows.apply(_behind, axis=1),
             }
@@ -194,7 +197,7 @@ def _sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
         return rankings
     keys, of_attack = ["eps_255", "attack"], rankings.groupby("attack")
     first = rankings["defence"] == defence
-    for name in ("group", "kind"):
+    for name in ("group", *GROUP):
         first &= rankings[name] == of_attack[name].transform("first")
     rows = rankings[first & rankings["rank"].notna()]
     rows = rows[[*keys, "source", *(name for name in _STATISTICS if name in rows), "undecided"]]
