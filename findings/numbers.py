@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from src.analysis import TRANSFER, WHITE_BOX, relations
+from src.analysis import TRANSFER, WHITE_BOX, relation
 from src.analysis.image_outcomes import count_ones, joined
 from src.analysis.intervals import holm, wilson_interval
 from src.analysis.outcomes import outcomes
@@ -133,8 +133,9 @@ def beside_bases(sweeps: Sequence[Sweep], bases: Mapping[str, str]) -> pd.DataFr
         targets of all rows; and `gradients` an image.
     """
     tests = pd.concat([one.found.table("tests").query("kind == 'attack'") for one in sweeps])
-    own = relations(tests.assign(source=tests["common"], defence=PLAIN))
-    tests = tests[(np.array(own) != WHITE_BOX) & (tests["second"].map(bases) == tests["first"])]
+    models = (map(ModelRef.parse, tests[name]) for name in ("common", "target"))
+    others = np.array([relation(*pair) != WHITE_BOX for pair in zip(*models, strict=True)])
+    tests = tests[others & (tests["second"].map(bases) == tests["first"])]
     significant = holm(tests["p"]) < 0.05
     tests = tests.assign(
         success=tests["second_success"] / tests["n"],
@@ -288,8 +289,8 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
     for defence in (PLAIN, *jobs[0].record.defences):
         found, of = [], []
         for record, table in tables:
-            names = pd.DataFrame({"target": targets, "source": record.source, "defence": PLAIN})
-            mine = names.loc[np.array(relations(names)) == TRANSFER, "target"].tolist()
+            kinds = {name: relation(record.source_model, ModelRef.parse(name)) for name in targets}
+            mine = [name for name in targets if kinds[name] == TRANSFER]
             found += [_pair(record, table, target, defence) for target in mine]
             of += mine
         clean, unsure, abstained, plain, own = map(np.array, zip(*found, strict=True))

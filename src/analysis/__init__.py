@@ -12,7 +12,6 @@ from src.analysis.matrices import (
     format_cell,
     measured,
     relation,
-    relations,
     transfer_matrix,
 )
 from src.analysis.sanity_checks import (

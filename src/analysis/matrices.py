@@ -36,7 +36,7 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the `measured` rates on all clean images, with source `clean`.
+    """Return the `measured` rates on all clean images, with source and relation `clean`.
 
     There is one row per attack, target and defence. A row is left out if jobs from different
     sources count differently because their target labels differ.
@@ -44,7 +44,7 @@ def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
     rows = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)]
     keys = ["attack", "target", "defence"]
     alike = rows.groupby(keys, sort=False)[["k", "n"]].transform("nunique").eq(1).all(axis=1)
-    return rows[alike].drop_duplicates(keys).assign(source=CLEAN)
+    return rows[alike].drop_duplicates(keys).assign(source=CLEAN, relation=CLEAN)
 
 
 def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
@@ -73,17 +73,15 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     `rates` is as for `transfer_matrix`, with all defences.
 
     Returns:
-        One row per `through`, the defence behind which the source was attacked, and `defence`, the
-        defence of the targets, none first: the number of `targets`, `clean_accuracy` on all clean
-        images, `rate` at the budget under the protocol, what it has `counted` (see `measured`), the
-        number of predictions (`n`) and abstentions (`abstained`), and `itself`, the counts with the
-        sources' own networks as targets (empty: they are none).
+        One row per `source_defence` and `defence` of the targets, none first: the number of
+        `targets`, `clean_accuracy` on all clean images, `rate` at the budget under the protocol,
+        what it has `counted` (see `measured`), the number of predictions (`n`) and abstentions
+        (`abstained`), and `itself`, the counts with the sources' own networks as targets (empty:
+        they are none).
     """
-    rows, keys = measured(rates), ["through", "defence"]
-    through = [ModelRef.parse(source).defence for source in rows["source"]]
-    rows = rows.assign(kind=relations(rows), through=through)
+    rows, keys = measured(rates), ["source_defence", "defence"]
     rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
-    others = rows["kind"] == TRANSFER
+    others = rows["relation"] == TRANSFER
     counts = rows[~others].groupby(keys)[["k", "n"]].sum()
     kept = {"counted": "first", "abstained": "sum", "n": "sum"}
     of_target = rows[others].groupby([*keys, "target"], sort=False)
@@ -112,12 +110,6 @@ def relation(source: ModelRef, target: ModelRef) -> str:
     if target.members != source.members and target.model not in source.members:
         return TRANSFER
     return WHITE_BOX if source.defence == target.defence else OWN
-
-
-def relations(rows: pd.DataFrame) -> list[str]:
-    """Return the `relation` of each row of a table with columns source, target and defence."""
-    targets = map(ModelRef.parse, rows["target"], rows["defence"])
-    return list(map(relation, map(ModelRef.parse, rows["source"]), targets))
 
 
 def format_count(count: float) -> str:

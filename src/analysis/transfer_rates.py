@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.intervals import wilson_interval
+from src.analysis.matrices import relation
 from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, under
 from src.utils.model_ref import TARGET_COLUMNS
 
@@ -38,6 +39,8 @@ def rates(
         One row per (target, defence, eps_255), no defence first, in the order of `targets` and of
         increasing budget, with
 
+        - `relation`: the target's `relation` to the source;
+        - `ensemble`, `source_defence`: whether the source is an ensemble, and its defence;
         - `targeted`: whether the attack has target labels;
         - `clean_accuracy`: accuracy of the target on all clean images;
         - `abstained`: images of the protocol on which the target abstains; they are in no
@@ -105,6 +108,9 @@ def _rates(outcome: Outcomes) -> pd.DataFrame:
     table, evaluated = evaluated_budgets(outcome)
     counted = outcome.present & outcome.counted[:, :, None]
     denominator = np.count_nonzero(counted, axis=1)[evaluated]
+    source, kinds = outcome.source, [relation(outcome.source, its) for its in outcome.targets]
+    table["relation"] = [kinds[place] for place in np.nonzero(evaluated)[0]]
+    table["ensemble"], table["source_defence"] = source.is_ensemble, source.defence
     table["targeted"] = outcome.target_labels is not None
     table["denominator"] = denominator
     clean = outcome.present[:, :, 0]

@@ -15,7 +15,6 @@ from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_visibility
 from src.report.page.statistics import primary_rates
 from src.report.summary import JobSummary, mean_over_seeds
-from src.utils.model_ref import ModelRef
 
 AXES = ("attack", "source", "target", "defence")
 
@@ -83,7 +82,7 @@ class Cells:
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
-            single = ~used["source"].map(lambda name: ModelRef.parse(name).is_ensemble)
+            single = ~used["ensemble"]
             used = used[single] if single.any() else used  # ensembles are ranked apart
             column, first = VALUES[self.value].column, used.iloc[0]
             if column not in used:

@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from src.analysis import CLEAN, OWN, WHITE_BOX, relations
+from src.analysis import CLEAN, OWN, WHITE_BOX
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
 from src.utils.model_ref import PLAIN
@@ -22,7 +22,7 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     There is one row per source, or one per pair if that would need more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    kinds = relations(matrix)
+    kinds = list(matrix["relation"])
     counted, rate = "still correct", "robust accuracy"
     clean = "accuracy on all clean images"
     if matrix["targeted"].any():
@@ -51,9 +51,9 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
 def defence_table(behind: pd.DataFrame) -> Group:
     """Lay out a result of `behind_defences` for the terminal, one line per defence."""
     counted, share = behind["counted"].iloc[0], "{:.1%}".format
-    adaptive = (behind["through"] != PLAIN).any()
-    shown = behind[["through", "defence"] if adaptive else ["defence"]]
-    shown = shown.rename(columns={"through": "attacked through"})
+    adaptive = (behind["source_defence"] != PLAIN).any()
+    shown = behind[["source_defence", "defence"] if adaptive else ["defence"]]
+    shown = shown.rename(columns={"source_defence": "attacked through"})
     shown["clean"] = behind["clean_accuracy"].map(share)
     shown[counted] = behind["rate"].map(share)
     if adaptive:

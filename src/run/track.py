@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
-import numpy as np
 import pandas as pd
 
-from src.analysis import WHITE_BOX, explained, relations
+from src.analysis import WHITE_BOX, explained
 from src.analysis.image_outcomes import GROUP
 from src.artifacts.record import JobRecord, files_of_job
 from src.config.sections import job_name
@@ -176,7 +175,7 @@ def sweep_points(summary: Summary) -> list[Point]:
             values[f"difference_from_first/{name}", eps] += list(rows["difference"].mask(first, 0))
     for job in summary.attacked:
         rates = _at_whole_budgets(job.own).dropna(subset="success_rate")
-        for row in rates[np.array(relations(rates)) == WHITE_BOX].to_dict("records"):
+        for row in rates[rates["relation"] == WHITE_BOX].to_dict("records"):
             name = _metric(job.job.attack, row["defence"])
             values[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
     return [(name, fmean(column), eps) for (name, eps), column in values.items()]

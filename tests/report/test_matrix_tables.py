@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from src import images_needed
-from src.analysis import CLEAN, WHITE_BOX, format_cell, relations
+from src.analysis import CLEAN, TRANSFER, WHITE_BOX, format_cell
 from src.report.matrix_tables import matrix_table, ranking_table, wide_matrix
 
 LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
@@ -19,7 +19,9 @@ def matrix_of(names, **more):
     cells = pairs.to_frame(index=False)
     k, n = np.arange(1000, 1000 + len(cells)), 10_000
     cells = cells.assign(targeted=False, k=k, n=n, rate=k / n, rate_low=0.125, rate_high=0.75)
-    return cells.assign(cell=[format_cell(one, n) for one in k], **more)
+    pairs = zip(cells["source"], cells["target"], strict=True)
+    kinds = [WHITE_BOX if target in source.split("+") else TRANSFER for source, target in pairs]
+    return cells.assign(cell=[format_cell(one, n) for one in k], relation=kinds, **more)
 
 
 def text_of(table, width):
@@ -40,7 +42,7 @@ def test_nothing_is_cut_off_at_any_width_and_white_boxes_are_marked(width):
     assert max(map(len, text.splitlines())) <= width and text.startswith(
         "Still correct: [bold] matrix"
     )
-    marks = ["*" * (kind == WHITE_BOX) for kind in relations(matrix)]
+    marks = ["*" * (kind == WHITE_BOX) for kind in matrix["relation"]]
     cells = [mark + cell for mark, cell in zip(marks, matrix["cell"], strict=True)]
     found, expected = (Counter(re.findall(r"\*?\d[\d.]*%?", one)) for one in (text, str(cells)))
     assert found == expected

@@ -73,7 +73,7 @@ SPREAD = (
 
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that the charts draw, from `primary_rates`, with source `clean` first."""
-    clean = clean_rows(rates).assign(relation=CLEAN, **dict.fromkeys(_COST, 0.0))
+    clean = clean_rows(rates).assign(**dict.fromkeys(_COST, 0.0))
     return pd.concat([clean, rates], ignore_index=True)[COLUMNS]
 
 

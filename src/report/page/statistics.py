@@ -6,7 +6,7 @@ from math import inf, nan
 
 import pandas as pd
 
-from src.analysis import RELATED, TRANSFER, measured, relations
+from src.analysis import RELATED, TRANSFER, measured, relation
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
@@ -143,8 +143,8 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
         tables["visibility"] = sizes[sizes["eps_255"] == at]
     if "iterations" in job.files:
         moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
-        moved = moved.assign(source=record.source, defence=PLAIN)
-        tables["iterations"] = moved.assign(relation=relations(moved))
+        kinds = [relation(record.source_model, ModelRef.parse(name)) for name in moved["target"]]
+        tables["iterations"] = moved.assign(relation=kinds)
     if len(summary.excess):
         tables["excess"] = summary.excess[summary.excess["eps_255"] == at]
     return tables
@@ -159,11 +159,11 @@ def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
 def _rates(summary: JobSummary) -> pd.DataFrame:
     """Return the rates of every variant, with the columns by which charts distinguish rows."""
     record, table = summary.job.record, measured(summary.rates)
-    kind = pd.Series(relations(table), table.index, dtype=object)
+    related = (table["relation"] == TRANSFER) & table["target"].isin(summary.left_out)
     return table.assign(
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
-        relation=kind.mask((kind == TRANSFER) & table["target"].isin(summary.left_out), RELATED),
+        relation=table["relation"].mask(related, RELATED),
         gradients_per_image=summary.cost.get("gradients_per_image", nan),
         forwards_per_image=summary.cost.get("forwards_per_image", nan),
     )
