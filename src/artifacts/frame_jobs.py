@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -52,17 +53,27 @@ def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
         raise ValueError("Pass one frame, or only folders.")
     (frame,) = folders
     assert isinstance(frame, pd.DataFrame)
-    records = [JobRecord.model_validate(record) for record in frame.attrs.get(JOBS, ())]
+    facts = frame.attrs.get(JOBS, ())
+    records = [JobRecord.model_validate(its) for its in facts]
+    titles = [str(its.get("title", its["label"])) for its in facts]
     if not records:
         raise ValueError(f"The frame has lost frame.attrs[{JOBS!r}]. Copy it from load_sweep.")
     frame = frame.copy(deep=False)
     frame.attrs = {}  # pandas copies them in every operation
     parts = dict(iter(frame.groupby(["attack", "source"], observed=True, sort=False)))
-    pairs = [(record, parts.get((record.label, record.source))) for record in records]
-    return [_frame_job(record, rows) for record, rows in pairs if rows is not None]
+    return [
+        _frame_job(record, title, parts[record.label, record.source])
+        for record, title in zip(records, titles, strict=True)
+        if (record.label, record.source) in parts
+    ]
 
 
-def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:
+def described(job: StoredJob) -> dict[str, Any]:
+    """Return a job's record as plain data, with the names that a frame of jobs has for it."""
+    return job.record.model_dump(mode="json") | {"label": job.attack, "title": job.row}
+
+
+def _frame_job(record: JobRecord, title: str, rows: pd.DataFrame) -> FrameJob:
     """Return the job of a record, with the rows that are left of it in a frame."""
     variants = list(rows["variant"].unique())
     if record.storage not in variants:
@@ -74,4 +85,5 @@ def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:
     there = set(rows.loc[rows["eps_255"] > 0, "target"])
     targets = [name for name in record.targets if name in there] if there else record.targets
     record = record.model_copy(update={"targets": targets})
-    return FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
+    files, shows_seed = dict.fromkeys(tables, Path()), title != record.label
+    return FrameJob(record, Path(), files, title, shows_seed, tables=tables)

@@ -208,7 +208,7 @@ def cells_of(
             outcome.leave_out(summary.left_out)
             outcomes[summary.group].append(outcome)
             seed.job.forget()
-        rows = mean_over_seeds(parts) if summary.seeds else parts[0]
+        rows = mean_over_seeds(pd.concat(parts)) if summary.seeds else parts[0]
         for seed, part in zip(summary.seeds, parts, strict=False):
             rows[f"seed={seed.job.record.seed}"] = part.get(column)
         pairs.append(rows)

@@ -158,7 +158,7 @@ def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
 
 def _rates(summary: JobSummary) -> pd.DataFrame:
     """Return the rates of every variant, with the columns by which charts distinguish rows."""
-    record, table = summary.job.record, measured(summary.rates)
+    record, table = summary.job.record, measured(summary.means)
     related = (table["relation"] == TRANSFER) & table["target"].isin(summary.left_out)
     return table.assign(
         primary=table["variant"] == record.storage,
