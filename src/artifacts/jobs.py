@@ -133,7 +133,8 @@ class StoredJob:
 
     def _read(self, name: str) -> pa.Table:
         if self.pooled:
-            return pa.concat_tables([job._read(name) for job in self.pooled])
+            parts = [job._read(name) for job in self.pooled]
+            return pa.concat_tables(parts, promote_options="default")
         table = read_job_table(self.files[name], name, self.record)
         if not self.offset:
             return table

@@ -75,18 +75,28 @@ def named(table: pa.Table, pair: ModelRef) -> pa.Table:
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
-    """Read a table of a job and check its values; check the rows of predictions, too."""
+    """Read a table of a job and check its values; check the rows of predictions, too.
+
+    Predictions have the columns of today, whichever version wrote them, see `with_schema`.
+    """
     table, of_predictions = read_table(path), name.partition("-")[0] == PREDICTIONS
     try:
         if of_predictions:  # regardless of the file's own schema
-            schema = pa.schema([*PREDICTION_SCHEMA, *NAMES])
-            table = table.select(schema.names).cast(schema)
+            table = with_schema(table, pa.schema([*PREDICTION_SCHEMA, *NAMES]))
         _check_values(table, len(record.class_names))
         if of_predictions:
             _check_rows(table, record, name == PREDICTIONS)
     except (ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is not a valid table: {first_line(error)[:400]}.") from error
     return table
+
+
+def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the columns of a schema; optional columns that the table lacks are null."""
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def read_images(path: Path) -> dict[str, np.ndarray]:
