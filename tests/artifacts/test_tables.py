@@ -61,7 +61,7 @@ def test_values_outside_the_ranges_of_their_columns_are_refused(read, changes):
 RESULTS = REPOSITORY / "docs" / "results"
 
 
-@pytest.mark.parametrize("sweep", ["demo", "defences-jpeg", "targeted", "seeds"])
+@pytest.mark.parametrize("sweep", ["demo", "defences-jpeg", "targeted", "fitted"])
 def test_tables_of_today_are_read_after_a_column_is_added_to_their_schema(sweep, monkeypatch):
     new = column("calibration", FLOAT, 0, 1, null=True)
     monkeypatch.setattr(tables, "PREDICTION_SCHEMA", tables.PREDICTION_SCHEMA.append(new))
