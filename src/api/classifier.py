@@ -93,7 +93,7 @@ def loaded(sources: Models, targets: Models) -> tuple[Mapping[str, Modules], Map
                 "models must be a list of names, or of mappings from names to modules."
             )
         named = [
-            {str(ModelRef.parse(its)): load(its)} if isinstance(its, str) else its for its in models
+            {str(ModelRef.typed(its)): load(its)} if isinstance(its, str) else its for its in models
         ]
         return {name: module for its in named for name, module in dict(its).items()}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from src import analysis
-from src.artifacts.frame_jobs import JOBS, described, named_folders
+from src.artifacts.frame_jobs import JOBS, SHOWS_SEED, named_folders
 from src.artifacts.jobs import StoredJob, find_jobs
 
 _NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
@@ -54,7 +54,7 @@ def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
         The first seven columns are categoricals. `source` and `target` share their categories, so
         `frame[frame.source != frame.target]` leaves out the white boxes. `frame.attrs["jobs"]`
         holds the jobs' records as plain data: settings, budgets, digests of data and weights, and
-        versions; with the frame's name of the attack as label, and its title without the seed.
+        versions.
 
     Raises:
         ValueError: A folder does not exist or holds no finished job, or a file in it is damaged.
@@ -73,7 +73,10 @@ def frame_of(jobs: Sequence[StoredJob]) -> pd.DataFrame:
     models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
     kinds = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
     frame = rows[[*COLUMNS]].astype(kinds)
-    frame.attrs[JOBS] = [described(job) for job in jobs]
+    frame.attrs[JOBS] = [
+        job.record.model_dump(mode="json") | {"label": job.row, SHOWS_SEED: job.shows_seed}
+        for job in jobs
+    ]
     return frame
 
 

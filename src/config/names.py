@@ -91,7 +91,7 @@ def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
         check_listed(name)
     from src.models.providers import section_of  # here: loads torch
 
-    return {str(ModelRef.parse(name)): section_of(name) for name in public}
+    return {str(ModelRef.typed(name)): section_of(name) for name in public}
 
 
 def _experiments(overrides: Sequence[str], folders: Sequence[str | Path]) -> list[dict[str, Any]]:

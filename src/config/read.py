@@ -79,7 +79,7 @@ def _named(
         for key, names in lists.items():
             _check_names(key, names, config.get(group) or DictConfig({}), group, hydra)
     public = public_models([*source, *targets])
-    source, targets = ([str(ModelRef.parse(name)) for name in names] for names in (source, targets))
+    source, targets = ([str(ModelRef.typed(name)) for name in names] for names in (source, targets))
     named = {name: ModelRef((name,)) for name in (*source, *targets)}
     trained = {model.base for model in named.values()}
     section = _to_plain(config, {"model": trained, "defence": {*defences, *attacked}})

@@ -23,7 +23,7 @@ def _joined(attack: str, source: str | list[str] | None) -> str:
     """Return the name of a job's folder, such as `bim-vgg16`."""
     attack = attack.rpartition("/")[2]
     models = [source] if isinstance(source, str) else source or []
-    source = "+".join(str(ModelRef.parse(model)) for model in models)
+    source = "+".join(str(ModelRef.typed(model)) for model in models)
     return f"{attack}-{source[:100]}".strip("-")
 
 

@@ -29,20 +29,26 @@ class ModelRef:
 
     @classmethod
     def parse(cls, name: object, defence: object = None) -> "ModelRef":
-        """Parse a name from a command, a record or a table.
+        """Parse a name in a record or a table.
 
-        Public names lose their `/`. With `defence`, which tables have in a column of its own, the
-        name is that of the model alone.
+        With `defence`, which tables have in a column of its own, the name is the model's alone.
 
         >>> ModelRef.parse("vgg16+resnet50@jpeg")
         ModelRef(members=('vgg16', 'resnet50'), defence='jpeg')
-        >>> str(ModelRef.parse("hub/me/nets@0123456789abcdef/tiny", "jpeg"))
-        'hub.me.nets.0123456.tiny@jpeg'
         """
-        name = re.sub(r"@([0-9a-f]{7})[0-9a-f]*/", r".\1.", str(name)).replace("/", ".")
+        model = str(name)
         if defence is None:
-            name, _, defence = name.partition("@")
-        return cls(tuple(name.split("+")), str(defence) or PLAIN)
+            model, _, defence = model.partition("@")
+        return cls(tuple(model.split("+")), str(defence) or PLAIN)
+
+    @classmethod
+    def typed(cls, word: object) -> "ModelRef":
+        """Return the network that a word of a command names; public names lose their `/`.
+
+        >>> str(ModelRef.typed("hub/me/nets@0123456789abcdef/tiny"))
+        'hub.me.nets.0123456.tiny'
+        """
+        return cls((re.sub(r"@([0-9a-f]{7})[0-9a-f]*", r".\1", str(word)).replace("/", "."),))
 
     def __str__(self) -> str:
         return self.model if self.defence == PLAIN else f"{self.model}@{self.defence}"
