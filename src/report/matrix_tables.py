@@ -11,12 +11,13 @@ from rich.text import Text
 from src.analysis import CLEAN, OWN, WHITE_BOX
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
+from src.report.labels import Label
 from src.utils.model_ref import PLAIN
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
-def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
+def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> Group:
     """Lay out a `transfer_matrix` for the terminal, with `*` for white boxes and `+` for `own`.
 
     There is one row per source, or one per pair if that would need more than `width` characters.

@@ -20,6 +20,7 @@ from src.analysis.transfer_rates import rates_by_protocol
 from src.artifacts.jobs import StoredJob, rows_of_seeds
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.artifacts.recipe import model_digest
+from src.report.labels import Label
 from src.utils.model_ref import PLAIN
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
@@ -81,7 +82,7 @@ class Matrix:
     """The `transfer_matrix` (`cells`) and `behind_defences` of one attack at one budget."""
 
     attack: str
-    heading: str
+    heading: Label
     cells: pd.DataFrame
     defences: pd.DataFrame
 
@@ -283,7 +284,7 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
         ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]
         yield Matrix(
             attack,
-            ", ".join([heading, *ends]),
+            Label(", ".join([heading, *ends])),
             transfer_matrix(plain, eps, protocol),
             behind_defences(rates, eps, protocol) if len(plain) < len(rates) else pd.DataFrame(),
         )

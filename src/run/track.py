@@ -163,10 +163,10 @@ def sweep_points(summary: Summary) -> list[Point]:
     values = defaultdict[tuple[str, int], list[float]](list)
     ranked = _at_whole_budgets(summary.rankings)
     for _, rows in ranked.groupby(["attack", "defence", *GROUP, "eps_255", "group"], sort=False):
-        row = rows.iloc[0]
-        name = _metric(row["attack"], row["defence"], ranking_label(row, goal=False))
-        eps = int(row["eps_255"])
-        rows = rows.head(1 if row["sources"] > 1 else len(rows)).dropna(subset="mean")
+        head = rows.iloc[0]
+        name = _metric(head["attack"], head["defence"], ranking_label(head, goal=False))
+        eps = int(head["eps_255"])
+        rows = rows.head(1 if head["sources"] > 1 else len(rows)).dropna(subset="mean")
         if rows.empty:  # it lacks pairs of the others
             continue
         values[f"transfer_success/{name}", eps] += list(rows["mean"])

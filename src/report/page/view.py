@@ -158,7 +158,7 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
             kind = str(ranking_label(rows.iloc[0]))
             heading = ", ".join([kind, *(str(rows[name].iloc[0]) for name in shown)])
             heading += f", {rows['images'].max()} images" * several
-            columns = {
+            columns: dict[str, Any] = {
                 "kind": kind,
                 "undecided": _undecided(rows, ["source"]),
                 "behind": rows.apply(_behind, axis=1),
