@@ -175,7 +175,7 @@ def fitted() -> pd.DataFrame:
     `high_8` and `undecided_8`.
     """
     rows = sweep_of("fitted").summary.rankings.dropna(subset="rank")
-    rows = rows[rows["source"].str.startswith("mean")]
+    rows = rows[rows["sources"] > 1]
     shown = ["mean", "low", "high", "undecided"]
     budgets = sorted(rows["eps_255"].unique())
     parts = {eps: rows[rows["eps_255"] == eps].set_index("attack") for eps in budgets}

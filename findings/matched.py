@@ -48,10 +48,11 @@ class Matched:
                 found = rankings(unpacked(mine[transformers]))
                 self.transformers[setting] = found.dropna(subset="rank").set_index("attack")
 
-    def of(self, setting: str) -> pd.DataFrame:
-        """Return the ranking of untargeted attacks, the mean over sources, by attack."""
+    def of(self, setting: str, *, targeted: bool = False, ensemble: bool = False) -> pd.DataFrame:
+        """Return one ranking by attack, the mean over sources or that of the only source."""
         found = self.ranked[setting]
-        found = found[(found["sources"] > 1) & ~found["targeted"]]
+        found = found[(found["targeted"] == targeted) & (found["ensemble"] == ensemble)]
+        found = found[found["sources"] == found["sources"].max()]
         return found.dropna(subset="rank").set_index("attack")
 
     def against_mi(self, setting: str, better: bool) -> list[str]:
