@@ -98,7 +98,7 @@ def _shared_targets(
     every = [job for seeds in trainings for job in seeds]
     return [
         place
-        for place, (target, _) in enumerate(outcomes.targets)
+        for place, target in enumerate(its.model for its in outcomes.targets)
         if all(outcomes.evaluated[job, place] for job in every)
         and not any(related(outcomes.jobs[job][1], target) for job in every)
         and len({weights[job][target] for job in every}) == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import TRANSFER
-from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
+from src.analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
 from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_visibility
@@ -82,7 +82,7 @@ class Cells:
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
-            single = ~used["source"].str.contains("+", regex=False)
+            single = ~used["ensemble"]
             used = used[single] if single.any() else used  # ensembles are ranked apart
             column, first = VALUES[self.value].column, used.iloc[0]
             if column not in used:
@@ -117,7 +117,7 @@ class Cells:
                 ranked = rankings(
                     outcomes.select(**{str(key): name for key, name in place.items()})
                 )
-                for _, rows in ranked.groupby(["kind", "defence"], sort=False):
+                for _, rows in ranked.groupby([*GROUP, "defence"], sort=False):
                     first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
                     first = first[first["rank"].notna()]
                     its = group[group["attack"].isin(first["attack"]) & ~group.index.isin(done)]
@@ -125,7 +125,7 @@ class Cells:
                         continue
                     row_of = first.set_index("attack").loc[its["attack"]]
                     means = row_of["mean"].to_numpy(np.float64)
-                    if first["kind"].iloc[0].startswith("untargeted"):
+                    if not first["targeted"].iloc[0]:
                         means = means if sign == 1 else 1 - means
                         if np.abs(its["value"] - means).max() > _NEAR:
                             continue  # the cells are of other pairs than the ranking
@@ -208,7 +208,7 @@ def cells_of(
             outcome.leave_out(summary.left_out)
             outcomes[summary.group].append(outcome)
             seed.job.forget()
-        rows = mean_over_seeds(parts) if summary.seeds else parts[0]
+        rows = mean_over_seeds(pd.concat(parts)) if summary.seeds else parts[0]
         for seed, part in zip(summary.seeds, parts, strict=False):
             rows[f"seed={seed.job.record.seed}"] = part.get(column)
         pairs.append(rows)

@@ -23,8 +23,8 @@ from src.report.cells import (
     seeds_of,
 )
 from src.report.summary import summarise
-from src.utils.defended_names import renamed, split_source
 from src.utils.files import no_formula
+from src.utils.model_ref import renamed
 
 _LATEX = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}
@@ -167,9 +167,8 @@ def _check(
 
 def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
     """Raise a `ValueError` if a cell combines several attacks, defences or defended sources."""
-    through = pairs["source"].map(lambda name: split_source(name).defence)
     several = {axis: list(pairs[axis].unique()) for axis in sorted(_ALONE)}
-    several["source"] = [f"sources behind {name}" for name in through.unique()]
+    several["source"] = [f"sources behind {name}" for name in pairs["source_defence"].unique()]
     for axis, names in several.items():
         if axis not in keys and len(names) > 1:
             raise ValueError(f"add {axis} to rows or columns: there are {', '.join(names)}.")

@@ -20,7 +20,7 @@ from src.analysis import CLEAN, TRANSFER
 from src.report.charts.theme import ACCENT, MEAN, inline, theme, where
 from src.report.page.html import VEGA_LITE
 from src.report.page.view import View
-from src.utils.defended_names import renamed
+from src.utils.model_ref import renamed
 
 _TEXT, _LINE = 7, 8.0
 _LETTER = 0.52 * _TEXT

@@ -19,7 +19,7 @@ from src.run.shared_pass import SharedPass
 from src.run.stages import Pass
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 Tables = Mapping[Cell, pa.Table]
 
@@ -39,7 +39,7 @@ class MeasuringModule(pl.LightningModule):
     def __init__(
         self,
         settings: Settings,
-        networks: Mapping[Evaluated, nn.Module],
+        networks: Mapping[ModelRef, nn.Module],
         source: AdversarialSource | None,
         missing: Mapping[Cell, np.ndarray],
         cells: Mapping[Measurement, Sequence[Cell]],
