@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +31,7 @@ from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.report.source_measures import Frames, pair_measures
 from src.utils.defended_names import PLAIN
+from src.utils.terminal_tables import text_table
 
 INTERVALS = "95 % intervals are for new targets and new images."
 FEW_TARGETS = f"Below {FEWEST_FOR_INTERVAL} targets there is no interval."
@@ -262,51 +262,40 @@ _ON_ONE_TARGET = (
 )
 
 
-def _table(**columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name, side in columns.items():
-        justify: Any = "left" if side == "l" else "right"
-        table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
-    return table
-
-
 def _ranking(choice: SourceChoice) -> Table:
-    table = _table(source="l", on_others="r", on_itself="r")
-    first = choice.profiles["success"].iloc[0]
+    first, rows = choice.profiles["success"].iloc[0], []
     for place, row in enumerate(choice.profiles.to_dict("records")):
         mark = "~" if place and row["success"] >= first - choice.spread else " "
         shares = ["" if pd.isna(row[name]) else f"{row[name]:.1%}" for name in ("success", "own")]
-        table.add_row(row["source"], mark + shares[0], shares[1])
-    return table
+        rows.append([row["source"], mark + shares[0], shares[1]])
+    return text_table(["source", "on others", "on itself"], rows, ["source"])
 
 
-def _choices(rows: pd.DataFrame) -> Table:
-    table = _table(target="l", chosen="l", success="r", best="l", success_="r", random="r")
-    for row in rows.iloc[:-1].to_dict("records"):
-        shares = [f"{row[name]:.1%}" for name in ("success", "most", "any")]
-        table.add_row(row["target"], row["chosen"], shares[0], row["best"], *shares[1:])
-    means = [f"{rows.iloc[-1][name]:.1%}" for name in ("success", "most", "any")]
-    table.add_row("mean", "", means[0], "", *means[1:])
-    return table
+def _choices(choices: pd.DataFrame) -> Table:
+    rows = []
+    for row in choices.fillna({"chosen": "", "best": ""}).to_dict("records"):
+        success, most, by_chance = (f"{row[name]:.1%}" for name in ("success", "most", "any"))
+        rows.append([row["target"], row["chosen"], success, row["best"], most, by_chance])
+    columns = ["target", "chosen", "success", "best", "success", "random"]
+    return text_table(columns, rows, ["target", "chosen", "best"])
 
 
-def _predictors(rows: pd.DataFrame) -> Table:
-    table = _table(measure="l", pairs="r", rho="r", beyond_accuracy="r", p="r")
-    for row in rows.to_dict("records"):
+def _predictors(predictors: pd.DataFrame) -> Table:
+    rows = []
+    for row in predictors.to_dict("records"):
         numbers = ["" if pd.isna(row[name]) else f"{row[name]:+.2f}" for name in ("rho", "added")]
         p = "" if pd.isna(row["p"]) else f"{row['p']:.3f}"
-        table.add_row(row["measure"], str(row["pairs"]), *numbers, p)
-    return table
+        rows.append([row["measure"], str(row["pairs"]), *numbers, p])
+    return text_table(["measure", "pairs", "rho", "beyond accuracy", "p"], rows, ["measure"])
 
 
-def _shares(rows: pd.DataFrame) -> Table:
-    columns = dict.fromkeys(("training", "seed", "image", "rest", "on_one_target"), "r")
-    table = _table(network="l", trainings="r", seeds="r", images="r", **columns)
-    for row in rows.to_dict("records"):
-        counts = [f"{row[name]:.0f}" for name in ("trainings", "seeds", "images")]
+def _shares(luck: pd.DataFrame) -> Table:
+    counts, rows = ["trainings", "seeds", "images"], []
+    for row in luck.to_dict("records"):
         shares = [f"{row[name]:.1%}" for name in (*FACTORS, "rest", "difference")]
-        table.add_row(row["network"], *counts, *shares)
-    return table
+        rows.append([row["network"], *(f"{row[name]:.0f}" for name in counts), *shares])
+    columns = ["network", *counts, "training", "seed", "image", "rest", "on one target"]
+    return text_table(columns, rows, ["network"])
 
 
 def _span(row: pd.Series, name: str) -> str:
