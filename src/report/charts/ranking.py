@@ -36,7 +36,7 @@ def ranked_sources(sources: pd.DataFrame) -> ChartType:
     title = "'source of ' + chosen_attack + ' at ' + format(chosen_eps, '.6~g') + '/255'"
     panels = [
         _names(base, "source", sources["source"], y),
-        _means(base, y, "adjusted mean"),
+        means(base, y, "adjusted mean"),
         _behind(base, y),
     ]
     heading = alt.Title(alt.ExprRef(title), offset=14)
@@ -79,7 +79,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
     base = alt.Chart(inline(ranking)).transform_filter(_VIEW).transform_calculate(at=_AT)
     panels = [
         _names(base, "attack", ranking["attack"], y),
-        _means(base, y, "mean on other models, 95 %", "low", "high"),
+        means(base, y, "mean on other models, 95 %", "low", "high"),
         _behind(base, y),
         alt.layer(*layers).properties(width={"step": step}, height=height),
         _white_box(cells, y, of_success(rows, legend=False)),
@@ -133,7 +133,7 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
     return alt.layer(rects, text).properties(width={"step": 42})
 
 
-def _means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
+def means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
     """Draw the mean success with its interval (columns `ends`), undecided attacks in colour."""
     head = alt.Axis(
         orient="top", format=".3~%", tickCount=4, grid=True, labelFlush=True, title=title
@@ -148,10 +148,11 @@ def _means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
     colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")
     base = base.encode(y=y, color=colour, tooltip=lines)
     x = alt.X("mean:Q", scale=domain, axis=head)
-    layers = [base.mark_point(filled=True, size=52, opacity=1, cursor="pointer").encode(x=x)]
+    points = base.mark_point(filled=True, style="dot", opacity=1, cursor="pointer")
+    layers = [points.encode(x=x)]
     if ends:
         low, high = (f"{name}:Q" for name in ends)
-        layers.append(base.mark_rule(strokeWidth=1.6).encode(x=alt.X(low, axis=head), x2=high))
+        layers.append(base.mark_rule(style="interval").encode(x=alt.X(low, axis=head), x2=high))
     return alt.layer(*layers).properties(width=125)
 
 
