@@ -24,6 +24,7 @@ from src.report.charts.theme import (
     curve,
     inline,
     paper_theme,
+    points,
 )
 from src.report.charts.transfer_matrix import at_last, matrix_chart, names_at_ends
 from src.report.page.html import VEGA_LITE
@@ -132,7 +133,7 @@ class Figure:
             )
 
 
-def points(**length: str) -> float:
+def to_points(**length: str) -> float:
     """Convert a length such as `width="3.3in"` to units of 1/72 in."""
     ((key, text),) = length.items()
     match = re.fullmatch(rf"(\d+\.?\d*|\.\d+) *({'|'.join(_UNITS)})", text)
@@ -175,13 +176,7 @@ def over_cost(figure: Figure) -> ChartType:
     base = alt.Chart().encode(
         x=alt.X(f"{x}:Q", title="gradients per image", axis=powers, scale=across), color=colour
     )
-    y = alt.Y("mean:Q", title=_SUCCESS, axis=PERCENT, scale=scale)
-    layers = [
-        base.mark_rule(style="interval").encode(
-            y=alt.Y("low:Q", title=_SUCCESS, scale=scale), y2="high:Q"
-        ),
-        base.mark_point(filled=True, style="dot", opacity=1).encode(y=y),
-    ]
+    layers = points(base, "y", "mean", "low", "high", title=_SUCCESS, axis=PERCENT, scale=scale)
     return _with_names(layers, rows, alt.Chart(), colour, figure, scale, x)
 
 

@@ -203,6 +203,15 @@ def curve(
     return alt.layer(band, line.encode(y=y, tooltip=lines, **encodings))
 
 
+def points(base: Any, channel: str, value: str, low: str, high: str, **axis: Any) -> list[Any]:
+    """Draw points and their intervals along a channel, `x` or `y`, with these keywords."""
+    of: Any = {"x": alt.X, "y": alt.Y}[channel]
+    at, end = (of(f"{name}:Q", **axis) for name in (value, low))
+    bars = base.mark_rule(style="interval").encode(**{channel: end, f"{channel}2": f"{high}:Q"})
+    dots = base.mark_point(filled=True, style="dot", opacity=1, cursor="pointer")
+    return [bars, dots.encode(**{channel: at})]
+
+
 def one_model(chart: Any, frame: pd.DataFrame) -> Any:
     """Return the chart with a menu of models, showing the rows of one model at a time."""
     models = list(dict.fromkeys(frame["model"]))

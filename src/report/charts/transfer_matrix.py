@@ -22,6 +22,7 @@ from src.report.charts.theme import (
     colour_by,
     curve,
     inline,
+    points,
     tooltip,
     where,
 )
@@ -277,11 +278,9 @@ def _dots(rows: pd.DataFrame, value: str) -> Any:
             shares=[value, f"{value}_low", f"{value}_high"],
         ),
     )
-    x = alt.X(f"{value}:Q", scale=WHOLE, title=None, axis=PERCENT)
-    low = alt.X(f"{value}_low:Q", title=None)
-    ends = base.mark_rule(strokeWidth=1.5).encode(x=low, x2=f"{value}_high:Q")
-    points = base.mark_point(filled=True, size=64).encode(x=x)
-    return alt.layer(ends, points).properties(width=PANEL, height=22 * len(targets))
+    ends = (f"{value}_low", f"{value}_high")
+    layers = points(base, "x", value, *ends, title=None, scale=WHOLE, axis=PERCENT)
+    return alt.layer(*layers).properties(width=PANEL, height=22 * len(targets))
 
 
 def _frame() -> Any:
