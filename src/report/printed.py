@@ -160,7 +160,7 @@ def over_budgets(figure: Figure) -> ChartType:
     colour = figure.colour(rows)
     base = alt.Chart().encode(x=budgets(rows), detail="label:N", color=colour)
     layers = [*curve(base, "mean", [], title, scale).layer][0 if bands else 1 :]
-    return _with_names(layers, rows, at_last(rows), colour, figure, scale)
+    return _with_names(layers, rows, at_last("label"), colour, figure, scale)
 
 
 def over_cost(figure: Figure) -> ChartType:

@@ -111,6 +111,13 @@ def test_an_attack_has_one_colour_on_the_page_and_in_every_figure(draw, folder):
     assert of_bim == [{of_bim[0].copy().pop()}] * 3
 
 
+def test_a_line_that_ends_early_has_its_name(folder):
+    frame = load_sweep(folder)
+    frame = frame[(frame["attack"] != "bim") | (frame["eps_255"] <= 8)]
+    svg = vl_convert.vegalite_to_svg(curves(frame, width="3.3in").to_dict(), vl_version=VEGA_LITE)
+    assert {"fgsm", "bim"} < {*texts_of(svg.encode())}
+
+
 @pytest.mark.parametrize(
     "words, refusal",
     [

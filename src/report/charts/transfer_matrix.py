@@ -217,13 +217,15 @@ def _over_budgets(rows: pd.DataFrame, value: str, by: str) -> Any:
         lines = tooltip("attack", "source", "eps_255", shares=[value])
         parts = [curve(base, value, lines).layer[1]]
     if few:
-        parts += names_at_ends(by, value, at_last(rows), colour)
+        parts += names_at_ends(by, value, at_last(by), colour)
     return alt.layer(*parts).properties(width=PANEL - 70 * few, height=190)
 
 
-def at_last(rows: pd.DataFrame) -> alt.Chart:
-    """Return a chart of the rows at the largest budget."""
-    return alt.Chart().transform_filter(f"datum.eps_255 == {float(rows['eps_255'].max())}")
+def at_last(by: str) -> alt.Chart:
+    """Return a chart of the rows at the largest budget for each value of the column `by`."""
+    last: Any = [alt.JoinAggregateFieldDef(op="max", field="eps_255", **{"as": "last"})]
+    chart = alt.Chart().transform_joinaggregate(last, groupby=[by])
+    return chart.transform_filter("datum.eps_255 == datum.last")
 
 
 def names_at_ends(

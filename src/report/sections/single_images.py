@@ -109,7 +109,7 @@ def _by_group(groups: pd.DataFrame) -> ChartType:
         limits = [value, f"{value}_low", f"{value}_high"]
         lines = tooltip(*_PAIR, "eps_255", "n", shares=["lowest", "highest", *limits])
         base = alt.Chart().encode(x=budgets(rows), color=colour)
-        names = names_at_ends("range", value, at_last(rows), colour)
+        names = names_at_ends("range", value, at_last("range"), colour)
         panel = alt.layer(*curve(base, value, lines).layer, *names)
         panels.append(panel.properties(width=PANEL - 70, height=190, title=title))
     pair = alt.Title(alt.ExprRef(PAIR_TITLE))
