@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 from scipy.stats import rankdata
 
 from src.analysis.source_choice import Related, Transfer, Values
@@ -90,22 +91,13 @@ def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
         correct: Whether each model (column) is correct on each image (row).
     """
     right = correct.to_numpy(np.float64)
-    both = right.T @ right / len(right)
-    p = right.mean(axis=0)
-    cells = {
-        (1, 1): both,
-        (1, 0): p[:, None] - both,
-        (0, 1): p[None, :] - both,
-        (0, 0): 1 - p[:, None] - p[None, :] + both,
-    }
-    information = np.zeros_like(both)
-    for (first, second), joint in cells.items():
-        expected = np.outer(p if first else 1 - p, p if second else 1 - p)
-        share = np.divide(joint, expected, out=np.ones_like(joint), where=joint > 1e-12)
-        information += np.where(joint > 1e-12, joint * np.log2(np.maximum(share, 1e-12)), 0)
-    agree = both + cells[0, 0]
-    chance = np.outer(p, p) + np.outer(1 - p, 1 - p)
-    kappa = np.divide(agree - chance, 1 - chance, out=np.full_like(both, np.nan), where=chance < 1)
+    states, p = np.stack([right, 1 - right]), right.mean(axis=0)
+    joint = np.einsum("anm,bnk->abmk", states, states) / len(right)
+    each = np.stack([p, 1 - p])
+    expected = each[:, None, :, None] * each[None, :, None, :]
+    information = rel_entr(joint, expected).sum(axis=(0, 1)) / np.log(2)
+    agree, chance = (part[0, 0] + part[1, 1] for part in (joint, expected))
+    kappa = np.divide(agree - chance, 1 - chance, out=np.full_like(agree, np.nan), where=chance < 1)
     accuracy = np.tile(p[:, None], (1, len(p)))
     measures = {"information": information, "kappa": kappa}
     measures |= {"source accuracy": accuracy, "target accuracy": accuracy.T}
