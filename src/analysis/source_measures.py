@@ -92,7 +92,7 @@ def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """
     right = correct.to_numpy(np.float64)
     states, p = np.stack([right, 1 - right]), right.mean(axis=0)
-    joint = np.einsum("anm,bnk->abmk", states, states) / len(right)
+    joint = np.swapaxes(states, 1, 2)[:, None] @ states / len(right)  # shape (2, 2, models, models)
     each = np.stack([p, 1 - p])
     expected = each[:, None, :, None] * each[None, :, None, :]
     information = rel_entr(joint, expected).sum(axis=(0, 1)) / np.log(2)

@@ -80,6 +80,7 @@ def paper_theme() -> dict[str, Any]:
     return {
         **{"font": config["font"], "view": config["view"], "line": {"strokeWidth": 1.1}},
         "axis": config["axis"] | sizes | ticks | {"labelPadding": 2, "labelFlush": False},
+        "axisY": {"tickCount": 5},
         "style": dict.fromkeys(("name", "cell", "small-cell", "counts"), text) | marks,
     }
 
