@@ -41,6 +41,12 @@ def theme() -> alt.theme.ThemeConfig:
     """Return the configuration of every chart; colours of text follow the theme of the page."""
     limits: Any = {"labelLimit": 260, "titleLimit": 400}
     legend: Any = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    styles: Any = {
+        **{"name": {"fontSize": 11.5}, "counts": {"fontSize": 10.5}},
+        **{"cell": {"fontSize": 13, "fontWeight": 600}},
+        **{"small-cell": {"fontSize": 10, "fontWeight": 600}},
+        **{"dot": {"size": 60}, "vertex": {"size": 28}, "interval": {"strokeWidth": 1.5}},
+    }
     return {
         "config": {
             "font": "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif",
@@ -57,12 +63,7 @@ def theme() -> alt.theme.ThemeConfig:
             "view": {"stroke": None},
             "axisY": {"labelLimit": 480},
             "line": {"strokeWidth": 2},
-            "style": {
-                **{"name": {"fontSize": 11.5}, "counts": {"fontSize": 10.5}},
-                **{"cell": {"fontSize": 13, "fontWeight": 600}},
-                **{"small-cell": {"fontSize": 10, "fontWeight": 600}},
-                **{"dot": {"size": 60}, "vertex": {"size": 28}, "interval": {"strokeWidth": 1.5}},
-            },
+            "style": styles,
         }
     }
 
