@@ -198,8 +198,8 @@ def on_photographs() -> pd.DataFrame:
     """Return the ranking of untargeted attacks on the photographs, the mean over both sources."""
     sweeps = [sweep_of(name) for name in ("attacks", "kinds-photos")]
     rows = pd.concat([each.summary.rankings for each in sweeps], ignore_index=True)
-    mean = rows["source"].str.startswith("mean") & (rows["eps_255"] == 16)
-    rows = rows[mean & (rows["kind"] == "untargeted") & (rows["norm"] == "linf")]
+    mean = (rows["sources"] > 1) & (rows["eps_255"] == 16)
+    rows = rows[mean & ~rows["targeted"] & (rows["norm"] == "linf")]
     rows = rows.dropna(subset="rank")
     return rows.drop_duplicates("attack").sort_values("mean", ascending=False).set_index("attack")
 

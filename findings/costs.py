@@ -19,8 +19,8 @@ from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import outcomes
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.config.attack_settings import AttackSettings
-from src.utils.defended_names import Evaluated
 from src.utils.files import atomic_write
+from src.utils.model_ref import ModelRef
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "costs.parquet"
 COLUMNS = ["attack", "setting", "targeted", "source", "target", "defence", "gradients", "images"]
@@ -160,12 +160,12 @@ def pack(folder: Path) -> None:
 def packed_rows(job: StoredJob, attack: str, setting: str) -> list[list[Any]]:
     """Return a job's rows of the table, with the values of `COLUMNS`."""
     rows, own = [], job.record
-    found = outcomes(job.predictions, own.source, list(map(Evaluated, own.targets)), "joint")
+    found = outcomes(job.predictions, own.source, list(map(ModelRef.parse, own.targets)), "joint")
     at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
     for place, target in enumerate(found.targets):
         bits = found.counted[place], found.success[place, :, at]
         packed = [np.packbits(each).tobytes() for each in bits]
-        origin = [attack, setting, found.target_labels is not None, own.source, *target]
+        origin = [attack, setting, found.target_labels is not None, own.source, *target.columns]
         made = [own.commit, own.created, json.dumps(own.versions, sort_keys=True)]
         rows.append([*origin, own.gradients / own.images, own.images, *packed, *made])
     job.forget()
@@ -176,12 +176,15 @@ def unpacked(table: pd.DataFrame) -> ImageOutcomes:
     """Return the outcomes of the packed rows, which are of the same images."""
     names = table["attack"] + table["targeted"].map({True: " (target_label=random)", False: ""})
     jobs = list(dict.fromkeys(zip(names, table["source"], strict=True)))
-    targets, images = list(map(Evaluated, table["target"].unique())), int(table["images"].iloc[0])
+    targets, images = (
+        list(map(ModelRef.parse, table["target"].unique())),
+        int(table["images"].iloc[0]),
+    )
     counted, fooled = np.zeros((2, len(jobs), len(targets), -(-images // 8)), np.uint8)
     labels: list[NDArray[np.int64] | None] = [None] * len(jobs)
     row: Any
     for job, row in zip(zip(names, table["source"], strict=True), table.itertuples(), strict=True):
-        place = jobs.index(job), targets.index(Evaluated(row.target))
+        place = jobs.index(job), targets.index(ModelRef.parse(row.target))
         counted[place] = np.frombuffer(row.counted, np.uint8)
         fooled[place] = counted[place] & np.frombuffer(row.success, np.uint8)
         if row.targeted:

@@ -10,10 +10,15 @@ from scipy.stats import spearmanr
 from findings.costs import COSTS, TABLE, unpacked
 from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.ranking import rankings
+from src.utils.model_ref import ModelRef
 
 SETTINGS = ("own", *map(str, COSTS))
 TRANSFORMERS = ("vit_small",)
 COLOURS = ["#7a9cc6", "#c2410c"]
+
+
+def _is_ensemble(source: str) -> bool:
+    return ModelRef.parse(source).is_ensemble
 
 
 class Matched:
@@ -43,17 +48,16 @@ class Matched:
                 found = rankings(unpacked(mine[transformers]))
                 self.transformers[setting] = found.dropna(subset="rank").set_index("attack")
 
-    def of(self, setting: str, source: str = "mean", kind: str = "untargeted") -> pd.DataFrame:
-        """Return one ranking by attack, of a source or the mean over them."""
+    def of(self, setting: str) -> pd.DataFrame:
+        """Return the ranking of untargeted attacks, the mean over sources, by attack."""
         found = self.ranked[setting]
-        found = found[(found["kind"] == kind) & found["source"].str.startswith(source)]
+        found = found[(found["sources"] > 1) & ~found["targeted"]]
         return found.dropna(subset="rank").set_index("attack")
 
     def against_mi(self, setting: str, better: bool) -> list[str]:
         """Return the attacks that fool more, or fewer, than `mi` of the same cost."""
         found = self.beside[setting]
-        found = found[(found["kind"] == "untargeted") & found["source"].str.startswith("mean")]
-        found = found.set_index("attack")
+        found = found[(found["sources"] > 1) & ~found["targeted"]].set_index("attack")
         decided = found[found["p"] < LEVEL]
         more = decided["mean"] > found["mean"]["mi"]
         return list(decided.index[more if better else ~more])
@@ -62,7 +66,7 @@ class Matched:
         """Return the gradients an image of an attack, the mean over its sources."""
         mine = self.table[(self.table["attack"] == attack) & (self.table["setting"] == setting)]
         mine = mine[~mine["source"].isin(TRANSFORMERS)]
-        single = mine[~mine["source"].str.contains("+", regex=False) & ~mine["targeted"]]
+        single = mine[~mine["source"].map(_is_ensemble) & ~mine["targeted"]]
         return float(single.groupby("source")["gradients"].first().mean())
 
     @property
@@ -110,10 +114,10 @@ class Matched:
     def to_transformer(self, setting: str) -> pd.DataFrame:
         """Return the ranking from convolutional networks to transformers alone."""
         table = self.table[(self.table["setting"] == setting) & ~self.table["targeted"]]
-        ensemble = table["source"].str.contains("+", regex=False)
+        ensemble = table["source"].map(_is_ensemble)
         other = ~table["source"].isin(TRANSFORMERS) & table["target"].isin(TRANSFORMERS)
         found = rankings(unpacked(table[~ensemble & other]))
-        mean = found["source"].str.startswith("mean") & found["rank"].notna()
+        mean = (found["sources"] > 1) & found["rank"].notna()
         return found[mean].set_index("attack")
 
     def chart(self) -> alt.LayerChart:

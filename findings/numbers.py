@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from src.analysis import TRANSFER, is_white_box, relation
+from src.analysis import TRANSFER, WHITE_BOX, relation
 from src.analysis.image_outcomes import count_ones, joined
 from src.analysis.intervals import holm, wilson_interval
 from src.analysis.outcomes import outcomes
@@ -30,7 +30,7 @@ from src.report.sections.single_images import hypothesis
 from src.report.sections.transfer import answer
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrix
-from src.utils.defended_names import PLAIN, Evaluated, split_source
+from src.utils.model_ref import PLAIN, ModelRef
 
 WIDTH = 120
 """Characters of a line of a matrix."""
@@ -133,8 +133,9 @@ def beside_bases(sweeps: Sequence[Sweep], bases: Mapping[str, str]) -> pd.DataFr
         targets of all rows; and `gradients` an image.
     """
     tests = pd.concat([one.found.table("tests").query("kind == 'attack'") for one in sweeps])
-    own = [is_white_box(*pair) for pair in tests[["common", "target"]].to_numpy()]
-    tests = tests[~np.array(own) & (tests["second"].map(bases) == tests["first"])]
+    models = (map(ModelRef.parse, tests[name]) for name in ("common", "target"))
+    others = np.array([relation(*pair) != WHITE_BOX for pair in zip(*models, strict=True)])
+    tests = tests[others & (tests["second"].map(bases) == tests["first"])]
     significant = holm(tests["p"]) < 0.05
     tests = tests.assign(
         success=tests["second_success"] / tests["n"],
@@ -288,7 +289,8 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
     for defence in (PLAIN, *jobs[0].record.defences):
         found, of = [], []
         for record, table in tables:
-            mine = [target for target in targets if relation(record.source, target) == TRANSFER]
+            kinds = {name: relation(record.source_model, ModelRef.parse(name)) for name in targets}
+            mine = [name for name in targets if kinds[name] == TRANSFER]
             found += [_pair(record, table, target, defence) for target in mine]
             of += mine
         clean, unsure, abstained, plain, own = map(np.array, zip(*found, strict=True))
@@ -315,7 +317,7 @@ def _pair(
     The numbers are the clean accuracy and the shares of abstentions, clean and attacked; the first
     masks are those without the defence.
     """
-    pairs = dict.fromkeys([Evaluated(target), Evaluated(target, defence)])
+    pairs = dict.fromkeys([ModelRef.parse(target), ModelRef.parse(target, defence)])
     found = outcomes(table, own.source, list(pairs), "joint")
     at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
     counted = found.counted & found.present[:, :, at]
@@ -369,7 +371,7 @@ def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
     rows = []
     order = [PLAIN, *max((job.record.defences for job in jobs), key=len)]
     for job in (job for job in jobs if job.record.attack != "mi"):
-        model, defence = split_source(job.record.source)
+        model, defence = job.record.source_model.columns
         plain = [
             one
             for one in jobs
@@ -390,7 +392,7 @@ def _rivals(
     kind: str, rivals: Mapping[str, StoredJob], targets: Sequence[str], defence: str
 ) -> dict[str, float]:
     """Return the numbers of `adaptive` for some targets."""
-    pairs, cells = [Evaluated(name, defence) for name in targets], {}
+    pairs, cells = [ModelRef.parse(name, defence) for name in targets], {}
     for attack, job in rivals.items():
         found = outcomes(job.defended, job.record.source, pairs, "joint")
         at = int(np.flatnonzero(found.eps_255 == job.record.reference)[0])

@@ -10,7 +10,6 @@ from src.analysis.matrices import (
     WHITE_BOX,
     clean_rows,
     format_cell,
-    is_white_box,
     measured,
     relation,
     transfer_matrix,

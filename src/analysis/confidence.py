@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from src.analysis.intervals import Values, wilson_interval
 from src.analysis.outcomes import Mask, outcomes
 from src.analysis.transfer_rates import ratio
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Levels of initial confidence, highest first."""
@@ -103,7 +103,7 @@ def by_initial_confidence(
         images, `still_correct`, and `robust_accuracy` and `confidence` with their 95 % intervals
         (see `wilson_interval`; at budget 0 the confidence interval is within the group's range).
     """
-    result = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
+    result = outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
     arrays = (result.present, result.correct, result.confidence)
     initial = result.confidence[:, :, 0].round(_DIGITS)
     counted = result.counted & result.target_clean & ~np.isnan(initial)

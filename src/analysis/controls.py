@@ -9,7 +9,7 @@ from src.analysis.intervals import paired_interval
 from src.analysis.outcomes import outcomes, row_positions
 from src.analysis.transfer_rates import evaluated_budgets, ratio
 from src.config.sections import CONTROLS
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 
 def excess(
@@ -31,7 +31,7 @@ def excess(
         the control succeeds), both rates, and their difference `excess` with its 95 % interval (see
         `paired_interval`). The rates are NaN if the denominator is 0.
     """
-    attack = outcomes(attacked, source, list(map(Evaluated, targets)), protocol)
+    attack = outcomes(attacked, source, list(map(ModelRef.parse, targets)), protocol)
     row = row_positions(control, attack.targets, attack.index, attack.eps_255)
     counted = attack.present & (attack.eps_255 > 0) & attack.counted[:, :, None]
     if (counted & (row < 0)).any():

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,30 @@ from numpy.typing import NDArray
 
 from src.analysis.matrices import TRANSFER, relation
 from src.analysis.outcomes import Mask, evaluated_pairs, outcomes
-from src.utils.defended_names import PLAIN, Evaluated, split_source
+from src.utils.model_ref import ModelRef
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
 Bits = NDArray[np.uint8]
 Cell = tuple[int, int]
 """Positions of a job and a target."""
+
+
+class RankingGroup(NamedTuple):
+    """What jobs have in common that are ranked together: columns of a ranking.
+
+    Attributes:
+        targeted: Whether the attacks have target labels.
+        ensemble: Whether the sources are ensembles.
+        source_defended: Whether the sources are behind a defence.
+    """
+
+    targeted: bool
+    ensemble: bool
+    source_defended: bool
+
+
+GROUP = [*RankingGroup._fields]
 
 
 @dataclass(frozen=True)
@@ -34,23 +52,26 @@ class ImageOutcomes:
     """
 
     jobs: list[tuple[str, str]]
-    targets: list[Evaluated]
+    targets: list[ModelRef]
     index: NDArray[np.int64]
     target_labels: list[NDArray[np.int64] | None]
     evaluated: Mask
     counted: Bits
     fooled: Bits
 
+    @cached_property
+    def sources(self) -> list[ModelRef]:
+        """The source of each job."""
+        return [ModelRef.parse(source) for _, source in self.jobs]
+
     def unpack(self, bits: Bits) -> Mask:
         """Unpack bits into a mask of the images, shape (..., N)."""
         return np.unpackbits(bits, axis=-1, count=len(self.index)).view(bool)
 
-    def kind(self, job: int) -> str:
-        """Return the kind of a job (targeted or not, kind of source): only equals are ranked."""
-        source = self.jobs[job][1]
-        sort = " of ensembles" if "+" in source else ""
-        sort = sort if split_source(source).defence == PLAIN else " behind a defence"
-        return ("untargeted" if self.target_labels[job] is None else "targeted") + sort
+    def group(self, job: int) -> "RankingGroup":
+        """Return the group of a job: only jobs of one group are ranked together."""
+        source, targeted = self.sources[job], self.target_labels[job] is not None
+        return RankingGroup(targeted, source.is_ensemble, source.is_defended)
 
     def cells(self, jobs: Iterable[int], targets: Sequence[int]) -> list[Cell]:
         """Return the evaluated pairs of a job and a target that is another network."""
@@ -59,7 +80,7 @@ class ImageOutcomes:
             for job in jobs
             for target in targets
             if self.evaluated[job, target]
-            and relation(self.jobs[job][1], *self.targets[target]) == TRANSFER
+            and relation(self.sources[job], self.targets[target]) == TRANSFER
         ]
 
     def select(self, **where: str) -> "ImageOutcomes":
@@ -67,7 +88,7 @@ class ImageOutcomes:
         jobs = [at for at, (_, its) in enumerate(self.jobs) if where.get("source", its) == its]
         targets = [
             at
-            for at, (target, defence) in enumerate(self.targets)
+            for at, (target, defence) in enumerate(its.columns for its in self.targets)
             if where.get("target", target) == target and where.get("defence", defence) == defence
         ]
         return self._at(jobs, targets)
@@ -78,7 +99,7 @@ class ImageOutcomes:
 
     def leave_out(self, targets: Collection[str]) -> None:
         """Mark targets as not evaluated, in place."""
-        self.evaluated[:, [its.target in targets for its in self.targets]] = False
+        self.evaluated[:, [its.model in targets for its in self.targets]] = False
 
     def of_first_seeds(self) -> "ImageOutcomes":
         """Return the outcomes of the first job for each attack and source."""

@@ -5,7 +5,7 @@ from math import isnan, nan
 import pandas as pd
 
 from src.analysis.intervals import wilson_interval
-from src.utils.defended_names import PLAIN, split_source
+from src.utils.model_ref import ModelRef
 
 CLEAN = "clean"
 """Name of the matrix row for clean images."""
@@ -36,7 +36,7 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the `measured` rates on all clean images, with source `clean`.
+    """Return the `measured` rates on all clean images, with source and relation `clean`.
 
     There is one row per attack, target and defence. A row is left out if jobs from different
     sources count differently because their target labels differ.
@@ -44,7 +44,7 @@ def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
     rows = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)]
     keys = ["attack", "target", "defence"]
     alike = rows.groupby(keys, sort=False)[["k", "n"]].transform("nunique").eq(1).all(axis=1)
-    return rows[alike].drop_duplicates(keys).assign(source=CLEAN)
+    return rows[alike].drop_duplicates(keys).assign(source=CLEAN, relation=CLEAN)
 
 
 def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
@@ -73,19 +73,15 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     `rates` is as for `transfer_matrix`, with all defences.
 
     Returns:
-        One row per `through`, the defence behind which the source was attacked, and `defence`, the
-        defence of the targets, none first: the number of `targets`, `clean_accuracy` on all clean
-        images, `rate` at the budget under the protocol, what it has `counted` (see `measured`), the
-        number of predictions (`n`) and abstentions (`abstained`), and `itself`, the counts with the
-        sources' own networks as targets (empty: they are none).
+        One row per `source_defence` and `defence` of the targets, none first: the number of
+        `targets`, `clean_accuracy` on all clean images, `rate` at the budget under the protocol,
+        what it has `counted` (see `measured`), the number of predictions (`n`) and abstentions
+        (`abstained`), and `itself`, the counts with the sources' own networks as targets (empty:
+        they are none).
     """
-    rows, keys = measured(rates), ["through", "defence"]
-    kinds = list(map(relation, rows["source"], rows["target"], rows["defence"]))
-    rows = rows.assign(
-        kind=kinds, through=[split_source(source).defence for source in rows["source"]]
-    )
+    rows, keys = measured(rates), ["source_defence", "defence"]
     rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
-    others = rows["kind"] == TRANSFER
+    others = rows["relation"] == TRANSFER
     counts = rows[~others].groupby(keys)[["k", "n"]].sum()
     kept = {"counted": "first", "abstained": "sum", "n": "sum"}
     of_target = rows[others].groupby([*keys, "target"], sort=False)
@@ -101,27 +97,19 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     return means.assign(itself=itself).reset_index()
 
 
-def relation(source: str, target: str, defence: str = PLAIN) -> str:
-    """Return the relation of a target behind a defence to the source of the images.
+def relation(source: ModelRef, target: ModelRef) -> str:
+    """Return the relation of a target to the source of the images.
 
     It is `white box` if model and defence are the source's, `own` if the target is the source's
-    model behind another defence, and `transfer` otherwise. The members of an ensemble are joined by
-    `+`.
+    model, or a member of it, behind another defence, and `transfer` otherwise.
 
-    >>> relation("vgg16+resnet50", "resnet50"), relation("vgg16", "vgg16", "jpeg")
-    ('white box', 'own')
-    >>> relation("vgg16@jpeg", "vgg16", "jpeg"), relation("vgg16", "vgg1")
-    ('white box', 'transfer')
+    >>> vgg, resnet, both = map(ModelRef.parse, ["vgg16", "resnet50", "vgg16+resnet50"])
+    >>> relation(both, resnet), relation(vgg, vgg.behind("jpeg")), relation(vgg, resnet)
+    ('white box', 'own', 'transfer')
     """
-    model, before = split_source(source)
-    if target != model and target not in model.split("+"):
+    if target.members != source.members and target.model not in source.members:
         return TRANSFER
-    return WHITE_BOX if before == defence else OWN
-
-
-def is_white_box(source: str, target: str, defence: str = PLAIN) -> bool:
-    """Return True if the images were crafted on the target's own gradients, see `relation`."""
-    return relation(source, target, defence) == WHITE_BOX
+    return WHITE_BOX if source.defence == target.defence else OWN
 
 
 def format_count(count: float) -> str:

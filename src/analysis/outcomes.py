@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from src.config.sections import Protocol
-from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
+from src.utils.model_ref import ABSTAINED, PLAIN, TARGET_COLUMNS, ModelRef, behind_each
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
@@ -40,8 +40,8 @@ class Outcomes:
         counted: Whether the image belongs to the denominator, shape (T, N).
     """
 
-    source: str
-    targets: list[Evaluated]
+    source: ModelRef
+    targets: list[ModelRef]
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     target_labels: NDArray[np.int64] | None
@@ -78,8 +78,8 @@ class Outcomes:
         """The protocols whose clean rows the table has; `common` only if there are defences."""
         if self.source_clean is None:
             return ("all", "target_correct")
-        plain = all(target.defence == PLAIN for target in self.targets)
-        return PROTOCOLS[:-1] if plain else PROTOCOLS
+        defended = any(target.is_defended for target in self.targets)
+        return PROTOCOLS if defended else PROTOCOLS[:-1]
 
     def is_success(self, predicted: NDArray[np.int64]) -> Mask:
         """Return the mask of successes among predictions (T, N, K), without `aimed_at_label`."""
@@ -89,7 +89,7 @@ class Outcomes:
 
 
 def outcomes(
-    predictions: pd.DataFrame, source: str, targets: Sequence[Evaluated], protocol: str
+    predictions: pd.DataFrame, source: str, targets: Sequence[ModelRef], protocol: str
 ) -> Outcomes:
     """Arrange predictions by target, image and budget; arguments as for `rates`.
 
@@ -109,7 +109,8 @@ def outcomes(
     label = predictions["label"].to_numpy()[any_row]
     predicted = predictions["predicted"].to_numpy()[row]
     abstained = present & (predicted == ABSTAINED)
-    of_source = row_positions(predictions, [split_source(source)], index, [0.0])[0, :, 0]
+    model = ModelRef.parse(source)
+    of_source = row_positions(predictions, [model], index, [0.0])[0, :, 0]
     source_correct = predictions["predicted"].to_numpy()[of_source] == label
     wanted = target_labels(predictions)
     confidence, true_confidence = (
@@ -124,7 +125,7 @@ def outcomes(
             f"'{targets[target]}' for image {index[image]}."
         )
     outcome = Outcomes(
-        source=source,
+        source=model,
         targets=list(targets),
         index=index,
         label=label,
@@ -148,7 +149,7 @@ def with_defence(table: pd.DataFrame) -> pd.DataFrame:
     return table if "defence" in table else table.assign(defence=PLAIN)
 
 
-def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[Evaluated]:
+def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[ModelRef]:
     """Return the targets without a defence, then behind each defence they were evaluated behind."""
     table = with_defence(predictions)
     # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
@@ -159,9 +160,9 @@ def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[E
     return [pair for pair in every if pair in pairs]
 
 
-def _pairs(table: pd.DataFrame) -> list[Evaluated]:
-    names = with_defence(table)[[*Evaluated._fields]].drop_duplicates()
-    return list(map(Evaluated, names["target"], names["defence"]))
+def _pairs(table: pd.DataFrame) -> list[ModelRef]:
+    names = with_defence(table)[[*TARGET_COLUMNS]].drop_duplicates()
+    return list(map(ModelRef.parse, names["target"], names["defence"]))
 
 
 def _share_correct(
@@ -186,7 +187,7 @@ def under(outcome: Outcomes, protocol: str) -> Outcomes:
     if protocol in ("target_correct", "joint", "common"):
         counted &= outcome.target_clean
     if protocol == "common":
-        models = np.array([target.target for target in outcome.targets])
+        models = np.array([target.model for target in outcome.targets])
         for model in np.unique(models):
             counted[models == model] = counted[models == model].all(axis=0)
     if protocol in ("source_correct", "joint", "common"):
@@ -218,7 +219,7 @@ def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
 
 
 def row_positions(
-    table: pd.DataFrame, targets: Sequence[Evaluated], index: ArrayLike, eps_255: ArrayLike
+    table: pd.DataFrame, targets: Sequence[ModelRef], index: ArrayLike, eps_255: ArrayLike
 ) -> NDArray[np.intp]:
     """Return the table row of each target, image and budget, shape (T, N, K); -1 for none.
 
@@ -242,11 +243,11 @@ def row_positions(
     return rows
 
 
-def _places(table: pd.DataFrame, targets: Sequence[Evaluated]) -> NDArray[np.intp]:
+def _places(table: pd.DataFrame, targets: Sequence[ModelRef]) -> NDArray[np.intp]:
     """Return the position of each row's target in `targets`, or -1."""
     table, order = with_defence(table), {target: place for place, target in enumerate(targets)}
-    models, defences = (table[name].astype("category").cat for name in Evaluated._fields)
+    models, defences = (table[name].astype("category").cat for name in TARGET_COLUMNS)
     pairs = product(models.categories, defences.categories)
-    places = np.array([order.get(Evaluated(*pair), -1) for pair in pairs], np.intp)
+    places = np.array([order.get(ModelRef.parse(*pair), -1) for pair in pairs], np.intp)
     width = len(defences.categories)
     return places[models.codes.to_numpy(np.intp) * width + defences.codes.to_numpy()]

@@ -62,6 +62,7 @@ def _comparisons(outcomes: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], lis
     """Yield the `_NAMES` of each comparison with the positions of its two jobs and its target."""
     for jobs in map(list, combinations(range(len(outcomes.jobs)), 2)):
         (attack, source), (other_attack, other_source) = (outcomes.jobs[job] for job in jobs)
+        models = [outcomes.sources[job] for job in jobs]
         first, second = (outcomes.target_labels[job] for job in jobs)
         same = source == other_source
         if same == (attack == other_attack) or not _alike(first, second, same):
@@ -69,9 +70,9 @@ def _comparisons(outcomes: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], lis
         for place in map(int, np.flatnonzero(outcomes.evaluated[jobs].all(axis=0))):
             target = outcomes.targets[place]
             if same:
-                yield ("attack", target.target, source, attack, other_attack), jobs, place
-            elif relation(source, *target) == relation(other_source, *target):
-                yield ("source", target.target, attack, source, other_source), jobs, place
+                yield ("attack", target.model, source, attack, other_attack), jobs, place
+            elif relation(models[0], target) == relation(models[1], target):
+                yield ("source", target.model, attack, source, other_source), jobs, place
 
 
 def _alike(first: Labels, second: Labels, same: bool) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.image_outcomes import GROUP, ImageOutcomes
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.multiple_comparisons import (
     FEWEST_FOR_WINNER,
@@ -28,11 +28,12 @@ from src.analysis.outcomes import Mask
 COMMON_TARGETS = 2
 """Sources are ranked if each two have as many targets in common, besides themselves."""
 _ROUNDING = 1e-9
-_PLACE = ["kind", "defence", "attack", "source", "targets", "images", "mean"]
+_PLACE = [*GROUP, "defence", "attack", "source"]
+_SIZES = ["targets", "images", "mean"]
 _TESTED = ["difference", "difference_low", "difference_high", "p", "undecided", "discordance"]
 _TESTED += ["detectable", "lacks"]
-ATTACK_COLUMNS = [*_PLACE, "low", "high", "rank", *_TESTED]
-SOURCE_COLUMNS = [*_PLACE, "extrapolated", "rank", *_TESTED]
+ATTACK_COLUMNS = [*_PLACE, "sources", *_SIZES, "low", "high", "rank", *_TESTED]
+SOURCE_COLUMNS = [*_PLACE, "attacks", *_SIZES, "extrapolated", "rank", *_TESTED]
 
 Values = NDArray[np.float64]
 Pair = tuple[str, int]
@@ -54,11 +55,11 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
         against: Attack that the others are compared with; None: the first of each ranking.
 
     Returns:
-        One row per attack, ordered by `kind`, by the targets' `defence`, the mean over sources
-        first, then by decreasing mean:
+        One row per attack, ordered by the columns of `RankingGroup`, by the targets' `defence`, the
+        mean over sources first, then by decreasing mean:
 
-        - `attack`, `source` (or `mean of N sources`), the number of `targets`, and of `images`
-          counted in any pair;
+        - `attack`, `source` (or `mean of N sources`), the number of `sources`, of `targets`, and of
+          `images` counted in any pair;
         - `mean` success with its 95 % interval, `low` and `high` (NaN below `FEWEST_IMAGES`);
         - `rank`, and from `compare_pairs` the `difference` from the first with `difference_low` and
           `difference_high`, `p` and `discordance`: NaN for the first, and if a ranking lacks
@@ -73,12 +74,12 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
     for place, targets, jobs in _groups(outcomes):
         sources = sorted({source for its in jobs.values() for source in its})
         groups = {source: [source] for source in sources}
-        if len(sources) > 1 and " " not in place["kind"]:
+        if len(sources) > 1 and not (place["ensemble"] or place["source_defended"]):
             groups = {f"mean of {len(sources)} sources": sources, **groups}
         for name, members in groups.items():
             rows = _rank_attacks(outcomes, jobs, members, targets, against)
             if len(rows):
-                parts.append(rows.assign(**place, source=name))
+                parts.append(rows.assign(**place, source=name, sources=len(members)))
     return _joined(parts, ATTACK_COLUMNS)
 
 
@@ -93,8 +94,9 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
 
     Returns:
         One row per source, with the columns of `rankings`, but no interval of the mean. `attack` is
-        the name of an attack or `mean of N attacks`; `extrapolated` is True for a mean outside 0 to
-        1. Without enough common targets, no source has a rank, and `lacks` says what to add.
+        the name of an attack or `mean of N attacks`, and `attacks` their number; `extrapolated` is
+        True for a mean outside 0 to 1. Without enough common targets, no source has a rank, and
+        `lacks` says what to add.
     """
     parts = []
     for place, targets, jobs in _groups(outcomes):
@@ -104,7 +106,7 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
         for name, members in {**groups, **{attack: [its] for attack, its in jobs.items()}}.items():
             if len(members[0]) > 1:
                 rows = _rank_sources(outcomes, members, targets)
-                parts.append(rows.assign(**place, attack=name))
+                parts.append(rows.assign(**place, attack=name, attacks=len(members)))
     return _joined(parts, SOURCE_COLUMNS)
 
 
@@ -129,14 +131,14 @@ def needed(ranked: pd.DataFrame) -> str:
     return f"to decide between the first two takes about {count:,} images"
 
 
-def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, str], list[int], Jobs]]:
-    """Yield kind and defence, the positions of targets, and those of seeds by attack and source."""
+def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, Any], list[int], Jobs]]:
+    """Yield group and defence, the positions of targets, and of seeds by attack and source."""
     defences = [target.defence for target in outcomes.targets]
-    kinds = [outcomes.kind(job) for job in range(len(outcomes.jobs))]
-    for kind in sorted(set(kinds), key=lambda kind: (kind.startswith("targeted"), kind)):
+    groups = [outcomes.group(job) for job in range(len(outcomes.jobs))]
+    for group in sorted({*groups}):
         for defence in dict.fromkeys(defences):
             targets = [place for place, its in enumerate(defences) if its == defence]
-            mine = [job for job, its in enumerate(kinds) if its == kind]
+            mine = [job for job, its in enumerate(groups) if its == group]
             cells = outcomes.cells(mine, targets)
             counting = {outcomes.jobs[cell[0]][1] for cell in cells if outcomes.counted[cell].any()}
             jobs: dict[str, dict[str, list[int]]] = {}
@@ -145,7 +147,7 @@ def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, str], list[int]
                 if source in counting:
                     jobs.setdefault(attack, {}).setdefault(source, []).append(job)
             if jobs:
-                yield {"kind": kind, "defence": defence}, targets, jobs
+                yield {**group._asdict(), "defence": defence}, targets, jobs
 
 
 def _pairs(

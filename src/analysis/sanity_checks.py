@@ -12,9 +12,9 @@ import pandas as pd
 from scipy.special import bdtrc
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
-from src.analysis.matrices import format_cell, is_white_box
+from src.analysis.matrices import WHITE_BOX, format_cell, relation
 from src.analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under, with_defence
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import TARGET_COLUMNS, ModelRef
 
 ZERO_GRADIENTS = 0.01
 """Raise an alarm if more than this share of gradients is zero in every pixel."""
@@ -91,18 +91,18 @@ def alarms(
 
     A share raises an alarm only if the lower end of its interval is above the limit.
     """
-    result = outcomes(table, source, list(map(Evaluated, targets)), protocol)
+    result = outcomes(table, source, list(map(ModelRef.parse, targets)), protocol)
     correct = under(result, "target_correct")
     raised: list[Alarm | None] = [*clean_at_chance(table, num_classes)]
     if zero_gradients > ZERO_GRADIENTS:
         finding = f"{source}: {zero_gradients:.2%} of the gradients are zero in every pixel"
         raised.append(Alarm("zero_gradients", finding))
-    white_boxes = sum(is_white_box(source, target) for target in targets)
-    for place, target in enumerate(targets):
+    white_box = [relation(result.source, target) == WHITE_BOX for target in result.targets]
+    for place, is_white_box in enumerate(white_box):
         raised.append(_few_images(result, place, protocol))
-        if is_white_box(source, target):
+        if is_white_box:
             raised.append(_loss_not_rising(correct, place))
-            raised.append(_weaker_at_larger_budget(correct, place, white_boxes))
+            raised.append(_weaker_at_larger_budget(correct, place, sum(white_box)))
             if iterative and result.target_labels is None:
                 raised.append(_above_chance(result, place, num_classes))
     return [alarm for alarm in raised if alarm is not None]
@@ -136,12 +136,12 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
     clean = with_defence(table[table["eps_255"] == 0])
     correct = clean["predicted"] == clean["label"]
     raised = []
-    names = [clean[name].astype(object) for name in Evaluated._fields]
+    names = [clean[name].astype(object) for name in TARGET_COLUMNS]
     for pair, its in correct.groupby(names, sort=False):
         k, n = int(its.sum()), len(its)
         if is_at_chance(k, n, num_classes):
             counts = f"correct on {format_cell(k, n)} of the clean images"
-            finding = f"{Evaluated(*map(str, pair))}: {counts}, chance is {_chance(num_classes)}"
+            finding = f"{ModelRef.parse(*pair)}: {counts}, chance is {_chance(num_classes)}"
             raised.append(Alarm("clean_at_chance", finding))
     return raised
 

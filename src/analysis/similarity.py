@@ -11,7 +11,7 @@ from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import relation
 from src.analysis.outcomes import at_budget, outcomes, row_positions, with_defence
 from src.analysis.transfer_rates import ratio
-from src.utils.defended_names import Evaluated, split_source
+from src.utils.model_ref import ModelRef
 
 
 def pair_similarity(
@@ -39,7 +39,7 @@ def pair_similarity(
         R. Geirhos, K. Meding and F. A. Wichmann, Beyond accuracy: quantifying trial-by-trial
         behaviour of CNNs and humans by measuring error consistency, NeurIPS (2020).
     """
-    pairs = list(map(Evaluated, targets))
+    pairs = list(map(ModelRef.parse, targets))
     result = outcomes(at_budget(predictions, eps_255), source, pairs, protocol)
     row = row_positions(similarity.assign(eps_255=0.0), pairs, result.index, [0.0])[:, :, 0]
     counted = result.counted & result.present[:, :, -1] & (row >= 0)
@@ -51,11 +51,14 @@ def pair_similarity(
     clean = with_defence(predictions[predictions["eps_255"] == 0])
     clean = clean.assign(correct=clean["predicted"] == clean["label"])
     correct = clean.pivot(index="index", columns=["target", "defence"], values="correct")
-    kappas = [_error_consistency(correct[[split_source(source), pair]].dropna()) for pair in pairs]
+    kappas = [
+        _error_consistency(correct[[result.source.columns, pair.columns]].dropna())
+        for pair in pairs
+    ]
     table[["kappa", "kappa_low", "kappa_high"]] = kappas
     table["success_rate"] = ratio(successes, n)
     table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)
-    table["relation"] = [relation(source, target) for target in targets]
+    table["relation"] = [relation(result.source, target) for target in pairs]
     return table
 
 

@@ -18,8 +18,7 @@ from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import Mask
 from src.analysis.ranking import missing_target, source_values
 from src.analysis.transfer_rates import ratio
-from src.config.fields import of_epoch
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN, ModelRef
 
 FEWEST_MODELS = 4
 """Fewest targets for leaving one out."""
@@ -68,7 +67,9 @@ class Transfer:
     @property
     def single(self) -> "Transfer":
         """The transfer from single sources, without ensembles."""
-        places = [place for place, name in enumerate(self.sources) if "+" not in name]
+        places = [
+            place for place, name in enumerate(self.sources) if not ModelRef.parse(name).is_ensemble
+        ]
         return Transfer(
             [self.sources[place] for place in places],
             self.targets,
@@ -101,10 +102,14 @@ def transfer_of(outcomes: ImageOutcomes) -> Transfer:
         ValueError: No attack is left.
     """
     plain = outcomes.select(defence=PLAIN)
-    kinds = ("untargeted", "untargeted of ensembles")
-    ran = {job: name for job, name in enumerate(plain.jobs) if plain.kind(job) in kinds}
+    groups = [plain.group(job) for job in range(len(plain.jobs))]
+    ran = {
+        job: name
+        for job, name in enumerate(plain.jobs)
+        if not groups[job].targeted and not groups[job].source_defended
+    }
     there = list(dict.fromkeys(source for _, source in ran.values()))
-    single = [source for source in there if "+" not in source]
+    single = [source for source in there if not ModelRef.parse(source).is_ensemble]
     attacks = [
         attack
         for attack in dict.fromkeys(attack for attack, _ in ran.values())
@@ -114,7 +119,7 @@ def transfer_of(outcomes: ImageOutcomes) -> Transfer:
         raise ValueError("no attack was run from every source; add the missing jobs.")
     pairs = {source: {(attack, source) for attack in attacks} for source in there}
     sources = [source for source in there if pairs[source] <= {*ran.values()}]
-    targets = [target.target for target in plain.targets]
+    targets = [target.model for target in plain.targets]
     scores = np.full((len(attacks), len(sources), len(targets), len(plain.index)), np.nan)
     counts, white_box = np.ones(scores.shape[1:], bool), np.full(scores.shape[:2], np.nan)
     for at in np.ndindex(scores.shape[:3]):
@@ -154,7 +159,8 @@ def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
     rows["lacks"] = missing_target(np.isfinite(rates), transfer.sources, transfer.targets)
     if not rows["lacks"].any():
         rows["success"] = _values(rates)
-    rows[["model", "epoch"]] = [*map(of_epoch, transfer.sources)]
+    models = [*map(ModelRef.parse, transfer.sources)]
+    rows[["model", "epoch"]] = [(model.base, model.epoch) for model in models]
     rows["epoch"] = rows["epoch"].astype(np.float64)
     return rows.sort_values("success", ascending=False, kind="stable", ignore_index=True)
 
@@ -347,7 +353,7 @@ def _shared_targets(
     every = [job for seeds in trainings for job in seeds]
     return [
         place
-        for place, (target, _) in enumerate(outcomes.targets)
+        for place, target in enumerate(its.model for its in outcomes.targets)
         if all(outcomes.evaluated[job, place] for job in every)
         and not any(related(outcomes.jobs[job][1], target) for job in every)
         and len({weights[job][target] for job in every}) == 1

@@ -10,7 +10,7 @@ from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import wilson_interval
 from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.outcomes import Mask
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import TARGET_COLUMNS, ModelRef
 
 
 def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:
@@ -45,7 +45,7 @@ def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:
             low = betaincinv(best, images - best + 1, LEVEL / count / 2) if best else 0.0
         high = float(wilson_interval(best, images)[1])
         ends = map(float, wilson_interval(either, images))
-        names = (targeted, *target, count, images, *outcomes.jobs[jobs[first]])
+        names = (targeted, *target.columns, count, images, *outcomes.jobs[jobs[first]])
         rows.append((*names, rate, low, high, any_rate, *ends, images - either))
     return pd.DataFrame(rows, columns=columns)
 
@@ -66,14 +66,15 @@ def fooled_by_at_least(outcomes: ImageOutcomes) -> pd.DataFrame:
         by = np.bincount(successes.sum(axis=0), minlength=len(jobs) + 1)
         fooled = by[::-1].cumsum()[::-1][1:]
         low, high = wilson_interval(fooled, np.full(len(k), images))
-        names = {"targeted": targeted, **target._asdict(), "attackers": len(jobs), "k": k}
+        pair = dict(zip(TARGET_COLUMNS, target.columns, strict=True))
+        names = {"targeted": targeted, **pair, "attackers": len(jobs), "k": k}
         share = fooled / images if images else np.nan
         numbers = {"fooled": fooled, "images": images, "share": share, "low": low, "high": high}
         parts.append(pd.DataFrame({**names, **numbers}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _successes(outcomes: ImageOutcomes) -> Iterator[tuple[bool, Evaluated, list[int], Mask]]:
+def _successes(outcomes: ImageOutcomes) -> Iterator[tuple[bool, ModelRef, list[int], Mask]]:
     """Yield each target with its attackers and their successes on common images, shape (A, N)."""
     for targeted in (False, True):
         jobs = [

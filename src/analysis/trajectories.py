@@ -8,7 +8,7 @@ import pandas as pd
 
 from src.analysis.intervals import Values
 from src.analysis.outcomes import Mask, Outcomes, outcomes, row_positions
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",
@@ -72,7 +72,7 @@ def trajectories(
         - `ends_more_confident_wrong`: `end_confidence` exceeds the initial confidence;
         - `below_8_bits`, only for `norm` `linf`: the image flips below 1/255.
     """
-    result = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
+    result = outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
     counted = result.counted & result.target_clean
     columns = _numbers(result)
     if flips is not None and len(flips):

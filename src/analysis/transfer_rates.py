@@ -7,8 +7,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.intervals import wilson_interval
+from src.analysis.matrices import relation
 from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, under
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import TARGET_COLUMNS
 
 
 def rates(
@@ -38,6 +39,8 @@ def rates(
         One row per (target, defence, eps_255), no defence first, in the order of `targets` and of
         increasing budget, with
 
+        - `relation`: the target's `relation` to the source;
+        - `ensemble`, `source_defence`: whether the source is an ensemble, and its defence;
         - `targeted`: whether the attack has target labels;
         - `clean_accuracy`: accuracy of the target on all clean images;
         - `abstained`: images of the protocol on which the target abstains; they are in no
@@ -87,8 +90,9 @@ def evaluated_budgets(outcome: Outcomes) -> tuple[pd.DataFrame, Mask]:
     """Return the evaluated budgets: rows (target, defence, eps_255), and a mask (T, K)."""
     evaluated: Mask = np.any(outcome.present | outcome.abstained, axis=1)
     target, budget = np.nonzero(evaluated)
-    names = pd.DataFrame([outcome.targets[place] for place in target], columns=Evaluated._fields)
-    return names.assign(eps_255=outcome.eps_255[budget]), evaluated
+    names = [outcome.targets[place].columns for place in target]
+    table = pd.DataFrame(names, columns=[*TARGET_COLUMNS])
+    return table.assign(eps_255=outcome.eps_255[budget]), evaluated
 
 
 def ratio(
@@ -104,6 +108,9 @@ def _rates(outcome: Outcomes) -> pd.DataFrame:
     table, evaluated = evaluated_budgets(outcome)
     counted = outcome.present & outcome.counted[:, :, None]
     denominator = np.count_nonzero(counted, axis=1)[evaluated]
+    source, kinds = outcome.source, [relation(outcome.source, its) for its in outcome.targets]
+    table["relation"] = [kinds[place] for place in np.nonzero(evaluated)[0]]
+    table["ensemble"], table["source_defence"] = source.is_ensemble, source.defence
     table["targeted"] = outcome.target_labels is not None
     table["denominator"] = denominator
     clean = outcome.present[:, :, 0]

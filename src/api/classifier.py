@@ -12,13 +12,13 @@ from torch import nn
 
 from src.config.compose import compose_words
 from src.config.errors import REFUSALS, explain
-from src.config.fields import short_name
 from src.config.names import is_public
 from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.config.settings import Settings
 from src.models import PixelClassifier
 from src.run.models import stored_classifier
+from src.utils.model_ref import ModelRef
 
 Modules = nn.Module | Sequence[nn.Module]
 Models = Mapping[str, Modules] | Sequence[str | Mapping[str, Modules]]
@@ -92,7 +92,9 @@ def loaded(sources: Models, targets: Models) -> tuple[Mapping[str, Modules], Map
             raise ValueError(
                 "models must be a list of names, or of mappings from names to modules."
             )
-        named = [{short_name(its): load(its)} if isinstance(its, str) else its for its in models]
+        named = [
+            {str(ModelRef.typed(its)): load(its)} if isinstance(its, str) else its for its in models
+        ]
         return {name: module for its in named for name, module in dict(its).items()}
 
     return by_name(sources), by_name(targets)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from src import analysis
-from src.artifacts.frame_jobs import JOBS, named_folders
+from src.artifacts.frame_jobs import JOBS, SHOWS_SEED, named_folders
 from src.artifacts.jobs import StoredJob, find_jobs
 
 _NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
@@ -73,8 +73,10 @@ def frame_of(jobs: Sequence[StoredJob]) -> pd.DataFrame:
     models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
     kinds = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
     frame = rows[[*COLUMNS]].astype(kinds)
-    records = [job.record.model_copy(update={"label": job.attack}) for job in jobs]
-    frame.attrs[JOBS] = [record.model_dump(mode="json") for record in records]
+    frame.attrs[JOBS] = [
+        job.record.model_dump(mode="json") | {"label": job.row, SHOWS_SEED: job.shows_seed}
+        for job in jobs
+    ]
     return frame
 
 

@@ -17,6 +17,7 @@ from src.models import PixelClassifier, network_text, tensors_of, try_classifier
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
 from src.run.stages import Data, Model, Pass, Planned
+from src.utils.model_ref import ModelRef
 from src.utils.refusals import first_line
 
 
@@ -78,7 +79,8 @@ class Inputs:
 
     def settings(self, source: str) -> dict[str, Any]:
         """Return the settings that describe a source and the targets."""
-        names = dict.fromkeys((*source.split("+"), *self.targets))
+        members = ModelRef.parse(source).members
+        names = dict.fromkeys((*members, *self.targets))
         model = {
             name: {
                 "network": {"name": name_of(self.networks[name].network)},
@@ -87,7 +89,7 @@ class Inputs:
             }
             for name in names
         }
-        return {"source": source.split("+"), "targets": self.targets, "model": model}
+        return {"source": list(members), "targets": self.targets, "model": model}
 
     def make_pass(self, planned: Planned) -> Pass:
         """Return the pass that runs a planned job on the images."""
@@ -121,7 +123,7 @@ def _modules(
             raise ValueError(f"{key} must be a mapping from names to torch modules.")
         for name, value in mapping.items():
             members: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-            names = str(name).split("+") if key == "sources" else [name]
+            names = ModelRef.parse(name).members if key == "sources" else (name,)
             if len(names) != len(members) or not all(isinstance(m, nn.Module) for m in members):
                 raise ValueError(
                     f"{key}[{name!r}] must be a torch module or, for a source named like 'a+b', a "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from src.analysis.image_outcomes import GROUP
 from src.analysis.multiple_comparisons import images_for
 from src.artifacts.frame_jobs import Sweeps, jobs_of
 from src.report.summary import summarise
@@ -52,7 +53,7 @@ def images_needed(
         raise ValueError("difference must be a number in (0, 1]. Pass a frame as frame=frame.")
     if frame is not None:
         ranked = rankings(frame)
-        keys = ["group", "eps_255", "kind", "defence", "source"]
+        keys = ["group", "eps_255", *GROUP, "defence", "source"]
         if len(ranked):
             ranked = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
             ranked = ranked.dropna(subset="rank")

@@ -40,7 +40,7 @@ from src.run.outputs import prediction_tables, raised_alarms, write_results
 from src.run.passes import run_pass
 from src.run.stages import Pass, Planned
 from src.run.trainer import for_device
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN
 
 log = logging.getLogger(__name__)
 

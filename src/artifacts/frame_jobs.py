@@ -1,7 +1,7 @@
 """Finished jobs reconstructed from a data frame of their predictions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,9 @@ from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
 
 JOBS = "jobs"
-"""Key in `frame.attrs`: the jobs' records as plain data, by the frame's names of the attacks."""
+"""Key in `frame.attrs`: the jobs' records as plain data, with their rows' names as labels."""
+SHOWS_SEED = "shows_seed"
+"""Key beside those of a record: whether the frame's name of the attack states the seed."""
 Sweeps = str | Path | Mapping[str, str | Path]
 """A folder of sweeps, or folders by name."""
 
@@ -52,18 +54,23 @@ def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
         raise ValueError("Pass one frame, or only folders.")
     (frame,) = folders
     assert isinstance(frame, pd.DataFrame)
-    records = [JobRecord.model_validate(record) for record in frame.attrs.get(JOBS, ())]
-    if not records:
+    facts = frame.attrs.get(JOBS, ())
+    if not facts:
         raise ValueError(f"The frame has lost frame.attrs[{JOBS!r}]. Copy it from load_sweep.")
     frame = frame.copy(deep=False)
     frame.attrs = {}  # pandas copies them in every operation
     parts = dict(iter(frame.groupby(["attack", "source"], observed=True, sort=False)))
-    pairs = [(record, parts.get((record.label, record.source))) for record in records]
-    return [_frame_job(record, rows) for record, rows in pairs if rows is not None]
+    jobs = [
+        FrameJob(JobRecord.model_validate(its), Path(), {}, shows_seed=bool(its.get(SHOWS_SEED)))
+        for its in facts
+    ]
+    pairs = [(job, parts.get((job.attack, job.record.source))) for job in jobs]
+    return [_with_rows(job, rows) for job, rows in pairs if rows is not None]
 
 
-def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:
-    """Return the job of a record, with the rows that are left of it in a frame."""
+def _with_rows(job: FrameJob, rows: pd.DataFrame) -> FrameJob:
+    """Return a job with the rows that are left of it in a frame."""
+    record = job.record
     variants = list(rows["variant"].unique())
     if record.storage not in variants:
         record = record.model_copy(update={"storage": variants[0]})
@@ -74,4 +81,4 @@ def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:
     there = set(rows.loc[rows["eps_255"] > 0, "target"])
     targets = [name for name in record.targets if name in there] if there else record.targets
     record = record.model_copy(update={"targets": targets})
-    return FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
+    return replace(job, record=record, files=dict.fromkeys(tables, Path()), tables=tables)

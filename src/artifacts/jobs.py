@@ -29,7 +29,7 @@ from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import read_alarms, read_images, read_job_table
 from src.config.sections import CONTROLS
-from src.utils.defended_names import PLAIN, split_source
+from src.utils.model_ref import PLAIN
 from src.utils.parquet import read_table
 
 
@@ -38,8 +38,9 @@ class StoredJob:
     """A finished job: its record, and the paths of its tables by name.
 
     Attributes:
-        name: The label plus what distinguishes the job from others, e.g. ` seed=1`; empty: the
+        title: The label plus what tells the job apart from others, except the seed; empty: the
             label alone.
+        shows_seed: Whether the seed tells the job apart from others.
         sweeps: Names of the sweeps that contain the job.
         pooled: Jobs on disjoint images that this one combines; empty: it was run as it is.
         offset: Number added to its image indices, so that pooled jobs have different ones.
@@ -48,20 +49,21 @@ class StoredJob:
     record: JobRecord
     folder: Path
     files: Mapping[str, Path]
-    name: str = ""
+    title: str = ""
+    shows_seed: bool = False
     sweeps: tuple[str, ...] = ()
     pooled: tuple["StoredJob", ...] = ()
     offset: int = 0
 
     @property
     def attack(self) -> str:
-        """The job's name, or else its label."""
-        return self.name or self.record.label
+        """The job's name among others: its row, and the seed if that tells it apart."""
+        return self.row + f" seed={self.record.seed}" * self.shows_seed
 
     @property
     def row(self) -> str:
-        """The name without the seed: the name of the row that combines all seeds."""
-        return self.attack.removesuffix(f" seed={self.record.seed}")
+        """The name of the row that combines all seeds."""
+        return self.title or self.record.label
 
     @property
     def parts(self) -> tuple["StoredJob", ...]:
@@ -82,8 +84,8 @@ class StoredJob:
     def predictions(self) -> pd.DataFrame:
         """The primary variant's predictions without defences, plus the source behind its own."""
         rows = self.defended
-        source = split_source(self.record.source)
-        source_rows = (rows["target"] == source.target) & (rows["defence"] == source.defence)
+        source = self.record.source_model
+        source_rows = (rows["target"] == source.model) & (rows["defence"] == source.defence)
         return rows[(rows["defence"] == PLAIN) | source_rows]
 
     @property
@@ -131,7 +133,8 @@ class StoredJob:
 
     def _read(self, name: str) -> pa.Table:
         if self.pooled:
-            return pa.concat_tables([job._read(name) for job in self.pooled])
+            parts = [job._read(name) for job in self.pooled]
+            return pa.concat_tables(parts, promote_options="default")
         table = read_job_table(self.files[name], name, self.record)
         if not self.offset:
             return table
@@ -211,7 +214,7 @@ def find_jobs(
         raise ValueError(
             f"{where} has no predictions of this program (parquet files written by jobs)."
         )
-    return _named(_with_swept_words(_pooled(finished, {*names.values()} - {""})))
+    return _named(_titled(_pooled(finished, {*names.values()} - {""})))
 
 
 def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
@@ -284,8 +287,8 @@ def _sweeps(jobs: Iterable[StoredJob]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
 
 
-def _with_swept_words(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Add swept overrides that the label lacks to the names of jobs, seeds last."""
+def _titled(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+    """Return the jobs with titles that state the swept overrides which their labels lack."""
     overrides = defaultdict[tuple[str, Path], list[set[str]]](list)
     for job in jobs:
         overrides[job.record.label, job.sweep_folder].append({*job.record.overrides})
@@ -294,8 +297,9 @@ def _with_swept_words(jobs: Sequence[StoredJob]) -> list[StoredJob]:
         shared = set.intersection(*overrides[job.record.label, job.sweep_folder])
         swept = [word for word in job.record.overrides if word not in shared]
         shown = [word for word in swept if not job.record.shows(word)]
-        shown.sort(key=lambda word: word.startswith("seed="))
-        distinct.append(replace(job, name=" ".join([job.record.label, *shown])))
+        seed = f"seed={job.record.seed}"
+        title = " ".join([job.record.label, *(word for word in shown if word != seed)])
+        distinct.append(replace(job, title=title, shows_seed=seed in shown))
     return distinct
 
 
@@ -307,22 +311,22 @@ def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
     """
     places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[StoredJob]]](dict)
     for row in rows_of_seeds(jobs):
-        name = row[0].row if len(row) > 1 else row[0].attack
+        row = [replace(job, shows_seed=job.shows_seed and len(row) == 1) for job in row]
         sweeps = _sweeps(row)
-        other = places[name, row[0].record.source].setdefault(sweeps, row)[0]
+        other = places[row[0].attack, row[0].record.source].setdefault(sweeps, row)[0]
         if other is not row[0]:
             raise ValueError(
-                f"{other.folder} and {row[0].folder} have different jobs named {name} on "
+                f"{other.folder} and {row[0].folder} have different jobs named {other.attack} on "
                 f"{other.record.source}. Name their sweeps, as in day1={other.sweep_folder}."
             )
     clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
     named_jobs = []
-    for (name, _), rows in places.items():
+    for rows in places.values():
         for sweeps, row in rows.items():
-            shown = f"{name} ({'+'.join(sweeps)})" if sweeps in clashing else name
-            seeds = [f" seed={job.record.seed}" * (len(row) > 1) for job in row]
+            end = f" ({'+'.join(sweeps)})" if sweeps in clashing else ""
             named_jobs += [
-                replace(job, name=shown + seed) for job, seed in zip(row, seeds, strict=True)
+                replace(job, title=job.row + end, shows_seed=job.shows_seed or len(row) > 1)
+                for job in row
             ]
     return named_jobs
 

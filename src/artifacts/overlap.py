@@ -4,7 +4,7 @@ import json
 import re
 
 from src.artifacts.record import JobRecord
-from src.utils.defended_names import split_source
+from src.utils.model_ref import ModelRef
 
 RELATED_BY = {"same weights", "same architecture", "same family"}
 _COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_size", "stem"}
@@ -21,7 +21,7 @@ def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
     - `same data`: last trained on the job's data set, on the embedded images, or on the data set
       named by the same tag.
     """
-    facts, members = _facts(record, target), split_source(source).target.split("+")
+    facts, members = _facts(record, target), ModelRef.parse(source).members
     shared = [facts.items() & _facts(record, member).items() for member in members]
     return tuple(name for name in facts if any((name, facts[name]) in its for its in shared))
 

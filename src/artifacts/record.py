@@ -24,8 +24,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from src.artifacts.layout import OF_JOB, PREDICTIONS, clear_summary
 from src.config.attack_settings import AttackSettings
 from src.config.settings import Settings
-from src.utils.defended_names import Evaluated, behind_each
 from src.utils.files import writing
+from src.utils.model_ref import ModelRef, behind_each
 from src.utils.refusals import first_line, printable_all
 
 FORMAT = 6
@@ -146,7 +146,12 @@ class JobRecord(BaseModel):
     versions: dict[str, str]
 
     @property
-    def evaluated(self) -> tuple[Evaluated, ...]:
+    def source_model(self) -> ModelRef:
+        """The source with its defence."""
+        return ModelRef.parse(self.source)
+
+    @property
+    def evaluated(self) -> tuple[ModelRef, ...]:
         """Targets as they are, then each behind every defence."""
         return behind_each(self.targets, self.defences)
 

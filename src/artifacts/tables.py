@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
-from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
+from src.utils.model_ref import ABSTAINED, PLAIN, ModelRef, behind_each
 from src.utils.parquet import read_table
 from src.utils.refusals import first_line, printable_all
 
@@ -67,26 +67,36 @@ NAMES = (column("target", TEXT), column("defence", TEXT))
 """Columns that name a row's target."""
 
 
-def named(table: pa.Table, pair: Evaluated) -> pa.Table:
+def named(table: pa.Table, pair: ModelRef) -> pa.Table:
     """Return a target's rows with its names as columns; rows in the cache have none."""
-    for field, name in zip(NAMES, pair, strict=True):
+    for field, name in zip(NAMES, pair.columns, strict=True):
         table = table.append_column(field, pa.repeat(name, len(table)))
     return table
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
-    """Read a table of a job and check its values; check the rows of predictions, too."""
+    """Read a table of a job and check its values; check the rows of predictions, too.
+
+    Predictions have the columns of today, whichever version wrote them, see `with_schema`.
+    """
     table, of_predictions = read_table(path), name.partition("-")[0] == PREDICTIONS
     try:
         if of_predictions:  # regardless of the file's own schema
-            schema = pa.schema([*PREDICTION_SCHEMA, *NAMES])
-            table = table.select(schema.names).cast(schema)
+            table = with_schema(table, pa.schema([*PREDICTION_SCHEMA, *NAMES]))
         _check_values(table, len(record.class_names))
         if of_predictions:
             _check_rows(table, record, name == PREDICTIONS)
     except (ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is not a valid table: {first_line(error)[:400]}.") from error
     return table
+
+
+def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the columns of a schema; optional columns that the table lacks are null."""
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def read_images(path: Path) -> dict[str, np.ndarray]:
@@ -146,10 +156,12 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     images = {*groups["index_count"], *groups["index_count_distinct"]}
     images.add(pc.count_distinct(table["index"]).as_py())
     targets = record.evaluated if primary else behind_each(record.targets, ())
-    attacked = {(*target, eps) for target in targets for eps in record.budgets if eps > 0}
-    source = split_source(record.source)
-    behind = source.defence != PLAIN and record.config["source"]  # a saved set may lack its source
+    attacked = {(*target.columns, eps) for target in targets for eps in record.budgets if eps > 0}
+    source = record.source_model
+    behind = source.is_defended and record.config["source"]  # a saved set may lack its source
     sources = [source] if behind else []
-    clean = {(*pair, 0.0) for pair in (*map(Evaluated, record.weights), *targets, *sources)}
+    clean = {
+        (*pair.columns, 0.0) for pair in (*map(ModelRef.parse, record.weights), *targets, *sources)
+    }
     if rows != attacked | clean or images != {record.images}:
         raise ValueError("it must have one row per target, budget and image of its job")

@@ -21,25 +21,6 @@ def check_name(value: str) -> str:
     return value
 
 
-def short_name(model: str) -> str:
-    """Return a model's name as used in folders, tables and charts: public names without `/`.
-
-    >>> short_name("timm/resnet50.a1_in1k"), short_name("hub/me/nets@0123456789abcdef/tiny")
-    ('timm.resnet50.a1_in1k', 'hub.me.nets.0123456.tiny')
-    """
-    return re.sub(r"@([0-9a-f]{7})[0-9a-f]*", r".\1", str(model)).replace("/", ".")
-
-
-def of_epoch(model: str) -> tuple[str, int | None]:
-    """Split a model's name into the base name and the epoch of its training, or None.
-
-    >>> of_epoch("resnet_small.epoch10"), of_epoch("resnet_small")
-    (('resnet_small', 10), ('resnet_small', None))
-    """
-    match = re.fullmatch(r"(.+)\.epoch([1-9]\d*)", str(model))
-    return (match[1], int(match[2])) if match else (str(model), None)
-
-
 def _level(value: Any) -> Any:
     """Return a budget; refuse one written as a fraction of 255."""
     if isinstance(value, str) and (match := re.fullmatch(r"([\d.]+) */ *255", value)):

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from src.config.fields import of_epoch, short_name
 from src.config.sections import STUDY
+from src.utils.model_ref import ModelRef
 from src.utils.public_models import check_listed
 from src.utils.refusals import suggestion
 
@@ -34,7 +34,7 @@ def with_files(overrides: Sequence[str], folders: Sequence[str | Path]) -> list[
     loaded = []
     for group in ("model", "defence"):
         named = {*re.findall(r"[\w./@+-]+", text), *re.findall(rf"\b{group}\.([\w-]+)", text)}
-        named |= {of_epoch(name)[0] for name in named}
+        named |= {ModelRef((name,)).base for name in named}
         sections = {name for study in experiments for name in _sections(study.get(group))}
         chosen = ",".join(sorted((named & files(group, folders).keys()) - sections))
         typed = any(word.lstrip("+").startswith(f"{group}=") for word in overrides)
@@ -91,7 +91,7 @@ def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
         check_listed(name)
     from src.models.providers import section_of  # here: loads torch
 
-    return {short_name(name): section_of(name) for name in public}
+    return {str(ModelRef.typed(name)): section_of(name) for name in public}
 
 
 def _experiments(overrides: Sequence[str], folders: Sequence[str | Path]) -> list[dict[str, Any]]:

@@ -10,13 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from src.config.compose import is_sweep
 from src.config.errors import refusal
-from src.config.fields import of_epoch, short_name
 from src.config.label import attack_label, stated_about, takes
 from src.config.names import PANEL, files, is_public, public_models, without_panels
 from src.config.sections import STUDY, ReportCommand, Section
 from src.config.settings import Settings
 from src.utils.about import About, listed
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN, ModelRef
 from src.utils.public_models import near_models
 from src.utils.refusals import suggestion, warn_once
 
@@ -80,16 +79,16 @@ def _named(
         for key, names in lists.items():
             _check_names(key, names, config.get(group) or DictConfig({}), group, hydra)
     public = public_models([*source, *targets])
-    source, targets = [*map(short_name, source)], [*map(short_name, targets)]
-    named = {name: of_epoch(name) for name in (*source, *targets)}
-    trained = {base for base, _ in named.values()}
+    source, targets = ([str(ModelRef.typed(name)) for name in names] for names in (source, targets))
+    named = {name: ModelRef((name,)) for name in (*source, *targets)}
+    trained = {model.base for model in named.values()}
     section = _to_plain(config, {"model": trained, "defence": {*defences, *attacked}})
     models = section["model"]
     for name, keys in public.items():
         models[name] = keys | models.get(name, {})
-    for name, (base, epoch) in named.items():
-        if epoch is not None:
-            models[name] = models[base] | {"epoch": epoch}
+    for name, model in named.items():
+        if model.epoch is not None:
+            models[name] = models[model.base] | {"epoch": model.epoch}
     section["model"] = {name: models[name] for name in named}
     return source, targets, defences, section
 
@@ -196,7 +195,7 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
             raise ValueError(
                 f"A file in {group}/ lacks its first line, which must be `# @package {group}.NAME`."
             )
-        known_as = of_epoch(name)[0] if group == "model" else name
+        known_as = ModelRef((str(name),)).base if group == "model" else name
         if known_as in catalogue or (group == "model" and is_public(name)):
             continue
         listed = files(group, _folders(hydra))

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from src.config.fields import short_name
+from src.utils.model_ref import ModelRef
 
 _HERE = Path(__file__).resolve().parents[1]
 # Beside this package in a checkout, inside it where a wheel was installed.
@@ -23,7 +23,7 @@ def _joined(attack: str, source: str | list[str] | None) -> str:
     """Return the name of a job's folder, such as `bim-vgg16`."""
     attack = attack.rpartition("/")[2]
     models = [source] if isinstance(source, str) else source or []
-    source = "+".join(map(short_name, models))
+    source = "+".join(str(ModelRef.typed(model)) for model in models)
     return f"{attack}-{source[:100]}".strip("-")
 
 

@@ -24,7 +24,7 @@ from src.config.sections import (
     reference_budget,
 )
 from src.utils.about import listed
-from src.utils.defended_names import PLAIN, Evaluated, behind_each
+from src.utils.model_ref import PLAIN, ModelRef, behind_each
 
 
 class Settings(Section):
@@ -124,20 +124,20 @@ class Settings(Section):
         """The source's name, `a+b` for an ensemble; empty without an attack."""
         return "+".join(self.source) or self.attack.source
 
-    def members_of(self, model: str) -> tuple[str, ...]:
-        """Return the members of a model: several if it is the source ensemble, else itself."""
-        is_ensemble = len(self.source) > 1 and model == self.source_name
-        return tuple(self.source) if is_ensemble else (model,)
+    @property
+    def source_model(self) -> ModelRef:
+        """The source behind its `source_defence`."""
+        return ModelRef.parse(self.source_name, self.source_defence)
 
     @property
-    def evaluated(self) -> tuple[Evaluated, ...]:
+    def evaluated(self) -> tuple[ModelRef, ...]:
         """Targets as they are, then each behind every defence."""
         return behind_each(self.targets, self.defences)
 
     @property
     def attacked(self) -> str:
-        """The source's name with its `source_defence`, see `split_source`."""
-        return str(Evaluated(self.source_name, self.source_defence))
+        """The source's name with its `source_defence`."""
+        return str(self.source_model)
 
     @property
     def layers(self) -> tuple[str | None, ...]:

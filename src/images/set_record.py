@@ -11,7 +11,6 @@ from src.artifacts.record import parse_record
 from src.config.fields import Budget, ModelName, Name
 from src.config.sections import TargetLabelRule
 from src.utils.about import Norm
-from src.utils.defended_names import split_source
 from src.utils.files import sha256_of
 from src.utils.refusals import first_line
 
@@ -65,14 +64,13 @@ def read_set_record(folder: Path) -> SetFacts:
     path = folder / RECORD
     text = path.read_bytes()
     _, record = parse_record(text, path)
-    model, defence = split_source(record.source)
     try:
         facts = SetFacts(
             **record.model_dump(include={*SetFacts.model_fields}),
             target_label=record.config["attack"]["target_label"],
             ensemble=record.config["ensemble"],
-            members=tuple(model.split("+")),
-            defence=defence,
+            members=record.source_model.members,
+            defence=record.source_model.defence,
         )
     except (ValidationError, LookupError, TypeError) as error:
         raise ValueError(f"{path} has no valid record of a set: {first_line(error)}") from error

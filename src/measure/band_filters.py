@@ -14,7 +14,7 @@ from src.attacks import noise_signs
 from src.measure.fourier import CORNER, FREQUENCIES, band, low_passed
 from src.measure.prediction_rows import Level, predict
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
@@ -57,7 +57,7 @@ class BandFilters(Measurement):
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return two cells per target: for the attack and for the noise."""
         settings, index = job.settings, job.diagnosed.indices
-        for target in map(Evaluated, settings.targets):
+        for target in map(ModelRef.parse, settings.targets):
             budgets, bands = (settings.reference,), [*BOUNDS.values()]
             attack, noise = (bands, settings.seed), (*budgets, bands, settings.seed)
             facts: dict[str, Any] = {"target": target, "passes": len(bands)}
@@ -71,7 +71,7 @@ class BandFilters(Measurement):
         attacked = batch.source is not None
         change = batch.version(eps_255).adversarial - clean if attacked else noise
         parts = with_parts(clean, change, noise)
-        versions: list[tuple[Level, Callable[[Evaluated], Tensor]]] = []
+        versions: list[tuple[Level, Callable[[ModelRef], Tensor]]] = []
         for (name, (low, high)), images in zip(BOUNDS.items(), parts, strict=True):
             level = {"band": name, "kind": "attack" if attacked else "noise", "eps_255": eps_255}
             level |= {"frequency_low": low, "frequency_high": min(CORNER, high)}
@@ -91,7 +91,7 @@ class LowPassed(Measurement):
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell for each target."""
         facts: dict[str, Any] = {"decides": CUTOFFS, "attacked": False, "passes": len(CUTOFFS)}
-        for target in map(Evaluated, job.settings.targets):
+        for target in map(ModelRef.parse, job.settings.targets):
             yield Cell(self.name, job.diagnosed.indices, target, **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:

@@ -11,7 +11,7 @@ from src.images.storage import STORED, AttackedImages
 from src.measure.prediction_rows import with_cost
 from src.measure.predictions import Predictions
 from src.measure.protocol import Cell, EvaluatedBatch, Job
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 
 class Controls(Predictions):
@@ -35,7 +35,7 @@ class Controls(Predictions):
         if settings.attack.about.universal:
             facts["shuffled"] = facts["noise"]
         for control in CONTROLS if settings.controls else ():
-            targets = map(Evaluated, settings.targets)
+            targets = map(ModelRef.parse, settings.targets)
             yield from self.cells_of(job, control, targets, **facts[control])
 
     def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:

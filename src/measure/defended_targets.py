@@ -7,7 +7,7 @@ import pyarrow as pa
 from src.images.storage import STORED
 from src.measure.predictions import Predictions
 from src.measure.protocol import Cell, Job
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN
 
 
 class DefendedTargets(Predictions):

@@ -10,7 +10,7 @@ from src.artifacts.tables import INDEX, LABEL, SINGLE, column
 from src.attacks import Source
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 
 class Features(Measurement):
@@ -30,7 +30,7 @@ class Features(Measurement):
         for name in job.settings.models:
             if layer := job.settings.model[name].feature_layer:
                 facts: dict[str, Any] = {"decides": layer, "attacked": False}
-                yield Cell(self.name, job.diagnosed.indices, Evaluated(name), **facts)
+                yield Cell(self.name, job.diagnosed.indices, ModelRef.parse(name), **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""

@@ -11,7 +11,7 @@ from src.attacks import Philox, image_seeds
 from src.measure.gradient_similarity import cosines, input_gradients
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 _POINTS, _RADIUS = 5, 1 / 255
 _STREAM = 8  # of random numbers, separate from attacks, noise, target labels and defences
@@ -33,7 +33,10 @@ class GradientConsistency(Measurement):
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell for the source."""
-        source, decides = Evaluated(job.settings.source_name), (_POINTS, _RADIUS, job.settings.seed)
+        source, decides = (
+            ModelRef.parse(job.settings.source_name),
+            (_POINTS, _RADIUS, job.settings.seed),
+        )
         facts: dict[str, Any] = {"decides": decides, "attacked": False, "passes": 3 * (1 + _POINTS)}
         yield Cell(self.name, job.diagnosed.indices, source, **facts)
 

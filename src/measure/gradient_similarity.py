@@ -12,7 +12,7 @@ from src.attacks import LOSSES, Model
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.models import Ensemble
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 
 class GradientSimilarity(Measurement):
@@ -32,8 +32,8 @@ class GradientSimilarity(Measurement):
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell for each target."""
-        source = Evaluated(job.settings.source_name)
-        for target in map(Evaluated, job.settings.targets):
+        source = ModelRef.parse(job.settings.source_name)
+        for target in map(ModelRef.parse, job.settings.targets):
             facts: dict[str, Any] = {"others": (source,), "attacked": False, "passes": 3}
             yield Cell(self.name, job.diagnosed.indices, target, **facts)
 

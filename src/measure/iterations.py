@@ -18,7 +18,7 @@ from src.artifacts.tables import (
 from src.images.attacker import Attacker
 from src.measure.prediction_rows import predict
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 
 class Iterations(Measurement):
@@ -39,7 +39,7 @@ class Iterations(Measurement):
         """Return a cell for each target without a defence."""
         settings = job.settings
         iterations = settings.diagnostics.iterations
-        for target in map(Evaluated, settings.targets if iterations else ()):
+        for target in map(ModelRef.parse, settings.targets if iterations else ()):
             decides = (settings.reference, iterations)
             count = len(iterations)
             yield Cell(self.name, job.diagnosed.indices, target, decides=decides, passes=count)

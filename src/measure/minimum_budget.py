@@ -13,7 +13,7 @@ from src.artifacts.tables import FLOAT, INDEX, LABEL, PREDICTED, column
 from src.images.attacker import Attacker
 from src.measure.prediction_rows import prediction_columns, to_numpy, top_predictions
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import TARGET_COLUMNS, ModelRef
 
 
 class MinimumBudget(Measurement):
@@ -40,8 +40,8 @@ class MinimumBudget(Measurement):
         if not halvings or clean is None:
             return
         correct = clean.filter(pc.equal(clean["label"], clean["predicted"]))
-        for target in map(Evaluated, settings.targets):
-            names = zip(("target", "defence"), target, strict=True)
+        for target in map(ModelRef.parse, settings.targets):
+            names = zip(TARGET_COLUMNS, target.columns, strict=True)
             rows = correct.filter(pc.and_(*(pc.equal(correct[key], name) for key, name in names)))
             index = np.intersect1d(job.diagnosed.indices, rows["index"].to_numpy())
             work: dict[str, Any] = {"passes": halvings, "attacks": halvings}
@@ -84,6 +84,6 @@ def _bisect(batch: EvaluatedBatch, cell: Cell) -> pa.Table:
     )
 
 
-def _flips(target: Evaluated, logits: Tensor, labels: Tensor) -> Tensor:
+def _flips(target: ModelRef, logits: Tensor, labels: Tensor) -> Tensor:
     """Return a CPU mask of the misclassified images."""
     return (top_predictions(target, logits, labels).classes[:, 0] != labels).cpu()

@@ -8,7 +8,7 @@ import pyarrow as pa
 from src.artifacts.tables import INDEX, LABEL, SINGLE, column
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 
 class OutputChanges(Measurement):
@@ -32,7 +32,7 @@ class OutputChanges(Measurement):
         settings = job.settings
         facts: dict[str, Any] = {"budgets": (settings.reference,), "passes": 2}
         for name in settings.models if len(settings.source) == 1 else ():
-            yield Cell(self.name, job.diagnosed.indices, Evaluated(name), **facts)
+            yield Cell(self.name, job.diagnosed.indices, ModelRef.parse(name), **facts)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""

@@ -23,7 +23,7 @@ from src.artifacts.tables import (
 )
 from src.data import Batch
 from src.measure.protocol import Cell, EvaluatedBatch
-from src.utils.defended_names import ABSTAINED, Evaluated
+from src.utils.model_ref import ABSTAINED, ModelRef
 
 Level = Mapping[str, float | str | int]
 TOP_K = 5
@@ -57,7 +57,7 @@ class TopPredictions(NamedTuple):
     draws_correct: Tensor
 
 
-def top_predictions(target: Evaluated, logits: Tensor, labels: Tensor) -> TopPredictions:
+def top_predictions(target: ModelRef, logits: Tensor, labels: Tensor) -> TopPredictions:
     """Compute predictions from logits (N, C), for images of the classes `labels`, (N,).
 
     With logits (R, N, C) of R draws, the prediction is the class that most draws predict; the
@@ -89,7 +89,7 @@ def top_predictions(target: Evaluated, logits: Tensor, labels: Tensor) -> TopPre
 def predict(
     batch: EvaluatedBatch,
     cells: Sequence[Cell],
-    versions: Iterable[tuple[Level, Callable[[Evaluated], Tensor]]],
+    versions: Iterable[tuple[Level, Callable[[ModelRef], Tensor]]],
     target_labels: Tensor | None = None,
 ) -> list[pa.Table]:
     """Return each cell's predictions for several versions of a batch's images.
@@ -105,7 +105,7 @@ def predict(
 
 
 def prediction_rows(
-    target: Evaluated,
+    target: ModelRef,
     batch: Batch,
     logits: Tensor,
     level: Level,

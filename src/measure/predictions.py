@@ -12,7 +12,7 @@ from src.images.storage import STORED, AttackedImages
 from src.measure.attack_cost import AttackCost
 from src.measure.prediction_rows import prediction_rows, with_cost
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.model_ref import PLAIN, ModelRef
 
 
 class Predictions(Measurement):
@@ -27,10 +27,10 @@ class Predictions(Measurement):
         """Return cells of all images for each format, the primary one first."""
         settings = job.settings
         for storage in dict.fromkeys((settings.storage or STORED, *settings.variants)):
-            yield from self.cells_of(job, storage, map(Evaluated, settings.targets))
+            yield from self.cells_of(job, storage, map(ModelRef.parse, settings.targets))
 
     def cells_of(
-        self, job: Job, table: str, targets: Iterable[Evaluated], **facts: Any
+        self, job: Job, table: str, targets: Iterable[ModelRef], **facts: Any
     ) -> Iterator[Cell]:
         """Yield a table's cells of all images, one per target and budget."""
         for target in targets:

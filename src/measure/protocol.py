@@ -14,7 +14,7 @@ from src.config.settings import Settings
 from src.data import Batch, ImageDataset, to_unit
 from src.images.attacker import AdversarialSource
 from src.images.storage import AdversarialBatch, AttackedImages
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.model_ref import PLAIN, ModelRef
 
 
 class Job(Protocol):
@@ -33,11 +33,11 @@ class Job(Protocol):
         """The images that diagnostics use."""
 
     @property
-    def classifiers(self) -> Sequence[Evaluated]:
+    def classifiers(self) -> Sequence[ModelRef]:
         """Models, targets behind defences, and the source behind its own defence."""
 
 
-ALL = Evaluated("")
+ALL = ModelRef.parse("")
 """Value of `target` for rows that belong to no single target."""
 
 
@@ -64,9 +64,9 @@ class Cell:
 
     table: str
     index: np.ndarray
-    target: Evaluated = ALL
+    target: ModelRef = ALL
     budgets: tuple[float, ...] = ()
-    others: tuple[Evaluated, ...] = ()
+    others: tuple[ModelRef, ...] = ()
     decides: Any = None
     attacked: bool = True
     whole: bool = False
@@ -76,7 +76,7 @@ class Cell:
     attacks: int = 0
 
     @property
-    def models(self) -> tuple[Evaluated, ...]:
+    def models(self) -> tuple[ModelRef, ...]:
         """The models that the rows depend on."""
         return (*self.others, *([] if self.target == ALL else [self.target]))
 
@@ -94,7 +94,7 @@ class EvaluatedBatch:
     """
 
     batch: Batch
-    networks: Mapping[Evaluated, nn.Module]
+    networks: Mapping[ModelRef, nn.Module]
     settings: Settings
     source: AdversarialSource | None = None
     adversarial: AdversarialBatch | None = None
@@ -116,12 +116,12 @@ class EvaluatedBatch:
         """Target labels of the attack, int64 (N,); None for an untargeted attack."""
         return None if self.adversarial is None else self.adversarial.target_labels
 
-    def logits(self, target: Evaluated, eps_255: float) -> Tensor:
+    def logits(self, target: ModelRef, eps_255: float) -> Tensor:
         """Return a target's logits for the unrounded images at a budget, (N, C); computed once."""
         images = self.version(eps_255).adversarial
         return self._once((target, eps_255), lambda: self.classify(target, images))
 
-    def classify(self, target: Evaluated, images: Tensor) -> Tensor:
+    def classify(self, target: ModelRef, images: Tensor) -> Tensor:
         """Return a target's logits, (N, C), or (R, N, C) for R draws of a defence."""
         network = self.networks[target]
         return network(images) if target.defence == PLAIN else network(images, self.batch.index)

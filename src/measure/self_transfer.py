@@ -12,7 +12,7 @@ from torchvision.transforms.functional import center_crop
 from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 _SCALES = (0.6, 0.75, 0.9, 1.1, 1.3, 1.6)
 
@@ -38,7 +38,9 @@ class SelfTransfer(Measurement):
         settings, passes = job.settings, 2 * len(_SCALES)
         facts: dict[str, Any] = {"budgets": (settings.reference,), "decides": _SCALES}
         for name in settings.source if len(settings.source) == 1 else ():
-            yield Cell(self.name, job.diagnosed.indices, Evaluated(name), passes=passes, **facts)
+            yield Cell(
+                self.name, job.diagnosed.indices, ModelRef.parse(name), passes=passes, **facts
+            )
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image."""

@@ -11,7 +11,7 @@ from src.attacks import Philox, image_seeds
 from src.measure.gradient_similarity import input_gradients, to_float64
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 # A distance of 0.01 is local: 1/170 of the L2 norm of a change by 8/255 on 32 x 32 pixels. Float32
 # rounding, about 1e-6 of the logits' gradients, grows to 1e-4 of them in a product.
@@ -39,7 +39,7 @@ class Smoothness(Measurement):
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell for the source."""
-        source, gradients = Evaluated(job.settings.source_name), 2 * _ITERATIONS
+        source, gradients = ModelRef.parse(job.settings.source_name), 2 * _ITERATIONS
         decides = (_DISTANCE, _ITERATIONS, job.settings.seed)
         facts: dict[str, Any] = {"decides": decides, "attacked": False, "passes": 3 * gradients}
         yield Cell(self.name, job.diagnosed.indices, source, **facts)

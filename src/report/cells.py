@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import TRANSFER
-from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
+from src.analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
 from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_visibility
 from src.report.page.statistics import primary_rates
 from src.report.summary import JobSummary, mean_over_seeds
-from src.utils.defended_names import split_source
 
 AXES = ("attack", "source", "target", "defence")
 
@@ -159,7 +158,7 @@ class Cells:
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
-            single = ~used["source"].str.contains("+", regex=False)
+            single = ~used["ensemble"]
             used = used[single] if single.any() else used  # ensembles are ranked apart
             column, first = VALUES[self.spec.value].column, used.iloc[0]
             if column not in used:
@@ -194,7 +193,7 @@ class Cells:
                 ranked = rankings(
                     outcomes.select(**{str(key): name for key, name in place.items()})
                 )
-                for _, rows in ranked.groupby(["kind", "defence"], sort=False):
+                for _, rows in ranked.groupby([*GROUP, "defence"], sort=False):
                     first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
                     first = first[first["rank"].notna()]
                     its = group[group["attack"].isin(first["attack"]) & ~group.index.isin(done)]
@@ -202,7 +201,7 @@ class Cells:
                         continue
                     row_of = first.set_index("attack").loc[its["attack"]]
                     means = row_of["mean"].to_numpy(np.float64)
-                    if first["kind"].iloc[0].startswith("untargeted"):
+                    if not first["targeted"].iloc[0]:
                         means = means if sign == 1 else 1 - means
                         if np.abs(its["value"] - means).max() > _NEAR:
                             continue  # the cells are of other pairs than the ranking
@@ -289,7 +288,7 @@ def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> Cells:
             outcome.leave_out(summary.left_out)
             outcomes[summary.group].append(outcome)
             seed.job.forget()
-        rows = mean_over_seeds(parts) if summary.seeds else parts[0]
+        rows = mean_over_seeds(pd.concat(parts)) if summary.seeds else parts[0]
         for seed, part in zip(summary.seeds, parts, strict=False):
             rows[f"seed={seed.job.record.seed}"] = part.get(VALUES[spec.value].column)
         pairs.append(rows)
@@ -305,9 +304,8 @@ def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> Cells:
 
 def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
     """Raise a `ValueError` if a cell combines several attacks, defences or defended sources."""
-    through = pairs["source"].map(lambda name: split_source(name).defence)
     several = {axis: list(pairs[axis].unique()) for axis in sorted(_ALONE)}
-    several["source"] = [f"sources behind {name}" for name in through.unique()]
+    several["source"] = [f"sources behind {name}" for name in pairs["source_defence"].unique()]
     for axis, names in several.items():
         if axis not in keys and len(names) > 1:
             raise ValueError(f"add {axis} to rows or columns: there are {', '.join(names)}.")

@@ -7,22 +7,23 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from src.analysis import CLEAN, OWN, WHITE_BOX, relation
+from src.analysis import CLEAN, OWN, WHITE_BOX
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
-from src.utils.defended_names import PLAIN
+from src.report.labels import Label
+from src.utils.model_ref import PLAIN
 from src.utils.terminal_tables import text_table
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
-def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
+def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> Group:
     """Lay out a `transfer_matrix` for the terminal, with `*` for white boxes and `+` for `own`.
 
     There is one row per source, or one per pair if that would need more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    relations = list(map(relation, matrix["source"], matrix["target"]))
+    kinds = list(matrix["relation"])
     counted, rate = "still correct", "robust accuracy"
     clean = "accuracy on all clean images"
     if matrix["targeted"].any():
@@ -31,14 +32,12 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     caption = {
         f"{counted} / denominator = {rate}": True,
         f"{CLEAN}: {clean}": CLEAN in sources,
-        "* white box: the target is the source or part of it": WHITE_BOX in relations,
-        "+ own: the source's network behind another defence": OWN in relations,
+        "* white box: the target is the source or part of it": WHITE_BOX in kinds,
+        "+ own: the source's network behind another defence": OWN in kinds,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
     }
     marks = {WHITE_BOX: "*", OWN: "+"}
-    cells = [
-        marks.get(kind, "") + cell for kind, cell in zip(relations, matrix["cell"], strict=True)
-    ]
+    cells = [marks.get(kind, "") + cell for kind, cell in zip(kinds, matrix["cell"], strict=True)]
     pairs = matrix[["source", "target"]].assign(cell=cells)
     grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
     grid = grid.fillna("-").add_prefix("-> ").reset_index()
@@ -53,9 +52,9 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
 def defence_table(behind: pd.DataFrame) -> Group:
     """Lay out a result of `behind_defences` for the terminal, one line per defence."""
     counted, share = behind["counted"].iloc[0], "{:.1%}".format
-    adaptive = (behind["through"] != PLAIN).any()
-    shown = behind[["through", "defence"] if adaptive else ["defence"]]
-    shown = shown.rename(columns={"through": "attacked through"})
+    adaptive = (behind["source_defence"] != PLAIN).any()
+    shown = behind[["source_defence", "defence"] if adaptive else ["defence"]]
+    shown = shown.rename(columns={"source_defence": "attacked through"})
     shown["clean"] = behind["clean_accuracy"].map(share)
     shown[counted] = behind["rate"].map(share)
     if adaptive:
@@ -74,9 +73,9 @@ def defence_table(behind: pd.DataFrame) -> Group:
 def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     """Lay out the first five rows of a ranking of attacks, or of sources, for the terminal."""
     first, ranked = rows.iloc[0], rows[rows["rank"].notna()]
-    does = "target class reached" if first["kind"].startswith("targeted") else "fooled"
+    does = "target class reached" if first["targeted"] else "fooled"
     other = "source" if of == "attack" else "attack"
-    name = first[other] if first[other].startswith("mean of") else f"{other}: {first[other]}"
+    name = first[other] if first[f"{other}s"] > 1 else f"{other}: {first[other]}"
     heading = (
         f"{of.capitalize()}s by mean success ({does}) on {first['models']} models, "
         f"eps = {first['eps_255']:g}/255, {name}"

@@ -36,7 +36,7 @@ from src.analysis.source_measures import (
 )
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN, ModelRef
 from src.utils.terminal_tables import text_table
 
 Frames = dict[str, pd.DataFrame]
@@ -149,7 +149,8 @@ def choice_of(
     transfer = transfer_of(outcomes)
 
     def members_related(first: str, second: str) -> bool:
-        return any(related(a, b) for a, b in product(first.split("+"), second.split("+")))
+        members = (ModelRef.parse(name).members for name in (first, second))
+        return any(related(a, b) for a, b in product(*members))
 
     def measure(places: list[int]) -> Frames:
         rows = correct.iloc[places]
@@ -168,21 +169,14 @@ def choice_of(
     )
 
 
-def network_of(model: str) -> str:
-    """Return a model's name without the suffix that numbers its training.
-
-    >>> network_of("resnet_small_seed1"), network_of("resnet_small")
-    ('resnet_small', 'resnet_small')
-    """
-    return re.sub(r"_seed\d+$", "", model)
-
-
 def _spread(ranked: pd.DataFrame) -> float:
     """Compute the root mean square difference between trainings of one network."""
     finished = ranked[ranked["epoch"].isna()]
     pairs = [
         first - second
-        for _, its in finished.groupby(finished["source"].map(network_of))["success"]
+        for _, its in finished.groupby(
+            [ModelRef((name,)).architecture for name in finished["source"]]
+        )["success"]
         for first, second in combinations(its, 2)
     ]
     return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
@@ -197,11 +191,13 @@ def _luck(
     """
     plain = outcomes.select(defence=PLAIN)
     known = [job for job, (_, source) in enumerate(plain.jobs) if source in weights[job]]
-    jobs = [job for job in known if plain.kind(job) == "untargeted"]
+    jobs = [job for job in known if not any(plain.group(job))]
     trainings: list[tuple[str, str, str]] = []
     for attack, source in (plain.jobs[job] for job in jobs):
         name = re.sub(r" training\.seed=\d+| \([^()]*\)$", "", attack)
-        trainings.append((name, network_of(source), weights[jobs[len(trainings)]][source]))
+        trainings.append(
+            (name, ModelRef.parse(source).architecture, weights[jobs[len(trainings)]][source])
+        )
     return training_luck(plain.of_jobs(jobs), trainings, [weights[job] for job in jobs], related)
 
 

@@ -20,18 +20,19 @@ from src.analysis.transfer_rates import rates_by_protocol
 from src.artifacts.jobs import StoredJob, rows_of_seeds
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.artifacts.recipe import model_digest
-from src.utils.defended_names import PLAIN
+from src.report.labels import Label
+from src.utils.model_ref import PLAIN
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 
 
 @dataclass(frozen=True)
 class JobSummary:
-    """Statistics of one job, or their means over its seeds; the tables of a clean job are empty.
+    """Statistics of one job, or of its seeds; the tables of a clean job are empty.
 
     Attributes:
         job: The job, or the first of several seeds.
-        rates: Rates of every variant under every protocol, the rows of `rates.csv`.
+        rates: Rates of every variant and `seed` under every protocol, the rows of `rates.csv`.
         excess: Excess of the primary variant over each control.
         alarms: Failed sanity checks.
         outcomes: `image_outcomes` under the job's own protocol and behind every defence, for all
@@ -41,8 +42,7 @@ class JobSummary:
         left_out: Targets left out of rankings and means because they are related to the source.
         cost: `gradients_per_image` and `forwards_per_image` (including the passes for gradients) at
             all budgets together, if known.
-        seeds: One summary per seed; empty if there is only one seed. With several seeds, `rates`
-            has `success_rate_sd`, the standard deviation over the seeds.
+        seeds: One summary per seed; empty if there is only one seed.
     """
 
     job: StoredJob
@@ -60,10 +60,15 @@ class JobSummary:
         """The jobs that were run, for every seed, including the parts of pooled jobs."""
         return [part for summary in self.seeds or [self] for part in summary.job.parts]
 
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """The rates averaged over the seeds, see `mean_over_seeds`."""
+        return mean_over_seeds(self.rates) if self.seeds else self.rates
+
     @property
     def primary(self) -> pd.DataFrame:
-        """The rates of the primary variant under every protocol."""
-        return self.rates[self.rates["variant"] == self.job.record.storage]
+        """The mean rates of the primary variant under every protocol."""
+        return self.means[self.means["variant"] == self.job.record.storage]
 
     @property
     def own(self) -> pd.DataFrame:
@@ -77,7 +82,7 @@ class Matrix:
     """The `transfer_matrix` (`cells`) and `behind_defences` of one attack at one budget."""
 
     attack: str
-    heading: str
+    heading: Label
     cells: pd.DataFrame
     defences: pd.DataFrame
 
@@ -168,7 +173,7 @@ def summarise(jobs: Sequence[StoredJob], related: str = "keep") -> Summary:
     for row in rows_of_seeds(jobs):
         group, parts = _group(row[0], names), []
         for job in row:
-            named = replace(job, name=job.row) if len(row) > 1 else job
+            named = replace(job, shows_seed=job.shows_seed and len(row) == 1)
             parts.append(_summary(named, group, related))
             job.forget()
         summaries.append(_over_seeds(parts) if len(row) > 1 else parts[0])
@@ -197,12 +202,12 @@ def _group(job: StoredJob, names: dict[str, str]) -> str:
     return str(key) + "".join(changed)
 
 
-def mean_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Average the numbers of the seeds' tables over rows with equal texts and budgets.
+def mean_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average the numbers of the seeds over rows with equal texts and budgets.
 
     The ends of intervals are averaged too: more seeds are not more images and do not narrow them.
     """
-    rows = pd.concat(tables).drop(columns="success_rate_sd", errors="ignore")
+    rows = rows.drop(columns=["seed", "success_rate_sd"], errors="ignore")
     numbers = [name for name in rows.select_dtypes("number") if name != "eps_255"]
     groups = rows.groupby([name for name in rows if name not in numbers], sort=False, dropna=False)
     means = groups[numbers].mean().round(12)  # the mean of equal numbers is that number
@@ -211,12 +216,10 @@ def mean_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _over_seeds(seeds: Sequence[JobSummary]) -> JobSummary:
-    """Return the means over the seeds of a job; everything but rates is from the first seed."""
+    """Combine the seeds of a job; the excess and the cost are those of the first seed."""
     first = seeds[0]
     alarms = list(dict.fromkeys(alarm for summary in seeds for alarm in summary.alarms))
-    if not first.job.attacked:
-        return replace(first, alarms=alarms, seeds=seeds)
-    rates = mean_over_seeds([summary.rates for summary in seeds])
+    rates = pd.concat([summary.rates for summary in seeds], ignore_index=True)
     outcomes = {eps: joined([summary.outcomes[eps] for summary in seeds]) for eps in first.outcomes}
     return replace(first, rates=rates, alarms=alarms, outcomes=outcomes, seeds=seeds)
 
@@ -245,6 +248,7 @@ def _summary(job: StoredJob, group: str, related: str) -> JobSummary:
     variants, pair = job.variants(), (record.source, record.targets)
     rates = rates_by_protocol(variants, *pair, job.attack, record.norm)
     rates.insert(list(rates).index("norm") + 1, "arithmetic", record.arithmetic)
+    rates.insert(list(rates).index("source_defence") + 1, "seed", record.seed)
     shared = {target: overlaps(record, record.source, target) for target in record.targets}
     rates.insert(
         list(rates).index("defence") + 1, "overlap", rates["target"].map(shared).map(", ".join)
@@ -280,7 +284,7 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
         ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]
         yield Matrix(
             attack,
-            ", ".join([heading, *ends]),
+            Label(", ".join([heading, *ends])),
             transfer_matrix(plain, eps, protocol),
             behind_defences(rates, eps, protocol) if len(plain) < len(rates) else pd.DataFrame(),
         )

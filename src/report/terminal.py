@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.text import Text
 
 from src.analysis import CAUSES
+from src.analysis.image_outcomes import GROUP
 from src.artifacts.layout import ATTACKS, SOURCES
 from src.report.matrix_tables import defence_table, matrix_table, ranking_table, wide_matrix
 from src.report.summary import Matrix, Summary
-from src.utils.defended_names import PLAIN
 from src.utils.files import write_csv
+from src.utils.model_ref import PLAIN
 
 
 def print_matrix(matrix: Matrix, console: Console) -> None:
@@ -42,16 +43,16 @@ def write_tables(summary: Summary, folder: Path) -> None:
 
 
 def print_rankings(summary: Summary, console: Console) -> None:
-    """Print the first attacks and sources of each group and kind, at the reference budget.
+    """Print the first attacks and sources of each group, at the reference budget.
 
-    If a kind has several rankings, only the first is printed: the mean over sources or attacks.
+    If a group has several rankings, only the first is printed: the mean over sources or attacks.
     """
     for of, other, rows in (
         ("attack", "source", summary.rankings),
         ("source", "attack", summary.sources),
     ):
         plain, keys = rows[rows["defence"] == PLAIN], ["eps_255", other]
-        for _, ranked in plain.groupby(["group", "kind"], sort=False):
+        for _, ranked in plain.groupby(["group", *GROUP], sort=False):
             first = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
             if len(first) > 1:
                 console.print(ranking_table(first, of), "", soft_wrap=False)

@@ -19,7 +19,7 @@ from src.run.pass_progress import PassProgress
 from src.run.stages import Pass
 from src.run.stored_rows import read_rows
 from src.run.work import work_of
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from src.config.settings import Settings
 from src.models import PixelClassifier, weight_facts
 from src.run.preprocessing import suggest
 from src.run.stages import Pass
-from src.utils.defended_names import ABSTAINED, Evaluated
+from src.utils.model_ref import ABSTAINED, TARGET_COLUMNS, ModelRef
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
     frame = clean.select(["target", "defence", "label", "predicted"]).to_pandas()
     frame = frame[frame["predicted"] != ABSTAINED]
     correct = (frame["label"] == frame["predicted"]).groupby(
-        [frame[name] for name in Evaluated._fields], sort=False
+        [frame[name] for name in TARGET_COLUMNS], sort=False
     )
     counts = correct.agg(["sum", "count"])
-    shares = ", ".join(f"{Evaluated(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
+    shares = ", ".join(f"{ModelRef.parse(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
     log.info("%d clean images, correct: %s", len(job.images), shares)
     check = job.settings.clean_accuracy_check
     for name in job.settings.models:  # no accuracy is expected behind a defence
-        k, n = (int(value) for value in counts.loc[Evaluated(name)])
+        k, n = (int(value) for value in counts.loc[ModelRef.parse(name).columns])
         expected = job.models[name].expected_accuracy
         if expected is None:
             continue

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from src.artifacts.tables import named
 from src.cache.rows import Rows
-from src.config.fields import of_epoch
 from src.config.sections import ModelSettings
 from src.config.settings import Settings
 from src.data import ImageDataset
@@ -41,6 +40,7 @@ from src.run.trainer import for_device
 from src.run.work import GRADIENT, Work, work_of
 from src.tracking import Tracker
 from src.utils import stopping
+from src.utils.model_ref import ModelRef
 from src.utils.refusals import first_line
 
 _ROW_BYTES = 120  # per prediction, in cache, results and tracking store together
@@ -197,7 +197,7 @@ def _estimate_job(
     speeds = Speeds(settings, data.device)
     result.device = speeds.device
     for name in untrained:
-        base = of_epoch(name)[0]
+        base = ModelRef((name,)).base
         path = checkpoint_path(settings, name, built[name], data.images, at_end=True)
         if path not in result.trainings:
             training = _estimate_training(settings, base, built[name], data.images, speeds)
@@ -310,8 +310,8 @@ def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:
     for name in source if work.gradients else ():
         seconds += _ATTACK * work.gradients / len(source) * time("gradient", name)
     for target, count in work.predictions.items():
-        members = job.settings.members_of(target.target)
-        seconds += sum(time("prediction", name) for name in members) * count / len(members)
+        each = [time("prediction", name) for name in target.members]
+        seconds += sum(each) * count / len(each)
     return seconds
 
 

@@ -18,7 +18,7 @@ from src.images.attacker import AdversarialSource
 from src.measure.protocol import Cell, EvaluatedBatch, Measurement
 from src.run.stages import Pass
 from src.utils import stopping
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 Tables = Mapping[Cell, pa.Table]
 
@@ -37,7 +37,7 @@ class MeasuringModule(pl.LightningModule):
     def __init__(
         self,
         settings: Settings,
-        networks: Mapping[Evaluated, nn.Module],
+        networks: Mapping[ModelRef, nn.Module],
         source: AdversarialSource | None,
         missing: Mapping[Cell, np.ndarray],
         cells: Mapping[Measurement, Sequence[Cell]],

@@ -16,7 +16,6 @@ from src.cache.code_digest import code_of, read_code
 from src.cache.keys import content_key
 from src.config.attack_file import attack_settings
 from src.config.attack_settings import AttackSettings
-from src.config.fields import of_epoch
 from src.config.sections import TrainingSettings
 from src.config.settings import Settings
 from src.data import ImageDataset
@@ -42,6 +41,7 @@ from src.run.data import forget_datasets, open_dataset, open_training_images
 from src.run.stages import Data, Model, Planned
 from src.tracking import Tracker
 from src.training import TRAINING, Craft, after_epoch, train_once
+from src.utils.model_ref import ModelRef
 from src.utils.refusals import shortened
 
 _last_job: dict[str, Model] = {}  # models of the last job by `_make_key`
@@ -261,7 +261,8 @@ def checkpoint_path(
     With `at_end`, return the path after the last epoch, regardless of the epoch in the model's
     name.
     """
-    dataset, (base, epoch) = settings.dataset.name, of_epoch(name)
+    dataset, model = settings.dataset.name, ModelRef((name,))
+    epoch = model.epoch
     if epoch is not None and epoch not in settings.training.keep_epochs:
         raise ValueError(f"model {name} needs training.keep_epochs=[{epoch}].")
     if not settings.dataset.has_loader:
@@ -282,7 +283,7 @@ def checkpoint_path(
     others = {"device", "evaluate_on", "keep_epochs"}  # do not affect the weights
     recipe = settings.training.model_dump(exclude=others, exclude_defaults=True)
     key = content_key(TRAINING, built, data, recipe)
-    path = Path(settings.cache_dir) / "checkpoints" / f"{base}-{dataset}-{key}.safetensors"
+    path = Path(settings.cache_dir) / "checkpoints" / f"{model.base}-{dataset}-{key}.safetensors"
     return path if epoch is None or at_end else after_epoch(path, epoch)
 
 

@@ -50,8 +50,8 @@ from src.report.summary import JobSummary, Summary, described_images, summarise
 from src.run.adversarial_images import adversarial_images, stored_images
 from src.run.passes import Results
 from src.run.stages import Pass
-from src.utils.defended_names import PLAIN, split_source
 from src.utils.files import atomic_write, temporary_name, write_csv, write_text, writing
+from src.utils.model_ref import PLAIN
 from src.utils.parquet import write_table
 from src.utils.progress import with_progress
 
@@ -113,7 +113,7 @@ def _fit(table: pa.Table, schema: pa.Schema, names: Sequence[pa.Field] = NAMES) 
 
 def prediction_tables(results: Results, record: JobRecord) -> dict[str, pa.Table]:
     """Return the tables of predictions by name, one per variant, each with the clean ones."""
-    clean, source = results.clean, split_source(record.source)
+    clean, source = results.clean, record.source_model.columns
     of_source = pc.and_(*map(pc.equal, [clean["target"], clean["defence"]], source))
     plain = pc.or_(pc.equal(clean["defence"], PLAIN), of_source)
     tables = {}

@@ -21,7 +21,7 @@ from src.measure.registry import MEASUREMENTS
 from src.run.clean_accuracy import check_clean_accuracies
 from src.run.compute import compute
 from src.run.stages import Pass
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 from src.utils.processes import from_first_process, is_first_process
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ class Results:
     seconds: float
     batch_size: int
     idle: Mapping[str, float]
-    unsteady: Sequence[Evaluated]
-    probabilities: Sequence[Evaluated]
+    unsteady: Sequence[ModelRef]
+    probabilities: Sequence[ModelRef]
 
 
 def run_pass(job: Pass, cache: Rows) -> Results | None:

@@ -17,7 +17,7 @@ from src.measure.registry import MEASUREMENTS
 from src.run.attack_function import attack_function
 from src.run.stages import Planned
 from src.utils.call_target import call_target, check_target
-from src.utils.defended_names import PLAIN, split_source
+from src.utils.model_ref import PLAIN, ModelRef
 from src.utils.refusals import suggestion
 
 
@@ -148,7 +148,7 @@ def _with_set(settings: Settings, saved: SavedImages) -> Settings:
 
 
 def _describe(source: str) -> str:
-    model, defence = split_source(source)
+    model, defence = ModelRef.parse(source).columns
     return model if defence == PLAIN else f"{model} with source_defence={defence}"
 
 

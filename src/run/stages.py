@@ -21,7 +21,7 @@ from src.defences import Defence, Defended
 from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
 from src.measure.protocol import Cell
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.model_ref import PLAIN, ModelRef
 
 FITTING = 2
 """Version of the fits; it rises if the same key would give another fit."""
@@ -131,30 +131,30 @@ class Pass:
         return self.data.diagnosed
 
     @property
-    def classifiers(self) -> Sequence[Evaluated]:
+    def classifiers(self) -> Sequence[ModelRef]:
         """Models, then targets behind defences, then the source behind `source_defence`."""
         settings = self.settings
-        pairs = [*map(Evaluated, self.models), *settings.evaluated]
+        pairs = [*map(ModelRef.parse, self.models), *settings.evaluated]
         if settings.source:  # a saved set may have none
-            pairs.append(Evaluated(settings.source_name, settings.source_defence))
+            pairs.append(settings.source_model)
         return list(dict.fromkeys(pairs))
 
     @cached_property
-    def networks(self) -> dict[Evaluated, nn.Module]:
+    def networks(self) -> dict[ModelRef, nn.Module]:
         """The classifiers by name."""
-        return {pair: self._network(*pair) for pair in self.classifiers}
+        return {pair: self._network(pair) for pair in self.classifiers}
 
-    def _network(self, model: str, defence: str) -> nn.Module:
-        network, settings = self.models[model].classifier, self.settings
-        if defence == PLAIN:
+    def _network(self, pair: ModelRef) -> nn.Module:
+        network, settings, defence = self.models[pair.model].classifier, self.settings, pair.defence
+        if not pair.is_defended:
             return network
         repeats = settings.defence[defence].repeats
         return Defended(network, self.planned.defences[defence], repeats, settings.seed, defence)
 
-    def model_key(self, pair: Evaluated) -> str:
+    def model_key(self, pair: ModelRef) -> str:
         """Return the key of everything that decides the logits of a model behind a defence."""
-        key = self.models[pair.target].key
-        if pair.defence == PLAIN:
+        key = self.models[pair.model].key
+        if not pair.is_defended:
             return key
         return content_key(key, defence_key(self.settings, pair.defence))
 

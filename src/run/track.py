@@ -8,13 +8,15 @@ from statistics import fmean
 
 import pandas as pd
 
-from src.analysis import explained, is_white_box
+from src.analysis import WHITE_BOX, explained
+from src.analysis.image_outcomes import GROUP
 from src.artifacts.record import JobRecord, files_of_job
 from src.config.sections import job_name
 from src.config.settings import Settings
+from src.report.labels import Label, ranking_label
 from src.report.summary import JobSummary, Summary
 from src.tracking import Point, Run, Tracker
-from src.utils.defended_names import PLAIN, Evaluated, split_source
+from src.utils.model_ref import PLAIN, TARGET_COLUMNS, ModelRef
 
 CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
@@ -56,8 +58,8 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
     tags: dict[str, str] = {}
     metrics: dict[str, float] = {}
     if record.attack:
-        for names, rows in summary.own.groupby([*Evaluated._fields], sort=False):
-            _track_pair(summary, Evaluated(*map(str, names)), rows, tracker, run)
+        for names, rows in summary.own.groupby([*TARGET_COLUMNS], sort=False):
+            _track_pair(summary, ModelRef.parse(*names), rows, tracker, run)
         for alarm in summary.alarms:  # joined and truncated to the length of a tag
             name = f"alarm.{alarm.name}"
             tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))[:7900]
@@ -76,7 +78,7 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
 
 
 def _track_pair(
-    summary: JobSummary, pair: Evaluated, rows: pd.DataFrame, tracker: Tracker, run: Run
+    summary: JobSummary, pair: ModelRef, rows: pd.DataFrame, tracker: Tracker, run: Run
 ) -> None:
     """Log a run for one pair of source and target, from its rates for the primary variant."""
     record = summary.job.record
@@ -90,12 +92,12 @@ def _track_pair(
     arithmetic = ("attack_precision", "batch_size", "fold_batch_norms")
     parameters = {
         **{f"attack.{key}": value for key, value in attack["settings"].items()},
-        **({"ensemble": record.config["ensemble"]} if "+" in record.source else {}),
+        **({"ensemble": record.config["ensemble"]} if record.source_model.is_ensemble else {}),
         **{key: record.config["trainer"][key] for key in arithmetic},
         "attack": record.label,
         "norm": record.norm,
         "source": record.source,
-        **pair._asdict(),
+        **dict(zip(TARGET_COLUMNS, pair.columns, strict=True)),
         "dataset": record.dataset,
         "n_images": record.images,
         "seed": record.seed,
@@ -111,8 +113,8 @@ def _track_pair(
         "precision": record.precision,
         "protocol": record.protocol,
         "storage": record.storage,
-        "source_weights": record.weights.get(split_source(record.source).target, "unknown"),
-        "target_weights": record.weights[pair.target],
+        "source_weights": record.weights.get(record.source_model.model, "unknown"),
+        "target_weights": record.weights[pair.model],
         "data_digest": record.data,
         "git_commit": record.commit,
         **intervals,
@@ -160,10 +162,11 @@ def sweep_points(summary: Summary) -> list[Point]:
     """
     values = defaultdict[tuple[str, int], list[float]](list)
     ranked = _at_whole_budgets(summary.rankings)
-    for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255", "group"], sort=False):
-        name, eps = _metric(*map(str, keys[:3])), int(rows["eps_255"].iloc[0])
-        mean = str(rows["source"].iloc[0]).startswith("mean of")
-        rows = rows.head(1 if mean else len(rows)).dropna(subset="mean")
+    for _, rows in ranked.groupby(["attack", "defence", *GROUP, "eps_255", "group"], sort=False):
+        head = rows.iloc[0]
+        name = _metric(head["attack"], head["defence"], ranking_label(head, goal=False))
+        eps = int(head["eps_255"])
+        rows = rows.head(1 if head["sources"] > 1 else len(rows)).dropna(subset="mean")
         if rows.empty:  # it lacks pairs of the others
             continue
         values[f"transfer_success/{name}", eps] += list(rows["mean"])
@@ -171,11 +174,10 @@ def sweep_points(summary: Summary) -> list[Point]:
         if len(rows) == 1 and (first | rows["difference"].notna()).all():
             values[f"difference_from_first/{name}", eps] += list(rows["difference"].mask(first, 0))
     for job in summary.attacked:
-        source, rates = job.job.record.source, _at_whole_budgets(job.own)
-        for row in rates.dropna(subset="success_rate").to_dict("records"):
-            if is_white_box(source, row["target"], row["defence"]):
-                name = _metric(job.job.attack, row["defence"])
-                values[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
+        rates = _at_whole_budgets(job.own).dropna(subset="success_rate")
+        for row in rates[rates["relation"] == WHITE_BOX].to_dict("records"):
+            name = _metric(job.job.attack, row["defence"])
+            values[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
     return [(name, fmean(column), eps) for (name, eps), column in values.items()]
 
 
@@ -184,8 +186,8 @@ def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["eps_255"] > 0) & (rows["eps_255"] % 1 == 0)]
 
 
-def _metric(attack: str, defence: str, kind: str = "") -> str:
-    """Return an attack's name in characters that MLflow accepts, with the kind of ranking."""
+def _metric(attack: str, defence: str, heading: Label | str = "") -> str:
+    """Return an attack's name in characters that MLflow accepts, with the ranking's heading."""
     allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:150]
-    name = f"{allowed} {kind.partition(' ')[2]}".strip()
+    name = f"{allowed} {heading}".strip()
     return name if defence == PLAIN else f"{name} behind {defence}"

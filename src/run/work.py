@@ -9,7 +9,7 @@ import numpy as np
 from src.measure.attack_cost import AttackCost
 from src.measure.protocol import ALL, Cell
 from src.run.stages import Pass
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.model_ref import ModelRef
 
 GRADIENT = 3
 """Cost of a gradient in forward passes, for a convolutional network."""
@@ -28,12 +28,12 @@ class Work:
 
     images: int
     gradients: float | None
-    predictions: Counter[Evaluated]
+    predictions: Counter[ModelRef]
 
 
 def work_of(job: Pass, missing: Mapping[Cell, np.ndarray]) -> Work:
     """Return the work for the missing images, from what the attack and the cells state."""
-    predictions = Counter[Evaluated]()
+    predictions = Counter[ModelRef]()
     lacking, again = Counter[int](), 0
     for cell, index in missing.items():
         if cell.table == AttackCost.name:
@@ -47,10 +47,10 @@ def work_of(job: Pass, missing: Mapping[Cell, np.ndarray]) -> Work:
     return Work(len(images), _count_gradients(job, runs), predictions)
 
 
-def _passes_of(job: Pass, target: Evaluated) -> int:
+def _passes_of(job: Pass, target: ModelRef) -> int:
     """Return the number of forward passes per image that a target classifies."""
-    members = len(job.settings.members_of(target.target))
-    if target.defence == PLAIN:
+    members = len(target.members)
+    if not target.is_defended:
         return members
     copies = int(getattr(job.planned.defences[target.defence], "copies", 1))
     return members * copies * job.settings.defence[target.defence].repeats

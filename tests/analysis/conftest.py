@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from src.analysis.image_outcomes import ImageOutcomes, joined
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def outcomes_of():
     """
 
     def pair_of(target):
-        return Evaluated(target) if isinstance(target, str) else Evaluated(*target)
+        return ModelRef.parse(target) if isinstance(target, str) else ModelRef.parse(*target)
 
     def layout(rows):
         parts = []

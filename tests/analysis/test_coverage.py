@@ -8,7 +8,7 @@ from scipy.stats import binom, norm, spearmanr
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.ranking import rankings
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 
 def confidences_and_budgets(generator, n, rho, never, shares):
@@ -47,7 +47,7 @@ def test_the_interval_of_mean_success_covers_it(share, alike):
     fooled = np.sqrt(alike) * difficulty + np.sqrt(1 - alike) * noise > norm.isf(share)
     found = ImageOutcomes(
         [("mi", f"source {number}") for number in range(samples)],
-        [Evaluated(f"target {number}") for number in range(targets)],
+        [ModelRef.parse(f"target {number}") for number in range(targets)],
         np.arange(images),
         [None] * samples,
         np.ones((samples, targets), bool),

@@ -166,14 +166,14 @@ def test_sources_are_averaged_where_an_attack_has_them_all(outcomes_of) -> None:
     )
     targeted = _rows({("logit", "a", "b"): [0, 0]}, aimed=True)
     ranked = rankings(outcomes_of(pd.concat([rows, targeted], ignore_index=True)))
-    assert ranked.iloc[-1][["attack", "kind", "rank"]].tolist() == ["logit", "targeted", 1]
-    ranked = ranked[ranked["kind"] != "targeted"]
+    assert ranked.iloc[-1][["attack", "targeted", "rank"]].tolist() == ["logit", True, 1]
+    ranked = ranked[~ranked["targeted"]]
     both = ranked[ranked["source"] == "mean of 2 sources"]
     assert both["attack"].tolist() == ["mi", "bim"]
     assert both["mean"].iloc[0] == 0.75
     assert both["lacks"].tolist() == ["", "b -> a"]
     assert set(ranked["source"]) == {"mean of 2 sources", "a", "b", "a+b"}
-    assert ranked.set_index("source")["kind"]["a+b"] == "untargeted of ensembles"
+    assert list(ranked.loc[ranked["ensemble"], "source"].unique()) == ["a+b"]
 
 
 def test_sources_behind_a_defence_are_in_no_mean(outcomes_of) -> None:
@@ -185,7 +185,7 @@ def test_sources_behind_a_defence_are_in_no_mean(outcomes_of) -> None:
         "mean of 2 sources": 0.375,
         **{source: np.mean(its) for source, its in sources.items()},
     }
-    assert set(ranked.loc[["a@jpeg", "b@jpeg"], "kind"]) == {"untargeted behind a defence"}
+    assert ranked.index[ranked["source_defended"]].unique().tolist() == ["a@jpeg", "b@jpeg"]
 
 
 def test_each_defence_has_a_ranking_and_the_own_network_is_in_none(outcomes_of) -> None:
@@ -271,7 +271,7 @@ def test_a_pair_that_is_left_out_still_says_which_images_its_source_classifies(o
         for target in "defg"
     }
     kept, left = (outcomes_of(_rows(values)) for _ in range(2))
-    target = [its.target for its in left.targets].index("d")
+    target = [its.model for its in left.targets].index("d")
     left.evaluated[[source == "a" for _, source in left.jobs], target] = False
     for outcomes in (kept, left):
         assert source_rankings(outcomes)["images"].tolist() == [20, 20, 20]

@@ -9,7 +9,7 @@ from scipy import stats
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.strongest import fooled_by_at_least, strongest_attackers
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 ATTACKS, SOURCES, TARGETS = ("fgsm", "mi"), ("a", "b", "a+c"), ("a", "b", "c", "d")
 
@@ -77,7 +77,7 @@ def test_the_interval_covers_the_best_rate_whoever_was_chosen(attackers, rate):
         fooled = np.sqrt(0.8) * shared + np.sqrt(0.2) * own > stats.norm.isf(rate)
         found = ImageOutcomes(
             [(f"attack {number}", "a") for number in range(attackers)],
-            [Evaluated("t")],
+            [ModelRef.parse("t")],
             np.arange(images),
             [None] * attackers,
             np.ones((attackers, 1), bool),

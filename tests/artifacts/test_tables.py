@@ -2,10 +2,12 @@
 
 import math
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from src.artifacts import tables
 from src.artifacts.jobs import find_jobs
 from src.artifacts.tables import CLASSES, FLOAT, INDEX, LABEL, column, read_job_table
 from tests.conftest import REPOSITORY
@@ -54,3 +56,27 @@ def test_values_outside_the_ranges_of_their_columns_are_refused(read, changes):
     (name,) = changes
     with pytest.raises(ValueError, match=rf"similarity\.parquet .*column {name} "):
         read(**changes)
+
+
+RESULTS = REPOSITORY / "docs" / "results"
+
+
+@pytest.mark.parametrize("sweep", ["demo", "defences-jpeg", "targeted", "fitted"])
+def test_tables_of_today_are_read_after_a_column_is_added_to_their_schema(sweep, monkeypatch):
+    new = column("calibration", FLOAT, 0, 1, null=True)
+    monkeypatch.setattr(tables, "PREDICTION_SCHEMA", tables.PREDICTION_SCHEMA.append(new))
+    job = find_jobs([RESULTS / sweep])[0].parts[0]
+    before, rows = pd.read_parquet(job.files["predictions"]), job.defended
+    assert rows["calibration"].isna().all()
+    assert rows[["index", "target", "predicted"]].equals(before[["index", "target", "predicted"]])
+
+
+def test_a_table_with_unknown_columns_is_read_and_a_required_one_must_be_there(tmp_path):
+    job = find_jobs([RESULTS / "demo"])[0]
+    table, path = pq.read_table(job.files["predictions"]), tmp_path / "predictions.parquet"
+    pq.write_table(table.append_column("calibration", pa.nulls(len(table))), path)
+    rows = read_job_table(path, "predictions", job.record)
+    assert rows.num_rows == len(table) and "calibration" not in rows.column_names
+    pq.write_table(table.drop_columns("predicted"), path)
+    with pytest.raises(ValueError, match="predicted"):
+        read_job_table(path, "predictions", job.record)

@@ -18,7 +18,7 @@ from src.data import ImageDataset, LabelledImages
 from src.measure.protocol import Cell
 from src.run.models import stored_classifier
 from src.training import TRAINING
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 from tests.conftest import REPOSITORY, TINY_RUN, run_python
 from tests.passes import TRAINER, make_pass
 
@@ -125,7 +125,7 @@ def key_of(device="cpu", side=2, names=("x", "y"), decides=(1, 0.5), **trainer):
     trainer, about = TRAINER.model_copy(update=trainer), {"mixes": False}
     job = make_pass(images, networks, trainer=trainer, about=about)
     job = replace(job, data=replace(job.data, device=torch.device(device)))
-    first, *others = map(Evaluated, names)
+    first, *others = map(ModelRef.parse, names)
     facts = {"others": tuple(others), "decides": decides}
     cells = [Cell("table", images.indices, first, attacked=on, **facts) for on in (False, True)]
     return tuple(job.place(cell) for cell in cells)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from src import images_needed
-from src.analysis import CLEAN, format_cell, is_white_box
+from src.analysis import CLEAN, TRANSFER, WHITE_BOX, format_cell
 from src.report.matrix_tables import matrix_table, ranking_table, wide_matrix
 
 LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
@@ -19,7 +19,9 @@ def matrix_of(names, **more):
     cells = pairs.to_frame(index=False)
     k, n = np.arange(1000, 1000 + len(cells)), 10_000
     cells = cells.assign(targeted=False, k=k, n=n, rate=k / n, rate_low=0.125, rate_high=0.75)
-    return cells.assign(cell=[format_cell(one, n) for one in k], **more)
+    pairs = zip(cells["source"], cells["target"], strict=True)
+    kinds = [WHITE_BOX if target in source.split("+") else TRANSFER for source, target in pairs]
+    return cells.assign(cell=[format_cell(one, n) for one in k], relation=kinds, **more)
 
 
 def text_of(table, width):
@@ -40,7 +42,8 @@ def test_nothing_is_cut_off_at_any_width_and_white_boxes_are_marked(width):
     assert max(map(len, text.splitlines())) <= width and text.startswith(
         "Still correct: [bold] matrix"
     )
-    cells = ["*" * is_white_box(row.source, row.target) + row.cell for row in matrix.itertuples()]
+    marks = ["*" * (kind == WHITE_BOX) for kind in matrix["relation"]]
+    cells = [mark + cell for mark, cell in zip(marks, matrix["cell"], strict=True)]
     found, expected = (Counter(re.findall(r"\*?\d[\d.]*%?", one)) for one in (text, str(cells)))
     assert found == expected
 
@@ -75,7 +78,9 @@ def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     numbers |= {"fit_gradients": 0, "models": "other"}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
     numbers |= {"detectable": 0.07, "p": [np.nan, 0.2]}
-    ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)
+    ranked = ranked.assign(
+        targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
+    )
     text = text_of(ranking_table(ranked), 80)
     assert ("decided:" in text, "=20.0%" in text) == (decided, not decided)
     assert "-10.0 [-15.0, -5.0]" in text and "differences of 7.0 points" in text
@@ -87,7 +92,9 @@ def test_few_images_name_no_winner_but_how_many_would_decide():
     numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 50, "gradients": 10}
     numbers |= {"fit_gradients": 0, "models": "other", "detectable": 0.07, "p": [np.nan, 0.01]}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
-    ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)
+    ranked = ranked.assign(
+        targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
+    )
     text = " ".join(text_of(ranking_table(ranked.assign(discordance=0.1)), 80).split())
     assert "decided:" not in text and "50 images name no winner" in text
     assert f"about {max(100, images_needed(0.1, 0.1, 2))} images" in text

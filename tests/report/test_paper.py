@@ -16,7 +16,7 @@ from src import rankings, table
 from src.api.frames import COLUMNS
 from src.artifacts.frame_jobs import JOBS
 from src.artifacts.sweep_state import Plan, write_plan
-from src.utils.defended_names import split_source
+from src.utils.model_ref import TARGET_COLUMNS, ModelRef
 from tests.conftest import REPOSITORY, make_record, run_python
 
 IMAGES = 40
@@ -41,7 +41,8 @@ def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
                 count = fooled.get((attack, source, target), 0) * eps // 8 * IMAGES // 20
                 if (attack, source, target) not in fooled and eps:
                     continue
-                names = {"attack": attack, "source": source, **split_source(target)._asdict()}
+                names = {"attack": attack, "source": source}
+                names |= dict(zip(TARGET_COLUMNS, ModelRef.parse(target).columns, strict=True))
                 names |= {"norm": "linf", "protocol": "joint", "variant": "float32"}
                 predicted = (np.arange(IMAGES) < count).astype(int)
                 rows = {"index": range(IMAGES), "label": 0, "predicted": predicted, "draws": 1}

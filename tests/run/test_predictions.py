@@ -5,10 +5,10 @@ import torch
 
 from src.data import Batch
 from src.measure.prediction_rows import prediction_rows
-from src.utils.defended_names import Evaluated
+from src.utils.model_ref import ModelRef
 
 LEVEL = {"eps_255": 4.0, "kind": "x"}
-NET = Evaluated("net")
+NET = ModelRef.parse("net")
 
 
 def batch(index, labels):

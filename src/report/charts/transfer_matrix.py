@@ -26,7 +26,7 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
-from src.utils.defended_names import PLAIN
+from src.utils.model_ref import PLAIN
 
 MOST_COUNTS = 8
 """Up to this number of targets, cells show counts; otherwise only the tooltips do."""
@@ -74,7 +74,7 @@ SPREAD = (
 
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that the charts draw, from `primary_rates`, with source `clean` first."""
-    clean = clean_rows(rates).assign(relation=CLEAN, **dict.fromkeys(_COST, 0.0))
+    clean = clean_rows(rates).assign(**dict.fromkeys(_COST, 0.0))
     return pd.concat([clean, rates], ignore_index=True)[COLUMNS]
 
 

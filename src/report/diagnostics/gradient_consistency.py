@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from src.analysis import TRANSFER, rates, relation
+from src.analysis import TRANSFER, rates
 from src.analysis.similarity import mean_interval
 from src.artifacts.jobs import StoredJob
 from src.report.charts.theme import (
@@ -30,8 +30,7 @@ def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str])
     mean, low, high = (float(end[0]) for end in mean_interval(values))
     counts = rates(job.predictions, record.source, record.targets, record.protocol)
     counts = counts[counts["eps_255"] == record.reference]
-    kinds = counts["target"].map(lambda target: relation(record.source, target))
-    success = counts.loc[kinds == TRANSFER, "success_rate"].mean()
+    success = counts.loc[counts["relation"] == TRANSFER, "success_rate"].mean()
     columns = {"consistency": mean, "consistency_low": low, "consistency_high": high}
     return pd.DataFrame([{"images": len(table), **columns, "mean_success": success}])
 

@@ -24,7 +24,9 @@ def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
         "budgets": [_budgets(job.record) for job in attacked],
         "images counted": [record.protocol for record in records],
         "ensembles": [
-            f"mean of {record.config['ensemble']}" for record in records if "+" in record.source
+            f"mean of {record.config['ensemble']}"
+            for record in records
+            if record.source_model.is_ensemble
         ],
         "feature layers": [
             f"{record.layer} of {record.source}" for record in records if record.layer

@@ -1,8 +1,7 @@
 """Statistics that only the page shows; the predictions of one job at a time are in memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from math import inf, nan
 
 import pandas as pd
@@ -21,7 +20,7 @@ from src.report.diagnostics import CHARTS
 from src.report.page.galleries import Pictures
 from src.report.source_choice import SourceChoice, source_choice
 from src.report.summary import JobSummary, Summary, described_images
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.model_ref import PLAIN, TARGET_COLUMNS, ModelRef
 
 
 @dataclass
@@ -117,12 +116,12 @@ def _add_clean(job: StoredJob, names: dict[str, str], numbers: Measured) -> None
     classes = job.record.class_names
     mine = numbers.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
     behind = () if job.attacked else job.record.evaluated
-    pairs = dict.fromkeys((*map(Evaluated, job.record.weights), *behind))
-    named = {pair: str(pair._replace(target=_model(job, pair.target, names))) for pair in pairs}
+    pairs = dict.fromkeys((*map(ModelRef.parse, job.record.weights), *behind))
+    named = {pair: str(replace(pair, members=(_model(job, pair.model, names),))) for pair in pairs}
     if mine.keys() >= set(named.values()):
         return
-    for pair, its in job.clean.groupby([*Evaluated._fields], sort=False):
-        name = named[Evaluated(*map(str, pair))]
+    for pair, its in job.clean.groupby([*TARGET_COLUMNS], sort=False):
+        name = named[ModelRef.parse(*pair)]
         if name not in mine:
             mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
 
@@ -144,7 +143,7 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
         tables["visibility"] = sizes[sizes["eps_255"] == at]
     if "iterations" in job.files:
         moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
-        kinds = [relation(record.source, target) for target in moved["target"]]
+        kinds = [relation(record.source_model, ModelRef.parse(name)) for name in moved["target"]]
         tables["iterations"] = moved.assign(relation=kinds)
     if len(summary.excess):
         tables["excess"] = summary.excess[summary.excess["eps_255"] == at]
@@ -159,13 +158,12 @@ def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
 
 def _rates(summary: JobSummary) -> pd.DataFrame:
     """Return the rates of every variant, with the columns by which charts distinguish rows."""
-    record, table = summary.job.record, measured(summary.rates)
-    kinds = map(partial(relation, record.source), table["target"], table["defence"])
-    kind = pd.Series([*kinds], table.index, dtype=object)
+    record, table = summary.job.record, measured(summary.means)
+    related = (table["relation"] == TRANSFER) & table["target"].isin(summary.left_out)
     return table.assign(
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
-        relation=kind.mask((kind == TRANSFER) & table["target"].isin(summary.left_out), RELATED),
+        relation=table["relation"].mask(related, RELATED),
         gradients_per_image=summary.cost.get("gradients_per_image", nan),
         forwards_per_image=summary.cost.get("forwards_per_image", nan),
     )

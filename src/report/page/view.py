@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import CLEAN, TRANSFER
+from src.analysis.image_outcomes import GROUP
 from src.artifacts.record import JobRecord
 from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
+from src.report.labels import ranking_label
 from src.report.page.statistics import Measured
-from src.utils.defended_names import PLAIN, split_source
+from src.utils.model_ref import PLAIN
 
 _MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
 _COSTS = ("gradients_per_image", "forwards_per_image")
-_COMMON = ["group", "dataset", "norm", "protocol", "kind"]
+_COMMON = ["group", "dataset", "norm", "protocol"]
 _STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients", "fit_gradients"]
 _STATISTICS += ["difference", "difference_low", "difference_high", "p"]
 _JOB = ["attack", "source"]
@@ -55,10 +57,14 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
     """Order the rows of all jobs; `record` has the budget and protocol to show first."""
     rates = numbers.table("rates")
     rows = drawn_rows(pd.concat([rates[rates["primary"]], numbers.table("behind_defences")]))
-    rows = pd.concat([rows, _over_sources(rows)], ignore_index=True)
+    ensembles = rates["ensemble"]
+    apart = {*rates.loc[ensembles | (rates["source_defence"] != PLAIN), "source"]}
+    rows = pd.concat([rows, _over_sources(rows, apart)], ignore_index=True)
     tried = sorted(set(rows["eps_255"]) - {0.0}, key=lambda eps: (eps != record.reference, eps))
-    defence = _defence(rows)
-    parts = [_ranking(rows, numbers.ranking, eps, defence) for eps in tried]
+    defence, *others = rates["source_defence"].unique()
+    if others or not (rows["defence"] == defence).any():
+        defence = PLAIN
+    parts = [_ranking(rows, numbers.ranking, eps, defence, apart) for eps in tried]
     ranking = pd.concat(parts, ignore_index=True)
     for name in ("position", "own_position"):
         places = ranking[ranking["heading"] == ""].dropna(subset=name)
@@ -68,7 +74,7 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
     pairs = rows[at & (rows["defence"] == defence) & ~rows["source"].isin([MEAN, CLEAN])]
     pairs = pairs.assign(
         own=pairs["relation"] != TRANSFER,
-        ensemble=pairs["source"].str.contains("+", regex=False),
+        ensemble=pairs["source"].isin(rates.loc[ensembles, "source"]),
         place=pairs["attack"].map(reference.groupby("attack")["position"].min()),
     ).sort_values(
         ["own", "place", "ensemble", "success_rate"],
@@ -88,26 +94,12 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
     )
     names = pairs[["attack", "source", "target"]].to_numpy().tolist()
     sources = _sources(numbers.sources, defence)
-    return View(rows, ranking, sources, choice, names, _menus(rows, ranking))
+    return View(rows, ranking, sources, choice, names, _menus(rows, ranking, apart))
 
 
-def _defence(rows: pd.DataFrame) -> str:
-    """Return the defence that every source was attacked behind, if targets have it; else none."""
-    sources = rows.loc[~rows["source"].isin([MEAN, CLEAN]), "source"].unique()
-    defences = {split_source(source).defence for source in sources}
-    defence = defences.pop() if len(defences) == 1 else PLAIN
-    return defence if (rows["defence"] == defence).any() else PLAIN
-
-
-def _is_apart(source: str) -> bool:
-    """Return True if means exclude this source: an ensemble, or a source behind a defence."""
-    model, defence = split_source(source)
-    return "+" in model or defence != PLAIN
-
-
-def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average each attack over the sources of its ranking; empty for a single source."""
-    single = rows[(rows["source"] != CLEAN) & ~rows["source"].map(_is_apart)]
+def _over_sources(rows: pd.DataFrame, apart: set[str]) -> pd.DataFrame:
+    """Average each attack over sources, except those `apart`; empty for a single source."""
+    single = rows[~rows["source"].isin({CLEAN, *apart})]
     if single["source"].nunique() < 2:
         return rows.iloc[:0]
     keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
@@ -115,15 +107,16 @@ def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
     return single.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)
 
 
-def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float, defence: str) -> pd.DataFrame:
+def _ranking(
+    rows: pd.DataFrame, rankings: pd.DataFrame, eps: float, defence: str, apart: set[str]
+) -> pd.DataFrame:
     """Compute the positions of attacks at one budget, for the mean over sources and per source."""
     rankings = rankings[(rankings["eps_255"] == eps) & (rankings["defence"] == defence)]
     jobs = rows.loc[(rows["source"] != CLEAN) & (rows["eps_255"] == eps), _JOB].drop_duplicates()
     mean = jobs["source"] == MEAN
     in_mean = jobs
     if mean.any():
-        apart = jobs["source"].map(_is_apart)
-        in_mean = pd.concat([jobs[mean], jobs[apart]]).drop_duplicates()
+        in_mean = pd.concat([jobs[mean], jobs[jobs["source"].isin(apart)]]).drop_duplicates()
     parts = [_place(rankings, in_mean).rename(columns={"place": "position"})]
     for source in jobs.loc[~mean, "source"].unique():
         part = _place(rankings, jobs[jobs["source"] == source]).assign(source=source)
@@ -155,17 +148,18 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
     """Yield the heading and the rows of each ranking of the jobs, by decreasing mean."""
     if rankings.empty:
         return
-    means = rankings["source"].str.fullmatch(r"mean of \d+ sources")
-    rankings = rankings.assign(source=rankings["source"].mask(means, MEAN))
-    shown = ["kind", *(name for name in _COMMON[1:-1] if rankings[name].nunique() > 1)]
+    rankings = rankings.assign(source=rankings["source"].mask(rankings["sources"] > 1, MEAN))
+    shown = [name for name in _COMMON[1:] if rankings[name].nunique() > 1]
     several = rankings["group"].nunique() > 1
-    for _, rows in rankings.groupby(_COMMON, sort=False):
+    for _, rows in rankings.groupby([*_COMMON, *GROUP], sort=False):
         rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
         rows = rows.dropna(subset="rank")
         if len(rows):
-            heading = ", ".join(str(rows[name].iloc[0]) for name in shown)
+            kind = str(ranking_label(rows.iloc[0]))
+            heading = ", ".join([kind, *(str(rows[name].iloc[0]) for name in shown)])
             heading += f", {rows['images'].max()} images" * several
-            columns = {
+            columns: dict[str, Any] = {
+                "kind": kind,
                 "undecided": _undecided(rows, ["source"]),
                 "behind": rows.apply(_behind, axis=1),
             }
@@ -194,7 +188,7 @@ def _sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
         return rankings
     keys, of_attack = ["eps_255", "attack"], rankings.groupby("attack")
     first = rankings["defence"] == defence
-    for name in ("group", "kind"):
+    for name in ("group", *GROUP):
         first &= rankings[name] == of_attack[name].transform("first")
     rows = rankings[first & rankings["rank"].notna()]
     rows = rows[[*keys, "source", *(name for name in _STATISTICS if name in rows), "undecided"]]
@@ -205,7 +199,9 @@ def _sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
     )
 
 
-def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[Any, str]]]:
+def _menus(
+    rows: pd.DataFrame, ranking: pd.DataFrame, apart: set[str]
+) -> dict[str, list[tuple[Any, str]]]:
     """Return the options of all menus, attacks and sources by rank."""
     attacked = rows[rows["source"] != CLEAN]
     names = {
@@ -214,7 +210,7 @@ def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[An
     }
     sources = [name for name in names["source"] if name != MEAN]
     by_rank = dict.fromkeys(name for name in ranking["attack"] if name)
-    single = sum(not _is_apart(name) for name in sources)
+    single = len({*sources} - apart)
     mean = [("", f"mean of {single} sources")] if len(sources) < len(names["source"]) else []
     tried = sorted(set(attacked["eps_255"]) - {0.0})
     targets = names["target"] if len(names["target"]) > 1 else []

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, format_cell
+from src.analysis.image_outcomes import GROUP
 from src.analysis.intervals import FEWEST_IMAGES
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER
 from src.analysis.ranking import needed, resolution
@@ -18,7 +19,7 @@ from src.report.matrix_tables import OF_SOURCES
 from src.report.page.html import Answer, Figure, Section
 from src.report.page.statistics import Measured
 from src.report.page.view import View
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.model_ref import PLAIN, ModelRef
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _TESTED = (
@@ -43,7 +44,7 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
     several = rows["attack"].nunique() > 1
     rows = rows[rows["source"] == rows["source"].iloc[0]] if several else _sources(rows, numbers)
     first = rows.iloc[0]
-    mean, targeted = str(first["source"]).startswith("mean of"), first["kind"][:8] == "targeted"
+    mean, targeted = first.get("sources", 1) > 1, first["targeted"]
     attacker = first["attack"] if several else f"{first['attack']} from {first['source']}"
     verb = "reaches its target class on" if targeted else "fools"
     models = (
@@ -66,8 +67,8 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
 
 
 def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
-    """Return the rows of the first ranking: first group, kind, budget, defence, and `more`."""
-    for name in ("group", "kind", "eps_255", "defence", *more):
+    """Return the rows of the first ranking: one group, budget, defence, and `more`."""
+    for name in ("group", *GROUP, "eps_255", "defence", *more):
         rows = rows[rows[name] == rows[name].iloc[0]]
     return rows
 
@@ -76,13 +77,13 @@ def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
     """Return the ranking of one attack's sources or, if there is none, the sources by mean."""
     lacks = ""
     if len(numbers.sources):
-        keys = ["group", "kind", "attack", "eps_255", "defence"]
+        keys = ["group", *GROUP, "attack", "eps_255", "defence"]
         mine = numbers.sources[(numbers.sources[keys] == rows[keys].iloc[0]).all(axis=1)]
         lacks = "".join(mine["lacks"].head(1))
         ranked = mine[mine["images"] >= FEWEST_IMAGES]
         if len(ranked):
             return _first_ranking(ranked).assign(low=nan, high=nan)
-    single = rows[~rows["source"].str.match("mean of")]
+    single = rows[rows["sources"] == 1]
     single = single.sort_values("mean", ascending=False, kind="stable")
     return single.assign(undecided=None, detectable=nan, lacks=lacks)
 
@@ -277,7 +278,7 @@ def _defences(view: View, rates: pd.DataFrame) -> Figure:
     attacked = rates[rates["reference"]].assign(images="attacked")
     rows = pd.concat([clean, attacked])
     mark = rows["relation"].map({OWN: " (own)"}).fillna("")
-    pairs = map(Evaluated, rows["target"], rows["defence"])
+    pairs = map(ModelRef.parse, rows["target"], rows["defence"])
     rows = rows.assign(target=list(map(str, pairs)) + mark)
     rows = rows.sort_values("target", kind="stable")
     caption = (
