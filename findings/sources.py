@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from findings.costs import COLUMNS, packed_rows, unpacked
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
-from src.report.source_choice import SourceChoice, choice_of
-from src.report.source_measures import Frames, pair_measures
+from src.report.source_choice import Frames, SourceChoice, choice_of, pair_measures
 from src.utils.files import atomic_write
 
 ROOT = Path(__file__).parents[1]

@@ -15,6 +15,7 @@ from src.cache.rows import FOLDER, Rows
 from src.config.errors import refuse
 from src.config.sections import StoreSettings
 from src.utils.progress import duration
+from src.utils.terminal_tables import text_table
 
 
 def main() -> None:
@@ -39,11 +40,12 @@ def main() -> None:
 
 def listed(jobs: list[JobStatus]) -> Table:
     """Return a table with one row per job: name, state, time, and its folder or error."""
-    table = Table("job", "state", "time", "folder or error", box=None, pad_edge=False)
+    columns = ["job", "state", "time", "folder or error"]
+    rows = []
     for job in jobs:
         where = job.folder.name if job.folder else ""
-        table.add_row(job.name, job.state, _clock(job.seconds), job.error or where)
-    return table
+        rows.append([job.name, job.state, _clock(job.seconds), job.error or where])
+    return text_table(columns, rows, left=columns)
 
 
 def summary(jobs: list[JobStatus]) -> str:

@@ -1,8 +1,10 @@
-"""Choice of a source for an unseen target, and measures that predict transfer between models."""
+"""Choice of a source for an unseen target, and how much of its success is luck."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
-from scipy.stats import rankdata
 from scipy.stats import t as t_distribution
 
 from src.analysis.image_outcomes import ImageOutcomes
@@ -21,14 +22,15 @@ from src.utils.model_ref import PLAIN, ModelRef
 
 FEWEST_MODELS = 4
 """Fewest targets for leaving one out."""
-FEWEST_SOURCES = 6
-"""Fewest sources for testing correlations by permutation of models."""
 FEWEST_FOR_INTERVAL = 5
 """Fewest targets for an interval of a mean over targets."""
-_DRAWS, _HALVES = 999, 10
+FACTORS = ("training", "attack seed", "image")
+"""Factors of the variance, in the order of the axes of the outcomes."""
+_HALVES = 10
 _NUMBERS = ["success", "most", "any", "best_2", "best_3"]
 
 Values = NDArray[np.float64]
+Axes = tuple[int, ...]
 Related = Callable[[str, str], bool]
 """Function that returns True for the same model, and for shared weights, architecture or family."""
 
@@ -270,151 +272,118 @@ def _mean_of_new_targets(images: Values) -> dict[str, float]:
     return numbers | ends
 
 
-def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Compute measures of model pairs from clean predictions, as frames (models, models).
+def variance_components(values: NDArray[np.float64]) -> dict[Axes, float]:
+    """Estimate the variance components of each factor and each interaction of factors.
 
-    - `information`: mutual information of being correct, in bits (arXiv 2304.02312);
-    - `kappa`: Cohen's kappa of being correct (Geirhos et al., NeurIPS 2020);
-    - `source accuracy` and `target accuracy`, the trivial measures: accuracy of row and column.
-
-    Args:
-        correct: Whether each model (column) is correct on each image (row).
-    """
-    right = correct.to_numpy(np.float64)
-    both = right.T @ right / len(right)
-    p = right.mean(axis=0)
-    cells = {
-        (1, 1): both,
-        (1, 0): p[:, None] - both,
-        (0, 1): p[None, :] - both,
-        (0, 0): 1 - p[:, None] - p[None, :] + both,
-    }
-    information = np.zeros_like(both)
-    for (first, second), joint in cells.items():
-        expected = np.outer(p if first else 1 - p, p if second else 1 - p)
-        share = np.divide(joint, expected, out=np.ones_like(joint), where=joint > 1e-12)
-        information += np.where(joint > 1e-12, joint * np.log2(np.maximum(share, 1e-12)), 0)
-    agree = both + cells[0, 0]
-    chance = np.outer(p, p) + np.outer(1 - p, 1 - p)
-    kappa = np.divide(agree - chance, 1 - chance, out=np.full_like(both, np.nan), where=chance < 1)
-    accuracy = np.tile(p[:, None], (1, len(p)))
-    measures = {"information": information, "kappa": kappa}
-    measures |= {"source accuracy": accuracy, "target accuracy": accuracy.T}
-    names = correct.columns
-    return {name: pd.DataFrame(value, names, names) for name, value in measures.items()}
-
-
-def predictors(
-    transfer: Transfer,
-    measure: Callable[[list[int]], Mapping[str, pd.DataFrame]],
-    related: Related,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Correlate measures of model pairs with the transfer between them, on different images.
-
-    The measure is computed on the images at odd positions and the transfer on the images at even
-    positions, then the other way round. Related pairs are left out.
-
-    Args:
-        transfer: The transfer to predict.
-        measure: Function from image positions to measures by name, each a frame (models, models).
-        related: Whether two models are related.
-        seed: Seed for the permutations.
+    Every axis of `values` is a factor with random levels; the factors are fully crossed, with one
+    value per cell. The mean square of an effect A estimates the sum, over all effects that contain
+    A, of their variance times their number of values per level. Solving these equations gives the
+    variances, so an estimate can be negative. The interaction of all axes includes the residual.
 
     Returns:
-        One row per measure: the number of `pairs`; `rho`, Spearman's rank correlation, averaged
-        over both halves; `added`, the correlation of the ranks after removing the trivial measures;
-        and `p`, the share of 999 permutations of the models whose `rho` is at least as far from 0
-        (NaN below `FEWEST_SOURCES` sources).
+        Variances by the axes of their effect; axes of length 1 have none.
+
+    Reference:
+        Searle, Casella, McCulloch: Variance Components (1992), chapter 4: balanced data.
     """
-    random, sources, targets = np.random.default_rng(seed), [*transfer.sources], [*transfer.targets]
-    used = np.array([[not related(a, b) for b in transfer.targets] for a in transfer.sources])
-    positions = np.arange(transfer.scores.shape[-1])
-    halves = []
-    for odd in (1, 0):
-        rates = transfer.of_images(positions[1 - odd :: 2]).rates
-        frames = measure(positions[odd::2].tolist())
-        measures = {
-            name: frame.reindex(sources, columns=targets).to_numpy(np.float64)
-            for name, frame in frames.items()
-        }
-        halves.append((np.where(used, rates, np.nan), measures))
-    orders = [_permuted(transfer, random) for _ in range(_DRAWS)]
+    shape = values.shape
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    effects = [its for count in range(len(axes) + 1) for its in combinations(axes, count)]
+    left, squares = dict[Axes, NDArray[np.float64]](), dict[Axes, float]()
+    for its in effects:
+        others = tuple(axis for axis in range(values.ndim) if axis not in its)
+        parts = [left[part] for part in left if {*part} < {*its}]
+        left[its] = values.mean(axis=others, keepdims=True) - sum(parts, np.zeros(1))
+        degrees = np.prod([shape[axis] - 1 for axis in its])
+        squares[its] = np.square(left[its]).sum() * values.size / left[its].size / degrees
+    components = {}
+    for its in effects[1:]:
+        above = [other for other in effects if {*its} <= {*other}]
+        total = sum((-1) ** (len(other) - len(its)) * squares[other] for other in above)
+        components[its] = float(total * np.prod([shape[axis] for axis in its]) / values.size)
+    return components
+
+
+def training_luck(
+    outcomes: ImageOutcomes,
+    jobs: Sequence[tuple[str, str, str]],
+    weights: Sequence[Mapping[str, str]],
+    related: Related,
+) -> pd.DataFrame:
+    """Split the variance of success into shares from training, attack seed, image and the rest.
+
+    Args:
+        outcomes: Outcomes of single sources on targets without a defence.
+        jobs: Attack, network and training of each job.
+        weights: Digests of the models' weights by name, for each job.
+        related: Whether two models are related; targets related to the network are left out.
+
+    Returns:
+        One row per network with several trainings: `network`; the numbers of `trainings`, attack
+        `seeds` and `cells` (attacks and targets that all trainings have); `images`, the mean number
+        counted in all jobs of a cell; the shares of variance from the factors (`training`, `attack
+        seed`, `image`) and from the `rest`, their interactions, averaged over the cells with
+        negative estimates as 0; and `difference`, the root mean square difference between the
+        success rates of two trainings, over cells and pairs of trainings.
+    """
+    places = defaultdict[str, dict[str, dict[str, list[int]]]](lambda: defaultdict(dict))
+    for number, (attack, network, training) in enumerate(jobs):
+        places[network][attack].setdefault(training, []).append(number)
     rows = []
-    for name in halves[0][1]:
-        rho = np.mean([_rank_correlations(measures[name], rates)[0] for rates, measures in halves])
-        added = np.mean([_beyond_trivial(measures, name, rates) for rates, measures in halves])
-        p = np.nan
-        if len(transfer.sources) >= FEWEST_SOURCES:
-            drawn = np.mean(
-                [
-                    _rank_correlations(np.stack([measures[name][o] for o in orders]), rates)
-                    for rates, measures in halves
-                ],
-                axis=0,
-            )
-            p = (1 + np.sum(np.abs(drawn) >= abs(rho) - 1e-12)) / (1 + _DRAWS)
-        pairs = int(np.isfinite(halves[0][0]).sum())
-        rows.append({"measure": name, "pairs": pairs, "rho": rho, "added": added, "p": p})
+    for network, attacks in places.items():
+        cells = [
+            _outcomes(outcomes, [*trainings.values()], target)
+            for trainings in attacks.values()
+            if len(trainings) > 1
+            for target in _shared_targets(outcomes, [*trainings.values()], weights, related)
+        ]
+        cells = [cell for cell in cells if cell.shape[2] > 1]
+        if cells:
+            rows.append({"network": network, **_shares(cells)})
     return pd.DataFrame(rows)
 
 
-def _permuted(transfer: Transfer, random: np.random.Generator) -> tuple[NDArray[Any], ...]:
-    """Return an index that permutes the models of the cells.
-
-    Models that are both source and target are permuted only among themselves.
-    """
-    both = [name for name in transfer.sources if name in transfer.targets]
-    renamed = dict(zip(both, random.permutation(both).tolist(), strict=True))
-    places = []
-    for names in (transfer.sources, transfer.targets):
-        alone = [name for name in names if name not in renamed]
-        mine = renamed | dict(zip(alone, random.permutation(alone).tolist(), strict=True))
-        places.append([list(names).index(mine[name]) for name in names])
-    return np.ix_(*places)
-
-
-def _rank_correlations(measures: Values, rates: Values) -> NDArray[np.float64]:
-    """Compute Spearman's correlation of each measure with the rates, over the cells that both have.
-
-    Args:
-        measures: Measures of shape (..., sources, targets).
-        rates: Success rates of shape (sources, targets).
-
-    Returns:
-        Correlations of shape (measures,); NaN with fewer than three cells or a constant.
-    """
-    flat = measures.reshape(-1, rates.size)
-    there = np.isfinite(flat) & np.isfinite(rates.ravel())
-    ranks = [
-        rankdata(np.where(there, values, np.nan), axis=1, nan_policy="omit")
-        for values in (flat, rates.ravel())
+def _shared_targets(
+    outcomes: ImageOutcomes,
+    trainings: Sequence[Sequence[int]],
+    weights: Sequence[Mapping[str, str]],
+    related: Related,
+) -> list[int]:
+    """Return the unrelated targets that all jobs of the trainings have with equal weights."""
+    every = [job for seeds in trainings for job in seeds]
+    return [
+        place
+        for place, target in enumerate(its.model for its in outcomes.targets)
+        if all(outcomes.evaluated[job, place] for job in every)
+        and not any(related(outcomes.jobs[job][1], target) for job in every)
+        and len({weights[job][target] for job in every}) == 1
     ]
-    count = there.sum(axis=1, keepdims=True)
-    left = [
-        np.where(there, rank - np.nansum(rank, axis=1, keepdims=True) / np.maximum(count, 1), 0)
-        for rank in ranks
-    ]
-    size = np.sqrt(np.square(left[0]).sum(axis=1) * np.square(left[1]).sum(axis=1))
-    defined = (count[:, 0] >= 3) & (size > 0)
-    sums = (left[0] * left[1]).sum(axis=1)
-    return np.divide(sums, size, out=np.full(len(flat), np.nan), where=defined)
 
 
-def _beyond_trivial(measures: Mapping[str, Values], name: str, rates: Values) -> float:
-    """Compute the rank correlation after removing the accuracies of source and target."""
-    trivial = [key for key in ("source accuracy", "target accuracy") if key != name]
-    there = np.isfinite(rates) & np.all([np.isfinite(measures[key]) for key in [*trivial, name]], 0)
-    ranks = [rankdata(measures[key][there]) for key in trivial]
-    design = np.column_stack([np.ones(int(there.sum())), *ranks])
-    left = []
-    for values in (measures[name], rates):
-        rank = rankdata(values[there])
-        left.append(rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0])
-    return _correlation(*left)
+def _outcomes(
+    outcomes: ImageOutcomes, trainings: Sequence[Sequence[int]], target: int
+) -> NDArray[np.float64]:
+    """Return the success on images that all jobs count, shape (trainings, seeds, images)."""
+    seeds = min(map(len, trainings))
+    jobs = np.array([its[:seeds] for its in trainings])
+    counted = outcomes.unpack(outcomes.counted[jobs, target]).all(axis=(0, 1))
+    return outcomes.unpack(outcomes.fooled[jobs, target])[..., counted].astype(np.float64)
 
 
-def _correlation(first: Values, second: Values) -> float:
-    if len(first) < 3 or np.ptp(first) < 1e-9 or np.ptp(second) < 1e-9:
-        return np.nan
-    return float(np.corrcoef(first, second)[0, 1])
+def _shares(cells: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+    """Compute a network's columns from its cells, each of shape (trainings, seeds, images)."""
+    total = defaultdict[Axes, float](float)
+    differences = []
+    for cell in cells:
+        for axes, value in variance_components(cell).items():
+            total[axes] += value
+        rates = cell.mean(axis=(1, 2))
+        differences += [first - second for first, second in combinations(rates, 2)]
+    components = {axes: max(value, 0.0) for axes, value in total.items()}
+    variance = sum(components.values()) or np.nan
+    numbers: dict[str, float] = {"trainings": max(len(cell) for cell in cells)}
+    numbers |= {"seeds": max(cell.shape[1] for cell in cells), "cells": len(cells)}
+    numbers |= {"images": float(np.mean([cell.shape[2] for cell in cells]))}
+    numbers |= {name: components.get((axis,), 0.0) / variance for axis, name in enumerate(FACTORS)}
+    numbers["rest"] = sum(value for axes, value in components.items() if len(axes) > 1) / variance
+    return numbers | {"difference": float(np.sqrt(np.mean(np.square(differences))))}

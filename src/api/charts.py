@@ -153,7 +153,7 @@ def _figure(
     _check(view, listed)
     first = {key: listed.pop(key)[0] for key in ("eps", "protocol") if key in listed}
     view = replace(view, choice=replace(view.choice, **first))
-    size = (printed.points(width=width), printed.points(height=height))
+    size = (printed.to_points(width=width), printed.to_points(height=height))
     return printed.Figure(view, *size, names or {}, **listed)
 
 

@@ -8,28 +8,18 @@ from src.artifacts.record import JobRecord
 from src.report.cells import AVERAGE, DIFFERENCE, VALUES, Cells
 from src.report.summary import JobSummary
 
-PARTIAL = "\N{DOUBLE DAGGER}"
-"""Mark of an average over fewer sources or targets than another average."""
+PARTIAL, DAGGER = "\N{DOUBLE DAGGER}", "\N{DAGGER}"
+"""Marks of an average over fewer sources or targets than another average, and of white boxes."""
 _OF_IMAGES = ("success", "accuracy", "confidence", "success_confidence")
 _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
 
-def caption_of(
-    jobs: Sequence[JobSummary],
-    cells: Cells,
-    shown: pd.DataFrame,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    *,
-    white_boxes: bool,
-    intervals: bool,
-    strongest: bool,
-    white: str,
-) -> str:
-    """Return the caption of a table; the options are those of `table`, `white` marks white boxes.
+def caption_of(jobs: Sequence[JobSummary], cells: Cells, shown: pd.DataFrame) -> str:
+    """Return the caption of the `shown` cells.
 
     The first sentence says what was measured, the second explains the marks.
     """
+    spec, white = cells.spec, DAGGER if cells.spec.to == "markdown" else "grey"
     pairs, records = cells.pairs, [summary.job.record for summary in jobs]
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
@@ -37,28 +27,30 @@ def caption_of(
     of = _distinct(map(_set_of_images, records))
     least, most = shown["least"].min(), shown["most"].max()
     counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
-    first = f"{VALUES[cells.value].name} at eps = {budgets}, {of}"
+    first = f"{VALUES[spec.value].name} at eps = {budgets}, {of}"
     boxes = "white boxes" + " and related networks" * any(summary.left_out for summary in jobs)
-    pooled = _pooled(cells, rows, columns)
+    pooled = _pooled(cells)
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
         "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
-        f"{white}: {boxes}": white_boxes and bool(shown["white"].any()),
-        f"without {boxes}": not white_boxes,
+        f"{white}: {boxes}": spec.white_boxes and bool(shown["white"].any()),
+        f"without {boxes}": not spec.white_boxes,
         f"cells: means over {' and '.join(pooled)}s without {boxes}": bool(pooled),
         f"average: over targets, each over its sources, without {boxes}": (
-            AVERAGE in set(shown[columns[0]])
+            AVERAGE in set(shown[spec.columns[0]])
         ),
         f"{DIFFERENCE}: from the first in the ranking, in points, simultaneous 95 % intervals": (
-            DIFFERENCE in set(shown[columns[0]])
+            DIFFERENCE in set(shown[spec.columns[0]])
         ),
-        "in brackets: 95 % intervals": intervals,
-        "strongest: the best attack and source for the set or the image, no white boxes": strongest,
+        "in brackets: 95 % intervals": spec.intervals,
+        "strongest: the best attack and source for the set or the image, no white boxes": (
+            spec.strongest
+        ),
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": bool(shown["sd"].notna().any()),
         f"{PARTIAL}: mean over fewer sources or targets than others": bool(shown["partial"].any()),
     }
     second = "; ".join(mark for mark, holds in marks.items() if holds)
-    sentences = [first + f", {counted}" * (cells.value in _OF_IMAGES)]
+    sentences = [first + f", {counted}" * (spec.value in _OF_IMAGES)]
     sentences += [second[:1].upper() + second[1:]] * bool(second)
     return " ".join(f"{sentence}." for sentence in sentences)
 
@@ -75,7 +67,7 @@ def details_of(jobs: Sequence[JobSummary], cells: Cells) -> list[str]:
         f"Images: {_distinct(map(_images, records))}": True,
         f"Pooled from {_distinct(sets)}": bool(sets),
         f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": (
-            cells.value in _OF_IMAGES and len(sizes) > 1
+            cells.spec.value in _OF_IMAGES and len(sizes) > 1
         ),
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
@@ -85,10 +77,11 @@ def details_of(jobs: Sequence[JobSummary], cells: Cells) -> list[str]:
     return [line for line, holds in lines.items() if holds]
 
 
-def _pooled(cells: Cells, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
+def _pooled(cells: Cells) -> list[str]:
     """Return the axes over which a cell averages."""
-    axes = [axis for axis in ("source", "target") if axis not in (*rows, *columns)]
-    return [axis for axis in axes if cells.pairs[axis].nunique() > 1 and cells.value in _OF_IMAGES]
+    axes = [axis for axis in ("source", "target") if axis not in cells.spec.keys]
+    images = cells.spec.value in _OF_IMAGES
+    return [axis for axis in axes if images and cells.pairs[axis].nunique() > 1]
 
 
 def _distinct(names: Iterable[str]) -> str:

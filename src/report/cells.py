@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,11 +40,68 @@ VALUES = {
     "ssim": Value("ssim", "SSIM", "{:.3f}"),
 }
 """The values that cells can show, by name."""
+FORMATS = ("latex", "markdown", "csv")
 AVERAGE, DIFFERENCE = "average", "difference"
 _NEAR = 1e-9
+_ALONE = {"attack", "defence"}
+"""Axes that are never averaged."""
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
 STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
 """Rows for the strongest attacker, and the columns of `strongest_attackers` that they show."""
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What a table shows, and how: the keywords of `src.table`, which explains them.
+
+    Raises:
+        ValueError: An argument has an unknown value, or two arguments exclude each other.
+    """
+
+    rows: str | Sequence[str] = ("source", "attack")
+    columns: str | Sequence[str] = "target"
+    value: str = "success"
+    eps_255: float | None = None
+    protocol: str | None = None
+    average: bool = True
+    white_boxes: bool = True
+    intervals: bool = False
+    strongest: bool = False
+    differences: bool = False
+    related: str = "keep"
+    defence: str | None = None
+    names: Mapping[str, str] | None = None
+    wide: bool = False
+    small: bool = False
+    to: str | None = None
+
+    def __post_init__(self) -> None:
+        for side in ("rows", "columns"):
+            axes = getattr(self, side)
+            object.__setattr__(self, side, (axes,) if isinstance(axes, str) else tuple(axes))
+        for key, names, known in (
+            ("rows", self.rows, AXES),
+            ("columns", self.columns, AXES),
+            ("value", [self.value], VALUES),
+            ("to", [self.to] if self.to else [], FORMATS),
+        ):
+            if set(names) - set(known) or (key != "to" and not names):
+                raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(known)}.")
+        if both := ", ".join(set(self.rows) & set(self.columns)):
+            raise ValueError(f"{both} is in both rows and columns.")
+        shares = self.value in ("success", "accuracy")
+        if self.strongest and not ("attack" in self.rows and "target" in self.columns and shares):
+            raise ValueError(
+                "strongest needs attack in rows, target in columns, and value=success or accuracy."
+            )
+        ranked = self.average and "attack" in self.rows and self.value == "success"
+        if self.differences and not ranked:
+            raise ValueError("differences needs attack in rows, value=success and average=True.")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The axes of the rows and of the columns."""
+        return (*self.rows, *self.columns)
 
 
 @dataclass(frozen=True)
@@ -55,20 +112,39 @@ class Cells:
         pairs: One row per attack, source, target and defence, with the columns of rates and, if
             there are several seeds, `seed=N`: the value for each seed.
         outcomes: Outcomes per image, for each group of comparable jobs.
-        value: One of `VALUES`.
+        spec: The table.
     """
 
     pairs: pd.DataFrame
     outcomes: Sequence[ImageOutcomes]
-    value: str
+    spec: TableSpec
 
-    def behind(self, defence: str) -> "Cells":
-        """Return the cells for targets behind one defence."""
-        if defence not in (known := list(self.pairs["defence"].unique())):
-            raise ValueError(f"defence={defence}: choose from {', '.join(known)}.")
-        pairs = self.pairs[self.pairs["defence"] == defence]
-        outcomes = [outcome.select(defence=defence) for outcome in self.outcomes]
-        return replace(self, pairs=pairs, outcomes=outcomes)
+    def body(self) -> pd.DataFrame:
+        """Compute all cells: those of `table`, averages, differences and strongest attackers."""
+        rows, columns, average = self.spec.rows, [*self.spec.columns], self.spec.average
+        pairs = self.table(self.spec.keys)
+        several = len(pairs[columns].drop_duplicates()) > 1
+        average &= several and all(pairs[key].nunique() == 1 for key in _ALONE & {*columns})
+        parts = [pairs]
+        blank: dict[str, Any] = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
+        blank |= dict.fromkeys(("low", "high", "least", "most"), np.nan)
+        if average:
+            means = self.table(rows)
+            parts.append(means[~means["white"]].assign(**blank))
+        if self.spec.differences:
+            if not average:
+                raise ValueError(
+                    "differences are those of averages over columns of sources or targets."
+                )
+            parts.append(_differences(parts[-1], columns[0]))
+        if self.spec.strongest:
+            parts.append(self.strongest())
+            if average:
+                groups = parts[-1].groupby([*rows], sort=False, as_index=False)
+                marks = dict.fromkeys(("white", "partial", "best", "undecided"), False)
+                parts.append(groups[["value"]].mean().assign(**blank, **marks))
+        body = pd.concat(parts, ignore_index=True)
+        return body.assign(sd=body[seeds_of(body)].std(axis=1).round(12))
 
     def table(self, keys: Sequence[str]) -> pd.DataFrame:
         """Compute one row per cell of these axes: means over the pairs of different networks.
@@ -84,9 +160,9 @@ class Cells:
             used = transfer if len(transfer) else rows
             single = ~used["ensemble"]
             used = used[single] if single.any() else used  # ensembles are ranked apart
-            column, first = VALUES[self.value].column, used.iloc[0]
+            column, first = VALUES[self.spec.value].column, used.iloc[0]
             if column not in used:
-                raise ValueError(f"value={self.value}: run the jobs with diagnostics=full.")
+                raise ValueError(f"value={self.spec.value}: run the jobs with diagnostics=full.")
             ends = [first.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
             known = used[[column, *seeds]].notna()
             # Targets weigh equally. A seed that lacks a pair has no mean.
@@ -107,9 +183,9 @@ class Cells:
         mean over targets is that of the ranking, which counts the same images for all attacks.
         """
         cells = cells.assign(best=False, undecided=False, **dict.fromkeys(_ENDS, np.nan))
-        if "attack" not in keys or self.value not in ("success", "accuracy"):
+        if "attack" not in keys or self.spec.value not in ("success", "accuracy"):
             return cells
-        sign, shared = 1 if self.value == "success" else -1, [k for k in keys if k != "attack"]
+        sign, shared = 1 if self.spec.value == "success" else -1, [k for k in keys if k != "attack"]
         shown = cells[~cells["white"]]
         for place in shown[shared].drop_duplicates().to_dict("records") if shared else [{}]:
             group, done = _where(shown, place), set[int]()
@@ -158,7 +234,7 @@ class Cells:
         parts = []
         for name, value in STRONGEST.items():
             ends = [attackers[f"{value}{end}"] for end in ("", "_low", "_high")]
-            if self.value == "accuracy":
+            if self.spec.value == "accuracy":
                 ends = [1 - ends[0], 1 - ends[2], 1 - ends[1]]
             numbers = dict(zip(("value", "low", "high"), ends, strict=True))
             common = {"least": attackers["images"], "most": attackers["images"], "white": False}
@@ -192,34 +268,62 @@ def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:
     return rows
 
 
-def cells_of(
-    jobs: Sequence[JobSummary], value: str, eps_255: float | None, protocol: str | None
-) -> Cells:
-    """Collect the cells of attacked jobs; None means each job's own budget or protocol."""
+def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> Cells:
+    """Collect the cells of attacked jobs.
+
+    Raises:
+        ValueError: The jobs lack the budget, protocol or defence; or a cell would combine several
+            attacks or several defences (of targets or of sources).
+    """
     pairs, outcomes = [], defaultdict[str, list[ImageOutcomes]](list)
     for summary in jobs:
-        parts, column = [], VALUES[value].column
+        parts = []
         for seed in summary.seeds or [summary]:
-            parts.append(_at(seed, eps_255, protocol))
+            parts.append(_at(seed, spec))
             record = seed.job.record
-            eps = record.reference if eps_255 is None else eps_255
-            names = (summary.job.attack, record.source, record.targets, protocol or record.protocol)
+            eps = record.reference if spec.eps_255 is None else spec.eps_255
+            protocol = spec.protocol or record.protocol
+            names = (summary.job.attack, record.source, record.targets, protocol)
             outcome = image_outcomes(seed.job.defended, *names)[eps]
             outcome.leave_out(summary.left_out)
             outcomes[summary.group].append(outcome)
             seed.job.forget()
         rows = mean_over_seeds(pd.concat(parts)) if summary.seeds else parts[0]
         for seed, part in zip(summary.seeds, parts, strict=False):
-            rows[f"seed={seed.job.record.seed}"] = part.get(column)
+            rows[f"seed={seed.job.record.seed}"] = part.get(VALUES[spec.value].column)
         pairs.append(rows)
-    return Cells(pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values())), value)
+    every, groups = pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values()))
+    if spec.defence is not None:
+        if spec.defence not in (known := list(every["defence"].unique())):
+            raise ValueError(f"defence={spec.defence}: choose from {', '.join(known)}.")
+        every = every[every["defence"] == spec.defence]
+        groups = [outcome.select(defence=spec.defence) for outcome in groups]
+    _check_means(every, spec.keys)
+    return Cells(every, groups, spec)
 
 
-def _at(summary: JobSummary, eps_255: float | None, protocol: str | None) -> pd.DataFrame:
+def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Raise a `ValueError` if a cell combines several attacks, defences or defended sources."""
+    several = {axis: list(pairs[axis].unique()) for axis in sorted(_ALONE)}
+    several["source"] = [f"sources behind {name}" for name in pairs["source_defence"].unique()]
+    for axis, names in several.items():
+        if axis not in keys and len(names) > 1:
+            raise ValueError(f"add {axis} to rows or columns: there are {', '.join(names)}.")
+
+
+def _differences(means: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Compute the column of differences between each averaged attack and the first."""
+    cells = means.dropna(subset=DIFFERENCE).drop(columns=seeds_of(means))
+    ends = dict(zip(("value", "low", "high"), (cells[name] for name in _ENDS), strict=True))
+    marks = dict.fromkeys(("best", "undecided", "partial"), False)
+    return cells.assign(**ends, **marks, **{column: DIFFERENCE})
+
+
+def _at(summary: JobSummary, spec: TableSpec) -> pd.DataFrame:
     """Return the rates of a job with one seed, and the size of its perturbations if known."""
     job, record = summary.job, summary.job.record
-    eps = record.reference if eps_255 is None else eps_255
-    counted, rates = protocol or record.protocol, primary_rates([summary])
+    eps = record.reference if spec.eps_255 is None else spec.eps_255
+    counted, rates = spec.protocol or record.protocol, primary_rates([summary])
     rates = rates[rates["eps_255"] > 0]
     at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
     if at.empty:

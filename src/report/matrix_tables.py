@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +12,7 @@ from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
 from src.report.labels import Label
 from src.utils.model_ref import PLAIN
+from src.utils.terminal_tables import text_table
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
@@ -169,11 +169,5 @@ def _has_seeds(matrix: pd.DataFrame) -> bool:
 
 
 def _table(frame: pd.DataFrame) -> Table:
-    """Return a table with left-aligned names and right-aligned cells."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in frame.columns:
-        name = column in ("source", "target", "defence", "attack")
-        table.add_column(Text(column), justify="left" if name else "right", overflow="fold")
-    for row in frame.itertuples(index=False, name=None):
-        table.add_row(*map(Text, row))  # Text, because rich reads [..] in a str as a style
-    return table
+    rows = frame.itertuples(index=False, name=None)
+    return text_table([*frame], rows, ("source", "target", "defence", "attack"), ruled=True)

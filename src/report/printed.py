@@ -1,6 +1,5 @@
 """Charts at a printed size, for papers: lengths are in 1/72 in, and all text has one size."""
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,29 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 import vl_convert
 from altair.typing import ChartType
-from scipy.optimize import isotonic_regression
 
 from src.analysis import CLEAN, TRANSFER
-from src.report.charts.theme import ACCENT, MEAN, inline, theme, where
+from src.report.charts.ranking import means
+from src.report.charts.theme import (
+    MEAN,
+    PAPER_TEXT,
+    PERCENT,
+    budgets,
+    colour_by,
+    curve,
+    inline,
+    paper_theme,
+    points,
+)
+from src.report.charts.transfer_matrix import at_last, matrix_chart, names_at_ends
 from src.report.page.html import VEGA_LITE
 from src.report.page.view import View
 from src.utils.model_ref import renamed
 
-_TEXT, _LINE = 7, 8.0
-_LETTER = 0.52 * _TEXT
-"""Mean width of a letter, in 1/72 in."""
+_LINE, _LETTER = 8.0, 0.52 * PAPER_TEXT
+"""Height of a line and mean width of a letter, in 1/72 in."""
 _BELOW = 30.0
 """Height of an axis with its title, in 1/72 in."""
 _MOST_BANDS = 3
-_COLOURS = (
-    *("#1b6ca8", "#c2410c", "#2e7d32", "#7b3fa0", "#a6761d", "#c2185b"),
-    *("#00838f", "#555555", "#6d4c41", "#3949ab", "#7a8b00", "#000000"),
-)
-_PERCENT = alt.Axis(format=".0%", tickCount=5)
 _SUCCESS = "other models fooled"
 _UNITS = {"in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4, "pt": 72 / 72.27}  # pt: TeX points
 
@@ -105,6 +108,13 @@ class Figure:
         self.check(rows["label"].unique())
         return rows
 
+    def colour(self, rows: pd.DataFrame) -> alt.Color:
+        """Return the colours of the labels; single attacks and models have those of the page."""
+        attacked = self.view.rows[self.view.rows["source"] != CLEAN]
+        names = [self.renamed(attacked[axis].drop_duplicates()) for axis in ("attack", "target")]
+        every = next((its for its in names if rows["label"].isin(its).all()), rows["label"])
+        return colour_by("label", every).legend(None)
+
     def renamed(self, column: pd.Series) -> pd.Series:
         """Return a column with the printed names."""
         return column.map(lambda name: renamed(name, self.names))
@@ -123,7 +133,7 @@ class Figure:
             )
 
 
-def points(**length: str) -> float:
+def to_points(**length: str) -> float:
     """Convert a length such as `width="3.3in"` to units of 1/72 in."""
     ((key, text),) = length.items()
     match = re.fullmatch(rf"(\d+\.?\d*|\.\d+) *({'|'.join(_UNITS)})", text)
@@ -137,44 +147,37 @@ def over_budgets(figure: Figure) -> ChartType:
 
     If no target is chosen, success is the mean on other models, as in the ranking.
     """
-    rows = figure.means
+    rows = figure.means.rename(columns={"low": "mean_low", "high": "mean_high"})
     if figure.target:
-        new = {f"success_rate{end}": end.strip("_") or "mean" for end in ("", "_low", "_high")}
+        new = {f"success_rate{end}": f"mean{end}" for end in ("", "_low", "_high")}
         rows = figure.pairs.rename(columns=new).dropna(subset="mean")
         rows = rows[rows["target"].isin(figure.target) & rows["source"].isin(figure.sources)]
         rows = rows[(rows["source"] != MEAN) | (rows["relation"] == TRANSFER)]
     rows = figure.labelled(rows)
-    ends = rows[rows["eps_255"] == rows.groupby("label")["eps_255"].transform("max")]
-    ends = ends.sort_values("mean", ascending=False, kind="stable").assign(x=ends["eps_255"])
-    bands = len(ends) <= _MOST_BANDS
-    tried = sorted(set(rows["eps_255"]))
-    axis = alt.Axis(values=tried, labelOverlap="greedy", format=".6~g", grid=False)
-    x = _scaled("budget (1/255)", axis, 0, 1.05 * tried[-1])
-    top = rows[["mean", "high"] if bands else ["mean"]].max().max()
-    y = _scaled("fooled" if figure.target else _SUCCESS, _PERCENT, 0, ceil(10 * top) / 10 or 0.1)
-    colours = ends.set_index("label").assign(colour=_colours(len(ends)))["colour"]
-    base = _inked(rows.assign(colour=rows["label"].map(colours))).encode(x=x("eps_255"))
-    base = base.encode(detail="label:N")
-    dots = alt.OverlayMarkDef(size=9)
-    layers = [base.mark_line(strokeWidth=1.1, point=dots).encode(y=y("mean"))]
-    layers += [base.mark_area(opacity=0.15).encode(y=y("low", axis=None), y2="high:Q")] * bands
-    return _with_direct_labels(layers, ends, x, y, figure)
+    bands = rows["label"].nunique() <= _MOST_BANDS
+    top = ceil(10 * rows[["mean", "mean_high"] if bands else ["mean"]].max().max()) / 10 or 0.1
+    title, scale = "fooled" if figure.target else _SUCCESS, alt.Scale(domain=[0, top])
+    colour = figure.colour(rows)
+    base = alt.Chart().encode(x=budgets(rows), detail="label:N", color=colour)
+    layers = [*curve(base, "mean", [], title, scale).layer][0 if bands else 1 :]
+    return _with_names(layers, rows, at_last("label"), colour, figure, scale)
 
 
 def over_cost(figure: Figure) -> ChartType:
     """Draw mean success over gradients per image, one point with its interval per attack."""
-    rows = figure.ranked
-    if rows["gradients"].isna().any():
+    rows, x = figure.ranked, "gradients"
+    if rows[x].isna().any():
         raise ValueError("The gradients of some attacks are unknown: choose others with attack.")
-    axis = alt.Axis(values=[10**power for power in range(8)], format="~s", grid=False)
-    most = rows["gradients"].max()
-    x = _scaled("gradients per image", axis, rows["gradients"].min() / 1.3, 1.7 * most, type="log")
-    low, high = rows[["mean", "low"]].min().min(), rows[["mean", "high"]].max().max()
-    y = _scaled(_SUCCESS, _PERCENT, floor(20 * low) / 20, (floor(20 * high) + 1) / 20)
-    base = _inked(rows.assign(colour=_colours(len(rows)))).encode(x=x("gradients"))
-    points = base.mark_point(filled=True, size=22, opacity=1).encode(y=y("mean"))
-    bars = base.mark_rule(strokeWidth=0.8).encode(y=y("low", axis=None), y2="high:Q")
-    return _with_direct_labels([points, bars], rows.assign(x=rows["gradients"]), x, y, figure)
+    powers = alt.Axis(values=[10**power for power in range(8)], format="~s", grid=False)
+    across = alt.Scale(type="log", domain=[rows[x].min() / 1.3, 1.7 * rows[x].max()], nice=False)
+    low = floor(20 * rows[["mean", "low"]].min().min()) / 20
+    high = (floor(20 * rows[["mean", "high"]].max().max()) + 1) / 20
+    colour, scale = figure.colour(rows), alt.Scale(domain=[low, high], nice=False)
+    base = alt.Chart().encode(
+        x=alt.X(f"{x}:Q", title="gradients per image", axis=powers, scale=across), color=colour
+    )
+    layers = points(base, "y", "mean", "low", "high", title=_SUCCESS, axis=PERCENT, scale=scale)
+    return _with_names(layers, rows, alt.Chart(), colour, figure, scale, x)
 
 
 def in_order(figure: Figure) -> ChartType:
@@ -183,24 +186,19 @@ def in_order(figure: Figure) -> ChartType:
     Attacks that are not significantly weaker than the first share its colour.
     """
     rows = figure.ranked
-    names = list(rows["label"])
-    colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#3c4654")
-    y = alt.Y("label:N", sort=names, title=None, axis=alt.Axis(ticks=False, labelPadding=3))
-    base = alt.Chart(inline(rows)).encode(y=y, color=colour)
-    scale = alt.Scale(zero=False, nice=True)
-    x = alt.X("mean:Q", title=_SUCCESS, axis=_PERCENT, scale=scale)
-    points = base.mark_point(filled=True, size=22, opacity=1).encode(x=x)
-    bars = base.mark_rule(strokeWidth=1).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
-    return _printed([bars, points], figure)
+    axis = alt.Axis(ticks=False, labelPadding=3)
+    y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=axis)
+    return _printed(means(alt.Chart(inline(rows)), y, _SUCCESS, "low", "high"), figure)
 
 
 def cells(figure: Figure) -> ChartType:
     """Draw the success of one attack in percent, sources x targets, white boxes in grey."""
-    attack, *more = figure.attack or [figure.view.choice.attack]
+    choice = figure.view.choice
+    attack, *more = figure.attack or [choice.attack]
     if more:
         raise ValueError("A matrix shows one attack: choose one with attack.")
     rows = replace(figure, attack=[attack]).pairs
-    rows = rows[~rows["source"].isin([MEAN, CLEAN]) & (rows["eps_255"] == figure.view.choice.eps)]
+    rows = rows[~rows["source"].isin([MEAN, CLEAN]) & (rows["eps_255"] == choice.eps)]
     for axis in ("source", "target"):
         rows = rows[rows[axis].isin(getattr(figure, axis) or rows[axis])]
         rows[axis] = figure.renamed(rows[axis])
@@ -211,100 +209,37 @@ def cells(figure: Figure) -> ChartType:
         raise ValueError(
             f"{len(targets)} targets do not fit: set width, or choose fewer with target."
         )
-    share = (100 * rows["success_rate"]).map("{:.0f}".format, na_action="ignore").fillna("n/a")
-    rows = rows.assign(share=share)
-    turned = -40 if max(map(len, targets)) * _LETTER > cell else 0
-    head = alt.Axis(orient="top", labelAngle=turned, ticks=False, title="target", labelPadding=2)
-    side = alt.Axis(ticks=False, title="source", labelPadding=3)
-    scale = alt.Scale(paddingInner=0.04)
-    base = alt.Chart(inline(rows)).encode(
-        x=alt.X("target:N", sort=targets, axis=head, scale=scale),
-        y=alt.Y("source:N", sort=sources, axis=side, scale=scale),
-    )
-    black = f"datum.relation == '{TRANSFER}'"
-    blues = alt.Scale(domain=[0, 1], scheme="blues")
-    shade = alt.Color("success_rate:Q", scale=blues, legend=None)
-    rects = [
-        base.transform_filter(black).mark_rect(invalid=None).encode(color=shade),
-        base.transform_filter(f"!({black})").mark_rect(color="#e3e3e3"),
-    ]
-    ink = where(f"{black} && datum.success_rate > 0.55", "white", "#1d2127")
-    text = base.mark_text(fontSize=_TEXT).encode(text="share:N", color=ink)
-    moved = (
-        (figure.width / len(targets) - cell) / 2 if turned else 0
-    )  # room for the last slanted name
-    return _printed([*rects, text], figure, right=moved)
+    turned = max(map(len, targets)) * _LETTER > cell
+    right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
+    params = replace(choice, attack=attack).params.items()
+    chart = matrix_chart(rows, printed=True, angle=-40 * turned)
+    chart = chart.add_params(*(alt.param(name=name, value=value) for name, value in params))
+    return _printed(chart, figure, right)
 
 
-def _colours(count: int) -> list[str]:
-    return [_COLOURS[place % len(_COLOURS)] for place in range(count)]
-
-
-def _inked(rows: pd.DataFrame) -> alt.Chart:
-    """Return a chart whose marks take their colour from each row."""
-    return alt.Chart(inline(rows)).encode(color=alt.Color("colour:N", scale=None))
-
-
-def _scaled(title: str, axis: Any, low: float, high: float, **kind: Any) -> Callable[..., Any]:
-    """Return a function that encodes any column on the same scale."""
-    scale = alt.Scale(domain=[low, high], nice=False, **kind).to_dict()
-    common = {"type": "quantitative", "title": title, "axis": axis.to_dict(), "scale": scale}
-    return lambda column, **other: common | {"field": column} | other
-
-
-def _with_direct_labels(
-    layers: Sequence[Any], ends: pd.DataFrame, x: Any, y: Any, figure: Figure
+def _with_names(
+    layers: Sequence[Any],
+    rows: pd.DataFrame,
+    ends: alt.Chart,
+    colour: alt.Color,
+    figure: Figure,
+    scale: alt.Scale,
+    x: str = "eps_255",
 ) -> ChartType:
-    """Add a label to the end (`x`, `mean`) of each curve, with a line to it; best first.
-
-    Labels that are close are moved apart. They form an axis, so that Vega-Lite measures their
-    width.
-    """
-    (_, right), (low, high) = (scaled("")["scale"]["domain"] for scaled in (x, y))
-    up = ends.assign(colour=_colours(len(ends)), right=right).sort_values("mean", kind="stable")
-    steps = _LINE / (figure.height - _BELOW) * (high - low) * np.arange(len(up))
-    free = isotonic_regression(up["mean"] - steps).x.clip(low, high - steps[-1])
-    up["at"] = (free + steps).round(4)
-    at, labels = up["at"].tolist(), up["label"].tolist()
-    inks: Any = [
-        {"test": f"datum.value == {value}", "value": colour}
-        for value, colour in zip(at, up["colour"], strict=True)
-    ]
-    axis = alt.Axis(
-        orient="right",
-        values=at,
-        title=None,
-        ticks=False,
-        grid=False,
-        labelOverlap=False,
-        labelExpr=f"{json.dumps(labels)}[indexof({at}, datum.value)]",
-        labelColor={"condition": inks, "value": "black"},
-    )
-    lines = _inked(up).mark_rule(strokeWidth=0.4, opacity=0.6)
-    lines = lines.encode(x=x("x"), x2="right:Q", y=y("mean", axis=axis.to_dict()), y2="at:Q")
-    return _printed([*layers, lines], figure, "independent")
+    """Combine layers with the labels of their `ends`; `scale` is that of the y axis."""
+    low, top = scale.to_dict()["domain"]
+    step = _LINE / (figure.height - _BELOW) * (top - low)
+    names = names_at_ends("label", "mean", ends, colour, x, step, scale)
+    return _printed(alt.layer(*layers, *names, data=inline(rows)), figure)
 
 
-def _printed(
-    layers: Sequence[Any], figure: Figure, y: Any = "shared", right: float = 0
-) -> ChartType:
-    """Combine layers into one chart of the figure's size, including the axes."""
-    config = theme()["config"]
-    axis: dict[str, Any] = {
-        "labelFontSize": _TEXT,
-        "titleFontSize": _TEXT,
-        "titleFontWeight": "normal",
-    }
-    axis |= {"domain": False, "tickSize": 2, "gridOpacity": 0.4, "gridWidth": 0.5, "tickWidth": 0.5}
-    axis |= {"labelLimit": 0, "titlePadding": 3, "labelPadding": 2, "labelFlush": False}
+def _printed(chart: Any, figure: Figure, right: float = 0) -> ChartType:
+    """Give a chart the figure's size, including the axes and the room at its right."""
     pads: Any = {"left": 3, "top": 3, "bottom": 3, "right": 3 + right}
     fit: Any = alt.AutoSizeParams(type="fit", contains="padding")
-    chart = alt.layer(*layers).properties(
+    return chart.properties(
         width=figure.width, height=figure.height, autosize=fit, padding=pads, background="white"
-    )
-    return chart.resolve_axis(y=y).configure(
-        font=config["font"], axis=axis, view=alt.ViewConfig(stroke=None)
-    )
+    ).configure(**paper_theme())
 
 
 def writer(path: Path) -> Callable[[dict[str, Any]], bytes]:

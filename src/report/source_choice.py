@@ -1,11 +1,11 @@
 """Ranking of sources for an unseen target, and predictors of transfer, for the terminal."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,23 +16,38 @@ from rich.text import Text
 
 from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.source_choice import (
+    FACTORS,
     FEWEST_FOR_INTERVAL,
-    FEWEST_SOURCES,
     Related,
     Transfer,
     choices,
-    clean_measures,
-    predictors,
     profiles,
+    training_luck,
     transfer_of,
     transfer_similarity,
 )
-from src.analysis.training_luck import FACTORS, training_luck
+from src.analysis.source_measures import (
+    FEWEST_SOURCES,
+    change_alignment,
+    change_ratio,
+    clean_measures,
+    linear_cka,
+    predictors,
+)
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
-from src.report.source_measures import Frames, pair_measures
 from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.terminal_tables import text_table
 
+Frames = dict[str, pd.DataFrame]
+"""Frames by name: a measure's (source, target), or a model's vectors by number of the image."""
+
+OF_SOURCE = {
+    "gradient consistency": ("gradient_consistency", "consistency"),
+    "curvature": ("smoothness", "curvature"),
+    "self-transfer": ("self_transfer", "fooled"),
+}
+"""Measures of the source alone: the table and the column that is averaged over images."""
 INTERVALS = "95 % intervals are for new targets and new images."
 FEW_TARGETS = f"Below {FEWEST_FOR_INTERVAL} targets there is no interval."
 
@@ -207,6 +222,87 @@ def _shared(jobs: Sequence[StoredJob]) -> set[frozenset[str]]:
     return {pair for pair, shared in overlap.items() if RELATED_BY & {*shared}}
 
 
+def pair_measures(
+    jobs: Sequence[StoredJob],
+) -> Callable[[NDArray[np.int64], Sequence[str]], Frames]:
+    """Return a function that computes measures as frames (source, target).
+
+    Its arguments are the numbers of images and the targets. A measure is averaged over the attacks
+    that have it; measures that no job has are left out. In addition to `OF_SOURCE` there are:
+
+    - `gradient cosine`: mean cosine between the gradients of source and target;
+    - `cka`: `linear_cka` of the outputs of their feature layers;
+    - `alpha`, `gamma`: `change_ratio` and `change_alignment` of their logits.
+    """
+    tables = defaultdict[str, dict[tuple[str, str], pd.DataFrame]](dict)
+    names = {name for name, _ in OF_SOURCE.values()} | {"similarity", "features", "output_changes"}
+    for job in jobs:
+        for name in names & job.files.keys():
+            tables[name][job.row, job.record.source] = job.table(name).set_index("index")
+    features = {name: rows for table in tables["features"].values() for name, rows in _lists(table)}
+    changes = {key: dict(_lists(table)) for key, table in tables["output_changes"].items()}
+
+    def measure(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
+        frames = Frames()
+        for name, (table, column) in OF_SOURCE.items():
+            values = _means(tables[table], column, index).max(axis=1)  # one value per row
+            frames[name] = pd.DataFrame(dict.fromkeys(targets, values))
+        frames["gradient cosine"] = _means(tables["similarity"], "cosine", index)
+        frames["cka"] = _cka(features, index)
+        frames |= _changes(changes, index)
+        return {name: frame for name, frame in frames.items() if not frame.empty}
+
+    return measure
+
+
+def _lists(table: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """Yield each model's name and vectors."""
+    column = "features" if "features" in table else "change"
+    for model, rows in table.groupby("target", observed=True):
+        yield str(model), pd.DataFrame(np.stack(rows[column].to_list()), rows.index)
+
+
+def _of(rows: pd.DataFrame, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    return rows.loc[rows.index.isin(index)].sort_index().to_numpy(np.float64)
+
+
+def _means(
+    tables: Mapping[tuple[str, str], pd.DataFrame], column: str, index: NDArray[np.int64]
+) -> pd.DataFrame:
+    """Return the means over images by source (row) and model (column)."""
+    parts = [
+        rows[rows.index.isin(index)].groupby("target", observed=True)[column].mean().rename(source)
+        for (_, source), rows in tables.items()
+    ]
+    return pd.DataFrame(parts).groupby(level=0).mean()
+
+
+def _cka(features: Frames, index: NDArray[np.int64]) -> pd.DataFrame:
+    values = {name: _of(rows, index) for name, rows in features.items()}
+    return pd.DataFrame(
+        {
+            other: {name: linear_cka(mine, its) for name, mine in values.items()}
+            for other, its in values.items()
+        }
+    )
+
+
+def _changes(changes: Mapping[tuple[str, str], Frames], index: NDArray[np.int64]) -> Frames:
+    """Compute alpha and gamma from the pairs with the same attack on source and target."""
+    rows = []
+    for (attack, source), lists in changes.items():
+        mine = _of(lists[source], index)
+        for target, its in lists.items():
+            change, white_box = _of(its, index), changes.get((attack, target), {}).get(target)
+            alpha = np.nan if white_box is None else change_ratio(change, _of(white_box, index))
+            rows.append((source, target, alpha, change_alignment(mine, change)))
+    table = pd.DataFrame(rows, columns=["source", "target", "alpha", "gamma"])
+    return {
+        name: table.pivot_table(name, "source", "target", "mean", dropna=True)
+        for name in ("alpha", "gamma")
+    }
+
+
 def source_tables(choice: SourceChoice) -> Group:
     """Lay out a choice of sources for the terminal."""
     mean = choice.choices.iloc[-1]
@@ -258,51 +354,40 @@ _ON_ONE_TARGET = (
 )
 
 
-def _table(**columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name, side in columns.items():
-        justify: Any = "left" if side == "l" else "right"
-        table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
-    return table
-
-
 def _ranking(choice: SourceChoice) -> Table:
-    table = _table(source="l", on_others="r", on_itself="r")
-    first = choice.profiles["success"].iloc[0]
+    first, rows = choice.profiles["success"].iloc[0], []
     for place, row in enumerate(choice.profiles.to_dict("records")):
         mark = "~" if place and row["success"] >= first - choice.spread else " "
         shares = ["" if pd.isna(row[name]) else f"{row[name]:.1%}" for name in ("success", "own")]
-        table.add_row(row["source"], mark + shares[0], shares[1])
-    return table
+        rows.append([row["source"], mark + shares[0], shares[1]])
+    return text_table(["source", "on others", "on itself"], rows, ["source"])
 
 
-def _choices(rows: pd.DataFrame) -> Table:
-    table = _table(target="l", chosen="l", success="r", best="l", success_="r", random="r")
-    for row in rows.iloc[:-1].to_dict("records"):
-        shares = [f"{row[name]:.1%}" for name in ("success", "most", "any")]
-        table.add_row(row["target"], row["chosen"], shares[0], row["best"], *shares[1:])
-    means = [f"{rows.iloc[-1][name]:.1%}" for name in ("success", "most", "any")]
-    table.add_row("mean", "", means[0], "", *means[1:])
-    return table
+def _choices(choices: pd.DataFrame) -> Table:
+    rows = []
+    for row in choices.fillna({"chosen": "", "best": ""}).to_dict("records"):
+        success, most, by_chance = (f"{row[name]:.1%}" for name in ("success", "most", "any"))
+        rows.append([row["target"], row["chosen"], success, row["best"], most, by_chance])
+    columns = ["target", "chosen", "success", "best", "success", "random"]
+    return text_table(columns, rows, ["target", "chosen", "best"])
 
 
-def _predictors(rows: pd.DataFrame) -> Table:
-    table = _table(measure="l", pairs="r", rho="r", beyond_accuracy="r", p="r")
-    for row in rows.to_dict("records"):
+def _predictors(predictors: pd.DataFrame) -> Table:
+    rows = []
+    for row in predictors.to_dict("records"):
         numbers = ["" if pd.isna(row[name]) else f"{row[name]:+.2f}" for name in ("rho", "added")]
         p = "" if pd.isna(row["p"]) else f"{row['p']:.3f}"
-        table.add_row(row["measure"], str(row["pairs"]), *numbers, p)
-    return table
+        rows.append([row["measure"], str(row["pairs"]), *numbers, p])
+    return text_table(["measure", "pairs", "rho", "beyond accuracy", "p"], rows, ["measure"])
 
 
-def _shares(rows: pd.DataFrame) -> Table:
-    columns = dict.fromkeys(("training", "seed", "image", "rest", "on_one_target"), "r")
-    table = _table(network="l", trainings="r", seeds="r", images="r", **columns)
-    for row in rows.to_dict("records"):
-        counts = [f"{row[name]:.0f}" for name in ("trainings", "seeds", "images")]
+def _shares(luck: pd.DataFrame) -> Table:
+    counts, rows = ["trainings", "seeds", "images"], []
+    for row in luck.to_dict("records"):
         shares = [f"{row[name]:.1%}" for name in (*FACTORS, "rest", "difference")]
-        table.add_row(row["network"], *counts, *shares)
-    return table
+        rows.append([row["network"], *(f"{row[name]:.0f}" for name in counts), *shares])
+    columns = ["network", *counts, "training", "seed", "image", "rest", "on one target"]
+    return text_table(columns, rows, ["network"])
 
 
 def _span(row: pd.Series, name: str) -> str:

@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from scipy.stats import studentized_range
 
 from src.analysis.multiple_comparisons import LEVEL, detectable
 from src.config.settings import Settings
 from src.run.estimate import Estimate, Training
 from src.utils.progress import duration
+from src.utils.terminal_tables import text_table
 
 _SHOWN = 30  # maximum number of jobs in the table
 _DISCORDANCE = 0.2  # assumed share of images on which two attacks disagree, as in stored results
@@ -53,25 +53,22 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
 
 def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -> None:
     """Print the cost of each job, and the smallest difference that its images can detect."""
-    table = Table("job", box=None, pad_edge=False)
     counted = any(job.images for job in estimate.jobs)
     gradients = "gradients" if counted else "gradients per image"
-    headings = ("images", gradients, "predictions", "time", "stored")
-    for heading in headings if estimate.device else headings[:2]:
-        table.add_column(heading, justify="right")
+    columns = ["job", "images", gradients, "predictions", "time", "stored"]
+    columns = columns if estimate.device else columns[:3]
+    rows = []
     for job in estimate.jobs[:_SHOWN]:
-        gradients = "?" if job.gradients is None else f"{job.gradients:,.0f}"
-        time = "?" if math.isnan(job.seconds) else duration(job.seconds)
         row = [
             f"{job.images:,}" if counted else "?",
-            gradients,
+            "?" if job.gradients is None else f"{job.gradients:,.0f}",
             f"{job.predictions:,}",
-            time,
+            "?" if math.isnan(job.seconds) else duration(job.seconds),
             f"{job.stored:.0%}",
         ]
-        row = [f"refused: {job.refused}"] if job.refused else row[: len(table.columns) - 1]
-        table.add_row(job.name, *row)
-    console.print(table, soft_wrap=False)
+        row = [f"refused: {job.refused}"] if job.refused else row[: len(columns) - 1]
+        rows.append([job.name, *row])
+    console.print(text_table(columns, rows, left=["job"]), soft_wrap=False)
     if len(estimate.jobs) > _SHOWN:
         console.print(f"... and {len(estimate.jobs) - _SHOWN} more jobs")
     print_estimate(estimate, console)

@@ -7,14 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import entropy, spearmanr
 
-from src.analysis.source_choice import (
-    Transfer,
-    choices,
-    clean_measures,
-    predictors,
-    profiles,
-    transfer_similarity,
-)
+from src.analysis.source_choice import Transfer, choices, profiles, transfer_similarity
+from src.analysis.source_measures import clean_measures, predictors
 from src.sources import main
 from tests.conftest import REPOSITORY
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.training_luck import training_luck, variance_components
+from src.analysis.source_choice import training_luck, variance_components
 from src.utils.model_ref import PLAIN, ModelRef
 
 

@@ -4,9 +4,14 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+import vl_convert
 
 import src.figure
 from src import cost, curves, load_sweep, matrix, ranking
+from src.artifacts.jobs import find_jobs
+from src.report.page.content import build_report
+from src.report.page.html import VEGA_LITE
+from src.report.summary import summarise
 from tests.report.conftest import make_sweep as write_sweep
 
 ATTACKS = ("fgsm", "bim", "mi steps=5")
@@ -73,7 +78,8 @@ def test_numbers_are_those_of_the_report(folder):
     assert {(cell["attack"], float(cell["eps_255"])) for cell in cells} == {("bim", 4.0)}
     assert len(cells) == 9
     for cell in cells:
-        assert cell["share"] == f"{100 * int(cell['success']) / int(cell['n']):.0f}"
+        rate = int(cell["success"]) / int(cell["n"])
+        assert float(cell["success_rate"]) == pytest.approx(rate, rel=1e-3)
 
 
 def test_close_labels_do_not_overlap(tmp_path, draw):
@@ -90,6 +96,26 @@ def test_close_labels_do_not_overlap(tmp_path, draw):
     assert len(at) == 12 and min(gaps) > 7
     with pytest.raises(ValueError, match="12 names need a height"):
         curves(folder, width="3.3in", height="1in")
+
+
+def test_an_attack_has_one_colour_on_the_page_and_in_every_figure(draw, folder):
+    report = build_report(summarise(find_jobs([folder])))
+    (page,) = (one.spec for one in report.figures if one.name == "attacks-over-budget")
+    drawings = [vl_convert.vegalite_to_svg(page, vl_version=VEGA_LITE).encode()]
+    drawings.append(draw("curves", folder))
+    drawings.append(draw("curves", folder, "--attack", "bim", "mi steps=5"))
+    of_bim = [
+        {text.attrib["fill"] for text in ElementTree.fromstring(svg).iter() if text.text == "bim"}
+        for svg in drawings
+    ]
+    assert of_bim == [{of_bim[0].copy().pop()}] * 3
+
+
+def test_a_line_that_ends_early_has_its_name(folder):
+    frame = load_sweep(folder)
+    frame = frame[(frame["attack"] != "bim") | (frame["eps_255"] <= 8)]
+    svg = vl_convert.vegalite_to_svg(curves(frame, width="3.3in").to_dict(), vl_version=VEGA_LITE)
+    assert {"fgsm", "bim"} < {*texts_of(svg.encode())}
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Dot plots: values with their intervals, one row each."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.report.charts.theme import GREY, PANEL, PERCENT, colour_by, extent, inline, tooltip
+from src.report.charts.theme import GREY, PANEL, PERCENT, colour_by, extent, inline, points, tooltip
 
 OF_SOURCE = "datum.attack == chosen_attack && datum.source == chosen_first_source"
 """Expression that selects the rows of the chosen attack and source."""
@@ -34,27 +35,23 @@ def dot_plot(
     """
     low, high = f"{value}_low", f"{value}_high"
     used = dict.fromkeys([row, by, value, low, high, "attack", "source", *tooltips])
-    axis = alt.Axis(grid=True, ticks=False, labelPadding=8)
+    rows = alt.Axis(grid=True, ticks=False, labelPadding=8)
     base = (
         alt.Chart(inline(frame[[name for name in used if name in frame]]))
         .transform_filter(shown)
         .encode(
-            y=alt.Y(f"{row}:N", sort=None, title=None, axis=axis),
+            y=alt.Y(f"{row}:N", sort=None, title=None, axis=rows),
             yOffset=alt.YOffset(f"{by}:N", sort=None),
             color=colour_by(by, names or frame[by].tolist(), orient="bottom"),
             tooltip=tooltip(*tooltips, shares=[value, low, high]),
         )
     )
     scale = extent(frame.assign(at=0.0), "at", value, low, high)
-
-    def x(column: str) -> alt.X:
-        return alt.X(f"{column}:Q", title=title, axis=PERCENT, scale=scale)
-
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(x=x(value))
-    bars = base.mark_rule(strokeWidth=1.5).encode(x=x(low), x2=f"{high}:Q")
-    rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x=x("at"))
+    axis: Any = {"title": title, "axis": PERCENT, "scale": scale}
+    zero = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY)
+    rule = zero.encode(x=alt.X("at:Q", **axis))
     step = max(22, 9 * frame[by].nunique())
     height = step * frame[row].nunique()
-    return alt.layer(rule, bars, points).properties(
+    return alt.layer(rule, *points(base, "x", value, low, high, **axis)).properties(
         height=height, width=PANEL, title=alt.Title(alt.ExprRef(heading))
     )

@@ -16,6 +16,7 @@ from src.report.charts.theme import (
     Choice,
     chosen,
     inline,
+    points,
     tooltip,
     where,
 )
@@ -36,7 +37,7 @@ def ranked_sources(sources: pd.DataFrame) -> ChartType:
     title = "'source of ' + chosen_attack + ' at ' + format(chosen_eps, '.6~g') + '/255'"
     panels = [
         _names(base, "source", sources["source"], y),
-        _means(base, y, "adjusted mean"),
+        means(base, y, "adjusted mean"),
         _behind(base, y),
     ]
     heading = alt.Title(alt.ExprRef(title), offset=14)
@@ -79,7 +80,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
     base = alt.Chart(inline(ranking)).transform_filter(_VIEW).transform_calculate(at=_AT)
     panels = [
         _names(base, "attack", ranking["attack"], y),
-        _means(base, y, "mean on other models, 95 %", "low", "high"),
+        means(base, y, "mean on other models, 95 %", "low", "high"),
         _behind(base, y),
         alt.layer(*layers).properties(width={"step": step}, height=height),
         _white_box(cells, y, of_success(rows, legend=False)),
@@ -133,7 +134,7 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
     return alt.layer(rects, text).properties(width={"step": 42})
 
 
-def _means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
+def means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
     """Draw the mean success with its interval (columns `ends`), undecided attacks in colour."""
     head = alt.Axis(
         orient="top", format=".3~%", tickCount=4, grid=True, labelFlush=True, title=title
@@ -147,11 +148,8 @@ def _means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
     base = base.transform_filter("isValid(datum.mean)")
     colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")
     base = base.encode(y=y, color=colour, tooltip=lines)
-    x = alt.X("mean:Q", scale=domain, axis=head)
-    layers = [base.mark_point(filled=True, size=52, opacity=1, cursor="pointer").encode(x=x)]
-    if ends:
-        low, high = (f"{name}:Q" for name in ends)
-        layers.append(base.mark_rule(strokeWidth=1.6).encode(x=alt.X(low, axis=head), x2=high))
+    low, high = ends or ("mean", "mean")
+    layers = points(base, "x", "mean", low, high, scale=domain, axis=head)
     return alt.layer(*layers).properties(width=125)
 
 
@@ -187,14 +185,12 @@ def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log"
         .transform_filter(_OF_CHOSEN)
         .encode(
             x=alt.X(f"{column}:Q", scale=across, axis=axis).title(title),
-            y=alt.Y("mean:Q", axis=PERCENT, scale=alt.Scale(zero=False, padding=10)).title(None),
             color=where(chosen("attack"), ACCENT, "#3b76af"),
             tooltip=lines,
         )
     )
-    ends = base.mark_rule(strokeWidth=1).encode(
-        y=alt.Y("low:Q", title=None), y2="high:Q", opacity=alt.value(0.5)
-    )
-    points = base.mark_point(filled=True, size=60, opacity=1, cursor="pointer")
-    names = base.mark_text(align="left", dx=7, dy=-5, fontSize=11).encode(text="attack:N")
-    return alt.layer(ends, points, names).properties(width=560, height=260)
+    up = alt.Scale(zero=False, padding=10)
+    layers = points(base, "y", "mean", "low", "high", title=None, axis=PERCENT, scale=up)
+    names = base.mark_text(align="left", dx=7, dy=-5, fontSize=11)
+    layers.append(names.encode(text="attack:N", y=alt.Y("mean:Q", scale=up)))
+    return alt.layer(*layers).properties(width=560, height=260)

@@ -41,6 +41,12 @@ def theme() -> alt.theme.ThemeConfig:
     """Return the configuration of every chart; colours of text follow the theme of the page."""
     limits: Any = {"labelLimit": 260, "titleLimit": 400}
     legend: Any = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    styles: Any = {
+        **{"name": {"fontSize": 11.5}, "counts": {"fontSize": 10.5}},
+        **{"cell": {"fontSize": 13, "fontWeight": 600}},
+        **{"small-cell": {"fontSize": 10, "fontWeight": 600}},
+        **{"dot": {"size": 60}, "vertex": {"size": 28}, "interval": {"strokeWidth": 1.5}},
+    }
     return {
         "config": {
             "font": "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif",
@@ -57,7 +63,26 @@ def theme() -> alt.theme.ThemeConfig:
             "view": {"stroke": None},
             "axisY": {"labelLimit": 480},
             "line": {"strokeWidth": 2},
+            "style": styles,
         }
+    }
+
+
+PAPER_TEXT = 7
+"""Size of all text in a printed chart, in points of 1/72 in."""
+
+
+def paper_theme() -> dict[str, Any]:
+    """Return the configuration of printed charts, which have the colours and fonts of `theme`."""
+    config, text = theme()["config"], {"fontSize": PAPER_TEXT}
+    sizes = {"labelFontSize": PAPER_TEXT, "titleFontSize": PAPER_TEXT, "labelLimit": 0}
+    ticks = {"tickSize": 2, "tickWidth": 0.5, "gridWidth": 0.5, "titlePadding": 3}
+    marks = {"dot": {"size": 22}, "vertex": {"size": 9}, "interval": {"strokeWidth": 1}}
+    return {
+        **{"font": config["font"], "view": config["view"], "line": {"strokeWidth": 1.1}},
+        "axis": config["axis"] | sizes | ticks | {"labelPadding": 2, "labelFlush": False},
+        "axisY": {"tickCount": 5},
+        "style": dict.fromkeys(("name", "cell", "small-cell", "counts"), text) | marks,
     }
 
 
@@ -158,18 +183,35 @@ def colour_of_levels(column: str, sort: Any = "descending", **legend: Any) -> al
 def budgets(frame: pd.DataFrame) -> alt.X:
     """Return an x axis for budgets: square-root scale, ticks at the tried budgets."""
     tried = sorted(set(frame["eps_255"]))
-    # Without a precision, labels would be rounded to the step between ticks.
-    axis = alt.Axis(values=tried, labelOverlap="greedy", format=".6~g")
+    # Without a count, narrow charts leave out ticks; without a precision, labels are rounded.
+    axis = alt.Axis(values=tried, tickCount=len(tried), labelOverlap="greedy", format=".6~g")
     scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
     return alt.X("eps_255:Q", title="budget (1/255), square-root scale", scale=scale, axis=axis)
 
 
-def curve(base: alt.Chart, value: str, lines: list[Any], **encodings: Any) -> Any:
+def curve(
+    base: alt.Chart,
+    value: str,
+    lines: list[Any],
+    title: str | None = None,
+    scale: alt.Scale = WHOLE,
+    **encodings: Any,
+) -> Any:
     """Draw curves of shares with bands from `VALUE_low` to `VALUE_high`; bands have no tooltip."""
-    band = base.mark_area(opacity=0.13).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
-    y = alt.Y(f"{value}:Q", title=None, scale=WHOLE, axis=PERCENT)
-    line = base.mark_line(point=alt.OverlayMarkDef(size=28))
+    low = alt.Y(f"{value}_low:Q", title=title)
+    band = base.mark_area(opacity=0.13).encode(y=low, y2=f"{value}_high:Q")
+    y = alt.Y(f"{value}:Q", title=title, scale=scale, axis=PERCENT)
+    line = base.mark_line(point=alt.OverlayMarkDef(style="vertex"))
     return alt.layer(band, line.encode(y=y, tooltip=lines, **encodings))
+
+
+def points(base: Any, channel: str, value: str, low: str, high: str, **axis: Any) -> list[Any]:
+    """Draw points and their intervals along a channel, `x` or `y`, with these keywords."""
+    of: Any = {"x": alt.X, "y": alt.Y}[channel]
+    at, end = (of(f"{name}:Q", **axis) for name in (value, low))
+    bars = base.mark_rule(style="interval").encode(**{channel: end, f"{channel}2": f"{high}:Q"})
+    dots = base.mark_point(filled=True, style="dot", opacity=1, cursor="pointer")
+    return [bars, dots.encode(**{channel: at})]
 
 
 def one_model(chart: Any, frame: pd.DataFrame) -> Any:

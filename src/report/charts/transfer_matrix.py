@@ -22,6 +22,7 @@ from src.report.charts.theme import (
     colour_by,
     curve,
     inline,
+    points,
     tooltip,
     where,
 )
@@ -102,15 +103,18 @@ def ink() -> Any:
     return where(f"datum.success_rate > 0.55 && !({_WHITE})", "white", "#1d2127")
 
 
-def matrix_chart(rows: pd.DataFrame) -> ChartType:
-    """Draw the chosen attack's transfer matrix, sources x targets, with counts in the cells."""
+def matrix_chart(rows: pd.DataFrame, printed: bool = False, angle: float = -40) -> ChartType:
+    """Draw the chosen attack's transfer matrix, sources x targets, with counts in the cells.
+
+    A `printed` matrix has no counts and no title. `angle` is that of the targets' names.
+    """
     attacked = rows[rows["source"] != CLEAN]
     sources, targets = (list(dict.fromkeys(attacked[name])) for name in ("source", "target"))
-    wide = len(targets) <= MOST_COUNTS
+    wide = len(targets) <= MOST_COUNTS and not printed
     several = bool(attacked["success_rate_sd"].notna().any())
     axis: dict[str, Any] = {"ticks": False, "labelLimit": 220}
     top, left = (
-        alt.Axis(orient="top", labelAngle=-40, **axis),
+        alt.Axis(orient="top", labelAngle=angle, **axis),
         alt.Axis(orient="left", labelAngle=0, **axis),
     )
     base = alt.Chart().encode(
@@ -120,15 +124,14 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
     clean = base.transform_filter(f"datum.source == '{CLEAN}'").encode(color=alt.value("#888888"))
     cells = base.transform_filter(f"datum.source != '{CLEAN}'")
     rects = cells.mark_rect(strokeWidth=2, invalid=None, cursor="pointer").encode(
-        color=of_success(attacked), stroke=_frame(), tooltip=COUNTS
+        color=of_success(attacked, legend=not printed), stroke=_frame(), tooltip=COUNTS
     )
-    shares: dict[str, Any] = {"fontSize": 13 if wide else 10, "fontWeight": 600}
     layers = [rects]
     for part, colour in ((cells, {"color": ink()}), (clean, {})):
-        text = part.mark_text(dy=-7 if wide else 0, **shares)
+        text = part.mark_text(dy=-7 if wide else 0, style="cell" if wide else "small-cell")
         layers.append(text.encode(text="share:N", tooltip=COUNTS, **colour))
         if wide:
-            text = part.mark_text(fontSize=10.5, dy=8)
+            text = part.mark_text(style="counts", dy=8)
             layers.append(text.encode(text="counts:N", tooltip=COUNTS, **colour))
     title = (
         f"chosen_attack + ': ' + {shown_words(attacked)} + ' at ' + format(chosen_eps, '.6~g') + "
@@ -138,7 +141,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
     subtitle = "grey: white box; row clean: accuracy on all clean images"
     subtitle += "; violet: related networks" * bool((attacked["relation"] == RELATED).any())
     subtitle += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds" * several
-    return (
+    chart = (
         alt.layer(*layers, data=inline(rows))
         .transform_filter(
             f"{chosen('attack', 'defence')} && (datum.source == '{CLEAN}' || "
@@ -148,16 +151,17 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
             interval=INTERVAL,
             clean=f"datum.source == '{CLEAN}' || chosen_shown == '{CORRECT}'",
             share=f"datum.n > 0 ? format(datum.source == '{CLEAN}' ? datum.still_correct / datum.n "
-            f": {RATES['rate']}, '.1%') + {SPREAD} : 'n/a'",
+            f": {RATES['rate']}, '{'.0%' if printed else '.1%'}') + {SPREAD} : 'n/a'",
             counts="format(datum.clean ? datum.still_correct : datum.success, ',') + ' / ' + "
             "format(datum.n, ',')",
         )
         .properties(
             width={"step": (84 if wide else 38) + 28 * several},
             height={"step": 42 if wide else 24},
-            title=alt.Title(alt.ExprRef(title), subtitle=subtitle),
         )
     )
+    heading = alt.Title(alt.ExprRef(title), subtitle=subtitle)
+    return chart if printed else chart.properties(title=heading)
 
 
 def curves_chart(rows: pd.DataFrame, by: str = "target") -> ChartType:
@@ -213,33 +217,46 @@ def _over_budgets(rows: pd.DataFrame, value: str, by: str) -> Any:
         lines = tooltip("attack", "source", "eps_255", shares=[value])
         parts = [curve(base, value, lines).layer[1]]
     if few:
-        parts += names_at_ends(by, value, float(rows["eps_255"].max()), colour)
+        parts += names_at_ends(by, value, at_last(by), colour)
     return alt.layer(*parts).properties(width=PANEL - 70 * few, height=190)
 
 
-_NAME_HEIGHT = 0.085
-"""Height of a name as a share of the panel's height."""
+def at_last(by: str) -> alt.Chart:
+    """Return a chart of the rows at the largest budget for each value of the column `by`."""
+    last: Any = [alt.JoinAggregateFieldDef(op="max", field="eps_255", **{"as": "last"})]
+    chart = alt.Chart().transform_joinaggregate(last, groupby=[by])
+    return chart.transform_filter("datum.eps_255 == datum.last")
 
 
-def names_at_ends(by: str, value: str, last: float, colour: Any) -> list[Any]:
-    """Write the names of curves to the right of their ends, without overlap, with lines to them."""
-    sort: Any = [alt.SortField(value, order="descending")]
-    room = f"datum.count * {_NAME_HEIGHT} / 2"
-    ends = (
-        alt.Chart()
-        .transform_filter(f"datum.eps_255 == {last}")
-        .transform_window(rank="row_number()", sort=sort)
-        .transform_joinaggregate(count="count()", middle=f"mean({value})")
+def names_at_ends(
+    by: str,
+    value: str,
+    ends: alt.Chart,
+    colour: Any,
+    x: str = "eps_255",
+    step: float = 0.085,
+    scale: alt.Scale = WHOLE,
+) -> list[Any]:
+    """Write names to the right of points (`x`, `value`), without overlap, with lines to them.
+
+    A name is at least one `step` below the name above it, and within the domain of the `scale`.
+    """
+    low = scale.to_dict()["domain"][0]
+    by_value: Any = [alt.SortField(value, order="descending")]
+    placed = (
+        ends.transform_window(rank="row_number()", sort=by_value)
+        .transform_joinaggregate(count="count()")
+        .transform_calculate(shifted=f"datum.{value} + datum.rank * {step}")
+        .transform_window(least="min(shifted)", sort=by_value, frame=[None, 0])
         .transform_calculate(
-            place=f"clamp(datum.middle, {room}, 1 - {room}) + "
-            f"((datum.count + 1) / 2 - datum.rank) * {_NAME_HEIGHT}"
+            place=f"max(datum.least, {low} + datum.count * {step}) - datum.rank * {step}"
         )
     )
-    line = ends.mark_rule(strokeWidth=0.8, xOffset=3, x2Offset=22).encode(
-        x="eps_255:Q", x2="eps_255:Q", y=f"{value}:Q", y2="place:Q"
+    line = placed.mark_rule(strokeWidth=0.8, xOffset=3, x2Offset=22).encode(
+        x=f"{x}:Q", x2=f"{x}:Q", y=alt.Y(f"{value}:Q", scale=scale), y2="place:Q"
     )
-    labels = ends.mark_text(align="left", dx=25, fontSize=11.5, cursor="pointer").encode(
-        x="eps_255:Q", y="place:Q", text=f"{by}:N"
+    labels = placed.mark_text(align="left", dx=25, style="name", cursor="pointer").encode(
+        x=f"{x}:Q", y=alt.Y("place:Q", scale=scale), text=f"{by}:N"
     )
     opacity = where(_SHOWN, 1, 0.3) if by == "target" else alt.value(1)
     return [part.encode(color=colour, opacity=opacity) for part in (line, labels)]
@@ -263,11 +280,9 @@ def _dots(rows: pd.DataFrame, value: str) -> Any:
             shares=[value, f"{value}_low", f"{value}_high"],
         ),
     )
-    x = alt.X(f"{value}:Q", scale=WHOLE, title=None, axis=PERCENT)
-    low = alt.X(f"{value}_low:Q", title=None)
-    ends = base.mark_rule(strokeWidth=1.5).encode(x=low, x2=f"{value}_high:Q")
-    points = base.mark_point(filled=True, size=64).encode(x=x)
-    return alt.layer(ends, points).properties(width=PANEL, height=22 * len(targets))
+    ends = (f"{value}_low", f"{value}_high")
+    layers = points(base, "x", value, *ends, title=None, scale=WHOLE, axis=PERCENT)
+    return alt.layer(*layers).properties(width=PANEL, height=22 * len(targets))
 
 
 def _frame() -> Any:

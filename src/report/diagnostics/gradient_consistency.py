@@ -1,6 +1,7 @@
 """Local consistency of the sources' gradients, and the success of their adversarial images."""
 
 from collections.abc import Callable
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -9,7 +10,16 @@ import pandas as pd
 from src.analysis import TRANSFER, rates
 from src.analysis.similarity import mean_interval
 from src.artifacts.jobs import StoredJob
-from src.report.charts.theme import PANEL, PERCENT, chosen, colour_by, extent, inline, tooltip
+from src.report.charts.theme import (
+    PANEL,
+    PERCENT,
+    chosen,
+    colour_by,
+    extent,
+    inline,
+    points,
+    tooltip,
+)
 from src.report.page.html import Figure
 
 
@@ -41,15 +51,13 @@ def draw(rows: pd.DataFrame) -> Figure:
         alt.Chart(inline(rows))
         .transform_filter(chosen("attack"))
         .encode(
-            x=alt.X("consistency:Q", title="local gradient consistency", scale=scale),
             y=alt.Y("mean_success:Q", title="mean fooled", axis=PERCENT),
             color=colour_by("source", rows["source"], orient="bottom"),
             tooltip=lines,
         )
     )
-    ends = {"x": alt.X("consistency_low:Q", scale=scale), "x2": "consistency_high:Q"}
-    bars = base.mark_rule(strokeWidth=1.2).encode(**ends)
-    points = base.mark_point(filled=True, size=80, opacity=1)
-    chart = alt.layer(bars, points).properties(width=PANEL, height=240)
+    axis: Any = {"title": "local gradient consistency", "scale": scale}
+    layers = points(base, "x", "consistency", "consistency_low", "consistency_high", **axis)
+    chart = alt.layer(*layers).properties(width=PANEL, height=240)
     title = "Transfer and gradient consistency"
     return Figure("gradient-consistency", title, caption, chart, rows)

@@ -1,6 +1,7 @@
 """Transfer over the similarity of two models' gradients and errors."""
 
 from collections.abc import Callable
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -16,6 +17,7 @@ from src.report.charts.theme import (
     colour_by,
     extent,
     inline,
+    points,
     tooltip,
     where,
 )
@@ -56,13 +58,11 @@ def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType
     shares, numbers = ["success_rate"], ["cosine", "kappa"]
     mine = "datum.source == chosen_first_source && datum.target == chosen_first_target"
     high = extent(pairs, "success_rate_low", "success_rate_high")
-    y = alt.Y("success_rate:Q", title="fooled", axis=PERCENT, scale=high)
-    points = base.mark_point(filled=True, opacity=1, cursor="pointer").encode(
-        y=y,
+    ends = ("success_rate_low", "success_rate_high")
+    axis: Any = {"title": "fooled", "axis": PERCENT, "scale": high}
+    bars, dots = points(base, "y", "success_rate", *ends, **axis)
+    dots = dots.encode(
         size=where(mine, 200, 70),
         tooltip=tooltip("attack", "source", "target", "n", shares=shares, numbers=numbers),
     )
-    bars = base.mark_rule(strokeWidth=1.2).encode(
-        y=alt.Y("success_rate_low:Q", scale=high), y2="success_rate_high:Q"
-    )
-    return alt.layer(bars, points).properties(width=PANEL, height=240)
+    return alt.layer(bars, dots).properties(width=PANEL, height=240)

@@ -21,7 +21,7 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
-from src.report.charts.transfer_matrix import names_at_ends
+from src.report.charts.transfer_matrix import at_last, names_at_ends
 from src.report.page.html import Figure, Section
 from src.report.page.statistics import Measured
 from src.report.page.view import View
@@ -109,8 +109,7 @@ def _by_group(groups: pd.DataFrame) -> ChartType:
         limits = [value, f"{value}_low", f"{value}_high"]
         lines = tooltip(*_PAIR, "eps_255", "n", shares=["lowest", "highest", *limits])
         base = alt.Chart().encode(x=budgets(rows), color=colour)
-        last = float(rows["eps_255"].max())
-        names = names_at_ends("range", value, last, colour)
+        names = names_at_ends("range", value, at_last("range"), colour)
         panel = alt.layer(*curve(base, value, lines).layer, *names)
         panels.append(panel.properties(width=PANEL - 70, height=190, title=title))
     pair = alt.Title(alt.ExprRef(PAIR_TITLE))

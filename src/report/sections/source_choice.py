@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from src.analysis.training_luck import FACTORS
+from src.analysis.source_choice import FACTORS
 from src.report.charts.dot_plot import dot_plot
 from src.report.charts.theme import (
     GREY,
