@@ -1,10 +1,11 @@
-"""Finished jobs reconstructed from a data frame of their predictions."""
+"""Finished jobs whose tables are in memory, and the jobs of a data frame of predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.jobs import StoredJob, find_jobs
@@ -18,18 +19,18 @@ Sweeps = str | Path | Mapping[str, str | Path]
 
 
 @dataclass(frozen=True)
-class FrameJob(StoredJob):
-    """A finished job whose tables are in memory."""
+class JobInMemory(StoredJob):
+    """A finished job whose tables and alarms are in memory."""
 
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    raised: Sequence[Alarm] = ()
 
     @property
     def alarms(self) -> list[Alarm]:
-        """An empty list: alarms were raised when the predictions were computed."""
-        return []
+        """Alarms that the job raised; none for the jobs of a frame."""
+        return list(dict.fromkeys(self.raised))
 
-    def table(self, name: str) -> pd.DataFrame:
-        """Return the table of this name."""
+    def _read(self, name: str) -> pa.Table:
         return self.tables[name]
 
 
@@ -62,16 +63,18 @@ def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
     return [_frame_job(record, rows) for record, rows in pairs if rows is not None]
 
 
-def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:
+def _frame_job(record: JobRecord, rows: pd.DataFrame) -> JobInMemory:
     """Return the job of a record, with the rows that are left of it in a frame."""
     variants = list(rows["variant"].unique())
     if record.storage not in variants:
         record = record.model_copy(update={"storage": variants[0]})
     tables = {
-        PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}": table
+        PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}": (
+            pa.Table.from_pandas(table, preserve_index=False)
+        )
         for name, table in rows.groupby("variant", observed=True, sort=False)
     }
     there = set(rows.loc[rows["eps_255"] > 0, "target"])
     targets = [name for name in record.targets if name in there] if there else record.targets
     record = record.model_copy(update={"targets": targets})
-    return FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
+    return JobInMemory(record, Path(), dict.fromkeys(tables, Path()), tables=tables)

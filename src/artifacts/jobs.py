@@ -86,7 +86,7 @@ class StoredJob:
         source_rows = (rows["target"] == source.target) & (rows["defence"] == source.defence)
         return rows[(rows["defence"] == PLAIN) | source_rows]
 
-    @property
+    @cached_property
     def defended(self) -> pd.DataFrame:
         """The primary variant's predictions, with and without defences."""
         return self.table(PREDICTIONS)
@@ -107,7 +107,7 @@ class StoredJob:
 
     def forget(self) -> None:
         """Release the tables from memory."""
-        for name in ("predictions", "clean", "flips", "examples", "images", "gallery"):
+        for name in ("defended", "predictions", "clean", "flips", "examples", "images", "gallery"):
             self.__dict__.pop(name, None)
 
     @cached_property

@@ -75,8 +75,13 @@ def named(table: pa.Table, pair: Evaluated) -> pa.Table:
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
-    """Read a table of a job and check its values; check the rows of predictions, too."""
-    table, of_predictions = read_table(path), name.partition("-")[0] == PREDICTIONS
+    """Read a table of a job and check it."""
+    return checked(read_table(path), path, name, record)
+
+
+def checked(table: pa.Table, path: Path, name: str, record: JobRecord) -> pa.Table:
+    """Return a table of a job after checks of its values; check the rows of predictions, too."""
+    of_predictions = name.partition("-")[0] == PREDICTIONS
     try:
         if of_predictions:  # regardless of the file's own schema
             schema = pa.schema([*PREDICTION_SCHEMA, *NAMES])
