@@ -57,6 +57,11 @@ class Outcomes:
     counted: Mask
 
     @property
+    def denominator(self) -> Mask:
+        """Mask of the predictions that count, shape (T, N, K)."""
+        return self.present & self.counted[:, :, None]
+
+    @property
     def correct(self) -> Mask:
         """Mask of the correct predictions, shape (T, N, K)."""
         return self.present & (self.predicted == self.label[:, None])

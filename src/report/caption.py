@@ -10,7 +10,7 @@ from src.report.summary import JobSummary
 
 PARTIAL = "\N{DOUBLE DAGGER}"
 """Mark of an average over fewer sources or targets than another average."""
-_OF_IMAGES = ("success", "accuracy", "confidence", "success_confidence")
+_OF_IMAGES = {name for name, quantity in VALUES.items() if quantity.of_predictions}
 _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
 
@@ -37,7 +37,7 @@ def caption_of(
     of = _distinct(map(_set_of_images, records))
     least, most = shown["least"].min(), shown["most"].max()
     counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
-    first = f"{VALUES[cells.value].name} at eps = {budgets}, {of}"
+    first = f"{VALUES[cells.value].title} at eps = {budgets}, {of}"
     boxes = "white boxes" + " and related networks" * any(summary.left_out for summary in jobs)
     pooled = _pooled(cells, rows, columns)
     marks = {

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import CLEAN, TRANSFER
+from src.analysis.quantities import QUANTITIES
 from src.artifacts.record import JobRecord
 from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
 from src.report.page.statistics import Measured
 from src.utils.defended_names import PLAIN, split_source
 
-_MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
-_COSTS = ("gradients_per_image", "forwards_per_image")
+_AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
 _COMMON = ["group", "dataset", "norm", "protocol", "kind"]
 _STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients", "fit_gradients"]
 _STATISTICS += ["difference", "difference_low", "difference_high", "p"]
@@ -111,7 +111,7 @@ def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
     if single["source"].nunique() < 2:
         return rows.iloc[:0]
     keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
-    aggregations = dict.fromkeys(("n", *_MEANS, *_COSTS), "mean")
+    aggregations = dict.fromkeys(_AVERAGED, "mean")
     return single.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)
 
 
