@@ -214,6 +214,56 @@ QUANTITIES = {quantity.column: quantity for quantity in _ENTRIES}
 """All quantities by column, in the order of the columns of `rates`."""
 
 
+@dataclass(frozen=True)
+class Statistic:
+    """A column of the rankings; their definition is the term `ranking, mean of sources`.
+
+    Attributes:
+        column: Its name.
+        form: Python's format of its values; empty: they are shown as they are.
+        of: Rankings that have it: of attacks, of sources or of both.
+        cost: True: it comes from the costs of the jobs, not from outcomes.
+        drawn: True: the page's charts have it.
+        tooltip: True: it is a line in the tooltip of a mean.
+    """
+
+    column: str
+    form: str = ""
+    of: tuple[str, ...] = ("attack", "source")
+    cost: bool = False
+    drawn: bool = False
+    tooltip: bool = False
+
+
+STATISTICS = (
+    Statistic("targets", drawn=True, tooltip=True),
+    Statistic("images", drawn=True, tooltip=True),
+    Statistic("mean", SHARE, drawn=True, tooltip=True),
+    Statistic("low", SHARE, ("attack",), drawn=True, tooltip=True),
+    Statistic("high", SHARE, ("attack",), drawn=True, tooltip=True),
+    Statistic("extrapolated", of=("source",)),
+    Statistic("rank", drawn=True, tooltip=True),
+    Statistic("difference", SHARE, drawn=True, tooltip=True),
+    Statistic("difference_low", SHARE, drawn=True, tooltip=True),
+    Statistic("difference_high", SHARE, drawn=True, tooltip=True),
+    Statistic("p", "{:.3g}", drawn=True, tooltip=True),
+    Statistic("undecided", tooltip=True),
+    Statistic("discordance"),
+    Statistic("detectable"),
+    Statistic("lacks"),
+    Statistic("gradients", of=("attack",), cost=True, drawn=True),
+    Statistic("fit_gradients", of=("attack",), cost=True, drawn=True),
+)
+"""The statistics of rankings, in the order of their columns."""
+
+
+def statistics_of(ranking: str) -> list[str]:
+    """Return the columns of the statistics of outcomes in a ranking of `attack` or `source`."""
+    return [entry.column for entry in STATISTICS if ranking in entry.of and not entry.cost]
+
+
 def definitions() -> Mapping[str, str]:
     """Return the definitions of the report by term, in its order."""
-    return TERMS | {its.term: its.definition for its in QUANTITIES.values() if its.definition}
+    return TERMS | {
+        entry.term: entry.definition for entry in QUANTITIES.values() if entry.definition
+    }

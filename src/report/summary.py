@@ -13,6 +13,7 @@ import pandas as pd
 from src.analysis.controls import excess_by_control
 from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.matrices import behind_defences, transfer_matrix
+from src.analysis.quantities import STATISTICS
 from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import trajectories
@@ -122,7 +123,8 @@ class Summary:
         over the sources.
         """
         parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
-        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, "gradients", "fit_gradients"])
+        costs = [entry.column for entry in STATISTICS if entry.cost]
+        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, *costs])
         return pd.concat(parts, ignore_index=True) if parts else empty
 
     @cached_property

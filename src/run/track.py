@@ -134,7 +134,7 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
     """
     values = rows.set_index("eps_255").loc[reference].dropna().to_dict()
     points, intervals = list[Point](), {}
-    logged = {name: its.metric for name, its in QUANTITIES.items() if its.metric}
+    logged = {name: entry.metric for name, entry in QUANTITIES.items() if entry.metric}
     for name, metric in logged.items():
         known = rows[["eps_255", name]].dropna().astype(float).to_numpy()
         curve = [(f"curves/{name}", y, int(eps)) for eps, y in known if eps.is_integer()]

@@ -49,10 +49,10 @@ def test_a_quantity_added_to_the_registry_shows_everywhere(workspace, tiny_run):
 
 def test_every_quantity_has_a_defined_term_and_a_place_of_its_own():
     terms = definitions()
-    assert all(its.term in terms for its in QUANTITIES.values() if its.term)
+    assert all(entry.term in terms for entry in QUANTITIES.values() if entry.term)
     for places in (
-        [its.tooltip for its in QUANTITIES.values() if its.tooltip],
-        [its.value for its in QUANTITIES.values() if its.value],
-        [its.drawn for its in QUANTITIES.values() if its.drawn],
+        [entry.tooltip for entry in QUANTITIES.values() if entry.tooltip],
+        [entry.value for entry in QUANTITIES.values() if entry.value],
+        [entry.drawn for entry in QUANTITIES.values() if entry.drawn],
     ):
         assert len(places) == len(set(places))

@@ -39,7 +39,7 @@ _COLUMNS = [
     *(name for quantity in _DRAWN for name in quantity.drawn_columns),
     *("success_rate_sd", "relation", "overlap", "targeted"),
 ]
-_LINES = sorted((its for its in _DRAWN if its.tooltip), key=lambda its: its.tooltip)
+_LINES = sorted((entry for entry in _DRAWN if entry.tooltip), key=lambda entry: entry.tooltip)
 COUNTS = tooltip(
     "attack source target relation overlap defence",
     *(quantity.drawn for quantity in _LINES if quantity.form != SHARE),

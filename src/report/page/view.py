@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import CLEAN, TRANSFER
-from src.analysis.quantities import QUANTITIES
+from src.analysis.quantities import QUANTITIES, STATISTICS
 from src.artifacts.record import JobRecord
 from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
@@ -17,8 +17,7 @@ from src.utils.defended_names import PLAIN, split_source
 
 _AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
 _COMMON = ["group", "dataset", "norm", "protocol", "kind"]
-_STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients", "fit_gradients"]
-_STATISTICS += ["difference", "difference_low", "difference_high", "p"]
+_STATISTICS = [statistic.column for statistic in STATISTICS if statistic.drawn]
 _JOB = ["attack", "source"]
 
 
