@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import Values, ratio, wilson_interval
-from src.analysis.outcomes import Mask, outcomes
+from src.analysis.intervals import Values, wilson_interval
+from src.analysis.outcomes import Mask, outcomes, ratio
 from src.utils.defended_names import Evaluated
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from src.analysis.intervals import paired_interval, ratio
-from src.analysis.outcomes import outcomes, row_positions
+from src.analysis.intervals import paired_interval
+from src.analysis.outcomes import outcomes, ratio, row_positions
 from src.analysis.transfer_rates import evaluated_budgets
 from src.config.sections import CONTROLS
 from src.utils.defended_names import Evaluated

@@ -14,13 +14,6 @@ _Z2 = _Z**2
 _HALVINGS = 60  # bisect an interval of length 2 at most down to double precision
 
 
-def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Values) -> Values:
-    """Divide, with NaN and no warning where the denominator is 0."""
-    top = numerator.astype(np.float64)
-    known = np.broadcast_to(denominator > 0, top.shape)
-    return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
-
-
 def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Values]:
     """Compute the 95 % Wilson score interval of a proportion, without continuity correction.
 

@@ -8,8 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.image_outcomes import ImageOutcomes, count_ones
-from src.analysis.intervals import holm, mcnemar_p, paired_interval, ratio
+from src.analysis.intervals import holm, mcnemar_p, paired_interval
 from src.analysis.matrices import relation
+from src.analysis.outcomes import ratio
 
 COMPARISONS = ("attack", "source")
 """Kinds of paired tests, named after what differs between the two sides."""

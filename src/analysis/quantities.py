@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.analysis.definitions import TERMS
-from src.analysis.intervals import Values, ratio
-from src.analysis.outcomes import Mask, Outcomes
+from src.analysis.outcomes import Mask, Outcomes, Values, ratio
 
 COUNT, SHARE = "{:,.0f}", "{:.1%}"
 

@@ -7,9 +7,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from src.analysis.intervals import FEWEST_IMAGES, ratio, wilson_interval
+from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import relation
-from src.analysis.outcomes import at_budget, outcomes, row_positions, with_defence
+from src.analysis.outcomes import at_budget, outcomes, ratio, row_positions, with_defence
 from src.utils.defended_names import Evaluated, split_source
 
 

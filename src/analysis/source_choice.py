@@ -14,8 +14,7 @@ from scipy.stats import rankdata
 from scipy.stats import t as t_distribution
 
 from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.intervals import ratio
-from src.analysis.outcomes import Mask
+from src.analysis.outcomes import Mask, ratio
 from src.analysis.ranking import missing_target, source_values
 from src.config.fields import of_epoch
 from src.utils.defended_names import PLAIN

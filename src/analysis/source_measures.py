@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from src.analysis.intervals import ratio
+from src.analysis.outcomes import ratio
 
 Values = NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from src.analysis.intervals import ratio, wilson_interval
-from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, under
+from src.analysis.intervals import wilson_interval
+from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, ratio, under
 from src.analysis.quantities import QUANTITIES
 from src.utils.defended_names import Evaluated
 

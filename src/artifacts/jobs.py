@@ -27,10 +27,9 @@ from src.artifacts.layout import (
 from src.artifacts.recipe import digest, recipe
 from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
-from src.artifacts.tables import read_alarms, read_images, read_job_table
+from src.artifacts.tables import read_alarms, read_images, read_job_table, read_table
 from src.config.sections import CONTROLS
 from src.utils.defended_names import PLAIN, split_source
-from src.utils.parquet import read_table
 
 
 @dataclass(frozen=True)

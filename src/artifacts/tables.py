@@ -2,20 +2,21 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
 from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
-from src.utils.parquet import read_table
+from src.utils.files import atomic_write
 from src.utils.refusals import first_line, printable_all
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
@@ -72,6 +73,22 @@ def named(table: pa.Table, pair: Evaluated) -> pa.Table:
     for field, name in zip(NAMES, pair, strict=True):
         table = table.append_column(field, pa.repeat(name, len(table)))
     return table
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a parquet file atomically."""
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary, write_page_checksum=True)
+
+
+def read_table(path: Path, filters: Any = None, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a parquet file, or only some rows (pyarrow `filters`) and columns; refuse damage."""
+    try:
+        return pq.read_table(
+            path, columns=columns, filters=filters, page_checksum_verification=True
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged or no parquet file ({first_line(error)}).") from error
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:

@@ -13,8 +13,7 @@ from src.analysis.quantities import QUANTITIES
 from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_visibility
-from src.report.page.statistics import primary_rates
-from src.report.summary import JobSummary, mean_over_seeds
+from src.report.summary import JobSummary, mean_over_seeds, primary_rates
 
 AXES = ("attack", "source", "target", "defence")
 VALUES = {quantity.value: quantity for quantity in QUANTITIES.values() if quantity.value}

@@ -5,14 +5,21 @@ CSV files, the terminal, MLflow and the report all show these numbers; none reco
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import nan
 
 import pandas as pd
 
 from src.analysis.controls import excess_by_control
 from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
-from src.analysis.matrices import behind_defences, transfer_matrix
+from src.analysis.matrices import (
+    RELATED,
+    TRANSFER,
+    behind_defences,
+    measured,
+    relation,
+    transfer_matrix,
+)
 from src.analysis.quantities import STATISTICS
 from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from src.analysis.sanity_checks import Alarm
@@ -176,6 +183,26 @@ def summarise(jobs: Sequence[StoredJob], related: str = "keep") -> Summary:
         summaries.append(_over_seeds(parts) if len(row) > 1 else parts[0])
     attacked = Summary(summaries).attacked
     return Summary(summaries, list(_matrices(attacked)))
+
+
+def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
+    """Return the rates of the jobs' primary variants, in the form that matrix and curves draw."""
+    rates = pd.concat([drawn_rates(summary) for summary in jobs], ignore_index=True)
+    return rates[rates["primary"]]
+
+
+def drawn_rates(summary: JobSummary) -> pd.DataFrame:
+    """Return the rates of every variant, with the columns by which charts distinguish rows."""
+    record, table = summary.job.record, measured(summary.rates)
+    kinds = map(partial(relation, record.source), table["target"], table["defence"])
+    kind = pd.Series([*kinds], table.index, dtype=object)
+    return table.assign(
+        primary=table["variant"] == record.storage,
+        reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
+        relation=kind.mask((kind == TRANSFER) & table["target"].isin(summary.left_out), RELATED),
+        gradients_per_image=summary.cost.get("gradients_per_image", nan),
+        forwards_per_image=summary.cost.get("forwards_per_image", nan),
+    )
 
 
 def described_images(job: StoredJob) -> pd.DataFrame:

@@ -41,7 +41,7 @@ from src.artifacts.layout import (
     clear_summary,
 )
 from src.artifacts.record import JobRecord, clear, job_record, with_record
-from src.artifacts.tables import NAMES, PREDICTION_SCHEMA, checked
+from src.artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
 from src.cache.rows import Rows
 from src.images.saved import SavedImages, write_set
 from src.images.storage import STORED
@@ -54,7 +54,6 @@ from src.run.passes import Results
 from src.run.stages import Pass
 from src.utils.defended_names import PLAIN, split_source
 from src.utils.files import atomic_write, write_csv, write_text, writing
-from src.utils.parquet import write_table
 from src.utils.progress import with_progress
 
 log = logging.getLogger(__name__)

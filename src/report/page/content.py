@@ -28,7 +28,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     if not attacked:
         title, parts = f"Clean images: {names}", clean(numbers)
         return Report(title, {0.0: Answer("", clean_sentence(numbers))}, alarms, parts, terms=terms)
-    view = make_view(attacked[0].record, numbers)
+    view = make_view(summary)
     runs = [job for job_summary in summary.attacked for job in job_summary.runs]
     command = "\n".join(f"{line} diagnostics=full" for line in commands(runs))
     sections: tuple[Section | None, ...] = (

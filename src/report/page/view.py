@@ -9,10 +9,9 @@ import pandas as pd
 
 from src.analysis import CLEAN, TRANSFER
 from src.analysis.quantities import QUANTITIES, STATISTICS
-from src.artifacts.record import JobRecord
 from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
-from src.report.page.statistics import Measured
+from src.report.summary import Summary, primary_rates
 from src.utils.defended_names import PLAIN, split_source
 
 _AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
@@ -50,14 +49,15 @@ class View:
         return rows[at & mine & (rows["defence"] == self.choice.defence)]
 
 
-def make_view(record: JobRecord, numbers: Measured) -> View:
-    """Order the rows of all jobs; `record` has the budget and protocol to show first."""
-    rates = numbers.table("rates")
-    rows = drawn_rows(pd.concat([rates[rates["primary"]], numbers.table("behind_defences")]))
+def make_view(summary: Summary) -> View:
+    """Order the rows of the attacked jobs; the first has the budget and protocol to show first."""
+    record, rates = summary.attacked[0].job.record, primary_rates(summary.attacked)
+    plain = rates["defence"] == PLAIN
+    rows = drawn_rows(pd.concat([rates[plain], rates[~plain]]))
     rows = pd.concat([rows, _over_sources(rows)], ignore_index=True)
     tried = sorted(set(rows["eps_255"]) - {0.0}, key=lambda eps: (eps != record.reference, eps))
     defence = _defence(rows)
-    parts = [_ranking(rows, numbers.ranking, eps, defence) for eps in tried]
+    parts = [_ranking(rows, summary.rankings, eps, defence) for eps in tried]
     ranking = pd.concat(parts, ignore_index=True)
     for name in ("position", "own_position"):
         places = ranking[ranking["heading"] == ""].dropna(subset=name)
@@ -86,7 +86,7 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
         first_target=best["target"],
     )
     names = pairs[["attack", "source", "target"]].to_numpy().tolist()
-    sources = _sources(numbers.sources, defence)
+    sources = _sources(summary.sources, defence)
     return View(rows, ranking, sources, choice, names, _menus(rows, ranking))
 
 
