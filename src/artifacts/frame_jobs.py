@@ -11,6 +11,7 @@ from src.analysis.sanity_checks import Alarm
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
+from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
 
 JOBS = "jobs"
 """Key in `frame.attrs`: the jobs' records as plain data, by the frame's names of the attacks."""
@@ -68,9 +69,10 @@ def _frame_job(record: JobRecord, rows: pd.DataFrame) -> JobInMemory:
     variants = list(rows["variant"].unique())
     if record.storage not in variants:
         record = record.model_copy(update={"storage": variants[0]})
+    columns = [field.name for field in (*PREDICTION_SCHEMA, *NAMES) if field.name in rows]
     tables = {
         PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}": (
-            pa.Table.from_pandas(table, preserve_index=False)
+            pa.Table.from_pandas(table[columns], preserve_index=False)
         )
         for name, table in rows.groupby("variant", observed=True, sort=False)
     }

@@ -46,8 +46,9 @@ def run_job(
     if results is None:
         return  # the first process of this job writes the results
     record = make_record(job, results, folder)
+    finished = make_job(job, results, record, folder)
     clear(folder)  # remove an earlier job's files
-    summary = write_results(job, results, make_job(job, results, record, folder), cache)
+    summary = write_results(job, results, finished, cache)
     if planned.settings.save_adversarial:
         save_adversarial_images(job, results, record, folder, cache)
     cache.shrink(planned.settings.store.total_gb)
