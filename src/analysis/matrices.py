@@ -1,6 +1,7 @@
 """Transfer matrices in long form: counts, rates and white boxes, one row per cell."""
 
 from math import isnan, nan
+from typing import Any
 
 import pandas as pd
 
@@ -26,7 +27,9 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
     """
     targeted = bool(rates["targeted"].any())
     rate, n = matrix_rate(targeted), rates["denominator"]
-    columns = {f"rate{end}": rates[f"{rate.column}{end}"] for end in ("", "_low", "_high")}
+    columns: dict[str, Any] = {
+        f"rate{end}": rates[f"{rate.column}{end}"] for end in ("", "_low", "_high")
+    }
     for name in (name for name, quantity in QUANTITIES.items() if quantity.interval):
         columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(rates[name] * n, n)
     counted = "target class reached" if targeted else "still correct"
