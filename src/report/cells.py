@@ -16,7 +16,8 @@ from src.analysis.visibility import mean_visibility
 from src.report.summary import JobSummary, mean_over_seeds, primary_rates
 
 AXES = ("attack", "source", "target", "defence")
-VALUES = {quantity.value: quantity for quantity in QUANTITIES.values() if quantity.value}
+_DEFAULT_FIRST = sorted(QUANTITIES.values(), key=lambda quantity: quantity.value != "success")
+VALUES = {quantity.value: quantity for quantity in _DEFAULT_FIRST if quantity.value}
 """The quantities that cells can show, by the name that users type."""
 AVERAGE, DIFFERENCE = "average", "difference"
 _NEAR = 1e-9
