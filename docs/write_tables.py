@@ -13,7 +13,7 @@ import formulas
 import key_tables
 
 import src
-from src.report.page.content import DEFINITIONS
+from src.analysis.quantities import definitions
 
 DOCS = Path(__file__).parent
 START = "made by make docs-tables -->"
@@ -43,7 +43,7 @@ def _fill(place: re.Match[str]) -> str:
 
 
 def _definitions() -> str:
-    return "\n".join(f"- **{term}**: {meaning}" for term, meaning in DEFINITIONS.items())
+    return "\n".join(f"- **{term}**: {meaning}" for term, meaning in definitions().items())
 
 
 def _interface() -> str:

@@ -113,7 +113,7 @@ class Sweep:
 
     def figure(self, name: str) -> Figure:
         """Return a chart of the report."""
-        view = make_view(self.jobs[0].record, self.found)
+        view = make_view(self.summary)
         sections = (
             answer(view, self.found),
             hypothesis(view, self.found),

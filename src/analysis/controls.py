@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.intervals import paired_interval
-from src.analysis.outcomes import outcomes, row_positions
-from src.analysis.transfer_rates import evaluated_budgets, ratio
+from src.analysis.outcomes import outcomes, ratio, row_positions
+from src.analysis.transfer_rates import evaluated_budgets
 from src.config.sections import CONTROLS
 from src.utils.model_ref import ModelRef
 

@@ -7,8 +7,7 @@ import pandas as pd
 
 from src.analysis.controls import excess
 from src.analysis.intervals import wilson_interval
-from src.analysis.outcomes import target_labels, with_defence
-from src.analysis.transfer_rates import ratio
+from src.analysis.outcomes import ratio, target_labels, with_defence
 
 BANDS = ("all", "low", "mid", "high")
 """Frequency bands of a perturbation; `all` is the whole perturbation."""

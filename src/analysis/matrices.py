@@ -1,10 +1,12 @@
 """Transfer matrices in long form: counts, rates and white boxes, one row per cell."""
 
 from math import isnan, nan
+from typing import Any
 
 import pandas as pd
 
 from src.analysis.intervals import wilson_interval
+from src.analysis.quantities import QUANTITIES, Quantity
 from src.utils.model_ref import ModelRef
 
 CLEAN = "clean"
@@ -24,15 +26,20 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
     `confidence_high`. `success_rate_sd` is added as NaN if there is only one seed.
     """
     targeted = bool(rates["targeted"].any())
-    count, rate = ("success", "success_rate") if targeted else ("still_correct", "robust_accuracy")
-    shares = {f"rate{end}": rates[f"{rate}{end}"] for end in ("", "_low", "_high")}
+    rate, n = matrix_rate(targeted), rates["denominator"]
+    columns: dict[str, Any] = {
+        f"rate{end}": rates[f"{rate.column}{end}"] for end in ("", "_low", "_high")
+    }
+    for name in (name for name, quantity in QUANTITIES.items() if quantity.interval):
+        columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(rates[name] * n, n)
     counted = "target class reached" if targeted else "still correct"
-    n = rates["denominator"]
-    low, high = wilson_interval(rates["confidence"] * n, n)
-    rows = rates.assign(
-        k=rates[count], n=n, **shares, counted=counted, confidence_low=low, confidence_high=high
-    )
+    rows = rates.assign(k=rates[rate.count], n=n, counted=counted, **columns)
     return rows if "success_rate_sd" in rows else rows.assign(success_rate_sd=nan)
+
+
+def matrix_rate(targeted: bool) -> Quantity:
+    """Return the rate in a matrix: success for targeted attacks, else robust accuracy."""
+    return QUANTITIES["success_rate" if targeted else "robust_accuracy"]
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from src.utils.model_ref import ABSTAINED, PLAIN, TARGET_COLUMNS, ModelRef, behi
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 Mask = NDArray[np.bool_]
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Outcomes:
     counted: Mask
 
     @property
+    def denominator(self) -> Mask:
+        """Mask of the predictions that count, shape (T, N, K)."""
+        return self.present & self.counted[:, :, None]
+
+    @property
     def correct(self) -> Mask:
         """Mask of the correct predictions, shape (T, N, K)."""
         return self.present & (self.predicted == self.label[:, None])
@@ -86,6 +92,13 @@ class Outcomes:
         if self.target_labels is None:
             return predicted != self.label[:, None]
         return (predicted == self.target_labels[:, None]) & ~self.aimed_at_label[:, None]
+
+
+def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Values) -> Values:
+    """Divide, with NaN and no warning where the denominator is 0."""
+    top = numerator.astype(np.float64)
+    known = np.broadcast_to(denominator > 0, top.shape)
+    return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
 
 
 def outcomes(

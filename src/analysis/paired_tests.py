@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from src.analysis.image_outcomes import ImageOutcomes, count_ones
 from src.analysis.intervals import holm, mcnemar_p, paired_interval
 from src.analysis.matrices import relation
-from src.analysis.transfer_rates import ratio
+from src.analysis.outcomes import ratio
 
 COMPARISONS = ("attack", "source")
 """Kinds of paired tests, named after what differs between the two sides."""

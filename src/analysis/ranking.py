@@ -24,16 +24,14 @@ from src.analysis.multiple_comparisons import (
     images_for,
 )
 from src.analysis.outcomes import Mask
+from src.analysis.quantities import statistics_of
 
 COMMON_TARGETS = 2
 """Sources are ranked if each two have as many targets in common, besides themselves."""
 _ROUNDING = 1e-9
 _PLACE = [*GROUP, "defence", "attack", "source"]
-_SIZES = ["targets", "images", "mean"]
-_TESTED = ["difference", "difference_low", "difference_high", "p", "undecided", "discordance"]
-_TESTED += ["detectable", "lacks"]
-ATTACK_COLUMNS = [*_PLACE, "sources", *_SIZES, "low", "high", "rank", *_TESTED]
-SOURCE_COLUMNS = [*_PLACE, "attacks", *_SIZES, "extrapolated", "rank", *_TESTED]
+ATTACK_COLUMNS = [*_PLACE, *statistics_of("attack")]
+SOURCE_COLUMNS = [*_PLACE, *statistics_of("source")]
 
 Values = NDArray[np.float64]
 Pair = tuple[str, int]

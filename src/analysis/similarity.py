@@ -9,8 +9,7 @@ from scipy.special import stdtrit
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import relation
-from src.analysis.outcomes import at_budget, outcomes, row_positions, with_defence
-from src.analysis.transfer_rates import ratio
+from src.analysis.outcomes import at_budget, outcomes, ratio, row_positions, with_defence
 from src.utils.model_ref import ModelRef
 
 

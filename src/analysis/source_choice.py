@@ -15,9 +15,8 @@ from scipy.spatial.distance import squareform
 from scipy.stats import t as t_distribution
 
 from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.outcomes import Mask
+from src.analysis.outcomes import Mask, ratio
 from src.analysis.ranking import missing_target, source_values
-from src.analysis.transfer_rates import ratio
 from src.utils.model_ref import PLAIN, ModelRef
 
 FEWEST_MODELS = 4

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import rel_entr
 from scipy.stats import rankdata
 
+from src.analysis.outcomes import ratio
 from src.analysis.source_choice import Related, Transfer, Values
-from src.analysis.transfer_rates import ratio
 
 FEWEST_SOURCES = 6
 """Fewest sources for testing correlations by permutation of models."""

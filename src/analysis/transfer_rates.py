@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from src.analysis.intervals import wilson_interval
 from src.analysis.matrices import relation
-from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, under
+from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, ratio, under
+from src.analysis.quantities import QUANTITIES
 from src.utils.model_ref import TARGET_COLUMNS
 
 
@@ -95,46 +95,17 @@ def evaluated_budgets(outcome: Outcomes) -> tuple[pd.DataFrame, Mask]:
     return table.assign(eps_255=outcome.eps_255[budget]), evaluated
 
 
-def ratio(
-    numerator: NDArray[np.generic], denominator: NDArray[np.int64] | NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Divide, with NaN and no warning where the denominator is 0."""
-    top = numerator.astype(np.float64)
-    known = np.broadcast_to(denominator > 0, top.shape)
-    return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
-
-
 def _rates(outcome: Outcomes) -> pd.DataFrame:
     table, evaluated = evaluated_budgets(outcome)
-    counted = outcome.present & outcome.counted[:, :, None]
-    denominator = np.count_nonzero(counted, axis=1)[evaluated]
     source, kinds = outcome.source, [relation(outcome.source, its) for its in outcome.targets]
     table["relation"] = [kinds[place] for place in np.nonzero(evaluated)[0]]
     table["ensemble"], table["source_defence"] = source.is_ensemble, source.defence
     table["targeted"] = outcome.target_labels is not None
-    table["denominator"] = denominator
-    clean = outcome.present[:, :, 0]
-    accuracies = ratio(
-        np.count_nonzero(outcome.target_clean, axis=1), np.count_nonzero(clean, axis=1)
-    )
-    table["clean_accuracy"] = accuracies[np.nonzero(evaluated)[0]]
-    abstained = outcome.abstained & outcome.counted[:, :, None]
-    table["abstained"] = np.count_nonzero(abstained, axis=1)[evaluated]
-    for name, rate, mask in (
-        ("still_correct", "robust_accuracy", outcome.correct),
-        ("success", "success_rate", outcome.success),
-    ):
-        k = np.count_nonzero(counted & mask, axis=1)[evaluated]
-        table[name] = k
-        table[rate] = ratio(k, denominator)
-        table[f"{rate}_low"], table[f"{rate}_high"] = wilson_interval(k, denominator)
-    for name in ("confidence", "true_confidence", "draws_correct"):
-        # Use `where` and not a product with the mask: a NaN outside the denominator must not
-        # leak in, while a NaN inside it must show.
-        values = np.where(counted, getattr(outcome, name), 0.0)
-        table[name] = ratio(values.sum(axis=1)[evaluated], denominator)
-    values = np.where(counted & outcome.success, outcome.confidence, 0.0)
-    place = list(table).index("true_confidence")
-    sure = ratio(values.sum(axis=1)[evaluated], table["success"].to_numpy())
-    table.insert(place, "success_confidence", sure)
+    for name, quantity in QUANTITIES.items():
+        if quantity.compute is not None:
+            table[name] = quantity.compute(outcome)[evaluated]
+        elif quantity.count:
+            k, n = (table[column].to_numpy() for column in (quantity.count, "denominator"))
+            table[name] = ratio(k, n)
+            table[f"{name}_low"], table[f"{name}_high"] = wilson_interval(k, n)
     return table

@@ -12,7 +12,6 @@ from src.artifacts.frame_jobs import Sweeps, jobs_of
 from src.report import printed
 from src.report.charts.theme import theme
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
-from src.report.page.statistics import Measured, primary_rates
 from src.report.page.view import View, make_view
 from src.report.summary import summarise
 
@@ -130,10 +129,9 @@ def cost(
 def _view(folders: Sequence[Sweeps | pd.DataFrame]) -> View:
     """Return the report's rows and menus for the jobs with adversarial images."""
     summary = summarise(jobs_of(*folders))
-    if not (jobs := summary.attacked):
+    if not summary.attacked:
         raise ValueError("These jobs have only clean images; a chart needs jobs with an attack.")
-    numbers = Measured(summary.rankings, tables={"rates": primary_rates(jobs)})
-    return make_view(jobs[0].job.record, numbers)
+    return make_view(summary)
 
 
 def _figure(

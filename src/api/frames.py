@@ -136,3 +136,4 @@ def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
     for variant, table in job.variants().items():
         rows = table.assign(**job_names, variant=variant)
         yield rows.astype(dict.fromkeys(_WHOLE, "Int64"))
+    job.forget()

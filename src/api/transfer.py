@@ -24,7 +24,6 @@ from src.api.classifier import Models, loaded
 from src.api.frames import frame_of
 from src.api.modules import Inputs, name_of
 from src.api.store import take_store
-from src.artifacts.frame_jobs import FrameJob
 from src.artifacts.jobs import StoredJob
 from src.cache.code_digest import read_code
 from src.cache.rows import Rows
@@ -36,7 +35,7 @@ from src.defences import Defence
 from src.images.attacker import Attack
 from src.run.attack_function import attack_function
 from src.run.job import make_record
-from src.run.outputs import prediction_tables, raised_alarms, write_results
+from src.run.outputs import make_job, write_results
 from src.run.passes import run_pass
 from src.run.stages import Pass, Planned
 from src.run.trainer import for_device
@@ -215,13 +214,11 @@ def _run(job: Pass, cache: Rows, folder: Path | None) -> StoredJob:
     """Run a job, and write its files if it has a folder."""
     results = run_pass(job, cache)
     assert results is not None
-    record = make_record(job, results)
-    tables = {name: table.to_pandas() for name, table in prediction_tables(results, record).items()}
-    finished = FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
-    for alarm in raised_alarms(finished, None, results):
-        log.warning("%s: %s", record.label, explained(alarm))
+    finished = make_job(job, results, make_record(job, results), folder or Path())
+    for alarm in finished.raised:
+        log.warning("%s: %s", finished.record.label, explained(alarm))
     if folder is not None:
-        write_results(job, results, record, folder, cache)
+        write_results(job, results, finished, cache)
     return finished
 
 

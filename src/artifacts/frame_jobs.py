@@ -1,15 +1,17 @@
-"""Finished jobs reconstructed from a data frame of their predictions."""
+"""Finished jobs whose tables are in memory, and the jobs of a data frame of predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
+from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
 
 JOBS = "jobs"
 """Key in `frame.attrs`: the jobs' records as plain data, with their rows' names as labels."""
@@ -20,18 +22,18 @@ Sweeps = str | Path | Mapping[str, str | Path]
 
 
 @dataclass(frozen=True)
-class FrameJob(StoredJob):
-    """A finished job whose tables are in memory."""
+class JobInMemory(StoredJob):
+    """A finished job whose tables and alarms are in memory."""
 
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    raised: Sequence[Alarm] = ()
 
     @property
     def alarms(self) -> list[Alarm]:
-        """An empty list: alarms were raised when the predictions were computed."""
-        return []
+        """Alarms that the job raised; none for the jobs of a frame."""
+        return list(dict.fromkeys(self.raised))
 
-    def table(self, name: str) -> pd.DataFrame:
-        """Return the table of this name."""
+    def _read(self, name: str) -> pa.Table:
         return self.tables[name]
 
 
@@ -61,21 +63,24 @@ def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
     frame.attrs = {}  # pandas copies them in every operation
     parts = dict(iter(frame.groupby(["attack", "source"], observed=True, sort=False)))
     jobs = [
-        FrameJob(JobRecord.model_validate(its), Path(), {}, shows_seed=bool(its.get(SHOWS_SEED)))
+        JobInMemory(JobRecord.model_validate(its), Path(), {}, shows_seed=bool(its.get(SHOWS_SEED)))
         for its in facts
     ]
     pairs = [(job, parts.get((job.attack, job.record.source))) for job in jobs]
     return [_with_rows(job, rows) for job, rows in pairs if rows is not None]
 
 
-def _with_rows(job: FrameJob, rows: pd.DataFrame) -> FrameJob:
+def _with_rows(job: JobInMemory, rows: pd.DataFrame) -> JobInMemory:
     """Return a job with the rows that are left of it in a frame."""
     record = job.record
     variants = list(rows["variant"].unique())
     if record.storage not in variants:
         record = record.model_copy(update={"storage": variants[0]})
+    columns = [field.name for field in (*PREDICTION_SCHEMA, *NAMES) if field.name in rows]
     tables = {
-        PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}": table
+        PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}": (
+            pa.Table.from_pandas(table[columns], preserve_index=False)
+        )
         for name, table in rows.groupby("variant", observed=True, sort=False)
     }
     there = set(rows.loc[rows["eps_255"] > 0, "target"])

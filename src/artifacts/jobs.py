@@ -27,10 +27,9 @@ from src.artifacts.layout import (
 from src.artifacts.recipe import digest, recipe
 from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
-from src.artifacts.tables import read_alarms, read_images, read_job_table
+from src.artifacts.tables import read_alarms, read_images, read_job_table, read_table
 from src.config.sections import CONTROLS
 from src.utils.model_ref import PLAIN
-from src.utils.parquet import read_table
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class StoredJob:
         source_rows = (rows["target"] == source.model) & (rows["defence"] == source.defence)
         return rows[(rows["defence"] == PLAIN) | source_rows]
 
-    @property
+    @cached_property
     def defended(self) -> pd.DataFrame:
         """The primary variant's predictions, with and without defences."""
         return self.table(PREDICTIONS)
@@ -109,7 +108,7 @@ class StoredJob:
 
     def forget(self) -> None:
         """Release the tables from memory."""
-        for name in ("predictions", "clean", "flips", "examples", "images", "gallery"):
+        for name in ("defended", "predictions", "clean", "flips", "examples", "images", "gallery"):
             self.__dict__.pop(name, None)
 
     @cached_property

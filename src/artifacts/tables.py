@@ -2,20 +2,21 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
+from src.utils.files import atomic_write
 from src.utils.model_ref import ABSTAINED, PLAIN, ModelRef, behind_each
-from src.utils.parquet import read_table
 from src.utils.refusals import first_line, printable_all
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
@@ -74,12 +75,33 @@ def named(table: pa.Table, pair: ModelRef) -> pa.Table:
     return table
 
 
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a parquet file atomically."""
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary, write_page_checksum=True)
+
+
+def read_table(path: Path, filters: Any = None, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a parquet file, or only some rows (pyarrow `filters`) and columns; refuse damage."""
+    try:
+        return pq.read_table(
+            path, columns=columns, filters=filters, page_checksum_verification=True
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged or no parquet file ({first_line(error)}).") from error
+
+
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
-    """Read a table of a job and check its values; check the rows of predictions, too.
+    """Read a table of a job and check it."""
+    return checked(read_table(path), path, name, record)
+
+
+def checked(table: pa.Table, path: Path, name: str, record: JobRecord) -> pa.Table:
+    """Return a table of a job after checks of its values; check the rows of predictions, too.
 
     Predictions have the columns of today, whichever version wrote them, see `with_schema`.
     """
-    table, of_predictions = read_table(path), name.partition("-")[0] == PREDICTIONS
+    of_predictions = name.partition("-")[0] == PREDICTIONS
     try:
         if of_predictions:  # regardless of the file's own schema
             table = with_schema(table, pa.schema([*PREDICTION_SCHEMA, *NAMES]))

@@ -10,7 +10,7 @@ from src.report.summary import JobSummary
 
 PARTIAL, DAGGER = "\N{DOUBLE DAGGER}", "\N{DAGGER}"
 """Marks of an average over fewer sources or targets than another average, and of white boxes."""
-_OF_IMAGES = ("success", "accuracy", "confidence", "success_confidence")
+_OF_IMAGES = {name for name, quantity in VALUES.items() if quantity.of_predictions}
 _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
 
@@ -27,7 +27,7 @@ def caption_of(jobs: Sequence[JobSummary], cells: Cells, shown: pd.DataFrame) ->
     of = _distinct(map(_set_of_images, records))
     least, most = shown["least"].min(), shown["most"].max()
     counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
-    first = f"{VALUES[spec.value].name} at eps = {budgets}, {of}"
+    first = f"{VALUES[spec.value].title} at eps = {budgets}, {of}"
     boxes = "white boxes" + " and related networks" * any(summary.left_out for summary in jobs)
     pooled = _pooled(cells)
     marks = {

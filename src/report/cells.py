@@ -3,43 +3,23 @@
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from src.analysis import TRANSFER
 from src.analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
+from src.analysis.quantities import QUANTITIES
 from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_visibility
-from src.report.page.statistics import primary_rates
-from src.report.summary import JobSummary, mean_over_seeds
+from src.report.summary import JobSummary, mean_over_seeds, primary_rates
 
 AXES = ("attack", "source", "target", "defence")
-
-
-class Value(NamedTuple):
-    """A quantity that cells can show: its column in the rates, its name and its number format."""
-
-    column: str
-    name: str
-    form: str = "{:.1%}"
-
-
-VALUES = {
-    "success": Value("success_rate", "Success rates in %"),
-    "accuracy": Value("robust_accuracy", "Robust accuracy in %"),
-    "confidence": Value("confidence", "Mean confidence in %"),
-    "success_confidence": Value("success_confidence", "Mean confidence in %, if fooled"),
-    "gradients": Value(
-        "gradients_per_image", "Gradients per image, at all budgets together", "{:,.0f}"
-    ),
-    "rms": Value("rms_255", "Root-mean-square change in 1/255", "{:.2f}"),
-    "psnr": Value("psnr", "PSNR in dB", "{:.1f}"),
-    "ssim": Value("ssim", "SSIM", "{:.3f}"),
-}
-"""The values that cells can show, by name."""
+_DEFAULT_FIRST = sorted(QUANTITIES.values(), key=lambda quantity: quantity.value != "success")
+VALUES = {quantity.value: quantity for quantity in _DEFAULT_FIRST if quantity.value}
+"""The quantities that cells can show, by the name that users type."""
 FORMATS = ("latex", "markdown", "csv")
 AVERAGE, DIFFERENCE = "average", "difference"
 _NEAR = 1e-9

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis import CLEAN, OWN, WHITE_BOX
+from src.analysis.matrices import matrix_rate
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
 from src.report.labels import Label
@@ -146,10 +147,10 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
     `_low` and `_high`. For targeted attacks they are `success` and `targeted_success_rate`.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    count, rate = "still_correct", "robust_accuracy"
-    if matrix["targeted"].any():
-        count, rate = "success", "targeted_success_rate"
-    names = {"k": count, "n": "denominator", "rate": rate}
+    targeted = bool(matrix["targeted"].any())
+    shown = matrix_rate(targeted)
+    rate = "targeted_" * targeted + shown.column
+    names = {"k": shown.count, "n": "denominator", "rate": rate}
     names |= {f"rate{end}": f"{rate}{end}" for end in ("_low", "_high")}
     if _has_seeds(matrix):
         names["success_rate_sd"] = f"{rate}_sd"

@@ -99,6 +99,7 @@ def choose_source(
     for job in jobs:
         pair = job.record.source, job.record.targets
         outcomes = image_outcomes(job.defended, job.row, *pair, first.protocol)
+        job.forget()
         if eps not in outcomes:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
         parts.append(outcomes[eps])

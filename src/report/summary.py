@@ -12,7 +12,14 @@ import pandas as pd
 
 from src.analysis.controls import excess_by_control
 from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
-from src.analysis.matrices import behind_defences, transfer_matrix
+from src.analysis.matrices import (
+    RELATED,
+    TRANSFER,
+    behind_defences,
+    measured,
+    transfer_matrix,
+)
+from src.analysis.quantities import STATISTICS
 from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import trajectories
@@ -127,7 +134,8 @@ class Summary:
         over the sources.
         """
         parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
-        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, "gradients", "fit_gradients"])
+        costs = [entry.column for entry in STATISTICS if entry.cost]
+        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, *costs])
         return pd.concat(parts, ignore_index=True) if parts else empty
 
     @cached_property
@@ -179,6 +187,25 @@ def summarise(jobs: Sequence[StoredJob], related: str = "keep") -> Summary:
         summaries.append(_over_seeds(parts) if len(row) > 1 else parts[0])
     attacked = Summary(summaries).attacked
     return Summary(summaries, list(_matrices(attacked)))
+
+
+def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
+    """Return the rates of the jobs' primary variants, in the form that matrix and curves draw."""
+    rates = pd.concat([drawn_rates(summary) for summary in jobs], ignore_index=True)
+    return rates[rates["primary"]]
+
+
+def drawn_rates(summary: JobSummary) -> pd.DataFrame:
+    """Return the rates of every variant, with the columns by which charts distinguish rows."""
+    record, table = summary.job.record, measured(summary.means)
+    related = (table["relation"] == TRANSFER) & table["target"].isin(summary.left_out)
+    return table.assign(
+        primary=table["variant"] == record.storage,
+        reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
+        relation=table["relation"].mask(related, RELATED),
+        gradients_per_image=summary.cost.get("gradients_per_image", nan),
+        forwards_per_image=summary.cost.get("forwards_per_image", nan),
+    )
 
 
 def described_images(job: StoredJob) -> pd.DataFrame:

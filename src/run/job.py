@@ -18,7 +18,7 @@ from src.report.terminal import print_matrix
 from src.run.attack import try_attack
 from src.run.data import open_data
 from src.run.models import build_models, train_models, with_ensemble
-from src.run.outputs import save_adversarial_images, write_results
+from src.run.outputs import make_job, save_adversarial_images, write_results
 from src.run.passes import Results, run_pass
 from src.run.plan import check_weights, plan
 from src.run.stages import Data, Model, Pass, Planned
@@ -48,8 +48,9 @@ def run_job(
     if results is None:
         return  # the first process of this job writes the results
     record = make_record(job, results, folder)
+    finished = make_job(job, results, record, folder)
     clear(folder)  # remove an earlier job's files
-    summary = write_results(job, results, record, folder, cache)
+    summary = write_results(job, results, finished, cache)
     if planned.settings.save_adversarial:
         save_adversarial_images(job, results, record, folder, cache)
     cache.shrink(planned.settings.store.total_gb)

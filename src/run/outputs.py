@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from src.analysis import (
 )
 from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import galleries, moments
+from src.artifacts.frame_jobs import JobInMemory
 from src.artifacts.jobs import StoredJob
 from src.artifacts.layout import (
     ALARMS,
@@ -39,7 +41,7 @@ from src.artifacts.layout import (
     clear_summary,
 )
 from src.artifacts.record import JobRecord, clear, job_record, with_record
-from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
+from src.artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
 from src.cache.rows import Rows
 from src.images.saved import SavedImages, write_set
 from src.images.storage import STORED
@@ -50,9 +52,8 @@ from src.report.summary import JobSummary, Summary, described_images, summarise
 from src.run.adversarial_images import adversarial_images, stored_images
 from src.run.passes import Results
 from src.run.stages import Pass
-from src.utils.files import atomic_write, temporary_name, write_csv, write_text, writing
+from src.utils.files import atomic_write, write_csv, write_text, writing
 from src.utils.model_ref import PLAIN
-from src.utils.parquet import write_table
 from src.utils.progress import with_progress
 
 log = logging.getLogger(__name__)
@@ -60,42 +61,40 @@ log = logging.getLogger(__name__)
 _TOGETHER = 256  # adversarial images written at once
 
 
-def write_results(
-    job: Pass, results: Results, record: JobRecord, folder: Path, cache: Rows
-) -> Summary:
-    """Write a job's files to its folder, and return the job's summary.
-
-    The table of predictions gets its name last: if it exists, all other files exist.
-    """
-    tables = {**file_tables(results), **prediction_tables(results, record)}
+def make_job(job: Pass, results: Results, record: JobRecord, folder: Path) -> JobInMemory:
+    """Return a finished job: the tables of its files, checked, and the alarms that it raises."""
+    tables = {**_diagnostics(results), **_predictions(results, record)}
     files = {name: folder / f"{name}.parquet" for name in tables}
-    complete = files[PREDICTIONS]
-    files[PREDICTIONS] = draft = folder / temporary_name(complete)
-    try:
-        for name, table in tables.items():
-            write_table(with_record(table, name, record), files[name])
-        stored = StoredJob(record, folder, files)
-        raised = raised_alarms(stored, job.planned.saved, results)
-        write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
-        images = job.images.listed().assign(photograph=job.images.pixel_digests[:, 0])
-        write_csv(folder / IMAGE_LIST, images)
-        write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
-        summary = summarise([stored])
-        shown: list[int] = []
-        for attacked in summary.attacked:
-            _write_tables(attacked, folder)
-            shown = _write_images(job, stored, folder, cache)
-        table = with_record(_top_five(job, results, shown), TOP_FIVE, record)
-        write_table(table, folder / f"{TOP_FIVE}.parquet")
-        files[PREDICTIONS] = complete
-        with writing(complete):
-            draft.replace(complete)
-    finally:
-        draft.unlink(missing_ok=True)
+    for name, path in files.items():
+        tables[name] = checked(tables[name], path, name, record)
+    finished = JobInMemory(record, folder, files, tables=tables)
+    return replace(finished, raised=_raised_alarms(finished, job.planned.saved, results))
+
+
+def write_results(job: Pass, results: Results, finished: JobInMemory, cache: Rows) -> Summary:
+    """Write a finished job's files to its folder, and return the job's summary.
+
+    The table of predictions is written last: if it exists, all other files exist.
+    """
+    record, folder = finished.record, finished.folder
+    raised = [alarm._asdict() for alarm in finished.raised]
+    write_text(folder / ALARMS, json.dumps(raised, indent=1))
+    images = job.images.listed().assign(photograph=job.images.pixel_digests[:, 0])
+    write_csv(folder / IMAGE_LIST, images)
+    write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
+    summary = summarise([finished])
+    shown: list[int] = []
+    for attacked in summary.attacked:
+        _write_tables(attacked, folder)
+        shown = _write_images(job, finished, folder, cache)
+    tables = {**finished.tables, TOP_FIVE: _top_five(job, results, shown)}
+    tables[PREDICTIONS] = tables.pop(PREDICTIONS)
+    for name, table in tables.items():
+        write_table(with_record(table, name, record), folder / f"{name}.parquet")
     return summary
 
 
-def file_tables(results: Results) -> dict[str, pa.Table]:
+def _diagnostics(results: Results) -> dict[str, pa.Table]:
     """Return the diagnostics' tables with the columns of their files."""
     schemas = {kind.name: kind.schema for kind in MEASUREMENTS}
     return {
@@ -111,7 +110,7 @@ def _fit(table: pa.Table, schema: pa.Schema, names: Sequence[pa.Field] = NAMES) 
     return table.select([field.name for field in fields]).cast(pa.schema(fields))
 
 
-def prediction_tables(results: Results, record: JobRecord) -> dict[str, pa.Table]:
+def _predictions(results: Results, record: JobRecord) -> dict[str, pa.Table]:
     """Return the tables of predictions by name, one per variant, each with the clean ones."""
     clean, source = results.clean, record.source_model.columns
     of_source = pc.and_(*map(pc.equal, [clean["target"], clean["defence"]], source))
@@ -139,7 +138,7 @@ def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
     return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
 
 
-def _write_images(job: Pass, stored: StoredJob, folder: Path, cache: Rows) -> list[int]:
+def _write_images(job: Pass, finished: StoredJob, folder: Path, cache: Rows) -> list[int]:
     """Write the images of a report: examples with their adversarial versions, and galleries.
 
     Return the indices of these images. Clean images are uint8 (N, 3, H, W). Adversarial versions of
@@ -160,8 +159,8 @@ def _write_images(job: Pass, stored: StoredJob, folder: Path, cache: Rows) -> li
             )
     if job.settings.report.name == "none":
         return shown
-    chosen = galleries(described_images(stored))
-    stored.forget()
+    chosen = galleries(described_images(finished))
+    finished.forget()
     if index := sorted(chosen["index"].unique().tolist()):
         batch = job.images[np.searchsorted(job.images.indices, index)]
         adversarial = _gallery_images(job, chosen, index, cache)
@@ -223,7 +222,7 @@ def save_adversarial_images(
     log.info("Saved the adversarial images in %s", folder / SAVED)
 
 
-def raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
+def _raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
     """Run a job's sanity checks, and return the alarms that they raise."""
     record = job.record
     if not job.attacked:

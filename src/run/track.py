@@ -10,6 +10,7 @@ import pandas as pd
 
 from src.analysis import WHITE_BOX, explained
 from src.analysis.image_outcomes import GROUP
+from src.analysis.quantities import QUANTITIES
 from src.artifacts.record import JobRecord, files_of_job
 from src.config.sections import job_name
 from src.config.settings import Settings
@@ -17,8 +18,6 @@ from src.report.labels import Label, ranking_label
 from src.report.summary import JobSummary, Summary
 from src.tracking import Point, Run, Tracker
 from src.utils.model_ref import PLAIN, TARGET_COLUMNS, ModelRef
-
-CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
 
 def sweep_parameters(jobs: Sequence[Settings], command: str, count: int) -> dict[str, str]:
@@ -137,18 +136,18 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
     """
     values = rows.set_index("eps_255").loc[reference].dropna().to_dict()
     points, intervals = list[Point](), {}
-    for name in CURVES:
+    logged = {name: entry.metric for name, entry in QUANTITIES.items() if entry.metric}
+    for name, metric in logged.items():
         known = rows[["eps_255", name]].dropna().astype(float).to_numpy()
         curve = [(f"curves/{name}", y, int(eps)) for eps, y in known if eps.is_integer()]
-        if any(step > 0 for *_, step in curve):  # a point at budget 0 alone is no curve
+        # A point at budget 0 alone is no curve.
+        if metric == "curve" and any(step > 0 for *_, step in curve):
             points += curve
         if name in values:
             points.append((f"reference/{name}", values[name], 0))
         if f"{name}_low" in values:
             ends = (values[f"{name}_{end}"] for end in ("low", "high"))
             intervals[f"{name}_interval"] = "[{:.3f}, {:.3f}]".format(*ends)
-    if "clean_accuracy" in values:
-        points.append(("reference/clean_accuracy", values["clean_accuracy"], 0))
     return points, intervals
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from altair.typing import ChartType
 
 from src.analysis import CLEAN, TRANSFER, WHITE_BOX
+from src.analysis.quantities import SHARE, STATISTICS
 from src.report.charts.theme import (
     ACCENT,
     GREY,
@@ -140,10 +141,13 @@ def means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
         orient="top", format=".3~%", tickCount=4, grid=True, labelFlush=True, title=title
     )
     domain = alt.Scale(zero=False, nice=True)
+    ranking = "attack" if ends else "source"
+    shown = [entry for entry in STATISTICS if entry.tooltip and ranking in entry.of]
     lines = tooltip(
-        "attack source kind targets images rank undecided",
-        shares=["mean", *ends, "difference", "difference_low", "difference_high"],
-        numbers=["p"],
+        *("attack", "source", "kind"),
+        *(entry.column for entry in shown if not entry.form),
+        shares=[entry.column for entry in shown if entry.form == SHARE],
+        numbers=[entry.column for entry in shown if entry.form not in ("", SHARE)],
     )
     base = base.transform_filter("isValid(datum.mean)")
     colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")

@@ -7,6 +7,7 @@ import pandas as pd
 from altair.typing import ChartType
 
 from src.analysis import CLEAN, OWN, RELATED, TRANSFER, WHITE_BOX, clean_rows
+from src.analysis.quantities import QUANTITIES, SHARE
 from src.report.charts.theme import (
     ACCENT,
     CORRECT,
@@ -33,30 +34,18 @@ MOST_COUNTS = 8
 MOST_COLOURS = 10
 """Up to this number of targets, each curve has a colour; else only the chosen one stands out."""
 _SHOWN = "chosen_target == '' || datum.target == chosen_target"
-_COST = ("gradients_per_image", "forwards_per_image")
-_RATES = [
-    f"{rate}{end}"
-    for rate in ("success_rate", "robust_accuracy", "confidence")
-    for end in ("", "_low", "_high")
-]
-COLUMNS = [
+_DRAWN = [quantity for quantity in QUANTITIES.values() if quantity.drawn]
+_COLUMNS = [
     *("attack", "protocol", "source", "target", "defence", "eps_255"),
-    *("n", "success", "still_correct", *_RATES, "success_rate_sd"),
-    *(
-        "relation",
-        "overlap",
-        "success_confidence",
-        "targeted",
-        "abstained",
-        "clean_accuracy",
-        *_COST,
-    ),
+    *(name for quantity in _DRAWN for name in quantity.drawn_columns),
+    *("success_rate_sd", "relation", "overlap", "targeted"),
 ]
+_LINES = sorted((entry for entry in _DRAWN if entry.tooltip), key=lambda entry: entry.tooltip)
 COUNTS = tooltip(
-    "attack source target relation overlap defence success still_correct n abstained",
-    *_COST,
+    "attack source target relation overlap defence",
+    *(quantity.drawn for quantity in _LINES if quantity.form != SHARE),
     "interval",
-    shares=["success_rate", "confidence", "success_confidence"],
+    shares=[quantity.drawn for quantity in _LINES if quantity.form == SHARE],
 )
 """Tooltip of a cell: names, counts and denominator."""
 _WHITE = f"datum.relation == '{WHITE_BOX}'"
@@ -74,8 +63,9 @@ SPREAD = (
 
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that the charts draw, from `primary_rates`, with source `clean` first."""
-    clean = clean_rows(rates).assign(**dict.fromkeys(_COST, 0.0))
-    return pd.concat([clean, rates], ignore_index=True)[COLUMNS]
+    costs = [quantity.drawn for quantity in _DRAWN if not quantity.of_predictions]
+    clean = clean_rows(rates).assign(**dict.fromkeys(costs, 0.0))
+    return pd.concat([clean, rates], ignore_index=True)[_COLUMNS]
 
 
 def word(rows: pd.DataFrame) -> str:

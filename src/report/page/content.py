@@ -1,10 +1,7 @@
 """The content of the report, from the ranking to the definitions."""
 
-from pathlib import Path
-
-import yaml
-
 from src.analysis import CAUSES
+from src.analysis.quantities import definitions
 from src.config.sections import ReportSettings
 from src.report.page.facts import commands, facts
 from src.report.page.html import Answer, Report, Section
@@ -19,10 +16,6 @@ from src.report.sections.strongest_attacker import attackers
 from src.report.sections.transfer import answer, answers, variants
 from src.report.summary import Summary
 
-_DEFINITIONS = Path(__file__).parents[1] / "templates" / "definitions.yaml"
-DEFINITIONS: dict[str, str] = yaml.safe_load(_DEFINITIONS.read_text(encoding="utf-8"))
-"""Definitions of all numbers in the report."""
-
 
 def build_report(summary: Summary, settings: ReportSettings | None = None) -> Report:
     """Build the report of a summary; without an attack it only describes the clean images."""
@@ -31,11 +24,11 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
-    terms = (("What was run", facts(summary.jobs)), ("Definitions", tuple(DEFINITIONS.items())))
+    terms = (("What was run", facts(summary.jobs)), ("Definitions", tuple(definitions().items())))
     if not attacked:
         title, parts = f"Clean images: {names}", clean(numbers)
         return Report(title, {0.0: Answer("", clean_sentence(numbers))}, alarms, parts, terms=terms)
-    view = make_view(attacked[0].record, numbers)
+    view = make_view(summary)
     runs = [job for job_summary in summary.attacked for job in job_summary.runs]
     command = "\n".join(f"{line} diagnostics=full" for line in commands(runs))
     sections: tuple[Section | None, ...] = (

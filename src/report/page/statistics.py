@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, nan
+from math import inf
 
 import pandas as pd
 
-from src.analysis import RELATED, TRANSFER, measured, relation
+from src.analysis import relation
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
@@ -19,7 +19,7 @@ from src.config.sections import ReportSettings
 from src.report.diagnostics import CHARTS
 from src.report.page.galleries import Pictures
 from src.report.source_choice import SourceChoice, source_choice
-from src.report.summary import JobSummary, Summary, described_images
+from src.report.summary import JobSummary, Summary, described_images, drawn_rates
 from src.utils.model_ref import PLAIN, TARGET_COLUMNS, ModelRef
 
 
@@ -130,7 +130,7 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
     """Compute the statistics of a job's tables, except for single images."""
     job, record, rows = summary.job, summary.job.record, summary.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    rates = _rates(summary).assign(group=summary.group)
+    rates = drawn_rates(summary).assign(group=summary.group)
     plain = rates["defence"] == PLAIN
     tables = {"rates": rates[plain]}
     if not plain.all():
@@ -148,25 +148,6 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
     if len(summary.excess):
         tables["excess"] = summary.excess[summary.excess["eps_255"] == at]
     return tables
-
-
-def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
-    """Return the rates of the jobs' primary variants, in the form that matrix and curves draw."""
-    rates = pd.concat([_rates(summary) for summary in jobs], ignore_index=True)
-    return rates[rates["primary"]]
-
-
-def _rates(summary: JobSummary) -> pd.DataFrame:
-    """Return the rates of every variant, with the columns by which charts distinguish rows."""
-    record, table = summary.job.record, measured(summary.means)
-    related = (table["relation"] == TRANSFER) & table["target"].isin(summary.left_out)
-    return table.assign(
-        primary=table["variant"] == record.storage,
-        reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
-        relation=table["relation"].mask(related, RELATED),
-        gradients_per_image=summary.cost.get("gradients_per_image", nan),
-        forwards_per_image=summary.cost.get("forwards_per_image", nan),
-    )
 
 
 def _images(

@@ -9,18 +9,16 @@ import pandas as pd
 
 from src.analysis import CLEAN, TRANSFER
 from src.analysis.image_outcomes import GROUP
-from src.artifacts.record import JobRecord
+from src.analysis.quantities import QUANTITIES, STATISTICS
 from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
 from src.report.labels import ranking_label
-from src.report.page.statistics import Measured
+from src.report.summary import Summary, primary_rates
 from src.utils.model_ref import PLAIN
 
-_MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
-_COSTS = ("gradients_per_image", "forwards_per_image")
+_AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
 _COMMON = ["group", "dataset", "norm", "protocol"]
-_STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients", "fit_gradients"]
-_STATISTICS += ["difference", "difference_low", "difference_high", "p"]
+_STATISTICS = [statistic.column for statistic in STATISTICS if statistic.drawn]
 _JOB = ["attack", "source"]
 
 
@@ -53,10 +51,11 @@ class View:
         return rows[at & mine & (rows["defence"] == self.choice.defence)]
 
 
-def make_view(record: JobRecord, numbers: Measured) -> View:
-    """Order the rows of all jobs; `record` has the budget and protocol to show first."""
-    rates = numbers.table("rates")
-    rows = drawn_rows(pd.concat([rates[rates["primary"]], numbers.table("behind_defences")]))
+def make_view(summary: Summary) -> View:
+    """Order the rows of the attacked jobs; the first has the budget and protocol to show first."""
+    record, rates = summary.attacked[0].job.record, primary_rates(summary.attacked)
+    plain = rates["defence"] == PLAIN
+    rows = drawn_rows(pd.concat([rates[plain], rates[~plain]]))
     ensembles = rates["ensemble"]
     apart = {*rates.loc[ensembles | (rates["source_defence"] != PLAIN), "source"]}
     rows = pd.concat([rows, _over_sources(rows, apart)], ignore_index=True)
@@ -64,7 +63,7 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
     defence, *others = rates["source_defence"].unique()
     if others or not (rows["defence"] == defence).any():
         defence = PLAIN
-    parts = [_ranking(rows, numbers.ranking, eps, defence, apart) for eps in tried]
+    parts = [_ranking(rows, summary.rankings, eps, defence, apart) for eps in tried]
     ranking = pd.concat(parts, ignore_index=True)
     for name in ("position", "own_position"):
         places = ranking[ranking["heading"] == ""].dropna(subset=name)
@@ -93,7 +92,7 @@ def make_view(record: JobRecord, numbers: Measured) -> View:
         first_target=best["target"],
     )
     names = pairs[["attack", "source", "target"]].to_numpy().tolist()
-    sources = _sources(numbers.sources, defence)
+    sources = _sources(summary.sources, defence)
     return View(rows, ranking, sources, choice, names, _menus(rows, ranking, apart))
 
 
@@ -103,7 +102,7 @@ def _over_sources(rows: pd.DataFrame, apart: set[str]) -> pd.DataFrame:
     if single["source"].nunique() < 2:
         return rows.iloc[:0]
     keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
-    aggregations = dict.fromkeys(("n", *_MEANS, *_COSTS), "mean")
+    aggregations = dict.fromkeys(_AVERAGED, "mean")
     return single.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)
 
 

@@ -1,0 +1,270 @@
+"""The quantities of a job: how each is computed, its format, its definition and where it shows.
+
+A new quantity is an entry in `QUANTITIES` and, if it depends on predictions, a function of their
+`Outcomes`. Tables, charts, MLflow and the definitions follow the entry.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.analysis.definitions import TERMS
+from src.analysis.outcomes import Mask, Outcomes, Values, ratio
+
+COUNT, SHARE = "{:,.0f}", "{:.1%}"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number for each target and budget of a job.
+
+    Attributes:
+        column: Its column in tables of rates.
+        title: The start of the caption of a table that shows it, with the unit.
+        form: Python's format of its values.
+        term: Its term in the definitions; empty: the title says enough.
+        definition: Definition of the term, if `TERMS` lacks it.
+        compute: Function from outcomes to values, shape (T, K); None: a share of `count`, or not
+            computed from predictions.
+        count: Column with the count of which this is the share of the denominator. The share has
+            a 95 % Wilson interval, in the columns with `_low` and `_high`.
+        interval: True: the page shows a 95 % interval of this mean of values in [0, 1].
+        value: Its name in `table(value=NAME)`; empty: tables do not show it.
+        drawn: Its column in the page's matrix and curves; empty: they do not have it.
+        tooltip: Its place among the lines of a cell's tooltip; 0: no line.
+        averaged: True: the page averages it over sources.
+        metric: `reference`: an MLflow metric at the reference budget; `curve`: also over budgets.
+    """
+
+    column: str
+    title: str
+    form: str = SHARE
+    term: str = ""
+    definition: str = ""
+    compute: Callable[[Outcomes], NDArray[Any]] | None = None
+    count: str = ""
+    interval: bool = False
+    value: str = ""
+    drawn: str = ""
+    tooltip: int = 0
+    averaged: bool = False
+    metric: Literal["", "reference", "curve"] = ""
+
+    @property
+    def of_predictions(self) -> bool:
+        """True if it is computed from predictions, of which a protocol counts some."""
+        return self.compute is not None or bool(self.count)
+
+    @property
+    def drawn_columns(self) -> list[str]:
+        """Its columns on the page, with the ends of its interval."""
+        ends = ("", "_low", "_high") if self.count or self.interval else ("",)
+        return [f"{self.drawn}{end}" for end in ends if self.drawn]
+
+
+def _count(mask: Mask) -> NDArray[np.int64]:
+    """Count images, (T, N, K) to (T, K)."""
+    counts: NDArray[np.int64] = np.count_nonzero(mask, axis=1)
+    return counts
+
+
+def _mean(values: Values, mask: Mask) -> Values:
+    """Average the values of some images, (T, N, K) to (T, K); NaN without images."""
+    # A NaN outside the mask must not leak in, while a NaN inside it must show: not a product.
+    return ratio(np.where(mask, values, 0.0).sum(axis=1), _count(mask))
+
+
+def _clean_accuracy(outcome: Outcomes) -> Values:
+    """Compute the accuracy on all clean images, the same at all budgets."""
+    accuracy = ratio(outcome.target_clean.sum(axis=1), outcome.present[:, :, 0].sum(axis=1))
+    return np.repeat(accuracy[:, None], len(outcome.eps_255), axis=1)
+
+
+_RATE, _CONFIDENCE = "fooled, correct, k / n", "confidence"
+
+_ENTRIES = (
+    Quantity(
+        "denominator",
+        "Images counted",
+        COUNT,
+        _RATE,
+        compute=lambda outcome: _count(outcome.denominator),
+        drawn="n",
+        tooltip=3,
+        averaged=True,
+    ),
+    Quantity(
+        "clean_accuracy",
+        "Accuracy on clean images in %",
+        term="defence",
+        compute=_clean_accuracy,
+        drawn="clean_accuracy",
+        averaged=True,
+        metric="reference",
+    ),
+    Quantity(
+        "abstained",
+        "Images without a prediction",
+        COUNT,
+        "defence",
+        compute=lambda outcome: _count(outcome.abstained & outcome.counted[:, :, None]),
+        drawn="abstained",
+        tooltip=4,
+    ),
+    Quantity(
+        "still_correct",
+        "Images still classified correctly",
+        COUNT,
+        _RATE,
+        compute=lambda outcome: _count(outcome.denominator & outcome.correct),
+        drawn="still_correct",
+        tooltip=2,
+    ),
+    Quantity(
+        "robust_accuracy",
+        "Robust accuracy in %",
+        term=_RATE,
+        count="still_correct",
+        value="accuracy",
+        drawn="robust_accuracy",
+        averaged=True,
+        metric="curve",
+    ),
+    Quantity(
+        "success",
+        "Successes",
+        COUNT,
+        _RATE,
+        compute=lambda outcome: _count(outcome.denominator & outcome.success),
+        drawn="success",
+        tooltip=1,
+    ),
+    Quantity(
+        "success_rate",
+        "Success rates in %",
+        term=_RATE,
+        count="success",
+        value="success",
+        drawn="success_rate",
+        tooltip=7,
+        averaged=True,
+        metric="curve",
+    ),
+    Quantity(
+        "confidence",
+        "Mean confidence in %",
+        term=_CONFIDENCE,
+        compute=lambda outcome: _mean(outcome.confidence, outcome.denominator),
+        interval=True,
+        value="confidence",
+        drawn="confidence",
+        tooltip=8,
+        averaged=True,
+        metric="curve",
+    ),
+    Quantity(
+        "success_confidence",
+        "Mean confidence in %, if fooled",
+        term=_CONFIDENCE,
+        compute=lambda outcome: _mean(outcome.confidence, outcome.denominator & outcome.success),
+        value="success_confidence",
+        drawn="success_confidence",
+        tooltip=9,
+        averaged=True,
+    ),
+    Quantity(
+        "true_confidence",
+        "Mean probability of the true class in %",
+        term=_CONFIDENCE,
+        compute=lambda outcome: _mean(outcome.true_confidence, outcome.denominator),
+        metric="curve",
+    ),
+    Quantity(
+        "draws_correct",
+        "Draws of the defence that are classified correctly in %",
+        term=_RATE,
+        compute=lambda outcome: _mean(outcome.draws_correct, outcome.denominator),
+    ),
+    Quantity(
+        "gradients_per_image",
+        "Gradients per image, at all budgets together",
+        COUNT,
+        value="gradients",
+        drawn="gradients_per_image",
+        tooltip=5,
+        averaged=True,
+    ),
+    Quantity(
+        "forwards_per_image",
+        "Forward passes per image, at all budgets together",
+        COUNT,
+        drawn="forwards_per_image",
+        tooltip=6,
+        averaged=True,
+    ),
+    Quantity("rms_255", "Root-mean-square change in 1/255", "{:.2f}", "visibility", value="rms"),
+    Quantity("psnr", "PSNR in dB", "{:.1f}", "visibility", value="psnr"),
+    Quantity("ssim", "SSIM", "{:.3f}", "visibility", value="ssim"),
+)
+QUANTITIES = {quantity.column: quantity for quantity in _ENTRIES}
+"""All quantities by column, in the order of the columns of `rates`."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A column of the rankings; their definition is the term `ranking, mean of sources`.
+
+    Attributes:
+        column: Its name.
+        form: Python's format of its values; empty: they are shown as they are.
+        of: Rankings that have it: of attacks, of sources or of both.
+        cost: True: it comes from the costs of the jobs, not from outcomes.
+        drawn: True: the page's charts have it.
+        tooltip: True: it is a line in the tooltip of a mean.
+    """
+
+    column: str
+    form: str = ""
+    of: tuple[str, ...] = ("attack", "source")
+    cost: bool = False
+    drawn: bool = False
+    tooltip: bool = False
+
+
+STATISTICS = (
+    Statistic("sources", of=("attack",)),
+    Statistic("attacks", of=("source",)),
+    Statistic("targets", drawn=True, tooltip=True),
+    Statistic("images", drawn=True, tooltip=True),
+    Statistic("mean", SHARE, drawn=True, tooltip=True),
+    Statistic("low", SHARE, ("attack",), drawn=True, tooltip=True),
+    Statistic("high", SHARE, ("attack",), drawn=True, tooltip=True),
+    Statistic("extrapolated", of=("source",)),
+    Statistic("rank", drawn=True, tooltip=True),
+    Statistic("difference", SHARE, drawn=True, tooltip=True),
+    Statistic("difference_low", SHARE, drawn=True, tooltip=True),
+    Statistic("difference_high", SHARE, drawn=True, tooltip=True),
+    Statistic("p", "{:.3g}", drawn=True, tooltip=True),
+    Statistic("undecided", tooltip=True),
+    Statistic("discordance"),
+    Statistic("detectable"),
+    Statistic("lacks"),
+    Statistic("gradients", of=("attack",), cost=True, drawn=True),
+    Statistic("fit_gradients", of=("attack",), cost=True, drawn=True),
+)
+"""The statistics of rankings, in the order of their columns."""
+
+
+def statistics_of(ranking: str) -> list[str]:
+    """Return the columns of the statistics of outcomes in a ranking of `attack` or `source`."""
+    return [entry.column for entry in STATISTICS if ranking in entry.of and not entry.cost]
+
+
+def definitions() -> Mapping[str, str]:
+    """Return the definitions of the report by term, in its order."""
+    return TERMS | {
+        entry.term: entry.definition for entry in QUANTITIES.values() if entry.definition
+    }
