@@ -210,6 +210,7 @@ def choice(*attacks: str) -> SourceChoice:
         correct,
         of_pairs,
         lambda one, other: one == other or frozenset((one, other)) in related,
+        [name for name, _ in found.jobs],
         [digests] * len(found.jobs),
     )
 

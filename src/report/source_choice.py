@@ -1,6 +1,5 @@
 """Ranking of sources for an unseen target, and predictors of transfer, for the terminal."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,6 +121,7 @@ def source_choice(
         _correct(jobs),
         pair_measures(jobs),
         lambda a, b: a == b or frozenset((a, b)) in shared,
+        [records[name].label for name in selection.jobs],
         [records[name].weights for name in selection.jobs],
         first.seed,
     )
@@ -133,6 +133,7 @@ def choice_of(
     correct: pd.DataFrame,
     of_pairs: Callable[[NDArray[np.int64], Sequence[str]], Frames],
     related: Related,
+    attacks: Sequence[str],
     weights: Sequence[Mapping[str, str]],
     seed: int = 0,
 ) -> SourceChoice:
@@ -144,6 +145,7 @@ def choice_of(
         correct: Whether each model (column) is correct on each clean image (row, by number).
         of_pairs: Function like the result of `pair_measures`.
         related: Whether two models are related.
+        attacks: Label of each job's attack, equal for the jobs of one attack.
         weights: Digests of the models' weights by name, for each job.
         seed: Seed for permutations and bootstrap.
     """
@@ -165,7 +167,7 @@ def choice_of(
         _spread(ranked),
         choices(transfer, members_related, seed),
         predictors(transfer.single, measure, related, seed),
-        _luck(outcomes, weights, related),
+        _luck(outcomes, attacks, weights, related),
         transfer_similarity(transfer),
     )
 
@@ -184,21 +186,23 @@ def _spread(ranked: pd.DataFrame) -> float:
 
 
 def _luck(
-    outcomes: ImageOutcomes, weights: Sequence[Mapping[str, str]], related: Related
+    outcomes: ImageOutcomes,
+    attacks: Sequence[str],
+    weights: Sequence[Mapping[str, str]],
+    related: Related,
 ) -> pd.DataFrame:
     """Compute `training_luck`; trainings have equal names except for `_seedN`, other weights.
 
     Jobs whose source has unknown weights, as a saved set may have, are left out.
     """
     plain = outcomes.select(defence=PLAIN)
-    known = [job for job, (_, source) in enumerate(plain.jobs) if source in weights[job]]
+    sources = [source for _, source in plain.jobs]
+    known = [job for job, source in enumerate(sources) if source in weights[job]]
     jobs = [job for job in known if not any(plain.group(job))]
-    trainings: list[tuple[str, str, str]] = []
-    for attack, source in (plain.jobs[job] for job in jobs):
-        name = re.sub(r" training\.seed=\d+| \([^()]*\)$", "", attack)
-        trainings.append(
-            (name, ModelRef.parse(source).architecture, weights[jobs[len(trainings)]][source])
-        )
+    trainings = [
+        (attacks[job], ModelRef.parse(sources[job]).architecture, weights[job][sources[job]])
+        for job in jobs
+    ]
     return training_luck(plain.of_jobs(jobs), trainings, [weights[job] for job in jobs], related)
 
 

@@ -3,10 +3,12 @@
 from itertools import combinations, product
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.source_choice import training_luck, variance_components
+from src.report.source_choice import choice_of
 from src.utils.model_ref import PLAIN, ModelRef
 
 
@@ -95,3 +97,23 @@ def test_targets_of_other_weights_and_networks_of_one_training_do_not_count():
     (row,) = luck_of(fooled, JOBS, TRAININGS, weights).to_dict("records")
     assert row["cells"] == 1
     assert luck_of(fooled, JOBS, [TRAININGS[0], *TRAININGS[::2]], weights).empty
+
+
+def test_settings_of_an_attack_are_attacks_of_their_own():
+    jobs = [(f"mi{end}", f"a_seed{seed}") for end in SETTINGS for seed in "12"]
+    fooled = np.random.default_rng(0).random((4, 4, 50)) < 0.5
+    names = ["a_seed1", "a_seed2", "v", "w", "x", "y"]
+    choice = choice_of(
+        "made-up",
+        outcomes(jobs, ["v", "w", "x", "y"], fooled),
+        pd.DataFrame(np.ones((50, 6), bool), columns=names),
+        lambda index, targets: {},
+        lambda one, other: one == other,
+        [f"mi{end}" for end in SETTINGS for _ in "12"],
+        [{name: name for name in names}] * 4,
+    )
+    (row,) = choice.luck.to_dict("records")
+    assert (row["trainings"], row["seeds"], row["cells"]) == (2, 1, 8)
+
+
+SETTINGS = (" (steps=2)", " (steps=3)")
