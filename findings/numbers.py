@@ -175,7 +175,7 @@ def benchmarks(folder: Path) -> pd.DataFrame:
     times = []
     for path in sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text(encoding="utf-8"))
-        for one in stored["results"]:
+        for one in stored.get("results", ()):  # none of a GPU
             if "times" not in one:  # of growth
                 continue
             about = {"plan": path.stem, **{key: one[key] for key in ("input", "attack")}}

@@ -96,6 +96,7 @@ def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
     each = np.stack([p, 1 - p])
     expected = each[:, None, :, None] * each[None, :, None, :]
     information = rel_entr(joint, expected).sum(axis=(0, 1)) / np.log(2)
+    information = (information + information.T) / 2  # equal bits for a pair in either order
     agree, chance = (part[0, 0] + part[1, 1] for part in (joint, expected))
     kappa = np.divide(agree - chance, 1 - chance, out=np.full_like(agree, np.nan), where=chance < 1)
     accuracy = np.tile(p[:, None], (1, len(p)))

@@ -18,7 +18,7 @@ from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
 from src.run.stages import Data, Model, Pass, Planned
 from src.utils.devices import is_cuda
-from src.utils.model_ref import ModelRef
+from src.utils.model_ref import PLAIN, ModelRef
 from src.utils.refusals import first_line
 
 
@@ -80,7 +80,7 @@ class Inputs:
 
     def settings(self, source: str) -> dict[str, Any]:
         """Return the settings that describe a source and the targets."""
-        members = ModelRef.parse(source).members
+        members = ModelRef.parse(source, PLAIN).members
         names = dict.fromkeys((*members, *self.targets))
         model = {
             name: {
@@ -124,7 +124,7 @@ def _modules(
             raise ValueError(f"{key} must be a mapping from names to torch modules.")
         for name, value in mapping.items():
             members: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-            names = ModelRef.parse(name).members if key == "sources" else (name,)
+            names = ModelRef.parse(name, PLAIN).members if key == "sources" else (name,)
             if len(names) != len(members) or not all(isinstance(m, nn.Module) for m in members):
                 raise ValueError(
                     f"{key}[{name!r}] must be a torch module or, for a source named like 'a+b', a "

@@ -59,11 +59,13 @@ def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
     facts = frame.attrs.get(JOBS, ())
     if not facts:
         raise ValueError(f"The frame has lost frame.attrs[{JOBS!r}]. Copy it from load_sweep.")
+    if any(SHOWS_SEED not in job for job in facts):
+        raise ValueError("The frame is of an earlier version. Load its sweep again by load_sweep.")
     frame = frame.copy(deep=False)
     frame.attrs = {}  # pandas copies them in every operation
     parts = dict(iter(frame.groupby(["attack", "source"], observed=True, sort=False)))
     jobs = [
-        JobInMemory(JobRecord.model_validate(its), Path(), {}, shows_seed=bool(its.get(SHOWS_SEED)))
+        JobInMemory(JobRecord.model_validate(its), Path(), {}, shows_seed=its[SHOWS_SEED])
         for its in facts
     ]
     pairs = [(job, parts.get((job.attack, job.record.source))) for job in jobs]

@@ -171,6 +171,9 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     abstains = pc.or_(pc.equal(plain["predicted"], ABSTAINED), pc.is_nan(plain["confidence"]))
     if pc.any(abstains).as_py():
         raise ValueError("a target without a defence abstains")
+    attacked_rows = table.filter(pc.greater(table["eps_255"], 0))
+    if record.config["attack"]["target_label"] and attacked_rows["target_label"].null_count:
+        raise ValueError("rows of a targeted attack lack their target_label")
     counts = [("index", "count"), ("index", "count_distinct")]
     keys = ["target", "defence", "eps_255"]
     groups: dict[str, list[Any]] = table.group_by(keys).aggregate(counts).to_pydict()

@@ -277,7 +277,7 @@ class Attacker(AdversarialSource):
         choose_layout(counted, device, self.precision)
         if self.precision == "bf16":
             if self.castable is None:
-                self.castable = is_castable(self.source, images[:1])
+                self.castable = is_castable(self.source, images[:2])
             if self.castable:
                 cast_weights(counted)
         # Lightning's predict loop disables gradients, and predictions may have another precision.

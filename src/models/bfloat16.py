@@ -1,5 +1,6 @@
 """Weights in bfloat16, for networks that are autocast to it."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from src.models.pixel_classifier import ModelError, PixelClassifier
+from src.models.pixel_classifier import PixelClassifier
+from src.utils.arithmetic import is_out_of_memory
 
 _AUTOCAST: tuple[Any, ...] = (functional.conv2d, functional.linear)
 
@@ -21,20 +23,42 @@ def cast_weights(model: nn.Module) -> None:
     `is_castable`, the results stay the same bit for bit.
     """
     for layer in _find_layers(model):
-        layer.to(torch.bfloat16)
+        for value in layer.parameters():
+            value.data = value.data.to(torch.bfloat16)
 
 
 def is_castable(model: nn.Module, images: Tensor) -> bool:
-    """Return True if the classifiers of a model use these weights in autocast layers alone."""
-    uses = _Uses(model, images.device.type)
-    try:
-        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16), uses:
-            for part in model.modules():
-                if isinstance(part, PixelClassifier):
-                    part(images)
-    except ModelError:
-        return False
-    return not uses.others
+    """Return True if the converted weights give the same logits and gradients for some images.
+
+    The classifiers must also use these weights in autocast layers alone.
+    """
+    results = list[list[Tensor]]()
+    for cast in (False, True):
+        try:
+            tried = copy.deepcopy(model)  # a network may change its state
+            uses = _Uses(tried, images.device.type)
+            if cast:
+                cast_weights(tried)
+            with torch.enable_grad(), uses:
+                results.append([*_logits_and_gradients(tried, images)])
+        except Exception as error:  # of any kind: the weights stay as they are
+            if is_out_of_memory(error):
+                raise
+            return False
+        if not cast and uses.others:
+            return False
+    pairs = zip(*results, strict=True)
+    return all(one.dtype == other.dtype and torch.equal(one, other) for one, other in pairs)
+
+
+def _logits_and_gradients(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
+    for part in model.modules():
+        if isinstance(part, PixelClassifier):
+            point = images.detach().clone().requires_grad_()
+            with torch.autocast(images.device.type, torch.bfloat16):
+                logits = part(point)
+            yield logits.detach()
+            yield torch.autograd.grad(logits.float().square().sum(), point)[0]
 
 
 class _Uses(TorchFunctionMode):
@@ -61,5 +85,9 @@ def _find_layers(model: nn.Module) -> Iterator[nn.Module]:
         if isinstance(classifier, PixelClassifier):
             for part in classifier.modules():
                 plain = type(part) in (nn.Conv2d, nn.Linear) and not part._forward_pre_hooks
-                if plain and not any(value.requires_grad for value in part.parameters()):
+                if plain and all(map(_is_frozen, part.parameters())):
                     yield part
+
+
+def _is_frozen(value: Tensor) -> bool:
+    return value.dtype == torch.float32 and not value.requires_grad

@@ -1,6 +1,6 @@
 """Cells of a table by attack, source, target and defence, with marks for the best attacks."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_visibility
 from src.report.summary import JobSummary, mean_over_seeds, primary_rates
+from src.utils.checked_dataclass import checked
 
 AXES = ("attack", "source", "target", "defence")
 _DEFAULT_FIRST = sorted(QUANTITIES.values(), key=lambda quantity: quantity.value != "success")
@@ -30,7 +31,7 @@ STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
 """Rows for the strongest attacker, and the columns of `strongest_attackers` that they show."""
 
 
-@dataclass(frozen=True)
+@checked
 class TableSpec:
     """What a table shows, and how: the keywords of `src.table`, which explains them.
 
@@ -63,12 +64,12 @@ class TableSpec:
             ("rows", self.rows, AXES),
             ("columns", self.columns, AXES),
             ("value", [self.value], VALUES),
-            ("to", [self.to] if self.to else [], FORMATS),
+            ("to", [] if self.to is None else [self.to], FORMATS),
         ):
             if set(names) - set(known) or (key != "to" and not names):
                 raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(known)}.")
-        if both := ", ".join(set(self.rows) & set(self.columns)):
-            raise ValueError(f"{both} is in both rows and columns.")
+        if twice := ", ".join(key for key, count in Counter(self.keys).items() if count > 1):
+            raise ValueError(f"{twice} is in rows and columns twice.")
         shares = self.value in ("success", "accuracy")
         if self.strongest and not ("attack" in self.rows and "target" in self.columns and shares):
             raise ValueError(

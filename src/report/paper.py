@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
+from pydantic import ValidationError
 
 from src.artifacts.frame_jobs import Sweeps, jobs_of
+from src.config.errors import refusal
 from src.report.caption import DAGGER, PARTIAL, caption_of, details_of
 from src.report.cells import DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of
 from src.report.summary import summarise
@@ -79,11 +81,13 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
               caption); default: a pandas Styler, which a notebook displays.
 
     Raises:
-        TypeError: An unknown keyword.
-        ValueError: As `load_sweep`; an argument has an unknown value; or a cell would combine
-            several attacks or several defences (of targets or of sources).
+        ValueError: As `load_sweep`; an argument is unknown or has an unknown value; or a cell would
+            combine several attacks or several defences (of targets or of sources).
     """
-    spec = TableSpec(**options)
+    try:
+        spec = TableSpec(**options)
+    except ValidationError as error:
+        raise ValueError(refusal(error)) from error
     jobs = summarise(jobs_of(folder, *more), spec.related).attacked
     if not jobs:
         raise ValueError("These jobs have only clean images; a table needs jobs with an attack.")

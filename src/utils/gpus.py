@@ -53,10 +53,15 @@ def _take(folder: Path) -> tuple[int, FileLock]:
     turns = sorted(range(len(locks)), key=lambda number: number != last)
     waiting = False
     while True:
-        for number in turns:
-            with suppress(Timeout):
-                locks[number].acquire(blocking=False)
-                return number, locks[number]
+        for number in [*turns]:
+            try:
+                with suppress(Timeout):
+                    locks[number].acquire(blocking=False)
+                    return number, locks[number]
+            except OSError:  # the file cannot be opened
+                turns.remove(number)
+                if not turns:
+                    raise
         if not waiting:
             log.info("Waiting for a GPU: other jobs use all %d.", len(locks))
         waiting = True

@@ -1,9 +1,15 @@
 """Measures of two models' features and logits against their definitions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from src.analysis.source_measures import change_alignment, change_ratio, linear_cka
+from src.analysis.source_measures import (
+    change_alignment,
+    change_ratio,
+    clean_measures,
+    linear_cka,
+)
 
 RANDOM = np.random.default_rng(0)
 
@@ -58,3 +64,9 @@ def test_gamma_is_the_norm_of_the_mean_outer_product():
     same = np.tile(source[:1], (6, 1))
     assert change_alignment(same, np.tile(target[:1], (6, 1))) == pytest.approx(1)
     assert change_alignment(0 * source, target) == 0
+
+
+def test_information_is_equal_in_both_directions():
+    correct = pd.DataFrame(np.random.default_rng(0).random((301, 12)) < 0.7)
+    information = clean_measures(correct)["information"].to_numpy()
+    assert np.array_equal(information, information.T)

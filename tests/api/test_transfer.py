@@ -257,6 +257,7 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         ({"batch_size": 0}, "batch_size.*=0"),
         ({"index": torch.arange(-1, 11)}, "index"),
         ({"sources": {"a b": module(0)}}, "is not a valid name"),
+        ({"sources": {"a@none": module(0)}}, "is not a valid name"),
         ({"labels": torch.full((12,), 10)}, "labels have 10"),
     ],
 )

@@ -80,3 +80,12 @@ def test_a_table_with_unknown_columns_is_read_and_a_required_one_must_be_there(t
     pq.write_table(table.drop_columns("predicted"), path)
     with pytest.raises(ValueError, match="predicted"):
         read_job_table(path, "predictions", job.record)
+
+
+def test_targeted_predictions_need_their_target_labels(tmp_path):
+    (job, *_) = find_jobs([REPOSITORY / "docs" / "results" / "targeted"])
+    table = pq.read_table(job.files["predictions"])
+    assert read_job_table(job.files["predictions"], "predictions", job.record).num_rows
+    pq.write_table(table.drop_columns("target_label"), tmp_path / "predictions.parquet")
+    with pytest.raises(ValueError, match="target_label"):
+        read_job_table(tmp_path / "predictions.parquet", "predictions", job.record)

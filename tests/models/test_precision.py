@@ -50,6 +50,16 @@ def test_weights_in_bfloat16_have_the_bits_of_autocasting(build):
     assert is_castable(model, IMAGES)
 
 
+def test_layers_in_float64_and_buffers_are_not_converted():
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(1800, 4).double())
+    network[0].register_buffer("scale", torch.ones(1) / 3)
+    model = classifier(network)
+    cast_weights(model)
+    layers = [part for part in model.modules() if type(part) in (nn.Conv2d, nn.Linear)]
+    assert [layer.weight.dtype for layer in layers] == [torch.bfloat16, torch.float64]
+    assert layers[0].scale.dtype == torch.float32
+
+
 class Scaled(nn.Module):
     """Uses its weights as numbers, too."""
 
@@ -85,7 +95,62 @@ class Cosine(nn.Module):
         return functional.linear(images.flatten(1), directions)
 
 
-@pytest.mark.parametrize("kind", [Scaled, Exact, Cosine])
+class HookedLayer(nn.Module):
+    """Has a hook whose gradient depends on the type of the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3072, 4)
+        self.layer.register_full_backward_hook(
+            lambda layer, before, after: (before[0] * layer.weight.float().abs().sum(),)
+        )
+
+    def forward(self, images):
+        return self.layer(images.flatten(1))
+
+
+class Straight(torch.autograd.Function):
+    """Passes gradients on by a matrix in float32."""
+
+    @staticmethod
+    def forward(ctx, images, weight):
+        ctx.save_for_backward(weight)
+        return functional.linear(images, weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (weight,) = ctx.saved_tensors
+        return grad.float() @ weight, None
+
+
+class StraightThrough(nn.Module):
+    """Has a backward pass of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3072, 4)
+
+    def forward(self, images):
+        return Straight.apply(images.flatten(1), self.layer.weight)
+
+
+class Half(nn.Module):
+    """Computes a layer in float16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3072, 4)
+
+    def forward(self, images):
+        with torch.autocast("cpu", torch.float16):
+            return self.layer(images.flatten(1))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Scaled, Exact, Cosine, HookedLayer, StraightThrough, Half],
+    ids=lambda kind: kind.__name__,
+)
 def test_networks_that_use_weights_otherwise_keep_them(kind):
     torch.manual_seed(0)
     model = classifier(kind())

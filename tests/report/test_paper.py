@@ -14,7 +14,7 @@ from scipy import stats
 
 from src import rankings, table
 from src.api.frames import COLUMNS
-from src.artifacts.frame_jobs import JOBS
+from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
 from src.artifacts.sweep_state import Plan, write_plan
 from src.utils.model_ref import TARGET_COLUMNS, ModelRef
 from tests.conftest import REPOSITORY, make_record, run_python
@@ -60,6 +60,7 @@ def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
                 **{"versions": {"torch": "2.15.0"}},
                 **{"config": config, "commit": "unknown"},
             ).model_dump(mode="json")
+            | {SHOWS_SEED: False}
         )
     rows = pd.concat(parts, ignore_index=True).assign(target_label=pd.NA, draws_correct=pd.NA)
     rows = rows.astype({"target_label": "Int64", "draws_correct": "Int64"})[[*COLUMNS]]
@@ -257,7 +258,12 @@ def test_a_notebook_gets_a_styler_with_escaped_names():
     ("words", "sentence"),
     [
         ({"rows": "model"}, "rows=model: choose from attack, source, target, defence"),
-        ({"columns": ["target", "source"]}, "source is in both rows and columns"),
+        ({"columns": ["target", "source"]}, "source"),
+        ({"rows": ["attack", "attack"]}, "attack"),
+        ({"rows": 3}, "rows"),
+        ({"eps_255": "8"}, "eps_255"),
+        ({"to": ""}, "to="),
+        ({"vaule": "success"}, "vaule"),
         ({"value": "rate"}, "value=rate: choose from success"),
         ({"to": "word"}, "to=word: choose from latex, markdown, csv"),
         ({"rows": "source"}, "add attack to rows or columns"),
