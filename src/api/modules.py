@@ -16,7 +16,7 @@ from src.data.arrays import check_whole
 from src.models import PixelClassifier, network_text, tensors_of, try_classifier
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
-from src.run.stages import Data, Model, Pass, Planned
+from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.devices import is_cuda
 from src.utils.model_ref import ModelRef
 from src.utils.refusals import first_line
@@ -92,7 +92,7 @@ class Inputs:
         }
         return {"source": list(members), "targets": self.targets, "model": model}
 
-    def make_pass(self, planned: Planned) -> Pass:
+    def make_context(self, planned: Planned) -> JobContext:
         """Return the pass that runs a planned job on the images."""
         settings, models = planned.settings, {}
         for name in settings.models:
@@ -109,7 +109,7 @@ class Inputs:
             raise ValueError(f"attack={name} is fitted on training images. Pass fit_images.")
         fitted_on = open_fit_images(planned, self.images, self.fit_images)
         data = Data(self.images, self.images, pool, self.device, fitted_on)
-        return Pass(planned, data, with_ensemble(settings, models))
+        return JobContext(planned, data, with_ensemble(settings, models))
 
 
 def _modules(

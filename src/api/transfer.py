@@ -36,8 +36,8 @@ from src.images.attacker import Attack
 from src.run.attack_function import attack_function
 from src.run.job import make_record
 from src.run.outputs import make_job, write_results
-from src.run.passes import run_pass
-from src.run.stages import Pass, Planned
+from src.run.results import compute_results
+from src.run.stages import JobContext, Planned
 from src.run.trainer import for_device
 from src.utils.model_ref import PLAIN
 
@@ -160,7 +160,7 @@ def transfer(
         jobs = [f"{job.settings.attack.name}-{job.settings.source_name}" for job in planned]
         folders = take_store(Path(store), jobs) if store else [None] * len(jobs)
         cache = Rows(Path(temporary))
-        for job, folder in zip(map(inputs.make_pass, planned), folders, strict=True):
+        for job, folder in zip(map(inputs.make_context, planned), folders, strict=True):
             finished.append(_run(job, cache, folder))
     return frame_of(finished)
 
@@ -210,9 +210,9 @@ def _plan(
     return Planned(job, function, defences, call=call)
 
 
-def _run(job: Pass, cache: Rows, folder: Path | None) -> StoredJob:
+def _run(job: JobContext, cache: Rows, folder: Path | None) -> StoredJob:
     """Run a job, and write its files if it has a folder."""
-    results = run_pass(job, cache)
+    results = compute_results(job, cache)
     assert results is not None
     finished = make_job(job, results, make_record(job, results), folder or Path())
     for alarm in finished.raised:

@@ -18,7 +18,7 @@ def content_key(*parts: Any) -> str:
 
 def job_key(
     settings: Settings,
-    crafting: str,
+    attack_key: str,
     images: str,
     target_keys: Mapping[str, str],
     names: Sequence[str],
@@ -29,7 +29,7 @@ def job_key(
     """
     analysed = settings.diagnostics.model_dump(exclude_defaults=True)
     parts = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
-    place = (crafting, images, settings.budgets)
+    place = (attack_key, images, settings.budgets)
     return content_key(place, target_keys, names, parts, analysed and settings.reference)
 
 

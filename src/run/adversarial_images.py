@@ -15,12 +15,12 @@ from src.measure.adversarial_images import AdversarialImages
 from src.measure.attack_cost import AttackCost
 from src.measure.protocol import Cell
 from src.run.attack import make_attacker
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.run.stored_rows import read_rows
 
 
 def adversarial_source(
-    job: Pass, missing: Mapping[Cell, np.ndarray], cache: Rows
+    job: JobContext, missing: Mapping[Cell, np.ndarray], cache: Rows
 ) -> AdversarialSource:
     """Return the source of adversarial images: a saved set, or the attack with its stored images.
 
@@ -39,7 +39,7 @@ def adversarial_source(
 
 
 def attacked_again(
-    job: Pass, missing: Mapping[Cell, np.ndarray], cache: Rows
+    job: JobContext, missing: Mapping[Cell, np.ndarray], cache: Rows
 ) -> dict[Cell, np.ndarray]:
     """Return the images to attack again, by cell of attack cost.
 
@@ -60,7 +60,7 @@ def attacked_again(
 
 
 def stored_images(
-    job: Pass, cache: Rows, index: Sequence[int], eps_255: float
+    job: JobContext, cache: Rows, index: Sequence[int], eps_255: float
 ) -> dict[int, np.ndarray]:
     """Return the stored adversarial images for one budget, float32 (3, H, W), by index."""
     cells = AdversarialImages().cells(job, None)
@@ -74,7 +74,7 @@ def stored_images(
     return dict(zip(table["index"].to_pylist(), images, strict=True))
 
 
-def adversarial_images(job: Pass, cache: Rows, index: Sequence[int]) -> list[AttackedImages]:
+def adversarial_images(job: JobContext, cache: Rows, index: Sequence[int]) -> list[AttackedImages]:
     """Return the images at `index` with their adversarial versions, one batch per budget."""
     batch = job.images[np.searchsorted(job.images.indices, index)]
     clean, budgets, norm = to_unit(batch.images), job.settings.budgets, job.settings.attack.norm

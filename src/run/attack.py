@@ -16,7 +16,7 @@ from src.images.attacker import Attacker
 from src.measure.attack_cost import AttackCost
 from src.run.fit import discard_fits, fitted_states
 from src.run.pass_progress import PassProgress
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.run.stored_rows import read_rows
 from src.run.work import work_of
 from src.utils.devices import move_states
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def make_attacker(
-    job: Pass, stored: Callable[[list[int], float], Mapping[int, np.ndarray]] = lambda *_: {}
+    job: JobContext, stored: Callable[[list[int], float], Mapping[int, np.ndarray]] = lambda *_: {}
 ) -> Attacker:
     """Return a job's attack on its source.
 
@@ -57,7 +57,7 @@ def make_attacker(
     return attacker
 
 
-def _behind_its_defence(job: Pass, classifier: nn.Module) -> nn.Module:
+def _behind_its_defence(job: JobContext, classifier: nn.Module) -> nn.Module:
     """Return the source behind `source_defence`, as an adaptive attacker sees it."""
     name = job.settings.source_defence
     if name == PLAIN:
@@ -69,7 +69,7 @@ def _behind_its_defence(job: Pass, classifier: nn.Module) -> nn.Module:
     return model
 
 
-def try_attack(job: Pass, cache: Rows) -> None:
+def try_attack(job: JobContext, cache: Rows) -> None:
     """Attack two images, so that a broken attack fails before targets are trained.
 
     An attack whose rows are stored is not tried, unless a diagnostic has to run it again.

@@ -16,7 +16,7 @@ from src.measure.protocol import Cell, Measurement
 from src.run.adversarial_images import adversarial_source, attacked_again
 from src.run.lightning_module import CacheWriter
 from src.run.predict import predict
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.run.stored_rows import find_missing, places, read_rows
 from src.utils.arithmetic import is_out_of_memory
 from src.utils.processes import from_first_process, is_first_process, sum_of_processes
@@ -43,7 +43,7 @@ class Computed:
 
 
 def compute(
-    job: Pass, cells: Mapping[Cell, Measurement], cache: Rows, *, attacked: bool
+    job: JobContext, cells: Mapping[Cell, Measurement], cache: Rows, *, attacked: bool
 ) -> Computed:
     """Return the rows of cells; compute those that are not stored."""
     result, size = Computed(), int(job.settings.trainer.batch_size)
@@ -94,7 +94,7 @@ def compute(
     return result
 
 
-def _log_images(job: Pass, again: Mapping[Cell, np.ndarray]) -> None:
+def _log_images(job: JobContext, again: Mapping[Cell, np.ndarray]) -> None:
     """Log the number of images that are attacked again."""
     if again and is_first_process():
         count = len(np.unique(np.concatenate([*again.values()])))

@@ -31,10 +31,10 @@ from src.run.models import (
     training_images,
     with_ensemble,
 )
-from src.run.passes import ask_for, finish
 from src.run.plan import plan
+from src.run.results import ask_for, finish
 from src.run.speeds import Kind, Speeds
-from src.run.stages import Model, Pass
+from src.run.stages import JobContext, Model
 from src.run.stored_rows import find_missing, read_rows
 from src.run.trainer import for_device
 from src.run.work import GRADIENT, Work, work_of
@@ -207,7 +207,7 @@ def _estimate_job(
     models |= {
         name: Model(built[name], "", f"untrained {file}") for name, file in untrained.items()
     }
-    job = Pass(planned, data, with_ensemble(settings, models))
+    job = JobContext(planned, data, with_ensemble(settings, models))
     missing, rows = _find_missing(job)
     stored = 1 - sum(map(len, missing.values())) / max(1, rows)
     if any(cell.attacked for cell in missing):
@@ -247,7 +247,7 @@ def _estimate_training(
     return Training(name, len(train), recipe.epochs, total, size)
 
 
-def _add_fits(job: Pass, result: Estimate, speeds: Speeds) -> None:
+def _add_fits(job: JobContext, result: Estimate, speeds: Speeds) -> None:
     """Add to `result` the fits of a job's attack whose states are missing."""
     part, images, source = job.planned.fitted, job.data.fit_images, job.settings.source
     for eps, file in fit_files(job).items():
@@ -265,7 +265,7 @@ def _add_fits(job: Pass, result: Estimate, speeds: Speeds) -> None:
             result.trainings[file] = Training(name, len(images), part.epochs, seconds, 0)
 
 
-def _find_missing(job: Pass) -> tuple[dict[Cell, np.ndarray], int]:
+def _find_missing(job: JobContext) -> tuple[dict[Cell, np.ndarray], int]:
     """Return the missing rows of a job by cell, and the job's total number of rows."""
     cache, first = Rows(Path(job.settings.cache_dir)), ask_for(job, None)
     rows = {} if job.settings.rerun else read_rows(job, first, cache)
@@ -279,7 +279,7 @@ def _find_missing(job: Pass) -> tuple[dict[Cell, np.ndarray], int]:
 
 
 def _leave_out(
-    job: Pass, missing: Mapping[Cell, np.ndarray], seen: dict[tuple[str, str], np.ndarray]
+    job: JobContext, missing: Mapping[Cell, np.ndarray], seen: dict[tuple[str, str], np.ndarray]
 ) -> dict[Cell, np.ndarray]:
     """Return the missing rows that no earlier job computes, and add them to `seen`."""
     new = dict[Cell, np.ndarray]()
@@ -292,13 +292,13 @@ def _leave_out(
     return new
 
 
-def _all_correct(job: Pass) -> pa.Table:
+def _all_correct(job: JobContext) -> pa.Table:
     """Return hypothetical clean predictions, all correct, so that every image is counted."""
     same = pa.table({name: job.images.indices for name in ("index", "label", "predicted")})
     return pa.concat_tables(named(same, target) for target in job.settings.evaluated)
 
 
-def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:
+def _count_seconds(job: JobContext, work: Work, speeds: Speeds) -> float:
     """Return the seconds for a job's attack and predictions; NaN if a speed is unknown."""
     if work.gradients is None:
         return math.nan
@@ -315,7 +315,7 @@ def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:
     return seconds
 
 
-def _count_bytes(job: Pass, missing: Mapping[Cell, np.ndarray]) -> float:
+def _count_bytes(job: JobContext, missing: Mapping[Cell, np.ndarray]) -> float:
     """Return the disk space for a job's rows and images in bytes."""
     image, total = 3 * job.images.image_size**2, 0.0
     for cell, index in missing.items():

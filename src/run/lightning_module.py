@@ -16,7 +16,7 @@ from src.data import Batch, to_unit
 from src.images.attacker import AdversarialSource
 from src.measure.protocol import Cell, EvaluatedBatch, Measurement
 from src.run.shared_pass import SharedPass
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic
 from src.utils.model_ref import ModelRef
@@ -117,7 +117,7 @@ def _among(index: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 class CacheWriter(pl.Callback):
     """Writer that adds rows to the cache after each batch, so that a kill loses only one batch."""
 
-    def __init__(self, rows: Rows, job: Pass) -> None:
+    def __init__(self, rows: Rows, job: JobContext) -> None:
         self.rows, self.job = rows, job
 
     def on_predict_batch_end(

@@ -50,8 +50,8 @@ from src.measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
 from src.measure.registry import MEASUREMENTS
 from src.report.summary import JobSummary, Summary, described_images, summarise
 from src.run.adversarial_images import adversarial_images, stored_images
-from src.run.passes import Results
-from src.run.stages import Pass
+from src.run.results import Results
+from src.run.stages import JobContext
 from src.utils.files import atomic_write, write_csv, write_text, writing
 from src.utils.model_ref import PLAIN
 from src.utils.progress import with_progress
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 _TOGETHER = 256  # adversarial images written at once
 
 
-def make_job(job: Pass, results: Results, record: JobRecord, folder: Path) -> JobInMemory:
+def make_job(job: JobContext, results: Results, record: JobRecord, folder: Path) -> JobInMemory:
     """Return a finished job: the tables of its files, checked, and the alarms that it raises."""
     tables = {**_diagnostics(results), **_predictions(results, record)}
     files = {name: folder / f"{name}.parquet" for name in tables}
@@ -71,7 +71,7 @@ def make_job(job: Pass, results: Results, record: JobRecord, folder: Path) -> Jo
     return replace(finished, raised=_raised_alarms(finished, job.planned.saved, results))
 
 
-def write_results(job: Pass, results: Results, finished: JobInMemory, cache: Rows) -> Summary:
+def write_results(job: JobContext, results: Results, finished: JobInMemory, cache: Rows) -> Summary:
     """Write a finished job's files to its folder, and return the job's summary.
 
     The table of predictions is written last: if it exists, all other files exist.
@@ -124,7 +124,7 @@ def _predictions(results: Results, record: JobRecord) -> dict[str, pa.Table]:
     return tables
 
 
-def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
+def _top_five(job: JobContext, results: Results, shown: Sequence[int]) -> pa.Table:
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
     primary = job.settings.storage or STORED
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
@@ -138,7 +138,7 @@ def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
     return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
 
 
-def _write_images(job: Pass, finished: StoredJob, folder: Path, cache: Rows) -> list[int]:
+def _write_images(job: JobContext, finished: StoredJob, folder: Path, cache: Rows) -> list[int]:
     """Write the images of a report: examples with their adversarial versions, and galleries.
 
     Return the indices of these images. Clean images are uint8 (N, 3, H, W). Adversarial versions of
@@ -170,7 +170,7 @@ def _write_images(job: Pass, finished: StoredJob, folder: Path, cache: Rows) -> 
 
 
 def _gallery_images(
-    job: Pass, chosen: pd.DataFrame, index: list[int], cache: Rows
+    job: JobContext, chosen: pd.DataFrame, index: list[int], cache: Rows
 ) -> dict[str, Any]:
     """Return the adversarial images for galleries, as far as they are stored.
 
@@ -198,7 +198,7 @@ def _gallery_images(
     return {"of": of, "eps_255": eps, "adversarial": np.rint(images * 255).astype(np.uint8)}
 
 
-def _stored_at_all(job: Pass, cache: Rows, index: list[int]) -> list[int]:
+def _stored_at_all(job: JobContext, cache: Rows, index: list[int]) -> list[int]:
     """Return the indices of images whose adversarial versions are stored at all budgets."""
     for eps_255 in job.settings.budgets:
         index = sorted(stored_images(job, cache, index, eps_255))
@@ -206,7 +206,7 @@ def _stored_at_all(job: Pass, cache: Rows, index: list[int]) -> list[int]:
 
 
 def save_adversarial_images(
-    job: Pass, results: Results, record: JobRecord, folder: Path, cache: Rows
+    job: JobContext, results: Results, record: JobRecord, folder: Path, cache: Rows
 ) -> None:
     """Write a job's set of adversarial images to its folder."""
     rows = results.predictions[record.storage]

@@ -13,7 +13,7 @@ from src.run.batches import Batches
 from src.run.lightning_module import CacheWriter, MeasuringModule
 from src.run.pass_progress import PassProgress
 from src.run.shared_pass import SharedPass
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.run.trainer import make_trainer
 from src.run.work import work_of
 from src.utils import stopping
@@ -22,7 +22,7 @@ from src.utils.determinism import deterministic
 
 
 def predict(
-    job: Pass,
+    job: JobContext,
     source: AdversarialSource | None,
     cells: Mapping[Cell, Measurement],
     missing: Mapping[Cell, np.ndarray],

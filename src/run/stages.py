@@ -1,4 +1,4 @@
-"""Stages of a job: its plan, data and models, and the pass that combines them."""
+"""Stages of a job: its plan, data and models, and the context that combines them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -104,7 +104,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Pass:
+class JobContext:
     """Everything that decides the rows of a job.
 
     Attributes:
@@ -164,7 +164,7 @@ class Pass:
         return {str(pair): self.model_key(pair) for pair in self.settings.evaluated}
 
     @cached_property
-    def crafting(self) -> str:
+    def attack_key(self) -> str:
         """Key of everything that decides an adversarial image, except the image and its budget.
 
         For an attack without the keyword `seeds` the key includes the batches, because an image's
@@ -276,5 +276,5 @@ class Pass:
 
     def _make_place(self, cell: Cell) -> tuple[str, str]:
         models = sorted(self.model_key(model) for model in cell.models)
-        origin = self.crafting if cell.attacked else content_key(self._clean_key, models)
+        origin = self.attack_key if cell.attacked else content_key(self._clean_key, models)
         return origin, content_key(cell.table, cell.budgets, cell.decides, models)

@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 
 from src.cache.rows import Rows
 from src.measure.protocol import Cell
-from src.run.stages import Pass
+from src.run.stages import JobContext
 
 _IDENTITY = ["key", "index", "image"]
 
 
-def places(job: Pass, cells: Iterable[Cell]) -> dict[tuple[str, str], list[tuple[str, Cell]]]:
+def places(job: JobContext, cells: Iterable[Cell]) -> dict[tuple[str, str], list[tuple[str, Cell]]]:
     """Return (key, cell) pairs by place of the table in the cache.
 
     If a model has two names, the cells for both have the same key.
@@ -25,7 +25,7 @@ def places(job: Pass, cells: Iterable[Cell]) -> dict[tuple[str, str], list[tuple
     return places
 
 
-def read_rows(job: Pass, cells: Iterable[Cell], cache: Rows) -> dict[Cell, pa.Table]:
+def read_rows(job: JobContext, cells: Iterable[Cell], cache: Rows) -> dict[Cell, pa.Table]:
     """Return the stored rows by cell, without empty cells; for large tables only key columns."""
     rows = dict[Cell, pa.Table]()
     for (origin, name), keys in places(job, cells).items():

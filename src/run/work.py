@@ -8,7 +8,7 @@ import numpy as np
 
 from src.measure.attack_cost import AttackCost
 from src.measure.protocol import ALL, Cell
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.utils.model_ref import ModelRef
 
 GRADIENT = 3
@@ -31,7 +31,7 @@ class Work:
     predictions: Counter[ModelRef]
 
 
-def work_of(job: Pass, missing: Mapping[Cell, np.ndarray]) -> Work:
+def work_of(job: JobContext, missing: Mapping[Cell, np.ndarray]) -> Work:
     """Return the work for the missing images, from what the attack and the cells state."""
     predictions = Counter[ModelRef]()
     lacking, again = Counter[int](), 0
@@ -47,7 +47,7 @@ def work_of(job: Pass, missing: Mapping[Cell, np.ndarray]) -> Work:
     return Work(len(images), _count_gradients(job, runs), predictions)
 
 
-def _passes_of(job: Pass, target: ModelRef) -> int:
+def _passes_of(job: JobContext, target: ModelRef) -> int:
     """Return the number of forward passes per image that a target classifies."""
     members = len(target.members)
     if not target.is_defended:
@@ -56,7 +56,7 @@ def _passes_of(job: Pass, target: ModelRef) -> int:
     return members * copies * job.settings.defence[target.defence].repeats
 
 
-def _count_gradients(job: Pass, runs: Mapping[int, int]) -> float | None:
+def _count_gradients(job: JobContext, runs: Mapping[int, int]) -> float | None:
     """Return the number of gradients; `runs` maps budgets per run to runs on a single image."""
     settings, members = job.settings, len(job.settings.source)
     total = 0.0

@@ -20,7 +20,7 @@ from src.run.models import stored_classifier
 from src.training import TRAINING
 from src.utils.model_ref import ModelRef
 from tests.conftest import REPOSITORY, TINY_RUN, run_python
-from tests.passes import TRAINER, make_pass
+from tests.job_context import TRAINER, make_context
 
 FILES = {
     "one.py": "try:\n    from .deep import inner\nexcept ImportError:\n    import deep.inner\n"
@@ -123,7 +123,7 @@ def key_of(device="cpu", side=2, names=("x", "y"), decides=(1, 0.5), **trainer):
     images = ImageDataset(LabelledImages(pixels, np.arange(3), ("a", "b", "c")))
     networks = {name: nn.Flatten() for name in ("x", "y")}
     trainer, about = TRAINER.model_copy(update=trainer), {"mixes": False}
-    job = make_pass(images, networks, trainer=trainer, about=about)
+    job = make_context(images, networks, trainer=trainer, about=about)
     job = replace(job, data=replace(job.data, device=torch.device(device)))
     first, *others = map(ModelRef.parse, names)
     facts = {"others": tuple(others), "decides": decides}

@@ -1,4 +1,4 @@
-"""Pass over a job's images: compute the rows missing in the cache, then read all tables."""
+"""Results of a job: compute the rows missing in the cache, then read all tables."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ from src.measure.protocol import ALL, Cell, Measurement
 from src.measure.registry import MEASUREMENTS
 from src.run.clean_accuracy import check_clean_accuracies
 from src.run.compute import compute
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.utils.model_ref import ModelRef
 from src.utils.processes import from_first_process, is_first_process
 
@@ -63,7 +63,7 @@ class Results:
     probabilities: Sequence[ModelRef]
 
 
-def run_pass(job: Pass, cache: Rows) -> Results | None:
+def compute_results(job: JobContext, cache: Rows) -> Results | None:
     """Compute the rows that are not stored: first those without an attack, then the rest.
 
     If several processes share the job, only the first one gets the results.
@@ -77,7 +77,7 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
     attacked = compute(job, later, cache, attacked=True)
     if not is_first_process():
         return None
-    crafting = [table for cell, table in attacked.rows.items() if cell.table == AttackCost.name]
+    attack_costs = [table for cell, table in attacked.rows.items() if cell.table == AttackCost.name]
     tables = finish(job, later | cells, attacked.rows | first.rows)
     kinds = {cell.table: measurement for cell, measurement in (later | cells).items()}
     networks = job.networks.items()
@@ -89,7 +89,7 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
         predictions={name: tables[name] for name in variants},
         diagnostics={name: tables[name] for name in diagnosed},
         gradients=attacked.gradients,
-        zero_gradients=_share_of_zeros(crafting),
+        zero_gradients=_share_of_zeros(attack_costs),
         seconds=attacked.seconds,
         batch_size=attacked.batch_size,
         kernels=sorted(first.kernels | attacked.kernels),
@@ -99,14 +99,14 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
     )
 
 
-def _gives_probabilities(job: Pass, network: Any) -> bool:
+def _gives_probabilities(job: JobContext, network: Any) -> bool:
     """Return True if a model's outputs are in [0, 1] in its trial and on images of the job."""
     spread = slice(None, None, -(-len(job.images) // _IMAGES))
     suspect = getattr(network, "probabilities", False)
     return suspect and bool(network.returns_probabilities(to_unit(job.images[spread].images)))
 
 
-def _idle_defences(job: Pass) -> dict[str, float]:
+def _idle_defences(job: JobContext) -> dict[str, float]:
     """Return the mean change, in 1/255, of defences that hardly change the first clean images."""
     batch = job.images[:_IMAGES]
     images = batch.images.to(job.data.device) / 255
@@ -115,7 +115,7 @@ def _idle_defences(job: Pass) -> dict[str, float]:
     return {name: change for name, change in changes.items() if change < IDLE}
 
 
-def ask_for(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
+def ask_for(job: JobContext, clean: pa.Table | None) -> dict[Cell, Measurement]:
     """Return the cells without an attack or, given the clean predictions, the attacked cells."""
     return {
         cell: measurement
@@ -132,7 +132,7 @@ def _is_wanted(measurement: Measurement, tables: Sequence[str]) -> bool:
 
 
 def finish(
-    job: Pass, cells: Mapping[Cell, Measurement], rows: Mapping[Cell, pa.Table]
+    job: JobContext, cells: Mapping[Cell, Measurement], rows: Mapping[Cell, pa.Table]
 ) -> dict[str, pa.Table]:
     """Return the tables by name, each with columns for the target."""
     parts: dict[str, list[pa.Table]] = {}
