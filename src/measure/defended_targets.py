@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from src.images.storage import STORED
 from src.measure.predictions import Predictions
-from src.measure.protocol import Cell, Job
+from src.measure.protocol import Job, RowRequest
 from src.utils.model_ref import PLAIN
 
 
@@ -15,7 +15,7 @@ class DefendedTargets(Predictions):
 
     name = "defended targets"
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return cells of all images for every target behind a defence."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return requests of all images for every target behind a defence."""
         targets = [target for target in job.settings.evaluated if target.defence != PLAIN]
-        yield from self.cells_of(job, job.settings.storage or STORED, targets)
+        yield from self.requests_for(job, job.settings.storage or STORED, targets)

@@ -76,7 +76,7 @@ def try_attack(job: JobContext, cache: Rows) -> None:
     """
     diagnostics, device = job.settings.diagnostics, job.data.device
     bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
-    costs = read_rows(job, AttackCost().cells(job, None), cache)
+    costs = read_rows(job, AttackCost().requests(job, None), cache)
     stored = len(costs) == len(job.settings.budgets) and not job.settings.rerun
     stored &= all(len(rows) == len(job.images) for rows in costs.values())
     if stored and not (bisected or iterations):
@@ -85,7 +85,7 @@ def try_attack(job: JobContext, cache: Rows) -> None:
     if job.settings.rerun:
         discard_fits(job)
     attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
-    tried = {cell: cell.index[:2] for cell in AttackCost().cells(job, None)}
+    tried = {request: request.index[:2] for request in AttackCost().requests(job, None)}
     shown, name = job.settings.trainer.progress_bar, f"trying {job.settings.job}"
     progress = PassProgress(name, work_of(job, tried), shown)
     progress.batch, attacker.on_pass = len(batch.index), progress.count

@@ -16,7 +16,7 @@ from src.config.settings import Settings
 from src.data import ImageDataset
 from src.measure.adversarial_images import AdversarialImages
 from src.measure.clean import Clean
-from src.measure.protocol import Cell
+from src.measure.protocol import RowRequest
 from src.models import PixelClassifier, tensors_of
 from src.models.providers import LOADER, find
 from src.run.adversarial_images import attacked_again
@@ -210,7 +210,7 @@ def _estimate_job(
     job = JobContext(planned, data, with_ensemble(settings, models))
     missing, rows = _find_missing(job)
     stored = 1 - sum(map(len, missing.values())) / max(1, rows)
-    if any(cell.attacked for cell in missing):
+    if any(request.attacked for request in missing):
         _add_fits(job, result, speeds)
     missing = _leave_out(job, missing, seen)
     again = attacked_again(job, missing, Rows(Path(settings.cache_dir)))
@@ -265,30 +265,32 @@ def _add_fits(job: JobContext, result: Estimate, speeds: Speeds) -> None:
             result.trainings[file] = Training(name, len(images), part.epochs, seconds, 0)
 
 
-def _find_missing(job: JobContext) -> tuple[dict[Cell, np.ndarray], int]:
-    """Return the missing rows of a job by cell, and the job's total number of rows."""
+def _find_missing(job: JobContext) -> tuple[dict[RowRequest, np.ndarray], int]:
+    """Return the missing rows of a job by request, and the job's total number of rows."""
     cache, first = Rows(Path(job.settings.cache_dir)), ask_for(job, None)
     rows = {} if job.settings.rerun else read_rows(job, first, cache)
     missing = find_missing(first, rows)
-    stored = not any(cell.table == Clean.name for cell in missing)
+    stored = not any(request.table == Clean.name for request in missing)
     clean = finish(job, first, rows)[Clean.name] if stored else _all_correct(job)
     later = ask_for(job, clean)
     rows = {} if job.settings.rerun else read_rows(job, later, cache)
     missing |= find_missing(later, rows)
-    return missing, sum(len(cell.index) for cell in first | later)
+    return missing, sum(len(request.index) for request in first | later)
 
 
 def _leave_out(
-    job: JobContext, missing: Mapping[Cell, np.ndarray], seen: dict[tuple[str, str], np.ndarray]
-) -> dict[Cell, np.ndarray]:
+    job: JobContext,
+    missing: Mapping[RowRequest, np.ndarray],
+    seen: dict[tuple[str, str], np.ndarray],
+) -> dict[RowRequest, np.ndarray]:
     """Return the missing rows that no earlier job computes, and add them to `seen`."""
-    new = dict[Cell, np.ndarray]()
-    for cell, index in missing.items():
-        place = job.place(cell)
+    new = dict[RowRequest, np.ndarray]()
+    for request, index in missing.items():
+        place = job.place(request)
         before = seen.get(place, np.array([], np.int64))
         seen[place] = np.union1d(before, index)
         if len(rest := np.setdiff1d(index, before)):
-            new[cell] = rest
+            new[request] = rest
     return new
 
 
@@ -315,12 +317,12 @@ def _count_seconds(job: JobContext, work: Work, speeds: Speeds) -> float:
     return seconds
 
 
-def _count_bytes(job: JobContext, missing: Mapping[Cell, np.ndarray]) -> float:
+def _count_bytes(job: JobContext, missing: Mapping[RowRequest, np.ndarray]) -> float:
     """Return the disk space for a job's rows and images in bytes."""
     image, total = 3 * job.images.image_size**2, 0.0
-    for cell, index in missing.items():
-        cached = index if cell.cached is None else cell.cached
-        total += 4 * image * len(cached) if cell.table == AdversarialImages.name else 0
+    for request, index in missing.items():
+        also_store = index if request.also_store is None else request.also_store
+        total += 4 * image * len(also_store) if request.table == AdversarialImages.name else 0
         total += _ROW_BYTES * len(index)
     if job.settings.save_adversarial:
         total += image * len(job.images) * len(job.settings.budgets)

@@ -16,7 +16,7 @@ from src.defences import Defended
 from src.measure.attack_cost import AttackCost
 from src.measure.clean import Clean
 from src.measure.predictions import Predictions
-from src.measure.protocol import ALL, Cell, Measurement
+from src.measure.protocol import ALL, Measurement, RowRequest
 from src.measure.registry import MEASUREMENTS
 from src.run.clean_accuracy import check_clean_accuracies
 from src.run.compute import compute
@@ -68,18 +68,20 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
 
     If several processes share the job, only the first one gets the results.
     """
-    cells = ask_for(job, None)
-    first = compute(job, cells, cache, attacked=False)
-    tables = finish(job, cells, first.rows)
+    requests = ask_for(job, None)
+    first = compute(job, requests, cache, attacked=False)
+    tables = finish(job, requests, first.rows)
     clean = from_first_process(tables.get(Clean.name))
     check_clean_accuracies(job, clean)
     later = ask_for(job, clean)
     attacked = compute(job, later, cache, attacked=True)
     if not is_first_process():
         return None
-    attack_costs = [table for cell, table in attacked.rows.items() if cell.table == AttackCost.name]
-    tables = finish(job, later | cells, attacked.rows | first.rows)
-    kinds = {cell.table: measurement for cell, measurement in (later | cells).items()}
+    attack_costs = [
+        table for request, table in attacked.rows.items() if request.table == AttackCost.name
+    ]
+    tables = finish(job, later | requests, attacked.rows | first.rows)
+    kinds = {request.table: measurement for request, measurement in (later | requests).items()}
     networks = job.networks.items()
     variants = [name for name, kind in kinds.items() if isinstance(kind, Predictions)]
     # A measurement without rows has no table, e.g. bisection if no image is counted.
@@ -115,14 +117,15 @@ def _idle_defences(job: JobContext) -> dict[str, float]:
     return {name: change for name, change in changes.items() if change < IDLE}
 
 
-def ask_for(job: JobContext, clean: pa.Table | None) -> dict[Cell, Measurement]:
-    """Return the cells without an attack or, given the clean predictions, the attacked cells."""
+def ask_for(job: JobContext, clean: pa.Table | None) -> dict[RowRequest, Measurement]:
+    """Return the requests without an attack or, given the clean predictions, with one."""
     return {
-        cell: measurement
+        request: measurement
         for measurement in MEASUREMENTS
         if measurement.key != "tables" or _is_wanted(measurement, job.settings.diagnostics.tables)
-        for cell in measurement.cells(job, clean)
-        if cell.attacked == (clean is not None) and (job.settings.budgets or not cell.attacked)
+        for request in measurement.requests(job, clean)
+        if request.attacked == (clean is not None)
+        and (job.settings.budgets or not request.attacked)
     }
 
 
@@ -132,18 +135,18 @@ def _is_wanted(measurement: Measurement, tables: Sequence[str]) -> bool:
 
 
 def finish(
-    job: JobContext, cells: Mapping[Cell, Measurement], rows: Mapping[Cell, pa.Table]
+    job: JobContext, requests: Mapping[RowRequest, Measurement], rows: Mapping[RowRequest, pa.Table]
 ) -> dict[str, pa.Table]:
     """Return the tables by name, each with columns for the target."""
     parts: dict[str, list[pa.Table]] = {}
     kinds: dict[str, Measurement] = {}
-    for cell, kind in cells.items():
-        if cell in rows and not cell.large:
-            kinds.setdefault(cell.table, kind)
-            table = rows[cell].filter(pc.is_in(rows[cell]["index"], pa.array(cell.index)))
+    for request, kind in requests.items():
+        if request in rows and not request.streamed:
+            kinds.setdefault(request.table, kind)
+            table = rows[request].filter(pc.is_in(rows[request]["index"], pa.array(request.index)))
             part = _sort(table, kind)
-            part = part if cell.target == ALL else named(part, cell.target)
-            parts.setdefault(cell.table, []).append(part)
+            part = part if request.target == ALL else named(part, request.target)
+            parts.setdefault(request.table, []).append(part)
     tables = {name: pa.concat_tables(part) for name, part in parts.items()}
     return {name: kinds[name].finish(name, tables, job) for name in tables}
 

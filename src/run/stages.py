@@ -20,7 +20,7 @@ from src.data import Batch, ImageDataset
 from src.defences import Defence, Defended
 from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
-from src.measure.protocol import Cell
+from src.measure.protocol import RowRequest
 from src.utils.model_ref import PLAIN, ModelRef
 
 FITTING = 2
@@ -259,22 +259,22 @@ class JobContext:
         """Key parts for rows that need no attack: code and arithmetic."""
         return [own_code(), numerics(self.settings, self.data.device.type)]
 
-    def place(self, cell: Cell) -> tuple[str, str]:
-        """Return the folder of a cell's rows in the cache, and the rows' key in it.
+    def place(self, request: RowRequest) -> tuple[str, str]:
+        """Return the folder of a request's rows in the cache, and the rows' key in it.
 
         The folder stands for the attack or, without an attack, for the models. The key covers
         everything else.
         """
-        if cell not in self._places:
-            self._places[cell] = self._make_place(cell)
-        return self._places[cell]
+        if request not in self._places:
+            self._places[request] = self._make_place(request)
+        return self._places[request]
 
     @cached_property
-    def _places(self) -> dict[Cell, tuple[str, str]]:
-        """Places by cell, remembered because each batch asks for them again."""
+    def _places(self) -> dict[RowRequest, tuple[str, str]]:
+        """Places by request, remembered because each batch asks for them again."""
         return {}
 
-    def _make_place(self, cell: Cell) -> tuple[str, str]:
-        models = sorted(self.model_key(model) for model in cell.models)
-        origin = self.attack_key if cell.attacked else content_key(self._clean_key, models)
-        return origin, content_key(cell.table, cell.budgets, cell.decides, models)
+    def _make_place(self, request: RowRequest) -> tuple[str, str]:
+        models = sorted(self.model_key(model) for model in request.models)
+        origin = self.attack_key if request.attacked else content_key(self._clean_key, models)
+        return origin, content_key(request.table, request.budgets, request.key_parts, models)

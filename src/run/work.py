@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.measure.attack_cost import AttackCost
-from src.measure.protocol import ALL, Cell
+from src.measure.protocol import ALL, RowRequest
 from src.run.stages import JobContext
 from src.utils.model_ref import ModelRef
 
@@ -31,16 +31,18 @@ class Work:
     predictions: Counter[ModelRef]
 
 
-def work_of(job: JobContext, missing: Mapping[Cell, np.ndarray]) -> Work:
-    """Return the work for the missing images, from what the attack and the cells state."""
+def work_of(job: JobContext, missing: Mapping[RowRequest, np.ndarray]) -> Work:
+    """Return the work for the missing images, from what the attack and the requests state."""
     predictions = Counter[ModelRef]()
     lacking, again = Counter[int](), 0
-    for cell, index in missing.items():
-        if cell.table == AttackCost.name:
+    for request, index in missing.items():
+        if request.table == AttackCost.name:
             lacking.update(index.tolist())
-        again += len(index) * cell.attacks
-        if cell.target != ALL:
-            predictions[cell.target] += len(index) * cell.passes * _passes_of(job, cell.target)
+        again += len(index) * request.attacks
+        if request.target != ALL:
+            predictions[request.target] += (
+                len(index) * request.passes * _passes_of(job, request.target)
+            )
     images = np.unique(np.concatenate([*missing.values(), []]))
     runs = Counter(lacking.values())
     runs[1] += again

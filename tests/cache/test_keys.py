@@ -15,7 +15,7 @@ from src import load_classifier
 from src.cache.code_digest import code_of, own_code, read_code
 from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
-from src.measure.protocol import Cell
+from src.measure.protocol import RowRequest
 from src.run.models import stored_classifier
 from src.training import TRAINING
 from src.utils.model_ref import ModelRef
@@ -118,7 +118,7 @@ def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     assert len(codes | {rows}) == 1 + len(RULES)
 
 
-def key_of(device="cpu", side=2, names=("x", "y"), decides=(1, 0.5), **trainer):
+def key_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer):
     pixels = np.zeros((3, side, side, 3), np.uint8)
     images = ImageDataset(LabelledImages(pixels, np.arange(3), ("a", "b", "c")))
     networks = {name: nn.Flatten() for name in ("x", "y")}
@@ -126,16 +126,18 @@ def key_of(device="cpu", side=2, names=("x", "y"), decides=(1, 0.5), **trainer):
     job = make_context(images, networks, trainer=trainer, about=about)
     job = replace(job, data=replace(job.data, device=torch.device(device)))
     first, *others = map(ModelRef.parse, names)
-    facts = {"others": tuple(others), "decides": decides}
-    cells = [Cell("table", images.indices, first, attacked=on, **facts) for on in (False, True)]
-    return tuple(job.place(cell) for cell in cells)
+    facts = {"others": tuple(others), "key_parts": key_parts}
+    requests = [
+        RowRequest("table", images.indices, first, attacked=on, **facts) for on in (False, True)
+    ]
+    return tuple(job.place(request) for request in requests)
 
 
 def test_a_key_tells_all_that_decides_numbers(monkeypatch):
     assert key_of() == key_of(batch_size=6) == key_of(num_workers=2) == key_of(names=("y", "x"))
     assert key_of() == key_of(side=3)  # images are told by their rows
     others = [{"names": ("x",)}, {"names": ("y",)}, {"device": "cuda"}]
-    others += [{"precision": "bf16-mixed"}, {"decides": (1, 0.3)}, {"decides": (2, 0.5)}]
+    others += [{"precision": "bf16-mixed"}, {"key_parts": (1, 0.3)}, {"key_parts": (2, 0.5)}]
     keys = {*key_of(), *(key for other in others for key in key_of(**other))}
     for updated in ("timm", "scipy", "torch"):
         with monkeypatch.context() as patch:
