@@ -24,7 +24,7 @@ from src.api.classifier import Models, loaded
 from src.api.frames import frame_of
 from src.api.modules import Inputs, name_of
 from src.api.store import take_store
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.cache.code_digest import read_code
 from src.cache.rows import Rows
 from src.config.attack_file import attack_settings, crafted_settings
@@ -148,7 +148,7 @@ def transfer(
             "progress_bar": progress_bar,
         },
     }
-    finished, call = list[StoredJob](), uuid4().hex
+    finished, call = list[FinishedJob](), uuid4().hex
     read_code.cache_clear()  # files may have changed since the last call
     with _quiet(), TemporaryDirectory() as temporary:
         plain |= {"cache_dir": temporary}
@@ -210,7 +210,7 @@ def _plan(
     return Planned(job, function, defences, call=call)
 
 
-def _run(job: JobContext, cache: Rows, folder: Path | None) -> StoredJob:
+def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
     """Run a job, and write its files if it has a folder."""
     results = compute_results(job, cache)
     assert results is not None

@@ -7,7 +7,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from src.config.sections import CONTROLS
-from src.images.storage import STORED, AttackedImages
+from src.images.storage import AS_SAVED, AttackedImages
 from src.measure.prediction_rows import with_cost
 from src.measure.predictions import Predictions
 from src.measure.protocol import EvaluatedBatch, Job, RowRequest
@@ -26,7 +26,7 @@ class Controls(Predictions):
         perturbation, it shuffles the pixels instead.
         """
         settings = job.settings
-        storage = settings.storage or STORED
+        storage = settings.storage or AS_SAVED
         pairs = (job.images.digest(), settings.dataset.seed)
         facts: dict[str, dict[str, Any]] = {
             "noise": {"key_parts": (storage, settings.seed)},
@@ -40,7 +40,7 @@ class Controls(Predictions):
 
     def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
         """Return a control's images in the storage format of the primary variant."""
-        storage = batch.settings.storage or STORED
+        storage = batch.settings.storage or AS_SAVED
         universal = batch.settings.attack.about.universal
         return version.control(table, storage, batch.settings.seed, universal)
 

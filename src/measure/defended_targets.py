@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from src.images.storage import STORED
+from src.images.storage import AS_SAVED
 from src.measure.predictions import Predictions
 from src.measure.protocol import Job, RowRequest
 from src.utils.model_ref import PLAIN
@@ -18,4 +18,4 @@ class DefendedTargets(Predictions):
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
         """Return requests of all images for every target behind a defence."""
         targets = [target for target in job.settings.evaluated if target.defence != PLAIN]
-        yield from self.requests_for(job, job.settings.storage or STORED, targets)
+        yield from self.requests_for(job, job.settings.storage or AS_SAVED, targets)

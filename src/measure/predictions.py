@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from src.artifacts.tables import PREDICTION_SCHEMA
-from src.images.storage import STORED, AttackedImages
+from src.images.storage import AS_SAVED, AttackedImages
 from src.measure.attack_cost import AttackCost
 from src.measure.prediction_rows import prediction_rows, with_cost
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
@@ -28,7 +28,7 @@ class Predictions(Measurement):
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
         """Return requests of all images for each format, the primary one first."""
         settings = job.settings
-        for storage in dict.fromkeys((settings.storage or STORED, *settings.variants)):
+        for storage in dict.fromkeys((settings.storage or AS_SAVED, *settings.variants)):
             yield from self.requests_for(job, storage, map(ModelRef.parse, settings.targets))
 
     def requests_for(

@@ -34,7 +34,7 @@ from src.analysis.source_measures import (
     linear_cka,
     predictors,
 )
-from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.utils.model_ref import PLAIN, ModelRef
 from src.utils.terminal_tables import text_table
@@ -107,7 +107,7 @@ def choose_source(
 
 
 def source_choice(
-    jobs: Sequence[StoredJob], outcomes: ImageOutcomes, eps_255: float
+    jobs: Sequence[FinishedJob], outcomes: ImageOutcomes, eps_255: float
 ) -> SourceChoice:
     """Rank the sources of comparable jobs for an unseen target, from outcomes at one budget."""
     first, shared = jobs[0].record, _shared(jobs)
@@ -202,7 +202,7 @@ def _luck(
     return training_luck(plain.of_jobs(jobs), trainings, [weights[job] for job in jobs], related)
 
 
-def _correct(jobs: Sequence[StoredJob]) -> pd.DataFrame:
+def _correct(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
     """Return whether each model (column) is correct on each clean image (row, by number)."""
     columns: dict[str, pd.Series] = {}
     for job in jobs:
@@ -212,7 +212,7 @@ def _correct(jobs: Sequence[StoredJob]) -> pd.DataFrame:
     return pd.DataFrame(columns).sort_index()
 
 
-def _shared(jobs: Sequence[StoredJob]) -> set[frozenset[str]]:
+def _shared(jobs: Sequence[FinishedJob]) -> set[frozenset[str]]:
     """Return the pairs of models that share weights, architecture or family."""
     overlap: dict[frozenset[str], tuple[str, ...]] = {}
     for job in jobs:
@@ -224,7 +224,7 @@ def _shared(jobs: Sequence[StoredJob]) -> set[frozenset[str]]:
 
 
 def pair_measures(
-    jobs: Sequence[StoredJob],
+    jobs: Sequence[FinishedJob],
 ) -> Callable[[NDArray[np.int64], Sequence[str]], Frames]:
     """Return a function that computes measures as frames (source, target).
 

@@ -32,7 +32,7 @@ class MeasuringModule(pl.LightningModule):
         networks: Classifiers by name, as far as the requests need them.
         source: Source of the adversarial images; None in a pass over clean images.
         missing: Images whose rows are to be computed, int64 (n,), by request.
-        requests: Cells by measurement.
+        requests: Requests by measurement.
         shared: The processes of the pass, which end it together.
     """
 

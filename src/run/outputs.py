@@ -24,7 +24,7 @@ from src.analysis import (
 from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import galleries, moments
 from src.artifacts.frame_jobs import JobInMemory
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.artifacts.layout import (
     ALARMS,
     CONFIG,
@@ -44,7 +44,7 @@ from src.artifacts.record import JobRecord, clear, job_record, with_record
 from src.artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
 from src.cache.rows import Rows
 from src.images.saved import SavedImages, write_set
-from src.images.storage import STORED
+from src.images.storage import AS_SAVED
 from src.measure.adversarial_images import examples
 from src.measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
 from src.measure.registry import MEASUREMENTS
@@ -126,7 +126,7 @@ def _predictions(results: Results, record: JobRecord) -> dict[str, pa.Table]:
 
 def _top_five(job: JobContext, results: Results, shown: Sequence[int]) -> pa.Table:
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
-    primary = job.settings.storage or STORED
+    primary = job.settings.storage or AS_SAVED
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
     index = pa.array(shown, pa.int64())
     attacked = [
@@ -138,13 +138,13 @@ def _top_five(job: JobContext, results: Results, shown: Sequence[int]) -> pa.Tab
     return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
 
 
-def _write_images(job: JobContext, finished: StoredJob, folder: Path, cache: Rows) -> list[int]:
+def _write_images(job: JobContext, finished: FinishedJob, folder: Path, cache: Rows) -> list[int]:
     """Write the images of a report: examples with their adversarial versions, and galleries.
 
     Return the indices of these images. Clean images are uint8 (N, 3, H, W). Adversarial versions of
     the examples are float32 (K, N, 3, H, W) in [0, 1], for K budgets `eps_255`.
     """
-    primary = job.settings.storage or STORED
+    primary = job.settings.storage or AS_SAVED
     if shown := sorted(examples(job)):
         attacked = adversarial_images(job, cache, shown)
         batch = attacked[0].batch
@@ -190,7 +190,7 @@ def _gallery_images(
     )
     if not wanted:
         return {}
-    storage = job.settings.storage or STORED
+    storage = job.settings.storage or AS_SAVED
     attacked = adversarial_images(job, cache, stored)
     levels = np.stack([version.as_stored(storage) for version in attacked])
     of, eps = map(np.array, zip(*wanted, strict=True))
@@ -222,7 +222,7 @@ def save_adversarial_images(
     log.info("Saved the adversarial images in %s", folder / SAVED)
 
 
-def _raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
+def _raised_alarms(job: FinishedJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
     """Run a job's sanity checks, and return the alarms that they raise."""
     record = job.record
     if not job.attacked:
@@ -265,7 +265,7 @@ def _write_tables(summary: JobSummary, folder: Path) -> None:
     write_csv(folder / FLIP_SUMMARY, flip_summary(flips))
 
 
-def _unrounded(job: StoredJob) -> pd.DataFrame:
+def _unrounded(job: FinishedJob) -> pd.DataFrame:
     """Return the predictions on unrounded images, as budgets below 1/255 change no 8-bit image.
 
     For a saved set, return those on its 8-bit images: it has no others.

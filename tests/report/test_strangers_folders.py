@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.artifacts.sweep_state import Plan, noted_failure, write_plan
 from src.report.page.facts import commands
 from tests.conftest import REPOSITORY, make_record
@@ -61,6 +61,6 @@ def test_a_command_can_be_pasted():
     facts = {"key": "k", "images": 1, "class_names": ("a",), "weights": {"net": "w"}}
     facts |= {"source": "net", "attack": "bim", "budgets": (0.0, 8.0), "reference": 8.0}
     record = make_record(**facts, flags=flags, overrides=("attack=bim", "dataset.root=my own"))
-    (command,) = commands([StoredJob(record, Path("job"), {})])
+    (command,) = commands([FinishedJob(record, Path("job"), {})])
     words = ["--config-dir", "my own", ";", "touch x", "attack=bim", "dataset.root=my own"]
     assert shlex.split(command) == ["python", "-m", "src.main", *words]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from src.analysis.trajectories import KINDS, moments
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.artifacts.layout import TOP_FIVE
 from src.utils.model_ref import PLAIN
 
@@ -54,7 +54,7 @@ class Pictures:
     _places: dict[str, int] = field(default_factory=dict)
     _bytes: int = 0
 
-    def add(self, job: StoredJob, images: pd.DataFrame, chosen: pd.DataFrame) -> None:
+    def add(self, job: FinishedJob, images: pd.DataFrame, chosen: pd.DataFrame) -> None:
         """Add a job's pictures, from its `trajectories` and `galleries`, while there is room."""
         if not job.examples and chosen.empty:
             return
@@ -85,7 +85,7 @@ class Pictures:
         sheet = {"classes": self.classes.index(names), "examples": examples}
         self.sheets.append(named | sheet | {"galleries": galleries})
 
-    def _examples(self, job: StoredJob, top: dict[Any, Top]) -> list[dict[str, Any]]:
+    def _examples(self, job: FinishedJob, top: dict[Any, Top]) -> list[dict[str, Any]]:
         """Return the strips of a job's examples: clean image, perturbation, and every budget."""
         stored = job.examples
         tried, reference = stored["eps_255"].tolist(), job.record.reference
@@ -107,7 +107,9 @@ class Pictures:
             strips.append({"index": index, "label": label, "steps": steps})
         return strips
 
-    def _gallery(self, job: StoredJob, row: dict[Any, Any], top: dict[Any, Top]) -> dict[str, Any]:
+    def _gallery(
+        self, job: FinishedJob, row: dict[Any, Any], top: dict[Any, Top]
+    ) -> dict[str, Any]:
         """Return the strip for a row of `galleries`: clean image, and the budgets of its kind."""
         index, label, target = int(row["index"]), int(row["label"]), str(row["target"])
         steps = []
@@ -139,7 +141,7 @@ class Pictures:
         return self._places[text]
 
 
-def _tops(job: StoredJob, index: Sequence[int]) -> dict[Any, Top]:
+def _tops(job: FinishedJob, index: Sequence[int]) -> dict[Any, Top]:
     """Return the most likely stored classes of these images, by target, image and budget."""
     keys = ["target", "index", "eps_255"]
     tops: dict[Any, Top] = {}

@@ -9,7 +9,7 @@ from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.paired_tests import both_ways, paired_tests
 from src.report.charts.dot_plot import dot_plot
 from src.report.page.html import Figure, Section
-from src.report.page.statistics import Measured
+from src.report.page.page_data import PageData
 from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span, too_few
 
@@ -34,7 +34,7 @@ def tests_by_group(groups: Sequence[ImageOutcomes]) -> pd.DataFrame:
     return pd.concat([paired_tests(group) for group in groups], ignore_index=True)
 
 
-def compared(view: View, numbers: Measured) -> Section | None:
+def compared(view: View, numbers: PageData) -> Section | None:
     """Build the section on paired comparisons; None if no two jobs are comparable."""
     if not numbers.outcomes:
         return None
