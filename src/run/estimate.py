@@ -20,6 +20,7 @@ from src.measure.protocol import RowRequest
 from src.models import PixelClassifier, tensors_of
 from src.models.providers import LOADER, find
 from src.run.adversarial_images import attacked_again
+from src.run.check_job import check_job
 from src.run.data import open_data, open_dataset
 from src.run.fit import fit_files
 from src.run.models import (
@@ -31,7 +32,6 @@ from src.run.models import (
     training_images,
     with_ensemble,
 )
-from src.run.plan import plan
 from src.run.results import ask_for, finish
 from src.run.speeds import Kind, Speeds
 from src.run.stages import JobContext, Model
@@ -188,7 +188,7 @@ def _estimate_job(
     settings: Settings, result: Estimate, seen: dict[tuple[str, str], np.ndarray]
 ) -> JobEstimate:
     """Estimate a job; `seen` maps places in the cache to the rows that earlier jobs compute."""
-    planned = plan(settings)
+    planned = check_job(settings)
     settings = planned.settings
     data = open_data(planned)
     built = build_models(planned, data)

@@ -16,10 +16,10 @@ from src.cache.rows import Rows
 from src.config.settings import Settings
 from src.report.terminal import print_matrix
 from src.run.attack import try_attack
+from src.run.check_job import check_job, check_weights
 from src.run.data import open_data
 from src.run.models import build_models, train_models, with_ensemble
 from src.run.outputs import make_job, save_adversarial_images, write_results
-from src.run.plan import check_weights, plan
 from src.run.results import Results, compute_results
 from src.run.stages import Data, JobContext, Model, Planned
 from src.run.track import track_job
@@ -37,7 +37,7 @@ def run_job(
     If a console is given, print the job's matrix.
     """
     cache = Rows(Path(settings.cache_dir))
-    planned = plan(settings)
+    planned = check_job(settings)
     data = open_data(planned)
     planned = replace(planned, settings=for_device(planned.settings, len(data.images)))
     models = _prepare_models(planned, data, tracker, cache)

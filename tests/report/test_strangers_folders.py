@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.artifacts.jobs import FinishedJob
-from src.artifacts.sweep_state import Plan, noted_failure, write_plan
+from src.artifacts.sweep_state import SweepManifest, noted_failure, write_manifest
 from src.report.page.facts import commands
 from tests.conftest import REPOSITORY, make_record
 
@@ -49,7 +49,7 @@ def test_a_named_pipe_is_not_waited_for(make_sweep, name, module, code):
 
 def test_names_do_not_steer_a_terminal(tmp_path, run_in, capsys):
     steering = "\x1b[31m \x9b \u202e"
-    write_plan(tmp_path, Plan(jobs=[steering], single=False, id="1"))
+    write_manifest(tmp_path, SweepManifest(jobs=[steering], single=False, id="1"))
     (tmp_path / "error.txt").write_text(steering)
     assert run_in(tmp_path, str(tmp_path), module="src.status") == 1
     for text in (capsys.readouterr().out, noted_failure(tmp_path)):

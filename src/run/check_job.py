@@ -1,4 +1,4 @@
-"""Plan of a job: all refusals of its settings before anything runs."""
+"""Checks of a job: all refusals of its settings before anything runs."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,10 +22,10 @@ from src.utils.model_ref import PLAIN, ModelRef
 from src.utils.refusals import suggestion
 
 
-def plan(settings: Settings) -> Planned:
-    """Return the plan of a job: its attack function, defences and saved set.
+def check_job(settings: Settings) -> Planned:
+    """Check a job; return its settings, attack function, defences and saved set.
 
-    A sweep plans all of its jobs before the first one runs. The process of a job plans it again,
+    A sweep checks all of its jobs before the first one runs. The process of a job checks it again,
     because functions cannot be sent between processes.
 
     Raises:
@@ -108,7 +108,7 @@ def _build_defence(settings: Settings, name: str) -> Defence:
     return defence
 
 
-@lru_cache(maxsize=2)  # a job is planned before the sweep and again when it runs
+@lru_cache(maxsize=2)  # a job is checked before the sweep and again when it runs
 def open_saved_images(settings: SavedSettings) -> SavedImages:
     """Open a set of adversarial images and measure them, so that damage shows before any job."""
     try:
