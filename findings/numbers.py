@@ -30,7 +30,7 @@ from src.report.sections.single_images import hypothesis
 from src.report.sections.transfer import answer
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrix
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 WIDTH = 120
 """Characters of a line of a matrix."""
@@ -286,7 +286,7 @@ def behind_defences(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.D
     """
     weights = _resampled(jobs[0].record.images)
     rows, tables = [], [(job.record, job.defended) for job in jobs]
-    for defence in (PLAIN, *jobs[0].record.defences):
+    for defence in (NO_DEFENCE, *jobs[0].record.defences):
         found, of = [], []
         for record, table in tables:
             kinds = {name: relation(record.source_model, ModelRef.parse(name)) for name in targets}
@@ -369,13 +369,13 @@ def adaptive(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFram
         the share of abstentions (`itself_mi_abstained`), which are not correct.
     """
     rows = []
-    order = [PLAIN, *max((job.record.defences for job in jobs), key=len)]
+    order = [NO_DEFENCE, *max((job.record.defences for job in jobs), key=len)]
     for job in (job for job in jobs if job.record.attack != "mi"):
         model, defence = job.record.source_model.columns
         plain = [
             one
             for one in jobs
-            if one.record.source == model and defence in (PLAIN, *one.record.defences)
+            if one.record.source == model and defence in (NO_DEFENCE, *one.record.defences)
         ]
         rivals = {one.record.attack: one for one in plain} | {"adaptive": job}
         gradients = job.predictions["gradients"].max()

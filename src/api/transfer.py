@@ -39,7 +39,7 @@ from src.run.outputs import make_job, write_results
 from src.run.results import compute_results
 from src.run.stages import JobContext, Planned
 from src.run.trainer import for_device
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 log = logging.getLogger(__name__)
 
@@ -182,8 +182,13 @@ def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
 
 def _defences(defences: Any) -> dict[str, Defence]:
     named = {} if defences is None else defences
-    if not isinstance(named, Mapping) or PLAIN in named or not all(map(callable, named.values())):
-        raise ValueError(f"defences must be a mapping from names, except {PLAIN}, to functions.")
+    if (
+        not isinstance(named, Mapping)
+        or NO_DEFENCE in named
+        or not all(map(callable, named.values()))
+    ):
+        text = f"defences must be a mapping from names, except {NO_DEFENCE}, to functions."
+        raise ValueError(text)
     return dict(named)
 
 

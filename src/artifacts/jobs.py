@@ -29,7 +29,7 @@ from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import read_alarms, read_images, read_job_table, read_table
 from src.config.sections import CONTROLS
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class FinishedJob:
         rows = self.defended
         source = self.record.source_model
         source_rows = (rows["target"] == source.model) & (rows["defence"] == source.defence)
-        return rows[(rows["defence"] == PLAIN) | source_rows]
+        return rows[(rows["defence"] == NO_DEFENCE) | source_rows]
 
     @cached_property
     def defended(self) -> pd.DataFrame:
@@ -97,7 +97,7 @@ class FinishedJob:
         """The predictions on clean images, with the top five classes if stored."""
         clean = pc.field("eps_255") == 0
         if self.attacked:
-            clean &= pc.field("defence") == PLAIN
+            clean &= pc.field("defence") == NO_DEFENCE
         table = self._read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
         return table.filter(clean).to_pandas()
 

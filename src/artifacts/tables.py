@@ -16,7 +16,7 @@ from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
 from src.utils.files import atomic_write
-from src.utils.model_ref import ABSTAINED, PLAIN, ModelRef, behind_each
+from src.utils.model_ref import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
 from src.utils.refusals import first_line, printable_all
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
@@ -167,7 +167,7 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
 
     Only targets behind a defence may abstain.
     """
-    plain = table.filter(pc.equal(table["defence"], PLAIN))
+    plain = table.filter(pc.equal(table["defence"], NO_DEFENCE))
     abstains = pc.or_(pc.equal(plain["predicted"], ABSTAINED), pc.is_nan(plain["confidence"]))
     if pc.any(abstains).as_py():
         raise ValueError("a target without a defence abstains")

@@ -12,10 +12,10 @@ from src.config.compose import is_sweep
 from src.config.errors import refusal
 from src.config.label import attack_label, stated_about, takes
 from src.config.names import PANEL, files, is_public, public_models, without_panels
-from src.config.sections import STUDY, ReportCommand, Section
+from src.config.sections import DEFAULT_TARGETS, ReportCommand, Section
 from src.config.settings import Settings
 from src.utils.about import About, listed
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 from src.utils.public_models import near_models
 from src.utils.refusals import suggestion, warn_once
 
@@ -50,7 +50,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
             "source": source,
             "targets": targets,
             "defences": tuple(defences),
-            "source_defence": section["source_defence"] or PLAIN,
+            "source_defence": section["source_defence"] or NO_DEFENCE,
             "variants": variants,
             "protocol": section["protocol"] or {"crafted": "joint", "none": "all"}.get(kind),
         },
@@ -68,10 +68,10 @@ def _named(
     """Return a job's source, targets, defences, and plain config with only these models."""
     source, targets = _names(config.source), _names(config.targets)
     if config.targets is None:
-        targets = [*STUDY, *(name for name in source if name not in STUDY)]
+        targets = [*DEFAULT_TARGETS, *(name for name in source if name not in DEFAULT_TARGETS)]
     targets = without_panels(targets, _folders(hydra))
-    defences = [name for name in _names(config.defences) if name != PLAIN]
-    attacked = [name for name in _names(config.source_defence) if name != PLAIN]
+    defences = [name for name in _names(config.defences) if name != NO_DEFENCE]
+    attacked = [name for name in _names(config.source_defence) if name != NO_DEFENCE]
     for group, lists in {
         "model": {"source": source, "targets": targets},
         "defence": {"defences": defences, "source_defence": attacked},

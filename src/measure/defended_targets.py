@@ -7,7 +7,7 @@ import pyarrow as pa
 from src.images.storage import AS_SAVED
 from src.measure.predictions import Predictions
 from src.measure.protocol import Job, RowRequest
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 
 class DefendedTargets(Predictions):
@@ -17,5 +17,5 @@ class DefendedTargets(Predictions):
 
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
         """Return requests of all images for every target behind a defence."""
-        targets = [target for target in job.settings.evaluated if target.defence != PLAIN]
+        targets = [target for target in job.settings.evaluated if target.defence != NO_DEFENCE]
         yield from self.requests_for(job, job.settings.storage or AS_SAVED, targets)

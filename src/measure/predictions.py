@@ -14,7 +14,7 @@ from src.images.storage import AS_SAVED, AttackedImages
 from src.measure.attack_cost import AttackCost
 from src.measure.prediction_rows import prediction_rows, with_cost
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 
 class Predictions(Measurement):
@@ -57,7 +57,7 @@ class Predictions(Measurement):
         others = {request.target: request for request in requests}
         if table == "float32":  # other tables need the logits of targets without a defence
             for request in requests:
-                if request.target.defence == PLAIN:
+                if request.target.defence == NO_DEFENCE:
                     yield others.pop(request.target), batch.logits(request.target, eps_255)
         if others:
             images = self.make(table, batch.version(eps_255), batch)

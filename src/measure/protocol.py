@@ -17,7 +17,7 @@ from src.data import Batch, ImageDataset, to_unit
 from src.defences import Defended, classify_behind
 from src.images.attacker import AdversarialSource
 from src.images.storage import AdversarialBatch, AttackedImages
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 
 class Job(Protocol):
@@ -132,7 +132,9 @@ class EvaluatedBatch:
     def classify(self, target: ModelRef, images: Tensor) -> Tensor:
         """Return a target's logits, (N, C), or (R, N, C) for R draws of a defence."""
         network = self.networks[target]
-        return network(images) if target.defence == PLAIN else network(images, self.batch.index)
+        return (
+            network(images) if target.defence == NO_DEFENCE else network(images, self.batch.index)
+        )
 
     def classify_each(
         self, targets: Iterable[ModelRef], images: Tensor
@@ -144,7 +146,7 @@ class EvaluatedBatch:
         by_defence = attrgetter("defence")
         for defence, group in groupby(sorted(targets, key=by_defence), by_defence):
             behind, index = list(group), self.batch.index
-            if defence == PLAIN:
+            if defence == NO_DEFENCE:
                 yield from ((target, self.classify(target, images)) for target in behind)
             else:
                 networks = [cast(Defended, self.networks[target]) for target in behind]

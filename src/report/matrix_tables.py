@@ -12,7 +12,7 @@ from src.analysis.matrices import matrix_rate
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
 from src.report.labels import Label
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 from src.utils.terminal_tables import text_table
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
@@ -53,7 +53,7 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> Group
 def defence_table(behind: pd.DataFrame) -> Group:
     """Lay out a result of `behind_defences` for the terminal, one line per defence."""
     counted, share = behind["counted"].iloc[0], "{:.1%}".format
-    adaptive = (behind["source_defence"] != PLAIN).any()
+    adaptive = (behind["source_defence"] != NO_DEFENCE).any()
     shown = behind[["source_defence", "defence"] if adaptive else ["defence"]]
     shown = shown.rename(columns={"source_defence": "attacked through"})
     shown["clean"] = behind["clean_accuracy"].map(share)

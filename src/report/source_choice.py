@@ -36,7 +36,7 @@ from src.analysis.source_measures import (
 )
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 from src.utils.terminal_tables import text_table
 
 Frames = dict[str, pd.DataFrame]
@@ -190,7 +190,7 @@ def _luck(
 
     Jobs whose source has unknown weights, as a saved set may have, are left out.
     """
-    plain = outcomes.select(defence=PLAIN)
+    plain = outcomes.select(defence=NO_DEFENCE)
     known = [job for job, (_, source) in enumerate(plain.jobs) if source in weights[job]]
     jobs = [job for job in known if not any(plain.group(job))]
     trainings: list[tuple[str, str, str]] = []

@@ -28,7 +28,7 @@ from src.artifacts.jobs import FinishedJob, rows_of_seeds
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.artifacts.recipe import model_digest
 from src.report.labels import Label
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 
@@ -78,7 +78,7 @@ class JobSummary:
         return self.means[self.means["variant"] == self.job.record.storage]
 
     @property
-    def own(self) -> pd.DataFrame:
+    def protocol_rates(self) -> pd.DataFrame:
         """The rates of the primary variant under the job's own protocol."""
         primary = self.primary
         return primary[primary["protocol"] == self.job.record.protocol]
@@ -119,7 +119,7 @@ class Summary:
         """The outcomes of each group's first seeds at the reference budget, without defences."""
         return [
             joined([summary.outcomes[summary.job.record.reference] for summary in jobs])
-            .select(defence=PLAIN)
+            .select(defence=NO_DEFENCE)
             .of_first_seeds()
             for jobs in self.groups
         ]
@@ -305,7 +305,7 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
         )
     for (attack, eps, protocol), members in groups.items():
         rates = pd.concat([member.primary for member in members], ignore_index=True)
-        plain = rates[rates["defence"] == PLAIN]
+        plain = rates[rates["defence"] == NO_DEFENCE]
         heading = f"{attack} on {members[0].job.record.dataset}, eps = {eps:g}/255"
         arithmetic = " / ".join(dict.fromkeys(member.job.record.arithmetic for member in members))
         ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]

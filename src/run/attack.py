@@ -20,7 +20,7 @@ from src.run.stages import JobContext
 from src.run.stored_rows import read_rows
 from src.run.work import work_of
 from src.utils.devices import move_states
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def make_attacker(
 def _behind_its_defence(job: JobContext, classifier: nn.Module) -> nn.Module:
     """Return the source behind `source_defence`, as an adaptive attacker sees it."""
     name = job.settings.source_defence
-    if name == PLAIN:
+    if name == NO_DEFENCE:
         return classifier
     draws = job.settings.source_draws
     model = AttackedDefence(classifier, job.planned.defences[name], draws, name)

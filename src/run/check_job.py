@@ -18,7 +18,7 @@ from src.run.attack_function import attack_function
 from src.run.stages import Planned
 from src.utils.call_target import call_target, check_target
 from src.utils.devices import computes_in_tf32, device_of
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 from src.utils.refusals import suggestion
 
 
@@ -163,7 +163,7 @@ def _with_set(settings: Settings, saved: SavedImages) -> Settings:
 
 def _describe(source: str) -> str:
     model, defence = ModelRef.parse(source).columns
-    return model if defence == PLAIN else f"{model} with source_defence={defence}"
+    return model if defence == NO_DEFENCE else f"{model} with source_defence={defence}"
 
 
 def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:

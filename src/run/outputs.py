@@ -53,7 +53,7 @@ from src.run.adversarial_images import adversarial_images, stored_images
 from src.run.results import Results
 from src.run.stages import JobContext
 from src.utils.files import atomic_write, write_csv, write_text, writing
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 from src.utils.progress import with_progress
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def _predictions(results: Results, record: JobRecord) -> dict[str, pa.Table]:
     """Return the tables of predictions by name, one per variant, each with the clean ones."""
     clean, source = results.clean, record.source_model.columns
     of_source = pc.and_(*map(pc.equal, [clean["target"], clean["defence"]], source))
-    plain = pc.or_(pc.equal(clean["defence"], PLAIN), of_source)
+    plain = pc.or_(pc.equal(clean["defence"], NO_DEFENCE), of_source)
     tables = {}
     for name, rows in (results.predictions or {record.storage: clean.slice(0, 0)}).items():
         primary = name == record.storage

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from src.attacks import Fitted
-from src.cache.code_digest import code_of, own_code
+from src.cache.code_digest import code_of, program_digest
 from src.cache.keys import content_key, defence_key, numerics
 from src.config.sections import TargetLabelRule
 from src.config.settings import Settings
@@ -21,7 +21,7 @@ from src.defences import Defence, Defended
 from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
 from src.measure.protocol import RowRequest
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 FITTING = 2
 """Version of the fits; it rises if the same key would give another fit."""
@@ -183,7 +183,7 @@ class JobContext:
             (attack.norm, attack.target_label, self.images.num_classes),
             (settings.ensemble, settings.seed, settings.layers),
             [self.models[name].key for name in settings.source],
-            (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
+            (defence != NO_DEFENCE and defence_key(settings, defence), settings.source_draws),
             (trainer.gradient_batch, trainer.attack_precision),
             None if self.images_apart else batches,
             *([self.fit_key(0.0)] if self.planned.fitted else []),
@@ -208,7 +208,7 @@ class JobContext:
             code_of(attack.settings, upgrades=False),
             (rule, images, settings.ensemble, settings.seed),
             [self.models[name].key for name in settings.source],
-            (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
+            (defence != NO_DEFENCE and defence_key(settings, defence), settings.source_draws),
             (settings.trainer.attack_precision, training.crop_padding, training.flip),
         )
 
@@ -257,7 +257,7 @@ class JobContext:
     @cached_property
     def _clean_key(self) -> list[Any]:
         """Key parts for rows that need no attack: code and arithmetic."""
-        return [own_code(), numerics(self.settings, self.data.device.type)]
+        return [program_digest(), numerics(self.settings, self.data.device.type)]
 
     def place(self, request: RowRequest) -> tuple[str, str]:
         """Return the folder of a request's rows in the cache, and the rows' key in it.

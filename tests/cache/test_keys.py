@@ -12,7 +12,7 @@ from pydantic import create_model
 from torch import nn
 
 from src import load_classifier
-from src.cache.code_digest import code_of, own_code, read_code
+from src.cache.code_digest import code_of, program_digest, read_code
 from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
 from src.measure.protocol import RowRequest
@@ -36,7 +36,7 @@ FILES = {
 }
 TARGETS = ("one.attack", "two.build")
 REACHED = ["deep.inner", "deep.rules", "helper", "old", "one", "torch", "two"]
-TELL = "import json; from src.cache.code_digest import code_of, own_code\n"
+TELL = "import json; from src.cache.code_digest import code_of, program_digest\n"
 RULES = ("attacks/losses.py", "config/settings.py", "run/attack.py")
 NETWORK = """
 from torch import nn
@@ -103,7 +103,7 @@ def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
 
 def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     shutil.copytree(REPOSITORY / "src", tmp_path / "src")
-    script = "print(own_code(), *code_of({'_target_': 'src.mine.go'}).values())"
+    script = "print(program_digest(), *code_of({'_target_': 'src.mine.go'}).values())"
 
     def told(text: str, *names: str) -> list[str]:
         for name in names:
@@ -111,7 +111,7 @@ def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
         return run_python("-c", TELL + script, folder=tmp_path).split()
 
     rows, mine = told("from src.attacks import fgsm as go\n", "mine.py")
-    assert rows == own_code() and told("# so be it\n", *RULES) == [rows, mine]
+    assert rows == program_digest() and told("# so be it\n", *RULES) == [rows, mine]
     same, edited = told("more = 1\n", "report/page/html.py", "training/module.py", "mine.py")
     assert same == rows and edited != mine
     codes = {told("more = 1\n", name)[0] for name in RULES}
@@ -143,7 +143,7 @@ def test_a_key_tells_all_that_decides_numbers(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr("src.cache.keys.version", lambda name, new=updated: name == new)
             keys |= {*key_of()}
-    monkeypatch.setattr("src.run.stages.own_code", lambda: "of an update")
+    monkeypatch.setattr("src.run.stages.program_digest", lambda: "of an update")
     assert len(keys | {*key_of()}) == 2 * (5 + len(others))
 
 

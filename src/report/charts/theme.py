@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 GREY = "#888888"
 """Colour of zero lines, rules and references, legible on light and on dark."""
@@ -101,7 +101,7 @@ class Choice:
     attack: str = ""
     source: str = ""
     target: str = ""
-    defence: str = PLAIN
+    defence: str = NO_DEFENCE
     eps: float = 0.0
     protocol: str = ""
     shown: str = FOOLED

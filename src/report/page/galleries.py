@@ -15,7 +15,7 @@ from PIL import Image
 from src.analysis.trajectories import KINDS, moments
 from src.artifacts.jobs import FinishedJob
 from src.artifacts.layout import TOP_FIVE
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 MOST_BYTES = 6_000_000
 """Size limit for all pictures on a page, in bytes."""
@@ -145,14 +145,14 @@ def _tops(job: FinishedJob, index: Sequence[int]) -> dict[Any, Top]:
     """Return the most likely stored classes of these images, by target, image and budget."""
     keys = ["target", "index", "eps_255"]
     tops: dict[Any, Top] = {}
-    for rows in (job.flips, job.predictions[job.predictions["defence"] == PLAIN]):
+    for rows in (job.flips, job.predictions[job.predictions["defence"] == NO_DEFENCE]):
         if rows is not None:
             rows = rows[rows["index"].isin(index)]
             for *key, label, share in rows[[*keys, "predicted", "confidence"]].to_numpy():
                 tops[tuple(key)] = [(int(label), round(float(share), 3))]
     if TOP_FIVE in job.files:
         rows = job.table(TOP_FIVE)
-        rows = rows[rows["index"].isin(index) & (rows["defence"] == PLAIN)]
+        rows = rows[rows["index"].isin(index) & (rows["defence"] == NO_DEFENCE)]
         for *key, labels, shares in rows[[*keys, "top5_classes", "top5_confidences"]].to_numpy():
             pairs = zip(labels[:_TOP], shares, strict=False)
             tops[tuple(key)] = [(int(label), round(float(share), 3)) for label, share in pairs]

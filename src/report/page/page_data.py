@@ -20,7 +20,7 @@ from src.report.diagnostics import CHARTS
 from src.report.page.galleries import Pictures
 from src.report.source_choice import SourceChoice, source_choice
 from src.report.summary import JobSummary, Summary, described_images, drawn_rates
-from src.utils.model_ref import PLAIN, TARGET_COLUMNS, ModelRef
+from src.utils.model_ref import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
 
 @dataclass
@@ -131,7 +131,7 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
     job, record, rows = summary.job, summary.job.record, summary.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
     rates = drawn_rates(summary).assign(group=summary.group)
-    plain = rates["defence"] == PLAIN
+    plain = rates["defence"] == NO_DEFENCE
     tables = {"rates": rates[plain]}
     if not plain.all():
         tables["behind_defences"] = rates[~plain]

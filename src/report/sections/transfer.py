@@ -19,7 +19,7 @@ from src.report.matrix_tables import OF_SOURCES
 from src.report.page.html import Answer, Figure, Section
 from src.report.page.page_data import PageData
 from src.report.page.view import View
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _TESTED = (
@@ -51,7 +51,7 @@ def _answer(view: View, numbers: PageData, eps: float) -> Answer:
         f"the {first['models']} model" if first["targets"] == 1 else f"{first['models']} models"
     )
     details = [f"{first['dataset']}, {first['norm']}, protocol {first['protocol']}"]
-    if view.choice.defence != PLAIN:
+    if view.choice.defence != NO_DEFENCE:
         models += f" behind {view.choice.defence}"
     elif len(view.menus["defence"]) > 1:
         details.append("targets without a defence")
@@ -129,7 +129,7 @@ def _of_one_pair(view: View, eps: float) -> Answer:
     row = rows[rows["target"] == target].iloc[0]
     if row["n"] < FEWEST_IMAGES:
         return Answer("", f"A ranking needs {FEWEST_IMAGES} counted images; no pair has that many.")
-    if view.choice.defence != PLAIN:
+    if view.choice.defence != NO_DEFENCE:
         target += f" behind {view.choice.defence}"
     if row["relation"] == WHITE_BOX:
         target += " (white box)"
