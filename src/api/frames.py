@@ -71,10 +71,11 @@ def frame_of(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
     """Return the predictions of jobs in the format of `load_sweep`."""
     rows = pd.concat([part for job in jobs for part in _parts(job)], ignore_index=True)
     models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
-    kinds = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
-    frame = rows[[*COLUMNS]].astype(kinds)
+    dtypes = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
+    frame = rows[[*COLUMNS]].astype(dtypes)
     frame.attrs[JOBS] = [
-        job.record.model_dump(mode="json") | {"label": job.row, SHOWS_SEED: job.shows_seed}
+        job.record.model_dump(mode="json")
+        | {"label": job.title_without_seed, SHOWS_SEED: job.shows_seed}
         for job in jobs
     ]
     return frame

@@ -27,7 +27,7 @@ _LOW, _HIGH, _NAN = b"low", b"high", b"nan"
 
 def column(
     name: str,
-    kind: pa.DataType,
+    data_type: pa.DataType,
     low: float = -math.inf,
     high: float | str = math.inf,
     *,
@@ -40,7 +40,7 @@ def column(
     be missing.
     """
     ranges: dict[bytes | str, bytes | str] = {_LOW: str(low), _HIGH: str(high)}
-    return pa.field(name, kind, null, ranges | ({_NAN: ""} if nan else {}))
+    return pa.field(name, data_type, null, ranges | ({_NAN: ""} if nan else {}))
 
 
 INDEX = column("index", INTEGER, 0)

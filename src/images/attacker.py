@@ -303,8 +303,8 @@ class Attacker(AdversarialSource):
         except Exception as error:  # a user's attack may raise anything
             if is_out_of_memory(error):
                 raise
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
+            error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"attack={self.name}: {error_type}{first_line(error)}") from error
 
     def _check_images(self, result: Any, images: Tensor, batch: Batch, eps: Tensor) -> None:
         expected = f"a tensor {(len(eps), *images.shape)} of {images.dtype} on {images.device}"

@@ -24,7 +24,7 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> Group
     There is one row per source, or one per pair if that would need more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    kinds = list(matrix["relation"])
+    relations = list(matrix["relation"])
     counted, rate = "still correct", "robust accuracy"
     clean = "accuracy on all clean images"
     if matrix["targeted"].any():
@@ -33,12 +33,15 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> Group
     caption = {
         f"{counted} / denominator = {rate}": True,
         f"{CLEAN}: {clean}": CLEAN in sources,
-        "* white box: the target is the source or part of it": WHITE_BOX in kinds,
-        "+ own: the source's network behind another defence": OWN in kinds,
+        "* white box: the target is the source or part of it": WHITE_BOX in relations,
+        "+ own: the source's network behind another defence": OWN in relations,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
     }
     marks = {WHITE_BOX: "*", OWN: "+"}
-    cells = [marks.get(kind, "") + cell for kind, cell in zip(kinds, matrix["cell"], strict=True)]
+    cells = [
+        marks.get(relation, "") + cell
+        for relation, cell in zip(relations, matrix["cell"], strict=True)
+    ]
     pairs = matrix[["source", "target"]].assign(cell=cells)
     grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
     grid = grid.fillna("-").add_prefix("-> ").reset_index()

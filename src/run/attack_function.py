@@ -89,12 +89,12 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 def _convert(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> Any:
     """Convert a keyword's value to the type of its annotation, if pydantic knows the type."""
-    kind = named[key].annotation if key in named else inspect.Parameter.empty
-    if kind is inspect.Parameter.empty or isinstance(kind, str):
+    annotation = named[key].annotation if key in named else inspect.Parameter.empty
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return value
     config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
-        adapter = TypeAdapter(kind, config=config)
+        adapter = TypeAdapter(annotation, config=config)
         try:
             return adapter.validate_json(json.dumps(value), strict=True)
         except TypeError:  # an object built from a nested `_target_`

@@ -74,7 +74,7 @@ def _check_fit(planned: Planned) -> None:
 
 
 def _check_tables(names: Sequence[str]) -> None:
-    known = [kind.name for kind in MEASUREMENTS if kind.key == "tables"]
+    known = [measurement.name for measurement in MEASUREMENTS if measurement.key == "tables"]
     for name in names:
         if name not in (*known, "all"):
             listed = ", ".join(known)

@@ -33,7 +33,7 @@ from src.run.models import (
     with_ensemble,
 )
 from src.run.results import ask_for, finish
-from src.run.speeds import Kind, Speeds
+from src.run.speeds import Speeds, WorkType
 from src.run.stages import JobContext, Model
 from src.run.stored_rows import find_missing, read_rows
 from src.run.trainer import for_device
@@ -254,9 +254,9 @@ def _add_fits(job: JobContext, result: Estimate, speeds: Speeds) -> None:
         assert part is not None and images is not None
         missing = job.settings.rerun or not file.exists()
         if missing and file not in result.trainings:
-            kind: Kind = "training" if part.as_built else "gradient"
+            work_type: WorkType = "training" if part.as_built else "gradient"
             durations = [
-                speeds.seconds(kind, name, job.models[name].classifier, images.image_size)
+                speeds.seconds(work_type, name, job.models[name].classifier, images.image_size)
                 for name in source
             ]
             gradients = job.fit_gradients / len(fit_files(job)) / len(source)
@@ -306,8 +306,8 @@ def _count_seconds(job: JobContext, work: Work, speeds: Speeds) -> float:
         return math.nan
     side, source, seconds = job.images.image_size, job.settings.source, 0.0
 
-    def time(kind: Kind, name: str) -> float:
-        return speeds.seconds(kind, name, job.models[name].classifier, side)
+    def time(work_type: WorkType, name: str) -> float:
+        return speeds.seconds(work_type, name, job.models[name].classifier, side)
 
     for name in source if work.gradients else ():
         seconds += _ATTACK * work.gradients / len(source) * time("gradient", name)

@@ -96,7 +96,7 @@ def write_results(job: JobContext, results: Results, finished: JobInMemory, cach
 
 def _diagnostics(results: Results) -> dict[str, pa.Table]:
     """Return the diagnostics' tables with the columns of their files."""
-    schemas = {kind.name: kind.schema for kind in MEASUREMENTS}
+    schemas = {measurement.name: measurement.schema for measurement in MEASUREMENTS}
     return {
         name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
     }

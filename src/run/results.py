@@ -81,11 +81,17 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
         table for request, table in attacked.rows.items() if request.table == AttackCost.name
     ]
     tables = finish(job, later | requests, attacked.rows | first.rows)
-    kinds = {request.table: measurement for request, measurement in (later | requests).items()}
+    measurements = {
+        request.table: measurement for request, measurement in (later | requests).items()
+    }
     networks = job.networks.items()
-    variants = [name for name, kind in kinds.items() if isinstance(kind, Predictions)]
+    variants = [
+        name for name, measurement in measurements.items() if isinstance(measurement, Predictions)
+    ]
     # A measurement without rows has no table, e.g. bisection if no image is counted.
-    diagnosed = [name for name, kind in kinds.items() if kind.key and name in tables]
+    diagnosed = [
+        name for name, measurement in measurements.items() if measurement.key and name in tables
+    ]
     return Results(
         clean=clean,
         predictions={name: tables[name] for name in variants},
@@ -139,23 +145,23 @@ def finish(
 ) -> dict[str, pa.Table]:
     """Return the tables by name, each with columns for the target."""
     parts: dict[str, list[pa.Table]] = {}
-    kinds: dict[str, Measurement] = {}
-    for request, kind in requests.items():
+    measurements: dict[str, Measurement] = {}
+    for request, measurement in requests.items():
         if request in rows and not request.streamed:
-            kinds.setdefault(request.table, kind)
+            measurements.setdefault(request.table, measurement)
             table = rows[request].filter(pc.is_in(rows[request]["index"], pa.array(request.index)))
-            part = _sort(table, kind)
+            part = _sort(table, measurement)
             part = part if request.target == ALL else named(part, request.target)
             parts.setdefault(request.table, []).append(part)
     tables = {name: pa.concat_tables(part) for name, part in parts.items()}
-    return {name: kinds[name].finish(name, tables, job) for name in tables}
+    return {name: measurements[name].finish(name, tables, job) for name in tables}
 
 
-def _sort(table: pa.Table, kind: Measurement) -> pa.Table:
+def _sort(table: pa.Table, measurement: Measurement) -> pa.Table:
     """Sort rows in the order that their measurement declares."""
     keys = [
         (name.removeprefix("-"), "descending" if name.startswith("-") else "ascending")
-        for name in kind.order
+        for name in measurement.order
     ]
     return table.sort_by(keys)
 

@@ -49,12 +49,12 @@ class Planned:
     @property
     def fitted(self) -> Fitted | None:
         """The part of the attack that needs a fit; None if there is none."""
-        kind = getattr(getattr(self.attack, "func", self.attack), "fitted", None)
+        part_class = getattr(getattr(self.attack, "func", self.attack), "fitted", None)
         keywords = getattr(self.attack, "keywords", {})
-        if kind is None or keywords.get("file") is not None:
+        if part_class is None or keywords.get("file") is not None:
             return None
-        part: Fitted = kind(
-            **{key: keywords[key] for key in keywords if key in signature(kind).parameters}
+        part: Fitted = part_class(
+            **{key: keywords[key] for key in keywords if key in signature(part_class).parameters}
         )
         return part
 

@@ -129,11 +129,11 @@ class Pictures:
         if pixels is None:
             return -1
         image = Image.fromarray(np.moveaxis(pixels, 0, -1))
-        kind = "png" if max(image.size) <= _SMALL else "webp"
+        image_format = "png" if max(image.size) <= _SMALL else "webp"
         image.thumbnail((_SIDE, _SIDE))
         file = io.BytesIO()
-        image.save(file, kind, quality=85)
-        text = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+        image.save(file, image_format, quality=85)
+        text = f"data:image/{image_format};base64,{base64.b64encode(file.getvalue()).decode()}"
         if text not in self._places:
             self._places[text] = len(self.data)
             self.data.append(text)

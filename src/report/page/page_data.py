@@ -143,8 +143,10 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
         tables["visibility"] = sizes[sizes["eps_255"] == at]
     if "iterations" in job.files:
         moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
-        kinds = [relation(record.source_model, ModelRef.parse(name)) for name in moved["target"]]
-        tables["iterations"] = moved.assign(relation=kinds)
+        relations = [
+            relation(record.source_model, ModelRef.parse(name)) for name in moved["target"]
+        ]
+        tables["iterations"] = moved.assign(relation=relations)
     if len(summary.excess):
         tables["excess"] = summary.excess[summary.excess["eps_255"] == at]
     return tables

@@ -154,11 +154,11 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
         rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
         rows = rows.dropna(subset="rank")
         if len(rows):
-            kind = str(ranking_label(rows.iloc[0]))
-            heading = ", ".join([kind, *(str(rows[name].iloc[0]) for name in shown)])
+            ranking_name = str(ranking_label(rows.iloc[0]))
+            heading = ", ".join([ranking_name, *(str(rows[name].iloc[0]) for name in shown)])
             heading += f", {rows['images'].max()} images" * several
             columns: dict[str, Any] = {
-                "kind": kind,
+                "kind": ranking_name,
                 "undecided": _undecided(rows, ["source"]),
                 "behind": rows.apply(_behind, axis=1),
             }
