@@ -74,8 +74,7 @@ def frame_of(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
     dtypes = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
     frame = rows[[*COLUMNS]].astype(dtypes)
     frame.attrs[JOBS] = [
-        job.record.model_dump(mode="json")
-        | {"label": job.title_without_seed, SHOWS_SEED: job.shows_seed}
+        job.record.model_dump(mode="json") | {"label": job.row_title, SHOWS_SEED: job.shows_seed}
         for job in jobs
     ]
     return frame

@@ -57,10 +57,10 @@ class FinishedJob:
     @property
     def attack(self) -> str:
         """The job's name among others: its title, and the seed if that tells it apart."""
-        return self.title_without_seed + f" seed={self.record.seed}" * self.shows_seed
+        return self.row_title + f" seed={self.record.seed}" * self.shows_seed
 
     @property
-    def title_without_seed(self) -> str:
+    def row_title(self) -> str:
         """The name of the row that combines all seeds."""
         return self.title or self.record.label
 
@@ -220,7 +220,7 @@ def rows_of_seeds(jobs: Iterable[FinishedJob]) -> list[list[FinishedJob]]:
     """Group jobs that differ only in their seeds; each group is sorted by seed."""
     alike, rows = defaultdict[tuple[str, ...], list[FinishedJob]](list), []
     for job in jobs:
-        alike[recipe(job.record), job.record.data, job.title_without_seed].append(job)
+        alike[recipe(job.record), job.record.data, job.row_title].append(job)
     for row in alike.values():
         row.sort(key=lambda job: job.record.seed)
         distinct = len({job.record.seed for job in row}) == len(row)
@@ -324,11 +324,7 @@ def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
         for sweeps, row in rows.items():
             end = f" ({'+'.join(sweeps)})" if sweeps in clashing else ""
             named_jobs += [
-                replace(
-                    job,
-                    title=job.title_without_seed + end,
-                    shows_seed=job.shows_seed or len(row) > 1,
-                )
+                replace(job, title=job.row_title + end, shows_seed=job.shows_seed or len(row) > 1)
                 for job in row
             ]
     return named_jobs

@@ -37,12 +37,8 @@ class GradientConsistency(Measurement):
             ModelRef.parse(job.settings.source_name),
             (_POINTS, _RADIUS, job.settings.seed),
         )
-        facts: dict[str, Any] = {
-            "key_parts": key_parts,
-            "attacked": False,
-            "passes": 3 * (1 + _POINTS),
-        }
-        yield RowRequest(self.name, job.diagnosed.indices, source, **facts)
+        facts: dict[str, Any] = {"key_parts": key_parts, "passes": 3 * (1 + _POINTS)}
+        yield RowRequest(self.name, job.diagnosed.indices, source, attacked=False, **facts)
 
     def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image."""

@@ -89,9 +89,7 @@ def choose_source(
         ValueError: There are too few models, or the jobs are on different images.
     """
     jobs = [job for job in find_jobs(folders) if job.attacked]
-    jobs = [
-        job for job in jobs if attack is None or {job.attack, job.title_without_seed} & {*attack}
-    ]
+    jobs = [job for job in jobs if attack is None or {job.attack, job.row_title} & {*attack}]
     if not jobs:
         raise ValueError(f"the folders hold no jobs with {', '.join(attack or ['an attack'])}.")
     first = jobs[0].record
@@ -100,7 +98,7 @@ def choose_source(
     eps, parts = first.reference if eps_255 is None else eps_255, []
     for job in jobs:
         pair = job.record.source, job.record.targets
-        outcomes = image_outcomes(job.defended, job.title_without_seed, *pair, first.protocol)
+        outcomes = image_outcomes(job.defended, job.row_title, *pair, first.protocol)
         job.forget()
         if eps not in outcomes:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
@@ -116,7 +114,7 @@ def source_choice(
     records = {
         (name, job.record.source): job.record
         for job in jobs
-        for name in (job.attack, job.title_without_seed)
+        for name in (job.attack, job.row_title)
     }
     known = [place for place, name in enumerate(outcomes.jobs) if name in records]
     selection = outcomes.of_jobs(known)
@@ -243,9 +241,7 @@ def pair_measures(
     names = {name for name, _ in OF_SOURCE.values()} | {"similarity", "features", "output_changes"}
     for job in jobs:
         for name in names & job.files.keys():
-            tables[name][job.title_without_seed, job.record.source] = job.table(name).set_index(
-                "index"
-            )
+            tables[name][job.row_title, job.record.source] = job.table(name).set_index("index")
     features = {name: rows for table in tables["features"].values() for name, rows in _lists(table)}
     changes = {key: dict(_lists(table)) for key, table in tables["output_changes"].items()}
 

@@ -46,12 +46,8 @@ class MeasuringModule(pl.LightningModule):
         shared: SharedPass,
     ) -> None:
         super().__init__()
-        self.settings, self.source, self.missing, self.requests = (
-            settings,
-            source,
-            missing,
-            requests,
-        )
+        self.settings, self.source = settings, source
+        self.missing, self.requests = missing, requests
         self.names, self.shared = list(networks), shared
         self.networks = nn.ModuleList(networks.values())
 
