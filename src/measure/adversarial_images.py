@@ -19,7 +19,7 @@ class AdversarialImages(Measurement):
 
     name = "images"
     schema = pa.schema([INDEX, column("adversarial", pa.list_(SINGLE), 0, 1)])
-    key = None
+    switched_by = None
 
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
         """Return one request per budget: the example images, or all images if a set is saved."""

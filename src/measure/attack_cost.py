@@ -20,7 +20,7 @@ class AttackCost(Measurement):
 
     name = "crafting"
     schema = pa.schema([INDEX, *(column(name, FLOAT, 0) for name in _COUNTS)])
-    key = None
+    switched_by = None
 
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
         """Return one request of all images per budget, unless the images come from a saved set."""

@@ -14,7 +14,7 @@ class Clean(Measurement):
 
     name = "clean images"
     schema = PREDICTION_SCHEMA
-    key = None
+    switched_by = None
 
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
         """Return one request of all images per model, with and without its defences."""

@@ -30,7 +30,7 @@ class Iterations(Measurement):
     """
 
     name = "iterations"
-    key = "iterations"
+    switched_by = "iterations"
     steps = (column("iteration", INTEGER, 1), column("step_255", FLOAT, 0))
     schema = pa.schema([INDEX, LABEL, TARGET_LABEL, EPS_255, *steps, *PREDICTED])
     order = ("eps_255", "iteration", "index")

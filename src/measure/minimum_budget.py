@@ -30,7 +30,7 @@ class MinimumBudget(Measurement):
     """
 
     name = "flips"
-    key = "bisection"
+    switched_by = "bisection"
     bracket = (column("below_eps_255", FLOAT, 0, 255), column("eps_255", FLOAT, 0, 255, null=True))
     schema = pa.schema([INDEX, LABEL, *bracket, *PREDICTED])
 

@@ -23,7 +23,7 @@ class Predictions(Measurement):
     name = "predictions"
     schema = PREDICTION_SCHEMA
     order = ("eps_255", "index")
-    key = None
+    switched_by = None
 
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
         """Return requests of all images for each format, the primary one first."""

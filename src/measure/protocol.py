@@ -177,14 +177,14 @@ class Measurement(ABC):
         name: Name of the table, and stem of its file.
         schema: Columns of the file, see `src.artifacts.tables.column`, without those of the target.
         order: Columns that rows are sorted by; `-NAME` sorts in descending order.
-        key: Key of `diagnostics` that switches it on; None: part of every job's predictions.
-        in_all: True if `diagnostics.tables=all` includes it (used if `key` is `tables`).
+        switched_by: Key of `diagnostics` that switches it on; None: every job has the table.
+        in_all: True if `diagnostics.tables=all` includes it (if `switched_by` is `tables`).
     """
 
     name: ClassVar[str]
     schema: ClassVar[pa.Schema]
     order: ClassVar[tuple[str, ...]] = ("index",)
-    key: ClassVar[str | None] = "tables"
+    switched_by: ClassVar[str | None] = "tables"
     in_all: ClassVar[bool] = True
 
     @abstractmethod

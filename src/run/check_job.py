@@ -74,7 +74,9 @@ def _check_fit(planned: Planned) -> None:
 
 
 def _check_tables(names: Sequence[str]) -> None:
-    known = [measurement.name for measurement in MEASUREMENTS if measurement.key == "tables"]
+    known = [
+        measurement.name for measurement in MEASUREMENTS if measurement.switched_by == "tables"
+    ]
     for name in names:
         if name not in (*known, "all"):
             listed = ", ".join(known)

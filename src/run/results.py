@@ -90,7 +90,9 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
     ]
     # A measurement without rows has no table, e.g. bisection if no image is counted.
     diagnosed = [
-        name for name, measurement in measurements.items() if measurement.key and name in tables
+        name
+        for name, measurement in measurements.items()
+        if measurement.switched_by and name in tables
     ]
     return Results(
         clean=clean,
@@ -128,7 +130,8 @@ def ask_for(job: JobContext, clean: pa.Table | None) -> dict[RowRequest, Measure
     return {
         request: measurement
         for measurement in MEASUREMENTS
-        if measurement.key != "tables" or _is_wanted(measurement, job.settings.diagnostics.tables)
+        if measurement.switched_by != "tables"
+        or _is_wanted(measurement, job.settings.diagnostics.tables)
         for request in measurement.requests(job, clean)
         if request.attacked == (clean is not None)
         and (job.settings.budgets or not request.attacked)
