@@ -16,9 +16,9 @@ from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.models import PixelClassifier
+from src.run.check_job import check_job
 from src.run.data import open_data
 from src.run.models import build_models, train_models
-from src.run.plan import plan
 from src.run.trainer import for_device
 from src.tracking import open_tracker
 from src.utils.files import atomic_write
@@ -35,7 +35,7 @@ def prepare(words: list[str], folder: Path) -> None:
     """
     config = compose_words(CONF, [*words, *AS_TRAINED])
     settings = read_job(config, config.hydra)
-    planned = plan(for_device(settings))
+    planned = check_job(for_device(settings))
     data = open_data(planned)
     tracker = open_tracker(settings.tracking, settings.dataset.name)
     built = build_models(planned, data)

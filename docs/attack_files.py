@@ -18,13 +18,13 @@ import yaml
 from src import attacks
 from src.attacks import zoo
 from src.attacks.settings import Settings
-from src.config.sections import GIVEN
+from src.config.sections import PROGRAM_KEYWORDS
 from src.utils.about import About
 
 FOLDER = Path(__file__).resolve().parents[1] / "conf" / "attack"
 COMMON = ("steps", "step_size_255", "relative_step_size", "norm", "keep_best", "loss")
 LAST = ("target_label", "decay")
-HIDDEN = {"lookahead", "score", "sizes", "chain_rule", "nearest", *GIVEN}
+HIDDEN = {"lookahead", "score", "sizes", "chain_rule", "nearest", *PROGRAM_KEYWORDS}
 """Keywords that would make another attack of it."""
 OF_STEPS = {"step_size_255", "keep_best", "random_start"}
 """Settings that attacks of one step have no use for."""

@@ -32,7 +32,7 @@ from findings.sources import choice_rows, source_rows, zoo
 from findings.zoos import ranked, twins
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
-from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.page.html import VEGA_LITE
 from src.utils.files import atomic_write, write_text
 
@@ -204,7 +204,7 @@ def on_photographs() -> pd.DataFrame:
     return rows.drop_duplicates("attack").sort_values("mean", ascending=False).set_index("attack")
 
 
-def behind(jobs: Sequence[StoredJob], attack: str, targets: Sequence[str]) -> pd.DataFrame:
+def behind(jobs: Sequence[FinishedJob], attack: str, targets: Sequence[str]) -> pd.DataFrame:
     """Return `behind_defences` of the jobs of an attack."""
     rows = behind_defences([job for job in jobs if job.attack == attack], targets)
     return rows.set_index("defence")
@@ -235,7 +235,7 @@ def most_gained(defences: Sequence[str]) -> float:
     return max(gains(row).max() for row in defences)
 
 
-def adaptive_rows(through: Sequence[StoredJob]) -> pd.DataFrame:
+def adaptive_rows(through: Sequence[FinishedJob]) -> pd.DataFrame:
     """Return `adaptive` of the small networks, with JPEG on another grid than the images'."""
     off = [job for job in find_jobs([RESULTS / "defences-jpeg"]) if job.attack[:3] in ("mi", "pgd")]
     others = [job for job in through if not job.record.source.endswith("@jpeg")]

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import outcomes
-from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.jobs import FinishedJob, find_jobs
 from src.config.attack_settings import AttackSettings
 from src.utils.files import atomic_write
 from src.utils.model_ref import ModelRef
@@ -157,7 +157,7 @@ def pack(folder: Path) -> None:
         new.to_parquet(temporary, compression="zstd", index=False)
 
 
-def packed_rows(job: StoredJob, attack: str, setting: str) -> list[list[Any]]:
+def packed_rows(job: FinishedJob, attack: str, setting: str) -> list[list[Any]]:
     """Return a job's rows of the table, with the values of `COLUMNS`."""
     rows, own = [], job.record
     found = outcomes(job.predictions, own.source, list(map(ModelRef.parse, own.targets)), "joint")

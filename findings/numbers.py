@@ -19,10 +19,10 @@ from src.analysis.intervals import holm, wilson_interval
 from src.analysis.outcomes import outcomes
 from src.analysis.paired_tests import both_ways
 from src.analysis.trajectories import trajectories
-from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.record import JobRecord
 from src.report.page.html import Figure
-from src.report.page.statistics import Measured, measure
+from src.report.page.page_data import PageData, compute_page_data
 from src.report.page.view import make_view
 from src.report.sections.comparisons import tests_by_group
 from src.report.sections.mechanisms import mechanisms
@@ -30,7 +30,7 @@ from src.report.sections.single_images import hypothesis
 from src.report.sections.transfer import answer
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrix
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 WIDTH = 120
 """Characters of a line of a matrix."""
@@ -41,7 +41,7 @@ class Sweep:
     """The stored jobs of a folder of tables."""
 
     def __init__(self, folder: Path) -> None:
-        self.jobs: list[StoredJob] = find_jobs([folder])
+        self.jobs: list[FinishedJob] = find_jobs([folder])
 
     @cached_property
     def summary(self) -> Summary:
@@ -49,9 +49,9 @@ class Sweep:
         return summarise(self.jobs)
 
     @cached_property
-    def found(self) -> Measured:
+    def found(self) -> PageData:
         """Every statistic of the report, its paired tests as the table `tests`."""
-        found = measure(self.summary)
+        found = compute_page_data(self.summary)
         found.tables["tests"] = tests_by_group(found.outcomes)
         return found
 
@@ -270,7 +270,7 @@ def p_value(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.1g}"
 
 
-def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
+def behind_defences(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFrame:
     """Compare targets behind defences with the same targets as they are, over jobs of one attack.
 
     Pairs of a network with itself are left out. Means are over the targets, each over its sources,
@@ -286,7 +286,7 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
     """
     weights = _resampled(jobs[0].record.images)
     rows, tables = [], [(job.record, job.defended) for job in jobs]
-    for defence in (PLAIN, *jobs[0].record.defences):
+    for defence in (NO_DEFENCE, *jobs[0].record.defences):
         found, of = [], []
         for record, table in tables:
             kinds = {name: relation(record.source_model, ModelRef.parse(name)) for name in targets}
@@ -353,7 +353,7 @@ def _shares(
         return correct / counted @ of_pairs
 
 
-def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
+def adaptive(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFrame:
     """Compare attacks through defences with plain ones, on the network itself and on others.
 
     Args:
@@ -369,13 +369,13 @@ def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
         the share of abstentions (`itself_mi_abstained`), which are not correct.
     """
     rows = []
-    order = [PLAIN, *max((job.record.defences for job in jobs), key=len)]
+    order = [NO_DEFENCE, *max((job.record.defences for job in jobs), key=len)]
     for job in (job for job in jobs if job.record.attack != "mi"):
         model, defence = job.record.source_model.columns
         plain = [
             one
             for one in jobs
-            if one.record.source == model and defence in (PLAIN, *one.record.defences)
+            if one.record.source == model and defence in (NO_DEFENCE, *one.record.defences)
         ]
         rivals = {one.record.attack: one for one in plain} | {"adaptive": job}
         gradients = job.predictions["gradients"].max()
@@ -389,7 +389,7 @@ def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
 
 
 def _rivals(
-    kind: str, rivals: Mapping[str, StoredJob], targets: Sequence[str], defence: str
+    kind: str, rivals: Mapping[str, FinishedJob], targets: Sequence[str], defence: str
 ) -> dict[str, float]:
     """Return the numbers of `adaptive` for some targets."""
     pairs, cells = [ModelRef.parse(name, defence) for name in targets], {}

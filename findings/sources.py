@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from findings.costs import COLUMNS, packed_rows, unpacked
-from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.report.source_choice import Frames, SourceChoice, choice_of, pair_measures
 from src.utils.files import atomic_write
@@ -143,7 +143,7 @@ def pack(folder: Path) -> None:
         _facts(jobs).to_parquet(temporary, compression="zstd", index=False)
 
 
-def _facts(jobs: Sequence[StoredJob]) -> pd.DataFrame:
+def _facts(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
     """Return what is known of models: `fact`, `number`, `source`, `target` and `value`.
 
     Facts are the measures (the number is the half of the images), `related`, and `clean N`, which

@@ -18,8 +18,8 @@ from src.defences import AttackedDefence, BitDepth, Jpeg, Median, Smoothing
 from src.models import PixelClassifier, build_classifier
 from src.models.architectures import vgg16
 from src.utils.determinism import deterministic
+from tests.job_context import run_modules
 from tests.nondeterministic import LIST, refuse_nondeterministic
-from tests.passes import run_modules
 
 DEFENCES = {
     "bit_depth": BitDepth(),

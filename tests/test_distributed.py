@@ -17,7 +17,7 @@ from torch import distributed, multiprocessing
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
 from src.images.attacker import Attacker
-from src.run.plan import open_saved_images
+from src.run.check_job import open_saved_images
 from tests.conftest import free_port, own_attack, run_python
 
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]

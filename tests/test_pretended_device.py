@@ -26,10 +26,10 @@ from src.defences import (
 )
 from src.models import PixelClassifier
 from src.run import predict, trainer
-from src.run.passes import run_pass
+from src.run.results import compute_results
 from src.run.speeds import Speeds
 from src.utils import devices
-from tests.passes import make_pass
+from tests.job_context import make_context
 from tests.pretended_device import (
     DEVICE,
     DeviceTensor,
@@ -92,9 +92,9 @@ class Runner:
 
 def tables(folder: Path, attack, device: torch.device, **words) -> dict[str, pd.DataFrame]:
     networks = {"a": network(0), "b": network(1)}
-    job = make_pass(images(), networks, attack, (1.0, 8.0), reference=8.0, **words)
+    job = make_context(images(), networks, attack, (1.0, 8.0), reference=8.0, **words)
     job = dataclasses.replace(job, data=dataclasses.replace(job.data, device=device))
-    results = run_pass(job, Rows(folder))
+    results = compute_results(job, Rows(folder))
     found = {**results.predictions, **results.diagnostics, "clean": results.clean}
     return {name: table.to_pandas() for name, table in found.items()}
 
@@ -188,7 +188,7 @@ def test_what_depends_on_cuda_runs_with_a_pretended_type(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
     monkeypatch.setattr(Inputs, "__init__", lambda self: setattr(self, "device", gpu))
-    settings = make_pass(images(), {"a": network(0)}).settings
+    settings = make_context(images(), {"a": network(0)}).settings
     assert devices.computes_in_bfloat16("cuda")
     assert Inputs().trainer == {"accelerator": "gpu", "devices": [1]}
     assert Speeds(settings, gpu).device == "card 1"

@@ -12,7 +12,7 @@ import torch
 
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
-from src.run.plan import open_saved_images
+from src.run.check_job import open_saved_images
 from tests.conftest import killed
 
 GO_ON = "rerun=false"

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 from src.artifacts.jobs import find_jobs
 from src.config.attack_settings import SavedSettings
 from src.images.saved import saved_dataset
-from src.run.plan import open_saved_images
+from src.run.check_job import open_saved_images
 from src.utils.files import sha256_of
 from tests.conftest import TINY_RUN
 

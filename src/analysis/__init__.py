@@ -10,9 +10,9 @@ from src.analysis.matrices import (
     WHITE_BOX,
     clean_rows,
     format_cell,
-    measured,
     relation,
     transfer_matrix,
+    with_cell_columns,
 )
 from src.analysis.sanity_checks import (
     CAUSES,

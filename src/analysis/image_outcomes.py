@@ -16,8 +16,6 @@ from src.utils.model_ref import ModelRef
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
 Bits = NDArray[np.uint8]
-Cell = tuple[int, int]
-"""Positions of a job and a target."""
 
 
 class RankingGroup(NamedTuple):
@@ -73,8 +71,8 @@ class ImageOutcomes:
         source, targeted = self.sources[job], self.target_labels[job] is not None
         return RankingGroup(targeted, source.is_ensemble, source.is_defended)
 
-    def cells(self, jobs: Iterable[int], targets: Sequence[int]) -> list[Cell]:
-        """Return the evaluated pairs of a job and a target that is another network."""
+    def pairs(self, jobs: Iterable[int], targets: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the positions of evaluated jobs and targets, if the target is another network."""
         return [
             (job, target)
             for job in jobs
@@ -162,15 +160,15 @@ def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
     evaluated = np.zeros(counted.shape[:2], bool)
     for part in parts:
         rows = len(labels) + np.arange(len(part.jobs))
-        cells = np.ix_(rows, np.array([targets.index(name) for name in part.targets]))
+        pairs = np.ix_(rows, np.array([targets.index(name) for name in part.targets]))
         at = np.searchsorted(index, part.index)
-        evaluated[cells] = part.evaluated
+        evaluated[pairs] = part.evaluated
         for bits, part_bits in ((counted, part.counted), (fooled, part.fooled)):
             if len(at) < len(index):
                 mask = np.zeros((*part_bits.shape[:2], len(index)), bool)
                 mask[..., at] = part.unpack(part_bits)
                 part_bits = np.packbits(mask, axis=-1)
-            bits[cells] = part_bits
+            bits[pairs] = part_bits
         for its in part.target_labels:
             wide = None if its is None else pd.Series(its, part.index)
             labels.append(None if wide is None else wide.reindex(index, fill_value=-1).to_numpy())

@@ -17,7 +17,7 @@ RELATED = "related"
 """Relation of another network that rankings and means leave out because it resembles the source."""
 
 
-def measured(rates: pd.DataFrame) -> pd.DataFrame:
+def with_cell_columns(rates: pd.DataFrame) -> pd.DataFrame:
     """Add the numbers in a matrix cell: success for targeted attacks, else robust accuracy.
 
     `rates` has rows of `rates_by_protocol`, either all targeted or all untargeted. The added
@@ -43,7 +43,7 @@ def matrix_rate(targeted: bool) -> Quantity:
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the `measured` rates on all clean images, with source and relation `clean`.
+    """Return the `with_cell_columns` rates on all clean images, with source and relation `clean`.
 
     There is one row per attack, target and defence. A row is left out if jobs from different
     sources count differently because their target labels differ.
@@ -61,11 +61,11 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     variant only.
 
     Returns:
-        One row per cell, with the columns of `measured` and `cell` (see `format_cell`). The first
-        rows, with `source` = `clean`, are for clean images, and count all images under any
-        protocol.
+        One row per cell, with the columns of `with_cell_columns` and `cell` (see `format_cell`).
+        The first rows, with `source` = `clean`, are for clean images, and count all images under
+        any protocol.
     """
-    rows = measured(rates)
+    rows = with_cell_columns(rates)
     here = (rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)
     cells = pd.concat([clean_rows(rows), rows[here]], ignore_index=True)
     spread = cells["success_rate_sd"].mask(cells["source"] == CLEAN)
@@ -82,11 +82,11 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     Returns:
         One row per `source_defence` and `defence` of the targets, none first: the number of
         `targets`, `clean_accuracy` on all clean images, `rate` at the budget under the protocol,
-        what it has `counted` (see `measured`), the number of predictions (`n`) and abstentions
-        (`abstained`), and `itself`, the counts with the sources' own networks as targets (empty:
-        they are none).
+        what it has `counted` (see `with_cell_columns`), the number of predictions (`n`) and
+        abstentions (`abstained`), and `itself`, the counts with the sources' own networks as
+        targets (empty: they are none).
     """
-    rows, keys = measured(rates), ["source_defence", "defence"]
+    rows, keys = with_cell_columns(rates), ["source_defence", "defence"]
     rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
     others = rows["relation"] == TRANSFER
     counts = rows[~others].groupby(keys)[["k", "n"]].sum()

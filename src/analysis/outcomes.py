@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from src.config.sections import Protocol
-from src.utils.model_ref import ABSTAINED, PLAIN, TARGET_COLUMNS, ModelRef, behind_each
+from src.utils.model_ref import ABSTAINED, NO_DEFENCE, TARGET_COLUMNS, ModelRef, behind_each
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
@@ -159,14 +159,14 @@ def outcomes(
 
 def with_defence(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with a column `defence`, adding `none` if it has no such column."""
-    return table if "defence" in table else table.assign(defence=PLAIN)
+    return table if "defence" in table else table.assign(defence=NO_DEFENCE)
 
 
 def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[ModelRef]:
     """Return the targets without a defence, then behind each defence they were evaluated behind."""
     table = with_defence(predictions)
     # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
-    rows = table[(table["defence"] == PLAIN) | (table["eps_255"] > 0)]
+    rows = table[(table["defence"] == NO_DEFENCE) | (table["eps_255"] > 0)]
     pairs = _pairs(rows)
     _check_known("target", targets, table["target"].unique())
     every = behind_each(targets, (pair.defence for pair in pairs))

@@ -137,10 +137,10 @@ def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, Any], list[int]
         for defence in dict.fromkeys(defences):
             targets = [place for place, its in enumerate(defences) if its == defence]
             mine = [job for job, its in enumerate(groups) if its == group]
-            cells = outcomes.cells(mine, targets)
-            counting = {outcomes.jobs[cell[0]][1] for cell in cells if outcomes.counted[cell].any()}
+            pairs = outcomes.pairs(mine, targets)
+            counting = {outcomes.jobs[pair[0]][1] for pair in pairs if outcomes.counted[pair].any()}
             jobs: dict[str, dict[str, list[int]]] = {}
-            for job in dict.fromkeys(job for job, _ in cells):
+            for job in dict.fromkeys(job for job, _ in pairs):
                 attack, source = outcomes.jobs[job]
                 if source in counting:
                     jobs.setdefault(attack, {}).setdefault(source, []).append(job)
@@ -155,7 +155,7 @@ def _pairs(
     return {
         (source, target): seeds
         for source, seeds in jobs.items()
-        for _, target in outcomes.cells(seeds[:1], targets)
+        for _, target in outcomes.pairs(seeds[:1], targets)
     }
 
 

@@ -17,7 +17,7 @@ from scipy.stats import t as t_distribution
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import Mask, ratio
 from src.analysis.ranking import missing_target, source_values
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 FEWEST_MODELS = 4
 """Fewest targets for leaving one out."""
@@ -100,7 +100,7 @@ def transfer_of(outcomes: ImageOutcomes) -> Transfer:
     Raises:
         ValueError: No attack is left.
     """
-    plain = outcomes.select(defence=PLAIN)
+    plain = outcomes.select(defence=NO_DEFENCE)
     groups = [plain.group(job) for job in range(len(plain.jobs))]
     ran = {
         job: name
@@ -128,7 +128,7 @@ def transfer_of(outcomes: ImageOutcomes) -> Transfer:
             continue
         values = plain.scores(mine, target)
         counts[at[1], target] &= ~np.isnan(values)
-        if plain.cells(mine, [target]):
+        if plain.pairs(mine, [target]):
             scores[at] = values
         elif targets[target] == names[1] and not np.isnan(values).all():
             white_box[at[:2]] = np.nanmean(values)

@@ -81,7 +81,7 @@ def _successes(outcomes: ImageOutcomes) -> Iterator[tuple[bool, ModelRef, list[i
             job for job, its in enumerate(outcomes.target_labels) if (its is not None) == targeted
         ]
         for target, name in enumerate(outcomes.targets):
-            others = [job for job, _ in outcomes.cells(jobs, [target])]
+            others = [job for job, _ in outcomes.pairs(jobs, [target])]
             if others:
                 common = outcomes.unpack(np.bitwise_and.reduce(outcomes.counted[others, target]))
                 yield (

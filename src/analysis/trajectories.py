@@ -96,15 +96,15 @@ def galleries(table: pd.DataFrame) -> pd.DataFrame:
     ties. The rows get a column `kind`.
     """
     chosen = []
-    for kind in (kind for kind in KINDS if kind in table):
-        rows = table[table[kind]]
-        order = np.lexsort((rows["index"], -_CLEAREST[kind](rows)))
+    for gallery in (gallery for gallery in KINDS if gallery in table):
+        rows = table[table[gallery]]
+        order = np.lexsort((rows["index"], -_CLEAREST[gallery](rows)))
         best = rows.iloc[order].groupby("target", sort=False, observed=True).head(IN_GALLERY)
-        chosen.append(best.assign(kind=kind))
+        chosen.append(best.assign(kind=gallery))
     return pd.concat(chosen)
 
 
-def moments(kind: str, row: Mapping[Any, Any], largest: float) -> list[tuple[float, str]]:
+def moments(gallery: str, row: Mapping[Any, Any], largest: float) -> list[tuple[float, str]]:
     """Return the budgets at which to show the image in a row of `galleries`, with descriptions."""
     flip = (row["first_flip_eps_255"], "minimum adversarial budget")
     return {
@@ -112,7 +112,7 @@ def moments(kind: str, row: Mapping[Any, Any], largest: float) -> list[tuple[flo
         "bounce_back": [flip, (row["back_eps_255"], "correct again")],
         "ends_more_confident_wrong": [(largest, "largest budget")],
         "below_8_bits": [flip],
-    }[kind]
+    }[gallery]
 
 
 def flip_summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -97,8 +97,8 @@ def evaluated_budgets(outcome: Outcomes) -> tuple[pd.DataFrame, Mask]:
 
 def _rates(outcome: Outcomes) -> pd.DataFrame:
     table, evaluated = evaluated_budgets(outcome)
-    source, kinds = outcome.source, [relation(outcome.source, its) for its in outcome.targets]
-    table["relation"] = [kinds[place] for place in np.nonzero(evaluated)[0]]
+    source, relations = outcome.source, [relation(outcome.source, its) for its in outcome.targets]
+    table["relation"] = [relations[place] for place in np.nonzero(evaluated)[0]]
     table["ensemble"], table["source_defence"] = source.is_ensemble, source.defence
     table["targeted"] = outcome.target_labels is not None
     for name, quantity in QUANTITIES.items():

@@ -7,7 +7,7 @@ import pandas as pd
 
 from src import analysis
 from src.artifacts.frame_jobs import JOBS, SHOWS_SEED, named_folders
-from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.jobs import FinishedJob, find_jobs
 
 _NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
 _NUMBERS = ("eps_255", "index", "label", "target_label", "predicted", "confidence")
@@ -67,14 +67,14 @@ def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
     return frame_of(find_jobs(named_folders(*folders, named)))
 
 
-def frame_of(jobs: Sequence[StoredJob]) -> pd.DataFrame:
+def frame_of(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
     """Return the predictions of jobs in the format of `load_sweep`."""
     rows = pd.concat([part for job in jobs for part in _parts(job)], ignore_index=True)
     models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
-    kinds = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
-    frame = rows[[*COLUMNS]].astype(kinds)
+    dtypes = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
+    frame = rows[[*COLUMNS]].astype(dtypes)
     frame.attrs[JOBS] = [
-        job.record.model_dump(mode="json") | {"label": job.row, SHOWS_SEED: job.shows_seed}
+        job.record.model_dump(mode="json") | {"label": job.row_title, SHOWS_SEED: job.shows_seed}
         for job in jobs
     ]
     return frame
@@ -124,7 +124,7 @@ def rates(
     return pd.concat(parts, names=keys).reset_index(keys).reset_index(drop=True)
 
 
-def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
+def _parts(job: FinishedJob) -> Iterator[pd.DataFrame]:
     """Yield the predictions of each variant of a job, with columns that identify the job."""
     record = job.record
     job_names = {

@@ -16,9 +16,9 @@ from src.data.arrays import check_whole
 from src.models import PixelClassifier, network_text, tensors_of, try_classifier
 from src.run.data import mixing_pool, open_fit_images
 from src.run.models import with_ensemble
-from src.run.stages import Data, Model, Pass, Planned
+from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.devices import is_cuda
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 from src.utils.refusals import first_line
 
 
@@ -80,7 +80,7 @@ class Inputs:
 
     def settings(self, source: str) -> dict[str, Any]:
         """Return the settings that describe a source and the targets."""
-        members = ModelRef.parse(source, PLAIN).members
+        members = ModelRef.parse(source, NO_DEFENCE).members
         names = dict.fromkeys((*members, *self.targets))
         model = {
             name: {
@@ -92,7 +92,7 @@ class Inputs:
         }
         return {"source": list(members), "targets": self.targets, "model": model}
 
-    def make_pass(self, planned: Planned) -> Pass:
+    def make_context(self, planned: Planned) -> JobContext:
         """Return the pass that runs a planned job on the images."""
         settings, models = planned.settings, {}
         for name in settings.models:
@@ -109,7 +109,7 @@ class Inputs:
             raise ValueError(f"attack={name} is fitted on training images. Pass fit_images.")
         fitted_on = open_fit_images(planned, self.images, self.fit_images)
         data = Data(self.images, self.images, pool, self.device, fitted_on)
-        return Pass(planned, data, with_ensemble(settings, models))
+        return JobContext(planned, data, with_ensemble(settings, models))
 
 
 def _modules(
@@ -124,7 +124,7 @@ def _modules(
             raise ValueError(f"{key} must be a mapping from names to torch modules.")
         for name, value in mapping.items():
             members: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-            names = ModelRef.parse(name, PLAIN).members if key == "sources" else (name,)
+            names = ModelRef.parse(name, NO_DEFENCE).members if key == "sources" else (name,)
             if len(names) != len(members) or not all(isinstance(m, nn.Module) for m in members):
                 raise ValueError(
                     f"{key}[{name!r}] must be a torch module or, for a source named like 'a+b', a "

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from src.artifacts.jobs import find_jobs
-from src.artifacts.layout import PLAN
+from src.artifacts.layout import MANIFEST
 from src.artifacts.sweep_state import job_statuses
 from src.config.errors import refuse
 from src.utils.model_ref import parts_of
@@ -32,7 +32,7 @@ def refusing() -> Iterator[None]:
 
 def warn_of_unfinished(folders: Sequence[Path]) -> None:
     """Print to standard error how many jobs of each sweep are unfinished."""
-    for folder in (folder for folder in folders if (folder / PLAN).exists()):
+    for folder in (folder for folder in folders if (folder / MANIFEST).exists()):
         states = [job.state for job in job_statuses(folder)]
         if left := len(states) - states.count("done"):
             print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.artifacts.layout import PLAN, clear_summary
+from src.artifacts.layout import MANIFEST, clear_summary
 from src.artifacts.record import clear
-from src.artifacts.sweep_state import Plan, read_plan, write_plan
+from src.artifacts.sweep_state import SweepManifest, read_manifest, write_manifest
 from src.utils.files import remove_temporaries, writing
 
 _CALL = "transfer"
-"""Id of the plan in such a folder; plans of sweeps have random ids."""
+"""Id of the manifest in such a folder; those of sweeps have random ids."""
 
 
 def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:
@@ -18,10 +18,10 @@ def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:
     Raises:
         ValueError: The folder holds other files, such as a sweep of the command line.
     """
-    if not (folder / PLAN).exists():  # as a kill leaves the folder of a first call
+    if not (folder / MANIFEST).exists():  # as a kill leaves the folder of a first call
         remove_temporaries(folder)
     if folder.exists() and any(folder.iterdir()):
-        earlier = read_plan(folder) if (folder / PLAN).exists() else None
+        earlier = read_manifest(folder) if (folder / MANIFEST).exists() else None
         if earlier is None or earlier.id != _CALL:
             raise ValueError(
                 f"store={folder} holds files that no call wrote; choose a new or empty folder."
@@ -34,5 +34,5 @@ def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:
     names = [f"{number}-{job}" for number, job in enumerate(jobs)]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_plan(folder, Plan(jobs=names, single=False, id=_CALL))
+        write_manifest(folder, SweepManifest(jobs=names, single=False, id=_CALL))
     return [folder / name for name in names]

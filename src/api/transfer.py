@@ -24,7 +24,7 @@ from src.api.classifier import Models, loaded
 from src.api.frames import frame_of
 from src.api.modules import Inputs, name_of
 from src.api.store import take_store
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.cache.code_digest import read_code
 from src.cache.rows import Rows
 from src.config.attack_file import attack_settings, crafted_settings
@@ -36,10 +36,10 @@ from src.images.attacker import Attack
 from src.run.attack_function import attack_function
 from src.run.job import make_record
 from src.run.outputs import make_job, write_results
-from src.run.passes import run_pass
-from src.run.stages import Pass, Planned
+from src.run.results import compute_results
+from src.run.stages import JobContext, Planned
 from src.run.trainer import for_device
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def transfer(
             "progress_bar": progress_bar,
         },
     }
-    finished, call = list[StoredJob](), uuid4().hex
+    finished, call = list[FinishedJob](), uuid4().hex
     read_code.cache_clear()  # files may have changed since the last call
     with _quiet(), TemporaryDirectory() as temporary:
         plain |= {"cache_dir": temporary}
@@ -160,7 +160,7 @@ def transfer(
         jobs = [f"{job.settings.attack.name}-{job.settings.source_name}" for job in planned]
         folders = take_store(Path(store), jobs) if store else [None] * len(jobs)
         cache = Rows(Path(temporary))
-        for job, folder in zip(map(inputs.make_pass, planned), folders, strict=True):
+        for job, folder in zip(map(inputs.make_context, planned), folders, strict=True):
             finished.append(_run(job, cache, folder))
     return frame_of(finished)
 
@@ -182,8 +182,13 @@ def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
 
 def _defences(defences: Any) -> dict[str, Defence]:
     named = {} if defences is None else defences
-    if not isinstance(named, Mapping) or PLAIN in named or not all(map(callable, named.values())):
-        raise ValueError(f"defences must be a mapping from names, except {PLAIN}, to functions.")
+    if (
+        not isinstance(named, Mapping)
+        or NO_DEFENCE in named
+        or not all(map(callable, named.values()))
+    ):
+        text = f"defences must be a mapping from names, except {NO_DEFENCE}, to functions."
+        raise ValueError(text)
     return dict(named)
 
 
@@ -210,9 +215,9 @@ def _plan(
     return Planned(job, function, defences, call=call)
 
 
-def _run(job: Pass, cache: Rows, folder: Path | None) -> StoredJob:
+def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
     """Run a job, and write its files if it has a folder."""
-    results = run_pass(job, cache)
+    results = compute_results(job, cache)
     assert results is not None
     finished = make_job(job, results, make_record(job, results), folder or Path())
     for alarm in finished.raised:

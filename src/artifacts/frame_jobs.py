@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from src.analysis.sanity_checks import Alarm
-from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
 from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
@@ -22,7 +22,7 @@ Sweeps = str | Path | Mapping[str, str | Path]
 
 
 @dataclass(frozen=True)
-class JobInMemory(StoredJob):
+class JobInMemory(FinishedJob):
     """A finished job whose tables and alarms are in memory."""
 
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def named_folders(*sweeps: Sweeps) -> dict[Path, str]:
     return {Path(folder): name for part in named for name, folder in part.items()}
 
 
-def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[StoredJob]:
+def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[FinishedJob]:
     """Return the jobs in folders of sweeps, or the jobs of a frame of predictions.
 
     Raises:

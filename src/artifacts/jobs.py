@@ -29,11 +29,11 @@ from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import read_alarms, read_images, read_job_table, read_table
 from src.config.sections import CONTROLS
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 
 @dataclass(frozen=True)
-class StoredJob:
+class FinishedJob:
     """A finished job: its record, and the paths of its tables by name.
 
     Attributes:
@@ -51,21 +51,21 @@ class StoredJob:
     title: str = ""
     shows_seed: bool = False
     sweeps: tuple[str, ...] = ()
-    pooled: tuple["StoredJob", ...] = ()
+    pooled: tuple["FinishedJob", ...] = ()
     offset: int = 0
 
     @property
     def attack(self) -> str:
-        """The job's name among others: its row, and the seed if that tells it apart."""
-        return self.row + f" seed={self.record.seed}" * self.shows_seed
+        """The job's name among others: its title, and the seed if that tells it apart."""
+        return self.row_title + f" seed={self.record.seed}" * self.shows_seed
 
     @property
-    def row(self) -> str:
+    def row_title(self) -> str:
         """The name of the row that combines all seeds."""
         return self.title or self.record.label
 
     @property
-    def parts(self) -> tuple["StoredJob", ...]:
+    def parts(self) -> tuple["FinishedJob", ...]:
         """The jobs that were run: the pooled ones, or this one."""
         return self.pooled or (self,)
 
@@ -85,7 +85,7 @@ class StoredJob:
         rows = self.defended
         source = self.record.source_model
         source_rows = (rows["target"] == source.model) & (rows["defence"] == source.defence)
-        return rows[(rows["defence"] == PLAIN) | source_rows]
+        return rows[(rows["defence"] == NO_DEFENCE) | source_rows]
 
     @cached_property
     def defended(self) -> pd.DataFrame:
@@ -97,7 +97,7 @@ class StoredJob:
         """The predictions on clean images, with the top five classes if stored."""
         clean = pc.field("eps_255") == 0
         if self.attacked:
-            clean &= pc.field("defence") == PLAIN
+            clean &= pc.field("defence") == NO_DEFENCE
         table = self._read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
         return table.filter(clean).to_pandas()
 
@@ -170,7 +170,7 @@ class StoredJob:
 
 def find_jobs(
     folders: Iterable[Path], *, none_is_fine: bool = False, below: bool = True
-) -> list[StoredJob]:
+) -> list[FinishedJob]:
     """Return the finished jobs whose tables are in some folders, in the order of the folders.
 
     A job computed by two sweeps is one job with the tables of both. Jobs that differ only in the
@@ -188,7 +188,7 @@ def find_jobs(
     """
     names = folders if isinstance(folders, Mapping) else dict.fromkeys(folders, "")
     files: dict[tuple[str, str, float], dict[str, Path]] = {}
-    jobs: dict[tuple[str, str, float], StoredJob] = {}
+    jobs: dict[tuple[str, str, float], FinishedJob] = {}
     for folder, sweep in names.items():
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder.")
@@ -199,7 +199,7 @@ def find_jobs(
                 name, record = name_and_record
                 place = (record.key, record.protocol, record.reference)
                 files.setdefault(place, {}).setdefault(name, path)
-                job = jobs.setdefault(place, StoredJob(record, path.parent, files[place]))
+                job = jobs.setdefault(place, FinishedJob(record, path.parent, files[place]))
                 its = sweep or folder_of_command(path.parent).absolute().name
                 if its not in job.sweeps:
                     jobs[place] = replace(job, sweeps=(*job.sweeps, its))
@@ -216,11 +216,11 @@ def find_jobs(
     return _named(_titled(_pooled(finished, {*names.values()} - {""})))
 
 
-def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
+def rows_of_seeds(jobs: Iterable[FinishedJob]) -> list[list[FinishedJob]]:
     """Group jobs that differ only in their seeds; each group is sorted by seed."""
-    alike, rows = defaultdict[tuple[str, ...], list[StoredJob]](list), []
+    alike, rows = defaultdict[tuple[str, ...], list[FinishedJob]](list), []
     for job in jobs:
-        alike[recipe(job.record), job.record.data, job.row].append(job)
+        alike[recipe(job.record), job.record.data, job.row_title].append(job)
     for row in alike.values():
         row.sort(key=lambda job: job.record.seed)
         distinct = len({job.record.seed for job in row}) == len(row)
@@ -228,19 +228,19 @@ def rows_of_seeds(jobs: Iterable[StoredJob]) -> list[list[StoredJob]]:
     return rows
 
 
-def _pooled(jobs: Sequence[StoredJob], named: Collection[str]) -> list[StoredJob]:
+def _pooled(jobs: Sequence[FinishedJob], named: Collection[str]) -> list[FinishedJob]:
     """Return the jobs; pool those that differ only in the choice of images, if these are disjoint.
 
     What the user named stays apart.
     """
-    alike = defaultdict[tuple[str, ...], list[StoredJob]](list)
+    alike = defaultdict[tuple[str, ...], list[FinishedJob]](list)
     for job in jobs:
         place = (recipe(job.record), job.record.crafting, digest(job.record.target_keys))
         alike[*place, *(sweep for sweep in job.sweeps if sweep in named)].append(job)
     return [job for same in alike.values() for job in _pool(same)]
 
 
-def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
+def _pool(jobs: Sequence[FinishedJob]) -> Sequence[FinishedJob]:
     """Pool jobs with the same recipe and seed into one; return them unchanged if images overlap."""
     if len(jobs) == 1:
         return jobs
@@ -264,10 +264,10 @@ def _pool(jobs: Sequence[StoredJob]) -> Sequence[StoredJob]:
     record = first.record.model_copy(update={**facts, "seconds": None, "zero_gradients": None})
     names = set.intersection(*({*job.files} for job in jobs)) - {"spectra"}  # no row per image
     files = {name: path for name, path in first.files.items() if name in names}
-    return [StoredJob(record, first.folder, files, sweeps=sweeps, pooled=tuple(parts))]
+    return [FinishedJob(record, first.folder, files, sweeps=sweeps, pooled=tuple(parts))]
 
 
-def _images(job: StoredJob) -> pd.DataFrame:
+def _images(job: FinishedJob) -> pd.DataFrame:
     """Return the images of a job: `index`, `image` and, if they are listed, `photograph`."""
     images = read_table(job.files[PREDICTIONS], columns=["index", "image"]).to_pandas()
     names = ["index", "photograph"]
@@ -282,11 +282,11 @@ def _shared(columns: Iterable[pd.Series]) -> bool:
     return bool(pd.concat([its.drop_duplicates() for its in columns]).duplicated().any())
 
 
-def _sweeps(jobs: Iterable[StoredJob]) -> tuple[str, ...]:
+def _sweeps(jobs: Iterable[FinishedJob]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
 
 
-def _titled(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+def _titled(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     """Return the jobs with titles that state the swept overrides which their labels lack."""
     overrides = defaultdict[tuple[str, Path], list[set[str]]](list)
     for job in jobs:
@@ -302,13 +302,13 @@ def _titled(jobs: Sequence[StoredJob]) -> list[StoredJob]:
     return distinct
 
 
-def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     """Return the jobs with distinct names, the seeds of one attack next to each other.
 
     A sweep's name is added to all of its jobs if one of them has the same attack and source as a
     different row.
     """
-    places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[StoredJob]]](dict)
+    places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[FinishedJob]]](dict)
     for row in rows_of_seeds(jobs):
         row = [replace(job, shows_seed=job.shows_seed and len(row) == 1) for job in row]
         sweeps = _sweeps(row)
@@ -324,7 +324,7 @@ def _named(jobs: Sequence[StoredJob]) -> list[StoredJob]:
         for sweeps, row in rows.items():
             end = f" ({'+'.join(sweeps)})" if sweeps in clashing else ""
             named_jobs += [
-                replace(job, title=job.row + end, shows_seed=job.shows_seed or len(row) > 1)
+                replace(job, title=job.row_title + end, shows_seed=job.shows_seed or len(row) > 1)
                 for job in row
             ]
     return named_jobs

@@ -80,7 +80,7 @@ class JobRecord(BaseModel):
     Attributes:
         key: Equal keys mean equal predictions.
         crafting: Key of the attack, independent of images, budgets and targets; see
-            `Pass.crafting`.
+            `JobContext.attack_key`.
         target_keys: Keys of everything that decides each target's logits, by name; with a defence
             `resnet50@jpeg`.
         gradients: Number of gradients computed; stored rows need none.

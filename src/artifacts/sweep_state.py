@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from src.artifacts.layout import FAILURE, PLAN, PREDICTIONS
+from src.artifacts.layout import FAILURE, MANIFEST, PREDICTIONS
 from src.utils.files import write_text
 from src.utils.locks import held, is_held
 from src.utils.refusals import printable
@@ -21,8 +21,8 @@ CONFIG_OF_JOB = Path(".hydra") / "config.yaml"
 """File that Hydra writes to a job's folder before the job begins."""
 
 
-class Plan(BaseModel):
-    """Plan of a command: `sweep.json` in its folder.
+class SweepManifest(BaseModel):
+    """Manifest of a command: `sweep.json` in its folder.
 
     Attributes:
         jobs: Names of the jobs that are known before they run.
@@ -41,7 +41,7 @@ class JobStatus(NamedTuple):
     """State of a job: `done`, `failed`, `running`, `waiting` (the sweep continues) or `missing`.
 
     A job that has not begun has no folder. The seconds do not include trainings; for a running job
-    they are the time so far. `work` is the plan's estimate, or 1 without one.
+    they are the time so far. `work` is the manifest's estimate, or 1 without one.
     """
 
     name: str
@@ -54,10 +54,12 @@ class JobStatus(NamedTuple):
 
 def newest_sweep(*, finished: bool = False) -> Path:
     """Return the newest sweep's folder in `outputs/`; with `finished`, the newest with results."""
-    plans = sorted(OUTPUTS.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for plan in plans:
-        if not finished or any(plan.parent.rglob(f"{PREDICTIONS}.parquet")):
-            return plan.parent
+    manifests = sorted(
+        OUTPUTS.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    for manifest in manifests:
+        if not finished or any(manifest.parent.rglob(f"{PREDICTIONS}.parquet")):
+            return manifest.parent
     raise ValueError(f"there is no sweep in {OUTPUTS}/. If it is elsewhere, name its folder.")
 
 
@@ -105,26 +107,26 @@ def is_dead(folder: Path) -> bool:
     return folder.is_dir() and not is_held(lock_of_sweep(folder))
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
-    """Write a command's plan to its folder."""
-    write_text(folder / PLAN, plan.model_dump_json(indent=1))
+def write_manifest(folder: Path, manifest: SweepManifest) -> None:
+    """Write a command's manifest to its folder."""
+    write_text(folder / MANIFEST, manifest.model_dump_json(indent=1))
 
 
-def read_plan(folder: Path) -> Plan:
-    """Return the plan of the last command in a folder."""
-    if not (folder / PLAN).is_file():
-        raise ValueError(f"{folder} is not a sweep's folder: it has no {PLAN}.")
+def read_manifest(folder: Path) -> SweepManifest:
+    """Return the manifest of the last command in a folder."""
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(f"{folder} is not a sweep's folder: it has no {MANIFEST}.")
     try:
-        return Plan.model_validate_json((folder / PLAN).read_bytes())
+        return SweepManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError) as error:
-        raise ValueError(f"{folder / PLAN} is damaged.") from error
+        raise ValueError(f"{folder / MANIFEST} is damaged.") from error
 
 
-def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
+def job_folders(folder: Path, manifest: SweepManifest) -> dict[int, Path]:
     """Return the folders of the jobs that have begun by number, without an earlier sweep's."""
-    if plan.single:
+    if manifest.single:
         return {0: folder}
-    folders, sweep = {}, re.compile(rf"^sweep: '?{plan.id}\b", re.MULTILINE)
+    folders, sweep = {}, re.compile(rf"^sweep: '?{manifest.id}\b", re.MULTILINE)
     for path in folder.iterdir():  # a text search: parsing YAML is far slower
         match, config = re.match(r"(\d+)-", path.name), path / CONFIG_OF_JOB
         if match and config.is_file() and sweep.search(config.read_text(encoding="utf-8")):
@@ -134,16 +136,16 @@ def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
 
 def job_statuses(folder: Path) -> list[JobStatus]:
     """Return the states of a sweep's jobs, in order."""
-    plan = read_plan(folder)
-    begun = job_folders(folder, plan)
-    names = {number: job.name for number, job in begun.items()} | dict(enumerate(plan.jobs))
+    manifest = read_manifest(folder)
+    begun = job_folders(folder, manifest)
+    names = {number: job.name for number, job in begun.items()} | dict(enumerate(manifest.jobs))
     names = {number: printable(name) for number, name in names.items()}
     idle = "waiting" if is_held(lock_of_sweep(folder)) else "missing"
     statuses = {
         number: _status(name, begun[number]) if number in begun else JobStatus(name, None, idle)
         for number, name in sorted(names.items())
     }
-    work = dict(enumerate(plan.work))
+    work = dict(enumerate(manifest.work))
     return [status._replace(work=work.get(number, 1.0)) for number, status in statuses.items()]
 
 

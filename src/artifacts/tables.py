@@ -16,7 +16,7 @@ from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
 from src.utils.files import atomic_write
-from src.utils.model_ref import ABSTAINED, PLAIN, ModelRef, behind_each
+from src.utils.model_ref import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
 from src.utils.refusals import first_line, printable_all
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
@@ -27,7 +27,7 @@ _LOW, _HIGH, _NAN = b"low", b"high", b"nan"
 
 def column(
     name: str,
-    kind: pa.DataType,
+    data_type: pa.DataType,
     low: float = -math.inf,
     high: float | str = math.inf,
     *,
@@ -40,7 +40,7 @@ def column(
     be missing.
     """
     ranges: dict[bytes | str, bytes | str] = {_LOW: str(low), _HIGH: str(high)}
-    return pa.field(name, kind, null, ranges | ({_NAN: ""} if nan else {}))
+    return pa.field(name, data_type, null, ranges | ({_NAN: ""} if nan else {}))
 
 
 INDEX = column("index", INTEGER, 0)
@@ -167,7 +167,7 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
 
     Only targets behind a defence may abstain.
     """
-    plain = table.filter(pc.equal(table["defence"], PLAIN))
+    plain = table.filter(pc.equal(table["defence"], NO_DEFENCE))
     abstains = pc.or_(pc.equal(plain["predicted"], ABSTAINED), pc.is_nan(plain["confidence"]))
     if pc.any(abstains).as_py():
         raise ValueError("a target without a defence abstains")

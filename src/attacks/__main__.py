@@ -54,8 +54,8 @@ def _try(name: str, root: str, model: PixelClassifier, batch: Batch) -> str:
         labels = (batch.labels + keywords["targeted"]) % 10
         made = attack(model, batch.images / 255, labels, _EPS, true_labels=batch.labels, **keywords)
     except Exception as error:  # the clone's code may raise anything
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        return f"{kind}{first_line(error)}".removeprefix(f"attack.name={name}: ")
+        error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        return f"{error_type}{first_line(error)}".removeprefix(f"attack.name={name}: ")
     finally:
         signal.alarm(0)
     return "" if made.isfinite().all() else "it returns NaN or infinity"

@@ -155,8 +155,8 @@ def _make_settings(
     values: dict[str, Any],
     states: Mapping[float, State],
 ) -> Settings:
-    for name, kind in parts.items():
-        part = kind(**{key: values.pop(key) for key, _ in _parameters(kind)})
+    for name, part_class in parts.items():
+        part = part_class(**{key: values.pop(key) for key, _ in _parameters(part_class)})
         part = part.bind(states) if hasattr(part, "fit") else part
         if name == "transform":
             values["transforms"] = (part, *(values["transforms"] or ()))

@@ -119,7 +119,7 @@ def state_of(states: Mapping[float, State], eps: float) -> State:
 
 
 def fit(
-    kind: Callable[..., Fitted],
+    part_class: Callable[..., Fitted],
     model: Model,
     images: Tensor,
     labels: Tensor,
@@ -134,7 +134,7 @@ def fit(
     """Fit an attack on training images (N, 3, H, W) in [0, 1], for one or more budgets.
 
     Args:
-        kind: Class of the attack's fitted part.
+        part_class: Class of the attack's fitted part.
         model: The source model.
         images: Training images.
         labels: True classes of the images or, with `targeted`, target labels, (N,).
@@ -143,12 +143,12 @@ def fit(
         targeted: Minimise the loss of `labels` instead.
         true_labels: True classes if `labels` are target labels.
         seed: Seed of the order of the images.
-        **settings: Keywords of `kind`.
+        **settings: Keywords of `part_class`.
 
     Returns:
         States by budget, for the attack's keyword `states`.
     """
-    budgets, part = check_budgets(eps, images).flatten().tolist(), kind(**settings)
+    budgets, part = check_budgets(eps, images).flatten().tolist(), part_class(**settings)
     classes = labels if true_labels is None else true_labels
 
     def read(positions: Sequence[int], generator: torch.Generator | None) -> FitBatch:

@@ -17,12 +17,12 @@ def check_budgets(eps: Budgets, images: Tensor) -> Tensor:
         ValueError: A budget or a pixel is outside [0, 1], `eps` has another shape, or `images` is
             not a float32 or float64 tensor (N, 3, H, W).
     """
-    shape, kind = tuple(getattr(images, "shape", ())), getattr(images, "dtype", None)
+    shape, dtype = tuple(getattr(images, "shape", ())), getattr(images, "dtype", None)
     fits = len(shape) == 4 and not shape[1] > 3 >= shape[3]  # not channels last
-    if not fits or kind not in (torch.float32, torch.float64):
+    if not fits or dtype not in (torch.float32, torch.float64):
         raise ValueError(
             "images must be a torch tensor (N, 3, H, W) of float32 or float64, not "
-            f"{type(images).__name__} {shape} of {kind}."
+            f"{type(images).__name__} {shape} of {dtype}."
         )
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError(

@@ -25,7 +25,7 @@ _distributions = cache(packages_distributions)
 
 
 @cache
-def own_code() -> str:
+def program_digest() -> str:
     """Return a digest of this program's code that decides rows, without comments and docstrings."""
     digest = hashlib.sha256()
     for file in sorted(_ROWS):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from src.cache.code_digest import code_of, own_code
+from src.cache.code_digest import code_of, program_digest
 from src.config.settings import Settings
 
 
@@ -18,7 +18,7 @@ def content_key(*parts: Any) -> str:
 
 def job_key(
     settings: Settings,
-    crafting: str,
+    attack_key: str,
     images: str,
     target_keys: Mapping[str, str],
     names: Sequence[str],
@@ -29,7 +29,7 @@ def job_key(
     """
     analysed = settings.diagnostics.model_dump(exclude_defaults=True)
     parts = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
-    place = (crafting, images, settings.budgets)
+    place = (attack_key, images, settings.budgets)
     return content_key(place, target_keys, names, parts, analysed and settings.reference)
 
 
@@ -44,7 +44,7 @@ def code_keys(settings: Settings) -> dict[str, str]:
     parts = {"attack": settings.attack.settings}
     parts |= {name: settings.model[name].network for name in settings.models}
     parts |= {f"defence.{name}": defence.call for name, defence in settings.defence.items()}
-    return {"program": own_code()} | {
+    return {"program": program_digest()} | {
         name: content_key(code_of(part)) for name, part in parts.items()
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from src.config.sections import STUDY
+from src.config.sections import DEFAULT_TARGETS
 from src.utils.model_ref import ModelRef
 from src.utils.public_models import check_listed
 from src.utils.refusals import suggestion
@@ -28,7 +28,7 @@ def with_files(overrides: Sequence[str], folders: Sequence[str | Path]) -> list[
     """
     folders = [*folders, *re.findall(r"file://([^'\"\],]+)", " ".join(overrides))]
     experiments = _experiments(overrides, folders)
-    text = " ".join([*STUDY, *overrides, *map(str, experiments)])
+    text = " ".join([*DEFAULT_TARGETS, *overrides, *map(str, experiments)])
     panels = [_read(file) for name, file in files("panel", folders).items() if PANEL + name in text]
     text = f"{text} {panels}"
     loaded = []

@@ -12,14 +12,14 @@ from src.config.compose import is_sweep
 from src.config.errors import refusal
 from src.config.label import attack_label, stated_about, takes
 from src.config.names import PANEL, files, is_public, public_models, without_panels
-from src.config.sections import STUDY, ReportCommand, Section
+from src.config.sections import DEFAULT_TARGETS, ReportCommand, Section
 from src.config.settings import Settings
 from src.utils.about import About, listed
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 from src.utils.public_models import near_models
 from src.utils.refusals import suggestion, warn_once
 
-Kind = TypeVar("Kind", bound=BaseModel)
+Validated = TypeVar("Validated", bound=BaseModel)
 
 
 def read_job(config: DictConfig, hydra: Any) -> Settings:
@@ -30,16 +30,19 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     _set_reference(section["epsilon"], hydra)
     _note_missing_weights(section["model"], section["plan"])
     attack = _attack(section["attack"], hydra)
-    kind = attack["kind"]
-    for key, names in (("source", source or [kind] * (kind != "crafted")), ("targets", targets)):
+    attack_origin = attack["kind"]
+    for key, names in (
+        ("source", source or [attack_origin] * (attack_origin != "crafted")),
+        ("targets", targets),
+    ):
         if not names:
             known = ", ".join(files("model", _folders(hydra)))
             raise ValueError(f"{key} is empty. Use any of {known}.")
     _refuse_what_needs_an_attack(attack, section)
-    if section["storage"] is None and kind == "crafted":
+    if section["storage"] is None and attack_origin == "crafted":
         section["storage"] = "uint8" if section["save_adversarial"] else "float32"
     variants = _names(section["variants"])
-    if "float32" not in (section["storage"], *variants) and kind == "crafted":
+    if "float32" not in (section["storage"], *variants) and attack_origin == "crafted":
         variants = ["float32", *variants]  # shows the effect of rounding
     settings = _validate(
         Settings,
@@ -50,12 +53,13 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
             "source": source,
             "targets": targets,
             "defences": tuple(defences),
-            "source_defence": section["source_defence"] or PLAIN,
+            "source_defence": section["source_defence"] or NO_DEFENCE,
             "variants": variants,
-            "protocol": section["protocol"] or {"crafted": "joint", "none": "all"}.get(kind),
+            "protocol": section["protocol"]
+            or {"crafted": "joint", "none": "all"}.get(attack_origin),
         },
     )
-    if kind != "crafted":
+    if attack_origin != "crafted":
         return settings
     label = attack_label(attack["name"], attack["settings"])  # last: it imports torch
     labelled = settings.attack.model_copy(update={"label": label})
@@ -68,10 +72,10 @@ def _named(
     """Return a job's source, targets, defences, and plain config with only these models."""
     source, targets = _names(config.source), _names(config.targets)
     if config.targets is None:
-        targets = [*STUDY, *(name for name in source if name not in STUDY)]
+        targets = [*DEFAULT_TARGETS, *(name for name in source if name not in DEFAULT_TARGETS)]
     targets = without_panels(targets, _folders(hydra))
-    defences = [name for name in _names(config.defences) if name != PLAIN]
-    attacked = [name for name in _names(config.source_defence) if name != PLAIN]
+    defences = [name for name in _names(config.defences) if name != NO_DEFENCE]
+    attacked = [name for name in _names(config.source_defence) if name != NO_DEFENCE]
     for group, lists in {
         "model": {"source": source, "targets": targets},
         "defence": {"defences": defences, "source_defence": attacked},
@@ -168,11 +172,11 @@ def read_report_command(config: DictConfig) -> ReportCommand:
     return _validate(ReportCommand, plain)
 
 
-def _validate(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+def _validate(settings_class: type[Validated], values: Mapping[str, Any]) -> Validated:
     try:
-        return kind(**values)
+        return settings_class(**values)
     except ValidationError as error:
-        sections: list[type[BaseModel]] = [kind, About, *Section.__subclasses__()]
+        sections: list[type[BaseModel]] = [settings_class, About, *Section.__subclasses__()]
         known = {key for section in sections for key in section.model_fields}
         raise ValueError(refusal(error, sorted(known))) from error
 

@@ -26,9 +26,9 @@ from src.utils.about import listed
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
-GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
+PROGRAM_KEYWORDS = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
 """Keyword arguments of attacks that the program sets."""
-STUDY = ("vgg16", "resnet50", "inception")
+DEFAULT_TARGETS = ("vgg16", "resnet50", "inception")
 """Default targets in addition to the source."""
 ONNX = "src.models.onnx_network"
 """`_target_` of a network in an ONNX file."""

@@ -24,7 +24,7 @@ from src.config.sections import (
     reference_budget,
 )
 from src.utils.about import listed
-from src.utils.model_ref import PLAIN, ModelRef, behind_each
+from src.utils.model_ref import NO_DEFENCE, ModelRef, behind_each
 
 
 class Settings(Section):
@@ -47,7 +47,7 @@ class Settings(Section):
     targets: Annotated[ModelNames, Field(min_length=1)]
     ensemble: Literal["logits", "probabilities", "loss"] = "logits"
     defences: Annotated[tuple[Name, ...], AfterValidator(distinct)] = ()
-    source_defence: Name = PLAIN
+    source_defence: Name = NO_DEFENCE
     source_draws: PositiveInt = 1
     epsilon: EpsilonSettings
     protocol: Protocol | None = "joint"
@@ -77,7 +77,7 @@ class Settings(Section):
     def _check_defences(self) -> Self:
         if self.protocol == "common" and not self.defences:
             raise ValueError("protocol=common needs defences, e.g. defences=[none,jpeg]")
-        if self.source_draws > 1 and self.source_defence == PLAIN:
+        if self.source_draws > 1 and self.source_defence == NO_DEFENCE:
             raise ValueError(f"source_draws={self.source_draws} needs a random source_defence")
         if self.source_draws > 1 and self.layers:
             raise ValueError(

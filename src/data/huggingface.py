@@ -73,8 +73,10 @@ def huggingface(
         )
     data = data[name].with_format(None)
 
-    def columns(kind: type) -> list[str]:
-        return [name for name, feature in data.features.items() if isinstance(feature, kind)]
+    def columns(feature_type: type) -> list[str]:
+        return [
+            name for name, feature in data.features.items() if isinstance(feature, feature_type)
+        ]
 
     numbers = [name for name in columns(datasets.Value) if "int" in data.features[name].dtype]
     image = _choose("image_column", image_column, columns(datasets.Image))

@@ -140,5 +140,5 @@ def _call(function: Callable[..., Any], name: str, images: Tensor, random: Philo
     except Exception as error:  # a user's defence may raise anything
         if is_out_of_memory(error):
             raise
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"defence={name}: {kind}{first_line(error)}") from error
+        error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"defence={name}: {error_type}{first_line(error)}") from error

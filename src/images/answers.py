@@ -74,13 +74,13 @@ class Answers(nn.Module):
 
 def _read(file: str, num_classes: int) -> pd.DataFrame:
     """Return a row per image: `sha256`, `predicted` and `confidence`, checked."""
-    kinds: dict[str, Any] = {"sha256": str, "predicted": "int64", "confidence": float}
+    dtypes: dict[str, Any] = {"sha256": str, "predicted": "int64", "confidence": float}
     try:
         rows = read_list(file).rename(columns=str.lower)
         if "confidence" not in rows:
             rows["confidence"] = 1.0
         rows["sha256"] = rows["sha256"].str.lower()
-        rows = rows[[*kinds]].astype(kinds).drop_duplicates(["sha256", "predicted"])
+        rows = rows[[*dtypes]].astype(dtypes).drop_duplicates(["sha256", "predicted"])
     except (OSError, ValueError, KeyError) as error:
         text = f"{file} needs the columns sha256 and predicted: {first_line(error)[:200]}"
         raise ValueError(text) from error

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import Philox, image_seeds, project
-from src.config.sections import GIVEN, TargetLabelRule
+from src.config.sections import PROGRAM_KEYWORDS, TargetLabelRule
 from src.data import Batch
 from src.defences import AttackedDefence
 from src.images.storage import AdversarialBatch
@@ -134,8 +134,8 @@ class Attacker(AdversarialSource):
     """An attack on a source, for several budgets at once.
 
     The attack gets copies of the batch and of the source, which it may change. Its result is
-    projected onto the ball and to [0, 1]. It gets those keyword arguments in `GIVEN` that it
-    accepts.
+    projected onto the ball and to [0, 1]. It gets those keyword arguments in `PROGRAM_KEYWORDS`
+    that it accepts.
 
     Args:
         target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's
@@ -303,8 +303,8 @@ class Attacker(AdversarialSource):
         except Exception as error:  # a user's attack may raise anything
             if is_out_of_memory(error):
                 raise
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
+            error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"attack={self.name}: {error_type}{first_line(error)}") from error
 
     def _check_images(self, result: Any, images: Tensor, batch: Batch, eps: Tensor) -> None:
         expected = f"a tensor {(len(eps), *images.shape)} of {images.dtype} on {images.device}"
@@ -350,10 +350,14 @@ class Attacker(AdversarialSource):
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:
-    """Return the keyword arguments in `GIVEN` that an attack accepts."""
+    """Return the keyword arguments in `PROGRAM_KEYWORDS` that an attack accepts."""
     parameters: Mapping[str, Any] = inspect.signature(attack).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return GIVEN if every else tuple(word for word in GIVEN if word in parameters)
+    return (
+        PROGRAM_KEYWORDS
+        if every
+        else tuple(word for word in PROGRAM_KEYWORDS if word in parameters)
+    )
 
 
 def keeps_images_apart(attack: Attack) -> bool:

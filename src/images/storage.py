@@ -9,7 +9,7 @@ from torch import Tensor
 from src.attacks import noise_signs, project, shuffle_pixels
 from src.data import Batch
 
-STORED = "stored"
+AS_SAVED = "stored"
 """Variant of images from a saved set, evaluated as they are stored."""
 
 TOLERANCE_255 = 1e-4
@@ -63,7 +63,7 @@ class AttackedImages:
     def as_stored(self, storage: str, images: Tensor | None = None) -> Tensor:
         """Return the images, or other ones inside the balls, in a storage format.
 
-        The formats are `float32`; `uint8`, rounded inside the ball; and `STORED`.
+        The formats are `float32`; `uint8`, rounded inside the ball; and `AS_SAVED`.
         """
         images = self.adversarial if images is None else images
         return self.rounded(images).to(images.dtype) / 255 if storage == "uint8" else images
@@ -87,7 +87,7 @@ class AttackedImages:
         else:
             change = _shuffle(self.adversarial - self.clean)
         images = project(self.clean + change, self.clean, eps, self.norm)
-        return self.as_stored("uint8" if storage == STORED else storage, images)
+        return self.as_stored("uint8" if storage == AS_SAVED else storage, images)
 
 
 def _shuffle(changes: Tensor) -> Tensor:

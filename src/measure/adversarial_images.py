@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from src.artifacts.tables import INDEX, SINGLE, column
 from src.measure.prediction_rows import to_lists, to_numpy
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 
 class AdversarialImages(Measurement):
@@ -19,26 +19,28 @@ class AdversarialImages(Measurement):
 
     name = "images"
     schema = pa.schema([INDEX, column("adversarial", pa.list_(SINGLE), 0, 1)])
-    key = None
+    switched_by = None
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return one cell per budget: of the example images, or of all images if a set is saved."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return one request per budget: the example images, or all images if a set is saved."""
         settings, every = job.settings, job.images.indices
         if settings.attack.kind != "crafted":
             return
         wanted = every if settings.save_adversarial else np.array(sorted(examples(job)), np.int64)
         size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(every)
         small = size <= settings.store.images_mb * 1e6
-        cached = every if small else None
+        also_store = every if small else None
         for eps_255 in settings.budgets:
-            yield Cell(self.name, wanted, budgets=(eps_255,), cached=cached, large=True)
+            yield RowRequest(
+                self.name, wanted, budgets=(eps_255,), also_store=also_store, streamed=True
+            )
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per newly attacked image: its 3 H W values in [0, 1]."""
         assert batch.adversarial is not None
-        for cell in cells:
-            rows = ~batch.adversarial.cost_of(*cell.budgets)[0].isnan()
-            images = batch.version(*cell.budgets).adversarial[rows.to(batch.clean.device)]
+        for request in requests:
+            rows = ~batch.adversarial.cost_of(*request.budgets)[0].isnan()
+            images = batch.version(*request.budgets).adversarial[rows.to(batch.clean.device)]
             index = to_numpy(batch.batch.index)[rows.numpy()]
             yield pa.table({"index": index, "adversarial": to_lists(images.flatten(1).float())})
 

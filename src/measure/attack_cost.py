@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from src.artifacts.tables import FLOAT, INDEX, column
 from src.measure.prediction_rows import to_numpy
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 _COUNTS = ("gradients", "zero_gradients", "forwards")
 
@@ -20,19 +20,19 @@ class AttackCost(Measurement):
 
     name = "crafting"
     schema = pa.schema([INDEX, *(column(name, FLOAT, 0) for name in _COUNTS)])
-    key = None
+    switched_by = None
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return one cell of all images per budget, unless the images come from a saved set."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return one request of all images per budget, unless the images come from a saved set."""
         if job.settings.attack.kind == "crafted":
             for eps_255 in job.settings.budgets:
-                yield Cell(self.name, job.images.indices, budgets=(eps_255,))
+                yield RowRequest(self.name, job.images.indices, budgets=(eps_255,))
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per newly attacked image."""
         assert batch.adversarial is not None
-        for cell in cells:
-            cost = batch.adversarial.cost_of(*cell.budgets)
+        for request in requests:
+            cost = batch.adversarial.cost_of(*request.budgets)
             rows = ~cost[0].isnan()
             columns = dict(zip(_COUNTS, cost[:, rows].numpy(), strict=True))
             yield pa.table({"index": to_numpy(batch.batch.index)[rows.numpy()], **columns})

@@ -13,7 +13,7 @@ from src.artifacts.tables import EPS_255, FLOAT, INDEX, LABEL, PREDICTED, TEXT, 
 from src.attacks import noise_signs
 from src.measure.fourier import CORNER, FREQUENCIES, band, low_passed
 from src.measure.prediction_rows import Level, predict
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.utils.model_ref import ModelRef
 
 _AXES = (-3, -2, -1)
@@ -54,17 +54,17 @@ class BandFilters(Measurement):
     )
     order = ("frequency_low", "-frequency_high", "index")
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return two cells per target: for the attack and for the noise."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return two requests per target: for the attack and for the noise."""
         settings, index = job.settings, job.diagnosed.indices
         for target in map(ModelRef.parse, settings.targets):
             budgets, bands = (settings.reference,), [*BOUNDS.values()]
             attack, noise = (bands, settings.seed), (*budgets, bands, settings.seed)
             facts: dict[str, Any] = {"target": target, "passes": len(bands)}
-            yield Cell(self.name, index, budgets=budgets, decides=attack, **facts)
-            yield Cell(self.name, index, decides=noise, attacked=False, **facts)
+            yield RowRequest(self.name, index, budgets=budgets, key_parts=attack, **facts)
+            yield RowRequest(self.name, index, key_parts=noise, attacked=False, **facts)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image and band."""
         eps_255, clean = batch.settings.reference, batch.clean
         noise = _budget_noise(clean, batch.batch.index, eps_255, batch.settings.seed)
@@ -78,7 +78,7 @@ class BandFilters(Measurement):
             versions.append((level, partial(batch.classify, images=images)))
         if attacked:  # the job's own logits
             versions[0] = versions[0][0], partial(batch.logits, eps_255=eps_255)
-        return predict(batch, cells, versions)
+        return predict(batch, requests, versions)
 
 
 class LowPassed(Measurement):
@@ -88,20 +88,20 @@ class LowPassed(Measurement):
     schema = pa.schema([INDEX, LABEL, column("cutoff", FLOAT, 0, CORNER), *PREDICTED])
     order = ("cutoff", "index")
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for each target."""
-        facts: dict[str, Any] = {"decides": CUTOFFS, "attacked": False, "passes": len(CUTOFFS)}
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return a request for each target."""
+        facts: dict[str, Any] = {"key_parts": CUTOFFS, "attacked": False, "passes": len(CUTOFFS)}
         for target in map(ModelRef.parse, job.settings.targets):
-            yield Cell(self.name, job.diagnosed.indices, target, **facts)
+            yield RowRequest(self.name, job.diagnosed.indices, target, **facts)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image and cutoff, in cycles per pixel."""
         versions = (
             ({"cutoff": cutoff}, partial(batch.classify, images=images.clamp(0, 1)))
             for cutoff in CUTOFFS
             for images in [low_passed(batch.clean, cutoff)]
         )
-        return predict(batch, cells, versions)
+        return predict(batch, requests, versions)
 
 
 def _budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:

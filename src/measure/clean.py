@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from src.artifacts.tables import PREDICTION_SCHEMA
 from src.measure.prediction_rows import prediction_rows, with_cost
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 
 class Clean(Measurement):
@@ -14,16 +14,16 @@ class Clean(Measurement):
 
     name = "clean images"
     schema = PREDICTION_SCHEMA
-    key = None
+    switched_by = None
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return one cell of all images per model, with and without its defences."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return one request of all images per model, with and without its defences."""
         for pair in job.classifiers:
-            yield Cell(self.name, job.images.indices, pair, attacked=False)
+            yield RowRequest(self.name, job.images.indices, pair, attacked=False)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image, with budget 0."""
-        targets = [cell.target for cell in cells]
+        targets = [request.target for request in requests]
         rows = {
             target: prediction_rows(target, batch.batch, logits, {"eps_255": 0.0})
             for target, logits in batch.classify_each(targets, batch.clean)

@@ -7,10 +7,10 @@ import pyarrow as pa
 from torch import Tensor
 
 from src.config.sections import CONTROLS
-from src.images.storage import STORED, AttackedImages
+from src.images.storage import AS_SAVED, AttackedImages
 from src.measure.prediction_rows import with_cost
 from src.measure.predictions import Predictions
-from src.measure.protocol import Cell, EvaluatedBatch, Job
+from src.measure.protocol import EvaluatedBatch, Job, RowRequest
 from src.utils.model_ref import ModelRef
 
 
@@ -19,28 +19,28 @@ class Controls(Predictions):
 
     name = "controls"
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return cells of all images for each control.
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return requests of all images for each control.
 
         `shuffled` swaps the perturbations of images that the batches pair. If all images share one
         perturbation, it shuffles the pixels instead.
         """
         settings = job.settings
-        storage = settings.storage or STORED
+        storage = settings.storage or AS_SAVED
         pairs = (job.images.digest(), settings.dataset.seed)
         facts: dict[str, dict[str, Any]] = {
-            "noise": {"decides": (storage, settings.seed)},
-            "shuffled": {"decides": (storage, pairs), "whole": True},
+            "noise": {"key_parts": (storage, settings.seed)},
+            "shuffled": {"key_parts": (storage, pairs), "needs_batch": True},
         }
         if settings.attack.about.universal:
             facts["shuffled"] = facts["noise"]
         for control in CONTROLS if settings.controls else ():
             targets = map(ModelRef.parse, settings.targets)
-            yield from self.cells_of(job, control, targets, **facts[control])
+            yield from self.requests_for(job, control, targets, **facts[control])
 
     def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
         """Return a control's images in the storage format of the primary variant."""
-        storage = batch.settings.storage or STORED
+        storage = batch.settings.storage or AS_SAVED
         universal = batch.settings.attack.about.universal
         return version.control(table, storage, batch.settings.seed, universal)
 

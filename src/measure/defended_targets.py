@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from src.images.storage import STORED
+from src.images.storage import AS_SAVED
 from src.measure.predictions import Predictions
-from src.measure.protocol import Cell, Job
-from src.utils.model_ref import PLAIN
+from src.measure.protocol import Job, RowRequest
+from src.utils.model_ref import NO_DEFENCE
 
 
 class DefendedTargets(Predictions):
@@ -15,7 +15,7 @@ class DefendedTargets(Predictions):
 
     name = "defended targets"
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return cells of all images for every target behind a defence."""
-        targets = [target for target in job.settings.evaluated if target.defence != PLAIN]
-        yield from self.cells_of(job, job.settings.storage or STORED, targets)
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return requests of all images for every target behind a defence."""
+        targets = [target for target in job.settings.evaluated if target.defence != NO_DEFENCE]
+        yield from self.requests_for(job, job.settings.storage or AS_SAVED, targets)

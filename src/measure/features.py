@@ -9,7 +9,7 @@ from torch import Tensor
 from src.artifacts.tables import INDEX, LABEL, SINGLE, column
 from src.attacks import Source
 from src.measure.prediction_rows import image_rows
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.utils.model_ref import ModelRef
 
 
@@ -25,17 +25,19 @@ class Features(Measurement):
     in_all = False
     schema = pa.schema([INDEX, LABEL, column("features", pa.list_(SINGLE))])
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return one cell per source and target, without defences, that has a `feature_layer`."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return one request per source or target with a `feature_layer`, without defences."""
         for name in job.settings.models:
             if layer := job.settings.model[name].feature_layer:
-                facts: dict[str, Any] = {"decides": layer, "attacked": False}
-                yield Cell(self.name, job.diagnosed.indices, ModelRef.parse(name), **facts)
+                facts: dict[str, Any] = {"key_parts": layer, "attacked": False}
+                yield RowRequest(self.name, job.diagnosed.indices, ModelRef.parse(name), **facts)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image."""
-        for cell in cells:
-            (output,) = Source(batch.networks[cell.target], cell.decides).features(batch.clean)
+        for request in requests:
+            (output,) = Source(batch.networks[request.target], request.key_parts).features(
+                batch.clean
+            )
             yield image_rows(batch.batch, features=_over_positions(output.float()))
 
 

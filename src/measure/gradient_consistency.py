@@ -10,7 +10,7 @@ from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.attacks import Philox, image_seeds
 from src.measure.gradient_similarity import cosines, input_gradients
 from src.measure.prediction_rows import image_rows
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.utils.model_ref import ModelRef
 
 _POINTS, _RADIUS = 5, 1 / 255
@@ -31,19 +31,19 @@ class GradientConsistency(Measurement):
     name = "gradient_consistency"
     schema = pa.schema([INDEX, LABEL, column("consistency", FLOAT, -1, 1, nan=True)])
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for the source."""
-        source, decides = (
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return a request for the source."""
+        source, key_parts = (
             ModelRef.parse(job.settings.source_name),
             (_POINTS, _RADIUS, job.settings.seed),
         )
-        facts: dict[str, Any] = {"decides": decides, "attacked": False, "passes": 3 * (1 + _POINTS)}
-        yield Cell(self.name, job.diagnosed.indices, source, **facts)
+        facts: dict[str, Any] = {"key_parts": key_parts, "passes": 3 * (1 + _POINTS)}
+        yield RowRequest(self.name, job.diagnosed.indices, source, attacked=False, **facts)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image."""
-        (cell,) = cells
-        network, clean, labels = batch.networks[cell.target], batch.clean, batch.batch.labels
+        (request,) = requests
+        network, clean, labels = batch.networks[request.target], batch.clean, batch.batch.labels
         size = batch.gradient_batch
         seeds = image_seeds(batch.settings.seed, batch.batch.index)
         random = Philox(seeds, clean, _STREAM)

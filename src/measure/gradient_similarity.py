@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.attacks import LOSSES, Model
 from src.measure.prediction_rows import image_rows
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.models import Ensemble
 from src.utils.model_ref import ModelRef
 
@@ -30,24 +30,24 @@ class GradientSimilarity(Measurement):
     name = "similarity"
     schema = pa.schema([INDEX, LABEL, column("cosine", FLOAT, -1, 1, nan=True)])
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for each target."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return a request for each target."""
         source = ModelRef.parse(job.settings.source_name)
         for target in map(ModelRef.parse, job.settings.targets):
             facts: dict[str, Any] = {"others": (source,), "attacked": False, "passes": 3}
-            yield Cell(self.name, job.diagnosed.indices, target, **facts)
+            yield RowRequest(self.name, job.diagnosed.indices, target, **facts)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image."""
-        models = {model for cell in cells for model in (cell.target, *cell.others)}
+        models = {model for request in requests for model in (request.target, *request.others)}
         clean, labels, size = batch.clean, batch.batch.labels, batch.gradient_batch
         gradients = {
             model: input_gradients(batch.networks[model], clean, labels, size).flatten(1)
             for model in models
         }
-        for cell in cells:
-            (source,) = cell.others
-            cosine = cosines(gradients[source], gradients[cell.target])
+        for request in requests:
+            (source,) = request.others
+            cosine = cosines(gradients[source], gradients[request.target])
             yield image_rows(batch.batch, cosine=cosine)
 
 

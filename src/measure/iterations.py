@@ -17,7 +17,7 @@ from src.artifacts.tables import (
 )
 from src.images.attacker import Attacker
 from src.measure.prediction_rows import predict
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.utils.model_ref import ModelRef
 
 
@@ -30,21 +30,23 @@ class Iterations(Measurement):
     """
 
     name = "iterations"
-    key = "iterations"
+    switched_by = "iterations"
     steps = (column("iteration", INTEGER, 1), column("step_255", FLOAT, 0))
     schema = pa.schema([INDEX, LABEL, TARGET_LABEL, EPS_255, *steps, *PREDICTED])
     order = ("eps_255", "iteration", "index")
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for each target without a defence."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return a request for each target without a defence."""
         settings = job.settings
         iterations = settings.diagnostics.iterations
         for target in map(ModelRef.parse, settings.targets if iterations else ()):
-            decides = (settings.reference, iterations)
+            key_parts = (settings.reference, iterations)
             count = len(iterations)
-            yield Cell(self.name, job.diagnosed.indices, target, decides=decides, passes=count)
+            yield RowRequest(
+                self.name, job.diagnosed.indices, target, key_parts=key_parts, passes=count
+            )
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image and iterate."""
         settings, attacker = batch.settings, batch.source
         assert isinstance(attacker, Attacker)
@@ -55,4 +57,4 @@ class Iterations(Measurement):
             (level | {"iteration": iteration}, partial(batch.classify, images=images))
             for iteration, images in zip(iterations, attacked.images, strict=True)
         )
-        return predict(batch, cells, versions, attacked.target_labels)
+        return predict(batch, requests, versions, attacked.target_labels)

@@ -12,7 +12,7 @@ from torch import Tensor
 from src.artifacts.tables import FLOAT, INDEX, LABEL, PREDICTED, column
 from src.images.attacker import Attacker
 from src.measure.prediction_rows import prediction_columns, to_numpy, top_predictions
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.utils.model_ref import TARGET_COLUMNS, ModelRef
 
 
@@ -30,12 +30,12 @@ class MinimumBudget(Measurement):
     """
 
     name = "flips"
-    key = "bisection"
+    switched_by = "bisection"
     bracket = (column("below_eps_255", FLOAT, 0, 255), column("eps_255", FLOAT, 0, 255, null=True))
     schema = pa.schema([INDEX, LABEL, *bracket, *PREDICTED])
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell per target without a defence: the images it classifies correctly."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return a request per target without a defence: the images it classifies correctly."""
         settings, halvings = job.settings, job.settings.diagnostics.bisection
         if not halvings or clean is None:
             return
@@ -45,20 +45,20 @@ class MinimumBudget(Measurement):
             rows = correct.filter(pc.and_(*(pc.equal(correct[key], name) for key, name in names)))
             index = np.intersect1d(job.diagnosed.indices, rows["index"].to_numpy())
             work: dict[str, Any] = {"passes": halvings, "attacks": halvings}
-            yield Cell(self.name, index, target, settings.budgets, decides=halvings, **work)
+            yield RowRequest(self.name, index, target, settings.budgets, key_parts=halvings, **work)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image that the cell's target classifies correctly."""
-        return [_bisect(batch.select(cell.index), cell) for cell in cells]
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+        """Return a row per image that the request's target classifies correctly."""
+        return [_bisect(batch.select(request.index), request) for request in requests]
 
 
-def _bisect(batch: EvaluatedBatch, cell: Cell) -> pa.Table:
-    """Return the rows of a batch of images that a cell's target classifies correctly."""
+def _bisect(batch: EvaluatedBatch, request: RowRequest) -> pa.Table:
+    """Return the rows of a batch of images that a request's target classifies correctly."""
     assert isinstance(batch.source, Attacker)
-    index, labels, target = batch.batch.index, batch.batch.labels, cell.target
-    grid = torch.stack([batch.logits(target, eps_255) for eps_255 in cell.budgets])
+    index, labels, target = batch.batch.index, batch.batch.labels, request.target
+    grid = torch.stack([batch.logits(target, eps_255) for eps_255 in request.budgets])
     flips = torch.stack([_flips(target, logits, labels) for logits in grid])
-    tried = torch.tensor(cell.budgets, dtype=torch.float64)[:, None]  # in any order
+    tried = torch.tensor(request.budgets, dtype=torch.float64)[:, None]  # in any order
     high, first = tried.where(flips, torch.inf).min(dim=0)
     low, ever = tried.where(tried < high, 0).amax(dim=0), flips.any(dim=0)
     logits = grid[first.where(ever, tried.argmax()), torch.arange(len(labels))]

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from src.artifacts.tables import INDEX, LABEL, SINGLE, column
 from src.measure.prediction_rows import image_rows
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.utils.model_ref import ModelRef
 
 
@@ -27,16 +27,16 @@ class OutputChanges(Measurement):
     in_all = False
     schema = pa.schema([INDEX, LABEL, column("change", pa.list_(SINGLE))])
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for the source and for each target, without defences."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return a request for the source and for each target, without defences."""
         settings = job.settings
         facts: dict[str, Any] = {"budgets": (settings.reference,), "passes": 2}
         for name in settings.models if len(settings.source) == 1 else ():
-            yield Cell(self.name, job.diagnosed.indices, ModelRef.parse(name), **facts)
+            yield RowRequest(self.name, job.diagnosed.indices, ModelRef.parse(name), **facts)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image."""
-        for cell in cells:
-            clean = batch.classify(cell.target, batch.clean).float()
-            change = clean - batch.logits(cell.target, *cell.budgets).float()
+        for request in requests:
+            clean = batch.classify(request.target, batch.clean).float()
+            change = clean - batch.logits(request.target, *request.budgets).float()
             yield image_rows(batch.batch, change=change)

@@ -22,7 +22,7 @@ from src.artifacts.tables import (
     column,
 )
 from src.data import Batch
-from src.measure.protocol import Cell, EvaluatedBatch
+from src.measure.protocol import EvaluatedBatch, RowRequest
 from src.utils.model_ref import ABSTAINED, ModelRef
 
 Level = Mapping[str, float | str | int]
@@ -88,19 +88,19 @@ def top_predictions(target: ModelRef, logits: Tensor, labels: Tensor) -> TopPred
 
 def predict(
     batch: EvaluatedBatch,
-    cells: Sequence[Cell],
+    requests: Sequence[RowRequest],
     versions: Iterable[tuple[Level, Callable[[ModelRef], Tensor]]],
     target_labels: Tensor | None = None,
 ) -> list[pa.Table]:
-    """Return each cell's predictions for several versions of a batch's images.
+    """Return each request's predictions for several versions of a batch's images.
 
     A version is a pair: the columns that identify it, and a function from a target to its logits.
     """
-    tables: list[list[pa.Table]] = [[] for _ in cells]
+    tables: list[list[pa.Table]] = [[] for _ in requests]
     for level, classify in versions:  # one at a time: a grid is large
-        for cell, parts in zip(cells, tables, strict=True):
-            logits = classify(cell.target)
-            parts.append(prediction_rows(cell.target, batch.batch, logits, level, target_labels))
+        for request, parts in zip(requests, tables, strict=True):
+            logits = classify(request.target)
+            parts.append(prediction_rows(request.target, batch.batch, logits, level, target_labels))
     return [pa.concat_tables(parts) for parts in tables]
 
 

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from src.artifacts.tables import PREDICTION_SCHEMA
-from src.images.storage import STORED, AttackedImages
+from src.images.storage import AS_SAVED, AttackedImages
 from src.measure.attack_cost import AttackCost
 from src.measure.prediction_rows import prediction_rows, with_cost
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.model_ref import PLAIN, ModelRef
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 
 class Predictions(Measurement):
@@ -23,42 +23,42 @@ class Predictions(Measurement):
     name = "predictions"
     schema = PREDICTION_SCHEMA
     order = ("eps_255", "index")
-    key = None
+    switched_by = None
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return cells of all images for each format, the primary one first."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return requests of all images for each format, the primary one first."""
         settings = job.settings
-        for storage in dict.fromkeys((settings.storage or STORED, *settings.variants)):
-            yield from self.cells_of(job, storage, map(ModelRef.parse, settings.targets))
+        for storage in dict.fromkeys((settings.storage or AS_SAVED, *settings.variants)):
+            yield from self.requests_for(job, storage, map(ModelRef.parse, settings.targets))
 
-    def cells_of(
+    def requests_for(
         self, job: Job, table: str, targets: Iterable[ModelRef], **facts: Any
-    ) -> Iterator[Cell]:
-        """Yield a table's cells of all images, one per target and budget."""
+    ) -> Iterator[RowRequest]:
+        """Yield a table's requests of all images, one per target and budget."""
         for target in targets:
             for eps_255 in job.settings.budgets:
-                yield Cell(table, job.images.indices, target, (eps_255,), **facts)
+                yield RowRequest(table, job.images.indices, target, (eps_255,), **facts)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image."""
-        tables = dict[Cell, pa.Table]()
+        tables = dict[RowRequest, pa.Table]()
         place = attrgetter("table", "budgets")
-        for (table, (eps_255,)), group in groupby(sorted(cells, key=place), place):
-            for cell, logits in self._logits(batch, table, eps_255, list(group)):
-                tables[cell] = prediction_rows(
-                    cell.target, batch.batch, logits, {"eps_255": eps_255}, batch.target_labels
+        for (table, (eps_255,)), group in groupby(sorted(requests, key=place), place):
+            for request, logits in self._logits(batch, table, eps_255, list(group)):
+                tables[request] = prediction_rows(
+                    request.target, batch.batch, logits, {"eps_255": eps_255}, batch.target_labels
                 )
-        return [tables[cell] for cell in cells]
+        return [tables[request] for request in requests]
 
     def _logits(
-        self, batch: EvaluatedBatch, table: str, eps_255: float, cells: Sequence[Cell]
-    ) -> Iterator[tuple[Cell, Tensor]]:
-        """Yield the cells of a table and a budget with the logits of their targets."""
-        others = {cell.target: cell for cell in cells}
+        self, batch: EvaluatedBatch, table: str, eps_255: float, requests: Sequence[RowRequest]
+    ) -> Iterator[tuple[RowRequest, Tensor]]:
+        """Yield the requests of a table and a budget with the logits of their targets."""
+        others = {request.target: request for request in requests}
         if table == "float32":  # other tables need the logits of targets without a defence
-            for cell in cells:
-                if cell.target.defence == PLAIN:
-                    yield others.pop(cell.target), batch.logits(cell.target, eps_255)
+            for request in requests:
+                if request.target.defence == NO_DEFENCE:
+                    yield others.pop(request.target), batch.logits(request.target, eps_255)
         if others:
             images = self.make(table, batch.version(eps_255), batch)
             for target, logits in batch.classify_each(others, images):

@@ -1,4 +1,4 @@
-"""Interface of measurements: a table, the cells that a job needs, and the rows of a batch."""
+"""Interface of measurements: a table, the requests that a job needs, and the rows of a batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ from src.data import Batch, ImageDataset, to_unit
 from src.defences import Defended, classify_behind
 from src.images.attacker import AdversarialSource
 from src.images.storage import AdversarialBatch, AttackedImages
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 
 class Job(Protocol):
-    """Part of a job that cells depend on: settings, images and models."""
+    """Part of a job that requests depend on: settings, images and models."""
 
     @property
     def settings(self) -> Settings:
@@ -45,7 +45,7 @@ ALL = ModelRef.parse("")
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class RowRequest:
     """Rows of a table that share one key in the cache, whatever their images.
 
     Attributes:
@@ -54,13 +54,13 @@ class Cell:
         target: Target that the rows belong to; `ALL`: no single target.
         budgets: Budgets of the adversarial images that the rows need, in units of 1/255.
         others: Further models that the rows depend on.
-        decides: Everything else that the rows depend on, except the image, the arithmetic and, if
+        key_parts: Everything else that the rows depend on, except the image, the arithmetic and, if
             `attacked`, the attack.
         attacked: True if the rows need the attack, or a saved set in its place.
-        whole: True if an image's rows also depend on the other images in its batch.
-        cached: Images whose rows are added to the cache if a batch has them, int64, ascending;
+        needs_batch: True if an image's rows also depend on the other images in its batch.
+        also_store: Images whose rows are added to the cache if a batch has them, int64, ascending;
             None: `index`.
-        large: True if the rows are too large to be read all at once.
+        streamed: True if the rows are too large to be read all at once.
         passes: Number of times that the target classifies an image; a gradient counts as three.
         attacks: Number of times that an image is attacked again, with one budget.
     """
@@ -70,11 +70,11 @@ class Cell:
     target: ModelRef = ALL
     budgets: tuple[float, ...] = ()
     others: tuple[ModelRef, ...] = ()
-    decides: Any = None
+    key_parts: Any = None
     attacked: bool = True
-    whole: bool = False
-    cached: np.ndarray | None = None
-    large: bool = False
+    needs_batch: bool = False
+    also_store: np.ndarray | None = None
+    streamed: bool = False
     passes: int = 1
     attacks: int = 0
 
@@ -93,7 +93,7 @@ class EvaluatedBatch:
         networks: Classifiers by name; those behind a defence also take the index.
         settings: Settings of the job.
         source: Source of the adversarial images; None in a pass over clean images.
-        adversarial: Adversarial images at the budgets that the cells need; None: no cell needs any.
+        adversarial: Adversarial images at the budgets that the requests need; None: none is needed.
     """
 
     batch: Batch
@@ -132,7 +132,9 @@ class EvaluatedBatch:
     def classify(self, target: ModelRef, images: Tensor) -> Tensor:
         """Return a target's logits, (N, C), or (R, N, C) for R draws of a defence."""
         network = self.networks[target]
-        return network(images) if target.defence == PLAIN else network(images, self.batch.index)
+        return (
+            network(images) if target.defence == NO_DEFENCE else network(images, self.batch.index)
+        )
 
     def classify_each(
         self, targets: Iterable[ModelRef], images: Tensor
@@ -144,7 +146,7 @@ class EvaluatedBatch:
         by_defence = attrgetter("defence")
         for defence, group in groupby(sorted(targets, key=by_defence), by_defence):
             behind, index = list(group), self.batch.index
-            if defence == PLAIN:
+            if defence == NO_DEFENCE:
                 yield from ((target, self.classify(target, images)) for target in behind)
             else:
                 networks = [cast(Defended, self.networks[target]) for target in behind]
@@ -175,29 +177,29 @@ class Measurement(ABC):
         name: Name of the table, and stem of its file.
         schema: Columns of the file, see `src.artifacts.tables.column`, without those of the target.
         order: Columns that rows are sorted by; `-NAME` sorts in descending order.
-        key: Key of `diagnostics` that switches it on; None: part of every job's predictions.
-        in_all: True if `diagnostics.tables=all` includes it (used if `key` is `tables`).
+        switched_by: Key of `diagnostics` that switches it on; None: every job has the table.
+        in_all: True if `diagnostics.tables=all` includes it (if `switched_by` is `tables`).
     """
 
     name: ClassVar[str]
     schema: ClassVar[pa.Schema]
     order: ClassVar[tuple[str, ...]] = ("index",)
-    key: ClassVar[str | None] = "tables"
+    switched_by: ClassVar[str | None] = "tables"
     in_all: ClassVar[bool] = True
 
     @abstractmethod
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return the cells that a job needs.
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return the requests that a job needs.
 
-        `clean` holds the predictions for the clean images. None: they do not exist yet, and cells
-        that depend on them are left out.
+        `clean` holds the predictions for the clean images. None: they do not exist yet, and
+        requests that depend on them are left out.
         """
 
     @abstractmethod
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return one table of the batch's rows per cell, in order, without columns of the target.
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+        """Return a table of the batch's rows per request, in order, without columns of the target.
 
-        Each cell has at least one image in the batch.
+        Each request has at least one image in the batch.
         """
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:

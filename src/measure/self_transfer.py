@@ -11,7 +11,7 @@ from torchvision.transforms.functional import center_crop
 
 from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.measure.prediction_rows import image_rows
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.utils.model_ref import ModelRef
 
 _SCALES = (0.6, 0.75, 0.9, 1.1, 1.3, 1.6)
@@ -33,31 +33,31 @@ class SelfTransfer(Measurement):
     in_all = False
     schema = pa.schema([INDEX, LABEL, column("fooled", FLOAT, 0, 1, nan=True)])
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for the source."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return a request for the source."""
         settings, passes = job.settings, 2 * len(_SCALES)
-        facts: dict[str, Any] = {"budgets": (settings.reference,), "decides": _SCALES}
+        facts: dict[str, Any] = {"budgets": (settings.reference,), "key_parts": _SCALES}
         for name in settings.source if len(settings.source) == 1 else ():
-            yield Cell(
+            yield RowRequest(
                 self.name, job.diagnosed.indices, ModelRef.parse(name), passes=passes, **facts
             )
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image."""
-        (cell,) = cells
-        versions = batch.clean, batch.version(*cell.budgets).adversarial
+        (request,) = requests
+        versions = batch.clean, batch.version(*request.budgets).adversarial
         on_clean, on_adversarial = (
-            torch.stack([_right(batch, cell, images, scale) for scale in _SCALES])
+            torch.stack([_right(batch, request, images, scale) for scale in _SCALES])
             for images in versions
         )
         fooled = (on_clean & ~on_adversarial).sum(dim=0).double() / on_clean.sum(dim=0)
         yield image_rows(batch.batch, fooled=fooled)
 
 
-def _right(batch: EvaluatedBatch, cell: Cell, images: Tensor, scale: float) -> Tensor:
+def _right(batch: EvaluatedBatch, request: RowRequest, images: Tensor, scale: float) -> Tensor:
     """Return a CPU mask of images (N, 3, H, H) whose resized copies are classified correctly."""
     side = images.shape[-1]
     size = [round(scale * side)] * 2
     resized = functional.interpolate(images, size, mode="bilinear", antialias=True)
-    logits = batch.classify(cell.target, center_crop(resized, [side, side]))
+    logits = batch.classify(request.target, center_crop(resized, [side, side]))
     return (logits.argmax(dim=1) == batch.batch.labels).cpu()

@@ -10,7 +10,7 @@ from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.attacks import Philox, image_seeds
 from src.measure.gradient_similarity import input_gradients, to_float64
 from src.measure.prediction_rows import image_rows
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.utils.arithmetic import arithmetic
 from src.utils.model_ref import ModelRef
 
@@ -38,17 +38,17 @@ class Smoothness(Measurement):
     in_all = False
     schema = pa.schema([INDEX, LABEL, column("curvature", FLOAT, 0)])
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell for the source."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return a request for the source."""
         source, gradients = ModelRef.parse(job.settings.source_name), 2 * _ITERATIONS
-        decides = (_DISTANCE, _ITERATIONS, job.settings.seed)
-        facts: dict[str, Any] = {"decides": decides, "attacked": False, "passes": 3 * gradients}
-        yield Cell(self.name, job.diagnosed.indices, source, **facts)
+        key_parts = (_DISTANCE, _ITERATIONS, job.settings.seed)
+        facts: dict[str, Any] = {"key_parts": key_parts, "attacked": False, "passes": 3 * gradients}
+        yield RowRequest(self.name, job.diagnosed.indices, source, **facts)
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image."""
-        (cell,) = cells
-        network, clean, labels = batch.networks[cell.target], batch.clean, batch.batch.labels
+        (request,) = requests
+        network, clean, labels = batch.networks[request.target], batch.clean, batch.batch.labels
         size = batch.gradient_batch
         random = Philox(image_seeds(batch.settings.seed, batch.batch.index), clean, _STREAM)
         product = to_float64(random.normal(*clean.shape[1:])).flatten(1)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from src.artifacts.tables import EPS_255, FLOAT, INTEGER, TEXT, column
 from src.measure.fourier import FREQUENCIES, radial_bins, radial_power
 from src.measure.prediction_rows import to_lists, to_numpy
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 _ROUNDING = 1e-9
 """Largest power that can come from the rounding of float32 pixels alone."""
@@ -21,11 +21,11 @@ class Spectra(Measurement):
     counts = (column("n", INTEGER, 0), column("share", FLOAT, 0, 1 + 1e-9, nan=True))
     schema = pa.schema([column("kind", TEXT), EPS_255, *FREQUENCIES, *counts])
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return a cell of the diagnosed images."""
-        yield Cell(self.name, job.diagnosed.indices, budgets=(job.settings.reference,))
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return a request of the diagnosed images."""
+        yield RowRequest(self.name, job.diagnosed.indices, budgets=(job.settings.reference,))
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image: `clean` and `perturbation`, lists of the power in each bin.
 
         See `radial_power`.

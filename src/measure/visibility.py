@@ -10,7 +10,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from src.artifacts.tables import EPS_255, FLOAT, INDEX, column
 from src.images.storage import AttackedImages
 from src.measure.prediction_rows import to_numpy
-from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.utils.arithmetic import arithmetic
 
 SMALLEST = 11
@@ -36,14 +36,14 @@ class Visibility(Measurement):
     schema = pa.schema([INDEX, EPS_255, *sizes, *views])
     order = ("eps_255", "index")
 
-    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
-        """Return cells of the diagnosed images, one per budget."""
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return requests of the diagnosed images, one per budget."""
         for eps_255 in job.settings.budgets:
-            yield Cell(self.name, job.diagnosed.indices, budgets=(eps_255,))
+            yield RowRequest(self.name, job.diagnosed.indices, budgets=(eps_255,))
 
-    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return a row per image."""
-        return [_sizes(batch.version(*cell.budgets)) for cell in cells]
+        return [_sizes(batch.version(*request.budgets)) for request in requests]
 
 
 def _sizes(version: AttackedImages) -> pa.Table:

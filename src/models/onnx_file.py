@@ -112,9 +112,9 @@ def _find_unconvertible(model: Any) -> list[str]:
     graph, failed = OnnxGraph(infer_shapes(model).graph), set[str]()
     versions = {its.domain: its.version for its in model.opset_import}
     for node in graph.nodes.values():
-        kind, domain = node.operation_type, node.domain
+        operation, domain = node.operation_type, node.domain
         try:
-            get_converter(kind, versions.get(domain, 0), domain)(node, graph)
+            get_converter(operation, versions.get(domain, 0), domain)(node, graph)
         except Exception:  # of any type
-            failed.add(kind)
+            failed.add(operation)
     return sorted(failed)

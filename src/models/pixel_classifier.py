@@ -98,8 +98,8 @@ class PixelClassifier(nn.Module):
         except (Exception, SystemExit) as error:  # a user's network may raise anything
             if is_out_of_memory(error):
                 raise
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise ModelError(f"model {self.name}: {kind}{first_line(error)}") from error
+            error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ModelError(f"model {self.name}: {error_type}{first_line(error)}") from error
         fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
         if not fits or not logits.is_floating_point():
             returned = tuple(logits.shape) if torch.is_tensor(logits) else type(output).__name__

@@ -70,7 +70,7 @@ _KNOWN: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
     "numpy.dtype": _Call(_Kind),
-    "numpy._core.multiarray.scalar": _Call(lambda kind, data=b"": kind.number(data)),
+    "numpy._core.multiarray.scalar": _Call(lambda dtype, data=b"": dtype.number(data)),
     "_codecs.encode": _Call(lambda *parts: parts[0].encode("latin1")),  # a NumPy number's bytes
 }
 """Stand-ins for the names in a file. None runs code of the file or changes with a state."""

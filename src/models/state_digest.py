@@ -88,10 +88,10 @@ class _Pickler(pickle.Pickler):
         if isinstance(value, Tensor):
             return hashlib.sha256(b"".join(tensor_bytes(value))).digest()
         if isinstance(value, nn.Module):
-            kinds = sorted(
+            hook_names = sorted(
                 name for name in vars(value) if re.match("_(for|back)ward.*hooks$", name)
             )
-            hooks = [(name, list(vars(value)[name].values())) for name in kinds]
+            hooks = [(name, list(vars(value)[name].values())) for name in hook_names]
             own = vars(value).keys() - _EVERY_MODULE - {"_torchdynamo_wrapper_id"}  # an address
             names = ("_parameters", "_buffers", "_modules", *sorted(own))
             return type(value), hooks, [(name, vars(value)[name]) for name in names]

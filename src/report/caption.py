@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from src.artifacts.record import JobRecord
-from src.report.cells import AVERAGE, DIFFERENCE, VALUES, Cells
+from src.report.cells import AVERAGE, DIFFERENCE, VALUES, TableCells
 from src.report.summary import JobSummary
 
 PARTIAL, DAGGER = "\N{DOUBLE DAGGER}", "\N{DAGGER}"
@@ -14,7 +14,7 @@ _OF_IMAGES = {name for name, quantity in VALUES.items() if quantity.of_predictio
 _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
 
-def caption_of(jobs: Sequence[JobSummary], cells: Cells, shown: pd.DataFrame) -> str:
+def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFrame) -> str:
     """Return the caption of the `shown` cells.
 
     The first sentence says what was measured, the second explains the marks.
@@ -55,7 +55,7 @@ def caption_of(jobs: Sequence[JobSummary], cells: Cells, shown: pd.DataFrame) ->
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
-def details_of(jobs: Sequence[JobSummary], cells: Cells) -> list[str]:
+def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
     """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
     records, pairs = [summary.job.record for summary in jobs], cells.pairs
     seeds = [str(seed.job.record.seed) for summary in jobs for seed in summary.seeds or [summary]]
@@ -77,7 +77,7 @@ def details_of(jobs: Sequence[JobSummary], cells: Cells) -> list[str]:
     return [line for line, holds in lines.items() if holds]
 
 
-def _pooled(cells: Cells) -> list[str]:
+def _pooled(cells: TableCells) -> list[str]:
     """Return the axes over which a cell averages."""
     axes = [axis for axis in ("source", "target") if axis not in cells.spec.keys]
     images = cells.spec.value in _OF_IMAGES

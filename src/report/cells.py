@@ -86,7 +86,7 @@ class TableSpec:
 
 
 @dataclass(frozen=True)
-class Cells:
+class TableCells:
     """The numbers of jobs at one budget and under one protocol, for a table.
 
     Attributes:
@@ -249,7 +249,7 @@ def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:
     return rows
 
 
-def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> Cells:
+def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> TableCells:
     """Collect the cells of attacked jobs.
 
     Raises:
@@ -280,7 +280,7 @@ def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> Cells:
         every = every[every["defence"] == spec.defence]
         groups = [outcome.select(defence=spec.defence) for outcome in groups]
     _check_means(every, spec.keys)
-    return Cells(every, groups, spec)
+    return TableCells(every, groups, spec)
 
 
 def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from src.analysis.matrices import matrix_rate
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
 from src.report.labels import Label
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 from src.utils.terminal_tables import text_table
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
@@ -24,7 +24,7 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> Group
     There is one row per source, or one per pair if that would need more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    kinds = list(matrix["relation"])
+    relations = list(matrix["relation"])
     counted, rate = "still correct", "robust accuracy"
     clean = "accuracy on all clean images"
     if matrix["targeted"].any():
@@ -33,12 +33,15 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> Group
     caption = {
         f"{counted} / denominator = {rate}": True,
         f"{CLEAN}: {clean}": CLEAN in sources,
-        "* white box: the target is the source or part of it": WHITE_BOX in kinds,
-        "+ own: the source's network behind another defence": OWN in kinds,
+        "* white box: the target is the source or part of it": WHITE_BOX in relations,
+        "+ own: the source's network behind another defence": OWN in relations,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
     }
     marks = {WHITE_BOX: "*", OWN: "+"}
-    cells = [marks.get(kind, "") + cell for kind, cell in zip(kinds, matrix["cell"], strict=True)]
+    cells = [
+        marks.get(relation, "") + cell
+        for relation, cell in zip(relations, matrix["cell"], strict=True)
+    ]
     pairs = matrix[["source", "target"]].assign(cell=cells)
     grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
     grid = grid.fillna("-").add_prefix("-> ").reset_index()
@@ -53,7 +56,7 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> Group
 def defence_table(behind: pd.DataFrame) -> Group:
     """Lay out a result of `behind_defences` for the terminal, one line per defence."""
     counted, share = behind["counted"].iloc[0], "{:.1%}".format
-    adaptive = (behind["source_defence"] != PLAIN).any()
+    adaptive = (behind["source_defence"] != NO_DEFENCE).any()
     shown = behind[["source_defence", "defence"] if adaptive else ["defence"]]
     shown = shown.rename(columns={"source_defence": "attacked through"})
     shown["clean"] = behind["clean_accuracy"].map(share)

@@ -33,9 +33,9 @@ from src.analysis.source_measures import (
     linear_cka,
     predictors,
 )
-from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 from src.utils.terminal_tables import text_table
 
 Frames = dict[str, pd.DataFrame]
@@ -88,7 +88,7 @@ def choose_source(
         ValueError: There are too few models, or the jobs are on different images.
     """
     jobs = [job for job in find_jobs(folders) if job.attacked]
-    jobs = [job for job in jobs if attack is None or {job.attack, job.row} & {*attack}]
+    jobs = [job for job in jobs if attack is None or {job.attack, job.row_title} & {*attack}]
     if not jobs:
         raise ValueError(f"the folders hold no jobs with {', '.join(attack or ['an attack'])}.")
     first = jobs[0].record
@@ -97,7 +97,7 @@ def choose_source(
     eps, parts = first.reference if eps_255 is None else eps_255, []
     for job in jobs:
         pair = job.record.source, job.record.targets
-        outcomes = image_outcomes(job.defended, job.row, *pair, first.protocol)
+        outcomes = image_outcomes(job.defended, job.row_title, *pair, first.protocol)
         job.forget()
         if eps not in outcomes:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
@@ -106,12 +106,14 @@ def choose_source(
 
 
 def source_choice(
-    jobs: Sequence[StoredJob], outcomes: ImageOutcomes, eps_255: float
+    jobs: Sequence[FinishedJob], outcomes: ImageOutcomes, eps_255: float
 ) -> SourceChoice:
     """Rank the sources of comparable jobs for an unseen target, from outcomes at one budget."""
     first, shared = jobs[0].record, _shared(jobs)
     records = {
-        (name, job.record.source): job.record for job in jobs for name in (job.attack, job.row)
+        (name, job.record.source): job.record
+        for job in jobs
+        for name in (job.attack, job.row_title)
     }
     known = [place for place, name in enumerate(outcomes.jobs) if name in records]
     selection = outcomes.of_jobs(known)
@@ -195,7 +197,7 @@ def _luck(
 
     Jobs whose source has unknown weights, as a saved set may have, are left out.
     """
-    plain = outcomes.select(defence=PLAIN)
+    plain = outcomes.select(defence=NO_DEFENCE)
     sources = [source for _, source in plain.jobs]
     known = [job for job, source in enumerate(sources) if source in weights[job]]
     jobs = [job for job in known if not any(plain.group(job))]
@@ -206,7 +208,7 @@ def _luck(
     return training_luck(plain.of_jobs(jobs), trainings, [weights[job] for job in jobs], related)
 
 
-def _correct(jobs: Sequence[StoredJob]) -> pd.DataFrame:
+def _correct(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
     """Return whether each model (column) is correct on each clean image (row, by number)."""
     columns: dict[str, pd.Series] = {}
     for job in jobs:
@@ -216,7 +218,7 @@ def _correct(jobs: Sequence[StoredJob]) -> pd.DataFrame:
     return pd.DataFrame(columns).sort_index()
 
 
-def _shared(jobs: Sequence[StoredJob]) -> set[frozenset[str]]:
+def _shared(jobs: Sequence[FinishedJob]) -> set[frozenset[str]]:
     """Return the pairs of models that share weights, architecture or family."""
     overlap: dict[frozenset[str], tuple[str, ...]] = {}
     for job in jobs:
@@ -228,7 +230,7 @@ def _shared(jobs: Sequence[StoredJob]) -> set[frozenset[str]]:
 
 
 def pair_measures(
-    jobs: Sequence[StoredJob],
+    jobs: Sequence[FinishedJob],
 ) -> Callable[[NDArray[np.int64], Sequence[str]], Frames]:
     """Return a function that computes measures as frames (source, target).
 
@@ -243,7 +245,7 @@ def pair_measures(
     names = {name for name, _ in OF_SOURCE.values()} | {"similarity", "features", "output_changes"}
     for job in jobs:
         for name in names & job.files.keys():
-            tables[name][job.row, job.record.source] = job.table(name).set_index("index")
+            tables[name][job.row_title, job.record.source] = job.table(name).set_index("index")
     features = {name: rows for table in tables["features"].values() for name, rows in _lists(table)}
     changes = {key: dict(_lists(table)) for key, table in tables["output_changes"].items()}
 

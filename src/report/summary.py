@@ -16,19 +16,19 @@ from src.analysis.matrices import (
     RELATED,
     TRANSFER,
     behind_defences,
-    measured,
     transfer_matrix,
+    with_cell_columns,
 )
 from src.analysis.quantities import STATISTICS
 from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
-from src.artifacts.jobs import StoredJob, rows_of_seeds
+from src.artifacts.jobs import FinishedJob, rows_of_seeds
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.artifacts.recipe import model_digest
 from src.report.labels import Label
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 
@@ -52,7 +52,7 @@ class JobSummary:
         seeds: One summary per seed; empty if there is only one seed.
     """
 
-    job: StoredJob
+    job: FinishedJob
     rates: pd.DataFrame
     excess: pd.DataFrame
     alarms: Sequence[Alarm]
@@ -63,7 +63,7 @@ class JobSummary:
     seeds: Sequence["JobSummary"] = ()
 
     @property
-    def runs(self) -> list[StoredJob]:
+    def runs(self) -> list[FinishedJob]:
         """The jobs that were run, for every seed, including the parts of pooled jobs."""
         return [part for summary in self.seeds or [self] for part in summary.job.parts]
 
@@ -78,7 +78,7 @@ class JobSummary:
         return self.means[self.means["variant"] == self.job.record.storage]
 
     @property
-    def own(self) -> pd.DataFrame:
+    def protocol_rates(self) -> pd.DataFrame:
         """The rates of the primary variant under the job's own protocol."""
         primary = self.primary
         return primary[primary["protocol"] == self.job.record.protocol]
@@ -119,7 +119,7 @@ class Summary:
         """The outcomes of each group's first seeds at the reference budget, without defences."""
         return [
             joined([summary.outcomes[summary.job.record.reference] for summary in jobs])
-            .select(defence=PLAIN)
+            .select(defence=NO_DEFENCE)
             .of_first_seeds()
             for jobs in self.groups
         ]
@@ -164,7 +164,7 @@ class Summary:
                 yield jobs, named[[*_COMMON, *rows]]
 
 
-def summarise(jobs: Sequence[StoredJob], related: str = "keep") -> Summary:
+def summarise(jobs: Sequence[FinishedJob], related: str = "keep") -> Summary:
     """Compute the statistics of jobs from their tables, reading the rows of one job at a time.
 
     Jobs that differ only in their seeds share one summary. With `related="exclude"`, pairs that are
@@ -197,7 +197,7 @@ def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
 
 def drawn_rates(summary: JobSummary) -> pd.DataFrame:
     """Return the rates of every variant, with the columns by which charts distinguish rows."""
-    record, table = summary.job.record, measured(summary.means)
+    record, table = summary.job.record, with_cell_columns(summary.means)
     related = (table["relation"] == TRANSFER) & table["target"].isin(summary.left_out)
     return table.assign(
         primary=table["variant"] == record.storage,
@@ -208,14 +208,14 @@ def drawn_rates(summary: JobSummary) -> pd.DataFrame:
     )
 
 
-def described_images(job: StoredJob) -> pd.DataFrame:
+def described_images(job: FinishedJob) -> pd.DataFrame:
     """Return the `trajectories` of a job's images, with minimum budgets refined by bisection."""
     record = job.record
     pair = (record.source, record.targets)
     return trajectories(job.predictions, *pair, record.protocol, job.flips, record.norm)
 
 
-def _group(job: StoredJob, names: dict[str, str]) -> str:
+def _group(job: FinishedJob, names: dict[str, str]) -> str:
     """Return a job's group, plus digests of models whose name was another model in earlier jobs."""
     record, trainer = job.record, job.record.config["trainer"]
     options = (record.norm, record.reference, record.protocol, record.storage, record.seed)
@@ -268,7 +268,7 @@ def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame
     return ranked.assign(**columns)
 
 
-def _summary(job: StoredJob, group: str, related: str) -> JobSummary:
+def _summary(job: FinishedJob, group: str, related: str) -> JobSummary:
     record, alarms = job.record, job.alarms
     if not job.attacked:
         return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms, group=group)
@@ -305,7 +305,7 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
         )
     for (attack, eps, protocol), members in groups.items():
         rates = pd.concat([member.primary for member in members], ignore_index=True)
-        plain = rates[rates["defence"] == PLAIN]
+        plain = rates[rates["defence"] == NO_DEFENCE]
         heading = f"{attack} on {members[0].job.record.dataset}, eps = {eps:g}/255"
         arithmetic = " / ".join(dict.fromkeys(member.job.record.arithmetic for member in members))
         ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]

@@ -12,7 +12,7 @@ from src.artifacts.layout import ATTACKS, SOURCES
 from src.report.matrix_tables import defence_table, matrix_table, ranking_table, wide_matrix
 from src.report.summary import Matrix, Summary
 from src.utils.files import write_csv
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 
 def print_matrix(matrix: Matrix, console: Console) -> None:
@@ -51,7 +51,7 @@ def print_rankings(summary: Summary, console: Console) -> None:
         ("attack", "source", summary.rankings),
         ("source", "attack", summary.sources),
     ):
-        plain, keys = rows[rows["defence"] == PLAIN], ["eps_255", other]
+        plain, keys = rows[rows["defence"] == NO_DEFENCE], ["eps_255", other]
         for _, ranked in plain.groupby(["group", *GROUP], sort=False):
             first = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
             if len(first) > 1:

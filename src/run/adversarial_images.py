@@ -13,22 +13,22 @@ from src.images.saved import SavedImagesSource
 from src.images.storage import AttackedImages
 from src.measure.adversarial_images import AdversarialImages
 from src.measure.attack_cost import AttackCost
-from src.measure.protocol import Cell
+from src.measure.protocol import RowRequest
 from src.run.attack import make_attacker
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.run.stored_rows import read_rows
 
 
 def adversarial_source(
-    job: Pass, missing: Mapping[Cell, np.ndarray], cache: Rows
+    job: JobContext, missing: Mapping[RowRequest, np.ndarray], cache: Rows
 ) -> AdversarialSource:
     """Return the source of adversarial images: a saved set, or the attack with its stored images.
 
-    `missing` holds the images without rows, int64 (n,), by cell.
+    `missing` holds the images without rows, int64 (n,), by request.
     """
     if job.planned.saved is not None:
         return SavedImagesSource(job.planned.saved)
-    new = {cell.budgets[0]: cell for cell in missing if cell.table == AttackCost.name}
+    new = {request.budgets[0]: request for request in missing if request.table == AttackCost.name}
 
     def stored(index: list[int], eps_255: float) -> Mapping[int, np.ndarray]:
         if eps_255 in new:
@@ -39,32 +39,32 @@ def adversarial_source(
 
 
 def attacked_again(
-    job: Pass, missing: Mapping[Cell, np.ndarray], cache: Rows
-) -> dict[Cell, np.ndarray]:
-    """Return the images to attack again, by cell of attack cost.
+    job: JobContext, missing: Mapping[RowRequest, np.ndarray], cache: Rows
+) -> dict[RowRequest, np.ndarray]:
+    """Return the images to attack again, by request of attack cost.
 
     Their cost is known, but their adversarial versions are needed and not stored.
     """
-    rows = read_rows(job, AdversarialImages().cells(job, None), cache)
-    stored = {cell.budgets[0]: table["index"].to_numpy() for cell, table in rows.items()}
-    again, nothing = dict[Cell, np.ndarray](), np.array([], np.int64)
-    for cell in AttackCost().cells(job, None):
-        (eps_255,) = cell.budgets
+    rows = read_rows(job, AdversarialImages().requests(job, None), cache)
+    stored = {request.budgets[0]: table["index"].to_numpy() for request, table in rows.items()}
+    again, nothing = dict[RowRequest, np.ndarray](), np.array([], np.int64)
+    for request in AttackCost().requests(job, None):
+        (eps_255,) = request.budgets
         needing = [key for key in missing if eps_255 in key.budgets]
         new = [missing[key] for key in needing if key.table == AttackCost.name]
         wanted = np.concatenate([*(missing[key] for key in needing), nothing])
         known = np.concatenate([*new, stored.get(eps_255, nothing)])
         if len(index := np.setdiff1d(wanted, known)):
-            again[cell] = index
+            again[request] = index
     return again
 
 
 def stored_images(
-    job: Pass, cache: Rows, index: Sequence[int], eps_255: float
+    job: JobContext, cache: Rows, index: Sequence[int], eps_255: float
 ) -> dict[int, np.ndarray]:
     """Return the stored adversarial images for one budget, float32 (3, H, W), by index."""
-    cells = AdversarialImages().cells(job, None)
-    ((origin, key),) = (job.place(cell) for cell in cells if eps_255 in cell.budgets)
+    requests = AdversarialImages().requests(job, None)
+    ((origin, key),) = (job.place(request) for request in requests if eps_255 in request.budgets)
     table = cache.select(origin, AdversarialImages.name, key, index) if len(index) else None
     if table is None:
         return {}
@@ -74,7 +74,7 @@ def stored_images(
     return dict(zip(table["index"].to_pylist(), images, strict=True))
 
 
-def adversarial_images(job: Pass, cache: Rows, index: Sequence[int]) -> list[AttackedImages]:
+def adversarial_images(job: JobContext, cache: Rows, index: Sequence[int]) -> list[AttackedImages]:
     """Return the images at `index` with their adversarial versions, one batch per budget."""
     batch = job.images[np.searchsorted(job.images.indices, index)]
     clean, budgets, norm = to_unit(batch.images), job.settings.budgets, job.settings.attack.norm

@@ -16,18 +16,18 @@ from src.images.attacker import Attacker
 from src.measure.attack_cost import AttackCost
 from src.run.fit import discard_fits, fitted_states
 from src.run.pass_progress import PassProgress
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.run.stored_rows import read_rows
 from src.run.work import work_of
 from src.utils.devices import move_states
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
 
 def make_attacker(
-    job: Pass, stored: Callable[[list[int], float], Mapping[int, np.ndarray]] = lambda *_: {}
+    job: JobContext, stored: Callable[[list[int], float], Mapping[int, np.ndarray]] = lambda *_: {}
 ) -> Attacker:
     """Return a job's attack on its source.
 
@@ -57,10 +57,10 @@ def make_attacker(
     return attacker
 
 
-def _behind_its_defence(job: Pass, classifier: nn.Module) -> nn.Module:
+def _behind_its_defence(job: JobContext, classifier: nn.Module) -> nn.Module:
     """Return the source behind `source_defence`, as an adaptive attacker sees it."""
     name = job.settings.source_defence
-    if name == PLAIN:
+    if name == NO_DEFENCE:
         return classifier
     draws = job.settings.source_draws
     model = AttackedDefence(classifier, job.planned.defences[name], draws, name)
@@ -69,14 +69,14 @@ def _behind_its_defence(job: Pass, classifier: nn.Module) -> nn.Module:
     return model
 
 
-def try_attack(job: Pass, cache: Rows) -> None:
+def try_attack(job: JobContext, cache: Rows) -> None:
     """Attack two images, so that a broken attack fails before targets are trained.
 
     An attack whose rows are stored is not tried, unless a diagnostic has to run it again.
     """
     diagnostics, device = job.settings.diagnostics, job.data.device
     bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
-    costs = read_rows(job, AttackCost().cells(job, None), cache)
+    costs = read_rows(job, AttackCost().requests(job, None), cache)
     stored = len(costs) == len(job.settings.budgets) and not job.settings.rerun
     stored &= all(len(rows) == len(job.images) for rows in costs.values())
     if stored and not (bisected or iterations):
@@ -85,7 +85,7 @@ def try_attack(job: Pass, cache: Rows) -> None:
     if job.settings.rerun:
         discard_fits(job)
     attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
-    tried = {cell: cell.index[:2] for cell in AttackCost().cells(job, None)}
+    tried = {request: request.index[:2] for request in AttackCost().requests(job, None)}
     shown, name = job.settings.trainer.progress_bar, f"trying {job.settings.job}"
     progress = PassProgress(name, work_of(job, tried), shown)
     progress.batch, attacker.on_pass = len(batch.index), progress.count

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from src.config.attack_settings import AttackSettings
 from src.config.errors import refusal
 from src.config.label import function_of
-from src.config.sections import GIVEN
+from src.config.sections import PROGRAM_KEYWORDS
 from src.images.attacker import Attack
 from src.utils.refusals import first_line, suggestion
 
@@ -53,7 +53,7 @@ def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Para
         for parameter in every
         if parameter.kind is not parameter.VAR_KEYWORD
     }
-    settings = [name for name in named if name not in GIVEN]
+    settings = [name for name in named if name not in PROGRAM_KEYWORDS]
     any_key, keywords = len(named) < len(every), call.keywords
     if attack.target_label is not None and not (any_key or "targeted" in named):
         raise ValueError(
@@ -61,7 +61,7 @@ def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Para
             "function has no argument `targeted`."
         )
     for key in keywords:
-        if key in GIVEN:
+        if key in PROGRAM_KEYWORDS:
             raise ValueError(
                 f"attack.{key} is set by the program. Use attack.target_label for a targeted "
                 "attack, seed for random numbers, trainer.gradient_batch for the batch size."
@@ -89,12 +89,12 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 def _convert(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> Any:
     """Convert a keyword's value to the type of its annotation, if pydantic knows the type."""
-    kind = named[key].annotation if key in named else inspect.Parameter.empty
-    if kind is inspect.Parameter.empty or isinstance(kind, str):
+    annotation = named[key].annotation if key in named else inspect.Parameter.empty
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return value
     config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
-        adapter = TypeAdapter(kind, config=config)
+        adapter = TypeAdapter(annotation, config=config)
         try:
             return adapter.validate_json(json.dumps(value), strict=True)
         except TypeError:  # an object built from a nested `_target_`

@@ -9,13 +9,13 @@ from src.analysis import format_cell, is_at_chance, wilson_interval
 from src.config.settings import Settings
 from src.models import PixelClassifier, weight_facts
 from src.run.preprocessing import suggest
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.utils.model_ref import ABSTAINED, TARGET_COLUMNS, ModelRef
 
 log = logging.getLogger(__name__)
 
 
-def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
+def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
     """Compare clean accuracies with the expected ones; on a miss warn, or stop if settings say so.
 
     A model misses if the 95 % interval of its accuracy lies outside the expected accuracy plus or

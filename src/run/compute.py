@@ -1,4 +1,4 @@
-"""Rows of cells: read from the cache, and computed where they are missing."""
+"""Rows of requests: read from the cache, and computed where they are missing."""
 
 import logging
 import math
@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from src.cache.rows import Rows
 from src.images.attacker import AdversarialSource, Attacker
-from src.measure.protocol import Cell, Measurement
+from src.measure.protocol import Measurement, RowRequest
 from src.run.adversarial_images import adversarial_source, attacked_again
 from src.run.lightning_module import CacheWriter
 from src.run.predict import predict
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.run.stored_rows import find_missing, places, read_rows
 from src.utils.arithmetic import is_out_of_memory
 from src.utils.processes import from_first_process, is_first_process, sum_of_processes
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Computed:
-    """Rows of cells; only the first process has them.
+    """Rows of requests; only the first process has them.
 
     Attributes:
         seconds: Seconds to compute all rows; NaN if some were stored.
@@ -35,7 +35,7 @@ class Computed:
         kernels: Names of kernels in this run that are not deterministic.
     """
 
-    rows: dict[Cell, pa.Table] = field(default_factory=dict)
+    rows: dict[RowRequest, pa.Table] = field(default_factory=dict)
     seconds: float = math.nan
     batch_size: int = 0
     gradients: int = 0
@@ -43,24 +43,26 @@ class Computed:
 
 
 def compute(
-    job: Pass, cells: Mapping[Cell, Measurement], cache: Rows, *, attacked: bool
+    job: JobContext, requests: Mapping[RowRequest, Measurement], cache: Rows, *, attacked: bool
 ) -> Computed:
-    """Return the rows of cells; compute those that are not stored."""
+    """Return the rows of requests; compute those that are not stored."""
     result, size = Computed(), int(job.settings.trainer.batch_size)
     with ExitStack() as locks:
         if is_first_process():
             if job.settings.rerun:
-                for (origin, table), keys in places(job, cells).items():
+                for (origin, table), keys in places(job, requests).items():
                     cache.discard(origin, table, [key for key, _ in keys])
-            result.rows = read_rows(job, cells, cache)
-            if incomplete := find_missing(cells, result.rows):
-                locks.enter_context(cache.locked([job.place(cell)[0] for cell in incomplete]))
-                result.rows = read_rows(job, cells, cache)
-        missing = _share(cells, find_missing(cells, result.rows))
+            result.rows = read_rows(job, requests, cache)
+            if incomplete := find_missing(requests, result.rows):
+                locks.enter_context(cache.locked([job.place(request)[0] for request in incomplete]))
+                result.rows = read_rows(job, requests, cache)
+        missing = _share(requests, find_missing(requests, result.rows))
         if not missing:
             return result
-        none_stored = all(len(missing.get(cell, ())) == len(cell.index) for cell in cells)
-        start, source, again = time.perf_counter(), None, dict[Cell, np.ndarray]()
+        none_stored = all(
+            len(missing.get(request, ())) == len(request.index) for request in requests
+        )
+        start, source, again = time.perf_counter(), None, dict[RowRequest, np.ndarray]()
         if attacked:
             source = adversarial_source(job, missing, cache)
             again = attacked_again(job, missing, cache)
@@ -69,7 +71,7 @@ def compute(
         while missing:
             try:
                 writer = CacheWriter(cache, job)
-                predict(job, source, cells, missing, again, writer, size, result.kernels)
+                predict(job, source, requests, missing, again, writer, size, result.kernels)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -79,10 +81,10 @@ def compute(
                 succeeded = True
             if is_first_process():
                 for (origin, table), keys in places(job, missing).items():
-                    if not any(cell.large for _, cell in keys):
+                    if not any(request.streamed for _, request in keys):
                         cache.merge(origin, table)
                 result.rows |= read_rows(job, missing, cache)
-            missing = _share(cells, find_missing(cells, result.rows))
+            missing = _share(requests, find_missing(requests, result.rows))
             if succeeded and missing:
                 raise ValueError(
                     f"cache_dir={job.settings.cache_dir}: rows of {len(missing)} tables are "
@@ -94,7 +96,7 @@ def compute(
     return result
 
 
-def _log_images(job: Pass, again: Mapping[Cell, np.ndarray]) -> None:
+def _log_images(job: JobContext, again: Mapping[RowRequest, np.ndarray]) -> None:
     """Log the number of images that are attacked again."""
     if again and is_first_process():
         count = len(np.unique(np.concatenate([*again.values()])))
@@ -114,8 +116,10 @@ def _halve(size: int, source: AdversarialSource | None, error: BaseException) ->
     return size // 2
 
 
-def _share(cells: Iterable[Cell], missing: Mapping[Cell, np.ndarray]) -> dict[Cell, np.ndarray]:
-    """Return the missing images of the first process; cells have the same order in all."""
-    every = list(cells)
-    numbers = {every.index(cell): index for cell, index in missing.items()}
+def _share(
+    requests: Iterable[RowRequest], missing: Mapping[RowRequest, np.ndarray]
+) -> dict[RowRequest, np.ndarray]:
+    """Return the missing images of the first process; requests have the same order in all."""
+    every = list(requests)
+    numbers = {every.index(request): index for request, index in missing.items()}
     return {every[number]: index for number, index in from_first_process(numbers).items()}

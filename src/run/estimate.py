@@ -16,10 +16,11 @@ from src.config.settings import Settings
 from src.data import ImageDataset
 from src.measure.adversarial_images import AdversarialImages
 from src.measure.clean import Clean
-from src.measure.protocol import Cell
+from src.measure.protocol import RowRequest
 from src.models import PixelClassifier, tensors_of
 from src.models.providers import LOADER, find
 from src.run.adversarial_images import attacked_again
+from src.run.check_job import check_job
 from src.run.data import open_data, open_dataset
 from src.run.fit import fit_files
 from src.run.models import (
@@ -31,10 +32,9 @@ from src.run.models import (
     training_images,
     with_ensemble,
 )
-from src.run.passes import ask_for, finish
-from src.run.plan import plan
-from src.run.speeds import Kind, Speeds
-from src.run.stages import Model, Pass
+from src.run.results import ask_for, finish
+from src.run.speeds import Speeds, WorkType
+from src.run.stages import JobContext, Model
 from src.run.stored_rows import find_missing, read_rows
 from src.run.trainer import for_device
 from src.run.work import GRADIENT, Work, work_of
@@ -188,7 +188,7 @@ def _estimate_job(
     settings: Settings, result: Estimate, seen: dict[tuple[str, str], np.ndarray]
 ) -> JobEstimate:
     """Estimate a job; `seen` maps places in the cache to the rows that earlier jobs compute."""
-    planned = plan(settings)
+    planned = check_job(settings)
     settings = planned.settings
     data = open_data(planned)
     built = build_models(planned, data)
@@ -207,10 +207,10 @@ def _estimate_job(
     models |= {
         name: Model(built[name], "", f"untrained {file}") for name, file in untrained.items()
     }
-    job = Pass(planned, data, with_ensemble(settings, models))
+    job = JobContext(planned, data, with_ensemble(settings, models))
     missing, rows = _find_missing(job)
     stored = 1 - sum(map(len, missing.values())) / max(1, rows)
-    if any(cell.attacked for cell in missing):
+    if any(request.attacked for request in missing):
         _add_fits(job, result, speeds)
     missing = _leave_out(job, missing, seen)
     again = attacked_again(job, missing, Rows(Path(settings.cache_dir)))
@@ -247,16 +247,16 @@ def _estimate_training(
     return Training(name, len(train), recipe.epochs, total, size)
 
 
-def _add_fits(job: Pass, result: Estimate, speeds: Speeds) -> None:
+def _add_fits(job: JobContext, result: Estimate, speeds: Speeds) -> None:
     """Add to `result` the fits of a job's attack whose states are missing."""
     part, images, source = job.planned.fitted, job.data.fit_images, job.settings.source
     for eps, file in fit_files(job).items():
         assert part is not None and images is not None
         missing = job.settings.rerun or not file.exists()
         if missing and file not in result.trainings:
-            kind: Kind = "training" if part.as_built else "gradient"
+            work_type: WorkType = "training" if part.as_built else "gradient"
             durations = [
-                speeds.seconds(kind, name, job.models[name].classifier, images.image_size)
+                speeds.seconds(work_type, name, job.models[name].classifier, images.image_size)
                 for name in source
             ]
             gradients = job.fit_gradients / len(fit_files(job)) / len(source)
@@ -265,47 +265,49 @@ def _add_fits(job: Pass, result: Estimate, speeds: Speeds) -> None:
             result.trainings[file] = Training(name, len(images), part.epochs, seconds, 0)
 
 
-def _find_missing(job: Pass) -> tuple[dict[Cell, np.ndarray], int]:
-    """Return the missing rows of a job by cell, and the job's total number of rows."""
+def _find_missing(job: JobContext) -> tuple[dict[RowRequest, np.ndarray], int]:
+    """Return the missing rows of a job by request, and the job's total number of rows."""
     cache, first = Rows(Path(job.settings.cache_dir)), ask_for(job, None)
     rows = {} if job.settings.rerun else read_rows(job, first, cache)
     missing = find_missing(first, rows)
-    stored = not any(cell.table == Clean.name for cell in missing)
+    stored = not any(request.table == Clean.name for request in missing)
     clean = finish(job, first, rows)[Clean.name] if stored else _all_correct(job)
     later = ask_for(job, clean)
     rows = {} if job.settings.rerun else read_rows(job, later, cache)
     missing |= find_missing(later, rows)
-    return missing, sum(len(cell.index) for cell in first | later)
+    return missing, sum(len(request.index) for request in first | later)
 
 
 def _leave_out(
-    job: Pass, missing: Mapping[Cell, np.ndarray], seen: dict[tuple[str, str], np.ndarray]
-) -> dict[Cell, np.ndarray]:
+    job: JobContext,
+    missing: Mapping[RowRequest, np.ndarray],
+    seen: dict[tuple[str, str], np.ndarray],
+) -> dict[RowRequest, np.ndarray]:
     """Return the missing rows that no earlier job computes, and add them to `seen`."""
-    new = dict[Cell, np.ndarray]()
-    for cell, index in missing.items():
-        place = job.place(cell)
+    new = dict[RowRequest, np.ndarray]()
+    for request, index in missing.items():
+        place = job.place(request)
         before = seen.get(place, np.array([], np.int64))
         seen[place] = np.union1d(before, index)
         if len(rest := np.setdiff1d(index, before)):
-            new[cell] = rest
+            new[request] = rest
     return new
 
 
-def _all_correct(job: Pass) -> pa.Table:
+def _all_correct(job: JobContext) -> pa.Table:
     """Return hypothetical clean predictions, all correct, so that every image is counted."""
     same = pa.table({name: job.images.indices for name in ("index", "label", "predicted")})
     return pa.concat_tables(named(same, target) for target in job.settings.evaluated)
 
 
-def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:
+def _count_seconds(job: JobContext, work: Work, speeds: Speeds) -> float:
     """Return the seconds for a job's attack and predictions; NaN if a speed is unknown."""
     if work.gradients is None:
         return math.nan
     side, source, seconds = job.images.image_size, job.settings.source, 0.0
 
-    def time(kind: Kind, name: str) -> float:
-        return speeds.seconds(kind, name, job.models[name].classifier, side)
+    def time(work_type: WorkType, name: str) -> float:
+        return speeds.seconds(work_type, name, job.models[name].classifier, side)
 
     for name in source if work.gradients else ():
         seconds += _ATTACK * work.gradients / len(source) * time("gradient", name)
@@ -315,12 +317,12 @@ def _count_seconds(job: Pass, work: Work, speeds: Speeds) -> float:
     return seconds
 
 
-def _count_bytes(job: Pass, missing: Mapping[Cell, np.ndarray]) -> float:
+def _count_bytes(job: JobContext, missing: Mapping[RowRequest, np.ndarray]) -> float:
     """Return the disk space for a job's rows and images in bytes."""
     image, total = 3 * job.images.image_size**2, 0.0
-    for cell, index in missing.items():
-        cached = index if cell.cached is None else cell.cached
-        total += 4 * image * len(cached) if cell.table == AdversarialImages.name else 0
+    for request, index in missing.items():
+        also_store = index if request.also_store is None else request.also_store
+        total += 4 * image * len(also_store) if request.table == AdversarialImages.name else 0
         total += _ROW_BYTES * len(index)
     if job.settings.save_adversarial:
         total += image * len(job.images) * len(job.settings.budgets)

@@ -18,7 +18,7 @@ from src.cache.keys import content_key
 from src.data import Batch, to_unit
 from src.images.attacker import Attacker
 from src.models.weights import tensors_digest
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.training import augment
 from src.utils.determinism import deterministic
 from src.utils.files import atomic_write
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
 
 
-def fit_files(job: Pass) -> dict[float, Path]:
+def fit_files(job: JobContext) -> dict[float, Path]:
     """Return the files of an attack's fitted states by budget in 1/255.
 
     The budget is 0 if one state serves all budgets.
@@ -51,7 +51,7 @@ def fit_files(job: Pass) -> dict[float, Path]:
     }
 
 
-def fitted_states(job: Pass, attacker: Attacker) -> dict[float, State]:
+def fitted_states(job: JobContext, attacker: Attacker) -> dict[float, State]:
     """Return the fitted states of an attack by budget in [0, 1] units; fit missing ones.
 
     If several processes need the same state, one fits it and the others wait. An interrupted fit
@@ -71,14 +71,14 @@ def fitted_states(job: Pass, attacker: Attacker) -> dict[float, State]:
     return states
 
 
-def discard_fits(job: Pass) -> None:
+def discard_fits(job: JobContext) -> None:
     """Remove the files of an attack's fitted states, so that it is fitted again."""
     for file in fit_files(job).values() if is_first_process() else ():
         for path in (file, file.with_suffix(".part")):
             path.unlink(missing_ok=True)
 
 
-def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) -> State:
+def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Path) -> State:
     """Fit an attack for one budget, and write its state to a file."""
     settings, images, device = job.settings, job.data.fit_images, job.data.device
     assert images is not None
@@ -130,7 +130,7 @@ def _fit(job: Pass, attacker: Attacker, part: Fitted, eps: float, file: Path) ->
 class _Reader:
     """Reader of training images for a fit; shows the progress."""
 
-    def __init__(self, job: Pass, attacker: Attacker, progress: Progress, total: int) -> None:
+    def __init__(self, job: JobContext, attacker: Attacker, progress: Progress, total: int) -> None:
         self.job, self.attacker, self.progress, self.total = job, attacker, progress, total
         self.seen = 0
 

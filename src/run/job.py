@@ -16,12 +16,12 @@ from src.cache.rows import Rows
 from src.config.settings import Settings
 from src.report.terminal import print_matrix
 from src.run.attack import try_attack
+from src.run.check_job import check_job, check_weights
 from src.run.data import open_data
 from src.run.models import build_models, train_models, with_ensemble
 from src.run.outputs import make_job, save_adversarial_images, write_results
-from src.run.passes import Results, run_pass
-from src.run.plan import check_weights, plan
-from src.run.stages import Data, Model, Pass, Planned
+from src.run.results import Results, compute_results
+from src.run.stages import Data, JobContext, Model, Planned
 from src.run.track import track_job
 from src.run.trainer import for_device, meet
 from src.tracking import Run, Tracker
@@ -37,14 +37,14 @@ def run_job(
     If a console is given, print the job's matrix.
     """
     cache = Rows(Path(settings.cache_dir))
-    planned = plan(settings)
+    planned = check_job(settings)
     data = open_data(planned)
     planned = replace(planned, settings=for_device(planned.settings, len(data.images)))
     models = _prepare_models(planned, data, tracker, cache)
     start_clock(folder)
     meet(planned.settings.trainer)
-    job = Pass(planned, data, models)
-    results = run_pass(job, cache)
+    job = JobContext(planned, data, models)
+    results = compute_results(job, cache)
     if results is None:
         return  # the first process of this job writes the results
     record = make_record(job, results, folder)
@@ -69,7 +69,7 @@ def _prepare_models(
     built = build_models(planned, data)
     source = train_models(planned, data, built, settings.source, tracker)
     if planned.attack is not None:
-        try_attack(Pass(planned, data, with_ensemble(settings, source)), cache)
+        try_attack(JobContext(planned, data, with_ensemble(settings, source)), cache)
     others = [name for name in settings.models if name not in source]
     models = {**source, **train_models(planned, data, built, others, tracker)}
     if planned.saved is not None:
@@ -77,7 +77,7 @@ def _prepare_models(
     return with_ensemble(settings, models)
 
 
-def make_record(job: Pass, results: Results, folder: Path | None = None) -> JobRecord:
+def make_record(job: JobContext, results: Results, folder: Path | None = None) -> JobRecord:
     """Return the record of a finished job, with its overrides as read from its folder."""
     settings, saved = job.settings, job.planned.saved
     names = [settings.attacked, *job.target_keys]
@@ -92,8 +92,8 @@ def make_record(job: Pass, results: Results, folder: Path | None = None) -> JobR
     return record_of(
         settings,
         folder,
-        key=job_key(settings, job.crafting, job.images.digest(), job.target_keys, names),
-        crafting=job.crafting,
+        key=job_key(settings, job.attack_key, job.images.digest(), job.target_keys, names),
+        crafting=job.attack_key,
         target_keys=job.target_keys,
         gradients=results.gradients,
         fit_gradients=job.fit_gradients,

@@ -14,14 +14,14 @@ from src.cache.rows import Rows
 from src.config.settings import Settings
 from src.data import Batch, to_unit
 from src.images.attacker import AdversarialSource
-from src.measure.protocol import Cell, EvaluatedBatch, Measurement
+from src.measure.protocol import EvaluatedBatch, Measurement, RowRequest
 from src.run.shared_pass import SharedPass
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic
 from src.utils.model_ref import ModelRef
 
-Tables = Mapping[Cell, pa.Table]
+Tables = Mapping[RowRequest, pa.Table]
 
 
 class MeasuringModule(pl.LightningModule):
@@ -29,10 +29,10 @@ class MeasuringModule(pl.LightningModule):
 
     Args:
         settings: Settings of the job.
-        networks: Classifiers by name, as far as the cells need them.
+        networks: Classifiers by name, as far as the requests need them.
         source: Source of the adversarial images; None in a pass over clean images.
-        missing: Images whose rows are to be computed, int64 (n,), by cell.
-        cells: Cells by measurement.
+        missing: Images whose rows are to be computed, int64 (n,), by request.
+        requests: Requests by measurement.
         shared: The processes of the pass, which end it together.
     """
 
@@ -41,17 +41,18 @@ class MeasuringModule(pl.LightningModule):
         settings: Settings,
         networks: Mapping[ModelRef, nn.Module],
         source: AdversarialSource | None,
-        missing: Mapping[Cell, np.ndarray],
-        cells: Mapping[Measurement, Sequence[Cell]],
+        missing: Mapping[RowRequest, np.ndarray],
+        requests: Mapping[Measurement, Sequence[RowRequest]],
         shared: SharedPass,
     ) -> None:
         super().__init__()
-        self.settings, self.source, self.missing, self.cells = settings, source, missing, cells
+        self.settings, self.source = settings, source
+        self.missing, self.requests = missing, requests
         self.names, self.shared = list(networks), shared
         self.networks = nn.ModuleList(networks.values())
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tables:
-        """Return the rows of a batch by cell."""
+        """Return the rows of a batch by request."""
         stopping.raise_if_interrupted()
         self.shared.raise_if_failed()
         if not len(batch.index):
@@ -69,40 +70,45 @@ class MeasuringModule(pl.LightningModule):
         if self.source is not None and budgets:
             adversarial = self.source(to_unit(batch.images), batch, budgets)
         evaluated_batch = EvaluatedBatch(batch, networks, self.settings, self.source, adversarial)
-        tables: dict[Cell, pa.Table] = {}
-        for measurement, cells in self.cells.items():
+        tables: dict[RowRequest, pa.Table] = {}
+        for measurement, requests in self.requests.items():
             with isolate_rng():  # the draws of one measurement do not affect the next
-                tables |= self._measure(measurement, cells, evaluated_batch)
+                tables |= self._measure(measurement, requests, evaluated_batch)
         return tables
 
     def _budgets(self, batch: Batch) -> tuple[float, ...]:
         """Return the budgets at which rows of the batch are missing."""
         index = batch.index.cpu().numpy()
-        lacking = [cell for cell, its in self.missing.items() if _among(index, its).any()]
+        lacking = [request for request, its in self.missing.items() if _among(index, its).any()]
         if self.source is not None and lacking and not self.source.images_apart:
             return self.settings.budgets
-        return tuple(sorted({eps_255 for cell in lacking for eps_255 in cell.budgets}))
+        return tuple(sorted({eps_255 for request in lacking for eps_255 in request.budgets}))
 
     def _measure(
-        self, measurement: Measurement, cells: Sequence[Cell], batch: EvaluatedBatch
+        self, measurement: Measurement, requests: Sequence[RowRequest], batch: EvaluatedBatch
     ) -> Tables:
-        """Return the rows of one measurement, without cells that miss no image of the batch."""
+        """Return the rows of one measurement, without requests that miss no image of the batch."""
         index, nothing = batch.batch.index.cpu().numpy(), np.array([], np.int64)
         asked = {
-            cell: self.missing.get(cell, nothing) if cell.cached is None else cell.cached
-            for cell in cells
+            request: self.missing.get(request, nothing)
+            if request.also_store is None
+            else request.also_store
+            for request in requests
         }
         made = batch.adversarial.budgets if batch.adversarial else ()
-        cells = [
-            cell
-            for cell in cells
-            if {*cell.budgets} <= {*made} and _among(index, asked[cell]).any()
+        requests = [
+            request
+            for request in requests
+            if {*request.budgets} <= {*made} and _among(index, asked[request]).any()
         ]
-        if not cells:
+        if not requests:
             return {}
-        wanted = [cell.index if cell.cached is None else cell.cached for cell in cells]
+        wanted = [
+            request.index if request.also_store is None else request.also_store
+            for request in requests
+        ]
         part = batch.select(index[np.any([_among(index, its) for its in wanted], axis=0)])
-        return dict(zip(cells, measurement.rows(part, cells), strict=True))
+        return dict(zip(requests, measurement.rows(part, requests), strict=True))
 
 
 def _among(index: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -117,7 +123,7 @@ def _among(index: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 class CacheWriter(pl.Callback):
     """Writer that adds rows to the cache after each batch, so that a kill loses only one batch."""
 
-    def __init__(self, rows: Rows, job: Pass) -> None:
+    def __init__(self, rows: Rows, job: JobContext) -> None:
         self.rows, self.job = rows, job
 
     def on_predict_batch_end(
@@ -131,11 +137,11 @@ class CacheWriter(pl.Callback):
     ) -> None:
         """Add the rows of a batch to the cache, one file per table."""
         parts: dict[tuple[str, str], dict[str, pa.Table]] = {}
-        for cell, rows in outputs.items():
+        for request, rows in outputs.items():
             if len(rows):
-                origin, key = self.job.place(cell)
+                origin, key = self.job.place(request)
                 keys = pa.repeat(key, len(rows))
-                part = parts.setdefault((origin, cell.table), {})
+                part = parts.setdefault((origin, request.table), {})
                 part.setdefault(key, rows.append_column("key", keys))  # two names may share a key
         images = self.job.images
         for (origin, table), tables in parts.items():

@@ -24,7 +24,7 @@ from src.analysis import (
 from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import galleries, moments
 from src.artifacts.frame_jobs import JobInMemory
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.artifacts.layout import (
     ALARMS,
     CONFIG,
@@ -44,16 +44,16 @@ from src.artifacts.record import JobRecord, clear, job_record, with_record
 from src.artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
 from src.cache.rows import Rows
 from src.images.saved import SavedImages, write_set
-from src.images.storage import STORED
+from src.images.storage import AS_SAVED
 from src.measure.adversarial_images import examples
 from src.measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
 from src.measure.registry import MEASUREMENTS
 from src.report.summary import JobSummary, Summary, described_images, summarise
 from src.run.adversarial_images import adversarial_images, stored_images
-from src.run.passes import Results
-from src.run.stages import Pass
+from src.run.results import Results
+from src.run.stages import JobContext
 from src.utils.files import atomic_write, write_csv, write_text, writing
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 from src.utils.progress import with_progress
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 _TOGETHER = 256  # adversarial images written at once
 
 
-def make_job(job: Pass, results: Results, record: JobRecord, folder: Path) -> JobInMemory:
+def make_job(job: JobContext, results: Results, record: JobRecord, folder: Path) -> JobInMemory:
     """Return a finished job: the tables of its files, checked, and the alarms that it raises."""
     tables = {**_diagnostics(results), **_predictions(results, record)}
     files = {name: folder / f"{name}.parquet" for name in tables}
@@ -71,7 +71,7 @@ def make_job(job: Pass, results: Results, record: JobRecord, folder: Path) -> Jo
     return replace(finished, raised=_raised_alarms(finished, job.planned.saved, results))
 
 
-def write_results(job: Pass, results: Results, finished: JobInMemory, cache: Rows) -> Summary:
+def write_results(job: JobContext, results: Results, finished: JobInMemory, cache: Rows) -> Summary:
     """Write a finished job's files to its folder, and return the job's summary.
 
     The table of predictions is written last: if it exists, all other files exist.
@@ -96,7 +96,7 @@ def write_results(job: Pass, results: Results, finished: JobInMemory, cache: Row
 
 def _diagnostics(results: Results) -> dict[str, pa.Table]:
     """Return the diagnostics' tables with the columns of their files."""
-    schemas = {kind.name: kind.schema for kind in MEASUREMENTS}
+    schemas = {measurement.name: measurement.schema for measurement in MEASUREMENTS}
     return {
         name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
     }
@@ -114,7 +114,7 @@ def _predictions(results: Results, record: JobRecord) -> dict[str, pa.Table]:
     """Return the tables of predictions by name, one per variant, each with the clean ones."""
     clean, source = results.clean, record.source_model.columns
     of_source = pc.and_(*map(pc.equal, [clean["target"], clean["defence"]], source))
-    plain = pc.or_(pc.equal(clean["defence"], PLAIN), of_source)
+    plain = pc.or_(pc.equal(clean["defence"], NO_DEFENCE), of_source)
     tables = {}
     for name, rows in (results.predictions or {record.storage: clean.slice(0, 0)}).items():
         primary = name == record.storage
@@ -124,9 +124,9 @@ def _predictions(results: Results, record: JobRecord) -> dict[str, pa.Table]:
     return tables
 
 
-def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
+def _top_five(job: JobContext, results: Results, shown: Sequence[int]) -> pa.Table:
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
-    primary = job.settings.storage or STORED
+    primary = job.settings.storage or AS_SAVED
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
     index = pa.array(shown, pa.int64())
     attacked = [
@@ -138,13 +138,13 @@ def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
     return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
 
 
-def _write_images(job: Pass, finished: StoredJob, folder: Path, cache: Rows) -> list[int]:
+def _write_images(job: JobContext, finished: FinishedJob, folder: Path, cache: Rows) -> list[int]:
     """Write the images of a report: examples with their adversarial versions, and galleries.
 
     Return the indices of these images. Clean images are uint8 (N, 3, H, W). Adversarial versions of
     the examples are float32 (K, N, 3, H, W) in [0, 1], for K budgets `eps_255`.
     """
-    primary = job.settings.storage or STORED
+    primary = job.settings.storage or AS_SAVED
     if shown := sorted(examples(job)):
         attacked = adversarial_images(job, cache, shown)
         batch = attacked[0].batch
@@ -170,7 +170,7 @@ def _write_images(job: Pass, finished: StoredJob, folder: Path, cache: Rows) -> 
 
 
 def _gallery_images(
-    job: Pass, chosen: pd.DataFrame, index: list[int], cache: Rows
+    job: JobContext, chosen: pd.DataFrame, index: list[int], cache: Rows
 ) -> dict[str, Any]:
     """Return the adversarial images for galleries, as far as they are stored.
 
@@ -190,7 +190,7 @@ def _gallery_images(
     )
     if not wanted:
         return {}
-    storage = job.settings.storage or STORED
+    storage = job.settings.storage or AS_SAVED
     attacked = adversarial_images(job, cache, stored)
     levels = np.stack([version.as_stored(storage) for version in attacked])
     of, eps = map(np.array, zip(*wanted, strict=True))
@@ -198,7 +198,7 @@ def _gallery_images(
     return {"of": of, "eps_255": eps, "adversarial": np.rint(images * 255).astype(np.uint8)}
 
 
-def _stored_at_all(job: Pass, cache: Rows, index: list[int]) -> list[int]:
+def _stored_at_all(job: JobContext, cache: Rows, index: list[int]) -> list[int]:
     """Return the indices of images whose adversarial versions are stored at all budgets."""
     for eps_255 in job.settings.budgets:
         index = sorted(stored_images(job, cache, index, eps_255))
@@ -206,7 +206,7 @@ def _stored_at_all(job: Pass, cache: Rows, index: list[int]) -> list[int]:
 
 
 def save_adversarial_images(
-    job: Pass, results: Results, record: JobRecord, folder: Path, cache: Rows
+    job: JobContext, results: Results, record: JobRecord, folder: Path, cache: Rows
 ) -> None:
     """Write a job's set of adversarial images to its folder."""
     rows = results.predictions[record.storage]
@@ -222,7 +222,7 @@ def save_adversarial_images(
     log.info("Saved the adversarial images in %s", folder / SAVED)
 
 
-def _raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
+def _raised_alarms(job: FinishedJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
     """Run a job's sanity checks, and return the alarms that they raise."""
     record = job.record
     if not job.attacked:
@@ -265,7 +265,7 @@ def _write_tables(summary: JobSummary, folder: Path) -> None:
     write_csv(folder / FLIP_SUMMARY, flip_summary(flips))
 
 
-def _unrounded(job: StoredJob) -> pd.DataFrame:
+def _unrounded(job: FinishedJob) -> pd.DataFrame:
     """Return the predictions on unrounded images, as budgets below 1/255 change no 8-bit image.
 
     For a saved set, return those on its 8-bit images: it has no others.

@@ -7,13 +7,13 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from src.images.attacker import AdversarialSource
-from src.measure.protocol import Cell, Measurement
+from src.measure.protocol import Measurement, RowRequest
 from src.models import choose_layout
 from src.run.batches import Batches
 from src.run.lightning_module import CacheWriter, MeasuringModule
 from src.run.pass_progress import PassProgress
 from src.run.shared_pass import SharedPass
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.run.trainer import make_trainer
 from src.run.work import work_of
 from src.utils import stopping
@@ -22,11 +22,11 @@ from src.utils.determinism import deterministic
 
 
 def predict(
-    job: Pass,
+    job: JobContext,
     source: AdversarialSource | None,
-    cells: Mapping[Cell, Measurement],
-    missing: Mapping[Cell, np.ndarray],
-    again: Mapping[Cell, np.ndarray],
+    requests: Mapping[RowRequest, Measurement],
+    missing: Mapping[RowRequest, np.ndarray],
+    again: Mapping[RowRequest, np.ndarray],
     writer: CacheWriter,
     batch_size: int,
     kernels: set[str],
@@ -40,11 +40,11 @@ def predict(
     Raises:
         RuntimeError: A batch is too large, in this process or in another, see `is_out_of_memory`.
     """
-    settings, asked = job.settings, dict[Measurement, list[Cell]]()
-    for cell, measurement in cells.items():
-        if cell in missing or cell.cached is not None:
-            asked.setdefault(measurement, []).append(cell)
-    networks = {model: job.networks[model] for cell in missing for model in cell.models}
+    settings, asked = job.settings, dict[Measurement, list[RowRequest]]()
+    for request, measurement in requests.items():
+        if request in missing or request.also_store is not None:
+            asked.setdefault(measurement, []).append(request)
+    networks = {model: job.networks[model] for request in missing for model in request.models}
     device, precision = job.data.device.type, settings.trainer.precision
     for network in networks.values():
         choose_layout(network, device, precision)
@@ -58,7 +58,7 @@ def predict(
     runner = make_trainer(settings.trainer, progress, writer)
     place = runner.world_size, runner.global_rank
     whole_batches = source is not None and (
-        not job.images_apart or any(cell.whole for cell in missing)
+        not job.images_apart or any(request.needs_batch for request in missing)
     )
     groups = _group(job.images.indices, missing)
     pair_seed = job.pair_seed if source else None
@@ -80,12 +80,12 @@ def predict(
         shared.raise_if_failed()
 
 
-def _group(indices: np.ndarray, missing: Mapping[Cell, np.ndarray]) -> np.ndarray:
+def _group(indices: np.ndarray, missing: Mapping[RowRequest, np.ndarray]) -> np.ndarray:
     """Return a group per image, int64 (n,): equal if the same budgets lack rows; -1: no budget."""
-    budgets = sorted({eps_255 for cell in missing for eps_255 in cell.budgets})
+    budgets = sorted({eps_255 for request in missing for eps_255 in request.budgets})
     lacking = np.zeros((len(indices), 1 + len(budgets)), bool)  # column 0: any row
-    for cell, index in missing.items():
-        columns = [0, *(1 + budgets.index(eps_255) for eps_255 in cell.budgets)]
+    for request, index in missing.items():
+        columns = [0, *(1 + budgets.index(eps_255) for eps_255 in request.budgets)]
         lacking[np.searchsorted(indices, index)[:, None], columns] = True
     _, groups = np.unique(lacking, axis=0, return_inverse=True)
     return np.where(lacking[:, 0], groups.reshape(-1), -1)

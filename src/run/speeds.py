@@ -26,11 +26,11 @@ from src.utils.devices import is_cuda
 from src.utils.files import write_text
 from src.utils.processes import keep_freed_memory
 
-Kind = Literal["prediction", "gradient", "training"]
+WorkType = Literal["prediction", "gradient", "training"]
 """Work per image: classification, gradient with respect to the image, or training step."""
 
 REMEMBERED = "speeds.json"
-"""File in `cache_dir`: seconds per image by device, and by network and kind."""
+"""File in `cache_dir`: seconds per image by device, and by network and type of work."""
 
 _CALLS, _LONG = 3, 0.4  # number of calls, the fastest counts; minimum seconds per call
 
@@ -50,21 +50,21 @@ class Speeds:
         else:
             self.device = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"
 
-    def seconds(self, kind: Kind, name: str, classifier: nn.Module, side: int) -> float:
+    def seconds(self, work_type: WorkType, name: str, classifier: nn.Module, side: int) -> float:
         """Return a model's seconds per image of `side` x `side` pixels."""
         settings = self.settings
         if getattr(getattr(classifier, "network", None), "label_only", False):
             return 0.0  # it looks up known images
         keys = {"precision", "attack_precision", "fold_batch_norms", "batch_size"}
-        section = settings.training if kind == "training" else settings.trainer
+        section = settings.training if work_type == "training" else settings.trainer
         model = settings.model[name].model_dump(include={"network", "input_size"})
         key = content_key(model, side, section.model_dump(include=keys))
-        place, tables = f"{kind} {name} {key}", self._read()
+        place, tables = f"{work_type} {name} {key}", self._read()
         known = tables.setdefault(self.device, {})
         if place not in known:
             with on_free_gpu(settings.trainer) as trainer:
                 device = make_trainer(trainer).strategy.root_device
-                known[place] = self._measure(kind, copy.deepcopy(classifier), side, device)
+                known[place] = self._measure(work_type, copy.deepcopy(classifier), side, device)
             write_text(self.path, json.dumps(tables, indent=1))
         return known[place]
 
@@ -74,41 +74,43 @@ class Speeds:
         except (OSError, ValueError):  # missing or damaged: speeds are measured again
             return {}
 
-    def _measure(self, kind: Kind, classifier: nn.Module, side: int, device: torch.device) -> float:
+    def _measure(
+        self, work_type: WorkType, classifier: nn.Module, side: int, device: torch.device
+    ) -> float:
         """Measure a model's seconds per image; changes the model."""
         trainer, training = self.settings.trainer, self.settings.training
         precision = {
             "prediction": trainer.precision,
             "gradient": trainer.attack_precision,
             "training": choose_precision(training.precision, trainer.accelerator),
-        }[kind]
+        }[work_type]
         most = {
             "prediction": int(trainer.batch_size),
             "gradient": self.settings.gradient_batch(device.type, side),
             "training": training.batch_size,
-        }[kind]
+        }[work_type]
         low = precision.startswith("bf16")
 
         @arithmetic(device.type, "32-true" if low else precision)
         def call(count: int) -> None:
             images = torch.rand(count, 3, side, side, device=device)
-            images.requires_grad_(kind == "gradient")
+            images.requires_grad_(work_type == "gradient")
             with torch.autocast(device.type, torch.bfloat16, low):
                 logits = classifier(images).float()
-            if kind != "prediction":
+            if work_type != "prediction":
                 classes = torch.zeros(count, dtype=torch.int64, device=device)
                 functional.cross_entropy(logits, classes).backward()
             logits.sum().item()  # waits for the device
 
         choose_layout(classifier, device.type, precision)
-        classifier.to(device).train(kind == "training").requires_grad_(kind == "training")
+        classifier.to(device).train(work_type == "training").requires_grad_(work_type == "training")
         grey = torch.full((1, 3, side, side), 0.5, device=device)
-        if kind == "gradient" and low and is_castable(classifier, grey):
+        if work_type == "gradient" and low and is_castable(classifier, grey):
             cast_weights(classifier)
         keep_freed_memory()  # as jobs do
         with (
             isolate_rng(),
-            torch.set_grad_enabled(kind != "prediction"),
+            torch.set_grad_enabled(work_type != "prediction"),
             deterministic(device.type, set()),
         ):
             return _time(call, most)

@@ -1,4 +1,4 @@
-"""Stages of a job: its plan, data and models, and the pass that combines them."""
+"""Stages of a job: its plan, data and models, and the context that combines them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from src.attacks import Fitted
-from src.cache.code_digest import code_of, own_code
+from src.cache.code_digest import code_of, program_digest
 from src.cache.keys import content_key, defence_key, numerics
 from src.config.sections import TargetLabelRule
 from src.config.settings import Settings
@@ -20,8 +20,8 @@ from src.data import Batch, ImageDataset
 from src.defences import Defence, Defended
 from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
-from src.measure.protocol import Cell
-from src.utils.model_ref import PLAIN, ModelRef
+from src.measure.protocol import RowRequest
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 FITTING = 2
 """Version of the fits; it rises if the same key would give another fit."""
@@ -49,12 +49,12 @@ class Planned:
     @property
     def fitted(self) -> Fitted | None:
         """The part of the attack that needs a fit; None if there is none."""
-        kind = getattr(getattr(self.attack, "func", self.attack), "fitted", None)
+        part_class = getattr(getattr(self.attack, "func", self.attack), "fitted", None)
         keywords = getattr(self.attack, "keywords", {})
-        if kind is None or keywords.get("file") is not None:
+        if part_class is None or keywords.get("file") is not None:
             return None
-        part: Fitted = kind(
-            **{key: keywords[key] for key in keywords if key in signature(kind).parameters}
+        part: Fitted = part_class(
+            **{key: keywords[key] for key in keywords if key in signature(part_class).parameters}
         )
         return part
 
@@ -104,7 +104,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Pass:
+class JobContext:
     """Everything that decides the rows of a job.
 
     Attributes:
@@ -164,7 +164,7 @@ class Pass:
         return {str(pair): self.model_key(pair) for pair in self.settings.evaluated}
 
     @cached_property
-    def crafting(self) -> str:
+    def attack_key(self) -> str:
         """Key of everything that decides an adversarial image, except the image and its budget.
 
         For an attack without the keyword `seeds` the key includes the batches, because an image's
@@ -183,7 +183,7 @@ class Pass:
             (attack.norm, attack.target_label, self.images.num_classes),
             (settings.ensemble, settings.seed, settings.layers),
             [self.models[name].key for name in settings.source],
-            (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
+            (defence != NO_DEFENCE and defence_key(settings, defence), settings.source_draws),
             (trainer.gradient_batch, trainer.attack_precision),
             None if self.images_apart else batches,
             *([self.fit_key(0.0)] if self.planned.fitted else []),
@@ -208,7 +208,7 @@ class Pass:
             code_of(attack.settings, upgrades=False),
             (rule, images, settings.ensemble, settings.seed),
             [self.models[name].key for name in settings.source],
-            (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
+            (defence != NO_DEFENCE and defence_key(settings, defence), settings.source_draws),
             (settings.trainer.attack_precision, training.crop_padding, training.flip),
         )
 
@@ -257,24 +257,24 @@ class Pass:
     @cached_property
     def _clean_key(self) -> list[Any]:
         """Key parts for rows that need no attack: code and arithmetic."""
-        return [own_code(), numerics(self.settings, self.data.device.type)]
+        return [program_digest(), numerics(self.settings, self.data.device.type)]
 
-    def place(self, cell: Cell) -> tuple[str, str]:
-        """Return the folder of a cell's rows in the cache, and the rows' key in it.
+    def place(self, request: RowRequest) -> tuple[str, str]:
+        """Return the folder of a request's rows in the cache, and the rows' key in it.
 
         The folder stands for the attack or, without an attack, for the models. The key covers
         everything else.
         """
-        if cell not in self._places:
-            self._places[cell] = self._make_place(cell)
-        return self._places[cell]
+        if request not in self._places:
+            self._places[request] = self._make_place(request)
+        return self._places[request]
 
     @cached_property
-    def _places(self) -> dict[Cell, tuple[str, str]]:
-        """Places by cell, remembered because each batch asks for them again."""
+    def _places(self) -> dict[RowRequest, tuple[str, str]]:
+        """Places by request, remembered because each batch asks for them again."""
         return {}
 
-    def _make_place(self, cell: Cell) -> tuple[str, str]:
-        models = sorted(self.model_key(model) for model in cell.models)
-        origin = self.crafting if cell.attacked else content_key(self._clean_key, models)
-        return origin, content_key(cell.table, cell.budgets, cell.decides, models)
+    def _make_place(self, request: RowRequest) -> tuple[str, str]:
+        models = sorted(self.model_key(model) for model in request.models)
+        origin = self.attack_key if request.attacked else content_key(self._clean_key, models)
+        return origin, content_key(request.table, request.budgets, request.key_parts, models)

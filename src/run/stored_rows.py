@@ -7,43 +7,51 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from src.cache.rows import Rows
-from src.measure.protocol import Cell
-from src.run.stages import Pass
+from src.measure.protocol import RowRequest
+from src.run.stages import JobContext
 
 _IDENTITY = ["key", "index", "image"]
 
 
-def places(job: Pass, cells: Iterable[Cell]) -> dict[tuple[str, str], list[tuple[str, Cell]]]:
-    """Return (key, cell) pairs by place of the table in the cache.
+def places(
+    job: JobContext, requests: Iterable[RowRequest]
+) -> dict[tuple[str, str], list[tuple[str, RowRequest]]]:
+    """Return (key, request) pairs by place of the table in the cache.
 
-    If a model has two names, the cells for both have the same key.
+    If a model has two names, the requests for both have the same key.
     """
-    places: dict[tuple[str, str], list[tuple[str, Cell]]] = {}
-    for cell in cells:
-        origin, key = job.place(cell)
-        places.setdefault((origin, cell.table), []).append((key, cell))
+    places: dict[tuple[str, str], list[tuple[str, RowRequest]]] = {}
+    for request in requests:
+        origin, key = job.place(request)
+        places.setdefault((origin, request.table), []).append((key, request))
     return places
 
 
-def read_rows(job: Pass, cells: Iterable[Cell], cache: Rows) -> dict[Cell, pa.Table]:
-    """Return the stored rows by cell, without empty cells; for large tables only key columns."""
-    rows = dict[Cell, pa.Table]()
-    for (origin, name), keys in places(job, cells).items():
-        large = any(cell.large for _, cell in keys)
-        table = cache.read(origin, name, _IDENTITY if large else None)
+def read_rows(
+    job: JobContext, requests: Iterable[RowRequest], cache: Rows
+) -> dict[RowRequest, pa.Table]:
+    """Return the stored rows by request, without empty ones; if streamed, key columns alone."""
+    rows = dict[RowRequest, pa.Table]()
+    for (origin, name), keys in places(job, requests).items():
+        streamed = any(request.streamed for _, request in keys)
+        table = cache.read(origin, name, _IDENTITY if streamed else None)
         if table is None:
             continue
         table = table.filter(pa.array(job.images.holds(table["index"], table["image"])))
-        for key, cell in keys:
+        for key, request in keys:
             if len(part := table.filter(pc.equal(table["key"], key))):
-                rows[cell] = part.drop_columns("key")
+                rows[request] = part.drop_columns("key")
     return rows
 
 
-def find_missing(cells: Iterable[Cell], rows: Mapping[Cell, pa.Table]) -> dict[Cell, np.ndarray]:
-    """Return the indices of images without rows, int64 (n,), by cell; complete cells are absent."""
+def find_missing(
+    requests: Iterable[RowRequest], rows: Mapping[RowRequest, pa.Table]
+) -> dict[RowRequest, np.ndarray]:
+    """Return the indices of images without rows, int64 (n,), by request with missing rows."""
     missing = {
-        cell: np.setdiff1d(cell.index, rows[cell]["index"].to_numpy() if cell in rows else [])
-        for cell in cells
+        request: np.setdiff1d(
+            request.index, rows[request]["index"].to_numpy() if request in rows else []
+        )
+        for request in requests
     }
-    return {cell: index for cell, index in missing.items() if len(index)}
+    return {request: index for request, index in missing.items() if len(index)}

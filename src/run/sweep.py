@@ -15,9 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src.artifacts.jobs import find_jobs
-from src.artifacts.layout import FAILURE, PAGE, PLAN, SUMMARY, files_of_sweep
+from src.artifacts.layout import FAILURE, MANIFEST, PAGE, SUMMARY, files_of_sweep
 from src.artifacts.record import files_of_job, job_record, public
-from src.artifacts.sweep_state import Plan, failure_of, job_folders, lock_of_sweep, write_plan
+from src.artifacts.sweep_state import (
+    SweepManifest,
+    failure_of,
+    job_folders,
+    lock_of_sweep,
+    write_manifest,
+)
 from src.config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
@@ -26,12 +32,12 @@ from src.data.load import DownloadError
 from src.models.providers import fetch_missing
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
+from src.run.check_job import check_job
 from src.run.data import open_datasets
 from src.run.estimate import estimate
 from src.run.estimate_text import check_hours, print_estimate, print_plan
 from src.run.models import forget_models
 from src.run.outputs import clear_sweep
-from src.run.plan import plan
 from src.run.track import sweep_parameters, sweep_points
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
@@ -54,7 +60,7 @@ class Sweep:
         self.report = report
         self.tracker, self.run = Tracker(), ""
         self.folder = Path()
-        self.plan = Plan(jobs=[], single=True, id="")
+        self.manifest = SweepManifest(jobs=[], single=True, id="")
         self.stopped = ""
         self.jobs = 0  # 0: a single run, or unknown with another sweeper
         self.held = ExitStack()  # the lock of a sweep that has begun
@@ -84,7 +90,7 @@ class Sweep:
             )
         forget_models()
         for job in jobs:
-            plan(job)
+            check_job(job)
         models = (model for job in jobs for model in job.model.values())
         if not jobs[0].plan:
             fetch_missing(its.network for its in models if its.weights in (None, "included"))
@@ -126,15 +132,17 @@ class Sweep:
         command = " ".join(public(config.hydra.overrides.task))
         parameters = sweep_parameters(self.settings, command, len(names))
         self.run = self.tracker.start_sweep(self.folder.name, parameters, self.folder) or ""
-        self.plan = Plan(jobs=names, single=not sweep, id=self.run or uuid4().hex, work=work)
-        write_plan(self.folder, self.plan)
-        overrides = [f"sweep='{self.plan.id}'"]  # an id may look like a number
+        self.manifest = SweepManifest(
+            jobs=names, single=not sweep, id=self.run or uuid4().hex, work=work
+        )
+        write_manifest(self.folder, self.manifest)
+        overrides = [f"sweep='{self.manifest.id}'"]  # an id may look like a number
         if not self.run:  # otherwise jobs would refer to a sweep that the store does not know
             overrides.append("tracking.name=none")
         devices = {job.training.device for job in self.settings}
         if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
             overrides.append(f"training.device={devices.pop()}")
-        config.sweep = self.plan.id
+        config.sweep = self.manifest.id
         if sweep:  # the jobs may run in other processes
             config.hydra.overrides.task += overrides
 
@@ -176,7 +184,7 @@ class Sweep:
 
     def _report_jobs(self) -> bool:
         """Print and write the summary of finished jobs; close the sweep's run."""
-        jobs = list(job_folders(self.folder, self.plan).values())
+        jobs = list(job_folders(self.folder, self.manifest).values())
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True, soft_wrap=True)
         finished = [job for job in jobs if job not in failures]
@@ -266,7 +274,7 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str)
     raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if sweep and not str(raw["subdir"]).startswith(start):
         raise ValueError(f"hydra.sweep.subdir must begin with {start}, so that jobs can be found.")
-    known = (folder / PLAN).exists() or job_record(folder) is not None
+    known = (folder / MANIFEST).exists() or job_record(folder) is not None
     files = [*files_of_sweep(folder), *([] if sweep else files_of_job(folder))]
     if files and not known:
         raise ValueError(

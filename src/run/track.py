@@ -17,7 +17,7 @@ from src.config.settings import Settings
 from src.report.labels import Label, ranking_label
 from src.report.summary import JobSummary, Summary
 from src.tracking import Point, Run, Tracker
-from src.utils.model_ref import PLAIN, TARGET_COLUMNS, ModelRef
+from src.utils.model_ref import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
 
 def sweep_parameters(jobs: Sequence[Settings], command: str, count: int) -> dict[str, str]:
@@ -57,7 +57,7 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
     tags: dict[str, str] = {}
     metrics: dict[str, float] = {}
     if record.attack:
-        for names, rows in summary.own.groupby([*TARGET_COLUMNS], sort=False):
+        for names, rows in summary.protocol_rates.groupby([*TARGET_COLUMNS], sort=False):
             _track_pair(summary, ModelRef.parse(*names), rows, tracker, run)
         for alarm in summary.alarms:  # joined and truncated to the length of a tag
             name = f"alarm.{alarm.name}"
@@ -128,7 +128,7 @@ def _run_name(name: str, record: JobRecord) -> str:
 
 
 def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
-    """Return the metrics and tags of one pair, from its target's rows in `JobSummary.own`.
+    """Return metrics and tags of a pair, from its target's rows in `JobSummary.protocol_rates`.
 
     Metrics `curves/...` have whole budgets as steps, because MLflow does not accept fractions.
     Metrics `reference/...` and tags (95 % intervals) are at the budget `reference`, in units of
@@ -173,7 +173,7 @@ def sweep_points(summary: Summary) -> list[Point]:
         if len(rows) == 1 and (first | rows["difference"].notna()).all():
             values[f"difference_from_first/{name}", eps] += list(rows["difference"].mask(first, 0))
     for job in summary.attacked:
-        rates = _at_whole_budgets(job.own).dropna(subset="success_rate")
+        rates = _at_whole_budgets(job.protocol_rates).dropna(subset="success_rate")
         for row in rates[rates["relation"] == WHITE_BOX].to_dict("records"):
             name = _metric(job.job.attack, row["defence"])
             values[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
@@ -189,4 +189,4 @@ def _metric(attack: str, defence: str, heading: Label | str = "") -> str:
     """Return an attack's name in characters that MLflow accepts, with the ranking's heading."""
     allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:150]
     name = f"{allowed} {heading}".strip()
-    return name if defence == PLAIN else f"{name} behind {defence}"
+    return name if defence == NO_DEFENCE else f"{name} behind {defence}"

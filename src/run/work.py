@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.measure.attack_cost import AttackCost
-from src.measure.protocol import ALL, Cell
-from src.run.stages import Pass
+from src.measure.protocol import ALL, RowRequest
+from src.run.stages import JobContext
 from src.utils.model_ref import ModelRef
 
 GRADIENT = 3
@@ -31,23 +31,25 @@ class Work:
     predictions: Counter[ModelRef]
 
 
-def work_of(job: Pass, missing: Mapping[Cell, np.ndarray]) -> Work:
-    """Return the work for the missing images, from what the attack and the cells state."""
+def work_of(job: JobContext, missing: Mapping[RowRequest, np.ndarray]) -> Work:
+    """Return the work for the missing images, from what the attack and the requests state."""
     predictions = Counter[ModelRef]()
     lacking, again = Counter[int](), 0
-    for cell, index in missing.items():
-        if cell.table == AttackCost.name:
+    for request, index in missing.items():
+        if request.table == AttackCost.name:
             lacking.update(index.tolist())
-        again += len(index) * cell.attacks
-        if cell.target != ALL:
-            predictions[cell.target] += len(index) * cell.passes * _passes_of(job, cell.target)
+        again += len(index) * request.attacks
+        if request.target != ALL:
+            predictions[request.target] += (
+                len(index) * request.passes * _passes_of(job, request.target)
+            )
     images = np.unique(np.concatenate([*missing.values(), []]))
     runs = Counter(lacking.values())
     runs[1] += again
     return Work(len(images), _count_gradients(job, runs), predictions)
 
 
-def _passes_of(job: Pass, target: ModelRef) -> int:
+def _passes_of(job: JobContext, target: ModelRef) -> int:
     """Return the number of forward passes per image that a target classifies."""
     members = len(target.members)
     if not target.is_defended:
@@ -56,7 +58,7 @@ def _passes_of(job: Pass, target: ModelRef) -> int:
     return members * copies * job.settings.defence[target.defence].repeats
 
 
-def _count_gradients(job: Pass, runs: Mapping[int, int]) -> float | None:
+def _count_gradients(job: JobContext, runs: Mapping[int, int]) -> float | None:
     """Return the number of gradients; `runs` maps budgets per run to runs on a single image."""
     settings, members = job.settings, len(job.settings.source)
     total = 0.0

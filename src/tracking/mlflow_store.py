@@ -25,7 +25,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no data leaves the 
 logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: False)
 
 
-class Store(MlflowClient):
+class TrackingStore(MlflowClient):
     """MLflow client that remembers experiments by name, and sends few requests to a server.
 
     Without `uri` the store is a SQLite file in `directory`, next to its lock and artifacts.

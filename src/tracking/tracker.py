@@ -25,7 +25,7 @@ from src.config.sections import TrackingSettings
 from src.utils.refusals import first_line
 
 if TYPE_CHECKING:
-    from src.tracking.mlflow_store import Store
+    from src.tracking.mlflow_store import TrackingStore
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Tracker:
 
     def __init__(
         self,
-        store: "Store | None" = None,
+        store: "TrackingStore | None" = None,
         dataset: str = "",
         tables: bool = False,
         experiment: str | None = None,
@@ -225,9 +225,10 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
         return Tracker()
     try:
         with _patience(seconds=5, retries=0):
-            from src.tracking.mlflow_store import Store  # here: not needed for tracking=none
+            # here: not needed for tracking=none
+            from src.tracking.mlflow_store import TrackingStore
 
-            store = Store(settings.uri, settings.directory)
+            store = TrackingStore(settings.uri, settings.directory)
     except Exception as error:  # its type depends on the store
         file = Path(settings.directory).absolute() / "mlflow.db"
         _warn_of_loss(settings.uri or f"sqlite:///{file}", settings.uri is None, error)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-PLAIN = "none"
+NO_DEFENCE = "none"
 """Name that stands for no defence."""
 ABSTAINED = -1
 """Predicted class if a defence abstains."""
@@ -18,14 +18,14 @@ class ModelRef:
 
     Attributes:
         members: Names of the networks; several are an ensemble.
-        defence: Name of the defence; `PLAIN`: none.
+        defence: Name of the defence; `NO_DEFENCE`: none.
 
     >>> str(ModelRef(("resnet50",), "jpeg")), str(ModelRef(("vgg16", "resnet50")))
     ('resnet50@jpeg', 'vgg16+resnet50')
     """
 
     members: tuple[str, ...]
-    defence: str = PLAIN
+    defence: str = NO_DEFENCE
 
     @classmethod
     def parse(cls, name: object, defence: object = None) -> "ModelRef":
@@ -39,7 +39,7 @@ class ModelRef:
         model = str(name)
         if defence is None:
             model, _, defence = model.partition("@")
-        return cls(tuple(model.split("+")), str(defence) or PLAIN)
+        return cls(tuple(model.split("+")), str(defence) or NO_DEFENCE)
 
     @classmethod
     def typed(cls, word: object) -> "ModelRef":
@@ -51,7 +51,7 @@ class ModelRef:
         return cls((re.sub(r"@([0-9a-f]{7})[0-9a-f]*", r".\1", str(word)).replace("/", "."),))
 
     def __str__(self) -> str:
-        return self.model if self.defence == PLAIN else f"{self.model}@{self.defence}"
+        return self.model if self.defence == NO_DEFENCE else f"{self.model}@{self.defence}"
 
     @property
     def model(self) -> str:
@@ -66,7 +66,7 @@ class ModelRef:
     @property
     def is_defended(self) -> bool:
         """True if the model is behind a defence."""
-        return self.defence != PLAIN
+        return self.defence != NO_DEFENCE
 
     @property
     def base(self) -> str:
@@ -111,7 +111,7 @@ _EPOCH = re.compile(r"\.epoch([1-9]\d*)$")
 
 def behind_each(targets: Iterable[str], defences: Iterable[str]) -> tuple[ModelRef, ...]:
     """Return the targets without a defence, then each target behind each defence."""
-    models, every = [*map(ModelRef.parse, targets)], dict.fromkeys((PLAIN, *defences))
+    models, every = [*map(ModelRef.parse, targets)], dict.fromkeys((NO_DEFENCE, *defences))
     return tuple(model.behind(defence) for defence in every for model in models)
 
 

@@ -9,7 +9,7 @@ import pytest
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.source_choice import training_luck, variance_components
 from src.report.source_choice import choice_of
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 
 def by_pairs(values, axes):
@@ -49,7 +49,7 @@ def outcomes(jobs, targets, fooled):
     """Return outcomes, (jobs, targets, images), that all count."""
     bits, counted = np.packbits(fooled, axis=-1), np.packbits(np.ones_like(fooled), axis=-1)
     index, shown = np.arange(fooled.shape[-1]), np.ones(fooled.shape[:2], bool)
-    names = [ModelRef.parse(target, PLAIN) for target in targets]
+    names = [ModelRef.parse(target, NO_DEFENCE) for target in targets]
     return ImageOutcomes(jobs, names, index, [None] * len(jobs), shown, counted, bits)
 
 

@@ -12,15 +12,15 @@ from pydantic import create_model
 from torch import nn
 
 from src import load_classifier
-from src.cache.code_digest import code_of, own_code, read_code
+from src.cache.code_digest import code_of, program_digest, read_code
 from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
-from src.measure.protocol import Cell
+from src.measure.protocol import RowRequest
 from src.run.models import stored_classifier
 from src.training import TRAINING
 from src.utils.model_ref import ModelRef
 from tests.conftest import REPOSITORY, TINY_RUN, run_python
-from tests.passes import TRAINER, make_pass
+from tests.job_context import TRAINER, make_context
 
 FILES = {
     "one.py": "try:\n    from .deep import inner\nexcept ImportError:\n    import deep.inner\n"
@@ -36,7 +36,7 @@ FILES = {
 }
 TARGETS = ("one.attack", "two.build")
 REACHED = ["deep.inner", "deep.rules", "helper", "old", "one", "torch", "two"]
-TELL = "import json; from src.cache.code_digest import code_of, own_code\n"
+TELL = "import json; from src.cache.code_digest import code_of, program_digest\n"
 RULES = ("attacks/losses.py", "config/settings.py", "run/attack.py")
 NETWORK = """
 from torch import nn
@@ -103,7 +103,7 @@ def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
 
 def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     shutil.copytree(REPOSITORY / "src", tmp_path / "src")
-    script = "print(own_code(), *code_of({'_target_': 'src.mine.go'}).values())"
+    script = "print(program_digest(), *code_of({'_target_': 'src.mine.go'}).values())"
 
     def told(text: str, *names: str) -> list[str]:
         for name in names:
@@ -111,37 +111,39 @@ def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
         return run_python("-c", TELL + script, folder=tmp_path).split()
 
     rows, mine = told("from src.attacks import fgsm as go\n", "mine.py")
-    assert rows == own_code() and told("# so be it\n", *RULES) == [rows, mine]
+    assert rows == program_digest() and told("# so be it\n", *RULES) == [rows, mine]
     same, edited = told("more = 1\n", "report/page/html.py", "training/module.py", "mine.py")
     assert same == rows and edited != mine
     codes = {told("more = 1\n", name)[0] for name in RULES}
     assert len(codes | {rows}) == 1 + len(RULES)
 
 
-def key_of(device="cpu", side=2, names=("x", "y"), decides=(1, 0.5), **trainer):
+def key_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer):
     pixels = np.zeros((3, side, side, 3), np.uint8)
     images = ImageDataset(LabelledImages(pixels, np.arange(3), ("a", "b", "c")))
     networks = {name: nn.Flatten() for name in ("x", "y")}
     trainer, about = TRAINER.model_copy(update=trainer), {"mixes": False}
-    job = make_pass(images, networks, trainer=trainer, about=about)
+    job = make_context(images, networks, trainer=trainer, about=about)
     job = replace(job, data=replace(job.data, device=torch.device(device)))
     first, *others = map(ModelRef.parse, names)
-    facts = {"others": tuple(others), "decides": decides}
-    cells = [Cell("table", images.indices, first, attacked=on, **facts) for on in (False, True)]
-    return tuple(job.place(cell) for cell in cells)
+    facts = {"others": tuple(others), "key_parts": key_parts}
+    requests = [
+        RowRequest("table", images.indices, first, attacked=on, **facts) for on in (False, True)
+    ]
+    return tuple(job.place(request) for request in requests)
 
 
 def test_a_key_tells_all_that_decides_numbers(monkeypatch):
     assert key_of() == key_of(batch_size=6) == key_of(num_workers=2) == key_of(names=("y", "x"))
     assert key_of() == key_of(side=3)  # images are told by their rows
     others = [{"names": ("x",)}, {"names": ("y",)}, {"device": "cuda"}]
-    others += [{"precision": "bf16-mixed"}, {"decides": (1, 0.3)}, {"decides": (2, 0.5)}]
+    others += [{"precision": "bf16-mixed"}, {"key_parts": (1, 0.3)}, {"key_parts": (2, 0.5)}]
     keys = {*key_of(), *(key for other in others for key in key_of(**other))}
     for updated in ("timm", "scipy", "torch"):
         with monkeypatch.context() as patch:
             patch.setattr("src.cache.keys.version", lambda name, new=updated: name == new)
             keys |= {*key_of()}
-    monkeypatch.setattr("src.run.stages.own_code", lambda: "of an update")
+    monkeypatch.setattr("src.run.stages.program_digest", lambda: "of an update")
     assert len(keys | {*key_of()}) == 2 * (5 + len(others))
 
 

@@ -16,7 +16,7 @@ from src.config.compose import compose_jobs, compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.hydra_speedups import job_composer
 from src.config.read import read_job
-from src.config.sections import STUDY
+from src.config.sections import DEFAULT_TARGETS
 from src.config.settings import Settings
 from src.run.attack_function import attack_function
 
@@ -65,8 +65,8 @@ def test_settings_hold_what_the_config_says(tmp_path):
 
 # Keys that are left open, and what they become.
 RULES: list[tuple[str, dict[str, Any]]] = [
-    ("", {"targets": STUDY, "reference": 8, "protocol": "joint", "storage": "float32"}),
-    ("source=resnet18", {"targets": (*STUDY, "resnet18")}),
+    ("", {"targets": DEFAULT_TARGETS, "reference": 8, "protocol": "joint", "storage": "float32"}),
+    ("source=resnet18", {"targets": (*DEFAULT_TARGETS, "resnet18")}),
     ("epsilon.grid=[1,0,2]", {"budgets": (1, 2), "reference": 2}),
     ("epsilon.reference=4", {"budgets": (1, 2, 4, 8, 12, 16), "reference": 4}),
     ("experiment=demo epsilon.grid=[8,2]", {"budgets": (2, 8), "reference": 8}),

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from src.attacks import fgsm
 from src.cache.rows import Rows
-from src.run.passes import run_pass
-from tests.passes import make_pass
+from src.run.results import compute_results
+from tests.job_context import make_context
 
 REFERENCE = 8.0
 """Reference budget of `diagnosed`."""
@@ -47,11 +47,11 @@ def features(tmp_path):
     """A function that returns the features of models that state some layers, in pandas."""
 
     def compute(dataset, networks, layers):
-        job = make_pass(dataset, networks, diagnostics={"tables": ["features"]})
+        job = make_context(dataset, networks, diagnostics={"tables": ["features"]})
         for name, layer in layers.items():
             stated = job.settings.model[name].model_copy(update={"feature_layer": layer})
             job.settings.model[name] = stated
-        return run_pass(job, Rows(tmp_path)).diagnostics["features"].to_pandas()
+        return compute_results(job, Rows(tmp_path)).diagnostics["features"].to_pandas()
 
     return compute
 

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from src.data import Batch
 from src.images.storage import AttackedImages
-from src.measure.protocol import Cell
+from src.measure.protocol import RowRequest
 from src.measure.visibility import Visibility
 
 
@@ -24,8 +24,8 @@ def observed(clean, *levels):
         eps: AttackedImages(clean, images, batch, eps, "linf")
         for eps, images in zip(budgets, levels, strict=True)
     }
-    cells = [Cell("visibility", numbers.numpy(), budgets=(eps,)) for eps in budgets]
-    tables = Visibility().rows(SimpleNamespace(version=versions.get), cells)
+    requests = [RowRequest("visibility", numbers.numpy(), budgets=(eps,)) for eps in budgets]
+    tables = Visibility().rows(SimpleNamespace(version=versions.get), requests)
     return pa.concat_tables(tables).to_pandas()
 
 

@@ -17,7 +17,7 @@ from src import rankings, table
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import read_record, with_record
 from src.report.page.content import build_report
-from src.report.page.statistics import measure
+from src.report.page.page_data import compute_page_data
 from src.report.sections import comparisons as compared
 from src.report.source_choice import choose_source
 from src.report.summary import summarise
@@ -206,7 +206,7 @@ def changed(job, **changes):
 
 def test_jobs_of_other_seeds_are_never_compared(make_sweep):
     first, second = find_jobs([make_sweep(models=("a", "b"))])
-    found = measure(summarise([first, changed(second, seed=1)]))
+    found = compute_page_data(summarise([first, changed(second, seed=1)]))
     assert compared.tests_by_group(found.outcomes).empty
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 from src import rankings, table
 from src.api.frames import COLUMNS
 from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
-from src.artifacts.sweep_state import Plan, write_plan
+from src.artifacts.sweep_state import SweepManifest, write_manifest
 from src.utils.model_ref import TARGET_COLUMNS, ModelRef
 from tests.conftest import REPOSITORY, make_record, run_python
 
@@ -310,7 +310,7 @@ def test_jobs_that_are_not_done_are_counted(tmp_path):
     shutil.copytree(REPOSITORY / "docs" / "results" / "demo" / "0-fgsm-vgg_small", tmp_path / "0-a")
     (tmp_path / "0-a" / ".hydra").mkdir()
     (tmp_path / "0-a" / ".hydra" / "config.yaml").write_text("sweep: a\n")
-    write_plan(tmp_path, Plan(jobs=["attack=fgsm", "attack=mi"], single=False, id="a"))
+    write_manifest(tmp_path, SweepManifest(jobs=["attack=fgsm", "attack=mi"], single=False, id="a"))
     words = [sys.executable, "-m", "src.table", str(tmp_path), "--to", "csv"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0 and "1 of 2 jobs are not done" in done.stderr

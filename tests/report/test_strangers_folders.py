@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from src.artifacts.jobs import StoredJob
-from src.artifacts.sweep_state import Plan, noted_failure, write_plan
+from src.artifacts.jobs import FinishedJob
+from src.artifacts.sweep_state import SweepManifest, noted_failure, write_manifest
 from src.report.page.facts import commands
 from tests.conftest import REPOSITORY, make_record
 
@@ -49,7 +49,7 @@ def test_a_named_pipe_is_not_waited_for(make_sweep, name, module, code):
 
 def test_names_do_not_steer_a_terminal(tmp_path, run_in, capsys):
     steering = "\x1b[31m \x9b \u202e"
-    write_plan(tmp_path, Plan(jobs=[steering], single=False, id="1"))
+    write_manifest(tmp_path, SweepManifest(jobs=[steering], single=False, id="1"))
     (tmp_path / "error.txt").write_text(steering)
     assert run_in(tmp_path, str(tmp_path), module="src.status") == 1
     for text in (capsys.readouterr().out, noted_failure(tmp_path)):
@@ -61,6 +61,6 @@ def test_a_command_can_be_pasted():
     facts = {"key": "k", "images": 1, "class_names": ("a",), "weights": {"net": "w"}}
     facts |= {"source": "net", "attack": "bim", "budgets": (0.0, 8.0), "reference": 8.0}
     record = make_record(**facts, flags=flags, overrides=("attack=bim", "dataset.root=my own"))
-    (command,) = commands([StoredJob(record, Path("job"), {})])
+    (command,) = commands([FinishedJob(record, Path("job"), {})])
     words = ["--config-dir", "my own", ";", "touch x", "attack=bim", "dataset.root=my own"]
     assert shlex.split(command) == ["python", "-m", "src.main", *words]

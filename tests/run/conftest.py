@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from src.data import ImageDataset, LabelledImages
-from tests.passes import run_modules
+from tests.job_context import run_modules
 
 
 @pytest.fixture

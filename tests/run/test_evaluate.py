@@ -13,7 +13,7 @@ from src.data import to_unit
 from src.models import PixelClassifier
 from src.run.job import make_record
 from src.run.trainer import for_device
-from tests.passes import TRAINER, make_pass
+from tests.job_context import TRAINER, make_context
 
 BUDGETS = (2.0, 16.0)
 
@@ -184,9 +184,9 @@ def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog)
 
 
 def test_the_device_decides_what_is_automatic(dataset, networks):
-    automatic = make_pass(dataset, networks, trainer=changed(batch_size="auto")).settings
+    automatic = make_context(dataset, networks, trainer=changed(batch_size="auto")).settings
     assert for_device(automatic).trainer.batch_size == 50
-    chosen = make_pass(dataset, networks).settings
+    chosen = make_context(dataset, networks).settings
     assert for_device(chosen) == chosen
 
 
@@ -197,7 +197,7 @@ def test_processes_share_at_least_eight_batches(dataset, networks, caplog):
     ):
         caplog.clear()
         shared = changed(batch_size="auto", devices=devices, strategy="ddp")
-        settings = for_device(make_pass(dataset, networks, trainer=shared).settings, images)
+        settings = for_device(make_context(dataset, networks, trainer=shared).settings, images)
         assert settings.trainer.batch_size == size
         reported = [text for text in caplog.messages if "have no work" in text]
         assert len(reported) == (idle > 0)

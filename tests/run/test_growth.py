@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.attacks import fgsm, mi, pgd, torchattacks
-from tests.passes import TRAINER, make_pass, run_modules
+from tests.job_context import TRAINER, make_context, run_modules
 
 SMALL, LARGE = (2.0, 16.0), (2.0, 5.0, 16.0)
 FULL = {"tables": ["all"], "bisection": 2}
@@ -141,8 +141,8 @@ def test_attacks_that_draw_by_the_batch_attack_all_again(dataset, networks, tmp_
 
 def test_the_two_seeds_decide_different_things(dataset, networks):
     def keys(**words):
-        job = make_pass(dataset, networks, pgd, controls=True, **words)
-        return job.crafting, job.pair_seed
+        job = make_context(dataset, networks, pgd, controls=True, **words)
+        return job.attack_key, job.pair_seed
 
     first = keys()
     assert keys(seed=1)[0] != first[0] and keys(seed=1)[1] == first[1]

@@ -7,7 +7,7 @@ from torch import nn
 from src.attacks import bim, fgsm
 from src.data import to_unit
 from src.images.attacker import Attacker
-from tests.passes import TRAINER
+from tests.job_context import TRAINER
 
 
 @pytest.fixture

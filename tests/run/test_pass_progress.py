@@ -6,7 +6,7 @@ import pytest
 
 from src.attacks import mi
 from src.run import pass_progress
-from tests.passes import TRAINER
+from tests.job_context import TRAINER
 
 
 @pytest.mark.parametrize("gradients", [5, ""])  # stated or not

@@ -7,7 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from src.artifacts.jobs import find_jobs
-from src.artifacts.sweep_state import Plan, job_folders, job_statuses, start_clock, write_plan
+from src.artifacts.sweep_state import (
+    SweepManifest,
+    job_folders,
+    job_statuses,
+    start_clock,
+    write_manifest,
+)
 from src.report.summary import summarise
 from src.run import sweep as sweeps
 from src.run.track import sweep_points
@@ -53,8 +59,8 @@ def test_mlflow_has_the_numbers_of_the_rankings():
 
 @pytest.mark.parametrize("seconds", [-30, 0, 30])  # by which the file server's clock is off
 def test_a_sweep_has_the_jobs_that_hold_its_id_whatever_their_times(tmp_path, seconds):
-    plan = Plan(jobs=["mi", "bim"], single=False, id="12e5")
-    write_plan(tmp_path, plan)
+    manifest = SweepManifest(jobs=["mi", "bim"], single=False, id="12e5")
+    write_manifest(tmp_path, manifest)
     for number, sweep in enumerate(("'12e5'", "'12e5'", "12e55", "null")):
         hydra = tmp_path / f"{number}-job" / ".hydra"
         hydra.mkdir(parents=True)
@@ -62,13 +68,13 @@ def test_a_sweep_has_the_jobs_that_hold_its_id_whatever_their_times(tmp_path, se
         (tmp_path / f"{number}-job" / "predictions.parquet").touch()
         for path in (hydra / "config.yaml", tmp_path / f"{number}-job" / "predictions.parquet"):
             os.utime(path, (0, time.time() + seconds + 5 * (path.suffix == ".parquet")))
-    assert list(job_folders(tmp_path, plan)) == [0, 1]
+    assert list(job_folders(tmp_path, manifest)) == [0, 1]
     assert [job[2:4] for job in job_statuses(tmp_path)] == [("done", pytest.approx(5, abs=1))] * 2
 
 
 def test_the_time_that_remains_is_by_the_work_of_the_jobs(tmp_path):
-    plan = Plan(jobs=["fgsm", "bim", "mi"], single=False, id="1", work=[1, 30, 60])
-    write_plan(tmp_path, plan)
+    manifest = SweepManifest(jobs=["fgsm", "bim", "mi"], single=False, id="1", work=[1, 30, 60])
+    write_manifest(tmp_path, manifest)
     hydra = tmp_path / "0-fgsm" / ".hydra"
     hydra.mkdir(parents=True)
     (hydra / "config.yaml").write_text("sweep: '1'\n")

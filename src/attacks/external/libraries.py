@@ -73,7 +73,11 @@ class Library:
                 f"{self.module.partition('.')[0]} cannot be imported ({error}); install it with "
                 f"pip install --no-deps {self.packages}"
             ) from error
-        norms = {key: balls for key, kind in classes.items() if (balls := self.norms(kind))}
+        norms = {
+            key: balls
+            for key, attack_class in classes.items()
+            if (balls := self.norms(attack_class))
+        }
         if name not in norms:
             raise ValueError(
                 f"attack.name={name}: {self.module} has no such attack for L-infinity or L2 balls. "
@@ -82,49 +86,51 @@ class Library:
         return make_function(self.run, classes[name], norms[name])
 
 
-def _norms_of_torchattacks(kind: Any) -> tuple[str, ...]:
-    measure = re.search(r"Distance Measure\s*:(.*)", kind.__doc__ or "")
+def _norms_of_torchattacks(attack_class: Any) -> tuple[str, ...]:
+    measure = re.search(r"Distance Measure\s*:(.*)", attack_class.__doc__ or "")
     return tuple(norm for norm in ("linf", "l2") if measure and norm in measure[1].lower())
 
 
-def _run_torchattacks(kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+def _run_torchattacks(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     name = {"linf": "Linf", "l2": "L2"}[call.norm]
     filled = {"eps": call.radius, "max_epsilon": call.radius, "norm": name, "seed": call.seed}
-    attack = kind(call.model, **select(kind, filled), **keywords)
+    attack = attack_class(call.model, **select(attack_class, filled), **keywords)
     if call.targeted:
         attack.set_mode_targeted_by_label(quiet=True)
     adversarial: Tensor = attack(call.images, call.labels)
     return adversarial
 
 
-def _norms_of_foolbox(kind: Any) -> tuple[str, ...]:
-    if {"distance", "constraint"} & signature(kind).parameters.keys():
+def _norms_of_foolbox(attack_class: Any) -> tuple[str, ...]:
+    if {"distance", "constraint"} & signature(attack_class).parameters.keys():
         return ("linf", "l2")
-    power = getattr(getattr(kind, "distance", None), "p", None)
+    power = getattr(getattr(attack_class, "distance", None), "p", None)
     return ("linf",) if power == inf else ("l2",) if power == 2 else ()
 
 
-def _run_foolbox(kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     foolbox: Any = import_module("foolbox")
     filled = {"distance": getattr(foolbox.distances, call.norm), "constraint": call.norm}
-    attack = kind(**select(kind, filled), **keywords)
+    attack = attack_class(**select(attack_class, filled), **keywords)
     wrapped = foolbox.PyTorchModel(call.model, bounds=(0, 1), device=call.images.device)
     rule = "TargetedMisclassification" if call.targeted else "Misclassification"
     criterion = getattr(foolbox.criteria, rule)(call.labels)
-    bound = "epsilon" if "epsilon" in signature(kind.run).parameters else "early_stop"
+    bound = "epsilon" if "epsilon" in signature(attack_class.run).parameters else "early_stop"
     adversarial: Tensor = attack.run(wrapped, call.images, criterion, **{bound: call.radius})
     return adversarial
 
 
-def select(kind: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
+def select(attack_class: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keywords that a class accepts."""
-    return {key: keywords[key] for key in keywords.keys() & signature(kind).parameters.keys()}
+    return {
+        key: keywords[key] for key in keywords.keys() & signature(attack_class).parameters.keys()
+    }
 
 
-def make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
+def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
     """Return a function that runs a class, with the class's keywords in its signature."""
 
-    @wraps(kind, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
+    @wraps(attack_class, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
     def attack(
         model: Model,
         images: Tensor,
@@ -143,7 +149,7 @@ def make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., 
 
         budgets, images = check_budgets(eps, images).detach(), images.detach()
         if budgets.ndim == 2:
-            raise ValueError(f"{kind.__name__} does not support one budget per image.")
+            raise ValueError(f"{attack_class.__name__} does not support one budget per image.")
         network, rows = _Copy(model, images), torch.arange(len(images))
         seeds = rows if seeds is None else seeds.cpu()
         true_labels = labels if true_labels is None else true_labels
@@ -157,10 +163,12 @@ def make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., 
                 with torch.enable_grad(), isolate_rng():
                     seed_everything(seed, verbose=False)
                     call = Call(network, *batch, radius * unit, norm, targeted, seed)
-                    result[number, part] = run(kind, keywords, call).detach().to(images)
+                    result[number, part] = run(attack_class, keywords, call).detach().to(images)
         return project(result, images, radii, norm).reshape(budgets.shape + images.shape)
 
-    parameters = [value for key, value in signature(kind).parameters.items() if key not in _FILLED]
+    parameters = [
+        value for key, value in signature(attack_class).parameters.items() if key not in _FILLED
+    ]
     settings = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
     main = [*signature(attack, follow_wrapped=False).parameters.values()][:-1]
     main[4] = main[4].replace(annotation=Literal[norms])

@@ -54,14 +54,14 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
         raise ValueError(f"attack.name={name}: no such class.{near} {way}")
     try:
         with warnings.catch_warnings(action="ignore"):
-            kind = clone.load_attack_class(name)
+            attack_class = clone.load_attack_class(name)
             base = import_module(f"{clone.__name__}.attack").Attack
     except Exception as error:  # the clone's code may raise anything
         reason = f"its import fails with {type(error).__name__}: {first_line(error)}"
         raise ValueError(f"attack.name={name}: {reason}") from error
-    if getattr(kind, "load_model", None) is not base.load_model:
+    if getattr(attack_class, "load_model", None) is not base.load_model:
         raise ValueError(f"attack.name={name}: the class loads its own network, not your source.")
-    faces = (signature(parent).parameters for parent in kind.__mro__)
+    faces = (signature(parent).parameters for parent in attack_class.__mro__)
     face = next(face for face in faces if "epsilon" in face)  # some classes pass on any keywords
     parameters = [
         parameter
@@ -69,10 +69,12 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
-    changes = {"__signature__": signature(kind).replace(parameters=[*parameters, place])}
-    changes["__module__"] = kind.__module__
+    changes = {"__signature__": signature(attack_class).replace(parameters=[*parameters, place])}
+    changes["__module__"] = attack_class.__module__
     norms = tuple(_NORMS) if "norm" in face else ("linf",)
-    return make_function(partial(_run, clone), type(kind.__name__, (kind,), changes), norms)
+    return make_function(
+        partial(_run, clone), type(attack_class.__name__, (attack_class,), changes), norms
+    )
 
 
 def open_clone(root: str | None) -> Any:
@@ -90,21 +92,27 @@ def open_clone(root: str | None) -> Any:
     return sys.modules[name]
 
 
-def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+def _run(clone: Any, attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     """Run a class on a source and return its adversarial images."""
-    defaults = {key: parameter.default for key, parameter in signature(kind).parameters.items()}
+    defaults = {
+        key: parameter.default for key, parameter in signature(attack_class).parameters.items()
+    }
     if call.targeted and "targeted" not in defaults:
         raise ValueError("the class has no target labels: set attack.target_label=null.")
     if defaults.get("targeted") is True and not call.targeted:
         raise ValueError("the class needs target labels, such as attack.target_label=random.")
     filled = {"epsilon": call.radius, "targeted": call.targeted, "device": call.images.device}
-    model, filled["norm"] = _load_source(clone, kind, call), _NORMS[call.norm]
+    model, filled["norm"] = _load_source(clone, attack_class, call), _NORMS[call.norm]
     filled["model_name"] = getattr(model, "name", None) or [part.name for part in model.models]
     if "alpha" in defaults:  # a step keeps its share of the budget
         filled["alpha"] = defaults["alpha"] / defaults["epsilon"] * call.radius
-    filled = select(kind, filled) | {key: keywords[key] for key in keywords.keys() - {"root"}}
+    filled = select(attack_class, filled) | {
+        key: keywords[key] for key in keywords.keys() - {"root"}
+    }
     labels = torch.stack([call.true_labels, call.labels]) if call.targeted else call.labels
-    made = type(kind.__name__, (kind,), {"load_model": lambda self, model_name: model})
+    made = type(
+        attack_class.__name__, (attack_class,), {"load_model": lambda self, model_name: model}
+    )
     images, printed = call.images.contiguous(), StringIO()
     on_cpu = _WithoutCuda() if images.device.type == "cpu" else nullcontext()
     with redirect_stdout(printed), warnings.catch_warnings(action="ignore"), on_cpu:
@@ -115,7 +123,7 @@ def _run(clone: Any, kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
             raise ValueError(f"the class exits the program: {reason or 'no reason'}") from error
 
 
-def _load_source(clone: Any, kind: Any, call: Call) -> Any:
+def _load_source(clone: Any, attack_class: Any, call: Call) -> Any:
     """Return a copy of the source in the form that TransferAttack expects."""
     model: Any = copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format)
     averages = [getattr(part, "average", None) for part in model.modules()]
@@ -123,7 +131,9 @@ def _load_source(clone: Any, kind: Any, call: Call) -> Any:
         raise ValueError(f"ensemble={others.pop()}: TransferAttack needs ensemble=logits.")
     source = Source(model.requires_grad_(True))  # some classes differentiate only layers
     members = [_Member(source, *numbered) for numbered in enumerate(members_of(model))]
-    alone = len(members) == 1 and not kind.__module__.startswith(f"{clone.__name__}.ensemble.")
+    alone = len(members) == 1 and not attack_class.__module__.startswith(
+        f"{clone.__name__}.ensemble."
+    )
     return members[0] if alone else import_module(f"{clone.__name__}.utils").EnsembleModel(members)
 
 

@@ -22,7 +22,7 @@ from src.report.charts.theme import (
     where,
 )
 from src.report.charts.transfer_matrix import COUNTS, INTERVAL, ink, of_success, shown_words
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 _FEW_ROWS = 30
 _AT = "(chosen_source == '' ? datum.position : datum.own_position)"
@@ -91,9 +91,9 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
         f"{shown_words(rows)} + ' at ' + format(chosen_eps, '.6~g') + '/255, ' + "
         f"(chosen_source == '' ? '{MEAN}' : 'source ' + chosen_source) + "
         f"', protocol ' + chosen_protocol + "
-        f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
+        f"(chosen_defence == '{NO_DEFENCE}' ? '' : ', behind ' + chosen_defence)"
     )
-    behind = "no defence" if first.defence == PLAIN else f"behind {first.defence}"
+    behind = "no defence" if first.defence == NO_DEFENCE else f"behind {first.defence}"
     order = f"order and means: protocol {first.protocol}, {behind}"
     heading = alt.Title(alt.ExprRef(title), subtitle=order, offset=14)
     chart = alt.hconcat(*panels, spacing=6, title=heading)

@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 GREY = "#888888"
 """Colour of zero lines, rules and references, legible on light and on dark."""
@@ -101,7 +101,7 @@ class Choice:
     attack: str = ""
     source: str = ""
     target: str = ""
-    defence: str = PLAIN
+    defence: str = NO_DEFENCE
     eps: float = 0.0
     protocol: str = ""
     shown: str = FOOLED
@@ -148,8 +148,8 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
     numbers.
     """
     parse: dict[str, Any] = {
-        str(name): "number" if kind.kind in "iuf" else "string"
-        for name, kind in frame.dtypes.items()
+        str(name): "number" if dtype.kind in "iuf" else "string"
+        for name, dtype in frame.dtypes.items()
     }
     if "eps_255" in frame:
         frame = frame.assign(eps_255=frame["eps_255"].map(repr))
@@ -241,6 +241,6 @@ def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()
     columns += [(name, "Q", ".1%") for name in shares]
     columns += [(name, "Q", ".3g") for name in numbers]
     return [
-        alt.Tooltip(f"{name}:{kind}", title=name.replace("_", " "), format=form)
-        for name, kind, form in columns
+        alt.Tooltip(f"{name}:{encoding}", title=name.replace("_", " "), format=form)
+        for name, encoding, form in columns
     ]

@@ -27,7 +27,7 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 MOST_COUNTS = 8
 """Up to this number of targets, cells show counts; otherwise only the tooltips do."""
@@ -126,7 +126,7 @@ def matrix_chart(rows: pd.DataFrame, printed: bool = False, angle: float = -40) 
     title = (
         f"chosen_attack + ': ' + {shown_words(attacked)} + ' at ' + format(chosen_eps, '.6~g') + "
         f"'/255, protocol ' + chosen_protocol + "
-        f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
+        f"(chosen_defence == '{NO_DEFENCE}' ? '' : ', behind ' + chosen_defence)"
     )
     subtitle = "grey: white box; row clean: accuracy on all clean images"
     subtitle += "; violet: related networks" * bool((attacked["relation"] == RELATED).any())

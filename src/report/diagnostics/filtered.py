@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pandas as pd
 
 from src.analysis.frequency_bands import filtered_rates
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.report.charts.dot_plot import dot_plot
 from src.report.page.html import Figure
 from src.report.sections.text import ENOUGH, span
 
 
-def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, job: FinishedJob, rename: Callable[[str], str]) -> pd.DataFrame:
     """Compute the success of each band, and its excess over the same band of noise."""
     record = job.record
     pair = record.source, record.targets

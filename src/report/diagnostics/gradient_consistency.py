@@ -9,7 +9,7 @@ import pandas as pd
 
 from src.analysis import TRANSFER, rates
 from src.analysis.similarity import mean_interval
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.report.charts.theme import (
     PANEL,
     PERCENT,
@@ -23,7 +23,7 @@ from src.report.charts.theme import (
 from src.report.page.html import Figure
 
 
-def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, job: FinishedJob, rename: Callable[[str], str]) -> pd.DataFrame:
     """Compute a source's mean consistency, and its reference-budget success on other models."""
     record = job.record
     values = table["consistency"].to_numpy(np.float64)[None]

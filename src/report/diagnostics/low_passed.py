@@ -6,18 +6,18 @@ import altair as alt
 import pandas as pd
 
 from src.analysis.frequency_bands import low_pass_accuracy
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.report.charts.theme import PANEL, STROKES, colour_by, curve, inline, tooltip
 from src.report.page.html import Figure
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 _NYQUIST = 0.5
 
 
-def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, job: FinishedJob, rename: Callable[[str], str]) -> pd.DataFrame:
     """Compute each model's accuracy by cutoff."""
     rows = job.predictions
-    clean = rows[(rows["eps_255"] == 0) & (rows["defence"] == PLAIN)]
+    clean = rows[(rows["eps_255"] == 0) & (rows["defence"] == NO_DEFENCE)]
     accuracies = low_pass_accuracy(table, clean)
     return accuracies.assign(target=[rename(str(target)) for target in accuracies["target"]])
 

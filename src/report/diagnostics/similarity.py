@@ -9,7 +9,7 @@ from altair.typing import ChartType
 
 from src.analysis import TRANSFER
 from src.analysis.similarity import pair_similarity
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.report.charts.theme import (
     PANEL,
     PERCENT,
@@ -25,7 +25,7 @@ from src.report.page.html import Figure
 from src.report.sections.text import ENOUGH, span
 
 
-def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, job: FinishedJob, rename: Callable[[str], str]) -> pd.DataFrame:
     """Compute the similarity of each pair, and its success at the reference budget."""
     record = job.record
     pair = record.source, record.targets

@@ -5,14 +5,14 @@ from collections.abc import Callable
 import altair as alt
 import pandas as pd
 
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.report.charts.theme import PANEL, STROKES, chosen, colour_by, extent, inline, tooltip
 from src.report.page.html import Figure
 
 _CLEAN = "(clean images)"
 
 
-def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, job: FinishedJob, rename: Callable[[str], str]) -> pd.DataFrame:
     """Return the table as it is: it already holds means over images."""
     return table
 

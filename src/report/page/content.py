@@ -5,7 +5,7 @@ from src.analysis.quantities import definitions
 from src.config.sections import ReportSettings
 from src.report.page.facts import commands, facts
 from src.report.page.html import Answer, Report, Section
-from src.report.page.statistics import measure
+from src.report.page.page_data import compute_page_data
 from src.report.page.view import make_view
 from src.report.sections.clean import clean, clean_sentence
 from src.report.sections.comparisons import compared
@@ -19,7 +19,7 @@ from src.report.summary import Summary
 
 def build_report(summary: Summary, settings: ReportSettings | None = None) -> Report:
     """Build the report of a summary; without an attack it only describes the clean images."""
-    numbers = measure(summary, settings)
+    numbers = compute_page_data(summary, settings)
     jobs = [job_summary.job for job_summary in summary.jobs]
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.artifacts.record import JobRecord
 from src.report.summary import JobSummary
 
@@ -47,7 +47,7 @@ def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
     return tuple((term, value) for term, value in terms if value)
 
 
-def commands(jobs: Sequence[StoredJob]) -> list[str]:
+def commands(jobs: Sequence[FinishedJob]) -> list[str]:
     """Return the command of every sweep, with the values of swept keys separated by commas."""
     sweeps: dict[object, list[JobRecord]] = {}
     for job in jobs:
@@ -74,7 +74,7 @@ def _data(record: JobRecord) -> str:
     return f"{record.dataset}: {record.images} images, {classes} classes, digest {record.data}"
 
 
-def _attack(job: StoredJob) -> str:
+def _attack(job: FinishedJob) -> str:
     settings = [
         f"{key}={value}"
         for key, value in job.record.config["attack"]["settings"].items()

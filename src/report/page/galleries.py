@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from src.analysis.trajectories import KINDS, moments
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.artifacts.layout import TOP_FIVE
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 MOST_BYTES = 6_000_000
 """Size limit for all pictures on a page, in bytes."""
@@ -54,7 +54,7 @@ class Pictures:
     _places: dict[str, int] = field(default_factory=dict)
     _bytes: int = 0
 
-    def add(self, job: StoredJob, images: pd.DataFrame, chosen: pd.DataFrame) -> None:
+    def add(self, job: FinishedJob, images: pd.DataFrame, chosen: pd.DataFrame) -> None:
         """Add a job's pictures, from its `trajectories` and `galleries`, while there is room."""
         if not job.examples and chosen.empty:
             return
@@ -85,7 +85,7 @@ class Pictures:
         sheet = {"classes": self.classes.index(names), "examples": examples}
         self.sheets.append(named | sheet | {"galleries": galleries})
 
-    def _examples(self, job: StoredJob, top: dict[Any, Top]) -> list[dict[str, Any]]:
+    def _examples(self, job: FinishedJob, top: dict[Any, Top]) -> list[dict[str, Any]]:
         """Return the strips of a job's examples: clean image, perturbation, and every budget."""
         stored = job.examples
         tried, reference = stored["eps_255"].tolist(), job.record.reference
@@ -107,7 +107,9 @@ class Pictures:
             strips.append({"index": index, "label": label, "steps": steps})
         return strips
 
-    def _gallery(self, job: StoredJob, row: dict[Any, Any], top: dict[Any, Top]) -> dict[str, Any]:
+    def _gallery(
+        self, job: FinishedJob, row: dict[Any, Any], top: dict[Any, Top]
+    ) -> dict[str, Any]:
         """Return the strip for a row of `galleries`: clean image, and the budgets of its kind."""
         index, label, target = int(row["index"]), int(row["label"]), str(row["target"])
         steps = []
@@ -127,11 +129,11 @@ class Pictures:
         if pixels is None:
             return -1
         image = Image.fromarray(np.moveaxis(pixels, 0, -1))
-        kind = "png" if max(image.size) <= _SMALL else "webp"
+        image_format = "png" if max(image.size) <= _SMALL else "webp"
         image.thumbnail((_SIDE, _SIDE))
         file = io.BytesIO()
-        image.save(file, kind, quality=85)
-        text = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+        image.save(file, image_format, quality=85)
+        text = f"data:image/{image_format};base64,{base64.b64encode(file.getvalue()).decode()}"
         if text not in self._places:
             self._places[text] = len(self.data)
             self.data.append(text)
@@ -139,18 +141,18 @@ class Pictures:
         return self._places[text]
 
 
-def _tops(job: StoredJob, index: Sequence[int]) -> dict[Any, Top]:
+def _tops(job: FinishedJob, index: Sequence[int]) -> dict[Any, Top]:
     """Return the most likely stored classes of these images, by target, image and budget."""
     keys = ["target", "index", "eps_255"]
     tops: dict[Any, Top] = {}
-    for rows in (job.flips, job.predictions[job.predictions["defence"] == PLAIN]):
+    for rows in (job.flips, job.predictions[job.predictions["defence"] == NO_DEFENCE]):
         if rows is not None:
             rows = rows[rows["index"].isin(index)]
             for *key, label, share in rows[[*keys, "predicted", "confidence"]].to_numpy():
                 tops[tuple(key)] = [(int(label), round(float(share), 3))]
     if TOP_FIVE in job.files:
         rows = job.table(TOP_FIVE)
-        rows = rows[rows["index"].isin(index) & (rows["defence"] == PLAIN)]
+        rows = rows[rows["index"].isin(index) & (rows["defence"] == NO_DEFENCE)]
         for *key, labels, shares in rows[[*keys, "top5_classes", "top5_confidences"]].to_numpy():
             pairs = zip(labels[:_TOP], shares, strict=False)
             tops[tuple(key)] = [(int(label), round(float(share), 3)) for label, share in pairs]

@@ -14,7 +14,7 @@ from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
 from src.report.labels import ranking_label
 from src.report.summary import Summary, primary_rates
-from src.utils.model_ref import PLAIN
+from src.utils.model_ref import NO_DEFENCE
 
 _AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
 _COMMON = ["group", "dataset", "norm", "protocol"]
@@ -54,15 +54,15 @@ class View:
 def make_view(summary: Summary) -> View:
     """Order the rows of the attacked jobs; the first has the budget and protocol to show first."""
     record, rates = summary.attacked[0].job.record, primary_rates(summary.attacked)
-    plain = rates["defence"] == PLAIN
+    plain = rates["defence"] == NO_DEFENCE
     rows = drawn_rows(pd.concat([rates[plain], rates[~plain]]))
     ensembles = rates["ensemble"]
-    apart = {*rates.loc[ensembles | (rates["source_defence"] != PLAIN), "source"]}
+    apart = {*rates.loc[ensembles | (rates["source_defence"] != NO_DEFENCE), "source"]}
     rows = pd.concat([rows, _over_sources(rows, apart)], ignore_index=True)
     tried = sorted(set(rows["eps_255"]) - {0.0}, key=lambda eps: (eps != record.reference, eps))
     defence, *others = rates["source_defence"].unique()
     if others or not (rows["defence"] == defence).any():
-        defence = PLAIN
+        defence = NO_DEFENCE
     parts = [_ranking(rows, summary.rankings, eps, defence, apart) for eps in tried]
     ranking = pd.concat(parts, ignore_index=True)
     for name in ("position", "own_position"):
@@ -154,11 +154,11 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
         rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
         rows = rows.dropna(subset="rank")
         if len(rows):
-            kind = str(ranking_label(rows.iloc[0]))
-            heading = ", ".join([kind, *(str(rows[name].iloc[0]) for name in shown)])
+            ranking_name = str(ranking_label(rows.iloc[0]))
+            heading = ", ".join([ranking_name, *(str(rows[name].iloc[0]) for name in shown)])
             heading += f", {rows['images'].max()} images" * several
             columns: dict[str, Any] = {
-                "kind": kind,
+                "kind": ranking_name,
                 "undecided": _undecided(rows, ["source"]),
                 "behind": rows.apply(_behind, axis=1),
             }

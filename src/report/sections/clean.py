@@ -18,13 +18,13 @@ from src.report.charts.theme import (
     tooltip,
 )
 from src.report.page.html import Figure, Section
-from src.report.page.statistics import Measured
+from src.report.page.page_data import PageData
 
 MOST_CLASSES = 40
 """Largest number of classes in a chart; its CSV file has all classes."""
 
 
-def clean_sentence(numbers: Measured) -> str:
+def clean_sentence(numbers: PageData) -> str:
     """Return a sentence with the accuracy of each model on clean images."""
     parts = []
     for models in numbers.clean.values():
@@ -34,7 +34,7 @@ def clean_sentence(numbers: Measured) -> str:
     return f"Correct: {', '.join(parts)}."
 
 
-def clean(numbers: Measured) -> tuple[Section, ...]:
+def clean(numbers: PageData) -> tuple[Section, ...]:
     """Build one section per data set: classes, confidences and accuracy on clean images."""
     several = len(numbers.clean) > 1
     return tuple(

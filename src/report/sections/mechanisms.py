@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from src.report.diagnostics import CHARTS
 from src.report.page.html import Section
-from src.report.page.statistics import Measured
+from src.report.page.page_data import PageData
 from src.report.page.view import View
 
 
-def mechanisms(view: View, numbers: Measured, command: str) -> Section:
+def mechanisms(view: View, numbers: PageData, command: str) -> Section:
     """Build the section with the diagnostics' charts, or with the command that computes them."""
     drawn = [
         chart.draw(numbers.tables[name]) for name, chart in CHARTS.items() if name in numbers.tables

@@ -23,7 +23,7 @@ from src.report.charts.theme import (
 )
 from src.report.charts.transfer_matrix import at_last, names_at_ends
 from src.report.page.html import Figure, Section
-from src.report.page.statistics import Measured
+from src.report.page.page_data import PageData
 from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span, too_few
 
@@ -34,7 +34,7 @@ _PAIR = ["attack", "source", "target"]
 _OF_PAIR = {"attack": "attack", "source": "first_source", "target": "first_target"}
 
 
-def hypothesis(view: View, numbers: Measured) -> Section | None:
+def hypothesis(view: View, numbers: PageData) -> Section | None:
     """Build the section: a pair's curves by initial confidence, and every pair's correlation."""
     effects = numbers.table("effects")
     if effects.empty:

@@ -16,7 +16,7 @@ from src.report.charts.theme import (
     tooltip,
 )
 from src.report.page.html import Figure, Section
-from src.report.page.statistics import Measured
+from src.report.page.page_data import PageData
 from src.report.source_choice import FEW_TARGETS, INTERVALS, SourceChoice, spread_text
 
 _SOURCES = {
@@ -26,7 +26,7 @@ _SOURCES = {
 }
 
 
-def unseen_target(numbers: Measured) -> Section | None:
+def unseen_target(numbers: PageData) -> Section | None:
     """Build the section on the choice of a source; None if there are too few models."""
     if numbers.choice is None:
         return None

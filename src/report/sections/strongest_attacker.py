@@ -24,14 +24,14 @@ from src.report.charts.theme import (
     tooltip,
 )
 from src.report.page.html import Figure, Section
-from src.report.page.statistics import Measured
+from src.report.page.page_data import PageData
 from src.report.page.view import View
 from src.report.sections.text import span
 
 _KINDS = {"best": "best pair for all images", "any": "best pair for each image"}
 
 
-def attackers(view: View, numbers: Measured) -> Section | None:
+def attackers(view: View, numbers: PageData) -> Section | None:
     """Build the section: success if the attacker may choose, and over visibility and iterations."""
     figures = _strongest(numbers.outcomes)
     figures += _visibility(view, numbers.table("visibility"))

@@ -17,9 +17,9 @@ from src.report.charts.theme import MEAN
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
 from src.report.matrix_tables import OF_SOURCES
 from src.report.page.html import Answer, Figure, Section
-from src.report.page.statistics import Measured
+from src.report.page.page_data import PageData
 from src.report.page.view import View
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _TESTED = (
@@ -29,12 +29,12 @@ _TESTED = (
 _OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
 
 
-def answers(view: View, numbers: Measured) -> dict[float, Answer]:
+def answers(view: View, numbers: PageData) -> dict[float, Answer]:
     """Return the main finding for each budget, the reference budget first."""
     return {eps: _answer(view, numbers, eps) for eps in view.ranking["eps_255"].unique()}
 
 
-def _answer(view: View, numbers: Measured, eps: float) -> Answer:
+def _answer(view: View, numbers: PageData, eps: float) -> Answer:
     """State which attack, or source, transfers best, by how much, and if the tests decide it."""
     rows = numbers.ranking[numbers.ranking["images"] >= FEWEST_IMAGES]
     rows = rows[(rows["eps_255"] == eps) & (rows["defence"] == view.choice.defence)]
@@ -51,7 +51,7 @@ def _answer(view: View, numbers: Measured, eps: float) -> Answer:
         f"the {first['models']} model" if first["targets"] == 1 else f"{first['models']} models"
     )
     details = [f"{first['dataset']}, {first['norm']}, protocol {first['protocol']}"]
-    if view.choice.defence != PLAIN:
+    if view.choice.defence != NO_DEFENCE:
         models += f" behind {view.choice.defence}"
     elif len(view.menus["defence"]) > 1:
         details.append("targets without a defence")
@@ -73,7 +73,7 @@ def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
     return rows
 
 
-def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
+def _sources(rows: pd.DataFrame, numbers: PageData) -> pd.DataFrame:
     """Return the ranking of one attack's sources or, if there is none, the sources by mean."""
     lacks = ""
     if len(numbers.sources):
@@ -129,7 +129,7 @@ def _of_one_pair(view: View, eps: float) -> Answer:
     row = rows[rows["target"] == target].iloc[0]
     if row["n"] < FEWEST_IMAGES:
         return Answer("", f"A ranking needs {FEWEST_IMAGES} counted images; no pair has that many.")
-    if view.choice.defence != PLAIN:
+    if view.choice.defence != NO_DEFENCE:
         target += f" behind {view.choice.defence}"
     if row["relation"] == WHITE_BOX:
         target += " (white box)"
@@ -142,7 +142,7 @@ def _of_one_pair(view: View, eps: float) -> Answer:
     )
 
 
-def answer(view: View, numbers: Measured) -> Section:
+def answer(view: View, numbers: PageData) -> Section:
     """Build the section with rankings, sources x targets, curves over the budget, and costs."""
     attacked = view.rows[view.rows["source"] != CLEAN]
     targets = attacked.loc[attacked["relation"] == TRANSFER, "target"].nunique()
@@ -166,7 +166,7 @@ def answer(view: View, numbers: Measured) -> Section:
     return Section("answer", "What transfers", figures=(*figures, *_costs(view)))
 
 
-def _ranked(view: View, numbers: Measured) -> Figure:
+def _ranked(view: View, numbers: PageData) -> Figure:
     """Draw the attacks by rank; the caption states which differences the ranking can detect."""
     caption = f"{_TESTED} White box: the target is the source, or a member of it."
     if len(numbers.ranking):
@@ -236,7 +236,7 @@ def _costs(view: View) -> list[Figure]:
     return [Figure("costs", f"Fooled over {title}", caption, chart, rows, "fit", view.choice)]
 
 
-def variants(view: View, numbers: Measured) -> Section | None:
+def variants(view: View, numbers: PageData) -> Section | None:
     """Build the section on storage formats, controls and defences; None if there are none."""
     rates, excess = numbers.table("rates"), numbers.table("excess")
     behind = numbers.table("behind_defences")

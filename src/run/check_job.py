@@ -1,4 +1,4 @@
-"""Plan of a job: all refusals of its settings before anything runs."""
+"""Checks of a job: all refusals of its settings before anything runs."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,14 +18,14 @@ from src.run.attack_function import attack_function
 from src.run.stages import Planned
 from src.utils.call_target import call_target, check_target
 from src.utils.devices import computes_in_tf32, device_of
-from src.utils.model_ref import PLAIN, ModelRef
+from src.utils.model_ref import NO_DEFENCE, ModelRef
 from src.utils.refusals import suggestion
 
 
-def plan(settings: Settings) -> Planned:
-    """Return the plan of a job: its attack function, defences and saved set.
+def check_job(settings: Settings) -> Planned:
+    """Check a job; return its settings, attack function, defences and saved set.
 
-    A sweep plans all of its jobs before the first one runs. The process of a job plans it again,
+    A sweep checks all of its jobs before the first one runs. The process of a job checks it again,
     because functions cannot be sent between processes.
 
     Raises:
@@ -74,7 +74,9 @@ def _check_fit(planned: Planned) -> None:
 
 
 def _check_tables(names: Sequence[str]) -> None:
-    known = [kind.name for kind in MEASUREMENTS if kind.key == "tables"]
+    known = [
+        measurement.name for measurement in MEASUREMENTS if measurement.switched_by == "tables"
+    ]
     for name in names:
         if name not in (*known, "all"):
             listed = ", ".join(known)
@@ -108,7 +110,7 @@ def _build_defence(settings: Settings, name: str) -> Defence:
     return defence
 
 
-@lru_cache(maxsize=2)  # a job is planned before the sweep and again when it runs
+@lru_cache(maxsize=2)  # a job is checked before the sweep and again when it runs
 def open_saved_images(settings: SavedSettings) -> SavedImages:
     """Open a set of adversarial images and measure them, so that damage shows before any job."""
     try:
@@ -163,7 +165,7 @@ def _with_set(settings: Settings, saved: SavedImages) -> Settings:
 
 def _describe(source: str) -> str:
     model, defence = ModelRef.parse(source).columns
-    return model if defence == PLAIN else f"{model} with source_defence={defence}"
+    return model if defence == NO_DEFENCE else f"{model} with source_defence={defence}"
 
 
 def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Pass over a job's images: compute the rows missing in the cache, then read all tables."""
+"""Results of a job: compute the rows missing in the cache, then read all tables."""
 
 import logging
 import math
@@ -16,11 +16,11 @@ from src.defences import Defended
 from src.measure.attack_cost import AttackCost
 from src.measure.clean import Clean
 from src.measure.predictions import Predictions
-from src.measure.protocol import ALL, Cell, Measurement
+from src.measure.protocol import ALL, Measurement, RowRequest
 from src.measure.registry import MEASUREMENTS
 from src.run.clean_accuracy import check_clean_accuracies
 from src.run.compute import compute
-from src.run.stages import Pass
+from src.run.stages import JobContext
 from src.utils.model_ref import ModelRef
 from src.utils.processes import from_first_process, is_first_process
 
@@ -63,33 +63,43 @@ class Results:
     probabilities: Sequence[ModelRef]
 
 
-def run_pass(job: Pass, cache: Rows) -> Results | None:
+def compute_results(job: JobContext, cache: Rows) -> Results | None:
     """Compute the rows that are not stored: first those without an attack, then the rest.
 
     If several processes share the job, only the first one gets the results.
     """
-    cells = ask_for(job, None)
-    first = compute(job, cells, cache, attacked=False)
-    tables = finish(job, cells, first.rows)
+    requests = ask_for(job, None)
+    first = compute(job, requests, cache, attacked=False)
+    tables = finish(job, requests, first.rows)
     clean = from_first_process(tables.get(Clean.name))
     check_clean_accuracies(job, clean)
     later = ask_for(job, clean)
     attacked = compute(job, later, cache, attacked=True)
     if not is_first_process():
         return None
-    crafting = [table for cell, table in attacked.rows.items() if cell.table == AttackCost.name]
-    tables = finish(job, later | cells, attacked.rows | first.rows)
-    kinds = {cell.table: measurement for cell, measurement in (later | cells).items()}
+    attack_costs = [
+        table for request, table in attacked.rows.items() if request.table == AttackCost.name
+    ]
+    tables = finish(job, later | requests, attacked.rows | first.rows)
+    measurements = {
+        request.table: measurement for request, measurement in (later | requests).items()
+    }
     networks = job.networks.items()
-    variants = [name for name, kind in kinds.items() if isinstance(kind, Predictions)]
+    variants = [
+        name for name, measurement in measurements.items() if isinstance(measurement, Predictions)
+    ]
     # A measurement without rows has no table, e.g. bisection if no image is counted.
-    diagnosed = [name for name, kind in kinds.items() if kind.key and name in tables]
+    diagnosed = [
+        name
+        for name, measurement in measurements.items()
+        if measurement.switched_by and name in tables
+    ]
     return Results(
         clean=clean,
         predictions={name: tables[name] for name in variants},
         diagnostics={name: tables[name] for name in diagnosed},
         gradients=attacked.gradients,
-        zero_gradients=_share_of_zeros(crafting),
+        zero_gradients=_share_of_zeros(attack_costs),
         seconds=attacked.seconds,
         batch_size=attacked.batch_size,
         kernels=sorted(first.kernels | attacked.kernels),
@@ -99,14 +109,14 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
     )
 
 
-def _gives_probabilities(job: Pass, network: Any) -> bool:
+def _gives_probabilities(job: JobContext, network: Any) -> bool:
     """Return True if a model's outputs are in [0, 1] in its trial and on images of the job."""
     spread = slice(None, None, -(-len(job.images) // _IMAGES))
     suspect = getattr(network, "probabilities", False)
     return suspect and bool(network.returns_probabilities(to_unit(job.images[spread].images)))
 
 
-def _idle_defences(job: Pass) -> dict[str, float]:
+def _idle_defences(job: JobContext) -> dict[str, float]:
     """Return the mean change, in 1/255, of defences that hardly change the first clean images."""
     batch = job.images[:_IMAGES]
     images = batch.images.to(job.data.device) / 255
@@ -115,14 +125,16 @@ def _idle_defences(job: Pass) -> dict[str, float]:
     return {name: change for name, change in changes.items() if change < IDLE}
 
 
-def ask_for(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
-    """Return the cells without an attack or, given the clean predictions, the attacked cells."""
+def ask_for(job: JobContext, clean: pa.Table | None) -> dict[RowRequest, Measurement]:
+    """Return the requests without an attack or, given the clean predictions, with one."""
     return {
-        cell: measurement
+        request: measurement
         for measurement in MEASUREMENTS
-        if measurement.key != "tables" or _is_wanted(measurement, job.settings.diagnostics.tables)
-        for cell in measurement.cells(job, clean)
-        if cell.attacked == (clean is not None) and (job.settings.budgets or not cell.attacked)
+        if measurement.switched_by != "tables"
+        or _is_wanted(measurement, job.settings.diagnostics.tables)
+        for request in measurement.requests(job, clean)
+        if request.attacked == (clean is not None)
+        and (job.settings.budgets or not request.attacked)
     }
 
 
@@ -132,27 +144,27 @@ def _is_wanted(measurement: Measurement, tables: Sequence[str]) -> bool:
 
 
 def finish(
-    job: Pass, cells: Mapping[Cell, Measurement], rows: Mapping[Cell, pa.Table]
+    job: JobContext, requests: Mapping[RowRequest, Measurement], rows: Mapping[RowRequest, pa.Table]
 ) -> dict[str, pa.Table]:
     """Return the tables by name, each with columns for the target."""
     parts: dict[str, list[pa.Table]] = {}
-    kinds: dict[str, Measurement] = {}
-    for cell, kind in cells.items():
-        if cell in rows and not cell.large:
-            kinds.setdefault(cell.table, kind)
-            table = rows[cell].filter(pc.is_in(rows[cell]["index"], pa.array(cell.index)))
-            part = _sort(table, kind)
-            part = part if cell.target == ALL else named(part, cell.target)
-            parts.setdefault(cell.table, []).append(part)
+    measurements: dict[str, Measurement] = {}
+    for request, measurement in requests.items():
+        if request in rows and not request.streamed:
+            measurements.setdefault(request.table, measurement)
+            table = rows[request].filter(pc.is_in(rows[request]["index"], pa.array(request.index)))
+            part = _sort(table, measurement)
+            part = part if request.target == ALL else named(part, request.target)
+            parts.setdefault(request.table, []).append(part)
     tables = {name: pa.concat_tables(part) for name, part in parts.items()}
-    return {name: kinds[name].finish(name, tables, job) for name in tables}
+    return {name: measurements[name].finish(name, tables, job) for name in tables}
 
 
-def _sort(table: pa.Table, kind: Measurement) -> pa.Table:
+def _sort(table: pa.Table, measurement: Measurement) -> pa.Table:
     """Sort rows in the order that their measurement declares."""
     keys = [
         (name.removeprefix("-"), "descending" if name.startswith("-") else "ascending")
-        for name in kind.order
+        for name in measurement.order
     ]
     return table.sort_by(keys)
 

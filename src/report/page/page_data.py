@@ -13,18 +13,18 @@ from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.iterations import success_over_iterations
 from src.analysis.trajectories import galleries
 from src.analysis.visibility import mean_visibility
-from src.artifacts.jobs import StoredJob
+from src.artifacts.jobs import FinishedJob
 from src.artifacts.recipe import model_digest
 from src.config.sections import ReportSettings
 from src.report.diagnostics import CHARTS
 from src.report.page.galleries import Pictures
 from src.report.source_choice import SourceChoice, source_choice
 from src.report.summary import JobSummary, Summary, described_images, drawn_rates
-from src.utils.model_ref import PLAIN, TARGET_COLUMNS, ModelRef
+from src.utils.model_ref import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
 
 @dataclass
-class Measured:
+class PageData:
     """The numbers and pictures of a report.
 
     Attributes:
@@ -53,9 +53,9 @@ class Measured:
         return self.tables.get(name, pd.DataFrame())
 
 
-def measure(summary: Summary, settings: ReportSettings | None = None) -> Measured:
+def compute_page_data(summary: Summary, settings: ReportSettings | None = None) -> PageData:
     """Compute the numbers and pictures of the page from a summary, job by job in order of rank."""
-    numbers = Measured(summary.rankings, summary.sources, summary.outcomes)
+    numbers = PageData(summary.rankings, summary.sources, summary.outcomes)
     settings = settings or ReportSettings()
     names: dict[str, str] = {}
     for job_summary in summary.jobs:
@@ -103,7 +103,7 @@ def _by_rank(summary: Summary) -> list[int]:
     return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
 
 
-def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
+def _model(job: FinishedJob, name: str, names: dict[str, str]) -> str:
     """Return a name for a model that no other model and no other data set shares."""
     record, digest = job.record, model_digest(job.record, name)
     known = names.setdefault(name, f"{record.data}{digest}")
@@ -111,7 +111,7 @@ def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
     return name if known == f"{record.data}{digest}" else other
 
 
-def _add_clean(job: StoredJob, names: dict[str, str], numbers: Measured) -> None:
+def _add_clean(job: FinishedJob, names: dict[str, str], numbers: PageData) -> None:
     """Add each model's rows for clean images, with class names, to `numbers`."""
     classes = job.record.class_names
     mine = numbers.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
@@ -131,7 +131,7 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
     job, record, rows = summary.job, summary.job.record, summary.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
     rates = drawn_rates(summary).assign(group=summary.group)
-    plain = rates["defence"] == PLAIN
+    plain = rates["defence"] == NO_DEFENCE
     tables = {"rates": rates[plain]}
     if not plain.all():
         tables["behind_defences"] = rates[~plain]
@@ -143,15 +143,17 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
         tables["visibility"] = sizes[sizes["eps_255"] == at]
     if "iterations" in job.files:
         moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
-        kinds = [relation(record.source_model, ModelRef.parse(name)) for name in moved["target"]]
-        tables["iterations"] = moved.assign(relation=kinds)
+        relations = [
+            relation(record.source_model, ModelRef.parse(name)) for name in moved["target"]
+        ]
+        tables["iterations"] = moved.assign(relation=relations)
     if len(summary.excess):
         tables["excess"] = summary.excess[summary.excess["eps_255"] == at]
     return tables
 
 
 def _images(
-    job: StoredJob, pictures: Pictures, settings: ReportSettings
+    job: FinishedJob, pictures: Pictures, settings: ReportSettings
 ) -> dict[str, pd.DataFrame]:
     """Compute the effect of initial confidence and its groups, and add the job's pictures."""
     record = job.record

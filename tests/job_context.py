@@ -1,4 +1,4 @@
-"""A pass over images through modules that a test makes, with nothing composed or written."""
+"""A job of modules that a test makes, with nothing composed or written."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,14 +25,14 @@ from src.config.settings import Settings
 from src.data import ImageDataset
 from src.run.adversarial_images import stored_images
 from src.run.data import mixing_pool
-from src.run.passes import run_pass
-from src.run.stages import Data, Model, Pass, Planned
+from src.run.results import compute_results
+from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.about import About
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 
 
-def make_pass(
+def make_context(
     dataset: ImageDataset,
     networks: Mapping[str, nn.Module],
     attack: Callable[..., Tensor] = fgsm,
@@ -49,8 +49,8 @@ def make_pass(
     reference: float | None = None,
     defences: Mapping[str, Callable[..., Tensor]] | None = None,
     **settings: Any,
-) -> Pass:
-    """Return a pass of one source, by default the first network, against all networks."""
+) -> JobContext:
+    """Return a job of one source, by default the first network, against all networks."""
     models = dict(networks)
     source = next(iter(networks.values())) if source is None else source
     origin = next((key for key, network in models.items() if network is source), "source")
@@ -80,15 +80,15 @@ def make_pass(
     built = {key: Model(network, key, key) for key, network in models.items()}
     part = dataset.subset(chosen.diagnostics.n_images)
     data = Data(dataset, part, mixing_pool(dataset, 0), torch.device("cpu"))
-    return Pass(Planned(chosen, attack, defences or {}), data, built)
+    return JobContext(Planned(chosen, attack, defences or {}), data, built)
 
 
 def run_modules(*arguments: Any, cache: Path | None = None, **keywords: Any) -> SimpleNamespace:
-    """Run a pass of `make_pass`: its results, tables by name, and adversarial images by index."""
-    job = make_pass(*arguments, **keywords)
+    """Run the job of `make_context`; return results, tables by name and images by index."""
+    job = make_context(*arguments, **keywords)
     with TemporaryDirectory() as temporary:
         rows = Rows(Path(temporary) if cache is None else cache)
-        results = run_pass(job, rows)
+        results = compute_results(job, rows)
         index = job.images.indices.tolist()
         versions = [stored_images(job, rows, index, eps) for eps in job.settings.budgets]
         there = set.intersection(*({*found} for found in versions)) if versions else set()
