@@ -8,6 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from src.artifacts.record import job_record
@@ -307,3 +308,17 @@ def test_a_model_with_two_names_has_the_rows_of_one(workspace, command_line):
     rows = table(workspace / "out").drop(columns="confidence")
     one, other = (rows[rows["target"] == name].drop(columns="target") for name in ("fine", "same"))
     assert len(one) == 23 * 3 and one.reset_index(drop=True).equals(other.reset_index(drop=True))
+
+
+def test_a_trial_that_runs_out_of_memory_says_so_in_a_sentence(
+    command_line, workspace, capsys, monkeypatch
+):
+    def full(*arguments, **keywords):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Attacker, "__call__", full)
+    assert command_line("attack=fgsm", "hydra.run.dir=out") == 1
+    printed = capsys.readouterr()
+    assert "free memory" in printed.err + printed.out
+    assert "Traceback" not in printed.err + printed.out
+    assert "free memory" in (workspace / "out" / "error.txt").read_text()

@@ -18,9 +18,10 @@ from src.run.job import run_job
 from src.run.track import job_parameters
 from src.run.trainer import on_free_gpu
 from src.tracking import Tracker, open_tracker
+from src.utils.arithmetic import is_out_of_memory
 from src.utils.files import WriteError
 from src.utils.processes import is_first_process, is_one_of_several
-from src.utils.refusals import printable
+from src.utils.refusals import first_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,9 @@ def _noted_failures(folder: Path) -> Iterator[None]:
             except OSError as error:
                 _note(folder, f"A file could not be read or written: {error}.")
             except Exception as error:
+                if is_out_of_memory(error):  # in the trial of two images, or in a fit
+                    _note(folder, f"The device has too little free memory: {first_line(error)}.")
+                    return
                 log.exception("This should not happen; please report it with the lines below.")
                 _note(folder, f"{type(error).__name__}: {error}")
     except ValueError as error:  # another process holds the lock
