@@ -8,11 +8,7 @@ from torch import Tensor
 
 from src.attacks.philox import Philox
 
-_NOISE_STREAM, _SHARED_STREAM, _PIXEL_STREAM = (
-    1,
-    2,
-    3,
-)  # attacks draw from stream 0
+_NOISE_STREAM, _SHARED_STREAM, _PIXEL_STREAM = 1, 2, 3  # attacks draw from stream 0
 
 
 class PerImageRandom(Philox):
