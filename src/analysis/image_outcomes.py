@@ -19,7 +19,7 @@ Bits = NDArray[np.uint8]
 
 
 class RankingGroup(NamedTuple):
-    """What jobs have in common that are ranked together: columns of a ranking.
+    """Properties that the jobs of one ranking share; they are columns of rankings.
 
     Attributes:
         targeted: Whether the attacks have target labels.

@@ -33,7 +33,7 @@ STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
 
 @checked
 class TableSpec:
-    """What a table shows, and how: the keywords of `src.table`, which explains them.
+    """Contents and layout of a table: the keywords of `src.table`, which explains them.
 
     Raises:
         ValueError: An argument has an unknown value, or two arguments exclude each other.

@@ -1,5 +1,6 @@
 """Ranking of sources for an unseen target, and predictors of transfer, for the terminal."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,12 +111,8 @@ def source_choice(
 ) -> SourceChoice:
     """Rank the sources of comparable jobs for an unseen target, from outcomes at one budget."""
     first, shared = jobs[0].record, _shared(jobs)
-    records = {
-        (name, job.record.source): job.record
-        for job in jobs
-        for name in (job.attack, job.row_title)
-    }
-    known = [place for place, name in enumerate(outcomes.jobs) if name in records]
+    named = {(name, job.record.source): job for job in jobs for name in (job.attack, job.row_title)}
+    known = [place for place, name in enumerate(outcomes.jobs) if name in named]
     selection = outcomes.of_jobs(known)
     return choice_of(
         f"{first.dataset}, eps = {eps_255:g}/255, {first.protocol}",
@@ -123,8 +120,8 @@ def source_choice(
         _correct(jobs),
         pair_measures(jobs),
         lambda a, b: a == b or frozenset((a, b)) in shared,
-        [records[name].label for name in selection.jobs],
-        [records[name].weights for name in selection.jobs],
+        [_without_training(named[name]) for name in selection.jobs],
+        [named[name].record.weights for name in selection.jobs],
         first.seed,
     )
 
@@ -147,7 +144,7 @@ def choice_of(
         correct: Whether each model (column) is correct on each clean image (row, by number).
         of_pairs: Function like the result of `pair_measures`.
         related: Whether two models are related.
-        attacks: Label of each job's attack, equal for the jobs of one attack.
+        attacks: Name of each job's attack, equal for all trainings and seeds.
         weights: Digests of the models' weights by name, for each job.
         seed: Seed for permutations and bootstrap.
     """
@@ -172,6 +169,13 @@ def choice_of(
         _luck(outcomes, attacks, weights, related),
         transfer_similarity(transfer),
     )
+
+
+def _without_training(job: FinishedJob) -> str:
+    """Return a job's title without the training's seed and the names of sweeps."""
+    label = job.record.label  # its settings may be in brackets, as the names of sweeps are
+    end = job.row_title.removeprefix(label)
+    return label + re.sub(r" training\.seed=\d+| \([^()]*\)$", "", end)
 
 
 def _spread(ranked: pd.DataFrame) -> float:
