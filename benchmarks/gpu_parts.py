@@ -30,7 +30,7 @@ from src.models import (
     fold_batch_norms,
 )
 from src.run.data import open_dataset
-from src.run.models import training_images
+from src.run.train import training_images
 from src.run.trainer import for_device
 from src.training import choose_precision, train_once
 from src.utils.about import About

@@ -23,19 +23,12 @@ from src.run.adversarial_images import attacked_again
 from src.run.check_job import check_job
 from src.run.data import open_data, open_dataset
 from src.run.fit import fit_files
-from src.run.models import (
-    build_models,
-    checkpoint_path,
-    settings_of_attack,
-    train_models,
-    trained_files,
-    training_images,
-    with_ensemble,
-)
+from src.run.models import build_models, train_models, with_ensemble
 from src.run.results import ask_for, finish
 from src.run.speeds import Speeds, WorkType
 from src.run.stages import JobContext, Model
 from src.run.stored_rows import find_missing, read_rows
+from src.run.train import checkpoint_path, settings_of_attack, trained_files, training_images
 from src.run.trainer import for_device
 from src.run.work import GRADIENT, Work, work_of
 from src.tracking import Tracker

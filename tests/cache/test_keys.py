@@ -164,7 +164,7 @@ def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
     words = [*recipe, "attack=fgsm", "targets=[net]"]
     assert command_line(*words) == 0
 
-    def is_trained(*more: str, patched="src.run.models.TRAINING", value=TRAINING) -> bool:
+    def is_trained(*more: str, patched="src.run.train.TRAINING", value=TRAINING) -> bool:
         with monkeypatch.context() as patch, suppress(ValueError):
             patch.setattr(patched, value)
             load_classifier("net", "dataset=cifar10_mini", *recipe, *more, config_dir="conf")

@@ -19,7 +19,7 @@ from torch.utils.data import DistributedSampler
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights, weight_facts
-from src.run.models import training_attack
+from src.run.train import training_attack
 from src.training import after_epoch, train_once
 from src.training.augmentation import augment
 from src.training.module import FineTuning

@@ -1,0 +1,134 @@
+"""Train the models of a job that have no weights; other jobs reuse the weights."""
+
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from src.cache.code_digest import code_of
+from src.cache.keys import content_key
+from src.config.attack_file import attack_settings
+from src.config.attack_settings import AttackSettings
+from src.config.sections import TrainingSettings
+from src.config.settings import Settings
+from src.data import ImageDataset
+from src.images.attacker import accepted
+from src.models import PixelClassifier, load_weights, network_text, tensors_of
+from src.run.attack_function import attack_function
+from src.run.build import build, network_settings
+from src.run.clean_accuracy import check_trained
+from src.run.data import open_dataset, open_training_images
+from src.run.stages import Data
+from src.tracking import Tracker
+from src.training import TRAINING, Craft, after_epoch, train_once
+from src.utils.model_ref import ModelRef
+
+_subset = lru_cache(maxsize=2)(ImageDataset.subset)  # a subset keeps its digest
+
+
+def checkpoint_path(
+    settings: Settings,
+    name: str,
+    classifier: PixelClassifier,
+    images: ImageDataset,
+    *,
+    at_end: bool = False,
+) -> Path:
+    """Return the path of the weights that a model gets from this data and recipe.
+
+    With `at_end`, return the path after the last epoch, regardless of the epoch in the model's
+    name.
+    """
+    dataset, model = settings.dataset.name, ModelRef((name,))
+    epoch = model.epoch
+    if epoch is not None and epoch not in settings.training.keep_epochs:
+        raise ValueError(f"model {name} needs training.keep_epochs=[{epoch}].")
+    if not settings.dataset.has_loader:
+        raise ValueError(
+            f"model {name} has no weights, and a saved set has no training images. Set "
+            f"model.{name}.weights=PATH or dataset=NAME."
+        )
+    try:
+        open_training_images(settings, images)
+    except ValueError as error:
+        way = f"Set model.{name}.weights=PATH, or name other models in targets"
+        raise ValueError(f"model {name} cannot be trained on {dataset}: {error}. {way}.") from error
+    data = training_images(settings, images).digest()  # reads all files, so a bad one is refused
+    shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
+    network = network_settings(settings, name)
+    # This program's code and library versions do not count: an upgrade must not cause retraining.
+    built = (network, code_of(network, upgrades=False), shapes, network_text(classifier.network))
+    others = {"device", "evaluate_on", "keep_epochs"}  # do not affect the weights
+    recipe = settings.training.model_dump(exclude=others, exclude_defaults=True)
+    key = content_key(TRAINING, built, data, recipe)
+    path = Path(settings.cache_dir) / "checkpoints" / f"{model.base}-{dataset}-{key}.safetensors"
+    return path if epoch is None or at_end else after_epoch(path, epoch)
+
+
+def training_images(settings: Settings, images: ImageDataset) -> ImageDataset:
+    """Return the images that models are trained on, to be evaluated on `images`."""
+    train, n_images = open_training_images(settings, images), settings.training.n_images
+    if n_images is not None and not train.num_classes <= n_images <= len(train):
+        allowed = f"{train.num_classes} (classes) to {len(train):,} (training images)"
+        raise ValueError(f"training.n_images={n_images}: use {allowed}, or null for all images.")
+    return _subset(train, n_images, settings.training.seed)
+
+
+def training_attack(recipe: TrainingSettings) -> Craft | None:
+    """Return the attack for adversarial training; None for ordinary training."""
+    if recipe.attack is None:
+        return None
+    try:
+        attack = attack_function(settings_of_attack(recipe))
+    except ValueError as error:
+        raise ValueError(f"training.attack={recipe.attack}: {error}") from error
+    if getattr(getattr(attack, "func", attack), "fitted", None):
+        raise ValueError(f"training.attack={recipe.attack} needs a fit. Use an attack without one.")
+    drawn = "seeds" in accepted(attack)
+
+    def craft(model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
+        budgets = images.new_tensor([recipe.eps / 255])
+        with torch.enable_grad():
+            return attack(model, images, labels, budgets, **({"seeds": seeds} if drawn else {}))[0]
+
+    return craft
+
+
+def settings_of_attack(recipe: TrainingSettings) -> AttackSettings:
+    """Return the settings of the attack used in adversarial training."""
+    keywords = {} if recipe.steps is None else {"steps": recipe.steps}
+    return attack_settings(str(recipe.attack), keywords)
+
+
+def trained_files(
+    settings: Settings, built: Mapping[str, PixelClassifier], images: ImageDataset
+) -> dict[str, Path]:
+    """Return the files of trained weights by model, for all models without given weights."""
+    names = [name for name in built if settings.model[name].weights is None]
+    return {name: checkpoint_path(settings, name, built[name], images) for name in names}
+
+
+def train(
+    name: str, built: dict[str, PixelClassifier], settings: Settings, data: Data, tracker: Tracker
+) -> None:
+    """Load a model's weights into it; train them first if their file is missing."""
+    files = trained_files(settings, built, data.images)
+    file = files.pop(name)
+    path = checkpoint_path(settings, name, built[name], data.images, at_end=True)
+    recipe, dataset = settings.training, settings.dataset.name
+    train = training_images(settings, data.images)
+    test = open_dataset(settings, "test", whole=True)
+    tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
+    tags["sweep"] = settings.sweep or ""
+    parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
+    then = [other for other, missing in files.items() if not missing.exists()]
+    logged = f"train {name}", tags, parameters, train.digest()
+    make_logger = partial(tracker.training_logger, *logged)
+    craft, trainer = training_attack(recipe), settings.trainer
+    train_once(name, path, built[name], train, test, recipe, trainer, make_logger, then, craft)
+    check_trained(settings, name, file, train.num_classes)
+    # Built anew, as by later commands: training may have changed state that the file does not hold.
+    built[name] = build(settings, name, data.images)
+    load_weights(built[name].network, file)
