@@ -77,7 +77,7 @@ def make_context(
         defence={name: DefenceSettings(repeats=2) for name in defences or ()},
         **settings,
     )
-    built = {key: Model(network, key, key) for key, network in models.items()}
+    built = {key: Model(network, key, {"name": key}) for key, network in models.items()}
     part = dataset.subset(chosen.diagnostics.n_images)
     data = Data(dataset, part, mixing_pool(dataset, 0), torch.device("cpu"))
     return JobContext(Planned(chosen, attack, defences or {}), data, built)

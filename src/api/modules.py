@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from src.api.images import read_images, to_tensor
-from src.cache.keys import content_key
 from src.data import ImageDataset, LabelledImages
 from src.data.arrays import check_whole
 from src.models import PixelClassifier, network_text, tensors_of, try_classifier
@@ -100,9 +99,9 @@ class Inputs:
             digest = self.networks[name].digest
             # Networks with equal weights and layers may still compute different things, so the key
             # includes the name.
-            text = network_text(network)
-            key = content_key(planned.call, name, name_of(network), text, digest)
-            models[name] = Model(self.networks[name], digest, key)
+            parts = {"call": planned.call, "name": name, "network": name_of(network)}
+            parts |= {"layers": network_text(network), "weights": digest}
+            models[name] = Model(self.networks[name], digest, parts)
         pool = mixing_pool(self.images, settings.dataset.seed)
         if planned.fitted is not None and self.fit_images is None:
             name = settings.attack.name

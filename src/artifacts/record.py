@@ -79,6 +79,8 @@ class JobRecord(BaseModel):
 
     Attributes:
         key: Equal keys mean equal predictions.
+        key_parts: What decides the job's rows, by name: short values, or digests; empty in records
+            of earlier versions.
         crafting: Key of the attack, independent of images, budgets and targets; see
             `JobContext.attack_key`.
         target_keys: Keys of everything that decides each target's logits, by name; with a defence
@@ -110,6 +112,7 @@ class JobRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     key: str
+    key_parts: dict[str, str] = {}
     crafting: str
     target_keys: dict[str, str]
     gradients: int

@@ -1,4 +1,7 @@
-"""Keys of rows: hashes of everything that decides their numbers, including code and arithmetic."""
+"""Keys: digests of named parts that decide numbers, including code and arithmetic.
+
+A function `NAME_parts` returns the parts of a key as plain data by name.
+"""
 
 import hashlib
 import json
@@ -8,35 +11,213 @@ from typing import Any
 
 from src.cache.code_digest import code_of, program_digest
 from src.config.settings import Settings
+from src.utils.model_ref import NO_DEFENCE
+
+FITTING = 2
+"""Version of the fits; it rises if the same key would give another fit."""
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
+_SHOWN = 40  # characters of a value that is shown as it is
 
 
-def content_key(*parts: Any) -> str:
+def content_key(parts: Mapping[str, Any] | Sequence[Any]) -> str:
     """Return a short hash of plain values; equal content gives equal keys."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def job_key(
+def lasting_key(parts: Mapping[str, Any]) -> str:
+    """Return a hash of the parts' values in their order, without their names.
+
+    Trained weights and fits took hours. Their files have been named by these values from the first
+    version on, so a new name or place of a part must not change the key.
+    """
+    return content_key([*parts.values()])
+
+
+def clean_parts(settings: Settings, device: str) -> dict[str, Any]:
+    """Return the parts of all rows' keys: this program's code and the arithmetic."""
+    trainer = settings.trainer
+    arithmetic = {"precision": trainer.precision, "fold_batch_norms": trainer.fold_batch_norms}
+    versions = {name: version(name) for name in _LIBRARIES}
+    return {"program": program_digest(), **arithmetic, "device": device, **versions}
+
+
+def defence_parts(settings: Settings, name: str) -> dict[str, Any]:
+    """Return the parts of a defence's lasting key: everything that decides its output."""
+    defence = settings.defence[name]
+    code = code_of(defence.call)
+    return {"settings": defence.model_dump(), "code": code, "seed": settings.seed}
+
+
+def source_defence_parts(settings: Settings) -> list[Any]:
+    """Return the key of the defence in front of the source, or False, and its number of draws."""
+    name = settings.source_defence
+    key = name != NO_DEFENCE and lasting_key(defence_parts(settings, name))
+    return [key, settings.source_draws]
+
+
+def model_parts(
+    network: Mapping[str, Any], weights: str, layers: str, state: Any
+) -> dict[str, Any]:
+    """Return the parts of a model's lasting key: everything that decides its logits.
+
+    Args:
+        network: Settings of the network.
+        weights: Digest of the weights.
+        layers: The layers as text.
+        state: Digest of other state.
+    """
+    code = code_of(network)
+    return {"network": network, "code": code, "weights": weights, "layers": layers, "state": state}
+
+
+def training_parts(
+    settings: Settings,
+    training: int,
+    network: Mapping[str, Any],
+    shapes: Mapping[str, Any],
+    layers: str,
+    images: str,
+) -> dict[str, Any]:
+    """Return the parts of the lasting key of trained weights.
+
+    This program's code and library versions do not count: an upgrade must not cause retraining.
+
+    Args:
+        settings: Settings of the job.
+        training: Version of the training.
+        network: Settings of the network.
+        shapes: Shapes of its tensors by name.
+        layers: Its layers as text.
+        images: Digest of the training images.
+    """
+    code = code_of(network, upgrades=False)
+    others = {"device", "evaluate_on", "keep_epochs"}  # do not affect the weights
+    recipe = settings.training.model_dump(exclude=others, exclude_defaults=True)
+    return {
+        "training": training,
+        "network": [network, code, shapes, layers],
+        "images": images,
+        "recipe": recipe,
+    }
+
+
+def fit_parts(
+    settings: Settings,
+    eps_255: float,
+    fitted: str,
+    target_labels: str | None,
+    images: str,
+    source: Sequence[str],
+    call: str,
+) -> dict[str, Any]:
+    """Return the parts of the lasting key of an attack's fit.
+
+    As for trained weights, this program's code and library versions do not count.
+
+    Args:
+        settings: Settings of the job.
+        eps_255: Budget; 0: the fit serves all budgets.
+        fitted: The fitted part of the attack, as text.
+        target_labels: Rule of the target labels in the fit.
+        images: Digest of the images of the fit.
+        source: Keys of the source's models.
+        call: Identity of a call from Python.
+    """
+    training = settings.training
+    return {
+        "fit": [FITTING, eps_255, call, fitted, settings.attack.norm],
+        "code": code_of(settings.attack.settings, upgrades=False),
+        "task": [target_labels, images, settings.ensemble, settings.seed],
+        "source": source,
+        "source_defence": source_defence_parts(settings),
+        "passes": [settings.trainer.attack_precision, training.crop_padding, training.flip],
+    }
+
+
+def attack_parts(
+    settings: Settings,
+    clean: Mapping[str, Any],
+    source: Sequence[str],
+    num_classes: int,
+    *,
+    call: str = "",
+    saved: str | None = None,
+    mixed_images: str | None = None,
+    batches: Mapping[str, Any] | None = None,
+    fit: str | None = None,
+) -> dict[str, Any]:
+    """Return the parts of an attack's key: what decides an adversarial image.
+
+    The image and its budget are no parts.
+
+    Args:
+        settings: Settings of the job.
+        clean: Parts of all rows' keys.
+        source: Keys of the source's models.
+        num_classes: Number of the images' classes.
+        call: Identity of a call from Python.
+        saved: Digest of the saved set that replaces the attack.
+        mixed_images: Digest of the images that the attack mixes in.
+        batches: What decides the batches, if an image's result depends on its batch.
+        fit: Key of the attack's fit.
+    """
+    attack, trainer = settings.attack, settings.trainer
+    return {
+        **clean,
+        "attack": attack.settings,
+        "code": saved or code_of(attack.settings),
+        "norm": attack.norm,
+        "target_label": attack.target_label,
+        "num_classes": num_classes,
+        "source": source,
+        "source_defence": source_defence_parts(settings),
+        "ensemble": settings.ensemble,
+        "layers": settings.layers,
+        "seed": settings.seed,
+        "gradient_batch": trainer.gradient_batch,
+        "attack_precision": trainer.attack_precision,
+        "call": call,
+        "mixed_images": mixed_images,
+        "batches": batches,
+        "fit": fit,
+    }
+
+
+def job_parts(
     settings: Settings,
     attack_key: str,
     images: str,
     target_keys: Mapping[str, str],
     names: Sequence[str],
-) -> str:
-    """Return the job's key: equal keys mean equal tables, including the models' names.
+) -> dict[str, Any]:
+    """Return the parts of a job's key: equal keys mean equal tables, including the models' names.
 
     `images` is the digest of the job's images.
     """
     analysed = settings.diagnostics.model_dump(exclude_defaults=True)
-    parts = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
-    place = (attack_key, images, settings.budgets)
-    return content_key(place, target_keys, names, parts, analysed and settings.reference)
+    tables = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
+    return {
+        "attack": attack_key,
+        "images": images,
+        "budgets": settings.budgets,
+        "targets": target_keys,
+        "names": names,
+        "tables": tables,
+        "reference": analysed and settings.reference,
+    }
 
 
-def defence_key(settings: Settings, name: str) -> str:
-    """Return the key of everything that decides a defence's output."""
-    defence = settings.defence[name]
-    return content_key(defence.model_dump(), code_of(defence.call), settings.seed)
+def described(parts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return parts as text by dotted name: short values as they are, long ones as a digest."""
+    texts = dict[str, str]()
+    for name, value in parts.items():
+        if isinstance(value, Mapping):
+            texts |= described(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            texts[f"{prefix}{name}"] = text if len(text) <= _SHOWN else content_key([value])
+    return texts
 
 
 def code_keys(settings: Settings) -> dict[str, str]:
@@ -45,13 +226,5 @@ def code_keys(settings: Settings) -> dict[str, str]:
     parts |= {name: settings.model[name].network for name in settings.models}
     parts |= {f"defence.{name}": defence.call for name, defence in settings.defence.items()}
     return {"program": program_digest()} | {
-        name: content_key(code_of(part)) for name, part in parts.items()
+        name: content_key([code_of(part)]) for name, part in parts.items()
     }
-
-
-def numerics(settings: Settings, device: str) -> list[str]:
-    """Return the settings that change the last digits of logits."""
-    trainer = settings.trainer
-    libraries = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
-    versions = [f"{name}={version(name)}" for name in libraries]
-    return [trainer.precision, f"folded={trainer.fold_batch_norms}", device, *versions]

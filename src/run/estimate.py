@@ -198,7 +198,7 @@ def _estimate_job(
     trained = [name for name in settings.models if name not in untrained]
     models = train_models(planned, data, built, trained, Tracker())
     models |= {
-        name: Model(built[name], "", f"untrained {file}") for name, file in untrained.items()
+        name: Model(built[name], "", {"file": str(file)}) for name, file in untrained.items()
     }
     job = JobContext(planned, data, with_ensemble(settings, models))
     missing, rows = _find_missing(job)

@@ -186,4 +186,4 @@ def _write(file: Path, key: str, state: State) -> None:
 
 
 def _digest(key: str, state: State) -> str:
-    return content_key(key, tensors_digest(state.items()))
+    return content_key([key, tensors_digest(state.items())])

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from src.artifacts.record import JobRecord, clear, record_of
 from src.artifacts.sweep_state import start_clock
-from src.cache.keys import code_keys, job_key
+from src.cache.keys import code_keys, content_key, job_parts
 from src.cache.rows import Rows
 from src.config.settings import Settings
 from src.report.terminal import print_matrix
@@ -92,7 +92,10 @@ def make_record(job: JobContext, results: Results, folder: Path | None = None) -
     return record_of(
         settings,
         folder,
-        key=job_key(settings, job.attack_key, job.images.digest(), job.target_keys, names),
+        key=content_key(
+            job_parts(settings, job.attack_key, job.images.digest(), job.target_keys, names)
+        ),
+        key_parts=job.key_parts,
         crafting=job.attack_key,
         target_keys=job.target_keys,
         gradients=results.gradients,

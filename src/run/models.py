@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from src.cache.code_digest import code_of, read_code
-from src.cache.keys import content_key
+from src.cache.code_digest import read_code
+from src.cache.keys import content_key, model_parts
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.models import (
@@ -82,8 +82,8 @@ def with_ensemble(settings: Settings, models: Mapping[str, Model]) -> Mapping[st
     members = [models[name] for name in settings.source]
     ensemble = Model(
         Ensemble([member.classifier for member in members], settings.ensemble).eval(),
-        digest=content_key([member.digest for member in members]),
-        key=content_key([member.key for member in members], settings.ensemble),
+        digest=content_key([[member.digest for member in members]]),
+        parts={"members": [member.key for member in members], "ensemble": settings.ensemble},
         as_built=Ensemble(
             [member.as_built or member.classifier for member in members], settings.ensemble
         ).eval(),
@@ -129,11 +129,11 @@ def _keeps_layers(planned: Planned, name: str) -> bool:
 def _make_key(planned: Planned, name: str, images: ImageDataset) -> str:
     """Return a key of everything that decides a model, provided that files do not change."""
     settings = planned.settings
-    sections = (settings.model[name], settings.dataset, settings.training)
-    parts = [section.model_dump() for section in sections]
-    others = (settings.trainer.fold_batch_norms, settings.clean_accuracy_check.action)
-    keep = _keeps_layers(planned, name)
-    return content_key(name, parts, others, settings.cache_dir, images.digest(), keep)
+    parts = settings.model_dump(include={"dataset", "training", "cache_dir"})
+    parts |= {"name": name, "model": settings.model[name].model_dump(), "images": images.digest()}
+    parts |= {"fold_batch_norms": settings.trainer.fold_batch_norms}
+    parts |= {"check": settings.clean_accuracy_check.action}
+    return content_key({**parts, "as_built": _keeps_layers(planned, name)})
 
 
 def _finish(
@@ -146,15 +146,14 @@ def _finish(
     """Freeze a model with weights, and speed up its gradients."""
     network = network_settings(settings, name)
     digest = classifier.digest
-    parts = (digest, network_text(classifier.network), classifier.state)
-    key = content_key(network, code_of(network), *parts)
+    parts = model_parts(network, digest, network_text(classifier.network), classifier.state)
     classifier.eval().requires_grad_(False)
     as_built = copy.deepcopy(classifier) if keep_layers else None
     _speed_up(settings, classifier, images.image_size)
     expected, facts = settings.model[name].expected_accuracy, read_facts(settings, name)
     if expected is None and facts.class_names == images.class_names:
         expected = facts.expected_accuracy
-    return Model(classifier, digest, key, expected, as_built)
+    return Model(classifier, digest, parts, expected, as_built)
 
 
 def _speed_up(settings: Settings, classifier: PixelClassifier, image_size: int) -> None:

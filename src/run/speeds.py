@@ -58,7 +58,7 @@ class Speeds:
         keys = {"precision", "attack_precision", "fold_batch_norms", "batch_size"}
         section = settings.training if work_type == "training" else settings.trainer
         model = settings.model[name].model_dump(include={"network", "input_size"})
-        key = content_key(model, side, section.model_dump(include=keys))
+        key = content_key([model, side, section.model_dump(include=keys)])
         place, tables = f"{work_type} {name} {key}", self._read()
         known = tables.setdefault(self.device, {})
         if place not in known:

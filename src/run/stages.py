@@ -12,8 +12,15 @@ import torch
 from torch import nn
 
 from src.attacks import Fitted
-from src.cache.code_digest import code_of, program_digest
-from src.cache.keys import content_key, defence_key, numerics
+from src.cache.keys import (
+    attack_parts,
+    clean_parts,
+    content_key,
+    defence_parts,
+    described,
+    fit_parts,
+    lasting_key,
+)
 from src.config.sections import TargetLabelRule
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset
@@ -21,10 +28,7 @@ from src.defences import Defence, Defended
 from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
 from src.measure.protocol import RowRequest
-from src.utils.model_ref import NO_DEFENCE, ModelRef
-
-FITTING = 2
-"""Version of the fits; it rises if the same key would give another fit."""
+from src.utils.model_ref import ModelRef
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class Model:
 
     Attributes:
         digest: Digest of its weights.
-        key: Digest of everything that decides its logits, except the trainer's settings.
+        parts: Named parts of its key: everything that decides its logits, except the trainer's
+            settings.
         expected_accuracy: Expected share of correctly classified clean images, from its settings
             or else from its weights.
         as_built: The classifier with its layers as built, without folded batch norms; kept for
@@ -98,9 +103,14 @@ class Model:
 
     classifier: nn.Module
     digest: str
-    key: str
+    parts: Mapping[str, Any]
     expected_accuracy: float | None = None
     as_built: nn.Module | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Key of everything that decides its logits, except the trainer's settings."""
+        return lasting_key(self.parts)
 
 
 @dataclass(frozen=True)
@@ -156,61 +166,72 @@ class JobContext:
         key = self.models[pair.model].key
         if not pair.is_defended:
             return key
-        return content_key(key, defence_key(self.settings, pair.defence))
+        return content_key([key, lasting_key(defence_parts(self.settings, pair.defence))])
 
     @property
     def target_keys(self) -> dict[str, str]:
         """Keys of everything that decides the targets' logits, by name, e.g. `resnet50@jpeg`."""
         return {str(pair): self.model_key(pair) for pair in self.settings.evaluated}
 
+    @property
+    def _source_keys(self) -> list[str]:
+        return [self.models[name].key for name in self.settings.source]
+
     @cached_property
     def attack_key(self) -> str:
-        """Key of everything that decides an adversarial image, except the image and its budget.
+        """Key of everything that decides an adversarial image, except the image and its budget."""
+        return content_key(self._attack_parts)
 
-        For an attack without the keyword `seeds` the key includes the batches, because an image's
+    @cached_property
+    def _attack_parts(self) -> dict[str, Any]:
+        """Parts of the attack's key.
+
+        For an attack without the keyword `seeds` they include the batches, because an image's
         result may depend on the other images in its batch.
         """
-        settings, saved = self.settings, self.planned.saved
-        attack, defence, trainer = settings.attack, settings.source_defence, settings.trainer
-        mixed = self.data.pool if attack.about.mixes else None
-        sizes = (min(int(trainer.batch_size), self.max_images or math.inf), self.gradient_batch)
-        batches = (self.images.digest(), settings.budgets, sizes, self.pair_seed)
-        return content_key(
-            (self._clean_key, self.planned.call),
-            mixed and (mixed.labels.tolist(), sha256(mixed.images.numpy().tobytes()).hexdigest()),
-            attack.settings,
-            saved.digest if saved else code_of(attack.settings),
-            (attack.norm, attack.target_label, self.images.num_classes),
-            (settings.ensemble, settings.seed, settings.layers),
-            [self.models[name].key for name in settings.source],
-            (defence != NO_DEFENCE and defence_key(settings, defence), settings.source_draws),
-            (trainer.gradient_batch, trainer.attack_precision),
-            None if self.images_apart else batches,
-            *([self.fit_key(0.0)] if self.planned.fitted else []),
+        settings, planned, pool = self.settings, self.planned, self.data.pool
+        mixed = pool if settings.attack.about.mixes else None
+        return attack_parts(
+            settings,
+            self._clean_parts,
+            self._source_keys,
+            self.images.num_classes,
+            call=planned.call,
+            saved=planned.saved.digest if planned.saved else None,
+            mixed_images=mixed and _digest(mixed),
+            batches=None if self.images_apart else self._batches,
+            fit=self.fit_key(0.0) if planned.fitted else None,
         )
+
+    @property
+    def _batches(self) -> dict[str, Any]:
+        """What decides which images are in a batch, and in a gradient batch."""
+        batch = min(int(self.settings.trainer.batch_size), self.max_images or math.inf)
+        sizes = {"size": batch, "gradient_batch": self.gradient_batch}
+        images, pairs = self.images.digest(), self.pair_seed
+        return {"images": images, "budgets": self.settings.budgets, **sizes, "pairs": pairs}
 
     def fit_key(self, eps_255: float) -> str:
         """Return the key of everything that decides a fit of the attack.
 
-        A budget of 0 stands for a fit that serves all budgets. As for trained weights, this
-        program's code and library versions do not count.
+        A budget of 0 stands for a fit that serves all budgets.
         """
-        settings, attack, defence = (
-            self.settings,
-            self.settings.attack,
-            self.settings.source_defence,
+        part, images = self.planned.fitted, self.data.fit_images
+        assert images is not None and part is not None
+        texts = repr(part), self.planned.fit_rule, images.digest()
+        return lasting_key(
+            fit_parts(self.settings, eps_255, *texts, self._source_keys, self.planned.call)
         )
-        part, training = self.planned.fitted, settings.training
-        assert self.data.fit_images is not None and part is not None
-        rule, images = self.planned.fit_rule, self.data.fit_images.digest()
-        return content_key(
-            (FITTING, eps_255, self.planned.call, repr(part), attack.norm),
-            code_of(attack.settings, upgrades=False),
-            (rule, images, settings.ensemble, settings.seed),
-            [self.models[name].key for name in settings.source],
-            (defence != NO_DEFENCE and defence_key(settings, defence), settings.source_draws),
-            (settings.trainer.attack_precision, training.crop_padding, training.flip),
-        )
+
+    @property
+    def key_parts(self) -> dict[str, str]:
+        """Parts of the keys of the job's rows by name, short ones as they are, else digests."""
+        settings = self.settings
+        keys = ("source", "source_defence")  # the models and defences have parts of their own
+        parts = {name: part for name, part in self._attack_parts.items() if name not in keys}
+        parts["model"] = {name: self.models[name].parts for name in settings.models}
+        parts["defence"] = {name: defence_parts(settings, name) for name in settings.defence}
+        return described({**parts, "images": self.images.digest()})
 
     @property
     def gradient_batch(self) -> int:
@@ -255,9 +276,9 @@ class JobContext:
         return self.settings.dataset.seed if self.settings.controls else None
 
     @cached_property
-    def _clean_key(self) -> list[Any]:
-        """Key parts for rows that need no attack: code and arithmetic."""
-        return [program_digest(), numerics(self.settings, self.data.device.type)]
+    def _clean_parts(self) -> dict[str, Any]:
+        """Parts of all rows' keys: code and arithmetic."""
+        return clean_parts(self.settings, self.data.device.type)
 
     def place(self, request: RowRequest) -> tuple[str, str]:
         """Return the folder of a request's rows in the cache, and the rows' key in it.
@@ -275,6 +296,13 @@ class JobContext:
         return {}
 
     def _make_place(self, request: RowRequest) -> tuple[str, str]:
-        models = sorted(self.model_key(model) for model in request.models)
-        origin = self.attack_key if request.attacked else content_key(self._clean_key, models)
-        return origin, content_key(request.table, request.budgets, request.key_parts, models)
+        models = {"models": sorted(self.model_key(model) for model in request.models)}
+        origin = content_key({**self._clean_parts, **models})
+        rows = {"table": request.table, "budgets": request.budgets, "parts": request.key_parts}
+        return self.attack_key if request.attacked else origin, content_key({**rows, **models})
+
+
+def _digest(batch: Batch) -> str:
+    """Return a digest of some images and their labels."""
+    images = sha256(batch.images.numpy().tobytes()).hexdigest()
+    return content_key([batch.labels.tolist(), images])

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from src.cache.code_digest import code_of
-from src.cache.keys import content_key
+from src.cache.keys import lasting_key, training_parts
 from src.config.attack_file import attack_settings
 from src.config.attack_settings import AttackSettings
 from src.config.sections import TrainingSettings
@@ -58,11 +57,8 @@ def checkpoint_path(
     data = training_images(settings, images).digest()  # reads all files, so a bad one is refused
     shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
     network = network_settings(settings, name)
-    # This program's code and library versions do not count: an upgrade must not cause retraining.
-    built = (network, code_of(network, upgrades=False), shapes, network_text(classifier.network))
-    others = {"device", "evaluate_on", "keep_epochs"}  # do not affect the weights
-    recipe = settings.training.model_dump(exclude=others, exclude_defaults=True)
-    key = content_key(TRAINING, built, data, recipe)
+    layers = network_text(classifier.network)
+    key = lasting_key(training_parts(settings, TRAINING, network, shapes, layers, data))
     path = Path(settings.cache_dir) / "checkpoints" / f"{model.base}-{dataset}-{key}.safetensors"
     return path if epoch is None or at_end else after_epoch(path, epoch)
 

@@ -143,7 +143,7 @@ def test_a_key_tells_all_that_decides_numbers(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr("src.cache.keys.version", lambda name, new=updated: name == new)
             keys |= {*key_of()}
-    monkeypatch.setattr("src.run.stages.program_digest", lambda: "of an update")
+    monkeypatch.setattr("src.cache.keys.program_digest", lambda: "of an update")
     assert len(keys | {*key_of()}) == 2 * (5 + len(others))
 
 
