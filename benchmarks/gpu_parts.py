@@ -29,8 +29,7 @@ from src.models import (
     choose_layout,
     fold_batch_norms,
 )
-from src.run.data import open_dataset
-from src.run.train import training_images
+from src.run.data import DataSets
 from src.run.trainer import for_device
 from src.training import choose_precision, train_once
 from src.utils.about import About
@@ -143,8 +142,9 @@ def _train(setup: Setup, name: str) -> Row:
     words += ["training.batch_size=8", "dataset.n_train=240"] if setup.tiny else []
     settings, clock = _settings(setup, name, *words), _Clock()
     recipe, trainer = settings.training, settings.trainer
-    test = open_dataset(settings, "test", whole=True)
-    sets = training_images(settings, test), test
+    opened = DataSets()
+    test = opened.open(settings, "test", whole=True)
+    sets = opened.training_images(settings, test), test
     path = setup.folder / "trained" / f"{name}.safetensors"
     path.unlink(missing_ok=True)
     train_once(name, path, _build(settings), *sets, recipe, trainer, lambda: clock)

@@ -18,7 +18,7 @@ from src.config.resolvers import CONF
 from src.models import PixelClassifier
 from src.run.check_job import check_job
 from src.run.data import open_data
-from src.run.models import build_models, train_models
+from src.run.models import ModelPool
 from src.run.trainer import for_device
 from src.tracking import open_tracker
 from src.utils.files import atomic_write
@@ -35,11 +35,11 @@ def prepare(words: list[str], folder: Path) -> None:
     """
     config = compose_words(CONF, [*words, *AS_TRAINED])
     settings = read_job(config, config.hydra)
-    planned = check_job(for_device(settings))
-    data = open_data(planned)
+    pool = ModelPool()
+    planned = check_job(for_device(settings), pool.sets)
+    data = open_data(planned, pool.sets)
     tracker = open_tracker(settings.tracking, settings.dataset.name)
-    built = build_models(planned, data)
-    models = train_models(planned, data, built, settings.models, tracker)
+    models = pool.train(planned, data, settings.models, tracker)
     batch = data.images[:]._asdict()
     columns = {name: values.contiguous() for name, values in batch.items()}
     with atomic_write(folder / "images.safetensors") as temporary:

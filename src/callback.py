@@ -3,7 +3,7 @@
 import gc
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -29,6 +29,7 @@ class SweepCallback(Callback):
     """
 
     sweep: "Sweep"
+    running: ClassVar["Sweep"]  # the sweep of the job that runs in this process
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Read and check every job of the command, and open the sweep."""
@@ -57,11 +58,20 @@ class SweepCallback(Callback):
     on_multirun_start = on_run_start
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Log the job's number."""
+        """Hand the sweep to the job, and log the job's number.
+
+        A process that runs several jobs of another process's sweep keeps its first copy, with the
+        models that it has built.
+        """
+        running = getattr(SweepCallback, "running", None)
+        if running is None or running.manifest.id != self.sweep.manifest.id:
+            SweepCallback.running = self.sweep
         self.sweep.begin_job(config)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Summarise the finished jobs."""
+        if hasattr(SweepCallback, "running"):
+            del SweepCallback.running  # frees its models
         self.sweep.end()
 
     on_multirun_end = on_run_end

@@ -35,11 +35,12 @@ def run(config: DictConfig) -> None:
     stopping.raise_if_interrupted()
     ignore_harmless_warnings()
     # Imported here so that --help and --cfg do not load torch.
+    from src.callback import SweepCallback
     from src.run.attempt import attempt
     from src.utils.processes import keep_freed_memory
 
     keep_freed_memory()
-    attempt(config, Path(HydraConfig.get().runtime.output_dir))
+    attempt(config, Path(HydraConfig.get().runtime.output_dir), SweepCallback.running)
 
 
 def main() -> None:

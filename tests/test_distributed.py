@@ -17,7 +17,7 @@ from torch import distributed, multiprocessing
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
 from src.images.attacker import Attacker
-from src.run.check_job import open_saved_images
+from src.run.data import DataSets
 from tests.conftest import free_port, own_attack, run_python
 
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
@@ -73,7 +73,7 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, command_l
         behind = 3 if name == "predictions" else 1  # other variants are of plain targets
         assert len(one) == 23 * 2 * 3 * behind or name not in predictions
     folders = [str(workspace / name / "adversarial") for name in ("one", "many")]
-    sets = [open_saved_images(SavedSettings(path=folder)) for folder in folders]
+    sets = [DataSets().open_saved(SavedSettings(path=folder)) for folder in folders]
     assert sets[0].digest == sets[1].digest
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
     for experiment in ("cifar10_mini", "cifar10_mini-sweeps"):

@@ -14,7 +14,6 @@ from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 from src.data import load_dataset
 from src.data.classes import imagenet_ids
 from src.models import load_weights
-from src.run.data import forget_datasets
 from src.utils.refusals import warn_once
 
 CODE = """
@@ -64,7 +63,6 @@ def shown(nearest, command_line, capfd):
 
     def show(*words: str, model: str = "near") -> tuple[int, str, str]:
         warn_once.cache_clear()
-        forget_datasets()  # other folders of the same name
         fixed = ["attack=none", "source=null", f"targets=[{model}]", "n_images=null"]
         code = command_line(*fixed, "hydra.run.dir=job", *words)
         out, err = capfd.readouterr()

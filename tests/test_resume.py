@@ -12,7 +12,7 @@ import torch
 
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
-from src.run.check_job import open_saved_images
+from src.run.data import DataSets
 from tests.conftest import killed
 
 GO_ON = "rerun=false"
@@ -95,7 +95,7 @@ def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked,
     pd.testing.assert_frame_equal(rates[0], rates[1])
     pd.testing.assert_frame_equal(rates[0], rates[2].replace("twin", "fine"))
     sets = [str(workspace / "out" / name / "adversarial") for name in ("one", "two")]
-    assert len({open_saved_images(SavedSettings(path=path)).digest for path in sets}) == 1
+    assert len({DataSets().open_saved(SavedSettings(path=path)).digest for path in sets}) == 1
 
 
 def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 from src.artifacts.jobs import find_jobs
 from src.config.attack_settings import SavedSettings
 from src.images.saved import saved_dataset
-from src.run.check_job import open_saved_images
+from src.run.data import DataSets
 from src.utils.files import sha256_of
 from tests.conftest import TINY_RUN
 
@@ -48,7 +48,7 @@ def made(line):
 
 
 def opened(folder: Path):
-    return open_saved_images(SavedSettings(path=str(folder)))
+    return DataSets().open_saved(SavedSettings(path=str(folder)))
 
 
 def predictions(folder: Path, variant: str = "") -> pd.DataFrame:

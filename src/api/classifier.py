@@ -17,6 +17,7 @@ from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.config.settings import Settings
 from src.models import PixelClassifier
+from src.run.data import DataSets
 from src.run.models import stored_classifier
 from src.utils.model_ref import ModelRef
 
@@ -58,7 +59,8 @@ def load_classifier(
     arguments = ("attack=none", f"targets=[{name}]", *words)
     settings = model_settings(arguments, config_dir)
     named = any(re.match(r"\+*(dataset|experiment)\b", word) for word in arguments)
-    classifier = stored_classifier(settings, settings.targets[0], named or not is_public(name))
+    sets = DataSets() if named or not is_public(name) else None
+    classifier = stored_classifier(settings, settings.targets[0], sets)
     if classifier is None:
         flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
         command = shlex.join(["python", "-m", "src.main", *flags, *arguments])

@@ -13,8 +13,8 @@ from src.api.images import read_images, to_tensor
 from src.data import ImageDataset, LabelledImages
 from src.data.arrays import check_whole
 from src.models import PixelClassifier, network_text, tensors_of, try_classifier
-from src.run.data import mixing_pool, open_fit_images
-from src.run.models import with_ensemble
+from src.run.data import DataSets, mixing_pool, open_fit_images
+from src.run.freeze import with_ensemble
 from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.devices import is_cuda
 from src.utils.model_ref import NO_DEFENCE, ModelRef
@@ -106,7 +106,7 @@ class Inputs:
         if planned.fitted is not None and self.fit_images is None:
             name = settings.attack.name
             raise ValueError(f"attack={name} is fitted on training images. Pass fit_images.")
-        fitted_on = open_fit_images(planned, self.images, self.fit_images)
+        fitted_on = open_fit_images(planned, self.images, DataSets(), self.fit_images)
         data = Data(self.images, self.images, pool, self.device, fitted_on)
         return JobContext(planned, data, with_ensemble(settings, models))
 

@@ -25,7 +25,6 @@ from src.api.frames import frame_of
 from src.api.modules import Inputs, name_of
 from src.api.store import take_store
 from src.artifacts.jobs import FinishedJob
-from src.cache.code_digest import read_code
 from src.cache.rows import Rows
 from src.config.attack_file import attack_settings, crafted_settings
 from src.config.command_line import ignore_harmless_warnings
@@ -149,7 +148,6 @@ def transfer(
         },
     }
     finished, call = list[FinishedJob](), uuid4().hex
-    read_code.cache_clear()  # files may have changed since the last call
     with _quiet(), TemporaryDirectory() as temporary:
         plain |= {"cache_dir": temporary}
         planned = [

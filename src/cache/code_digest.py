@@ -22,6 +22,7 @@ _CONFIG = ("attack_settings", "sections", "settings")
 _ROWS = {file for name in _PACKAGES for file in (_SRC / name).rglob("*.py")}
 _ROWS |= {_SRC / "config" / f"{name}.py" for name in _CONFIG}
 _distributions = cache(packages_distributions)
+_known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code by file and module
 
 
 @cache
@@ -104,9 +105,29 @@ def _modules(name: str) -> Iterator[tuple[str, Path]]:
         places = spec.submodule_search_locations or ()
 
 
-@cache  # edits after planning take effect in the next command
 def read_code(file: Path, module: str = "") -> tuple[str, list[str]]:
-    """Return the SHA-256 of a file, and the names that it imports if it is a Python module."""
+    """Return the SHA-256 of a file, and the names that it imports if it is a Python module.
+
+    A module's file is read when the module is imported, and another file when it changes: an edit
+    counts from the moment on that this process runs the new code.
+    """
+    state = _state(file, module)
+    if _known.get((file, module), ())[:1] != (state,):
+        _known[file, module] = state, (sha256_of(file), _imports(file, module))
+    return _known[file, module][1]
+
+
+def _state(file: Path, module: str) -> Any:
+    """Return a value that differs once a file's module is imported anew, or the file changes."""
+    for loaded in [sys.modules.get(module)] if module else [*sys.modules.values()]:
+        facts = getattr(loaded, "__dict__", {})
+        if facts.get("__file__") == str(file):
+            return loaded, id(facts.get("__spec__"))  # a reload keeps the module
+    changed = file.stat()
+    return changed.st_mtime_ns, changed.st_size
+
+
+def _imports(file: Path, module: str) -> list[str]:
     names, parts = list[str](), module.split(".") + [""] * (file.stem == "__init__")
     try:
         tree = ast.parse(file.read_bytes() if file.suffix == ".py" else b"")
@@ -118,4 +139,4 @@ def read_code(file: Path, module: str = "") -> tuple[str, list[str]]:
         elif isinstance(node, ast.ImportFrom):
             above = [*parts[: -node.level], *filter(None, [node.module])]  # level 0: no parts
             names += [".".join([*above, alias.name]) for alias in node.names]
-    return sha256_of(file), names
+    return names

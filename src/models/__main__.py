@@ -8,7 +8,7 @@ from src.analysis import format_cell
 from src.api.classifier import load_classifier, model_settings
 from src.config.command_line import command_line
 from src.models.providers import find, load_network, open_provider
-from src.run.data import open_dataset
+from src.run.data import DataSets
 from src.run.preprocessing import search, stated
 from src.utils.public_models import PROVIDERS
 
@@ -52,7 +52,7 @@ def _check(words: Sequence[str], config_dir: str | None) -> None:
     name, *others = words
     classifier = load_classifier(name, *others, config_dir=config_dir)
     settings = model_settings(["attack=none", f"targets=[{name}]", *others], config_dir)
-    images = open_dataset(settings, "test").subset(_IMAGES)
+    images = DataSets().open(settings, "test").subset(_IMAGES)
     scores, own, n = search(classifier, images), stated(classifier), len(images)
     best = next(iter(scores))
     print(f"{'normalisation':<24}channels  input_size  correct")

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -12,9 +13,9 @@ from rich.console import Console
 from src.artifacts.sweep_state import fail, running
 from src.config.compose import is_sweep
 from src.config.errors import refuse
-from src.config.read import read_job
 from src.config.settings import Settings
 from src.run.job import run_job
+from src.run.sweep import Sweep
 from src.run.track import job_parameters
 from src.run.trainer import on_free_gpu
 from src.tracking import Tracker, open_tracker
@@ -26,12 +27,13 @@ from src.utils.refusals import first_line, printable
 log = logging.getLogger(__name__)
 
 
-def attempt(config: DictConfig, folder: Path) -> None:
-    """Run one job; if it fails, the reason is written to its folder, and a sweep continues."""
+def attempt(config: DictConfig, folder: Path, sweep: Sweep) -> None:
+    """Run a sweep's job; if it fails, the reason is written to its folder, and others continue."""
     # The GPU is released after a failure is written, which frees what the failed job has there.
     with ExitStack() as held, _noted_failures(folder):
         hydra = HydraConfig.get()
-        settings = read_job(config, hydra)
+        planned = sweep.plan(config, hydra)
+        settings = planned.settings
         named = any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
         if settings.trainer.distributed and is_one_of_several() and not named:
             raise ValueError("All processes of a job need one folder: hydra.run.dir=outputs/NAME")
@@ -42,7 +44,8 @@ def attempt(config: DictConfig, folder: Path) -> None:
         trainer = held.enter_context(on_free_gpu(settings.trainer))
         settings = settings.model_copy(update={"trainer": trainer})
         with tracker.job(settings.job, settings.sweep, job_parameters(settings)) as run:
-            run_job(settings, tracker, run, folder, console)
+            job = replace(planned, settings=settings)
+            run_job(job, sweep.pool, tracker, run, folder, console)
 
 
 @contextmanager

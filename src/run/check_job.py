@@ -1,20 +1,18 @@
 """Checks of a job: all refusals of its settings before anything runs."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from src.cache.keys import code_keys
-from src.config.attack_settings import SavedSettings
-from src.config.errors import explain
 from src.config.fields import check_among
 from src.config.sections import EpsilonSettings, reference_budget
 from src.config.settings import Settings
 from src.defences import Defence
-from src.images.saved import UNKNOWN, SavedImages, open_set
+from src.images.saved import UNKNOWN, SavedImages
 from src.images.storage import TOLERANCE_255
 from src.measure.registry import MEASUREMENTS
 from src.run.attack_function import attack_function
+from src.run.data import DataSets
 from src.run.stages import Planned
 from src.utils.call_target import call_target, check_target
 from src.utils.devices import computes_in_tf32, device_of
@@ -22,11 +20,11 @@ from src.utils.model_ref import NO_DEFENCE, ModelRef
 from src.utils.refusals import suggestion
 
 
-def check_job(settings: Settings) -> Planned:
+def check_job(settings: Settings, sets: DataSets) -> Planned:
     """Check a job; return its settings, attack function, defences and saved set.
 
-    A sweep checks all of its jobs before the first one runs. The process of a job checks it again,
-    because functions cannot be sent between processes.
+    A sweep checks all of its jobs before the first one runs. Another process that runs a job checks
+    it again, because functions cannot be sent between processes.
 
     Raises:
         ValueError: The settings are invalid.
@@ -44,7 +42,7 @@ def check_job(settings: Settings) -> Planned:
         planned = Planned(settings, attack, defences)
         _check_fit(planned)
         return planned
-    images = open_saved_images(saved)
+    images = sets.open_saved(saved)
     return Planned(_with_set(settings, images), attack, defences, images)
 
 
@@ -108,17 +106,6 @@ def _build_defence(settings: Settings, name: str) -> Defence:
     if not callable(defence):
         raise ValueError(f"defence.{name}: {type(defence).__name__} is not callable.")
     return defence
-
-
-@lru_cache(maxsize=2)  # a job is checked before the sweep and again when it runs
-def open_saved_images(settings: SavedSettings) -> SavedImages:
-    """Open a set of adversarial images and measure them, so that damage shows before any job."""
-    try:
-        saved = open_set(settings)
-        _ = saved.breaches
-        return saved
-    except (ValueError, OSError) as error:
-        raise ValueError(f"attack.path={settings.path}: {explain(error)}") from error
 
 
 def _with_set(settings: Settings, saved: SavedImages) -> Settings:

@@ -8,28 +8,111 @@ from typing import Any
 import numpy as np
 
 from src.attacks import Fitted
+from src.config.attack_settings import SavedSettings
+from src.config.errors import explain
 from src.config.sections import DatasetSettings
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset, load_dataset
 from src.data.classes import numbers_of, place_classes
 from src.data.image_folder import has_splits
-from src.images.saved import saved_dataset
+from src.images.saved import SavedImages, open_set, saved_dataset
 from src.run.batches import layout
 from src.run.stages import Data, Planned
 from src.run.trainer import make_trainer
 from src.utils.refusals import shortened
 
 _POOL = 32  # images that attacks may mix in
-_with_classes = lru_cache(maxsize=2)(ImageDataset.with_classes)  # keeps its digest
 _CSV, _FOLDER = "src.data.image_csv.image_csv", "src.data.image_folder.image_folder"
 
 
-def open_data(planned: Planned) -> Data:
+class DataSets:
+    """The data sets of one command, and its sets of adversarial images, each opened once.
+
+    Changed files are opened by the next command, which has its own data sets.
+    """
+
+    def __init__(self) -> None:
+        # A data set keeps the digest of its images, so subsets are kept, too.
+        self._open = lru_cache(maxsize=4)(_open)
+        self._with_classes = lru_cache(maxsize=2)(ImageDataset.with_classes)
+        self._subset = lru_cache(maxsize=2)(ImageDataset.subset)
+        self._open_set = lru_cache(maxsize=2)(_open_set)
+
+    def open(self, settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
+        """Return the `train` or `test` split of a job's data set.
+
+        With `whole`, return all images of the split, regardless of `n_images`.
+        """
+        changes = dict.fromkeys(("n_images", "images")) if whole else {}
+        section = settings.dataset.model_copy(update=changes).model_dump_json()
+        return self._open(section, split, settings.cache_dir)
+
+    def open_all(self, jobs: Iterable[Settings]) -> None:
+        """Open each data set before the first job, so that a failed download is noticed at once."""
+        loaded = [job for job in jobs if job.attack.kind != "saved"]
+        for job in {job.dataset.model_dump_json(): job for job in loaded}.values():
+            self.open(job, "test")
+
+    def open_saved(self, settings: SavedSettings) -> SavedImages:
+        """Open and measure a set of adversarial images, so that damage shows before any job."""
+        return self._open_set(settings)
+
+    def open_training(
+        self, settings: Settings, images: ImageDataset, part: Fitted | None = None
+    ) -> ImageDataset:
+        """Open training images for a network or a fit, with their classes numbered as in `images`.
+
+        Args:
+            settings: The job's settings.
+            images: The evaluated images.
+            part: The fitted part of an attack, which may name other images than those of the data
+                set: a folder of class folders, or a CSV with the columns stated in `dataset`.
+
+        Raises:
+            ValueError: They cannot be opened, or it is unknown which classes theirs are.
+        """
+        place = part.fit_images if part else None
+        if place is None:
+            training = self.open(settings, "train")
+        elif place.endswith(".csv"):
+            return _open_csv(settings, images, Path(place).expanduser(), part)
+        else:
+            root = Path(place).expanduser()
+            root = root / "train" if root.is_dir() and has_splits(root) else root
+            training = _load(settings, images, {"_target_": _FOLDER, "root": str(root)})
+        names, classes = training.own_names, images.class_names
+        if names == images.own_names or place_classes(names, classes) is not None:
+            same = training.class_names == classes
+            return training if same else self._with_classes(training, classes)
+        numbers = tuple(map(str, range(len(classes))))
+        if place is None:  # the splits of a data set have the same names, or none
+            if not images.own_names and classes == numbers and training.num_classes == len(classes):
+                return training
+        elif "0" in names and {*names} <= {*numbers} and numbers_of(images.own_names) is None:
+            return self._with_classes(training, numbers)  # positions of the words
+        new = [name for name in names if name not in classes]
+        raise ValueError(
+            f"its classes ({shortened(new)}) are not those of the images ({shortened(classes)}). "
+            "Name them alike, or set dataset.class_names"
+        )
+
+    def training_images(self, settings: Settings, images: ImageDataset) -> ImageDataset:
+        """Return the images that models are trained on, to be evaluated on `images`."""
+        train, n_images = self.open_training(settings, images), settings.training.n_images
+        if n_images is not None and not train.num_classes <= n_images <= len(train):
+            allowed = f"{train.num_classes} (classes) to {len(train):,} (training images)"
+            raise ValueError(
+                f"training.n_images={n_images}: use {allowed}, or null for all images."
+            )
+        return self._subset(train, n_images, settings.training.seed)
+
+
+def open_data(planned: Planned, sets: DataSets) -> Data:
     """Open a job's images before any model is trained; refuse bad files and too small sets."""
     settings, saved = planned.settings, planned.saved
     runner = make_trainer(settings.trainer)
     if saved is None:
-        images = open_dataset(settings, "test")
+        images = sets.open(settings, "test")
     else:
         wanted = {"num_classes", "class_names", "n_images", "images", "seed"}
         images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
@@ -40,49 +123,9 @@ def open_data(planned: Planned) -> Data:
     diagnosed = images.subset(settings.diagnostics.n_images, seed)
     pool = None
     if planned.attack is not None:
-        pool = mixing_pool(open_dataset(settings, "test", whole=True), seed)
-    fitted_on = open_fit_images(planned, images)
+        pool = mixing_pool(sets.open(settings, "test", whole=True), seed)
+    fitted_on = open_fit_images(planned, images, sets)
     return Data(images, diagnosed, pool, runner.strategy.root_device, fitted_on)
-
-
-def open_training_images(
-    settings: Settings, images: ImageDataset, part: Fitted | None = None
-) -> ImageDataset:
-    """Open training images for a network or a fit, with their classes numbered as in `images`.
-
-    Args:
-        settings: The job's settings.
-        images: The evaluated images.
-        part: The fitted part of an attack, which may name other images than those of the data set:
-            a folder of class folders, or a CSV with the columns stated in `dataset`.
-
-    Raises:
-        ValueError: They cannot be opened, or it is unknown which classes theirs are.
-    """
-    place = part.fit_images if part else None
-    if place is None:
-        training = open_dataset(settings, "train")
-    elif place.endswith(".csv"):
-        return _open_csv(settings, images, Path(place).expanduser(), part)
-    else:
-        root = Path(place).expanduser()
-        root = root / "train" if root.is_dir() and has_splits(root) else root
-        training = _load(settings, images, {"_target_": _FOLDER, "root": str(root)})
-    names, classes = training.own_names, images.class_names
-    if names == images.own_names or place_classes(names, classes) is not None:
-        same = training.class_names == classes
-        return training if same else _with_classes(training, classes)
-    numbers = tuple(map(str, range(len(classes))))
-    if place is None:  # the splits of a data set have the same names, or none
-        if not images.own_names and classes == numbers and training.num_classes == len(classes):
-            return training
-    elif "0" in names and {*names} <= {*numbers} and numbers_of(images.own_names) is None:
-        return _with_classes(training, numbers)  # positions of the words
-    new = [name for name in names if name not in classes]
-    raise ValueError(
-        f"its classes ({shortened(new)}) are not those of the images ({shortened(classes)}). Name "
-        "them alike, or set dataset.class_names"
-    )
 
 
 def _open_csv(settings: Settings, images: ImageDataset, path: Path, part: Any) -> ImageDataset:
@@ -114,7 +157,10 @@ def _load(settings: Settings, images: ImageDataset, source: dict[str, Any]) -> I
 
 
 def open_fit_images(
-    planned: Planned, images: ImageDataset, training: ImageDataset | None = None
+    planned: Planned,
+    images: ImageDataset,
+    sets: DataSets,
+    training: ImageDataset | None = None,
 ) -> ImageDataset | None:
     """Return the training images that an attack is fitted on; None for an attack without a fit.
 
@@ -124,6 +170,7 @@ def open_fit_images(
     Args:
         planned: The job.
         images: The evaluated images.
+        sets: Data sets of the command.
         training: Training images passed from Python; None: those that the job's settings name.
 
     Raises:
@@ -136,7 +183,7 @@ def open_fit_images(
     key = f"attack={name} is fitted on training images (attack.fit_images={part.fit_images})"
     if training is None:
         try:
-            training = open_training_images(settings, images, part)
+            training = sets.open_training(settings, images, part)
         except ValueError as error:
             way = ". Set attack.fit_images=FOLDER" * (part.fit_images is None)
             raise ValueError(f"{key}: {error}{way}.") from error
@@ -168,31 +215,17 @@ def mixing_pool(dataset: ImageDataset, seed: int) -> Batch:
     return dataset[chosen.tolist()]
 
 
-def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
-    """Return the `train` or `test` split of a job's data set, opened once per process.
-
-    With `whole`, return all images of the split, regardless of `n_images`.
-    """
-    changes = dict.fromkeys(("n_images", "images")) if whole else {}
-    section = settings.dataset.model_copy(update=changes).model_dump_json()
-    return _open(section, split, settings.cache_dir)
-
-
-def open_datasets(jobs: Iterable[Settings]) -> None:
-    """Open each data set before the first job, so that a failed download is noticed at once."""
-    loaded = [job for job in jobs if job.attack.kind != "saved"]
-    for job in {job.dataset.model_dump_json(): job for job in loaded}.values():
-        open_dataset(job, "test")
-
-
-def forget_datasets() -> None:
-    """Clear the cache of opened data sets, so that they are opened again."""
-    _open.cache_clear()
-
-
-@lru_cache(maxsize=4)
 def _open(section: str, split: str, cache_dir: str) -> ImageDataset:
     dataset = DatasetSettings.model_validate_json(section)
     common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
     folder = Path(cache_dir) / "images"
     return load_dataset(split, dataset.model_extra or {}, lock_folder=folder, **common)
+
+
+def _open_set(settings: SavedSettings) -> SavedImages:
+    try:
+        saved = open_set(settings)
+        _ = saved.breaches
+        return saved
+    except (ValueError, OSError) as error:
+        raise ValueError(f"attack.path={settings.path}: {explain(error)}") from error

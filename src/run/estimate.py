@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +20,15 @@ from src.measure.protocol import RowRequest
 from src.models import PixelClassifier, tensors_of
 from src.models.providers import LOADER, find
 from src.run.adversarial_images import attacked_again
-from src.run.check_job import check_job
-from src.run.data import open_data, open_dataset
+from src.run.data import DataSets, open_data
 from src.run.fit import fit_files
-from src.run.models import build_models, train_models, with_ensemble
+from src.run.freeze import with_ensemble
+from src.run.models import ModelPool
 from src.run.results import ask_for, finish
 from src.run.speeds import Speeds, WorkType
-from src.run.stages import JobContext, Model
+from src.run.stages import JobContext, Model, Planned
 from src.run.stored_rows import find_missing, read_rows
-from src.run.train import checkpoint_path, settings_of_attack, trained_files, training_images
+from src.run.train import checkpoint_path, settings_of_attack, trained_files
 from src.run.trainer import for_device
 from src.run.work import GRADIENT, Work, work_of
 from src.tracking import Tracker
@@ -113,37 +113,39 @@ class Estimate:
         return [*self.jobs, *self.trainings.values()]
 
 
-def estimate(jobs: Sequence[Settings], here: bool) -> Estimate:
+def estimate(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Estimate:
     """Estimate jobs; hours and disk space only for jobs that run in this process (`here`).
 
-    Other jobs, and all jobs if images are missing, have only numbers of gradients.
+    Other jobs, and all jobs if images are missing, have only numbers of gradients. The jobs get
+    the pool's models later, so that each is built once.
     """
     result, seen = Estimate(), dict[tuple[str, str], np.ndarray]()
-    no_images = {reason for job in jobs if (reason := _why_no_images(job))}
-    for settings in jobs:
+    sets, every = pool.sets, [planned.settings for planned in jobs]
+    no_images = {reason for job in every if (reason := _why_no_images(job, sets))}
+    for planned, settings in zip(jobs, every, strict=True):
         stopping.raise_if_interrupted()
         try:
             if here and not no_images:
-                result.jobs.append(_estimate_job(for_device(settings), result, seen))
+                result.jobs.append(_estimate_job(planned, pool, result, seen))
             else:
-                result.jobs.append(_count_gradients(settings))
+                result.jobs.append(_count_gradients(settings, sets))
         except ValueError as error:  # this job will fail with the same error; the others run
             refused = first_line(error)
             result.jobs.append(JobEstimate(settings.job, 0, 0, seconds=0, refused=refused))
-    models = {name: model for job in jobs for name, model in job.model.items()}
+    models = {name: model for job in every for name, model in job.model.items()}
     result.files = [*filter(None, map(_how_to_fetch, models, models.values())), *no_images]
     if no_images:
-        used = {name for job in jobs for name in job.models}
+        used = {name for job in every for name in job.models}
         result.untrained = [name for name in models if name in used and not models[name].weights]
     return result
 
 
-def _why_no_images(job: Settings) -> str:
+def _why_no_images(job: Settings, sets: DataSets) -> str:
     """Return why a job's images cannot be opened; empty if they can."""
     if not job.dataset.has_loader:
         return ""
     try:
-        open_dataset(job, "test")
+        sets.open(job, "test")
     except ValueError as error:
         extra = job.dataset.model_extra or {}
         if extra.get("download") is False:  # the plan sets this
@@ -167,36 +169,36 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
     return text * bool(model.missing)
 
 
-def _count_gradients(job: Settings) -> JobEstimate:
+def _count_gradients(job: Settings, sets: DataSets) -> JobEstimate:
     """Estimate a job without its models; if its images cannot be opened, assume `n_images` or 0."""
     images, members = job.dataset.n_images or 0, len(job.source)
-    if job.dataset.has_loader and not _why_no_images(job):
-        images = len(open_dataset(job, "test"))
+    if job.dataset.has_loader and not _why_no_images(job, sets):
+        images = len(sets.open(job, "test"))
     stated = job.attack.gradients(len(job.budgets), members)
     total = None if stated is None else stated * members * job.source_draws * (images or 1)
     return JobEstimate(job.job, images, total if job.source else 0)
 
 
 def _estimate_job(
-    settings: Settings, result: Estimate, seen: dict[tuple[str, str], np.ndarray]
+    planned: Planned, pool: ModelPool, result: Estimate, seen: dict[tuple[str, str], np.ndarray]
 ) -> JobEstimate:
     """Estimate a job; `seen` maps places in the cache to the rows that earlier jobs compute."""
-    planned = check_job(settings)
+    planned, sets = replace(planned, settings=for_device(planned.settings)), pool.sets
     settings = planned.settings
-    data = open_data(planned)
-    built = build_models(planned, data)
-    files = trained_files(settings, built, data.images)
+    data = open_data(planned, sets)
+    built = pool.build(planned, data)
+    files = trained_files(settings, built, data.images, sets)
     untrained = {name: file for name, file in files.items() if not file.exists()}
     speeds = Speeds(settings, data.device)
     result.device = speeds.device
     for name in untrained:
         base = ModelRef((name,)).base
-        path = checkpoint_path(settings, name, built[name], data.images, at_end=True)
+        path = checkpoint_path(settings, name, built[name], data.images, sets, at_end=True)
         if path not in result.trainings:
-            training = _estimate_training(settings, base, built[name], data.images, speeds)
+            training = _estimate_training(settings, base, built[name], data.images, speeds, sets)
             result.trainings[path] = training
     trained = [name for name in settings.models if name not in untrained]
-    models = train_models(planned, data, built, trained, Tracker())
+    models = pool.train(planned, data, trained, Tracker())
     models |= {
         name: Model(built[name], "", {"file": str(file)}) for name, file in untrained.items()
     }
@@ -225,9 +227,10 @@ def _estimate_training(
     classifier: PixelClassifier,
     images: ImageDataset,
     speeds: Speeds,
+    sets: DataSets,
 ) -> Training:
-    recipe, train = settings.training, training_images(settings, images)
-    test = open_dataset(settings, "test", whole=True)
+    recipe, train = settings.training, sets.training_images(settings, images)
+    test = sets.open(settings, "test", whole=True)
     seconds = speeds.seconds("training", name, classifier, train.image_size)
     if recipe.attack is not None:
         taken = settings_of_attack(recipe).gradients(1, 1)

@@ -13,12 +13,12 @@ from src.artifacts.record import JobRecord, clear, record_of
 from src.artifacts.sweep_state import start_clock
 from src.cache.keys import code_keys, content_key, job_parts
 from src.cache.rows import Rows
-from src.config.settings import Settings
 from src.report.terminal import print_matrix
 from src.run.attack import try_attack
-from src.run.check_job import check_job, check_weights
+from src.run.check_job import check_weights
 from src.run.data import open_data
-from src.run.models import build_models, train_models, with_ensemble
+from src.run.freeze import with_ensemble
+from src.run.models import ModelPool
 from src.run.outputs import make_job, save_adversarial_images, write_results
 from src.run.results import Results, compute_results
 from src.run.stages import Data, JobContext, Model, Planned
@@ -30,17 +30,21 @@ log = logging.getLogger(__name__)
 
 
 def run_job(
-    settings: Settings, tracker: Tracker, run: Run, folder: Path, console: Console | None = None
+    planned: Planned,
+    pool: ModelPool,
+    tracker: Tracker,
+    run: Run,
+    folder: Path,
+    console: Console | None = None,
 ) -> None:
     """Run a job: compute the missing rows, write the files and log its pairs.
 
     If a console is given, print the job's matrix.
     """
-    cache = Rows(Path(settings.cache_dir))
-    planned = check_job(settings)
-    data = open_data(planned)
+    cache = Rows(Path(planned.settings.cache_dir))
+    data = open_data(planned, pool.sets)
     planned = replace(planned, settings=for_device(planned.settings, len(data.images)))
-    models = _prepare_models(planned, data, tracker, cache)
+    models = _prepare_models(planned, data, pool, tracker, cache)
     start_clock(folder)
     meet(planned.settings.trainer)
     job = JobContext(planned, data, models)
@@ -62,16 +66,16 @@ def run_job(
 
 
 def _prepare_models(
-    planned: Planned, data: Data, tracker: Tracker, cache: Rows
+    planned: Planned, data: Data, pool: ModelPool, tracker: Tracker, cache: Rows
 ) -> Mapping[str, Model]:
     """Return a job's models; try the attack on the source before the targets are trained."""
     settings = planned.settings
-    built = build_models(planned, data)
-    source = train_models(planned, data, built, settings.source, tracker)
+    pool.build(planned, data)
+    source = pool.train(planned, data, settings.source, tracker)
     if planned.attack is not None:
         try_attack(JobContext(planned, data, with_ensemble(settings, source)), cache)
     others = [name for name in settings.models if name not in source]
-    models = {**source, **train_models(planned, data, built, others, tracker)}
+    models = {**source, **pool.train(planned, data, others, tracker)}
     if planned.saved is not None:
         check_weights(planned.saved, {name: model.digest for name, model in models.items()})
     return with_ensemble(settings, models)

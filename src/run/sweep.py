@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,6 +27,7 @@ from src.artifacts.sweep_state import (
 )
 from src.config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
+from src.config.read import read_job
 from src.config.settings import Settings
 from src.data.image_folder import image_folder
 from src.data.load import DownloadError
@@ -33,11 +35,11 @@ from src.models.providers import fetch_missing
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from src.run.check_job import check_job
-from src.run.data import open_datasets
 from src.run.estimate import estimate
 from src.run.estimate_text import check_hours, print_estimate, print_plan
-from src.run.models import forget_models
+from src.run.models import ModelPool
 from src.run.outputs import clear_sweep
+from src.run.stages import Planned
 from src.run.track import sweep_parameters, sweep_points
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
@@ -58,6 +60,8 @@ class Sweep:
     def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
         self.words, self.settings = zip(*jobs, strict=True)
         self.report = report
+        self.pool = ModelPool()
+        self.planned: list[Planned] = []  # the jobs, checked; empty in other processes
         self.tracker, self.run = Tracker(), ""
         self.folder = Path()
         self.manifest = SweepManifest(jobs=[], single=True, id="")
@@ -66,13 +70,20 @@ class Sweep:
         self.held = ExitStack()  # the lock of a sweep that has begun
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the lock, when a launcher sends the sweep to other processes."""
-        return {**self.__dict__, "held": ExitStack(), "words": ()}
+        """Return the state that a launcher sends to other processes: no lock, functions, models."""
+        own = {"held": ExitStack(), "words": (), "pool": ModelPool(), "planned": []}
+        return {**self.__dict__, **own}
 
     def begin_job(self, config: DictConfig) -> None:
         """Log the job's number."""
         if self.jobs:
             log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
+
+    def plan(self, config: DictConfig, hydra: Any) -> Planned:
+        """Return the job of a config: checked already, or checked here if this process has not."""
+        if not self.planned or (is_sweep(hydra) and not self.jobs):
+            return check_job(read_job(config, hydra), self.pool.sets)
+        return self.planned[hydra.job.num if self.jobs else 0]
 
     def start(self, config: DictConfig) -> None:
         """Check the jobs, lock the sweep's folder, and open the sweep's run."""
@@ -88,16 +99,14 @@ class Sweep:
                 "trainer.devices and trainer.strategy split one job across devices, so they do not "
                 "work for a sweep. Give every job one device: trainer=default"
             )
-        forget_models()
-        for job in jobs:
-            check_job(job)
+        self.planned = [check_job(job, self.pool.sets) for job in jobs]
         models = (model for job in jobs for model in job.model.values())
         if not jobs[0].plan:
             fetch_missing(its.network for its in models if its.weights in (None, "included"))
             open_tracker.cache_clear()
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         try:
-            open_datasets([] if jobs[0].plan else jobs)
+            self.pool.sets.open_all([] if jobs[0].plan else jobs)
         except DownloadError as error:
             refuse(_list_ways_on(error))
         known = has_basic_sweeper(config) or not sweep
@@ -119,7 +128,7 @@ class Sweep:
         """Print the estimate of the command, and return the work per job; `plan=true`: exit."""
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # Hydra does so later
         jobs, console = self.settings, Console(markup=False, highlight=False, soft_wrap=True)
-        result = estimate(jobs, here)
+        result = estimate(self.planned, self.pool, here)
         if jobs[0].plan:
             print_plan(result, jobs, console)
             sys.exit(any(job.refused for job in result.jobs))
@@ -143,8 +152,14 @@ class Sweep:
         if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
             overrides.append(f"training.device={devices.pop()}")
         config.sweep = self.manifest.id
+        changes: dict[str, Any] = {"sweep": self.manifest.id}
         if sweep:  # the jobs may run in other processes
             config.hydra.overrides.task += overrides
+            if not self.run:
+                changes["tracking"] = self.settings[0].tracking.model_copy(update={"name": "none"})
+        self.planned = [
+            replace(job, settings=job.settings.model_copy(update=changes)) for job in self.planned
+        ]
 
     def _stop_early(self, error: BaseException) -> None:
         """Print why the command stops early, and summarise the finished jobs."""

@@ -1,7 +1,7 @@
 """Train the models of a job that have no weights; other jobs reuse the weights."""
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,13 +18,10 @@ from src.models import PixelClassifier, load_weights, network_text, tensors_of
 from src.run.attack_function import attack_function
 from src.run.build import build, network_settings
 from src.run.clean_accuracy import check_trained
-from src.run.data import open_dataset, open_training_images
-from src.run.stages import Data
+from src.run.data import DataSets
 from src.tracking import Tracker
 from src.training import TRAINING, Craft, after_epoch, train_once
 from src.utils.model_ref import ModelRef
-
-_subset = lru_cache(maxsize=2)(ImageDataset.subset)  # a subset keeps its digest
 
 
 def checkpoint_path(
@@ -32,6 +29,7 @@ def checkpoint_path(
     name: str,
     classifier: PixelClassifier,
     images: ImageDataset,
+    sets: DataSets,
     *,
     at_end: bool = False,
 ) -> Path:
@@ -50,26 +48,19 @@ def checkpoint_path(
             f"model.{name}.weights=PATH or dataset=NAME."
         )
     try:
-        open_training_images(settings, images)
+        sets.open_training(settings, images)
     except ValueError as error:
         way = f"Set model.{name}.weights=PATH, or name other models in targets"
         raise ValueError(f"model {name} cannot be trained on {dataset}: {error}. {way}.") from error
-    data = training_images(settings, images).digest()  # reads all files, so a bad one is refused
+    data = sets.training_images(
+        settings, images
+    ).digest()  # reads all files, so a bad one is refused
     shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
     network = network_settings(settings, name)
     layers = network_text(classifier.network)
     key = lasting_key(training_parts(settings, TRAINING, network, shapes, layers, data))
     path = Path(settings.cache_dir) / "checkpoints" / f"{model.base}-{dataset}-{key}.safetensors"
     return path if epoch is None or at_end else after_epoch(path, epoch)
-
-
-def training_images(settings: Settings, images: ImageDataset) -> ImageDataset:
-    """Return the images that models are trained on, to be evaluated on `images`."""
-    train, n_images = open_training_images(settings, images), settings.training.n_images
-    if n_images is not None and not train.num_classes <= n_images <= len(train):
-        allowed = f"{train.num_classes} (classes) to {len(train):,} (training images)"
-        raise ValueError(f"training.n_images={n_images}: use {allowed}, or null for all images.")
-    return _subset(train, n_images, settings.training.seed)
 
 
 def training_attack(recipe: TrainingSettings) -> Craft | None:
@@ -99,23 +90,40 @@ def settings_of_attack(recipe: TrainingSettings) -> AttackSettings:
 
 
 def trained_files(
-    settings: Settings, built: Mapping[str, PixelClassifier], images: ImageDataset
+    settings: Settings,
+    built: Mapping[str, PixelClassifier],
+    images: ImageDataset,
+    sets: DataSets,
 ) -> dict[str, Path]:
     """Return the files of trained weights by model, for all models without given weights."""
     names = [name for name in built if settings.model[name].weights is None]
-    return {name: checkpoint_path(settings, name, built[name], images) for name in names}
+    return {name: checkpoint_path(settings, name, built[name], images, sets) for name in names}
 
 
 def train(
-    name: str, built: dict[str, PixelClassifier], settings: Settings, data: Data, tracker: Tracker
-) -> None:
-    """Load a model's weights into it; train them first if their file is missing."""
-    files = trained_files(settings, built, data.images)
+    name: str,
+    built: Mapping[str, PixelClassifier],
+    settings: Settings,
+    images: ImageDataset,
+    sets: DataSets,
+    tracker: Tracker,
+) -> PixelClassifier:
+    """Return a model with its trained weights; train them first if their file is missing.
+
+    Args:
+        name: The model.
+        built: It and the other models that may be trained after it, as built.
+        settings: The job's settings.
+        images: The job's images.
+        sets: Data sets of the command.
+        tracker: Tracker of the training.
+    """
+    files = trained_files(settings, built, images, sets)
     file = files.pop(name)
-    path = checkpoint_path(settings, name, built[name], data.images, at_end=True)
+    path = checkpoint_path(settings, name, built[name], images, sets, at_end=True)
     recipe, dataset = settings.training, settings.dataset.name
-    train = training_images(settings, data.images)
-    test = open_dataset(settings, "test", whole=True)
+    train = sets.training_images(settings, images)
+    test = sets.open(settings, "test", whole=True)
     tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
     tags["sweep"] = settings.sweep or ""
     parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
@@ -126,5 +134,6 @@ def train(
     train_once(name, path, built[name], train, test, recipe, trainer, make_logger, then, craft)
     check_trained(settings, name, file, train.num_classes)
     # Built anew, as by later commands: training may have changed state that the file does not hold.
-    built[name] = build(settings, name, data.images)
-    load_weights(built[name].network, file)
+    classifier = build(settings, name, images)
+    load_weights(classifier.network, file)
+    return classifier

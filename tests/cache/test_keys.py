@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from pydantic import create_model
 from torch import nn
 
 from src import load_classifier
-from src.cache.code_digest import code_of, program_digest, read_code
+from src.cache.code_digest import code_of, program_digest
 from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
 from src.measure.protocol import RowRequest
@@ -58,6 +59,13 @@ def append(path, text):
         file.write(text)
 
 
+def forget_modules(folder):
+    """Let the next command import a folder's modules anew, as a new process does."""
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(folder)):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A folder of modules, and a function that tells their code as a new command would."""
@@ -67,7 +75,7 @@ def own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def told(*targets: str) -> dict[str, str]:
-        read_code.cache_clear()
+        forget_modules(tmp_path)
         return code_of([{"inner": [{"_target_": target}]} for target in targets])
 
     return tmp_path, told
@@ -147,11 +155,11 @@ def test_a_key_tells_all_that_decides_numbers(monkeypatch):
     assert len(keys | {*key_of()}) == 2 * (5 + len(others))
 
 
-def later_classifier(settings, name, with_data):
+def later_classifier(settings, name, sets):
     """A classifier by a recipe with a key that was not there when its weights were trained."""
     later = create_model("Later", __base__=TrainingSettings, momentum=(float, 0.9))
     training = later(**settings.training.model_dump())
-    return stored_classifier(settings.model_copy(update={"training": training}), name, with_data)
+    return stored_classifier(settings.model_copy(update={"training": training}), name, sets)
 
 
 def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
@@ -183,4 +191,6 @@ def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
     output = run_python("-m", "src.main", *TINY_RUN, *words, folder=workspace, path=tmp_path)
     assert "Training net" not in output and len([*workspace.glob("cache/checkpoints/*.s*")]) == 1
     (workspace / "showing.py").write_text(f"{NETWORK}more = 1\n")
+    assert is_trained()  # this process runs the code that it has imported
+    forget_modules(workspace)
     assert not is_trained()

@@ -24,7 +24,8 @@ from src.config.attack_settings import SavedSettings
 from src.config.settings import Settings
 from src.images.saved import open_set
 from src.models.weights import load_weights, weight_facts
-from src.run.check_job import check_job, open_saved_images
+from src.run.check_job import check_job
+from src.run.data import DataSets
 from src.utils.files import sha256_of
 from tests.config.test_settings import read
 
@@ -136,9 +137,8 @@ def test_a_sets_record_runs_nothing(canary, tmp_path, edits):
     if not folder.exists():
         whole.write_text(json.dumps(write_set(folder)))
     seal(folder, forged(json.loads(whole.read_text()), edits))
-    open_saved_images.cache_clear()
     try:
-        planned = check_job(settings_of(folder))
+        planned = check_job(settings_of(folder), DataSets())
         assert planned.saved is not None and planned.settings.attack.settings == {}
         assert planned.settings.attack.gradients(1, 1) is None
         assert planned.settings.attack.fit_gradients(1, 1) is None
