@@ -1,8 +1,12 @@
-"""List the jobs of a sweep, their states and the remaining time."""
+"""List the jobs of a sweep, their states and the remaining time.
+
+`python -m src.status why JOB` prints why the rows of a finished job are not reused.
+"""
 
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,14 +16,19 @@ from rich.table import Table
 
 from src.artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
 from src.cache.rows import FOLDER, Rows
+from src.config.command_line import command_line
 from src.config.errors import refuse
 from src.config.sections import StoreSettings
 from src.utils.progress import duration
+from src.utils.refusals import printable
 from src.utils.terminal_tables import text_table
 
 
 def main() -> None:
     """Run the command line; exit with 0 if all jobs are done, else 1, or 2 for refused input."""
+    if sys.argv[1:2] == ["why"]:
+        _print_differences(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser("python -m src.status", description=__doc__)
     parser.add_argument(
         "folder", nargs="?", type=Path, help="folder of a sweep; default: the newest"
@@ -36,6 +45,24 @@ def main() -> None:
     if cache := cache_of(jobs):
         console.print(cache)
     sys.exit(any(job.state != "done" for job in jobs))
+
+
+def _print_differences(arguments: Sequence[str]) -> None:
+    """Print what differs between finished jobs and what this program would compute now."""
+    parser = argparse.ArgumentParser(
+        "python -m src.status why", description="Print why the rows of a job are not reused."
+    )
+    parser.add_argument("folder", type=Path, help="folder of a job or a sweep")
+    parser.add_argument("words", nargs="*", help="overrides of its command that name code")
+    parser.add_argument("--config-dir", type=Path, help="folder of its command's config files")
+    options = parser.parse_intermixed_args(arguments)
+    from src.run.why import compare_jobs  # here: loads torch
+
+    def show() -> None:
+        for folder, lines in compare_jobs(options.folder, options.words, options.config_dir):
+            print(f"{folder}:", *map(printable, lines), sep="\n  ")
+
+    command_line(show)
 
 
 def listed(jobs: list[JobStatus]) -> Table:

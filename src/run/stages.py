@@ -193,7 +193,7 @@ class JobContext:
         mixed = pool if settings.attack.about.mixes else None
         return attack_parts(
             settings,
-            self._clean_parts,
+            self.common_parts,
             self._source_keys,
             self.images.num_classes,
             call=planned.call,
@@ -276,7 +276,7 @@ class JobContext:
         return self.settings.dataset.seed if self.settings.controls else None
 
     @cached_property
-    def _clean_parts(self) -> dict[str, Any]:
+    def common_parts(self) -> dict[str, Any]:
         """Parts of all rows' keys: code and arithmetic."""
         return clean_parts(self.settings, self.data.device.type)
 
@@ -297,7 +297,7 @@ class JobContext:
 
     def _make_place(self, request: RowRequest) -> tuple[str, str]:
         models = {"models": sorted(self.model_key(model) for model in request.models)}
-        origin = content_key({**self._clean_parts, **models})
+        origin = content_key({**self.common_parts, **models})
         rows = {"table": request.table, "budgets": request.budgets, "parts": request.key_parts}
         return self.attack_key if request.attacked else origin, content_key({**rows, **models})
 

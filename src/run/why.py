@@ -1,0 +1,163 @@
+"""Why the rows of a finished job are not reused: what has changed since, by name."""
+
+import logging
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from src.artifacts.layout import MANIFEST, PREDICTIONS, folder_of_command
+from src.artifacts.record import JobRecord, read_record
+from src.artifacts.sweep_state import job_folders, read_manifest
+from src.cache.rows import Rows
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
+from src.config.settings import Settings
+from src.run.check_job import check_job
+from src.run.data import open_data
+from src.run.freeze import with_ensemble
+from src.run.models import ModelPool
+from src.run.results import ask_for
+from src.run.stages import JobContext, Model
+from src.run.train import trained_files
+from src.run.trainer import for_device
+from src.tracking import Tracker
+
+OVERRIDES = Path(".hydra") / "overrides.yaml"
+
+
+def compare_jobs(
+    folder: Path, words: Sequence[str] = (), config_dir: Path | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each finished job in a folder, with a line per difference and a conclusion.
+
+    Args:
+        folder: Folder of a job or of a sweep.
+        words: Further overrides of the jobs' commands, and those of them that name code.
+        config_dir: Folder with config files, as for `--config-dir`.
+
+    Raises:
+        ValueError: A job cannot be compared.
+    """
+    folders = [folder]
+    if (folder / MANIFEST).exists():
+        folders = list(job_folders(folder, read_manifest(folder)).values())
+    finished = [job for job in folders if (job / f"{PREDICTIONS}.parquet").exists()]
+    if not finished:
+        raise ValueError(f"{folder} has no finished job. Name the folder of a job or a sweep.")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    pool = ModelPool()
+    for job in finished:
+        yield job, _compare(job, words, config_dir, pool)
+
+
+def _compare(
+    folder: Path, words: Sequence[str], config_dir: Path | None, pool: ModelPool
+) -> list[str]:
+    name_and_record = read_record(folder / f"{PREDICTIONS}.parquet")
+    if name_and_record is None or not (before := name_and_record[1].key_parts):
+        raise ValueError(f"{folder} is from an earlier version, whose rows are not reused.")
+    record = name_and_record[1]
+    settings = _read_settings(folder, record, words, config_dir)
+    job, untrained = _prepare(settings, pool)
+    now = job.key_parts
+    lines = [
+        f"{name}: {before.get(name, 'none')} -> {now.get(name, 'none')}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+        and not name.startswith(tuple(f"model.{model}." for model in untrained))
+    ]
+    lines += [
+        f"model.{name}.weights: {file} is missing, so the model is trained again"
+        for name, file in untrained.items()
+    ]
+    return [*lines, _conclude(record, job)]
+
+
+def _read_settings(
+    folder: Path, record: JobRecord, words: Sequence[str], config_dir: Path | None
+) -> Settings:
+    """Return the settings that a job's command has now.
+
+    Code that the command names is imported only if the user has typed its name, because the folder
+    may be someone else's.
+    """
+    try:
+        overrides = yaml.load((folder / OVERRIDES).read_bytes(), yaml.CSafeLoader)
+        overrides = [str(word) for word in overrides]
+    except (OSError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{folder / OVERRIDES} is missing or damaged.") from error
+    typed = {word.lstrip("+") for word in words}
+    untyped = [word for word in overrides if word.lstrip("+") not in typed]
+    needed = [word for word in untyped if _names_code(word)]
+    needed += record.flags if config_dir is None else ()
+    if needed:
+        raise ValueError(
+            f"{folder}: its command names code. If you trust it, type: python -m src.status why "
+            f"{shlex.quote(str(folder))} {_quoted(needed)}"
+        )
+    mode = ["hydra.mode=MULTIRUN"] if folder_of_command(folder) != folder else []
+    config = compose_words(CONF, [*mode, *untyped, *words], config_dir)
+    return read_job(config, config.hydra)
+
+
+def _names_code(word: str) -> bool:
+    """Return True if an override may name code to import."""
+    return "_target_" in word or word.lstrip("+~").startswith(("attack.root", "hydra"))
+
+
+def _quoted(words: Sequence[str]) -> str:
+    flag = "--config-dir "
+    return " ".join(
+        f"{flag}{shlex.quote(word.removeprefix(flag))}"
+        if word.startswith(flag)
+        else shlex.quote(word)
+        for word in words
+    )
+
+
+def _prepare(settings: Settings, pool: ModelPool) -> tuple[JobContext, Mapping[str, Path]]:
+    """Return a job with its models, and the missing files of trained weights by model."""
+    planned = check_job(settings, pool.sets)
+    data = open_data(planned, pool.sets)
+    planned = replace(planned, settings=for_device(planned.settings, len(data.images)))
+    settings = planned.settings
+    built = pool.build(planned, data)
+    files = trained_files(settings, built, data.images, pool.sets)
+    untrained = {name: file for name, file in files.items() if not file.exists()}
+    trained = [name for name in settings.models if name not in untrained]
+    models = pool.train(planned, data, trained, Tracker())
+    models |= {
+        name: Model(built[name], "", {"untrained": str(untrained[name])}) for name in untrained
+    }
+    return JobContext(planned, data, with_ensemble(settings, models)), untrained
+
+
+def _conclude(record: JobRecord, job: JobContext) -> str:
+    """Return a sentence about the rows that the job's command would reuse."""
+    cache = Rows(Path(job.settings.cache_dir))
+    before, now = record.key_parts, job.key_parts
+    changed = [name for name, key in job.target_keys.items() if record.target_keys.get(name) != key]
+    origins = {job.place(request)[0] for request in ask_for(job, None)}
+    origins |= {job.attack_key} if job.settings.budgets else set()
+    if job.settings.rerun:
+        return "rerun=true computes all rows again."
+    if any(before.get(name) != now[name] for name in job.common_parts):
+        return "No row is reused."
+    if job.attack_key != record.crafting:
+        return (
+            "Rows with an attack are computed again. Clean predictions of equal models are reused."
+        )
+    if changed:
+        return f"Rows of {', '.join(changed)} are computed again. Other rows are reused."
+    if not all((cache.folder / origin).is_dir() for origin in origins):
+        return (
+            f"{cache.folder} lacks rows of this job, which are computed again. They were deleted, "
+            "or the job had another cache_dir."
+        )
+    if before["images"] != now["images"]:
+        return "Rows of equal images are reused."
+    return "All rows are reused: nothing that decides them has changed."
