@@ -126,9 +126,9 @@ def fit_parts(
     """
     training = settings.training
     return {
-        "fit": [FITTING, eps_255, call, fitted, settings.attack.norm],
+        "settings": [FITTING, eps_255, call, fitted, settings.attack.norm],
         "code": code_of(settings.attack.settings, upgrades=False),
-        "task": [target_labels, images, settings.ensemble, settings.seed],
+        "images": [target_labels, images, settings.ensemble, settings.seed],
         "source": source,
         "source_defence": source_defence_parts(settings),
         "passes": [settings.trainer.attack_precision, training.crop_padding, training.flip],

@@ -216,22 +216,31 @@ class JobContext:
 
         A budget of 0 stands for a fit that serves all budgets.
         """
+        return lasting_key(self._fit_parts(eps_255))
+
+    def _fit_parts(self, eps_255: float) -> dict[str, Any]:
         part, images = self.planned.fitted, self.data.fit_images
         assert images is not None and part is not None
         texts = repr(part), self.planned.fit_rule, images.digest()
-        return lasting_key(
-            fit_parts(self.settings, eps_255, *texts, self._source_keys, self.planned.call)
-        )
+        return fit_parts(self.settings, eps_255, *texts, self._source_keys, self.planned.call)
 
     @property
     def key_parts(self) -> dict[str, str]:
-        """Parts of the keys of the job's rows by name, short ones as they are, else digests."""
+        """What decides the job's rows by name: short values as they are, others as digests.
+
+        No part contains another one: models and defences are apart from attack and fit.
+        """
         settings = self.settings
-        keys = ("source", "source_defence")  # the models and defences have parts of their own
-        parts = {name: part for name, part in self._attack_parts.items() if name not in keys}
+        parts: dict[str, Any] = {**self._attack_parts, "images": self.images.digest()}
+        parts["fit"] = self._fit_parts(0.0) if self.planned.fitted else {}
+        for part in (parts, parts["fit"]):
+            for name in ("source", "source_defence"):
+                part.pop(name, None)
         parts["model"] = {name: self.models[name].parts for name in settings.models}
-        parts["defence"] = {name: defence_parts(settings, name) for name in settings.defence}
-        return described({**parts, "images": self.images.digest()})
+        parts["defence"] = {
+            name: {**defence_parts(settings, name), "seed": {}} for name in settings.defence
+        }
+        return described(parts)
 
     @property
     def gradient_batch(self) -> int:

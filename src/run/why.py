@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +11,14 @@ import yaml
 from src.artifacts.layout import MANIFEST, PREDICTIONS, folder_of_command
 from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import job_folders, read_manifest
+from src.cache.keys import model_parts
 from src.cache.rows import Rows
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.config.settings import Settings
+from src.models import network_text
+from src.run.build import network_settings
 from src.run.check_job import check_job
 from src.run.data import open_data
 from src.run.freeze import with_ensemble
@@ -62,17 +65,12 @@ def _compare(
         raise ValueError(f"{folder} is from an earlier version, whose rows are not reused.")
     record = name_and_record[1]
     settings = _read_settings(folder, record, words, config_dir)
-    job, untrained = _prepare(settings, pool)
+    job = _prepare(settings, pool)
     now = job.key_parts
     lines = [
         f"{name}: {before.get(name, 'none')} -> {now.get(name, 'none')}"
         for name in {**before, **now}
         if before.get(name) != now.get(name)
-        and not name.startswith(tuple(f"model.{model}." for model in untrained))
-    ]
-    lines += [
-        f"model.{name}.weights: {file} is missing, so the model is trained again"
-        for name, file in untrained.items()
     ]
     return [*lines, _conclude(record, job)]
 
@@ -119,21 +117,23 @@ def _quoted(words: Sequence[str]) -> str:
     )
 
 
-def _prepare(settings: Settings, pool: ModelPool) -> tuple[JobContext, Mapping[str, Path]]:
-    """Return a job with its models, and the missing files of trained weights by model."""
+def _prepare(settings: Settings, pool: ModelPool) -> JobContext:
+    """Return a job with its models; those that would be trained keep their first weights."""
     planned = check_job(settings, pool.sets)
     data = open_data(planned, pool.sets)
     planned = replace(planned, settings=for_device(planned.settings, len(data.images)))
     settings = planned.settings
     built = pool.build(planned, data)
     files = trained_files(settings, built, data.images, pool.sets)
-    untrained = {name: file for name, file in files.items() if not file.exists()}
+    untrained = [name for name, file in files.items() if not file.exists()]
     trained = [name for name in settings.models if name not in untrained]
     models = pool.train(planned, data, trained, Tracker())
-    models |= {
-        name: Model(built[name], "", {"untrained": str(untrained[name])}) for name in untrained
-    }
-    return JobContext(planned, data, with_ensemble(settings, models)), untrained
+    for name in untrained:
+        classifier, network = built[name], network_settings(settings, name)
+        layers = network_text(classifier.network)
+        parts = model_parts(network, "not trained", layers, classifier.state)
+        models[name] = Model(classifier, "", parts)
+    return JobContext(planned, data, with_ensemble(settings, models))
 
 
 def _conclude(record: JobRecord, job: JobContext) -> str:
