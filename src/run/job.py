@@ -11,7 +11,7 @@ from rich.console import Console
 
 from src.artifacts.record import JobRecord, clear, record_of
 from src.artifacts.sweep_state import start_clock
-from src.cache.keys import code_keys, content_key, job_parts
+from src.cache.keys import code_keys
 from src.cache.rows import Rows
 from src.report.terminal import print_matrix
 from src.run.attack import try_attack
@@ -84,7 +84,6 @@ def _prepare_models(
 def make_record(job: JobContext, results: Results, folder: Path | None = None) -> JobRecord:
     """Return the record of a finished job, with its overrides as read from its folder."""
     settings, saved = job.settings, job.planned.saved
-    names = [settings.attacked, *job.target_keys]
     # A complete saved set is comparable with jobs that attack the same clean images.
     stated = saved.data if saved and len(job.images) == len(saved) else ""
     trainer = settings.trainer
@@ -96,9 +95,7 @@ def make_record(job: JobContext, results: Results, folder: Path | None = None) -
     return record_of(
         settings,
         folder,
-        key=content_key(
-            job_parts(settings, job.attack_key, job.images.digest(), job.target_keys, names)
-        ),
+        key=job.key,
         key_parts=job.key_parts,
         crafting=job.attack_key,
         target_keys=job.target_keys,

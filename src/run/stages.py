@@ -19,6 +19,7 @@ from src.cache.keys import (
     defence_parts,
     described,
     fit_parts,
+    job_parts,
     lasting_key,
 )
 from src.config.sections import TargetLabelRule
@@ -223,6 +224,13 @@ class JobContext:
         assert images is not None and part is not None
         texts = repr(part), self.planned.fit_rule, images.digest()
         return fit_parts(self.settings, eps_255, *texts, self._source_keys, self.planned.call)
+
+    @property
+    def key(self) -> str:
+        """Key of the job: equal keys mean equal tables, including the models' names."""
+        images, targets = self.images.digest(), self.target_keys
+        names = [self.settings.attacked, *targets]
+        return content_key(job_parts(self.settings, self.attack_key, images, targets, names))
 
     @property
     def key_parts(self) -> dict[str, str]:

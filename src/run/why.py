@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter
 
 from src.artifacts.layout import MANIFEST, PREDICTIONS, folder_of_command
 from src.artifacts.record import JobRecord, read_record
@@ -65,7 +66,7 @@ def _compare(
         raise ValueError(f"{folder} is from an earlier version, whose rows are not reused.")
     record = name_and_record[1]
     settings = _read_settings(folder, record, words, config_dir)
-    job = _prepare(settings, pool)
+    job = prepare(settings, pool)
     now = job.key_parts
     lines = [
         f"{name}: {before.get(name, 'none')} -> {now.get(name, 'none')}"
@@ -84,9 +85,9 @@ def _read_settings(
     may be someone else's.
     """
     try:
-        overrides = yaml.load((folder / OVERRIDES).read_bytes(), yaml.CSafeLoader)
-        overrides = [str(word) for word in overrides]
-    except (OSError, TypeError, yaml.YAMLError) as error:
+        content = yaml.load((folder / OVERRIDES).read_bytes(), yaml.CSafeLoader)
+        overrides = TypeAdapter(list[str]).validate_python(content)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{folder / OVERRIDES} is missing or damaged.") from error
     typed = {word.lstrip("+") for word in words}
     untyped = [word for word in overrides if word.lstrip("+") not in typed]
@@ -117,7 +118,7 @@ def _quoted(words: Sequence[str]) -> str:
     )
 
 
-def _prepare(settings: Settings, pool: ModelPool) -> JobContext:
+def prepare(settings: Settings, pool: ModelPool) -> JobContext:
     """Return a job with its models; those that would be trained keep their first weights."""
     planned = check_job(settings, pool.sets)
     data = open_data(planned, pool.sets)

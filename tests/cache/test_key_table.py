@@ -1,0 +1,138 @@
+"""A table of changes to a job: each changes the keys that it names, and no others."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
+from src.run.models import ModelPool
+from src.run.results import ask_for
+from src.run.train import checkpoint_path
+from src.run.why import prepare
+from src.utils.model_ref import ModelRef
+
+UNTRAINED = """# @package model.net
+network: {_target_: src.models.vgg_small, num_classes: 10}
+mean: [0.5, 0.5, 0.5]
+std: [0.25, 0.25, 0.25]
+weights: null
+"""
+JOB = [
+    *("attack=uap", "source=coarse", "targets=[coarse,net]", "defences=[jpeg]"),
+    *("model=[coarse,fine,net]", "defence=[jpeg]", "dataset=cifar10_mini", "n_images=6"),
+    *("epsilon.grid=[2,8]", "trainer=cpu", "trainer.batch_size=4", "training=quick"),
+    *("attack.fit_n_images=20", "dataset.n_train=40", "tracking=none"),
+]
+ALL = "clean attack model defence fit job"
+CHANGES = {
+    # Settings that decide no numbers, or that only choose images and tables.
+    "trainer.batch_size=3": "",
+    "trainer.num_workers=1": "",
+    "trainer.gradients_per_batch=9": "",
+    "trainer.progress_bar=false": "",
+    "training.evaluate_on=7": "",
+    "training.keep_epochs=[1]": "",
+    "training.device=cpu": "",
+    "model.coarse.expected_accuracy=0.3": "",
+    "clean_accuracy_check.tolerance=0.5": "",
+    "protocol=all": "",
+    "epsilon.reference=2": "",
+    "rerun=true": "",
+    "store.images_mb=1": "",
+    "cache_dir=elsewhere": "",
+    "report.examples=1": "",
+    "save_adversarial=true": "job",
+    "n_images=5": "job",
+    "dataset.seed=1": "job",
+    "epsilon.grid=[2,4,8]": "job",
+    "storage=uint8": "job",
+    "variants=[uint8]": "job",
+    "controls=true": "job",
+    "diagnostics.tables=[spectra]": "job",
+    "targets=[coarse]": "job",
+    # The arithmetic.
+    "trainer.precision=bf16-mixed": "clean attack job",
+    "trainer.fold_batch_norms=false": "clean attack job",
+    "trainer.gradient_batch=3": "attack job",
+    "trainer.attack_precision=bf16": "attack fit job",
+    # The attack.
+    "attack.fit_step=0.3": "attack fit job",
+    "attack.norm=l2": "attack fit job",
+    "attack.target_label=next": "attack fit job",
+    "ensemble=loss": "attack fit job",
+    "source=fine": "attack fit job",
+    "source_defence=jpeg": "attack fit job",
+    "seed=1": "attack defence fit job",
+    # Models and defences.
+    "model.coarse.mean=[0.4,0.5,0.5]": ALL,
+    "model.coarse.channels=BGR": ALL,
+    "model.coarse.weights=other.safetensors": ALL,
+    "model.net.std=[0.2,0.2,0.2]": "weights job",
+    "defence.jpeg.quality=50": "defence job",
+    "defence.jpeg.repeats=3": "defence job",
+    # Trainings, whose images and augmentation are also those of fits.
+    "training.epochs=9": "weights",
+    "training.learning_rate=0.2": "weights",
+    "training.n_images=30": "weights",
+    "training.seed=5": "weights job",
+    "training.flip=false": "weights attack fit job",
+    "dataset.n_train=39": "weights attack fit job",
+}
+PROGRAM = {
+    "src.cache.keys.program_digest": (lambda: "edited", "clean attack job"),
+    "src.cache.keys.version": (lambda name: f"new {name}", "clean attack job"),
+    "src.cache.keys.FITTING": (99, "attack fit job"),
+    "src.run.train.TRAINING": (99, "weights"),
+}
+
+
+@pytest.fixture
+def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
+    """A function that returns the keys of a job of two linear models by name."""
+    (workspace / "conf/model/net.yaml").write_text(UNTRAINED)
+    content = (tiny_weights / "coarse.safetensors").read_bytes()
+    (workspace / "other.safetensors").write_bytes(content[:-4] + b"\0\0\0\x3f")
+    pool = ModelPool()
+
+    def compute(*words: str) -> dict[str, str]:
+        config = compose_words(CONF, [*JOB, *words], "conf")
+        job = prepare(read_job(config, config.hydra), pool)
+        name = ModelRef.parse("coarse")
+        place = next(job.place(request) for request in ask_for(job, None) if request.target == name)
+        built = job.models.get("net")
+        file = built and checkpoint_path(
+            job.settings, "net", built.classifier, job.images, pool.sets
+        )
+        return {
+            "clean": " ".join(place),
+            "attack": job.attack_key,
+            "model": job.models["coarse"].key,
+            "defence": job.target_keys["coarse@jpeg"],
+            "fit": job.fit_key(0.0),
+            "job": job.key,
+            **({"weights": file.name} if file else {}),
+        }
+
+    return compute
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:
+    return (name for name in after if before[name] != after[name])
+
+
+def test_each_setting_changes_exactly_these_keys(keys):
+    before = keys()
+    found = {word: {*changed(before, keys(word))} for word in CHANGES}
+    assert found == {word: {*names.split()} for word, names in CHANGES.items()}
+
+
+def test_code_and_libraries_change_exactly_these_keys(keys, monkeypatch):
+    before, found = keys(), {}
+    for place, (value, _) in PROGRAM.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(place, value)
+            found[place] = {*changed(before, keys())}
+    assert found == {place: {*names.split()} for place, (_, names) in PROGRAM.items()}
