@@ -13,13 +13,8 @@ from src.run.results import ask_for
 from src.run.train import checkpoint_path
 from src.run.why import prepare
 from src.utils.model_ref import ModelRef
+from tests.conftest import TINY
 
-UNTRAINED = """# @package model.net
-network: {_target_: src.models.vgg_small, num_classes: 10}
-mean: [0.5, 0.5, 0.5]
-std: [0.25, 0.25, 0.25]
-weights: null
-"""
 JOB = [
     *("attack=uap", "source=coarse", "targets=[coarse,net]", "defences=[jpeg]"),
     *("model=[coarse,fine,net]", "defence=[jpeg]", "dataset=cifar10_mini", "n_images=6"),
@@ -92,7 +87,8 @@ PROGRAM = {
 @pytest.fixture
 def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
     """A function that returns the keys of a job of two linear models by name."""
-    (workspace / "conf/model/net.yaml").write_text(UNTRAINED)
+    untrained = TINY.format(name="net", pool=8, features=48, weights="null")
+    (workspace / "conf/model/net.yaml").write_text(untrained)
     content = (tiny_weights / "coarse.safetensors").read_bytes()
     (workspace / "other.safetensors").write_bytes(content[:-4] + b"\0\0\0\x3f")
     pool = ModelPool()
