@@ -30,7 +30,7 @@ CHANGES = {
     "trainer.progress_bar=false": "",
     "training.evaluate_on=7": "",
     "training.keep_epochs=[1]": "",
-    "training.device=cpu": "",
+    "+training.device=cpu": "",
     "model.coarse.expected_accuracy=0.3": "",
     "clean_accuracy_check.tolerance=0.5": "",
     "protocol=all": "",
@@ -63,16 +63,16 @@ CHANGES = {
     "seed=1": "attack defence fit job",
     # Models and defences.
     "model.coarse.mean=[0.4,0.5,0.5]": ALL,
-    "model.coarse.channels=BGR": ALL,
+    "+model.coarse.channels=BGR": ALL,
     "model.coarse.weights=other.safetensors": ALL,
     "model.net.std=[0.2,0.2,0.2]": "weights job",
     "defence.jpeg.quality=50": "defence job",
-    "defence.jpeg.repeats=3": "defence job",
+    "defence.jpeg.offset=1": "defence job",
     # Trainings, whose images and augmentation are also those of fits.
     "training.epochs=9": "weights",
     "training.learning_rate=0.2": "weights",
     "training.n_images=30": "weights",
-    "training.seed=5": "weights job",
+    "training.seed=5": "weights",
     "training.flip=false": "weights attack fit job",
     "dataset.n_train=39": "weights attack fit job",
 }
