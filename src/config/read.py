@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
+from src.config.command import Command
 from src.config.compose import is_sweep
 from src.config.errors import refusal
 from src.config.label import attack_label, stated_about, takes
@@ -101,7 +102,7 @@ def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
     """Replace an experiment's reference budget by the largest one if the grid does not have it."""
     experiment, reference = hydra.runtime.choices.get("experiment"), epsilon["reference"]
     grid = [eps for eps in listed(epsilon["grid"]) or () if isinstance(eps, int | float)]
-    typed = any(word.lstrip("+").startswith("epsilon.reference=") for word in hydra.overrides.task)
+    typed = "epsilon.reference" in Command.parse(hydra.overrides.task).keys
     valid = min(grid, default=-1) >= 0  # others are refused
     if experiment and valid and not typed and reference not in (None, *grid):
         epsilon["reference"] = max(grid)
@@ -123,19 +124,17 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
         return {"kind": name, "name": name, "label": "clean images", **keys}
     if name == "saved":
         return {"kind": name, "name": name, "label": name, "saved": keys}
-    fields = crafted_keys(name, section)
     if is_sweep(hydra) and str(hydra.sweeper._target_).endswith("BasicSweeper"):
-        for key in _typed(hydra.overrides.task):
-            if not takes(fields["settings"], key):
-                fields["settings"].pop(key, None)
+        others = {key for key in _typed(hydra.overrides.task) if not takes(section, key)}
+        section = {key: value for key, value in section.items() if key not in others}
+    fields = crafted_keys(name, section)
     return fields | {"label": fields["name"]}
 
 
 def _typed(overrides: Sequence[str]) -> set[str]:
     """Return the keywords of an attack's function that overrides set."""
-    keys = {
-        re.split("[.=]", word)[1] for word in overrides if word.lstrip("+").startswith("attack.")
-    }
+    parts = [key.split(".") for key in Command.parse(overrides).keys]
+    keys = {part[1] for part in parts if part[0] == "attack" and len(part) > 1}
     return keys - {"_target_", "about", "name", "norm", "target_label"}
 
 
