@@ -19,11 +19,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.config.command_line import command_line, ignore_harmless_warnings
 from src.config.command import Command
+from src.config.command_line import command_line, ignore_harmless_warnings
 from src.config.errors import refuse
-from src.config.hydra_internals import flags_parser, split_jobs
-from src.config.hydra_speedups import speed_up_hydra
+from src.config.hydra_internals import flags_parser, speed_up_sweeps, split_jobs
 from src.config.names import with_files
 from src.config.resolvers import CONF
 from src.utils import stopping
@@ -50,7 +49,7 @@ def main() -> None:
     overrides = known.overrides
     for word in overrides:
         flags.remove(word)
-    speed_up_hydra()
+    speed_up_sweeps()
     command_line(
         partial(_hand_on, flags, overrides, known.config_dir, known.multirun and known.cfg), run
     )

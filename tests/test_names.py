@@ -93,7 +93,9 @@ def test_several_public_sources_are_one_anothers_targets():
         found = with_files(Command.parse([f"source={listed}"]), [CONF])
         assert found[-1] == f"targets=[{','.join(sources)}]"
     for words in (["targets=[vgg16]", found[0]], [f"source={sources[0]}"]):
-        assert not any(word.startswith("targets=[t") for word in with_files(Command.parse(words), [CONF]))
+        assert not any(
+            word.startswith("targets=[t") for word in with_files(Command.parse(words), [CONF])
+        )
 
 
 def test_a_public_model_loads_from_python(workspace, provider):

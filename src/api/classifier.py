@@ -1,6 +1,5 @@
 """Catalogue models for use from Python, with the weights that the command line uses."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache

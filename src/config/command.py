@@ -125,14 +125,13 @@ def _with_texts(override: Override) -> Override:
     values = [*_items(override.value())]
     if len(parts) != len(values) or any({*part} & {*"([{"} for part in parts):
         return override
-    quoted = [
-        QuotedString(part, Quote.double).with_quotes() if isinstance(item, int | float) else part
+    texts = [
+        quoted(part) if isinstance(item, int | float) else part
         for part, item in zip(parts, values, strict=True)
     ]
-    text = ",".join(quoted)
-    if quoted == parts:
+    if texts == parts:
         return override
-    text = f"[{text}]" if bracket else text
+    text = f"[{','.join(texts)}]" if bracket else ",".join(texts)
     return _parser.parse_override(f"{override.get_key_element()}={text}")
 
 
@@ -150,6 +149,11 @@ def flat(value: Any) -> list[str]:
     return [str(item) for item in _items(value) if item is not None]
 
 
+def quoted(text: str) -> str:
+    """Return a text in double quotes, which Hydra's parser reads as this text."""
+    return QuotedString(text, Quote.double).with_quotes()
+
+
 def repair(word: str) -> str | None:
     """Return an override that cannot be parsed as it can be typed in a shell; None: not repaired.
 
@@ -165,7 +169,7 @@ def repair(word: str) -> str | None:
     if not equals or value.startswith("{") or (is_list and {*inner} & {*"[{"}):
         return None
     parts = inner.split(",") if is_list else [inner]
-    for texts in (parts, [QuotedString(part.strip(), Quote.double).with_quotes() for part in parts]):
+    for texts in (parts, [quoted(part.strip()) for part in parts]):
         text = ",".join(texts)
         repaired = f"{key}=[{text}]" if is_list else f"{key}={text}"
         with suppress(HydraException):

@@ -6,11 +6,17 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.config.command import Command, parse_for
 from src.config.hydra_internals import split_jobs
 from src.config.names import with_files
+
+
+def overrides_of(hydra: Any) -> list[str]:
+    """Return the overrides of a job or command as text, with interpolations as typed."""
+    words: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return list(words)
 
 
 def is_sweep(hydra: Any) -> bool:
@@ -40,7 +46,7 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
         return
     loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    for job in split_jobs(parse_for(loader, [*fixed, *config.hydra.overrides.task])):
+    for job in split_jobs(parse_for(loader, [*fixed, *overrides_of(config.hydra)])):
         yield loader.load_sweep_config(config, job)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from src.config.command import Command, flat
-from src.config.sections import DEFAULT_TARGETS, ModelSettings
+from src.config.sections import DEFAULT_TARGETS
 from src.utils.model_ref import ModelRef
 from src.utils.public_models import check_listed
 from src.utils.refusals import suggestion
@@ -25,9 +25,6 @@ def with_files(command: Command, folders: Sequence[str | Path]) -> list[str]:
     Args:
         command: The command.
         folders: The folders of config files, the program's own first.
-
-    Raises:
-        ValueError: The command sets a key of a model that does not exist.
     """
     folders = [*folders, *command.folders]
     experiments = _experiments(command.experiments, folders)
@@ -53,19 +50,6 @@ def with_files(command: Command, folders: Sequence[str | Path]) -> list[str]:
     if len(public) > 1 and not has_targets:
         loaded.append(f"targets=[{','.join(public)}]")
     return [*command.words, *Command.parse(loaded).words]
-
-
-def _check_model_keys(command: Command, models: Sequence[str]) -> None:
-    """Refuse `model.NAME.KEY=VALUE` if there is no such model or key; `+` adds models."""
-    for override in command.overrides:
-        group, _, rest = override.key_or_group.partition(".")
-        name, _, key = rest.partition(".")
-        if group != "model" or not key or override.is_add() or override.is_force_add():
-            continue
-        fields, key = ModelSettings.model_fields, key.partition(".")[0]
-        if name not in models or key not in fields:
-            near = suggestion(name, models) if name not in models else suggestion(key, [*fields])
-            raise ValueError(f"{override.key_or_group}: there is no such key of a model.{near}")
 
 
 def files(group: str, folders: Iterable[str | Path]) -> dict[str, Path]:
@@ -108,9 +92,7 @@ def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
     return {str(ModelRef.typed(name)): section_of(name) for name in public}
 
 
-def _experiments(
-    chosen: Sequence[str], folders: Sequence[str | Path]
-) -> list[dict[str, Any]]:
+def _experiments(chosen: Sequence[str], folders: Sequence[str | Path]) -> list[dict[str, Any]]:
     """Return the contents of the chosen experiments, and of the experiments that they extend."""
     names, contents = list(chosen), dict[str, dict[str, Any]]()
     while names:
@@ -126,14 +108,15 @@ def _experiments(
 
 
 def _bases(name: str, defaults: Iterable[Any]) -> Iterator[str]:
-    """Yield the names of the experiments in an experiment's defaults list."""
+    """Yield the names that the experiments in an experiment's defaults list may have."""
     root = PurePosixPath("/experiment")
     for entry in defaults:
         group, options = ("", entry) if isinstance(entry, str) else next(iter(entry.items()))
         for option in flat(options):
-            path = (root / name).parent / group.rpartition(" ")[2] / option.partition("@")[0]
-            if path.is_relative_to(root):
-                yield str(path.relative_to(root))
+            for place in (root, (root / name).parent):
+                path = place / group.rpartition(" ")[2] / option.partition("@")[0]
+                if path.is_relative_to(root):
+                    yield str(path.relative_to(root))
 
 
 def _is_complete(section: Any) -> bool:

@@ -9,11 +9,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
 from src.config.command import Command
-from src.config.compose import is_sweep
+from src.config.compose import is_sweep, overrides_of
 from src.config.errors import refusal
 from src.config.label import attack_label, stated_about, takes
 from src.config.names import PANEL, files, is_public, public_models, without_panels
-from src.config.sections import DEFAULT_TARGETS, ReportCommand, Section
+from src.config.sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, Section
 from src.config.settings import Settings
 from src.utils.about import About, listed
 from src.utils.model_ref import NO_DEFENCE, ModelRef
@@ -75,6 +75,7 @@ def _named(
     if config.targets is None:
         targets = [*DEFAULT_TARGETS, *(name for name in source if name not in DEFAULT_TARGETS)]
     targets = without_panels(targets, _folders(hydra))
+    _check_model_keys(config, Command.parse(overrides_of(hydra)).keys)
     defences = [name for name in _names(config.defences) if name != NO_DEFENCE]
     attacked = [name for name in _names(config.source_defence) if name != NO_DEFENCE]
     for group, lists in {
@@ -102,7 +103,7 @@ def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
     """Replace an experiment's reference budget by the largest one if the grid does not have it."""
     experiment, reference = hydra.runtime.choices.get("experiment"), epsilon["reference"]
     grid = [eps for eps in listed(epsilon["grid"]) or () if isinstance(eps, int | float)]
-    typed = "epsilon.reference" in Command.parse(hydra.overrides.task).keys
+    typed = "epsilon.reference" in Command.parse(overrides_of(hydra)).keys
     valid = min(grid, default=-1) >= 0  # others are refused
     if experiment and valid and not typed and reference not in (None, *grid):
         epsilon["reference"] = max(grid)
@@ -125,7 +126,7 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     if name == "saved":
         return {"kind": name, "name": name, "label": name, "saved": keys}
     if is_sweep(hydra) and str(hydra.sweeper._target_).endswith("BasicSweeper"):
-        others = {key for key in _typed(hydra.overrides.task) if not takes(section, key)}
+        others = {key for key in _typed(overrides_of(hydra)) if not takes(section, key)}
         section = {key: value for key, value in section.items() if key not in others}
     fields = crafted_keys(name, section)
     return fields | {"label": fields["name"]}
@@ -218,6 +219,22 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
             f"{key}: there is no {group} {name!r}. Available: {', '.join(known)}."
             f"{suggestion(str(name), [*known, *panels]) or public}"
         )
+
+
+def _check_model_keys(config: DictConfig, keys: Sequence[str]) -> None:
+    """Refuse an override `model.NAME.KEY=VALUE` of a model or key that does not exist."""
+    sections = (config.get("model") or {}).items()
+    models = [
+        str(name) for name, keys in sections if isinstance(keys, DictConfig) and keys.get("network")
+    ]
+    for key in keys:
+        group, name, field = [*key.split(".", 3), "", ""][:3]
+        if group != "model" or not field:
+            continue
+        known = [*ModelSettings.model_fields] if name in models else models
+        near = suggestion(field if name in models else name, known)
+        if name not in models or field not in known:
+            raise ValueError(f"{key}: there is no such key of a model.{near}")
 
 
 def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:

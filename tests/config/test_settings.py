@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from src.config import resolvers
 from src.config.compose import compose_jobs, compose_words
 from src.config.errors import REFUSALS, explain
-from src.config.hydra_speedups import job_composer
+from src.config.hydra_internals import job_composer
 from src.config.read import read_job
 from src.config.sections import DEFAULT_TARGETS
 from src.config.settings import Settings
 from src.run.attack_function import attack_function
 
+LOADER = "hydra._internal.config_loader_impl.ConfigLoaderImpl"
 PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
     "transferattack": ("mi", 16, 1.6, 10, 224, 8),
     "tabench": ("bim", 8, 1, 100, 224, 10),
@@ -183,7 +183,7 @@ def test_the_label_names_the_settings_that_differ_from_the_functions(tmp_path):
 
 @pytest.mark.parametrize("jobs", ["files and values", "interpolations"])
 def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
-    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", job_composer())
+    monkeypatch.setattr(f"{LOADER}.load_sweep_config", job_composer())
     words = {
         "files and values": ["attack=fgsm,bim", "source=vit,[vit,vgg16]", "~ensemble", "+x=1,2"],
         "interpolations": ["n_images=5,7", "trainer=cpu,gpu", "dataset=image_folder", "seed=1"],
