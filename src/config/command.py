@@ -116,8 +116,8 @@ def _with_texts(override: Override) -> Override:
 
     For example, it reads `2024_01` as 202401, and `1e5` as 100000.0.
     """
-    texts = any(fnmatchcase(override.key_or_group, key) for key in TEXTS)
-    if not texts or override.value_type is None:
+    is_text = any(fnmatchcase(override.key_or_group, key) for key in TEXTS)
+    if not is_text or override.value_type is None:
         return override
     value = override.get_value_string()
     bracket = value.startswith("[") and value.endswith("]")
