@@ -2,7 +2,7 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -116,23 +116,26 @@ def _with_texts(override: Override) -> Override:
 
     For example, it reads `2024_01` as 202401, and `1e5` as 100000.0.
     """
-    is_text = any(fnmatchcase(override.key_or_group, key) for key in TEXTS)
-    if not is_text or override.value_type is None:
+    if override.value_type is None or not any(fnmatchcase(override.key_or_group, k) for k in TEXTS):
         return override
     value = override.get_value_string()
-    bracket = value.startswith("[") and value.endswith("]")
-    parts = [part.strip() for part in (value[1:-1] if bracket else value).split(",")]
-    values = [*_items(override.value())]
-    if len(parts) != len(values) or any({*part} & {*"([{"} for part in parts):
+    if not value or {*value[1:]} & {*"([{"}:
         return override
-    texts = [
-        quoted(part) if isinstance(item, int | float) else part
-        for part, item in zip(parts, values, strict=True)
-    ]
-    if texts == parts:
-        return override
-    text = f"[{','.join(texts)}]" if bracket else ",".join(texts)
-    return _parser.parse_override(f"{override.get_key_element()}={text}")
+    texts = _join(value, lambda text: quoted(text) if _is_number(text) else text)
+    return _parser.parse_override(f"{override.get_key_element()}={texts}")
+
+
+def _is_number(text: str) -> bool:
+    with suppress(HydraException):  # a part of a text in quotes
+        return isinstance(_parser.parse_rule(text, "primitive"), int | float)
+    return False
+
+
+def _join(value: str, change: Callable[[str], str]) -> str:
+    """Return the value of an override after a change of each text in its list or sweep."""
+    texts = value.removeprefix("[").removesuffix("]").split(",")
+    changed = ",".join(change(text.strip()) for text in texts)
+    return f"[{changed}]" if value.startswith("[") else changed
 
 
 def _items(value: Any) -> Iterator[Any]:
@@ -162,16 +165,12 @@ def repair(word: str) -> str | None:
     >>> print(repair("source=vgg16,"))
     source=vgg16
     """
-    key, equals, value = word.partition("=")
+    key, _, value = word.partition("=")
     value = expanduser(value).strip().rstrip(", ")
-    is_list = value.startswith("[")
-    inner = value.removeprefix("[").removesuffix("]") if is_list else value
-    if not equals or value.startswith("{") or (is_list and {*inner} & {*"[{"}):
+    if not value or value[0] == "{" or (value[0] == "[" and {*value[1:]} & {*"[{"}):
         return None
-    parts = inner.split(",") if is_list else [inner]
-    for texts in (parts, [quoted(part.strip()) for part in parts]):
-        text = ",".join(texts)
-        repaired = f"{key}=[{text}]" if is_list else f"{key}={text}"
+    for change in (str, quoted):
+        text = _join(value, change) if value[0] == "[" else change(value)
         with suppress(HydraException):
-            return shlex.quote(str(_parser.parse_override(repaired).input_line))
+            return shlex.quote(str(_parser.parse_override(f"{key}={text}").input_line))
     return None

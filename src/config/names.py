@@ -1,7 +1,7 @@
 """Names on a command line: their files, panels of targets, public models."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -103,20 +103,11 @@ def _experiments(chosen: Sequence[str], folders: Sequence[str | Path]) -> list[d
             continue
         content = _read(file)
         contents[name] = content if isinstance(content, dict) else {}
-        names += _bases(name, contents[name].get("defaults") or ())
+        for entry in contents[name].get("defaults") or ():
+            group, options = ("", entry) if isinstance(entry, str) else next(iter(entry.items()))
+            paths = [f"{group}/{option}".partition("@")[0] for option in flat(options)]
+            names += [path.rpartition("experiment/")[2].lstrip("/") for path in paths]
     return [*contents.values()]
-
-
-def _bases(name: str, defaults: Iterable[Any]) -> Iterator[str]:
-    """Yield the names that the experiments in an experiment's defaults list may have."""
-    root = PurePosixPath("/experiment")
-    for entry in defaults:
-        group, options = ("", entry) if isinstance(entry, str) else next(iter(entry.items()))
-        for option in flat(options):
-            for place in (root, (root / name).parent):
-                path = place / group.rpartition(" ")[2] / option.partition("@")[0]
-                if path.is_relative_to(root):
-                    yield str(path.relative_to(root))
 
 
 def _is_complete(section: Any) -> bool:

@@ -224,17 +224,14 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
 def _check_model_keys(config: DictConfig, keys: Sequence[str]) -> None:
     """Refuse an override `model.NAME.KEY=VALUE` of a model or key that does not exist."""
     sections = (config.get("model") or {}).items()
-    models = [
-        str(name) for name, keys in sections if isinstance(keys, DictConfig) and keys.get("network")
-    ]
-    for key in keys:
-        group, name, field = [*key.split(".", 3), "", ""][:3]
-        if group != "model" or not field:
-            continue
-        known = [*ModelSettings.model_fields] if name in models else models
-        near = suggestion(field if name in models else name, known)
-        if name not in models or field not in known:
-            raise ValueError(f"{key}: there is no such key of a model.{near}")
+    models = [str(name) for name, model in sections if "network" in (model or ())]
+    fields = [*ModelSettings.model_fields]
+    for group, name, field in (key.split(".")[:3] for key in keys if key.count(".") > 1):
+        word, known = (field, fields) if name in models else (name, models)
+        if group == "model" and word not in known:
+            raise ValueError(
+                f"{group}.{name}.{field}: there is no such key of a model.{suggestion(word, known)}"
+            )
 
 
 def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:
