@@ -224,7 +224,9 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
 def _check_model_keys(config: DictConfig, keys: Sequence[str]) -> None:
     """Refuse an override `model.NAME.KEY=VALUE` of a model or key that does not exist."""
     sections = (config.get("model") or {}).items()
-    models = [str(name) for name, model in sections if "network" in (model or ())]
+    models = [
+        str(name) for name, model in sections if OmegaConf.is_dict(model) and "network" in model
+    ]
     fields = [*ModelSettings.model_fields]
     for group, name, field in (key.split(".")[:3] for key in keys if key.count(".") > 1):
         word, known = (field, fields) if name in models else (name, models)
