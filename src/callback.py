@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from src.config.compose import compose_jobs
+from src.config.compose import compose_jobs, overrides_of
 from src.config.errors import REFUSALS, explain, refuse
 from src.config.read import check_applied, read_job
 from src.utils import stopping
@@ -36,7 +36,7 @@ class SweepCallback(Callback):
         try:
             gc.disable()  # garbage collection takes a fifth of the imports' time and frees nothing
             composed = compose_jobs(config)
-            jobs = [(list(job.hydra.overrides.task), read_job(job, job.hydra)) for job in composed]
+            jobs = [(overrides_of(job.hydra), read_job(job, job.hydra)) for job in composed]
             check_applied(jobs)
             stopping.raise_if_interrupted()
             from src.run.sweep import Sweep

@@ -16,14 +16,13 @@ if __name__ == "__main__":
             signal.SIGINT, lambda *_: (print("\nInterrupted.", flush=True), os._exit(130))
         )
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from src.config.command import Command
 from src.config.command_line import command_line, ignore_harmless_warnings
-from src.config.compose import check_words, first_job
 from src.config.errors import refuse
-from src.config.hydra_speedups import speed_up_hydra
+from src.config.hydra_internals import flags_parser, speed_up_sweeps, split_jobs
 from src.config.names import with_files
 from src.config.resolvers import CONF
 from src.utils import stopping
@@ -45,13 +44,13 @@ def run(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line: attack, evaluate and track."""
-    flags, parser = sys.argv[1:], get_args_parser()
+    flags, parser = sys.argv[1:], flags_parser()
     parser.error = lambda message: refuse(f"{message}; --help lists the flags")  # type: ignore[method-assign]
     known = parser.parse_intermixed_args(flags)
     overrides = known.overrides
     for word in overrides:
         flags.remove(word)
-    speed_up_hydra()
+    speed_up_sweeps()
     command_line(
         partial(_hand_on, flags, overrides, known.config_dir, known.multirun and known.cfg), run
     )
@@ -66,14 +65,13 @@ def _hand_on(flags: list[str], overrides: list[str], folder: str | None, first: 
         folder: Value of `--config-dir`, if given.
         first: True: keep only the overrides of the sweep's first job.
     """
-    check_words(overrides, CONF)
-    overrides = with_files(overrides, [CONF, *([folder] if folder else [])])
+    command = Command.parse(overrides)
+    command.check(CONF)
+    overrides = with_files(command, [CONF, *([folder] if folder else [])])
     if first:
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
-        overrides = first_job(overrides)
-    # Without `++` Hydra also applies `attack.steps=20` to the default attack, which has no steps.
-    forced = [f"++{word}" if word.startswith("attack.") else word for word in overrides]
-    sys.argv[1:] = [*flags, *forced]
+        overrides = split_jobs(Command.parse(overrides).overrides)[0]
+    sys.argv[1:] = [*flags, *overrides]
 
 
 if __name__ == "__main__":

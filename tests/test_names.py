@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from src import load_classifier
+from src.config.command import Command
 from src.config.names import with_files
 from src.config.resolvers import CONF
 
@@ -89,10 +90,12 @@ def test_a_public_model_has_a_short_name_in_folders_and_tables(command_line, wor
 def test_several_public_sources_are_one_anothers_targets():
     sources = ["timm/resnet18.a1_in1k", "torchvision/vgg16.IMAGENET1K_V1"]
     for listed in (",".join(sources), f"[{','.join(sources)}]"):
-        found = with_files([f"source={listed}"], [CONF])
+        found = with_files(Command.parse([f"source={listed}"]), [CONF])
         assert found[-1] == f"targets=[{','.join(sources)}]"
     for words in (["targets=[vgg16]", found[0]], [f"source={sources[0]}"]):
-        assert not any(word.startswith("targets=[t") for word in with_files(words, [CONF]))
+        assert not any(
+            word.startswith("targets=[t") for word in with_files(Command.parse(words), [CONF])
+        )
 
 
 def test_a_public_model_loads_from_python(workspace, provider):

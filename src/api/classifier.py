@@ -1,6 +1,5 @@
 """Catalogue models for use from Python, with the weights that the command line uses."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -10,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
+from src.config.command import Command
 from src.config.compose import compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.names import is_public
@@ -58,7 +58,8 @@ def load_classifier(
     """
     arguments = ("attack=none", f"targets=[{name}]", *words)
     settings = model_settings(arguments, config_dir)
-    named = any(re.match(r"\+*(dataset|experiment)\b", word) for word in arguments)
+    keys = [key.partition(".")[0] for key in Command.parse(arguments).keys]
+    named = "dataset" in keys or "experiment" in keys
     sets = DataSets() if named or not is_public(name) else None
     classifier = stored_classifier(settings, settings.targets[0], sets)
     if classifier is None:

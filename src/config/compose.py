@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.plugins.config_source import ConfigSource
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from src.config.fields import distinct
+from src.config.command import Command, parse_for
+from src.config.hydra_internals import split_jobs
 from src.config.names import with_files
 
-_read_header = ConfigSource._get_header_dict
-# Hydra does not find the first line's package behind a byte order mark, which some editors write.
-ConfigSource._get_header_dict = lambda text: _read_header(text.removeprefix("\ufeff"))  # type: ignore[method-assign, assignment]
+
+def overrides_of(hydra: Any) -> list[str]:
+    """Return the overrides of a job or command as text, with interpolations as typed."""
+    words: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return list(words)
 
 
 def is_sweep(hydra: Any) -> bool:
@@ -46,36 +46,8 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
         return
     loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    texts = [*fixed, *config.hydra.overrides.task]
-    overrides = OverridesParser.create(loader).parse_overrides(texts)
-    for job in BasicSweeper.split_arguments(overrides, None)[0]:
+    for job in split_jobs(parse_for(loader, [*fixed, *overrides_of(config.hydra)])):
         yield loader.load_sweep_config(config, job)
-
-
-def first_job(arguments: Sequence[str]) -> list[str]:
-    """Return the overrides of a sweep's first job."""
-    overrides = OverridesParser.create().parse_overrides(list(arguments))
-    return list(BasicSweeper.split_arguments(overrides, None)[0][0])
-
-
-def check_words(arguments: Sequence[str], folder: Path) -> None:
-    """Refuse repeated overrides of attack or source, and options without a file in their group."""
-    if wrong := [word for word in arguments if word.encode(errors="ignore").decode() != word]:
-        raise ValueError(f"{wrong[0]}: it is not valid UTF-8. Rename the file or folder.")
-    settings = [word for word in arguments if not word.startswith("~")]
-    overrides = OverridesParser.create().parse_overrides(settings)
-    keys = [override.get_key_element() for override in overrides]
-    distinct(tuple(key for key in keys if key in ("attack", "source")))
-    for override in overrides:
-        group = override.key_or_group
-        if group in ("model", "defence", "experiment") or not (folder / group).is_dir():
-            continue
-        if not override.is_sweep_override() and not isinstance(override.value(), str):
-            names = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
-            raise ValueError(
-                f"{override.input_line} is not an option of {group}: {names}. To set a key, use "
-                f"{group}.KEY=VALUE; to run two options, use -m {group}=A,B."
-            )
 
 
 def compose_words(
@@ -88,7 +60,8 @@ def compose_words(
         overrides: Overrides, as on the command line.
         config_dir: Folder of more config files, as for `--config-dir`.
     """
-    overrides = with_files(overrides, [folder, *([] if config_dir is None else [config_dir])])
+    command = Command.parse(overrides)
+    overrides = with_files(command, [folder, *([] if config_dir is None else [config_dir])])
     if config_dir is not None:
         path = str(Path(config_dir).resolve()).replace("'", "\\'")
         overrides = [f"hydra.searchpath=['file://{path}']", *overrides]

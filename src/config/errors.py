@@ -12,6 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from pydantic import ValidationError
 from yaml import YAMLError
 
+from src.config.command import repair
 from src.utils.refusals import first_line, printable, suggestion
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
@@ -37,7 +38,8 @@ def explain(error: BaseException) -> str:
     else:
         text = " ".join(str(error).split("\n\n")[0].split())
     if isinstance(error, OverrideParseException):
-        way = "Leave out a last comma, close brackets, or quote the value: 'KEY=\"VALUE\"'."
+        repaired = repair(str(error.override))
+        way = f"Type {repaired}" if repaired else "Close brackets and quote texts in the value."
         return f"{error.override}: it cannot be read as KEY=VALUE. {way}"
     if isinstance(error, MissingConfigException):
         group, _, name = str(error.missing_cfg_file).rpartition("/")

@@ -1,12 +1,12 @@
 """Names on a command line: their files, panels of targets, public models."""
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from src.config.command import Command, flat
 from src.config.sections import DEFAULT_TARGETS
 from src.utils.model_ref import ModelRef
 from src.utils.public_models import check_listed
@@ -15,43 +15,41 @@ from src.utils.refusals import suggestion
 PANEL = "panel/"
 
 
-def with_files(overrides: Sequence[str], folders: Sequence[str | Path]) -> list[str]:
+def with_files(command: Command, folders: Sequence[str | Path]) -> list[str]:
     """Return a command's overrides, plus overrides that load the models and defences it names.
 
-    A file is loaded if its name appears anywhere in the command or its experiment. A complete
-    section in the experiment replaces a file. If several public sources have no targets, the
-    sources are each other's targets.
+    The command, its experiments and its panels name them. A complete section in an experiment
+    replaces a file. If several public sources have no targets, the sources are each other's
+    targets. `model=` or `defence=` in the command is used unchanged.
 
     Args:
-        overrides: The overrides as typed; `model=` or `defence=` is used unchanged.
+        command: The command.
         folders: The folders of config files, the program's own first.
     """
-    folders = [*folders, *re.findall(r"file://([^'\"\],]+)", " ".join(overrides))]
-    experiments = _experiments(overrides, folders)
-    text = " ".join([*DEFAULT_TARGETS, *overrides, *map(str, experiments)])
-    panels = [_read(file) for name, file in files("panel", folders).items() if PANEL + name in text]
-    text = f"{text} {panels}"
+    folders = [*folders, *command.folders]
+    experiments = _experiments(command.experiments, folders)
+    named = {"model": {*DEFAULT_TARGETS, *command.models}, "defence": {*command.defences}}
+    complete: dict[str, set[str]] = {"model": set(), "defence": set()}
+    for study in experiments:
+        named["model"] |= {*flat(study.get("source")), *flat(study.get("targets"))}
+        named["defence"] |= {*flat(study.get("defences")), *flat(study.get("source_defence"))}
+        for group in named:
+            sections = study[group] if isinstance(study.get(group), dict) else {}
+            named[group] |= sections.keys()
+            complete[group] |= {name for name, keys in sections.items() if _is_complete(keys)}
+    panels = {PANEL + name: file for name, file in files("panel", folders).items()}
+    for panel in named["model"] & panels.keys():
+        named["model"] |= {*flat(_read(panels[panel]))}
+    named["model"] = {ModelRef((name,)).base for name in named["model"]}
     loaded = []
-    for group in ("model", "defence"):
-        named = {*re.findall(r"[\w./@+-]+", text), *re.findall(rf"\b{group}\.([\w-]+)", text)}
-        named |= {ModelRef((name,)).base for name in named}
-        sections = {name for study in experiments for name in _sections(study.get(group))}
-        chosen = ",".join(sorted((named & files(group, folders).keys()) - sections))
-        typed = any(word.lstrip("+").startswith(f"{group}=") for word in overrides)
-        loaded += [] if typed else [f"{group}=[{chosen}]"]
-    # Few files have this key, so that Hydra would refuse to set it.
-    words = [re.sub(r"^(?=model\.[^=]+\.averaged=)", "++", word) for word in overrides]
-    return [*words, *loaded, *_public_targets(overrides, experiments)]
-
-
-def _public_targets(overrides: Sequence[str], experiments: Sequence[dict[str, Any]]) -> list[str]:
-    """Return several public sources as each other's targets, if no targets are named."""
-    typed = {
-        key.lstrip("+"): value for key, _, value in (word.partition("=") for word in overrides)
-    }
-    public = re.findall(r"[\w.@-]+(?:/+[\w.@-]+)+", typed.get("source", ""))
-    named = "targets" in typed or any(study.get("targets") for study in experiments)
-    return [f"targets=[{','.join(public)}]"] if len(public) > 1 and not named else []
+    for group, names in named.items():
+        chosen = sorted((names & files(group, folders).keys()) - complete[group])
+        loaded += [] if group in command.keys else [f"{group}=[{','.join(chosen)}]"]
+    public = dict.fromkeys(filter(is_public, command.sources))
+    has_targets = "targets" in command.keys or any(study.get("targets") for study in experiments)
+    if len(public) > 1 and not has_targets:
+        loaded.append(f"targets=[{','.join(public)}]")
+    return [*command.words, *Command.parse(loaded).words]
 
 
 def files(group: str, folders: Iterable[str | Path]) -> dict[str, Path]:
@@ -94,29 +92,29 @@ def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
     return {str(ModelRef.typed(name)): section_of(name) for name in public}
 
 
-def _experiments(overrides: Sequence[str], folders: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Return the contents of a command's experiments, and of the experiments that they extend."""
-    known, contents = files("experiment", folders), dict[str, Any]()
-    values = [word.partition("experiment=")[2] for word in overrides]
-    names = re.findall(r"[\w.-]+", " ".join(values))
+def _experiments(chosen: Sequence[str], folders: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Return the contents of the chosen experiments, and of the experiments that they extend."""
+    names, contents = list(chosen), dict[str, dict[str, Any]]()
     while names:
         name = names.pop()
-        if name in known and name not in contents:
-            content = _read(known[name])
-            contents[name] = content if isinstance(content, dict) else {}
-            bases = [base for base in contents[name].get("defaults") or () if isinstance(base, str)]
-            names += re.findall(r"[\w.-]+", " ".join(bases))
+        places = (Path(folder, "experiment", f"{name}.yaml") for folder in folders)
+        file = next((place for place in places if place.is_file()), None)
+        if file is None or name in contents:
+            continue
+        content = _read(file)
+        contents[name] = content if isinstance(content, dict) else {}
+        for entry in contents[name].get("defaults") or ():
+            group, options = ("", entry) if isinstance(entry, str) else next(iter(entry.items()))
+            paths = [f"{group}/{option}".partition("@")[0] for option in flat(options)]
+            names += [path.rpartition("experiment/")[2].lstrip("/") for path in paths]
     return [*contents.values()]
 
 
-def _sections(group: Any) -> list[str]:
-    """Return the names in an experiment's group that have complete sections and need no file."""
-    sections = group.items() if isinstance(group, dict) else ()
-    return [
-        name
-        for name, keys in sections
-        if isinstance(keys, dict) and "_target_" in {**keys, **(keys.get("network") or {})}
-    ]
+def _is_complete(section: Any) -> bool:
+    """Return True if an experiment's section of a model or defence needs no file."""
+    if not isinstance(section, dict):
+        return False
+    return "_target_" in {**section, **(section.get("network") or {})}
 
 
 def _read(file: Path) -> Any:

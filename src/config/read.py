@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
-from src.config.compose import is_sweep
+from src.config.command import Command
+from src.config.compose import is_sweep, overrides_of
 from src.config.errors import refusal
 from src.config.label import attack_label, stated_about, takes
 from src.config.names import PANEL, files, is_public, public_models, without_panels
-from src.config.sections import DEFAULT_TARGETS, ReportCommand, Section
+from src.config.sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, Section
 from src.config.settings import Settings
 from src.utils.about import About, listed
 from src.utils.model_ref import NO_DEFENCE, ModelRef
@@ -74,6 +75,7 @@ def _named(
     if config.targets is None:
         targets = [*DEFAULT_TARGETS, *(name for name in source if name not in DEFAULT_TARGETS)]
     targets = without_panels(targets, _folders(hydra))
+    _check_model_keys(config, Command.parse(overrides_of(hydra)).keys)
     defences = [name for name in _names(config.defences) if name != NO_DEFENCE]
     attacked = [name for name in _names(config.source_defence) if name != NO_DEFENCE]
     for group, lists in {
@@ -101,7 +103,7 @@ def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
     """Replace an experiment's reference budget by the largest one if the grid does not have it."""
     experiment, reference = hydra.runtime.choices.get("experiment"), epsilon["reference"]
     grid = [eps for eps in listed(epsilon["grid"]) or () if isinstance(eps, int | float)]
-    typed = any(word.lstrip("+").startswith("epsilon.reference=") for word in hydra.overrides.task)
+    typed = "epsilon.reference" in Command.parse(overrides_of(hydra)).keys
     valid = min(grid, default=-1) >= 0  # others are refused
     if experiment and valid and not typed and reference not in (None, *grid):
         epsilon["reference"] = max(grid)
@@ -123,19 +125,17 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
         return {"kind": name, "name": name, "label": "clean images", **keys}
     if name == "saved":
         return {"kind": name, "name": name, "label": name, "saved": keys}
-    fields = crafted_keys(name, section)
     if is_sweep(hydra) and str(hydra.sweeper._target_).endswith("BasicSweeper"):
-        for key in _typed(hydra.overrides.task):
-            if not takes(fields["settings"], key):
-                fields["settings"].pop(key, None)
+        others = {key for key in _typed(overrides_of(hydra)) if not takes(section, key)}
+        section = {key: value for key, value in section.items() if key not in others}
+    fields = crafted_keys(name, section)
     return fields | {"label": fields["name"]}
 
 
 def _typed(overrides: Sequence[str]) -> set[str]:
     """Return the keywords of an attack's function that overrides set."""
-    keys = {
-        re.split("[.=]", word)[1] for word in overrides if word.lstrip("+").startswith("attack.")
-    }
+    parts = [key.split(".") for key in Command.parse(overrides).keys]
+    keys = {part[1] for part in parts if part[0] == "attack" and len(part) > 1}
     return keys - {"_target_", "about", "name", "norm", "target_label"}
 
 
@@ -219,6 +219,21 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
             f"{key}: there is no {group} {name!r}. Available: {', '.join(known)}."
             f"{suggestion(str(name), [*known, *panels]) or public}"
         )
+
+
+def _check_model_keys(config: DictConfig, keys: Sequence[str]) -> None:
+    """Refuse an override `model.NAME.KEY=VALUE` of a model or key that does not exist."""
+    sections = (config.get("model") or {}).items()
+    models = [
+        str(name) for name, model in sections if OmegaConf.is_dict(model) and "network" in model
+    ]
+    fields = [*ModelSettings.model_fields]
+    for group, name, field in (key.split(".")[:3] for key in keys if key.count(".") > 1):
+        word, known = (field, fields) if name in models else (name, models)
+        if group == "model" and word not in known:
+            raise ValueError(
+                f"{group}.{name}.{field}: there is no such key of a model.{suggestion(word, known)}"
+            )
 
 
 def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Folder of the config files, and resolvers for their interpolations."""
+"""Folder of the config files, and what they need of Python: resolvers and open sections."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from src.utils.model_ref import ModelRef
@@ -62,3 +63,7 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
 }
 for name, resolver in RESOLVERS.items():
     OmegaConf.register_new_resolver(name, resolver, replace=True)
+# The first entry of the defaults list. Overrides may set keys of attacks and models that the chosen
+# files lack: in a sweep, `attack.steps=20` is for those attacks that have steps.
+OPEN = {name: OmegaConf.create({}, flags={"struct": False}) for name in ("attack", "model")}
+ConfigStore.instance().store("open_sections", OPEN)

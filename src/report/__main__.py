@@ -5,6 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from src.config.command import Command, quoted
 from src.config.command_line import command_line
 from src.config.errors import refuse
 from src.config.resolvers import CONF
@@ -24,13 +25,21 @@ def run(config: DictConfig) -> None:
         refuse(str(error))
 
 
+def _complete_words() -> None:
+    """Put `folder=` before bare words, which are folders of sweeps, for Hydra."""
+    words = []
+    for before, word in zip(sys.argv, sys.argv[1:], strict=False):
+        if word[:1] == "-" or before[:1] == "-":  # a flag or its value
+            words.append(word)
+        else:
+            is_override = "=" in word or word[:1] in "+~"
+            words += Command.parse([word if is_override else f"folder={quoted(word)}"]).words
+    sys.argv[1:] = words
+
+
 def main() -> None:
     """Run the command line; exit with 130 on Ctrl-C or SIGTERM."""
-    sys.argv[1:] = [  # a bare word that is not the value of a flag is the folder of a sweep
-        word if "=" in word or word[:1] in "-+~" or before[:1] == "-" else f"folder={word}"
-        for before, word in zip(sys.argv, sys.argv[1:], strict=False)
-    ]
-    command_line(run)
+    command_line(_complete_words, run)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Jobs of one command as a whole: checks before the first job, summary after the last one."""
 
 import logging
-import re
 import shlex
 import sys
 import traceback
@@ -300,9 +299,8 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str)
 
 def _list_ways_on(error: DownloadError) -> str:
     """Return the commands to type if the images cannot be downloaded."""
-    typed = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in sys.argv[1:]]
     replaced = ("dataset=", "dataset.", "model=", "defence=")
-    others = [word for word in typed if not word.lstrip("+").startswith(replaced)]
+    others = [word for word in sys.argv[1:] if not word.lstrip("+").startswith(replaced)]
     folder = "FOLDER"
     with suppress(ValueError):
         image_folder("test", root=error.root)

@@ -1,0 +1,176 @@
+"""Overrides of a command, each parsed once, by Hydra's parser."""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from os.path import expanduser
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from src.config.fields import distinct
+
+TEXTS = (
+    *("source", "targets", "model", "defences", "source_defence", "defence"),
+    *("cache_dir", "folder", "out"),
+    *("dataset.images", "model.*.weights", "*.experiment", "*.uri", "*.directory", "*.dir"),
+    *("*.root", "*.csv", "*.folder", "*.file", "*.path", "*.clean", "*.labels", "*.fit_images"),
+)
+"""Keys whose values are paths or names, also if they look like numbers."""
+_parser = OverridesParser.create()
+
+
+@dataclass(frozen=True)
+class Command:
+    """Overrides of a command, and the names in them, including those of all jobs of a sweep.
+
+    Attributes:
+        overrides: The overrides in their order.
+        sources: Names in `source`.
+        models: Names in `source`, `targets` and keys such as `model.vgg16.weights`.
+        defences: Names in `defences`, `source_defence` and keys such as `defence.jpeg.quality`.
+        experiments: Names in `experiment`.
+        folders: Folders in `hydra.searchpath`.
+    """
+
+    overrides: tuple[Override, ...]
+    sources: tuple[str, ...]
+    models: tuple[str, ...]
+    defences: tuple[str, ...]
+    experiments: tuple[str, ...]
+    folders: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> "Command":
+        """Parse the overrides of a command.
+
+        Raises:
+            OverrideParseException: A word is no override.
+        """
+        overrides = tuple(map(parse, words))
+        names: defaultdict[str, list[str]] = defaultdict(list)
+        for override in overrides:
+            group, *parts = override.key_or_group.split(".")
+            names[override.key_or_group] += flat(override.value())
+            names[f"{group}."] += parts[:1]
+        return cls(
+            overrides,
+            sources=tuple(names["source"]),
+            models=(*names["source"], *names["targets"], *names["model."]),
+            defences=(*names["defences"], *names["source_defence"], *names["defence."]),
+            experiments=tuple(names["experiment"]),
+            folders=tuple(path.removeprefix("file://") for path in names["hydra.searchpath"]),
+        )
+
+    @property
+    def words(self) -> list[str]:
+        """The overrides as text."""
+        return [str(override.input_line) for override in self.overrides]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys and groups that the overrides set."""
+        return tuple(override.key_or_group for override in self.overrides)
+
+    def check(self, folder: Path) -> None:
+        """Refuse repeated overrides of attack or source, and options without a file in `folder`."""
+        keys = [override.get_key_element() for override in self.overrides]
+        distinct(tuple(key for key in keys if key in ("attack", "source")))
+        for override in self.overrides:
+            group = override.key_or_group
+            if override.is_delete() or group in ("model", "defence", "experiment"):
+                continue
+            option = override.is_sweep_override() or isinstance(override.value(), str)
+            if (folder / group).is_dir() and not option:
+                names = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
+                raise ValueError(
+                    f"{override.input_line} is not an option of {group}: {names}. To set a key, "
+                    f"use {group}.KEY=VALUE; to run two options, use -m {group}=A,B."
+                )
+
+
+@cache
+def parse(word: str) -> Override:
+    """Parse an override; numbers stay text if its key is one of `TEXTS`."""
+    if word.encode(errors="ignore").decode() != word:
+        raise ValueError(f"{word}: it is not valid UTF-8. Rename the file or folder.")
+    (override,) = _parser.parse_overrides([word])
+    return _with_texts(override)
+
+
+def parse_for(loader: ConfigLoader, words: Sequence[str]) -> list[Override]:
+    """Parse overrides; `loader` lists the files that a sweep with `glob(...)` runs through."""
+    return [replace(parse(word), config_loader=loader) for word in words]
+
+
+def _with_texts(override: Override) -> Override:
+    """Quote the numbers in an override of a path or name, which Hydra reads as other text.
+
+    For example, it reads `2024_01` as 202401, and `1e5` as 100000.0.
+    """
+    if override.value_type is None or not any(fnmatchcase(override.key_or_group, k) for k in TEXTS):
+        return override
+    value = override.get_value_string()
+    if not value or {*value[1:]} & {*"([{"}:
+        return override
+    texts = _join(value, lambda text: quoted(text) if _is_number(text) else text)
+    return _parser.parse_override(f"{override.get_key_element()}={texts}")
+
+
+def _is_number(text: str) -> bool:
+    with suppress(HydraException):  # a part of a text in quotes
+        return isinstance(_parser.parse_rule(text, "primitive"), int | float)
+    return False
+
+
+def _join(value: str, change: Callable[[str], str]) -> str:
+    """Return the value of an override after a change of each text in its list or sweep."""
+    texts = value.removeprefix("[").removesuffix("]").split(",")
+    changed = ",".join(change(text.strip()) for text in texts)
+    return f"[{changed}]" if value.startswith("[") else changed
+
+
+def _items(value: Any) -> Iterator[Any]:
+    """Yield the single values in an override's value: of all jobs, and of all lists."""
+    if isinstance(value, ChoiceSweep | list):
+        for item in value.list if isinstance(value, ChoiceSweep) else value:
+            yield from _items(item)
+    else:
+        yield value.text if isinstance(value, QuotedString) else value
+
+
+def flat(value: Any) -> list[str]:
+    """Return the names in an override's value, or in a value of a YAML file."""
+    return [str(item) for item in _items(value) if item is not None]
+
+
+def quoted(text: str) -> str:
+    """Return a text in double quotes, which Hydra's parser reads as this text."""
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def repair(word: str) -> str | None:
+    """Return an override that cannot be parsed as it can be typed in a shell; None: not repaired.
+
+    >>> print(repair("model.vgg16.weights=epoch=9-step=100.ckpt"))
+    'model.vgg16.weights="epoch=9-step=100.ckpt"'
+    >>> print(repair("source=vgg16,"))
+    source=vgg16
+    """
+    key, _, value = word.partition("=")
+    value = expanduser(value).strip().rstrip(", ")
+    if not value or value[0] == "{" or (value[0] == "[" and {*value[1:]} & {*"[{"}):
+        return None
+    for change in (str, quoted):
+        text = _join(value, change) if value[0] == "[" else change(value)
+        with suppress(HydraException):
+            return shlex.quote(str(_parser.parse_override(f"{key}={text}").input_line))
+    return None

@@ -1,0 +1,129 @@
+"""Overrides of a command: names in them, values that stay text, words that cannot be read."""
+
+import re
+import shlex
+from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
+import yaml
+from hydra.errors import OverrideParseException
+
+import src
+from src.config import resolvers
+from src.config.command import Command, flat
+from src.config.compose import compose_words
+from src.config.errors import explain
+
+HOME = str(Path.home())
+UNREADABLE = {
+    "model.vgg16.weights=w/epoch=9-step=100.ckpt": "w/epoch=9-step=100.ckpt",
+    "model.vgg16.weights=net(1).pt": "net(1).pt",
+    "model.vgg16.weights=~/x.pt": f"{HOME}/x.pt",
+    "dataset.root=~/net(1)": f"{HOME}/net(1)",
+    "dataset.root=a b=c": "a b=c",
+    "dataset.root=it's#ü": "it's#ü",
+    'dataset.root="a': '"a',
+    r"dataset.root=C:\a\net(1)": r"C:\a\net(1)",
+    "dataset.root=!x:y;z&": "!x:y;z&",
+    "+tracking.tags.of=u=v": "u=v",
+    "hydra.run.dir=2024_01(b)": "2024_01(b)",
+    "source=vgg16,": "vgg16",
+    "targets=[a, b": ["a", "b"],
+    "targets=[net(1), b]": ["net(1)", "b"],
+}
+TEXTS = {
+    "2024_01": ["2024_01"],
+    "1e5": ["1e5"],
+    "010": ["010"],
+    "2024-01-02": ["2024-01-02"],
+    "true": ["true"],
+    "nan": ["nan"],
+    "1_1,2_2": ["1_1", "2_2"],
+    "'1_1'": ["1_1"],
+    "null": [],
+}
+
+
+@pytest.mark.parametrize(("word", "value"), UNREADABLE.items(), ids=UNREADABLE)
+def test_a_refusal_prints_the_word_as_it_works_in_a_shell(word, value):
+    with pytest.raises(OverrideParseException) as caught:
+        Command.parse(["seed=1", word])
+    sentence = explain(caught.value)
+    assert sentence.startswith(word) and "\n" not in sentence
+    (printed,) = shlex.split(sentence.rpartition("Type ")[2])
+    (override,) = Command.parse([printed]).overrides
+    assert override.value() == value
+    assert override.get_key_element() == word.partition("=")[0]
+
+
+@pytest.mark.parametrize(
+    "word", ["source", "1a=3", "a b=c", "attack.x={a:b(1)}", "=1(", "a=[[b(1)]]"]
+)
+def test_a_refusal_without_a_way_out_names_the_word(word):
+    with pytest.raises(OverrideParseException) as caught:
+        Command.parse([word])
+    assert explain(caught.value).startswith(f"{word}: ")
+
+
+@pytest.mark.parametrize(
+    "key", ["dataset.root", "source", "model.vgg16.weights", "attack.path", "++hydra.run.dir"]
+)
+@pytest.mark.parametrize(("value", "texts"), TEXTS.items())
+def test_paths_and_names_stay_as_typed(key, value, texts):
+    (override,) = Command.parse([f"{key}={value}"]).overrides
+    assert flat(override.value()) == texts
+    assert Command.parse([str(override.input_line)]).overrides == (override,)
+
+
+def test_numbers_elsewhere_are_numbers():
+    command = Command.parse(["n_images=5_0", "training.learning_rate=1e-3", "report.images=[1,2]"])
+    assert [override.value() for override in command.overrides] == [50, 0.001, [1, 2]]
+    config = compose_words(resolvers.CONF, ["dataset=image_folder", "dataset.root=2024_01"])
+    assert config.dataset.root == "2024_01"
+
+
+def test_a_command_has_the_names_of_all_its_jobs():
+    words = ["source=a,[b,'c']", "targets=[d,panel/x]", "source_defence=e,none", "+seed=1"]
+    words += ["defences=[f]", "defence.g.copies=3", "model.h.weights=null", "~model.i"]
+    command = Command.parse([*words, "experiment=k,l", "hydra.searchpath=[file:///m,n]"])
+    assert command.sources == ("a", "b", "c")
+    assert {*command.models} == {*"abcdhi", "panel/x"}
+    assert {*command.defences} == {*"efg", "none"}
+    assert (command.experiments, command.folders) == (("k", "l"), ("/m", "n"))
+
+
+@pytest.mark.parametrize(
+    "base", ["mine/base", "/experiment/mine/base", {"/experiment/mine": ["base"]}]
+)
+def test_experiments_name_models_through_those_that_they_extend(tmp_path, base):
+    (tmp_path / "experiment" / "mine").mkdir(parents=True)
+    texts = {"base": {"targets": ["resnet18"]}, "own": {"defaults": [base, "_self_"]}}
+    for name, content in texts.items():
+        text = f"# @package _global_\n{yaml.safe_dump(content)}"
+        (tmp_path / "experiment" / "mine" / f"{name}.yaml").write_text(text)
+    config = compose_words(resolvers.CONF, ["experiment=mine/own"], tmp_path)
+    assert list(config.targets) == ["resnet18"] and "resnet18" in config.model
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hydra._internal.utils:get_args_parser",
+        "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments",
+        "hydra._internal.config_loader_impl:get_overrides_dirname",
+        "hydra._internal.config_loader_impl:ConfigLoaderImpl._apply_overrides_to_config",
+        "hydra._internal.config_loader_impl:ConfigLoaderImpl.load_sweep_config",
+        "hydra.plugins.config_source:ConfigSource._get_header_dict",
+        "hydra.plugins.sweeper:Sweeper.validate_batch_is_legal",
+    ],
+)
+def test_a_private_name_of_hydra_exists(name):
+    assert callable(resolve_name(name))
+
+
+def test_hydras_private_names_are_used_in_one_file():
+    root = Path(src.__file__).parent
+    private = re.compile(r"hydra\._internal|ConfigSource\._|ConfigLoaderImpl|BasicSweeper\.\w")
+    users = [path for path in root.rglob("*.py") if private.search(path.read_text())]
+    assert [path.name for path in users] == ["hydra_internals.py"]
