@@ -53,8 +53,6 @@ class Speeds:
     def seconds(self, work_type: WorkType, name: str, classifier: nn.Module, side: int) -> float:
         """Return a model's seconds per image of `side` x `side` pixels."""
         settings = self.settings
-        if getattr(getattr(classifier, "network", None), "label_only", False):
-            return 0.0  # it looks up known images
         keys = {"precision", "attack_precision", "fold_batch_norms", "batch_size"}
         section = settings.training if work_type == "training" else settings.trainer
         model = settings.model[name].model_dump(include={"network", "input_size"})
