@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from src.cache.keys import content_key
 from src.config.settings import Settings
-from src.models import cast_weights, choose_layout, is_castable
+from src.models import choose_layout
 from src.run.trainer import make_trainer, on_free_gpu
 from src.training import choose_precision
 from src.utils import stopping
@@ -102,9 +102,6 @@ class Speeds:
 
         choose_layout(classifier, device.type, precision)
         classifier.to(device).train(work_type == "training").requires_grad_(work_type == "training")
-        grey = torch.full((1, 3, side, side), 0.5, device=device)
-        if work_type == "gradient" and low and is_castable(classifier, grey):
-            cast_weights(classifier)
         keep_freed_memory()  # as jobs do
         with (
             isolate_rng(),
