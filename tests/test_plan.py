@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 import torch
 
@@ -21,6 +23,13 @@ def plan(command_line, printed_by):
         return printed
 
     return run
+
+
+def count_rows(folder):
+    """Number of stored predictions, of clean and adversarial images."""
+    files = (folder / "cache").glob("rows-*/*/*/*.parquet")
+    named = [file for file in files if file.parent.name in ("clean images", "float32")]
+    return sum(parquet.read_metadata(file).num_rows for file in named)
 
 
 def count(name, printed):
@@ -44,6 +53,31 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, command
     assert "all rows of 2 jobs." in again
     grown = plan(*words, "epsilon.grid=[0,0.5,2,8]")
     assert count("gradients", grown) == 2 * 23 * (1 + 2)
+
+
+def test_a_plan_states_what_the_job_then_computes(plan, command_line, workspace):
+    words = ["attack=bim", "attack.steps=3", "rerun=false", "hydra.run.dir=out"]
+
+    def compare(*more):
+        planned, before = plan(*words, *more), count_rows(workspace)
+        assert command_line(*words, *more) == 0
+        gradients = count("gradients", planned)
+        assert job_record(workspace / "out").gradients == gradients
+        assert count_rows(workspace) - before == count("predictions", planned)
+        return gradients, count("predictions", planned)
+
+    assert compare() == (23 * 5, 23 * (2 + 2 * 2))
+    images, predictions = compare("n_images=40")  # not all of the 23 need be among them
+    assert 17 * 5 <= images <= 23 * 5 and predictions == images // 5 * 6
+    assert compare("epsilon.grid=[0,0.5,2,8]") == (23 * 2 + 23, 23 * 2)
+    for table in ("float32", "images"):  # predictions of both targets, and adversarial images
+        for folder in (workspace / "cache").glob(f"rows-*/*/{table}"):
+            shutil.rmtree(folder)
+    again, predictions = compare()
+    assert again > 0 and predictions == 23 * 2 * 2
+    assert compare() == (0, 0)
+    printed = plan(*words, "rerun=true")
+    assert count("gradients", printed) == 23 * 5 and count("predictions", printed) == 23 * 6
 
 
 def test_speeds_are_measured_once(plan, workspace):
@@ -86,9 +120,44 @@ def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, worksp
     assert count("gradients", printed) == 23
     printed = plan("dataset=image_folder", "dataset.root=nowhere", "n_images=null", "attack=bim")
     assert "dataset=image_folder: " in printed and "19 gradients per image" in printed
-    words = ["dataset=cifar10", "n_images=null", "model.coarse.weights=null"]
-    printed = plan("-m", "attack=fgsm,bim", *words)
-    assert "Trained on first use: coarse." in printed and "the command downloads it" in printed
+    words = ["dataset=torchvision", "dataset.name=SVHN", "dataset.root=nowhere", "n_images=null"]
+    printed = plan("-m", "attack=fgsm,bim", *words, "model.coarse.weights=null")
+    assert "Trained on first use: coarse." in printed and "dataset=SVHN: " in printed
+
+
+@pytest.mark.parametrize("dataset", [["cifar10"], ["torchvision", "dataset.name=CIFAR100"]])
+def test_a_plan_knows_the_sizes_of_published_images(plan, workspace, dataset):
+    words = [f"dataset={dataset[0]}", *dataset[1:], "n_images=null", "model.coarse.weights=null"]
+    words += ["model.fine.weights=null", "dataset.root=nowhere", "++dataset.download=true"]
+    classes = 100 if "torchvision" in dataset else 10
+    words += [
+        f"model.{name}.network._args_.2.out_features={classes}" for name in ("coarse", "fine")
+    ]
+    printed = plan("-m", "attack=fgsm,bim", *words, "training.epochs=7", "plan_tflops=1e-6")
+    assert "not in nowhere; the command downloads it" in printed and "refused" not in printed
+    assert re.search(r"coarse \(50,000 images, 7 epochs, [\d.e-]+ TFLOP, [^)]+\)", printed)
+    assert "2 jobs, 10,000 images" in printed and "about" in printed
+    assert count("gradients", printed) == 10_000 * (1 + 1 + 2 * 9)
+    assert not any((workspace / "cache").iterdir())
+    assert {path.name for path in workspace.iterdir()} == {"conf", "cache"}
+
+
+def test_fits_are_planned_without_images(plan):
+    printed = plan("attack=uap", "dataset=cifar10", "n_images=null", "plan_tflops=1e-6")
+    assert "uap coarse" in printed.partition("Trainings and fits: ")[2] and "refused" not in printed
+
+
+def test_hours_follow_from_operations_and_a_stated_speed(plan, workspace):
+    printed = plan("attack=bim", "plan_tflops=1e-12")
+    coarse, fine = 2 * 10 * 3 * 4 * 4, 2 * 10 * 3 * 8 * 8  # products and sums of the linear layers
+    flop = 23 * (1 + 2 * 9) * 2 * coarse + 23 * (1 + 2) * (coarse + fine)
+    assert f"{float(f'{flop:.3g}') / 1e12:.3g} TFLOP" in printed
+    hours = flop / 3600
+    ((stated,),) = [re.findall(r"about ([\d,]+) h", printed)]
+    assert float(stated) == pytest.approx(hours, abs=1) and "at 1e-12 TFLOP/s" in printed
+    elsewhere = plan("-m", "attack=bim,mi", "plan_tflops=1e-12", "hydra/launcher=processes")
+    assert "at 1e-12 TFLOP/s" in elsewhere
+    assert not any((workspace / "cache").iterdir())  # nothing is measured
 
 
 def test_jobs_that_run_elsewhere_have_gradients_alone(plan):
@@ -99,7 +168,7 @@ def test_jobs_that_run_elsewhere_have_gradients_alone(plan):
 def test_a_plan_lists_trainings_once_and_jobs_that_cannot_run(plan, workspace):
     words = ["model.coarse.weights=null", "training.n_images=500", "training.epochs=2"]
     printed = plan("-m", "attack=fgsm,bim", *words)
-    assert len(re.findall(r"coarse \(500 images, 2 epochs, \d+ s\)", printed)) == 1
+    assert len(re.findall(r"coarse \(500 images, 2 epochs, [\d.e-]+ TFLOP, \d+ s\)", printed)) == 1
     assert not (workspace / "cache" / "checkpoints").exists()
     printed = plan("model.fine.mean=null", exits=1)
     assert "refused: model fine: mean or std is null" in printed

@@ -39,6 +39,8 @@ class Settings(Section):
         model: The models that the job names.
         defence: The defences that the job names.
         plan: Print the cost of the sweep, and compute nothing.
+        plan_tflops: Speed that the plan's hours are for, in 10^12 operations per second; None:
+            measured speeds of this machine.
         max_hours: Refuse a sweep that takes longer according to its plan.
     """
 
@@ -69,6 +71,7 @@ class Settings(Section):
     store: StoreSettings = StoreSettings()
     rerun: bool = False
     plan: bool = False
+    plan_tflops: Annotated[float, Field(gt=0)] | None = None
     max_hours: Annotated[float, Field(gt=0)] | None = None
     cache_dir: str = "cache"
     sweep: str | None = None

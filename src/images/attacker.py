@@ -17,7 +17,7 @@ from src.config.sections import PROGRAM_KEYWORDS, TargetLabelRule
 from src.data import Batch
 from src.defences import AttackedDefence
 from src.images.storage import AdversarialBatch
-from src.models import ModelError, cast_weights, choose_layout, is_castable
+from src.models import ModelError, choose_layout
 from src.utils import stopping
 from src.utils.arithmetic import arithmetic, is_out_of_memory
 from src.utils.refusals import first_line
@@ -189,7 +189,6 @@ class Attacker(AdversarialSource):
         self.max_batch = max_batch
         self.max_images = max_images
         self.precision = precision
-        self.castable: bool | None = None  # not tried yet
         self.name = name
         self.stored = stored
         self.states: Mapping[float, Mapping[str, Tensor]] = {}
@@ -275,11 +274,6 @@ class Attacker(AdversarialSource):
         copies = images.clone(), labels.clone(), eps.clone()
         device = images.device.type
         choose_layout(counted, device, self.precision)
-        if self.precision == "bf16":
-            if self.castable is None:
-                self.castable = is_castable(self.source, images[:2])
-            if self.castable:
-                cast_weights(counted)
         # Lightning's predict loop disables gradients, and predictions may have another precision.
         with self.named_errors(), torch.enable_grad(), self.arithmetic(device):
             adversarial = self.attack(counted, *copies, **arguments)

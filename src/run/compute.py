@@ -17,7 +17,7 @@ from src.run.adversarial_images import adversarial_source, attacked_again
 from src.run.lightning_module import CacheWriter
 from src.run.predict import predict
 from src.run.stages import JobContext
-from src.run.stored_rows import find_missing, places, read_rows
+from src.run.stored_rows import find_missing, find_work, places, read_rows
 from src.utils.arithmetic import is_out_of_memory
 from src.utils.processes import from_first_process, is_first_process, sum_of_processes
 
@@ -52,8 +52,8 @@ def compute(
             if job.settings.rerun:
                 for (origin, table), keys in places(job, requests).items():
                     cache.discard(origin, table, [key for key, _ in keys])
-            result.rows = read_rows(job, requests, cache)
-            if incomplete := find_missing(requests, result.rows):
+            result.rows, incomplete = find_work(job, requests, cache)
+            if incomplete:
                 locks.enter_context(cache.locked([job.place(request)[0] for request in incomplete]))
                 result.rows = read_rows(job, requests, cache)
         missing = _share(requests, find_missing(requests, result.rows))

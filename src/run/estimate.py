@@ -2,53 +2,51 @@
 
 import math
 import shlex
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from src.artifacts.tables import named
 from src.cache.rows import Rows
-from src.config.sections import ModelSettings
+from src.config.sections import DatasetSettings, ModelSettings
 from src.config.settings import Settings
 from src.data import ImageDataset
+from src.data.published import stand_in
 from src.measure.adversarial_images import AdversarialImages
-from src.measure.clean import Clean
 from src.measure.protocol import RowRequest
 from src.models import PixelClassifier, tensors_of
 from src.models.providers import LOADER, find
 from src.run.adversarial_images import attacked_again
+from src.run.costs import UNKNOWN, Cost, Costs
 from src.run.data import DataSets, open_data
 from src.run.fit import fit_files
 from src.run.freeze import with_ensemble
 from src.run.models import ModelPool
-from src.run.results import ask_for, finish
-from src.run.speeds import Speeds, WorkType
+from src.run.results import find_all_work
+from src.run.speeds import WorkType
 from src.run.stages import JobContext, Model, Planned
-from src.run.stored_rows import find_missing, read_rows
 from src.run.train import checkpoint_path, settings_of_attack, trained_files
 from src.run.trainer import for_device
-from src.run.work import GRADIENT, Work, work_of
+from src.run.work import Work, work_of
 from src.tracking import Tracker
 from src.utils import stopping
 from src.utils.model_ref import ModelRef
 from src.utils.refusals import first_line
 
 _ROW_BYTES = 120  # per prediction, in cache, results and tracking store together
-_ATTACK = 1.15  # time for an attack divided by the time for its gradients alone
 _JOB_SECONDS, _END_SECONDS = 1.0, 10.0  # per job for tables and tracking; for the report
 
 
 @dataclass(frozen=True)
 class Training:
-    """Training that a sweep needs; its seconds are NaN if the speed is unknown."""
+    """Training or fit that a sweep needs."""
 
     name: str
     images: int
     epochs: int
-    seconds: float
+    cost: Cost
     bytes: int
 
 
@@ -58,7 +56,6 @@ class JobEstimate:
 
     Attributes:
         images: Number of images; 0: unknown, and `gradients` is per image.
-        seconds: Duration; NaN if a speed is unknown.
         stored: Share of the job's rows that are stored.
         bytes: Additional disk space.
         refused: Why the job cannot run; empty if it can.
@@ -68,7 +65,7 @@ class JobEstimate:
     images: int
     gradients: float | None
     predictions: int = 0
-    seconds: float = math.nan
+    cost: Cost = UNKNOWN
     stored: float = 0.0
     bytes: float = 0.0
     refused: str = ""
@@ -79,26 +76,35 @@ class Estimate:
     """Jobs and trainings of a sweep, with the missing files.
 
     Attributes:
-        device: Name of the device whose speeds were used; empty: none.
+        basis: Text that says where the seconds come from; empty: there are none.
         files: Missing files, each with the command that fetches it.
         untrained: Models without weights, if no images are there to tell whether they were trained.
+        rows: Images whose rows the jobs compute, by place in the cache.
+        operations: Operations of networks, see `Costs`.
     """
 
     jobs: list[JobEstimate] = field(default_factory=list)
     trainings: dict[Path, Training] = field(default_factory=dict)
-    device: str = ""
+    basis: str = ""
     files: list[str] = field(default_factory=list)
     untrained: list[str] = field(default_factory=list)
+    rows: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    operations: dict[str, dict[WorkType, float]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
         """Seconds for the whole sweep; NaN if a speed is unknown."""
-        return sum(part.seconds for part in self._parts) + _END_SECONDS
+        return sum(part.cost.seconds for part in self._parts) + _END_SECONDS
+
+    @property
+    def tflop(self) -> float:
+        """Operations of the whole sweep, in 10^12; NaN if they are unknown or were not counted."""
+        return sum(part.cost.tflop for part in self._parts)
 
     @property
     def work(self) -> list[float]:
         """Work per job: seconds if all are known, else gradients."""
-        seconds = [job.seconds for job in self.jobs]
+        seconds = [job.cost.seconds for job in self.jobs]
         if not any(map(math.isnan, seconds)):
             return seconds
         return [max(1, job.gradients or 0) for job in self.jobs]
@@ -114,30 +120,42 @@ class Estimate:
 
 
 def estimate(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Estimate:
-    """Estimate jobs; hours and disk space only for jobs that run in this process (`here`).
+    """Estimate jobs; hours and disk space only for jobs of this process (`here`) or `plan_tflops`.
 
-    Other jobs, and all jobs if images are missing, have only numbers of gradients. The jobs get
-    the pool's models later, so that each is built once.
+    Other jobs have only numbers of gradients, and so have all jobs if images of unknown number are
+    missing. The jobs get the pool's models later, so that each is built once.
     """
-    result, seen = Estimate(), dict[tuple[str, str], np.ndarray]()
-    sets, every = pool.sets, [planned.settings for planned in jobs]
+    result, sets, every = Estimate(), pool.sets, [planned.settings for planned in jobs]
     no_images = {reason for job in every if (reason := _why_no_images(job, sets))}
-    for planned, settings in zip(jobs, every, strict=True):
+    known = [_with_blank_images(job) if _why_no_images(job, sets) else job for job in every]
+    complete = not any(_why_no_images(job, sets) for job in known)
+    for planned, settings in zip(jobs, known, strict=True):
         stopping.raise_if_interrupted()
         try:
-            if here and not no_images:
-                result.jobs.append(_estimate_job(planned, pool, result, seen))
+            if complete and (here or settings.plan_tflops):
+                job = replace(planned, settings=for_device(settings))
+                result.jobs.append(_estimate_job(job, pool, result))
             else:
                 result.jobs.append(_count_gradients(settings, sets))
         except ValueError as error:  # this job will fail with the same error; the others run
             refused = first_line(error)
-            result.jobs.append(JobEstimate(settings.job, 0, 0, seconds=0, refused=refused))
+            result.jobs.append(JobEstimate(settings.job, 0, 0, cost=Cost(0, 0), refused=refused))
     models = {name: model for job in every for name, model in job.model.items()}
     result.files = [*filter(None, map(_how_to_fetch, models, models.values())), *no_images]
-    if no_images:
+    if not complete:
         used = {name for job in every for name in job.models}
         result.untrained = [name for name in models if name in used and not models[name].weights]
+    elif no_images:
+        result.files[-1] += ". The plan assumes the published images, and that nothing is stored"
     return result
+
+
+def _with_blank_images(job: Settings) -> Settings:
+    """Return a job with blank images in place of missing ones, if their number is known."""
+    if (keys := stand_in(job.dataset.model_extra or {})) is None:
+        return job
+    section = job.dataset.model_dump(include=set(DatasetSettings.model_fields)) | keys
+    return job.model_copy(update={"dataset": DatasetSettings.model_validate(section)})
 
 
 def _why_no_images(job: Settings, sets: DataSets) -> str:
@@ -179,46 +197,59 @@ def _count_gradients(job: Settings, sets: DataSets) -> JobEstimate:
     return JobEstimate(job.job, images, total if job.source else 0)
 
 
-def _estimate_job(
-    planned: Planned, pool: ModelPool, result: Estimate, seen: dict[tuple[str, str], np.ndarray]
-) -> JobEstimate:
-    """Estimate a job; `seen` maps places in the cache to the rows that earlier jobs compute."""
-    planned, sets = replace(planned, settings=for_device(planned.settings)), pool.sets
+def _estimate_job(planned: Planned, pool: ModelPool, result: Estimate) -> JobEstimate:
+    """Estimate a job, and add its trainings and rows to the result."""
+    sets = pool.sets
     settings = planned.settings
     data = open_data(planned, sets)
     built = pool.build(planned, data)
     files = trained_files(settings, built, data.images, sets)
     untrained = {name: file for name, file in files.items() if not file.exists()}
-    speeds = Speeds(settings, data.device)
-    result.device = speeds.device
+    costs = Costs(settings, data.device, result.operations)
+    result.basis = costs.basis
     for name in untrained:
-        base = ModelRef((name,)).base
         path = checkpoint_path(settings, name, built[name], data.images, sets, at_end=True)
         if path not in result.trainings:
-            training = _estimate_training(settings, base, built[name], data.images, speeds, sets)
-            result.trainings[path] = training
+            result.trainings[path] = _estimate_training(
+                settings, name, built[name], data.images, sets, costs
+            )
     trained = [name for name in settings.models if name not in untrained]
     models = pool.train(planned, data, trained, Tracker())
     models |= {
         name: Model(built[name], "", {"file": str(file)}) for name, file in untrained.items()
     }
     job = JobContext(planned, data, with_ensemble(settings, models))
-    missing, rows = _find_missing(job)
+    missing, rows = find_all_work(job, Rows(Path(settings.cache_dir)))
     stored = 1 - sum(map(len, missing.values())) / max(1, rows)
     if any(request.attacked for request in missing):
-        _add_fits(job, result, speeds)
-    missing = _leave_out(job, missing, seen)
+        _add_fits(job, result, costs)
+    missing = _leave_out(job, missing, result.rows)
     again = attacked_again(job, missing, Rows(Path(settings.cache_dir)))
     work = work_of(job, {**missing, **again})
+    cost = _cost_of(job, work, costs)
     return JobEstimate(
         settings.job,
         len(data.images),
         work.gradients,
         work.predictions.total(),
-        _count_seconds(job, work, speeds) + _JOB_SECONDS,
+        cost._replace(seconds=cost.seconds + _JOB_SECONDS),
         stored,
         _count_bytes(job, missing),
     )
+
+
+def _cost_of(job: JobContext, work: Work, costs: Costs) -> Cost:
+    """Return the cost of a job's attack and predictions."""
+    if work.gradients is None:
+        return UNKNOWN
+    images, source = defaultdict[tuple[WorkType, str], float](float), job.settings.source
+    for name in source:
+        images["gradient", name] += work.gradients / len(source)
+    for target, count in work.predictions.items():
+        for name in target.members:
+            images["prediction", name] += count / len(target.members)
+    classifiers = {name: model.classifier for name, model in job.models.items()}
+    return costs.of(images, classifiers, job.images.image_size)
 
 
 def _estimate_training(
@@ -226,52 +257,39 @@ def _estimate_training(
     name: str,
     classifier: PixelClassifier,
     images: ImageDataset,
-    speeds: Speeds,
     sets: DataSets,
+    costs: Costs,
 ) -> Training:
     recipe, train = settings.training, sets.training_images(settings, images)
-    test = sets.open(settings, "test", whole=True)
-    seconds = speeds.seconds("training", name, classifier, train.image_size)
+    test, base = sets.open(settings, "test", whole=True), ModelRef((name,)).base
+    evaluated = min(recipe.evaluate_on or len(test), len(test))  # test images per epoch
+    work: dict[tuple[WorkType, str], float] = {
+        ("training", name): recipe.epochs * len(train),
+        ("prediction", name): recipe.epochs * evaluated + len(test),
+    }
     if recipe.attack is not None:
         taken = settings_of_attack(recipe).gradients(1, 1)
-        gradient = speeds.seconds("gradient", name, classifier, train.image_size)
-        seconds += (1 - recipe.clean_share) * gradient * (math.nan if taken is None else taken)
-    test_images = min(recipe.evaluate_on or len(test), len(test))  # test images per epoch
-    evaluated = (recipe.epochs * test_images + len(test)) / GRADIENT
+        attacked = (1 - recipe.clean_share) * recipe.epochs * len(train)
+        work["gradient", name] = attacked * (math.nan if taken is None else taken)
     size = sum(4 * value.numel() for _, value in tensors_of(classifier.network))
-    total = seconds * (recipe.epochs * len(train) + evaluated)
-    return Training(name, len(train), recipe.epochs, total, size)
+    cost = costs.of(work, {name: classifier}, train.image_size)
+    return Training(base, len(train), recipe.epochs, cost, size)
 
 
-def _add_fits(job: JobContext, result: Estimate, speeds: Speeds) -> None:
+def _add_fits(job: JobContext, result: Estimate, costs: Costs) -> None:
     """Add to `result` the fits of a job's attack whose states are missing."""
     part, images, source = job.planned.fitted, job.data.fit_images, job.settings.source
+    classifiers = {name: model.classifier for name, model in job.models.items()}
     for eps, file in fit_files(job).items():
         assert part is not None and images is not None
         missing = job.settings.rerun or not file.exists()
         if missing and file not in result.trainings:
             work_type: WorkType = "training" if part.as_built else "gradient"
-            durations = [
-                speeds.seconds(work_type, name, job.models[name].classifier, images.image_size)
-                for name in source
-            ]
             gradients = job.fit_gradients / len(fit_files(job)) / len(source)
+            work = {(work_type, member): gradients for member in source}
+            cost = costs.of(work, classifiers, images.image_size)
             name = f"{job.settings.job} at {eps:g}/255" if eps else job.settings.job
-            seconds = gradients * sum(durations)
-            result.trainings[file] = Training(name, len(images), part.epochs, seconds, 0)
-
-
-def _find_missing(job: JobContext) -> tuple[dict[RowRequest, np.ndarray], int]:
-    """Return the missing rows of a job by request, and the job's total number of rows."""
-    cache, first = Rows(Path(job.settings.cache_dir)), ask_for(job, None)
-    rows = {} if job.settings.rerun else read_rows(job, first, cache)
-    missing = find_missing(first, rows)
-    stored = not any(request.table == Clean.name for request in missing)
-    clean = finish(job, first, rows)[Clean.name] if stored else _all_correct(job)
-    later = ask_for(job, clean)
-    rows = {} if job.settings.rerun else read_rows(job, later, cache)
-    missing |= find_missing(later, rows)
-    return missing, sum(len(request.index) for request in first | later)
+            result.trainings[file] = Training(name, len(images), part.epochs, cost, 0)
 
 
 def _leave_out(
@@ -288,29 +306,6 @@ def _leave_out(
         if len(rest := np.setdiff1d(index, before)):
             new[request] = rest
     return new
-
-
-def _all_correct(job: JobContext) -> pa.Table:
-    """Return hypothetical clean predictions, all correct, so that every image is counted."""
-    same = pa.table({name: job.images.indices for name in ("index", "label", "predicted")})
-    return pa.concat_tables(named(same, target) for target in job.settings.evaluated)
-
-
-def _count_seconds(job: JobContext, work: Work, speeds: Speeds) -> float:
-    """Return the seconds for a job's attack and predictions; NaN if a speed is unknown."""
-    if work.gradients is None:
-        return math.nan
-    side, source, seconds = job.images.image_size, job.settings.source, 0.0
-
-    def time(work_type: WorkType, name: str) -> float:
-        return speeds.seconds(work_type, name, job.models[name].classifier, side)
-
-    for name in source if work.gradients else ():
-        seconds += _ATTACK * work.gradients / len(source) * time("gradient", name)
-    for target, count in work.predictions.items():
-        each = [time("prediction", name) for name in target.members]
-        seconds += sum(each) * count / len(each)
-    return seconds
 
 
 def _count_bytes(job: JobContext, missing: Mapping[RowRequest, np.ndarray]) -> float:

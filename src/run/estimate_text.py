@@ -27,11 +27,13 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
         parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
     if unknown := len(jobs) - len(stated):
         parts[-1] += f" plus those of {unknown} jobs whose attack states no number"
-    if estimate.device:
+    if not math.isnan(estimate.tflop):
+        parts.append(f"{_rounded(estimate.tflop)} TFLOP")
+    if estimate.basis:
         parts.append(f"{sum(job.predictions for job in jobs):,} predictions")
         parts.append(f"{estimate.bytes / 1e6:,.0f} MB")
-    if estimate.device and not math.isnan(estimate.seconds):
-        parts.append(f"about {duration(estimate.seconds)} on {estimate.device}")
+    if estimate.basis and not math.isnan(estimate.seconds):
+        parts.append(f"about {duration(estimate.seconds)} {estimate.basis}")
     console.print(f"Plan: {', '.join(parts)}.")
     if estimate.trainings:
         listed = "; ".join(map(_describe, estimate.trainings.values()))
@@ -55,15 +57,16 @@ def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -
     """Print the cost of each job, and the smallest difference that its images can detect."""
     counted = any(job.images for job in estimate.jobs)
     gradients = "gradients" if counted else "gradients per image"
-    columns = ["job", "images", gradients, "predictions", "time", "stored"]
-    columns = columns if estimate.device else columns[:3]
+    columns = ["job", "images", gradients, "predictions", "TFLOP", "time", "stored"]
+    columns = columns if estimate.basis else columns[:3]
     rows = []
     for job in estimate.jobs[:_SHOWN]:
         row = [
             f"{job.images:,}" if counted else "?",
             "?" if job.gradients is None else f"{job.gradients:,.0f}",
             f"{job.predictions:,}",
-            "?" if math.isnan(job.seconds) else duration(job.seconds),
+            "?" if math.isnan(job.cost.tflop) else _rounded(job.cost.tflop),
+            "?" if math.isnan(job.cost.seconds) else duration(job.cost.seconds),
             f"{job.stored:.0%}",
         ]
         row = [f"refused: {job.refused}"] if job.refused else row[: len(columns) - 1]
@@ -89,13 +92,15 @@ def check_hours(estimate: Estimate, hours: float | None) -> None:
     if hours is None or estimate.seconds <= 3600 * hours:
         return
     if math.isnan(estimate.seconds):
-        raise ValueError(f"max_hours={hours:g}: duration unknown, as the plan has no speeds.")
-    fixed = sum(training.seconds for training in estimate.trainings.values())
+        raise ValueError(
+            f"max_hours={hours:g}: the plan cannot tell the duration. Set plan_tflops."
+        )
+    fixed = sum(training.cost.seconds for training in estimate.trainings.values())
     rest, images = estimate.seconds - fixed, max(job.images for job in estimate.jobs)
-    longest = max(estimate.jobs, key=lambda job: job.seconds)
+    longest = max(estimate.jobs, key=lambda job: job.cost.seconds)
     text = (
         f"max_hours={hours:g}: the plan takes {duration(estimate.seconds)}. The longest job is "
-        f"{longest.name} with {duration(longest.seconds)}."
+        f"{longest.name} with {duration(longest.cost.seconds)}."
     )
     if fixed:
         text += f" Trainings take {duration(fixed)}: lower training.n_images or training.epochs."
@@ -105,5 +110,14 @@ def check_hours(estimate: Estimate, hours: float | None) -> None:
 
 
 def _describe(training: Training) -> str:
-    time = "" if math.isnan(training.seconds) else f", {duration(training.seconds)}"
-    return f"{training.name} ({training.images:,} images, {training.epochs} epochs{time})"
+    parts = [f"{training.images:,} images", f"{training.epochs} epochs"]
+    if not math.isnan(training.cost.tflop):
+        parts.append(f"{_rounded(training.cost.tflop)} TFLOP")
+    if not math.isnan(training.cost.seconds):
+        parts.append(duration(training.cost.seconds))
+    return f"{training.name} ({', '.join(parts)})"
+
+
+def _rounded(number: float) -> str:
+    """Return a number with three digits at least."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

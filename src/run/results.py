@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,6 +22,7 @@ from src.measure.registry import MEASUREMENTS
 from src.run.clean_accuracy import check_clean_accuracies
 from src.run.compute import compute
 from src.run.stages import JobContext
+from src.run.stored_rows import find_work
 from src.utils.model_ref import ModelRef
 from src.utils.processes import from_first_process, is_first_process
 
@@ -107,6 +109,27 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
         unsteady=[pair for pair, network in networks if not getattr(network, "steady", True)],
         probabilities=[pair for pair, network in networks if _gives_probabilities(job, network)],
     )
+
+
+def find_all_work(job: JobContext, cache: Rows) -> tuple[dict[RowRequest, np.ndarray], int]:
+    """Return the images whose rows `compute_results` would compute, and the number of all rows.
+
+    The images are indices, int64 (n,), by request. If clean predictions are missing, all of them
+    are assumed to be correct.
+    """
+    requests = ask_for(job, None)
+    rows, missing = find_work(job, requests, cache)
+    complete = not any(request.table == Clean.name for request in missing)
+    clean = finish(job, requests, rows)[Clean.name] if complete else _all_correct(job)
+    later = ask_for(job, clean)
+    missing |= find_work(job, later, cache)[1]
+    return missing, sum(len(request.index) for request in requests | later)
+
+
+def _all_correct(job: JobContext) -> pa.Table:
+    """Return hypothetical clean predictions, all correct, so that every image is counted."""
+    same = pa.table({name: job.images.indices for name in ("index", "label", "predicted")})
+    return pa.concat_tables(named(same, target) for target in job.settings.evaluated)
 
 
 def _gives_probabilities(job: JobContext, network: Any) -> bool:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from src.cache.keys import content_key
 from src.config.settings import Settings
-from src.models import cast_weights, choose_layout, is_castable
+from src.models import choose_layout
 from src.run.trainer import make_trainer, on_free_gpu
 from src.training import choose_precision
 from src.utils import stopping
@@ -53,8 +53,6 @@ class Speeds:
     def seconds(self, work_type: WorkType, name: str, classifier: nn.Module, side: int) -> float:
         """Return a model's seconds per image of `side` x `side` pixels."""
         settings = self.settings
-        if getattr(getattr(classifier, "network", None), "label_only", False):
-            return 0.0  # it looks up known images
         keys = {"precision", "attack_precision", "fold_batch_norms", "batch_size"}
         section = settings.training if work_type == "training" else settings.trainer
         model = settings.model[name].model_dump(include={"network", "input_size"})
@@ -104,9 +102,6 @@ class Speeds:
 
         choose_layout(classifier, device.type, precision)
         classifier.to(device).train(work_type == "training").requires_grad_(work_type == "training")
-        grey = torch.full((1, 3, side, side), 0.5, device=device)
-        if work_type == "gradient" and low and is_castable(classifier, grey):
-            cast_weights(classifier)
         keep_freed_memory()  # as jobs do
         with (
             isolate_rng(),

@@ -1,0 +1,29 @@
+"""Blank images in place of data sets of known size, so that a plan needs no download."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from src.data.dataset import LabelledImages
+
+_IMAGES = {"train": 50_000, "test": 10_000}
+_CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
+"""Classes by the name of torchvision's class; all have `_IMAGES` images of 32 x 32 pixels."""
+
+
+def published(split: str, *, kind: str) -> LabelledImages:
+    """Return blank images of the size and number of a published split, `train` or `test`."""
+    # The grey values differ, as no image is in both splits.
+    images = np.broadcast_to(np.uint8(split == "train"), (_IMAGES[split], 32, 32, 3))
+    return LabelledImages(images, np.arange(len(images)) % _CLASSES[kind])
+
+
+def stand_in(source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the keys that load blank images of a data set's size; None if it is unknown.
+
+    Args:
+        source: `_target_` of the data set and its other keyword arguments.
+    """
+    kind = source.get("kind") or str(source.get("_target_")).rpartition(".")[2]
+    return {"_target_": f"{__name__}.published", "kind": kind} if kind in _CLASSES else None
