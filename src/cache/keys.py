@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from src.cache.code_digest import code_of, program_digest
+from src.config.sections import MeasurementSettings
 from src.config.settings import Settings
 
 
@@ -30,7 +31,13 @@ def job_key(
     analysed = settings.diagnostics.model_dump(exclude_defaults=True)
     parts = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
     place = (attack_key, images, settings.budgets)
-    return content_key(place, target_keys, names, parts, analysed and settings.reference)
+    own = {name: measurement_key(its) for name, its in settings.measurements.items()}
+    return content_key(place, target_keys, names, parts, analysed and settings.reference, own)
+
+
+def measurement_key(section: MeasurementSettings) -> str:
+    """Return the key of a user's measurement: its code and settings."""
+    return content_key(section.call, code_of(section.call))
 
 
 def defence_key(settings: Settings, name: str) -> str:
