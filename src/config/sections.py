@@ -296,14 +296,16 @@ def _pairs(value: Any) -> Any:
 
 
 class TrackingSettings(Section):
-    """Tracking store; without `uri`, a SQLite file in `directory`."""
+    """Tracking store: `_target_` and its arguments; without it nothing is tracked."""
 
-    name: Literal["mlflow", "none"]
-    uri: str | None = None
-    directory: str = "mlruns"
+    model_config = ConfigDict(extra="allow")
     tables: bool | None = None
-    experiment: str | None = None
     tags: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """Keys to open the store: `_target_` and its arguments."""
+        return dict(self.model_extra or {})
 
 
 class ReportSettings(Section):

@@ -64,7 +64,7 @@ class Settings(Section):
     defence: dict[str, DefenceSettings] = Field(default_factory=dict)
     trainer: TrainerSettings = TrainerSettings()
     training: TrainingSettings = TrainingSettings()
-    tracking: TrackingSettings = TrackingSettings(name="none")
+    tracking: TrackingSettings = TrackingSettings()
     diagnostics: DiagnosticSettings = DiagnosticSettings()
     measurements: Annotated[
         dict[str, MeasurementSettings], BeforeValidator(lambda value: value or {})
