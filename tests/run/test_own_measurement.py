@@ -1,6 +1,5 @@
 """A user's measurement: its table, its rows in the cache, its chart, and what is refused."""
 
-import json
 import re
 from functools import partial
 
@@ -9,6 +8,8 @@ import pandas as pd
 import pytest
 
 from src import load_sweep, load_table
+from src.artifacts.jobs import find_jobs
+from src.report.diagnostics.own_measurement import own_statistics
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "own-measurement.md").read_text(encoding="utf-8")
@@ -139,16 +140,15 @@ def test_rows_that_do_not_fit_cost_the_job_and_are_said_in_a_sentence(
 
 
 def test_a_chart_in_a_strangers_record_is_checked(place, command_line):
-    from src.artifacts.jobs import find_jobs
-    from src.report.diagnostics.own_measurement import charts_of, summarise_own
-
     command_line(words(f"entropy.Entropy, {CHART}"), "hydra.run.dir=outputs/a")
     (job,) = find_jobs([place / "outputs" / "a"])
     section = job.record.config["measurements"]["entropy"]
-    (chart,) = charts_of(job).values()
-    assert not {"image", "y"} & {*summarise_own(job.table("entropy"), chart, job)["colour"]}
-    for bad in ({"y": "nothing"}, {"y": "entropy", "url": "http://x"}, {"y": ["a"]}, "entropy", 3):
-        section["chart"] = json.loads(json.dumps(bad))
-        with pytest.raises(ValueError):
-            for its in charts_of(job).values():
-                summarise_own(job.table("entropy"), its, job)
+    rows = own_statistics(job)["entropy"]
+    table = job.table("entropy").groupby(["eps_255", "target"])["entropy"].mean()
+    assert rows.set_index(["x", "colour"])["mean"].to_dict() == pytest.approx(table.to_dict())
+    charts = [{"y": "nothing"}, {"y": "entropy", "url": "http://x"}, {"y": ["a"]}, "entropy", 3]
+    for bad in [*charts, {"y": "target"}]:
+        section["chart"] = bad
+        with pytest.raises(ValueError, match=r"entropy\.parquet: its chart: .*") as caught:
+            own_statistics(job)
+        assert "\n" not in str(caught.value)

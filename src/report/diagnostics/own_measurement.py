@@ -11,6 +11,7 @@ from pandas.api.types import is_numeric_dtype
 from scipy.stats import t as t_distribution
 
 from src.artifacts.jobs import FinishedJob
+from src.config.errors import explain
 from src.config.sections import ChartSettings
 from src.report.charts.theme import (
     PANEL,
@@ -25,29 +26,30 @@ from src.report.charts.theme import (
 from src.report.page.html import Figure
 
 
-def charts_of(job: FinishedJob) -> dict[str, ChartSettings]:
-    """Return the charts of a job's own measurements, by the name of their table.
-
-    Raises:
-        ValueError: The record's chart is not one.
-    """
-    sections = job.record.config.get("measurements") or {}
-    stated = {name: section.get("chart") for name, section in sections.items()}
-    return {
-        name: ChartSettings.model_validate(chart)
-        for name, chart in stated.items()
-        if chart and name in job.files
-    }
-
-
-def summarise_own(table: pd.DataFrame, chart: ChartSettings, job: FinishedJob) -> pd.DataFrame:
-    """Compute the means of a job's images, with 95 % t intervals, by the chart's columns.
+def own_statistics(job: FinishedJob) -> dict[str, pd.DataFrame]:
+    """Compute the means of a job's own tables that have a chart, by name.
 
     Returns:
-        Rows with `x`, `colour`, `mean`, `low`, `high` and the number of `images`; names of the
-        columns are in `y`, `x_title` and `colour_title`.
+        Rows with `x`, `colour`, `mean`, `low`, `high` (95 % t interval) and the number of `images`;
+        names of the columns are in `y`, `x_title` and `colour_title`.
+
+    Raises:
+        ValueError: The chart in the record is none, or does not fit the table.
     """
-    rows = table.assign(source=job.record.source)
+    statistics = {}
+    for name, section in job.record.config["measurements"].items():
+        if section.get("chart") and name in job.files:
+            try:
+                chart = ChartSettings.model_validate(section["chart"])
+                statistics[name] = _means(job.table(name), chart, job.record.source)
+            except ValueError as error:
+                raise ValueError(f"{job.files[name]}: its chart: {explain(error)}") from error
+    return statistics
+
+
+def _means(table: pd.DataFrame, chart: ChartSettings, source: str) -> pd.DataFrame:
+    """Compute the means over images of a table, by the columns of its chart."""
+    rows = table.assign(source=source)
     chart.check(rows.columns)
     if not is_numeric_dtype(rows[chart.y]):
         raise ValueError(f"chart.y={chart.y}: the column holds no numbers")

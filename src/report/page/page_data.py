@@ -17,7 +17,7 @@ from src.artifacts.jobs import FinishedJob
 from src.artifacts.recipe import model_digest
 from src.config.sections import ReportSettings
 from src.report.diagnostics import CHARTS
-from src.report.diagnostics.own_measurement import charts_of, summarise_own
+from src.report.diagnostics.own_measurement import own_statistics
 from src.report.page.galleries import Pictures
 from src.report.source_choice import SourceChoice, source_choice
 from src.report.summary import JobSummary, Summary, described_images, drawn_rates
@@ -77,8 +77,7 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
                 name: table.assign(**{key: origin[key] for key in origin if key not in table})
                 for name, table in tables.items()
             }
-            for name, chart in charts_of(job).items():
-                rows = summarise_own(job.table(name), chart, job)
+            for name, rows in own_statistics(job).items():
                 own.setdefault(name, []).append(rows.assign(**origin))
         job.forget()
     numbers.own = {name: pd.concat(frames, ignore_index=True) for name, frames in own.items()}
