@@ -28,7 +28,7 @@ from findings.numbers import (
     p_value,
     span,
 )
-from findings.sources import choice_rows, source_rows, zoo
+from findings.sources import choice_rows, luck_rows, source_rows, zoo
 from findings.zoos import ranked, twins
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
@@ -136,6 +136,7 @@ def page_values() -> dict[str, Any]:
         fitted_controls=controls_of_fitted(8),
         lgv=beside_bases([sweep_of("fitted")], {"bim (steps=50)": "lgv"}),
         sources=zoo(),
+        luck=luck_rows("di"),
         source_rows=source_rows(),
         choice_rows=choice_rows(),
         twins=twins(),

@@ -1,5 +1,6 @@
 """A zoo of small networks: which source to attack, what predicts it, and how much is luck."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,14 @@ import yaml
 from numpy.typing import NDArray
 
 from findings.costs import COLUMNS, packed_rows, unpacked
+from findings.luck import luck_of
+from findings.measurements import DOOR
+from findings.predictors import all_pair_measures, mutual_information
+from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.source_choice import Related
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
-from src.report.source_choice import Frames, SourceChoice, choice_of, pair_measures
+from src.report.source_choice import Frames, SourceChoice, choice_of
 from src.utils.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +67,7 @@ SOURCES = [*TARGETS, EARLY, *(f"{EARLY}.epoch{epoch}" for epoch in EPOCHS)]
 IMAGES = 1000
 SWEEPS = {
     "simple": ["attack=fgsm,bim,uap", f"n_images={IMAGES}"],
-    "mi": ["attack=mi", f"n_images={IMAGES}", "diagnostics=sources"],
+    "mi": ["attack=mi", f"n_images={IMAGES}", "diagnostics=sources", DOOR],
     "di": ["attack=di", "seed=0,1", f"n_images={IMAGES}"],
     "pgn": ["attack=pgn", "attack.samples=5", "n_images=200"],
 }
@@ -98,7 +104,8 @@ def command(folder: Path, data: Path, words: Sequence[str]) -> int:
     shared = ["--config-dir", str(folder / "mine"), "dataset=image_folder"]
     shared += [f"dataset.root={data}", f"cache_dir={folder / 'cache'}", "tracking=none"]
     line = [sys.executable, "-m", "src.main", *words, *shared, "report=none"]
-    return subprocess.run(line, cwd=folder).returncode
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # for the measurements
+    return subprocess.run(line, cwd=folder, env=environment).returncode
 
 
 def train(folder: Path, data: Path, names: Sequence[str] = ()) -> None:
@@ -167,7 +174,7 @@ def _facts(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
                 parts.append(pd.DataFrame([row]))
     measured = [job for job in jobs if "output_changes" in job.files]
     index = np.unique(pd.concat(parts).query(f"fact == 'clean {IMAGES}'")["number"])
-    measure = pair_measures(measured)
+    measure = all_pair_measures(measured)
     for half in (0, 1):
         for name, frame in measure(index[half::2], models).items():
             part = frame.rename_axis("source").reset_index().melt("source", var_name="target")
@@ -180,39 +187,46 @@ def _stored() -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.read_parquet(OUTCOMES), pd.read_parquet(MEASURES)
 
 
-def choice(*attacks: str) -> SourceChoice:
-    """Return the choice of a source by some attacks, such as `mi`, from the stored tables.
-
-    Measures are those of images at odd and even positions.
-    """
+def _outcomes(*attacks: str) -> tuple[ImageOutcomes, pd.DataFrame, Related]:
+    """Return stored outcomes by some attacks, what is correct when clean, and what is related."""
     table, facts = _stored()
     table = table[table["attack"].str.partition(" ")[0].isin(attacks)]
     found = unpacked(table)
     found.jobs[:] = [(name.partition(" ")[0], source) for name, source in found.jobs]
     known = facts["fact"] == f"clean {len(found.index)}"
     clean = facts[known].pivot(index="number", columns="source", values="value")
-    correct, pairs = clean.astype(bool), facts[facts["fact"] == "related"]
+    pairs = facts[facts["fact"] == "related"]
     related = {frozenset(pair) for pair in zip(pairs["source"], pairs["target"], strict=True)}
+    return found, clean.astype(bool), lambda a, b: a == b or frozenset((a, b)) in related
+
+
+def choice(*attacks: str) -> SourceChoice:
+    """Return the choice of a source by some attacks, such as `mi`, from the stored tables.
+
+    Measures are those of images at odd and even positions.
+    """
+    found, correct, related = _outcomes(*attacks)
+    facts = _stored()[1]
     measures = facts[~facts["fact"].str.startswith(("clean", "related"))]
 
     def of_pairs(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
         half = correct.index.get_loc(index[0])
         rows = measures[measures["number"] == half]
-        return {
+        stored = {
             str(name): its.pivot(index="source", columns="target", values="value")
             for name, its in rows.groupby("fact", sort=False)
         }
+        return {"information": mutual_information(correct.loc[index]), **stored}
 
+    return choice_of("image_folder, eps = 4/255, joint", found, correct, of_pairs, related)
+
+
+def luck_rows(*attacks: str) -> pd.DataFrame:
+    """Return `luck_of` some attacks, from the stored tables."""
+    found, correct, related = _outcomes(*attacks)
     digests = {str(name): str(name) for name in correct}
-    return choice_of(
-        "image_folder, eps = 4/255, joint",
-        found,
-        correct,
-        of_pairs,
-        lambda one, other: one == other or frozenset((one, other)) in related,
-        [name for name, _ in found.jobs],
-        [digests] * len(found.jobs),
-    )
+    names = [name for name, _ in found.jobs]
+    return luck_of(found, names, [digests] * len(found.jobs), related)
 
 
 ATTACKS = ("fgsm", "bim", "mi", "di", "pgn", "uap")

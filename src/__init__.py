@@ -5,6 +5,7 @@ The command line is `python -m src.main`. The Python interface consists of
 - `attacks`: the attacks as functions, see below;
 - `load_classifier`: load a catalogue model with the weights that the command line uses;
 - `load_sweep`: load the predictions of finished sweeps as one data frame;
+- `load_table`: load another table of finished sweeps, such as a diagnostic's;
 - `transfer`: attack any torch modules, evaluate others on the same images, return such a frame;
 - `rates`: compute counts, rates and intervals from a frame;
 - `matrix`, `curves`, `ranking` and `cost`: draw charts of a frame or of finished sweeps;
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from src.api.charts import ranking as ranking
     from src.api.classifier import load_classifier as load_classifier
     from src.api.frames import load_sweep as load_sweep
+    from src.api.frames import load_table as load_table
     from src.api.frames import rates as rates
     from src.api.rankings import images_needed as images_needed
     from src.api.rankings import rankings as rankings
@@ -63,6 +65,7 @@ _HOMES = {
     "images_needed": "src.api.rankings",
     "load_classifier": "src.api.classifier",
     "load_sweep": "src.api.frames",
+    "load_table": "src.api.frames",
     "matrix": "src.api.charts",
     "ranking": "src.api.charts",
     "rankings": "src.api.rankings",

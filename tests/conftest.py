@@ -180,13 +180,20 @@ def killed(call: Callable[[], object]) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
+def mlflow_settings(folder: Path, uri: str | None = None) -> Any:
+    """Return the settings of `tracking=mlflow` with this folder and address."""
+    from src.config.sections import TrackingSettings
+
+    target = "src.tracking.mlflow_store.MlflowStore"
+    keys = {"_target_": target, "directory": str(folder), "uri": uri}
+    return TrackingSettings.model_validate(keys)
+
+
 def build_store(folder: Path) -> None:
     """Build an MLflow store with one sweep in a folder, which takes seconds."""
-    from src.config.sections import TrackingSettings
     from src.tracking import open_tracker
 
-    settings = TrackingSettings(name="mlflow", directory=str(folder))
-    open_tracker(settings, "atonce").start_sweep("sweep", {})
+    open_tracker(mlflow_settings(folder), "atonce").start_sweep("sweep", {})
 
 
 @pytest.fixture(scope="session")

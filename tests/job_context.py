@@ -1,5 +1,6 @@
 """A job of modules that a test makes, with nothing composed or written."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,7 @@ from src.config.sections import (
 )
 from src.config.settings import Settings
 from src.data import ImageDataset
+from src.measure.own_measurement import own_measurements
 from src.run.adversarial_images import stored_images
 from src.run.data import mixing_pool
 from src.run.results import compute_results
@@ -30,6 +32,13 @@ from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.about import About
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
+
+
+def named(*classes: type) -> dict[str, dict[str, str]]:
+    """Return the section `measurements` with some classes, by their names in small letters."""
+    targets = {its.__name__: f"{its.__module__}.{its.__qualname__}" for its in classes}
+    places = {name: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in targets}
+    return {places[name]: {"_target_": target} for name, target in targets.items()}
 
 
 def make_context(
@@ -80,7 +89,8 @@ def make_context(
     built = {key: Model(network, key, {"name": key}) for key, network in models.items()}
     part = dataset.subset(chosen.diagnostics.n_images)
     data = Data(dataset, part, mixing_pool(dataset, 0), torch.device("cpu"))
-    return JobContext(Planned(chosen, attack, defences or {}), data, built)
+    planned = Planned(chosen, attack, defences or {}, measurements=own_measurements(chosen))
+    return JobContext(planned, data, built)
 
 
 def run_modules(*arguments: Any, cache: Path | None = None, **keywords: Any) -> SimpleNamespace:

@@ -14,6 +14,7 @@ from pandas.testing import assert_frame_equal
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import distributed, multiprocessing
 
+from findings.measurements import DOOR
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
 from src.images.attacker import Attacker
@@ -24,11 +25,12 @@ JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=ran
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
 JOB += ["diagnostics.n_images=21", "defences=[none,jpeg,random_resize_pad]"]
 JOB += ["defence.random_resize_pad.repeats=2", "epsilon.grid=[1.5,8]"]
-JOB += ["diagnostics.tables=[all,smoothness,features,output_changes,self_transfer]"]
+JOB += ["diagnostics.tables=[all,features]", DOOR]
 JOB += ["++model.coarse.feature_layer='0'"]
 DDP = ["trainer.strategy=ddp", "hydra.run.dir=many"]
 DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 DIAGNOSTICS += ["smoothness", "features", "output_changes", "self_transfer"]
+DIAGNOSTICS += ["gradient_consistency"]
 
 
 def as_torchrun(number, count, port, command_line, words):

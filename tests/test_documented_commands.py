@@ -87,7 +87,8 @@ def write_printed(folder: Path) -> Path:
                 with (folder / module[1]).open("a") as file:
                     file.write(text)
             model = re.match(r"# @package (model|defence)\.(\w+)", text)
-            if found := model or re.match(r"# mine/(attack|dataset|panel)/(\w+)\.yaml", text):
+            file = re.match(r"# mine/(attack|dataset|panel|tracking)/(\w+)\.yaml", text)
+            if found := model or file:
                 file = folder / "mine" / found[1] / f"{found[2]}.yaml"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text)

@@ -47,7 +47,6 @@ OF_SWEEP = {
     "matrix.csv": "matrix-*.csv",
 }
 TABLES = ("predictions", "flips", "filtered", "low_passed", "similarity", "spectra", "visibility")
-TABLES += ("gradient_consistency",)
 OF_JOBS = {f"{name}.parquet": f"*/{name}*.parquet" for name in TABLES}
 OF_JOBS |= {"attacks.csv": "*/attacks.csv", "frame.csv": "frame.csv"}
 # Columns that tell rows apart, as far as a table has them.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from findings.measurements import GradientConsistency, OutputChanges, SelfTransfer, Smoothness
 from src.api.modules import Inputs
 from src.attacks import lgv, mi, pgd, uap
 from src.cache.rows import Rows
@@ -29,7 +30,7 @@ from src.run import predict, trainer
 from src.run.results import compute_results
 from src.run.speeds import Speeds
 from src.utils import devices
-from tests.job_context import make_context
+from tests.job_context import make_context, named
 from tests.pretended_device import (
     DEVICE,
     DeviceTensor,
@@ -106,8 +107,9 @@ PASSES = {
         "diagnostics": {
             "bisection": 1,
             "iterations": [1, 2],
-            "tables": ["all", "features", "output_changes", "self_transfer", "smoothness"],
+            "tables": ["all", "features"],
         },
+        "measurements": named(OutputChanges, SelfTransfer, Smoothness, GradientConsistency),
         "controls": True,
         "variants": ["uint8"],
     },

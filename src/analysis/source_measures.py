@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import rel_entr
 from scipy.stats import rankdata
 
-from src.analysis.outcomes import ratio
 from src.analysis.source_choice import Related, Transfer, Values
 
 FEWEST_SOURCES = 6
@@ -49,41 +47,9 @@ def _dependence(first: Values, second: Values) -> float:
     return float(both + sums - 2 * (own_x @ own_y) / (count - 2))
 
 
-def change_ratio(change: Values, white_box: Values) -> float:
-    """Compute alpha: the change of a target's logits relative to that by an attack on itself.
-
-    Both arguments are changes of the target's logits, shape (N, K): `change` under the source's
-    perturbations, `white_box` under those of the same attack on the target. Alpha is the mean over
-    images of the ratio of their norms, without images whose `white_box` is 0.
-
-    Reference:
-        Liang et al. (2021), arXiv 2006.14512, and the authors' code.
-    """
-    norms = ratio(np.linalg.norm(change, axis=1), np.linalg.norm(white_box, axis=1))
-    return float(np.nanmean(norms)) if np.isfinite(norms).any() else np.nan
-
-
-def change_alignment(source: Values, target: Values) -> float:
-    """Compute gamma: how similarly the logits of two models change under the same perturbations.
-
-    Gamma is the squared Frobenius norm of the mean over images of the outer product of both
-    changes, shapes (N, K) and (N, L), each scaled to length 1. It is in [0, 1]. Zero changes stay
-    zero and count.
-
-    Reference:
-        Liang et al. (2021), arXiv 2006.14512, and the authors' code.
-    """
-    units = []
-    for change in (source, target):
-        norm = np.linalg.norm(change, axis=1, keepdims=True)
-        units.append(np.nan_to_num(ratio(change, np.broadcast_to(norm, change.shape))))
-    return float(np.square(units[0].T @ units[1] / len(source)).sum())
-
-
 def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Compute measures of model pairs from clean predictions, as frames (models, models).
 
-    - `information`: mutual information of being correct, in bits (arXiv 2304.02312);
     - `kappa`: Cohen's kappa of being correct (Geirhos et al., NeurIPS 2020);
     - `source accuracy` and `target accuracy`, the trivial measures: accuracy of row and column.
 
@@ -91,17 +57,12 @@ def clean_measures(correct: pd.DataFrame) -> dict[str, pd.DataFrame]:
         correct: Whether each model (column) is correct on each image (row).
     """
     right = correct.to_numpy(np.float64)
-    states, p = np.stack([right, 1 - right]), right.mean(axis=0)
-    joint = np.swapaxes(states, 1, 2)[:, None] @ states / len(right)  # shape (2, 2, models, models)
-    each = np.stack([p, 1 - p])
-    expected = each[:, None, :, None] * each[None, :, None, :]
-    information = rel_entr(joint, expected).sum(axis=(0, 1)) / np.log(2)
-    information = (information + information.T) / 2  # equal bits for a pair in either order
-    agree, chance = (part[0, 0] + part[1, 1] for part in (joint, expected))
+    p = right.mean(axis=0)
+    agree = (right.T @ right + (1 - right).T @ (1 - right)) / len(right)
+    chance = np.outer(p, p) + np.outer(1 - p, 1 - p)
     kappa = np.divide(agree - chance, 1 - chance, out=np.full_like(agree, np.nan), where=chance < 1)
     accuracy = np.tile(p[:, None], (1, len(p)))
-    measures = {"information": information, "kappa": kappa}
-    measures |= {"source accuracy": accuracy, "target accuracy": accuracy.T}
+    measures = {"kappa": kappa, "source accuracy": accuracy, "target accuracy": accuracy.T}
     names = correct.columns
     return {name: pd.DataFrame(value, names, names) for name, value in measures.items()}
 

@@ -67,6 +67,33 @@ def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
     return frame_of(find_jobs(named_folders(*folders, named)))
 
 
+def load_table(name: str, *folders: str | Path, **named: str | Path) -> pd.DataFrame:
+    """Load one table, such as a diagnostic's, from the finished jobs of one or several sweeps.
+
+    Args:
+        name: Name of the table: the stem of its files.
+        *folders: Folders of sweeps, as for `load_sweep`.
+        **named: Folders by name.
+
+    Returns:
+        The rows of all jobs that have the table, after the columns `attack` and `source`.
+
+    Raises:
+        ValueError: As for `load_sweep`, or no job has the table.
+    """
+    jobs = find_jobs(named_folders(*folders, named))
+    frames = [
+        job.table(name).assign(attack=job.attack, source=job.record.source)
+        for job in jobs
+        if name in job.files
+    ]
+    if not frames:
+        known = ", ".join(sorted({table for job in jobs for table in job.files}))
+        raise ValueError(f"No job has the table {name}. There are {known}.")
+    rows = pd.concat(frames, ignore_index=True)
+    return rows[[*dict.fromkeys(["attack", "source", *rows])]]
+
+
 def frame_of(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
     """Return the predictions of jobs in the format of `load_sweep`."""
     rows = pd.concat([part for job in jobs for part in _parts(job)], ignore_index=True)

@@ -63,6 +63,7 @@ class _Config(_Keys):
     dataset: dict[str, Any] = {}
     defence: dict[str, dict[str, Any]] = {}
     ensemble: str = "logits"
+    measurements: dict[str, dict[str, Any]] = {}
     model: dict[str, _Model] = {}
     source: list[str] = []
     sweep: str | None = None

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from src.cache.code_digest import code_of, program_digest
+from src.config.sections import MeasurementSettings
 from src.config.settings import Settings
 from src.utils.model_ref import NO_DEFENCE
 
@@ -205,7 +206,15 @@ def job_parts(
         "names": names,
         "tables": tables,
         "reference": analysed and settings.reference,
+        "measurements": {
+            name: measurement_key(section) for name, section in settings.measurements.items()
+        },
     }
+
+
+def measurement_key(section: MeasurementSettings) -> str:
+    """Return the key of a user's measurement: its code and settings."""
+    return content_key({"settings": section.call, "code": code_of(section.call)})
 
 
 def described(parts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -4,7 +4,7 @@ A field's name is the key in the config. Its type defines the allowed values. Th
 explain the keys.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -180,6 +180,38 @@ class DiagnosticSettings(Section):
     n_images: PositiveInt | None = None
 
 
+class ChartSettings(Section):
+    """Chart of a measurement's table: the mean over images of a column.
+
+    Attributes:
+        y: Column of numbers.
+        x: Column of the horizontal axis; a number makes curves, a text makes points.
+        colour: Column that tells the curves or points apart.
+    """
+
+    y: str
+    x: str = "source"
+    colour: str = "source"
+
+    def check(self, columns: Collection[str]) -> None:
+        """Refuse columns that a table does not have; `source` is the job's."""
+        for key, column in self:
+            if column not in (*columns, "source"):
+                raise ValueError(f"chart.{key}={column}: the table has no such column")
+
+
+class MeasurementSettings(Section):
+    """Measurement of a user's: `_target_` and its arguments, and an optional chart."""
+
+    model_config = ConfigDict(extra="allow")
+    chart: ChartSettings | None = None
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """Keys to build the measurement: `_target_` and its arguments."""
+        return dict(self.model_extra or {})
+
+
 class CheckSettings(Section):
     """Check of clean accuracies against `expected_accuracy`, and the action on a miss."""
 
@@ -255,23 +287,25 @@ class TrainingSettings(Section):
 
 
 def _pairs(value: Any) -> Any:
-    """Return a mapping as pairs of strings, which are hashable."""
+    """Return a mapping as pairs of strings, which are hashable; None: no pairs."""
     return (
         tuple((str(key), str(item)) for key, item in value.items())
         if isinstance(value, Mapping)
-        else value
+        else value or ()
     )
 
 
 class TrackingSettings(Section):
-    """Tracking store; without `uri`, a SQLite file in `directory`."""
+    """Tracking store: `_target_` and its arguments; without it nothing is tracked."""
 
-    name: Literal["mlflow", "none"]
-    uri: str | None = None
-    directory: str = "mlruns"
+    model_config = ConfigDict(extra="allow")
     tables: bool | None = None
-    experiment: str | None = None
     tags: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """Keys to open the store: `_target_` and its arguments."""
+        return dict(self.model_extra or {})
 
 
 class ReportSettings(Section):

@@ -12,6 +12,7 @@ from src.config.sections import (
     DefenceSettings,
     DiagnosticSettings,
     EpsilonSettings,
+    MeasurementSettings,
     ModelSettings,
     Protocol,
     ReportSettings,
@@ -38,6 +39,7 @@ class Settings(Section):
         storage: Format of the primary variant; None: as stored in a saved set.
         model: The models that the job names.
         defence: The defences that the job names.
+        measurements: Measurements of the user's, by the name of their table.
         plan: Print the cost of the sweep, and compute nothing.
         plan_tflops: Speed that the plan's hours are for, in 10^12 operations per second; None:
             measured speeds of this machine.
@@ -64,8 +66,11 @@ class Settings(Section):
     defence: dict[str, DefenceSettings] = Field(default_factory=dict)
     trainer: TrainerSettings = TrainerSettings()
     training: TrainingSettings = TrainingSettings()
-    tracking: TrackingSettings = TrackingSettings(name="none")
+    tracking: TrackingSettings = TrackingSettings()
     diagnostics: DiagnosticSettings = DiagnosticSettings()
+    measurements: Annotated[
+        dict[str, MeasurementSettings], BeforeValidator(lambda value: value or {})
+    ] = Field(default_factory=dict)
     clean_accuracy_check: CheckSettings = CheckSettings()
     report: ReportSettings = ReportSettings()
     store: StoreSettings = StoreSettings()

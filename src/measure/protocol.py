@@ -181,9 +181,9 @@ class Measurement(ABC):
         in_all: True if `diagnostics.tables=all` includes it (if `switched_by` is `tables`).
     """
 
-    name: ClassVar[str]
-    schema: ClassVar[pa.Schema]
-    order: ClassVar[tuple[str, ...]] = ("index",)
+    name: str
+    schema: pa.Schema
+    order: tuple[str, ...] = ("index",)
     switched_by: ClassVar[str | None] = "tables"
     in_all: ClassVar[bool] = True
 

@@ -7,15 +7,11 @@ from src.measure.clean import Clean
 from src.measure.controls import Controls
 from src.measure.defended_targets import DefendedTargets
 from src.measure.features import Features
-from src.measure.gradient_consistency import GradientConsistency
 from src.measure.gradient_similarity import GradientSimilarity
 from src.measure.iterations import Iterations
 from src.measure.minimum_budget import MinimumBudget
-from src.measure.output_changes import OutputChanges
 from src.measure.predictions import Predictions
 from src.measure.protocol import Measurement
-from src.measure.self_transfer import SelfTransfer
-from src.measure.smoothness import Smoothness
 from src.measure.spectra import Spectra
 from src.measure.visibility import Visibility
 
@@ -33,9 +29,5 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     BandFilters(),
     LowPassed(),
     GradientSimilarity(),
-    GradientConsistency(),
-    Smoothness(),
     Features(),
-    OutputChanges(),
-    SelfTransfer(),
 )

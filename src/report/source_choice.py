@@ -1,8 +1,7 @@
 """Ranking of sources for an unseen target, and predictors of transfer, for the terminal."""
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -16,38 +15,28 @@ from rich.text import Text
 
 from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.source_choice import (
-    FACTORS,
     FEWEST_FOR_INTERVAL,
     Related,
     Transfer,
     choices,
     profiles,
-    training_luck,
     transfer_of,
     transfer_similarity,
 )
 from src.analysis.source_measures import (
     FEWEST_SOURCES,
-    change_alignment,
-    change_ratio,
     clean_measures,
     linear_cka,
     predictors,
 )
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_ref import ModelRef
 from src.utils.terminal_tables import text_table
 
 Frames = dict[str, pd.DataFrame]
 """Frames by name: a measure's (source, target), or a model's vectors by number of the image."""
 
-OF_SOURCE = {
-    "gradient consistency": ("gradient_consistency", "consistency"),
-    "curvature": ("smoothness", "curvature"),
-    "self-transfer": ("self_transfer", "fooled"),
-}
-"""Measures of the source alone: the table and the column that is averaged over images."""
 INTERVALS = "95 % intervals are for new targets and new images."
 FEW_TARGETS = f"Below {FEWEST_FOR_INTERVAL} targets there is no interval."
 
@@ -61,7 +50,6 @@ class SourceChoice:
     Attributes:
         spread: Root mean square difference in success (see `profiles`) between two trainings of one
             network; NaN if no network has two.
-        luck: Result of `training_luck`.
         similarity: Result of `transfer_similarity`.
     """
 
@@ -71,7 +59,6 @@ class SourceChoice:
     spread: float
     choices: pd.DataFrame
     predictors: pd.DataFrame
-    luck: pd.DataFrame
     similarity: pd.DataFrame
 
 
@@ -120,8 +107,6 @@ def source_choice(
         _correct(jobs),
         pair_measures(jobs),
         lambda a, b: a == b or frozenset((a, b)) in shared,
-        [_without_training(named[name]) for name in selection.jobs],
-        [named[name].record.weights for name in selection.jobs],
         first.seed,
     )
 
@@ -132,8 +117,6 @@ def choice_of(
     correct: pd.DataFrame,
     of_pairs: Callable[[NDArray[np.int64], Sequence[str]], Frames],
     related: Related,
-    attacks: Sequence[str],
-    weights: Sequence[Mapping[str, str]],
     seed: int = 0,
 ) -> SourceChoice:
     """Rank sources for an unseen target, from outcomes and measures of the models.
@@ -144,8 +127,6 @@ def choice_of(
         correct: Whether each model (column) is correct on each clean image (row, by number).
         of_pairs: Function like the result of `pair_measures`.
         related: Whether two models are related.
-        attacks: Name of each job's attack, equal for all trainings and seeds.
-        weights: Digests of the models' weights by name, for each job.
         seed: Seed for permutations and bootstrap.
     """
     transfer = transfer_of(outcomes)
@@ -166,16 +147,8 @@ def choice_of(
         _spread(ranked),
         choices(transfer, members_related, seed),
         predictors(transfer.single, measure, related, seed),
-        _luck(outcomes, attacks, weights, related),
         transfer_similarity(transfer),
     )
-
-
-def _without_training(job: FinishedJob) -> str:
-    """Return a job's title without the training's seed and the names of sweeps."""
-    label = job.record.label  # its settings may be in brackets, as the names of sweeps are
-    end = job.row_title.removeprefix(label)
-    return label + re.sub(r" training\.seed=\d+| \([^()]*\)$", "", end)
 
 
 def _spread(ranked: pd.DataFrame) -> float:
@@ -189,27 +162,6 @@ def _spread(ranked: pd.DataFrame) -> float:
         for first, second in combinations(its, 2)
     ]
     return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
-
-
-def _luck(
-    outcomes: ImageOutcomes,
-    attacks: Sequence[str],
-    weights: Sequence[Mapping[str, str]],
-    related: Related,
-) -> pd.DataFrame:
-    """Compute `training_luck`; trainings have equal names except for `_seedN`, other weights.
-
-    Jobs whose source has unknown weights, as a saved set may have, are left out.
-    """
-    plain = outcomes.select(defence=NO_DEFENCE)
-    sources = [source for _, source in plain.jobs]
-    known = [job for job, source in enumerate(sources) if source in weights[job]]
-    jobs = [job for job in known if not any(plain.group(job))]
-    trainings = [
-        (attacks[job], ModelRef.parse(sources[job]).architecture, weights[job][sources[job]])
-        for job in jobs
-    ]
-    return training_luck(plain.of_jobs(jobs), trainings, [weights[job] for job in jobs], related)
 
 
 def _correct(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
@@ -239,45 +191,40 @@ def pair_measures(
     """Return a function that computes measures as frames (source, target).
 
     Its arguments are the numbers of images and the targets. A measure is averaged over the attacks
-    that have it; measures that no job has are left out. In addition to `OF_SOURCE` there are:
+    that have it; measures that no job has are left out:
 
     - `gradient cosine`: mean cosine between the gradients of source and target;
-    - `cka`: `linear_cka` of the outputs of their feature layers;
-    - `alpha`, `gamma`: `change_ratio` and `change_alignment` of their logits.
+    - `cka`: `linear_cka` of the outputs of their feature layers.
     """
     tables = defaultdict[str, dict[tuple[str, str], pd.DataFrame]](dict)
-    names = {name for name, _ in OF_SOURCE.values()} | {"similarity", "features", "output_changes"}
     for job in jobs:
-        for name in names & job.files.keys():
+        for name in {"similarity", "features"} & job.files.keys():
             tables[name][job.row_title, job.record.source] = job.table(name).set_index("index")
-    features = {name: rows for table in tables["features"].values() for name, rows in _lists(table)}
-    changes = {key: dict(_lists(table)) for key, table in tables["output_changes"].items()}
+    vectors = (vectors_by_model(table, "features") for table in tables["features"].values())
+    features = {name: rows for models in vectors for name, rows in models.items()}
 
     def measure(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
-        frames = Frames()
-        for name, (table, column) in OF_SOURCE.items():
-            values = _means(tables[table], column, index).max(axis=1)  # one value per row
-            frames[name] = pd.DataFrame(dict.fromkeys(targets, values))
-        frames["gradient cosine"] = _means(tables["similarity"], "cosine", index)
-        frames["cka"] = _cka(features, index)
-        frames |= _changes(changes, index)
+        cosines = means_by_pair(tables["similarity"], "cosine", index)
+        frames = {"gradient cosine": cosines, "cka": _cka(features, index)}
         return {name: frame for name, frame in frames.items() if not frame.empty}
 
     return measure
 
 
-def _lists(table: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
-    """Yield each model's name and vectors."""
-    column = "features" if "features" in table else "change"
-    for model, rows in table.groupby("target", observed=True):
-        yield str(model), pd.DataFrame(np.stack(rows[column].to_list()), rows.index)
+def vectors_by_model(table: pd.DataFrame, column: str) -> Frames:
+    """Return each model's vectors, with a row per image."""
+    return {
+        str(model): pd.DataFrame(np.stack(rows[column].to_list()), rows.index)
+        for model, rows in table.groupby("target", observed=True)
+    }
 
 
-def _of(rows: pd.DataFrame, index: NDArray[np.int64]) -> NDArray[np.float64]:
+def of_images(rows: pd.DataFrame, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the rows of some images, sorted by number."""
     return rows.loc[rows.index.isin(index)].sort_index().to_numpy(np.float64)
 
 
-def _means(
+def means_by_pair(
     tables: Mapping[tuple[str, str], pd.DataFrame], column: str, index: NDArray[np.int64]
 ) -> pd.DataFrame:
     """Return the means over images by source (row) and model (column)."""
@@ -289,29 +236,13 @@ def _means(
 
 
 def _cka(features: Frames, index: NDArray[np.int64]) -> pd.DataFrame:
-    values = {name: _of(rows, index) for name, rows in features.items()}
+    values = {name: of_images(rows, index) for name, rows in features.items()}
     return pd.DataFrame(
         {
             other: {name: linear_cka(mine, its) for name, mine in values.items()}
             for other, its in values.items()
         }
     )
-
-
-def _changes(changes: Mapping[tuple[str, str], Frames], index: NDArray[np.int64]) -> Frames:
-    """Compute alpha and gamma from the pairs with the same attack on source and target."""
-    rows = []
-    for (attack, source), lists in changes.items():
-        mine = _of(lists[source], index)
-        for target, its in lists.items():
-            change, white_box = _of(its, index), changes.get((attack, target), {}).get(target)
-            alpha = np.nan if white_box is None else change_ratio(change, _of(white_box, index))
-            rows.append((source, target, alpha, change_alignment(mine, change)))
-    table = pd.DataFrame(rows, columns=["source", "target", "alpha", "gamma"])
-    return {
-        name: table.pivot_table(name, "source", "target", "mean", dropna=True)
-        for name in ("alpha", "gamma")
-    }
 
 
 def source_tables(choice: SourceChoice) -> Group:
@@ -339,9 +270,6 @@ def source_tables(choice: SourceChoice) -> Group:
         _predictors(choice.predictors),
         Text(note, style="italic"),
     ]
-    if not choice.luck.empty:
-        parts += [Text("\nShares of the variance of success", style="bold"), _shares(choice.luck)]
-        parts.append(Text(_ON_ONE_TARGET, style="italic"))
     return Group(*parts)
 
 
@@ -357,12 +285,6 @@ def spread_text(choice: SourceChoice) -> str:
         "~: behind the first by less than two trainings of one network differ in their success on "
         f"others, {choice.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
     )
-
-
-_ON_ONE_TARGET = (
-    "on one target: difference in success between two trainings on a single target (root mean "
-    "square). It is larger than the difference of their means over targets, which ~ uses."
-)
 
 
 def _ranking(choice: SourceChoice) -> Table:
@@ -390,15 +312,6 @@ def _predictors(predictors: pd.DataFrame) -> Table:
         p = "" if pd.isna(row["p"]) else f"{row['p']:.3f}"
         rows.append([row["measure"], str(row["pairs"]), *numbers, p])
     return text_table(["measure", "pairs", "rho", "beyond accuracy", "p"], rows, ["measure"])
-
-
-def _shares(luck: pd.DataFrame) -> Table:
-    counts, rows = ["trainings", "seeds", "images"], []
-    for row in luck.to_dict("records"):
-        shares = [f"{row[name]:.1%}" for name in (*FACTORS, "rest", "difference")]
-        rows.append([row["network"], *(f"{row[name]:.0f}" for name in counts), *shares])
-    columns = ["network", *counts, "training", "seed", "image", "rest", "on one target"]
-    return text_table(columns, rows, ["network"])
 
 
 def _span(row: pd.Series, name: str) -> str:

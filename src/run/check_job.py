@@ -10,6 +10,7 @@ from src.config.settings import Settings
 from src.defences import Defence
 from src.images.saved import UNKNOWN, SavedImages
 from src.images.storage import TOLERANCE_255
+from src.measure.own_measurement import own_measurements
 from src.measure.registry import MEASUREMENTS
 from src.run.attack_function import attack_function
 from src.run.data import DataSets
@@ -38,12 +39,14 @@ def check_job(settings: Settings, sets: DataSets) -> Planned:
     code_keys(settings)  # reads the code now: files may be edited later
     crafted, saved = settings.attack.kind == "crafted", settings.attack.saved
     attack = attack_function(settings.attack) if crafted else None
+    measurements = own_measurements(settings)
     if saved is None:
-        planned = Planned(settings, attack, defences)
+        planned = Planned(settings, attack, defences, measurements=measurements)
         _check_fit(planned)
         return planned
     images = sets.open_saved(saved)
-    return Planned(_with_set(settings, images), attack, defences, images)
+    planned_settings = _with_set(settings, images)
+    return Planned(planned_settings, attack, defences, images, measurements=measurements)
 
 
 def _check_precision(settings: Settings) -> None:

@@ -81,7 +81,7 @@ class Costs:
 
     def _operations(self, name: str, model: PixelClassifier, side: int) -> dict[WorkType, float]:
         section = self.settings.model[name].model_dump(include={"network", "input_size"})
-        key = content_key(section, side)
+        key = content_key([section, side])
         if key not in self.counted:
             self.counted[key] = count_operations(model, side)
         return self.counted[key]

@@ -47,6 +47,7 @@ from src.images.saved import SavedImages, write_set
 from src.images.storage import AS_SAVED
 from src.measure.adversarial_images import examples
 from src.measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
+from src.measure.protocol import Measurement
 from src.measure.registry import MEASUREMENTS
 from src.report.summary import JobSummary, Summary, described_images, summarise
 from src.run.adversarial_images import adversarial_images, stored_images
@@ -63,7 +64,8 @@ _TOGETHER = 256  # adversarial images written at once
 
 def make_job(job: JobContext, results: Results, record: JobRecord, folder: Path) -> JobInMemory:
     """Return a finished job: the tables of its files, checked, and the alarms that it raises."""
-    tables = {**_diagnostics(results), **_predictions(results, record)}
+    measurements = (*MEASUREMENTS, *job.planned.measurements)
+    tables = {**_diagnostics(results, measurements), **_predictions(results, record)}
     files = {name: folder / f"{name}.parquet" for name in tables}
     for name, path in files.items():
         tables[name] = checked(tables[name], path, name, record)
@@ -94,9 +96,9 @@ def write_results(job: JobContext, results: Results, finished: JobInMemory, cach
     return summary
 
 
-def _diagnostics(results: Results) -> dict[str, pa.Table]:
+def _diagnostics(results: Results, measurements: Sequence[Measurement]) -> dict[str, pa.Table]:
     """Return the diagnostics' tables with the columns of their files."""
-    schemas = {measurement.name: measurement.schema for measurement in MEASUREMENTS}
+    schemas = {measurement.name: measurement.schema for measurement in measurements}
     return {
         name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
     }

@@ -90,7 +90,8 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
     variants = [
         name for name, measurement in measurements.items() if isinstance(measurement, Predictions)
     ]
-    # A measurement without rows has no table, e.g. bisection if no image is counted.
+    # A measurement without rows has no table, e.g. bisection if no image is counted. A user's table
+    # has the key of its code behind its name.
     diagnosed = [
         name
         for name, measurement in measurements.items()
@@ -99,7 +100,7 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
     return Results(
         clean=clean,
         predictions={name: tables[name] for name in variants},
-        diagnostics={name: tables[name] for name in diagnosed},
+        diagnostics={name.partition("-")[0]: tables[name] for name in diagnosed},
         gradients=attacked.gradients,
         zero_gradients=_share_of_zeros(attack_costs),
         seconds=attacked.seconds,
@@ -152,7 +153,7 @@ def ask_for(job: JobContext, clean: pa.Table | None) -> dict[RowRequest, Measure
     """Return the requests without an attack or, given the clean predictions, with one."""
     return {
         request: measurement
-        for measurement in MEASUREMENTS
+        for measurement in (*MEASUREMENTS, *job.planned.measurements)
         if measurement.switched_by != "tables"
         or _is_wanted(measurement, job.settings.diagnostics.tables)
         for request in measurement.requests(job, clean)

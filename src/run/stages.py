@@ -28,7 +28,7 @@ from src.data import Batch, ImageDataset
 from src.defences import Defence, Defended
 from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
-from src.measure.protocol import RowRequest
+from src.measure.protocol import Measurement, RowRequest
 from src.utils.model_ref import ModelRef
 
 
@@ -43,6 +43,7 @@ class Planned:
         saved: Saved set that replaces the attack, if any.
         call: Identity of a call from Python, because keys cannot identify its functions and
             modules.
+        measurements: Measurements that the config names.
     """
 
     settings: Settings
@@ -50,6 +51,7 @@ class Planned:
     defences: Mapping[str, Defence]
     saved: SavedImages | None = None
     call: str = ""
+    measurements: Sequence[Measurement] = ()
 
     @property
     def fitted(self) -> Fitted | None:

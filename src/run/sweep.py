@@ -69,9 +69,9 @@ class Sweep:
         self.held = ExitStack()  # the lock of a sweep that has begun
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state that a launcher sends to other processes: no lock, functions, models."""
-        own = {"held": ExitStack(), "words": (), "pool": ModelPool(), "planned": []}
-        return {**self.__dict__, **own}
+        """Return the state that a launcher sends to other processes: no lock, store or models."""
+        own = {"held": ExitStack(), "words": (), "tracker": Tracker()}
+        return {**self.__dict__, **own, "pool": ModelPool(), "planned": []}
 
     def begin_job(self, config: DictConfig) -> None:
         """Log the job's number."""
@@ -146,7 +146,7 @@ class Sweep:
         write_manifest(self.folder, self.manifest)
         overrides = [f"sweep='{self.manifest.id}'"]  # an id may look like a number
         if not self.run:  # otherwise jobs would refer to a sweep that the store does not know
-            overrides.append("tracking.name=none")
+            overrides.append("tracking._target_=null")
         devices = {job.training.device for job in self.settings}
         if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
             overrides.append(f"training.device={devices.pop()}")

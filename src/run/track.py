@@ -59,11 +59,11 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
     if record.attack:
         for names, rows in summary.protocol_rates.groupby([*TARGET_COLUMNS], sort=False):
             _track_pair(summary, ModelRef.parse(*names), rows, tracker, run)
-        for alarm in summary.alarms:  # joined and truncated to the length of a tag
+        for alarm in summary.alarms:
             name = f"alarm.{alarm.name}"
-            tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))[:7900]
+            tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))
         tags["crafting"] = record.crafting
-        tags["mlflow.runName"] = _run_name(job_name(record.label, record.source), record)
+        tags["name"] = _run_name(job_name(record.label, record.source), record)
         metrics = {
             **summary.cost,
             "gradients_taken": record.gradients,

@@ -1,3 +1,3 @@
-"""Tracking of runs in MLflow, or no tracking."""
+"""Tracking of runs in MLflow, in another store, or no tracking."""
 
-from src.tracking.tracker import Point, Run, Tracker, open_tracker
+from src.tracking.tracker import Point, Run, Tracker, TrackingStore, open_tracker

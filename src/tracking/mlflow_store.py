@@ -1,11 +1,25 @@
-"""MLflow client; no other module imports mlflow."""
+"""MLflow as a tracking store; no other module imports mlflow.
+
+There are three experiments per data set: `DATASET` has flat runs for pairs, so that the Chart view
+overlays them at once; `DATASET-sweeps` has a run per sweep, with the runs of its jobs nested in it;
+`DATASET-training` has a run per training.
+
+This file uses names that MLflow does not document. If they change, no metric and no file is lost:
+
+- tags `mlflow.*` fill the UI's columns, descriptions and nesting, which would be missing;
+- the addresses of the UI's pages are for `links`, which would lead to its first page;
+- the logger `mlflow.store.db.utils` is silenced; it would print tracebacks again.
+"""
 
 import json
 import logging
 import os
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock
@@ -13,9 +27,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from src.artifacts.record import git_commit
 from src.artifacts.sweep_state import is_dead
-from src.tracking.tracker import Point
+from src.tracking.tracker import Point, without_password
 from src.utils.files import remove_temporaries, temporary_name
+from src.utils.refusals import first_line
+
+log = logging.getLogger(__name__)
 
 # Set before the first request; otherwise MLflow prints two lines at the end of each run.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -24,27 +42,131 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no data leaves the 
 # Hydra resets the levels of loggers.
 logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: False)
 
+NOTES = {
+    "": "One run per pair of source and target. Its curves are the metrics `curves/...`.",
+    "-sweeps": "One run per sweep, with its jobs nested below.",
+    "-training": "One run per training of a model without weights.",
+}
+"""Descriptions of the experiments, by suffix of their names."""
+_ENDS = {"pair": "", "training": "-training"}
+_RENAMED = {"note": "mlflow.note.content", "name": "mlflow.runName"}
+_LONGEST_TAG, _LONGEST_PARAMETER = 7900, 6000
 
-class TrackingStore(MlflowClient):
+
+class MlflowStore(MlflowClient):
     """MLflow client that remembers experiments by name, and sends few requests to a server.
 
-    Without `uri` the store is a SQLite file in `directory`, next to its lock and artifacts.
+    Args:
+        dataset: Name of the data set.
+        uri: Address of the store; None: a SQLite file in `directory`, next to its lock and
+            artifacts.
+        directory: Folder of the SQLite file.
+        experiment: Start of the experiments' names; None: `dataset`.
     """
 
-    def __init__(self, uri: str | None, directory: str) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        uri: str | None = None,
+        directory: str = "mlruns",
+        experiment: str | None = None,
+    ) -> None:
         folder = Path(directory).absolute()
+        self.dataset, self.prefix = dataset, experiment or dataset
         self.artifacts = None if uri else (folder / "artifacts").as_uri()
+        self.remote = "://" in (uri or "") and not str(uri).startswith("sqlite")
         self.experiments: dict[str, str] = {}
         if not uri and {*"?%"} & {*str(folder)}:
             raise ValueError("a SQLite address cannot contain ? or %; set tracking.directory")
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "mlflow.lock"):  # only one process creates the tables
+        # Only one process creates the tables.
+        with _patience(seconds=5, retries=0), FileLock(folder / "mlflow.lock"):
             if not uri:
                 _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
             self.search_experiments(max_results=1)
 
-    def experiment(self, name: str, note: str = "") -> str:
+    @property
+    def address(self) -> str:
+        """URI of the store."""
+        return str(self.tracking_uri)
+
+    def start(
+        self,
+        kind: str,
+        name: str,
+        parameters: Mapping[str, object],
+        tags: Mapping[str, str],
+        points: Sequence[Point] = (),
+    ) -> str:
+        """Open a run in the experiment of its kind, and return its id; empty if it is rejected."""
+        own = {"mlflow.source.name": "src.main", "mlflow.source.type": "LOCAL"}
+        own["mlflow.source.git.commit"] = git_commit()
+        if kind == "job" and tags["sweep"]:
+            own["mlflow.parentRunId"] = tags["sweep"]
+        end = _ENDS.get(kind, "-sweeps")
+        creation = end, name, {**own, **_tags(tags)}
+        if kind == "sweep":
+            with _patience(seconds=20, retries=3):
+                run = self._create(*creation)
+        elif (run := self._send(self._create, *creation)) is None:
+            return ""
+        texts = {key: str(value) for key, value in parameters.items()}
+        params = [Param(key, _shorten(text, _LONGEST_PARAMETER)) for key, text in texts.items()]
+        if params or points:
+            self._send(self.log_batch, run, metrics=_metrics(points), params=params)
+        self._name_data(run, tags, "training" if kind == "training" else "evaluation")
+        return run
+
+    def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
+        """Log tags and metrics, with as many per request as MLflow allows."""
+        run_tags = [RunTag(name, value) for name, value in _tags(tags).items()]
+        for start in range(0, max(1, len(points)), 900):
+            metrics = _metrics(points[start : start + 900])
+            self._send(self.log_batch, run, metrics=metrics, tags=run_tags)
+        self._name_data(run, tags, "evaluation")
+
+    def keep(self, run: str, path: Path) -> None:
+        """Store a file, or a folder's files under its name, as artifacts of a run."""
+        if path.is_dir():
+            self._send(self.log_artifacts, run, str(path), artifact_path=path.name)
+        else:
+            self._send(self.log_artifact, run, str(path))
+
+    def end(self, run: str, status: str) -> None:
+        """Close a run."""
+        self._send(self.set_terminated, run, status)
+
+    def end_dead(self) -> None:
+        """End the open runs of dead sweeps (see `is_dead`), and of their parts, as KILLED."""
+        for end in NOTES:
+            self._send(self._end_dead, f"{self.prefix}{end}")
+
+    def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
+        """Return the server, or the command that starts one, and links to pages, by description.
+
+        There is one link per attack for its curves, because the UI shows only ten runs at first.
+        """
+        pairs, sweeps = (self._experiment(f"{self.prefix}{end}") for end in ("", "-sweeps"))
+        uri = without_password(self.address)
+        served = uri.startswith("http")
+        ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
+        view = "?workflowType=machine_learning"  # otherwise new experiments show an empty overview
+        order = f"orderByKey={quote('metrics.`reference/success_rate`')}&orderByAsc=false"
+        command = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        links = {"MLflow store": uri} if served else {"serve": command}
+        for attack in attacks:
+            query = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
+            curves = f"{view}&compareRunsMode=CHART&searchFilter={query}"
+            links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}&{order}"
+        return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
+
+    def _create(self, end: str, name: str, tags: Mapping[str, str]) -> str:
+        """Open a run in the experiment with the suffix `end`, and return its id."""
+        where = self._experiment(f"{self.prefix}{end}", NOTES[end])
+        return str(self.create_run(where, tags=dict(tags), run_name=name).info.run_id)
+
+    def _experiment(self, name: str, note: str = "") -> str:
         """Return the id of an experiment; create it, with `note` as description, if needed."""
         if name not in self.experiments:
             location = self.artifacts and f"{self.artifacts}/{quote(name)}"
@@ -60,34 +182,16 @@ class TrackingStore(MlflowClient):
                 self.experiments[name] = experiment.experiment_id
         return self.experiments[name]
 
-    def start(self, experiment: str, name: str, tags: Mapping[str, str], note: str = "") -> str:
-        """Open a run and return its id; `note` is the description of a new experiment."""
-        where = self.experiment(experiment, note)
-        created = self.create_run(where, tags=dict(tags), run_name=name)
-        return str(created.info.run_id)
+    def _name_data(self, run: str, tags: Mapping[str, str], context: str) -> None:
+        """Log the data set of a run that names its digest; the UI filters by it."""
+        if "data_digest" in tags:
+            source = json.dumps({"name": self.dataset})
+            kind = "transferability"
+            data = Dataset(self.dataset, tags["data_digest"], source_type=kind, source=source)
+            tag = InputTag("mlflow.data.context", context)
+            self._send(self.log_inputs, run, datasets=[DatasetInput(data, [tag])])
 
-    def describe(self, run: str, parameters: Mapping[str, object], points: Sequence[Point]) -> None:
-        """Log the parameters and metrics of a run in one request."""
-        most = 6000  # maximum characters per parameter
-        texts = ((key, str(value)) for key, value in parameters.items())
-        params = [Param(k, v if len(v) <= most else f"{v[: most - 3]}...") for k, v in texts]
-        self.log_batch(run, metrics=_metrics(points), params=params)
-
-    def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
-        """Log tags and metrics, with as many per request as MLflow allows."""
-        run_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
-        for start in range(0, max(1, len(points)), 900):
-            self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=run_tags)
-
-    def name_data(self, run: str, name: str, digest: str, context: str = "evaluation") -> None:
-        """Log the name of the data set used for evaluation or training; the UI filters by it."""
-        source = json.dumps({"name": name})
-        data = Dataset(name, digest, source_type="transferability", source=source)
-        tag = InputTag("mlflow.data.context", context)
-        self.log_inputs(run, datasets=[DatasetInput(data, [tag])])
-
-    def end_dead(self, experiment: str) -> None:
-        """End the open runs of dead sweeps (see `is_dead`), and of their parts, as KILLED."""
+    def _end_dead(self, experiment: str) -> None:
         known = self.get_experiment_by_name(experiment)
         where = [known.experiment_id] if known else []
         for run in self.search_runs(where, "attributes.status = 'RUNNING'") if where else []:
@@ -96,17 +200,48 @@ class TrackingStore(MlflowClient):
             if folder and is_dead(Path(folder)):
                 self.set_terminated(run.info.run_id, "KILLED")
 
-    def keep(self, run: str, path: Path) -> None:
-        """Store a file, or a folder's files under its name, as artifacts of a run."""
-        if path.is_dir():
-            self.log_artifacts(run, str(path), artifact_path=path.name)
-        else:
-            self.log_artifact(run, str(path))
+    def _send(self, request: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Call a method; None, with a warning, if MLflow rejects these data but accepts others."""
+        try:
+            with _patience(seconds=20, retries=3):
+                return request(*arguments, **keywords)
+        except Exception as error:
+            upload = getattr(getattr(error, "response", None), "status_code", 500)
+            if getattr(error, "get_http_status_code", lambda: upload)() not in (400, 404, 409, 413):
+                raise
+            reason = without_password(first_line(error))
+            log.warning("MLflow rejected some of the tracked data (%s).", reason)
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags with MLflow's names and lengths; descriptions are monospaced."""
+    texts = {name: value[:_LONGEST_TAG] for name, value in tags.items()}
+    if "note" in texts:
+        texts["note"] = f"```text\n{texts['note']}\n```"
+    return {_RENAMED.get(name, name): text for name, text in texts.items()}
+
+
+def _shorten(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _metrics(points: Sequence[Point]) -> list[Metric]:
     now = int(time.time() * 1000)
     return [Metric(name, float(value), now, step) for name, value, step in points]
+
+
+@contextmanager
+def _patience(seconds: int, retries: int) -> Iterator[None]:
+    """Limit how long MLflow waits for a server, unless environment variables do so."""
+    limits = {"TIMEOUT": str(seconds), "MAX_RETRIES": str(retries)}
+    variables = {f"MLFLOW_HTTP_REQUEST_{key}": value for key, value in limits.items()}
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _prepare(database: Path) -> None:

@@ -1,42 +1,60 @@
-"""Tracked runs for sweeps, jobs, pairs and trainings, in three experiments per data set.
-
-`DATASET` has flat runs for pairs, so that the Chart view overlays them at once;
-`DATASET-sweeps` has a run per sweep, with the runs of its jobs nested in it;
-`DATASET-training` has a run per training.
-"""
+"""Tracked runs for sweeps, jobs, pairs and trainings, in any store that has four methods."""
 
 import logging
-import os
 import re
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any, Protocol
 
 from pytorch_lightning.loggers import Logger
 
-from src.artifacts.record import git_commit
 from src.config.sections import TrackingSettings
+from src.utils.call_target import call_target
 from src.utils.refusals import first_line
-
-if TYPE_CHECKING:
-    from src.tracking.mlflow_store import TrackingStore
 
 log = logging.getLogger(__name__)
 
-NOTES = {
-    "": "One run per pair of source and target. Its curves are the metrics `curves/...`.",
-    "-sweeps": "One run per sweep, with its jobs nested below.",
-    "-training": "One run per training of a model without weights.",
-}
-"""Descriptions of the experiments, by suffix of their names."""
 Point = tuple[str, float, int]
 """Name, value and step of a metric."""
+
+
+class TrackingStore(Protocol):
+    """Store of runs: what `_target_` of the config section `tracking` returns.
+
+    It is called with `dataset`, the name of the data set, and the section's other keys. Any error
+    ends the tracking, and no job. A store may also have `remote`, True if it also gets tables and
+    pictures; `end_dead()`, which ends the runs of killed commands; and `links(sweep, attacks)`,
+    which returns addresses by description.
+    """
+
+    def start(
+        self,
+        kind: str,
+        name: str,
+        parameters: Mapping[str, object],
+        tags: Mapping[str, str],
+        points: Sequence[Point],
+    ) -> str:
+        """Open a run, and return its id. `kind` is sweep, job, pair or training.
+
+        `tags` may have `sweep` and `job`, the ids of the runs that it belongs to, and
+        `data_digest`, which identifies the images.
+        """
+
+    def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
+        """Log metrics and tags of an open run. The tag `note` describes it, `name` renames it."""
+
+    def keep(self, run: str, path: Path) -> None:
+        """Store a file, or a folder's files, with a run."""
+
+    def end(self, run: str, status: str) -> None:
+        """Close a run as FINISHED, FAILED or KILLED."""
+
+
+METHODS = ("start", "log", "keep", "end")
 
 
 @dataclass(frozen=True)
@@ -48,26 +66,25 @@ class Run:
 
 
 class Tracker:
-    """Tracker for one data set, whose name is in the experiments' names.
+    """Runs of a command in a store.
 
-    Without `store` it tracks nothing. If the store fails later, no results are lost.
+    If the store fails, no results are lost.
+
+    Args:
+        store: The store; None: nothing is tracked.
+        tables: True: also log tables and pictures.
+        tags: Tags of every run.
+        required: True: the command is refused if the store fails before anything is tracked.
     """
 
     def __init__(
         self,
-        store: "TrackingStore | None" = None,
-        dataset: str = "",
+        store: TrackingStore | None = None,
         tables: bool = False,
-        experiment: str | None = None,
         tags: Sequence[tuple[str, str]] = (),
+        required: bool = False,
     ) -> None:
-        self.store, self.dataset, self.tables = store, dataset, tables
-        self.experiment, self.tags = experiment or dataset, dict(tags)
-
-    @property
-    def address(self) -> str:
-        """URI of the store, for printing."""
-        return "" if self.store is None else str(self.store.tracking_uri)
+        self.store, self.tables, self.tags, self.required = store, tables, dict(tags), required
 
     def start_sweep(
         self, name: str, parameters: Mapping[str, Any], folder: Path | None = None
@@ -76,11 +93,8 @@ class Tracker:
 
         If a named store fails, it is refused here, before anything is tracked.
         """
-        local = self.store is not None and self.store.artifacts is not None
-        tags = {"kind": "sweep"} | ({} if folder is None else {"folder": str(folder.absolute())})
-        sweep: str | None = self._start("-sweeps", name, tags, goes_on=local)
-        self._ask("describe", sweep, parameters, (), goes_on=local)
-        return sweep
+        tags = {} if folder is None else {"folder": str(folder.absolute())}
+        return self._start("sweep", name, parameters, tags, goes_on=not self.required)
 
     def end_sweep(
         self, sweep: str, status: str, files: Sequence[Path], note: str, points: Sequence[Point]
@@ -88,33 +102,24 @@ class Tracker:
         """Close a sweep's run as FINISHED, FAILED or KILLED; `note` becomes its description."""
         for path in files:
             self._ask("keep", sweep, path)
-        text = f"```text\n{note[:7900]}\n```"  # monospaced, and truncated to a tag's length
-        self._ask("log", sweep, points, {"mlflow.note.content": text})
-        self._ask("set_terminated", sweep, status)
+        self._ask("log", sweep, points, {"note": note})
+        self._ask("end", sweep, status)
 
     def end_dead(self) -> None:
         """End the runs of killed commands, and of those that have lost the store, as KILLED."""
-        for end in NOTES:
-            self._ask("end_dead", f"{self.experiment}{end}")
+        if hasattr(self.store, "end_dead"):
+            self._call("end_dead")
 
     @contextmanager
     def job(self, name: str, sweep: str | None, parameters: Mapping[str, Any]) -> Iterator[Run]:
         """Open a job's run under a sweep; it ends as FINISHED, FAILED (with an error) or KILLED."""
-        tags = {"kind": "job", "sweep": sweep or ""}
-        if sweep:
-            tags["mlflow.parentRunId"] = sweep
-        run = self._start("-sweeps", name, tags) or ""
-        self._ask("describe", run, parameters, ())
-        status = "KILLED"
-        try:
-            yield Run(run, sweep or "")
-            status = "FINISHED"
-        except Exception as error:
-            status = "FAILED"
-            self._ask("set_tag", run, "error", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            self._ask("set_terminated", run, status)
+        run = self._start("job", name, parameters, {"sweep": sweep or ""}) or ""
+        with self._ended(run):
+            try:
+                yield Run(run, sweep or "")
+            except Exception as error:
+                self._ask("log", run, [], {"error": f"{type(error).__name__}: {error}"})
+                raise
 
     def log_job(
         self,
@@ -124,12 +129,9 @@ class Tracker:
         files: Sequence[Path],
         data: str,
     ) -> None:
-        """Log the metrics, tags and files of a job, and the digest of its `data`.
-
-        Tables and pictures are logged only to a remote store, or if `tracking.tables` asks for it.
-        """
-        self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
-        self._ask("name_data", run.id, self.dataset, data)
+        """Log the metrics, tags and files of a job, and the digest of its `data`."""
+        points = [(name, value, 0) for name, value in metrics.items()]
+        self._ask("log", run.id, points, {**tags, "data_digest": data})
         for path in files:
             if self.tables or path.suffix not in (".parquet", ".npz"):
                 self._ask("keep", run.id, path)
@@ -143,106 +145,100 @@ class Tracker:
         points: Sequence[Point],
     ) -> None:
         """Log one pair (source -> target) of a job as a separate, flat run."""
-        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
-        pair = self._start("", name, tags)
-        self._ask("describe", pair, parameters, points)
-        self._ask("name_data", pair, self.dataset, tags["data_digest"])
-        self._ask("set_terminated", pair, "FINISHED")
+        tags = {"sweep": run.sweep, "job": run.id, **tags}
+        self._ask("end", self._start("pair", name, parameters, tags, points), "FINISHED")
 
+    @contextmanager
     def training_logger(
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], data: str
-    ) -> Logger | None:
-        """Return a Lightning logger for one training, or None if nothing is tracked.
+    ) -> Iterator[Logger | None]:
+        """Open a training's run, and give its Lightning logger; None if nothing is tracked.
 
         `data` is the digest of the training images.
         """
-        run = self._start("-training", name, {**tags, "kind": "training"})
-        self._ask("describe", run, parameters, ())
-        self._ask("name_data", run, self.dataset, data, "training")
-        return _TrainingLogger(self, run) if run else None
+        run = self._start("training", name, parameters, {**tags, "data_digest": data})
+        with self._ended(run):
+            yield _TrainingLogger(self, run) if run else None
+
+    @contextmanager
+    def _ended(self, run: str | None) -> Iterator[None]:
+        """Close a run as FINISHED, FAILED or, after an interrupt, KILLED."""
+        status = "KILLED"
+        try:
+            yield
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            self._ask("end", run, status)
 
     def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
-        """Return the server, or the command that starts one, and links to pages, by description.
-
-        There is one link per attack for its curves, because the UI shows only ten runs at first.
-        """
-        names = self.experiment, f"{self.experiment}-sweeps"
-        pairs, sweeps = (self._ask("experiment", name) for name in names)
-        if self.store is None:
-            return {}
-        uri = _without_password(self.address)
-        served = uri.startswith("http")
-        ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
-        view = "?workflowType=machine_learning"  # otherwise new experiments show an empty overview
-        order = f"orderByKey={quote('metrics.`reference/success_rate`')}&orderByAsc=false"
-        command = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-        links = {"MLflow store": uri} if served else {"serve": command}
-        for attack in attacks:
-            query = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
-            curves = f"{view}&compareRunsMode=CHART&searchFilter={query}"
-            links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}&{order}"
-        return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
+        """Return addresses in the store, by description."""
+        links = self._call("links", sweep, attacks) if hasattr(self.store, "links") else None
+        return links or {}
 
     def _start(
-        self, end: str, name: str, tags: Mapping[str, str], goes_on: bool = True
+        self,
+        kind: str,
+        name: str,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, str],
+        points: Sequence[Point] = (),
+        goes_on: bool = True,
     ) -> str | None:
-        """Open a run in the experiment with the suffix `end`, and return its id."""
-        run_tags = {"mlflow.source.name": "src.main", "mlflow.source.type": "LOCAL"}
-        run_tags |= {"mlflow.source.git.commit": git_commit(), **self.tags, **tags}
-        where, note = f"{self.experiment}{end}", NOTES[end]
-        run: str | None = self._ask("start", where, name, run_tags, note, goes_on=goes_on)
+        """Open a run, and return its id."""
+        tags = {"kind": kind, **self.tags, **tags}
+        run: str | None = self._call("start", kind, name, parameters, tags, points, goes_on=goes_on)
         return run
 
-    def _ask(self, method: str, where: str | None, *arguments: Any, goes_on: bool = True) -> Any:
-        """Call a method of the store on an experiment or a run; None if there is none."""
-        if self.store is None or not where:
+    def _ask(self, method: str, run: str | None, *arguments: Any) -> None:
+        """Call a method of the store on a run, if there is one."""
+        if run:
+            self._call(method, run, *arguments)
+
+    def _call(self, method: str, *arguments: Any, goes_on: bool = True) -> Any:
+        """Call a method of the store; None if there is none, or if it fails."""
+        if self.store is None:
             return None
         try:
-            with _patience(seconds=20, retries=3):
-                return getattr(self.store, method)(where, *arguments)
+            return getattr(self.store, method)(*arguments)
         except Exception as error:  # a failing store must not cost any results
-            upload = getattr(getattr(error, "response", None), "status_code", 500)
-            status = getattr(error, "get_http_status_code", lambda: upload)()
-            if goes_on and status in (400, 404, 409, 413):  # it accepts the rest
-                log.warning("MLflow rejected some of the tracked data (%s).", _reason(error))
-            else:
-                address, self.store = self.address, None
-                _warn_of_loss(address, goes_on, error)
+            name, self.store = str(getattr(self.store, "address", type(self.store).__name__)), None
+            _warn_of_loss(name, goes_on, error)
 
 
 @cache
 def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
-    """Return the tracker for some settings, opened once per process.
+    """Return the tracker for some settings and the name of a data set, opened once per process.
 
-    `dataset` is part of the experiments' names. If the default store in `tracking.directory` cannot
-    be opened, nothing is tracked, and a warning says so.
+    If the default store, in a folder, cannot be opened, nothing is tracked, and a warning says so.
 
     Raises:
-        ValueError: A store named in the settings cannot be opened, or does not respond within
-            seconds.
+        ValueError: Another store cannot be opened.
     """
-    if settings.name == "none":
+    call = settings.call
+    if not call.get("_target_"):
         return Tracker()
+    required = call.get("uri", "") is not None  # null: MLflow's store in a folder
     try:
-        with _patience(seconds=5, retries=0):
-            # here: not needed for tracking=none
-            from src.tracking.mlflow_store import TrackingStore
-
-            store = TrackingStore(settings.uri, settings.directory)
-    except Exception as error:  # its type depends on the store
-        file = Path(settings.directory).absolute() / "mlflow.db"
-        _warn_of_loss(settings.uri or f"sqlite:///{file}", settings.uri is None, error)
+        store = call_target({**call, "dataset": dataset})
+        if missing := [name for name in METHODS if not callable(getattr(store, name, None))]:
+            raise ValueError(f"it lacks {', '.join(missing)}; it needs {', '.join(METHODS)}")
+    except ValueError as error:
+        name = call.get("uri") or call.get("directory") or call["_target_"]
+        _warn_of_loss(str(name), not required, error)
         return Tracker()
-    elsewhere = "://" in (settings.uri or "") and not str(settings.uri).startswith("sqlite")
-    tables = elsewhere if settings.tables is None else settings.tables
-    return Tracker(store, dataset, tables, settings.experiment, settings.tags)
+    remote = bool(getattr(store, "remote", False))
+    tables = remote if settings.tables is None else settings.tables
+    return Tracker(store, tables, settings.tags, required)
 
 
-def _warn_of_loss(address: str, goes_on: bool, error: Exception) -> None:
+def _warn_of_loss(name: str, goes_on: bool, error: Exception) -> None:
     """Warn that a store cannot be used; refuse it if nothing can have been tracked yet."""
-    fault = f"The MLflow store {_without_password(address)} cannot be used ({_reason(error)})"
+    fault = f"The tracking store {without_password(name)} cannot be used ({_reason(error)})"
     if not goes_on:
-        raise ValueError(f"tracking.uri: {fault}. Use another store, or tracking=none.") from error
+        raise ValueError(f"tracking: {fault}. Use another store, or tracking=none.") from error
     log.warning(
         "%s: tracking stops, but all files are written. When the store works again, run the same "
         "command: it tracks every job, without computing it again.",
@@ -250,7 +246,7 @@ def _warn_of_loss(address: str, goes_on: bool, error: Exception) -> None:
     )
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
     """Return a text without the user names and passwords in its addresses."""
     return re.sub(r"://[^@\s]*@", "://", text)
 
@@ -264,25 +260,11 @@ def _reason(error: BaseException) -> str:
         if not cause.args:
             break
         error = cause
-    return _without_password(first_line(error)) or type(error).__name__
-
-
-@contextmanager
-def _patience(seconds: int, retries: int) -> Iterator[None]:
-    """Limit how long MLflow waits for a server, unless environment variables do so."""
-    limits = {"TIMEOUT": str(seconds), "MAX_RETRIES": str(retries)}
-    variables = {f"MLFLOW_HTTP_REQUEST_{key}": value for key, value in limits.items()}
-    added = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+    return without_password(first_line(error)) or type(error).__name__
 
 
 class _TrainingLogger(Logger):
-    """Logger for the metrics of a training; its recipe was logged when the run started."""
+    """Logger for the metrics of a training; its run is opened and closed outside."""
 
     def __init__(self, tracker: Tracker, run: str) -> None:
         super().__init__()
@@ -291,7 +273,7 @@ class _TrainingLogger(Logger):
     @property
     def name(self) -> str:
         """Name of a folder, as Lightning requires."""
-        return "mlflow"
+        return "tracking"
 
     @property
     def version(self) -> str:
@@ -304,10 +286,4 @@ class _TrainingLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log the metrics of a step."""
         points = [(name, value, step or 0) for name, value in metrics.items()]
-        self.tracker._ask("log", self.run, points)
-
-    def finalize(self, status: str) -> None:
-        """Close the run; an interrupt, which Lightning reports as a failure, counts as KILLED."""
-        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
-        outcome = "FINISHED" if status in ("success", "finished") else "FAILED"
-        self.tracker._ask("set_terminated", self.run, "KILLED" if interrupted else outcome)
+        self.tracker._ask("log", self.run, points, {})

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def train_once(
     test: ImageDataset,
     settings: TrainingSettings,
     trainer: TrainerSettings,
-    make_logger: Callable[[], Logger | None],
+    make_logger: Callable[[], AbstractContextManager[Logger | None]],
     then: Sequence[str] = (),
     craft: Craft | None = None,
 ) -> None:
@@ -61,7 +61,7 @@ def train_once(
         test: Test images.
         settings: Recipe of the training.
         trainer: Settings of the device.
-        make_logger: Returns Lightning's logger when the training starts, or None.
+        make_logger: Gives Lightning's logger, or None, for the time of the training.
         then: Names of the models that are trained next, for the log.
         craft: Makes adversarial images, for adversarial training; None: ordinary training.
     """
@@ -91,8 +91,8 @@ def train_once(
             classifier, train.num_classes, settings, progress, loaders, after, craft
         )
         keep = _KeepEpochs(epoch_paths, classifier.network)
-        runner = _make_trainer(work, settings, trainer, make_logger(), len(loaders[0]), keep)
-        with stopping.plain_interrupts(), closing(progress):
+        with make_logger() as logger, stopping.plain_interrupts(), closing(progress):
+            runner = _make_trainer(work, settings, trainer, logger, len(loaders[0]), keep)
             runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
             runner.validate(module, loaders[2], verbose=False)
         correct = round(float(runner.callback_metrics["test_accuracy"]) * len(test))

@@ -4,12 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.analysis.source_measures import (
-    change_alignment,
-    change_ratio,
-    clean_measures,
-    linear_cka,
-)
+from findings.predictors import change_alignment, change_ratio, mutual_information
+from src.analysis.source_measures import linear_cka
 
 RANDOM = np.random.default_rng(0)
 
@@ -68,5 +64,5 @@ def test_gamma_is_the_norm_of_the_mean_outer_product():
 
 def test_information_is_equal_in_both_directions():
     correct = pd.DataFrame(np.random.default_rng(0).random((301, 12)) < 0.7)
-    information = clean_measures(correct)["information"].to_numpy()
+    information = mutual_information(correct).to_numpy()
     assert np.array_equal(information, information.T)

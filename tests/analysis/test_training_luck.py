@@ -3,12 +3,10 @@
 from itertools import combinations, product
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from findings.luck import luck_of, training_luck, variance_components
 from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.source_choice import training_luck, variance_components
-from src.report.source_choice import choice_of
 from src.utils.model_ref import NO_DEFENCE, ModelRef
 
 
@@ -53,7 +51,7 @@ def outcomes(jobs, targets, fooled):
     return ImageOutcomes(jobs, names, index, [None] * len(jobs), shown, counted, bits)
 
 
-def luck_of(fooled, jobs, trainings, weights=None):
+def luck_on(fooled, jobs, trainings, weights=None):
     found = outcomes(jobs, ["x", "y"], fooled)
     same = weights or [{"x": "1", "y": "2"}] * len(jobs)
     return training_luck(found, trainings, same, lambda one, other: one == other)
@@ -65,7 +63,7 @@ TRAININGS = [("mi", "a", "0"), ("mi", "a", "1"), ("mi", "b", "2")]
 
 def test_what_images_decide_is_no_luck_of_trainings():
     of_image = np.random.default_rng(0).random(400) < 0.4
-    (row,) = luck_of(np.tile(of_image, (3, 2, 1)), JOBS, TRAININGS).to_dict("records")
+    (row,) = luck_on(np.tile(of_image, (3, 2, 1)), JOBS, TRAININGS).to_dict("records")
     assert (row["network"], row["trainings"], row["cells"], row["images"]) == ("a", 2, 2, 400)
     assert row["image"] == pytest.approx(1) and row["difference"] == row["training"] == 0
 
@@ -75,7 +73,7 @@ def test_what_trainings_decide_is_their_luck():
     fooled[1, :, :300] = True
     random = np.random.default_rng(0)
     fooled[1] = random.permuted(fooled[1], axis=-1)
-    (row,) = luck_of(fooled, JOBS, TRAININGS).to_dict("records")
+    (row,) = luck_on(fooled, JOBS, TRAININGS).to_dict("records")
     assert row["difference"] == 0.75 and row["training"] > 0.7
     shares = [row[name] for name in ("training", "attack seed", "image", "rest")]
     assert sum(shares) == pytest.approx(1)
@@ -87,32 +85,29 @@ def test_seeds_of_the_attack_are_a_factor_of_their_own():
     of_image = random.random(400) < 0.5
     flip = random.random((2, 1, 400)) < 0.2  # by the seed alone
     fooled = np.tile(of_image ^ np.concatenate([flip, flip]), (1, 2, 1))
-    (row,) = luck_of(fooled, jobs, trainings).to_dict("records")
+    (row,) = luck_on(fooled, jobs, trainings).to_dict("records")
     assert row["seeds"] == 2 and row["training"] == 0 and row["rest"] > 0.2
 
 
 def test_targets_of_other_weights_and_networks_of_one_training_do_not_count():
     fooled = np.random.default_rng(0).random((3, 2, 50)) < 0.5
     weights = [{"x": "1", "y": "2"}, {"x": "1", "y": "3"}, {"x": "1", "y": "2"}]
-    (row,) = luck_of(fooled, JOBS, TRAININGS, weights).to_dict("records")
+    (row,) = luck_on(fooled, JOBS, TRAININGS, weights).to_dict("records")
     assert row["cells"] == 1
-    assert luck_of(fooled, JOBS, [TRAININGS[0], *TRAININGS[::2]], weights).empty
+    assert luck_on(fooled, JOBS, [TRAININGS[0], *TRAININGS[::2]], weights).empty
 
 
 def test_settings_of_an_attack_are_attacks_of_their_own():
     jobs = [(f"mi{end}", f"a_seed{seed}") for end in SETTINGS for seed in "12"]
     fooled = np.random.default_rng(0).random((4, 4, 50)) < 0.5
     names = ["a_seed1", "a_seed2", "v", "w", "x", "y"]
-    choice = choice_of(
-        "made-up",
+    found = luck_of(
         outcomes(jobs, ["v", "w", "x", "y"], fooled),
-        pd.DataFrame(np.ones((50, 6), bool), columns=names),
-        lambda index, targets: {},
-        lambda one, other: one == other,
         [f"mi{end}" for end in SETTINGS for _ in "12"],
         [{name: name for name in names}] * 4,
+        lambda one, other: one == other,
     )
-    (row,) = choice.luck.to_dict("records")
+    (row,) = found.to_dict("records")
     assert (row["trainings"], row["seeds"], row["cells"]) == (2, 1, 8)
 
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from findings.measurements import SelfTransfer
 from src.attacks import fgsm, pgd
 from src.config.sections import CONTROLS
+from tests.job_context import named
 
 TABLES = ["flips", "spectra", "filtered", "visibility", "low_passed", "similarity"]
-TABLES += ["gradient_consistency"]
 GRID = (0.5, 2.0, 8.0)
-MORE = [*TABLES, "self_transfer"]
-FULL = {"bisection": 1, "tables": ["all", "self_transfer"]}
+MORE = [*TABLES, *(OWN := named(SelfTransfer))]
+FULL = {"bisection": 1, "tables": ["all"]}
 
 
 @pytest.mark.parametrize("primary", ["float32", "uint8"])
@@ -44,7 +45,7 @@ def test_batches_do_not_matter(attack, images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])
     arguments = (dataset, networks["a"], networks, attack, GRID)
-    runs = [diagnosed(*arguments, only=FULL, batch_size=size) for size in (2, 11)]
+    runs = [diagnosed(*arguments, only=FULL, measurements=OWN, batch_size=size) for size in (2, 11)]
     for name in MORE:
         first, second = (getattr(run, name) for run in runs)
         assert_close(first, second, name)
@@ -55,7 +56,10 @@ def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved,
     dataset = images(model=networks["a"])
     arguments = (dataset, networks["a"], networks, partial(pgd, steps=2), GRID)
     words = {"controls": True, "batch_size": 2}
-    whole, part = (diagnosed(*arguments, only=FULL | {"n_images": n}, **words) for n in (99, 3))
+    whole, part = (
+        diagnosed(*arguments, only=FULL | {"n_images": n}, measurements=OWN, **words)
+        for n in (99, 3)
+    )
     chosen = dataset.subset(3).indices.tolist()  # of six batches: some have none
     assert len(chosen) == 3
     for name, table in whole.results.predictions.items():

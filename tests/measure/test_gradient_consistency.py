@@ -4,7 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-ONLY = {"tables": ["gradient_consistency"]}
+from findings.measurements import GradientConsistency
+from tests.job_context import named
+
+ONLY = {"only": {}, "measurements": named(GradientConsistency)}
 
 
 class Wave(nn.Module):
@@ -18,10 +21,10 @@ class Wave(nn.Module):
 def test_a_linear_source_is_consistent_and_a_rapid_one_is_not(images, linear, diagnosed):
     smooth, rapid = linear(0, 2), Wave()
     dataset = images(40, classes=2)
-    found = diagnosed(dataset, smooth, {"a": smooth, "b": rapid}, only=ONLY).gradient_consistency
+    found = diagnosed(dataset, smooth, {"a": smooth, "b": rapid}, **ONLY).gradient_consistency
     assert found["index"].tolist() == list(range(40)) and set(found["target"]) == {"a"}
     np.testing.assert_allclose(found["consistency"], 1, atol=1e-9)
-    found = diagnosed(dataset, rapid, {"a": smooth, "b": rapid}, only=ONLY).gradient_consistency
+    found = diagnosed(dataset, rapid, {"a": smooth, "b": rapid}, **ONLY).gradient_consistency
     cosines = found["consistency"] * 5  # each of them 1 or -1
     np.testing.assert_allclose(cosines, np.rint(cosines), atol=1e-6)
     assert abs(found["consistency"].mean()) < 0.4 and found["consistency"].min() < 0
@@ -30,8 +33,8 @@ def test_a_linear_source_is_consistent_and_a_rapid_one_is_not(images, linear, di
 def test_points_belong_to_the_image_and_the_seed(images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
     arguments = (images(11), networks["a"], networks)
-    one, other = (diagnosed(*arguments, only=ONLY, batch_size=size) for size in (2, 11))
+    one, other = (diagnosed(*arguments, **ONLY, batch_size=size) for size in (2, 11))
     columns = [run.gradient_consistency["consistency"] for run in (one, other)]
     np.testing.assert_allclose(*columns, atol=1e-6)
-    seeded = diagnosed(*arguments, only=ONLY, seed=1).gradient_consistency["consistency"]
+    seeded = diagnosed(*arguments, **ONLY, seed=1).gradient_consistency["consistency"]
     assert not np.allclose(seeded, columns[0], atol=1e-6)

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from findings.measurements import Smoothness
 from src.models import Ensemble
+from tests.job_context import named
 
-ONLY = {"tables": ["smoothness"]}
+ONLY = {"only": {}, "measurements": named(Smoothness)}
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def largest_eigenvalues(model, batch_of, dataset):
 
 def test_it_is_the_hessians_largest_eigenvalue(images, gentle, batch_of, diagnosed):
     networks, dataset = {"a": gentle(0), "b": gentle(1)}, images(11)
-    found = diagnosed(dataset, networks["a"], networks, only=ONLY, max_batch=3).smoothness
+    found = diagnosed(dataset, networks["a"], networks, **ONLY, max_batch=3).smoothness
     assert found["index"].tolist() == list(range(11)) and set(found["target"]) == {"a"}
     wanted = largest_eigenvalues(gentle(0).double(), batch_of, dataset)
     np.testing.assert_allclose(found["curvature"], wanted, rtol=1e-2)
@@ -52,7 +54,7 @@ def test_an_ensemble_is_differentiated_as_it_is_attacked(
     # Of two classes, so that one eigenvalue is far above the others.
     networks, dataset = {"a": gentle(0, 2), "b": gentle(1, 2)}, images(5, classes=2)
     source = Ensemble([*networks.values()], average)
-    found = diagnosed(dataset, source, networks, only=ONLY).smoothness
+    found = diagnosed(dataset, source, networks, **ONLY).smoothness
     double = Ensemble([gentle(0, 2), gentle(1, 2)], average).double()
     wanted = largest_eigenvalues(double.attacked, batch_of, dataset)
     np.testing.assert_allclose(found["curvature"], wanted, rtol=1e-2)
@@ -61,15 +63,15 @@ def test_an_ensemble_is_differentiated_as_it_is_attacked(
 def test_a_constant_loss_has_none(images, linear, diagnosed):
     constant = linear(0)
     constant[1].weight.data.zero_()
-    found = diagnosed(images(), constant, {"a": constant}, only=ONLY).smoothness
+    found = diagnosed(images(), constant, {"a": constant}, **ONLY).smoothness
     assert (found["curvature"] == 0).all()
 
 
 def test_starts_belong_to_the_image_and_the_seed(images, gentle, diagnosed):
     networks = {"a": gentle(0)}
     arguments = (images(11), networks["a"], networks)
-    runs = [diagnosed(*arguments, only=ONLY, batch_size=size) for size in (2, 11)]
-    runs += [diagnosed(*arguments, only=ONLY, seed=1)]
+    runs = [diagnosed(*arguments, **ONLY, batch_size=size) for size in (2, 11)]
+    runs += [diagnosed(*arguments, **ONLY, seed=1)]
     first, other, seeded = (run.smoothness["curvature"] for run in runs)
     np.testing.assert_allclose(first, other, rtol=1e-4)
     assert not np.array_equal(seeded, first)

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from findings.measurements import OutputChanges, SelfTransfer
 from src.attacks import fgsm
 from src.cache.rows import Rows
 from src.run.results import compute_results
-from tests.job_context import make_context
+from tests.job_context import make_context, named
 
 REFERENCE = 8.0
 """Reference budget of `diagnosed`."""
@@ -78,8 +79,11 @@ def test_features_are_a_layers_output_averaged_over_positions(images, batch_of, 
 
 def test_changes_are_clean_minus_adversarial_logits(images, curved, batch_of, diagnosed):
     networks, dataset = {"a": curved(0), "b": curved(1)}, images(11)
-    arguments, only = (dataset, networks["a"], networks), {"tables": ["output_changes"]}
-    found = diagnosed(*arguments, only=only).output_changes
+    arguments, only = (
+        (dataset, networks["a"], networks),
+        {"only": {}, "measurements": named(OutputChanges)},
+    )
+    found = diagnosed(*arguments, **only).output_changes
     clean, batch = batch_of(dataset)
     (attacked,) = fgsm(networks["a"], clean, batch.labels, torch.tensor([REFERENCE / 255]))
     assert found["target"].tolist() == ["a"] * 11 + ["b"] * 11
@@ -90,8 +94,8 @@ def test_changes_are_clean_minus_adversarial_logits(images, curved, batch_of, di
 
 
 def test_a_source_that_is_no_target_has_its_changes(images, curved, diagnosed):
-    only = {"tables": ["output_changes"]}
-    found = diagnosed(images(), curved(0), {"b": curved(1)}, only=only).output_changes
+    only = {"only": {}, "measurements": named(OutputChanges)}
+    found = diagnosed(images(), curved(0), {"b": curved(1)}, **only).output_changes
     assert found["target"].unique().tolist() == ["source", "b"]
 
 
@@ -100,8 +104,11 @@ def test_self_transfer_is_the_share_of_resized_copies_that_are_fooled(
 ):
     source, other = curved(0), curved(1)
     dataset = images(40, model=source)
-    arguments, only = (dataset, source, {"a": source, "b": other}), {"tables": ["self_transfer"]}
-    found = diagnosed(*arguments, only=only).self_transfer
+    arguments, only = (
+        (dataset, source, {"a": source, "b": other}),
+        {"only": {}, "measurements": named(SelfTransfer)},
+    )
+    found = diagnosed(*arguments, **only).self_transfer
     clean, batch = batch_of(dataset)
     (attacked,) = fgsm(source, clean, batch.labels, torch.tensor([REFERENCE / 255]))
     assert found["index"].tolist() == list(range(40)) and set(found["target"]) == {"a"}
@@ -123,5 +130,7 @@ def test_self_transfer_is_the_share_of_resized_copies_that_are_fooled(
 
 
 def test_some_have_no_copy_that_is_right(images, curved, diagnosed):
-    found = diagnosed(images(40), curved(0), {"a": curved(0)}, only={"tables": ["self_transfer"]})
+    found = diagnosed(
+        images(40), curved(0), {"a": curved(0)}, only={}, measurements=named(SelfTransfer)
+    )
     assert 0 < found.self_transfer["fooled"].isna().sum() < 40

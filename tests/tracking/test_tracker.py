@@ -1,6 +1,5 @@
 """Logged runs, read back through MLflow's own client."""
 
-import pickle
 import shutil
 import socket
 import time
@@ -21,19 +20,26 @@ from src.artifacts.sweep_state import lock_of_sweep
 from src.config.sections import TrackingSettings
 from src.report.summary import JobSummary, Summary
 from src.run.track import pair_points, sweep_points
-from src.tracking import Run, Tracker, open_tracker
+from src.tracking import Run, open_tracker
+from src.tracking.mlflow_store import MlflowStore
 from src.utils.locks import held
+from tests.conftest import mlflow_settings
+
+
+def changed(settings: TrackingSettings, **changes) -> TrackingSettings:
+    """Return settings with other keys of the store, and of every store."""
+    return TrackingSettings.model_validate({**settings.model_dump(), **changes})
 
 
 @pytest.fixture
 def settings(tmp_path, empty_store):
     shutil.copytree(empty_store, tmp_path / "mlruns")
-    return TrackingSettings(name="mlflow", directory=str(tmp_path / "mlruns"))
+    return mlflow_settings(tmp_path / "mlruns")
 
 
 @pytest.fixture
 def tracker(settings):
-    return pickle.loads(pickle.dumps(open_tracker(settings, "images")))  # as launchers send it
+    return open_tracker(settings, "images")
 
 
 @pytest.fixture
@@ -74,7 +80,9 @@ def test_the_runs_of_a_dead_command_are_ended_and_those_of_others_stay_open(
     with jobs, held(lock_of_sweep(tmp_path / "alive")):
         opened = {name: jobs.enter_context(run).id for name, run in runs.items()}
         train = {
-            name: tracker.training_logger("train", {"sweep": sweep}, {}, "digest").version
+            name: jobs.enter_context(
+                tracker.training_logger("train", {"sweep": sweep}, {}, "digest")
+            ).version
             for name, sweep in sweeps.items()
         }
         ended = tracker.start_sweep("ended", {}, tmp_path / "dead")
@@ -88,18 +96,17 @@ def test_the_runs_of_a_dead_command_are_ended_and_those_of_others_stay_open(
 
 
 def test_runs_have_their_source_and_tags_and_experiments_a_name_and_a_description(settings, store):
-    named = {"experiment": "attackers", "tags": (("paper", "A"),)}
-    tracker = open_tracker(settings.model_copy(update=named), "images")
+    named = {"experiment": "attackers", "tags": {"paper": "A"}}
+    tracker = open_tracker(changed(settings, **named), "images")
     run = store.get_run(tracker.start_sweep("sweep", {}))
     own = {"mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"}
     assert own <= run.data.tags.keys() and run.data.tags["paper"] == "A"
     experiment = store.get_experiment(run.info.experiment_id)
     assert experiment.name == "attackers-sweeps" and experiment.tags["mlflow.note.content"]
-    logger = tracker.training_logger("train", {}, {}, "digest")
-    (data,) = store.get_run(logger.version).inputs.dataset_inputs
+    with tracker.training_logger("train", {}, {}, "digest") as logger:
+        (data,) = store.get_run(logger.version).inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("images", "digest")
     assert data.tags[0].value == "training"
-    logger.finalize("success")
 
 
 def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
@@ -126,21 +133,19 @@ def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path)
     for file in files:
         file.touch()
     for tables, kept in ((None, 1), (False, 1), (True, 2)):
-        tracker = open_tracker(settings.model_copy(update={"tables": tables}), "images")
+        tracker = open_tracker(changed(settings, tables=tables), "images")
         with tracker.job("job", None, {}) as run:
             tracker.log_job(run, {}, {}, files, "digest")
         assert len(store.list_artifacts(run.id)) == kept
 
 
 def test_a_training_that_fails_ends_so(tracker, store):
-    run = tracker.training_logger("train", {}, {}, "d")
-
     class Failing(BoringModel):
         def training_step(self, batch, batch_idx):
             raise ValueError
 
-    trainer = pl.Trainer(max_epochs=1, logger=run, enable_checkpointing=False)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError), tracker.training_logger("train", {}, {}, "d") as run:
+        trainer = pl.Trainer(max_epochs=1, logger=run, enable_checkpointing=False)
         trainer.fit(Failing())
     assert status(store, run.version) == "FAILED"
 
@@ -149,7 +154,7 @@ def test_links_lead_to_the_pairs_of_each_attack_and_hide_passwords(tracker, monk
     sweep = tracker.start_sweep("sweep", {})
     for uri, server in ((None, "http://127.0.0.1:5000"), ("http://me:secret@host", "http://host")):
         if uri:
-            monkeypatch.setattr(Tracker, "address", uri)
+            monkeypatch.setattr(MlflowStore, "address", uri)
         links = tracker.links(sweep, ["fgsm", "bim"])
         assert "secret" not in str(links) and ("serve" in links) == (uri is None)
         wanted = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = 'bim'")
@@ -168,9 +173,8 @@ def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
         ({"uri": "mysql://me:sec/ret@host/db"}, "images", "mysql://host/db"),
         ({"uri": read_only}, "new", "attempt to write a readonly database"),
     ):
-        with pytest.raises(ValueError, match=f"tracking.uri: .*{named}") as caught:
-            changed = settings.model_copy(update=changes)
-            open_tracker(changed, dataset).start_sweep("sweep", {})
+        with pytest.raises(ValueError, match=f"tracking: .*{named}") as caught:
+            open_tracker(changed(settings, **changes), dataset).start_sweep("sweep", {})
         assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
     assert capfd.readouterr().err == ""
 
@@ -183,7 +187,7 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, monke
         uri = f"http://me:secret@127.0.0.1:{server.getsockname()[1]}"
         started = time.monotonic()
         with pytest.raises(ValueError, match="timed out") as caught:
-            open_tracker(settings.model_copy(update={"uri": uri}), "images")
+            open_tracker(changed(settings, uri=uri), "images")
     assert time.monotonic() - started < 10 and "secret" not in str(caught.value)
 
 
@@ -235,8 +239,8 @@ def test_what_a_store_refuses_costs_nothing_else(tracker, store, tmp_path, monke
 
 @pytest.mark.parametrize("name", ["a%20b", "a?b"])
 def test_a_folder_that_no_address_names_is_said_at_once(settings, tmp_path, name, caplog):
-    changed = settings.model_copy(update={"directory": str(tmp_path / name)})
-    assert open_tracker(changed, "images").store is None
+    other = changed(settings, directory=str(tmp_path / name))
+    assert open_tracker(other, "images").store is None
     assert "set tracking.directory" in caplog.text and not (tmp_path / name).exists()
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from src.config.sections import TrackingSettings
 from src.tracking import open_tracker
-from tests.conftest import free_port
+from tests.conftest import free_port, mlflow_settings
 
 
 def write(settings: TrackingSettings, sweep: str, writer: int, jobs: int) -> None:
@@ -36,7 +36,7 @@ def write(settings: TrackingSettings, sweep: str, writer: int, jobs: int) -> Non
                     points=[("robust_accuracy", 1.0, 0), ("robust_accuracy", number / jobs, 8)],
                 )
             tracker.log_job(run, {"n": number}, {}, [], "digest")
-    assert tracker.address, "the store was given up"
+    assert tracker.store, "the store was given up"
 
 
 def written(settings: TrackingSettings, at_once, writers: int, jobs: int) -> None:
@@ -46,7 +46,7 @@ def written(settings: TrackingSettings, at_once, writers: int, jobs: int) -> Non
     calls = [partial(write, settings, sweep, writer, jobs) for writer in range(writers)]
     at_once(*calls, method="spawn")
     tracker.end_sweep(sweep, "FINISHED", [], "", [])
-    store = mlflow.MlflowClient(tracking_uri=tracker.address)
+    store = mlflow.MlflowClient(tracking_uri=tracker.store.address)
     names = {f"{writer}-{number}" for writer in range(writers) for number in range(jobs)}
     found = {}
     for experiment in ("images", "images-sweeps"):
@@ -76,14 +76,14 @@ def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch):
 
     monkeypatch.setattr("alembic.command.upgrade", stop)
     with pytest.raises(KeyboardInterrupt):
-        open_tracker(TrackingSettings(name="mlflow", directory=str(tmp_path)), "images")
+        open_tracker(mlflow_settings(tmp_path), "images")
     assert [file.name for file in tmp_path.iterdir()] == ["mlflow.lock"]
 
 
 @pytest.mark.slow
 def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
     shutil.copytree(empty_store, tmp_path / "mlruns")
-    settings = TrackingSettings(name="mlflow", directory=str(tmp_path / "mlruns"))
+    settings = mlflow_settings(tmp_path / "mlruns")
     written(settings, at_once, writers=4, jobs=10)
 
 
@@ -140,7 +140,7 @@ def server(postgresql, tmp_path):
 
 @pytest.mark.slow
 def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once):
-    settings = TrackingSettings(name="mlflow", uri=server, directory=str(tmp_path / "mlruns"))
+    settings = mlflow_settings(tmp_path / "mlruns", server)
     written(settings, at_once, writers=8, jobs=25)
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import itertools
 import multiprocessing
+from contextlib import nullcontext
 from functools import partial
 from threading import Timer
 
@@ -45,7 +46,7 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, make_logger=lambda: None, model=None, trainer=TRAINER, then=(), **changes):
+def train(path, make_logger=nullcontext, model=None, trainer=TRAINER, then=(), **changes):
     images = (model or classifier(), dataset(), dataset(30))
     train_once("net", path, *images, recipe(**changes), trainer, make_logger, then)
     return path
@@ -100,7 +101,7 @@ def test_the_recipe_is_what_its_settings_say(tmp_path, optimizer):
     same = {"crop_padding": 0, "flip": False, "weight_decay": 0.5, "gradient_clip": 0.2}
     logger = CSVLogger(tmp_path)
     words = {"epochs": 2, "batch_size": 60, "optimizer": optimizer, **same}
-    path = train(tmp_path / "net.safetensors", lambda: logger, **words)
+    path = train(tmp_path / "net.safetensors", lambda: nullcontext(logger), **words)
     model, images, tested = classifier(), dataset(), dataset(30)
     batch = images[:60]
     weights = [value for value in model.parameters() if value.ndim > 1]
@@ -225,7 +226,7 @@ def test_adversarial_training_is_that_of_a_hand_written_loop(tmp_path):
     path = tmp_path / "net.safetensors"
     craft = training_attack(settings)
     images = (classifier(), dataset(), dataset(30))
-    train_once("net", path, *images, settings, TRAINER, lambda: None, craft=craft)
+    train_once("net", path, *images, settings, TRAINER, nullcontext, craft=craft)
     model = classifier().train()
     torch.manual_seed(0)
     kinds = [[p for p in model.parameters() if (p.ndim > 1) == wide] for wide in (True, False)]
@@ -302,6 +303,7 @@ def test_two_processes_train_once(tmp_path, at_once):
     def count():
         with trained.get_lock():
             trained.value += 1
+        return nullcontext()
 
     at_once(*[partial(train, path, count)] * 2)
     assert trained.value == 1 and path.exists()

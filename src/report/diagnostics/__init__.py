@@ -9,7 +9,6 @@ A module has the name of its table, and two functions:
 
 from src.report.diagnostics import (
     filtered,
-    gradient_consistency,
     low_passed,
     similarity,
     spectra,
@@ -17,7 +16,6 @@ from src.report.diagnostics import (
 
 CHARTS = {
     "similarity": similarity,
-    "gradient_consistency": gradient_consistency,
     "filtered": filtered,
     "spectra": spectra,
     "low_passed": low_passed,

@@ -17,6 +17,7 @@ from src.artifacts.jobs import FinishedJob
 from src.artifacts.recipe import model_digest
 from src.config.sections import ReportSettings
 from src.report.diagnostics import CHARTS
+from src.report.diagnostics.own_measurement import own_statistics
 from src.report.page.galleries import Pictures
 from src.report.source_choice import SourceChoice, source_choice
 from src.report.summary import JobSummary, Summary, described_images, drawn_rates
@@ -34,6 +35,7 @@ class PageData:
             `low_passed`, `similarity`, `visibility`, `iterations`. A table that no job has is
             missing.
         clean: Rows for clean images with the five most likely classes, by data set and model.
+        own: Statistics of users' measurements with a chart, by the name of their table.
         choice: The choice of a source for unseen targets; None if there are too few models.
         pictures: Example images and galleries, by rank.
         alarms: The (name, finding) pairs of all jobs, without duplicates.
@@ -45,6 +47,7 @@ class PageData:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
     choice: SourceChoice | None = None
+    own: dict[str, pd.DataFrame] = field(default_factory=dict)
     pictures: Pictures = field(default_factory=Pictures)
     alarms: list[tuple[str, str]] = field(default_factory=list)
 
@@ -62,6 +65,7 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
         for name in job_summary.job.record.weights:
             _model(job_summary.job, name, names)
     parts: dict[int, dict[str, pd.DataFrame]] = {}
+    own: dict[str, list[pd.DataFrame]] = {}
     for number in _by_rank(summary):
         job_summary = summary.jobs[number]
         job = job_summary.job
@@ -73,7 +77,10 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
                 name: table.assign(**{key: origin[key] for key in origin if key not in table})
                 for name, table in tables.items()
             }
+            for name, rows in own_statistics(job).items():
+                own.setdefault(name, []).append(rows.assign(**origin))
         job.forget()
+    numbers.own = {name: pd.concat(frames, ignore_index=True) for name, frames in own.items()}
     numbers.choice = _choice(summary)
     numbers.alarms = list(
         dict.fromkeys(alarm for job_summary in summary.jobs for alarm in job_summary.alarms)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from src.report.diagnostics import CHARTS
+from src.report.diagnostics.own_measurement import draw_own
 from src.report.page.html import Section
 from src.report.page.page_data import PageData
 from src.report.page.view import View
@@ -13,6 +14,7 @@ def mechanisms(view: View, numbers: PageData, command: str) -> Section:
     drawn = [
         chart.draw(numbers.tables[name]) for name, chart in CHARTS.items() if name in numbers.tables
     ]
+    drawn += [draw_own(name, rows) for name, rows in numbers.own.items()]
     figures = tuple(replace(figure, choice=view.choice) for figure in drawn if len(figure.data))
     if figures:
         return Section("mechanisms", "Why it transfers", figures=figures)

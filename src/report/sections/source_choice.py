@@ -3,14 +3,10 @@
 import altair as alt
 import pandas as pd
 
-from src.analysis.source_choice import FACTORS
 from src.report.charts.dot_plot import dot_plot
 from src.report.charts.theme import (
     GREY,
     PANEL,
-    PERCENT,
-    WHOLE,
-    colour_by,
     extent,
     inline,
     tooltip,
@@ -35,7 +31,6 @@ def unseen_target(numbers: PageData) -> Section | None:
     figures = [_profiles(choice)] if both.any() else []
     figures += [_choices(choice), _predictors(choice)]
     figures += [] if choice.similarity.isna().all(axis=None) else [_similarity(choice)]
-    figures += [] if choice.luck.empty else [_luck(choice)]
     return Section("sources", "Which source for an unseen target", figures=(*figures,))
 
 
@@ -93,36 +88,6 @@ def _similarity(choice: SourceChoice) -> Figure:
         .properties(width={"step": side}, height={"step": side})
     )
     return Figure("similarity-of-models", "Models alike by what transfers", caption, chart, rows)
-
-
-def _luck(choice: SourceChoice) -> Figure:
-    """Draw the shares of variance from image, training and attack seed."""
-    rows = choice.luck.melt(
-        ["network", "trainings", "seeds", "cells", "images", "difference"],
-        [*FACTORS, "rest"],
-        var_name="factor",
-        value_name="share",
-    )
-    caption = (
-        f"{choice.heading}. Shares of the variance in success, over trainings of one network and "
-        "images that all of them count (expected mean squares). The rest is the interaction of "
-        "image and training. Tooltips show the difference between two trainings on a single target "
-        "(root mean square)."
-    )
-    chart = (
-        alt.Chart(inline(rows))
-        .mark_bar()
-        .encode(
-            x=alt.X("share:Q", title="share of variance", axis=PERCENT, scale=WHOLE),
-            y=alt.Y("network:N", sort=None, title=None),
-            color=colour_by("factor", [*FACTORS, "rest"], orient="bottom"),
-            tooltip=tooltip(
-                "network factor trainings seeds cells images", shares=["share", "difference"]
-            ),
-        )
-        .properties(width=2 * PANEL, height=24 * len(choice.luck))
-    )
-    return Figure("luck", "How much of transfer is luck", caption, chart, rows)
 
 
 def _choices(choice: SourceChoice) -> Figure:

@@ -1,0 +1,154 @@
+"""A user's measurement: its table, its rows in the cache, its chart, and what is refused."""
+
+import re
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src import load_sweep, load_table
+from src.artifacts.jobs import find_jobs
+from src.report.diagnostics.own_measurement import own_statistics
+from tests.conftest import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "own-measurement.md").read_text(encoding="utf-8")
+CODE = re.search(r"^```python\n(# entropy.py\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
+CHART = "chart: {y: entropy, x: eps_255, colour: target}"
+COUNTED = """
+from entropy import Entropy
+
+class Counted(Entropy):
+    def __init__(self, base=2):
+        self.base = base
+
+    def rows(self, batch, requests):
+        with open("images.txt", "a") as file:
+            file.write(" ".join(map(str, batch.batch.index.tolist())) + "\\n")
+        return super().rows(batch, requests)
+"""
+
+
+def words(keys: str, name: str = "entropy") -> str:
+    return f"measurements={{{name}: {{_target_: {keys}}}}}"
+
+
+@pytest.fixture
+def place(workspace):
+    """A folder with the page's measurement, and one that notes the images it gets."""
+    (workspace / "entropy.py").write_text(CODE)
+    (workspace / "counted.py").write_text(COUNTED)
+    return workspace
+
+
+def measured(place) -> set[int]:
+    """Return the images that were measured since the last call."""
+    file = place / "images.txt"
+    text = file.read_text() if file.exists() else ""
+    file.unlink(missing_ok=True)
+    return {*map(int, text.split())}
+
+
+def test_the_page_keeps_its_word():
+    assert len(CODE.splitlines()) <= 30
+
+
+def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(
+    place, command_line, run_in
+):
+    sweep = "hydra.run.dir=outputs/a"
+    assert command_line(words(f"entropy.Entropy, {CHART}"), sweep, "report=default") == 0
+    table, frame = load_table("entropy", "outputs/a"), load_sweep("outputs/a")
+    keys = ["attack", "source", "target", "eps_255", "index"]
+    both = table.merge(frame[frame.variant == "float32"].astype({"target": str}), on=keys[2:])
+    assert len(both) == len(table) == (frame.eps_255 > 0).sum()
+    # An entropy is at least that of two classes, of which one has the stated confidence.
+    share = both["confidence"].clip(1e-6, 1 - 1e-6)
+    least = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
+    assert (both["entropy"] >= least - 1e-3).all() and both["entropy"].nunique() > 10
+    drawn = (place / "outputs" / "a" / "report.html").read_text(encoding="utf-8")
+    (place / "entropy.py").unlink()  # a finished job is data
+    assert run_in(place, "folder=outputs/a", "out=again", module="src.report.__main__") == 0
+    again = (place / "again" / "report.html").read_text(encoding="utf-8")
+    for page in (drawn, again):
+        assert "Mean of entropy in the table entropy" in page
+
+
+def test_rows_are_kept_and_a_larger_job_measures_its_new_images(place, command_line):
+    asked = words("counted.Counted")
+    command_line = partial(command_line, "rerun=false")
+    assert command_line(asked, "n_images=8", "hydra.run.dir=outputs/a") == 0
+    first = measured(place)
+    assert len(first) == 8
+    assert command_line(asked, "n_images=8", "hydra.run.dir=outputs/b") == 0
+    assert measured(place) == set()
+    assert command_line(asked, "n_images=12", "hydra.run.dir=outputs/c") == 0
+    new = measured(place)
+    assert new and not new & first
+    tables = [pd.read_parquet(f"outputs/{name}/entropy.parquet") for name in "abc"]
+    assert tables[0].equals(tables[1]) and set(tables[2]["index"]) == first | new
+    assert command_line(words("counted.Counted, base: 3"), "n_images=8") == 0
+    assert measured(place) == first  # other settings
+    code = (place / "counted.py").read_text()
+    (place / "counted.py").write_text(code.replace("base=2", "base=4"))
+    assert command_line(asked, "n_images=8") == 0
+    assert measured(place) == first  # other code
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "said"),
+    [
+        ("entropy.Entropy", "similarity", "no free name for a table"),
+        ("entropy.Entropy", "a-b", "no free name for a table"),
+        ("entropy.Nothing", "entropy", "cannot be found"),
+        ("builtins.dict", "entropy", "is no src.measure"),
+        ("entropy.Entropy, base: 3", "entropy", "failed with TypeError"),
+        ("entropy.Entropy, chart: {y: nothing}", "entropy", "chart.y=nothing"),
+        ("entropy.Entropy, chart: {x: entropy}", "entropy", "chart.y"),
+    ],
+)
+def test_what_is_no_measurement_is_refused_before_any_job(
+    place, command_line, capfd, keys, name, said
+):
+    assert command_line(words(keys, name), "hydra.run.dir=outputs/a") == 2
+    error = capfd.readouterr().err
+    assert said in error and "measurements." in error and "Traceback" not in error
+    assert not (place / "outputs" / "a" / "predictions.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("return []", "0 tables for"),
+        ("return [None for _ in requests]", "measurements.bad"),
+        (
+            "return [table.drop_columns('entropy') for table in super().rows(batch, requests)]",
+            "ent",
+        ),
+        ("return [table.slice(1) for table in super().rows(batch, requests)]", "has no row"),
+    ],
+)
+def test_rows_that_do_not_fit_cost_the_job_and_are_said_in_a_sentence(
+    place, command_line, capfd, rows, said
+):
+    code = f"\nclass Bad(Entropy):\n    def rows(self, batch, requests):\n        {rows}\n"
+    (place / "bad.py").write_text(f"from entropy import Entropy\n{code}")
+    assert command_line(words("bad.Bad", "bad"), "hydra.run.dir=outputs/a") == 1
+    told = capfd.readouterr()
+    assert said in told.out and "measurements.bad" in told.out
+    assert "Traceback" not in told.out + told.err
+
+
+def test_a_chart_in_a_strangers_record_is_checked(place, command_line):
+    command_line(words(f"entropy.Entropy, {CHART}"), "hydra.run.dir=outputs/a")
+    (job,) = find_jobs([place / "outputs" / "a"])
+    section = job.record.config["measurements"]["entropy"]
+    rows = own_statistics(job)["entropy"]
+    table = job.table("entropy").groupby(["eps_255", "target"])["entropy"].mean()
+    assert rows.set_index(["x", "colour"])["mean"].to_dict() == pytest.approx(table.to_dict())
+    charts = [{"y": "nothing"}, {"y": "entropy", "url": "http://x"}, {"y": ["a"]}, "entropy", 3]
+    for bad in [*charts, {"y": "target"}]:
+        section["chart"] = bad
+        with pytest.raises(ValueError, match=r"entropy\.parquet: its chart: .*") as caught:
+            own_statistics(job)
+        assert "\n" not in str(caught.value)
