@@ -22,11 +22,12 @@ _SPARE = 2**31  # bytes of pooled weights that the current job does not need
 class ModelPool:
     """The models of one command, each built and frozen once, and the command's data sets.
 
-    Changed files are read by the next command, which has its own pool.
+    Changed files are read by the next command, which has its own pool. With `download=False`,
+    weights that would have to be downloaded are random.
     """
 
-    def __init__(self) -> None:
-        self.sets = DataSets()
+    def __init__(self, download: bool = True) -> None:
+        self.sets = DataSets(download)
         self._built: dict[str, PixelClassifier] = {}  # by `_make_key`; removed when frozen
         self._frozen: dict[str, Model] = {}
 
@@ -39,7 +40,7 @@ class ModelPool:
         keys = {name: _make_key(planned, name, images) for name in settings.models}
         self._make_room(set(keys.values()))
         missing = [name for name, key in keys.items() if key not in {**self._built, **self._frozen}]
-        built = {name: build(settings, name, images) for name in missing}
+        built = {name: build(settings, name, images, self.sets.download) for name in missing}
         for name in built.keys() & set(settings.source if planned.attack else ()):
             check_gradient(name, built[name], images.image_size)
         files = trained_files(settings, built, images, self.sets)
