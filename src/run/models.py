@@ -1,6 +1,7 @@
 """Models of a job: built, trained where weights are missing, and frozen."""
 
 from collections.abc import Iterable, Set
+from pathlib import Path
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
@@ -30,6 +31,7 @@ class ModelPool:
         self.sets = DataSets(download)
         self._built: dict[str, PixelClassifier] = {}  # by `_make_key`; removed when frozen
         self._frozen: dict[str, Model] = {}
+        self._files: dict[str, Path] = {}  # of trained weights
 
     def build(self, planned: Planned, data: Data) -> dict[str, PixelClassifier]:
         """Build the models of a job, and return those that are not frozen yet.
@@ -63,10 +65,13 @@ class ModelPool:
             if key not in self._frozen:
                 built = self.build(planned, data)
                 if settings.model[name].weights is None:
-                    built[name] = train(name, built, settings, images, self.sets, tracker)
+                    trained = train(name, built, settings, images, self.sets, tracker)
+                    built[name], self._files[key] = trained
                 keep = _keeps_layers(planned, name)
                 self._frozen[key] = freeze(settings, name, built[name], images, keep)
                 del self._built[key]
+            if key in self._files:  # each job's log warns
+                check_trained(settings, name, self._files[key], images.num_classes)
             models[name] = self._frozen[key]
         return models
 
