@@ -26,10 +26,7 @@ Validated = TypeVar("Validated", bound=BaseModel)
 def read_job(config: DictConfig, hydra: Any) -> Settings:
     """Return the settings of a composed job; `hydra` is the section of that name."""
     source, targets, defences, section = _named(config, hydra)
-    if section["plan"] and section["dataset"].get("download"):
-        section["dataset"]["download"] = False  # a plan downloads nothing
     _set_reference(section["epsilon"], hydra)
-    _note_missing_weights(section["model"], section["plan"])
     attack = _attack(section["attack"], hydra)
     attack_origin = attack["kind"]
     for key, names in (
@@ -60,6 +57,8 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
             or {"crafted": "joint", "none": "all"}.get(attack_origin),
         },
     )
+    if not settings.plan:
+        _refuse_missing_weights(settings)
     if attack_origin != "crafted":
         return settings
     label = attack_label(attack["name"], attack["settings"])  # last: it imports torch
@@ -250,22 +249,8 @@ def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any
     return dict(plain)
 
 
-def _note_missing_weights(models: Mapping[str, Any], plan: bool) -> None:
-    """Refuse missing weight files that can be fetched; a plan only notes them."""
-    missing = []
-    for model in models.values():
-        file = model.get("weights")
-        fetchable = model.get("url") and file not in (None, "included")
-        if fetchable and not Path(file).expanduser().is_file():
-            missing.append(file)
-            model |= {"weights": "included", "missing": file}
-        network = model.get("network") if isinstance(model.get("network"), dict) else {}
-        keys = ["weights"] if str(network.get("_target_")).startswith("torchvision.") else []
-        for key in ("pretrained", *keys) if plan and file == "included" else ():
-            if network.get(key):  # it would download weights
-                network[key] = False if key == "pretrained" else None
-                model["missing"] = "its own"
-    if missing and not plan:
+def _refuse_missing_weights(settings: Settings) -> None:
+    if missing := [model.missing for model in settings.model.values() if model.missing]:
         files = ", ".join(missing)
         raise ValueError(
             f"{len(missing)} weight files are missing in {Path.cwd()}: {files}. To see the "

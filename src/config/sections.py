@@ -17,6 +17,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -54,11 +55,10 @@ class ModelSettings(Section):
     Attributes:
         network: `_target_`, a callable that returns a module from normalised images to logits,
             and its arguments; `num_classes` and `image_size` are set from the data if null.
+        url: Address of the weights' file for download.
         weights: A file in the current folder or the program's; `included`; or None.
         averaged: Take averaged weights if the file has others, too; False: take the others.
         epoch: The epoch of its training whose weights are used; None: the last one.
-        url: Address of the file for download.
-        missing: The weights' file if it does not exist; allowed only in a plan.
     """
 
     network: dict[str, Any]
@@ -66,13 +66,12 @@ class ModelSettings(Section):
     std: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)] | None = None
     input_size: Side | None = None
     channels: Literal["RGB", "BGR"] = "RGB"
+    url: str | None = None
     weights: str | None = None
     averaged: bool = True
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
     epoch: PositiveInt | None = None
-    url: str | None = None
-    missing: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -90,18 +89,25 @@ class ModelSettings(Section):
 
     @field_validator("weights")
     @classmethod
-    def _exist(cls, value: str | None) -> str | None:
+    def _exist(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Return the file's path; without a `url`, refuse a file that does not exist."""
         if value in (None, "included"):
             return value
         path = Path(str(value)).expanduser()
         packaged = _PROGRAM / path
         path = packaged if packaged.is_file() and not path.is_file() else path
-        if not path.is_file():
+        if not path.is_file() and not info.data.get("url"):
             raise ValueError(
                 f"{value} is not a file. Use a file, null (train here) or included (the network is "
                 "already trained)"
             )
         return str(path)
+
+    @property
+    def missing(self) -> str | None:
+        """The weights' file if it has a `url` and does not exist yet."""
+        named = self.url and self.weights not in (None, "included")
+        return self.weights if named and not Path(str(self.weights)).is_file() else None
 
 
 class DatasetSettings(Section):

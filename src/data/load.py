@@ -39,8 +39,17 @@ def load_dataset(
             torchvision's, and its other keyword arguments.
         n_images: Size of a fixed, class-balanced subset of the test split; the training split is
             always complete.
-        lock_folder: Folder of the lock that a process holds while it downloads; None: no lock.
+        lock_folder: See `open_source`.
         options: Further arguments of `ImageDataset`.
+    """
+    data = open_source(split, source, lock_folder)
+    return make_dataset(data, split, n_images=n_images, **options)
+
+
+def open_source(split: str, source: Mapping[str, Any], lock_folder: Path | None) -> Any:
+    """Return the map-style data set of one split; see `load_dataset`.
+
+    `lock_folder` is the folder of the lock that a process holds while it downloads; None: no lock.
     """
     target = str(source.get("_target_"))
     try:
@@ -53,9 +62,14 @@ def load_dataset(
         raise ValueError(
             f"dataset._target_={target} returned {type(data).__name__}, which has no `targets`"
         )
+    return data
+
+
+def make_dataset(data: Any, split: str, **options: Any) -> ImageDataset:
+    """Return a split's map-style data set as an `ImageDataset`; a training split is complete."""
     if split == "train":
-        n_images = options["images"] = None
-    return ImageDataset(data, n_images=n_images, **options)
+        options |= {"n_images": None, "images": None}
+    return ImageDataset(data, **options)
 
 
 def _open(source: Mapping[str, Any], lock_folder: Path | None) -> Any:

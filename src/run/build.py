@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from src.config.sections import ModelSettings
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.data.classes import is_imagenet, numbers_of, place_classes
@@ -14,12 +15,19 @@ from src.models.providers import facts_of
 from src.utils.refusals import shortened
 
 
-def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelClassifier:
-    """Build a model from its file; without weights, initialise it with `training.seed`."""
+def build(
+    settings: Settings, name: str, images: ImageDataset | None, download: bool = True
+) -> PixelClassifier:
+    """Build a model from its file; without weights, initialise it with `training.seed`.
+
+    With `download=False` the same holds for weights that would have to be downloaded.
+    """
     pl.seed_everything(settings.training.seed, verbose=False)
-    section = settings.model[name].model_dump(
-        exclude={"expected_accuracy", "epoch", "url", "missing"}
-    )
+    model = settings.model[name]
+    section = model.model_dump(exclude={"expected_accuracy", "epoch", "url"})
+    if not download:
+        section["network"] |= without_downloads(model)
+        section["weights"] = "included" if model.missing else model.weights
     if images is None:
         return build_classifier(name, **section)
     stated, names = read_facts(settings, name).class_names, images.class_names
@@ -47,10 +55,25 @@ def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelCl
         raise ValueError(text) from error
 
 
+def without_downloads(model: ModelSettings) -> dict[str, Any]:
+    """Return the arguments with which a network does not download its weights; none: it has none.
+
+    Only the arguments that have to change are returned.
+    """
+    network = model.network
+    others = {"weights": None} if str(network.get("_target_")).startswith("torchvision.") else {}
+    included = model.missing or model.weights == "included"
+    return {
+        key: value
+        for key, value in ({"pretrained": False} | others).items()
+        if included and network.get(key)
+    }
+
+
 def read_facts(settings: Settings, name: str) -> WeightFacts:
     """Return the facts stated by a model's weight file or provider, if any."""
     model = settings.model[name]
-    included = model.weights in (None, "included")
+    included = model.missing or model.weights in (None, "included")
     return facts_of(model.network) if included else weight_facts(str(model.weights), name)
 
 

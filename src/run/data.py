@@ -1,5 +1,6 @@
 """Images of a job, and images that its attack may mix in or is fitted on."""
 
+import json
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from src.config.settings import Settings
 from src.data import Batch, ImageDataset, load_dataset
 from src.data.classes import numbers_of, place_classes
 from src.data.image_folder import has_splits
+from src.data.load import make_dataset, open_source
 from src.images.saved import SavedImages, open_set, saved_dataset
 from src.run.batches import layout
 from src.run.stages import Data, Planned
@@ -28,12 +30,15 @@ _CSV, _FOLDER = "src.data.image_csv.image_csv", "src.data.image_folder.image_fol
 class DataSets:
     """The data sets of one command, and its sets of adversarial images, each opened once.
 
-    Changed files are opened by the next command, which has its own data sets.
+    Changed files are opened by the next command, which has its own data sets. With
+    `download=False`, data sets that would have to be downloaded are refused.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, download: bool = True) -> None:
+        self.download = download
         # A data set keeps the digest of its images, so subsets are kept, too.
-        self._open = lru_cache(maxsize=4)(_open)
+        self._source = lru_cache(maxsize=4)(_open_source)
+        self._open = lru_cache(maxsize=4)(self._open_split)
         self._with_classes = lru_cache(maxsize=2)(ImageDataset.with_classes)
         self._subset = lru_cache(maxsize=2)(ImageDataset.subset)
         self._open_set = lru_cache(maxsize=2)(_open_set)
@@ -46,6 +51,13 @@ class DataSets:
         changes = dict.fromkeys(("n_images", "images")) if whole else {}
         section = settings.dataset.model_copy(update=changes).model_dump_json()
         return self._open(section, split, settings.cache_dir)
+
+    def _open_split(self, section: str, split: str, cache_dir: str) -> ImageDataset:
+        dataset = DatasetSettings.model_validate_json(section)
+        source = json.dumps(dataset.model_extra or {}, sort_keys=True)
+        opened = self._source(source, split, cache_dir, self.download)
+        common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
+        return make_dataset(opened, split, **common)
 
     def open_all(self, jobs: Iterable[Settings]) -> None:
         """Open each data set before the first job, so that a failed download is noticed at once."""
@@ -215,11 +227,12 @@ def mixing_pool(dataset: ImageDataset, seed: int) -> Batch:
     return dataset[chosen.tolist()]
 
 
-def _open(section: str, split: str, cache_dir: str) -> ImageDataset:
-    dataset = DatasetSettings.model_validate_json(section)
-    common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
-    folder = Path(cache_dir) / "images"
-    return load_dataset(split, dataset.model_extra or {}, lock_folder=folder, **common)
+def _open_source(text: str, split: str, cache_dir: str, download: bool) -> Any:
+    """Open a split of the source that JSON describes, all images of it."""
+    source = json.loads(text)
+    if not download and source.get("download"):
+        source["download"] = False
+    return open_source(split, source, Path(cache_dir) / "images")
 
 
 def _open_set(settings: SavedSettings) -> SavedImages:

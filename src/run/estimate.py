@@ -19,6 +19,7 @@ from src.measure.protocol import RowRequest
 from src.models import PixelClassifier, tensors_of
 from src.models.providers import LOADER, find
 from src.run.adversarial_images import attacked_again
+from src.run.build import without_downloads
 from src.run.costs import UNKNOWN, Cost, Costs
 from src.run.data import DataSets, open_data
 from src.run.fit import fit_files
@@ -141,7 +142,9 @@ def estimate(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Estimate:
             refused = first_line(error)
             result.jobs.append(JobEstimate(settings.job, 0, 0, cost=Cost(0, 0), refused=refused))
     models = {name: model for job in every for name, model in job.model.items()}
-    result.files = [*filter(None, map(_how_to_fetch, models, models.values())), *no_images]
+    if not sets.download:
+        result.files = [*filter(None, map(_how_to_fetch, models, models.values()))]
+    result.files += no_images
     if not complete:
         used = {name for job in every for name in job.models}
         result.untrained = [name for name in models if name in used and not models[name].weights]
@@ -166,7 +169,7 @@ def _why_no_images(job: Settings, sets: DataSets) -> str:
         sets.open(job, "test")
     except ValueError as error:
         extra = job.dataset.model_extra or {}
-        if extra.get("download") is False:  # the plan sets this
+        if extra.get("download") and not sets.download:
             return (
                 f"dataset={job.dataset.name}: not in {extra.get('root')}; the command downloads it"
             )
@@ -184,7 +187,7 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
         command = f"python -m src.models --fetch {model.network['name']}  # {public.source}"
         return command * (not public.path.exists())
     text = f"model {name} downloads its weights when first built; the plan does not need them"
-    return text * bool(model.missing)
+    return text * bool(without_downloads(model))
 
 
 def _count_gradients(job: Settings, sets: DataSets) -> JobEstimate:

@@ -1,6 +1,7 @@
 """Models of a job: built, trained where weights are missing, and frozen."""
 
 from collections.abc import Iterable, Set
+from pathlib import Path
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
@@ -22,13 +23,15 @@ _SPARE = 2**31  # bytes of pooled weights that the current job does not need
 class ModelPool:
     """The models of one command, each built and frozen once, and the command's data sets.
 
-    Changed files are read by the next command, which has its own pool.
+    Changed files are read by the next command, which has its own pool. With `download=False`,
+    weights that would have to be downloaded are random.
     """
 
-    def __init__(self) -> None:
-        self.sets = DataSets()
+    def __init__(self, download: bool = True) -> None:
+        self.sets = DataSets(download)
         self._built: dict[str, PixelClassifier] = {}  # by `_make_key`; removed when frozen
         self._frozen: dict[str, Model] = {}
+        self._files: dict[str, Path] = {}  # of trained weights
 
     def build(self, planned: Planned, data: Data) -> dict[str, PixelClassifier]:
         """Build the models of a job, and return those that are not frozen yet.
@@ -39,7 +42,7 @@ class ModelPool:
         keys = {name: _make_key(planned, name, images) for name in settings.models}
         self._make_room(set(keys.values()))
         missing = [name for name, key in keys.items() if key not in {**self._built, **self._frozen}]
-        built = {name: build(settings, name, images) for name in missing}
+        built = {name: build(settings, name, images, self.sets.download) for name in missing}
         for name in built.keys() & set(settings.source if planned.attack else ()):
             check_gradient(name, built[name], images.image_size)
         files = trained_files(settings, built, images, self.sets)
@@ -62,10 +65,13 @@ class ModelPool:
             if key not in self._frozen:
                 built = self.build(planned, data)
                 if settings.model[name].weights is None:
-                    built[name] = train(name, built, settings, images, self.sets, tracker)
+                    trained = train(name, built, settings, images, self.sets, tracker)
+                    built[name], self._files[key] = trained
                 keep = _keeps_layers(planned, name)
                 self._frozen[key] = freeze(settings, name, built[name], images, keep)
                 del self._built[key]
+            if key in self._files:  # each job's log warns
+                check_trained(settings, name, self._files[key], images.num_classes)
             models[name] = self._frozen[key]
         return models
 

@@ -59,7 +59,7 @@ class Sweep:
     def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
         self.words, self.settings = zip(*jobs, strict=True)
         self.report = report
-        self.pool = ModelPool()
+        self.pool = ModelPool(download=not self.settings[0].plan)
         self.planned: list[Planned] = []  # the jobs, checked; empty in other processes
         self.tracker, self.run = Tracker(), ""
         self.folder = Path()

@@ -17,7 +17,6 @@ from src.images.attacker import accepted
 from src.models import PixelClassifier, load_weights, network_text, tensors_of
 from src.run.attack_function import attack_function
 from src.run.build import build, network_settings
-from src.run.clean_accuracy import check_trained
 from src.run.data import DataSets
 from src.tracking import Tracker
 from src.training import TRAINING, Craft, after_epoch, train_once
@@ -107,8 +106,8 @@ def train(
     images: ImageDataset,
     sets: DataSets,
     tracker: Tracker,
-) -> PixelClassifier:
-    """Return a model with its trained weights; train them first if their file is missing.
+) -> tuple[PixelClassifier, Path]:
+    """Return a model with its trained weights, and their file; train them first if it is missing.
 
     Args:
         name: The model.
@@ -132,8 +131,7 @@ def train(
     make_logger = partial(tracker.training_logger, *logged)
     craft, trainer = training_attack(recipe), settings.trainer
     train_once(name, path, built[name], train, test, recipe, trainer, make_logger, then, craft)
-    check_trained(settings, name, file, train.num_classes)
     # Built anew, as by later commands: training may have changed state that the file does not hold.
     classifier = build(settings, name, images)
     load_weights(classifier.network, file)
-    return classifier
+    return classifier, file

@@ -5,6 +5,7 @@ import shutil
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def own(tmp_path, monkeypatch):
         forget_modules(tmp_path)
         return code_of([{"inner": [{"_target_": target}]} for target in targets])
 
-    return tmp_path, told
+    yield tmp_path, told
+    forget_modules(tmp_path)
 
 
 def test_code_is_the_same_whatever_was_imported_before(own):
@@ -95,6 +97,8 @@ def test_code_is_the_same_whatever_was_imported_before(own):
 def test_every_module_that_is_reached_counts_from_the_next_command_on(own, name):
     folder, told = own
     before = told(*TARGETS)
+    import_module("helper")  # as a call of two.build does
+    assert code_of([{"_target_": target} for target in TARGETS]) == before
     append(folder / name, "more = 1\n")
     assert code_of([{"_target_": target} for target in TARGETS]) == before
     after = told(*TARGETS)
