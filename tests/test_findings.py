@@ -54,6 +54,7 @@ def test_the_first_run_in_the_readme_is_what_the_tables_say():
     )
 
 
+@pytest.mark.slow
 def test_the_findings_in_the_readme_are_what_the_tables_say():
     at_100 = matched_tables().of("100")
     assert at_100.index[0] == "di"
