@@ -205,7 +205,7 @@ def composed():
         yield pytest.param(command, marks=[] if new else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("command", composed())
+@pytest.mark.parametrize("command", [*composed()])
 def test_a_documented_command_composes(printed, run_in, capsys, command):
     words = words_of(command)
     for word in words:
