@@ -6,10 +6,11 @@ READY := $(VENV)/.ready
 BENCH := $(BIN)/python -m benchmarks --folder outputs/bench
 BF16 := --variant bf16 trainer.attack_precision=bf16
 ONE := --libraries torchattacks
-PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
+# Neighbouring tests share sweeps and stores, so that a worker gets many in a row.
+PARALLEL := -n 2 --dist worksteal --durations 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-quick gpu findings screenshots docs docs-tables configs lint format ui clean
+.PHONY: help setup demo test test-all behaviour bench bench-quick gpu findings screenshots docs docs-tables configs lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -27,12 +28,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Attack three trained networks on images of CIFAR-10: nine jobs in a minute or two
 	$(BIN)/python -m src.main -m experiment=demo attack=fgsm,bim,mi source=vgg_small,resnet_small,inception_small
 
-test: $(READY) lint ## Check style, types and behaviour; no network, no GPU
-	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
+test: $(READY) ## Check style, types and behaviour; no network, no GPU
+	$(MAKE) --jobs 2 lint behaviour SELECTED='-m "not slow"'
 
-test-all: $(READY) lint ## The same with the long tests, the launchers and the notebook
+test-all: $(READY) ## The same with the long tests, the launchers and the notebook; before a release
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,joblib,submitit,ray,postgresql,onnx,huggingface]'
-	$(BIN)/python -m pytest -q $(PARALLEL)
+	$(MAKE) --jobs 2 lint behaviour
+
+behaviour: $(READY) # lint has one process and leaves a core idle
+	$(BIN)/python -m pytest -q $(SELECTED) $(PARALLEL)
 
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
 	$(BENCH)/demo-fgsm --inputs demo --attacks fgsm --images 1000 $(BF16)

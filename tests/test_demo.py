@@ -32,8 +32,8 @@ def counts(folder: Path) -> pd.DataFrame:
     return table.set_index(keys)[["still_correct", "denominator"]].sort_index()
 
 
-PART = ["attack=fgsm,mi", "source=vgg_small"]
-"""Two of the nine jobs, which take a tenth of the time."""
+PART = ["attack=fgsm", "source=vgg_small"]
+"""One of the nine jobs."""
 
 
 @pytest.fixture(
@@ -51,7 +51,7 @@ def test_everybody_gets_the_stored_counts(sweep):
     found, stored = counts(sweep), counts(STORED)
     jobs = found.index.droplevel(["target", "eps_255"])
     stored = stored[stored.index.droplevel(["target", "eps_255"]).isin(jobs)]
-    assert len(jobs.unique()) == len(list(sweep.glob("*-*/"))) in (2, 9)
+    assert len(jobs.unique()) == len(list(sweep.glob("*-*/"))) in (1, 9)
     assert found.index.equals(stored.index)
     apart = (found - stored).abs().max(axis=1)
     assert (apart <= NEAR).all(), found.join(stored, rsuffix="_stored")[apart > NEAR]
@@ -63,8 +63,8 @@ def test_no_alarm_stands_above_the_tables(sweep):
 
 def test_a_small_network_learns_from_the_embedded_images(tmp_path, run_in, capsys):
     words = ["experiment=demo", "attack=none", "source=null", "targets=[resnet_small]"]
-    words += ["model.resnet_small.weights=null", "dataset.n_train=2000", "training.epochs=3"]
-    words += ["tracking=none", "report=none", "trainer.progress_bar=false"]
+    words += ["model.resnet_small.weights=null", "dataset.n_train=2000", "training.epochs=2"]
+    words += ["tracking=none", "report=none", "trainer.progress_bar=false", "n_images=50"]
     assert run_in(tmp_path, *words) == 0
     (percent,) = re.findall(r"Trained resnet_small: .* = ([\d.]+)%", capsys.readouterr().out)
     assert float(percent) > 20  # of ten classes

@@ -196,7 +196,17 @@ def small(words: list[str]) -> list[str]:
     return [*words, *SIZES, *weights, *sides, *(() if own else DATA)]
 
 
-@pytest.mark.parametrize("command", MAIN)
+def composed():
+    """Yield the commands; slow are those whose flags and top-level keys others have, too."""
+    known: set[str] = set()
+    for command in sorted(MAIN, key=len, reverse=True):
+        keys = {word.partition("=")[0] for word in words_of(command)}
+        new = {key for key in keys if "." not in key} - known
+        known |= new
+        yield pytest.param(command, marks=[] if new else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("command", [*composed()])
 def test_a_documented_command_composes(printed, run_in, capsys, command):
     words = words_of(command)
     for word in words:

@@ -4,6 +4,7 @@ import json
 import re
 
 import pandas as pd
+import pytest
 
 from findings.__main__ import (
     DOCS,
@@ -34,6 +35,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}"
 
 
+@pytest.mark.slow
 def test_the_pages_are_what_the_tables_say():
     written = [DOCS / "findings.md", *DOCS.glob("findings/*.md")]
     texts = {str(path.relative_to(DOCS)): path.read_text(encoding="utf-8") for path in written}
@@ -52,6 +54,7 @@ def test_the_first_run_in_the_readme_is_what_the_tables_say():
     )
 
 
+@pytest.mark.slow
 def test_the_findings_in_the_readme_are_what_the_tables_say():
     at_100 = matched_tables().of("100")
     assert at_100.index[0] == "di"

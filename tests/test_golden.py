@@ -85,6 +85,7 @@ def test_a_sweep_leaves_the_stored_tables_and_metrics(
     compare(tables, GOLDEN, workspace / "now", ROUNDING)
 
 
+@pytest.mark.slow
 def test_jobs_of_all_kinds_leave_the_stored_tables_and_names(
     run_in: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,12 +68,11 @@ def same_tables(one: Path, two: Path, names: list[str]) -> None:
         assert first.equals(second), name
 
 
-@pytest.mark.parametrize("variants", ["[]", "[float32,uint8]"])  # with the primary one, too
-def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked, variants):
+def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked):
     (workspace / "conf/model/twin.yaml").write_text(
         (workspace / "conf/model/fine.yaml").read_text().replace("model.fine", "model.twin")
     )
-    words = ["attack=counting", f"variants={variants}", "save_adversarial=true"]
+    words = ["attack=counting", "variants=[float32,uint8]", "save_adversarial=true"]
     words += ["epsilon.grid=[1.5,8]"]
     words += ["report.examples=2"]
     for computed, name, *more in (

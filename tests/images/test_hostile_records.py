@@ -47,7 +47,7 @@ EDITS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), VALUES), min_size=
 FUZZ = settings(
     deadline=None,
     derandomize=True,
-    max_examples=300,
+    max_examples=120,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -22,7 +22,7 @@ BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FINE = (0.0234375, 1 / 3, 234.56789)
 SIDE = 8  # pixels of an image
 HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
-SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
+SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",), "budgets": (2.0, 8.0)}
 KINDS: dict[str, dict[str, Any]] = {
     "ordinary": {},
     "unsure": {**SMALL, "images": 20, "sure": False},
@@ -53,8 +53,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(name="make_sweep")
 def fixture_make_sweep(tmp_path: Path) -> Callable[..., Path]:
-    """`make_sweep` in a folder of its own, of one attack without diagnostics or other words."""
-    return partial(make_sweep, tmp_path / "sweep", attacks=("fgsm",), full=False)
+    """`make_sweep` in a folder of its own: one attack, two budgets, no diagnostics."""
+    few = {"attacks": ("fgsm",), "budgets": (2.0, 8.0), "full": False}
+    return partial(make_sweep, tmp_path / "sweep", **few)
 
 
 @pytest.fixture(scope="session")

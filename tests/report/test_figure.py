@@ -19,7 +19,9 @@ ATTACKS = ("fgsm", "bim", "mi steps=5")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_sweep(tmp_path_factory.mktemp("sweep"), attacks=ATTACKS, full=False)
+    return write_sweep(
+        tmp_path_factory.mktemp("sweep"), attacks=ATTACKS, budgets=(4.0, 8.0, 16.0), full=False
+    )
 
 
 @pytest.fixture
@@ -84,7 +86,8 @@ def test_numbers_are_those_of_the_report(folder):
 
 def test_close_labels_do_not_overlap(tmp_path, draw):
     attacks = [f"attack{number}" for number in range(12)]
-    folder = write_sweep(tmp_path / "sweep", attacks=attacks, full=False, models=("vgg", "vit"))
+    words = {"models": ("vgg", "vit"), "budgets": (2.0, 8.0), "full": False}
+    folder = write_sweep(tmp_path / "sweep", attacks=attacks, **words)
     root = ElementTree.fromstring(draw("curves", folder))
     shift = re.compile(r"translate\(([-\d.]+),([-\d.]+)\)")
     at = [

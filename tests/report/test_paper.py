@@ -5,7 +5,7 @@ import io
 import re
 import shutil
 import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from src.api.frames import COLUMNS
 from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
 from src.artifacts.sweep_state import SweepManifest, write_manifest
 from src.utils.model_ref import TARGET_COLUMNS, ModelRef
-from tests.conftest import REPOSITORY, make_record, run_python
+from tests.conftest import REPOSITORY, make_record
 
 IMAGES = 40
 BUDGETS = (0.0, 4.0, 8.0)
@@ -278,21 +278,30 @@ def test_what_cannot_be_is_refused(words, sentence):
         table(ordinary(), **words)
 
 
-def test_the_command_line_prints_the_table_of_a_folder(tmp_path):
+@pytest.fixture
+def run_table(run_in, tmp_path, capfd):
+    """A function that runs `python -m src.table` and returns what it prints and what it warns."""
+
+    def run(*words: str | Path) -> tuple[str, str]:
+        assert run_in(tmp_path, *map(str, words), module="src.table") == 0
+        return capfd.readouterr()
+
+    return run
+
+
+def test_the_command_line_prints_the_table_of_a_folder(run_table, tmp_path):
     folder = REPOSITORY / "docs" / "results" / "demo"
     words = [folder, "--rows", "attack", "--to", "csv", "--no-average"]
-    printed = run_python("-m", "src.table", *words, folder=tmp_path)
+    printed, _ = run_table(*words)
     assert printed == table(folder, rows="attack", to="csv", average=False)
-    run_python("-m", "src.table", *words, "--out", "t.csv", folder=tmp_path)
+    run_table(*words, "--out", "t.csv")
     assert (tmp_path / "t.csv").read_text() == printed
 
 
-def test_a_printed_name_that_nothing_has_is_reported():
+def test_a_printed_name_that_nothing_has_is_reported(run_table):
     folder = REPOSITORY / "docs" / "results" / "demo"
-    words = ["-m", "src.table", str(folder), "--names", "vgg_small=VGG", "vgg_smal=V", "fgsm=F"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 0 and "vgg_smal:" in done.stderr
-    assert "vgg_small:" not in done.stderr and "fgsm" not in done.stderr
+    _, warned = run_table(folder, "--names", "vgg_small=VGG", "vgg_smal=V", "fgsm=F")
+    assert "vgg_smal:" in warned and "vgg_small:" not in warned and "fgsm" not in warned
 
 
 def test_the_caption_states_the_number_and_size_of_steps():
@@ -306,15 +315,13 @@ def test_the_caption_states_the_number_and_size_of_steps():
     assert "Steps: relative 20 x 0.25 eps, fixed 20 x 2/255, even 20 x 0.05 eps, fgsm 10." in text
 
 
-def test_jobs_that_are_not_done_are_counted(tmp_path):
+def test_jobs_that_are_not_done_are_counted(run_table, tmp_path):
     shutil.copytree(REPOSITORY / "docs" / "results" / "demo" / "0-fgsm-vgg_small", tmp_path / "0-a")
     (tmp_path / "0-a" / ".hydra").mkdir()
     (tmp_path / "0-a" / ".hydra" / "config.yaml").write_text("sweep: a\n")
     write_manifest(tmp_path, SweepManifest(jobs=["attack=fgsm", "attack=mi"], single=False, id="a"))
-    words = [sys.executable, "-m", "src.table", str(tmp_path), "--to", "csv"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 0 and "1 of 2 jobs are not done" in done.stderr
-    assert done.stdout.startswith("source,attack,")
+    printed, warned = run_table(tmp_path, "--to", "csv")
+    assert "1 of 2 jobs are not done" in warned and printed.startswith("source,attack,")
 
 
 def test_the_strongest_attacker_is_not_averaged_over_defences():

@@ -13,7 +13,7 @@ from src import load_sweep, rankings, rates, table
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.summary import summarise
-from tests.conftest import run_python, run_words
+from tests.conftest import run_words
 from tests.report.conftest import make_sweep
 
 MODELS = ("vgg", "vit")
@@ -58,7 +58,7 @@ def test_jobs_on_disjoint_images_are_one_row(sweep):
     )
 
 
-def test_sweeps_that_share_images_have_names_of_their_own(sweep, tmp_path):
+def test_sweeps_that_share_images_have_names_of_their_own(sweep, tmp_path, capsys):
     one, two = sweep("one"), sweep("two", first=30, attacks=("fgsm",))
     names = {"fgsm (one)", "bim (one)", "fgsm (two)"}  # of all its attacks, or of none
     assert set(load_sweep(one, two)["attack"]) == names
@@ -68,8 +68,8 @@ def test_sweeps_that_share_images_have_names_of_their_own(sweep, tmp_path):
         *("fgsm", "bim", "mi")
     }
     words = ["--to", "csv", "--rows", "attack", "--columns", "source"]
-    printed = run_python("-m", "src.table", "day1=one", "day2=two", *words, folder=tmp_path)
-    assert printed == table(named, to="csv", rows="attack", columns="source")
+    assert run_words(tmp_path, "day1=one", "day2=two", *words, module="src.table") == 0
+    assert capsys.readouterr().out == table(named, to="csv", rows="attack", columns="source")
     report = ["folder={day1: one, day2: two}", "out=.", "report.figures=true"]
     assert run_words(tmp_path, *report, module="src.report.__main__") == 0
     figure = pd.read_csv(tmp_path / "figures" / "ranking.csv")
