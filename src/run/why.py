@@ -53,7 +53,7 @@ def compare_jobs(
     if not finished:
         raise ValueError(f"{folder} has no finished job. Name the folder of a job or a sweep.")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    pool = ModelPool()
+    pool = ModelPool(download=False)
     for job in finished:
         yield job, _compare(job, words, config_dir, pool)
 
