@@ -1,3 +1,5 @@
+"""Attacks made for target labels."""
+
 from typing import Annotated
 
 import torch
@@ -9,8 +11,30 @@ from torch.nn import functional
 from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import clip
+from src.attacks.zoo.input_geometry import DiverseInput
 from src.utils.checked_dataclass import Share, checked
 from src.utils.devices import constant
+
+
+@attack(
+    transform=DiverseInput,
+    loss="logit",
+    steps=300,
+    relative_step_size=0.125,
+    decay=1.0,
+    normalised=False,
+    probability=0.7,
+    kernel_size=5,
+    targeted="only",
+)
+def logit_mi_di_ti() -> None:
+    """Raise the target's logit in 300 steps of `mi_di_ti`: gradients are not normalised.
+
+    Reference: Zhao, Liu, Larson (2021), arXiv 2012.11207.
+
+    Deviation: steps of eps / 8 at every budget (authors: of 2/255 at 16/255).
+    """
+
 
 LEAST = 30 / 224  # smallest share of the image's side that a block has
 GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue

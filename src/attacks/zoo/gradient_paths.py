@@ -1,3 +1,5 @@
+"""Gradients integrated along paths to the image."""
+
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
@@ -5,9 +7,8 @@ from torch import Tensor
 from src.attacks.define import attack
 from src.attacks.parts import Gradient, State
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.zoo.input.block_shuffle import BlockShuffle
-from src.attacks.zoo.input.diverse_input import DiverseInput
-from src.attacks.zoo.input.structure_invariance import moved
+from src.attacks.zoo.input_blocks import BlockShuffle, moved
+from src.attacks.zoo.input_geometry import DiverseInput
 from src.utils.checked_dataclass import Share, checked
 
 _PADDED, _ROTATED = DiverseInput(1.0, 245 / 224), BlockShuffle(1, 1, 45.0)

@@ -1,13 +1,17 @@
-from typing import Any
+"""Gradients of images with other values: scaled, mixed with others, or with a changed spectrum."""
+
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor
 
+from src.attacks.cosine_transform import dct2, idct2
 from src.attacks.define import attack
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import clip
-from src.attacks.zoo.input.diverse_input import DiverseInput
+from src.attacks.zoo.input_geometry import DiverseInput
 from src.utils.checked_dataclass import Share, checked
 
 
@@ -132,3 +136,37 @@ def admix() -> None:
 @attack(transform=MixMask, decay=1.0, gradients=_gradients, mixes=True)
 def usmm() -> None:
     """Multiply by masks of three other images, at five scales: USMM, with momentum."""
+
+
+@checked
+class Spectrum:
+    """Add noise and reweight every frequency: IDCT(DCT(x + n) * m).
+
+    n ~ N(0, sigma^2) for every value and m ~ U(1 - rho, 1 + rho) for every frequency of every
+    channel. Nothing is clipped. The gradient is taken at the transformed image, not through the
+    transform.
+
+    Args:
+        copies: Number of versions.
+        rho: Half the width of the range of the weights.
+        sigma_255: Standard deviation of the noise in units of 1/255.
+
+    Reference: Long et al. (2022), arXiv 2207.05382 (there N = 20, rho = 0.5, sigma = 16, which is
+    also the budget; TransferAttack lets sigma follow the budget).
+    """
+
+    copies: PositiveInt = 20
+    rho: Share = 0.5
+    sigma_255: Annotated[float, Ge(0), Le(255)] = 16.0
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        shape = images.shape[2:]
+        noise = self.sigma_255 / 255 * random.normal(*shape)
+        weights = random.uniform(*shape, low=1 - self.rho, high=1 + self.rho)
+        changed = idct2(dct2(images.detach() + noise) * weights)
+        return changed + (images - images.detach())  # 0, with the gradient of the identity
+
+
+@attack(transform=Spectrum, decay=1.0)
+def ssa() -> None:
+    """Randomise the spectrum: spectrum simulation, with momentum (the authors' script: without)."""

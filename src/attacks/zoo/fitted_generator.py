@@ -1,16 +1,17 @@
+"""Adversarial images from a trained generator."""
+
 import copy
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import AfterValidator, NonNegativeInt
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from src.attacks.define import ALL_BUT_NORM, attack
 from src.attacks.landscape import smooth
 from src.attacks.parts import Gradient, State
-from src.attacks.zoo.fitted.universal import as_it_is
+from src.attacks.zoo.fitted_universal import as_it_is, load_tensors
 from src.utils.checked_dataclass import checked, odd
 from src.utils.refusals import first_line
 
@@ -53,12 +54,7 @@ def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
     network = copy.deepcopy(network)
     if file is not None:
         try:
-            weights: Any = (
-                load_file(file)
-                if Path(file).suffix == ".safetensors"
-                else torch.load(file, map_location="cpu", weights_only=True)
-            )
-            network.load_state_dict(weights)
+            network.load_state_dict(load_tensors(Path(file)))
         except Exception as error:  # the type depends on the file
             reason = first_line(error).partition(". ")[0][:200]
             raise ValueError(f"{file} cannot be loaded into the generator: {reason}.") from error

@@ -1,17 +1,119 @@
+"""Attacks that enlarge, replace or mix the features of layers."""
+
 from collections import defaultdict
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Le
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from src.attacks.define import attack
+from src.attacks.landscape import Landscape
+from src.attacks.loop import trajectory
 from src.attacks.losses import loss_of_each
 from src.attacks.parts import Problem
+from src.attacks.settings import Settings
 from src.attacks.source import members_of
-from src.attacks.zoo.input.diverse_input import DiverseInput
+from src.attacks.zoo.feature_importance import unit, weighted
+from src.attacks.zoo.input_geometry import DiverseInput
 from src.utils.checked_dataclass import Share, checked
+
+
+@checked
+class IntermediateLevel:
+    """Move a layer's output further in the direction in which a first attack moves it.
+
+    Maximises sum(v * f(x_t)) / ||v||_2, v = f(x') - f(x). x' is the result of `first_steps` steps
+    of `bim` from x in the same ball. The iterates start at x again.
+
+    Args:
+        loss: Name of the first attack's loss, see `LOSSES`.
+        first_steps: Number of steps of the first attack.
+
+    Reference: Huang et al. (2019), arXiv 1907.10823: ILAP, for which the constant f(x) may be left
+    out.
+
+    Deviation: each member of an ensemble has its own v; the members' values are averaged. The first
+    attack has no momentum, as in the paper (TransferAttack: MI-FGSM).
+    """
+
+    per_budget = True
+    loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
+    first_steps: PositiveInt = 10
+
+    def prepare(self, problem: Problem) -> list[Tensor]:
+        """Return v / ||v||_2 for each budget and image, one tensor (K, N, ...) per member."""
+        first = Settings(loss=self.loss, steps=self.first_steps, norm=problem.norm)
+        (moved,) = trajectory(Landscape(problem, first), [first.steps])
+        problem.source.draw(problem.random, 1)  # all images go through the same network
+        with torch.no_grad():
+            passes = [problem.source.features(batch) for batch in (problem.images, *moved)]
+        return [
+            torch.stack([unit((new - old).to(problem.images)) for new in others])
+            for old, *others in zip(*passes, strict=True)
+        ]
+
+    def losses(self, problem: Problem, images: Tensor, prepared: list[Tensor]) -> Tensor:
+        return weighted(problem, images, prepared)
+
+
+@attack(
+    objective=IntermediateLevel,
+    gradients=lambda n: 1 + n.budgets * (n.first_steps - 1 + n.steps),
+    forwards=lambda n: 1 + n.budgets,
+)
+def ila() -> None:
+    """Enlarge a first attack's change at a layer: ILA, 10 steps after its 10, without momentum.
+
+    `step_size_255` and `relative_step_size` apply to the second attack. The first takes steps of
+    eps / `first_steps`.
+    """
+
+
+@checked
+class PerturbationDecay:
+    """Raise the loss of a network that sees little of the perturbation at one layer.
+
+    The layer's output f(x_t) is replaced by weight * f(x_t) + (1 - weight) * f(x + sigma * N(0, I))
+    for the clean image x. The second term has no gradient; its noise is new for each gradient.
+
+    Args:
+        loss: Name of the loss, see `LOSSES`.
+        weight: Share of the features of x_t; 1: the unchanged loss.
+        sigma_255: Standard deviation of the noise, in units of 1/255.
+
+    Reference: Li et al. (2023), arXiv 2304.13410.
+    """
+
+    loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
+    weight: Share = 0.1
+    sigma_255: Annotated[float, Ge(0), Le(255)] = 12.75
+
+    def prepare(self, problem: Problem) -> None:
+        """Return None: nothing but the clean images is needed."""
+
+    def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
+        source = problem.source
+        noise = problem.random.normal(*images.shape[2:]) * (self.sigma_255 / 255)
+        with torch.no_grad():
+            clean = source.features(problem.images + noise)
+
+        def decay(output: Tensor, member: int) -> Tensor:
+            part = self.weight * output.unflatten(0, images.shape[:2])
+            return (part + (1 - self.weight) * clean[member]).flatten(0, 1)
+
+        logits = source.logits_with(images.flatten(0, 1), decay)
+        return loss_of_each(self.loss, logits, problem.labels, problem.targeted, len(images))
+
+
+@attack(
+    objective=PerturbationDecay, steps=100, relative_step_size=0.125, forwards=lambda n: n.steps
+)
+def ilpd() -> None:
+    """Let the perturbation decay at a layer: ILPD, 100 steps of eps / 8, without momentum."""
 
 
 @checked

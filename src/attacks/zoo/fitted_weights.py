@@ -1,3 +1,5 @@
+"""Gradients of weights that are collected while the source is trained further."""
+
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
