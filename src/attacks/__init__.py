@@ -1,9 +1,8 @@
 """Attacks: functions from (model, images, labels, eps) to adversarial images."""
 
 from src.attacks.define import Attack, attack
-from src.attacks.external.libraries import foolbox, torchattacks
-from src.attacks.external.transferattack import transferattack
 from src.attacks.fitted import FitBatch, FitTask, Fitted, NotFittedError, state_of
+from src.attacks.libraries import foolbox, torchattacks
 from src.attacks.losses import LOSSES
 from src.attacks.parts import (
     BackwardRule,
@@ -16,11 +15,18 @@ from src.attacks.parts import (
     Transform,
     Update,
 )
-from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs, shuffle_pixels
-from src.attacks.philox import Philox, philox4x32
+from src.attacks.per_image_random import (
+    PerImageRandom,
+    Philox,
+    image_seeds,
+    noise_signs,
+    philox4x32,
+    shuffle_pixels,
+)
 from src.attacks.projection import project
 from src.attacks.settings import Settings
 from src.attacks.source import Model, Source
+from src.attacks.transferattack_clone import transferattack
 from src.attacks.zoo.backward_relus import BackwardPropagation, LinearPropagation, bpa, linbp
 from src.attacks.zoo.backward_skips import GhostNetwork, SkipGradient, ghost, sgm
 from src.attacks.zoo.backward_transformers import PatchOut, TokenGradient, pna_patchout, tgr

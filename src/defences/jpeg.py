@@ -1,3 +1,5 @@
+"""JPEG compression, with a smooth gradient."""
+
 from io import BytesIO
 from typing import Annotated
 
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.attacks.cosine_transform import along_axes, dct2, idct2, resizing
-from src.defences.staircase import TEMPERATURE, soft_round
+from src.defences.feature_squeezing import TEMPERATURE, soft_round
 from src.utils.arithmetic import arithmetic
 from src.utils.checked_dataclass import checked
 from src.utils.devices import constant
@@ -30,7 +32,7 @@ class Jpeg:
         offset: Pixels by which the grid of blocks is moved, 0 to 15: the image is padded above and
             at its left with its border, and cut out again. An image that was stored as JPEG hardly
             changes on its own grid (0), and small perturbations are undone there.
-        temperature: Temperature of the gradient's staircase, see `src.defences.staircase`.
+        temperature: Temperature of the gradient's staircase, see `soft_round`.
 
     Reference: Guo et al. (2018), arXiv 1711.00117, section 3.
     """

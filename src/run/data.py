@@ -12,7 +12,7 @@ from src.config.sections import DatasetSettings
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset, load_dataset
 from src.data.classes import numbers_of, place_classes
-from src.data.image_folder import has_splits
+from src.data.image_files import has_splits
 from src.images.saved import saved_dataset
 from src.run.batches import layout
 from src.run.stages import Data, Planned
@@ -21,7 +21,7 @@ from src.utils.refusals import shortened
 
 _POOL = 32  # images that attacks may mix in
 _with_classes = lru_cache(maxsize=2)(ImageDataset.with_classes)  # keeps its digest
-_CSV, _FOLDER = "src.data.image_csv.image_csv", "src.data.image_folder.image_folder"
+_CSV, _FOLDER = "src.data.image_files.image_csv", "src.data.image_files.image_folder"
 
 
 def open_data(planned: Planned) -> Data:

@@ -27,7 +27,7 @@ from src.artifacts.sweep_state import (
 from src.config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
-from src.data.image_folder import image_folder
+from src.data.image_files import image_folder
 from src.data.load import DownloadError
 from src.models.providers import fetch_missing
 from src.report.summary import Summary, summarise

@@ -19,8 +19,7 @@ from src.analysis import format_cell
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
 from src.models import PixelClassifier, choose_layout, save_weights, use_channels_last
-from src.training.augmentation import make_loaders
-from src.training.module import Craft, FineTuning
+from src.training.module import Craft, FineTuning, make_loaders
 from src.utils import stopping
 from src.utils.devices import computes_in_bfloat16, device_of
 from src.utils.files import atomic_write

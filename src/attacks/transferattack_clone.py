@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from src.attacks.external.libraries import Call, make_function, select
+from src.attacks.libraries import Call, make_function, select
 from src.attacks.source import Source, members_of
 from src.utils.refusals import first_line, suggestion
 
