@@ -22,20 +22,13 @@ from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.config.settings import Settings
 from src.images.attacker import CountedModel
-from src.models import (
-    Ensemble,
-    PixelClassifier,
-    build_classifier,
-    choose_layout,
-    fold_batch_norms,
-)
+from src.models import Ensemble, PixelClassifier, build_classifier, choose_layout, fold_batch_norms
 from src.run.data import open_dataset
 from src.run.models import training_images
 from src.run.trainer import for_device
 from src.training import choose_precision, train_once
 from src.utils.about import About
-from src.utils.arithmetic import arithmetic, is_out_of_memory
-from src.utils.determinism import deterministic
+from src.utils.devices import arithmetic, deterministic, is_out_of_memory
 
 SIDES, CLASSES, EPS = (32, 224), 10, 8 / 255
 STUDY = ("vgg16", "resnet50", "inception")

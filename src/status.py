@@ -14,8 +14,7 @@ from src.artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, ne
 from src.cache.rows import FOLDER, Rows
 from src.config.errors import refuse
 from src.config.sections import StoreSettings
-from src.utils.progress import duration
-from src.utils.terminal_tables import text_table
+from src.utils.terminal import duration, text_table
 
 
 def main() -> None:

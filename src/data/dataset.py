@@ -21,7 +21,7 @@ from torchvision.transforms.functional import center_crop, resize
 from src.data.classes import check_labels, choose_names, number_by, printable_names
 from src.data.files import content_of, to_rgb
 from src.data.subset import balanced_subset, check_names, listed_subset
-from src.utils.progress import with_progress
+from src.utils.terminal import with_progress
 
 
 class Batch(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import PerImageRandom, Philox, image_seeds
-from src.utils.arithmetic import is_out_of_memory
+from src.utils.devices import is_out_of_memory
 from src.utils.refusals import first_line
 
 Defence = Callable[..., Tensor]

@@ -11,7 +11,7 @@ from src.attacks import Philox, image_seeds
 from src.measure.gradient_similarity import cosines, input_gradients
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 _POINTS, _RADIUS = 5, 1 / 255
 _STREAM = 8  # of random numbers, separate from attacks, noise, target labels and defences

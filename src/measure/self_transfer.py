@@ -12,7 +12,7 @@ from torchvision.transforms.functional import center_crop
 from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 _SCALES = (0.6, 0.75, 0.9, 1.1, 1.3, 1.6)
 

@@ -11,8 +11,8 @@ from src.attacks import Philox, image_seeds
 from src.measure.gradient_similarity import input_gradients, to_float64
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.arithmetic import arithmetic
-from src.utils.model_ref import ModelRef
+from src.utils.devices import arithmetic
+from src.utils.model_names import ModelRef
 
 # A distance of 0.01 is local: 1/170 of the L2 norm of a change by 8/255 on 32 x 32 pixels. Float32
 # rounding, about 1e-6 of the logits' gradients, grows to 1e-4 of them in a product.

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from src.models.pixel_classifier import PixelClassifier
-from src.utils.arithmetic import is_out_of_memory
+from src.utils.devices import is_out_of_memory
 
 _AUTOCAST: tuple[Any, ...] = (functional.conv2d, functional.linear)
 

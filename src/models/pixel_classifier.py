@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from src.models.state_digest import state_digest, value_digest
 from src.models.weights import weights_digest
-from src.utils.arithmetic import arithmetic, is_out_of_memory
-from src.utils.devices import is_cuda
+from src.utils.devices import arithmetic, is_cuda, is_out_of_memory
 from src.utils.refusals import first_line
 
 

@@ -13,7 +13,7 @@ from torchvision import models
 
 from src.models.onnx_file import onnx_input_size, onnx_network
 from src.models.weights import WeightFacts
-from src.utils.public_models import PROVIDERS, not_found
+from src.utils.model_names import PROVIDERS, not_found
 from src.utils.refusals import first_line, suggestion, warn_once
 
 LOADER = "src.models.providers.load_network"

@@ -41,7 +41,7 @@ from src.run.data import forget_datasets, open_dataset, open_training_images
 from src.run.stages import Data, Model, Planned
 from src.tracking import Tracker
 from src.training import TRAINING, Craft, after_epoch, train_once
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 from src.utils.refusals import shortened
 
 _last_job: dict[str, Model] = {}  # models of the last job by `_make_key`

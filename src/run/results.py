@@ -21,7 +21,7 @@ from src.measure.registry import MEASUREMENTS
 from src.run.clean_accuracy import check_clean_accuracies
 from src.run.compute import compute
 from src.run.stages import JobContext
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 from src.utils.processes import from_first_process, is_first_process
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from src.defences import Defence, Defended
 from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
 from src.measure.protocol import RowRequest
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 
 FITTING = 2
 """Version of the fits; it rises if the same key would give another fit."""

@@ -41,8 +41,7 @@ from src.run.outputs import clear_sweep
 from src.run.track import sweep_parameters, sweep_points
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
-from src.utils.files import WriteError, write_text, writing
-from src.utils.locks import held
+from src.utils.files import WriteError, held, write_text, writing
 from src.utils.processes import is_first_process, set_shared
 from src.utils.refusals import first_line
 

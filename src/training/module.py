@@ -15,7 +15,7 @@ from src.config.sections import TrainingSettings
 from src.data import Batch, ImageDataset, to_unit
 from src.models import PixelClassifier
 from src.utils import stopping
-from src.utils.progress import Progress
+from src.utils.terminal import Progress
 
 
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.source_choice import training_luck, variance_components
 from src.report.source_choice import choice_of
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 
 
 def by_pairs(values, axes):

@@ -22,7 +22,7 @@ from src.config.sections import TrackingSettings
 from src.report.summary import JobSummary, Summary
 from src.run.track import pair_points, sweep_points
 from src.tracking import Run, Tracker, open_tracker
-from src.utils.locks import held
+from src.utils.files import held
 
 
 @pytest.fixture
