@@ -33,8 +33,7 @@ from src.run.data import DataSets
 from src.run.trainer import for_device
 from src.training import choose_precision, train_once
 from src.utils.about import About
-from src.utils.arithmetic import arithmetic, is_out_of_memory
-from src.utils.determinism import deterministic
+from src.utils.devices import arithmetic, deterministic, is_out_of_memory
 
 SIDES, CLASSES, EPS = (32, 224), 10, 8 / 255
 STUDY = ("vgg16", "resnet50", "inception")

@@ -17,7 +17,7 @@ from src.attacks.loop import ascend
 from src.attacks.projection import project
 from src.attacks.settings import Settings
 from src.defences import AttackedDefence
-from src.defences.staircase import soft_round
+from src.defences.feature_squeezing import soft_round
 from src.utils.about import About
 
 

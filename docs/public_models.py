@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from src.models.providers import open_provider
-from src.utils.public_models import LIST
+from src.utils.model_names import LIST
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from src.analysis.outcomes import outcomes
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.config.attack_settings import AttackSettings
 from src.utils.files import atomic_write
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "costs.parquet"
 COLUMNS = ["attack", "setting", "targeted", "source", "target", "defence", "gradients", "images"]

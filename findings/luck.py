@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.source_choice import Related
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 
 FACTORS = ("training", "attack seed", "image")
 """Factors of the variance, in the order of the axes of the outcomes."""

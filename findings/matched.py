@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from findings.costs import COSTS, TABLE, unpacked
 from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.ranking import rankings
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 SETTINGS = ("own", *map(str, COSTS))
 TRANSFORMERS = ("vit_small",)

@@ -24,7 +24,7 @@ from src.measure import (
     image_rows,
 )
 from src.measure.gradient_similarity import cosines, input_gradients, to_float64
-from src.utils.arithmetic import arithmetic
+from src.utils.devices import arithmetic
 
 DOOR = "measurements={smoothness: {_target_: findings.measurements.Smoothness}"
 DOOR += ", gradient_consistency: {_target_: findings.measurements.GradientConsistency}"

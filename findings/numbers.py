@@ -30,7 +30,7 @@ from src.report.sections.single_images import hypothesis
 from src.report.sections.transfer import answer
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrix
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 
 WIDTH = 120
 """Characters of a line of a matrix."""

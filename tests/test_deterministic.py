@@ -16,7 +16,7 @@ from src.data import ImageDataset, LabelledImages
 from src.defences import AttackedDefence, BitDepth, Jpeg, Median, Smoothing
 from src.models import PixelClassifier, build_classifier
 from src.models.architectures import vgg16
-from src.utils.determinism import deterministic
+from src.utils.devices import deterministic
 from tests.job_context import run_modules
 from tests.nondeterministic import LIST, refuse_nondeterministic
 
@@ -103,7 +103,7 @@ for runs, stated, _ in {cases}:  # each in a process that has not imported `src`
         os.environ[name] = stated
     torch.cuda.is_initialized = lambda: runs
     import src
-    from src.utils.determinism import deterministic
+    from src.utils.devices import deterministic
     chosen = []
     for _ in range(2):
         with deterministic("cuda", set()):

@@ -226,7 +226,7 @@ def test_pixels_are_compared_as_stored_and_as_prepared(workspace, command_line, 
     """The evaluated images are resized; the training images are what they become."""
     classes = save_images(workspace / "test", 20, "test")
     prepared = load_dataset(
-        "test", {"_target_": "src.data.image_folder.image_folder", "root": "test"}, image_size=16
+        "test", {"_target_": "src.data.image_files.image_folder", "root": "test"}, image_size=16
     )
     for number in range(len(prepared)):
         place = workspace / "small" / [*classes][number]

@@ -29,7 +29,7 @@ def test_a_network_learns_on_a_gpu(command_line):
 
 
 UNTOUCHED = """import torch
-from src.utils.gpus import free_gpu
+from src.utils.devices import free_gpu
 
 def has_context(number):
     return torch._C._cuda_hasPrimaryContext(number)

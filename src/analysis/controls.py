@@ -9,7 +9,7 @@ from src.analysis.intervals import paired_interval
 from src.analysis.outcomes import outcomes, ratio, row_positions
 from src.analysis.transfer_rates import evaluated_budgets
 from src.config.sections import CONTROLS
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 def excess(

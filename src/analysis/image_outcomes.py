@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from src.analysis.matrices import TRANSFER, relation
 from src.analysis.outcomes import Mask, evaluated_pairs, outcomes
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 

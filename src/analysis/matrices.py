@@ -7,7 +7,7 @@ import pandas as pd
 
 from src.analysis.intervals import wilson_interval
 from src.analysis.quantities import QUANTITIES, Quantity
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 CLEAN = "clean"
 """Name of the matrix row for clean images."""

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from src.config.sections import Protocol
-from src.utils.model_ref import ABSTAINED, NO_DEFENCE, TARGET_COLUMNS, ModelRef, behind_each
+from src.utils.model_names import ABSTAINED, NO_DEFENCE, TARGET_COLUMNS, ModelRef, behind_each
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 

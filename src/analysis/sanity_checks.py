@@ -14,7 +14,7 @@ from scipy.special import bdtrc
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import WHITE_BOX, format_cell, relation
 from src.analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under, with_defence
-from src.utils.model_ref import TARGET_COLUMNS, ModelRef
+from src.utils.model_names import TARGET_COLUMNS, ModelRef
 
 ZERO_GRADIENTS = 0.01
 """Raise an alarm if more than this share of gradients is zero in every pixel."""

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import relation
 from src.analysis.outcomes import at_budget, outcomes, ratio, row_positions, with_defence
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 def pair_similarity(

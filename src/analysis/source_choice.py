@@ -15,7 +15,7 @@ from scipy.stats import t as t_distribution
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import Mask, ratio
 from src.analysis.ranking import missing_target, source_values
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 
 FEWEST_MODELS = 4
 """Fewest targets for leaving one out."""

@@ -10,7 +10,7 @@ from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import wilson_interval
 from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.outcomes import Mask
-from src.utils.model_ref import TARGET_COLUMNS, ModelRef
+from src.utils.model_names import TARGET_COLUMNS, ModelRef
 
 
 def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from src.analysis.intervals import Values
 from src.analysis.outcomes import Mask, Outcomes, outcomes, row_positions
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",

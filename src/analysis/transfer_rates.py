@@ -9,7 +9,7 @@ from src.analysis.intervals import wilson_interval
 from src.analysis.matrices import relation
 from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, ratio, under
 from src.analysis.quantities import QUANTITIES
-from src.utils.model_ref import TARGET_COLUMNS
+from src.utils.model_names import TARGET_COLUMNS
 
 
 def rates(

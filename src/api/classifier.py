@@ -19,7 +19,7 @@ from src.config.settings import Settings
 from src.models import PixelClassifier
 from src.run.data import DataSets
 from src.run.models import stored_classifier
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 Modules = nn.Module | Sequence[nn.Module]
 Models = Mapping[str, Modules] | Sequence[str | Mapping[str, Modules]]

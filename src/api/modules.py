@@ -17,7 +17,7 @@ from src.run.data import DataSets, mixing_pool, open_fit_images
 from src.run.freeze import with_ensemble
 from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.devices import is_cuda
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 from src.utils.refusals import first_line
 
 

@@ -10,7 +10,7 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.layout import MANIFEST
 from src.artifacts.sweep_state import job_statuses
 from src.config.errors import refuse
-from src.utils.model_ref import parts_of
+from src.utils.model_names import parts_of
 
 
 def add_sweeps(parser: argparse.ArgumentParser) -> None:

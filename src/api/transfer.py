@@ -38,7 +38,7 @@ from src.run.outputs import make_job, write_results
 from src.run.results import compute_results
 from src.run.stages import JobContext, Planned
 from src.run.trainer import for_device
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import read_alarms, read_images, read_job_table, read_table
 from src.config.sections import CONTROLS
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from src.artifacts.layout import OF_JOB, PREDICTIONS, clear_summary
 from src.config.attack_settings import AttackSettings
 from src.config.settings import Settings
 from src.utils.files import writing
-from src.utils.model_ref import ModelRef, behind_each
+from src.utils.model_names import ModelRef, behind_each
 from src.utils.refusals import first_line, printable_all
 
 FORMAT = 6

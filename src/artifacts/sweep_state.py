@@ -12,8 +12,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from src.artifacts.layout import FAILURE, MANIFEST, PREDICTIONS
-from src.utils.files import write_text
-from src.utils.locks import held, is_held
+from src.utils.files import held, is_held, write_text
 from src.utils.refusals import printable
 
 OUTPUTS = Path("outputs")

@@ -16,7 +16,7 @@ from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
 from src.utils.files import atomic_write
-from src.utils.model_ref import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
+from src.utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
 from src.utils.refusals import first_line, printable_all
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()

@@ -8,7 +8,7 @@ from typing import Any
 
 from src.api.classifier import load_classifier
 from src.attacks import transferattack
-from src.attacks.external.transferattack import open_clone
+from src.attacks.transferattack_clone import open_clone
 from src.config.command_line import command_line
 from src.data import Batch, load_dataset
 from src.models import PixelClassifier

@@ -53,7 +53,7 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     Args:
         fixed: Settings that are not keywords of the attack. With an objective, `loss` is fixed
             too, unless the objective has a field of that name.
-        **words: Fields of `About` that docstring and folder do not state, and settings that differ
+        **words: Fields of `About` that docstring and module do not state, and settings that differ
             from the defaults of `Settings`. `gradients`, `forwards` and `fit_gradients` may
             be a `Count`. A setting may be a class: its fields become keywords of the attack, and
             its docstring is appended to the attack's. A class of transforms is called `transform`
@@ -114,14 +114,15 @@ def _default_count(keywords: Collection[str], special: Collection[str]) -> Count
 
 
 def _describe(function: Any, keywords: Collection[str]) -> dict[str, Any]:
-    """Return the fields of `About` that docstring, folder and settings imply.
+    """Return the fields of `About` that docstring, module and settings imply.
 
-    `does` is the docstring's first line up to a colon.
+    `does` is the docstring's first line up to a colon, `category` the module's first word.
     """
+    place = re.search(r"^src\.attacks\.zoo\.([a-z]+)", function.__module__)
     reference = function.__doc__.partition("Reference: ")[2].partition("\n\n")[0]
     paper = re.search(r"(?<=arXiv )[\d.]+\d|https?://\S+", reference)
     return {
-        "category": (re.findall(r"^src\.attacks\.zoo\.(\w+)", function.__module__) or ["own"])[0],
+        "category": place[1] if place else "own",
         "does": re.split(r": |\.?\n|\.$", function.__doc__)[0],
         "paper": paper[0] if paper else "",
         "needs": "layers" if "objective" in keywords else (),

@@ -15,7 +15,7 @@ from src.attacks.losses import loss_of_each
 from src.attacks.parts import Problem
 from src.attacks.settings import Settings
 from src.attacks.source import Model
-from src.utils.arithmetic import arithmetic
+from src.utils.devices import arithmetic
 
 
 @dataclass

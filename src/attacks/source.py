@@ -1,9 +1,10 @@
 """Source models: members of an ensemble, outputs of layers, changed copies."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -127,3 +128,31 @@ def apply_backward_rule(model: nn.Module, rule: Callable[[nn.Module], nn.Module]
     if not all(map(torch.equal, before, shared)):
         raise ValueError("attack.backward_rule must not change the source's weights.")
     return changed
+
+
+def change_gradient(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Change the gradient at a layer's output, even if later code modifies the output in place.
+
+    A module's own backward hooks refuse such outputs, which torchvision's networks have.
+    """
+
+    def hook(layer: nn.Module, inputs: object, output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(change)
+
+    layer.register_forward_hook(hook)
+
+
+def layers_of(
+    model: nn.Module, find: Callable[[nn.Module], Iterable[nn.Module]], needs: str
+) -> list[Any]:
+    """Return the layers that `find` finds in each member of a source.
+
+    Raises:
+        ValueError: A member has no such layer; the message names what the attack `needs`.
+    """
+    members = dict.fromkeys(members_of(model))  # a repeated member counts once
+    layers = [[*find(member)] for member in members]
+    if not all(layers):
+        raise ValueError(f"the source must have {needs}.")
+    return [*chain.from_iterable(layers)]

@@ -12,7 +12,7 @@ from typing import Any
 from src.cache.code_digest import code_of, program_digest
 from src.config.sections import MeasurementSettings
 from src.config.settings import Settings
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 FITTING = 2
 """Version of the fits; it rises if the same key would give another fit."""

@@ -8,8 +8,7 @@ import yaml
 
 from src.config.command import Command, flat
 from src.config.sections import DEFAULT_TARGETS
-from src.utils.model_ref import ModelRef
-from src.utils.public_models import check_listed
+from src.utils.model_names import ModelRef, check_listed
 from src.utils.refusals import suggestion
 
 PANEL = "panel/"

@@ -16,8 +16,7 @@ from src.config.names import PANEL, files, is_public, public_models, without_pan
 from src.config.sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, Section
 from src.config.settings import Settings
 from src.utils.about import About, listed
-from src.utils.model_ref import NO_DEFENCE, ModelRef
-from src.utils.public_models import near_models
+from src.utils.model_names import NO_DEFENCE, ModelRef, near_models
 from src.utils.refusals import suggestion, warn_once
 
 Validated = TypeVar("Validated", bound=BaseModel)

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 _HERE = Path(__file__).resolve().parents[1]
 # Beside this package in a checkout, inside it where a wheel was installed.

@@ -25,7 +25,7 @@ from src.config.sections import (
     reference_budget,
 )
 from src.utils.about import listed
-from src.utils.model_ref import NO_DEFENCE, ModelRef, behind_each
+from src.utils.model_names import NO_DEFENCE, ModelRef, behind_each
 
 
 class Settings(Section):

@@ -1,10 +1,14 @@
-"""Classes by name: names that are numbers, and the names and WordNet ids of ImageNet-1k."""
+"""Classes by name and number, and the names and WordNet ids of ImageNet-1k."""
 
 import re
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
-from src.utils.refusals import shortened, warn_once
+import numpy as np
+from numpy.typing import NDArray
+
+from src.utils.refusals import printable, shortened, warn_once
 
 
 def numbers_of(names: Sequence[str]) -> list[int] | None:
@@ -65,3 +69,59 @@ def place_classes(classes: Sequence[str], names: Sequence[str]) -> list[int] | N
         if {*classes} <= places.keys():
             return [places[name] for name in classes]
     return None
+
+
+def choose_names(
+    data: Any, num_classes: int | None, class_names: str | Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return the names of the classes: as configured, from the data, or their numbers."""
+    names: Any = imagenet_names() if class_names == "imagenet" else class_names
+    classes = getattr(data, "classes", None) or names
+    if classes is None:
+        classes = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
+    classes = printable_names(classes)
+    names = classes if names is None else printable_names(names)
+    if place_classes(classes, names) is not None:
+        classes = names
+    elif is_imagenet(names) and all(re.fullmatch(r"n\d{8}|[+-]?\d+", name) for name in classes):
+        others = [name for name in classes if place_classes([name], names) is None]
+        raise ValueError(
+            "dataset.class_names=imagenet needs classes that are WordNet ids of its 1,000 classes, "
+            f"or numbers from 0 to 999, not {(others or classes)[0]}"
+        )
+    if len(names) != len(classes) or num_classes not in (None, len(names)):
+        raise ValueError(
+            f"dataset.class_names={str(class_names)[:200]} and dataset.num_classes={num_classes} "
+            f"do not fit the {len(classes)} classes ({', '.join(classes[:5])}, ...). "
+            "For the data's own names, or numbers, set dataset.class_names=null"
+        )
+    return names
+
+
+def printable_names(names: Sequence[Any]) -> tuple[str, ...]:
+    """Return names as texts that a terminal can print."""
+    return tuple(printable(str(name)) for name in names)
+
+
+def number_by(names: Sequence[str], data: Any, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the labels by `names` if these contain the names of all of the data's classes."""
+    classes = printable_names(getattr(data, "classes", None) or ())
+    if not classes or classes == tuple(names):
+        return labels
+    if twice := [name for name in classes if names.count(name) > 1]:
+        raise ValueError(
+            f"dataset.class_names lists {twice[0]} twice. Give each class a name of its own"
+        )
+    places = place_classes(classes, names)
+    return labels if places is None else np.array(places)[labels]
+
+
+def check_labels(name: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
+    """Return labels as int64 (N,) after checking that they are in 0..num_classes - 1."""
+    numbers = np.asarray(labels)
+    if numbers.dtype.kind not in "iu" or not len(numbers):
+        raise ValueError(f"the data set has no images, or {name} are {numbers.dtype}, not integers")
+    outside = numbers[(numbers < 0) | (numbers >= num_classes)]
+    if len(outside):
+        raise ValueError(f"{name} have {outside[0]}, which is not between 0 and {num_classes - 1}")
+    return numbers.astype(np.int64)

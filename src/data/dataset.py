@@ -1,7 +1,6 @@
 """Images with labels and positions: a subset of one split, in batches."""
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -19,11 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 
-from src.data.classes import imagenet_names, is_imagenet, place_classes
+from src.data.classes import check_labels, choose_names, number_by, printable_names
 from src.data.files import content_of, to_rgb
 from src.data.subset import balanced_subset, check_names, listed_subset
-from src.utils.progress import with_progress
-from src.utils.refusals import printable
+from src.utils.terminal import with_progress
 
 
 class Batch(NamedTuple):
@@ -106,9 +104,9 @@ class ImageDataset(Dataset[Batch]):
         numbers: np.ndarray | None = None,
     ) -> None:
         target_labels = getattr(data, "target_labels", None)
-        self.class_names = _class_names(data, num_classes, class_names)
-        labels = _numbered_by(
-            self.class_names, data, _check_labels("labels", data.targets, self.num_classes)
+        self.class_names = choose_names(data, num_classes, class_names)
+        labels = number_by(
+            self.class_names, data, check_labels("labels", data.targets, self.num_classes)
         )
         if images is not None and n_images is not None:
             raise ValueError(f"dataset.images={images} selects the images. Set n_images=null")
@@ -120,7 +118,7 @@ class ImageDataset(Dataset[Batch]):
             chosen = listed_subset(images, positions, labels)
         self.labels, self.target_labels = labels[chosen], None
         if target_labels is not None:
-            wanted = _check_labels("target_labels", target_labels, self.num_classes)
+            wanted = check_labels("target_labels", target_labels, self.num_classes)
             self.target_labels = wanted[chosen]
         self.indices = positions[chosen]
         self._data, self._chosen, self._size = data, chosen, image_size
@@ -172,7 +170,7 @@ class ImageDataset(Dataset[Batch]):
     @property
     def own_names(self) -> tuple[str, ...]:
         """Names of the classes in the data itself; empty without names."""
-        return _printable(getattr(self._data, "classes", None) or ())
+        return printable_names(getattr(self._data, "classes", None) or ())
 
     def with_classes(self, names: Sequence[str]) -> "ImageDataset":
         """Return the whole split with other `class_names`."""
@@ -294,58 +292,3 @@ def to_unit(images_uint8: Tensor) -> Tensor:
     if images_uint8.dtype != torch.uint8:
         raise ValueError(f"images must be torch.uint8, not {images_uint8.dtype}")
     return images_uint8.to(torch.float32) / 255
-
-
-def _class_names(
-    data: Any, num_classes: int | None, class_names: str | Sequence[str] | None
-) -> tuple[str, ...]:
-    """Return the names of the classes: as configured, from the data, or their numbers."""
-    names: Any = imagenet_names() if class_names == "imagenet" else class_names
-    classes = getattr(data, "classes", None) or names
-    if classes is None:
-        classes = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
-    classes = _printable(classes)
-    names = classes if names is None else _printable(names)
-    if place_classes(classes, names) is not None:
-        classes = names
-    elif is_imagenet(names) and all(re.fullmatch(r"n\d{8}|[+-]?\d+", name) for name in classes):
-        others = [name for name in classes if place_classes([name], names) is None]
-        raise ValueError(
-            "dataset.class_names=imagenet needs classes that are WordNet ids of its 1,000 classes, "
-            f"or numbers from 0 to 999, not {(others or classes)[0]}"
-        )
-    if len(names) != len(classes) or num_classes not in (None, len(names)):
-        raise ValueError(
-            f"dataset.class_names={str(class_names)[:200]} and dataset.num_classes={num_classes} "
-            f"do not fit the {len(classes)} classes ({', '.join(classes[:5])}, ...). "
-            "For the data's own names, or numbers, set dataset.class_names=null"
-        )
-    return names
-
-
-def _printable(names: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(printable(str(name)) for name in names)
-
-
-def _numbered_by(names: Sequence[str], data: Any, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the labels by `names` if these contain the names of all of the data's classes."""
-    classes = _printable(getattr(data, "classes", None) or ())
-    if not classes or classes == tuple(names):
-        return labels
-    if twice := [name for name in classes if names.count(name) > 1]:
-        raise ValueError(
-            f"dataset.class_names lists {twice[0]} twice. Give each class a name of its own"
-        )
-    places = place_classes(classes, names)
-    return labels if places is None else np.array(places)[labels]
-
-
-def _check_labels(name: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
-    """Return labels as int64 (N,) after checking that they are in 0..num_classes - 1."""
-    numbers = np.asarray(labels)
-    if numbers.dtype.kind not in "iu" or not len(numbers):
-        raise ValueError(f"the data set has no images, or {name} are {numbers.dtype}, not integers")
-    outside = numbers[(numbers < 0) | (numbers >= num_classes)]
-    if len(outside):
-        raise ValueError(f"{name} have {outside[0]}, which is not between 0 and {num_classes - 1}")
-    return numbers.astype(np.int64)

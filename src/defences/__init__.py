@@ -1,9 +1,6 @@
 """Defences: functions that change an image before the target classifies it."""
 
-from src.defences.bit_depth import BitDepth
-from src.defences.defended_source import AttackedDefence
-from src.defences.defended_target import Defence, Defended, classify_behind
+from src.defences.defended import AttackedDefence, Defence, Defended, classify_behind
+from src.defences.feature_squeezing import BitDepth, Median, soft_round
 from src.defences.jpeg import Jpeg
-from src.defences.median import Median
-from src.defences.random_resize_pad import RandomResizePad
-from src.defences.smoothing import Smoothing
+from src.defences.randomised import RandomResizePad, Smoothing

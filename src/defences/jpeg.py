@@ -1,3 +1,5 @@
+"""JPEG compression, with a smooth gradient."""
+
 from io import BytesIO
 from typing import Annotated
 
@@ -10,10 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.attacks.cosine_transform import along_axes, dct2, idct2, resizing
-from src.defences.staircase import TEMPERATURE, soft_round
-from src.utils.arithmetic import arithmetic
+from src.defences.feature_squeezing import TEMPERATURE, soft_round
 from src.utils.checked_dataclass import checked
-from src.utils.devices import constant
+from src.utils.devices import arithmetic, constant
 
 _TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
@@ -30,7 +31,7 @@ class Jpeg:
         offset: Pixels by which the grid of blocks is moved, 0 to 15: the image is padded above and
             at its left with its border, and cut out again. An image that was stored as JPEG hardly
             changes on its own grid (0), and small perturbations are undone there.
-        temperature: Temperature of the gradient's staircase, see `src.defences.staircase`.
+        temperature: Temperature of the gradient's staircase, see `soft_round`.
 
     Reference: Guo et al. (2018), arXiv 1711.00117, section 3.
     """

@@ -19,7 +19,7 @@ from src.defences import AttackedDefence
 from src.images.storage import AdversarialBatch
 from src.models import ModelError, choose_layout
 from src.utils import stopping
-from src.utils.arithmetic import arithmetic, is_out_of_memory
+from src.utils.devices import arithmetic, is_out_of_memory
 from src.utils.refusals import first_line
 
 _TARGET_LABEL_STREAM = 2  # random stream, separate from attacks and noise

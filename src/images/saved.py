@@ -41,7 +41,7 @@ from src.config.attack_settings import AttackSettings, SavedSettings
 from src.config.sections import TargetLabelRule
 from src.data import Batch, ImageDataset, LabelledImages
 from src.data.files import to_rgb
-from src.data.image_csv import image_csv
+from src.data.image_files import image_csv
 from src.images.attacker import AdversarialSource
 from src.images.set_record import read_set_record
 from src.images.storage import AdversarialBatch, AttackedImages, change_size, exceeds

@@ -3,4 +3,4 @@
 from src.artifacts.tables import EPS_255, FLOAT, INDEX, INTEGER, LABEL, SINGLE, TEXT, column
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef

@@ -14,7 +14,7 @@ from src.attacks import noise_signs
 from src.measure.fourier import CORNER, FREQUENCIES, band, low_passed
 from src.measure.prediction_rows import Level, predict
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6

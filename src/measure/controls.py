@@ -11,7 +11,7 @@ from src.images.storage import AS_SAVED, AttackedImages
 from src.measure.prediction_rows import with_cost
 from src.measure.predictions import Predictions
 from src.measure.protocol import EvaluatedBatch, Job, RowRequest
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 class Controls(Predictions):

@@ -7,7 +7,7 @@ import pyarrow as pa
 from src.images.storage import AS_SAVED
 from src.measure.predictions import Predictions
 from src.measure.protocol import Job, RowRequest
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 
 class DefendedTargets(Predictions):

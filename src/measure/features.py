@@ -10,7 +10,7 @@ from src.artifacts.tables import INDEX, LABEL, SINGLE, column
 from src.attacks import Source
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 class Features(Measurement):

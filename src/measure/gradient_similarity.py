@@ -12,7 +12,7 @@ from src.attacks import LOSSES, Model
 from src.measure.prediction_rows import image_rows
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.models import Ensemble
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 class GradientSimilarity(Measurement):

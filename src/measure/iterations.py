@@ -18,7 +18,7 @@ from src.artifacts.tables import (
 from src.images.attacker import Attacker
 from src.measure.prediction_rows import predict
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 class Iterations(Measurement):

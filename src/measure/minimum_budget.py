@@ -13,7 +13,7 @@ from src.artifacts.tables import FLOAT, INDEX, LABEL, PREDICTED, column
 from src.images.attacker import Attacker
 from src.measure.prediction_rows import prediction_columns, to_numpy, top_predictions
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_ref import TARGET_COLUMNS, ModelRef
+from src.utils.model_names import TARGET_COLUMNS, ModelRef
 
 
 class MinimumBudget(Measurement):

@@ -23,7 +23,7 @@ from src.artifacts.tables import (
 )
 from src.data import Batch
 from src.measure.protocol import EvaluatedBatch, RowRequest
-from src.utils.model_ref import ABSTAINED, ModelRef
+from src.utils.model_names import ABSTAINED, ModelRef
 
 Level = Mapping[str, float | str | int]
 TOP_K = 5

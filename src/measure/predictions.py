@@ -14,7 +14,7 @@ from src.images.storage import AS_SAVED, AttackedImages
 from src.measure.attack_cost import AttackCost
 from src.measure.prediction_rows import prediction_rows, with_cost
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 
 
 class Predictions(Measurement):

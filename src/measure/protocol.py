@@ -17,7 +17,7 @@ from src.data import Batch, ImageDataset, to_unit
 from src.defences import Defended, classify_behind
 from src.images.attacker import AdversarialSource
 from src.images.storage import AdversarialBatch, AttackedImages
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 
 
 class Job(Protocol):

@@ -11,7 +11,7 @@ from src.artifacts.tables import EPS_255, FLOAT, INDEX, column
 from src.images.storage import AttackedImages
 from src.measure.prediction_rows import to_numpy
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.arithmetic import arithmetic
+from src.utils.devices import arithmetic
 
 SMALLEST = 11
 """Smallest side, in pixels, of images with an SSIM: that of its Gaussian window."""

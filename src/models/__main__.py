@@ -10,7 +10,7 @@ from src.config.command_line import command_line
 from src.models.providers import find, load_network, open_provider
 from src.run.data import DataSets
 from src.run.preprocessing import search, stated
-from src.utils.public_models import PROVIDERS
+from src.utils.model_names import PROVIDERS
 
 _IMAGES = 200  # of a check
 

@@ -1,4 +1,4 @@
-"""The classifier that attacks and evaluations use: from pixels in [0, 1] to logits."""
+"""Classifiers that attacks and evaluations use: from pixels to logits, alone or as an ensemble."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from src.models.state_digest import state_digest, value_digest
 from src.models.weights import weights_digest
-from src.utils.arithmetic import arithmetic, is_out_of_memory
-from src.utils.devices import is_cuda
+from src.utils.devices import arithmetic, is_cuda, is_out_of_memory
 from src.utils.refusals import first_line
 
 
@@ -158,3 +157,40 @@ def _resizing_matrix(length: int, side: int, dtype: torch.dtype, device: torch.d
     pixels = torch.eye(length, dtype=torch.float64)[None, None]
     matrix = functional.interpolate(pixels, (side, length), mode="bilinear", antialias=True)
     return matrix[0, 0].to(device, dtype)
+
+
+class Ensemble(nn.Module):
+    """Classifiers whose predictions or losses are averaged.
+
+    Args:
+        members: Modules from images in [0, 1], shape (N, 3, H, W), to logits of shape (N, C).
+        average: `logits`; `probabilities`; or `loss`: an attack then maximises the mean of
+            the members' losses, and the ensemble itself predicts the mean of the log-probabilities.
+
+    Reference: Liu et al. (2017), arXiv 1611.02770 (probabilities); Dong et al. (2018),
+    arXiv 1710.06081 (all three).
+    """
+
+    def __init__(self, members: Sequence[nn.Module], average: str) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.average = average
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the ensemble's logits, shape (N, C)."""
+        logits = self.member_logits(images)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.average == "logits":
+            return logits.mean(dim=0)
+        logarithms = logits.log_softmax(dim=-1)
+        if self.average == "probabilities":
+            return logarithms.logsumexp(dim=0)  # a constant summand changes no softmax
+        return logarithms.mean(dim=0)
+
+    def attacked(self, images: Tensor) -> Tensor:
+        """Return the logits to differentiate: (N, C), or (M, N, C) to average the losses."""
+        return self.member_logits(images) if self.average == "loss" else self(images)
+
+    def member_logits(self, images: Tensor) -> Tensor:
+        """Return the members' logits, shape (M, N, C)."""
+        return torch.stack([member(images) for member in self.members])

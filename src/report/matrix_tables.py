@@ -12,8 +12,8 @@ from src.analysis.matrices import matrix_rate
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
 from src.report.labels import Label
-from src.utils.model_ref import NO_DEFENCE
-from src.utils.terminal_tables import text_table
+from src.utils.model_names import NO_DEFENCE
+from src.utils.terminal import text_table
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 

@@ -17,7 +17,7 @@ from src.report.caption import DAGGER, PARTIAL, caption_of, details_of
 from src.report.cells import DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of
 from src.report.summary import summarise
 from src.utils.files import no_formula
-from src.utils.model_ref import renamed
+from src.utils.model_names import renamed
 
 _LATEX = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}

@@ -29,7 +29,7 @@ from src.report.charts.theme import (
 from src.report.charts.transfer_matrix import at_last, matrix_chart, names_at_ends
 from src.report.page.html import VEGA_LITE
 from src.report.page.view import View
-from src.utils.model_ref import renamed
+from src.utils.model_names import renamed
 
 _LINE, _LETTER = 8.0, 0.52 * PAPER_TEXT
 """Height of a line and mean width of a letter, in 1/72 in."""

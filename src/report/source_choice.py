@@ -31,8 +31,8 @@ from src.analysis.source_measures import (
 )
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.overlap import RELATED_BY, overlaps
-from src.utils.model_ref import ModelRef
-from src.utils.terminal_tables import text_table
+from src.utils.model_names import ModelRef
+from src.utils.terminal import text_table
 
 Frames = dict[str, pd.DataFrame]
 """Frames by name: a measure's (source, target), or a model's vectors by number of the image."""

@@ -28,7 +28,7 @@ from src.artifacts.jobs import FinishedJob, rows_of_seeds
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.artifacts.recipe import model_digest
 from src.report.labels import Label
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 

@@ -12,7 +12,7 @@ from src.artifacts.layout import ATTACKS, SOURCES
 from src.report.matrix_tables import defence_table, matrix_table, ranking_table, wide_matrix
 from src.report.summary import Matrix, Summary
 from src.utils.files import write_csv
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 
 def print_matrix(matrix: Matrix, console: Console) -> None:

@@ -20,7 +20,7 @@ from src.run.stages import JobContext
 from src.run.stored_rows import read_rows
 from src.run.work import work_of
 from src.utils.devices import move_states
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from src.run.sweep import Sweep
 from src.run.track import job_parameters
 from src.run.trainer import on_free_gpu
 from src.tracking import Tracker, open_tracker
-from src.utils.arithmetic import is_out_of_memory
+from src.utils.devices import is_out_of_memory
 from src.utils.files import WriteError
 from src.utils.processes import is_first_process, is_one_of_several
 from src.utils.refusals import first_line, printable

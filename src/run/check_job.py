@@ -17,7 +17,7 @@ from src.run.data import DataSets
 from src.run.stages import Planned
 from src.utils.call_target import call_target, check_target
 from src.utils.devices import computes_in_tf32, device_of
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 from src.utils.refusals import suggestion
 
 

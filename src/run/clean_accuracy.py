@@ -10,7 +10,7 @@ from src.config.settings import Settings
 from src.models import PixelClassifier, weight_facts
 from src.run.preprocessing import suggest
 from src.run.stages import JobContext
-from src.utils.model_ref import ABSTAINED, TARGET_COLUMNS, ModelRef
+from src.utils.model_names import ABSTAINED, TARGET_COLUMNS, ModelRef
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from src.run.lightning_module import CacheWriter
 from src.run.predict import predict
 from src.run.stages import JobContext
 from src.run.stored_rows import find_missing, find_work, places, read_rows
-from src.utils.arithmetic import is_out_of_memory
+from src.utils.devices import is_out_of_memory
 from src.utils.processes import from_first_process, is_first_process, sum_of_processes
 
 log = logging.getLogger(__name__)

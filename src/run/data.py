@@ -15,7 +15,7 @@ from src.config.sections import DatasetSettings
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset, load_dataset
 from src.data.classes import numbers_of, place_classes
-from src.data.image_folder import has_splits
+from src.data.image_files import has_splits
 from src.data.load import make_dataset, open_source
 from src.images.saved import SavedImages, open_set, saved_dataset
 from src.run.batches import layout
@@ -24,7 +24,7 @@ from src.run.trainer import make_trainer
 from src.utils.refusals import shortened
 
 _POOL = 32  # images that attacks may mix in
-_CSV, _FOLDER = "src.data.image_csv.image_csv", "src.data.image_folder.image_folder"
+_CSV, _FOLDER = "src.data.image_files.image_csv", "src.data.image_files.image_folder"
 
 
 class DataSets:

@@ -33,7 +33,7 @@ from src.run.trainer import for_device
 from src.run.work import Work, work_of
 from src.tracking import Tracker
 from src.utils import stopping
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 from src.utils.refusals import first_line
 
 _ROW_BYTES = 120  # per prediction, in cache, results and tracking store together

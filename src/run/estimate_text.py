@@ -9,8 +9,7 @@ from scipy.stats import studentized_range
 from src.analysis.multiple_comparisons import LEVEL, detectable
 from src.config.settings import Settings
 from src.run.estimate import Estimate, Training
-from src.utils.progress import duration
-from src.utils.terminal_tables import text_table
+from src.utils.terminal import duration, text_table
 
 _SHOWN = 30  # maximum number of jobs in the table
 _DISCORDANCE = 0.2  # assumed share of images on which two attacks disagree, as in stored results

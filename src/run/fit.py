@@ -20,12 +20,11 @@ from src.images.attacker import Attacker
 from src.models.weights import tensors_digest
 from src.run.stages import JobContext
 from src.training import augment
-from src.utils.determinism import deterministic
-from src.utils.files import atomic_write
-from src.utils.locks import is_held
+from src.utils.devices import deterministic
+from src.utils.files import atomic_write, is_held
 from src.utils.processes import is_first_process
-from src.utils.progress import Progress
 from src.utils.refusals import first_line
+from src.utils.terminal import Progress
 
 log = logging.getLogger(__name__)
 

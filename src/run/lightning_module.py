@@ -18,8 +18,8 @@ from src.measure.protocol import EvaluatedBatch, Measurement, RowRequest
 from src.run.shared_pass import SharedPass
 from src.run.stages import JobContext
 from src.utils import stopping
-from src.utils.arithmetic import arithmetic
-from src.utils.model_ref import ModelRef
+from src.utils.devices import arithmetic
+from src.utils.model_names import ModelRef
 
 Tables = Mapping[RowRequest, pa.Table]
 

@@ -54,8 +54,8 @@ from src.run.adversarial_images import adversarial_images, stored_images
 from src.run.results import Results
 from src.run.stages import JobContext
 from src.utils.files import atomic_write, write_csv, write_text, writing
-from src.utils.model_ref import NO_DEFENCE
-from src.utils.progress import with_progress
+from src.utils.model_names import NO_DEFENCE
+from src.utils.terminal import with_progress
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 from src.models import PixelClassifier
 from src.run.work import GRADIENT, Work
 from src.utils.processes import is_first_process
-from src.utils.progress import Progress
+from src.utils.terminal import Progress
 
 
 class PassProgress(pl.Callback):

@@ -17,8 +17,7 @@ from src.run.stages import JobContext
 from src.run.trainer import make_trainer
 from src.run.work import work_of
 from src.utils import stopping
-from src.utils.arithmetic import arithmetic, is_out_of_memory
-from src.utils.determinism import deterministic
+from src.utils.devices import arithmetic, deterministic, is_out_of_memory
 
 
 def predict(

@@ -23,7 +23,7 @@ from src.run.clean_accuracy import check_clean_accuracies
 from src.run.compute import compute
 from src.run.stages import JobContext
 from src.run.stored_rows import find_work
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 from src.utils.processes import from_first_process, is_first_process
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,7 @@ from src.models import choose_layout
 from src.run.trainer import make_trainer, on_free_gpu
 from src.training import choose_precision
 from src.utils import stopping
-from src.utils.arithmetic import arithmetic, is_out_of_memory
-from src.utils.determinism import deterministic
-from src.utils.devices import is_cuda
+from src.utils.devices import arithmetic, deterministic, is_cuda, is_out_of_memory
 from src.utils.files import write_text
 from src.utils.processes import keep_freed_memory
 

@@ -29,7 +29,7 @@ from src.defences import Defence, Defended
 from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
 from src.measure.protocol import Measurement, RowRequest
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from src.config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, 
 from src.config.errors import refuse
 from src.config.read import read_job
 from src.config.settings import Settings
-from src.data.image_folder import image_folder
+from src.data.image_files import image_folder
 from src.data.load import DownloadError
 from src.models.providers import fetch_missing
 from src.report.summary import Summary, summarise
@@ -42,8 +42,7 @@ from src.run.stages import Planned
 from src.run.track import sweep_parameters, sweep_points
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
-from src.utils.files import WriteError, write_text, writing
-from src.utils.locks import held
+from src.utils.files import WriteError, held, write_text, writing
 from src.utils.processes import is_first_process, set_shared
 from src.utils.refusals import first_line
 

@@ -17,7 +17,7 @@ from src.config.settings import Settings
 from src.report.labels import Label, ranking_label
 from src.report.summary import JobSummary, Summary
 from src.tracking import Point, Run, Tracker
-from src.utils.model_ref import NO_DEFENCE, TARGET_COLUMNS, ModelRef
+from src.utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
 
 def sweep_parameters(jobs: Sequence[Settings], command: str, count: int) -> dict[str, str]:

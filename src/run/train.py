@@ -20,7 +20,7 @@ from src.run.build import build, network_settings
 from src.run.data import DataSets
 from src.tracking import Tracker
 from src.training import TRAINING, Craft, after_epoch, train_once
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 def checkpoint_path(

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.config.sections import TrainerSettings
 from src.config.settings import Settings
-from src.utils.devices import is_cuda
-from src.utils.gpus import free_gpu
+from src.utils.devices import free_gpu, is_cuda
 from src.utils.processes import is_first_process
 from src.utils.refusals import first_line
 

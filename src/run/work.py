@@ -9,7 +9,7 @@ import numpy as np
 from src.measure.attack_cost import AttackCost
 from src.measure.protocol import ALL, RowRequest
 from src.run.stages import JobContext
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 GRADIENT = 3
 """Cost of a gradient in forward passes, for a convolutional network."""

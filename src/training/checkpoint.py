@@ -19,15 +19,13 @@ from src.analysis import format_cell
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
 from src.models import PixelClassifier, choose_layout, save_weights, use_channels_last
-from src.training.augmentation import make_loaders
-from src.training.module import Craft, FineTuning
+from src.training.module import Craft, FineTuning, make_loaders
 from src.utils import stopping
 from src.utils.devices import computes_in_bfloat16, device_of
-from src.utils.files import atomic_write
-from src.utils.locks import is_held
+from src.utils.files import atomic_write, is_held
 from src.utils.processes import is_first_process
-from src.utils.progress import Progress
 from src.utils.refusals import first_line
+from src.utils.terminal import Progress
 
 log = logging.getLogger(__name__)
 

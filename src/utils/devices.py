@@ -1,12 +1,27 @@
-"""Capabilities of devices, and constants on them."""
+"""Devices: what they support, their number formats and kernels, and GPUs shared by processes."""
 
+import gc
+import logging
+import os
 import platform
-from collections.abc import Mapping
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from src.utils import stopping
+from src.utils.files import writing
+from src.utils.refusals import warn_once
 
 
 @lru_cache(maxsize=256)
@@ -58,3 +73,177 @@ def move_states(states: Mapping[float, Mapping[str, Tensor]], device: torch.devi
         budget: {name: value.to(device) for name, value in state.items()}
         for budget, state in states.items()
     }
+
+
+@contextmanager
+def arithmetic(device: str, precision: str) -> Iterator[None]:
+    """Compute in a number format, regardless of what the caller has set.
+
+    The caller's autocast and switches return at the end.
+
+    Args:
+        device: Type of the device, such as `cuda`.
+        precision: `32-true`, float32 with whole mantissas; `tf32`, float32 whose products have
+            short mantissas; `bf16` or `bf16-mixed`, autocasting to bfloat16.
+    """
+    low = precision.startswith("bf16")
+    with (
+        torch.autocast(device, torch.bfloat16 if low else None, enabled=low),
+        _products("tf32" if precision == "tf32" else "ieee"),
+    ):
+        yield
+
+
+@contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """Set the precision of products of float32, `ieee` or `tf32`."""
+    backends: Any = torch.backends
+    switches = [backends, backends.cudnn]  # the others follow these two, unless they were set
+    switches += [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    if precision == "ieee":  # few CPUs have TF32
+        switches += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    changed = []
+    try:
+        for switch in switches:
+            if (before := switch.fp32_precision) != precision:
+                changed.append((switch, before))
+                switch.fp32_precision = precision
+        yield
+    finally:
+        for switch, before in reversed(changed):
+            switch.fp32_precision = before
+
+
+_FULL = (
+    "CUBLAS_STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN allocate outside PyTorch's allocator
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "can't allocate memory",  # on CPUs
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that a device has too little free memory."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL)
+
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Environment variable that makes cuBLAS deterministic; the package sets it when it is imported."""
+_NAMED = re.compile(
+    r"(?P<kernel>\S+) does not have a deterministic|uses (?P<library>CuBLAS)"
+    r"|^(?P<layer>.*attention) defaults to a non-deterministic",
+    re.IGNORECASE,
+)
+
+
+@contextmanager
+def deterministic(device: str, kernels: set[str]) -> Iterator[None]:
+    """Choose deterministic kernels if the device is `cuda`; the caller's switches return.
+
+    `kernels` receives the names of kernels that have no deterministic version.
+    """
+    if not is_cuda(device) or not _is_possible():
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    memory: Any = torch.utils.deterministic
+    mode = torch.are_deterministic_algorithms_enabled()
+    before = mode, torch.is_deterministic_algorithms_warn_only_enabled()
+    fill, choice = memory.fill_uninitialized_memory, (cudnn.deterministic, cudnn.benchmark)
+    with (
+        _collect_names(kernels),
+        sdpa_kernel(SDPBackend.MATH),  # the others are not deterministic if they may only warn
+    ):
+        try:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            memory.fill_uninitialized_memory = False  # no result depends on it
+            cudnn.deterministic, cudnn.benchmark = True, False
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            memory.fill_uninitialized_memory = fill
+            cudnn.deterministic, cudnn.benchmark = choice
+    if kernels:
+        warn_once("Another run may have other digits, due to %s.", ", ".join(sorted(kernels)))
+
+
+@contextmanager
+def _collect_names(kernels: set[str]) -> Iterator[None]:
+    """Take PyTorch's warnings about kernels that are not deterministic; show all others."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def collect(message: Warning | str, *place: Any, **options: Any) -> None:
+            if named := _NAMED.search(str(message)):
+                kernels.add(str(named[named.lastgroup or 0]))
+            else:
+                shown(message, *place, **options)
+
+        warnings.showwarning = collect
+        warnings.filterwarnings("always", message=".*determinis", category=UserWarning)
+        yield
+
+
+def _is_possible() -> bool:
+    """Return True if cuBLAS is deterministic; if not, warn once."""
+    if WORKSPACE in os.environ:
+        return True
+    text = "Another run may have other digits: CUDA ran before `src` was imported. Set %s=:4096:8."
+    warn_once(text, WORKSPACE)
+    return False
+
+
+log = logging.getLogger(__name__)
+_FOLDER = "transferability-gpus"
+_PAUSE = 1.0  # seconds between two rounds of attempts
+
+
+@contextmanager
+def free_gpu() -> Iterator[int]:
+    """Yield the number of a GPU that no other job uses, and keep it until the block ends.
+
+    If all GPUs are in use, wait for one. The GPU that this process used last comes first, because
+    its context remains there. The lock files lie in the machine's folder of temporary files, named
+    by UUID: `CUDA_VISIBLE_DEVICES` changes a GPU's number. The system releases the lock of a killed
+    process.
+    """
+    folder = Path(tempfile.gettempdir(), _FOLDER)
+    with writing(folder):
+        with suppress(FileExistsError):
+            folder.mkdir()
+            folder.chmod(0o777)  # all users of the machine share its GPUs
+        number, lock = _take(folder)
+    try:
+        torch.cuda.set_device(number)
+        yield number
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()  # the process may live on
+        lock.release()
+
+
+def _take(folder: Path) -> tuple[int, FileLock]:
+    """Lock one of the visible GPUs; return its number and the lock."""
+    # Reading the properties makes no context on a GPU.
+    names = [torch.cuda.get_device_properties(n).uuid for n in range(torch.cuda.device_count())]
+    locks = [FileLock(folder / f"{name}.lock", mode=0o666) for name in names]
+    last = torch.cuda.current_device()
+    turns = sorted(range(len(locks)), key=lambda number: number != last)
+    waiting = False
+    while True:
+        for number in [*turns]:
+            try:
+                with suppress(Timeout):
+                    locks[number].acquire(blocking=False)
+                    return number, locks[number]
+            except OSError:  # the file cannot be opened
+                turns.remove(number)
+                if not turns:
+                    raise
+        if not waiting:
+            log.info("Waiting for a GPU: other jobs use all %d.", len(locks))
+        waiting = True
+        stopping.raise_if_interrupted()
+        time.sleep(_PAUSE)

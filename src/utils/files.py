@@ -1,6 +1,7 @@
-"""Atomic writes: readers never see a partial file."""
+"""Atomic writes, so that readers never see a partial file, and locks."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 _LOCKED = "cache_dir, hydra.run.dir, hydra.sweep.dir and tracking.directory"
 
@@ -84,3 +86,41 @@ def writing(path: Path) -> Iterator[None]:
         if getattr(cause, "errno", None) in (ENOLCK, EOPNOTSUPP):
             reason = f"{reason}. This is common on NFS: set {_LOCKED} to folders on a local disk"
         raise WriteError(f"{path} cannot be written: {reason}.") from cause
+
+
+_PROBED = 2.0  # seconds; a probe by `is_held` is shorter
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[Path]:
+    """Hold a lock; its file is removed when the block ends, but remains if the process is killed.
+
+    Raises:
+        ValueError: Another process holds the lock.
+    """
+    inner = FileLock(lock, timeout=_PROBED)
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            inner.acquire()
+        except Timeout:
+            raise ValueError(
+                f"{lock.parent} is in use by another process. Wait until it ends."
+            ) from None
+    try:
+        yield lock
+    finally:
+        lock.unlink(missing_ok=True)
+        inner.release()
+
+
+def is_held(lock: Path) -> bool:
+    """Return True if a process, on this or another machine with the same files, holds a lock."""
+    try:
+        with lock.open("rb+") as file:  # not FileLock, which would create the file
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held, or unknown
+        return True
+    return False

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from src.analysis.image_outcomes import ImageOutcomes, joined
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 @pytest.fixture(scope="session")

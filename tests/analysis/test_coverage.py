@@ -8,7 +8,7 @@ from scipy.stats import binom, norm, spearmanr
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.ranking import rankings
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 
 def confidences_and_budgets(generator, n, rho, never, shares):

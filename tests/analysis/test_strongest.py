@@ -9,7 +9,7 @@ from scipy import stats
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.strongest import fooled_by_at_least, strongest_attackers
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 ATTACKS, SOURCES, TARGETS = ("fgsm", "mi"), ("a", "b", "a+c"), ("a", "b", "c", "d")
 

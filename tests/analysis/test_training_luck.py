@@ -7,7 +7,7 @@ import pytest
 
 from findings.luck import luck_of, training_luck, variance_components
 from src.analysis.image_outcomes import ImageOutcomes
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 
 
 def by_pairs(values, axes):

@@ -164,7 +164,7 @@ def test_any_function_is_an_attack_with_its_gradients_counted(images):
     assert set(mine["gradients"]) == {0, 1} and set(bim["gradients"]) == {0, 1 + 2 * 2}
     settings = [each["config"]["attack"]["settings"] for each in frame.attrs["jobs"]]
     assert [each.get("steps") for each in settings] == [None, 3, 3]
-    assert settings[1]["function"] == "src.attacks.zoo.gradient.basic.bim"
+    assert settings[1]["function"] == "src.attacks.zoo.gradient_steps.bim"
 
 
 def test_a_store_holds_the_jobs_of_its_last_call_and_the_users_files(images, tmp_path):

@@ -12,7 +12,7 @@ from src.run.models import ModelPool
 from src.run.results import ask_for
 from src.run.train import checkpoint_path
 from src.run.why import prepare
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 from tests.conftest import TINY
 
 JOB = [

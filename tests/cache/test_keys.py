@@ -20,7 +20,7 @@ from src.data import ImageDataset, LabelledImages
 from src.measure.protocol import RowRequest
 from src.run.models import stored_classifier
 from src.training import TRAINING
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 from tests.conftest import REPOSITORY, TINY_RUN, run_python
 from tests.job_context import TRAINER, make_context
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from src.artifacts.jobs import find_jobs
 from src.data import ImageDataset, LabelledImages
-from src.data.image_csv import image_csv
+from src.data.image_files import image_csv
 from src.models import load_weights
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from src.data import ImageDataset
-from src.data.image_csv import image_csv
+from src.data.image_files import image_csv
 
 HEADER = "ImageId,TrueLabel,TargetClass\n"
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from src.data import ImageDataset
-from src.data.image_folder import image_folder
+from src.data.image_files import image_folder
 
 
 def greys(split, root, **options):

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from src.data import ImageDataset
-from src.data.image_folder import image_folder, imagenet
+from src.data.image_files import image_folder, imagenet
 
 
 def test_classes_follow_the_sorted_wordnet_ids(tmp_path, write_classes):

@@ -9,7 +9,7 @@ from PIL import Image
 from src.data import ImageDataset, balanced_subset, load_dataset
 from src.utils.files import write_csv
 
-TARGET = "src.data.image_folder.image_folder"
+TARGET = "src.data.image_files.image_folder"
 
 LABELS = np.repeat(np.arange(7, dtype=np.int64), [30, 2, 20, 50, 40, 33, 25])
 

@@ -69,7 +69,7 @@ LAYOUTS = {
 
 def load(split, name, root, download=False, **options):
     source = {
-        "_target_": "src.data.torchvision_datasets.torchvision_dataset",
+        "_target_": "src.data.library_datasets.torchvision_dataset",
         **{"kind": name, "root": str(root), "download": download},
     }
     return load_dataset(split, source, lock_folder=root / "locks", **options)

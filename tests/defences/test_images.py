@@ -17,7 +17,7 @@ from torch.nn import functional
 from src.attacks import Philox
 from src.data.cifar10_mini import cifar10_mini
 from src.defences import BitDepth, Jpeg, Median, RandomResizePad, Smoothing
-from src.defences.staircase import soft_round
+from src.defences.feature_squeezing import soft_round
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SETTINGS = {

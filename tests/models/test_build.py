@@ -13,7 +13,7 @@ from src.attacks import Source
 from src.config.compose import compose_words
 from src.config.resolvers import CONF
 from src.data import ImageDataset, to_unit
-from src.data.image_csv import image_csv
+from src.data.image_files import image_csv
 from src.models import build_classifier, check_gradient, fold_batch_norms, save_weights
 from src.models.architectures import NORMALISATION
 

@@ -17,7 +17,7 @@ from torchvision import models
 from src import load_classifier, transfer
 from src.models import build_classifier
 from src.models.providers import facts_of, load_network, open_provider, section_of
-from src.utils.public_models import check_listed
+from src.utils.model_names import check_listed
 from tests.conftest import run_python, run_words
 
 TIMM, VISION = "timm/resnet18.a1_in1k", "torchvision/squeezenet1_1.IMAGENET1K_V1"

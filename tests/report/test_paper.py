@@ -16,7 +16,7 @@ from src import rankings, table
 from src.api.frames import COLUMNS
 from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
 from src.artifacts.sweep_state import SweepManifest, write_manifest
-from src.utils.model_ref import TARGET_COLUMNS, ModelRef
+from src.utils.model_names import TARGET_COLUMNS, ModelRef
 from tests.conftest import REPOSITORY, make_record
 
 IMAGES = 40

@@ -5,7 +5,7 @@ import torch
 
 from src.data import Batch
 from src.measure.prediction_rows import prediction_rows
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 LEVEL = {"eps_255": 4.0, "kind": "x"}
 NET = ModelRef.parse("net")

@@ -22,7 +22,7 @@ from src.report.summary import JobSummary, Summary
 from src.run.track import pair_points, sweep_points
 from src.tracking import Run, open_tracker
 from src.tracking.mlflow_store import MlflowStore
-from src.utils.locks import held
+from src.utils.files import held
 from tests.conftest import mlflow_settings
 
 

@@ -22,8 +22,7 @@ from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights, weight_facts
 from src.run.train import training_attack
 from src.training import after_epoch, train_once
-from src.training.augmentation import augment
-from src.training.module import FineTuning
+from src.training.module import FineTuning, augment
 
 STEPS, EVALUATED = 6, 3  # batches of an epoch; at the end as many are evaluated once more
 TRAINER = TrainerSettings(accelerator="cpu", progress_bar=False)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.utils.arithmetic import arithmetic, is_out_of_memory
+from src.utils.devices import arithmetic, is_out_of_memory
 
 BACKENDS = torch.backends
 GENERAL = {"all": BACKENDS, "cudnn": BACKENDS.cudnn}

@@ -17,8 +17,8 @@ import torch
 
 from src.config.sections import TrainerSettings
 from src.run.trainer import on_free_gpu
+from src.utils.devices import free_gpu
 from src.utils.files import WriteError
-from src.utils.gpus import free_gpu
 
 GPUS = 3
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from src.utils.locks import held, is_held
+from src.utils.files import held, is_held
 
 
 def hold(lock):

@@ -1,6 +1,6 @@
 import pytest
 
-from src.utils.model_ref import ModelRef
+from src.utils.model_names import ModelRef
 
 NAMES = ["vgg", "vgg@jpeg", "vgg+resnet", "vgg+resnet@jpeg", "vgg.epoch10", "vgg_seed1.epoch2", ""]
 

@@ -5,8 +5,8 @@ from io import StringIO
 
 import pytest
 
-from src.utils import progress
-from src.utils.progress import Progress
+from src.utils import terminal as progress
+from src.utils.terminal import Progress
 
 
 class Terminal(StringIO):

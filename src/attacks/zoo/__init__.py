@@ -1,1 +1,4 @@
-"""Published attacks in the categories of the field, each next to the class it is made of."""
+"""Published attacks, each next to the class it is made of.
+
+The first word of a file's name is the attacks' category.
+"""

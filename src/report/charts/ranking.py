@@ -22,7 +22,7 @@ from src.report.charts.theme import (
     where,
 )
 from src.report.charts.transfer_matrix import COUNTS, INTERVAL, ink, of_success, shown_words
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 _FEW_ROWS = 30
 _AT = "(chosen_source == '' ? datum.position : datum.own_position)"

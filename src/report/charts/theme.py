@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 GREY = "#888888"
 """Colour of zero lines, rules and references, legible on light and on dark."""

@@ -27,7 +27,7 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 MOST_COUNTS = 8
 """Up to this number of targets, cells show counts; otherwise only the tooltips do."""

@@ -9,7 +9,7 @@ from src.analysis.frequency_bands import low_pass_accuracy
 from src.artifacts.jobs import FinishedJob
 from src.report.charts.theme import PANEL, STROKES, colour_by, curve, inline, tooltip
 from src.report.page.html import Figure
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 _NYQUIST = 0.5
 

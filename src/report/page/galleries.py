@@ -15,7 +15,7 @@ from PIL import Image
 from src.analysis.trajectories import KINDS, moments
 from src.artifacts.jobs import FinishedJob
 from src.artifacts.layout import TOP_FIVE
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 MOST_BYTES = 6_000_000
 """Size limit for all pictures on a page, in bytes."""

@@ -21,7 +21,7 @@ from src.report.diagnostics.own_measurement import own_statistics
 from src.report.page.galleries import Pictures
 from src.report.source_choice import SourceChoice, source_choice
 from src.report.summary import JobSummary, Summary, described_images, drawn_rates
-from src.utils.model_ref import NO_DEFENCE, TARGET_COLUMNS, ModelRef
+from src.utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
 
 @dataclass

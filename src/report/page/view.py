@@ -14,7 +14,7 @@ from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
 from src.report.labels import ranking_label
 from src.report.summary import Summary, primary_rates
-from src.utils.model_ref import NO_DEFENCE
+from src.utils.model_names import NO_DEFENCE
 
 _AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
 _COMMON = ["group", "dataset", "norm", "protocol"]

@@ -19,7 +19,7 @@ from src.report.matrix_tables import OF_SOURCES
 from src.report.page.html import Answer, Figure, Section
 from src.report.page.page_data import PageData
 from src.report.page.view import View
-from src.utils.model_ref import NO_DEFENCE, ModelRef
+from src.utils.model_names import NO_DEFENCE, ModelRef
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _TESTED = (

@@ -1,1 +1,0 @@
-"""Attacks that change the source's backward or forward pass: backward rules."""

@@ -1,1 +1,0 @@
-"""Attacks that combine the members of an ensemble."""

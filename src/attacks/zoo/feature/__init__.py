@@ -1,1 +1,0 @@
-"""Attacks on a layer's output."""

@@ -1,1 +1,0 @@
-"""Attacks that are fitted on training images before they attack others."""

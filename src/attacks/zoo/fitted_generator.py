@@ -1,0 +1,77 @@
+"""Adversarial images from a trained generator."""
+
+import copy
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import AfterValidator, NonNegativeInt
+from torch import Tensor, nn
+
+from src.attacks.define import ALL_BUT_NORM, attack
+from src.attacks.landscape import smooth
+from src.attacks.parts import Gradient, State
+from src.attacks.zoo.fitted_universal import as_it_is, load_tensors
+from src.utils.checked_dataclass import checked, odd
+from src.utils.refusals import first_line
+
+
+@checked
+class Generator:
+    """Let a trained network generate the adversarial image.
+
+    Attributes:
+        network: Module from images in [0, 1], (N, 3, H, W), to images of that shape.
+        file: Weights of the network, a `.safetensors` or torch.save file; null: those it has.
+        smoothing: Side of the Gaussian that smooths the generated image, odd; 0: none.
+
+    Reference: Naseer et al. (2019), arXiv 1905.11736, section 3.1; Naseer et al. (2021), arXiv
+    2103.14641, for the smoothing (side 3).
+
+    Deviation: the Gaussian spans three standard deviations, with black beyond the border.
+    """
+
+    network: nn.Module | None = None
+    file: str | None = None
+    smoothing: Annotated[NonNegativeInt, AfterValidator(odd)] = 0
+
+    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+        images = state.images[0]
+        if self.network is None:
+            raise ValueError("attack.network=null: name the generator's class or function")
+        network = _with_weights(self.network, self.file).to(images.device)
+        with torch.no_grad():
+            generated = network(images)
+        if not isinstance(generated, Tensor) or generated.shape != images.shape:
+            shape = tuple(getattr(generated, "shape", ())) or type(generated).__name__
+            raise ValueError(f"the generator returns {shape} for images {tuple(images.shape)}")
+        changes = smooth(generated, self.smoothing) - images
+        return changes.expand_as(state.images)
+
+
+def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
+    """Return a copy of a generator with a file's weights, without unpickling objects."""
+    network = copy.deepcopy(network)
+    if file is not None:
+        try:
+            network.load_state_dict(load_tensors(Path(file)))
+        except Exception as error:  # the type depends on the file
+            reason = first_line(error).partition(". ")[0][:200]
+            raise ValueError(f"{file} cannot be loaded into the generator: {reason}.") from error
+    return network.eval().requires_grad_(False)
+
+
+@attack(
+    gradients=0,
+    targeted=False,
+    fixed=ALL_BUT_NORM,
+    estimator=Generator,
+    update=as_it_is,
+    steps=1,
+    normalised=False,
+)
+def generator() -> None:
+    """Generate images with a trained network and project them onto the ball.
+
+    Reference: Naseer et al. (2019), arXiv 1905.11736.
+    """

@@ -1,0 +1,247 @@
+"""A perturbation for all images, fitted to training images or read from a file."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from annotated_types import Gt
+from PIL import Image
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from src.attacks.define import ALL_BUT_NORM, attack
+from src.attacks.fitted import ROUNDING, FitBatch, FitTask, State, state_of
+from src.attacks.landscape import Landscape, evaluation_mode
+from src.attacks.parts import Gradient, Problem
+from src.attacks.parts import State as LoopState
+from src.attacks.per_image_random import PerImageRandom
+from src.attacks.projection import direction, mean_size, rms
+from src.attacks.settings import Settings
+from src.attacks.source import Source
+from src.utils.checked_dataclass import checked
+from src.utils.refusals import first_line
+
+_ZERO = 128  # grey level in a PNG that means no change
+
+
+def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
+    """Read a perturbation in [0, 1] units, float32 (3, side, side).
+
+    Args:
+        file: `.pt`: one tensor, (3, H, W) or (1, 3, H, W). `.npy`: an array of such a shape or
+            (H, W, 3). `.safetensors`: the tensor `perturbation`, as a fit of `uap` saves it.
+            Otherwise an 8-bit image, whose grey level v means (v - 128) / 255.
+        side: Side of the images in pixels.
+        resize: Resize the perturbation bilinearly to the images' size; False: sizes must match.
+
+    Raises:
+        ValueError: The file cannot be read without unpickling objects, or holds something else.
+    """
+    path = Path(file)
+    try:
+        values = torch.as_tensor(_load(path))
+    except Exception as error:  # the type depends on the format
+        reason = first_line(error).partition(". ")[0][:200]
+        raise ValueError(f"{file} cannot be read as one array: {reason}.") from error
+    shape = tuple(values.shape)
+    values = values[0] if values.ndim == 4 and len(values) == 1 else values
+    if values.ndim == 3 and values.shape[0] != 3 == values.shape[2]:
+        values = values.permute(2, 0, 1)
+    if values.ndim != 3 or values.shape[0] != 3 or not values.is_floating_point():
+        raise ValueError(f"{file} holds {values.dtype} of shape {shape}, not floats of (3, H, W).")
+    if not bool((values.abs() <= 1).all()):
+        raise ValueError(f"{file} has NaN or values beyond -1 to 1; one grey level is 1/255.")
+    values = values.float()
+    if resize and values.shape[1:] != (side, side):
+        sides = (side, side)
+        values = functional.interpolate(values[None], sides, mode="bilinear", antialias=True)[0]
+    if values.shape[1:] != (side, side):
+        size = f"{values.shape[1]} x {values.shape[2]}"
+        raise ValueError(
+            f"{file} is for images of {size} pixels, not {side} x {side}; attack.resize=true "
+            "resizes it."
+        )
+    return values
+
+
+def load_tensors(path: Path) -> Any:
+    """Load a `.safetensors` or torch.save file on the CPU, without unpickling objects."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _load(path: Path) -> Any:
+    if path.suffix in (".pt", ".pth"):
+        return load_tensors(path)
+    if path.suffix == ".safetensors":
+        return load_tensors(path)["perturbation"]
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    with Image.open(path) as image:
+        return (np.asarray(image.convert("RGB"), np.float32) - _ZERO) / 255
+
+
+@checked
+class UniversalPerturbation:
+    """Add one perturbation to all images, found by ascent over batches of training images.
+
+    For the images x of each batch, with loss l, momentum m, decay mu and step size a::
+
+        g = sum_x grad_d min(l(f(clip(x + d)), y), clamp)
+        m = mu * m + g / mean|g|
+        d = clamp(d + a * sign(m), -eps, eps)
+
+    The loss is clamped so that images that are fooled by far do not dominate.
+
+    Attributes:
+        fit_images: Folder or CSV of training images, which the program reads; None: those of the
+            data set.
+        fit_first_label: Number of the first class in a CSV of training images; None: as its
+            numbers require.
+        fit_n_images: Largest number of training images, the same for every class; None: all.
+        epochs: Passes over the training images.
+        fit_batch: Images per batch.
+        fit_step: Step size as a share of the budget.
+        fit_decay: Decay factor of the momentum.
+        clamp: Largest loss that counts per image.
+        file: A perturbation instead of a fit: a `.pt` of one tensor, a `.npy`, a
+            `.safetensors` of `cache/fitted/` or a PNG.
+        resize: Resize the file's perturbation to the size of the images.
+        shrink: Scale the file's perturbation down to a smaller budget, which is refused otherwise.
+
+    Reference: Shafahi et al. (2020), arXiv 1811.11304, algorithm 2 and section 4.1.
+
+    Deviation: momentum, and steps of a share of the budget (paper: stochastic gradients, or ADAM);
+    pixels are clipped to [0, 1] while fitting.
+    """
+
+    fit_images: str | None = None
+    fit_first_label: NonNegativeInt | None = None
+    fit_n_images: PositiveInt | None = 2000
+    epochs: PositiveInt = 3
+    fit_batch: PositiveInt = 100
+    fit_step: PositiveFloat = 0.1
+    fit_decay: NonNegativeFloat = 0.9
+    clamp: Annotated[float, Gt(0)] = 9.0
+    file: str | None = None
+    resize: bool = False
+    shrink: bool = False
+    one_state: ClassVar[bool] = False
+    as_built: ClassVar[bool] = False
+
+    def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
+        """Yield perturbation and momentum, (3, H, W), after each epoch."""
+        done = int(state["epochs"]) if state else 0
+        change, momentum = (state["perturbation"], state["momentum"]) if state else (None, None)
+        for epoch in range(done, self.epochs):
+            for batch in task.batches(epoch, self.fit_batch):
+                if change is None or momentum is None:
+                    change = momentum = torch.zeros_like(batch.images[0])
+                change, momentum = change.to(batch.images), momentum.to(batch.images)
+                gradient = self._gradient(task, change, batch)
+                momentum = self.fit_decay * momentum + gradient / mean_size(gradient)
+                step = task.eps * self.fit_step * direction(momentum, task.norm)
+                change = _into_ball(change + step, task.eps, task.norm)
+            assert change is not None and momentum is not None
+            count = torch.tensor(epoch + 1)
+            yield {"perturbation": change, "momentum": momentum, "epochs": count}
+
+    def _gradient(self, task: FitTask, change: Tensor, batch: FitBatch) -> Tensor:
+        """Compute the gradient of a batch's clamped losses in the perturbation, (3, H, W)."""
+        source, total = Source(task.model), torch.zeros_like(change)
+        settings = Settings(objective=_ClampedLoss(self.clamp))
+        eps = batch.images.new_full((1, 1, 1, 1, 1), task.eps)
+        size = task.max_batch or len(batch.images)
+        columns = (batch.images, batch.labels, batch.true_labels, batch.seeds)
+        for part in zip(*(column.split(size) for column in columns), strict=True):
+            images, labels, classes, seeds = part
+            random = PerImageRandom(seeds, images, classes, (images, classes))
+            problem = Problem(source, images, labels, task.targeted, random, eps, task.norm)
+            landscape, at = Landscape(problem, settings), (images + change).clamp(0, 1)
+            with evaluation_mode(task.model):
+                total += landscape.gradient(at[None])[0].sum(dim=0)
+        return total.contiguous()  # as in a file; otherwise rounding differs
+
+    def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
+        """Return the gradient estimator that returns the perturbation of each budget."""
+        return partial(self._perturb, states)
+
+    def _perturb(
+        self, states: Mapping[float, State], gradient: Gradient, state: LoopState
+    ) -> Tensor:
+        images, budgets = state.images, state.eps.flatten(1)
+        if bool((budgets != budgets[:, :1]).any()):
+            raise ValueError("a universal perturbation needs the same budget for all images")
+        if self.file is None:
+            every = [state_of(states, eps)["perturbation"] for eps in budgets[:, 0].tolist()]
+            changes = torch.stack(every).to(images)
+        else:
+            change = read_perturbation(self.file, images.shape[-1], self.resize).to(images)
+            changes = self._shrunk(change, state.eps[:, 0], state.norm)
+        if changes.shape[1:] != images.shape[2:]:
+            raise ValueError(
+                f"the perturbation has shape {tuple(changes.shape[1:])}, but an image "
+                f"{tuple(images.shape[2:])}"
+            )
+        return changes[:, None].expand_as(images)
+
+    def _shrunk(self, change: Tensor, eps: Tensor, norm: str) -> Tensor:
+        """Return a file's perturbation, (K, 3, H, W), scaled to budgets (K, 1, 1, 1)."""
+        size = change.abs().amax() if norm == "linf" else rms(change)
+        if not self.shrink and bool((size > eps * (1 + ROUNDING)).any()):
+            raise ValueError(
+                f"{self.file} changes pixels by {255 * float(size):.4g}/255, more than the budget "
+                f"{255 * float(eps.min()):.4g}/255; attack.shrink=true scales it down."
+            )
+        return change * (eps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
+
+
+class _ClampedLoss:
+    """Cross-entropy, at most `clamp`."""
+
+    def __init__(self, clamp: float) -> None:
+        self.clamp = clamp
+
+    def prepare(self, problem: Problem) -> None:
+        """Return None: nothing is needed."""
+
+    def losses(self, problem: Problem, images: Tensor, prepared: Any) -> Tensor:
+        """Return the loss of each image, (K, N)."""
+        return Landscape(problem, Settings()).losses(images).clamp_max(self.clamp)
+
+
+def _into_ball(change: Tensor, eps: float, norm: str) -> Tensor:
+    """Project a perturbation (3, H, W) onto the ball around 0."""
+    if norm == "linf":
+        return change.clamp(-eps, eps)
+    return change * (eps / rms(change).clamp_min(torch.finfo(change.dtype).tiny)).clamp_max(1)
+
+
+def as_it_is(momentum: Tensor, state: LoopState) -> Tensor:
+    """Return the momentum as the step; the loop projects the result onto the ball."""
+    return momentum
+
+
+@attack(
+    gradients=0,
+    universal=True,
+    fit_gradients=lambda n: n.budgets * n.epochs * n.fit_n_images,
+    fixed=ALL_BUT_NORM,
+    estimator=UniversalPerturbation,
+    update=as_it_is,
+    steps=1,
+    normalised=False,
+)
+def uap() -> None:
+    """Add one perturbation to all images: universal, clipped to [0, 1] with each image.
+
+    It is fitted to the source on training images; the images that it is added to need no gradient.
+
+    Reference: Shafahi et al. (2020), arXiv 1811.11304.
+    """

@@ -1,1 +1,0 @@
-"""Attacks that change how the gradient is taken and followed."""

@@ -1,1 +1,0 @@
-"""Attacks that take gradients of transformed images."""

@@ -1,0 +1,203 @@
+"""Gradients of images whose blocks are shuffled, rotated or changed in other ways."""
+
+import math
+from typing import Annotated, NamedTuple
+
+import torch
+from annotated_types import Ge, Le
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from src.attacks.cosine_transform import along_axes, resizing
+from src.attacks.define import attack
+from src.attacks.per_image_random import PerImageRandom
+from src.attacks.zoo.input_geometry import neighbours, sample
+from src.utils.checked_dataclass import checked
+
+
+@checked
+class BlockShuffle:
+    """Cut the image into `blocks` x `blocks` blocks, shuffle them and rotate each a little.
+
+    Rows and columns are cut at random places, in proportion to uniform numbers and with at least
+    one pixel each. The rows of blocks are put into random order, and so are the columns. Each
+    block is rotated about its centre by its own angle from U(-max_angle, max_angle), bilinearly,
+    with zeros where the rotated block has no pixel.
+
+    Args:
+        copies: Number of versions.
+        blocks: Number of blocks along a side.
+        max_angle: Largest angle, in degrees.
+
+    Reference: Wang et al. (2024), arXiv 2308.10299, sections 3.3 and 4.1 (there 2 x 2 blocks, 24
+    degrees, N = 20).
+
+    Deviation: uniform angles, black corners, no empty blocks (authors: normal angles of 0.2 radians
+    cut off at 0.4, grey corners; TransferAttack: 3 blocks of more equal sides, in proportion to
+    U(1, 2), each strip's columns shuffled by themselves, and strips rotated, not blocks).
+    """
+
+    copies: PositiveInt = 20
+    blocks: PositiveInt = 2
+    max_angle: Annotated[float, Ge(0), Le(180)] = 24.0
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        height, width = images.shape[-2:]
+        check_blocks(self.blocks, images)
+        rows = _shuffled_axis(random, self.blocks, height)
+        columns = _shuffled_axis(random, self.blocks, width)
+        degrees = self.max_angle * random.uniform(self.blocks, self.blocks, low=-1, high=1)
+        angles = (degrees.float() * (math.pi / 180)).flatten(1)
+        block = (rows.block[:, :, None] * self.blocks + columns.block[:, None, :]).flatten(1)
+        cos, sin = (
+            values.gather(1, block).unflatten(1, (height, width))
+            for values in (angles.cos(), angles.sin())
+        )
+        middle_y, middle_x = (rows.size[:, :, None] - 1) / 2, (columns.size[:, None, :] - 1) / 2
+        y, x = rows.offset[:, :, None] - middle_y, columns.offset[:, None, :] - middle_x
+        from_y, from_x = cos * y - sin * x + middle_y, sin * y + cos * x + middle_x
+        around_y = neighbours(from_y, rows.start[:, None, :, None], rows.size[:, None, :, None])
+        around_x = neighbours(from_x, columns.start[:, None, None], columns.size[:, None, None])
+        return sample(images, around_y, around_x)
+
+
+def check_blocks(blocks: int, images: Tensor) -> None:
+    """Raise ValueError if a side has more blocks than pixels."""
+    if blocks > min(images.shape[-2:]):
+        raise ValueError(
+            f"attack.blocks={blocks} is too large for images of {tuple(images.shape[-2:])} pixels."
+        )
+
+
+class Axis(NamedTuple):
+    """Origin of each pixel along one axis of blocks: four whole numbers, each of shape (N, H)."""
+
+    block: Tensor  # number of the block before the shuffle
+    start: Tensor  # first pixel of the block before the shuffle
+    size: Tensor  # number of pixels of the block
+    offset: Tensor  # position of the pixel in the block
+
+
+def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> Axis:
+    weights = 1 - random.uniform(blocks).float()  # in (0, 1], so that their sum is not 0
+    shares = weights.cumsum(1) / weights.sum(1, keepdim=True)
+    order = random.permutations(blocks)
+    one_each = torch.arange(1, blocks + 1, device=order.device)
+    ends = (shares * (length - blocks)).round().long() + one_each
+    return cut_axis(ends, order, length)
+
+
+def cut_axis(ends: Tensor, order: Tensor, length: int) -> Axis:
+    """Return the axis whose blocks end at `ends` and are put into an `order`, both (N, blocks)."""
+    sizes = ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))
+    new_sizes = sizes.gather(1, order)
+    new_ends = new_sizes.cumsum(1)
+    places = torch.arange(length, device=order.device).expand(len(order), length).contiguous()
+    slot = torch.searchsorted(new_ends, places, right=True)
+    block = order.gather(1, slot)
+    return Axis(
+        block,
+        start=(ends - sizes).gather(1, block),
+        size=sizes.gather(1, block),
+        offset=places - (new_ends - new_sizes).gather(1, slot),
+    )
+
+
+@attack(transform=BlockShuffle, decay=1.0)
+def bsr() -> None:
+    """Shuffle and rotate blocks: BSR, with momentum."""
+
+
+NOISE = 16 / 255  # largest value
+DROPPED = 0.1  # probability that a channel of a block is dropped
+SHRUNK = 0.8  # share of its side that a block is resized to, and back
+MUTED = 0.4  # share of the frequencies of either axis, from the highest, that are set to 0
+
+
+@checked
+class StructureInvariant:
+    """Cut the image into `blocks` x `blocks` blocks and change each in one of ten ways.
+
+    Cuts are at distinct random places. The changes have the same probability: a cyclic shift down
+    or to the right; a flip of either axis; a half turn; a factor from [0, 1); uniform noise of up
+    to 16/255, clipped to [0, 1]; resizing to 0.8 of the block's side and back; removal of the
+    highest 40 % of its frequencies on both axes; or dropout of whole channels with probability 0.1,
+    which scales the others by 1 / 0.9.
+
+    Args:
+        copies: Number of versions.
+        blocks: Number of blocks along a side.
+
+    Reference: Wang, Zhang, Zhang (2023), arXiv 2309.14700 (there s = 3, N = 20). The list and its
+    constants are those of the authors' code (SIT); their later TransferAttack leaves out resizing,
+    frequencies and dropout.
+
+    Deviation: blocks that are not square shrink along their own sides (authors: along the other
+    side). Blocks too small to lose 40 % of their frequencies keep all of them (authors: blackened).
+    """
+
+    copies: PositiveInt = 20
+    blocks: PositiveInt = 3
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        channels, height, width = images.shape[-3:]
+        check_blocks(self.blocks, images)
+        grid = (self.blocks, self.blocks)
+        rows, columns = (_cuts(random, self.blocks, side) for side in (height, width))
+        kinds, shares = random.integers(0, 10, *grid), random.uniform(*grid)
+        scales = (random.uniform(*grid, channels) >= DROPPED).to(images.dtype) / (1 - DROPPED)
+        noise = random.uniform(channels, height, width, low=-NOISE, high=NOISE)
+        numbers = torch.cat([kinds[..., None], shares[..., None], scales], dim=-1).to(images.dtype)
+        blocks = rows.block[:, :, None] * self.blocks + columns.block[:, None, :]
+        index = blocks.flatten(1)[:, None].expand(-1, 2 + channels, -1)
+        at_pixels = numbers.flatten(1, 2).mT.gather(2, index).unflatten(2, (height, width))
+        kind, share, scale = at_pixels.split([1, 1, channels], dim=1)
+
+        y = Axis(*(numbers[:, None, :, None] for numbers in rows))
+        x = Axis(*(numbers[:, None, None] for numbers in columns))
+        down = y.start + moved(y.offset, y.size, kind == 0, (kind == 2) | (kind == 4), share)
+        right = x.start + moved(x.offset, x.size, kind == 1, (kind == 3) | (kind == 4), share)
+        pixels = images.flatten(-2)
+        exact = pixels.gather(-1, (down * width + right).flatten(-2).expand_as(pixels))
+        factor = torch.where(kind == 5, share, torch.where(kind == 9, scale, 1))
+        noisy = (images + noise).clamp(0, 1)
+        changed = torch.where(kind == 6, noisy, factor * exact.view_as(images))
+        filters = (_filters(axis).to(images.dtype) for axis in (rows, columns))
+        shrunk, smooth = along_axes(next(filters), images, next(filters))
+        return torch.where(kind == 7, shrunk, torch.where(kind == 8, smooth, changed))
+
+
+def _cuts(random: PerImageRandom, blocks: int, length: int) -> Axis:
+    """Return an axis cut at distinct random places."""
+    inner = (random.permutations(length - 1)[:, : blocks - 1] + 1).sort(dim=1).values
+    order = torch.arange(blocks, device=inner.device).expand(len(inner), blocks)
+    return cut_axis(functional.pad(inner, (0, 1), value=length), order, length)
+
+
+def moved(
+    place: Tensor, size: Tensor | int, shifted: Tensor, flipped: Tensor, share: Tensor
+) -> Tensor:
+    """Return the place from which a shift by a share of the size, or a flip, takes each pixel."""
+    back = (place - (share.double() * size).floor().long()) % size
+    return torch.where(shifted, back, torch.where(flipped, size - 1 - place, place))
+
+
+def _filters(axis: Axis) -> Tensor:
+    """Return matrices (2, 1, N, 1, H, H) that resize and that filter each block along an axis."""
+    start, size, place = axis.start, axis.size.double(), axis.offset.double()
+    smaller, length = (SHRUNK * size).floor() + 1, place.shape[1]
+    enlarge = resizing(place, smaller, size, length, start)
+    shrink = resizing(place, size, smaller, length, start)
+    # As in `dct_matrix`, with frequencies `place` counted within each pixel's block.
+    turns = ((2 * place + 1)[:, :, None] * place[:, None]) % (4 * size)[:, :, None]
+    low = (place < size - (MUTED * size).floor())[:, None]
+    low = low & (axis.block[:, :, None] == axis.block[:, None])
+    weights = ((1 + (place > 0)) / size).sqrt()[:, None] * low
+    waves = weights * (turns * (math.pi / 2) / size[:, :, None]).cos()
+    return torch.stack([enlarge @ shrink, waves @ waves.mT])[:, None, :, None]
+
+
+@attack(transform=StructureInvariant, decay=1.0)
+def sia() -> None:
+    """Change each block at random: structure invariance, with momentum (authors' script: none)."""

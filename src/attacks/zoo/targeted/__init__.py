@@ -1,1 +1,0 @@
-"""Attacks made for target labels."""

@@ -1,0 +1,122 @@
+"""Data sets of torchvision and of Hugging Face."""
+
+import inspect
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchvision import datasets
+
+from src.data.dataset import LabelledImages
+from src.utils.refusals import first_line, suggestion
+
+NAMES = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "Flowers102", "Imagenette")
+# Words, because numbers would agree with weights for any ten classes.
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def torchvision_dataset(split: str, *, kind: str, **options: Any) -> Any:
+    """Load one split, `train` or `test`, of a data set in `NAMES`, with `targets` and `classes`.
+
+    `options` are arguments of torchvision's class, such as `root` and `download`.
+    """
+    if kind not in NAMES:
+        known = f"dataset=torchvision supports {', '.join(NAMES)}."
+        raise ValueError(f"dataset.name={kind}: {known}{suggestion(str(kind), NAMES)}")
+    build = getattr(datasets, kind)
+    takes = inspect.signature(build).parameters
+    split = "val" if (kind, split) == ("Imagenette", "test") else split
+    options |= {"train": split == "train"} if "train" in takes else {"split": split}
+    options |= {"loader": Path} if "loader" in takes else {}  # files stay undecoded
+    data = build(**options)
+    if not hasattr(data, "targets"):
+        data.targets = [data[i][1] for i in range(len(data))]
+    classes = DIGITS if kind == "SVHN" else getattr(data, "classes", ())
+    data.classes = [its if isinstance(its, str) else its[0] for its in classes]  # first synonym
+    return data
+
+
+SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
+"""Names of splits, in order of preference."""
+
+
+class _ColumnImages(LabelledImages):
+    """Image files in a column of a data set, each read when it is needed."""
+
+    def __getitem__(self, position: int) -> tuple[BytesIO | Path, int]:
+        file, label = self.images[position], int(self.targets[position])
+        return Path(file["path"]) if file["bytes"] is None else BytesIO(file["bytes"]), label
+
+
+def huggingface(
+    split: str,
+    *,
+    root: str | None,
+    config: str | None = None,
+    test_split: str | None = None,
+    train_split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> LabelledImages:
+    """Load one split, `train` or `test`, of a data set of the package `datasets`.
+
+    Args:
+        split: `train` or `test`.
+        root: folder written by `save_to_disk`, folder with the files of a data set, or its name on
+            the hub.
+        config: name of the data set's configuration, if it has several.
+        test_split: name of the split that is attacked; None: the first of `SPLITS`.
+        train_split: name of the split that trains models; None: `train`.
+        image_column: name of the column of images; None: the only one with that feature type.
+        label_column: name of the column of classes; None: the only `ClassLabel`, or else the only
+            column of whole numbers.
+
+    Raises:
+        ValueError: The package is not installed, the data cannot be read, or a split or column is
+            missing or not the only one.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError("datasets is not installed: pip install -e '.[huggingface]'") from error
+    if not root:
+        raise ValueError("dataset.root is not set. Set it to a folder of save_to_disk")
+    folder = Path(root).expanduser()
+    saved = any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
+    try:
+        if saved:
+            data: Any = datasets.load_from_disk(folder)
+        else:
+            data = datasets.load_dataset(str(folder) if folder.is_dir() else root, config)
+    except Exception as error:  # its type depends on the damage, and on the network
+        raise ValueError(f"dataset.root={root} cannot be loaded: {first_line(error)}") from error
+    if isinstance(data, datasets.Dataset):
+        data = {"test": data}
+    stated = {"train": train_split, "test": test_split}[split]
+    name = stated or next((name for name in SPLITS[split] if name in data), None)
+    if name not in data:
+        raise ValueError(
+            f"dataset.root={root} has the splits {', '.join(data)}. Set dataset.{split}_split=NAME"
+        )
+    data = data[name].with_format(None)
+
+    def columns(feature_type: type) -> list[str]:
+        return [
+            name for name, feature in data.features.items() if isinstance(feature, feature_type)
+        ]
+
+    numbers = [name for name in columns(datasets.Value) if "int" in data.features[name].dtype]
+    image = _choose("image_column", image_column, columns(datasets.Image))
+    labels = numbers if label_column in numbers else columns(datasets.ClassLabel) or numbers
+    label = _choose("label_column", label_column, labels)
+    names = getattr(data.features[label], "names", None)
+    files = data.cast_column(image, datasets.Image(decode=False))  # decoded by `to_rgb`
+    return _ColumnImages(files[image], np.asarray(data[label][:]), names)
+
+
+def _choose(key: str, stated: str | None, columns: list[str]) -> str:
+    """Return the column that is stated, or else the only one."""
+    if stated in columns or (stated is None and len(columns) == 1):
+        return stated or columns[0]
+    raise ValueError(f"dataset.{key}={stated}: use one of {', '.join(columns) or 'none'}")
