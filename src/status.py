@@ -19,9 +19,8 @@ from src.cache.rows import FOLDER, Rows
 from src.config.command_line import command_line
 from src.config.errors import refuse
 from src.config.sections import StoreSettings
-from src.utils.terminal import duration
 from src.utils.refusals import printable
-from src.utils.terminal import text_table
+from src.utils.terminal import duration, text_table
 
 
 def main() -> None:

@@ -15,7 +15,14 @@ from src.attacks.parts import (
     Transform,
     Update,
 )
-from src.attacks.per_image_random import PerImageRandom, Philox, image_seeds, noise_signs, philox4x32, shuffle_pixels
+from src.attacks.per_image_random import (
+    PerImageRandom,
+    Philox,
+    image_seeds,
+    noise_signs,
+    philox4x32,
+    shuffle_pixels,
+)
 from src.attacks.projection import project
 from src.attacks.settings import Settings
 from src.attacks.source import Model, Source
