@@ -69,8 +69,13 @@ class Sweep:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state that a launcher sends to other processes: no lock, store or models."""
-        own = {"held": ExitStack(), "words": (), "tracker": Tracker()}
-        return {**self.__dict__, **own, "pool": ModelPool(), "planned": []}
+        own = {"held": ExitStack(), "words": (), "tracker": Tracker(), "pool": None, "planned": []}
+        return {**self.__dict__, **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state in another process, which has a pool of its own."""
+        self.__dict__ |= state
+        self.pool = ModelPool()
 
     def begin_job(self, config: DictConfig) -> None:
         """Log the job's number."""
