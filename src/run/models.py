@@ -5,15 +5,21 @@ from pathlib import Path
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from src.cache.keys import content_key
+from src.cache.keys import content_key, model_parts
 from src.config.settings import Settings
 from src.data import ImageDataset
-from src.models import PixelClassifier, check_gradient, load_weights, tensors_of
-from src.run.build import build
+from src.models import (
+    PixelClassifier,
+    check_gradient,
+    load_weights,
+    network_text,
+    tensors_of,
+)
+from src.run.build import build, network_settings
 from src.run.clean_accuracy import check_trained
-from src.run.data import DataSets
-from src.run.freeze import freeze, speed_up
-from src.run.stages import Data, Model, Planned
+from src.run.data import DataSets, open_data
+from src.run.freeze import freeze, speed_up, with_ensemble
+from src.run.stages import Data, JobContext, Model, Planned
 from src.run.train import checkpoint_path, train, trained_files, training_attack
 from src.tracking import Tracker
 
@@ -60,20 +66,35 @@ class ModelPool:
     ) -> dict[str, Model]:
         """Return the named models of a job with their weights; train those without weights."""
         settings, images, models = planned.settings, data.images, dict[str, Model]()
+        built = self.build(planned, data)
         for name in names:
             key = _make_key(planned, name, images)
-            if key not in self._frozen:
-                built = self.build(planned, data)
+            if name in built:
+                classifier = built[name]
                 if settings.model[name].weights is None:
                     trained = train(name, built, settings, images, self.sets, tracker)
-                    built[name], self._files[key] = trained
+                    classifier, self._files[key] = trained
                 keep = _keeps_layers(planned, name)
-                self._frozen[key] = freeze(settings, name, built[name], images, keep)
-                del self._built[key]
+                self._frozen[key] = freeze(settings, name, classifier, images, keep)
+                del built[name], self._built[key]
             if key in self._files:  # each job's log warns
                 check_trained(settings, name, self._files[key], images.num_classes)
             models[name] = self._frozen[key]
         return models
+
+    def prepare(self, planned: Planned) -> tuple[JobContext, dict[str, PixelClassifier]]:
+        """Return a job as it is without further trainings, and the models that lack theirs."""
+        planned, data = open_data(planned, self.sets)
+        settings, built = planned.settings, self.build(planned, data)
+        files = trained_files(settings, built, data.images, self.sets)
+        untrained = {name: built[name] for name, file in files.items() if not file.exists()}
+        trained = [name for name in settings.models if name not in untrained]
+        models = self.train(planned, data, trained, Tracker())
+        for name, model in untrained.items():
+            network, layers = network_settings(settings, name), network_text(model.network)
+            parts = model_parts(network, "not trained", layers, model.state)
+            models[name] = Model(model, "", {**parts, "file": str(files[name])})
+        return JobContext(planned, data, with_ensemble(settings, models)), untrained
 
     def _make_room(self, needed: Set[str]) -> None:
         """Remove models that are not needed, the oldest first, if they take much memory."""

@@ -8,10 +8,10 @@ import pytest
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
+from src.run.check_job import check_job
 from src.run.models import ModelPool
 from src.run.results import ask_for
 from src.run.train import checkpoint_path
-from src.run.why import prepare
 from src.utils.model_names import ModelRef
 from tests.conftest import TINY
 
@@ -95,7 +95,7 @@ def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
 
     def compute(*words: str) -> dict[str, str]:
         config = compose_words(CONF, [*JOB, *words], "conf")
-        job = prepare(read_job(config, config.hydra), pool)
+        job, _ = pool.prepare(check_job(read_job(config, config.hydra), pool.sets))
         name = ModelRef.parse("coarse")
         place = next(job.place(request) for request in ask_for(job, None) if request.target == name)
         built = job.models.get("net")
