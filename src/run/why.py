@@ -20,6 +20,7 @@ from src.run.check_job import check_job
 from src.run.models import ModelPool
 from src.run.results import ask_for
 from src.run.stages import JobContext
+from src.tracking import UNTRACKED
 
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 
@@ -96,7 +97,8 @@ def _read_settings(
 
 def _names_code(word: str) -> bool:
     """Return True if an override may name code to import."""
-    return "_target_" in word or word.lstrip("+~").startswith(("attack.root", "hydra"))
+    names = "_target_" in word or word.lstrip("+~").startswith(("attack.root", "hydra"))
+    return names and word != UNTRACKED
 
 
 def _quoted(words: Sequence[str]) -> str:
