@@ -12,7 +12,6 @@ import numpy as np
 from src.cache.rows import Rows
 from src.config.sections import DatasetSettings, ModelSettings
 from src.config.settings import Settings
-from src.data import ImageDataset
 from src.data.published import stand_in
 from src.measure.adversarial_images import AdversarialImages
 from src.measure.protocol import RowRequest
@@ -27,7 +26,7 @@ from src.run.models import ModelPool
 from src.run.results import find_all_work
 from src.run.speeds import WorkType
 from src.run.stages import JobContext, Planned
-from src.run.train import checkpoint_path, settings_of_attack
+from src.run.train import Trainings, settings_of_attack
 from src.run.work import Work, work_of
 from src.utils import stopping
 from src.utils.model_names import ModelRef
@@ -203,12 +202,11 @@ def _estimate_job(planned: Planned, pool: ModelPool, result: Estimate) -> JobEst
     settings, images = job.settings, job.images
     costs = Costs(settings, job.data.device, result.operations)
     result.basis = costs.basis
+    trainings = Trainings(settings, images, pool.sets)
     for name, classifier in untrained.items():
-        path = checkpoint_path(settings, name, classifier, images, pool.sets, at_end=True)
+        path = trainings.file(name, classifier, at_end=True)
         if path not in result.trainings:
-            result.trainings[path] = _estimate_training(
-                settings, name, classifier, images, pool.sets, costs
-            )
+            result.trainings[path] = _estimate_training(trainings, name, classifier, costs)
     missing, rows = find_all_work(job, Rows(Path(settings.cache_dir)))
     stored = 1 - sum(map(len, missing.values())) / max(1, rows)
     if any(request.attacked for request in missing):
@@ -243,14 +241,10 @@ def _cost_of(job: JobContext, work: Work, costs: Costs) -> Cost:
 
 
 def _estimate_training(
-    settings: Settings,
-    name: str,
-    classifier: PixelClassifier,
-    images: ImageDataset,
-    sets: DataSets,
-    costs: Costs,
+    trainings: Trainings, name: str, classifier: PixelClassifier, costs: Costs
 ) -> Training:
-    recipe, train = settings.training, sets.training_images(settings, images)
+    settings, sets = trainings.settings, trainings.sets
+    recipe, train = settings.training, sets.training_images(settings, trainings.images)
     test, base = sets.open(settings, "test", whole=True), ModelRef((name,)).base
     evaluated = min(recipe.evaluate_on or len(test), len(test))  # test images per epoch
     work: dict[tuple[WorkType, str], float] = {

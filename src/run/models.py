@@ -20,7 +20,7 @@ from src.run.clean_accuracy import check_trained
 from src.run.data import DataSets, open_data
 from src.run.freeze import freeze, speed_up, with_ensemble
 from src.run.stages import Data, JobContext, Model, Planned
-from src.run.train import checkpoint_path, train, trained_files, training_attack
+from src.run.train import Trainings, training_attack
 from src.tracking import Tracker
 
 _SPARE = 2**31  # bytes of pooled weights that the current job does not need
@@ -51,7 +51,7 @@ class ModelPool:
         built = {name: build(settings, name, images, self.sets.download) for name in missing}
         for name in built.keys() & set(settings.source if planned.attack else ()):
             check_gradient(name, built[name], images.image_size)
-        files = trained_files(settings, built, images, self.sets)
+        files = Trainings(settings, images, self.sets).files(built)
         if not all(file.exists() for file in files.values()):  # trainings end with all test images
             self.sets.open(settings, "test", whole=True).digest()
             training_attack(settings.training)
@@ -72,8 +72,8 @@ class ModelPool:
             if name in built:
                 classifier = built[name]
                 if settings.model[name].weights is None:
-                    trained = train(name, built, settings, images, self.sets, tracker)
-                    classifier, self._files[key] = trained
+                    trainings = Trainings(settings, images, self.sets)
+                    classifier, self._files[key] = trainings.run(name, built, tracker)
                 keep = _keeps_layers(planned, name)
                 self._frozen[key] = freeze(settings, name, classifier, images, keep)
                 del built[name], self._built[key]
@@ -86,7 +86,7 @@ class ModelPool:
         """Return a job as it is without further trainings, and the models that lack theirs."""
         planned, data = open_data(planned, self.sets)
         settings, built = planned.settings, self.build(planned, data)
-        files = trained_files(settings, built, data.images, self.sets)
+        files = Trainings(settings, data.images, self.sets).files(built)
         untrained = {name: built[name] for name, file in files.items() if not file.exists()}
         trained = [name for name in settings.models if name not in untrained]
         models = self.train(planned, data, trained, Tracker())
@@ -125,7 +125,7 @@ def stored_classifier(
     with isolate_rng():
         classifier = build(settings, name, images)
     if sets is not None and images is not None and settings.model[name].weights is None:
-        path = checkpoint_path(settings, name, classifier, images, sets)
+        path = Trainings(settings, images, sets).file(name, classifier)
         if not path.exists():
             return None
         load_weights(classifier.network, path)

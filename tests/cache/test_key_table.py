@@ -11,7 +11,7 @@ from src.config.resolvers import CONF
 from src.run.check_job import check_job
 from src.run.models import ModelPool
 from src.run.results import ask_for
-from src.run.train import checkpoint_path
+from src.run.train import Trainings
 from src.utils.model_names import ModelRef
 from tests.conftest import TINY
 
@@ -99,9 +99,8 @@ def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
         name = ModelRef.parse("coarse")
         place = next(job.place(request) for request in ask_for(job, None) if request.target == name)
         built = job.models.get("net")
-        file = built and checkpoint_path(
-            job.settings, "net", built.classifier, job.images, pool.sets
-        )
+        trainings = Trainings(job.settings, job.images, pool.sets)
+        file = built and trainings.file("net", built.classifier)
         return {
             "clean": " ".join(place),
             "attack": job.attack_key,
