@@ -14,8 +14,6 @@ from src.config.sections import MeasurementSettings
 from src.config.settings import Settings
 from src.utils.model_names import NO_DEFENCE
 
-FITTING = 2
-"""Version of the fits; it rises if the same key would give another fit."""
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
 _SHOWN = 40  # characters of a value that is shown as it is
 
@@ -100,115 +98,6 @@ def training_parts(
         "network": [network, code, shapes, layers],
         "images": images,
         "recipe": recipe,
-    }
-
-
-def fit_parts(
-    settings: Settings,
-    eps_255: float,
-    fitted: str,
-    target_labels: str | None,
-    images: str,
-    source: Sequence[str],
-    call: str,
-) -> dict[str, Any]:
-    """Return the parts of the lasting key of an attack's fit.
-
-    As for trained weights, this program's code and library versions do not count.
-
-    Args:
-        settings: Settings of the job.
-        eps_255: Budget; 0: the fit serves all budgets.
-        fitted: The fitted part of the attack, as text.
-        target_labels: Rule of the target labels in the fit.
-        images: Digest of the images of the fit.
-        source: Keys of the source's models.
-        call: Identity of a call from Python.
-    """
-    training = settings.training
-    return {
-        "settings": [FITTING, eps_255, call, fitted, settings.attack.norm],
-        "code": code_of(settings.attack.settings, upgrades=False),
-        "images": [target_labels, images, settings.ensemble, settings.seed],
-        "source": source,
-        "source_defence": source_defence_parts(settings),
-        "passes": [settings.trainer.attack_precision, training.crop_padding, training.flip],
-    }
-
-
-def attack_parts(
-    settings: Settings,
-    clean: Mapping[str, Any],
-    source: Sequence[str],
-    num_classes: int,
-    *,
-    call: str = "",
-    saved: str | None = None,
-    mixed_images: str | None = None,
-    batches: Mapping[str, Any] | None = None,
-    fit: str | None = None,
-) -> dict[str, Any]:
-    """Return the parts of an attack's key: what decides an adversarial image.
-
-    The image and its budget are no parts.
-
-    Args:
-        settings: Settings of the job.
-        clean: Parts of all rows' keys.
-        source: Keys of the source's models.
-        num_classes: Number of the images' classes.
-        call: Identity of a call from Python.
-        saved: Digest of the saved set that replaces the attack.
-        mixed_images: Digest of the images that the attack mixes in.
-        batches: What decides the batches, if an image's result depends on its batch.
-        fit: Key of the attack's fit.
-    """
-    attack, trainer = settings.attack, settings.trainer
-    return {
-        **clean,
-        "attack": attack.settings,
-        "code": saved or code_of(attack.settings),
-        "norm": attack.norm,
-        "target_label": attack.target_label,
-        "num_classes": num_classes,
-        "source": source,
-        "source_defence": source_defence_parts(settings),
-        "ensemble": settings.ensemble,
-        "layers": settings.layers,
-        "seed": settings.seed,
-        "gradient_batch": trainer.gradient_batch,
-        "attack_precision": trainer.attack_precision,
-        "call": call,
-        "mixed_images": mixed_images,
-        "batches": batches,
-        "fit": fit,
-    }
-
-
-def job_parts(
-    settings: Settings,
-    attack_key: str,
-    images: str,
-    target_keys: Mapping[str, str],
-    names: Sequence[str],
-) -> dict[str, Any]:
-    """Return the parts of a job's key: equal keys mean equal tables, including the models' names.
-
-    `images` is the digest of the job's images.
-    """
-    analysed = settings.diagnostics.model_dump(exclude_defaults=True)
-    tables = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
-    return {
-        "attack": attack_key,
-        "images": images,
-        "budgets": settings.budgets,
-        "targets": target_keys,
-        "names": names,
-        "tables": tables,
-        "reference": analysed and settings.reference,
-        "measurements": {
-            name: measurement_key(section) for name, section in settings.measurements.items()
-        },
     }
 
 

@@ -79,7 +79,7 @@ CHANGES = {
 PROGRAM = {
     "src.cache.keys.program_digest": (lambda: "edited", "clean attack job"),
     "src.cache.keys.version": (lambda name: f"new {name}", "clean attack job"),
-    "src.cache.keys.FITTING": (99, "attack fit job"),
+    "src.run.stages.FITTING": (99, "attack fit job"),
     "src.run.train.TRAINING": (99, "weights"),
 }
 
