@@ -55,52 +55,6 @@ def source_defence_parts(settings: Settings) -> list[Any]:
     return [key, settings.source_draws]
 
 
-def model_parts(
-    network: Mapping[str, Any], weights: str, layers: str, state: Any
-) -> dict[str, Any]:
-    """Return the parts of a model's lasting key: everything that decides its logits.
-
-    Args:
-        network: Settings of the network.
-        weights: Digest of the weights.
-        layers: The layers as text.
-        state: Digest of other state.
-    """
-    code = code_of(network)
-    return {"network": network, "code": code, "weights": weights, "layers": layers, "state": state}
-
-
-def training_parts(
-    settings: Settings,
-    training: int,
-    network: Mapping[str, Any],
-    shapes: Mapping[str, Any],
-    layers: str,
-    images: str,
-) -> dict[str, Any]:
-    """Return the parts of the lasting key of trained weights.
-
-    This program's code and library versions do not count: an upgrade must not cause retraining.
-
-    Args:
-        settings: Settings of the job.
-        training: Version of the training.
-        network: Settings of the network.
-        shapes: Shapes of its tensors by name.
-        layers: Its layers as text.
-        images: Digest of the training images.
-    """
-    code = code_of(network, upgrades=False)
-    others = {"device", "evaluate_on", "keep_epochs"}  # do not affect the weights
-    recipe = settings.training.model_dump(exclude=others, exclude_defaults=True)
-    return {
-        "training": training,
-        "network": [network, code, shapes, layers],
-        "images": images,
-        "recipe": recipe,
-    }
-
-
 def measurement_key(section: MeasurementSettings) -> str:
     """Return the key of a user's measurement: its code and settings."""
     return content_key({"settings": section.call, "code": code_of(section.call)})

@@ -5,20 +5,14 @@ from pathlib import Path
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from src.cache.keys import content_key, model_parts
+from src.cache.keys import content_key
 from src.config.settings import Settings
 from src.data import ImageDataset
-from src.models import (
-    PixelClassifier,
-    check_gradient,
-    load_weights,
-    network_text,
-    tensors_of,
-)
-from src.run.build import build, network_settings
+from src.models import PixelClassifier, check_gradient, load_weights, tensors_of
+from src.run.build import build
 from src.run.clean_accuracy import check_trained
 from src.run.data import DataSets, open_data
-from src.run.freeze import freeze, speed_up, with_ensemble
+from src.run.freeze import freeze, model_parts, speed_up, with_ensemble
 from src.run.stages import Data, JobContext, Model, Planned
 from src.run.train import Trainings, training_attack
 from src.tracking import Tracker
@@ -91,9 +85,8 @@ class ModelPool:
         trained = [name for name in settings.models if name not in untrained]
         models = self.train(planned, data, trained, Tracker())
         for name, model in untrained.items():
-            network, layers = network_settings(settings, name), network_text(model.network)
-            parts = model_parts(network, "not trained", layers, model.state)
-            models[name] = Model(model, "", {**parts, "file": str(files[name])})
+            parts = model_parts(settings, name, model, "not trained")
+            models[name] = Model(model, "", {**parts, "file": files[name].name})
         return JobContext(planned, data, with_ensemble(settings, models)), untrained
 
     def _make_room(self, needed: Set[str]) -> None:

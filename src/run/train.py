@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from src.cache.keys import lasting_key, training_parts
+from src.cache.code_digest import code_of
+from src.cache.keys import lasting_key
 from src.config.attack_file import attack_settings
 from src.config.attack_settings import AttackSettings
 from src.config.sections import TrainingSettings
@@ -60,15 +61,27 @@ class Trainings:
             raise ValueError(
                 f"model {name} cannot be trained on {dataset}: {error}. {way}."
             ) from error
-        train = self.sets.training_images(settings, self.images)
-        data = train.digest()  # reads all files, so a bad one is refused
-        shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
-        network = network_settings(settings, name)
-        layers = network_text(classifier.network)
-        key = lasting_key(training_parts(settings, TRAINING, network, shapes, layers, data))
-        folder = Path(settings.cache_dir) / "checkpoints"
+        folder, key = Path(settings.cache_dir) / "checkpoints", self._make_key(name, classifier)
         path = folder / f"{model.base}-{dataset}-{key}.safetensors"
         return path if epoch is None or at_end else after_epoch(path, epoch)
+
+    def _make_key(self, name: str, classifier: PixelClassifier) -> str:
+        """Return the lasting key of a model's trained weights.
+
+        This program's code and library versions do not count: an upgrade must not cause retraining.
+        """
+        settings, network = self.settings, network_settings(self.settings, name)
+        images = self.sets.training_images(settings, self.images)
+        shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
+        layers, code = network_text(classifier.network), code_of(network, upgrades=False)
+        others = {"device", "evaluate_on", "keep_epochs"}  # do not affect the weights
+        parts = {
+            "training": TRAINING,
+            "network": [network, code, shapes, layers],
+            "images": images.digest(),  # reads all files, so a bad one is refused
+            "recipe": settings.training.model_dump(exclude=others, exclude_defaults=True),
+        }
+        return lasting_key(parts)
 
     def files(self, built: Mapping[str, PixelClassifier]) -> dict[str, Path]:
         """Return the files of trained weights by model, for all models without given weights."""

@@ -69,10 +69,10 @@ CHANGES = {
     "defence.jpeg.quality=50": "defence job",
     "defence.jpeg.offset=1": "defence job",
     # Trainings, whose images and augmentation are also those of fits.
-    "training.epochs=9": "weights",
-    "training.learning_rate=0.2": "weights",
-    "training.n_images=30": "weights",
-    "training.seed=5": "weights",
+    "training.epochs=9": "weights job",
+    "training.learning_rate=0.2": "weights job",
+    "training.n_images=30": "weights job",
+    "training.seed=5": "weights job",
     "training.flip=false": "weights attack fit job",
     "dataset.n_train=39": "weights attack fit job",
 }
@@ -80,7 +80,7 @@ PROGRAM = {
     "src.cache.keys.program_digest": (lambda: "edited", "clean attack job"),
     "src.cache.keys.version": (lambda name: f"new {name}", "clean attack job"),
     "src.run.stages.FITTING": (99, "attack fit job"),
-    "src.run.train.TRAINING": (99, "weights"),
+    "src.run.train.TRAINING": (99, "weights job"),
 }
 
 
