@@ -19,7 +19,6 @@ from src.models import PixelClassifier
 from src.run.check_job import check_job
 from src.run.data import open_data
 from src.run.models import ModelPool
-from src.run.trainer import for_device
 from src.tracking import open_tracker
 from src.utils.files import atomic_write
 
@@ -36,8 +35,7 @@ def prepare(words: list[str], folder: Path) -> None:
     config = compose_words(CONF, [*words, *AS_TRAINED])
     settings = read_job(config, config.hydra)
     pool = ModelPool()
-    planned = check_job(for_device(settings), pool.sets)
-    data = open_data(planned, pool.sets)
+    planned, data = open_data(check_job(settings, pool.sets), pool.sets)
     tracker = open_tracker(settings.tracking, settings.dataset.name)
     models = pool.train(planned, data, settings.models, tracker)
     batch = data.images[:]._asdict()

@@ -18,7 +18,6 @@ from src.data import load_dataset
 from src.data.cifar10_mini import CLASSES
 from src.run.check_job import check_job
 from src.run.data import DataSets, open_data
-from src.run.trainer import for_device
 from tests.config.test_settings import read
 from tests.test_fitted_line import DATA, states, success
 
@@ -53,7 +52,7 @@ def opened(place, *words):
     shown = ["dataset=cifar10_mini", "source=coarse", "targets=[coarse]"]
     settings = read(*UAP, fitted, *shown, *words, extra=Path("conf"))
     sets = DataSets()
-    images = open_data(check_job(for_device(settings), sets), sets).fit_images
+    images = open_data(check_job(settings, sets), sets)[1].fit_images
     assert images is not None and images.num_classes == 10
     return images
 

@@ -2,9 +2,8 @@
 
 import inspect
 import json
-import logging
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -16,9 +15,7 @@ from src.config.errors import refusal
 from src.config.label import function_of
 from src.config.sections import PROGRAM_KEYWORDS
 from src.images.attacker import Attack
-from src.utils.refusals import first_line, suggestion
-
-log = logging.getLogger(__name__)
+from src.utils.refusals import first_line, suggestion, warn_once
 
 
 def attack_function(attack: AttackSettings) -> Attack:
@@ -39,7 +36,8 @@ def attack_function(attack: AttackSettings) -> Attack:
     call = partial(function_of(keys), **call.keywords)
     parameters = _check_keywords(attack, call)
     if unchecked := [key for key in call.keywords if key not in parameters]:
-        _log_unchecked(attack.name, ", ".join(unchecked))
+        text = "attack=%s takes any keyword; unchecked: %s"
+        warn_once(text, attack.name, ", ".join(unchecked))
     return partial(
         call.func, **{key: _convert(key, value, parameters) for key, value in call.keywords.items()}
     )
@@ -103,8 +101,3 @@ def _convert(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> An
         return value
     except ValidationError as error:
         raise ValueError(refusal(error, within=f"attack.{key}")) from error
-
-
-@cache
-def _log_unchecked(name: str, keys: str) -> None:
-    log.warning("attack=%s takes any keyword; unchecked: %s", name, keys)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from src.data.load import make_dataset, open_source
 from src.images.saved import SavedImages, open_set, saved_dataset
 from src.run.batches import layout
 from src.run.stages import Data, Planned
-from src.run.trainer import make_trainer
+from src.run.trainer import for_device, make_trainer
 from src.utils.refusals import shortened
 
 _POOL = 32  # images that attacks may mix in
@@ -119,8 +120,12 @@ class DataSets:
         return self._subset(train, n_images, settings.training.seed)
 
 
-def open_data(planned: Planned, sets: DataSets) -> Data:
-    """Open a job's images before any model is trained; refuse bad files and too small sets."""
+def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
+    """Open a job's images before any model is trained, and complete its settings for the device.
+
+    Raises:
+        ValueError: A file is damaged, or there are too few images.
+    """
     settings, saved = planned.settings, planned.saved
     runner = make_trainer(settings.trainer)
     if saved is None:
@@ -137,7 +142,8 @@ def open_data(planned: Planned, sets: DataSets) -> Data:
     if planned.attack is not None:
         pool = mixing_pool(sets.open(settings, "test", whole=True), seed)
     fitted_on = open_fit_images(planned, images, sets)
-    return Data(images, diagnosed, pool, runner.strategy.root_device, fitted_on)
+    planned = replace(planned, settings=for_device(settings, len(images)))
+    return planned, Data(images, diagnosed, pool, runner.strategy.root_device, fitted_on)
 
 
 def _open_csv(settings: Settings, images: ImageDataset, path: Path, part: Any) -> ImageDataset:

@@ -12,7 +12,6 @@ import numpy as np
 from src.cache.rows import Rows
 from src.config.sections import DatasetSettings, ModelSettings
 from src.config.settings import Settings
-from src.data import ImageDataset
 from src.data.published import stand_in
 from src.measure.adversarial_images import AdversarialImages
 from src.measure.protocol import RowRequest
@@ -21,17 +20,14 @@ from src.models.providers import LOADER, find
 from src.run.adversarial_images import attacked_again
 from src.run.build import without_downloads
 from src.run.costs import UNKNOWN, Cost, Costs
-from src.run.data import DataSets, open_data
+from src.run.data import DataSets
 from src.run.fit import fit_files
-from src.run.freeze import with_ensemble
 from src.run.models import ModelPool
 from src.run.results import find_all_work
 from src.run.speeds import WorkType
-from src.run.stages import JobContext, Model, Planned
-from src.run.train import checkpoint_path, settings_of_attack, trained_files
-from src.run.trainer import for_device
+from src.run.stages import JobContext, Planned
+from src.run.train import Trainings, settings_of_attack
 from src.run.work import Work, work_of
-from src.tracking import Tracker
 from src.utils import stopping
 from src.utils.model_names import ModelRef
 from src.utils.refusals import first_line
@@ -134,7 +130,7 @@ def estimate(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Estimate:
         stopping.raise_if_interrupted()
         try:
             if complete and (here or settings.plan_tflops):
-                job = replace(planned, settings=for_device(settings))
+                job = replace(planned, settings=settings)
                 result.jobs.append(_estimate_job(job, pool, result))
             else:
                 result.jobs.append(_count_gradients(settings, sets))
@@ -202,26 +198,15 @@ def _count_gradients(job: Settings, sets: DataSets) -> JobEstimate:
 
 def _estimate_job(planned: Planned, pool: ModelPool, result: Estimate) -> JobEstimate:
     """Estimate a job, and add its trainings and rows to the result."""
-    sets = pool.sets
-    settings = planned.settings
-    data = open_data(planned, sets)
-    built = pool.build(planned, data)
-    files = trained_files(settings, built, data.images, sets)
-    untrained = {name: file for name, file in files.items() if not file.exists()}
-    costs = Costs(settings, data.device, result.operations)
+    job, untrained = pool.prepare(planned)
+    settings, images = job.settings, job.images
+    costs = Costs(settings, job.data.device, result.operations)
     result.basis = costs.basis
-    for name in untrained:
-        path = checkpoint_path(settings, name, built[name], data.images, sets, at_end=True)
+    trainings = Trainings(settings, images, pool.sets)
+    for name, classifier in untrained.items():
+        path = trainings.file(name, classifier, at_end=True)
         if path not in result.trainings:
-            result.trainings[path] = _estimate_training(
-                settings, name, built[name], data.images, sets, costs
-            )
-    trained = [name for name in settings.models if name not in untrained]
-    models = pool.train(planned, data, trained, Tracker())
-    models |= {
-        name: Model(built[name], "", {"file": str(file)}) for name, file in untrained.items()
-    }
-    job = JobContext(planned, data, with_ensemble(settings, models))
+            result.trainings[path] = _estimate_training(trainings, name, classifier, costs)
     missing, rows = find_all_work(job, Rows(Path(settings.cache_dir)))
     stored = 1 - sum(map(len, missing.values())) / max(1, rows)
     if any(request.attacked for request in missing):
@@ -232,7 +217,7 @@ def _estimate_job(planned: Planned, pool: ModelPool, result: Estimate) -> JobEst
     cost = _cost_of(job, work, costs)
     return JobEstimate(
         settings.job,
-        len(data.images),
+        len(images),
         work.gradients,
         work.predictions.total(),
         cost._replace(seconds=cost.seconds + _JOB_SECONDS),
@@ -256,14 +241,10 @@ def _cost_of(job: JobContext, work: Work, costs: Costs) -> Cost:
 
 
 def _estimate_training(
-    settings: Settings,
-    name: str,
-    classifier: PixelClassifier,
-    images: ImageDataset,
-    sets: DataSets,
-    costs: Costs,
+    trainings: Trainings, name: str, classifier: PixelClassifier, costs: Costs
 ) -> Training:
-    recipe, train = settings.training, sets.training_images(settings, images)
+    settings, sets = trainings.settings, trainings.sets
+    recipe, train = settings.training, sets.training_images(settings, trainings.images)
     test, base = sets.open(settings, "test", whole=True), ModelRef((name,)).base
     evaluated = min(recipe.evaluate_on or len(test), len(test))  # test images per epoch
     work: dict[tuple[WorkType, str], float] = {

@@ -2,8 +2,10 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
-from src.cache.keys import content_key, model_parts
+from src.cache.code_digest import code_of
+from src.cache.keys import content_key
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.models import (
@@ -25,9 +27,8 @@ def freeze(
     keep_layers: bool = False,
 ) -> Model:
     """Freeze a model with weights, and speed up its gradients."""
-    network = network_settings(settings, name)
     digest = classifier.digest
-    parts = model_parts(network, digest, network_text(classifier.network), classifier.state)
+    parts = model_parts(settings, name, classifier, digest)
     classifier.eval().requires_grad_(False)
     as_built = copy.deepcopy(classifier) if keep_layers else None
     speed_up(settings, classifier, images.image_size)
@@ -35,6 +36,23 @@ def freeze(
     if expected is None and facts.class_names == images.class_names:
         expected = facts.expected_accuracy
     return Model(classifier, digest, parts, expected, as_built)
+
+
+def model_parts(
+    settings: Settings, name: str, classifier: PixelClassifier, weights: str
+) -> dict[str, Any]:
+    """Return the parts of a model's lasting key: everything that decides its logits.
+
+    `weights` is the digest of its weights.
+    """
+    network = network_settings(settings, name)
+    return {
+        "network": network,
+        "code": code_of(network),
+        "weights": weights,
+        "layers": network_text(classifier.network),
+        "state": classifier.state,
+    }
 
 
 def speed_up(settings: Settings, classifier: PixelClassifier, image_size: int) -> None:

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +22,7 @@ from src.run.outputs import make_job, save_adversarial_images, write_results
 from src.run.results import Results, compute_results
 from src.run.stages import Data, JobContext, Model, Planned
 from src.run.track import track_job
-from src.run.trainer import for_device, meet
+from src.run.trainer import meet
 from src.tracking import Run, Tracker
 
 log = logging.getLogger(__name__)
@@ -42,8 +41,7 @@ def run_job(
     If a console is given, print the job's matrix.
     """
     cache = Rows(Path(planned.settings.cache_dir))
-    data = open_data(planned, pool.sets)
-    planned = replace(planned, settings=for_device(planned.settings, len(data.images)))
+    planned, data = open_data(planned, pool.sets)
     models = _prepare_models(planned, data, pool, tracker, cache)
     start_clock(folder)
     meet(planned.settings.trainer)
@@ -70,7 +68,6 @@ def _prepare_models(
 ) -> Mapping[str, Model]:
     """Return a job's models; try the attack on the source before the targets are trained."""
     settings = planned.settings
-    pool.build(planned, data)
     source = pool.train(planned, data, settings.source, tracker)
     if planned.attack is not None:
         try_attack(JobContext(planned, data, with_ensemble(settings, source)), cache)

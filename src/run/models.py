@@ -11,10 +11,10 @@ from src.data import ImageDataset
 from src.models import PixelClassifier, check_gradient, load_weights, tensors_of
 from src.run.build import build
 from src.run.clean_accuracy import check_trained
-from src.run.data import DataSets
-from src.run.freeze import freeze, speed_up
-from src.run.stages import Data, Model, Planned
-from src.run.train import checkpoint_path, train, trained_files, training_attack
+from src.run.data import DataSets, open_data
+from src.run.freeze import freeze, model_parts, speed_up, with_ensemble
+from src.run.stages import Data, JobContext, Model, Planned
+from src.run.train import Trainings, training_attack
 from src.tracking import Tracker
 
 _SPARE = 2**31  # bytes of pooled weights that the current job does not need
@@ -45,7 +45,7 @@ class ModelPool:
         built = {name: build(settings, name, images, self.sets.download) for name in missing}
         for name in built.keys() & set(settings.source if planned.attack else ()):
             check_gradient(name, built[name], images.image_size)
-        files = trained_files(settings, built, images, self.sets)
+        files = Trainings(settings, images, self.sets).files(built)
         if not all(file.exists() for file in files.values()):  # trainings end with all test images
             self.sets.open(settings, "test", whole=True).digest()
             training_attack(settings.training)
@@ -60,20 +60,34 @@ class ModelPool:
     ) -> dict[str, Model]:
         """Return the named models of a job with their weights; train those without weights."""
         settings, images, models = planned.settings, data.images, dict[str, Model]()
+        built = self.build(planned, data)
         for name in names:
             key = _make_key(planned, name, images)
-            if key not in self._frozen:
-                built = self.build(planned, data)
+            if name in built:
+                classifier = built[name]
                 if settings.model[name].weights is None:
-                    trained = train(name, built, settings, images, self.sets, tracker)
-                    built[name], self._files[key] = trained
+                    trainings = Trainings(settings, images, self.sets)
+                    classifier, self._files[key] = trainings.run(name, built, tracker)
                 keep = _keeps_layers(planned, name)
-                self._frozen[key] = freeze(settings, name, built[name], images, keep)
-                del self._built[key]
+                self._frozen[key] = freeze(settings, name, classifier, images, keep)
+                del built[name], self._built[key]
             if key in self._files:  # each job's log warns
                 check_trained(settings, name, self._files[key], images.num_classes)
             models[name] = self._frozen[key]
         return models
+
+    def prepare(self, planned: Planned) -> tuple[JobContext, dict[str, PixelClassifier]]:
+        """Return a job as it is without further trainings, and the models that lack theirs."""
+        planned, data = open_data(planned, self.sets)
+        settings, built = planned.settings, self.build(planned, data)
+        files = Trainings(settings, data.images, self.sets).files(built)
+        untrained = {name: built[name] for name, file in files.items() if not file.exists()}
+        trained = [name for name in settings.models if name not in untrained]
+        models = self.train(planned, data, trained, Tracker())
+        for name, model in untrained.items():
+            parts = model_parts(settings, name, model, "not trained")
+            models[name] = Model(model, "", {**parts, "file": files[name].name})
+        return JobContext(planned, data, with_ensemble(settings, models)), untrained
 
     def _make_room(self, needed: Set[str]) -> None:
         """Remove models that are not needed, the oldest first, if they take much memory."""
@@ -104,7 +118,7 @@ def stored_classifier(
     with isolate_rng():
         classifier = build(settings, name, images)
     if sets is not None and images is not None and settings.model[name].weights is None:
-        path = checkpoint_path(settings, name, classifier, images, sets)
+        path = Trainings(settings, images, sets).file(name, classifier)
         if not path.exists():
             return None
         load_weights(classifier.network, path)

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from src.attacks import Fitted
+from src.cache.code_digest import code_of
 from src.cache.keys import (
-    attack_parts,
     clean_parts,
     content_key,
     defence_parts,
     described,
-    fit_parts,
-    job_parts,
     lasting_key,
+    measurement_key,
+    source_defence_parts,
 )
 from src.config.sections import TargetLabelRule
 from src.config.settings import Settings
@@ -30,6 +30,9 @@ from src.images.attacker import Attack, keeps_images_apart
 from src.images.saved import SavedImages
 from src.measure.protocol import Measurement, RowRequest
 from src.utils.model_names import ModelRef
+
+FITTING = 2
+"""Version of the fits; it rises if the same key would give another fit."""
 
 
 @dataclass(frozen=True)
@@ -192,19 +195,27 @@ class JobContext:
         For an attack without the keyword `seeds` they include the batches, because an image's
         result may depend on the other images in its batch.
         """
-        settings, planned, pool = self.settings, self.planned, self.data.pool
-        mixed = pool if settings.attack.about.mixes else None
-        return attack_parts(
-            settings,
-            self.common_parts,
-            self._source_keys,
-            self.images.num_classes,
-            call=planned.call,
-            saved=planned.saved.digest if planned.saved else None,
-            mixed_images=mixed and _digest(mixed),
-            batches=None if self.images_apart else self._batches,
-            fit=self.fit_key(0.0) if planned.fitted else None,
-        )
+        settings, planned, attack = self.settings, self.planned, self.settings.attack
+        mixed = self.data.pool if attack.about.mixes else None
+        return {
+            **self.common_parts,
+            "attack": attack.settings,
+            "code": planned.saved.digest if planned.saved else code_of(attack.settings),
+            "norm": attack.norm,
+            "target_label": attack.target_label,
+            "num_classes": self.images.num_classes,
+            "source": self._source_keys,
+            "source_defence": source_defence_parts(settings),
+            "ensemble": settings.ensemble,
+            "layers": settings.layers,
+            "seed": settings.seed,
+            "gradient_batch": settings.trainer.gradient_batch,
+            "attack_precision": settings.trainer.attack_precision,
+            "call": planned.call,
+            "mixed_images": mixed and _digest(mixed),
+            "batches": None if self.images_apart else self._batches,
+            "fit": self.fit_key(0.0) if planned.fitted else None,
+        }
 
     @property
     def _batches(self) -> dict[str, Any]:
@@ -222,17 +233,41 @@ class JobContext:
         return lasting_key(self._fit_parts(eps_255))
 
     def _fit_parts(self, eps_255: float) -> dict[str, Any]:
-        part, images = self.planned.fitted, self.data.fit_images
-        assert images is not None and part is not None
-        texts = repr(part), self.planned.fit_rule, images.digest()
-        return fit_parts(self.settings, eps_255, *texts, self._source_keys, self.planned.call)
+        """Return the parts of the lasting key of a fit.
+
+        As for trained weights, this program's code and library versions do not count.
+        """
+        settings, planned, images = self.settings, self.planned, self.data.fit_images
+        assert images is not None and planned.fitted is not None
+        training, part = settings.training, repr(planned.fitted)
+        return {
+            "settings": [FITTING, eps_255, planned.call, part, settings.attack.norm],
+            "code": code_of(settings.attack.settings, upgrades=False),
+            "images": [planned.fit_rule, images.digest(), settings.ensemble, settings.seed],
+            "source": self._source_keys,
+            "source_defence": source_defence_parts(settings),
+            "passes": [settings.trainer.attack_precision, training.crop_padding, training.flip],
+        }
 
     @property
     def key(self) -> str:
         """Key of the job: equal keys mean equal tables, including the models' names."""
-        images, targets = self.images.digest(), self.target_keys
-        names = [self.settings.attacked, *targets]
-        return content_key(job_parts(self.settings, self.attack_key, images, targets, names))
+        settings, targets = self.settings, self.target_keys
+        analysed = settings.diagnostics.model_dump(exclude_defaults=True)
+        sections = settings.measurements.items()
+        parts = {
+            "attack": self.attack_key,
+            "images": self.images.digest(),
+            "budgets": settings.budgets,
+            "targets": targets,
+            "names": [settings.attacked, *targets],
+            "tables": settings.model_dump(
+                include={"storage", "variants", "controls", "diagnostics"}
+            ),
+            "reference": analysed and settings.reference,
+            "measurements": {name: measurement_key(section) for name, section in sections},
+        }
+        return content_key(parts)
 
     @property
     def key_parts(self) -> dict[str, str]:

@@ -27,6 +27,7 @@ from src.artifacts.sweep_state import (
 from src.config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.read import read_job
+from src.config.sections import TrackingSettings
 from src.config.settings import Settings
 from src.data.image_files import image_folder
 from src.data.load import DownloadError
@@ -40,7 +41,7 @@ from src.run.models import ModelPool
 from src.run.outputs import clear_sweep
 from src.run.stages import Planned
 from src.run.track import sweep_parameters, sweep_points
-from src.tracking import Tracker, open_tracker
+from src.tracking import UNTRACKED, Tracker, open_tracker
 from src.utils import stopping
 from src.utils.files import WriteError, held, write_text, writing
 from src.utils.processes import is_first_process, set_shared
@@ -150,7 +151,7 @@ class Sweep:
         write_manifest(self.folder, self.manifest)
         overrides = [f"sweep='{self.manifest.id}'"]  # an id may look like a number
         if not self.run:  # otherwise jobs would refer to a sweep that the store does not know
-            overrides.append("tracking._target_=null")
+            overrides.append(UNTRACKED)
         devices = {job.training.device for job in self.settings}
         if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
             overrides.append(f"training.device={devices.pop()}")
@@ -159,7 +160,7 @@ class Sweep:
         if sweep:  # the jobs may run in other processes
             config.hydra.overrides.task += overrides
             if not self.run:
-                changes["tracking"] = self.settings[0].tracking.model_copy(update={"name": "none"})
+                changes["tracking"] = TrackingSettings()
         self.planned = [
             replace(job, settings=job.settings.model_copy(update=changes)) for job in self.planned
         ]

@@ -1,13 +1,15 @@
 """Train the models of a job that have no weights; other jobs reuse the weights."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from src.cache.keys import lasting_key, training_parts
+from src.cache.code_digest import code_of
+from src.cache.keys import lasting_key
 from src.config.attack_file import attack_settings
 from src.config.attack_settings import AttackSettings
 from src.config.sections import TrainingSettings
@@ -23,43 +25,92 @@ from src.training import TRAINING, Craft, after_epoch, train_once
 from src.utils.model_names import ModelRef
 
 
-def checkpoint_path(
-    settings: Settings,
-    name: str,
-    classifier: PixelClassifier,
-    images: ImageDataset,
-    sets: DataSets,
-    *,
-    at_end: bool = False,
-) -> Path:
-    """Return the path of the weights that a model gets from this data and recipe.
+@dataclass(frozen=True)
+class Trainings:
+    """Trainings of a job's models, on the training images of its data set.
 
-    With `at_end`, return the path after the last epoch, regardless of the epoch in the model's
-    name.
+    Attributes:
+        settings: Settings of the job.
+        images: Images of the job.
+        sets: Data sets of the command.
     """
-    dataset, model = settings.dataset.name, ModelRef((name,))
-    epoch = model.epoch
-    if epoch is not None and epoch not in settings.training.keep_epochs:
-        raise ValueError(f"model {name} needs training.keep_epochs=[{epoch}].")
-    if not settings.dataset.has_loader:
-        raise ValueError(
-            f"model {name} has no weights, and a saved set has no training images. Set "
-            f"model.{name}.weights=PATH or dataset=NAME."
-        )
-    try:
-        sets.open_training(settings, images)
-    except ValueError as error:
-        way = f"Set model.{name}.weights=PATH, or name other models in targets"
-        raise ValueError(f"model {name} cannot be trained on {dataset}: {error}. {way}.") from error
-    data = sets.training_images(
-        settings, images
-    ).digest()  # reads all files, so a bad one is refused
-    shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
-    network = network_settings(settings, name)
-    layers = network_text(classifier.network)
-    key = lasting_key(training_parts(settings, TRAINING, network, shapes, layers, data))
-    path = Path(settings.cache_dir) / "checkpoints" / f"{model.base}-{dataset}-{key}.safetensors"
-    return path if epoch is None or at_end else after_epoch(path, epoch)
+
+    settings: Settings
+    images: ImageDataset
+    sets: DataSets
+
+    def file(self, name: str, classifier: PixelClassifier, *, at_end: bool = False) -> Path:
+        """Return the file of the weights that a model gets from this data and recipe.
+
+        With `at_end`, return the file after the last epoch, regardless of the epoch in the model's
+        name.
+        """
+        settings, dataset, model = self.settings, self.settings.dataset.name, ModelRef((name,))
+        epoch = model.epoch
+        if epoch is not None and epoch not in settings.training.keep_epochs:
+            raise ValueError(f"model {name} needs training.keep_epochs=[{epoch}].")
+        if not settings.dataset.has_loader:
+            raise ValueError(
+                f"model {name} has no weights, and a saved set has no training images. Set "
+                f"model.{name}.weights=PATH or dataset=NAME."
+            )
+        try:
+            self.sets.open_training(settings, self.images)
+        except ValueError as error:
+            way = f"Set model.{name}.weights=PATH, or name other models in targets"
+            raise ValueError(
+                f"model {name} cannot be trained on {dataset}: {error}. {way}."
+            ) from error
+        folder, key = Path(settings.cache_dir) / "checkpoints", self._make_key(name, classifier)
+        path = folder / f"{model.base}-{dataset}-{key}.safetensors"
+        return path if epoch is None or at_end else after_epoch(path, epoch)
+
+    def _make_key(self, name: str, classifier: PixelClassifier) -> str:
+        """Return the lasting key of a model's trained weights.
+
+        This program's code and library versions do not count: an upgrade must not cause retraining.
+        """
+        settings, network = self.settings, network_settings(self.settings, name)
+        images = self.sets.training_images(settings, self.images)
+        shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
+        layers, code = network_text(classifier.network), code_of(network, upgrades=False)
+        others = {"device", "evaluate_on", "keep_epochs"}  # do not affect the weights
+        parts = {
+            "training": TRAINING,
+            "network": [network, code, shapes, layers],
+            "images": images.digest(),  # reads all files, so a bad one is refused
+            "recipe": settings.training.model_dump(exclude=others, exclude_defaults=True),
+        }
+        return lasting_key(parts)
+
+    def files(self, built: Mapping[str, PixelClassifier]) -> dict[str, Path]:
+        """Return the files of trained weights by model, for all models without given weights."""
+        names = [name for name in built if self.settings.model[name].weights is None]
+        return {name: self.file(name, built[name]) for name in names}
+
+    def run(
+        self, name: str, built: Mapping[str, PixelClassifier], tracker: Tracker
+    ) -> tuple[PixelClassifier, Path]:
+        """Return a model with its trained weights, and their file; train them if it is missing.
+
+        `built` are the model and those that may be trained after it.
+        """
+        settings, recipe, files = self.settings, self.settings.training, self.files(built)
+        file, path = files.pop(name), self.file(name, built[name], at_end=True)
+        train = self.sets.training_images(settings, self.images)
+        test = self.sets.open(settings, "test", whole=True)
+        tags = {"model": name, "dataset": settings.dataset.name, "seed": str(recipe.seed)}
+        tags["sweep"] = settings.sweep or ""
+        parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
+        then = [other for other, missing in files.items() if not missing.exists()]
+        logged = f"train {name}", tags, parameters, train.digest()
+        make_logger = partial(tracker.training_logger, *logged)
+        craft, trainer = training_attack(recipe), settings.trainer
+        train_once(name, path, built[name], train, test, recipe, trainer, make_logger, then, craft)
+        # Built anew, as by later commands: training may have changed state that the file lacks.
+        classifier = build(settings, name, self.images)
+        load_weights(classifier.network, file)
+        return classifier, file
 
 
 def training_attack(recipe: TrainingSettings) -> Craft | None:
@@ -86,52 +137,3 @@ def settings_of_attack(recipe: TrainingSettings) -> AttackSettings:
     """Return the settings of the attack used in adversarial training."""
     keywords = {} if recipe.steps is None else {"steps": recipe.steps}
     return attack_settings(str(recipe.attack), keywords)
-
-
-def trained_files(
-    settings: Settings,
-    built: Mapping[str, PixelClassifier],
-    images: ImageDataset,
-    sets: DataSets,
-) -> dict[str, Path]:
-    """Return the files of trained weights by model, for all models without given weights."""
-    names = [name for name in built if settings.model[name].weights is None]
-    return {name: checkpoint_path(settings, name, built[name], images, sets) for name in names}
-
-
-def train(
-    name: str,
-    built: Mapping[str, PixelClassifier],
-    settings: Settings,
-    images: ImageDataset,
-    sets: DataSets,
-    tracker: Tracker,
-) -> tuple[PixelClassifier, Path]:
-    """Return a model with its trained weights, and their file; train them first if it is missing.
-
-    Args:
-        name: The model.
-        built: It and the other models that may be trained after it, as built.
-        settings: The job's settings.
-        images: The job's images.
-        sets: Data sets of the command.
-        tracker: Tracker of the training.
-    """
-    files = trained_files(settings, built, images, sets)
-    file = files.pop(name)
-    path = checkpoint_path(settings, name, built[name], images, sets, at_end=True)
-    recipe, dataset = settings.training, settings.dataset.name
-    train = sets.training_images(settings, images)
-    test = sets.open(settings, "test", whole=True)
-    tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
-    tags["sweep"] = settings.sweep or ""
-    parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
-    then = [other for other, missing in files.items() if not missing.exists()]
-    logged = f"train {name}", tags, parameters, train.digest()
-    make_logger = partial(tracker.training_logger, *logged)
-    craft, trainer = training_attack(recipe), settings.trainer
-    train_once(name, path, built[name], train, test, recipe, trainer, make_logger, then, craft)
-    # Built anew, as by later commands: training may have changed state that the file does not hold.
-    classifier = build(settings, name, images)
-    load_weights(classifier.network, file)
-    return classifier, file

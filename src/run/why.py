@@ -3,7 +3,6 @@
 import logging
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -12,23 +11,16 @@ from pydantic import TypeAdapter
 from src.artifacts.layout import MANIFEST, PREDICTIONS, folder_of_command
 from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import job_folders, read_manifest
-from src.cache.keys import model_parts
 from src.cache.rows import Rows
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.config.settings import Settings
-from src.models import network_text
-from src.run.build import network_settings
 from src.run.check_job import check_job
-from src.run.data import open_data
-from src.run.freeze import with_ensemble
 from src.run.models import ModelPool
 from src.run.results import ask_for
-from src.run.stages import JobContext, Model
-from src.run.train import trained_files
-from src.run.trainer import for_device
-from src.tracking import Tracker
+from src.run.stages import JobContext
+from src.tracking import UNTRACKED
 
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 
@@ -66,7 +58,7 @@ def _compare(
         raise ValueError(f"{folder} is from an earlier version, whose rows are not reused.")
     record = name_and_record[1]
     settings = _read_settings(folder, record, words, config_dir)
-    job = prepare(settings, pool)
+    job, _ = pool.prepare(check_job(settings, pool.sets))
     now = job.key_parts
     lines = [
         f"{name}: {before.get(name, 'none')} -> {now.get(name, 'none')}"
@@ -105,7 +97,8 @@ def _read_settings(
 
 def _names_code(word: str) -> bool:
     """Return True if an override may name code to import."""
-    return "_target_" in word or word.lstrip("+~").startswith(("attack.root", "hydra"))
+    names = "_target_" in word or word.lstrip("+~").startswith(("attack.root", "hydra"))
+    return names and word != UNTRACKED
 
 
 def _quoted(words: Sequence[str]) -> str:
@@ -116,25 +109,6 @@ def _quoted(words: Sequence[str]) -> str:
         else shlex.quote(word)
         for word in words
     )
-
-
-def prepare(settings: Settings, pool: ModelPool) -> JobContext:
-    """Return a job with its models; those that would be trained keep their first weights."""
-    planned = check_job(settings, pool.sets)
-    data = open_data(planned, pool.sets)
-    planned = replace(planned, settings=for_device(planned.settings, len(data.images)))
-    settings = planned.settings
-    built = pool.build(planned, data)
-    files = trained_files(settings, built, data.images, pool.sets)
-    untrained = [name for name, file in files.items() if not file.exists()]
-    trained = [name for name in settings.models if name not in untrained]
-    models = pool.train(planned, data, trained, Tracker())
-    for name in untrained:
-        classifier, network = built[name], network_settings(settings, name)
-        layers = network_text(classifier.network)
-        parts = model_parts(network, "not trained", layers, classifier.state)
-        models[name] = Model(classifier, "", parts)
-    return JobContext(planned, data, with_ensemble(settings, models))
 
 
 def _conclude(record: JobRecord, job: JobContext) -> str:

@@ -55,6 +55,8 @@ class TrackingStore(Protocol):
 
 
 METHODS = ("start", "log", "keep", "end")
+UNTRACKED = "tracking._target_=null"
+"""Override that a sweep without a run passes on to its jobs."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import pytest
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
+from src.run.check_job import check_job
 from src.run.models import ModelPool
 from src.run.results import ask_for
-from src.run.train import checkpoint_path
-from src.run.why import prepare
+from src.run.train import Trainings
 from src.utils.model_names import ModelRef
 from tests.conftest import TINY
 
@@ -69,18 +69,18 @@ CHANGES = {
     "defence.jpeg.quality=50": "defence job",
     "defence.jpeg.offset=1": "defence job",
     # Trainings, whose images and augmentation are also those of fits.
-    "training.epochs=9": "weights",
-    "training.learning_rate=0.2": "weights",
-    "training.n_images=30": "weights",
-    "training.seed=5": "weights",
+    "training.epochs=9": "weights job",
+    "training.learning_rate=0.2": "weights job",
+    "training.n_images=30": "weights job",
+    "training.seed=5": "weights job",
     "training.flip=false": "weights attack fit job",
     "dataset.n_train=39": "weights attack fit job",
 }
 PROGRAM = {
     "src.cache.keys.program_digest": (lambda: "edited", "clean attack job"),
     "src.cache.keys.version": (lambda name: f"new {name}", "clean attack job"),
-    "src.cache.keys.FITTING": (99, "attack fit job"),
-    "src.run.train.TRAINING": (99, "weights"),
+    "src.run.stages.FITTING": (99, "attack fit job"),
+    "src.run.train.TRAINING": (99, "weights job"),
 }
 
 
@@ -95,13 +95,12 @@ def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
 
     def compute(*words: str) -> dict[str, str]:
         config = compose_words(CONF, [*JOB, *words], "conf")
-        job = prepare(read_job(config, config.hydra), pool)
+        job, _ = pool.prepare(check_job(read_job(config, config.hydra), pool.sets))
         name = ModelRef.parse("coarse")
         place = next(job.place(request) for request in ask_for(job, None) if request.target == name)
         built = job.models.get("net")
-        file = built and checkpoint_path(
-            job.settings, "net", built.classifier, job.images, pool.sets
-        )
+        trainings = Trainings(job.settings, job.images, pool.sets)
+        file = built and trainings.file("net", built.classifier)
         return {
             "clean": " ".join(place),
             "attack": job.attack_key,

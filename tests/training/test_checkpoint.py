@@ -182,7 +182,7 @@ def test_progress_is_of_all_epochs_and_says_what_comes_then(tmp_path, monkeypatc
     path, now = tmp_path / "net.safetensors", [0.0]
     if first:
         cut_short(path, monkeypatch)
-    monkeypatch.setattr("src.utils.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("src.utils.terminal.time.monotonic", lambda: now[0])
 
     def spend(kind, seconds):
         real = getattr(FineTuning, kind)
