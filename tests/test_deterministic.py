@@ -182,4 +182,4 @@ def test_a_pass_with_all_diagnostics_is_deterministic_on_a_gpu():
     defences = {name: DEFENCES[name] for name in ("jpeg", "median", "smoothing")}
     with refuse_nondeterministic():
         found = run_modules(dataset, networks, diagnostics=words, defences=defences, controls=True)
-    assert len(found.tables) > 10
+    assert len(found.tables) >= 10

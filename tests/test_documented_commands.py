@@ -213,7 +213,7 @@ def test_a_documented_command_composes(printed, run_in, capsys, command):
         if extra := LAUNCHERS.get(word.removeprefix("hydra/launcher=")):
             pytest.importorskip(f"hydra_plugins.hydra_{extra}_launcher")
     flags = {"-m", "--help", "--cfg", "job"}
-    first = [re.sub(r"^([^=\[]+=[^,\[]+),.*", r"\1", word) for word in words if word not in flags]
+    first = [re.sub(r"^([^=\[{]+=[^,\[{]+),.*", r"\1", word) for word in words if word not in flags]
     assert run_in(printed, "--cfg=job", *first) == 0, capsys.readouterr().err
 
 

@@ -204,6 +204,7 @@ class JobContext:
             "norm": attack.norm,
             "target_label": attack.target_label,
             "num_classes": self.images.num_classes,
+            "image_size": self.images.image_size,
             "source": self._source_keys,
             "source_defence": source_defence_parts(settings),
             "ensemble": settings.ensemble,

@@ -1,11 +1,15 @@
 """Why the rows of a finished job are not reused: what has changed since, by name."""
 
 import logging
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter
 
 from src.artifacts.layout import MANIFEST, PREDICTIONS, folder_of_command
@@ -21,6 +25,7 @@ from src.run.models import ModelPool
 from src.run.results import ask_for
 from src.run.stages import JobContext
 from src.tracking import UNTRACKED
+from src.utils.refusals import first_line
 
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 
@@ -92,7 +97,49 @@ def _read_settings(
         )
     mode = ["hydra.mode=MULTIRUN"] if folder_of_command(folder) != folder else []
     config = compose_words(CONF, [*mode, *untyped, *words], config_dir)
+    _check_code(folder, config, words, [CONF] if config_dir is None else [CONF, config_dir])
     return read_job(config, config.hydra)
+
+
+def _check_code(
+    folder: Path, config: DictConfig, words: Sequence[str], folders: Sequence[Path]
+) -> None:
+    """Refuse a composed job that names code beyond that of config folders and typed words.
+
+    Overrides can also name code by an interpolation or by the path of a config file, so that only
+    the composed job shows all of it.
+    """
+    files = [file for place in folders for file in Path(place).rglob("*.yaml")]
+    texts = [*words, *(file.read_text(encoding="utf-8") for file in files)]
+    known = {name for text in texts for name in re.findall(r"[\w.]+", text)}
+    own = config.copy()
+    with open_dict(own):
+        own.pop("hydra")
+    try:
+        job: Any = OmegaConf.to_container(own, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{folder}: its command cannot be read: {first_line(error)}") from error
+    named = [name for name in _code_in(job) if name not in known]
+    root = (job.get("attack") or {}).get("root")  # of a clone whose modules are imported
+    named += [root] if root and not any(root in word for word in words) else []
+    if named:
+        raise ValueError(
+            f"{folder}: its command names code: {', '.join(named)}. If you trust it, type the "
+            "override with its name after the folder."
+        )
+
+
+def _code_in(section: Any) -> Iterator[str]:
+    """Yield the names of code in a section, recursively."""
+    if isinstance(section, list):
+        for value in section:
+            yield from _code_in(value)
+    elif isinstance(section, dict):
+        target = str(section.get("_target_") or "")
+        yield from [target] if target else []
+        yield from [str(section.get("path"))] if target.startswith("hydra.") else []
+        for value in section.values():
+            yield from _code_in(value)
 
 
 def _names_code(word: str) -> bool:

@@ -325,6 +325,9 @@ def test_an_edit_of_the_clone_counts(clone, command_line, workspace):
         codes.append((record.code["attack"], record.gradients))
         with Path(clone, "transferattack", "gradient", "some.py").open("a") as file:
             file.write("\n# another line\n")
+        for name, module in list(sys.modules.items()):  # as in a new process
+            if str(getattr(module, "__file__", None)).startswith(clone):
+                del sys.modules[name]
     assert codes[0][0] != codes[1][0] and codes[1][1] > 0
 
 

@@ -83,6 +83,17 @@ def test_a_folder_imports_no_code_unless_the_user_types_it(command_line, workspa
     code, _, error = why("out", FLAG)
     assert code == 2 and hostile in error and error.count("\n") == 1
     assert not (workspace / "imported").exists()
+    others = overrides.read_text()
+    (workspace / "bad.yaml").write_text("_target_: hostile.build\nname: bad\nabout: {}\n")
+    for word in (
+        "+measurements.m='${oc.decode:\"{_${by_device:cpu,target_,x}: hostile.build}\"}'",
+        "attack=../../../../../../../.." + str(workspace / "bad"),
+    ):
+        words = [each for each in yaml.safe_load(others) if each != hostile]
+        overrides.write_text(yaml.safe_dump([*words, word]))
+        code, _, error = why("out", FLAG)
+        assert code == 2 and error.count("\n") == 1, error
+        assert not (workspace / "imported").exists()
     for text in ("[", "no list"):
         overrides.write_text(text)
         code, _, error = why("out", FLAG)
