@@ -136,7 +136,7 @@ def _texts(value: str) -> Iterator[str]:
     tokens = [token for token in value_tokens(value) if token[0] != "WS"]
     names = ["COMMA", *(name for name, _, _ in tokens), "COMMA"]
     around: list[str] = []  # open brackets and functions
-    end = 0
+    end, is_text = 0, False
     for index, (name, start, stop) in enumerate(tokens):
         before, after = names[index], names[index + 2]
         if name.endswith("CLOSE"):
@@ -152,7 +152,7 @@ def _texts(value: str) -> Iterator[str]:
         is_text = name in NUMBERS and alone and HOLDS_TEXTS.issuperset(around)
         yield quoted(text) if is_text else text
         end = stop
-    yield value[end:]
+    yield "" if is_text else value[end:]  # Hydra allows no space after a quoted value
 
 
 def _items(value: Any) -> Iterator[Any]:
