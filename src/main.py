@@ -19,7 +19,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.config.command import Command
+from src.config.command import Command, parse
 from src.config.command_line import command_line, ignore_harmless_warnings
 from src.config.errors import refuse
 from src.config.hydra_internals import flags_parser, speed_up_sweeps, split_jobs
@@ -50,7 +50,7 @@ def main() -> None:
     overrides = known.overrides
     for word in overrides:
         flags.remove(word)
-    speed_up_sweeps()
+    speed_up_sweeps(parse)
     command_line(
         partial(_hand_on, flags, overrides, known.config_dir, known.multirun and known.cfg), run
     )

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, Quote
 from hydra.errors import HydraException
 
 from src.config.fields import distinct
+from src.config.hydra_internals import value_tokens
 
 TEXTS = (
     *("source", "targets", "model", "defences", "source_defence", "defence"),
@@ -25,6 +26,11 @@ TEXTS = (
     *("*.root", "*.csv", "*.folder", "*.file", "*.path", "*.clean", "*.labels", "*.fit_images"),
 )
 """Keys whose values are paths or names, also if they look like numbers."""
+NUMBERS = {"INT", "FLOAT", "BOOL"}
+OPENING = {"COMMA", "BRACKET_OPEN", "POPEN"}
+CLOSING = {"COMMA", "BRACKET_CLOSE", "PCLOSE"}
+HOLDS_TEXTS = {"BRACKET_OPEN", "choice", "glob", "shuffle", "sort", "str", "tag"}
+"""Brackets and Hydra's functions whose elements may be texts; those of `range` are numbers."""
 _parser = OverridesParser.create()
 
 
@@ -119,23 +125,34 @@ def _with_texts(override: Override) -> Override:
     if override.value_type is None or not any(fnmatchcase(override.key_or_group, k) for k in TEXTS):
         return override
     value = override.get_value_string()
-    if not value or {*value[1:]} & {*"([{"}:
+    texts = "".join(_texts(value))
+    if texts == value:
         return override
-    texts = _join(value, lambda text: quoted(text) if _is_number(text) else text)
-    return _parser.parse_override(f"{override.get_key_element()}={texts}")
+    return _parser.parse_override(str(override.input_line).removesuffix(value) + texts)
 
 
-def _is_number(text: str) -> bool:
-    with suppress(HydraException):  # a part of a text in quotes
-        return isinstance(_parser.parse_rule(text, "primitive"), int | float)
-    return False
-
-
-def _join(value: str, change: Callable[[str], str]) -> str:
-    """Return the value of an override after a change of each text in its list or sweep."""
-    texts = value.removeprefix("[").removesuffix("]").split(",")
-    changed = ",".join(change(text.strip()) for text in texts)
-    return f"[{changed}]" if value.startswith("[") else changed
+def _texts(value: str) -> Iterator[str]:
+    """Yield the tokens of an override's value; numbers that are whole elements are quoted."""
+    tokens = [token for token in value_tokens(value) if token[0] != "WS"]
+    names = ["COMMA", *(name for name, _, _ in tokens), "COMMA"]
+    around: list[str] = []  # open brackets and functions
+    end, is_text = 0, False
+    for index, (name, start, stop) in enumerate(tokens):
+        before, after = names[index], names[index + 2]
+        if name.endswith("CLOSE"):
+            around.pop()
+        elif name == "POPEN":
+            _, function, function_end = tokens[index - 1]
+            around.append(value[function:function_end])
+        elif name.endswith("_OPEN"):
+            around.append(name)
+        alone = before in OPENING and after in CLOSING
+        yield value[end:start]
+        text = value[start:stop]
+        is_text = name in NUMBERS and alone and HOLDS_TEXTS.issuperset(around)
+        yield quoted(text) if is_text else text
+        end = stop
+    yield "" if is_text else value[end:]  # Hydra allows no space after a quoted value
 
 
 def _items(value: Any) -> Iterator[Any]:
@@ -167,10 +184,12 @@ def repair(word: str) -> str | None:
     """
     key, _, value = word.partition("=")
     value = expanduser(value).strip().rstrip(", ")
-    if not value or value[0] == "{" or (value[0] == "[" and {*value[1:]} & {*"[{"}):
+    items = value[1:].removesuffix("]")
+    if not value or value[0] == "{" or (value[0] == "[" and {*items} & {*"[]{'\""}):
         return None
     for change in (str, quoted):
-        text = _join(value, change) if value[0] == "[" else change(value)
+        listed = ",".join(change(text.strip()) for text in items.split(","))
+        text = f"[{listed}]" if value[0] == "[" else change(value)
         with suppress(HydraException):
             return shlex.quote(str(_parser.parse_override(f"{key}={text}").input_line))
     return None

@@ -7,7 +7,8 @@ from pkgutil import resolve_name
 
 import pytest
 import yaml
-from hydra.errors import OverrideParseException
+from hydra.core.override_parser.types import QuotedString
+from hydra.errors import ConfigCompositionException, OverrideParseException
 
 import src
 from src.config import resolvers
@@ -42,6 +43,21 @@ TEXTS = {
     "1_1,2_2": ["1_1", "2_2"],
     "'1_1'": ["1_1"],
     "null": [],
+    "'a, b'": ["a, b"],
+    "'x,2024,y'": ["x,2024,y"],
+    "['a, b', 1e5]": ["a, b", "1e5"],
+    "'it\\'s, 1',2_0": ["it's, 1", "2_0"],
+    "[a,b],c": ["a", "b", "c"],
+    "[1_1,2],[3]": ["1_1", "2", "3"],
+    "[1,2_0],3_0": ["1", "2_0", "3_0"],
+    "[[1e5,2_0], a]": ["1e5", "2_0", "a"],
+    "choice(1e5,2_0)": ["1e5", "2_0"],
+    "choice([1e5], 'a, b')": ["1e5", "a, b"],
+    "${oc.env:X,1_0}": ["${oc.env:X,1_0}"],
+    " 1e5 ": ["1e5"],
+    "a , 1e5\t": ["a", "1e5"],
+    r"1e5,a\ ": ["1e5", "a "],
+    "a 1_0,1_0 b": ["a 1_0", "1_0 b"],
 }
 
 
@@ -58,7 +74,11 @@ def test_a_refusal_prints_the_word_as_it_works_in_a_shell(word, value):
 
 
 @pytest.mark.parametrize(
-    "word", ["source", "1a=3", "a b=c", "attack.x={a:b(1)}", "=1(", "a=[[b(1)]]"]
+    "word",
+    [
+        *("source", "1a=3", "a b=c", "attack.x={a:b(1)}", "=1(", "a=[[b(1)]]"),
+        *("targets=[b(1)],c", "targets=['a, b',b(1)]"),
+    ],
 )
 def test_a_refusal_without_a_way_out_names_the_word(word):
     with pytest.raises(OverrideParseException) as caught:
@@ -74,6 +94,43 @@ def test_paths_and_names_stay_as_typed(key, value, texts):
     (override,) = Command.parse([f"{key}={value}"]).overrides
     assert flat(override.value()) == texts
     assert Command.parse([str(override.input_line)]).overrides == (override,)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    {
+        "[1,2],3": [["1", "2"], "3"],
+        "range(1,3)": [1, 2],
+        "int('5')": 5,
+        "str(1_0)": "1_0",
+        "sort(2_0,1_0,reverse=true)": ["2_0", "1_0"],
+        "{a:1_0}": {"a": 10},
+    }.items(),
+)
+def test_lists_and_functions_in_texts_keep_their_meaning(value, expected):
+    (override,) = Command.parse([f"dataset.images={value}"]).overrides
+    if not override.is_sweep_override():
+        assert plain(override.value()) == expected
+    else:
+        assert [plain(item) for item in override.sweep_iterator()] == expected
+
+
+def plain(value):
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def test_a_sweep_of_lists_is_split_into_its_jobs():
+    words = ["source=[vgg_small,resnet_small],vit_small", "defences=[none,jpeg],none"]
+    assert [str(override.input_line) for override in Command.parse(words).overrides] == words
+
+
+@pytest.mark.parametrize("name", ["none", "mlflow"])
+def test_the_old_name_of_tracking_is_refused_with_the_new_one(name):
+    with pytest.raises(ConfigCompositionException) as caught:
+        compose_words(resolvers.CONF, [f"tracking.name={name}"])
+    assert explain(caught.value).endswith("Use tracking=none or tracking=mlflow.")
 
 
 def test_numbers_elsewhere_are_numbers():
@@ -114,6 +171,7 @@ def test_experiments_name_models_through_those_that_they_extend(tmp_path, base):
         "hydra._internal.config_loader_impl:get_overrides_dirname",
         "hydra._internal.config_loader_impl:ConfigLoaderImpl._apply_overrides_to_config",
         "hydra._internal.config_loader_impl:ConfigLoaderImpl.load_sweep_config",
+        "hydra.grammar.gen.OverrideLexer:OverrideLexer.getAllTokens",
         "hydra.plugins.config_source:ConfigSource._get_header_dict",
         "hydra.plugins.sweeper:Sweeper.validate_batch_is_legal",
     ],
@@ -124,6 +182,8 @@ def test_a_private_name_of_hydra_exists(name):
 
 def test_hydras_private_names_are_used_in_one_file():
     root = Path(src.__file__).parent
-    private = re.compile(r"hydra\._internal|ConfigSource\._|ConfigLoaderImpl|BasicSweeper\.\w")
+    private = re.compile(
+        r"hydra\._internal|hydra\.grammar|ConfigSource\._|ConfigLoaderImpl|BasicSweeper\.\w"
+    )
     users = [path for path in root.rglob("*.py") if private.search(path.read_text())]
     assert [path.name for path in users] == ["hydra_internals.py"]

@@ -11,6 +11,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from src.config import resolvers
+from src.config.command import parse
 from src.config.compose import compose_jobs, compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.hydra_internals import job_composer
@@ -183,7 +184,7 @@ def test_the_label_names_the_settings_that_differ_from_the_functions(tmp_path):
 
 @pytest.mark.parametrize("jobs", ["files and values", "interpolations"])
 def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
-    monkeypatch.setattr(f"{LOADER}.load_sweep_config", job_composer())
+    monkeypatch.setattr(f"{LOADER}.load_sweep_config", job_composer(parse))
     words = {
         "files and values": ["attack=fgsm,bim", "source=vit,[vit,vgg16]", "~ensemble", "+x=1,2"],
         "interpolations": ["n_images=5,7", "trainer=cpu,gpu", "dataset=image_folder", "seed=1"],
