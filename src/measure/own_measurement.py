@@ -57,8 +57,8 @@ class OwnMeasurement(Measurement):
             raise ValueError("its schema must have the columns of `order`, and each name once.")
         if taken := sorted({*schema.names} & _ADDED):
             raise ValueError(
-                f"its schema has the column {taken[0]}, which is added to tables. Rename it; taken "
-                f"are {', '.join(sorted(_ADDED))}."
+                f"its schema has the column {taken[0]}, but tables get their own columns "
+                f"{', '.join(sorted(_ADDED))}."
             )
         identity = ["index", *order, *({"eps_255"} & {*schema.names})]
         self._identity = list(dict.fromkeys(identity))
@@ -124,13 +124,12 @@ class OwnMeasurement(Measurement):
             known = pc.is_in(table["eps_255"].cast(pa.float32()), budgets)
             if not pc.all(known, min_count=0).as_py():
                 other = pc.filter(table["eps_255"], pc.invert(known))[0].as_py()
-                raise ValueError(
-                    f"rows with eps_255={other} for a request of {budgets.to_pylist()}"
-                )
+                asked = [*request.budgets] or [0.0]
+                raise ValueError(f"rows with eps_255={other} for a request of {asked}")
         if len(table.group_by(self._identity).aggregate([])) < len(table):
             raise ValueError(
-                f"several rows have the same {', '.join(self._identity)}. Columns that tell rows "
-                "of an image apart belong in `order`"
+                f"several rows have the same {', '.join(self._identity)}; `order` must have all "
+                "columns that tell rows of an image apart"
             )
         return table
 
@@ -147,7 +146,7 @@ class OwnMeasurement(Measurement):
                 raise
             reason = first_line(error).rstrip(".")
             if not isinstance(error, ValueError) or not reason:
-                reason = f"{method} failed with {type(error).__name__}: {reason}"
+                reason = f"{method} failed with {type(error).__name__}: {reason}".rstrip(": ")
             raise ValueError(f"measurements.{self.name}: {reason}.") from error
 
 
@@ -172,7 +171,7 @@ def _checked(request: Any, job: Job) -> RowRequest:
     index = np.unique(index).astype(np.int64)
     if len(others := np.setdiff1d(index, job.images.indices)):
         raise ValueError(
-            f"a request has image {others[0]}, which the job lacks. Use job.diagnosed.indices"
+            f"a request has image {others[0]}, which the job lacks (see job.diagnosed.indices)"
         )
     if unknown := [str(model) for model in request.models if model not in job.classifiers]:
         raise ValueError(f"a request has the model {unknown[0]}, which the job lacks")
