@@ -1,25 +1,30 @@
 """Measurements that the config names by their `_target_`."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from src.artifacts.layout import PREDICTIONS, TOP_FIVE
-from src.artifacts.tables import NAMES
+from src.artifacts.tables import IMAGE, NAMES
 from src.cache.keys import measurement_key
 from src.config.sections import CONTROLS
 from src.config.settings import Settings
 from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from src.measure.registry import MEASUREMENTS
 from src.utils.call_target import call_target
+from src.utils.devices import is_out_of_memory
 from src.utils.refusals import first_line
 
 _RESERVED = {PREDICTIONS, TOP_FIVE, "flips", "float32", "uint8", "stored", *CONTROLS}
 _RESERVED |= {measurement.name for measurement in MEASUREMENTS}
+_ADDED = {*(field.name for field in (*NAMES, IMAGE)), "attack", "source", "key", "file"}
+"""Columns that are added to a table: by the job, by `load_table`, and in the cache."""
 
 
 class OwnMeasurement(Measurement):
@@ -47,44 +52,130 @@ class OwnMeasurement(Measurement):
         schema: Any = getattr(measurement, "schema", None)
         if not isinstance(schema, pa.Schema) or schema.names[:1] != ["index"]:
             raise ValueError("its schema must be a pyarrow.Schema whose first column is INDEX.")
-        missing = {column.removeprefix("-") for column in measurement.order} - {*schema.names}
-        if missing or {*schema.names} & {field.name for field in NAMES}:
+        order = [column.removeprefix("-") for column in measurement.order]
+        if {*order} - {*schema.names} or len({*schema.names}) < len(schema.names):
+            raise ValueError("its schema must have the columns of `order`, and each name once.")
+        if taken := sorted({*schema.names} & _ADDED):
             raise ValueError(
-                "its schema must have the columns of `order`, and neither target nor defence."
+                f"its schema has the column {taken[0]}, but tables get their own columns "
+                f"{', '.join(sorted(_ADDED))}."
             )
+        identity = ["index", *order, *({"eps_255"} & {*schema.names})]
+        self._identity = list(dict.fromkeys(identity))
         self.name, self.measurement, self.key = name, measurement, key
         self.schema, self.order = schema, measurement.order
         measurement.name = name
 
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return the user's requests; their table in the cache also has the key of the code."""
+        """Return the user's requests; their table in the cache also has the key of the code.
+
+        Raises:
+            ValueError: The user's code fails, or asks for images or models that the job lacks.
+        """
         table = f"{self.name}-{self.key}"
-        return [replace(request, table=table) for request in self.measurement.requests(job, clean)]
+        with self._refusals("requests"):
+            requests = [*self.measurement.requests(job, clean)]
+            return [replace(_checked(request, job), table=table) for request in requests]
 
     def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
         """Return the user's rows with the columns of the schema.
 
         Raises:
-            ValueError: The rows do not fit the schema or the requests.
+            ValueError: The user's code fails, or its rows do not fit the schema or the requests.
         """
-        tables = [*self.measurement.rows(batch, requests)]
-        try:
+        with self._refusals("rows"):
+            tables = [*self.measurement.rows(batch, requests)]
             if len(tables) != len(requests):
-                raise ValueError(f"{len(tables)} tables for {len(requests)} requests")
-            tables = [table.select(self.schema.names).cast(self.schema) for table in tables]
+                raise ValueError(f"rows has {len(tables)} tables for {len(requests)} requests")
             images = pa.array(batch.batch.index.cpu().numpy())
-            for table in tables:
-                if not pc.all(pc.is_in(images, table["index"].combine_chunks())).as_py():
-                    raise ValueError("an image of the batch has no row")
-                if not pc.all(pc.is_in(table["index"], images), min_count=0).as_py():
-                    raise ValueError("rows of images that are not in the batch")
-        except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            raise ValueError(f"measurements.{self.name}: {first_line(error)}.") from error
-        return tables
+            return [
+                self._fitting(table, request, images)
+                for table, request in zip(tables, requests, strict=True)
+            ]
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
-        """Return the table as the user finishes it."""
-        return self.measurement.finish(name, tables, job)
+        """Return the table as the user finishes it.
+
+        Raises:
+            ValueError: The user's code fails, or returns no table with the columns of the schema.
+        """
+        fields = tables[name].schema
+        with self._refusals("finish"):
+            table = _check_table("finish", self.measurement.finish(name, tables, job))
+            columns = table.column_names
+            needed = [name for name in fields.names if name != IMAGE.name]
+            if missing := [column for column in needed if columns.count(column) != 1]:
+                raise ValueError(f"finish must return the column {missing[0]} once")
+            if unknown := [column for column in columns if column not in fields.names]:
+                raise ValueError(f"finish adds the column {unknown[0]}, which the schema lacks")
+            return table.cast(pa.schema([fields.field(column) for column in columns]))
+
+    def _fitting(self, table: Any, request: RowRequest, images: pa.Array) -> pa.Table:
+        """Return a request's rows with the columns of the schema; refuse what does not fit."""
+        table = _check_table("rows", table).select(self.schema.names).cast(self.schema)
+        if not pc.all(pc.is_in(images, table["index"].combine_chunks())).as_py():
+            raise ValueError("an image of the batch has no row")
+        if not pc.all(pc.is_in(table["index"], images), min_count=0).as_py():
+            raise ValueError("rows of images that are not in the batch")
+        # Attacked requests without budgets find theirs, as a bisection does. Tensors of float32
+        # may have held a budget.
+        if "eps_255" in table.column_names and (request.budgets or not request.attacked):
+            budgets = pa.array(request.budgets or (0.0,), pa.float32())
+            known = pc.is_in(table["eps_255"].cast(pa.float32()), budgets)
+            if not pc.all(known, min_count=0).as_py():
+                other = pc.filter(table["eps_255"], pc.invert(known))[0].as_py()
+                asked = [*request.budgets] or [0.0]
+                raise ValueError(f"rows with eps_255={other} for a request of {asked}")
+        if len(table.group_by(self._identity).aggregate([])) < len(table):
+            raise ValueError(
+                f"several rows have the same {', '.join(self._identity)}; `order` must have all "
+                "columns that tell rows of an image apart"
+            )
+        return table
+
+    @contextmanager
+    def _refusals(self, method: str) -> Iterator[None]:
+        """Turn failures of the user's code into a ValueError that names the measurement.
+
+        A device without free memory is not its fault: the pass goes on with smaller batches.
+        """
+        try:
+            yield
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            reason = first_line(error).rstrip(".")
+            if not isinstance(error, ValueError) or not reason:
+                reason = f"{method} failed with {type(error).__name__}: {reason}".rstrip(": ")
+            raise ValueError(f"measurements.{self.name}: {reason}.") from error
+
+
+def _check_table(method: str, table: Any) -> pa.Table:
+    """Return what a method returns; refuse anything but a table."""
+    if not isinstance(table, pa.Table):
+        raise ValueError(f"{method} returns {type(table).__name__} instead of a pyarrow.Table")
+    return table
+
+
+def _checked(request: Any, job: Job) -> RowRequest:
+    """Return a request with its images as int64, ascending; refuse images and models not in a job.
+
+    Raises:
+        ValueError: It is no request, or asks for what the job lacks.
+    """
+    if not isinstance(request, RowRequest):
+        raise ValueError(f"requests returns {type(request).__name__} instead of a RowRequest")
+    index = np.asarray(request.index)
+    if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
+        raise ValueError("the index of a request must be whole numbers, of shape (n,)")
+    index = np.unique(index).astype(np.int64)
+    if len(others := np.setdiff1d(index, job.images.indices)):
+        raise ValueError(
+            f"a request has image {others[0]}, which the job lacks (see job.diagnosed.indices)"
+        )
+    if unknown := [str(model) for model in request.models if model not in job.classifiers]:
+        raise ValueError(f"a request has the model {unknown[0]}, which the job lacks")
+    return replace(request, index=index)
 
 
 def own_measurements(settings: Settings) -> list[Measurement]:

@@ -2,13 +2,19 @@
 
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
 
 from src import load_sweep, load_table
 from src.artifacts.jobs import find_jobs
+from src.artifacts.tables import EPS_255, INDEX, TEXT, column, named
+from src.measure.own_measurement import OwnMeasurement
+from src.measure.protocol import Measurement, ModelRef, RowRequest
 from src.report.diagnostics.own_measurement import own_statistics
 from tests.conftest import REPOSITORY
 
@@ -152,3 +158,146 @@ def test_a_chart_in_a_strangers_record_is_checked(place, command_line):
         with pytest.raises(ValueError, match=r"entropy\.parquet: its chart: .*") as caught:
             own_statistics(job)
         assert "\n" not in str(caught.value)
+
+
+NET = ModelRef.parse("net")
+JOB = SimpleNamespace(images=SimpleNamespace(indices=np.arange(2, 8)), classifiers=[NET])
+BATCH = SimpleNamespace(batch=SimpleNamespace(index=torch.arange(2, 5)))
+REQUEST = RowRequest("odd", np.arange(2, 5), NET, (8.0,))
+TABLE = pa.table({"index": [2, 3, 4], "eps_255": [8.0] * 3})
+
+
+class Odd(Measurement):
+    """A measurement whose methods return values, or raise them."""
+
+    schema, order = pa.schema([INDEX, EPS_255]), ("eps_255", "index")
+
+    def __init__(self, value):
+        self.value = value
+
+    def give(self, *arguments):
+        """Return the value, or raise it."""
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+    requests = rows = finish = give
+
+
+def refusal(method, value, *arguments) -> str:
+    """Return what is said of a value that a method of the user's returns or raises."""
+    with pytest.raises(ValueError, match=r"^measurements\.odd: ") as caught:
+        getattr(OwnMeasurement("odd", Odd(value), "key"), method)(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def at(*budgets: float) -> pa.Table:
+    rows = [TABLE.set_column(1, EPS_255, pa.array([eps_255] * 3)) for eps_255 in budgets]
+    return pa.concat_tables(table.cast(Odd.schema) for table in rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([at(8.0, 8.0)], "several rows have the same index, eps_255"),
+        ([at(99.0)], "odd: rows with eps_255=99.0 for a request of [8.0]"),
+        ([at(8.0, 0.0)], "eps_255=0.0 for a request of [8.0]"),
+        ([at(8.0).to_pandas()], "returns DataFrame instead of a pyarrow.Table"),
+        (None, "rows failed with TypeError"),
+        (KeyError("net"), "rows failed with KeyError: 'net'"),
+        (AssertionError(), "odd: rows failed with AssertionError."),
+    ],
+)
+def test_rows_that_were_not_asked_for_are_refused(rows, said):
+    assert said in refusal("rows", rows, BATCH, [REQUEST])
+
+
+@pytest.mark.parametrize(
+    ("budgets", "attacked", "found"),
+    [
+        ((8.0,), True, [8.0]),
+        ((0.3, 8.0), True, [float(np.float32(0.3)), 8.0]),  # as from a float32 tensor
+        ((), True, [1.25]),  # an attack of its own finds it
+        ((), False, [0.0]),
+    ],
+)
+def test_rows_of_the_budgets_asked_for_are_taken(budgets, attacked, found):
+    request = RowRequest("odd", np.arange(2, 5), NET, budgets, attacked=attacked)
+    (table,) = OwnMeasurement("odd", Odd([at(*found)]), "key").rows(BATCH, [request])
+    assert table.equals(at(*found))
+
+
+def test_full_memory_is_left_to_the_pass():
+    with pytest.raises(torch.OutOfMemoryError):
+        OwnMeasurement("odd", Odd(torch.OutOfMemoryError()), "key").rows(BATCH, [REQUEST])
+
+
+@pytest.mark.parametrize(
+    ("requests", "said"),
+    [
+        (KeyError("budgets"), "requests failed with KeyError: 'budgets'"),
+        (None, "requests failed with TypeError"),
+        (["a"], "requests returns str instead of a RowRequest"),
+        ([RowRequest("odd", np.arange(9), NET)], "image 0, which the job lacks"),
+        ([RowRequest("odd", [5, 90], NET)], "image 90, which the job lacks"),
+        ([RowRequest("odd", np.array([2.5]), NET)], "whole numbers"),
+        ([RowRequest("odd", None, NET)], "whole numbers"),
+        ([RowRequest("odd", np.arange(2, 5), "net")], "the model net, which the job lacks"),
+    ],
+)
+def test_requests_for_what_a_job_lacks_are_refused(requests, said):
+    assert said in refusal("requests", requests, JOB, None)
+
+
+def test_requests_are_in_ascending_order():
+    odd = OwnMeasurement("odd", Odd([RowRequest("odd", [4, 2], NET)]), "key")
+    (request,) = odd.requests(JOB, None)
+    assert request.table == "odd-key" and request.index.tolist() == [2, 4]
+
+
+FINISHED = named(at(8.0), NET)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (None, "finish returns NoneType instead"),
+        (KeyError("odd"), "finish failed with KeyError: 'odd'"),
+        (FINISHED.drop_columns("eps_255"), "finish must return the column eps_255 once"),
+        (FINISHED.drop_columns("target"), "finish must return the column target once"),
+        (FINISHED.append_column("attack", FINISHED["target"]), "finish adds the column attack"),
+        (FINISHED.set_column(1, "eps_255", FINISHED["target"]), "measurements.odd"),
+    ],
+)
+def test_a_finished_table_has_the_columns_of_the_schema(table, said):
+    assert said in refusal("finish", table, "odd-key", {"odd-key": FINISHED}, JOB)
+    odd = OwnMeasurement("odd", Odd(FINISHED.slice(1)), "key")
+    assert odd.finish("odd-key", {"odd-key": FINISHED}, JOB).equals(FINISHED.slice(1))
+
+
+@pytest.mark.parametrize("name", ["attack", "source", "target", "defence", "image", "key", "file"])
+def test_columns_that_are_added_are_reserved(name):
+    odd = Odd(None)
+    odd.schema = pa.schema([*Odd.schema, column(name, TEXT)])
+    with pytest.raises(ValueError, match=rf"has the column {name}, but"):
+        OwnMeasurement("odd", odd, "key")
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("requests(self, job, clean)", "raise KeyError('net')"),
+        ("requests(self, job, clean)", "return [RowRequest('bad', np.array([99999]))]"),
+        ("finish(self, name, tables, job)", "return None"),
+    ],
+)
+def test_a_job_says_in_a_sentence_which_measurement_is_wrong(
+    place, command_line, capfd, method, body
+):
+    code = "import numpy as np\nfrom entropy import Entropy, RowRequest\n\nclass Bad(Entropy):\n"
+    (place / "bad.py").write_text(f"{code}    def {method}:\n        {body}\n")
+    assert command_line(words("bad.Bad", "bad"), "hydra.run.dir=outputs/a") in (1, 2)
+    told = capfd.readouterr()
+    assert "measurements.bad: " in told.out + told.err
+    assert "Traceback" not in told.out + told.err
