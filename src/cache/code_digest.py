@@ -7,8 +7,8 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
+from importlib import metadata
 from importlib.machinery import PathFinder
-from importlib.metadata import packages_distributions, version
 from itertools import accumulate
 from pathlib import Path
 from pkgutil import resolve_name
@@ -21,7 +21,8 @@ _PACKAGES = ("attacks", "data", "defences", "images", "measure", "models", "run"
 _CONFIG = ("attack_settings", "sections", "settings")
 _ROWS = {file for name in _PACKAGES for file in (_SRC / name).rglob("*.py")}
 _ROWS |= {_SRC / "config" / f"{name}.py" for name in _CONFIG}
-_distributions = cache(packages_distributions)
+version = cache(metadata.version)
+_distributions = cache(metadata.packages_distributions)
 _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code by file and module
 
 

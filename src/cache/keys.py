@@ -6,10 +6,9 @@ A function `NAME_parts` returns the parts of a key as plain data by name.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
-from src.cache.code_digest import code_of, program_digest
+from src.cache.code_digest import code_of, program_digest, version
 from src.config.sections import MeasurementSettings
 from src.config.settings import Settings
 from src.utils.model_names import NO_DEFENCE
