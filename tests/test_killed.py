@@ -164,6 +164,6 @@ def test_a_damaged_store_costs_tracking_and_no_table(
     part = store.read_bytes()[: 5 * 4096]
     store.write_bytes(part)
     assert command_line("attack=fgsm", "tracking=mlflow", "hydra.run.dir=outputs/a") == 0
-    assert f"{store} cannot be used" in caplog.text + "".join(capsys.readouterr())
+    assert f"{store.parent} cannot be used" in caplog.text + "".join(capsys.readouterr())
     assert (workspace / "outputs" / "a" / "predictions.parquet").exists()
     assert store.read_bytes() == part

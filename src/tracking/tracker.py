@@ -228,8 +228,8 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
         if missing := [name for name in METHODS if not callable(getattr(store, name, None))]:
             raise ValueError(f"it lacks {', '.join(missing)}; it needs {', '.join(METHODS)}")
     except ValueError as error:
-        name = call.get("uri") or call.get("directory") or call["_target_"]
-        _warn_of_loss(str(name), not required, error)
+        folder = Path(call["directory"]).absolute() if call.get("directory") else None
+        _warn_of_loss(str(call.get("uri") or folder or call["_target_"]), not required, error)
         return Tracker()
     remote = bool(getattr(store, "remote", False))
     tables = remote if settings.tables is None else settings.tables

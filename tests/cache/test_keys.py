@@ -147,7 +147,9 @@ def key_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer
 
 def test_a_key_tells_all_that_decides_numbers(monkeypatch):
     assert key_of() == key_of(batch_size=6) == key_of(num_workers=2) == key_of(names=("y", "x"))
-    assert key_of() == key_of(side=3)  # images are told by their rows
+    (clean, attacked), (other_clean, other_attacked) = key_of(), key_of(side=3)
+    assert clean == other_clean  # images are told by their rows
+    assert attacked[0] != other_attacked[0]  # but images of two sizes fit no table
     others = [{"names": ("x",)}, {"names": ("y",)}, {"device": "cuda"}]
     others += [{"precision": "bf16-mixed"}, {"key_parts": (1, 0.3)}, {"key_parts": (2, 0.5)}]
     keys = {*key_of(), *(key for other in others for key in key_of(**other))}
