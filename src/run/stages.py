@@ -220,7 +220,7 @@ class JobContext:
 
     @property
     def _batches(self) -> dict[str, Any]:
-        """What decides which images are in a batch, and in a gradient batch."""
+        """Parts of the attack's key that decide the images of a batch and of a gradient batch."""
         batch = min(int(self.settings.trainer.batch_size), self.max_images or math.inf)
         sizes = {"size": batch, "gradient_batch": self.gradient_batch}
         images, pairs = self.images.digest(), self.pair_seed
@@ -272,7 +272,7 @@ class JobContext:
 
     @property
     def key_parts(self) -> dict[str, str]:
-        """What decides the job's rows by name: short values as they are, others as digests.
+        """Parts of all keys of the job's rows by name: short values as they are, others as digests.
 
         No part contains another one: models and defences are apart from attack and fit.
         """
