@@ -60,6 +60,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("it needs a GPU")
 
 
+@pytest.fixture(autouse=True)
+def new_warnings() -> None:
+    """Let each test hear the warnings that a process logs once."""
+    from src.utils.refusals import warn_once
+
+    warn_once.cache_clear()
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real images and weights, if there is one."""
