@@ -81,7 +81,7 @@ class Bench:
             f"trainer.batch_size={self.batch}",
             "trainer.attack_precision=32-true",  # whatever the input's words say
             f"epsilon.grid=[0,{','.join(map(str, self.budgets_255))}]",
-            f"cache_dir='{self.folder / 'cache'}'",
+            f"cache.dir='{self.folder / 'cache'}'",
             "rerun=true",
             store if self.tracked else "tracking=none",
         ]

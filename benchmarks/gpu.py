@@ -169,7 +169,7 @@ def several_devices(setup: Setup) -> Iterator[Row]:
 def _run_job(setup: Setup, *words: str) -> float:
     """Run the program and return the seconds of the whole command."""
     common = [f"trainer={setup.trainer}", "tracking=none", "report=none", "rerun=true"]
-    common += [f"cache_dir='{setup.folder / 'cache'}'", "trainer.progress_bar=false"]
+    common += [f"cache.dir='{setup.folder / 'cache'}'", "trainer.progress_bar=false"]
     start = time.perf_counter()
     code, printed = _run(setup, "src.main", *words, *common, log=setup.results / "last.log")
     if code:

@@ -149,7 +149,7 @@ def _weights(keys: dict[str, Any]) -> tuple[str, str]:
 
 def _files(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the names of a group's files, in order, each with its keys."""
-    names = sorted({path.stem for path in (CONF / group).glob("*.yaml")})
+    names = sorted({path.stem for path in (CONF / group).glob("[!_]*.yaml")})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for name in names:
             keys: Any = OmegaConf.to_container(compose(f"{group}/{name}")[group])

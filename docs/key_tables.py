@@ -8,8 +8,6 @@ import yaml
 from catalogue import REPOSITORY, table
 from yaml import MappingNode, Node, SequenceNode
 
-SHARED = ("network_with_stem", "small_network")
-"""Files that models include."""
 HIDDEN = ("about", "hydra")
 """Statements of an attack, and Hydra's own keys."""
 
@@ -44,7 +42,7 @@ class _File:
         self.head = " ".join(line for line in head if not line.startswith("@package"))
         group = ".".join(path.parts[1:-1])
         self.prefix = "" if "@package _global_" in head or not group else f"{group}."
-        self.prefix = "model.NAME." if path.stem in SHARED else self.prefix
+        self.prefix = "model.NAME." if group == "model" else self.prefix
         named = {key.value: value for key, value in self.pairs}
         others = named["defaults"].value if "defaults" in named else []
         bases = [each.value for each in others if isinstance(each.value, str)]

@@ -132,7 +132,7 @@ def run(name: str, folder: Path) -> int:
         "report=none",
         "trainer.progress_bar=false",
         f"hydra.sweep.dir={folder / name / 'sweep'}",
-        f"cache_dir={folder / 'cache'}",
+        f"cache.dir={folder / 'cache'}",
     ]
     return subprocess.run([sys.executable, "-m", "src.main", *words], cwd=folder).returncode
 

@@ -90,7 +90,7 @@ def write_models(folder: Path) -> None:
         sections[name] = ({"_target_": f"{SMALL}.{base}"}, layer, str(file))
     for name, (network, layer, weights) in sections.items():
         section = {
-            "defaults": ["/small_network@_here_", "_self_"],
+            "defaults": ["_small_network@_here_", "_self_"],
             "network": network,
             "weights": weights,
             "feature_layer": layer,
@@ -102,7 +102,7 @@ def write_models(folder: Path) -> None:
 def command(folder: Path, data: Path, words: Sequence[str]) -> int:
     """Run the program on CIFAR-10's class folders, in a zoo's folder."""
     shared = ["--config-dir", str(folder / "mine"), "dataset=image_folder"]
-    shared += [f"dataset.root={data}", f"cache_dir={folder / 'cache'}", "tracking=none"]
+    shared += [f"dataset.root={data}", f"cache.dir={folder / 'cache'}", "tracking=none"]
     line = [sys.executable, "-m", "src.main", *words, *shared, "report=none"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # for the measurements
     return subprocess.run(line, cwd=folder, env=environment).returncode

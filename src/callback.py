@@ -81,4 +81,4 @@ def report(summary: "Summary", folder: Path, settings: "Settings", console: "Con
     """Write the report of a command's finished jobs into its folder."""
     from src.report.finished_jobs import write_report  # here: its statistics load slowly
 
-    write_report(summary, folder, settings.report, Path(settings.cache_dir), console)
+    write_report(summary, folder, settings.report, Path(settings.cache.dir), console)

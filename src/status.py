@@ -18,7 +18,7 @@ from src.artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, ne
 from src.cache.rows import FOLDER, Rows
 from src.config.command_line import command_line
 from src.config.errors import refuse
-from src.config.sections import StoreSettings
+from src.config.sections import CacheSettings
 from src.utils.refusals import printable
 from src.utils.terminal import duration, text_table
 
@@ -94,15 +94,19 @@ def summary(jobs: list[JobStatus]) -> str:
 
 
 def cache_of(jobs: list[JobStatus]) -> str:
-    """Return the size and limit of the rows in the jobs' cache; empty if no job has a config."""
+    """Return the size and limit of the rows in the jobs' cache; empty if no job has a config.
+
+    Version 0.4.0 and earlier ones wrote `cache_dir` and `store` instead of `cache`.
+    """
     configs = [path for job in jobs if job.folder and (path := job.folder / CONFIG_OF_JOB).exists()]
     if not configs:
         return ""
     config = yaml.load(configs[0].read_bytes(), yaml.CSafeLoader)
-    cache = Path(config["cache_dir"])
+    section = config.get("cache") or {"dir": config["cache_dir"], **config["store"]}
+    settings = CacheSettings.model_validate(section)
+    cache = Path(settings.dir)
     rows = sum(Rows(cache).sizes().values())
-    limit = StoreSettings.model_validate(config["store"]).total_gb
-    text = f"{cache}: {rows / 1e9:.1f} of {limit:g} GB of rows."
+    text = f"{cache}: {rows / 1e9:.1f} of {settings.total_gb:g} GB of rows."
     others = [path for path in sorted(cache.glob("rows*")) if path.name != FOLDER]
     size = sum(path.stat().st_size for other in others for path in other.rglob("*.parquet"))
     if others:

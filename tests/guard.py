@@ -3,7 +3,8 @@
     python -m tests.guard OTHER [THERE=HERE ...]
 
 OTHER is another checkout of this repository, such as one that `git worktree add ../before HEAD`
-makes. A pair THERE=HERE names a column, a file or a key that has another name here. Whole numbers
+makes. A pair THERE=HERE names a column, a file or a key that has another name here; a key in the
+commands, too. Whole numbers
 and texts must be equal, other numbers within 1e-6. What differs is printed, and the exit code is
 then 1. Takes about five minutes.
 """
@@ -47,8 +48,8 @@ COMMANDS = {
     "full": ["attack=bim", "diagnostics=full", "controls=true", "save_adversarial=true"],
     "saved": ["attack=saved", "attack.path=full/adversarial", "epsilon.reference=null"],
     "clean": ["attack=none", "source=null"],
-    "processes": ["attack=pgd", "cache_dir=other", "trainer.strategy=ddp", "trainer.devices=2"],
-    "killed": ["attack=pgd", "attack.steps=100", "cache_dir=third", "trainer.batch_size=1"],
+    "processes": ["attack=pgd", "cache.dir=other", "trainer.strategy=ddp", "trainer.devices=2"],
+    "killed": ["attack=pgd", "attack.steps=100", "cache.dir=third", "trainer.batch_size=1"],
 }
 KILL_AFTER = 12.0  # seconds, when some images of `killed` are done
 FRAME = """
@@ -71,11 +72,16 @@ def start(checkout: Path, place: Path, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, cwd=place, env=environment, stdout=log, stderr=log)
 
 
-def run_all(checkout: Path, place: Path) -> None:
-    """Run all commands in a folder; one is killed on its way, and goes on."""
+def run_all(checkout: Path, place: Path, keys: Mapping[str, str]) -> None:
+    """Run all commands in a folder; one is killed on its way, and goes on.
+
+    `keys` are names of keys in the checkout by their names here.
+    """
     for name, words in COMMANDS.items():
         kind = "sweep" if "-m" in words else "run"
-        command = ["-m", "src.main", *replaced(COMMON, *words), f"hydra.{kind}.dir={name}"]
+        pairs = [word.partition("=") for word in replaced(COMMON, *words)]
+        words = [keys.get(key, key) + sign + value for key, sign, value in pairs]
+        command = ["-m", "src.main", *words, f"hydra.{kind}.dir={name}"]
         if name == "killed":
             process = start(checkout, place, *command)
             time.sleep(KILL_AFTER)
@@ -150,10 +156,12 @@ def unlike(old: pd.Series, new: pd.Series, names: Mapping[str, str]) -> int:
 def main() -> None:
     """Run the commands in both checkouts, one after the other, and compare."""
     other, *pairs = sys.argv[1:]
+    names = dict(pair.split("=") for pair in pairs)
+    keys = {here: there for there, here in names.items()}
     places = [Path(tempfile.mkdtemp(prefix=f"guard-{name}-")) for name in ("there", "here")]
-    for checkout, place in zip((Path(other).resolve(), HERE), places, strict=True):
-        run_all(checkout, place)
-    lines = list(differences(*map(tables, places), dict(pair.split("=") for pair in pairs)))
+    run_all(Path(other).resolve(), places[0], keys)
+    run_all(HERE, places[1], {})
+    lines = list(differences(*map(tables, places), names))
     print("\n".join(lines) or "equal", *places, sep="\n")
     sys.exit(bool(lines))
 

@@ -115,7 +115,7 @@ def test_the_majority_of_draws_decides_and_their_share_is_a_column(made):
 
 def test_batches_and_processes_change_nothing(line, made):
     folder, run = line
-    words = ["rerun=true", "cache_dir=other", "trainer.batch_size=4", "hydra.run.dir=small"]
+    words = ["rerun=true", "cache.dir=other", "trainer.batch_size=4", "hydra.run.dir=small"]
     assert run(*JOB, *DEFENCES, *words) == 0
     keys = ["target", "defence", "eps_255", "index"]
     one, other = (
@@ -204,7 +204,7 @@ def test_clean_images_and_saved_sets_take_defences(line):
     found = predictions(folder / "clean")
     assert (found.groupby(["target", "defence"]).size() == 23).all() and len(found) == 4 * 23
     page = folder / "page"
-    words = [f"folder={folder}/clean", f"out={page}", f"cache_dir={folder}/cache"]
+    words = [f"folder={folder}/clean", f"out={page}", f"cache.dir={folder}/cache"]
     assert run_words(folder, *words, module="src.report.__main__") == 0
     assert "fine@jpeg" in (page / "report.html").read_text()
     saving = ["save_adversarial=true", "epsilon.grid=[8]", "hydra.run.dir=saving"]

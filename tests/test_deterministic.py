@@ -29,7 +29,7 @@ DEFENCES = {
 }
 
 
-MODELS = [file.stem for file in sorted((CONF / "model").glob("*.yaml"))]
+MODELS = [file.stem for file in sorted((CONF / "model").glob("[!_]*.yaml"))]
 MODELS = [name for name in MODELS if name not in ("answers", "timm", "torchvision")]
 
 

@@ -119,7 +119,7 @@ def test_a_killed_job_goes_on_in_another_number_of_processes(
     workspace, tiny_run, command_line, monkeypatch
 ):
     words = ["attack=pgd", "attack.steps=3", "controls=true", "trainer.batch_size=3"]
-    assert command_line(*words, "hydra.run.dir=one", "cache_dir=other") == 0
+    assert command_line(*words, "hydra.run.dir=one", "cache.dir=other") == 0
     many = [*words, "rerun=false", "trainer.strategy=ddp", "hydra.run.dir=many"]
     with pytest.raises(multiprocessing.ProcessExitedException, match="SIGKILL"):
         begun = [*many, "trainer.devices=2"]

@@ -51,9 +51,9 @@ LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
 NOT_INSTALLED = re.compile("clip")
 """Models of packages that are no dependencies, which tests/test_clip.py is about."""
-DOWNLOADED = re.compile("timm/|(experiment|attack)=transferattack")
+DOWNLOADED = re.compile("timm/|experiment=tabench|(experiment|attack)=transferattack")
 """Models whose weights their providers download, and a clone of another library."""
-PUBLISHED = re.compile("experiment=(tabench|zhao2021)")
+PUBLISHED = re.compile("experiment=zhao2021")
 """Studies on networks of ImageNet whose weights are gigabytes."""
 
 

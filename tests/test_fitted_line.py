@@ -37,7 +37,7 @@ def success(folder, eps=8.0):
 def test_an_attack_is_fitted_once_for_each_budget_and_found_again(
     workspace, command_line, printed_by
 ):
-    planned = printed_by(command_line, *UAP, "plan=true")[1]
+    planned = printed_by(command_line, *UAP, "plan=only")[1]
     assert planned.count("60 images, 3 epochs") == 2 and not Path("cache/fitted").exists()
     assert command_line(*UAP, "hydra.run.dir=one") == 0
     first = states()

@@ -18,7 +18,7 @@ def plan(command_line, printed_by):
     """A function that plans a command, and returns the lines it prints."""
 
     def run(*words, exits=0):
-        code, printed = printed_by(command_line, *words, "plan=true")
+        code, printed = printed_by(command_line, *words, "plan=only")
         assert code == exits, printed
         return printed
 
@@ -108,9 +108,9 @@ def test_speeds_are_those_of_batches_that_fit_into_the_memory(plan, workspace, m
 
 
 def test_a_command_that_takes_too_long_is_refused_before_it_begins(command_line, workspace, capsys):
-    assert command_line("hydra.run.dir=out", "max_hours=1e-6") == 2
-    assert "max_hours" in capsys.readouterr().err and not (workspace / "out").exists()
-    assert command_line("hydra.run.dir=out", "max_hours=100") == 0
+    assert command_line("hydra.run.dir=out", "plan.max_hours=1e-6") == 2
+    assert "plan.max_hours" in capsys.readouterr().err and not (workspace / "out").exists()
+    assert command_line("hydra.run.dir=out", "plan.max_hours=100") == 0
 
 
 def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, workspace):
@@ -133,7 +133,7 @@ def test_a_plan_knows_the_sizes_of_published_images(plan, workspace, dataset):
     words += [
         f"model.{name}.network._args_.2.out_features={classes}" for name in ("coarse", "fine")
     ]
-    printed = plan("-m", "attack=fgsm,bim", *words, "training.epochs=7", "plan_tflops=1e-6")
+    printed = plan("-m", "attack=fgsm,bim", *words, "training.epochs=7", "plan.tflops=1e-6")
     assert "not in nowhere; the command downloads it" in printed and "refused" not in printed
     assert re.search(r"coarse \(50,000 images, 7 epochs, [\d.e-]+ TFLOP, [^)]+\)", printed)
     assert "2 jobs, 10,000 images" in printed and "about" in printed
@@ -143,19 +143,19 @@ def test_a_plan_knows_the_sizes_of_published_images(plan, workspace, dataset):
 
 
 def test_fits_are_planned_without_images(plan):
-    printed = plan("attack=uap", "dataset=cifar10", "n_images=null", "plan_tflops=1e-6")
+    printed = plan("attack=uap", "dataset=cifar10", "n_images=null", "plan.tflops=1e-6")
     assert "uap coarse" in printed.partition("Trainings and fits: ")[2] and "refused" not in printed
 
 
 def test_hours_follow_from_operations_and_a_stated_speed(plan, workspace):
-    printed = plan("attack=bim", "plan_tflops=1e-12")
+    printed = plan("attack=bim", "plan.tflops=1e-12")
     coarse, fine = 2 * 10 * 3 * 4 * 4, 2 * 10 * 3 * 8 * 8  # products and sums of the linear layers
     flop = 23 * (1 + 2 * 9) * 2 * coarse + 23 * (1 + 2) * (coarse + fine)
     assert f"{float(f'{flop:.3g}') / 1e12:.3g} TFLOP" in printed
     hours = flop / 3600
     ((stated,),) = [re.findall(r"about ([\d,]+) h", printed)]
     assert float(stated) == pytest.approx(hours, abs=1) and "at 1e-12 TFLOP/s" in printed
-    elsewhere = plan("-m", "attack=bim,mi", "plan_tflops=1e-12", "hydra/launcher=processes")
+    elsewhere = plan("-m", "attack=bim,mi", "plan.tflops=1e-12", "hydra/launcher=processes")
     assert "at 1e-12 TFLOP/s" in elsewhere
     assert not any((workspace / "cache").iterdir())  # nothing is measured
 
@@ -193,7 +193,7 @@ def test_a_model_after_an_epoch_is_a_source_beside_the_trained_one(plan, command
 
 def test_images_that_are_attacked_again_are_planned(plan, command_line):
     words = ["attack=bim", "attack.steps=3", "rerun=false", "report.examples=0"]
-    words += ["store.images_mb=0", "hydra.run.dir=out"]
+    words += ["cache.images_mb=0", "hydra.run.dir=out"]
     assert command_line(*words) == 0
     assert count("gradients", plan(*words)) == 0
     assert count("gradients", plan(*words, "controls=true")) == 23 * (1 + 2 * 2)

@@ -86,6 +86,9 @@ REFUSED = [
     (["-m", "attack=fgsm,bim", "trainer.devices=2"], ("trainer.devices", "trainer=default")),
     (["dataset=image_folder", "dataset.root=gone"], ("dataset.root=gone",)),
     (["tracking=mlflow", "tracking.uri=nonsense://x"], ("nonsense://x", "tracking=none")),
+    (["dataset=_saved"], ("dataset=_saved", "arrays, cifar10")),
+    (["-m", "dataset=_common,cifar10"], ("dataset=_common", "arrays, cifar10")),
+    (["plan=false"], ("plan=false", "default, only")),
     (["epsilon=[4,8]"], ("epsilon=[4,8]", "default, fine", "epsilon.KEY=VALUE")),
     (["attack=fgsm", "--nope", "-m"], ("--nope",)),
     (["-m", "hydra.sweep.subdir=x"], ("hydra.sweep.subdir", "hydra:job.num")),
@@ -97,7 +100,7 @@ REFUSED = [
     (["trainer.devices=0"], ("trainer.devices", "0")),
     (["model.fine.network._target_=a.b"], ("model.fine.network", "a.b")),
     (["+model.fine.network.bogus=1"], ("model.fine", "bogus")),
-    (["cache_dir=/proc/x"], ("/proc/x",)),
+    (["cache.dir=/proc/x"], ("/proc/x",)),
 ]
 
 

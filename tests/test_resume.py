@@ -145,7 +145,7 @@ def test_rerun_computes_what_needs_no_attack_again_too(command_line, workspace):
     reading_model(workspace, "{_target_: reading_code.Reading}")
     words = ["source=reading", "targets=[coarse,reading]"]
     words += ["diagnostics=full", "diagnostics.bisection=0", "diagnostics.iterations=[]"]
-    for power, name, *more in ((1, "before"), (2, "rerun"), (2, "alone", "cache_dir=empty")):
+    for power, name, *more in ((1, "before"), (2, "rerun"), (2, "alone", "cache.dir=empty")):
         (workspace / "power.txt").write_text(str(power))
         assert command_line(*words, f"hydra.run.dir=out/{name}", *more) == 0
     same_tables(workspace / "out/rerun", workspace / "out/alone", ["predictions", *TABLES[5:]])
@@ -195,11 +195,11 @@ def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
     (workspace / "counting_code.py").write_text(APART)
     words = ["attack=counting", GO_ON, "targets=[coarse]", "report.examples=2"]
     more = ["targets=[coarse,fine]", "variants=[uint8]", "controls=true", "report.examples=4"]
-    anew = [*more, "rerun=true", "hydra.run.dir=out/anew", "cache_dir=other"]
+    anew = [*more, "rerun=true", "hydra.run.dir=out/anew", "cache.dir=other"]
     assert command_line(*words, *anew) == 0
     assert attacked() == 23
     for megabytes, computed in (("300", 0), ("0", 21)):  # the two examples are kept
-        where = [f"store.images_mb={megabytes}", f"cache_dir=cache-{megabytes}"]
+        where = [f"cache.images_mb={megabytes}", f"cache.dir=cache-{megabytes}"]
         assert command_line(*words, *where, "hydra.run.dir=out/one") == 0
         assert attacked() == 23
         capsys.readouterr()
@@ -263,7 +263,7 @@ def test_a_killed_job_goes_on_where_it_was(
 ):
     words = ["attack=counting", "trainer.batch_size=6", f"report.examples={examples}"]
     words += ["controls=true", "variants=[uint8]"]
-    assert command_line(*words, "hydra.run.dir=whole", "cache_dir=other") == 0
+    assert command_line(*words, "hydra.run.dir=whole", "cache.dir=other") == 0
     assert attacked() == 23
     for at in (4, 3):  # batches of four; the first call is the trial
         run_until(command_line, *words, GO_ON, "hydra.run.dir=out/part", at=at)

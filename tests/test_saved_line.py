@@ -87,7 +87,7 @@ def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(
         ImageChops.invert(Image.open(path)).save(path)
         record["files"][f"0/{path.name}"] = sha256_of(path)
     (forged / "record.json").write_text(json.dumps(record))
-    victim = [*BOTH, "cache_dir=victim"]
+    victim = [*BOTH, "cache.dir=victim"]
     taken = ["source=coarse", f"attack.path={forged}", "hydra.run.dir=taken"]
     assert saved_attack(*victim, *taken) == 0
     assert line[1](*victim, *SAVING, "hydra.run.dir=honest") == 0

@@ -66,7 +66,7 @@ def load_classifier(
         flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
         command = shlex.join(["python", "-m", "src.main", *flags, *arguments])
         raise ValueError(
-            f"model {name} has no weights in {settings.cache_dir}/ for {settings.dataset.name}. "
+            f"model {name} has no weights in {settings.cache.dir}/ for {settings.dataset.name}. "
             f"Set model.{name}.weights=PATH, or train it: {command}"
         )
     return classifier

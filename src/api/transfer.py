@@ -139,7 +139,6 @@ def transfer(
         },
         **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": int(seed)},
         "dataset": {"name": "images"},
-        "store": {"images_mb": 0},  # store the pictures of examples only
         "report": {"name": "default" if store else "none", "examples": 4 if store else 0},
         "trainer": {
             **inputs.trainer,
@@ -149,7 +148,8 @@ def transfer(
     }
     finished, call = list[FinishedJob](), uuid4().hex
     with _quiet(), TemporaryDirectory() as temporary:
-        plain |= {"cache_dir": temporary}
+        # Only the pictures of examples are stored.
+        plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         planned = [
             _plan({**plain, **inputs.settings(source)}, name, attack, keywords, functions, call)
             for name, attack in named.items()

@@ -14,7 +14,10 @@ _FACTS = {
 _SECTIONS = ("attack", "ensemble", "source_defence", "source_draws", "defence")
 _ARITHMETIC = ("attack_precision", "fold_batch_norms", "gradient_batch")
 _CHOICE = {"n_images", "seed", "images"}
-"""Keys of `dataset` that choose images, and change nothing about them."""
+"""Keys of `dataset` that choose images, and change nothing about them.
+
+Records of version 0.4.0 and earlier ones have `n_images` there.
+"""
 _PREPROCESSING = ("network", "mean", "std", "input_size")
 
 

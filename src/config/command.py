@@ -21,11 +21,22 @@ from src.config.hydra_internals import value_tokens
 
 TEXTS = (
     *("source", "targets", "model", "defences", "source_defence", "defence"),
-    *("cache_dir", "folder", "out"),
+    *("folder", "out"),
     *("dataset.images", "model.*.weights", "*.experiment", "*.uri", "*.directory", "*.dir"),
     *("*.root", "*.csv", "*.folder", "*.file", "*.path", "*.clean", "*.labels", "*.fit_images"),
 )
 """Keys whose values are paths or names, also if they look like numbers."""
+REPLACED = {
+    "cache_dir": "cache.dir",
+    "store.images_mb": "cache.images_mb",
+    "store.total_gb": "cache.total_gb",
+    "plan=true": "plan=only",
+    "plan_tflops": "plan.tflops",
+    "max_hours": "plan.max_hours",
+    "dataset.n_images": "n_images",
+    "dataset=saved": "attack=saved, which brings the images of its set",
+}
+"""Keys and options of earlier versions, and what to type instead."""
 NUMBERS = {"INT", "FLOAT", "BOOL"}
 OPENING = {"COMMA", "BRACKET_OPEN", "POPEN"}
 CLOSING = {"COMMA", "BRACKET_CLOSE", "PCLOSE"}
@@ -60,10 +71,12 @@ class Command:
 
         Raises:
             OverrideParseException: A word is no override.
+            ValueError: A key or option is from an earlier version.
         """
         overrides = tuple(map(parse, words))
         names: defaultdict[str, list[str]] = defaultdict(list)
         for override in overrides:
+            refuse_replaced(override.key_or_group, override.value())
             group, *parts = override.key_or_group.split(".")
             names[override.key_or_group] += flat(override.value())
             names[f"{group}."] += parts[:1]
@@ -95,12 +108,20 @@ class Command:
             if override.is_delete() or group in ("model", "defence", "experiment"):
                 continue
             option = override.is_sweep_override() or isinstance(override.value(), str)
-            if (folder / group).is_dir() and not option:
-                names = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
+            base = any(name.startswith("_") for name in flat(override.value()))
+            if (folder / group).is_dir() and (base or not option):
+                stems = sorted(path.stem for path in (folder / group).glob("[!_]*.yaml"))
                 raise ValueError(
-                    f"{override.input_line} is not an option of {group}: {names}. To set a key, "
-                    f"use {group}.KEY=VALUE; to run two options, use -m {group}=A,B."
+                    f"{override.input_line} is not an option of {group}: {', '.join(stems)}. To "
+                    f"set a key, use {group}.KEY=VALUE; to run two options, use -m {group}=A,B."
                 )
+
+
+def refuse_replaced(key: str, value: Any) -> None:
+    """Refuse a key or option of an earlier version."""
+    for name in (key, *(f"{key}={'true' if item is True else item}" for item in _items(value))):
+        if name in REPLACED:
+            raise ValueError(f"{name} is replaced by {REPLACED[name]}.")
 
 
 @cache

@@ -64,16 +64,16 @@ def _near(full_key: str, parent: Any) -> str:
     if full_key == "tracking.name":  # until version 0.4.0
         return " Use tracking=none or tracking=mlflow."
     root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
-    keys = [key for key in _dotted(root) if not key.startswith("hydra.")]
+    keys = [key for key, _ in dotted(root) if not key.startswith("hydra.")]
     same = [key for key in keys if key.endswith(f".{full_key.rpartition('.')[2]}")]
     return suggestion(full_key, same, cutoff=0) or suggestion(full_key, keys)
 
 
-def _dotted(section: Any, start: str = "") -> Iterator[str]:
-    """Yield the dotted keys of a config, including those of its sections."""
+def dotted(section: Any, start: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of a config with their values, including those of its sections."""
     for key, value in section.items() if isinstance(section, dict) else ():
-        yield f"{start}{key}"
-        yield from _dotted(value, f"{start}{key}.")
+        yield f"{start}{key}", value
+        yield from dotted(value, f"{start}{key}.")
 
 
 def refusal(error: ValidationError, known: Sequence[str] = (), within: str = "") -> str:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.grammar.gen.OverrideLexer import InputStream, OverrideLexer  # type: ignore[attr-defined]
 from hydra.plugins.config_source import ConfigSource
@@ -18,9 +20,25 @@ from omegaconf import DictConfig, OmegaConf
 
 _read_header = ConfigSource._get_header_dict
 _load_job = ConfigLoaderImpl.load_sweep_config
+_list_options = ConfigRepository.get_group_options
 # Hydra does not find the first line's package behind a byte order mark, which some editors write.
 # If Hydra stops calling this function, such files are refused again.
 ConfigSource._get_header_dict = lambda text: _read_header(text.removeprefix("\ufeff"))  # type: ignore[method-assign, assignment]
+
+
+def _list_choices(
+    repository: ConfigRepository,
+    group_name: str,
+    results_filter: ObjectType | None = ObjectType.CONFIG,
+) -> list[str]:
+    """Return the options of a group, without the files that only other files include."""
+    options = _list_options(repository, group_name, results_filter)
+    return [option for option in options if not option.startswith("_")]
+
+
+# `--help`, refusals and sweeps with `glob(*)` list options. If Hydra stops calling this function,
+# they list bases such as `_small_network`, too.
+ConfigRepository.get_group_options = _list_choices  # type: ignore[method-assign]
 
 
 def flags_parser() -> ArgumentParser:

@@ -52,8 +52,11 @@ def with_files(command: Command, folders: Sequence[str | Path]) -> list[str]:
 
 
 def files(group: str, folders: Iterable[str | Path]) -> dict[str, Path]:
-    """Return a group's files by name; for equal names the first one counts, as in Hydra."""
-    paths = [path for folder in folders for path in sorted(Path(folder, group).glob("*.yaml"))]
+    """Return a group's files by name; for equal names the first one counts, as in Hydra.
+
+    Files that begin with `_` are left out: only other files include them.
+    """
+    paths = [path for folder in folders for path in sorted(Path(folder, group).glob("[!_]*.yaml"))]
     return {path.stem: path for path in reversed(paths)}
 
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
-from src.config.command import Command
+from src.config.command import Command, refuse_replaced
 from src.config.compose import is_sweep, overrides_of
-from src.config.errors import refusal
+from src.config.errors import dotted, refusal
 from src.config.label import attack_label, stated_about, takes
 from src.config.names import PANEL, files, is_public, public_models, without_panels
 from src.config.sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, Section
@@ -25,6 +25,8 @@ Validated = TypeVar("Validated", bound=BaseModel)
 def read_job(config: DictConfig, hydra: Any) -> Settings:
     """Return the settings of a composed job; `hydra` is the section of that name."""
     source, targets, defences, section = _named(config, hydra)
+    for key, value in dotted(section):
+        refuse_replaced(key, value)
     _set_reference(section["epsilon"], hydra)
     attack = _attack(section["attack"], hydra)
     attack_origin = attack["kind"]
@@ -46,7 +48,6 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         {
             **section,
             "attack": attack,
-            "dataset": {"n_images": section["n_images"], **section["dataset"]},
             "source": source,
             "targets": targets,
             "defences": tuple(defences),
@@ -56,7 +57,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
             or {"crafted": "joint", "none": "all"}.get(attack_origin),
         },
     )
-    if not settings.plan:
+    if not settings.plan.only:
         _refuse_missing_weights(settings)
     if attack_origin != "crafted":
         return settings
@@ -201,6 +202,11 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
         if known_as in catalogue or (group == "model" and is_public(name)):
             continue
         listed = files(group, _folders(hydra))
+        if str(name).startswith("_"):
+            raise ValueError(
+                f"{key}={name}: a file that begins with _ is a base of other files. Use any of "
+                f"{', '.join(sorted(listed))}."
+            )
         text = listed[name].read_text("utf-8-sig") if name in listed else ""
         if name in listed and "." in name:
             raise ValueError(f"{listed[name]}: no dots in names. Rename it and its first line.")
@@ -253,7 +259,7 @@ def _refuse_missing_weights(settings: Settings) -> None:
         files = ", ".join(missing)
         raise ValueError(
             f"{len(missing)} weight files are missing in {Path.cwd()}: {files}. To see the "
-            "commands that fetch them, add plan=true."
+            "commands that fetch them, add plan=only."
         )
 
 

@@ -115,7 +115,6 @@ class DatasetSettings(Section):
 
     model_config = ConfigDict(extra="allow")
     name: Name
-    n_images: PositiveInt | None = None
     seed: NonNegativeInt = 0
     image_size: Side | None = None
     resize: Side | None = None
@@ -325,11 +324,27 @@ class ReportSettings(Section):
     related: Literal["keep", "exclude"] = "keep"
 
 
-class StoreSettings(Section):
-    """Store of rows; the keys of `store`."""
+class CacheSettings(Section):
+    """Cache of rows and trained weights; the keys of `cache`."""
 
+    dir: str = "cache"
     images_mb: Annotated[float, Field(ge=0)] = 300
     total_gb: Annotated[float, Field(ge=0)] = 20
+
+
+class PlanSettings(Section):
+    """Plan of a sweep; the keys of `conf/plan/`.
+
+    Attributes:
+        only: Print the cost of the sweep, and compute nothing.
+        tflops: Speed that the plan's hours are for, in 10^12 operations per second; None: measured
+            speeds of this machine.
+        max_hours: Refuse a sweep that takes longer according to its plan.
+    """
+
+    only: bool = False
+    tflops: Annotated[float, Field(gt=0)] | None = None
+    max_hours: Annotated[float, Field(gt=0)] | None = None
 
 
 class ReportCommand(Section):
@@ -338,4 +353,4 @@ class ReportCommand(Section):
     folder: dict[str, str] | Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
     out: str | None
     report: ReportSettings
-    cache_dir: str
+    cache: CacheSettings

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_
 from src.config.attack_settings import AttackSettings
 from src.config.fields import ModelNames, Name, Variant, check_among, distinct
 from src.config.sections import (
+    CacheSettings,
     CheckSettings,
     DatasetSettings,
     DefenceSettings,
@@ -14,10 +15,10 @@ from src.config.sections import (
     EpsilonSettings,
     MeasurementSettings,
     ModelSettings,
+    PlanSettings,
     Protocol,
     ReportSettings,
     Section,
-    StoreSettings,
     TrackingSettings,
     TrainerSettings,
     TrainingSettings,
@@ -40,10 +41,6 @@ class Settings(Section):
         model: The models that the job names.
         defence: The defences that the job names.
         measurements: Measurements of the user's, by the name of their table.
-        plan: Print the cost of the sweep, and compute nothing.
-        plan_tflops: Speed that the plan's hours are for, in 10^12 operations per second; None:
-            measured speeds of this machine.
-        max_hours: Refuse a sweep that takes longer according to its plan.
     """
 
     attack: AttackSettings
@@ -73,12 +70,9 @@ class Settings(Section):
     ] = Field(default_factory=dict)
     clean_accuracy_check: CheckSettings = CheckSettings()
     report: ReportSettings = ReportSettings()
-    store: StoreSettings = StoreSettings()
+    cache: CacheSettings = CacheSettings()
+    plan: PlanSettings = PlanSettings()
     rerun: bool = False
-    plan: bool = False
-    plan_tflops: Annotated[float, Field(gt=0)] | None = None
-    max_hours: Annotated[float, Field(gt=0)] | None = None
-    cache_dir: str = "cache"
     sweep: str | None = None
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
 class AdversarialImages(Measurement):
     """Adversarial images that the report shows or a saved set holds.
 
-    Small jobs, whose images take less than `store.images_mb`, cache all images: targets added later
+    Small jobs, whose images take less than `cache.images_mb`, cache all images: targets added later
     then need no new attack.
     """
 
@@ -28,7 +28,7 @@ class AdversarialImages(Measurement):
             return
         wanted = every if settings.save_adversarial else np.array(sorted(examples(job)), np.int64)
         size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(every)
-        small = size <= settings.store.images_mb * 1e6
+        small = size <= settings.cache.images_mb * 1e6
         also_store = every if small else None
         for eps_255 in settings.budgets:
             yield RowRequest(

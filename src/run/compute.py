@@ -87,7 +87,7 @@ def compute(
             missing = _share(requests, find_missing(requests, result.rows))
             if succeeded and missing:
                 raise ValueError(
-                    f"cache_dir={job.settings.cache_dir}: rows of {len(missing)} tables are "
+                    f"cache.dir={job.settings.cache.dir}: rows of {len(missing)} tables are "
                     "missing. All processes of a job need the same folder."
                 )
     result.seconds = time.perf_counter() - start if none_stored else math.nan
@@ -100,8 +100,8 @@ def _log_images(job: JobContext, again: Mapping[RowRequest, np.ndarray]) -> None
     """Log the number of images that are attacked again."""
     if again and is_first_process():
         count = len(np.unique(np.concatenate([*again.values()])))
-        text = "%s: attacking %d images again, as they are not stored (store.images_mb=%g)."
-        log.info(text, job.settings.job, count, job.settings.store.images_mb)
+        text = "%s: attacking %d images again, as they are not stored (cache.images_mb=%g)."
+        log.info(text, job.settings.job, count, job.settings.cache.images_mb)
 
 
 def _halve(size: int, source: AdversarialSource | None, error: BaseException) -> int:

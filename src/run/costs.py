@@ -35,9 +35,9 @@ UNKNOWN = Cost(math.nan, math.nan)
 
 
 class Costs:
-    """Costs of a job's work, on this machine or at `plan_tflops`.
+    """Costs of a job's work, on this machine or at `plan.tflops`.
 
-    Operations are counted for `plan=true` and `plan_tflops`, once per network and size of images.
+    Operations are counted for `plan=only` and `plan.tflops`, once per network and size of images.
 
     Args:
         settings: Settings of the job.
@@ -52,7 +52,7 @@ class Costs:
         counted: dict[str, dict[WorkType, float]],
     ) -> None:
         self.settings, self.counted = settings, counted
-        self.tflops, self.speeds = settings.plan_tflops, Speeds(settings, device)
+        self.tflops, self.speeds = settings.plan.tflops, Speeds(settings, device)
 
     @property
     def basis(self) -> str:
@@ -66,7 +66,7 @@ class Costs:
         side: int,
     ) -> Cost:
         """Return the cost of work: numbers of images, `side` x `side`, by its type and model."""
-        seconds, tflop = 0.0, 0.0 if self.settings.plan or self.tflops else math.nan
+        seconds, tflop = 0.0, 0.0 if self.settings.plan.only or self.tflops else math.nan
         for (work_type, name), images in work.items():
             model = models[name]
             assert isinstance(model, PixelClassifier)

@@ -49,21 +49,24 @@ class DataSets:
 
         With `whole`, return all images of the split, regardless of `n_images`.
         """
-        changes = dict.fromkeys(("n_images", "images")) if whole else {}
-        section = settings.dataset.model_copy(update=changes).model_dump_json()
-        return self._open(section, split, settings.cache_dir)
+        section, n_images = settings.dataset, settings.n_images
+        if whole:
+            section, n_images = section.model_copy(update={"images": None}), None
+        return self._open(section.model_dump_json(), n_images, split, settings.cache.dir)
 
-    def _open_split(self, section: str, split: str, cache_dir: str) -> ImageDataset:
+    def _open_split(
+        self, section: str, n_images: int | None, split: str, cache_dir: str
+    ) -> ImageDataset:
         dataset = DatasetSettings.model_validate_json(section)
         source = json.dumps(dataset.model_extra or {}, sort_keys=True)
         opened = self._source(source, split, cache_dir, self.download)
         common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
-        return make_dataset(opened, split, **common)
+        return make_dataset(opened, split, n_images=n_images, **common)
 
     def open_all(self, jobs: Iterable[Settings]) -> None:
         """Open each data set before the first job, so that a failed download is noticed at once."""
         loaded = [job for job in jobs if job.attack.kind != "saved"]
-        for job in {job.dataset.model_dump_json(): job for job in loaded}.values():
+        for job in {(job.dataset.model_dump_json(), job.n_images): job for job in loaded}.values():
             self.open(job, "test")
 
     def open_saved(self, settings: SavedSettings) -> SavedImages:
@@ -131,8 +134,10 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
     if saved is None:
         images = sets.open(settings, "test")
     else:
-        wanted = {"num_classes", "class_names", "n_images", "images", "seed"}
-        images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
+        stated = settings.dataset.model_dump(
+            include={"num_classes", "class_names", "images", "seed"}
+        )
+        images = saved_dataset(saved, n_images=settings.n_images, **stated)
     images.digest()  # reads all files, so a bad one is refused here
     seed = settings.dataset.seed
     pair_seed = seed if settings.controls else None

@@ -117,7 +117,7 @@ class Estimate:
 
 
 def estimate(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Estimate:
-    """Estimate jobs; hours and disk space only for jobs of this process (`here`) or `plan_tflops`.
+    """Estimate jobs; hours and disk space only for jobs of this process (`here`) or `plan.tflops`.
 
     Other jobs have only numbers of gradients, and so have all jobs if images of unknown number are
     missing. The jobs get the pool's models later, so that each is built once.
@@ -129,7 +129,7 @@ def estimate(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Estimate:
     for planned, settings in zip(jobs, known, strict=True):
         stopping.raise_if_interrupted()
         try:
-            if complete and (here or settings.plan_tflops):
+            if complete and (here or settings.plan.tflops):
                 job = replace(planned, settings=settings)
                 result.jobs.append(_estimate_job(job, pool, result))
             else:
@@ -188,7 +188,7 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
 
 def _count_gradients(job: Settings, sets: DataSets) -> JobEstimate:
     """Estimate a job without its models; if its images cannot be opened, assume `n_images` or 0."""
-    images, members = job.dataset.n_images or 0, len(job.source)
+    images, members = job.n_images or 0, len(job.source)
     if job.dataset.has_loader and not _why_no_images(job, sets):
         images = len(sets.open(job, "test"))
     stated = job.attack.gradients(len(job.budgets), members)
@@ -207,12 +207,12 @@ def _estimate_job(planned: Planned, pool: ModelPool, result: Estimate) -> JobEst
         path = trainings.file(name, classifier, at_end=True)
         if path not in result.trainings:
             result.trainings[path] = _estimate_training(trainings, name, classifier, costs)
-    missing, rows = find_all_work(job, Rows(Path(settings.cache_dir)))
+    missing, rows = find_all_work(job, Rows(Path(settings.cache.dir)))
     stored = 1 - sum(map(len, missing.values())) / max(1, rows)
     if any(request.attacked for request in missing):
         _add_fits(job, result, costs)
     missing = _leave_out(job, missing, result.rows)
-    again = attacked_again(job, missing, Rows(Path(settings.cache_dir)))
+    again = attacked_again(job, missing, Rows(Path(settings.cache.dir)))
     work = work_of(job, {**missing, **again})
     cost = _cost_of(job, work, costs)
     return JobEstimate(

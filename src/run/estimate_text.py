@@ -92,14 +92,14 @@ def check_hours(estimate: Estimate, hours: float | None) -> None:
         return
     if math.isnan(estimate.seconds):
         raise ValueError(
-            f"max_hours={hours:g}: the plan cannot tell the duration. Set plan_tflops."
+            f"plan.max_hours={hours:g}: the plan cannot tell the duration. Set plan.tflops."
         )
     fixed = sum(training.cost.seconds for training in estimate.trainings.values())
     rest, images = estimate.seconds - fixed, max(job.images for job in estimate.jobs)
     longest = max(estimate.jobs, key=lambda job: job.cost.seconds)
     text = (
-        f"max_hours={hours:g}: the plan takes {duration(estimate.seconds)}. The longest job is "
-        f"{longest.name} with {duration(longest.cost.seconds)}."
+        f"plan.max_hours={hours:g}: the plan takes {duration(estimate.seconds)}. The longest job "
+        f"is {longest.name} with {duration(longest.cost.seconds)}."
     )
     if fixed:
         text += f" Trainings take {duration(fixed)}: lower training.n_images or training.epochs."

@@ -39,7 +39,7 @@ def fit_files(job: JobContext) -> dict[float, Path]:
     part = job.planned.fitted
     if part is None:
         return {}
-    settings, folder = job.settings, Path(job.settings.cache_dir) / "fitted"
+    settings, folder = job.settings, Path(job.settings.cache.dir) / "fitted"
     name = f"{settings.attack.name}-{settings.attacked}"
     budgets = (0.0,) if part.one_state else settings.budgets
     return {

@@ -40,7 +40,7 @@ def run_job(
 
     If a console is given, print the job's matrix.
     """
-    cache = Rows(Path(planned.settings.cache_dir))
+    cache = Rows(Path(planned.settings.cache.dir))
     planned, data = open_data(planned, pool.sets)
     models = _prepare_models(planned, data, pool, tracker, cache)
     start_clock(folder)
@@ -55,7 +55,7 @@ def run_job(
     summary = write_results(job, results, finished, cache)
     if planned.settings.save_adversarial:
         save_adversarial_images(job, results, record, folder, cache)
-    cache.shrink(planned.settings.store.total_gb)
+    cache.shrink(planned.settings.cache.total_gb)
     track_job(summary.jobs[0], tracker, run)
     if console is not None:
         with suppress(SystemExit):  # rich raises it when a pipe such as `| head` is closed

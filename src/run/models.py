@@ -136,7 +136,7 @@ def _keeps_layers(planned: Planned, name: str) -> bool:
 def _make_key(planned: Planned, name: str, images: ImageDataset) -> str:
     """Return a key of everything that decides a model, provided that files do not change."""
     settings = planned.settings
-    parts = settings.model_dump(include={"dataset", "training", "cache_dir"})
+    parts = settings.model_dump(include={"dataset": True, "training": True, "cache": {"dir"}})
     parts |= {"name": name, "model": settings.model[name].model_dump(), "images": images.digest()}
     parts |= {"fold_batch_norms": settings.trainer.fold_batch_norms}
     parts |= {"check": settings.clean_accuracy_check.action}

@@ -28,7 +28,7 @@ WorkType = Literal["prediction", "gradient", "training"]
 """Work per image: classification, gradient with respect to the image, or training step."""
 
 REMEMBERED = "speeds.json"
-"""File in `cache_dir`: seconds per image by device, and by network and type of work."""
+"""File in `cache.dir`: seconds per image by device, and by network and type of work."""
 
 _CALLS, _LONG = 3, 0.4  # number of calls, the fastest counts; minimum seconds per call
 
@@ -42,7 +42,7 @@ class Speeds:
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings = settings
-        self.path = Path(settings.cache_dir) / REMEMBERED
+        self.path = Path(settings.cache.dir) / REMEMBERED
         if is_cuda(device):
             self.device = torch.cuda.get_device_name(device)
         else:

@@ -59,7 +59,7 @@ class Sweep:
     def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
         self.words, self.settings = zip(*jobs, strict=True)
         self.report = report
-        self.pool = ModelPool(download=not self.settings[0].plan)
+        self.pool = ModelPool(download=not self.settings[0].plan.only)
         self.planned: list[Planned] = []  # the jobs, checked; empty in other processes
         self.tracker, self.run = Tracker(), ""
         self.folder = Path()
@@ -97,7 +97,7 @@ class Sweep:
         if not is_first_process():
             return
         self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
-        _check_places(config, self.folder, sweep, jobs[0].cache_dir)
+        _check_places(config, self.folder, sweep, jobs[0].cache.dir)
         if sweep and distributed:
             raise ValueError(
                 "trainer.devices and trainer.strategy split one job across devices, so they do not "
@@ -105,12 +105,12 @@ class Sweep:
             )
         self.planned = [check_job(job, self.pool.sets) for job in jobs]
         models = (model for job in jobs for model in job.model.values())
-        if not jobs[0].plan:
+        if not jobs[0].plan.only:
             fetch_missing(its.network for its in models if its.weights in (None, "included"))
             open_tracker.cache_clear()
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         try:
-            self.pool.sets.open_all([] if jobs[0].plan else jobs)
+            self.pool.sets.open_all([] if jobs[0].plan.only else jobs)
         except DownloadError as error:
             refuse(_list_ways_on(error))
         known = has_basic_sweeper(config) or not sweep
@@ -129,15 +129,15 @@ class Sweep:
             stopping.interrupt_at_once()
 
     def _estimate(self, here: bool) -> list[float]:
-        """Print the estimate of the command, and return the work per job; `plan=true`: exit."""
+        """Print the estimate of the command, and return the work per job; `plan=only`: exit."""
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # Hydra does so later
         jobs, console = self.settings, Console(markup=False, highlight=False, soft_wrap=True)
         result = estimate(self.planned, self.pool, here)
-        if jobs[0].plan:
+        if jobs[0].plan.only:
             print_plan(result, jobs, console)
             sys.exit(any(job.refused for job in result.jobs))
         print_estimate(result, console)
-        check_hours(result, jobs[0].max_hours)
+        check_hours(result, jobs[0].plan.max_hours)
         return result.work
 
     def _open(self, config: DictConfig, sweep: bool, names: list[str], work: list[float]) -> None:

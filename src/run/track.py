@@ -30,7 +30,7 @@ def sweep_parameters(jobs: Sequence[Settings], command: str, count: int) -> dict
         "attacks": [job.attack.label for job in jobs],
         "budgets_255": [f"{budget:g}" for job in crafted for budget in job.budgets],
         "protocol": [job.protocol or "" for job in jobs],
-        "n_images": [str(job.dataset.n_images or "all") for job in jobs],
+        "n_images": [str(job.n_images or "all") for job in jobs],
         "seed": [str(job.seed) for job in jobs],
     }
     listed = {name: ", ".join(filter(None, dict.fromkeys(all_))) for name, all_ in values.items()}

@@ -61,7 +61,7 @@ class Trainings:
             raise ValueError(
                 f"model {name} cannot be trained on {dataset}: {error}. {way}."
             ) from error
-        folder, key = Path(settings.cache_dir) / "checkpoints", self._make_key(name, classifier)
+        folder, key = Path(settings.cache.dir) / "checkpoints", self._make_key(name, classifier)
         path = folder / f"{model.base}-{dataset}-{key}.safetensors"
         return path if epoch is None or at_end else after_epoch(path, epoch)
 

@@ -160,7 +160,7 @@ def _quoted(words: Sequence[str]) -> str:
 
 def _conclude(record: JobRecord, job: JobContext) -> str:
     """Return a sentence about the rows that the job's command would reuse."""
-    cache = Rows(Path(job.settings.cache_dir))
+    cache = Rows(Path(job.settings.cache.dir))
     before, now = record.key_parts, job.key_parts
     changed = [name for name, key in job.target_keys.items() if record.target_keys.get(name) != key]
     origins = {job.place(request)[0] for request in ask_for(job, None)}
@@ -178,7 +178,7 @@ def _conclude(record: JobRecord, job: JobContext) -> str:
     if not all((cache.folder / origin).is_dir() for origin in origins):
         return (
             f"{cache.folder} lacks rows of this job, which are computed again. They were deleted, "
-            "or the job had another cache_dir."
+            "or the job had another cache.dir."
         )
     if before["images"] != now["images"]:
         return "Rows of equal images are reused."

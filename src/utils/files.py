@@ -14,7 +14,7 @@ from uuid import uuid4
 import pandas as pd
 from filelock import FileLock, Timeout
 
-_LOCKED = "cache_dir, hydra.run.dir, hydra.sweep.dir and tracking.directory"
+_LOCKED = "cache.dir, hydra.run.dir, hydra.sweep.dir and tracking.directory"
 
 
 class WriteError(ValueError):

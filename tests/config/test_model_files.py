@@ -13,7 +13,7 @@ def test_a_byte_order_mark_changes_nothing(workspace, command_line, end):
     own_attack(workspace, "mine", "_target_: src.attacks.bim\nsteps: 2")
     for file in (*workspace.glob("conf/model/*.yaml"), workspace / "conf/attack/mine.yaml"):
         file.write_bytes(BOM + file.read_bytes().replace(b"\n", end))
-    assert command_line("attack=mine", "plan=true") == 0
+    assert command_line("attack=mine", "plan=only") == 0
     assert load_classifier("coarse", "dataset=cifar10_mini", config_dir="conf").name == "coarse"
 
 

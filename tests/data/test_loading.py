@@ -15,7 +15,7 @@ COMMON = ("n_images", "seed", "image_size", "num_classes", "class_names")
 def load(name, split="test", **changes):
     """Load what conf/dataset/NAME.yaml describes, with other values for some keys."""
     given = {"n_images": None, "seed": 0, **changes}
-    whole = OmegaConf.create({"cache_dir": "/nonexistent"})
+    whole = OmegaConf.create()
     whole.dataset = OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), given)
     source = OmegaConf.to_container(whole, resolve=True)["dataset"]
     assert source.pop("name") == name

@@ -37,7 +37,7 @@ def evaluate(command_line, folder, *words):
     """Evaluate answers beside `fine` itself on the saved images."""
     words = (f"attack.path={folder}", "model.answers.network.file=answers.csv", *words)
     return command_line(
-        *("attack=saved", "targets=[answers,fine]", "dataset=saved", "n_images=null"),
+        *("attack=saved", "targets=[answers,fine]", "n_images=null"),
         *("epsilon.grid=[8]", *words),
     )
 

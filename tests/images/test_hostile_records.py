@@ -120,7 +120,7 @@ def write_set(folder: Path) -> dict[str, Any]:
 
 @cache
 def settings_of(folder: Path) -> Settings:
-    words = ["attack=saved", f"attack.path={folder}", "dataset=cifar10_mini", "plan=true"]
+    words = ["attack=saved", f"attack.path={folder}", "dataset=cifar10_mini", "plan=only"]
     return read(*words, "targets=[vgg_small]")
 
 

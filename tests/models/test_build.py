@@ -17,7 +17,7 @@ from src.data.image_files import image_csv
 from src.models import build_classifier, check_gradient, fold_batch_norms, save_weights
 from src.models.architectures import NORMALISATION
 
-FILES = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"answers"})
+FILES = sorted({path.stem for path in (CONF / "model").glob("[!_]*.yaml")} - {"answers"})
 
 
 def entry(file, **changes):

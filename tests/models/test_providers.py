@@ -293,7 +293,7 @@ def test_a_model_by_name_is_planned_and_run_on_photographs(real_data, home, caps
         photographs.extractall(home, filter="data")
     words = ["--config-dir=mine", "model=[squeezenet]", "targets=[squeezenet]", "attack=none"]
     words += ["dataset=image_csv", "dataset.root=.", "tracking=none", "report=none", "trainer=cpu"]
-    assert run_words(home, *words, "plan=true") == 0
+    assert run_words(home, *words, "plan=only") == 0
     assert f"python -m src.models --fetch {name}" in capsys.readouterr().out
     weights = torch.load(real_data / "imagenet-squeezenet1_0.pt")
     place = home / "torch" / "hub" / "checkpoints" / "squeezenet1_0-b66bff10.pth"

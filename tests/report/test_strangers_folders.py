@@ -21,7 +21,7 @@ def test_linked_figures_and_pages_of_others_are_kept(make_sweep, run_in, tmp_pat
     for name in ("a.csv", "a.svg", "report.html"):
         (paper / name).write_text("mine")
     (folder / "figures").symlink_to(paper)
-    words = [f"folder={folder}", f"cache_dir={tmp_path}"]
+    words = [f"folder={folder}", f"cache.dir={tmp_path}"]
     report = partial(run_in, tmp_path, *words, module="src.report.__main__")
     assert report() == report(f"out={folder}") == 0  # its own page is replaced
     assert report("report.figures=true") == report(f"out={paper}") == 2

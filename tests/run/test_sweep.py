@@ -8,16 +8,19 @@ import pytest
 
 from src.artifacts.jobs import find_jobs
 from src.artifacts.sweep_state import (
+    CONFIG_OF_JOB,
+    JobStatus,
     SweepManifest,
     job_folders,
     job_statuses,
     start_clock,
     write_manifest,
 )
+from src.config.sections import PlanSettings
 from src.report.summary import summarise
 from src.run import sweep as sweeps
 from src.run.track import sweep_points
-from src.status import summary
+from src.status import cache_of, summary
 from tests.conftest import REPOSITORY
 
 
@@ -34,7 +37,7 @@ def test_an_error_at_the_end_closes_the_run_and_keeps_the_files(tmp_path, monkey
 
     monkeypatch.setattr(sweeps, "summarise", out_of_memory)
     (tmp_path / "attacks.csv").write_text("attack\n")
-    job = SimpleNamespace(report=SimpleNamespace(related="keep"), plan=False)
+    job = SimpleNamespace(report=SimpleNamespace(related="keep"), plan=PlanSettings())
     sweep = sweeps.Sweep([((), job)], lambda *_: None)
     sweep.folder, sweep.run, sweep.tracker = tmp_path, "run", Closed()
     with pytest.raises(SystemExit):
@@ -84,3 +87,14 @@ def test_the_time_that_remains_is_by_the_work_of_the_jobs(tmp_path):
     after = time.time() + 4
     os.utime(tmp_path / "0-fgsm" / "predictions.parquet", (0, after))
     assert "about 6 min remain" in summary(job_statuses(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text", ["cache_dir: {}\nstore: {{total_gb: 7}}", "cache: {{dir: {}, total_gb: 7}}"]
+)
+def test_the_status_shows_the_cache_of_this_version_and_of_earlier_ones(tmp_path, text):
+    file = tmp_path / CONFIG_OF_JOB
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text.format(tmp_path / "cache"))
+    job = JobStatus(name="a", state="done", folder=tmp_path, error="", seconds=1, work=1)
+    assert cache_of([job]).startswith(f"{tmp_path / 'cache'}: 0.0 of 7 GB")

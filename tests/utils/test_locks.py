@@ -28,7 +28,7 @@ def test_a_file_system_without_locks_is_refused_once_with_the_keys(
     assert command_line("attack=fgsm", "tracking=mlflow") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"cache cannot be written: {os.strerror(number)}. ")
-    assert all(key in line for key in ("hydra.sweep.dir", "cache_dir", "tracking.directory"))
+    assert all(key in line for key in ("hydra.sweep.dir", "cache.dir", "tracking.directory"))
 
 
 def test_a_held_lock_is_refused_and_a_killed_ones_is_free(tmp_path):
