@@ -1,10 +1,13 @@
 """Draw a figure of finished jobs for a paper: `python -m src.figure`."""
 
-import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished, warn_of_unknown_names
+from src.api.paper_line import add_sweeps, warn
 from src.artifacts.sweep_state import newest_sweep
+from src.config.command_line import CommandParser, run_command
 
 KINDS = {
     "curves": "success over the budget, one line per named attack, source and target",
@@ -14,9 +17,9 @@ KINDS = {
 }
 
 
-def main() -> None:
-    """Run the command line; exit with 0, or with 2 if the input is refused."""
-    parser = argparse.ArgumentParser(
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = CommandParser(
         "python -m src.figure", description="Draw a figure of finished jobs for a paper."
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="kind")
@@ -38,23 +41,22 @@ def main() -> None:
         add("--width", default="3.3in", help="printed width in in, cm, mm or pt; default: 3.3in")
         add("--height", default="2in", help="printed height; default: 2in")
         add("--out", type=Path, required=True, help="file to write: .pdf, .svg or .png")
-    options = vars(parser.parse_args())
-    kind, sweeps, out = (options.pop(key) for key in ("kind", "folder", "out"))
+    return run_command(_draw, parser.parse_args, words)
+
+
+def _draw(kind: str, folder: list[Any], names: list[Any], out: Path, **options: Any) -> None:
     from src.api import charts
     from src.artifacts.frame_jobs import named_folders
     from src.report.printed import writer
     from src.utils.files import atomic_write
 
-    with refusing():
-        write = writer(out)
-        sweeps = sweeps or [newest_sweep(finished=True)]
-        names = dict(options.pop("names") or ())
-        chart = getattr(charts, kind)(*sweeps, **options, names=names)
-        warn_of_unfinished([*named_folders(*sweeps)])
-        warn_of_unknown_names(names, named_folders(*sweeps))
-        with atomic_write(out) as temporary:
-            temporary.write_bytes(write(chart.to_dict()))
+    write = writer(out)
+    sweeps = folder or [newest_sweep(finished=True)]
+    chart = getattr(charts, kind)(*sweeps, **options, names=dict(names))
+    warn(named_folders(*sweeps), dict(names))
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(write(chart.to_dict()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

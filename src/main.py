@@ -4,8 +4,9 @@ import atexit
 import os
 import signal
 import sys
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     _status = 1
@@ -20,9 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.config.command import Command, parse
-from src.config.command_line import command_line, ignore_harmless_warnings
-from src.config.errors import refuse
-from src.config.hydra_internals import flags_parser, speed_up_sweeps, split_jobs
+from src.config.command_line import ignore_harmless_warnings, parse_flags, run_command
+from src.config.hydra_internals import speed_up_sweeps, split_jobs
 from src.config.names import with_files
 from src.config.resolvers import CONF
 from src.utils import stopping
@@ -42,42 +42,25 @@ def run(config: DictConfig) -> None:
     attempt(config, Path(HydraConfig.get().runtime.output_dir), SweepCallback.running)
 
 
-def main() -> None:
-    """Run the command line: attack, evaluate and track."""
-    flags, parser = sys.argv[1:], flags_parser()
-    parser.error = lambda message: refuse(f"{message}; --help lists the flags")  # type: ignore[method-assign]
-    known = parser.parse_intermixed_args(flags)
-    overrides = known.overrides
-    for word in overrides:
-        flags.remove(word)
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line: attack, evaluate and track. Return its exit code."""
     speed_up_sweeps(parse)
-    command_line(
-        partial(_hand_on, flags, overrides, known.config_dir, known.multirun and known.cfg), run
-    )
+    return run_command(_start, parse_flags, words, at_once=False)
 
 
-def _hand_on(flags: list[str], overrides: list[str], folder: str | None, first: bool) -> None:
-    """Check the overrides and put them into `sys.argv` for Hydra.
-
-    Args:
-        flags: Flags of the command, such as `-m`.
-        overrides: Overrides of the command.
-        folder: Value of `--config-dir`, if given.
-        first: True: keep only the overrides of the sweep's first job.
-    """
+def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
+    """Check the overrides, and hand the command on to Hydra, which reads `sys.argv`."""
     command = Command.parse(overrides)
     command.check(CONF)
+    folder = known["config_dir"]
     overrides = with_files(command, [CONF, *([folder] if folder else [])])
-    if first:
+    if known["multirun"] and known["cfg"]:  # print the sweep's first job
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
         overrides = split_jobs(Command.parse(overrides).overrides)[0]
     sys.argv[1:] = [*flags, *overrides]
+    run()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        _status = 0
-    except SystemExit as stop:
-        _status = int(stop.code or 0)
-        raise
+    _status = main()
+    sys.exit(_status)

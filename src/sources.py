@@ -1,17 +1,19 @@
 """Rank the sources of finished sweeps for an unseen target, and test what predicts transfer."""
 
-import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from src.api.paper_line import refusing
 from src.artifacts.sweep_state import newest_sweep
+from src.config.command_line import CommandParser, run_command
 
 
-def main() -> None:
-    """Run the command line; exit with 0, or with 2 if the input is refused."""
-    parser = argparse.ArgumentParser("python -m src.sources", description=__doc__)
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = CommandParser("python -m src.sources", description=__doc__)
     parser.add_argument(
         "folder", nargs="*", type=Path, help="folders of sweeps; default: the newest"
     )
@@ -21,14 +23,15 @@ def main() -> None:
     parser.add_argument(
         "--eps", type=float, dest="eps_255", help="budget in 1/255; default: the reference budget"
     )
-    options = vars(parser.parse_args())
-    folders = options.pop("folder")
+    return run_command(_print_choice, parser.parse_intermixed_args, words)
+
+
+def _print_choice(folder: list[Path], **options: Any) -> None:
     from src.report.source_choice import choose_source, source_tables
 
-    with refusing():
-        choice = choose_source(folders or [newest_sweep(finished=True)], **options)
-        Console(markup=False, highlight=False).print(source_tables(choice))
+    choice = choose_source(folder or [newest_sweep(finished=True)], **options)
+    Console(markup=False, highlight=False).print(source_tables(choice))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,7 +3,6 @@
 `python -m src.status why JOB` prints why the rows of a finished job are not reused.
 """
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,52 +15,48 @@ from rich.table import Table
 
 from src.artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
 from src.cache.rows import FOLDER, Rows
-from src.config.command_line import command_line
-from src.config.errors import refuse
+from src.config.command_line import CommandParser, run_command
 from src.config.sections import CacheSettings
 from src.utils.refusals import printable
 from src.utils.terminal import duration, text_table
 
 
-def main() -> None:
-    """Run the command line; exit with 0 if all jobs are done, else 1, or 2 for refused input."""
-    if sys.argv[1:2] == ["why"]:
-        _print_differences(sys.argv[2:])
-        return
-    parser = argparse.ArgumentParser("python -m src.status", description=__doc__)
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 if all jobs are done, else 1."""
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["why"]:
+        parser = CommandParser(
+            "python -m src.status why", description="Print why the rows of a job are not reused."
+        )
+        parser.add_argument("folder", type=Path, help="folder of a job or a sweep")
+        parser.add_argument("words", nargs="*", help="overrides of its command that name code")
+        parser.add_argument("--config-dir", type=Path, help="folder of its command's config files")
+        return run_command(_print_differences, parser.parse_intermixed_args, words[1:])
+    parser = CommandParser("python -m src.status", description=__doc__)
     parser.add_argument(
         "folder", nargs="?", type=Path, help="folder of a sweep; default: the newest"
     )
-    folder = parser.parse_args().folder
-    try:
-        folder = folder or newest_sweep()
-        jobs = job_statuses(folder)
-    except ValueError as error:
-        refuse(str(error))
+    return run_command(_print_jobs, parser.parse_args, words)
+
+
+def _print_jobs(folder: Path | None) -> int:
+    """Print the jobs of a sweep; return 0 if all are done, else 1."""
+    folder = folder or newest_sweep()
+    jobs = job_statuses(folder)
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(listed(jobs), soft_wrap=False)
     console.print(f"{folder}: {summary(jobs)}")
     if cache := cache_of(jobs):
         console.print(cache)
-    sys.exit(any(job.state != "done" for job in jobs))
+    return int(any(job.state != "done" for job in jobs))
 
 
-def _print_differences(arguments: Sequence[str]) -> None:
+def _print_differences(folder: Path, words: list[str], config_dir: Path | None) -> None:
     """Print what differs between finished jobs and what this program would compute now."""
-    parser = argparse.ArgumentParser(
-        "python -m src.status why", description="Print why the rows of a job are not reused."
-    )
-    parser.add_argument("folder", type=Path, help="folder of a job or a sweep")
-    parser.add_argument("words", nargs="*", help="overrides of its command that name code")
-    parser.add_argument("--config-dir", type=Path, help="folder of its command's config files")
-    options = parser.parse_intermixed_args(arguments)
     from src.run.why import compare_jobs  # here: loads torch
 
-    def show() -> None:
-        for folder, lines in compare_jobs(options.folder, options.words, options.config_dir):
-            print(f"{folder}:", *map(printable, lines), sep="\n  ")
-
-    command_line(show)
+    for job, lines in compare_jobs(folder, words, config_dir):
+        print(f"{job}:", *map(printable, lines), sep="\n  ")
 
 
 def listed(jobs: list[JobStatus]) -> Table:
@@ -120,4 +115,4 @@ def _clock(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,17 +1,20 @@
 """Print a table of finished jobs for a paper: `python -m src.table`."""
 
-import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished, warn_of_unknown_names
+from src.api.paper_line import add_sweeps, warn
 from src.artifacts.sweep_state import newest_sweep
+from src.config.command_line import CommandParser, run_command
 from src.utils.files import write_text
 from src.utils.refusals import printable
 
 
-def main() -> None:
-    """Run the command line; exit with 0, or with 2 if the input is refused."""
-    parser = argparse.ArgumentParser(
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = CommandParser(
         "python -m src.table", description="Print a table of finished jobs for a paper."
     )
     add = parser.add_argument
@@ -46,22 +49,21 @@ def main() -> None:
     add("--related", default="keep", help=f"keep (default), or {alike}")
     add("--to", default="markdown", help="latex, markdown (default) or csv")
     add("--out", type=Path, help="write the table to this file; default: print it")
-    options = vars(parser.parse_args())
-    sweeps, out = options.pop("folder"), options.pop("out")
-    names = dict(options.pop("names") or ())
+    return run_command(_print_table, parser.parse_intermixed_args, words)
+
+
+def _print_table(folder: list[Any], names: list[Any], out: Path | None, **options: Any) -> None:
     from src.artifacts.frame_jobs import named_folders
     from src.report.paper import table
 
-    with refusing():
-        sweeps = sweeps or [newest_sweep(finished=True)]
-        text = printable(str(table(*sweeps, **options, names=names)))
-        warn_of_unfinished([*named_folders(*sweeps)])
-        warn_of_unknown_names(names, named_folders(*sweeps))
-        if out:
-            write_text(out, text)
-    if not out:
+    sweeps = folder or [newest_sweep(finished=True)]
+    text = printable(str(table(*sweeps, **options, names=dict(names))))
+    warn(named_folders(*sweeps), dict(names))
+    if out:
+        write_text(out, text)
+    else:
         print(text, end="")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

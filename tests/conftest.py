@@ -221,9 +221,8 @@ def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
         patch.syspath_prepend(folder)
         patch.setattr(sys, "argv", [module, *arguments])
         try:
-            import_module(module).main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
+            status: int = import_module(module).main()
+            return status
         finally:
             for log in set(logging.root.handlers) - logs:  # Hydra would drop them open
                 logging.root.removeHandler(log)
@@ -233,7 +232,6 @@ def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
                 file = getattr(sys.modules[name], "__file__", None)
                 if file and Path(file).is_relative_to(folder):
                     del sys.modules[name]
-    return 0
 
 
 def free_port() -> int:

@@ -131,8 +131,8 @@ def test_a_job_that_its_data_or_device_forbid_says_so(command_line, capfd, words
 
 def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, tiny_run):
     words = [*tiny_run, "model.fine.weights=gone.pt"]
-    script = f"import sys\nsys.argv[1:] = {words}\nfrom src.main import main\n"
-    script += "try:\n    main()\nfinally:\n    print('torch' in sys.modules)\n"
+    script = f"import sys\nfrom src.main import main\nstatus = main({words})\n"
+    script += "print('torch' in sys.modules)\nsys.exit(status)\n"
     run = [sys.executable, "-c", script]
     told = subprocess.run(run, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
     assert (told.returncode, told.stdout) == (2, "False\n")

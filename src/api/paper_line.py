@@ -2,14 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from src.artifacts.jobs import find_jobs
 from src.artifacts.layout import MANIFEST
 from src.artifacts.sweep_state import job_statuses
-from src.config.errors import refuse
 from src.utils.model_names import parts_of
 
 
@@ -18,28 +16,18 @@ def add_sweeps(parser: argparse.ArgumentParser) -> None:
     named = "folders of sweeps, or NAME=FOLDER; default: the newest in outputs/"
     parser.add_argument("folder", nargs="*", type=_sweep, help=named)
     text = "printed names of attacks and models, such as vgg_small=VGG-16"
-    parser.add_argument("--names", nargs="+", type=_new_name, help=text)
+    parser.add_argument("--names", nargs="+", default=[], type=_new_name, help=text)
 
 
-@contextmanager
-def refusing() -> Iterator[None]:
-    """Print the message of a `ValueError` or `OSError` and exit with code 2."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        refuse(str(error))
+def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
+    """Print to standard error how many jobs of each sweep are unfinished, and unknown names.
 
-
-def warn_of_unfinished(folders: Sequence[Path]) -> None:
-    """Print to standard error how many jobs of each sweep are unfinished."""
+    Unknown are printed names that belong to no attack, model or defence.
+    """
     for folder in (folder for folder in folders if (folder / MANIFEST).exists()):
         states = [job.state for job in job_statuses(folder)]
         if left := len(states) - states.count("done"):
             print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)
-
-
-def warn_of_unknown_names(names: Iterable[str], folders: Mapping[Path, str]) -> None:
-    """Print to standard error which printed names belong to no attack, model or defence."""
     known = set[str]()
     for job in find_jobs(folders):
         for name in (job.attack, job.record.source, *job.record.targets, *job.record.defences):

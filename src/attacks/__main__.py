@@ -1,15 +1,16 @@
 """Try each class of your TransferAttack clone on a source, and print which ones run."""
 
-import argparse
 import os
 import signal
+import sys
+from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
 from src.api.classifier import load_classifier
 from src.attacks import transferattack
 from src.attacks.transferattack_clone import open_clone
-from src.config.command_line import command_line
+from src.config.command_line import CommandParser, run_command
 from src.data import Batch, load_dataset
 from src.models import PixelClassifier
 from src.utils.refusals import first_line
@@ -17,27 +18,26 @@ from src.utils.refusals import first_line
 _DATA, _EPS, _SECONDS = "cifar10_mini", 8 / 255, 40
 
 
-def main() -> None:
-    """Run the command line."""
-    command_line(_try_classes)
-
-
-def _try_classes() -> None:
-    parser = argparse.ArgumentParser("python -m src.attacks", description=__doc__)
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = CommandParser("python -m src.attacks", description=__doc__)
     parser.add_argument("library", choices=["transferattack"])
     parser.add_argument("--root", default=os.environ.get("TRANSFERATTACK"), help="its folder")
     parser.add_argument("--source", default="resnet_small", help=f"name of a model for {_DATA}")
-    arguments = parser.parse_args()
-    names = [*open_clone(arguments.root).attack_zoo]
-    model = load_classifier(arguments.source, f"dataset={_DATA}")
+    return run_command(_try_classes, parser.parse_intermixed_args, words)
+
+
+def _try_classes(library: str, root: str, source: str) -> None:
+    names = [*open_clone(root).attack_zoo]
+    model = load_classifier(source, f"dataset={_DATA}")
     batch = load_dataset("test", {"_target_": f"src.data.{_DATA}.{_DATA}"})[:2]
     signal.signal(signal.SIGALRM, _give_up)
     runs = 0
     for name in names:
-        reason = _try(name, arguments.root, model, batch)
+        reason = _try(name, root, model, batch)
         runs += not reason
         print(f"{name:16}", f"no   {reason}" if reason else "yes", flush=True)
-    print(f"{runs} of {len(names)} classes run on {arguments.source}.")
+    print(f"{runs} of {len(names)} classes of {library} run on {source}.")
 
 
 def _try(name: str, root: str, model: PixelClassifier, batch: Batch) -> str:
@@ -66,4 +66,4 @@ def _give_up(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,14 +1,18 @@
-"""Warnings, interrupts, refusals and exit codes of a command line."""
+"""What all commands share: arguments, refusals, interrupts, closed streams and exit codes."""
 
 import gc
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from src.config.errors import INTERRUPTED, REFUSALS, explain, refuse
+from src.config.errors import INTERRUPTED, REFUSALS, REFUSED, explain, refuse
+from src.config.hydra_internals import flags_parser
 from src.utils import stopping
+from src.utils.refusals import printable
 
 HARMLESS = (
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6 with torch 2.15
@@ -25,10 +29,44 @@ def ignore_harmless_warnings() -> None:
         warnings.filterwarnings("ignore", message=harmless)
 
 
-def command_line(*steps: Callable[[], None]) -> None:
-    """Run the steps of a command line; on a refusal print one sentence and exit with code 2.
+class CommandParser(ArgumentParser):
+    """Parser of a command's arguments that refuses wrong ones in one sentence."""
 
-    Ctrl-C or SIGTERM keeps what is finished and exits with code 130.
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        refuse(f"{message}; --help lists the arguments")
+
+
+def parse_flags(words: Sequence[str] | None) -> Namespace:
+    """Parse a command line of Hydra's; `flags` has the words that are not `overrides`."""
+    parser = flags_parser()
+    parser.error = lambda message: refuse(f"{message}; --help lists the flags")  # type: ignore[method-assign]
+    flags = [*(sys.argv[1:] if words is None else words)]
+    arguments = parser.parse_intermixed_args(flags)
+    for word in arguments.overrides:
+        flags.remove(word)
+    arguments.flags = flags
+    return arguments
+
+
+def run_command(
+    function: Callable[..., int | None],
+    parse: Callable[[Sequence[str] | None], Namespace],
+    words: Sequence[str] | None = None,
+    *,
+    at_once: bool = True,
+) -> int:
+    """Run a command and return its exit code: 0, or what the function returns.
+
+    A refusal prints one sentence and returns 2. Ctrl-C or SIGTERM returns 130, an error of files
+    or workers 1.
+
+    Args:
+        function: The command, called with the parsed arguments as keywords.
+        parse: Parser of the words.
+        words: Words after the command's name; None: those of the process.
+        at_once: Stop at the first Ctrl-C or SIGTERM. False: the function calls
+            `stopping.raise_if_interrupted` where it can stop, and keeps what is finished.
     """
     ignore_harmless_warnings()
     logging.raiseExceptions = False  # do not fail if the disk is too full for the log
@@ -39,19 +77,24 @@ def command_line(*steps: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     with stopping.handle_signals():
         try:
-            for step in steps:
-                step()
+            if at_once:
+                stopping.interrupt_at_once()
+            code = function(**vars(parse(words)))
             sys.stdout.flush()
+            return code or 0
+        except SystemExit as stop:
+            return int(stop.code or 0)
         except KeyboardInterrupt as interrupt:
             stopping.shut_down(interrupt)
-            sys.exit(INTERRUPTED)
+            return INTERRUPTED
         except REFUSALS as error:
-            refuse(explain(error))
+            print(printable(explain(error)), file=sys.stderr)
+            return REFUSED
         except BrokenPipeError:  # a pipe such as `| head` was closed
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+            return 1
         except (OSError, RuntimeError) as error:  # from Hydra's files or a launcher's workers
             stopping.shut_down(error)
-            sys.exit(1)
+            return 1
         finally:
             gc.unfreeze()  # undo the freeze in `SweepCallback`

@@ -38,7 +38,7 @@ def _list_choices(
 
 # `--help`, refusals and sweeps with `glob(*)` list options. If Hydra stops calling this function,
 # they list bases such as `_small_network`, too.
-ConfigRepository.get_group_options = _list_choices  # type: ignore[method-assign]
+ConfigRepository.get_group_options = _list_choices  # type: ignore[method-assign, assignment]
 
 
 def flags_parser() -> ArgumentParser:

@@ -1,12 +1,12 @@
 """List public models, download their weights, or check a model's preprocessing."""
 
-import argparse
+import sys
 from collections.abc import Sequence
 from fnmatch import filter as matching
 
 from src.analysis import format_cell
 from src.api.classifier import load_classifier, model_settings
-from src.config.command_line import command_line
+from src.config.command_line import CommandParser, run_command
 from src.models.providers import find, load_network, open_provider
 from src.run.data import DataSets
 from src.run.preprocessing import search, stated
@@ -15,28 +15,27 @@ from src.utils.model_names import PROVIDERS
 _IMAGES = 200  # of a check
 
 
-def main() -> None:
-    """Run the command line."""
-    command_line(_list_or_fetch)
-
-
-def _list_or_fetch() -> None:
-    parser = argparse.ArgumentParser("python -m src.models", description=__doc__)
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = CommandParser("python -m src.models", description=__doc__)
     text = f"a provider ({', '.join(PROVIDERS)}) and optionally a pattern; or names to fetch; or "
     text += "check NAME dataset=DATASET, and further words of src.main"
     parser.add_argument("words", nargs="+", help=text)
     parser.add_argument("--fetch", action="store_true", help="download weights")
     parser.add_argument("--config-dir", help="folder of your own config files, for check")
-    arguments = parser.parse_intermixed_args()
-    if arguments.words[0] == "check":
-        _check(arguments.words[1:], arguments.config_dir)
+    return run_command(_list_or_fetch, parser.parse_intermixed_args, words)
+
+
+def _list_or_fetch(words: list[str], fetch: bool, config_dir: str | None) -> None:
+    if words[0] == "check":
+        _check(words[1:], config_dir)
         return
-    if arguments.fetch:
-        for name in arguments.words:
+    if fetch:
+        for name in words:
             load_network(name)
             print(f"{name}: {find(name).path}")
         return
-    name, pattern = [*arguments.words, "*"][:2]
+    name, pattern = [*words, "*"][:2]
     provider = open_provider(name)
     identifiers = matching(provider.names(), pattern)
     if not identifiers:
@@ -65,4 +64,4 @@ def _check(words: Sequence[str], config_dir: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

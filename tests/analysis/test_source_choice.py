@@ -210,14 +210,10 @@ def test_what_a_measure_adds_is_beyond_the_accuracies():
     assert few["p"].isna().all()
 
 
-def test_the_command_prints_a_choice_or_why_there_is_none(capsys, monkeypatch):
+def test_the_command_prints_a_choice_or_why_there_is_none(capsys):
     demo = str(REPOSITORY / "docs" / "results" / "demo")
-    monkeypatch.setattr("sys.argv", ["src.sources", demo])
-    main()
+    assert main([demo]) == 0
     printed = capsys.readouterr().out
     assert "vit_small        resnet_small" in printed and "that needs 6 sources" in printed
     for words in ([demo, "--attack", "none"], [demo, "--eps", "3"], ["nowhere"]):
-        monkeypatch.setattr("sys.argv", ["src.sources", *words])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+        assert main(words) == 2 and capsys.readouterr().err.count("\n") == 1

@@ -347,7 +347,7 @@ def test_the_command_tries_every_class(clone, run_in, printed_by, tmp_path):
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.strip().split("\n")}
     assert status == 0 and lines["signs"] == lines["aimed"] == "yes"
     assert lines["broken"] == "no   RuntimeError: no layer4 here"
-    assert "6 of 11 classes run on resnet_small." in text
+    assert "6 of 11 classes of transferattack run on resnet_small." in text
 
 
 @pytest.fixture
