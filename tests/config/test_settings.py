@@ -289,12 +289,20 @@ def test_an_earlier_key_is_refused_and_the_new_one_named(word):
         read(word)
 
 
-@pytest.mark.parametrize("word", ["cache_dir: x", "store: {images_mb: 1}", "plan: true"])
-def test_an_earlier_key_in_a_file_is_refused_and_the_new_one_named(tmp_path, word):
+@pytest.mark.parametrize(
+    ("line", "new"),
+    [
+        ("cache_dir: x", "cache.dir"),
+        ("store: {images_mb: 1}", "cache.images_mb"),
+        ("plan: true", "plan=only"),
+        ("max_hours: 1", "plan.max_hours"),
+        ("dataset: {n_images: 1}", "n_images"),
+    ],
+)
+def test_an_earlier_key_in_a_file_is_refused_and_the_new_one_named(tmp_path, line, new):
     (tmp_path / "experiment").mkdir()
-    text = f"# @package _global_\n{word}\ndataset: {{n_images: 1}}\n"
-    (tmp_path / "experiment" / "old.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"is replaced by (cache|plan)"):
+    (tmp_path / "experiment" / "old.yaml").write_text(f"# @package _global_\n{line}\n")
+    with pytest.raises(ValueError, match=rf"^\S+ is replaced by {new}\.$"):
         read("experiment=old", extra=tmp_path)
 
 
