@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from src.config.command import Command, parse
 from src.config.command_line import command_line, ignore_harmless_warnings
 from src.config.errors import refuse
-from src.config.hydra_internals import flags_parser, speed_up_sweeps, split_jobs
+from src.config.hydra_internals import flags_parser, speed_up, split_jobs
 from src.config.names import with_files
 from src.config.resolvers import CONF
 from src.utils import stopping
@@ -50,7 +50,7 @@ def main() -> None:
     overrides = known.overrides
     for word in overrides:
         flags.remove(word)
-    speed_up_sweeps(parse)
+    speed_up(parse, known.multirun)
     command_line(
         partial(_hand_on, flags, overrides, known.config_dir, known.multirun and known.cfg), run
     )
