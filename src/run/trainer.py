@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.config.sections import TrainerSettings
 from src.config.settings import Settings
-from src.utils.devices import device_of, free_gpu
+from src.utils.devices import free_gpu, is_cuda
 from src.utils.processes import is_first_process
 from src.utils.refusals import first_line
 
@@ -52,8 +52,8 @@ def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Train
 @contextmanager
 def on_free_gpu(settings: TrainerSettings) -> Iterator[TrainerSettings]:
     """Yield the settings with a GPU that no other job uses, if they ask for one GPU."""
-    on_gpu = device_of(settings.accelerator) == "cuda"
-    if not on_gpu or settings.devices != 1 or settings.distributed:
+    device = make_trainer(settings).strategy.root_device.type
+    if not is_cuda(device) or settings.devices != 1 or settings.distributed:
         yield settings
     else:
         with free_gpu() as number:
@@ -75,15 +75,16 @@ def for_device(settings: Settings, images: int | None = None) -> Settings:
     images = images if trainer.distributed else None
     if images is None and trainer.batch_size != "auto":
         return settings
+    runner = make_trainer(trainer)
     if trainer.batch_size == "auto":
-        size = _GPU_BATCH if device_of(trainer.accelerator) == "cuda" else _CPU_BATCH
+        size = _GPU_BATCH if is_cuda(runner.strategy.root_device) else _CPU_BATCH
         size = size if images is None else min(size, -(-images // _SHARED))
         trainer = trainer.model_copy(update={"batch_size": size})
     if images is not None and is_first_process():
-        batches, processes = -(-images // int(trainer.batch_size)), make_trainer(trainer).world_size
-        if batches < processes:
+        batches = -(-images // int(trainer.batch_size))
+        if batches < runner.world_size:
             text = "%d of %d processes have no work: %d images are %d batches. Use fewer devices."
-            log.warning(text, processes - batches, processes, images, batches)
+            log.warning(text, runner.world_size - batches, runner.world_size, images, batches)
     return settings.model_copy(update={"trainer": trainer})
 
 
