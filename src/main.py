@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from src.config.command import Command, parse
 from src.config.command_line import ignore_harmless_warnings, parse_flags, run_command
-from src.config.hydra_internals import speed_up_sweeps, split_jobs
+from src.config.hydra_internals import speed_up, split_jobs
 from src.config.names import with_files
 from src.config.resolvers import CONF
 from src.utils import stopping
@@ -44,7 +44,6 @@ def run(config: DictConfig) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line: attack, evaluate and track. Return its exit code."""
-    speed_up_sweeps(parse)
     return run_command(_start, parse_flags, words, at_once=False)
 
 
@@ -52,6 +51,7 @@ def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
     """Check the overrides, and hand the command on to Hydra, which reads `sys.argv`."""
     command = Command.parse(overrides)
     command.check(CONF)
+    speed_up(parse, known["multirun"])
     folder = known["config_dir"]
     overrides = with_files(command, [CONF, *([folder] if folder else [])])
     if known["multirun"] and known["cfg"]:  # print the sweep's first job
