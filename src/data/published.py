@@ -7,16 +7,19 @@ import numpy as np
 
 from src.data.dataset import LabelledImages
 
-_IMAGES = {"train": 50_000, "test": 10_000}
-_CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
-"""Classes by the name of torchvision's class; all have `_IMAGES` images of 32 x 32 pixels."""
+_SIZES = {  # classes, side in pixels, images of the splits, by the name of the callable
+    "CIFAR10": (10, 32, {"train": 50_000, "test": 10_000}),
+    "CIFAR100": (100, 32, {"train": 50_000, "test": 10_000}),
+    "nips17": (1000, 299, {"test": 1000}),
+}
 
 
 def published(split: str, *, kind: str) -> LabelledImages:
     """Return blank images of the size and number of a published split, `train` or `test`."""
+    classes, side, numbers = _SIZES[kind]
     # The grey values differ, as no image is in both splits.
-    images = np.broadcast_to(np.uint8(split == "train"), (_IMAGES[split], 32, 32, 3))
-    return LabelledImages(images, np.arange(len(images)) % _CLASSES[kind])
+    images = np.broadcast_to(np.uint8(split == "train"), (numbers[split], side, side, 3))
+    return LabelledImages(images, np.arange(len(images)) % classes)
 
 
 def stand_in(source: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -26,4 +29,4 @@ def stand_in(source: Mapping[str, Any]) -> dict[str, Any] | None:
         source: `_target_` of the data set and its other keyword arguments.
     """
     kind = source.get("kind") or str(source.get("_target_")).rpartition(".")[2]
-    return {"_target_": f"{__name__}.published", "kind": kind} if kind in _CLASSES else None
+    return {"_target_": f"{__name__}.published", "kind": kind} if kind in _SIZES else None

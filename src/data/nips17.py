@@ -1,0 +1,95 @@
+"""The NIPS 2017 adversarial competition's development set, downloaded image by image."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
+from src.data.dataset import LabelledImages
+from src.data.image_files import image_csv
+from src.utils.files import atomic_write, remove_temporaries, sha256_of, write_csv
+from src.utils.refusals import first_line
+from src.utils.stopping import raise_if_interrupted
+from src.utils.terminal import with_progress
+
+LIST = Path(__file__).parents[1] / "assets" / "nips17.csv"
+"""Names, classes, target classes, bytes and SHA-256 of the 1,000 images."""
+_AT_ONCE, _SECONDS = 8, 30
+_RETRIES = Retry(4, connect=1, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
+
+
+def nips17(
+    split: str,
+    *,
+    root: str | None,
+    url: str,
+    download: bool = True,
+    csv: Sequence[str] = ("images.csv", "dev_dataset.csv"),
+    folder: str = "images",
+    **columns: Any,
+) -> LabelledImages:
+    """Load the images in `root`; download what is missing if `root` has no list of images.
+
+    The list, `images.csv`, is written after the last image: the next call goes on with an
+    interrupted download. Files that are there are checked like those that arrive.
+
+    Args:
+        split: `test`.
+        root: folder of `images/` and `images.csv`, in the layout of the competition.
+        url: address of the folder that has the images as `ID.png`.
+        download: False: use only what is in `root`.
+        csv: names of the list in `root`; a download writes the first one.
+        folder: path of the images' folder in `root`.
+        columns: See `image_csv`.
+
+    Raises:
+        ValueError: An image cannot be downloaded, or is not the published one; or see `image_csv`.
+    """
+    if root and download and split == "test":
+        top = Path(root).expanduser()
+        if not any((top / name).exists() for name in csv):
+            _download(top / folder, top / csv[0], url)
+    return image_csv(split, root=root, url=url, csv=csv, folder=folder, **columns)
+
+
+def _download(folder: Path, path: Path, url: str) -> None:
+    """Bring the missing images into a folder, then write their list to `path`."""
+    rows = pd.read_csv(LIST, dtype=str)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_temporaries(folder)  # of a killed process
+    with requests.Session() as session, ThreadPoolExecutor(_AT_ONCE) as threads:
+        session.mount(url, HTTPAdapter(pool_maxsize=_AT_ONCE, max_retries=_RETRIES))
+        images = threads.map(partial(_fetch, session, url, folder), rows["ImageId"], rows["sha256"])
+        try:
+            for _ in with_progress(images, "nips17", len(rows)):
+                raise_if_interrupted()
+        finally:
+            threads.shutdown(cancel_futures=True)
+    write_csv(path, rows[["ImageId", "TrueLabel", "TargetClass"]])
+
+
+def _fetch(session: requests.Session, url: str, folder: Path, image_id: str, digest: str) -> None:
+    path = folder / f"{image_id}.png"
+    if path.exists():
+        if sha256_of(path) != digest:
+            raise ValueError(f"{path} is not the published image. Delete it, and run this again.")
+        return
+    address = f"{url}/{path.name}"
+    again = "Run this again to go on, or set dataset.root to a folder that has the images."
+    try:
+        answer = session.get(address, timeout=_SECONDS)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        reason = f"{type(error).__name__}: {first_line(error)[:120]}"
+        raise ValueError(f"{address} cannot be downloaded ({reason}). {again}") from error
+    if sha256(answer.content).hexdigest() != digest:
+        raise ValueError(f"{address} is not the published image. {again}")
+    with atomic_write(path) as draft:
+        draft.write_bytes(answer.content)
