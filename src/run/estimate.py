@@ -182,7 +182,7 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
         public = find(model.network["name"])
         command = f"python -m src.models --fetch {model.network['name']}  # {public.source}"
         return command * (not public.path.exists())
-    text = f"model {name} downloads its weights when first built; the plan does not need them"
+    text = f"model {name}: weights that its library has or downloads; the plan does not need them"
     return text * bool(without_downloads(model))
 
 

@@ -41,6 +41,8 @@ class Server(BaseHTTPRequestHandler):
         self.send_response(404 if fault == "missing" else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if fault == "half once" and self.asked.count(self.path) == 1:
+            fault = "half"
         half, other = content[: len(content) // 2], png(len(name))
         self.wfile.write({"half": half, "other": other[: len(content)]}.get(fault, content))
 
@@ -76,6 +78,12 @@ def test_all_images_arrive_once_in_the_order_of_the_list(section, tmp_path):
     assert sorted(Server.asked) == sorted(Server.files)
     written = pd.read_csv(tmp_path / "set" / "images.csv")
     assert written.columns.tolist() == ["ImageId", "TrueLabel", "TargetClass"]
+
+
+def test_one_cut_connection_is_tried_again(section, tmp_path):
+    Server.faults[IDS[5]] = "half once"
+    assert len(load_dataset("test", section, lock_folder=tmp_path / "locks", num_classes=30)) == 20
+    assert len(Server.asked) == 21
 
 
 def test_two_at_once_share_one_download(section, tmp_path):

