@@ -47,6 +47,7 @@ assert not {"torch", "pandas", "src.attacks"} & sys.modules.keys()
     run_python("-c", code, folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_command_loads_neither_statsmodels_nor_what_its_report_and_tracking_need(tmp_path):
     code = """
 import sys
