@@ -18,6 +18,7 @@ from src.run.freeze import with_ensemble
 from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.devices import is_cuda
 from src.utils.model_names import NO_DEFENCE, ModelRef
+from src.utils.package import canonical_name
 from src.utils.refusals import first_line
 
 
@@ -150,7 +151,7 @@ def name_of(value: Any) -> str:
     """Return the module and name of a function, or of an object's class."""
     value = getattr(value, "func", value)
     code = value if hasattr(value, "__qualname__") else type(value)
-    return f"{code.__module__}.{code.__qualname__}"
+    return canonical_name(f"{code.__module__}.{code.__qualname__}")
 
 
 def _whole(key: str, values: Any, count: int) -> np.ndarray:
