@@ -40,8 +40,8 @@ def canonical_name(name: str) -> str:
     >>> canonical_name("transferability.attacks.mi")
     'src.attacks.mi'
     """
-    top, dot, rest = name.partition(".")
-    return f"{CLONE}.{rest}" if dot and top == INSTALLED else name
+    top = name.partition(".")[0]
+    return CLONE + name.removeprefix(top) if top == INSTALLED else name
 
 
 def importable_name(name: str) -> str:
