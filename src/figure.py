@@ -5,7 +5,6 @@ from pathlib import Path
 
 from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished, warn_of_unknown_names
 from src.artifacts.sweep_state import newest_sweep
-from src.utils.package import command
 
 KINDS = {
     "curves": "success over the budget, one line per named attack, source and target",
@@ -18,7 +17,7 @@ KINDS = {
 def main() -> None:
     """Run the command line; exit with 0, or with 2 if the input is refused."""
     parser = argparse.ArgumentParser(
-        command("figure"), description="Draw a figure of finished jobs for a paper."
+        "python -m src.figure", description="Draw a figure of finished jobs for a paper."
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="kind")
     for kind, description in KINDS.items():

@@ -7,12 +7,11 @@ from rich.console import Console
 
 from src.api.paper_line import refusing
 from src.artifacts.sweep_state import newest_sweep
-from src.utils.package import command
 
 
 def main() -> None:
     """Run the command line; exit with 0, or with 2 if the input is refused."""
-    parser = argparse.ArgumentParser(command("sources"), description=__doc__)
+    parser = argparse.ArgumentParser("python -m src.sources", description=__doc__)
     parser.add_argument(
         "folder", nargs="*", type=Path, help="folders of sweeps; default: the newest"
     )

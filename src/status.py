@@ -19,7 +19,6 @@ from src.cache.rows import FOLDER, Rows
 from src.config.command_line import command_line
 from src.config.errors import refuse
 from src.config.sections import StoreSettings
-from src.utils.package import command
 from src.utils.refusals import printable
 from src.utils.terminal import duration, text_table
 
@@ -29,7 +28,7 @@ def main() -> None:
     if sys.argv[1:2] == ["why"]:
         _print_differences(sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(command("status"), description=__doc__)
+    parser = argparse.ArgumentParser("python -m src.status", description=__doc__)
     parser.add_argument(
         "folder", nargs="?", type=Path, help="folder of a sweep; default: the newest"
     )
@@ -50,7 +49,7 @@ def main() -> None:
 def _print_differences(arguments: Sequence[str]) -> None:
     """Print what differs between finished jobs and what this program would compute now."""
     parser = argparse.ArgumentParser(
-        f"{command('status')} why", description="Print why the rows of a job are not reused."
+        "python -m src.status why", description="Print why the rows of a job are not reused."
     )
     parser.add_argument("folder", type=Path, help="folder of a job or a sweep")
     parser.add_argument("words", nargs="*", help="overrides of its command that name code")

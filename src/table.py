@@ -6,14 +6,13 @@ from pathlib import Path
 from src.api.paper_line import add_sweeps, refusing, warn_of_unfinished, warn_of_unknown_names
 from src.artifacts.sweep_state import newest_sweep
 from src.utils.files import write_text
-from src.utils.package import command
 from src.utils.refusals import printable
 
 
 def main() -> None:
     """Run the command line; exit with 0, or with 2 if the input is refused."""
     parser = argparse.ArgumentParser(
-        command("table"), description="Print a table of finished jobs for a paper."
+        "python -m src.table", description="Print a table of finished jobs for a paper."
     )
     add = parser.add_argument
     add_sweeps(parser)

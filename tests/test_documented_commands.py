@@ -23,7 +23,8 @@ from tests.conftest import REPOSITORY, run_python
 
 PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
 PAGES += sorted(REPOSITORY.glob("docs/**/*.md"))
-STARTS = "make|python|transferability|pip|torchrun|srun|mlflow|ray|source|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
+STARTS = "make|python|transferability|pip|torchrun|srun|mlflow|ray|source"
+STARTS += "|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
 BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
 FILES = re.compile(r"^```(yaml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -20,7 +20,6 @@ from src.models import PixelClassifier
 from src.run.data import DataSets
 from src.run.models import stored_classifier
 from src.utils.model_names import ModelRef
-from src.utils.package import command
 
 Modules = nn.Module | Sequence[nn.Module]
 Models = Mapping[str, Modules] | Sequence[str | Mapping[str, Modules]]
@@ -65,10 +64,10 @@ def load_classifier(
     classifier = stored_classifier(settings, settings.targets[0], sets)
     if classifier is None:
         flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
-        words = shlex.join([*flags, *arguments])
+        command = shlex.join(["python", "-m", "src.main", *flags, *arguments])
         raise ValueError(
             f"model {name} has no weights in {settings.cache_dir}/ for {settings.dataset.name}. "
-            f"Set model.{name}.weights=PATH, or train it: {command()} {words}"
+            f"Set model.{name}.weights=PATH, or train it: {command}"
         )
     return classifier
 

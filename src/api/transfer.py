@@ -110,8 +110,8 @@ def transfer(
         seed: Seed for attacks, target labels, noise and defences.
         batch_size: Images per batch; None: 50 on a CPU, 1,000 on a GPU.
         progress_bar: Show the progress in batches.
-        store: Folder in which the jobs are saved, for `load_sweep`, `python -m src.report` and
-            `python -m src.table`. It must be empty or come from an earlier call, whose jobs are
+        store: Folder in which the jobs are saved, for `load_sweep`, `transferability report` and
+            `transferability table`. It must be empty or come from an earlier call, whose jobs are
             replaced. None: nothing is saved.
 
     Returns:

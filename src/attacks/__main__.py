@@ -12,7 +12,6 @@ from src.attacks.transferattack_clone import open_clone
 from src.config.command_line import command_line
 from src.data import Batch, load_dataset
 from src.models import PixelClassifier
-from src.utils.package import command
 from src.utils.refusals import first_line
 
 _DATA, _EPS, _SECONDS = "cifar10_mini", 8 / 255, 40
@@ -24,7 +23,7 @@ def main() -> None:
 
 
 def _try_classes() -> None:
-    parser = argparse.ArgumentParser(command("attacks"), description=__doc__)
+    parser = argparse.ArgumentParser("python -m src.attacks", description=__doc__)
     parser.add_argument("library", choices=["transferattack"])
     parser.add_argument("--root", default=os.environ.get("TRANSFERATTACK"), help="its folder")
     parser.add_argument("--source", default="resnet_small", help=f"name of a model for {_DATA}")

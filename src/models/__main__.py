@@ -11,7 +11,6 @@ from src.models.providers import find, load_network, open_provider
 from src.run.data import DataSets
 from src.run.preprocessing import search, stated
 from src.utils.model_names import PROVIDERS
-from src.utils.package import command
 
 _IMAGES = 200  # of a check
 
@@ -22,9 +21,9 @@ def main() -> None:
 
 
 def _list_or_fetch() -> None:
-    parser = argparse.ArgumentParser(command("models"), description=__doc__)
+    parser = argparse.ArgumentParser("python -m src.models", description=__doc__)
     text = f"a provider ({', '.join(PROVIDERS)}) and optionally a pattern; or names to fetch; or "
-    text += "check NAME dataset=DATASET, and further words of a job"
+    text += "check NAME dataset=DATASET, and further words of src.main"
     parser.add_argument("words", nargs="+", help=text)
     parser.add_argument("--fetch", action="store_true", help="download weights")
     parser.add_argument("--config-dir", help="folder of your own config files, for check")
@@ -49,7 +48,7 @@ def _list_or_fetch() -> None:
 def _check(words: Sequence[str], config_dir: str | None) -> None:
     """Print a model's accuracy under common normalisations and input sizes."""
     if not words:
-        raise ValueError(f"Name a model and its images: {command('models')} check NAME dataset=...")
+        raise ValueError("Name a model and its images: python -m src.models check NAME dataset=...")
     name, *others = words
     classifier = load_classifier(name, *others, config_dir=config_dir)
     settings = model_settings(["attack=none", f"targets=[{name}]", *others], config_dir)
