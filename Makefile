@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 READY := $(VENV)/.ready
+TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BENCH := $(BIN)/python -m benchmarks --folder outputs/bench
 BF16 := --variant bf16 trainer.attack_precision=bf16
 ONE := --libraries torchattacks
@@ -15,12 +16,13 @@ PARALLEL := -n 2 --dist worksteal --durations 10
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-setup: $(READY) ## Install everything into .venv (2 to 6 minutes, 7 GB)
+setup: $(READY) ## Install everything into .venv (2 to 6 minutes, 7 GB; CPU=1 without CUDA)
 
 # The stamp is written last, so that an interrupted installation is taken up again.
 $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # knows dependency groups
+	$(if $(CPU),$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_CPU) torch torchvision)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,joblib]'
 	$(BIN)/python -m pip install --quiet --no-deps --group bench
 	@touch $@

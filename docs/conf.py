@@ -4,7 +4,7 @@ project = html_title = "Transferability of adversarial examples"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["results"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!src\.).*")]  # Python's and the libraries' own
+nitpick_ignore_regex = [("py:.*", r"(?!transferability\.).*")]  # Python's and the libraries' own
 
 myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 3

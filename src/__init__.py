@@ -1,6 +1,7 @@
 """Measure how adversarial examples transfer from their source model to others.
 
-The command line is `python -m src.main`. The Python interface consists of
+The command line is `transferability`; in a clone also `python -m src.main`. The Python interface
+consists of
 
 - `attacks`: the attacks as functions, see below;
 - `load_classifier`: load a catalogue model with the weights that the command line uses;
@@ -30,18 +31,17 @@ settings that all attacks share. An unknown keyword raises a `TypeError`, a wron
 `ValueError`. Equal calls draw equal random numbers; to change them, pass `seeds`, one whole number
 per image.
 
-**If you have a folder named src.** This package is named `src`. Python first searches the script's
-folder or, with `-c`, with `-m` and in notebooks, the current folder. A folder `src` there hides
-this package, even without an `__init__.py`. If that happens, run Python from another folder, use
-`python -P`, or set `PYTHONSAFEPATH=1` in the environment (for notebooks, before starting Jupyter).
-The last two skip those folders, so Python finds the installed package. `src.__file__` shows which
-package was imported.
+**Two names.** A wheel installs this package as `transferability` and leaves the name `src` to you.
+In a clone, `src` and `transferability` are the same package: both names give the same modules and
+classes. A `_target_` may use either name, and stored results are found under both.
 """
 
 import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from src.utils.package import share_names
 
 if TYPE_CHECKING:
     from src import attacks as attacks
@@ -59,22 +59,23 @@ if TYPE_CHECKING:
     from src.report.paper import table as table
 
 _HOMES = {
-    "attacks": "src.attacks",
-    "cost": "src.api.charts",
-    "curves": "src.api.charts",
-    "images_needed": "src.api.rankings",
-    "load_classifier": "src.api.classifier",
-    "load_sweep": "src.api.frames",
-    "load_table": "src.api.frames",
-    "matrix": "src.api.charts",
-    "ranking": "src.api.charts",
-    "rankings": "src.api.rankings",
-    "rates": "src.api.frames",
-    "table": "src.report.paper",
-    "transfer": "src.api.transfer",
+    "attacks": ".attacks",
+    "cost": ".api.charts",
+    "curves": ".api.charts",
+    "images_needed": ".api.rankings",
+    "load_classifier": ".api.classifier",
+    "load_sweep": ".api.frames",
+    "load_table": ".api.frames",
+    "matrix": ".api.charts",
+    "ranking": ".api.charts",
+    "rankings": ".api.rankings",
+    "rates": ".api.frames",
+    "table": ".report.paper",
+    "transfer": ".api.transfer",
 }
 __all__ = list(_HOMES)
 
+share_names()
 
 # Streams that were closed, as in `command >&-`, are opened on the null device before other imports
 # open files. Otherwise libraries fail, and a data file gets the number of a closed stream.
@@ -93,7 +94,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use: importing torch alone takes seconds."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(_HOMES[name])
+    home = import_module(_HOMES[name], __name__)
     return home if name == "attacks" else getattr(home, name)
 
 

@@ -23,7 +23,8 @@ from tests.conftest import REPOSITORY, run_python
 
 PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
 PAGES += sorted(REPOSITORY.glob("docs/**/*.md"))
-STARTS = "make|python|pip|torchrun|srun|mlflow|ray|source|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
+STARTS = "make|python|transferability|pip|torchrun|srun|mlflow|ray|source"
+STARTS += "|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
 BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
 FILES = re.compile(r"^```(yaml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -60,7 +61,13 @@ PUBLISHED = re.compile("experiment=zhao2021")
 def commands() -> list[str]:
     texts = [path.read_text(encoding="utf-8") for path in PAGES]
     found = [one for text in texts for kind in (BLOCK, INLINE) for one in kind.findall(text)]
-    return sorted({" ".join(one.split()) for one in found})
+    return sorted({as_in_a_clone(" ".join(one.split())) for one in found})
+
+
+def as_in_a_clone(command: str) -> str:
+    """Return a command of the installed form as the same command of a clone."""
+    match = re.match(r"transferability(?: ([a-z]+)(?= |$))?", command)
+    return f"python -m src.{match[1] or 'main'}{command[match.end() :]}" if match else command
 
 
 COMMANDS = commands()

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from src.api.images import read_images, to_tensor
+from src.attacks.libraries import FoolboxModel
 from src.data import ImageDataset, LabelledImages
 from src.data.arrays import check_whole
 from src.models import PixelClassifier, network_text, tensors_of, try_classifier
@@ -18,6 +19,7 @@ from src.run.freeze import with_ensemble
 from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.devices import is_cuda
 from src.utils.model_names import NO_DEFENCE, ModelRef
+from src.utils.package import canonical_name
 from src.utils.refusals import first_line
 
 
@@ -117,12 +119,16 @@ def _modules(
 ) -> dict[str, nn.Module]:
     """Return all modules by name, with the members of ensembles under their own names."""
     modules: dict[str, nn.Module] = {}
+    wrapped: dict[int, FoolboxModel] = {}
     for key, mapping in (("targets", targets), ("sources", sources)):
         named = isinstance(mapping, Mapping) and all(isinstance(name, str) for name in mapping)
         if not named or not mapping:
             raise ValueError(f"{key} must be a mapping from names to torch modules.")
         for name, value in mapping.items():
             members: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+            for number, member in enumerate(members):
+                if hasattr(member, "transform_bounds"):
+                    members[number] = wrapped.setdefault(id(member), FoolboxModel(member))
             names = ModelRef.parse(name, NO_DEFENCE).members if key == "sources" else (name,)
             if len(names) != len(members) or not all(isinstance(m, nn.Module) for m in members):
                 raise ValueError(
@@ -150,7 +156,7 @@ def name_of(value: Any) -> str:
     """Return the module and name of a function, or of an object's class."""
     value = getattr(value, "func", value)
     code = value if hasattr(value, "__qualname__") else type(value)
-    return f"{code.__module__}.{code.__qualname__}"
+    return canonical_name(f"{code.__module__}.{code.__qualname__}")
 
 
 def _whole(key: str, values: Any, count: int) -> np.ndarray:

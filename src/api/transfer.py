@@ -25,6 +25,7 @@ from src.api.frames import frame_of
 from src.api.modules import Inputs, name_of
 from src.api.store import take_store
 from src.artifacts.jobs import FinishedJob
+from src.attacks.libraries import from_object
 from src.cache.rows import Rows
 from src.config.attack_file import attack_settings, crafted_settings
 from src.config.command_line import ignore_harmless_warnings
@@ -76,8 +77,9 @@ def transfer(
     Args:
         sources: Modules by name. Each maps float32 images in [0, 1] of shape (N, 3, H, H) to logits
             of shape (N, C), or to an object or dict with such `logits`, and includes the
-            normalisation. `a+b` names an ensemble, given as a list of modules. Alternatively a list
-            of public names and such mappings: `["timm/resnet18.a1_in1k", {"mine": module}]`.
+            normalisation. A model of foolbox will do, too. `a+b` names an ensemble, given as a list
+            of modules. Alternatively a list of public names and such mappings:
+            `["timm/resnet18.a1_in1k", {"mine": module}]`.
         targets: As `sources`, but without ensembles. A target with the name of a source is its
             white box and must be the same module.
         images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H) or
@@ -87,7 +89,8 @@ def transfer(
         attacks: One or more names of attacks, see `src.attacks`, or a mapping. It maps an attack's
             name to the keywords that differ from the defaults (`{"mi": {"steps": 20}}`), or a name
             of your own to a function like those in `src.attacks`
-            (`{"mine": partial(attacks.mi, decay=0.5)}`).
+            (`{"mine": partial(attacks.mi, decay=0.5)}`), or to an attack object of torchattacks or
+            foolbox, whose budget is replaced by `eps`.
         eps: Budgets in [0, 1] units, such as `8 / 255`.
         reference: Budget for `matrix` and `table`; None: 8/255 if it is in `eps`, else the largest.
         norm: `linf` or `l2`; None: each attack's own norm.
@@ -107,8 +110,8 @@ def transfer(
         seed: Seed for attacks, target labels, noise and defences.
         batch_size: Images per batch; None: 50 on a CPU, 1,000 on a GPU.
         progress_bar: Show the progress in batches.
-        store: Folder in which the jobs are saved, for `load_sweep`, `python -m src.report` and
-            `python -m src.table`. It must be empty or come from an earlier call, whose jobs are
+        store: Folder in which the jobs are saved, for `load_sweep`, `transferability report` and
+            `transferability table`. It must be empty or come from an earlier call, whose jobs are
             replaced. None: nothing is saved.
 
     Returns:
@@ -166,7 +169,8 @@ def transfer(
 def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
     """Return attacks by name: keywords that differ from the attack's file, or a function."""
     attacks = [attacks] if isinstance(attacks, str) or callable(attacks) else attacks
-    attacks = dict(attacks) if isinstance(attacks, Mapping) else {name: {} for name in attacks}
+    attacks = attacks if isinstance(attacks, Mapping) else {name: {} for name in attacks}
+    attacks = {name: from_object(attack) for name, attack in attacks.items()}
     valid = [
         isinstance(name, str) and (isinstance(attack, Mapping) or callable(attack))
         for name, attack in attacks.items()

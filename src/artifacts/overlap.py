@@ -38,7 +38,7 @@ def _facts(record: JobRecord, name: str) -> dict[str, str]:
     start = tag or "DEFAULT" if network.get("pretrained") else network.get("weights")
     start = start if weights in ("None", "included") else None
     included = start and (tag.rpartition("_")[2] or "in1k")
-    of_file = "src/assets/" in weights and "cifar10_mini"
+    of_file = bool(re.search("(src|transferability)/assets/", weights)) and "cifar10_mini"
     facts = {
         "same weights": record.weights.get(name),
         "same architecture": architecture and architecture + json.dumps(others, sort_keys=True),

@@ -15,6 +15,7 @@ from src.attacks.projection import Budgets
 from src.attacks.settings import Settings
 from src.attacks.source import Model
 from src.utils.about import About
+from src.utils.package import canonical_name
 from src.utils.refusals import first_line
 
 Count = Callable[[Any], float]
@@ -118,7 +119,7 @@ def _describe(function: Any, keywords: Collection[str]) -> dict[str, Any]:
 
     `does` is the docstring's first line up to a colon, `category` the module's first word.
     """
-    place = re.search(r"^src\.attacks\.zoo\.([a-z]+)", function.__module__)
+    place = re.search(r"^src\.attacks\.zoo\.([a-z]+)", canonical_name(function.__module__))
     reference = function.__doc__.partition("Reference: ")[2].partition("\n\n")[0]
     paper = re.search(r"(?<=arXiv )[\d.]+\d|https?://\S+", reference)
     return {

@@ -4,7 +4,7 @@ import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from inspect import Parameter, Signature, getmembers, isclass, signature
 from math import inf, sqrt
@@ -193,6 +193,36 @@ class _Copy(nn.Module):
         if logits.ndim == 3:
             raise ValueError("ensemble=loss: libraries need logits; set ensemble=logits.")
         return logits
+
+
+def from_object(attack: Any) -> Any:
+    """Return the function of an attack object of torchattacks or foolbox, with its settings.
+
+    The object's model and budget do not count. Anything else is returned unchanged.
+    """
+    package, name = type(attack).__module__.partition(".")[0], type(attack).__name__
+    if package not in ("torchattacks", "foolbox"):
+        return attack
+    library = torchattacks if package == "torchattacks" else foolbox
+    settings = signature(type(attack)).parameters.keys() - _FILLED
+    if hidden := sorted(settings - vars(attack).keys()):
+        raise ValueError(
+            f"{name} does not show its setting {hidden[0]}. Use attacks.{package}.{name}, a "
+            "function with the same settings."
+        )
+    return partial(getattr(library, name), **{key: vars(attack)[key] for key in settings})
+
+
+class FoolboxModel(nn.Module):
+    """A model of foolbox as a module from images in [0, 1], with its preprocessing."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model.transform_bounds((0, 1))
+
+    def forward(self, images: Tensor) -> Any:
+        """Return the logits of images in [0, 1], of shape (N, 3, H, W)."""
+        return self.model(images)
 
 
 torchattacks = Library("torchattacks", "torchattacks", _norms_of_torchattacks, _run_torchattacks)

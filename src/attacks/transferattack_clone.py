@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from src.attacks.libraries import Call, make_function, select
 from src.attacks.source import Source, members_of
+from src.utils.package import command
 from src.utils.refusals import first_line, suggestion
 
 _NORMS = {"linf": "linfty", "l2": "l2"}
@@ -49,7 +50,7 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
     """Return the attack of a clone's class; raise ValueError if it is missing or unusable."""
     clone = open_clone(root)
     if name not in clone.attack_zoo:
-        way = "List them: python -m src.attacks transferattack"
+        way = f"List them: {command('attacks')} transferattack"
         near = suggestion(name, [*clone.attack_zoo])
         raise ValueError(f"attack.name={name}: no such class.{near} {way}")
     try:

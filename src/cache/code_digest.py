@@ -15,12 +15,12 @@ from pkgutil import resolve_name
 from typing import Any
 
 from src.utils.files import sha256_of
+from src.utils.package import CLONE, FOLDER, canonical_name, importable_name
 
-_SRC = Path(__file__).resolve().parents[1]
 _PACKAGES = ("attacks", "data", "defences", "images", "measure", "models", "run")
 _CONFIG = ("attack_settings", "sections", "settings")
-_ROWS = {file for name in _PACKAGES for file in (_SRC / name).rglob("*.py")}
-_ROWS |= {_SRC / "config" / f"{name}.py" for name in _CONFIG}
+_ROWS = {file for name in _PACKAGES for file in (FOLDER / name).rglob("*.py")}
+_ROWS |= {FOLDER / "config" / f"{name}.py" for name in _CONFIG}
 version = cache(metadata.version)
 _distributions = cache(metadata.packages_distributions)
 _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code by file and module
@@ -35,7 +35,7 @@ def program_digest() -> str:
         for node in ast.walk(tree):
             if isinstance(body := getattr(node, "body", None), list):
                 body[:] = [part for part in body if not _is_docstring(part)]
-        digest.update(f"{file.relative_to(_SRC)} {ast.dump(tree)}\n".encode())
+        digest.update(f"{file.relative_to(FOLDER)} {ast.dump(tree)}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -61,14 +61,17 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
     pending = [name for value in values if isinstance(value, dict) for name in _callable(value)]
     while pending:
         for module, file in _modules(pending.pop()):
-            if module in ("src", *code) or file.resolve() in _ROWS:
+            is_own = file.resolve().is_relative_to(FOLDER)
+            name = canonical_name(module) if is_own else module
+            decided = not upgrades or name == CLONE or file.resolve() in _ROWS  # if it is own
+            if name in code or (is_own and decided):
                 continue
-            if {"site-packages", "dist-packages"} & {*file.parts}:
+            if not is_own and {"site-packages", "dist-packages"} & {*file.parts}:
                 names = _distributions().get(module.partition(".")[0], ()) if upgrades else ()
                 code |= {name: version(name) for name in names}
-            elif not file.is_relative_to(sysconfig.get_path("stdlib")):
-                code[module], imports = read_code(file, module)
-                pending += [name for name in imports if upgrades or not name.startswith("src.")]
+            elif is_own or not file.is_relative_to(sysconfig.get_path("stdlib")):
+                code[name], imports = read_code(file, module)
+                pending += imports
     return dict(sorted(code.items()))
 
 
@@ -77,6 +80,7 @@ def _callable(section: dict[str, Any]) -> tuple[str, str]:
     target = str(section.get("_target_", ""))
     if target.startswith("hydra.utils.get_"):  # the `_target_` returns the callable
         target = str(section.get("path", ""))
+    target = importable_name(target)
     try:
         return target, str(getattr(resolve_name(target), "__module__", ""))
     except Exception:  # any error in the module's own code; the plan refuses it later

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from src.config.command import repair
+from src.utils.package import install_command
 from src.utils.refusals import first_line, printable, suggestion
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
@@ -46,7 +47,7 @@ def explain(error: BaseException) -> str:
         extra = name.partition("_")[0] if group == "hydra/launcher" else ""
         having = packages_distributions().get("hydra_plugins", ()) if extra in LAUNCHERS else ()
         if extra in LAUNCHERS and f"hydra-{extra}-launcher" not in having:
-            return f"hydra/launcher needs the extra {extra}: pip install -e '.[{extra}]'"
+            return f"hydra/launcher needs the extra {extra}: {install_command(extra)}"
         known = list(error.options or ())
         short = re.sub("[-_]?fgsm$", "", name.lower())  # papers write MI-FGSM for mi
         near = f" Did you mean {short}?" if short in known else suggestion(name, known)

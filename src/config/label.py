@@ -7,10 +7,12 @@ from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
+from src.utils.package import importable_name
+
 
 def function_of(settings: Mapping[str, Any]) -> Any:
     """Return the function that an attack's settings name; for a clone, the one in its `root`."""
-    function = resolve_name(str(settings["_target_"]))
+    function = resolve_name(importable_name(str(settings["_target_"])))
     return function.in_root(settings.get("root")) if hasattr(function, "in_root") else function
 
 

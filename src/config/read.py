@@ -17,6 +17,7 @@ from src.config.sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, S
 from src.config.settings import Settings
 from src.utils.about import About, listed
 from src.utils.model_names import NO_DEFENCE, ModelRef, near_models
+from src.utils.package import canonical_name, rename_targets
 from src.utils.refusals import suggestion, warn_once
 
 Validated = TypeVar("Validated", bound=BaseModel)
@@ -241,7 +242,10 @@ def _check_model_keys(config: DictConfig, keys: Sequence[str]) -> None:
 
 
 def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:
-    """Return a config as resolved plain data; of the groups in `keep`, only the named options."""
+    """Return a config as resolved plain data; of the groups in `keep`, only the named options.
+
+    Every `_target_` has its canonical name.
+    """
     config = config.copy()
     with open_dict(config):
         config.pop("hydra", None)
@@ -251,7 +255,7 @@ def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any
     for key in Settings.model_fields:  # needed before validation; `~key` may have removed it
         config[key]
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return dict(plain)
+    return dict(rename_targets(plain, canonical_name))
 
 
 def _refuse_missing_weights(settings: Settings) -> None:

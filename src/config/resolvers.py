@@ -10,10 +10,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from src.utils.model_names import ModelRef
+from src.utils.package import FOLDER, PACKAGE, command
 
-_HERE = Path(__file__).resolve().parents[1]
-# Beside this package in a checkout, inside it where a wheel was installed.
-CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+# Beside this package in a clone, inside it where a wheel was installed.
+CONF = FOLDER / "conf" if (FOLDER / "conf").is_dir() else FOLDER.parent / "conf"
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Linux in Windows
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 JOB_MEMORY = 3 * 2**30  # bytes; three full-size networks on 32-pixel images took 2 GB
@@ -60,6 +60,8 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "device_of": _device_of,
     "by_device": lambda device, on_cpu, on_gpu: on_gpu if device == "gpu" else on_cpu,
     "jobs_at_once": _jobs_at_once,
+    "package": lambda: PACKAGE,
+    "command": command,
 }
 for name, resolver in RESOLVERS.items():
     OmegaConf.register_new_resolver(name, resolver, replace=True)

@@ -24,6 +24,7 @@ from pydantic import (
 
 from src.config.fields import Budget, Budgets, Name, check_units, distinct
 from src.utils.about import listed
+from src.utils.package import CLONE, FOLDER, INSTALLED
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
@@ -37,10 +38,6 @@ Side = Annotated[int, Field(gt=0, le=4096)]
 """Side of images in pixels."""
 CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
 """Controls by the name of their table, `predictions-NAME`, in order of evaluation."""
-
-
-_PROGRAM = Path(__file__).parents[2]
-"""Folder that contains `src`; weights in the package have names such as `src/assets/...`."""
 
 
 class Section(BaseModel):
@@ -94,8 +91,8 @@ class ModelSettings(Section):
         if value in (None, "included"):
             return value
         path = Path(str(value)).expanduser()
-        packaged = _PROGRAM / path
-        path = packaged if packaged.is_file() and not path.is_file() else path
+        if not path.is_file() and path.parts[:1] in ((CLONE,), (INSTALLED,)):
+            path = FOLDER.joinpath(*path.parts[1:])  # in the package, such as src/assets/...
         if not path.is_file() and not info.data.get("url"):
             raise ValueError(
                 f"{value} is not a file. Use a file, null (train here) or included (the network is "

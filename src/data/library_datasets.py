@@ -9,6 +9,7 @@ import numpy as np
 from torchvision import datasets
 
 from src.data.dataset import LabelledImages
+from src.utils.package import install_command
 from src.utils.refusals import first_line, suggestion
 
 NAMES = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "Flowers102", "Imagenette")
@@ -79,7 +80,7 @@ def huggingface(
     try:
         import datasets
     except ImportError as error:
-        raise ValueError("datasets is not installed: pip install -e '.[huggingface]'") from error
+        raise ValueError(f"datasets is not installed: {install_command('huggingface')}") from error
     if not root:
         raise ValueError("dataset.root is not set. Set it to a folder of save_to_disk")
     folder = Path(root).expanduser()

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torchvision.ops import Permute
 
+from src.utils.package import install_command
 from src.utils.refusals import first_line
 
 
@@ -74,7 +75,7 @@ def _read(file: str, weights: bool = True) -> Any:
         import onnx
         import onnx2torch  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: pip install -e '.[onnx]'") from error
+        raise ValueError(f"{error.name} is not installed: {install_command('onnx')}") from error
     try:
         model = onnx.load(file, load_external_data=weights)
     except Exception as error:  # of any type: protobuf's, or of weights in other files

@@ -14,6 +14,7 @@ from torchvision import models
 from src.models.onnx_file import onnx_input_size, onnx_network
 from src.models.weights import WeightFacts
 from src.utils.model_names import PROVIDERS, not_found
+from src.utils.package import command
 from src.utils.refusals import first_line, suggestion, warn_once
 
 LOADER = "src.models.providers.load_network"
@@ -75,7 +76,7 @@ def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Mo
             place = str(model.path).partition("/snapshots/")[0]  # Hugging Face: the whole folder
             text = (
                 f"it cannot be downloaded {reason}. Put {model.source} at {place}. On a machine "
-                f"with a network: python -m src.models --fetch {name}"
+                f"with a network: {command('models')} --fetch {name}"
             )
         raise ValueError(f"{name}: {text}") from error
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from src.utils.package import canonical_name
+
 _EVERY_MODULE = vars(nn.Module()).keys()
 _NAMED = (type, BuiltinFunctionType, ModuleType)
 _OF_A_CLASS = (FunctionType, Tensor, np.ndarray, int, float, str)
@@ -102,7 +104,7 @@ class _Pickler(pickle.Pickler):
                 return self.known[id(value)][0]
             self.known[id(value)] = len(self.known), value
             cells = [cell.cell_contents for cell in value.__closure__ or ()]
-            names = (value.__module__, value.__qualname__)
+            names = (_module_of(value), value.__qualname__)
             parts = (value.__code__.co_code, value.__defaults__, value.__kwdefaults__)
             its = {k: v for k, v in vars(value).items() if not k.startswith("_torchdynamo")}
             return *names, *parts, its, cells
@@ -115,7 +117,12 @@ class _Pickler(pickle.Pickler):
             items = [(k, v) for k, v in vars(value).items() if isinstance(v, _OF_A_CLASS)]
             return value.__qualname__, value.__bases__, sorted(items, key=itemgetter(0))
         if isinstance(value, _NAMED):
-            return getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__)
+            return _module_of(value), getattr(value, "__qualname__", value.__name__)
         if isinstance(value, fx.Graph):
             return value.python_code("self").src
         return "device" if isinstance(value, torch.device) else None
+
+
+def _module_of(value: Any) -> Any:
+    name = getattr(value, "__module__", "")
+    return name and canonical_name(name)

@@ -15,6 +15,7 @@ from src.config.errors import refusal
 from src.config.label import function_of
 from src.config.sections import PROGRAM_KEYWORDS
 from src.images.attacker import Attack
+from src.utils.package import importable_name, rename_targets
 from src.utils.refusals import first_line, suggestion, warn_once
 
 
@@ -26,7 +27,8 @@ def attack_function(attack: AttackSettings) -> Attack:
     """
     keys = {key: value for key, value in attack.settings.items() if key != "target_label"}
     try:
-        call: Any = instantiate(keys, _partial_=True, _convert_="all")
+        located = rename_targets(keys, importable_name)
+        call: Any = instantiate(located, _partial_=True, _convert_="all")
     except InstantiationException as error:
         cause = f" {first_line(error.__cause__)}" if error.__cause__ else ""
         line = cause if isinstance(error.__cause__, ValueError) else f" {first_line(error)}{cause}"

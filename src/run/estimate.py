@@ -30,6 +30,7 @@ from src.run.train import Trainings, settings_of_attack
 from src.run.work import Work, work_of
 from src.utils import stopping
 from src.utils.model_names import ModelRef
+from src.utils.package import command
 from src.utils.refusals import first_line
 
 _ROW_BYTES = 120  # per prediction, in cache, results and tracking store together
@@ -180,8 +181,8 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
         return shlex.join(arguments)
     if model.network.get("_target_") == LOADER:
         public = find(model.network["name"])
-        command = f"python -m src.models --fetch {model.network['name']}  # {public.source}"
-        return command * (not public.path.exists())
+        text = f"{command('models')} --fetch {model.network['name']}  # {public.source}"
+        return text * (not public.path.exists())
     text = f"model {name}: weights that its library has or downloads; the plan does not need them"
     return text * bool(without_downloads(model))
 

@@ -82,7 +82,7 @@ def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -
         console.print(
             f"{images:,} images can detect differences of {100 * difference:.1f} points between "
             f"{attacks} attacks that disagree on {_DISCORDANCE:.0%} of the images. "
-            "For other differences see src.images_needed."
+            "For other differences see images_needed."
         )
 
 

@@ -44,6 +44,7 @@ from src.run.track import sweep_parameters, sweep_points
 from src.tracking import UNTRACKED, Tracker, open_tracker
 from src.utils import stopping
 from src.utils.files import WriteError, held, write_text, writing
+from src.utils.package import command
 from src.utils.processes import is_first_process, set_shared
 from src.utils.refusals import first_line
 
@@ -252,9 +253,9 @@ class Sweep:
 
     def _report(self, summary: Summary, console: Console) -> bool:
         """Build the report; a failure does not affect the jobs' results."""
-        command = f"python -m src.report {shlex.quote(f'folder={self.folder}')}"
+        words = f"{command('report')} {shlex.quote(f'folder={self.folder}')}"
         if self.stopped:
-            console.print(f"{command} builds a report of the finished jobs.")
+            console.print(f"{words} builds a report of the finished jobs.")
             return True
         try:
             self.report(summary, self.folder, self.settings[0], console)
@@ -311,17 +312,17 @@ def _list_ways_on(error: DownloadError) -> str:
         image_folder("test", root=error.root)
         folder = error.root
     arguments = [*others, "dataset=image_folder", f"dataset.root={folder}"]
-    command = f"python -m src.main {shlex.join(arguments)}"
+    words = f"{command()} {shlex.join(arguments)}"
     if folder != "FOLDER":
-        return f"dataset.root={error.root} has class folders. Type:\n  {command}"
+        return f"dataset.root={error.root} has class folders. Type:\n  {words}"
     attacks = [word for word in others if word.startswith(("attack=", "attack.", "--config-dir="))]
     small = "source=vgg_small,resnet_small,inception_small"
     return (
         f"{error}. Three alternatives:\n"
         "- The data set is on disk: dataset.root=FOLDER; CIFAR-10 is FOLDER/cifar-10-batches-py.\n"
-        f"- Your own images, in FOLDER/train/CLASS and FOLDER/test/CLASS:\n  {command}\n"
+        f"- Your own images, in FOLDER/train/CLASS and FOLDER/test/CLASS:\n  {words}\n"
         "- The embedded images and networks (no training):\n"
-        f"  python -m src.main -m experiment=demo {shlex.join([*attacks, small])}"
+        f"  {command()} -m experiment=demo {shlex.join([*attacks, small])}"
     )
 
 

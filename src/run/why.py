@@ -25,6 +25,7 @@ from src.run.models import ModelPool
 from src.run.results import ask_for
 from src.run.stages import JobContext
 from src.tracking import UNTRACKED
+from src.utils.package import command
 from src.utils.refusals import first_line
 
 OVERRIDES = Path(".hydra") / "overrides.yaml"
@@ -92,7 +93,7 @@ def _read_settings(
     needed += record.flags if config_dir is None else ()
     if needed:
         raise ValueError(
-            f"{folder}: its command names code. If you trust it, type: python -m src.status why "
+            f"{folder}: its command names code. If you trust it, type: {command('status')} why "
             f"{shlex.quote(str(folder))} {_quoted(needed)}"
         )
     mode = ["hydra.mode=MULTIRUN"] if folder_of_command(folder) != folder else []

@@ -31,6 +31,7 @@ from src.artifacts.record import git_commit
 from src.artifacts.sweep_state import is_dead
 from src.tracking.tracker import Point, without_password
 from src.utils.files import remove_temporaries, temporary_name
+from src.utils.package import PACKAGE
 from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class MlflowStore(MlflowClient):
         points: Sequence[Point] = (),
     ) -> str:
         """Open a run in the experiment of its kind, and return its id; empty if it is rejected."""
-        own = {"mlflow.source.name": "src.main", "mlflow.source.type": "LOCAL"}
+        own = {"mlflow.source.name": f"{PACKAGE}.main", "mlflow.source.type": "LOCAL"}
         own["mlflow.source.git.commit"] = git_commit()
         if kind == "job" and tags["sweep"]:
             own["mlflow.parentRunId"] = tags["sweep"]

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from src.utils.package import importable_name, rename_targets
 from src.utils.refusals import first_line
 
 
@@ -16,7 +17,7 @@ def check_target(who: str, settings: Mapping[str, Any]) -> None:
     target = str(settings.get("_target_"))
     keys = {str(key): value for key, value in settings.items() if not str(key).startswith("_")}
     try:
-        signature(resolve_name(target)).bind_partial(**keys)
+        signature(resolve_name(importable_name(target))).bind_partial(**keys)
     except ValueError:
         return  # it has no signature
     except Exception as error:  # a user's module may raise anything
@@ -27,7 +28,7 @@ def call_target(settings: Mapping[str, Any]) -> Any:
     """Call `_target_` with the section's other keys, recursively; any failure is a ValueError."""
     target = settings.get("_target_")
     try:
-        return instantiate(dict(settings), _convert_="all")
+        return instantiate(rename_targets(dict(settings), importable_name), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):

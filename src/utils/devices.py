@@ -190,7 +190,7 @@ def _is_possible() -> bool:
     """Return True if cuBLAS is deterministic; if not, warn once."""
     if WORKSPACE in os.environ:
         return True
-    text = "Another run may have other digits: CUDA ran before `src` was imported. Set %s=:4096:8."
+    text = "Another run may have other digits: CUDA started before this program. Set %s=:4096:8."
     warn_once(text, WORKSPACE)
     return False
 

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from src.utils.package import command
 from src.utils.refusals import suggestion
 
 NO_DEFENCE = "none"
@@ -154,7 +155,7 @@ def check_listed(name: str) -> None:
 def not_found(name: str, known: Sequence[str] = ()) -> ValueError:
     """Return the error for an unknown name, with similar listed or `known` names."""
     near, provider = near_models(name, known), name.partition("/")[0]
-    listing = f" List all: python -m src.models {provider}" * (provider in PROVIDERS)
+    listing = f" List all: {command('models')} {provider}" * (provider in PROVIDERS)
     return ValueError(f"{name}: no such model.{near}{listing}")
 
 

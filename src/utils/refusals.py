@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-warn_once = cache(getLogger("src").warning)
+from src.utils.package import PACKAGE
+
+warn_once = cache(getLogger(PACKAGE).warning)
 """Log a text once. As a warning, because much is opened before Hydra sets up the log."""
 _NOT_XML = (range(0, 9), (11, 12), range(14, 32), range(0xD800, 0xE000), (0xFFFE, 0xFFFF))
 _HIDDEN = (range(127, 160), range(0x202A, 0x202F), range(0x2066, 0x206A))  # C1 and text directions

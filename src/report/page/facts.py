@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from src.artifacts.jobs import FinishedJob
 from src.artifacts.record import JobRecord
 from src.report.summary import JobSummary
+from src.utils.package import command
 
 _SEEDS = (
     "rates and rankings are means over the seeds; pairwise comparisons, strongest attackers, "
@@ -41,7 +42,7 @@ def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
             for record in records
         ],
     }
-    terms = [("command", command) for command in commands(jobs)]
+    terms = [("command", text) for text in commands(jobs)]
     terms += sorted({("model", line) for record in records for line in _models(record)})
     terms += [(term, "; ".join(dict.fromkeys(lines))) for term, lines in values.items()]
     return tuple((term, value) for term, value in terms if value)
@@ -64,9 +65,8 @@ def _command(records: Sequence[JobRecord]) -> str:
             values.setdefault(key, []).append(value)
     arguments = [f"{key}={','.join(choices)}" for key, choices in values.items()]
     flags = [word for flag in records[0].flags for word in flag.split(" ", 1)]
-    return shlex.join(
-        ["python", "-m", "src.main", *["-m"] * (len(records) > 1), *flags, *arguments]
-    )
+    words = [*["-m"] * (len(records) > 1), *flags, *arguments]
+    return f"{command()} {shlex.join(words)}"
 
 
 def _data(record: JobRecord) -> str:

@@ -16,6 +16,7 @@ from src.analysis.trajectories import KINDS, moments
 from src.artifacts.jobs import FinishedJob
 from src.artifacts.layout import TOP_FIVE
 from src.utils.model_names import NO_DEFENCE
+from src.utils.package import command
 
 MOST_BYTES = 6_000_000
 """Size limit for all pictures on a page, in bytes."""
@@ -59,7 +60,7 @@ class Pictures:
         if not job.examples and chosen.empty:
             return
         named = {"attack": job.attack, "source": job.record.source}
-        left = named | {"command": f"python -m src.report {shlex.quote(str(job.folder))}"}
+        left = named | {"command": f"{command('report')} {shlex.quote(str(job.folder))}"}
         if self._bytes > MOST_BYTES:
             self.left_out.append(left)
             return

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from src.report.charts.theme import THEME, Choice
 from src.report.page.galleries import Pictures
 from src.utils.files import WriteError, write_csv, write_text
+from src.utils.package import PACKAGE
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
@@ -110,7 +111,7 @@ class Report:
 def write_page(report: Report, path: Path, cache: Path) -> None:
     """Write the report as one HTML file; the drawing script is cached in the folder `cache`."""
     environment = Environment(
-        loader=PackageLoader("src.report"),
+        loader=PackageLoader(f"{PACKAGE}.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

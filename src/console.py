@@ -1,0 +1,24 @@
+"""The command `transferability`: a job or a sweep, or the command that its first word names."""
+
+import os
+import sys
+from runpy import run_module
+
+from src.utils.package import PACKAGE
+
+COMMANDS = ("main", "attacks", "figure", "models", "report", "sources", "status", "table")
+
+
+def main() -> None:
+    """Run a module of this package as `python -m` does, with the current folder importable."""
+    name = "main"
+    if sys.argv[1:] and "=" not in sys.argv[1] and sys.argv[1][:1] not in "-~":
+        name = sys.argv.pop(1)
+    if name not in COMMANDS:
+        from src.config.errors import refuse  # here: loads Hydra
+        from src.utils.refusals import suggestion
+
+        near = suggestion(name, COMMANDS) or f" Available: {', '.join(COMMANDS)}."
+        refuse(f"{name}: there is no such command.{near}")
+    sys.path.insert(0, os.getcwd())
+    run_module(f"{PACKAGE}.{name}", run_name="__main__", alter_sys=True)

@@ -1,0 +1,118 @@
+"""Names of this package: `src` in a clone, `transferability` where it is installed."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec, spec_from_loader
+from pathlib import Path
+from pkgutil import resolve_name
+from types import ModuleType
+from typing import Any
+
+CLONE, INSTALLED = "src", "transferability"
+PACKAGE = __name__.partition(".")[0]
+"""The name under which this process imported the package first."""
+FOLDER = Path(__file__).resolve().parents[1]
+
+
+def command(module: str = "main") -> str:
+    """Return the words that start a command, in the form that the user started.
+
+    >>> command("table") in ("python -m src.table", "transferability table")
+    True
+    """
+    if PACKAGE == CLONE:
+        return f"python -m {CLONE}.{module}"
+    return INSTALLED if module == "main" else f"{INSTALLED} {module}"
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs one of this package's extras."""
+    place = "-e '." if FOLDER.name == CLONE else f"'{INSTALLED}"
+    return f"pip install {place}[{extra}]'"
+
+
+def canonical_name(name: str) -> str:
+    """Return a dotted name as it is written in records and keys: this package is `src`.
+
+    >>> canonical_name("transferability.attacks.mi")
+    'src.attacks.mi'
+    """
+    top = name.partition(".")[0]
+    return CLONE + name.removeprefix(top) if top == INSTALLED else name
+
+
+def importable_name(name: str) -> str:
+    """Return the name by which this process imports what a `_target_` names.
+
+    Both of this package's names mean this package. If it runs as `transferability` and has no such
+    name, `src` is the user's own package.
+    """
+    name = canonical_name(name)
+    if PACKAGE == CLONE or not name.startswith(f"{CLONE}."):
+        return name
+    own = PACKAGE + name.removeprefix(CLONE)
+    try:
+        resolve_name(own)
+    except (ImportError, AttributeError):
+        return name if find_spec(CLONE) else own
+    except Exception:  # it is ours, and says what it misses
+        return own
+    return own
+
+
+def rename_targets(section: Any, rename: Callable[[str], str]) -> Any:
+    """Return a config section with each name of a callable renamed, recursively."""
+    if isinstance(section, dict):
+        names = {"_target_"}
+        if str(section.get("_target_")).startswith("hydra.utils.get_"):  # it returns the callable
+            names.add("path")
+        return {
+            key: rename(value)
+            if key in names and isinstance(value, str)
+            else rename_targets(value, rename)
+            for key, value in section.items()
+        }
+    if isinstance(section, list | tuple):
+        return type(section)(rename_targets(value, rename) for value in section)
+    return section
+
+
+class OtherName(MetaPathFinder, Loader):
+    """Import a clone's modules once: its other name gives the same modules."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec for this package's other name, but not for a package `src` elsewhere."""
+        top, dot, _ = name.partition(".")
+        if top == PACKAGE or top not in (CLONE, INSTALLED):
+            return None
+        if dot:
+            is_this = sys.modules[top] is sys.modules[PACKAGE]
+        else:
+            first = PathFinder.find_spec(top) if top == CLONE else None
+            is_this = first is None or Path(first.origin or "").resolve().parent == FOLDER
+        spec = spec_from_loader(name, self) if is_this else None
+        if spec and not dot:
+            spec.submodule_search_locations = [str(FOLDER)]
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module that has the name with which this process began."""
+        module = import_module(PACKAGE + spec.name.removeprefix(spec.name.partition(".")[0]))
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module its own spec back, which the import system has just replaced."""
+        if module.__spec__:
+            module.__spec__ = module.__spec__.loader_state
+
+
+def share_names() -> None:
+    """Let a clone's two names, `src` and `transferability`, be one package in a process."""
+    if FOLDER.name == CLONE:
+        sys.meta_path.insert(0, OtherName())
