@@ -14,7 +14,8 @@ import vl_convert
 from altair.typing import ChartType
 
 from src.analysis import CLEAN, TRANSFER
-from src.report.charts.ranking import means
+from src.report.charts.curves import at_last, names_at_ends
+from src.report.charts.dot_plot import means
 from src.report.charts.theme import (
     MEAN,
     PAPER_TEXT,
@@ -26,7 +27,7 @@ from src.report.charts.theme import (
     paper_theme,
     points,
 )
-from src.report.charts.transfer_matrix import at_last, matrix_chart, names_at_ends
+from src.report.charts.transfer_matrix import matrix_chart
 from src.report.page.html import VEGA_LITE
 from src.report.page.view import View
 from src.utils.model_names import renamed
@@ -211,10 +212,7 @@ def cells(figure: Figure) -> ChartType:
         )
     turned = max(map(len, targets)) * _LETTER > cell
     right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
-    params = replace(choice, attack=attack).params.items()
-    chart = matrix_chart(rows, printed=True, angle=-40 * turned)
-    chart = chart.add_params(*(alt.param(name=name, value=value) for name, value in params))
-    return _printed(chart, figure, right)
+    return _printed(matrix_chart(rows, printed=True, angle=-40 * turned), figure, right)
 
 
 def _with_names(

@@ -17,8 +17,7 @@ from src import rankings, table
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import read_record, with_record
 from src.report.page.content import build_report
-from src.report.page.page_data import compute_page_data
-from src.report.sections import comparisons as compared
+from src.report.page.job_blocks import MOST_BYTES
 from src.report.source_choice import choose_source
 from src.report.summary import summarise
 from tests.report.conftest import make_sweep
@@ -26,42 +25,6 @@ from tests.report.conftest import make_sweep
 
 def report_of(folders):
     return build_report(summarise(find_jobs(folders)))
-
-
-def test_the_first_sentence_says_who_wins_and_whether_that_is_decided(made_up):
-    report = made_up("ordinary")
-    (ranking,) = (one.data for one in report.figures if one.name == "ranking")
-    ranking = ranking[ranking["eps_255"] == 8]
-    first, second = ranking[ranking["source"] == "mean of sources"].to_dict("records")
-    lead, sentence, details = report.answer
-    assert lead.startswith(first["attack"]) and f"on {first['mean']:.0%} of images" in sentence
-    assert second["attack"] in sentence
-    assert ("transfers best" in lead) == ("p < 0.05" in sentence) == (second["undecided"] == "no")
-    assert len(re.findall(r"(?<![\w/.])[\d.]+", sentence)) <= 4  # budget, share, difference, p
-    assert f"{first['low']:.1%}" in details
-    assert "needs 10 counted images" in made_up("one image").answer.sentence
-
-
-def test_of_one_attack_the_sources_are_ranked(make_sweep):
-    summary = summarise(find_jobs([make_sweep()]))
-    at_8 = summary.rankings["eps_255"] == 8
-    best = summary.rankings[at_8 & ~summary.rankings["source"].str.match("mean of")]
-    best = best.loc[best["mean"].idxmax()]
-    lead, sentence, _ = build_report(summary).answer
-    assert lead.startswith(f"fgsm from {best['source']}") and f"{best['mean']:.0%}" in sentence
-
-
-def test_sources_are_ranked_at_every_budget_as_their_table_has_it(make_sweep):
-    folder = make_sweep(models=("a", "b", "c", "d"), attacks=("mi", "di"), budgets=(2.0, 8.0))
-    summary = summarise(find_jobs([folder]))
-    report = build_report(summary)
-    (shown,) = (one.data for one in report.figures if one.name == "sources-ranked")
-    assert set(shown["eps_255"]) == {2.0, 8.0} and list(report.answers) == [8.0, 2.0]
-    keys = ["eps_255", "attack", "source", "at"]
-    both = shown.merge(summary.sources, left_on=keys, right_on=[*keys[:3], "rank"])
-    assert len(both) == len(shown) == 2 * 3 * 4  # budgets, attacks and their mean, sources
-    for name in ("mean", "difference", "difference_low", "p"):
-        pd.testing.assert_series_equal(both[f"{name}_x"], both[f"{name}_y"], check_names=False)
 
 
 def test_attacks_on_other_images_are_ranked_apart(tmp_path):
@@ -129,49 +92,6 @@ def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_ask
         rankings(folder, related="no")
 
 
-def test_without_stored_pictures_and_diagnostics_the_page_says_how_to_get_them(make_sweep):
-    report = report_of([make_sweep(models=("a", "b"))])
-    names = {one.name for one in report.figures}
-    assert {"curves", "matrix", "hypothesis"} <= names
-    sections = {one.id: one for one in report.sections}
-    assert sections["mechanisms"].command.endswith("diagnostics=full")
-    assert all(place == -1 for place in places(report))
-
-
-def places(report):
-    """Return the places of all pictures of galleries."""
-    kinds = [kind for sheet in report.pictures.sheets for kind in sheet["galleries"].values()]
-    strips = [strip for kind in kinds for one in kind for strip in one["strips"]]
-    return [step["picture"] for strip in strips for step in strip["steps"]]
-
-
-def test_pictures_stop_where_the_page_is_full_and_every_job_that_lacks_some_is_named(
-    make_sweep, monkeypatch
-):
-    folder = make_sweep(full=True)
-    whole = report_of([folder]).pictures
-    sheets, total = {each["source"]: each for each in whole.sheets}, sum(map(len, whole.data))
-    assert len(sheets) == 3 and not whole.left_out
-    for share, lacking in ((0.0, 3), (0.9, 1)):
-        monkeypatch.setattr("src.report.page.galleries.MOST_BYTES", share * total)
-        cut = report_of([folder]).pictures
-        kept = {sheet["source"]: sheet["galleries"] for sheet in cut.sheets}
-        left = [each["source"] for each in cut.left_out]
-        assert left == [one for one in sheets if kept.get(one) != sheets[one]["galleries"]]
-        assert len(left) == lacking
-    assert all(str(folder) in each["command"] for each in cut.left_out)
-
-
-def test_every_group_of_comparable_jobs_has_its_strongest_attackers(make_sweep):
-    jobs = find_jobs([make_sweep(attacks=("fgsm", "bim"))])
-    jobs = [changed(job, norm="l2") if job.attack == "bim" else job for job in jobs]
-    figures = {one.name: one for one in build_report(summarise(jobs)).figures}
-    for ending, attack in (("", "fgsm"), ("-1", "bim")):
-        figure = figures[f"strongest{ending}"]
-        assert set(figure.data["attack"]) == {attack} and attack in figure.caption
-        assert f"at-least{ending}" in figures
-
-
 def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):
     folder = make_sweep(models=("a",), attacks=("fgsm", "bim"))
     listed = [
@@ -202,23 +122,6 @@ def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_p
 def changed(job, **changes):
     """Return a job whose record has other values."""
     return replace(job, record=job.record.model_copy(update=changes))
-
-
-def test_jobs_of_other_seeds_are_never_compared(make_sweep):
-    first, second = find_jobs([make_sweep(models=("a", "b"))])
-    found = compute_page_data(summarise([first, changed(second, seed=1)]))
-    assert compared.tests_by_group(found.outcomes).empty
-
-
-def test_sources_for_unseen_targets_are_a_chapter_from_four_models_on(made_up):
-    sections = {one.id: one for one in made_up("many models").sections}
-    figures = {figure.name: figure for figure in sections["sources"].figures}
-    models = {f"model_{i}" for i in range(9)}
-    assert set(figures["unseen"].data["target"]) == {*models, "mean"}
-    assert set(figures["profiles"].data["source"]) == models
-    assert len(figures["similarity-of-models"].data) == 9 * 8
-    assert "permutations" in figures["predictors"].caption
-    assert "sources" not in {one.id for one in made_up("ordinary").sections}
 
 
 def test_sources_of_saved_sets_are_ranked_though_their_weights_are_unknown(make_sweep):
@@ -252,3 +155,24 @@ def test_plain_attacks_are_ranked_on_targets_without_a_defence(make_sweep):
     report = build_report(summarise(find_jobs([make_sweep(defences=("jpeg",))])))
     assert report.choice.defence == "none" and "behind" not in report.answer.sentence
     assert "targets without a defence" in report.answer.details
+
+
+def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_named(
+    make_sweep, monkeypatch
+):
+    folder = make_sweep(full=True)
+    whole = report_of([folder]).page
+    assert len(whole["jobs"]) == 3 and not whole["left_out"]
+    monkeypatch.setitem(MOST_BYTES, "pictures", -1)
+    monkeypatch.setitem(MOST_BYTES, "predictions", 1)
+    cut = report_of([folder])
+    assert len(cut.page["jobs"]) == 1 and cut.blocks["pictures-0"] == b""
+    for kind, count in (("pictures", 3), ("predictions", 2)):
+        lacking = cut.page["left_out"][kind]
+        assert len(lacking) == count and all(str(folder) in command for *_, command in lacking)
+
+
+def test_the_page_names_the_command_that_adds_diagnostics(make_sweep):
+    report = report_of([make_sweep(models=("a", "b"))])
+    assert not report.page["diagnosed"]
+    assert report.page["command"].endswith("diagnostics=full")

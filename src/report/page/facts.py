@@ -102,3 +102,9 @@ def _models(record: JobRecord) -> list[str]:
         digest = record.weights.get(name, "unknown")
         lines.append(f"{name}: {built}; weights {weights}, digest {digest}")
     return lines
+
+
+def images_of(jobs: Sequence[FinishedJob]) -> str:
+    """Return the number of images of the jobs in words."""
+    counts = sorted({job.record.images for job in jobs})
+    return f"{' or '.join(map(str, counts))} image{'s' * (counts != [1])}"

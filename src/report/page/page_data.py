@@ -1,4 +1,4 @@
-"""Statistics that only the page shows; the predictions of one job at a time are in memory."""
+"""Statistics and pictures that only the page shows; one job at a time is in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,19 +7,15 @@ from math import inf
 import pandas as pd
 
 from src.analysis import relation
-from src.analysis.confidence import by_initial_confidence
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.iterations import success_over_iterations
-from src.analysis.trajectories import galleries
 from src.analysis.visibility import mean_visibility
 from src.artifacts.jobs import FinishedJob
 from src.artifacts.recipe import model_digest
 from src.config.sections import ReportSettings
-from src.report.diagnostics import CHARTS
-from src.report.diagnostics.own_measurement import own_statistics
-from src.report.page.galleries import Pictures
-from src.report.source_choice import SourceChoice, source_choice
+from src.report.diagnostics import CHARTS, own_statistics
+from src.report.page.job_blocks import JobBlocks
 from src.report.summary import JobSummary, Summary, described_images, drawn_rates
 from src.utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
@@ -29,27 +25,28 @@ class PageData:
     """The numbers and pictures of a report.
 
     Attributes:
-        ranking, sources, outcomes: From the `Summary`.
+        outcomes: From the `Summary`.
         tables: Rows of all jobs, with `attack` and `source`, by name: `rates`, `behind_defences`
             (rates of defended targets), `excess`, `effects`, `groups`, `spectra`, `filtered`,
             `low_passed`, `similarity`, `visibility`, `iterations`. A table that no job has is
             missing.
         clean: Rows for clean images with the five most likely classes, by data set and model.
         own: Statistics of users' measurements with a chart, by the name of their table.
-        choice: The choice of a source for unseen targets; None if there are too few models.
-        pictures: Example images and galleries, by rank.
+        blocks: Predictions and pictures of all images, job by job.
         alarms: The (name, finding) pairs of all jobs, without duplicates.
     """
 
-    ranking: pd.DataFrame = field(default_factory=pd.DataFrame)
-    sources: pd.DataFrame = field(default_factory=pd.DataFrame)
     outcomes: Sequence[ImageOutcomes] = ()
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
-    choice: SourceChoice | None = None
     own: dict[str, pd.DataFrame] = field(default_factory=dict)
-    pictures: Pictures = field(default_factory=Pictures)
+    blocks: JobBlocks = field(default_factory=JobBlocks)
     alarms: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[tuple[str, pd.DataFrame]]:
+        """The models of all data sets with their rows for clean images."""
+        return [(model, rows) for its in self.clean.values() for model, rows in its.items()]
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by name, or an empty one if no job has it."""
@@ -58,8 +55,8 @@ class PageData:
 
 def compute_page_data(summary: Summary, settings: ReportSettings | None = None) -> PageData:
     """Compute the numbers and pictures of the page from a summary, job by job in order of rank."""
-    numbers = PageData(summary.rankings, summary.sources, summary.outcomes)
     settings = settings or ReportSettings()
+    numbers = PageData(summary.outcomes, blocks=JobBlocks(settings.confidence_groups))
     names: dict[str, str] = {}
     for job_summary in summary.jobs:
         for name in job_summary.job.record.weights:
@@ -71,7 +68,10 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
         job = job_summary.job
         _add_clean(job, names, numbers)
         if job.attacked:
-            tables = _tables(job_summary, names) | _images(job, numbers.pictures, settings)
+            images = described_images(job)
+            tables = _tables(job_summary, names)
+            tables["effects"] = initial_confidence_effect(images)
+            tables["groups"] = numbers.blocks.add(job, images)
             origin = {"attack": job.attack, "source": job.record.source}
             parts[number] = {
                 name: table.assign(**{key: origin[key] for key in origin if key not in table})
@@ -81,7 +81,6 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
                 own.setdefault(name, []).append(rows.assign(**origin))
         job.forget()
     numbers.own = {name: pd.concat(frames, ignore_index=True) for name, frames in own.items()}
-    numbers.choice = _choice(summary)
     numbers.alarms = list(
         dict.fromkeys(alarm for job_summary in summary.jobs for alarm in job_summary.alarms)
     )
@@ -89,17 +88,6 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
         frames = [parts[number][name] for number in sorted(parts) if name in parts[number]]
         numbers.tables[name] = pd.concat(frames, ignore_index=True)
     return numbers
-
-
-def _choice(summary: Summary) -> SourceChoice | None:
-    """Compute the choice of a source in the first group of comparable jobs; None if too few."""
-    if not summary.groups:
-        return None
-    jobs = [job_summary.job for job_summary in summary.groups[0]]
-    try:
-        return source_choice(jobs, summary.outcomes[0], jobs[0].record.reference)
-    except ValueError:  # too few models
-        return None
 
 
 def _by_rank(summary: Summary) -> list[int]:
@@ -157,16 +145,3 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
     if len(summary.excess):
         tables["excess"] = summary.excess[summary.excess["eps_255"] == at]
     return tables
-
-
-def _images(
-    job: FinishedJob, pictures: Pictures, settings: ReportSettings
-) -> dict[str, pd.DataFrame]:
-    """Compute the effect of initial confidence and its groups, and add the job's pictures."""
-    record = job.record
-    table = described_images(job)
-    pictures.add(job, table, galleries(table))
-    groups = by_initial_confidence(
-        job.predictions, record.source, record.targets, record.protocol, settings.confidence_groups
-    )
-    return {"effects": initial_confidence_effect(table), "groups": groups}

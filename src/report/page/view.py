@@ -10,16 +10,35 @@ import pandas as pd
 from src.analysis import CLEAN, TRANSFER
 from src.analysis.image_outcomes import GROUP
 from src.analysis.quantities import QUANTITIES, STATISTICS
-from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
+from src.report.charts.theme import CORRECT, FOOLED, MEAN
 from src.report.charts.transfer_matrix import drawn_rows, word
-from src.report.labels import ranking_label
-from src.report.summary import Summary, primary_rates
+from src.report.summary import Summary, primary_rates, ranking_label
 from src.utils.model_names import NO_DEFENCE
 
 _AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
 _COMMON = ["group", "dataset", "norm", "protocol"]
 _STATISTICS = [statistic.column for statistic in STATISTICS if statistic.drawn]
 _JOB = ["attack", "source"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is shown first.
+
+    Attributes:
+        source: Source; empty: the mean over all single sources.
+        target: Target; empty: all targets.
+        eps: Budget in units of 1/255.
+        shown: `FOOLED` or `CORRECT`.
+    """
+
+    attack: str = ""
+    source: str = ""
+    target: str = ""
+    defence: str = NO_DEFENCE
+    eps: float = 0.0
+    protocol: str = ""
+    shown: str = FOOLED
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class View:
         choice: The cell that is shown first.
         pairs: Attack, source and target of all pairs, the best rank first.
         menus: Options (value, label) of each menu.
+        apart: Sources that are in no mean: ensembles, and sources behind a defence.
     """
 
     rows: pd.DataFrame
@@ -42,13 +62,28 @@ class View:
     choice: Choice
     pairs: list[list[str]]
     menus: dict[str, list[tuple[Any, str]]]
+    apart: set[str]
 
-    def of_pair(self, attack: str, source: str, eps: float) -> pd.DataFrame:
-        """Return the rows for an attack and source at one budget, behind the chosen defence."""
+    @property
+    def of_choice(self) -> pd.DataFrame:
+        """The rows of all attacks behind the chosen defence, under the chosen protocol."""
         rows = self.rows
-        at = (rows["eps_255"] == eps) & (rows["protocol"] == self.choice.protocol)
-        mine = (rows["attack"] == attack) & (rows["source"] == source)
-        return rows[at & mine & (rows["defence"] == self.choice.defence)]
+        counted = (rows["protocol"] == self.choice.protocol) | (rows["source"] == CLEAN)
+        return rows[counted & (rows["defence"] == self.choice.defence)]
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """The pairs of the chosen attack at the chosen budget, and the row of clean images."""
+        rows = self.of_choice
+        here = (rows["eps_255"] == self.choice.eps) | (rows["source"] == CLEAN)
+        return rows[here & (rows["attack"] == self.choice.attack) & (rows["source"] != MEAN)]
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """The rows of the chosen attack and source, or of the mean over sources, at all budgets."""
+        rows, source = self.of_choice, self.choice.source or MEAN
+        rows = rows[(rows["attack"] == self.choice.attack) & (rows["source"] == source)]
+        return rows[(source != MEAN) | (rows["relation"] == TRANSFER)]
 
 
 def make_view(summary: Summary) -> View:
@@ -88,12 +123,10 @@ def make_view(summary: Summary) -> View:
         defence=defence,
         eps=record.reference,
         protocol=record.protocol,
-        first_source=best["source"],
-        first_target=best["target"],
     )
     names = pairs[["attack", "source", "target"]].to_numpy().tolist()
-    sources = _sources(summary.sources, defence)
-    return View(rows, ranking, sources, choice, names, _menus(rows, ranking, apart))
+    sources = ranked_sources(summary.sources, defence)
+    return View(rows, ranking, sources, choice, names, _menus(rows, ranking, apart), apart)
 
 
 def _over_sources(rows: pd.DataFrame, apart: set[str]) -> pd.DataFrame:
@@ -116,14 +149,14 @@ def _ranking(
     in_mean = jobs
     if mean.any():
         in_mean = pd.concat([jobs[mean], jobs[jobs["source"].isin(apart)]]).drop_duplicates()
-    parts = [_place(rankings, in_mean).rename(columns={"place": "position"})]
+    parts = [placed(rankings, in_mean).rename(columns={"place": "position"})]
     for source in jobs.loc[~mean, "source"].unique():
-        part = _place(rankings, jobs[jobs["source"] == source]).assign(source=source)
+        part = placed(rankings, jobs[jobs["source"] == source]).assign(source=source)
         parts.append(part.rename(columns={"place": "own_position"}))
     return pd.concat(parts).assign(eps_255=eps)
 
 
-def _place(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+def placed(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     """Return the jobs by rank, then unranked jobs, with headings for several rankings."""
     parts = list(_parts(rankings, jobs))
     ranked = pd.concat([part for _, part in parts]) if parts else jobs.iloc[:0]
@@ -181,7 +214,7 @@ def _undecided(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
     return verdicts.mask(rows.groupby(keys)["p"].transform("count") == 0, "")
 
 
-def _sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
+def ranked_sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
     """Return the sources of each attack by rank, in its first group, with their positions `at`."""
     if rankings.empty:
         return rankings
