@@ -38,8 +38,12 @@ def test_attacks_on_other_images_are_ranked_apart(tmp_path):
     assert shown["heading"].ne("").tolist() == [True, False, False, True, False]
     assert counts[0] > counts[1] == shown["images"].iloc[-1]
     assert shown["attack"].iloc[-1] == "ti" and shown["undecided"].iloc[-1] == ""
-    assert report.answer.lead.startswith(shown["attack"].iloc[1])
-    assert set(tables["sources-ranked"]["attack"]) >= {"mi", "di", "ti"}
+    assert shown["attack"].iloc[1] in "".join(report.answer[:2])
+    page = report.page
+    ranked = {key.split(".")[1] for key in page["sources"]}
+    assert {page["axes"]["attack"][int(place)] for place in ranked} == {"mi", "di", "ti"}
+    headings = [row["heading"] for row in page["ranking"]["0.0.1"] if row.get("heading")]
+    assert headings == shown["heading"][shown["heading"] != ""].tolist()
 
 
 def test_ensembles_are_ranked_apart(make_sweep):
@@ -49,7 +53,8 @@ def test_ensembles_are_ranked_apart(make_sweep):
     shown = ranking[ranking["position"].notna() & (ranking["eps_255"] == 8)]
     assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
     assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
-    assert "mean of 2 sources" in report.answer.details
+    assert "each over the sources other than itself" in report.answer[2]
+    assert report.page["single"] == 2 and "vgg+resnet" in report.page["axes"]["source"]
 
 
 def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep):
@@ -82,7 +87,7 @@ def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_ask
     related = rows.loc[rows["relation"] == "related", ["source", "target"]]
     assert set(related["target"]) == {"vgg", "resnet"}
     assert set(related["source"]) == {"vgg", "resnet", "mean of sources"}
-    assert "unrelated model" in report.answer.sentence
+    assert "Related networks are in no mean" in report.answer[2]
     ranked = rankings(folder, related="exclude")
     pd.testing.assert_frame_equal(ranked, left.rankings)
     text = table(folder, rows="source", to="csv", related="exclude")
@@ -101,7 +106,7 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     for number in range(2):
         (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
     report = report_of([folder])
-    assert "fools a (white box) on" in report.answer.sentence
+    assert report.page["own"] and report.answer[0].startswith(("fgsm", "bim"))
     few, unknown = report.alarms
     assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
     assert unknown == ("of_a_later_version: something", "")
@@ -144,8 +149,8 @@ def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
     report = build_report(summary)
     rows = summary.rankings.query("defence == 'jpeg' and eps_255 == 8")
     best = rows.loc[rows["mean"].idxmax()]
-    assert report.answer.lead.startswith(best["attack"]) and report.choice.defence == "jpeg"
-    assert f"behind jpeg on {best['mean']:.0%}" in report.answer.sentence
+    assert report.answer[0].startswith(best["attack"])
+    assert report.page["first"]["defence"] == "jpeg" and "behind jpeg" in report.answer[1]
     (drawn,) = (one.data for one in report.figures if one.name == "ranking")
     drawn = drawn.query("eps_255 == 8").set_index("attack")["mean"]
     assert drawn.to_dict() == pytest.approx(rows.set_index("attack")["mean"].to_dict())
@@ -153,8 +158,8 @@ def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
 
 def test_plain_attacks_are_ranked_on_targets_without_a_defence(make_sweep):
     report = build_report(summarise(find_jobs([make_sweep(defences=("jpeg",))])))
-    assert report.choice.defence == "none" and "behind" not in report.answer.sentence
-    assert "targets without a defence" in report.answer.details
+    assert report.page["first"]["defence"] == "none" and "behind" not in report.answer[1]
+    assert report.page["axes"]["defence"] == ["none", "jpeg"]
 
 
 def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_named(

@@ -37,7 +37,7 @@ from src.report.diagnostics import CHARTS, draw_own
 from src.report.page.facts import commands, facts, images_of
 from src.report.page.html import ENOUGH, OF_PAIR, Figure, Report, span, vega_of
 from src.report.page.page_data import PageData, compute_page_data
-from src.report.page.selections import key_of, own_answers, selections
+from src.report.page.selections import OWN_KEYS, key_of, own_answers, selections
 from src.report.page.view import View, make_view
 from src.report.summary import Summary
 from src.utils.model_names import ModelRef
@@ -81,13 +81,15 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         figures = [*_files(view, numbers), *_why(view, numbers), *figures]
         chosen = selections(summary, view)
         axes = chosen["axes"]
-        answer = chosen["answers"][key_of(axes, {**chosen["first"], "eps_255": view.choice.eps})]
-        blocks, groups = numbers.blocks, numbers.table("groups")
+        first_place = {**chosen["first"], "eps_255": view.choice.eps}
+        answer = chosen["answers"][key_of(axes, first_place)]
+        blocks, own = numbers.blocks, dict[str, Any]()
+        if target := chosen["own"]:
+            own = own_answers(numbers.table("groups"), numbers.table("effects"), axes)
+            answer = own.get(key_of(axes, {**first_place, "target": target}, OWN_KEYS), answer)
         page |= {
             **chosen,
-            "answers_own": own_answers(groups, numbers.table("effects"), axes)
-            if chosen["own"]
-            else {},
+            "answers_own": own,
             "jobs": blocks.jobs,
             "classes": blocks.classes,
             "clean": blocks.clean_places,

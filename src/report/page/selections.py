@@ -17,6 +17,7 @@ from src.report.charts.theme import MEAN
 from src.report.page.answers import answer_of, own_answer
 from src.report.page.view import View, placed, ranked_sources
 from src.report.summary import Summary, primary_rates
+from src.utils.model_names import NO_DEFENCE
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the values: source and target may be empty, which stands for their mean."""
@@ -28,6 +29,8 @@ _SHORT = {
 }
 _MEANS = ["success_rate", "robust_accuracy", "confidence"]
 _COLOURS = 7
+OWN_KEYS = ("attack", "target", "eps_255")
+"""Axes of the answers of a study of one network."""
 
 Axes = Mapping[str, list[Any]]
 
@@ -70,14 +73,15 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
             **{"defence": first.defence, "protocol": first.protocol, "eps": first.eps},
             "shown": first.shown,
         },
-        "own": _is_own(rates),
+        "own": _own_target(rates),
     }
 
 
-def _is_own(rates: pd.DataFrame) -> bool:
-    """Return True for a study of one network: one source, which is among its targets."""
-    sources = rates["source"].unique()
-    return len(sources) == 1 and bool((rates["relation"] == WHITE_BOX).any())
+def _own_target(rates: pd.DataFrame) -> str:
+    """Return the only source as a target of its own, in a study of one network; else nothing."""
+    plain = (rates["relation"] == WHITE_BOX) & (rates["defence"] == NO_DEFENCE)
+    own = rates.loc[plain, "target"].unique()
+    return str(own[0]) if rates["source"].nunique() == 1 and len(own) else ""
 
 
 def _values(rates: pd.DataFrame, single: Sequence[str]) -> pd.DataFrame:
@@ -237,7 +241,7 @@ def _answers(
 
 def own_answers(groups: pd.DataFrame, effects: pd.DataFrame, axes: Axes) -> dict[str, Any]:
     """Return the answers of a study of one network by attack, target and budget."""
-    keys = ["attack", "target", "eps_255"]
+    keys = [*OWN_KEYS]
     rows = groups[(groups["eps_255"] > 0) & groups["target"].isin(axes["target"])]
     verdicts: dict[Any, Any] = effects.set_index(["attack", "target"]).to_dict("index")
     return {

@@ -108,11 +108,10 @@ function pairOf() {
   const agrees = ([attack, source, target]) => attack === selection.attack
     && (!selection.source || source === selection.source) && (!selection.target || target === selection.target);
   if (selection.pair) return pairNames.get(selection.pair);
-  if (data.own && selection.view !== "results") return [axes.source.at(-1), ownTarget()];
+  if (data.own && selection.view !== "results") return [axes.source.at(-1), data.own];
   const found = data.pairs.find(agrees) ?? data.pairs.find(([attack]) => attack === selection.attack) ?? data.pairs[0];
   return found.slice(1);
 }
-const ownTarget = () => axes.target.find((one) => one && relation(axes.source.at(-1), one)[0] === "white box");
 
 // Colours, markers and dashes of attacks, fixed by rank at the reference budget.
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "circle"];
@@ -188,7 +187,7 @@ function search(names) {
 function renderAnswer() {
   const own = data.own && selection.view !== "results" && selection.view !== "images";
   const [lead, rest, details] = own && data.answers_own[[places.attack.get(selection.attack),
-    places.target.get(ownTarget()), places.eps_255.get(selection.eps)].join(".")]
+    places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
     || data.answers[key("defence", "source", "protocol", "eps")] || ["No result", " for this selection", ""];
   $("answer").replaceChildren(el("b", {}, lead), rest);
   $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "");

@@ -259,12 +259,12 @@ async function ownRoles(job, image, source, target) {
 }
 
 function ownTiles() {
-  const where = (attack, column) => value(column, { attack, source: axes.source.at(-1), target: ownTarget() });
+  const where = (attack, column) => value(column, { attack, source: axes.source.at(-1), target: data.own });
   const two = [selection.attack, ...axes.attack.filter((name) => name !== selection.attack)].slice(0, 2);
   const [rateOf, counts] = correct() ? ["c", "kc"] : ["s", "k"];
   const found = two.map((attack) => [`${word()} under ${attack}`.replace("still ", ""), `${percent(where(attack, rateOf))} %`, "",
     `${count(where(attack, counts))} / ${count(where(attack, "n"))}`, true]);
-  const clean = value("f", { attack: selection.attack, source: axes.source.at(-1), target: ownTarget(), eps_255: 0 });
+  const clean = value("f", { attack: selection.attack, source: axes.source.at(-1), target: data.own, eps_255: 0 });
   return [...found, [`confidence, ${two.join(", ")}`, two.map((attack) => `${percent(where(attack, "f"), 0)} %`).join(", "), "",
     `clean ${percent(clean, 0)}\u00a0%`, true]];
 }
@@ -339,7 +339,7 @@ function exceptions(job, target, box) {
 
 async function renderOwn() {
   const box = $("own");
-  const target = ownTarget();
+  const target = data.own;
   const attack = selection.attack;
   const job = await jobOf(attack, axes.source.at(-1));
   if (!job || attack !== selection.attack) return;
