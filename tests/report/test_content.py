@@ -17,7 +17,7 @@ from src import rankings, table
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import read_record, with_record
 from src.report.page.content import build_report
-from src.report.page.job_blocks import MOST_BYTES
+from src.report.page.page_data import MOST_BYTES
 from src.report.source_choice import choose_source
 from src.report.summary import summarise
 from tests.report.conftest import make_sweep

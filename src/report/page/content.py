@@ -1,49 +1,23 @@
-"""The content of the page: its charts and tables, the selections, and what was run."""
+"""The content of the page: selections, charts and tables, and what was run."""
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
-import altair as alt
-import numpy as np
-import pandas as pd
-from altair.typing import ChartType
-
-from src.analysis import CAUSES, OWN, TRANSFER, format_cell
-from src.analysis.confidence import by_class, confidence_profiles, top_k
+from src.analysis import CAUSES, format_cell
+from src.analysis.confidence import top_k
 from src.analysis.quantities import definitions
-from src.analysis.visibility import SIZES
-from src.config.sections import CONTROLS, ReportSettings
-from src.report.charts.curves import curves_chart, series_chart
-from src.report.charts.dot_plot import dot_plot, means, success_over
-from src.report.charts.theme import (
-    GREY,
-    MEAN,
-    PAGE_THEME,
-    PANEL,
-    PERCENT,
-    ROWS,
-    STROKES,
-    WHOLE,
-    budgets,
-    colour_by,
-    colour_of_levels,
-    curve,
-    extent,
-    inline,
-    tooltip,
-)
-from src.report.charts.transfer_matrix import matrix_chart
-from src.report.diagnostics import CHARTS, draw_own
-from src.report.page.facts import commands, facts, images_of
-from src.report.page.html import ENOUGH, OF_PAIR, Figure, Report, span, vega_of
+from src.artifacts.jobs import FinishedJob
+from src.artifacts.record import JobRecord
+from src.config.sections import ReportSettings
+from src.report.diagnostics import CHARTS
+from src.report.page.figures import clean_figures, file_figures, page_charts, why_figures
+from src.report.page.html import ENOUGH, Report
 from src.report.page.page_data import PageData, compute_page_data
 from src.report.page.selections import OWN_KEYS, key_of, own_answers, selections
-from src.report.page.view import View, make_view
-from src.report.summary import Summary
-from src.utils.model_names import ModelRef
+from src.report.page.view import make_view
+from src.report.summary import JobSummary, Summary
 
-MOST_CLASSES = 40
-"""Largest number of classes in a chart; its CSV file has all classes."""
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
 LEFT_OUT = (
     ("pairwise comparisons", "python -m src.table --differences"),
@@ -65,7 +39,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
     terms: list[tuple[str, tuple[tuple[str, str], ...]]] = [("What was run", facts(summary.jobs))]
-    figures = [*_clean_figures(numbers)]
+    figures = [*clean_figures(numbers)]
     first = jobs[0].record
     norm = NORMS.get(first.norm, first.norm)
     page: dict[str, Any] = {
@@ -78,7 +52,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     if attacked:
         view = make_view(summary)
         runs = [job for job_summary in summary.attacked for job in job_summary.runs]
-        figures = [*_files(view, numbers), *_why(view, numbers), *figures]
+        figures = [*file_figures(view, numbers), *why_figures(view, numbers), *figures]
         chosen = selections(summary, view)
         axes = chosen["axes"]
         first_place = {**chosen["first"], "eps_255": view.choice.eps}
@@ -94,7 +68,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
             "classes": blocks.classes,
             "clean": blocks.clean_places,
             "left_out": blocks.left_out,
-            "charts": _charts(axes["eps_255"][1:], chosen["top"]),
+            "charts": page_charts(axes["eps_255"][1:], chosen["top"]),
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
             "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
             "effects": _effects(numbers),
@@ -105,64 +79,6 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     return Report(
         f"{page['title']}: {names}", answer, alarms, figures, page, numbers.blocks.blocks, (*terms,)
     )
-
-
-def _charts(tried: Sequence[float], top: float) -> dict[str, Any]:
-    """Return the curves over the budget as Vega specifications, by name."""
-    part = alt.Scale(domain=[0, top])
-    charts = {
-        "success": series_chart(tried, 128, part),
-        "correct": series_chart(tried, 128),
-        "confidence": series_chart(tried, 90),
-        "image": series_chart(tried, 150),
-        "group": series_chart(tried, 200, names=False),
-    }
-    with alt.theme.enable(PAGE_THEME):
-        return {name: vega_of(chart.to_dict(validate=False)) for name, chart in charts.items()}
-
-
-def _files(view: View, numbers: PageData) -> Iterator[Figure]:
-    """Yield the charts that the page shows as HTML, as files: ranking, matrix and curves."""
-    first, rows = view.choice, view.rows
-    ranked = view.ranking[view.ranking["eps_255"] == first.eps]
-    ranked = ranked[ranked["position" if not first.source else "own_position"].notna()]
-    ranked = ranked.dropna(subset="mean")
-    if len(ranked) > 1:
-        y = alt.Y("attack:N", sort=list(ranked["attack"]), title=None)
-        chart = means(alt.Chart(inline(ranked)), y, "mean on other models", "low", "high")
-        caption = "Mean share fooled on other models, with its 95 % interval."
-        yield Figure("ranking", "Attacks, ranked", caption, chart, view.ranking, part="")
-    caption = "Rows: sources; columns: targets; cells: k / n of the counted images."
-    yield Figure("matrix", "Sources and targets", caption, matrix_chart(view.cells), rows, part="")
-    source = first.source or MEAN
-    caption = f"{first.attack} from {source}, by target. 95 % Wilson intervals; means have none."
-    chart = curves_chart(view.curves)
-    yield Figure("curves", "Targets over the budget", caption, chart, rows, part="")
-    every = view.of_choice
-    every = every[(every["source"] == source) & (every["relation"] == TRANSFER)]
-    if every["attack"].nunique() > 1:
-        columns = ["success_rate", "confidence", "n"]
-        over = every.groupby(["attack", "source", "eps_255"], sort=False)[columns].mean()
-        over = over.reset_index().assign(target="mean of others")
-        ends = {f"{name}_{end}": np.nan for name in columns[:2] for end in ("low", "high")}
-        chart, caption = curves_chart(over.assign(**ends), "attack"), "Mean over the other models."
-        title = "Attacks over the budget"
-        yield Figure("attacks-over-budget", title, caption, chart, over, part="")
-    groups = numbers.table("groups")
-    if len(groups):
-        attack, its, target = view.pairs[0]
-        keys = {"attack": attack, "source": its, "target": target}
-        rows = groups[(groups[list(keys)] == pd.Series(keys)).all(axis=1)]
-        base = alt.Chart(inline(rows)).encode(
-            x=budgets(rows), color=colour_of_levels("group", "ascending", orient="bottom")
-        )
-        panels = [
-            curve(base, name, []).properties(width=PANEL, height=190, title=title)
-            for name, title in (("robust_accuracy", "still correct"), ("confidence", "confidence"))
-        ]
-        caption = f"{attack}: {its} to {target}; equal groups by initial confidence."
-        chart = alt.hconcat(*panels)
-        yield Figure("groups", "By initial confidence", caption, chart, groups, part="")
 
 
 def _effects(numbers: PageData) -> dict[str, str]:
@@ -181,235 +97,6 @@ def _effects(numbers: PageData) -> dict[str, str]:
                 f"(rank correlation with the minimum budget {row['rho']:.2f} {ends})."
             )
     return verdicts
-
-
-def _why(view: View, numbers: PageData) -> Iterator[Figure]:
-    """Yield the charts of the part Why: diagnostics, confidence, defences and controls."""
-    effects = numbers.table("effects")
-    if len(effects) and (effects["n"] >= ENOUGH).any():
-        yield _hypothesis(effects[effects["n"] >= ENOUGH].reset_index(drop=True))
-    for name, chart in CHARTS.items():
-        if name in numbers.tables and len((figure := chart.draw(numbers.tables[name])).data):
-            yield figure
-    for name, rows in numbers.own.items():
-        yield draw_own(name, rows)
-    yield from _visibility(view, numbers.table("visibility"))
-    if len(rows := numbers.table("iterations")):
-        yield _iterations(rows)
-    yield from _variants(numbers)
-
-
-def _hypothesis(rows: pd.DataFrame) -> Figure:
-    """Draw the effect of initial confidence: one tick per pair in the row of its target."""
-    counts = ", ".join(f"{name} for {n}" for name, n in rows["verdict"].value_counts().items())
-    caption = (
-        "Spearman's correlation between initial confidence and minimum adversarial budget, over "
-        f"{span(rows['n'])} initially correct images. Right of 0, more confident images need a "
-        f"larger budget: {counts} of {len(rows)} pairs (95 % intervals, not corrected)."
-    )
-    known = rows[rows["rho"].notna()]
-    lines = tooltip("attack", "source", "target", "n", numbers=["rho", "rho_low", "rho_high"])
-    scale = extent(known.assign(at=0.0), "at", "rho", "rho_low", "rho_high")
-    x = alt.X("rho:Q", title="rank correlation", axis=alt.Axis(format=".1f"), scale=scale)
-    ticks = (
-        alt.Chart(ROWS)
-        .mark_tick(thickness=2.5, size=17, color="#3b76af")
-        .encode(
-            y=alt.Y("target:N", sort=None, title="target", axis=alt.Axis(grid=True)),
-            x=x,
-            opacity=alt.value(0.6),
-            tooltip=lines,
-        )
-    )
-    rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY)
-    rule = rule.encode(x=alt.X("at:Q", title="rank correlation", scale=scale))
-    height = 26 * rows["target"].nunique()
-    chart = alt.layer(rule, ticks).properties(width=PANEL, height=height)
-    title = "Initial confidence and minimum budget, all pairs"
-    return Figure("hypothesis", title, caption, chart, known)
-
-
-def _visibility(view: View, sizes: pd.DataFrame) -> Iterator[Figure]:
-    """Yield the chart of mean success over the visibility of the perturbations."""
-    if sizes.empty:
-        return
-    averaged = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
-    both = pd.concat([sizes.rename(columns={"images": "measured"}), averaged])
-    ranked = view.ranking[view.ranking["eps_255"] == view.choice.eps]
-    rows = ranked.merge(both, on=["attack", "source"]).dropna(subset="mean")
-    rows = rows[rows["source"] == (view.choice.source or MEAN)]
-    if len(rows):
-        caption = (
-            "Mean share fooled at the reference budget, over the similarity of up to "
-            f"{sizes['images'].max()} clean and adversarial images. Changes are from "
-            f"{sizes['rms_255'].min():.2f} to {sizes['rms_255'].max():.2f} / 255 (RMS)."
-        )
-        chart = alt.concat(
-            success_over("ssim", "SSIM (1: unchanged)"),
-            success_over("psnr", "PSNR in dB"),
-            columns=2,
-        )
-        yield Figure("visibility", "Success over visibility", caption, chart, rows)
-
-
-def _iterations(rows: pd.DataFrame) -> Figure:
-    """Draw the success of the iterates of one run, dashed for white boxes."""
-    caption = (
-        "Success of the iterates of one run at the reference budget; dashed: white box. A shorter "
-        "run can differ, because the step size may depend on the number of steps. 95 % Wilson "
-        "intervals."
-    )
-    tried = sorted(set(rows["iteration"]))
-    lines = tooltip(
-        "attack source target relation iteration step_255 denominator", shares=["success_rate"]
-    )
-    axis = alt.Axis(values=tried, labelOverlap="greedy")
-    scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
-    base = alt.Chart(ROWS).encode(
-        x=alt.X("iteration:Q", title="iteration", scale=scale, axis=axis),
-        color=colour_by("target", rows["target"], orient="bottom", **STROKES),
-    )
-    dashes = alt.StrokeDash("relation:N", legend=None)
-    chart = curve(base, "success_rate", lines, strokeDash=dashes)
-    chart = chart.properties(width=PANEL, height=220)
-    return Figure("iterations", "Success over iterations", caption, chart, rows, OF_PAIR)
-
-
-def _variants(numbers: PageData) -> Iterator[Figure]:
-    """Yield the charts of defences, storage formats and controls."""
-    rates, excess, behind = map(numbers.table, ("rates", "excess", "behind_defences"))
-    names = ["attack", "source", "target"]
-    if len(behind):
-        yield _defences(pd.concat([rates[rates["primary"]], behind]))
-    shown = rates[rates["reference"]]
-    if shown["variant"].nunique() > 1:
-        shown = shown.assign(variant=shown["variant"].replace(CONTROLS))
-        caption = (
-            "Share fooled at the reference budget, in each storage format and by the controls. "
-            f"Up to {shown['denominator'].max()} images; 95 % Wilson intervals."
-        )
-        columns = [*names, "variant", "success", "denominator"]
-        chart = dot_plot(shown, "success_rate", "success rate", columns, by="variant")
-        yield Figure("variants", "Storage and controls", caption, chart, shown, OF_PAIR)
-    if len(excess):
-        excess = excess.assign(control=excess["control"].replace(CONTROLS))
-        caption = (
-            "Share fooled by the attack minus share fooled by the control, at the reference "
-            f"budget, on the same images (up to {excess['denominator'].max()}); 95 % intervals "
-            "(Tango)."
-        )
-        columns = [*names, "control", "success", "control_success", "denominator"]
-        chart = dot_plot(excess, "excess", "fooled beyond the control", columns, by="control")
-        yield Figure("excess", "Beyond the controls", caption, chart, excess, OF_PAIR)
-
-
-def _defences(rates: pd.DataFrame) -> Figure:
-    """Draw robust accuracy next to clean accuracy behind each defence."""
-    clean = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)].assign(images="clean")
-    attacked = rates[rates["reference"]].assign(images="attacked")
-    rows = pd.concat([clean, attacked])
-    mark = rows["relation"].map({OWN: " (own)"}).fillna("")
-    pairs = map(ModelRef.parse, rows["target"], rows["defence"])
-    rows = rows.assign(target=list(map(str, pairs)) + mark)
-    rows = rows.sort_values("target", kind="stable")
-    caption = (
-        "Accuracy behind each defence, on clean images and at the reference budget; 95 % Wilson "
-        "intervals. A plain transfer attack says little about attackers who know the defence: "
-        "set source_defence=NAME to attack the source behind it. "
-        "(own): the source's network behind another defence."
-    )
-    columns = ["attack", "source", "target", "images", "k", "n", "abstained"]
-    chart = dot_plot(rows, "rate", str(attacked["counted"].iloc[0]), columns, by="images")
-    return Figure("defences", "Behind defences", caption, chart, rows, OF_PAIR)
-
-
-def _clean_figures(numbers: PageData) -> Iterator[Figure]:
-    """Yield the charts of the part Data, whose rows are those of one model."""
-    models = numbers.models
-    if not models:
-        return
-    shown: dict[str, Any] = {"keys": {"model": "model"}, "part": "data"}
-    bins = pd.concat([_histogram(rows).assign(model=model) for model, rows in models])
-    bars = (
-        alt.Chart(ROWS)
-        .mark_rect(stroke="var(--back)")
-        .encode(
-            x=alt.X("low:Q", title=None, axis=alt.Axis(format=".0%", grid=False), scale=WHOLE),
-            x2="high:Q",
-            y=alt.Y("start:Q", title=None, axis=alt.Axis(tickMinStep=1, tickCount=4)),
-            y2="end:Q",
-            color=alt.Color(
-                "images_are:N",
-                scale=alt.Scale(domain=["correct", "wrong"], range=["#6b7788", "#d08a3c"]),
-                legend=alt.Legend(title=None, orient="bottom"),
-            ),
-            tooltip=tooltip("images_are", "images", shares=["low", "high"]),
-        )
-    )
-    title, caption = "Images by confidence when clean", "Ten bins of 10 points."
-    chart = bars.properties(width=PANEL, height=160)
-    yield Figure("confidences", title, caption, chart, bins, **shown)
-    parts = [confidence_profiles(rows).assign(model=model) for model, rows in models]
-    profiles = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-    if len(profiles):
-        caption = (
-            "Mean probability of the five most likely classes, over the clean images with an "
-            "initial confidence within 2.5 points of each level."
-        )
-        title = "Top five by initial confidence"
-        yield Figure("confidence-profiles", title, caption, _profiles(), profiles, **shown)
-    parts = [
-        by_class(rows).assign(model=model).merge(rows[["label", "name"]].drop_duplicates())
-        for model, rows in models
-    ]
-    classes = pd.concat(parts, ignore_index=True)
-    total = len(models[0][1])
-    if classes["images"].max() > 1:  # else a class's mean is one image's value
-        cut = classes.groupby("model", sort=False).head(MOST_CLASSES)
-        cut = cut.assign(row=cut["name"] + " (" + cut["images"].astype(str) + ")")
-        caption = f"{total} clean images; classes by decreasing confidence, with their counts."
-        few = classes["label"].nunique() > MOST_CLASSES
-        caption += f" The first {MOST_CLASSES} of {classes['label'].nunique()} classes." * few
-        title = "Images and mean confidence per class"
-        yield Figure("classes", title, caption, _classes(), cut, **shown)
-
-
-def _histogram(rows: pd.DataFrame) -> pd.DataFrame:
-    """Count correct and wrong clean images of one model by confidence, in ten bins."""
-    bins = np.clip((10 * rows["confidence"].to_numpy(float)).astype(int), 0, 9)
-    right = np.where(rows["predicted"] == rows["label"], "correct", "wrong")
-    counts = pd.DataFrame({"low": bins / 10, "images_are": right}).value_counts()
-    table = counts.rename("images").reset_index().sort_values(["low", "images_are"])
-    end = table.groupby("low")["images"].cumsum()
-    return table.assign(high=table["low"] + 0.1, start=end - table["images"], end=end)
-
-
-def _classes() -> ChartType:
-    bars = (
-        alt.Chart(ROWS)
-        .mark_bar(color="#6b7788")
-        .encode(
-            x=alt.X("confidence:Q", title="mean confidence", scale=WHOLE, axis=PERCENT),
-            y=alt.Y("row:N", sort=None, title=None),
-            tooltip=tooltip("model", "name", "images", shares=["confidence", "accuracy"]),
-        )
-    )
-    return bars.properties(width=PANEL, height={"step": 20})
-
-
-def _profiles() -> ChartType:
-    bars = (
-        alt.Chart(ROWS)
-        .mark_bar()
-        .encode(
-            x=alt.X("rank:O", title="class, by probability", axis=alt.Axis(labelAngle=0)),
-            xOffset=alt.XOffset("level:N", sort="descending"),
-            y=alt.Y("confidence:Q", title="mean probability", axis=PERCENT),
-            color=colour_of_levels("level", orient="bottom"),
-            tooltip=tooltip("model", "level", "rank", "images", shares=["confidence"]),
-        )
-    )
-    return bars.properties(width=PANEL, height=160)
 
 
 def _accuracy(numbers: PageData) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -435,3 +122,106 @@ def _clean_sentence(numbers: PageData) -> str:
         first = top_k(rows).iloc[0]
         parts.append(f"{model} {format_cell(first['correct'], first['n'])}")
     return f"Correct: {', '.join(parts)}."
+
+
+_SEEDS = (
+    "rates and rankings are means over the seeds; pairwise comparisons, strongest attackers, "
+    "diagnostics and single images show the first seed"
+)
+
+
+def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
+    """Return (term, value) pairs that describe the jobs."""
+    jobs = [job for summary in summaries for job in summary.runs]
+    records = [job.record for job in jobs]
+    attacked = [job for job in jobs if job.attacked]
+    values = {
+        "data": [_data(record) for record in records],
+        "attacks": [_attack(job) for job in attacked],
+        "budgets": [_budgets(job.record) for job in attacked],
+        "images counted": [record.protocol for record in records],
+        "ensembles": [
+            f"mean of {record.config['ensemble']}"
+            for record in records
+            if record.source_model.is_ensemble
+        ],
+        "feature layers": [
+            f"{record.layer} of {record.source}" for record in records if record.layer
+        ],
+        "seed": [str(record.seed) for record in records],
+        "several seeds": [_SEEDS for summary in summaries if summary.seeds],
+        "precision and device": [_arithmetic(record) for record in records],
+        "finished": sorted(record.created for record in records),
+        "code": [f"commit {record.commit}" for record in records],
+        "versions": [
+            ", ".join(f"{name} {number}" for name, number in record.versions.items())
+            for record in records
+        ],
+    }
+    terms = [("command", command) for command in commands(jobs)]
+    terms += sorted({("model", line) for record in records for line in _models(record)})
+    terms += [(term, "; ".join(dict.fromkeys(lines))) for term, lines in values.items()]
+    return tuple((term, value) for term, value in terms if value)
+
+
+def commands(jobs: Sequence[FinishedJob]) -> list[str]:
+    """Return the command of every sweep, with the values of swept keys separated by commas."""
+    sweeps: dict[object, list[JobRecord]] = {}
+    for job in jobs:
+        key = (job.record.config["sweep"], job.sweep_folder)
+        sweeps.setdefault(key, []).append(job.record)
+    return [_command(records) for records in sweeps.values()]
+
+
+def _command(records: Sequence[JobRecord]) -> str:
+    values: dict[str, list[str]] = {}
+    for word in dict.fromkeys(word for record in records for word in record.overrides):
+        key, _, value = word.partition("=")
+        if key != "sweep":  # the program adds the id of the sweep
+            values.setdefault(key, []).append(value)
+    arguments = [f"{key}={','.join(choices)}" for key, choices in values.items()]
+    flags = [word for flag in records[0].flags for word in flag.split(" ", 1)]
+    return shlex.join(
+        ["python", "-m", "src.main", *["-m"] * (len(records) > 1), *flags, *arguments]
+    )
+
+
+def _data(record: JobRecord) -> str:
+    classes = len(record.class_names)
+    return f"{record.dataset}: {record.images} images, {classes} classes, digest {record.data}"
+
+
+def _attack(job: FinishedJob) -> str:
+    settings = [
+        f"{key}={value}"
+        for key, value in job.record.config["attack"]["settings"].items()
+        if key not in ("name", "_target_") and value is not None
+    ]
+    return f"{job.record.attack} ({', '.join(settings)})" if settings else job.record.attack
+
+
+def _budgets(record: JobRecord) -> str:
+    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
+    return f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
+
+
+def _arithmetic(record: JobRecord) -> str:
+    batches = f"batches of {record.config['trainer']['batch_size']}"
+    return f"{record.arithmetic}, {batches}, on {record.device}"
+
+
+def _models(record: JobRecord) -> list[str]:
+    lines = []
+    for name, settings in record.config["model"].items():
+        network = settings["network"]
+        built = network.get("model_name") or network.get("name") or network.get("_target_")
+        weights = settings.get("weights") or "trained here"
+        digest = record.weights.get(name, "unknown")
+        lines.append(f"{name}: {built}; weights {weights}, digest {digest}")
+    return lines
+
+
+def images_of(jobs: Sequence[FinishedJob]) -> str:
+    """Return the number of images of the jobs in words."""
+    counts = sorted({job.record.images for job in jobs})
+    return f"{' or '.join(map(str, counts))} image{'s' * (counts != [1])}"
