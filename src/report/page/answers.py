@@ -189,7 +189,7 @@ def own_answer(groups: pd.DataFrame, effect: dict[str, Any]) -> Answer:
     details = f"Counted: the {n} images that {target} classifies correctly when clean."
     where = f" at {eps:g}/255"
     if n < ENOUGH:
-        left = f"leaves {total} of {n} images correct{where}"
+        left = f" leaves {total} of {n} images correct{where}"
         return (f"{attack}", left, f"{details} A comparison by confidence needs {ENOUGH}.")
     verdicts = {
         "supported": "Confident images are harder to manipulate",

@@ -357,7 +357,7 @@ function renderMatrix() {
   const sources = axes.source.filter(Boolean);
   const targets = axes.target.filter(Boolean);
   const [source, target] = pairOf();
-  const narrow = targets.length > 8;
+  const narrow = targets.length > 10;
   const mixed = (share) => `color-mix(in srgb, ${colour(selection.attack)} calc(${share} * var(--l${slot(selection.attack) || 1}) * 1%), var(--back))`;
   const head = el("tr", {}, el("th"), targets.map((one) => el("th", { scope: "col" }, broken(one))), targets.length > 1 && el("th", { scope: "col" }, "mean of others"));
   const clean = el("tr", {}, el("th", { scope: "row", class: "second" }, "clean, % correct"), targets.map((one) => {
