@@ -1,6 +1,6 @@
 """The report's main charts for sweeps or data frames, interactive or at a printed size."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -153,19 +153,11 @@ def _figure(
     return printed.Figure(view, *size, names or {}, **listed)
 
 
-def _options(view: View, keys: Collection[str]) -> dict[str, list[Any]]:
-    """Return the values that each menu offers."""
-    return {
-        key: [float(value) if key == "eps" else value for value, _ in view.menus[key]]
-        for key in keys
-    }
-
-
 def _check(view: View, chosen: Mapping[str, Sequence[Any]]) -> None:
     """Raise a `ValueError` if no job has a chosen value."""
-    for key, known in _options(view, chosen).items():
-        if unknown := [value for value in chosen[key] if not value or value not in known]:
-            options = ", ".join(str(value) for value in known if value)
+    for key, values in chosen.items():
+        if unknown := [value for value in values if value not in view.options[key]]:
+            options = ", ".join(map(str, view.options[key]))
             key = {"eps": "eps_255"}.get(key, key)
             raise ValueError(f"{key}={unknown[0]}: choose from {options}.")
 

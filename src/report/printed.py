@@ -81,9 +81,9 @@ class Figure:
         first is used.
         """
         rows = self.view.ranking
-        rows = rows[rows["own_position" if self.source else "position"].notna()]
-        keys = ["eps_255", "source"] if self.source else ["eps_255"]
-        part = (rows["heading"] != "").groupby([rows[key] for key in keys]).cumsum()
+        rows = rows[rows["defence"] == self.view.choice.defence]
+        rows = rows[rows["of"].isin(self.sources)]
+        part = (rows["heading"] != "").groupby([rows["eps_255"], rows["of"]]).cumsum()
         rows = rows.assign(part=part, target="").dropna(subset="mean")
         rows = self._chosen(rows[rows["source"].isin(self.sources)])
         return rows if self.attack else rows[rows["part"] == rows["part"].min()]
@@ -91,8 +91,7 @@ class Figure:
     @property
     def sources(self) -> Sequence[str]:
         """The chosen sources, or else their mean, or else the only source."""
-        every = list(self.view.rows["source"].unique())
-        return self.source or ([MEAN] if MEAN in every else every)
+        return self.source or [self.view.choice.source or MEAN]
 
     def _chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
         return rows[rows["attack"].isin(self.attack)] if self.attack else rows

@@ -40,9 +40,9 @@ def test_the_ranking_is_in_the_order_of_the_summary(made_up):
     assert ranking["eps_255"].iloc[0] == 8 and ranking["eps_255"].nunique() > 1
     for _, rows in ranking.groupby("eps_255"):  # ranked anew at every budget
         means = rows[rows["source"] == "mean of sources"]
-        assert means["mean"].is_monotonic_decreasing and list(means["position"]) == [1, 2]
+        assert means["mean"].is_monotonic_decreasing and list(means["rank"]) == [1, 2]
         own = rows[rows["source"] == "vgg"]
-        assert own["mean"].is_monotonic_decreasing and list(own["own_position"]) == [1, 2]
+        assert own["mean"].is_monotonic_decreasing and list(own["rank"]) == [1, 2]
 
 
 def test_each_attack_of_a_single_source_has_one_row_in_the_ranking(made_up):

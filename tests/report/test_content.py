@@ -33,7 +33,7 @@ def test_attacks_on_other_images_are_ranked_apart(tmp_path):
     make_sweep(tmp_path / "other", attacks=("ti",), images=60, **words)
     report = report_of([tmp_path / "one", tmp_path / "other"])
     tables = {one.name: one.data for one in report.figures}
-    shown = tables["ranking"].dropna(subset="position")
+    shown = tables["ranking"].query("of == 'mean of sources'")
     counts = [int(re.search(r"(\d+) images", text)[1]) for text in shown["heading"] if text]
     assert shown["heading"].ne("").tolist() == [True, False, False, True, False]
     assert counts[0] > counts[1] == shown["images"].iloc[-1]
@@ -50,7 +50,7 @@ def test_ensembles_are_ranked_apart(make_sweep):
     folder = make_sweep(attacks=("mi", "di"), sources=("vgg", "resnet", "vgg+resnet"))
     report = report_of([folder])
     (ranking,) = (one.data for one in report.figures if one.name == "ranking")
-    shown = ranking[ranking["position"].notna() & (ranking["eps_255"] == 8)]
+    shown = ranking[(ranking["of"] == "mean of sources") & (ranking["eps_255"] == 8)]
     assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
     assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
     assert "each over the sources other than itself" in report.answer[2]

@@ -9,6 +9,7 @@ import pytest
 
 from src.report.page.html import write_page
 from src.report.summary import primary_rates
+from tests.conftest import REPOSITORY
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -309,3 +310,9 @@ def test_without_scripts_the_answer_and_the_method_are_there(chromium, written, 
     assert tab.inner_text("#answer") == "".join(made_up("ordinary").answer[:2])
     assert tab.inner_text("#method") and "src.table" in tab.inner_text("noscript")
     context.close()
+
+
+def test_lines_of_templates_are_short():
+    folder = REPOSITORY / "src" / "report" / "templates"
+    lines = [line for path in folder.iterdir() for line in path.read_text().splitlines()]
+    assert max(map(len, lines)) <= 120

@@ -55,7 +55,7 @@ def answer_of(
             f"Counted: {_counted(protocol, '', record.images)}. Not tested: the ranking counts by "
             f"{view.choice.protocol}."
         )
-        return (f"Mean success{where}:", _levels(ordered, "attack", "success_rate"), detail)
+        return (f"Mean success{where}:", " " + _levels(ordered, "attack", "success_rate"), detail)
     rows = _ranking(summary, source, defence, eps_255)
     if rows.empty or rows["images"].max() < FEWEST_IMAGES:
         return _one_pair(view, source, defence, eps_255, where)

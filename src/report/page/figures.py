@@ -45,9 +45,8 @@ MOST_CLASSES = 40
 def file_figures(view: View, numbers: PageData) -> Iterator[Figure]:
     """Yield the charts that the page shows as HTML, as files: ranking, matrix and curves."""
     first, rows = view.choice, view.rows
-    ranked = view.ranking[view.ranking["eps_255"] == first.eps]
-    ranked = ranked[ranked["position" if not first.source else "own_position"].notna()]
-    ranked = ranked.dropna(subset="mean")
+    source = first.source or MEAN
+    ranked = view.first_ranking
     if len(ranked) > 1:
         y = alt.Y("attack:N", sort=list(ranked["attack"]), title=None)
         chart = means(alt.Chart(inline(ranked)), y, "mean on other models", "low", "high")
@@ -55,7 +54,6 @@ def file_figures(view: View, numbers: PageData) -> Iterator[Figure]:
         yield Figure("ranking", "Attacks, ranked", caption, chart, view.ranking, part="")
     caption = "Rows: sources; columns: targets; cells: k / n of the counted images."
     yield Figure("matrix", "Sources and targets", caption, matrix_chart(view.cells), rows, part="")
-    source = first.source or MEAN
     caption = f"{first.attack} from {source}, by target. 95 % Wilson intervals; means have none."
     chart = curves_chart(view.curves)
     yield Figure("curves", "Targets over the budget", caption, chart, rows, part="")
@@ -138,9 +136,7 @@ def _visibility(view: View, sizes: pd.DataFrame) -> Iterator[Figure]:
         return
     averaged = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
     both = pd.concat([sizes.rename(columns={"images": "measured"}), averaged])
-    ranked = view.ranking[view.ranking["eps_255"] == view.choice.eps]
-    rows = ranked.merge(both, on=["attack", "source"]).dropna(subset="mean")
-    rows = rows[rows["source"] == (view.choice.source or MEAN)]
+    rows = view.first_ranking.merge(both, on=["attack", "source"]).dropna(subset="mean")
     if len(rows):
         caption = (
             "Mean share fooled at the reference budget, over the similarity of up to "

@@ -215,15 +215,17 @@ def _integers(values: NDArray[np.floating]) -> list[int | None]:
 
 def _groups(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Return groups by initial confidence, by target, with lists over the budgets."""
-    columns = ["n", "still_correct", "robust_accuracy", "confidence"]
-    groups: dict[str, list[dict[str, Any]]] = {}
     if rows.empty:
-        return groups
-    rows = rows[rows["n"] > 0]
-    for (target, _), its in rows.groupby(["target", "group"], sort=False):
-        ends = {name: _floor(its[name].iloc[0]) for name in ("lowest", "highest")}
-        lists = {name: its[name].round(4).tolist() for name in columns}
-        groups.setdefault(str(target), []).append(ends | {"eps": its["eps_255"].tolist()} | lists)
+        return {}
+    columns = ["eps_255", "n", "still_correct", "robust_accuracy", "confidence"]
+    ends = {name: rows[name].map(_floor).tolist() for name in ("lowest", "highest")}
+    lists = {name: rows[name].round(4).tolist() for name in columns}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    size = rows["eps_255"].nunique()
+    for start in range(0, len(rows), size):  # a group has a row per budget
+        part = {name: its[start : start + size] for name, its in lists.items()}
+        part |= {name: its[start] for name, its in ends.items()}
+        groups.setdefault(str(rows["target"].iloc[start]), []).append(part)
     return groups
 
 
@@ -234,14 +236,15 @@ def _floor(share: float) -> float:
 
 def _kinds(images: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return, by target, the number of images described, and those of each kind, clearest first."""
-    kinds: dict[str, dict[str, Any]] = {}
-    for target, rows in images.groupby("target", sort=False, observed=True):
-        never = rows[rows["first_flip_eps_255"].isna()]
-        never = never.sort_values("lowest_confidence", ascending=False)
-        mine: dict[str, Any] = {"n": len(rows), NEVER: never["index"].tolist()}
-        for kind in (kind for kind in KINDS if kind in rows):
-            mine[kind] = clearest(rows, kind)["index"].tolist()
-        kinds[str(target)] = mine
+    never = images[images["first_flip_eps_255"].isna()]
+    ordered = {NEVER: never.sort_values("lowest_confidence", ascending=False)}
+    ordered |= {kind: clearest(images, kind) for kind in KINDS if kind in images}
+    kinds: dict[str, dict[str, Any]] = {
+        str(target): {"n": n} for target, n in images["target"].value_counts().items()
+    }
+    for kind, rows in ordered.items():
+        for target, index in rows.groupby("target", observed=True)["index"]:
+            kinds[str(target)][kind] = index.tolist()
     return kinds
 
 

@@ -15,7 +15,7 @@ from src.analysis.ranking import target_means
 from src.report.cells import averaged_pairs, cell_means
 from src.report.charts.theme import MEAN
 from src.report.page.answers import answer_of, own_answer
-from src.report.page.view import View, placed, ranked_sources
+from src.report.page.view import View, ranked_sources
 from src.report.summary import Summary, primary_rates
 from src.utils.model_names import NO_DEFENCE
 
@@ -47,7 +47,7 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
     rates = primary_rates(summary.attacked)
     single = [name for name in rates["source"].unique() if name not in view.apart]
     axes: dict[str, list[Any]] = {name: list(rates[name].unique()) for name in AXES}
-    axes["attack"] = [name for name, _ in view.menus["attack"]]
+    axes["attack"] = view.options["attack"]
     axes["source"] = [*([""] if len(single) > 1 else []), *axes["source"]]
     axes["target"] = ["", *axes["target"]]
     axes["eps_255"] = sorted(map(float, axes["eps_255"]))
@@ -58,7 +58,7 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
         "values": _dense(values.rename(columns=_SHORT), axes, _SHORT.values()),
         "tiles": _tiles(rates, single, values, axes),
         "relations": _relations(rates, axes),
-        "ranking": _rankings(summary, view, axes),
+        "ranking": _rankings(view, axes),
         "sources": _sources(summary, axes),
         "answers": _answers(summary, view, values, axes),
         "colours": _colours(view),
@@ -150,30 +150,16 @@ def _relations(rates: pd.DataFrame, axes: Axes) -> dict[str, list[str]]:
     }
 
 
-def _rankings(summary: Summary, view: View, axes: Axes) -> dict[str, list[dict[str, Any]]]:
+def _rankings(view: View, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     """Return the ranked attacks by defence, source and budget, with headings of several rankings.
 
-    A row has its places on the axes, rank, verdict, statistics in the order of the ranking, cost
-    and what it lacks.
+    A row has name, rank, verdict, statistics in the order of the ranking, cost and what it lacks.
     """
-    every, place = view.rows[view.rows["source"].isin({MEAN, *axes["source"]})], {}
-    jobs = every[["attack", "source", "eps_255"]].drop_duplicates()
-    for defence in axes["defence"]:
-        for eps in axes["eps_255"][1:]:
-            ranked = summary.rankings
-            ranked = ranked[(ranked["eps_255"] == eps) & (ranked["defence"] == defence)]
-            for source in axes["source"]:
-                names = {source} if source else {MEAN, *view.apart}
-                its = jobs[jobs["source"].isin(names) & (jobs["eps_255"] == eps)]
-                its = its[["attack", "source"]].drop_duplicates()
-                keys = ("defence", "source", "eps_255")
-                key = key_of(axes, dict(zip(keys, (defence, source, eps), strict=True)), keys)
-                lacks = ranked.assign(
-                    source=ranked["source"].mask(ranked["sources"] > 1, MEAN)
-                ).set_index(["attack", "source"])["lacks"]
-                lacks = lacks[~lacks.index.duplicated()].to_dict()
-                rows = placed(ranked, its).to_dict("records") if len(its) else []
-                place[key] = [_ranked(row, "attack", lacks) for row in rows]
+    place, keys = dict[str, list[dict[str, Any]]](), ("defence", "source", "eps_255")
+    rows = view.ranking.assign(of=view.ranking["of"].replace(MEAN, ""))
+    for (defence, of, eps), its in rows.groupby(["defence", "of", "eps_255"], sort=False):
+        key = key_of(axes, dict(zip(keys, (defence, of, eps), strict=True)), keys)
+        place[key] = [_ranked(row, "attack") for row in its.to_dict("records")]
     return place
 
 
@@ -185,7 +171,7 @@ def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
         rows = rows[rows["attack"].isin(axes["attack"])] if len(rows) else rows
         for row in rows.to_dict("records"):
             key = key_of(axes, {"defence": defence, **row}, ["defence", "attack", "eps_255"])
-            place = _ranked(row, "source", {})
+            place = _ranked(row, "source")
             its = found.setdefault(key, [])
             first = its[0]["m"] if its else place["m"]
             if place["dl"] is not None:  # the interval of the difference, drawn from the first
@@ -200,7 +186,7 @@ def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _ranked(row: Mapping[Any, Any], of: str, lacks: Mapping[Any, str]) -> dict[str, Any]:
+def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
     """Return a row of a ranking for the page; points are those behind the first."""
     if row.get("heading"):
         return {"heading": row["heading"]}
@@ -217,12 +203,7 @@ def _ranked(row: Mapping[Any, Any], of: str, lacks: Mapping[Any, str]) -> dict[s
         numbers[name] = None if numbers[name] is None else round(-numbers[name], 6)
     text = {"name": row[of], "tie": row["undecided"]}
     text["source"] = "" if row["source"] == MEAN else row["source"]
-    missing = lacks.get((row.get("attack"), row.get("source")), "")
-    return {
-        **numbers,
-        **text,
-        **({"lacks": missing} if isinstance(missing, str) and missing else {}),
-    }
+    return {**numbers, **text, "lacks": row.get("lacks", "")}
 
 
 def _answers(
@@ -254,7 +235,7 @@ def own_answers(groups: pd.DataFrame, effects: pd.DataFrame, axes: Axes) -> dict
 
 def _colours(view: View) -> dict[str, int]:
     """Return the colours of the best-ranked attacks at the reference budget, from 1 on."""
-    return {name: n for n, (name, _) in enumerate(view.menus["attack"][:_COLOURS], 1)}
+    return {name: n for n, name in enumerate(view.options["attack"][:_COLOURS], 1)}
 
 
 def _top(values: pd.DataFrame, protocol: str) -> float:

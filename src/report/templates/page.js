@@ -99,7 +99,8 @@ const aimed = (attack = selection.attack) => data.targeted[places.attack.get(att
 const word = () => (correct() ? "still correct" : aimed() ? "target class reached" : "fooled");
 const ranked = () => selection.protocol === first.protocol;
 const relation = (source, target) =>
-  data.relations[[places.source.get(source), places.target.get(target), places.defence.get(selection.defence)].join(".")]
+  data.relations[[places.source.get(source), places.target.get(target),
+    places.defence.get(selection.defence)].join(".")]
   ?? ["transfer", ""];
 const sourceName = () => selection.source || `mean of ${data.single} sources`;
 
@@ -132,20 +133,24 @@ function marker(attack, line = 0, paint = colour(attack)) {
   const svg = el("svg", { width: size, height: 12, viewBox: `${-size / 2} -6 ${size} 12`, "aria-hidden": "true" });
   if (line) {
     const half = line / 2 - 1;
-    svg.append(el("path", { d: `M${-half},0H${half}`, stroke: paint, "stroke-width": 2, "stroke-dasharray": dash(attack) }));
+    svg.append(el("path", { d: `M${-half},0H${half}`, stroke: paint, "stroke-width": 2,
+      "stroke-dasharray": dash(attack) }));
   }
   svg.append(path);
   return svg;
 }
 
 function buttons(label, options, chosen, change) {
-  const row = el("span", { class: "row", role: "group", "aria-label": label }, options.map(([name, words]) => el("button", {
-    type: "button", "aria-pressed": String(name === chosen), "data-value": String(name), click: () => change(name) }, words)));
+  const row = el("span", { class: "row", role: "group", "aria-label": label },
+    options.map(([name, words]) => el("button", {
+    type: "button", "aria-pressed": String(name === chosen), "data-value": String(name), click: () => change(name) },
+      words)));
   return row;
 }
 
 function menu(name, label, options) {
-  const select = el("select", { name, "aria-label": label }, options.map(([one, words]) => el("option", { value: one }, words)));
+  const select = el("select", { name, "aria-label": label },
+    options.map(([one, words]) => el("option", { value: one }, words)));
   select.value = selection[name];
   select.addEventListener("change", () => choose({ [name]: select.value }));
   return el("label", {}, label, select);
@@ -161,17 +166,22 @@ function renderControls() {
     type: "button", class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
     "data-value": name, click: () => choose({ attack: name }) }, marker(name, 30), broken(name)));
   box.replaceChildren(
-    el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps, String(Number(eps.toPrecision(6)))]),
+    el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps,
+      String(Number(eps.toPrecision(6)))]),
       selection.eps, (eps) => choose({ eps })), "/255"),
     el("span", {}, "attack", chips, more.length ? search(more) : null),
     ...(data.own && selection.view === "own" ? [] : [
-      several("source") && menu("source", "source", axes.source.map((one) => [one, one || `mean of ${data.single} sources`])),
-      axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one || `all ${axes.target.length - 1} targets`])),
+      several("source") && menu("source", "source", axes.source.map((one) => [one, one
+        || `mean of ${data.single} sources`])),
+      axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
+        || `all ${axes.target.length - 1} targets`])),
     ].filter(Boolean)),
     ...[several("defence") && menu("defence", "defence", axes.defence.map((one) => [one, one]))].filter(Boolean),
-    el("span", {}, "show", buttons("show", [["fooled", aimed() ? "target class" : "fooled"], ["correct", "still correct"]],
+    el("span", {}, "show", buttons("show", [["fooled", aimed() ? "target class" : "fooled"],
+      ["correct", "still correct"]],
       selection.shown, (shown) => choose({ shown }))),
-    ...[several("protocol") && menu("protocol", "counted", axes.protocol.map((one) => [one, one.replace("_", " ")]))].filter(Boolean),
+    ...[several("protocol") && menu("protocol", "counted", axes.protocol.map((one) => [one, one.replace("_",
+      " ")]))].filter(Boolean),
   );
   if (again) [...box.querySelectorAll("button, select, input")]
     .find((one) => one.name === again[0] && one.dataset.value === again[1])?.focus();
@@ -179,7 +189,8 @@ function renderControls() {
 
 /** A field that finds an attack without a colour by its name. */
 function search(names) {
-  const field = el("input", { list: "more", placeholder: `more (${names.length})`, "aria-label": "more attacks", size: 12 });
+  const field = el("input", { list: "more", placeholder: `more (${names.length})`, "aria-label": "more attacks",
+    size: 12 });
   field.addEventListener("change", () => names.includes(field.value) && choose({ attack: field.value }));
   return [field, el("datalist", { id: "more" }, names.map((name) => el("option", { value: name })))];
 }
@@ -192,7 +203,8 @@ function renderAnswer() {
   $("answer").replaceChildren(el("b", {}, lead), rest);
   $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "");
   const shown = own ? ownTiles() : tiles();
-  $("tiles").replaceChildren(...shown.map(([title, number, unit, note, white]) => el("div", { class: white ? "tile white" : "tile" },
+  $("tiles").replaceChildren(...shown.map(([title, number, unit, note, white]) => el("div",
+    { class: white ? "tile white" : "tile" },
     el("span", {}, title), el("b", {}, number, " ", el("small", {}, unit)), el("span", {}, note))));
   $("selected").textContent = `Selected: ${selection.attack}, ${sourceName()}, ${selection.target || "all targets"}, `
     + `${budget(selection.eps)}, counted: ${selection.protocol}`
@@ -215,7 +227,8 @@ function tiles() {
   if (rate() !== null) found.push([title, `${percent(rate())} %`, word(), note, white]);
   const boxes = tile(correct() ? "wc" : "w");
   const many = tile("wn");
-  if (boxes !== null) found.push(["white box", `${percent(boxes)} %`, word(), many > 1 ? `over ${many} sources` : "one source", true]);
+  if (boxes !== null) found.push(["white box", `${percent(boxes)} %`, word(), many > 1 ? `over ${many} sources`
+    : "one source", true]);
   const hard = tile("hard");
   if (hard !== null && axes.target.length > 2 && !selection.target) {
     const target = axes.target[hard];
@@ -263,25 +276,31 @@ function renderRanking() {
   const few = attacks.filter((row) => row.name).length;
   const open = box.dataset.open === "yes" || few <= 12;
   const table = el("div", { class: "ranked", style: `--step: ${100 * tick(top) / top}%` });
-  const head = ["", "attack", "gradients", el("div", { class: "plot head" }, bars(attacks, top)), word(), ranked() && !selection.target ? "points behind" : "k / n"];
+  const head = ["", "attack", "gradients", el("div", { class: "plot head" }, bars(attacks, top)), word(), 
+    ranked() && !selection.target ? "points behind" : selection.source && selection.target ? "k / n" : "95 %"];
   table.append(...head.map((one, place) => (typeof one === "string"
-    ? el("div", { class: `head${place === 2 || place > 3 ? " number" : ""}` }, one.replace("target class reached", "reached")) : one)));
+    ? el("div", { class: `head${place === 2 || place > 3 ? " number" : ""}` },
+      one.replace("target class reached", "reached").replace("still ", "")) : one)));
   let shown = 0;
   for (const row of attacks) {
     if (row.heading) table.append(el("div", { class: "whole" }, row.heading));
-    else if (open || shown < 12 || row.name === selection.attack) table.append(...rankedRow(row, top, "attack", attacks.length));
+    else if (open || shown < 12 || row.name === selection.attack) table.append(...rankedRow(row, top, "attack",
+      attacks.length));
     shown += row.name ? 1 : 0;
   }
   if (sources.length) {
     const lacks = sources[0].rank === undefined;
     table.append(el("div", { class: "whole" }, lacks ? `Sources are not ranked: that needs ${sources[0].lacks}.`
       : `sources of ${selection.attack}, adjusted`));
-    if (!lacks) for (const row of sources) table.append(...rankedRow({ ...row, level: row.m, ends: [row.l, row.h], verdict: true }, top, "source", sources.length, sources[0].m / top));
+    if (!lacks) for (const row of sources) table.append(...rankedRow({ ...row, level: row.m, ends: [row.l, row.h],
+      verdict: true }, top, "source", sources.length, sources[0].m / top));
   }
   const title = `${sources.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `
-    + (selection.target ? `on ${selection.target}` : "ranked") + (selection.source ? ` from ${selection.source}` : "");
+    + (selection.target ? `on ${selection.target}` : ranked() ? "ranked" : "not tested")
+      + (selection.source ? ` from ${selection.source}` : "");
   box.replaceChildren(el("h2", {}, title), table);
-  if (few > 12) box.append(el("button", { type: "button", click: () => { box.dataset.open = open ? "" : "yes"; renderRanking(); } },
+  if (few > 12) box.append(el("button", { type: "button", click: () =>
+    { box.dataset.open = open ? "" : "yes"; renderRanking(); } },
     open ? "fold" : `all ${few} attacks`));
   box.append(el("p", { class: "note" }, rankingNote(attacks, sources)));
 }
@@ -293,28 +312,38 @@ function rankedRow(row, top, axis, many, dotted) {
   if (dotted !== undefined) plot.append(el("u", { style: `left: ${100 * dotted}%` }));
   const [low, high] = row.ends ?? [];
   if (low !== null && low !== undefined) {
-    plot.append(el("i", { style: `left: ${left(low)}; width: ${100 * (Math.min(high, top) - Math.max(low, 0)) / top}%; top: 50%` }));
+    const width = 100 * (Math.min(high, top) - Math.max(low, 0)) / top;
+    plot.append(el("i", { style: `left: ${left(low)}; width: ${width}%; top: 50%` }));
   }
   if (row.level !== null && row.level !== undefined) {
-    const dot = axis === "attack" ? marker(row.name) : el("svg", { width: 12, height: 12, viewBox: "-6 -6 12 12" }, el("path", { d: PATHS.circle, fill: paint }));
+    const dot = axis === "attack" ? marker(row.name) : el("svg", { width: 12, height: 12, viewBox: "-6 -6 12 12" },
+      el("path", { d: PATHS.circle, fill: paint }));
     dot.setAttribute("style", `left: ${left(row.level)}; top: calc(50% - 5.5px)`);
     plot.append(dot);
   }
   const tied = row.verdict && (row.tie === "yes") && many > 1;
   const behind = row.lacks ? "lacks pairs" : !row.verdict ? countsOf(row.where)
     : row.d === null || row.d === undefined ? (row.rank === 1 ? "first" : "") : `${percent(row.d)} `;
-  const span = row.verdict && row.dl !== null && row.dl !== undefined ? `[${minus(percent(row.dl))}, ${percent(row.dh)}]` : "";
+  const span = row.verdict && row.dl !== null && row.dl !== undefined
+    ? `[${minus(percent(row.dl))}, ${percent(row.dh)}]` : "";
   const chosen = selection[axis] === row.name;
-  const gradients = row.gradients ? count(Math.round(row.gradients)) + (row.fit ? ` + ${count(Math.round(row.fit))}` : "") : "";
-  const name = axis === "attack" && row.source && !selection.source && row.source !== selection.source ? `${row.name}, ${row.source}` : row.name;
+  const gradients = row.gradients ? count(Math.round(row.gradients))
+    + (row.fit ? ` + ${count(Math.round(row.fit))}` : "") : "";
+  const name = axis === "attack" && row.source && !selection.source && row.source !== selection.source
+    ? `${row.name}, ${row.source}` : row.name;
   return [
-    el("div", { class: "rank second" }, row.verdict && row.rank ? `${tied && row.rank > 1 ? "= " : ""}${row.rank}` : ""),
-    el("div", { class: axis === "attack" ? "" : "span", style: axis === "attack" ? `color: ${paint === "var(--grey)" ? "var(--second)" : paint}` : "" },
-      el("button", { type: "button", class: chosen ? "chosen" : "", style: "color: inherit", title: row.lacks ? `lacks ${row.lacks}` : undefined,
-        click: () => choose({ [axis]: axis === "source" && chosen ? axes.source[0] : row.name }) }, axis === "attack" ? el("b", {}, broken(name)) : broken(name))),
+    el("div", { class: "rank second" }, row.verdict && row.rank ? `${tied && row.rank > 1 ? "= " : ""}${row.rank}`
+      : ""),
+    el("div", { class: axis === "attack" ? "" : "span", style: axis === "attack"
+      ? `color: ${paint === "var(--grey)" ? "var(--second)" : paint}` : "" },
+      el("button", { type: "button", class: chosen ? "chosen" : "", style: "color: inherit", title: row.lacks
+        ? `lacks ${row.lacks}` : undefined,
+        click: () => choose({ [axis]: axis === "source" && chosen ? axes.source[0] : row.name }) }, axis === "attack"
+          ? el("b", {}, broken(name)) : broken(name))),
     axis === "attack" ? el("div", { class: "number second" }, gradients) : "",
     plot,
-    el("div", { class: "number" }, el("b", {}, row.level === null || row.level === undefined ? "" : `${percent(row.level)} %`)),
+    el("div", { class: "number" }, el("b", {}, row.level === null || row.level === undefined ? ""
+      : `${percent(row.level)} %`)),
     el("div", { class: "behind" }, behind, span && el("span", { class: "second" }, span)),
   ];
 }
@@ -333,8 +362,8 @@ function rankingNote(attacks, sources) {
   notes.push(`Lines are 95 % intervals: of the ${selection.target ? "rate or " : ""}mean (attacks)`
     + (sources.length > 1 ? ", of the difference to the first, dotted (sources)." : "."));
   if (sources.length > 1) {
-    notes.push(`Sources are compared on the ${sources[0].images} images that a target and all ${sources.length} of them `
-      + "classify correctly, so their values are not the matrix\u2019s means.");
+    notes.push(`Sources are compared on the ${sources[0].images} images that a target and all ${sources.length} of `
+      + "them classify correctly, so their values are not the matrix\u2019s means.");
   }
   const lacking = attacks.filter((row) => row.lacks);
   if (lacking.length) notes.push(`Not ranked: ${lacking.map((row) => `${row.name} lacks ${row.lacks}`).join("; ")}.`);
@@ -344,10 +373,12 @@ function rankingNote(attacks, sources) {
 /** A small line over the budget with a dot at the chosen one, 0 to 100 %. */
 function spark(where) {
   const last = axes.eps_255.at(-1);
-  const points = axes.eps_255.map((eps_255) => [eps_255, rate({ ...where, eps_255 })]).filter(([, share]) => share !== null);
+  const points = axes.eps_255.map((eps_255) => [eps_255, rate({ ...where, eps_255 })]).filter(([, share]) =>
+    share !== null);
   const at = ([eps, share]) => `${(52 * eps / last).toFixed(1)},${(15 - 14 * share).toFixed(1)}`;
   const svg = el("svg", { viewBox: "-2 0 56 16", preserveAspectRatio: "none", "aria-hidden": "true" },
-    el("path", { d: points.length ? `M${points.map(at).join("L")}` : "", fill: "none", stroke: "currentColor", "stroke-width": 1.2 }));
+    el("path", { d: points.length ? `M${points.map(at).join("L")}` : "", fill: "none", stroke: "currentColor",
+      "stroke-width": 1.2 }));
   const here = points.find(([eps]) => eps === selection.eps);
   if (here) svg.append(el("path", { d: `M${at(here)}m-2,0a2,2 0 1,0 4,0a2,2 0 1,0 -4,0`, fill: "currentColor" }));
   return svg;
@@ -358,12 +389,16 @@ function renderMatrix() {
   const targets = axes.target.filter(Boolean);
   const [source, target] = pairOf();
   const narrow = targets.length > 10;
-  const mixed = (share) => `color-mix(in srgb, ${colour(selection.attack)} calc(${share} * var(--l${slot(selection.attack) || 1}) * 1%), var(--back))`;
-  const head = el("tr", {}, el("th"), targets.map((one) => el("th", { scope: "col" }, broken(one))), targets.length > 1 && el("th", { scope: "col" }, "mean of others"));
+  const part = (share) => `calc(${share} * var(--l${slot(selection.attack) || 1}) * 1%)`;
+  const mixed = (share) => `color-mix(in srgb, ${colour(selection.attack)} ${part(share)}, var(--back))`;
+  const head = el("tr", {}, el("th"), targets.map((one) => el("th", { scope: "col" }, broken(one))),
+    targets.length > 1 && el("th", { scope: "col" }, "mean of others"));
   const clean = el("tr", {}, el("th", { scope: "row", class: "second" }, "clean, % correct"), targets.map((one) => {
-    const where = { target: one, protocol: "all", eps_255: 0, source: sources.find((its) => value("n", { target: one, protocol: "all", eps_255: 0, source: its }) !== null) };
+    const where = { target: one, protocol: "all", eps_255: 0,
+      source: sources.find((its) => value("n", { target: one, protocol: "all", eps_255: 0, source: its }) !== null) };
     if (!where.source) return el("td");
-    return el("td", { class: "clean" }, percent(value("c", where)), el("small", { class: "second" }, `${count(value("kc", where))} / ${count(value("n", where))}`));
+    return el("td", { class: "clean" }, percent(value("c", where)),
+      el("small", { class: "second" }, `${count(value("kc", where))} / ${count(value("n", where))}`));
   }));
   const rows = sources.map((its) => el("tr", {}, el("th", { scope: "row" }, broken(its)), targets.map((one) => {
     const where = { source: its, target: one };
@@ -375,25 +410,33 @@ function renderMatrix() {
     const spread = value("sd", where);
     const chosen = its === source && one === target;
     return el("td", {}, el("button", { type: "button", "data-pair": `${its}>${one}`,
-      class: [kind === "transfer" || kind === "related" ? "" : "hatched", kind === "related" ? "related" : "", chosen ? "pair" : ""].join(" "),
+      class: [kind === "transfer" || kind === "related" ? "" : "hatched", kind === "related" ? "related" : "", chosen
+        ? "pair" : ""].join(" "),
       style: kind === "transfer" || kind === "related" ? `background: ${mixed(share ?? 0)}` : "",
-      "aria-pressed": String(chosen), "aria-label": `${its} to ${one}${kind === "transfer" ? "" : ` (${kind})`}: ${percent(share)} %, ${counts}`,
+      "aria-pressed": String(chosen),
+        "aria-label": `${its} to ${one}${kind === "transfer" ? "" : ` (${kind})`}: ${percent(share)} %, ${counts}`,
       title: [kind === "transfer" ? "" : kind, overlap, interval(where)].filter(Boolean).join("; "),
       click: () => choose({ pair: `${its}>${one}` }) },
       el("b", {}, percent(share), spread !== null && !narrow ? el("small", {}, `\u00b1 ${percent(spread)}`) : null),
       narrow ? null : el("small", {}, counts), spark(where)));
   }), targets.length > 1 && el("td", { class: "mean" }, meanText({ source: its, target: "" }))));
-  const means = el("tr", {}, el("th", { scope: "row" }, "mean of others"), targets.map((one) => el("td", { class: "mean" },
-    meanText({ source: "", target: one }))), targets.length > 1 && el("td", { class: "mean", style: `color: ${colour(selection.attack)}` }, meanText({ source: "", target: "" })));
-  const table = el("table", { class: narrow ? "cells narrow" : "cells", style: targets.length > 10 ? `min-width: ${150 + 62 * targets.length}px` : "" },
+  const means = el("tr", {}, el("th", { scope: "row" }, "mean of others"),
+    targets.map((one) => el("td", { class: "mean" },
+    meanText({ source: "", target: one }))), targets.length > 1 && el("td",
+      { class: "mean", style: `color: ${colour(selection.attack)}` }, meanText({ source: "", target: "" })));
+  const table = el("table", { class: narrow ? "cells narrow" : "cells", style: targets.length > 10
+    ? `min-width: ${150 + 62 * targets.length}px` : "" },
     el("tbody", {}, head, clean, rows, axes.source[0] === "" ? means : null));
   const behind = selection.defence === "none" ? "" : ` behind ${selection.defence}`;
-  const title = `${selection.attack} at ${budget(selection.eps)}${behind}: % ${word()}, by source (row) and target (column)`;
+  const title = `${selection.attack} at ${budget(selection.eps)}${behind}: % ${word()}, `
+    + "by source (row) and target (column)";
   const there = value("n", { source, target });
-  const cell = there === null ? "" : `Outlined: ${source} \u2192 ${target}, ${count(value(correct() ? "kc" : "k", { source, target }))} / ${count(there)} ${interval({ source, target })}. `;
+  const cell = there === null ? ""
+    : `Outlined: ${source} \u2192 ${target}, ${countsOf({ source, target })} ${interval({ source, target })}. `;
   const kinds = new Set(sources.flatMap((its) => targets.map((one) => relation(its, one)[0])));
   const note = el("p", { class: "note" },
-    kinds.has("white box") && [el("span", { class: "key hatched" }), " White box: the target is the source; in no mean. "],
+    kinds.has("white box") && [el("span", { class: "key hatched" }),
+      " White box: the target is the source; in no mean. "],
     kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
     kinds.has("related") && "Dashed: related networks, in no mean. ",
     el("span", { class: "key pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
@@ -413,7 +456,8 @@ let vegaReady;
 
 /** Draw a chart, or give a drawn one new rows; the text keeps its size at every width. */
 async function chart(box, spec, rows, onBudget) {
-  vegaReady ??= textOf("vega").then((script) => document.head.append(Object.assign(document.createElement("script"), { textContent: script })));
+  vegaReady ??= textOf("vega").then((script) => document.head.append(Object.assign(document.createElement("script"),
+    { textContent: script })));
   await vegaReady;
   const width = box.clientWidth;
   if (!width) return;
@@ -428,13 +472,16 @@ async function chart(box, spec, rows, onBudget) {
   old?.view.finalize();
   const names = new Set(spec.data.map((one) => one.name));
   const less = spec.autosize?.type?.startsWith("fit") ? 0 : 60; // charts of two panels keep their width
-  const filled = { ...spec, data: spec.data.map((one) => ({ ...one, ...(one.name === "rows" ? { values: rows } : one.name === "at" ? { values: at } : {}) })) };
-  const { view } = await window.vegaEmbed(box, filled, { mode: "vega", renderer: "svg", actions: false, width: width - less });
+  const filled = { ...spec, data: spec.data.map((one) => ({ ...one, ...(one.name === "rows" ? { values: rows }
+    : one.name === "at" ? { values: at } : {}) })) };
+  const { view } = await window.vegaEmbed(box, filled, { mode: "vega", renderer: "svg", actions: false,
+    width: width - less });
   drawn.set(box, { view, spec, names, less });
   if (onBudget) view.addEventListener("click", (event) => {
     const x = event.offsetX ?? event.clientX - box.getBoundingClientRect().left;
     const eps = view.scale("x").invert(x - view.origin()[0]);
-    const nearest = axes.eps_255.slice(1).reduce((one, other) => (Math.abs(other - eps) < Math.abs(one - eps) ? other : one));
+    const nearest = axes.eps_255.slice(1).reduce((one, other) =>
+      (Math.abs(other - eps) < Math.abs(one - eps) ? other : one));
     onBudget(nearest);
   });
 }
@@ -452,7 +499,8 @@ function overBudget(column) {
     const source = value("s", { attack }) === null && !selection.source ? lone : selection.source;
     const end = value(column, { attack, source, eps_255: last });
     const label = slot(attack) ? `${attack} ${percent(end)}` : "";
-    return axes.eps_255.map((eps_255) => seriesRow(attack, eps_255, value(column, { attack, source, eps_255 }), { label }))
+    return axes.eps_255.map((eps_255) => seriesRow(attack, eps_255, value(column, { attack, source, eps_255 }),
+      { label }))
       .filter((row) => row.value !== null);
   });
 }
@@ -464,16 +512,19 @@ function renderCurves() {
       el("div", {}, el("span", { class: "second" }), el("div", { class: "chart", "data-chart": name, role: "img" })))));
   }
   const subject = selection.target || "mean of other models";
-  box.querySelector("h2").textContent = `Over the budget, ${subject}${selection.source ? `, from ${selection.source}` : ""}`;
+  box.querySelector("h2").textContent = `Over the budget, ${subject}`
+    + (selection.source ? `, from ${selection.source}` : "");
   const [rates, confidences] = box.querySelectorAll(".charts > div");
   rates.firstChild.textContent = `${word()}, /255`;
   confidences.firstChild.textContent = "confidence in the predicted class, right or wrong";
   const eps = (at) => choose({ eps: at });
   const whole = correct() || overBudget("s").some((row) => row.value > data.top);
-  for (const [part, spec, column] of [[rates, whole ? "correct" : "success", correct() ? "c" : "s"], [confidences, "confidence", "f"]]) {
+  for (const [part, spec, column] of [[rates, whole ? "correct" : "success", correct() ? "c" : "s"],
+    [confidences, "confidence", "f"]]) {
     const rows = overBudget(column);
     const at = rows.filter((row) => row.eps_255 === selection.eps && slot(row.series));
-    part.lastChild.setAttribute("aria-label", `${part.firstChild.textContent}, ${subject}, at ${budget(selection.eps)}: `
+    part.lastChild.setAttribute("aria-label",
+      `${part.firstChild.textContent}, ${subject}, at ${budget(selection.eps)}: `
       + at.map((row) => `${row.series} ${percent(row.value)} %`).join(", "));
     draw(part.lastChild, data.charts[spec], rows, eps);
   }
