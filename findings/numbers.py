@@ -17,17 +17,13 @@ from src.analysis import TRANSFER, WHITE_BOX, relation
 from src.analysis.image_outcomes import count_ones, joined
 from src.analysis.intervals import holm, wilson_interval
 from src.analysis.outcomes import outcomes
-from src.analysis.paired_tests import both_ways
+from src.analysis.paired_tests import both_ways, paired_tests
 from src.analysis.trajectories import trajectories
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.record import JobRecord
+from src.report.page.content import build_report
 from src.report.page.html import Figure
 from src.report.page.page_data import PageData, compute_page_data
-from src.report.page.view import make_view
-from src.report.sections.comparisons import tests_by_group
-from src.report.sections.mechanisms import mechanisms
-from src.report.sections.single_images import hypothesis
-from src.report.sections.transfer import answer
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrix
 from src.utils.model_names import NO_DEFENCE, ModelRef
@@ -52,7 +48,8 @@ class Sweep:
     def found(self) -> PageData:
         """Every statistic of the report, its paired tests as the table `tests`."""
         found = compute_page_data(self.summary)
-        found.tables["tests"] = tests_by_group(found.outcomes)
+        tests = [paired_tests(group) for group in found.outcomes]
+        found.tables["tests"] = pd.concat(tests, ignore_index=True)
         return found
 
     def row(self, table: str, **where: object) -> pd.Series:
@@ -113,14 +110,7 @@ class Sweep:
 
     def figure(self, name: str) -> Figure:
         """Return a chart of the report."""
-        view = make_view(self.summary)
-        sections = (
-            answer(view, self.found),
-            hypothesis(view, self.found),
-            mechanisms(view, self.found, ""),
-        )
-        charts = [chart for section in sections if section for chart in section.figures]
-        return next(chart for chart in charts if chart.name == name)
+        return next(one for one in build_report(self.summary).figures if one.name == name)
 
 
 def beside_bases(sweeps: Sequence[Sweep], bases: Mapping[str, str]) -> pd.DataFrame:

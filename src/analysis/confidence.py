@@ -88,13 +88,14 @@ def by_initial_confidence(
     source: str,
     targets: Sequence[str],
     protocol: str = "joint",
-    groups: int = 3,
+    groups: int | Sequence[float] = 3,
 ) -> pd.DataFrame:
     """Compute accuracy and confidence over the budgets, in groups by initial confidence.
 
     Only the protocol's images that the target classifies correctly when clean are counted. The
     groups of a target are equally large, except that equal confidences share a group: then a group
-    may be larger, or missing. Arguments and errors are as for `rates`.
+    may be larger, or missing. If `groups` is a list, it has the edges of fixed groups. The other
+    arguments and the errors are as for `rates`.
 
     Returns:
         One row per target, group and budget (including 0), highest confidence first: `target`,
@@ -109,8 +110,12 @@ def by_initial_confidence(
     parts = list[dict[str, Any]]()
     for place, target in enumerate(targets):
         values = np.sort(initial[place, counted[place]])
-        ends = values[len(values) * np.arange(1, groups) // groups] if len(values) else values
-        group_of = groups - np.searchsorted(ends, initial[place], side="right")
+        if isinstance(groups, int):
+            places = len(values) * np.arange(1, groups) // groups
+            ends = values[places] if len(values) else values
+        else:
+            ends = np.asarray(groups)
+        group_of = len(ends) + 1 - np.searchsorted(ends, initial[place], side="right")
         for group in sorted(set(group_of[counted[place]])):
             images = counted[place] & (group_of == group)
             of_images = [array[place, images].T for array in arrays]

@@ -108,6 +108,29 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
     return _joined(parts, SOURCE_COLUMNS)
 
 
+def target_means(outcomes: ImageOutcomes) -> pd.DataFrame:
+    """Compute the success of each attack on single targets, over several single sources, untested.
+
+    Returns:
+        One row per group, `defence`, `target` and `attack`: the `mean` over the sources other than
+        the target with its 95 % interval, as in `rankings`, and the number of `images`.
+    """
+    rows = []
+    for place, targets, jobs in _groups(outcomes):
+        single = not (place["ensemble"] or place["source_defended"])
+        for attack, of_source in jobs.items() if single else ():
+            for target in targets:
+                pairs = _pairs(outcomes, of_source, [target])
+                scores = {
+                    pair: outcomes.scores(seeds, target)[None] for pair, seeds in pairs.items()
+                }
+                if len(scores) > 1 and len((both := contributions(scores))[1]):
+                    numbers = {name: np.ravel(its)[0] for name, its in means(*both).items()}
+                    names = {"target": outcomes.targets[target].model, "attack": attack}
+                    rows.append({**place, **names, **numbers})
+    return pd.DataFrame(rows)
+
+
 def resolution(ranked: pd.DataFrame) -> list[str]:
     """Describe which differences one ranking can detect, and what few images cannot tell."""
     first, lines = ranked.iloc[0], []

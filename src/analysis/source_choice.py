@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
-from scipy.spatial.distance import squareform
 from scipy.stats import t as t_distribution
 
 from src.analysis.image_outcomes import ImageOutcomes
@@ -157,33 +155,6 @@ def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
     rows[["model", "epoch"]] = [(model.base, model.epoch) for model in models]
     rows["epoch"] = rows["epoch"].astype(np.float64)
     return rows.sort_values("success", ascending=False, kind="stable", ignore_index=True)
-
-
-def transfer_similarity(transfer: Transfer) -> pd.DataFrame:
-    """Compute the similarity of models from the transfer between them, similar models adjacent.
-
-    The similarity is ln(100 s), where s is the mean success in both directions, at least 0.0001.
-    The models are in leaf order of average linkage; the diagonal is NaN.
-
-    Returns:
-        A frame (models, models) of the models that are both source and target.
-
-    Reference:
-        Hwang et al. (2022), Similarity of Neural Architectures Based on Input Gradient
-        Transferability, arXiv 2210.11407; there on images that both classify correctly.
-    """
-    names = [name for name in transfer.sources if name in transfer.targets]
-    sides = transfer.sources, transfer.targets
-    places = np.ix_(*([its.index(name) for name in names] for its in sides))
-    both = (transfer.rates[places] + transfer.rates[places].T) / 2
-    similarity = pd.DataFrame(np.log(100 * np.maximum(both, 1e-4)), names, names)
-    if len(names) < 3 or np.isnan(both).sum() > len(names):
-        return similarity
-    distance = np.nanmax(similarity.to_numpy()) - similarity.to_numpy()
-    np.fill_diagonal(distance, 0)
-    condensed = squareform(distance)
-    order = leaves_list(optimal_leaf_ordering(linkage(condensed, "average"), condensed))
-    return similarity.iloc[order, order]
 
 
 def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame:

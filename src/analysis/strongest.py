@@ -10,7 +10,7 @@ from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import wilson_interval
 from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.outcomes import Mask
-from src.utils.model_names import TARGET_COLUMNS, ModelRef
+from src.utils.model_names import ModelRef
 
 
 def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:
@@ -48,30 +48,6 @@ def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:
         names = (targeted, *target.columns, count, images, *outcomes.jobs[jobs[first]])
         rows.append((*names, rate, low, high, any_rate, *ends, images - either))
     return pd.DataFrame(rows, columns=columns)
-
-
-def fooled_by_at_least(outcomes: ImageOutcomes) -> pd.DataFrame:
-    """Count the images of each target on which at least k attackers succeed.
-
-    The attackers are those of `strongest_attackers`.
-
-    Returns:
-        One row per target and k = 1, 2, ... up to the number of attackers: `targeted`, `target`,
-        `defence`, `attackers`, `k`, how many of the `images` are `fooled`, and this `share` with
-        its 95 % Wilson interval, `low` and `high`.
-    """
-    parts = []
-    for targeted, target, jobs, successes in _successes(outcomes):
-        k, images = np.arange(1, len(jobs) + 1), successes.shape[1]
-        by = np.bincount(successes.sum(axis=0), minlength=len(jobs) + 1)
-        fooled = by[::-1].cumsum()[::-1][1:]
-        low, high = wilson_interval(fooled, np.full(len(k), images))
-        pair = dict(zip(TARGET_COLUMNS, target.columns, strict=True))
-        names = {"targeted": targeted, **pair, "attackers": len(jobs), "k": k}
-        share = fooled / images if images else np.nan
-        numbers = {"fooled": fooled, "images": images, "share": share, "low": low, "high": high}
-        parts.append(pd.DataFrame({**names, **numbers}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _successes(outcomes: ImageOutcomes) -> Iterator[tuple[bool, ModelRef, list[int], Mask]]:

@@ -97,11 +97,15 @@ def galleries(table: pd.DataFrame) -> pd.DataFrame:
     """
     chosen = []
     for gallery in (gallery for gallery in KINDS if gallery in table):
-        rows = table[table[gallery]]
-        order = np.lexsort((rows["index"], -_CLEAREST[gallery](rows)))
-        best = rows.iloc[order].groupby("target", sort=False, observed=True).head(IN_GALLERY)
-        chosen.append(best.assign(kind=gallery))
+        best = clearest(table, gallery).groupby("target", sort=False, observed=True)
+        chosen.append(best.head(IN_GALLERY).assign(kind=gallery))
     return pd.concat(chosen)
+
+
+def clearest(table: pd.DataFrame, gallery: str) -> pd.DataFrame:
+    """Return the rows of `trajectories` of one of `KINDS`, the best first; see `galleries`."""
+    rows = table[table[gallery]]
+    return rows.iloc[np.lexsort((rows["index"], -_CLEAREST[gallery](rows)))]
 
 
 def moments(gallery: str, row: Mapping[Any, Any], largest: float) -> list[tuple[float, str]]:

@@ -1,17 +1,17 @@
 """The report's main charts for sweeps or data frames, interactive or at a printed size."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
 from src.artifacts.frame_jobs import Sweeps, jobs_of
 from src.report import printed
+from src.report.charts.curves import curves_chart
 from src.report.charts.theme import theme
-from src.report.charts.transfer_matrix import curves_chart, matrix_chart
+from src.report.charts.transfer_matrix import matrix_chart
 from src.report.page.view import View, make_view
 from src.report.summary import summarise
 
@@ -32,17 +32,16 @@ def matrix(
 ) -> ChartType:
     """Draw a sweep's transfer matrix, sources x targets, with k / n of the counted images.
 
-    The reader chooses attack, budget and protocol from menus. With `width` the chart is a printed
-    figure without menus: success in percent, white boxes in grey.
+    With `width` the chart is a printed figure: success in percent, white boxes in grey.
 
     Args:
         folder: A frame from `load_sweep` or `transfer`, or folders as for `table`.
         *more: Further folders.
-        attack: Label of the attack to show first; None: the first in the ranking.
+        attack: Label of the attack; None: the first in the ranking.
         source: With `width`: sources to draw; None: all.
         target: With `width`: targets to draw; None: all.
-        eps_255: Budget to show first, in units of 1/255; None: the reference budget.
-        protocol: Protocol to show first; None: the job's protocol.
+        eps_255: Budget in units of 1/255; None: the reference budget.
+        protocol: Protocol; None: the job's protocol.
         width: Printed width, such as `3.3in`, `84mm` or `240pt`; the text is set in 7 pt.
         height: Printed height.
         names: Printed names of attacks and models, by their own names.
@@ -57,8 +56,7 @@ def matrix(
     folders = (folder, *more)
     chosen: dict[str, Any] = {"attack": attack, "eps": eps_255, "protocol": protocol}
     if width is None:
-        view, menus = _view(folders), ("attack", "eps", "protocol", "defence", "shown")
-        return _with_menus(matrix_chart(view.rows), view, menus, chosen)
+        return _themed(matrix_chart(_chosen(_view(folders), chosen).cells))
     chosen |= {"source": source, "target": target}
     return printed.cells(_figure(folders, chosen, width, height, names))
 
@@ -75,8 +73,9 @@ def curves(
 ) -> ChartType:
     """Draw success and confidence over the budget, one colour per target, with 95 % bands.
 
-    The reader chooses attack, source and protocol from menus. With `width` the chart is a printed
-    figure without menus: success over the budget, one line per named attack, source and target. If
+    Without `width` the attack and the source are single names: by default the first attack and the
+    mean over the sources. With `width` the chart is a printed
+    figure: success over the budget, one line per named attack, source and target. If
     no attack is named, every attack has a line. If no source is named, the lines show the mean over
     sources; if no target is named, the ranking's mean on other models. Up to three lines have 95 %
     bands. The other arguments, the result and the errors are as for `matrix`.
@@ -84,8 +83,7 @@ def curves(
     folders = (folder, *more)
     chosen = {"attack": attack, "source": source, "target": target}
     if width is None:
-        view, menus = _view(folders), ("attack", "source", "protocol", "defence", "shown")
-        return _with_menus(curves_chart(view.rows), view, menus, chosen)
+        return _themed(curves_chart(_chosen(_view(folders), chosen).curves))
     return printed.over_budgets(_figure(folders, chosen, width, height, names))
 
 
@@ -155,36 +153,24 @@ def _figure(
     return printed.Figure(view, *size, names or {}, **listed)
 
 
-def _options(view: View, keys: Collection[str]) -> dict[str, list[Any]]:
-    """Return the values that each menu offers."""
-    return {
-        key: [float(value) if key == "eps" else value for value, _ in view.menus[key]]
-        for key in keys
-    }
-
-
 def _check(view: View, chosen: Mapping[str, Sequence[Any]]) -> None:
     """Raise a `ValueError` if no job has a chosen value."""
-    for key, known in _options(view, chosen).items():
-        if unknown := [value for value in chosen[key] if not value or value not in known]:
-            options = ", ".join(str(value) for value in known if value)
+    for key, values in chosen.items():
+        if unknown := [value for value in values if value not in view.options[key]]:
+            options = ", ".join(map(str, view.options[key]))
             key = {"eps": "eps_255"}.get(key, key)
             raise ValueError(f"{key}={unknown[0]}: choose from {options}.")
 
 
-def _with_menus(
-    chart: ChartType, view: View, menus: tuple[str, ...], chosen: Mapping[str, Any]
-) -> ChartType:
-    """Return the chart with the report's menus, set to the first choice."""
-    first = {key: value for key, value in chosen.items() if value}
-    _check(view, {key: [value] for key, value in first.items()})
-    options = _options(view, menus)
-    for name, value in replace(view.choice, **first).params.items():
-        key = name.removeprefix("chosen_")
-        bind: Any = alt.Undefined
-        if len(options.get(key, ())) > 1:
-            labels = [label for _, label in view.menus[key]]
-            title = f"{'budget' if key == 'eps' else key} "
-            bind = alt.binding_select(options=options[key], labels=labels, name=title)
-        chart = chart.add_params(alt.param(name=name, value=value, bind=bind))
+def _chosen(view: View, chosen: Mapping[str, Any]) -> View:
+    """Return the view with chosen values, each a single known name."""
+    values = {key: value for key, value in chosen.items() if value and key != "target"}
+    if more := [key for key, value in values.items() if isinstance(value, list | tuple)]:
+        raise ValueError(f"{more[0]}: without width, choose one.")
+    _check(view, {key: [value] for key, value in values.items()})
+    return replace(view, choice=replace(view.choice, **values))
+
+
+def _themed(chart: Any) -> ChartType:
+    """Return a chart with the report's theme."""
     return chart.configure(**theme()["config"])

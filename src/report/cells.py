@@ -135,25 +135,19 @@ class TableCells:
         value for each seed; `partial`, whether the mean lacks sources or targets that another cell
         has; `best` and `undecided` (not significantly weaker) attacks, see `rankings`.
         """
-        cell_rows, seeds = [], seeds_of(self.pairs)
-        for place, rows in self.pairs.groupby(list(keys), sort=False):
-            transfer = rows[rows["relation"] == TRANSFER]
-            used = transfer if len(transfer) else rows
-            single = ~used["ensemble"]
-            used = used[single] if single.any() else used  # ensembles are ranked apart
-            column, first = VALUES[self.spec.value].column, used.iloc[0]
-            if column not in used:
-                raise ValueError(f"value={self.spec.value}: run the jobs with diagnostics=full.")
-            ends = [first.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
-            known = used[[column, *seeds]].notna()
-            # Targets weigh equally. A seed that lacks a pair has no mean.
-            means = used.groupby("target")[[column, *seeds]].mean().mean()
-            mean, *of_seeds = means.where(known.all() | (means.index == column))
-            numbers = (mean, *(ends if len(used) == 1 else (np.nan, np.nan)))
-            counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
-            cell_rows.append((*place, *numbers, *counts, *of_seeds))
-        names = ["value", "low", "high", "white", "least", "most", *seeds]
-        cells = pd.DataFrame(cell_rows, columns=[*keys, *names])
+        column, seeds = VALUES[self.spec.value].column, seeds_of(self.pairs)
+        if column not in self.pairs:
+            raise ValueError(f"value={self.spec.value}: run the jobs with diagnostics=full.")
+        names, used = list(keys), averaged_pairs(self.pairs, keys)
+        ends = {f"{column}_{end}": end for end in ("low", "high")}
+        wide = used.assign(**{name: np.nan for name in ends if name not in used})
+        first = wide.groupby(names, sort=False)[[*ends]].first().rename(columns=ends)
+        means = cell_means(used, keys, [column, *seeds]).rename(columns={column: "value"})
+        cells = self.pairs[names].drop_duplicates().merge(means).join(first, on=names)
+        single, known = cells["pairs"] == 1, used.assign(**used[seeds].notna())
+        cells[["low", "high"]] = cells[["low", "high"]].where(single)
+        known = cells[names].join(known.groupby(names, sort=False)[seeds].all(), on=names)
+        cells[seeds] = cells[seeds].where(known[seeds])  # a seed that lacks a pair has no mean
         averaged = [axis for axis in ("source", "target") if axis not in keys]
         return self.marked(with_partial(cells, self.pairs, keys, averaged), keys)
 
@@ -230,6 +224,39 @@ class TableCells:
 def seeds_of(cells: pd.DataFrame) -> list[str]:
     """Return the columns with the values for single seeds."""
     return [name for name in cells.columns.unique(0) if name.startswith("seed=")]
+
+
+def averaged_pairs(pairs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Return the pairs whose mean is a cell of these axes.
+
+    These are the pairs of different networks, or all pairs if a cell has no others; ensembles only
+    if a cell has no single source, because they are ranked apart.
+    """
+    for preferred in (pairs["relation"] == TRANSFER, ~pairs["ensemble"]):
+        its = preferred.loc[pairs.index]
+        some = its.groupby([pairs[key] for key in keys], sort=False).transform("any")
+        pairs = pairs[its | ~some]
+    return pairs
+
+
+def cell_means(used: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Average `averaged_pairs` over sources, then over targets, so that targets weigh equally.
+
+    Returns:
+        One row per cell: `keys`, the means of the `columns` over the pairs that have a value, the
+        number of `pairs`, `white` (whether there are only white boxes), and `least` and `most`,
+        the range of image counts.
+    """
+    by_target = used.groupby(list(dict.fromkeys([*keys, "target"])), sort=False)
+    means = by_target[[*columns]].mean().groupby(list(keys), sort=False).mean()
+    cells = used.assign(white=used["relation"] != TRANSFER).groupby(list(keys), sort=False)
+    counts = cells.agg(
+        pairs=("white", "size"),
+        white=("white", "all"),
+        least=("denominator", "min"),
+        most=("denominator", "max"),
+    )
+    return means.join(counts).reset_index()
 
 
 def with_partial(

@@ -11,7 +11,7 @@ from src.analysis import CLEAN, OWN, WHITE_BOX
 from src.analysis.matrices import matrix_rate
 from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from src.analysis.ranking import resolution
-from src.report.labels import Label
+from src.report.summary import Label
 from src.utils.model_names import NO_DEFENCE
 from src.utils.terminal import text_table
 

@@ -14,7 +14,8 @@ import vl_convert
 from altair.typing import ChartType
 
 from src.analysis import CLEAN, TRANSFER
-from src.report.charts.ranking import means
+from src.report.charts.curves import at_last, names_at_ends
+from src.report.charts.dot_plot import means
 from src.report.charts.theme import (
     MEAN,
     PAPER_TEXT,
@@ -26,7 +27,7 @@ from src.report.charts.theme import (
     paper_theme,
     points,
 )
-from src.report.charts.transfer_matrix import at_last, matrix_chart, names_at_ends
+from src.report.charts.transfer_matrix import matrix_chart
 from src.report.page.html import VEGA_LITE
 from src.report.page.view import View
 from src.utils.model_names import renamed
@@ -80,9 +81,9 @@ class Figure:
         first is used.
         """
         rows = self.view.ranking
-        rows = rows[rows["own_position" if self.source else "position"].notna()]
-        keys = ["eps_255", "source"] if self.source else ["eps_255"]
-        part = (rows["heading"] != "").groupby([rows[key] for key in keys]).cumsum()
+        rows = rows[rows["defence"] == self.view.choice.defence]
+        rows = rows[rows["of"].isin(self.sources)]
+        part = (rows["heading"] != "").groupby([rows["eps_255"], rows["of"]]).cumsum()
         rows = rows.assign(part=part, target="").dropna(subset="mean")
         rows = self._chosen(rows[rows["source"].isin(self.sources)])
         return rows if self.attack else rows[rows["part"] == rows["part"].min()]
@@ -90,8 +91,7 @@ class Figure:
     @property
     def sources(self) -> Sequence[str]:
         """The chosen sources, or else their mean, or else the only source."""
-        every = list(self.view.rows["source"].unique())
-        return self.source or ([MEAN] if MEAN in every else every)
+        return self.source or [self.view.choice.source or MEAN]
 
     def _chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
         return rows[rows["attack"].isin(self.attack)] if self.attack else rows
@@ -211,10 +211,7 @@ def cells(figure: Figure) -> ChartType:
         )
     turned = max(map(len, targets)) * _LETTER > cell
     right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
-    params = replace(choice, attack=attack).params.items()
-    chart = matrix_chart(rows, printed=True, angle=-40 * turned)
-    chart = chart.add_params(*(alt.param(name=name, value=value) for name, value in params))
-    return _printed(chart, figure, right)
+    return _printed(matrix_chart(rows, printed=True, angle=-40 * turned), figure, right)
 
 
 def _with_names(

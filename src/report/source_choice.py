@@ -21,7 +21,6 @@ from src.analysis.source_choice import (
     choices,
     profiles,
     transfer_of,
-    transfer_similarity,
 )
 from src.analysis.source_measures import (
     FEWEST_SOURCES,
@@ -50,7 +49,6 @@ class SourceChoice:
     Attributes:
         spread: Root mean square difference in success (see `profiles`) between two trainings of one
             network; NaN if no network has two.
-        similarity: Result of `transfer_similarity`.
     """
 
     heading: str
@@ -59,7 +57,6 @@ class SourceChoice:
     spread: float
     choices: pd.DataFrame
     predictors: pd.DataFrame
-    similarity: pd.DataFrame
 
 
 def choose_source(
@@ -147,7 +144,6 @@ def choice_of(
         _spread(ranked),
         choices(transfer, members_related, seed),
         predictors(transfer.single, measure, related, seed),
-        transfer_similarity(transfer),
     )
 
 

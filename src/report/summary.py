@@ -27,10 +27,32 @@ from src.analysis.transfer_rates import rates_by_protocol
 from src.artifacts.jobs import FinishedJob, rows_of_seeds
 from src.artifacts.overlap import RELATED_BY, overlaps
 from src.artifacts.recipe import model_digest
-from src.report.labels import Label
 from src.utils.model_names import NO_DEFENCE
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text for people; it has no methods of `str`, so that nothing reads its parts."""
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def ranking_label(ranked: pd.Series, goal: bool = True) -> Label:
+    """Return the heading of a ranking from a row with the columns of `RankingGroup`.
+
+    With `goal=False` the heading does not say whether the attacks are targeted.
+    """
+    words = {
+        "targeted" if ranked["targeted"] else "untargeted": goal,
+        "of ensembles": ranked["ensemble"],
+        "behind a defence": ranked["source_defended"],
+    }
+    return Label(" ".join(word for word, holds in words.items() if holds))
 
 
 @dataclass(frozen=True)

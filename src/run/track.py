@@ -14,8 +14,7 @@ from src.analysis.quantities import QUANTITIES
 from src.artifacts.record import JobRecord, files_of_job
 from src.config.sections import job_name
 from src.config.settings import Settings
-from src.report.labels import Label, ranking_label
-from src.report.summary import JobSummary, Summary
+from src.report.summary import JobSummary, Label, Summary, ranking_label
 from src.tracking import Point, Run, Tracker
 from src.utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 

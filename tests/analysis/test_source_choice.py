@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import entropy, spearmanr
 
 from findings.predictors import mutual_information
-from src.analysis.source_choice import Transfer, choices, profiles, transfer_similarity
+from src.analysis.source_choice import Transfer, choices, profiles
 from src.analysis.source_measures import clean_measures, predictors
 from src.sources import main
 from tests.conftest import REPOSITORY
@@ -124,24 +124,6 @@ def test_profiles_without_enough_common_targets_say_what_to_add():
     found = profiles(made_up(list("abc")), str.__eq__)
     assert found["success"].isna().all()
     assert found["lacks"].eq("a target besides a, b, c").all()
-
-
-def test_models_between_which_more_transfers_are_side_by_side():
-    transfer = made_up(list("abcd"), images=400)
-    rates = np.full((4, 4), 0.1)
-    for one, other, rate in (("a", "c", 0.8), ("b", "d", 0.6)):
-        places = [transfer.sources.index(one), transfer.sources.index(other)]
-        rates[tuple(places)], rates[tuple(places[::-1])] = rate, rate - 0.2
-    random = np.random.default_rng(0).permuted(np.linspace(0, 1, 400, endpoint=False), axis=0)
-    transfer.scores[:] = random < rates[..., None]
-    transfer.scores[:, np.eye(4, dtype=bool)] = np.nan
-    found = transfer_similarity(transfer)
-    assert found.loc["a", "c"] == pytest.approx(np.log(70), abs=0.01) == found.loc["c", "a"]
-    assert found.loc["a", "b"] == pytest.approx(np.log(10), abs=0.05) and np.isnan(
-        found.loc["a", "a"]
-    )
-    pairs = {frozenset(found.columns[:2]), frozenset(found.columns[2:])}
-    assert pairs == {frozenset("ac"), frozenset("bd")}
 
 
 def test_too_few_models_are_refused():

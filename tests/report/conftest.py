@@ -15,7 +15,7 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.record import with_record
 from src.report.page.content import build_report
 from src.report.page.html import Report
-from src.report.summary import summarise
+from src.report.summary import Summary, summarise
 from tests.conftest import make_record
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -43,6 +43,10 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"targets": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 60},
         "budgets": (2.0, 8.0),
     },
+    "defended": {
+        **{"models": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 130},
+        **{"budgets": (2.0, 8.0), "defences": ("jpeg",)},
+    },
     "one model": {**SMALL, "models": ("vgg",), "images": 60, "full": False},
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
@@ -59,15 +63,28 @@ def fixture_make_sweep(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def made_up(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Report]:
+def made_up(summary_of: Callable[[str], Summary]) -> Callable[[str], Report]:
     """A function that returns the report of a kind of made-up sweep."""
     built: dict[str, Report] = {}
 
     def make(kind: str) -> Report:
         if kind not in built:
-            folder: Path = make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS[kind])
-            built[kind] = build_report(summarise(find_jobs([folder])))
+            built[kind] = build_report(summary_of(kind))
         return built[kind]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def summary_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Summary]:
+    """A function that returns the summary of a kind of made-up sweep."""
+    known: dict[str, Summary] = {}
+
+    def make(kind: str) -> Summary:
+        if kind not in known:
+            folder: Path = make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS[kind])
+            known[kind] = summarise(find_jobs([folder]))
+        return known[kind]
 
     return make
 

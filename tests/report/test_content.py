@@ -17,8 +17,7 @@ from src import rankings, table
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import read_record, with_record
 from src.report.page.content import build_report
-from src.report.page.page_data import compute_page_data
-from src.report.sections import comparisons as compared
+from src.report.page.page_data import MOST_BYTES
 from src.report.source_choice import choose_source
 from src.report.summary import summarise
 from tests.report.conftest import make_sweep
@@ -28,65 +27,34 @@ def report_of(folders):
     return build_report(summarise(find_jobs(folders)))
 
 
-def test_the_first_sentence_says_who_wins_and_whether_that_is_decided(made_up):
-    report = made_up("ordinary")
-    (ranking,) = (one.data for one in report.figures if one.name == "ranking")
-    ranking = ranking[ranking["eps_255"] == 8]
-    first, second = ranking[ranking["source"] == "mean of sources"].to_dict("records")
-    lead, sentence, details = report.answer
-    assert lead.startswith(first["attack"]) and f"on {first['mean']:.0%} of images" in sentence
-    assert second["attack"] in sentence
-    assert ("transfers best" in lead) == ("p < 0.05" in sentence) == (second["undecided"] == "no")
-    assert len(re.findall(r"(?<![\w/.])[\d.]+", sentence)) <= 4  # budget, share, difference, p
-    assert f"{first['low']:.1%}" in details
-    assert "needs 10 counted images" in made_up("one image").answer.sentence
-
-
-def test_of_one_attack_the_sources_are_ranked(make_sweep):
-    summary = summarise(find_jobs([make_sweep()]))
-    at_8 = summary.rankings["eps_255"] == 8
-    best = summary.rankings[at_8 & ~summary.rankings["source"].str.match("mean of")]
-    best = best.loc[best["mean"].idxmax()]
-    lead, sentence, _ = build_report(summary).answer
-    assert lead.startswith(f"fgsm from {best['source']}") and f"{best['mean']:.0%}" in sentence
-
-
-def test_sources_are_ranked_at_every_budget_as_their_table_has_it(make_sweep):
-    folder = make_sweep(models=("a", "b", "c", "d"), attacks=("mi", "di"), budgets=(2.0, 8.0))
-    summary = summarise(find_jobs([folder]))
-    report = build_report(summary)
-    (shown,) = (one.data for one in report.figures if one.name == "sources-ranked")
-    assert set(shown["eps_255"]) == {2.0, 8.0} and list(report.answers) == [8.0, 2.0]
-    keys = ["eps_255", "attack", "source", "at"]
-    both = shown.merge(summary.sources, left_on=keys, right_on=[*keys[:3], "rank"])
-    assert len(both) == len(shown) == 2 * 3 * 4  # budgets, attacks and their mean, sources
-    for name in ("mean", "difference", "difference_low", "p"):
-        pd.testing.assert_series_equal(both[f"{name}_x"], both[f"{name}_y"], check_names=False)
-
-
 def test_attacks_on_other_images_are_ranked_apart(tmp_path):
     words = {"models": ("a", "b", "c", "d"), "budgets": (8.0,), "full": False}
     make_sweep(tmp_path / "one", attacks=("mi", "di"), **words)
     make_sweep(tmp_path / "other", attacks=("ti",), images=60, **words)
     report = report_of([tmp_path / "one", tmp_path / "other"])
     tables = {one.name: one.data for one in report.figures}
-    shown = tables["ranking"].dropna(subset="position")
+    shown = tables["ranking"].query("of == 'mean of sources'")
     counts = [int(re.search(r"(\d+) images", text)[1]) for text in shown["heading"] if text]
     assert shown["heading"].ne("").tolist() == [True, False, False, True, False]
     assert counts[0] > counts[1] == shown["images"].iloc[-1]
     assert shown["attack"].iloc[-1] == "ti" and shown["undecided"].iloc[-1] == ""
-    assert report.answer.lead.startswith(shown["attack"].iloc[1])
-    assert set(tables["sources-ranked"]["attack"]) >= {"mi", "di", "ti"}
+    assert shown["attack"].iloc[1] in "".join(report.answer[:2])
+    page = report.page
+    ranked = {key.split(".")[1] for key in page["sources"]}
+    assert {page["axes"]["attack"][int(place)] for place in ranked} == {"mi", "di", "ti"}
+    headings = [row["heading"] for row in page["ranking"]["0.0.1"] if row.get("heading")]
+    assert headings == shown["heading"][shown["heading"] != ""].tolist()
 
 
 def test_ensembles_are_ranked_apart(make_sweep):
     folder = make_sweep(attacks=("mi", "di"), sources=("vgg", "resnet", "vgg+resnet"))
     report = report_of([folder])
     (ranking,) = (one.data for one in report.figures if one.name == "ranking")
-    shown = ranking[ranking["position"].notna() & (ranking["eps_255"] == 8)]
+    shown = ranking[(ranking["of"] == "mean of sources") & (ranking["eps_255"] == 8)]
     assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
     assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
-    assert "mean of 2 sources" in report.answer.details
+    assert "each over the sources other than itself" in report.answer[2]
+    assert report.page["single"] == 2 and "vgg+resnet" in report.page["axes"]["source"]
 
 
 def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep):
@@ -119,7 +87,7 @@ def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_ask
     related = rows.loc[rows["relation"] == "related", ["source", "target"]]
     assert set(related["target"]) == {"vgg", "resnet"}
     assert set(related["source"]) == {"vgg", "resnet", "mean of sources"}
-    assert "unrelated model" in report.answer.sentence
+    assert "Related networks are in no mean" in report.answer[2]
     ranked = rankings(folder, related="exclude")
     pd.testing.assert_frame_equal(ranked, left.rankings)
     text = table(folder, rows="source", to="csv", related="exclude")
@@ -127,50 +95,6 @@ def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_ask
     assert (cells["average"] == cells["vit"]).loc[["vgg", "resnet"]].all()
     with pytest.raises(ValueError, match="keep or exclude"):
         rankings(folder, related="no")
-
-
-def test_without_stored_pictures_and_diagnostics_the_page_says_how_to_get_them(make_sweep):
-    report = report_of([make_sweep(models=("a", "b"))])
-    names = {one.name for one in report.figures}
-    assert {"curves", "matrix", "hypothesis"} <= names
-    sections = {one.id: one for one in report.sections}
-    assert sections["mechanisms"].command.endswith("diagnostics=full")
-    assert all(place == -1 for place in places(report))
-
-
-def places(report):
-    """Return the places of all pictures of galleries."""
-    kinds = [kind for sheet in report.pictures.sheets for kind in sheet["galleries"].values()]
-    strips = [strip for kind in kinds for one in kind for strip in one["strips"]]
-    return [step["picture"] for strip in strips for step in strip["steps"]]
-
-
-@pytest.mark.slow
-def test_pictures_stop_where_the_page_is_full_and_every_job_that_lacks_some_is_named(
-    make_sweep, monkeypatch
-):
-    folder = make_sweep(full=True)
-    whole = report_of([folder]).pictures
-    sheets, total = {each["source"]: each for each in whole.sheets}, sum(map(len, whole.data))
-    assert len(sheets) == 3 and not whole.left_out
-    for share, lacking in ((0.0, 3), (0.9, 1)):
-        monkeypatch.setattr("src.report.page.galleries.MOST_BYTES", share * total)
-        cut = report_of([folder]).pictures
-        kept = {sheet["source"]: sheet["galleries"] for sheet in cut.sheets}
-        left = [each["source"] for each in cut.left_out]
-        assert left == [one for one in sheets if kept.get(one) != sheets[one]["galleries"]]
-        assert len(left) == lacking
-    assert all(str(folder) in each["command"] for each in cut.left_out)
-
-
-def test_every_group_of_comparable_jobs_has_its_strongest_attackers(make_sweep):
-    jobs = find_jobs([make_sweep(attacks=("fgsm", "bim"))])
-    jobs = [changed(job, norm="l2") if job.attack == "bim" else job for job in jobs]
-    figures = {one.name: one for one in build_report(summarise(jobs)).figures}
-    for ending, attack in (("", "fgsm"), ("-1", "bim")):
-        figure = figures[f"strongest{ending}"]
-        assert set(figure.data["attack"]) == {attack} and attack in figure.caption
-        assert f"at-least{ending}" in figures
 
 
 def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):
@@ -182,7 +106,7 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     for number in range(2):
         (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
     report = report_of([folder])
-    assert "fools a (white box) on" in report.answer.sentence
+    assert report.page["own"] and report.answer[0].startswith(("fgsm", "bim"))
     few, unknown = report.alarms
     assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
     assert unknown == ("of_a_later_version: something", "")
@@ -205,23 +129,6 @@ def changed(job, **changes):
     return replace(job, record=job.record.model_copy(update=changes))
 
 
-def test_jobs_of_other_seeds_are_never_compared(make_sweep):
-    first, second = find_jobs([make_sweep(models=("a", "b"))])
-    found = compute_page_data(summarise([first, changed(second, seed=1)]))
-    assert compared.tests_by_group(found.outcomes).empty
-
-
-def test_sources_for_unseen_targets_are_a_chapter_from_four_models_on(made_up):
-    sections = {one.id: one for one in made_up("many models").sections}
-    figures = {figure.name: figure for figure in sections["sources"].figures}
-    models = {f"model_{i}" for i in range(9)}
-    assert set(figures["unseen"].data["target"]) == {*models, "mean"}
-    assert set(figures["profiles"].data["source"]) == models
-    assert len(figures["similarity-of-models"].data) == 9 * 8
-    assert "permutations" in figures["predictors"].caption
-    assert "sources" not in {one.id for one in made_up("ordinary").sections}
-
-
 def test_sources_of_saved_sets_are_ranked_though_their_weights_are_unknown(make_sweep):
     targets = ("vgg", "resnet", "vit", "mixer")
     folder = make_sweep(models=("a", "b", *targets), sources=("a", "b"), targets=targets)
@@ -242,8 +149,8 @@ def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
     report = build_report(summary)
     rows = summary.rankings.query("defence == 'jpeg' and eps_255 == 8")
     best = rows.loc[rows["mean"].idxmax()]
-    assert report.answer.lead.startswith(best["attack"]) and report.choice.defence == "jpeg"
-    assert f"behind jpeg on {best['mean']:.0%}" in report.answer.sentence
+    assert report.answer[0].startswith(best["attack"])
+    assert report.page["first"]["defence"] == "jpeg" and "behind jpeg" in report.answer[1]
     (drawn,) = (one.data for one in report.figures if one.name == "ranking")
     drawn = drawn.query("eps_255 == 8").set_index("attack")["mean"]
     assert drawn.to_dict() == pytest.approx(rows.set_index("attack")["mean"].to_dict())
@@ -251,5 +158,26 @@ def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
 
 def test_plain_attacks_are_ranked_on_targets_without_a_defence(make_sweep):
     report = build_report(summarise(find_jobs([make_sweep(defences=("jpeg",))])))
-    assert report.choice.defence == "none" and "behind" not in report.answer.sentence
-    assert "targets without a defence" in report.answer.details
+    assert report.page["first"]["defence"] == "none" and "behind" not in report.answer[1]
+    assert report.page["axes"]["defence"] == ["none", "jpeg"]
+
+
+def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_named(
+    make_sweep, monkeypatch
+):
+    folder = make_sweep(full=True)
+    whole = report_of([folder]).page
+    assert len(whole["jobs"]) == 3 and not whole["left_out"]
+    monkeypatch.setitem(MOST_BYTES, "pictures", -1)
+    monkeypatch.setitem(MOST_BYTES, "predictions", 1)
+    cut = report_of([folder])
+    assert len(cut.page["jobs"]) == 1 and cut.blocks["pictures-0"] == b""
+    for kind, count in (("pictures", 3), ("predictions", 2)):
+        lacking = cut.page["left_out"][kind]
+        assert len(lacking) == count and all(str(folder) in command for *_, command in lacking)
+
+
+def test_the_page_names_the_command_that_adds_diagnostics(make_sweep):
+    report = report_of([make_sweep(models=("a", "b"))])
+    assert not report.page["diagnosed"]
+    assert report.page["command"].endswith("diagnostics=full")

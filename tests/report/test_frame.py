@@ -1,6 +1,9 @@
 """Charts of a sweep from Python: the report's counts, drawn as a notebook draws them."""
 
+import io
+
 import altair as alt
+import pandas as pd
 import pytest
 import vl_convert
 
@@ -18,23 +21,18 @@ def test_charts_render_without_a_warning(make_sweep, capfd):
     assert "WARN" not in capfd.readouterr().err
 
 
-@pytest.mark.slow
-def test_the_first_choices_are_those_asked_for(make_sweep):
+def test_a_chart_shows_what_was_asked_for(make_sweep):
     folder = make_sweep(attacks=("fgsm", "bim"))
-    for words, choices in (
-        ({"attack": "fgsm"}, ("fgsm", 8, "joint", "none")),
-        ({"attack": "bim", "eps_255": 2}, ("bim", 2, "joint", "none")),
-    ):
-        spec = matrix(folder, **words).to_dict()
-        first = {one["name"]: one["value"] for one in spec["params"]}
-        names = ("chosen_attack", "chosen_eps", "chosen_protocol", "chosen_defence")
-        assert tuple(first[name] for name in names) == choices
-    with pytest.raises(ValueError, match="attack=mi: "):
-        matrix(folder, attack="mi")
-    spec = curves(folder, source="vit").to_dict()
-    first = {one["name"]: one for one in spec["params"]}
-    assert first["chosen_source"]["value"] == "vit"
-    assert first["chosen_source"]["bind"]["options"] == ["", "vgg", "resnet", "vit"]
+    for words in ({"attack": "fgsm"}, {"attack": "bim", "eps_255": 2.0}):
+        (rows,) = (text for text in matrix(folder, **words).to_dict()["datasets"].values())
+        cells = pd.read_csv(io.StringIO(rows)).query("source != 'clean'")
+        shown = {(row["attack"], row["eps_255"]) for row in cells.to_dict("records")}
+        assert shown == {(words["attack"], words.get("eps_255", 8.0))} and len(cells) == 9
+    for words, refusal in (({"attack": "mi"}, "attack=mi: "), ({"attack": ["fgsm"]}, "choose one")):
+        with pytest.raises(ValueError, match=refusal):
+            curves(folder, **words)
+    (rows,) = curves(folder, source="vit").to_dict()["datasets"].values()
+    assert set(pd.read_csv(io.StringIO(rows))["source"]) == {"vit"}
 
 
 def test_other_charts_keep_their_theme(make_sweep):

@@ -1,21 +1,20 @@
-"""The page in a browser: it requests nothing, its controls work, and names are escaped."""
+"""The page in a browser: it requests nothing, every selection shows its numbers, names are text."""
 
+import random
 import re
 import shutil
+from urllib.parse import quote
 
 import pytest
 
 from src.report.page.html import write_page
+from src.report.summary import primary_rates
+from tests.conftest import REPOSITORY
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-SMALL_WINDOW = {"width": 1280, "height": 500}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-CELL = (
-    "#figure-{} .mark-rect [aria-label*='attack: {};'][aria-label*='source: {};']"
-    "[aria-label*='target: {};']"
-).format
-TITLES = "#figure-curves svg .role-title-text"
+SEED = 84
 
 
 @pytest.fixture
@@ -46,266 +45,274 @@ def opened(chromium, written):
     contexts = []
 
     def open_page(kind: str, address: str = "", **settings):
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}} | settings)
+        context = chromium.new_context(**{"viewport": {"width": 1440, "height": 900}} | settings)
         contexts.append(context)
         tab = context.new_page()
         tab.on("console", lambda message: noise.append(message.text))
         tab.on("pageerror", lambda error: noise.append(str(error)))
         tab.on("request", lambda request: noise.append(request.url))
         tab.goto(written(kind).as_uri() + address)
-        if settings.get("java_script_enabled", True):
-            tab.wait_for_selector("body[data-drawn]", state="attached")
+        drawn(tab)
         return tab
 
     yield open_page
     for context in contexts:
         context.close()
-    asked = [line for line in noise if not line.startswith(("file:", "data:"))]
+    asked = [line for line in noise if not line.startswith(("file:", "data:", "blob:"))]
     assert asked == []
 
 
-def labels(tab, selector: str) -> list[str]:
-    return [each.get_attribute("aria-label") for each in tab.query_selector_all(selector)]
-
-
-def choice(tab) -> dict[str, str]:
-    """Return what the menus hold."""
-    pairs = "menus => menus.map(menu => [menu.name, menu.value])"
-    return dict(tab.eval_on_selector_all("#choice select", pairs))
-
-
-def drawn_curves(tab) -> set[str]:
-    """Return the labels of the curves of rates, a target's each."""
-    found = labels(tab, "#figure-curves .mark-symbol [aria-label*=' rate: ']")
-    return {re.sub(r".*target: (\w+);.*", r"\1", each) for each in found}
-
-
-def waits_for(tab, text: str, selector: str = TITLES) -> None:
-    tab.wait_for_function(
-        "([selector, text]) => [...document.querySelectorAll(selector)].some("
-        "one => one.textContent.includes(text))",
-        arg=[selector, text],
-    )
-
-
-def test_a_click_on_a_cell_chooses_what_the_page_shows(opened):
-    tab = opened("ordinary")
-    first = choice(tab)
-    assert first["source"] == "" and first["target"] == "" and "#" not in tab.url
-    tab.click(CELL("matrix", first["attack"], "resnet", "vit"), force=True)
-    waits_for(tab, f"{first['attack']}, source resnet")
-    now = choice(tab)
-    assert (now["source"], now["target"]) == ("resnet", "vit")
-    assert tab.url.endswith("#source=resnet&target=vit")
-    pair = f"{first['attack']}: resnet \N{RIGHTWARDS ARROW} vit"
-    for figure in ("groups", "hypothesis"):
-        waits_for(tab, pair, f"#figure-{figure} svg .role-title-text")
-    tab.locator("#pictures").scroll_into_view_if_needed()
-    waits_for(tab, pair, "#pictures p")
-    tab.go_back()
-    waits_for(tab, f"{first['attack']}, mean of sources")
-    assert choice(tab) == first
-    tab.go_forward()
-    waits_for(tab, f"{first['attack']}, source resnet")
-    tab.click("#choice button")
-    waits_for(tab, f"{first['attack']}, mean of sources")
-    assert choice(tab) == first
-
-
-def test_the_address_chooses_what_the_page_has_and_nothing_else(opened):
-    address = "#attack=fgsm&source=vgg&target=%3Cb%3E&eps=2&nonsense=1"
-    tab = opened("ordinary", address)
-    waits_for(tab, "fgsm, source vgg")
-    assert {name: choice(tab)[name] for name in ("attack", "source", "target", "eps")} == {
-        **{"attack": "fgsm", "source": "vgg"},
-        **{"target": "", "eps": "2"},
-    }
-    shares = tab.locator("#figure-matrix .mark-text text >> text=/^[0-9.]+%$/")
-    fooled = shares.all_text_contents()
-    tab.evaluate("location.hash = 'attack=fgsm&source=vgg&eps=2&shown=correct'")
-    waits_for(tab, "correct: fgsm, source vgg")
-    waits_for(tab, "correct at", "#figure-matrix .role-title-text")
-    pairs = zip(fooled, shares.all_text_contents(), strict=True)
-    sums = [round(float(a[:-1]) + float(b[:-1])) for a, b in pairs]
-    assert sums.count(100) >= 9  # the row of clean images stays as it is
-
-
-def test_every_state_of_the_menus_draws_the_rates_of_the_tables(opened, made_up):
-    tab = opened("ordinary")
-    (rows,) = (one.data for one in made_up("ordinary").figures if one.name == "matrix")
-    rows = rows[~rows["source"].isin(["clean", "mean of sources"])]
-    for attack, eps, protocol in (("bim", 16, "joint"), ("fgsm", 1, "all"), ("bim", 2, "joint")):
-        for name, value in (("attack", attack), ("eps", str(eps)), ("protocol", protocol)):
-            tab.select_option(f"#choice select[name={name}]", value)
-        waits_for(tab, f"{attack}: fooled at {eps}/255", "#figure-matrix .role-title-text")
-        here = rows.query("attack == @attack and eps_255 == @eps and protocol == @protocol")
-        for row in here.to_dict("records"):
-            (label,) = labels(tab, CELL("matrix", attack, row["source"], row["target"]))
-            assert f"success: {row['success']:g};" in label and f" n: {row['n']:g};" in label
-
-
-def behind(row) -> str:
-    """Return the difference from the first in points, with its interval, as the page has it."""
-    names = ("difference", "difference_high", "difference_low")
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*(-100 * row[name] for name in names))
-
-
-def test_the_answer_and_both_rankings_follow_the_budget(opened, made_up):
-    tab = opened("four sources")
-    report = made_up("four sources")
-    tables = {one.name: one.data for one in report.figures}
-    seen = set()
-    for eps, attack in ((2, "bim"), (8, "fgsm"), (2, "fgsm")):
-        tab.select_option("#choice select[name=eps]", str(eps))
-        tab.select_option("#choice select[name=attack]", attack)
-        waits_for(tab, f"{attack} at {eps}/255", "#figure-sources-ranked .role-title-text")
-        answer = report.answers[eps]
-        assert tab.inner_text(".answer") == f"{answer.lead} {answer.sentence}"
-        assert f"At {eps}/255" in answer.sentence
-        seen.add(answer)
-        attacks, sources = (tables[name] for name in ("ranking", "sources-ranked"))
-        attacks = attacks[(attacks["eps_255"] == eps) & (attacks["source"] == "mean of sources")]
-        sources = sources[(sources["eps_255"] == eps) & (sources["attack"] == attack)]
-        for name, rows, column in (
-            ("ranking", attacks, "attack"),
-            ("sources-ranked", sources, "source"),
-        ):
-            texts = tab.locator(f"#figure-{name} .mark-text text").all_text_contents()
-            assert [text for text in texts if text in {*rows[column]}] == rows[column].tolist()
-            assert [text for text in texts if "[" in text] == [
-                behind(row) for _, row in rows.iloc[1:].iterrows()
-            ]
-    assert len(seen) == 2
-
-
-def test_the_names_of_curves_and_the_menu_single_a_target_out(opened):
-    tab = opened("ordinary")
-    assert drawn_curves(tab) == {"vgg", "resnet", "vit"}
-    tab.click("#figure-curves .mark-text text:text-is('resnet') >> nth=0", force=True)
-    tab.wait_for_function("location.hash === '#target=resnet'")
-    tab.click("#figure-curves .mark-text text:text-is('resnet') >> nth=0", force=True)
-    tab.wait_for_function("location.hash === ''")
-    before = labels(tab, "#figure-ranking .mark-rect [aria-label]")
-    tab.select_option("#choice select[name=source]", "vgg")
-    waits_for(tab, "source vgg", "#figure-ranking .role-title-text")
-    assert labels(tab, "#figure-ranking .mark-rect [aria-label]") != before
-
-
-def test_pictures_are_of_the_pair_and_made_when_looked_at(opened):
-    tab = opened("ordinary", "#attack=fgsm&source=vgg&target=vit", viewport=SMALL_WINDOW)
-    assert not tab.query_selector_all("#pictures img")
-    tab.locator("#pictures").scroll_into_view_if_needed()
-    tab.wait_for_selector("#pictures table")
-    assert len(tab.query_selector_all("#pictures .strip:has(button)")) == 3
-    cells = tab.query_selector_all("#pictures table td")
-    assert len(cells) == 3 * 6  # targets, budgets with the clean image
-    fooled = "#pictures table td.fooled"
-    before = tab.inner_text("#pictures table")
-    tab.click("#pictures .strip:has(button) >> nth=2 >> button")
-    tab.wait_for_function(
-        "before => document.querySelector('#pictures table').innerText !== before", arg=before
-    )
-    assert tab.query_selector_all(fooled)
-    tab.select_option("#choice select[name=attack]", "bim")
-    waits_for(tab, "bim", "#pictures p")
-
-
-def test_an_example_stands_beside_the_answer_and_follows_the_choice(opened):
-    tab = opened("ordinary", "#attack=fgsm&source=vgg&target=vit&eps=8")
-    assert len(tab.query_selector_all("#example img")) == 3
-    assert "8/255" in tab.inner_text("#example .strip")
-    tab.select_option("#choice select[name=eps]", "2")
-    waits_for(tab, "2/255", "#example .strip")
-    assert "perturbation" not in tab.inner_text("#example")  # it is stored at 8/255 only
-
-
-def test_an_image_is_found_by_its_number_or_said_to_have_no_picture(opened):
-    tab = opened("ordinary", viewport=SMALL_WINDOW)
-    tab.locator("#pictures").scroll_into_view_if_needed()
-    tab.wait_for_selector("#pictures .strip")
-    numbers = "all => all.map(one => one.dataset.image)"
-    shown = tab.eval_on_selector_all("#pictures .strip", numbers)
-    tab.fill("#pictures input", shown[-1])
-    tab.keyboard.press("Enter")
-    tab.wait_for_function(
-        "number => { const box = document.querySelector(`#pictures [data-image='${number}']`)"
-        ".getBoundingClientRect(); return box.top < innerHeight && box.bottom > 0; }",
-        arg=shown[-1],
-    )
-    assert tab.inner_text("#pictures output") == ""
-    tab.fill("#pictures input", "99999")
-    tab.keyboard.press("Enter")
-    waits_for(tab, "report.images=[99999]", "#pictures output")
-
-
-def test_a_gallery_lists_the_numbers_of_all_its_images(opened):
-    tab = opened("ordinary", viewport=SMALL_WINDOW)
-    tab.locator("#pictures").scroll_into_view_if_needed()
-    tab.wait_for_selector("#pictures details")
-    for gallery in tab.query_selector_all("#pictures .galleries > div:has(details)"):
-        count = re.search(r"(\d+) of (\d+) such images", gallery.inner_text())
-        gallery.query_selector("summary").click()
-        numbers = gallery.query_selector("details p").inner_text().split(", ")
-        shown = [one.get_attribute("data-image") for one in gallery.query_selector_all(".strip")]
-        assert [len(shown), len(numbers)] == [int(text) for text in count.groups()]
-        assert {*shown} < {*numbers}
-
-
-def test_the_page_prints_whole(opened, tmp_path):
-    tab = opened("ordinary", "#attack=fgsm", color_scheme="dark")
-    tab.pdf(path=tmp_path / "page.pdf", format="A4")
-    assert tab.query_selector_all("#pictures img")  # made for the paper
-    assert all(
-        tab.eval_on_selector_all("main > section > details", "all => all.map(one => one.open)")
-    )
-    tab.emulate_media(media="print")
-    width = tab.evaluate("document.documentElement.clientWidth")
-    ends = "all => all.map(one => one.getBoundingClientRect().right)"
-    assert max(tab.eval_on_selector_all("main svg", ends)) <= width
-
-
-@pytest.mark.parametrize("width", [390, 1600])
-def test_every_chart_is_drawn_and_nothing_overflows(opened, width):
-    tab = opened("ordinary", color_scheme="dark", viewport={"width": width, "height": 800})
-    assert tab.evaluate("document.documentElement.scrollWidth") == width
-    for box in tab.query_selector_all(".vega"):
-        assert box.query_selector("svg.marks"), box.get_attribute("data-name")
-    label = tab.query_selector("#answer svg .role-axis-label text")
-    assert label.get_attribute("fill") == "currentColor"
-
-
-def test_one_model_and_clean_images_have_pages(opened):
-    tab = opened("one model", "#target=vgg")
-    assert choice(tab)["target"] == "" and tab.query_selector("#figure-matrix svg.marks")
-    tab = opened("clean images")
-    assert not tab.query_selector("#choice") and tab.query_selector("#figure-classes svg.marks")
-
-
-def test_a_page_of_sources_that_are_no_targets_is_drawn(opened):
-    tab = opened("sources that are no targets")
-    assert tab.query_selector("#figure-unseen svg.marks")
-    assert not tab.query_selector("#figure-profiles")
-
-
-def test_hostile_names_are_text(opened):
-    tab = opened("hostile names")
-    tab.hover("#figure-matrix svg [aria-label*='source: <script>']", force=True)
-    tab.wait_for_selector("#vg-tooltip-element.visible")
-    assert "<script>alert(1)</script>" in tab.inner_text("#vg-tooltip-element")
-    assert not tab.query_selector_all("#vg-tooltip-element script")
-    tab.click("#figure-matrix svg [aria-label*='source: <script>'] >> nth=0", force=True)
-    tab.wait_for_function("location.hash.includes('%3Cscript%3E')")
-    tab.reload()
+def drawn(tab) -> None:
     tab.wait_for_selector("body[data-drawn]", state="attached")
-    assert choice(tab)["source"] == "<script>alert(1)</script>"
 
 
-@pytest.mark.parametrize("kind", ["ordinary", "one image", "hostile names"])
-def test_the_page_is_whole_and_refers_to_nothing_outside(written, made_up, kind):
-    text = re.sub(r"(<script[^>]*>).*?</script>", r"\1", written(kind).read_text(), flags=re.S)
-    assert all(
-        link.startswith(("data:", "#")) for link in re.findall(r'(?:src|href)="(.*?)"', text)
+def select(tab, **selection) -> None:
+    """Open an address of the page, and wait until everything is drawn."""
+    text = "&".join(
+        f"{name}={quote(f'{value}'.removesuffix('.0'), safe='')}"
+        for name, value in selection.items()
     )
+    tab.evaluate("text => { location.hash = text; }", text)
+    tab.wait_for_function(
+        "chosen => { const shown = JSON.parse(document.body.dataset.drawn);"
+        " return Object.entries(chosen).every(([name, value]) => shown[name] === value); }",
+        arg=selection,
+    )
+
+
+def percent(share) -> str:
+    return f"{100 * share:.1f}"
+
+
+def titles(tab) -> list[str]:
+    return tab.locator("#results h2").all_inner_texts()
+
+
+@pytest.mark.parametrize("kind", ["defended", "ordinary"])
+def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, made_up, kind):
+    tab, page = opened(kind), made_up(kind).page
+    summary, axes = summary_of(kind), page["axes"]
+    rates = primary_rates(summary.attacked)
+    generator = random.Random(SEED)
+    print(f"seed {SEED}")
+    for _ in range(20):
+        chosen = {name: generator.choice(axes[name]) for name in ("attack", "source", "target")}
+        chosen |= {name: generator.choice(axes[name]) for name in ("defence", "protocol")}
+        chosen |= {"eps": generator.choice(axes["eps_255"][1:])}
+        chosen |= {"shown": generator.choice(["fooled", "correct"])}
+        select(tab, **chosen)
+        correct = chosen["shown"] == "correct"
+        column, count = (
+            ("robust_accuracy", "still_correct") if correct else ("success_rate", "success")
+        )
+        at = rates[rates["attack"] == chosen["attack"]]
+        for name, value in (("defence", "defence"), ("protocol", "protocol"), ("eps_255", "eps")):
+            at = at[at[name] == chosen[value]]
+        for row in at.to_dict("records"):
+            cell = tab.locator(f"#matrix [data-pair='{row['source']}>{row['target']}']")
+            text = cell.inner_text().split()
+            counts = f"{row[count]:.0f}", "/", f"{row['denominator']:.0f}"
+            assert text == [percent(row[column]), *counts], (chosen, row["source"], row["target"])
+        budget = f"{chosen['eps']:g}/255"
+        tab.wait_for_function(
+            "text => document.querySelector('#image .title').innerText.includes(text)", arg=budget
+        )
+        every = [*titles(tab)[:2], tab.inner_text("#answer"), tab.inner_text("#image .title")]
+        assert all(budget in text for text in every), (chosen, every)
+        shown = " ".join([*titles(tab), tab.inner_text("#answer"), tab.inner_text("#details")])
+        shown += tab.inner_text("#image .title") + tab.inner_text("#ranking .note")
+        assert set(re.findall(r"[\d.]+/255", shown)) == {budget}
+        rows = summary.rankings
+        rows = rows[(rows["defence"] == chosen["defence"]) & (rows["eps_255"] == chosen["eps"])]
+        mean = rows["sources"] > 1
+        rows = rows[rows["source"] == chosen["source"] if chosen["source"] else mean]
+        if chosen["protocol"] == "joint" and not chosen["target"] and not correct:
+            levels = tab.locator("#ranking .ranked > .number > b").all_inner_texts()
+            assert levels[: len(rows)] == [f"{percent(mean)} %" for mean in rows["mean"]]
+            answer = page["answers"]
+            assert tab.inner_text("#answer") in {lead + rest for lead, rest, _ in answer.values()}
+        else:
+            assert not tab.locator("#ranking .ranked :text-is('first')").count() or correct
+        if chosen["target"]:
+            assert "for all targets" in tab.inner_text("#details")
+        assert tab.locator("#controls [aria-pressed=true]").count() == 3
+
+
+def test_a_cell_sets_the_pair_of_the_image_and_not_the_ranking(opened):
+    tab = opened("ordinary")
+    before = tab.inner_text("#ranking")
+    tab.click("#matrix [data-pair='resnet>vit']")
+    tab.wait_for_function("document.querySelector('#image').innerText.includes('resnet → vit')")
+    assert "pair=resnet%3Evit" in tab.url and tab.inner_text("#ranking") == before
+    assert "resnet → vit" in tab.inner_text("#matrix .note")
+    tab.go_back()
+    tab.wait_for_function("location.hash === ''")
+    assert tab.locator("#matrix .pair[data-pair='resnet>vit']").count() <= 1
+
+
+def test_unknown_values_of_an_address_are_left_out(opened):
+    tab = opened("ordinary", "#attack=fgsm&source=vgg&target=%3Cb%3E&eps=2&view=x&pair=y&image=-3")
+    assert "fgsm at 2/255" in titles(tab)[1] and "from vgg" in titles(tab)[0]
+    assert tab.input_value("select[name=target]") == ""
+
+
+def test_next_goes_through_all_fooled_images_by_confidence(opened, made_up, summary_of):
+    tab = opened("ordinary", "#attack=fgsm&source=vgg&target=vit&eps=8")
+    job = next(one for one in summary_of("ordinary").attacked if one.job.record.source == "vgg")
+    rows = job.means.query("target == 'vit' and eps_255 == 8 and protocol == 'joint'")
+    count = int(rows[rows["variant"] == "float32"]["success"].iloc[0])
+    place = "#image [aria-label='images by confidence'] button:nth-child(2)"
+    assert f"fooled {count}" in tab.inner_text("#image .title")
+    assert "one of the" in tab.inner_text("#image .title")
+    while tab.locator("#image [data-value=previous]").is_enabled():
+        tab.click("#image [data-value=previous]")
+    seen = []
+    for number in range(1, count + 1):
+        tab.wait_for_function(
+            "([place, text]) => document.querySelector(place).textContent === text",
+            arg=[place, f"{number} of {count}"],
+        )
+        label = tab.inner_text("#image h2")
+        share = tab.locator("#image .here, #image .class.wrong").last.inner_text()
+        seen.append((label, share))
+        if number < count:
+            tab.click("#image [data-value=next]")
+    assert len({label for label, _ in seen}) == count
+
+
+def test_the_keyboard_reaches_every_control(opened):
+    tab = opened("ordinary")
+    controls = "main button:not(:disabled), main select, main input, nav a"
+    count = tab.locator(controls).filter(visible=True).count()
+    reached = set()
+    for _ in range(count + 10):
+        tab.keyboard.press("Tab")
+        reached.add(
+            tab.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
+        )
+    assert len(reached - {-1}) >= count
+    tab.focus("#matrix [data-pair='vgg>vit']")
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("location.hash.includes('pair=')")
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280, 1920])
+@pytest.mark.parametrize("kind", ["ordinary", "one model", "many models"])
+def test_nothing_overflows(opened, kind, width):
+    tab = opened(kind, color_scheme="dark", viewport={"width": width, "height": 800})
+    views = tab.locator("nav a").all_inner_texts()
+    for number in range(len(views)):
+        tab.locator("nav a").nth(number).click()
+        tab.wait_for_timeout(100)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, views[number]
+
+
+def test_the_first_screen_ends_above_the_fold(opened):
+    tab = opened("ordinary")
+    bottom = "one => one.getBoundingClientRect().bottom"
+    assert tab.eval_on_selector("#image .strip", bottom) <= 900
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    top = "one => one.getBoundingClientRect().top"
+    assert tab.eval_on_selector("#image .strip", top) < 900
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
+    tab = opened("ordinary", color_scheme=scheme)
+    # Colours of texts against the background of the nearest element that has one.
+    found = tab.evaluate(
+        """() => {
+          const parse = (text) => { const c = document.createElement('canvas').getContext('2d');
+            c.fillStyle = '#000'; c.fillStyle = text; c.fillRect(0, 0, 1, 1);
+            return [...c.getImageData(0, 0, 1, 1).data]; };
+          const light = (rgb) => rgb.slice(0, 3).map((one) => one / 255)
+            .map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
+          const back = (node) => { for (let one = node; one; one = one.parentElement) {
+            const colour = getComputedStyle(one).backgroundColor;
+            const rgba = parse(colour); if (rgba[3] > 250 && !/, 0\\)$/.test(colour)) return rgba; }
+            return parse(getComputedStyle(document.body).backgroundColor); };
+          return [...document.querySelectorAll('main *, header *')]
+            .filter((one) => one.checkVisibility() && [...one.childNodes]
+              .some((node) => node.nodeType === 3 && node.textContent.trim()))
+            .map((one) => { const svg = one instanceof SVGElement;
+              const style = getComputedStyle(one);
+              const [a, b] = [light(parse(svg ? style.fill : style.color)), light(back(one))];
+              return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), parseFloat(style.fontSize),
+                one.textContent.slice(0, 40)]; });
+        }"""
+    )
+    assert len(found) > 100
+    boxed = [each for each in found if each[0] == 1]  # the chosen budget, on its box in a chart
+    assert {each[2] for each in boxed} == {"8"} and len(boxed) == 3
+    assert not [each for each in found if each not in boxed and each[0] < 4.5]
+    assert not [each for each in found if each[1] < 11]
+
+
+def test_the_page_prints_every_part(opened, tmp_path):
+    tab = opened("ordinary", "#attack=fgsm&eps=2", color_scheme="dark")
+    tab.pdf(path=tmp_path / "page.pdf", format="A4")
+    tab.evaluate("renderAll()") if tab.evaluate("typeof renderAll") == "function" else None
+    tab.emulate_media(media="print")
+    assert tab.locator("#controls").is_hidden()
+    assert "fgsm" in tab.inner_text("#selected") and "2/255" in tab.inner_text("#selected")
+
+
+def test_one_network_has_its_own_page(opened):
+    tab = opened("one model")
+    assert tab.locator("nav a").all_inner_texts()[0] == "Image"
+    assert tab.locator("#own-image .strip figure").count() == 4  # clean, perturbation, two budgets
+    tab.wait_for_selector("#own h2")
+    assert "Exceptions under fgsm" in tab.inner_text("#own")
+    select(tab, view="why")
+    assert "diagnostics=full" in tab.inner_text("#why pre")
+    assert "device" not in tab.inner_text("#why pre")
+
+
+def test_other_targets_of_one_network_have_a_link(opened):
+    tab = opened("one source")
+    tab.click("nav a:text-is('Transfer')")
+    tab.wait_for_selector("#matrix table")
+    assert "view=results" in tab.url
+    tab.reload()
+    drawn(tab)
+    assert tab.locator("#matrix table").is_visible()
+
+
+def test_clean_images_have_a_page(opened):
+    tab = opened("clean images")
+    assert not tab.query_selector("#controls") and tab.query_selector("#figure-classes svg.marks")
+    assert tab.inner_text("#answer").startswith("Correct: ")
+
+
+@pytest.mark.parametrize("view", ["results", "images", "why", "data", "method"])
+def test_hostile_names_are_text(opened, view):
+    name = "<script>alert(1)</script>"
+    tab = opened("hostile names", f"#source={quote(name)}&target=%3Cimg%20src%3Dx%3E&view={view}")
+    assert tab.evaluate("document.querySelectorAll('main script, main img[src=x]').length") == 0
+    assert name in tab.inner_text("main").replace("\u200b", "")
+
+
+def test_the_page_is_whole_and_refers_to_nothing_outside(written):
+    text = re.sub(
+        r"(<script[^>]*>).*?</script>", r"\1", written("hostile names").read_text(), flags=re.S
+    )
+    links = re.findall(r'(?:src|href)="(.*?)"', text)
+    assert all(link.startswith(("data:", "#")) for link in links)
     ids = re.findall(r'\bid="(.*?)"', text)
-    assert len(set(ids)) == len(ids) and {one.id for one in made_up(kind).sections} <= {*ids}
-    assert text.count("<script") == 3  # data, Vega, and the page's own
+    assert len(set(ids)) == len(ids)
+
+
+def test_without_scripts_the_answer_and_the_method_are_there(chromium, written, made_up):
+    context = chromium.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(written("ordinary").as_uri())
+    assert tab.inner_text("#answer") == "".join(made_up("ordinary").answer[:2])
+    assert tab.inner_text("#method") and "src.table" in tab.inner_text("noscript")
+    context.close()
+
+
+def test_lines_of_templates_are_short():
+    folder = REPOSITORY / "src" / "report" / "templates"
+    lines = [line for path in folder.iterdir() for line in path.read_text().splitlines()]
+    assert max(map(len, lines)) <= 120

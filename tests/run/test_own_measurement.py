@@ -15,7 +15,7 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.tables import EPS_255, INDEX, TEXT, column, named
 from src.measure.own_measurement import OwnMeasurement
 from src.measure.protocol import Measurement, ModelRef, RowRequest
-from src.report.diagnostics.own_measurement import own_statistics
+from src.report.diagnostics import own_statistics
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "own-measurement.md").read_text(encoding="utf-8")

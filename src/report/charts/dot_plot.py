@@ -1,4 +1,4 @@
-"""Dot plots: values with their intervals, one row each."""
+"""Dot plots: values with their intervals, one row each, and success over the cost of attacks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,19 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.report.charts.theme import GREY, PANEL, PERCENT, colour_by, extent, inline, points, tooltip
-
-OF_SOURCE = "datum.attack == chosen_attack && datum.source == chosen_first_source"
-"""Expression that selects the rows of the chosen attack and source."""
-SOURCE_TITLE = "chosen_attack + ', source ' + chosen_first_source"
-"""Expression for the names of the chosen attack and source."""
+from src.analysis.quantities import SHARE, STATISTICS
+from src.report.charts.theme import (
+    ACCENT,
+    GREY,
+    PANEL,
+    PERCENT,
+    ROWS,
+    colour_by,
+    extent,
+    points,
+    tooltip,
+    where,
+)
 
 
 def dot_plot(
@@ -22,36 +29,63 @@ def dot_plot(
     tooltips: Sequence[str],
     *,
     by: str,
-    names: Sequence[str] = (),
     row: str = "target",
-    shown: str = OF_SOURCE,
-    heading: str = SOURCE_TITLE,
 ) -> ChartType:
-    """Draw points with intervals, rows in the order of the table, and a rule at 0.
+    """Draw `ROWS`, some rows of a frame, as points with intervals, and a rule at 0.
 
     The columns `VALUE_low` and `VALUE_high` hold the intervals (NaN: none). Each value of `by` has
-    a colour and its own line within a row; `names` lists all of them in order. `shown` is the
-    expression that selects the drawn rows, `heading` the expression for the title.
+    a colour and its own line within a row.
     """
     low, high = f"{value}_low", f"{value}_high"
-    used = dict.fromkeys([row, by, value, low, high, "attack", "source", *tooltips])
     rows = alt.Axis(grid=True, ticks=False, labelPadding=8)
-    base = (
-        alt.Chart(inline(frame[[name for name in used if name in frame]]))
-        .transform_filter(shown)
-        .encode(
-            y=alt.Y(f"{row}:N", sort=None, title=None, axis=rows),
-            yOffset=alt.YOffset(f"{by}:N", sort=None),
-            color=colour_by(by, names or frame[by].tolist(), orient="bottom"),
-            tooltip=tooltip(*tooltips, shares=[value, low, high]),
-        )
+    base = alt.Chart(ROWS).encode(
+        y=alt.Y(f"{row}:N", sort=None, title=None, axis=rows),
+        yOffset=alt.YOffset(f"{by}:N", sort=None),
+        color=colour_by(by, frame[by].tolist(), orient="bottom"),
+        tooltip=tooltip(*tooltips, shares=[value, low, high]),
     )
     scale = extent(frame.assign(at=0.0), "at", value, low, high)
     axis: Any = {"title": title, "axis": PERCENT, "scale": scale}
     zero = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY)
     rule = zero.encode(x=alt.X("at:Q", **axis))
     step = max(22, 9 * frame[by].nunique())
-    height = step * frame[row].nunique()
-    return alt.layer(rule, *points(base, "x", value, low, high, **axis)).properties(
-        height=height, width=PANEL, title=alt.Title(alt.ExprRef(heading))
+    layers = points(base, "x", value, low, high, **axis)
+    return alt.layer(rule, *layers).properties(height={"step": step}, width=PANEL)
+
+
+def means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
+    """Draw the mean success with its interval (columns `ends`), undecided attacks in colour."""
+    head = alt.Axis(
+        orient="top", format=".3~%", tickCount=4, grid=True, labelFlush=True, title=title
     )
+    domain = alt.Scale(zero=False, nice=True)
+    shown = [entry for entry in STATISTICS if entry.tooltip and "attack" in entry.of]
+    lines = tooltip(
+        *("attack", "source", "kind"),
+        *(entry.column for entry in shown if not entry.form),
+        shares=[entry.column for entry in shown if entry.form == SHARE],
+        numbers=[entry.column for entry in shown if entry.form not in ("", SHARE)],
+    )
+    base = base.transform_filter("isValid(datum.mean)")
+    colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")
+    base = base.encode(y=y, color=colour, tooltip=lines)
+    low, high = ends
+    layers = points(base, "x", "mean", low, high, scale=domain, axis=head)
+    return alt.layer(*layers)
+
+
+def success_over(column: str, title: str, scale: Any = "linear") -> ChartType:
+    """Draw the `mean` success in `ROWS` of a ranking over a column, with the attacks' names."""
+    lines = tooltip("attack", "source", "targets", column, shares=["mean", "low", "high"])
+    across = alt.Scale(type=scale, padding=34, zero=False)
+    axis = alt.Axis(format=".4~g", grid=True)  # `~s` would turn 0.9 into 900m
+    base = alt.Chart(ROWS).encode(
+        x=alt.X(f"{column}:Q", scale=across, axis=axis).title(title),
+        color=alt.value("#3b76af"),
+        tooltip=lines,
+    )
+    up = alt.Scale(zero=False, padding=10)
+    layers = points(base, "y", "mean", "low", "high", title=None, axis=PERCENT, scale=up)
+    names = base.mark_text(align="left", dx=7, dy=-5, fontSize=11)
+    layers.append(names.encode(text="attack:N", y=alt.Y("mean:Q", scale=up)))
+    return alt.layer(*layers).properties(width=PANEL, height=260)

@@ -1,14 +1,11 @@
-"""Theme, colours, axes and tooltips of all charts, the reader's choice, and inline data."""
+"""Theme, colours, axes and tooltips of all charts, and inline data."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
-
-from src.utils.model_names import NO_DEFENCE
 
 GREY = "#888888"
 """Colour of zero lines, rules and references, legible on light and on dark."""
@@ -25,15 +22,10 @@ FOOLED, CORRECT = "fooled", "correct"
 """Names of the two rates: images that fool a model, and images that are still correct."""
 MEAN = "mean of sources"
 """Name in the column `source` for means over single sources."""
-RATES = {
-    f"rate{end}": f"chosen_shown == '{CORRECT}' ? datum.robust_accuracy{end} : "
-    f"datum.success_rate{end}"
-    for end in ("", "_low", "_high")
-}
-"""Expressions for the rate that the reader chose to see, and for its interval."""
 
 
 THEME = "transferability"
+FONT = "-apple-system, 'Segoe UI', Roboto, Arial, 'Liberation Sans', sans-serif"
 
 
 @alt.theme.register(THEME, enable=False)  # importing this module must not change other charts
@@ -49,7 +41,7 @@ def theme() -> alt.theme.ThemeConfig:
     }
     return {
         "config": {
-            "font": "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif",
+            "font": FONT,
             "title": {
                 **{"anchor": "start", "fontSize": 13, "fontWeight": 600, "offset": 8},
                 **{"subtitleFontSize": 12, "frame": "group"},
@@ -66,6 +58,38 @@ def theme() -> alt.theme.ThemeConfig:
             "style": styles,
         }
     }
+
+
+PAGE_THEME = "transferability-page"
+
+
+@alt.theme.register(PAGE_THEME, enable=False)
+def page_theme() -> alt.theme.ThemeConfig:
+    """Return the configuration of charts on the page, with the colours of its style sheet."""
+    shared: Any = theme()
+    config: dict[str, Any] = shared["config"]
+    text, second, line = "var(--text)", "var(--second)", "var(--line)"
+    ticks = {"labelFontSize": 11, "titleFontSize": 12, "labelColor": second, "titleColor": second}
+    axis = {"gridColor": "var(--grid)", "gridOpacity": 1, "tickColor": line, "domainColor": line}
+    names = {"labelColor": text, "titleColor": second, "labelFontSize": 12}
+    styles = {
+        "name": {"fontSize": 12, "fontWeight": "bold"},
+    }
+    whole: Any = {
+        "config": {
+            **config,
+            "background": "transparent",
+            "padding": {"left": 2, "top": 6, "right": 6, "bottom": 12},
+            "font": FONT,
+            "axis": {**config["axis"], **ticks, **axis},
+            "axisX": {"domain": True},
+            "legend": {**config["legend"], **names},
+            "title": {**config["title"], "color": text, "subtitleColor": second},
+            "text": {"color": text},
+            "style": {**config["style"], **styles},
+        }
+    }
+    return whole
 
 
 PAPER_TEXT = 7
@@ -86,40 +110,8 @@ def paper_theme() -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The initial choice on a page; its script sets the parameters `chosen_NAME` of all charts.
-
-    Attributes:
-        source: Chosen source; empty: the mean over all sources.
-        target: Highlighted target; empty: all targets.
-        eps: Budget in units of 1/255.
-        shown: `FOOLED` or `CORRECT`.
-        first_source: Source of the pair shown in detail; its target is `first_target`.
-    """
-
-    attack: str = ""
-    source: str = ""
-    target: str = ""
-    defence: str = NO_DEFENCE
-    eps: float = 0.0
-    protocol: str = ""
-    shown: str = FOOLED
-    first_source: str = ""
-    first_target: str = ""
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Return the parameters of the charts by name."""
-        return {f"chosen_{name}": value for name, value in asdict(self).items()}
-
-
-def chosen(*columns: str) -> str:
-    """Return the expression that selects the rows with the chosen values in these columns."""
-    names = {"eps_255": "eps"}
-    return " && ".join(
-        f"datum.{column} == chosen_{names.get(column, column)}" for column in columns
-    )
+ROWS = alt.NamedData("rows")
+"""The rows of a chart that a page, or `Figure.spec`, adds."""
 
 
 def where(test: str, value: Any, otherwise: Any) -> Any:
@@ -129,15 +121,6 @@ def where(test: str, value: Any, otherwise: Any) -> Any:
 
 WHITE_BOX_GREY = "#d3d7dd"
 """Colour of white boxes, outside the colour scale for rates."""
-OF_PAIR = (
-    f"{chosen('attack')} && datum.source == chosen_first_source && "
-    "datum.target == chosen_first_target"
-)
-"""Expression that selects the rows of the pair shown in detail."""
-PAIR_TITLE = (
-    "chosen_attack + ': ' + chosen_first_source + ' \N{RIGHTWARDS ARROW} ' + chosen_first_target"
-)
-"""Expression for the name of that pair."""
 
 
 def inline(frame: pd.DataFrame) -> alt.InlineData:
@@ -212,14 +195,6 @@ def points(base: Any, channel: str, value: str, low: str, high: str, **axis: Any
     bars = base.mark_rule(style="interval").encode(**{channel: end, f"{channel}2": f"{high}:Q"})
     dots = base.mark_point(filled=True, style="dot", opacity=1, cursor="pointer")
     return [bars, dots.encode(**{channel: at})]
-
-
-def one_model(chart: Any, frame: pd.DataFrame) -> Any:
-    """Return the chart with a menu of models, showing the rows of one model at a time."""
-    models = list(dict.fromkeys(frame["model"]))
-    bound = alt.binding_select(options=models, name="model ")
-    part = alt.param(name="selected_part", value=models[0], bind=bound)
-    return chart.transform_filter("datum.model == selected_part").add_params(part)
 
 
 def extent(frame: pd.DataFrame, *columns: str, **more: Any) -> alt.Scale:

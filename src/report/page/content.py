@@ -1,20 +1,34 @@
-"""The content of the report, from the ranking to the definitions."""
+"""The content of the page: selections, charts and tables, and what was run."""
 
-from src.analysis import CAUSES
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from src.analysis import CAUSES, format_cell
+from src.analysis.confidence import top_k
 from src.analysis.quantities import definitions
+from src.artifacts.jobs import FinishedJob
+from src.artifacts.record import JobRecord
 from src.config.sections import ReportSettings
-from src.report.page.facts import commands, facts
-from src.report.page.html import Answer, Report, Section
-from src.report.page.page_data import compute_page_data
+from src.report.diagnostics import CHARTS
+from src.report.page.figures import clean_figures, file_figures, page_charts, why_figures
+from src.report.page.html import ENOUGH, Report
+from src.report.page.page_data import PageData, compute_page_data
+from src.report.page.selections import OWN_KEYS, key_of, own_answers, selections
 from src.report.page.view import make_view
-from src.report.sections.clean import clean, clean_sentence
-from src.report.sections.comparisons import compared
-from src.report.sections.mechanisms import mechanisms
-from src.report.sections.single_images import hypothesis
-from src.report.sections.source_choice import unseen_target
-from src.report.sections.strongest_attacker import attackers
-from src.report.sections.transfer import answer, answers, variants
-from src.report.summary import Summary
+from src.report.summary import JobSummary, Summary
+
+NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
+LEFT_OUT = (
+    ("pairwise comparisons", "python -m src.table --differences"),
+    (
+        "strongest attacker, images fooled by at least k attackers",
+        "python -m src.table --strongest",
+    ),
+    ("source for an unseen target", "python -m src.sources"),
+    ("success over cost", "python -m src.figure cost --out cost.pdf"),
+)
+"""What the page leaves to other commands."""
 
 
 def build_report(summary: Summary, settings: ReportSettings | None = None) -> Report:
@@ -24,32 +38,190 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
-    terms = (("What was run", facts(summary.jobs)), ("Definitions", tuple(definitions().items())))
-    if not attacked:
-        title, parts = f"Clean images: {names}", clean(numbers)
-        return Report(title, {0.0: Answer("", clean_sentence(numbers))}, alarms, parts, terms=terms)
-    view = make_view(summary)
-    runs = [job for job_summary in summary.attacked for job in job_summary.runs]
-    command = "\n".join(f"{line} diagnostics=full" for line in commands(runs))
-    sections: tuple[Section | None, ...] = (
-        answer(view, numbers),
-        Section("images", "Images of the chosen pair"),
-        attackers(view, numbers),
-        hypothesis(view, numbers),
-        unseen_target(numbers),
-        compared(view, numbers),
-        mechanisms(view, numbers, command),
-        variants(view, numbers),
-        *clean(numbers),
-    )
+    terms: list[tuple[str, tuple[tuple[str, str], ...]]] = [("What was run", facts(summary.jobs))]
+    figures = [*clean_figures(numbers)]
+    first = jobs[0].record
+    norm = NORMS.get(first.norm, first.norm)
+    page: dict[str, Any] = {
+        "title": "Transfer of adversarial examples" if attacked else "Clean images",
+        "subtitle": ", ".join([names, images_of(jobs), *([norm] if attacked else [])]),
+        "models": [model for model, _ in numbers.models],
+        "accuracy": _accuracy(numbers),
+    }
+    answer: Sequence[str] = ("", _clean_sentence(numbers), "")
+    if attacked:
+        view = make_view(summary)
+        runs = [job for job_summary in summary.attacked for job in job_summary.runs]
+        figures = [*file_figures(view, numbers), *why_figures(view, numbers), *figures]
+        chosen = selections(summary, view)
+        axes = chosen["axes"]
+        first_place = {**chosen["first"], "eps_255": view.choice.eps}
+        answer = chosen["answers"][key_of(axes, first_place)]
+        blocks, own = numbers.blocks, dict[str, Any]()
+        if target := chosen["own"]:
+            own = own_answers(numbers.table("groups"), numbers.table("effects"), axes)
+            answer = own.get(key_of(axes, {**first_place, "target": target}, OWN_KEYS), answer)
+        page |= {
+            **chosen,
+            "answers_own": own,
+            "jobs": blocks.jobs,
+            "classes": blocks.classes,
+            "clean": blocks.clean_places,
+            "left_out": blocks.left_out,
+            "charts": page_charts(axes["eps_255"][1:], chosen["top"]),
+            "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
+            "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
+            "effects": _effects(numbers),
+            "norm": first.norm,
+        }
+        terms.append(("What other commands show", LEFT_OUT))
+    terms.append(("Definitions", tuple(definitions().items())))
     return Report(
-        title=f"Transfer of adversarial examples: {names}",
-        answers=answers(view, numbers),
-        alarms=alarms,
-        sections=tuple(part for part in sections if part is not None),
-        menus=view.menus,
-        choice=view.choice,
-        pairs=view.pairs,
-        pictures=numbers.pictures,
-        terms=terms,
+        f"{page['title']}: {names}", answer, alarms, figures, page, numbers.blocks.blocks, (*terms,)
     )
+
+
+def _effects(numbers: PageData) -> dict[str, str]:
+    """Return the verdict on each pair: are confident images harder to manipulate?"""
+    effects = numbers.table("effects")
+    rows = effects.to_dict("records") if len(effects) else []
+    verdicts = {}
+    for row in rows:
+        key = "\n".join([row["attack"], row["source"], row["target"]])
+        if row["n"] < ENOUGH:
+            verdicts[key] = f"{row['n']} images: a comparison needs {ENOUGH}."
+        elif row["verdict"] != "not computable":
+            ends = f"[{row['rho_low']:.2f}, {row['rho_high']:.2f}]"
+            verdicts[key] = (
+                f"Are confident images harder to manipulate? {row['verdict'].capitalize()} "
+                f"(rank correlation with the minimum budget {row['rho']:.2f} {ends})."
+            )
+    return verdicts
+
+
+def _accuracy(numbers: PageData) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return accuracies with intervals, confidence and number of classes, by model."""
+    tables = []
+    for model, rows in numbers.models:
+        lines = []
+        for row in top_k(rows).to_dict("records"):
+            span_ = f"[{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
+            name = "correct" if row["k"] == 1 else f"correct among the {row['k']} most probable"
+            lines.append((name, f"{format_cell(row['correct'], row['n'])} {span_}"))
+            if row["k"] == 1:
+                lines.append(("mean confidence, right or wrong", f"{row['confidence']:.1%}"))
+        lines.append(("classes present", str(rows["label"].nunique())))
+        tables.append((model, lines))
+    return tables
+
+
+def _clean_sentence(numbers: PageData) -> str:
+    """Return a sentence with the accuracy of each model on clean images."""
+    parts = []
+    for model, rows in numbers.models:
+        first = top_k(rows).iloc[0]
+        parts.append(f"{model} {format_cell(first['correct'], first['n'])}")
+    return f"Correct: {', '.join(parts)}."
+
+
+_SEEDS = (
+    "rates and rankings are means over the seeds; pairwise comparisons, strongest attackers, "
+    "diagnostics and single images show the first seed"
+)
+
+
+def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
+    """Return (term, value) pairs that describe the jobs."""
+    jobs = [job for summary in summaries for job in summary.runs]
+    records = [job.record for job in jobs]
+    attacked = [job for job in jobs if job.attacked]
+    values = {
+        "data": [_data(record) for record in records],
+        "attacks": [_attack(job) for job in attacked],
+        "budgets": [_budgets(job.record) for job in attacked],
+        "images counted": [record.protocol for record in records],
+        "ensembles": [
+            f"mean of {record.config['ensemble']}"
+            for record in records
+            if record.source_model.is_ensemble
+        ],
+        "feature layers": [
+            f"{record.layer} of {record.source}" for record in records if record.layer
+        ],
+        "seed": [str(record.seed) for record in records],
+        "several seeds": [_SEEDS for summary in summaries if summary.seeds],
+        "precision and device": [_arithmetic(record) for record in records],
+        "finished": sorted(record.created for record in records),
+        "code": [f"commit {record.commit}" for record in records],
+        "versions": [
+            ", ".join(f"{name} {number}" for name, number in record.versions.items())
+            for record in records
+        ],
+    }
+    terms = [("command", command) for command in commands(jobs)]
+    terms += sorted({("model", line) for record in records for line in _models(record)})
+    terms += [(term, "; ".join(dict.fromkeys(lines))) for term, lines in values.items()]
+    return tuple((term, value) for term, value in terms if value)
+
+
+def commands(jobs: Sequence[FinishedJob]) -> list[str]:
+    """Return the command of every sweep, with the values of swept keys separated by commas."""
+    sweeps: dict[object, list[JobRecord]] = {}
+    for job in jobs:
+        key = (job.record.config["sweep"], job.sweep_folder)
+        sweeps.setdefault(key, []).append(job.record)
+    return [_command(records) for records in sweeps.values()]
+
+
+def _command(records: Sequence[JobRecord]) -> str:
+    values: dict[str, list[str]] = {}
+    for word in dict.fromkeys(word for record in records for word in record.overrides):
+        key, _, value = word.partition("=")
+        if key != "sweep":  # the program adds the id of the sweep
+            values.setdefault(key, []).append(value)
+    arguments = [f"{key}={','.join(choices)}" for key, choices in values.items()]
+    flags = [word for flag in records[0].flags for word in flag.split(" ", 1)]
+    return shlex.join(
+        ["python", "-m", "src.main", *["-m"] * (len(records) > 1), *flags, *arguments]
+    )
+
+
+def _data(record: JobRecord) -> str:
+    classes = len(record.class_names)
+    return f"{record.dataset}: {record.images} images, {classes} classes, digest {record.data}"
+
+
+def _attack(job: FinishedJob) -> str:
+    settings = [
+        f"{key}={value}"
+        for key, value in job.record.config["attack"]["settings"].items()
+        if key not in ("name", "_target_") and value is not None
+    ]
+    return f"{job.record.attack} ({', '.join(settings)})" if settings else job.record.attack
+
+
+def _budgets(record: JobRecord) -> str:
+    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
+    return f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
+
+
+def _arithmetic(record: JobRecord) -> str:
+    batches = f"batches of {record.config['trainer']['batch_size']}"
+    return f"{record.arithmetic}, {batches}, on {record.device}"
+
+
+def _models(record: JobRecord) -> list[str]:
+    lines = []
+    for name, settings in record.config["model"].items():
+        network = settings["network"]
+        built = network.get("model_name") or network.get("name") or network.get("_target_")
+        weights = settings.get("weights") or "trained here"
+        digest = record.weights.get(name, "unknown")
+        lines.append(f"{name}: {built}; weights {weights}, digest {digest}")
+    return lines
+
+
+def images_of(jobs: Sequence[FinishedJob]) -> str:
+    """Return the number of images of the jobs in words."""
+    counts = sorted({job.record.images for job in jobs})
+    return f"{' or '.join(map(str, counts))} image{'s' * (counts != [1])}"

@@ -1,12 +1,15 @@
 """Write the report as one HTML page that works from disk, and its charts as files."""
 
+import base64
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -15,12 +18,18 @@ from altair.typing import ChartType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.report.charts.theme import THEME, Choice
-from src.report.page.galleries import Pictures
+from src.report.charts.theme import PAGE_THEME, THEME
 from src.utils.files import WriteError, write_csv, write_text
 from src.utils.package import PACKAGE
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+ENOUGH = 39
+"""Fewest images for a comparison; intervals of rates are then at most 30 points wide."""
+OF_ATTACK = {"attack": "attack"}
+"""Keys of a figure whose rows are those of the chosen attack."""
+OF_PAIR = {"attack": "attack", "source": "pair_source"}
+"""Keys of a figure whose rows are those of the chosen attack and of the pair's source."""
+_SCRIPT = "window.vegaEmbed = vegaEmbed;"
 
 
 @dataclass(frozen=True)
@@ -29,9 +38,11 @@ class Figure:
 
     Attributes:
         name: Stem of its files, unique in the report: letters, digits and hyphens.
-        size: Size on the page: `half` of the width, `fit` to the chart, or the `rest` of a row.
-        choice: Initial values of the parameters that the page sets.
-        keys: Columns of the largest table by which the page selects rows with the chosen values.
+        chart: The chart; it draws the named data `rows`, or has its own data.
+        data: All rows, which its CSV file has.
+        keys: Columns that select rows, with the key of the selection that each follows.
+        part: The part of the page that shows it: `why` or `data`; empty: it is a file only.
+        first: Values of the keys that its SVG file shows.
     """
 
     name: str
@@ -39,73 +50,52 @@ class Figure:
     caption: str
     chart: ChartType
     data: pd.DataFrame
-    size: str = "half"
-    choice: Choice | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
+    part: str = "why"
+    first: Mapping[str, Any] = field(default_factory=dict)
+
+    def drawn(self, theme: str) -> dict[str, Any]:
+        """Return the Vega-Lite specification without rows, under a theme."""
+        with alt.theme.enable(theme):
+            spec = self.chart.to_dict(validate=False)  # validation takes a second: tests do it
+        return {**spec, "description": f"{self.title}. {self.caption}"}
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The Vega-Lite specification, with a description for readers who cannot see the chart."""
-        with alt.theme.enable(THEME):
-            spec = self.chart.to_dict(validate=False)  # validation takes a second: tests do it
-        if self.choice:
-            first = self.choice.params.items()
-            params = [{"name": name, "value": value} for name, value in first]
-            spec["params"] = [*spec.get("params", []), *params]
-        return {**spec, "description": f"{self.title}. {self.caption}"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page with a unique anchor (`id`) and optionally a shell command.
-
-    The first row of `table` is its heading.
-    """
-
-    id: str
-    title: str
-    text: tuple[str, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    command: str = ""
-    table: tuple[tuple[str, ...], ...] = ()
-
-
-class Answer(NamedTuple):
-    """The main finding: a few words, a sentence of at most three numbers, and details."""
-
-    lead: str
-    sentence: str
-    details: str = ""
+        """The specification with the rows that are shown first, for files."""
+        rows = self.data
+        for column, key in self.keys.items():
+            rows = rows[rows[column] == self.first.get(key, rows[column].iloc[0])]
+        spec = self.drawn(THEME)
+        records = json.loads(rows.to_json(orient="records"))
+        return {**spec, "datasets": {"rows": records, **spec.get("datasets", {})}}
 
 
 @dataclass(frozen=True)
 class Report:
-    """The content of a page, from top to bottom.
+    """The content of a page.
 
-    `answers` are by budget, the reference budget first; `alarms` are (finding, usual causes);
-    `menus` have (value, label) options; `pairs` are (attack, source, target) by rank; `terms` are
-    (heading, (term, description) pairs).
+    Attributes:
+        title, answer: The title, and the answer at the reference budget: lead, rest and details.
+        alarms: Findings with their usual causes.
+        figures: All charts.
+        page: Data for the script, and for the parts that need no script.
+        blocks: Large data by name, which the script unpacks when it needs them.
+        terms: Headings, each with (term, description) pairs.
     """
 
     title: str
-    answers: Mapping[float, Answer]
+    answer: Sequence[str]
     alarms: tuple[tuple[str, str], ...] = ()
-    sections: tuple[Section, ...] = ()
-    menus: Mapping[str, Sequence[tuple[Any, str]]] = field(default_factory=dict)
-    choice: Choice = field(default_factory=Choice)
-    pairs: Sequence[Sequence[str]] = ()
-    pictures: Pictures = field(default_factory=Pictures)
+    figures: Sequence[Figure] = ()
+    page: Mapping[str, Any] = field(default_factory=dict)
+    blocks: Mapping[str, bytes] = field(default_factory=dict)
     terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
 
-    @property
-    def answer(self) -> Answer:
-        """The answer that is shown first."""
-        return next(iter(self.answers.values()))
 
-    @property
-    def figures(self) -> list[Figure]:
-        """All charts, in the order of the page."""
-        return [figure for section in self.sections for figure in section.figures]
+def span(n: pd.Series) -> str:
+    """Return `MIN to MAX` of the counts, or the single value if all are equal."""
+    return str(n.min()) if n.min() == n.max() else f"{n.min()} to {n.max()}"
 
 
 def write_page(report: Report, path: Path, cache: Path) -> None:
@@ -117,24 +107,50 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    vega = Markup(_vega(cache)) if report.figures else ""
-    page = environment.get_template("page.html")
-    write_text(path, page.render(report=report, vega=vega, data=_data(report)))
+    page = {**report.page, "figures": _figures(report.figures)}
+    blocks = {"page": as_json(page), "vega": _vega(cache).encode(), **report.blocks}
+    packed = {name: Markup(_packed(data)) for name, data in blocks.items()}
+    template = environment.get_template("page.html")
+    write_text(path, template.render(report=report, blocks=packed))
 
 
-def _data(report: Report) -> dict[str, Any]:
-    """Return the data for the page's script: specifications, tables (stored once) and pictures."""
-    tables: dict[str, Any] = {}
-    specs = {}
-    for figure in report.figures:
-        datasets = figure.spec.get("datasets", {})
-        tables |= datasets
-        names = sorted(datasets, key=lambda name: -len(datasets[name]))
-        specs[figure.name] = {**figure.spec, "datasets": names, "usermeta": figure.keys or None}
-    pictures = {key: value for key, value in vars(report.pictures).items() if key[0] != "_"}
-    shown = {"answers": report.answers, "choice": asdict(report.choice), "pairs": report.pairs}
-    return {"specs": specs, "tables": tables, "pictures": pictures, **shown}
+def as_json(data: Any) -> bytes:
+    """Return data as compact JSON."""
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _packed(data: bytes) -> str:
+    """Deflate data for a script element."""
+    return base64.b64encode(zlib.compress(data, 9)).decode()
+
+
+def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """Return the figures of the page: Vega specification, keys, and rows as columns."""
+    shown = []
+    for figure in (figure for figure in figures if figure.part):
+        rows = figure.data.astype(object).where(figure.data.notna(), None)
+        rows = rows.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value)
+        shown.append(
+            {
+                **{name: getattr(figure, name) for name in ("name", "title", "caption", "part")},
+                "keys": figure.keys,
+                "spec": vega_of(_fitted(figure.drawn(PAGE_THEME))),
+                "columns": json.loads(rows.to_json(orient="split", index=False)),
+            }
+        )
+    return shown
+
+
+def _fitted(spec: dict[str, Any]) -> dict[str, Any]:
+    """Let a single chart take the width of its place on the page, axes included."""
+    fit = {} if "concat" in spec else {"autosize": {"type": "fit-x", "contains": "padding"}}
+    return {**spec, **fit}
+
+
+def vega_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Compile a Vega-Lite specification, so that the page needs Vega alone."""
+    compiled: dict[str, Any] = vl_convert.vegalite_to_vega(dict(spec), vl_version=VEGA_LITE)
+    return compiled
 
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> None:
@@ -149,12 +165,11 @@ def save_figures(figures: Sequence[Figure], folder: Path) -> None:
 
 
 def _vega(cache: Path) -> str:
-    """Return Vega, Vega-Lite and vega-embed as one script."""
+    """Return Vega as one script."""
     path = cache / f"vega-{VEGA_LITE}-{version('vl-convert-python')}.js"
     if path.exists():
         return path.read_text(encoding="utf-8")
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
-    text = str(bundle).replace("</script", "<\\/script")
+    text = str(vl_convert.javascript_bundle(_SCRIPT, vl_version=VEGA_LITE))
     with suppress(WriteError):  # without a cached file, the script is built each time
         write_text(path, text)
     return text

@@ -1,27 +1,265 @@
-"""Statistics that only the page shows; the predictions of one job at a time are in memory."""
+"""Statistics and pictures that only the page shows; one job at a time is in memory."""
 
-from collections.abc import Sequence
+import io
+import shlex
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
 
 from src.analysis import relation
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.iterations import success_over_iterations
-from src.analysis.trajectories import galleries
+from src.analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
+from src.analysis.trajectories import KINDS, clearest
 from src.analysis.visibility import mean_visibility
 from src.artifacts.jobs import FinishedJob
+from src.artifacts.layout import TOP_FIVE
 from src.artifacts.recipe import model_digest
 from src.config.sections import ReportSettings
-from src.report.diagnostics import CHARTS
-from src.report.diagnostics.own_measurement import own_statistics
-from src.report.page.galleries import Pictures
-from src.report.source_choice import SourceChoice, source_choice
+from src.report.diagnostics import CHARTS, own_statistics
+from src.report.page.html import as_json
 from src.report.summary import JobSummary, Summary, described_images, drawn_rates
 from src.utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
+
+MOST_BYTES = {"predictions": 6_000_000, "pictures": 3_500_000}
+"""Size limits of all blocks of a kind on a page, deflated, in bytes."""
+FIXED_BINS = [round(0.05 * step, 2) for step in range(1, 20)]
+"""Edges of groups of 5 points of initial confidence."""
+NEVER = "never_flips"
+"""Kind of the images that keep the true class at all budgets."""
+_SIDE = 160  # pixels of the longer side of a preview, at most
+_SMALL = 64  # up to this size pictures are stored as differences, without loss
+_PART = 5  # of a larger picture's perturbation, the middle fifth of the width is stored
+
+
+@dataclass
+class JobBlocks:
+    """Blocks of the page, and what its script needs to read them.
+
+    A block `job-N` is JSON. Its arrays have the axes model, budget and image: `predicted` (0: the
+    true class; c + 1: class c; -1: abstained; null: none) and `confidence` in percent. `counted`
+    has the counted images by protocol and model. A block `pictures-N` has adversarial pictures:
+    differences from the clean one in grey levels (int8) or, above `_SMALL` pixels, a WebP preview
+    and the differences of its middle part. A block `clean-N` has the clean pictures of a data set.
+
+    Attributes:
+        groups: Number of equal groups by initial confidence.
+        blocks: Blocks by name.
+        jobs: Number of the block, by attack and source.
+        classes: Class names by number, one list per data set.
+        left_out: Command that builds a page for one job, by attack and source, for jobs for whose
+            `predictions` or `pictures` the page has too little room.
+    """
+
+    groups: int = 3
+    blocks: dict[str, bytes] = field(default_factory=dict)
+    jobs: list[tuple[str, str]] = field(default_factory=list)
+    classes: list[tuple[str, ...]] = field(default_factory=list)
+    left_out: dict[str, list[list[str]]] = field(default_factory=dict)
+    _sizes: dict[str, int] = field(default_factory=dict)
+    _data: list[str] = field(default_factory=list)
+
+    def add(self, job: FinishedJob, images: pd.DataFrame) -> pd.DataFrame:
+        """Add a job's blocks, and return its equal groups; `images` are its `trajectories`."""
+        record = job.record
+        args = (job.predictions, record.source, record.targets, record.protocol)
+        equal = by_initial_confidence(*args, self.groups)
+        if record.class_names not in self.classes:
+            self.classes.append(record.class_names)
+        if record.data not in self._data:
+            self._data.append(record.data)
+        content = {
+            "attack": job.attack,
+            "source": record.source,
+            "classes": self.classes.index(record.class_names),
+            **_predictions(job),
+            "groups": [_groups(equal), _groups(by_initial_confidence(*args, FIXED_BINS))],
+            "kinds": _kinds(images),
+        }
+        pictures, places = b"", dict[str, Any]()
+        if self._fits("pictures", job):
+            pictures, places = self._pictures(job)
+        content["pictures"] = places
+        content["second"] = _second(job, {index for index, _, _, _ in places.get("at", [])})
+        data = as_json(content)
+        if self._fits("predictions", job):
+            number = len(self.jobs)
+            self.jobs.append((job.attack, record.source))
+            for kind, name, block in (
+                ("predictions", "job", data),
+                ("pictures", "pictures", pictures),
+            ):
+                self.blocks[f"{name}-{number}"] = block
+                size = len(zlib.compress(block, 1))
+                self._sizes[kind] = self._sizes.get(kind, 0) + size
+        return equal
+
+    def _fits(self, kind: str, job: FinishedJob) -> bool:
+        """Return True while there is room for a kind of block; note the job if there is none."""
+        fits = self._sizes.get(kind, 0) <= MOST_BYTES[kind]
+        if not fits:
+            command = f"python -m src.report {shlex.quote(str(job.folder))}"
+            self.left_out.setdefault(kind, []).append([job.attack, job.record.source, command])
+        return fits
+
+    def _pictures(self, job: FinishedJob) -> tuple[bytes, dict[str, Any]]:
+        """Return a job's pictures, and where they are: [image, budget, start, bytes] of each."""
+        stored, clean = dict(job.gallery), job.images
+        if job.examples:
+            for budget, adversarial in zip(
+                job.examples["eps_255"].tolist(), job.examples["adversarial"], strict=True
+            ):
+                for index, image in zip(job.examples["index"].tolist(), adversarial, strict=True):
+                    levels = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+                    stored[index, budget] = levels
+        if not clean:
+            return b"", {}
+        side = next(iter(clean.values())).shape[1:]
+        number, small = self._data.index(job.record.data), max(side) <= _SMALL
+        parts, at, end = list[bytes](), list[list[Any]](), 0
+        for (index, eps), levels in sorted(stored.items()):
+            change = levels.astype(np.int16) - clean[index]
+            block = np.clip(change, -128, 127).astype(np.int8)
+            if small:
+                part = block.tobytes()
+            else:
+                preview, middle = _webp(levels), _middle(block).tobytes()
+                part = len(middle).to_bytes(4, "little") + middle + preview
+            parts.append(part)
+            at.append([index, eps, end, len(part)])
+            end += len(part)
+        before = self.blocks.get(f"clean-{number}", b"")
+        known = self._clean.setdefault(number, {})
+        for index, image in clean.items():
+            if index not in known:
+                part = image.tobytes() if small else _webp(image)
+                known[index] = [len(before), len(part)]
+                before += part
+        self.blocks[f"clean-{number}"] = before
+        part_side = [size // _PART for size in side]
+        return b"".join(parts), {
+            **{"data": number, "shape": list(side), "small": small, "part": part_side, "at": at}
+        }
+
+    _clean: dict[int, dict[int, list[int]]] = field(default_factory=dict)
+
+    @property
+    def clean_places(self) -> list[Mapping[int, list[int]]]:
+        """Start and bytes of each clean picture, by image, for each data set."""
+        return [self._clean.get(number, {}) for number in range(len(self._data))]
+
+
+def _webp(levels: NDArray[np.uint8]) -> bytes:
+    image = Image.fromarray(np.moveaxis(levels, 0, -1))
+    image.thumbnail((_SIDE, _SIDE))
+    file = io.BytesIO()
+    image.save(file, "webp", quality=82)
+    return file.getvalue()
+
+
+def _middle(change: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return the middle part of a perturbation, (3, H / 5, W / 5)."""
+    starts = [(size - size // _PART) // 2 for size in change.shape[1:]]
+    rows, columns = (
+        slice(start, start + size // _PART)
+        for start, size in zip(starts, change.shape[1:], strict=True)
+    )
+    return np.ascontiguousarray(change[:, rows, columns])
+
+
+def _predictions(job: FinishedJob) -> dict[str, Any]:
+    """Return the predictions of all images: classes, confidences, and which images count."""
+    record = job.record
+    pairs = evaluated_pairs(job.defended, record.targets)
+    names = job.defended[["target", "defence"]].drop_duplicates().itertuples(index=False)
+    source = record.source_model
+    if source not in pairs and source in {ModelRef.parse(*name) for name in names}:
+        pairs = [*pairs, source]
+    result = outcomes(job.defended, record.source, pairs, "all")
+    protocols = {name: under(result, name).counted for name in result.protocols}
+    return {
+        "index": result.index.tolist(),
+        "label": result.label.tolist(),
+        "aimed": None if result.target_labels is None else result.target_labels.tolist(),
+        "models": [list(pair.columns) for pair in pairs],
+        "eps": result.eps_255.tolist(),
+        "predicted": _codes(result),
+        "confidence": _integers(100 * result.confidence),
+        "counted": {
+            name: ["".join("01"[int(its)] for its in row) for row in mask]
+            for name, mask in protocols.items()
+        },
+    }
+
+
+def _codes(result: Outcomes) -> list[int | None]:
+    codes = np.where(result.correct, 0, result.predicted + 1).astype(float)
+    codes = np.where(result.abstained, -1, codes)
+    return _integers(np.where(result.present | result.abstained, codes, np.nan))
+
+
+def _integers(values: NDArray[np.floating]) -> list[int | None]:
+    """Flatten (T, N, K) to whole numbers in the order model, budget, image."""
+    flat = np.rint(values.transpose(0, 2, 1).ravel())
+    return [None if np.isnan(value) else int(value) for value in flat]
+
+
+def _groups(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Return groups by initial confidence, by target, with lists over the budgets."""
+    if rows.empty:
+        return {}
+    columns = ["eps_255", "n", "still_correct", "robust_accuracy", "confidence"]
+    ends = {name: rows[name].map(_floor).tolist() for name in ("lowest", "highest")}
+    lists = {name: rows[name].round(4).tolist() for name in columns}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    size = rows["eps_255"].nunique()
+    for start in range(0, len(rows), size):  # a group has a row per budget
+        part = {name: its[start : start + size] for name, its in lists.items()}
+        part |= {name: its[start] for name, its in ends.items()}
+        groups.setdefault(str(rows["target"].iloc[start]), []).append(part)
+    return groups
+
+
+def _floor(share: float) -> float:
+    """Return a share in percent, rounded down: 99.999 % is not 100 %."""
+    return float(np.floor(1e3 * share) / 10)
+
+
+def _kinds(images: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return, by target, the number of images described, and those of each kind, clearest first."""
+    never = images[images["first_flip_eps_255"].isna()]
+    ordered = {NEVER: never.sort_values("lowest_confidence", ascending=False)}
+    ordered |= {kind: clearest(images, kind) for kind in KINDS if kind in images}
+    kinds: dict[str, dict[str, Any]] = {
+        str(target): {"n": n} for target, n in images["target"].value_counts().items()
+    }
+    for kind, rows in ordered.items():
+        for target, index in rows.groupby("target", observed=True)["index"]:
+            kinds[str(target)][kind] = index.tolist()
+    return kinds
+
+
+def _second(job: FinishedJob, index: set[int]) -> list[list[Any]]:
+    """Return [target, image, budget, class, percent] of the second likeliest classes."""
+    if TOP_FIVE not in job.files:
+        return []
+    rows = job.table(TOP_FIVE)
+    rows = rows[rows["index"].isin(index) & (rows["defence"] == NO_DEFENCE)]
+    columns = ["target", "index", "eps_255", "top5_classes", "top5_confidences"]
+    return [
+        [*key, int(classes[1]), round(100 * float(shares[1]))]
+        for *key, classes, shares in rows[columns].to_numpy().tolist()
+        if len(classes) > 1
+    ]
 
 
 @dataclass
@@ -29,27 +267,28 @@ class PageData:
     """The numbers and pictures of a report.
 
     Attributes:
-        ranking, sources, outcomes: From the `Summary`.
+        outcomes: From the `Summary`.
         tables: Rows of all jobs, with `attack` and `source`, by name: `rates`, `behind_defences`
             (rates of defended targets), `excess`, `effects`, `groups`, `spectra`, `filtered`,
             `low_passed`, `similarity`, `visibility`, `iterations`. A table that no job has is
             missing.
         clean: Rows for clean images with the five most likely classes, by data set and model.
         own: Statistics of users' measurements with a chart, by the name of their table.
-        choice: The choice of a source for unseen targets; None if there are too few models.
-        pictures: Example images and galleries, by rank.
+        blocks: Predictions and pictures of all images, job by job.
         alarms: The (name, finding) pairs of all jobs, without duplicates.
     """
 
-    ranking: pd.DataFrame = field(default_factory=pd.DataFrame)
-    sources: pd.DataFrame = field(default_factory=pd.DataFrame)
     outcomes: Sequence[ImageOutcomes] = ()
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
-    choice: SourceChoice | None = None
     own: dict[str, pd.DataFrame] = field(default_factory=dict)
-    pictures: Pictures = field(default_factory=Pictures)
+    blocks: JobBlocks = field(default_factory=JobBlocks)
     alarms: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[tuple[str, pd.DataFrame]]:
+        """The models of all data sets with their rows for clean images."""
+        return [(model, rows) for its in self.clean.values() for model, rows in its.items()]
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by name, or an empty one if no job has it."""
@@ -58,8 +297,8 @@ class PageData:
 
 def compute_page_data(summary: Summary, settings: ReportSettings | None = None) -> PageData:
     """Compute the numbers and pictures of the page from a summary, job by job in order of rank."""
-    numbers = PageData(summary.rankings, summary.sources, summary.outcomes)
     settings = settings or ReportSettings()
+    numbers = PageData(summary.outcomes, blocks=JobBlocks(settings.confidence_groups))
     names: dict[str, str] = {}
     for job_summary in summary.jobs:
         for name in job_summary.job.record.weights:
@@ -71,7 +310,10 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
         job = job_summary.job
         _add_clean(job, names, numbers)
         if job.attacked:
-            tables = _tables(job_summary, names) | _images(job, numbers.pictures, settings)
+            images = described_images(job)
+            tables = _tables(job_summary, names)
+            tables["effects"] = initial_confidence_effect(images)
+            tables["groups"] = numbers.blocks.add(job, images)
             origin = {"attack": job.attack, "source": job.record.source}
             parts[number] = {
                 name: table.assign(**{key: origin[key] for key in origin if key not in table})
@@ -81,7 +323,6 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
                 own.setdefault(name, []).append(rows.assign(**origin))
         job.forget()
     numbers.own = {name: pd.concat(frames, ignore_index=True) for name, frames in own.items()}
-    numbers.choice = _choice(summary)
     numbers.alarms = list(
         dict.fromkeys(alarm for job_summary in summary.jobs for alarm in job_summary.alarms)
     )
@@ -89,17 +330,6 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
         frames = [parts[number][name] for number in sorted(parts) if name in parts[number]]
         numbers.tables[name] = pd.concat(frames, ignore_index=True)
     return numbers
-
-
-def _choice(summary: Summary) -> SourceChoice | None:
-    """Compute the choice of a source in the first group of comparable jobs; None if too few."""
-    if not summary.groups:
-        return None
-    jobs = [job_summary.job for job_summary in summary.groups[0]]
-    try:
-        return source_choice(jobs, summary.outcomes[0], jobs[0].record.reference)
-    except ValueError:  # too few models
-        return None
 
 
 def _by_rank(summary: Summary) -> list[int]:
@@ -157,16 +387,3 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
     if len(summary.excess):
         tables["excess"] = summary.excess[summary.excess["eps_255"] == at]
     return tables
-
-
-def _images(
-    job: FinishedJob, pictures: Pictures, settings: ReportSettings
-) -> dict[str, pd.DataFrame]:
-    """Compute the effect of initial confidence and its groups, and add the job's pictures."""
-    record = job.record
-    table = described_images(job)
-    pictures.add(job, table, galleries(table))
-    groups = by_initial_confidence(
-        job.predictions, record.source, record.targets, record.protocol, settings.confidence_groups
-    )
-    return {"effects": initial_confidence_effect(table), "groups": groups}

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from src.analysis import CLEAN, TRANSFER
 from src.analysis.image_outcomes import GROUP
 from src.analysis.quantities import QUANTITIES, STATISTICS
-from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
-from src.report.charts.transfer_matrix import drawn_rows, word
-from src.report.labels import ranking_label
-from src.report.summary import Summary, primary_rates
+from src.report.charts.theme import FOOLED, MEAN
+from src.report.charts.transfer_matrix import drawn_rows
+from src.report.summary import Summary, primary_rates, ranking_label
 from src.utils.model_names import NO_DEFENCE
 
 _AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
@@ -23,32 +22,74 @@ _JOB = ["attack", "source"]
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What is shown first.
+
+    Attributes:
+        source: Source; empty: the mean over all single sources.
+        target: Target; empty: all targets.
+        eps: Budget in units of 1/255.
+        shown: `FOOLED` or `CORRECT`.
+    """
+
+    attack: str = ""
+    source: str = ""
+    target: str = ""
+    defence: str = NO_DEFENCE
+    eps: float = 0.0
+    protocol: str = ""
+    shown: str = FOOLED
+
+
+@dataclass(frozen=True)
 class View:
     """The rows of all jobs in the order of the rankings, and the choices among them.
 
     Attributes:
         rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`, and with
-            the position of each attack in the ranking, `position` and `own_position`.
-        ranking: One row per budget, attack and source or mean, and one per heading.
-        sources: One row per budget, attack and ranked source, with its position `at`.
+            means over single sources as source `MEAN`.
+        ranking: One row per `defence`, budget, source or mean (`of`) and attack, by rank, and one
+            per heading; `lacks` says why a row has no rank.
         choice: The cell that is shown first.
         pairs: Attack, source and target of all pairs, the best rank first.
-        menus: Options (value, label) of each menu.
+        options: Known values of each key.
+        apart: Sources that are in no mean: ensembles, and sources behind a defence.
     """
 
     rows: pd.DataFrame
     ranking: pd.DataFrame
-    sources: pd.DataFrame
     choice: Choice
     pairs: list[list[str]]
-    menus: dict[str, list[tuple[Any, str]]]
+    options: dict[str, list[Any]]
+    apart: set[str]
 
-    def of_pair(self, attack: str, source: str, eps: float) -> pd.DataFrame:
-        """Return the rows for an attack and source at one budget, behind the chosen defence."""
+    @property
+    def of_choice(self) -> pd.DataFrame:
+        """The rows of all attacks behind the chosen defence, under the chosen protocol."""
         rows = self.rows
-        at = (rows["eps_255"] == eps) & (rows["protocol"] == self.choice.protocol)
-        mine = (rows["attack"] == attack) & (rows["source"] == source)
-        return rows[at & mine & (rows["defence"] == self.choice.defence)]
+        counted = (rows["protocol"] == self.choice.protocol) | (rows["source"] == CLEAN)
+        return rows[counted & (rows["defence"] == self.choice.defence)]
+
+    @property
+    def first_ranking(self) -> pd.DataFrame:
+        """The ranked attacks of the choice."""
+        first, rows = self.choice, self.ranking
+        rows = rows[(rows["defence"] == first.defence) & (rows["eps_255"] == first.eps)]
+        return rows[rows["of"] == (first.source or MEAN)].dropna(subset="mean")
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """The pairs of the chosen attack at the chosen budget, and the row of clean images."""
+        rows = self.of_choice
+        here = (rows["eps_255"] == self.choice.eps) | (rows["source"] == CLEAN)
+        return rows[here & (rows["attack"] == self.choice.attack) & (rows["source"] != MEAN)]
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """The rows of the chosen attack and source, or of the mean over sources, at all budgets."""
+        rows, source = self.of_choice, self.choice.source or MEAN
+        rows = rows[(rows["attack"] == self.choice.attack) & (rows["source"] == source)]
+        return rows[(source != MEAN) | (rows["relation"] == TRANSFER)]
 
 
 def make_view(summary: Summary) -> View:
@@ -59,22 +100,19 @@ def make_view(summary: Summary) -> View:
     ensembles = rates["ensemble"]
     apart = {*rates.loc[ensembles | (rates["source_defence"] != NO_DEFENCE), "source"]}
     rows = pd.concat([rows, _over_sources(rows, apart)], ignore_index=True)
-    tried = sorted(set(rows["eps_255"]) - {0.0}, key=lambda eps: (eps != record.reference, eps))
+    tried = sorted(_tried(rows), key=lambda eps: eps != record.reference)
     defence, *others = rates["source_defence"].unique()
     if others or not (rows["defence"] == defence).any():
         defence = NO_DEFENCE
-    parts = [_ranking(rows, summary.rankings, eps, defence, apart) for eps in tried]
-    ranking = pd.concat(parts, ignore_index=True)
-    for name in ("position", "own_position"):
-        places = ranking[ranking["heading"] == ""].dropna(subset=name)
-        rows = rows.join(places.set_index([*_JOB, "eps_255"])[name], on=[*_JOB, "eps_255"])
-    reference = ranking[ranking["eps_255"] == record.reference]
+    ranking = _ranking(rows, summary.rankings, tried, apart)
+    reference = ranking[(ranking["eps_255"] == record.reference) & (ranking["defence"] == defence)]
+    order = list(dict.fromkeys(name for name in reference["attack"] if name))
     at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
     pairs = rows[at & (rows["defence"] == defence) & ~rows["source"].isin([MEAN, CLEAN])]
     pairs = pairs.assign(
         own=pairs["relation"] != TRANSFER,
         ensemble=pairs["source"].isin(rates.loc[ensembles, "source"]),
-        place=pairs["attack"].map(reference.groupby("attack")["position"].min()),
+        place=pairs["attack"].map(order.index),
     ).sort_values(
         ["own", "place", "ensemble", "success_rate"],
         ascending=[True, True, True, False],
@@ -88,12 +126,9 @@ def make_view(summary: Summary) -> View:
         defence=defence,
         eps=record.reference,
         protocol=record.protocol,
-        first_source=best["source"],
-        first_target=best["target"],
     )
     names = pairs[["attack", "source", "target"]].to_numpy().tolist()
-    sources = _sources(summary.sources, defence)
-    return View(rows, ranking, sources, choice, names, _menus(rows, ranking, apart))
+    return View(rows, ranking, choice, names, _options(rows, order), apart)
 
 
 def _over_sources(rows: pd.DataFrame, apart: set[str]) -> pd.DataFrame:
@@ -107,23 +142,22 @@ def _over_sources(rows: pd.DataFrame, apart: set[str]) -> pd.DataFrame:
 
 
 def _ranking(
-    rows: pd.DataFrame, rankings: pd.DataFrame, eps: float, defence: str, apart: set[str]
+    rows: pd.DataFrame, rankings: pd.DataFrame, tried: list[float], apart: set[str]
 ) -> pd.DataFrame:
-    """Compute the positions of attacks at one budget, for the mean over sources and per source."""
-    rankings = rankings[(rankings["eps_255"] == eps) & (rankings["defence"] == defence)]
-    jobs = rows.loc[(rows["source"] != CLEAN) & (rows["eps_255"] == eps), _JOB].drop_duplicates()
-    mean = jobs["source"] == MEAN
-    in_mean = jobs
-    if mean.any():
-        in_mean = pd.concat([jobs[mean], jobs[jobs["source"].isin(apart)]]).drop_duplicates()
-    parts = [_place(rankings, in_mean).rename(columns={"place": "position"})]
-    for source in jobs.loc[~mean, "source"].unique():
-        part = _place(rankings, jobs[jobs["source"] == source]).assign(source=source)
-        parts.append(part.rename(columns={"place": "own_position"}))
-    return pd.concat(parts).assign(eps_255=eps)
+    """Order the attacks behind each defence at each budget, over the sources and per source."""
+    rankings = rankings.assign(source=rankings["source"].mask(rankings["sources"] > 1, MEAN))
+    every, parts = rows[rows["source"] != CLEAN], []
+    for defence, eps in product(every["defence"].unique(), tried):
+        at = (every["defence"] == defence) & (every["eps_255"] == eps)
+        jobs = every.loc[at, _JOB].drop_duplicates()
+        here = rankings[(rankings["eps_255"] == eps) & (rankings["defence"] == defence)]
+        for of in sorted(jobs["source"].unique(), key=lambda name: name != MEAN):
+            mine = jobs[jobs["source"].isin({MEAN, *apart} if of == MEAN else {of})]
+            parts.append(_placed(here, mine).assign(of=of, defence=defence, eps_255=eps))
+    return pd.concat(parts, ignore_index=True)
 
 
-def _place(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+def _placed(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     """Return the jobs by rank, then unranked jobs, with headings for several rankings."""
     parts = list(_parts(rankings, jobs))
     ranked = pd.concat([part for _, part in parts]) if parts else jobs.iloc[:0]
@@ -134,20 +168,18 @@ def _place(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     frames = []
     for heading, part in parts:
         frames += [pd.DataFrame({"heading": [heading]})] * (len(parts) > 1) + [part]
-    placed = pd.concat(frames, ignore_index=True)
-    text_columns = [*_JOB, "kind", "undecided", "behind", "heading"]
-    placed = placed.reindex(columns=[*text_columns, *_STATISTICS])
-    for name in text_columns:
-        missing = MEAN if name == "source" else ""
-        placed[name] = placed[name].astype(object).fillna(missing)
-    return placed.assign(place=range(1, len(placed) + 1))
+    text_columns = [*_JOB, "kind", "undecided", "heading"]
+    table = pd.concat(frames).reindex(columns=[*text_columns, *_STATISTICS, "lacks"])
+    lacks = rankings.drop_duplicates(_JOB).set_index(_JOB)["lacks"]
+    table["lacks"] = [lacks.get(job) for job in zip(*(table[key] for key in _JOB), strict=True)]
+    texts = [*text_columns, "lacks"]
+    return table.assign(**table[texts].astype(object).where(table[texts].notna(), ""))
 
 
 def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the heading and the rows of each ranking of the jobs, by decreasing mean."""
     if rankings.empty:
         return
-    rankings = rankings.assign(source=rankings["source"].mask(rankings["sources"] > 1, MEAN))
     shown = [name for name in _COMMON[1:] if rankings[name].nunique() > 1]
     several = rankings["group"].nunique() > 1
     for _, rows in rankings.groupby([*_COMMON, *GROUP], sort=False):
@@ -157,20 +189,8 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
             ranking_name = str(ranking_label(rows.iloc[0]))
             heading = ", ".join([ranking_name, *(str(rows[name].iloc[0]) for name in shown)])
             heading += f", {rows['images'].max()} images" * several
-            columns: dict[str, Any] = {
-                "kind": ranking_name,
-                "undecided": _undecided(rows, ["source"]),
-                "behind": rows.apply(_behind, axis=1),
-            }
-            yield heading, rows.assign(**columns)
-
-
-def _behind(row: pd.Series) -> str:
-    """Format the points behind the first with the simultaneous interval; empty for the first."""
-    values = row[["difference", "difference_high", "difference_low"]].astype(float)
-    by, low, high = (-100 * values).round(1) + 0.0  # no -0.0
-    text = "" if np.isnan(by) else f"{by:.1f}"
-    return text if np.isnan(low) else f"{text} [{low:.1f}, {high:.1f}]"
+            verdicts = _undecided(rows, ["source"])
+            yield heading, rows.assign(kind=ranking_name, undecided=verdicts)
 
 
 def _undecided(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
@@ -181,7 +201,7 @@ def _undecided(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
     return verdicts.mask(rows.groupby(keys)["p"].transform("count") == 0, "")
 
 
-def _sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
+def ranked_sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
     """Return the sources of each attack by rank, in its first group, with their positions `at`."""
     if rankings.empty:
         return rankings
@@ -190,35 +210,17 @@ def _sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
     for name in ("group", *GROUP):
         first &= rankings[name] == of_attack[name].transform("first")
     rows = rankings[first & rankings["rank"].notna()]
-    rows = rows[[*keys, "source", *(name for name in _STATISTICS if name in rows), "undecided"]]
-    return rows.assign(
-        undecided=_undecided(rows, keys),
-        behind=rows.apply(_behind, axis=1),
-        at=rows.groupby(keys).cumcount() + 1,
-    )
+    return rows.assign(undecided=_undecided(rows, keys))
 
 
-def _menus(
-    rows: pd.DataFrame, ranking: pd.DataFrame, apart: set[str]
-) -> dict[str, list[tuple[Any, str]]]:
-    """Return the options of all menus, attacks and sources by rank."""
+def _options(rows: pd.DataFrame, order: list[str]) -> dict[str, list[Any]]:
+    """Return the known values of each key of a selection, attacks by rank."""
     attacked = rows[rows["source"] != CLEAN]
-    names = {
-        column: list(dict.fromkeys(attacked[column]))
-        for column in ("source", "target", "defence", "protocol")
-    }
-    sources = [name for name in names["source"] if name != MEAN]
-    by_rank = dict.fromkeys(name for name in ranking["attack"] if name)
-    single = len({*sources} - apart)
-    mean = [("", f"mean of {single} sources")] if len(sources) < len(names["source"]) else []
-    tried = sorted(set(attacked["eps_255"]) - {0.0})
-    targets = names["target"] if len(names["target"]) > 1 else []
-    return {
-        "attack": [(name, name) for name in by_rank],
-        "source": [*mean, *((name, name) for name in sources)],
-        "target": [("", "all"), *((name, name) for name in targets)],
-        "defence": [(name, name) for name in names["defence"]],
-        "eps": [(repr(eps).removesuffix(".0"), f"{eps:.6g}/255") for eps in tried],
-        "protocol": [(name, name) for name in names["protocol"]],
-        "shown": [(FOOLED, word(attacked)), (CORRECT, CORRECT)],
-    }
+    names = {key: list(attacked[key].unique()) for key in ("target", "defence", "protocol")}
+    sources = [name for name in attacked["source"].unique() if name != MEAN]
+    return {"attack": order, "source": sources, **names, "eps": _tried(attacked)}
+
+
+def _tried(rows: pd.DataFrame) -> list[float]:
+    """Return the budgets above 0, smallest first."""
+    return sorted(set(rows["eps_255"]) - {0.0})

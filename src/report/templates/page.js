@@ -1,207 +1,546 @@
-// One choice drives the page: the menus hold it, the address mirrors it, and every chart has it as
-// parameters `chosen_NAME`. Names from the address are looked up among the menus' options.
-const data = JSON.parse(document.getElementById("data").textContent);
-const form = document.getElementById("choice");
-const menus = form ? [...form.querySelectorAll("select")] : [];
-const views = new Map();
-const listeners = [];
+// One selection drives the page: the address mirrors it, `choose` alone changes it, and renderers are
+// functions of the data and the selection. The script looks numbers up and formats them.
+const $ = (id) => document.getElementById(id);
 
-const wanted = (menu) => String(data.choice[menu.name]);
-const option = (menu, value) => [...menu.options].find((one) => one.value === String(value));
-const isDefault = (menu) => menu.value === option(menu, wanted(menu))?.value;
-
-/** The choice, and the pair shown in detail: the best-ranked pair that agrees with the choice. */
-function chosen() {
-  const values = Object.fromEntries(menus.map((menu) => [menu.name, menu.value]));
-  const { attack, source, target } = values;
-  const agrees = (pair) => pair[0] === attack && (!source || pair[1] === source);
-  const pair =
-    data.pairs.find((one) => agrees(one) && (!target || one[2] === target)) ??
-    data.pairs.find(agrees) ?? [attack, source, target];
-  return { ...values, eps: Number(values.eps), first_source: pair[1], first_target: pair[2] };
+/** Unpack a deflated block of the page. */
+async function unpack(name) {
+  const packed = Uint8Array.from(atob($(`block-${name}`).textContent.trim()), (one) => one.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
 }
+const textOf = async (name) => new TextDecoder().decode(await unpack(name));
+
+const data = JSON.parse(await textOf("page"));
+const axes = data.axes;
+const placesOf = (names) => new Map(names.map((name, place) => [name, place]));
+const places = axes && Object.fromEntries(Object.entries(axes).map(([name, its]) => [name, placesOf(its)]));
+const several = (axis) => axes[axis].length > 1;
+const pairNames = new Map((data.pairs ?? []).map(([, source, target]) => [`${source}>${target}`, [source, target]]));
+const views = axes
+  ? [...(data.own ? [["own", "Image"], ["groups", "All images"]] : [["results", "Results"], ["images", "Images"]]),
+     ["why", "Why"], ["data", "Data"], ["method", "Method"],
+     ...(data.own && axes.target.length > 2 ? [["results", "Transfer"], ["images", "Images"]] : [])]
+  : [["data", "Data"], ["method", "Method"]];
+const known = axes && {
+  attack: axes.attack, source: axes.source, target: axes.target, defence: axes.defence,
+  protocol: axes.protocol, eps: axes.eps_255.slice(1), shown: ["fooled", "correct"],
+  pair: [...pairNames.keys(), ""], view: views.map(([name]) => name),
+};
+const first = { ...data.first, pair: "", image: null, view: views[0][0] };
+let selection = { ...first };
+
+/** Make an element; all texts are text nodes, whatever they hold. */
+function el(tag, attributes = {}, ...children) {
+  const made = tag === "svg" || tag === "path" ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "click") made.addEventListener("click", value);
+    else if (value !== undefined && value !== false) made.setAttribute(name, value);
+  }
+  made.append(...children.flat().filter((one) => one !== undefined && one !== null && one !== false));
+  return made;
+}
+
+const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : (100 * share).toFixed(digits));
+const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : Number(number).toFixed(1));
+const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
+const broken = (name) => String(name).replaceAll("_", "_\u200b"); // names break after "_"
+const minus = (text) => String(text).replace("-", "\u2212");
 
 function readAddress() {
   const parts = new URLSearchParams(location.hash.slice(1));
-  for (const menu of menus) {
-    menu.value = (option(menu, parts.get(menu.name)) ?? option(menu, wanted(menu))).value;
+  selection = { ...first };
+  for (const [name, options] of Object.entries(known ?? { view: views.map(([one]) => one) })) {
+    const found = options.find((one) => String(one) === parts.get(name));
+    if (found !== undefined) selection[name] = found;
   }
+  const image = Number(parts.get("image"));
+  if (parts.has("image") && Number.isInteger(image) && image >= 0) selection.image = image;
 }
 
-function writeAddress() {
-  const text = menus
-    .filter((menu) => !isDefault(menu))
-    .map((menu) => `${menu.name}=${encodeURIComponent(menu.value)}`)
-    .join("&");
-  if (text !== location.hash.slice(1)) {
-    history.pushState(null, "", `#${text}`);
-  }
+function addressOf() {
+  return Object.entries(selection).filter(([name, value]) => value !== first[name])
+    .map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
 }
 
-/** Parse the rows of a CSV text; all columns but strings hold numbers or null. */
-function parse(text, types) {
-  const rows = [[]];
-  for (const [, field, end] of text.matchAll(/("(?:[^"]|"")*"|[^,\n]*)(,|\n)/g)) {
-    rows.at(-1).push(field[0] === '"' ? field.slice(1, -1).replaceAll('""', '"') : field);
-    if (end === "\n") rows.push([]);
+/** Change the selection: a choice enters the history, previous and next replace its last entry. */
+function choose(changes, replace = false) {
+  selection = { ...selection, ...changes };
+  if (!("image" in changes) && ["attack", "pair", "defence", "eps"].some((name) => name in changes)) {
+    selection.image = "eps" in changes ? selection.image : null;
   }
-  const [columns, ...values] = rows.slice(0, -1);
-  const number = columns.map((name) => types[name] === "number");
-  const value = (field, place) => (number[place] ? (field === "" ? null : Number(field)) : field);
-  return values.map((row) => Object.fromEntries(row.map((field, at) => [columns[at], value(field, at)])));
+  history[replace ? "replaceState" : "pushState"](null, "", `#${addressOf()}`);
+  render();
 }
 
-const indexed = new Map();
-
-/** Return the rows of a table that have the chosen values in the columns of `keys`. */
-function rowsOf(name, keys, values, types) {
-  const columns = Object.keys(keys);
-  const id = `${name} ${columns}`;
-  if (!indexed.has(id)) {
-    if (!indexed.has(name)) indexed.set(name, parse(data.tables[name], types));
-    indexed.set(id, Map.groupBy(indexed.get(name), (row) => JSON.stringify(columns.map((one) => row[one]))));
-  }
-  const key = JSON.stringify(columns.map((one) => values[keys[one]]));
-  return (indexed.get(id).get(key) ?? []).map((row) => ({ ...row })); // a view changes its rows
+/** Return a value of the arrays at a selection; names that are left out are those selected. */
+function value(column, where = {}) {
+  const at = { ...selection, eps_255: selection.eps, ...where };
+  let place = 0;
+  for (const [name, names] of Object.entries(axes)) place = place * names.length + places[name].get(at[name]);
+  return data.values[column][place] ?? null;
 }
 
-/** Show the choice and update every drawn chart, visible charts first. */
-async function show() {
-  const values = chosen();
-  menus.forEach((menu) => menu.classList.toggle("chosen", !isDefault(menu)));
-  form.querySelector("button").hidden = menus.every(isDefault);
-  form.querySelector("output").textContent =
-    `Pair shown below: ${values.attack}, ${values.first_source} \u2192 ${values.first_target}`;
-  const [lead, sentence, details] = Object.entries(data.answers).find(([eps]) => Number(eps) === values.eps)[1];
-  const strong = Object.assign(document.createElement("b"), { textContent: lead });
-  document.querySelector(".answer").replaceChildren(strong, ` ${sentence}`);
-  document.querySelector(".details").textContent = details;
-  listeners.forEach((listener) => listener(values));
-  const away = (view) => Math.abs(view.container().getBoundingClientRect().top);
-  const drawn = [...views.values()].sort((one, other) => away(one.view) - away(other.view));
-  for (const { view, rows } of drawn) {
-    for (const [name, value] of Object.entries(values)) {
-      view.signal(`chosen_${name}`, value);
-    }
-    rows?.(values);
-    await view.runAsync();
+/** Return a number of the tiles, whose arrays have no targets. */
+function tile(column) {
+  let place = 0;
+  for (const [name, names] of Object.entries(axes)) {
+    const its = name === "eps_255" ? selection.eps : selection[name];
+    if (name !== "target") place = place * names.length + places[name].get(its);
   }
+  return data.tiles[column][place] ?? null;
 }
 
-/** Choose the item of a clicked mark; a second click resets its source and target. */
-function choose(item) {
-  const datum = item.mark.role?.startsWith("legend") ? { target: item.datum.value } : item.datum;
-  const known = menus
-    .map((menu) => [menu, datum?.[menu.name]])
-    .filter(([menu, value]) => value !== undefined && menu.name !== "protocol")
-    .map(([menu, value]) => [menu, option(menu, value) ?? (menu.name === "source" ? menu.options[0] : null)])
-    .filter(([, found]) => found && found.parentNode.options.length > 1);
-  const again = known.every(([menu, found]) => menu.value === found.value);
-  for (const [menu, found] of known) {
-    const back = again && ["source", "target"].includes(menu.name);
-    menu.value = back ? menu.options[0].value : found.value;
-  }
-  if (known.length) {
-    writeAddress();
-    show();
-  }
+const key = (...names) => names.map((name) => (
+  places[name === "eps" ? "eps_255" : name].get(selection[name]))).join(".");
+const correct = () => selection.shown === "correct";
+const rate = (where) => value(correct() ? "c" : "s", where);
+const aimed = (attack = selection.attack) => data.targeted[places.attack.get(attack)];
+const word = () => (correct() ? "still correct" : aimed() ? "target class reached" : "fooled");
+const ranked = () => selection.protocol === first.protocol;
+const relation = (source, target) =>
+  data.relations[[places.source.get(source), places.target.get(target),
+    places.defence.get(selection.defence)].join(".")]
+  ?? ["transfer", ""];
+const sourceName = () => selection.source || `mean of ${data.single} sources`;
+
+/** Return source and target of the image: the chosen pair, or the best-ranked one that agrees. */
+function pairOf() {
+  const agrees = ([attack, source, target]) => attack === selection.attack
+    && (!selection.source || source === selection.source) && (!selection.target || target === selection.target);
+  if (selection.pair) return pairNames.get(selection.pair);
+  if (data.own && selection.view !== "results") return [axes.source.at(-1), data.own];
+  const found = data.pairs.find(agrees) ?? data.pairs.find(([attack]) => attack === selection.attack) ?? data.pairs[0];
+  return found.slice(1);
 }
 
-const ink = "currentColor"; // follows the theme: light, dark or print
-const colours = {
-  axis: { labelColor: ink, titleColor: ink, tickColor: "#888", gridColor: "#888" },
-  legend: { labelColor: ink, titleColor: ink },
-  header: { labelColor: ink, titleColor: ink },
-  title: { color: ink, subtitleColor: ink },
-  text: { color: ink },
+// Colours, markers and dashes of attacks, fixed by rank at the reference budget.
+const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "circle"];
+const DASHES = [[], [6, 3], [2, 2.5], [9, 3, 2, 3], [4, 4], [10, 4], [1, 3], [3, 1]];
+const PATHS = {
+  circle: "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0", square: "M-4,-4h8v8h-8z", "triangle-up": "M0,-5L5,4H-5z",
+  diamond: "M0,-5.5L5.5,0L0,5.5L-5.5,0z", "triangle-down": "M0,5L5,-4H-5z", "triangle-right": "M5,0L-4,5V-5z",
+  cross: "M-1.7,-5h3.4v3.3h3.3v3.4h-3.3v3.3h-3.4v-3.3h-3.3v-3.4h3.3z",
 };
+const slot = (attack) => data.colours[attack] ?? (attack === selection.attack ? 8 : 0);
+const colour = (attack) => (slot(attack) ? `var(--c${slot(attack)})` : "var(--grey)");
+const shape = (attack) => SHAPES[(slot(attack) || 1) - 1];
+const dash = (attack) => DASHES[(slot(attack) || 1) - 1];
 
-/** Fit a chart, or two panels beside or below each other, to the available width. */
-function fit(spec, width) {
-  spec.config.legend.columns = Math.max(1, Math.floor(width / 125));
-  if (spec.concat) {
-    spec.columns = width > 560 ? 2 : 1;
-    for (const panel of spec.concat) {
-      const names = panel.layer.length > 2 ? 105 : 0; // width of the names right of the curves
-      panel.width = Math.floor((width - 30 * (spec.columns - 1)) / spec.columns) - 50 - names;
-    }
-  } else if (typeof spec.width === "number") {
-    spec.width = "container";
+function marker(attack, line = 0, paint = colour(attack)) {
+  const path = el("path", { d: PATHS[shape(attack)], fill: paint });
+  const size = line || 12;
+  const svg = el("svg", { width: size, height: 12, viewBox: `${-size / 2} -6 ${size} 12`, "aria-hidden": "true" });
+  if (line) {
+    const half = line / 2 - 1;
+    svg.append(el("path", { d: `M${-half},0H${half}`, stroke: paint, "stroke-width": 2,
+      "stroke-dasharray": dash(attack) }));
   }
-}
-
-async function draw(box) {
-  const own = data.specs[box.dataset.name];
-  const large = own.datasets[0];
-  let types; // of its largest table, which the page parses where the choice takes rows of it
-  const spec = JSON.parse(JSON.stringify(own), (key, value) => {
-    if (own.usermeta && value?.name === large && value.format) {
-      types = value.format.parse;
-      return { name: large };
-    }
-    return value;
-  });
-  const follows = menus.length && spec.params?.some((one) => one.name === "chosen_attack");
-  spec.datasets = Object.fromEntries(spec.datasets.map((name) => [name, data.tables[name]]));
-  fit(spec, Math.max(260, box.clientWidth - 38));
-  let rows;
-  if (follows) {
-    const values = chosen();
-    for (const param of spec.params.filter((one) => one.name.startsWith("chosen_"))) {
-      param.value = values[param.name.replace("chosen_", "")];
-    }
-    if (own.usermeta) {
-      rows = (now) => rowsOf(large, own.usermeta, now, types);
-      spec.datasets[large] = rows(values);
-    }
-  }
-  const { view } = await vegaEmbed(box, spec, {
-    renderer: "svg",
-    config: { background: "transparent", ...colours },
-    actions: { export: true, source: true, compiled: false, editor: false },
-    downloadFileName: box.dataset.name,
-  });
-  if (follows) {
-    views.set(box.dataset.name, { view, rows: rows && ((now) => view.data(large, rows(now))) });
-    view.addEventListener("click", (event, item) => item && choose(item));
-  }
+  svg.append(path);
+  return svg;
 }
 
-async function drawAll() {
-  for (const box of document.querySelectorAll(".vega")) {
-    await draw(box);
-    await new Promise((next) => setTimeout(next)); // lets the page handle clicks in between
-  }
-  document.body.dataset.drawn = "yes";
+function buttons(label, options, chosen, change) {
+  const row = el("span", { class: "row", role: "group", "aria-label": label },
+    options.map(([name, words]) => el("button", {
+    type: "button", "aria-pressed": String(name === chosen), "data-value": String(name), click: () => change(name) },
+      words)));
+  return row;
 }
 
-if (form) {
-  form.addEventListener("change", () => (writeAddress(), show()));
-  form.addEventListener("reset", (event) => {
-    event.preventDefault();
-    menus.forEach((menu) => (menu.value = wanted(menu)));
-    writeAddress();
-    show();
+function menu(name, label, options) {
+  const select = el("select", { name, "aria-label": label },
+    options.map(([one, words]) => el("option", { value: one }, words)));
+  select.value = selection[name];
+  select.addEventListener("change", () => choose({ [name]: select.value }));
+  return el("label", {}, label, select);
+}
+
+function renderControls() {
+  const box = $("controls");
+  const focused = document.activeElement?.closest("#controls") && document.activeElement;
+  const again = focused && [focused.name, focused.dataset.value];
+  const shown = axes.attack.filter((name) => slot(name));
+  const more = axes.attack.filter((name) => !slot(name));
+  const chips = shown.map((name) => el("button", {
+    type: "button", class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
+    "data-value": name, click: () => choose({ attack: name }) }, marker(name, 30), broken(name)));
+  box.replaceChildren(
+    el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps,
+      String(Number(eps.toPrecision(6)))]),
+      selection.eps, (eps) => choose({ eps })), "/255"),
+    el("span", {}, "attack", chips, more.length ? search(more) : null),
+    ...(data.own && selection.view === "own" ? [] : [
+      several("source") && menu("source", "source", axes.source.map((one) => [one, one
+        || `mean of ${data.single} sources`])),
+      axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
+        || `all ${axes.target.length - 1} targets`])),
+    ].filter(Boolean)),
+    ...[several("defence") && menu("defence", "defence", axes.defence.map((one) => [one, one]))].filter(Boolean),
+    el("span", {}, "show", buttons("show", [["fooled", aimed() ? "target class" : "fooled"],
+      ["correct", "still correct"]],
+      selection.shown, (shown) => choose({ shown }))),
+    ...[several("protocol") && menu("protocol", "counted", axes.protocol.map((one) => [one, one.replace("_",
+      " ")]))].filter(Boolean),
+  );
+  if (again) [...box.querySelectorAll("button, select, input")]
+    .find((one) => one.name === again[0] && one.dataset.value === again[1])?.focus();
+}
+
+/** A field that finds an attack without a colour by its name. */
+function search(names) {
+  const field = el("input", { list: "more", placeholder: `more (${names.length})`, "aria-label": "more attacks",
+    size: 12 });
+  field.addEventListener("change", () => names.includes(field.value) && choose({ attack: field.value }));
+  return [field, el("datalist", { id: "more" }, names.map((name) => el("option", { value: name })))];
+}
+
+function renderAnswer() {
+  const own = data.own && selection.view !== "results" && selection.view !== "images";
+  const [lead, rest, details] = own && data.answers_own[[places.attack.get(selection.attack),
+    places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
+    || data.answers[key("defence", "source", "protocol", "eps")] || ["No result", " for this selection", ""];
+  $("answer").replaceChildren(el("b", {}, lead), rest);
+  $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "");
+  const shown = own ? ownTiles() : tiles();
+  $("tiles").replaceChildren(...shown.map(([title, number, unit, note, white]) => el("div",
+    { class: white ? "tile white" : "tile" },
+    el("span", {}, title), el("b", {}, number, " ", el("small", {}, unit)), el("span", {}, note))));
+  $("selected").textContent = `Selected: ${selection.attack}, ${sourceName()}, ${selection.target || "all targets"}, `
+    + `${budget(selection.eps)}, counted: ${selection.protocol}`
+    + (selection.defence === "none" ? "" : `, behind ${selection.defence}`) + `, ${word()}`;
+}
+
+function interval(where = {}) {
+  const [low, high] = correct() ? ["cl", "ch"] : ["sl", "sh"];
+  const ends = [value(low, where), value(high, where)];
+  return ends[0] === null ? "" : `[${percent(ends[0])}, ${percent(ends[1])}]`;
+}
+
+function tiles() {
+  const found = [];
+  const pair = selection.target && selection.source;
+  const counts = pair ? `${count(value(correct() ? "kc" : "k"))} / ${count(value("n"))} ` : "";
+  const title = selection.target ? `on ${selection.target}` : "transfer";
+  const note = interval() ? `${pair ? counts : "95 % "}${interval()}` : counts || sourceName();
+  const white = selection.target && selection.source && relation(selection.source, selection.target)[0] === "white box";
+  if (rate() !== null) found.push([title, `${percent(rate())} %`, word(), note, white]);
+  const boxes = tile(correct() ? "wc" : "w");
+  const many = tile("wn");
+  if (boxes !== null) found.push(["white box", `${percent(boxes)} %`, word(), many > 1 ? `over ${many} sources`
+    : "one source", true]);
+  const hard = tile("hard");
+  if (hard !== null && axes.target.length > 2 && !selection.target) {
+    const target = axes.target[hard];
+    found.push(["hardest target", `${percent(rate({ target }))} %`, word(), broken(target)]);
+  }
+  return found;
+}
+
+function bars(rows, top) {
+  const ticks = Array.from({ length: Math.round(top / tick(top)) + 1 }, (_, place) => place * tick(top));
+  return ticks.map((at, place) => el("span", { style: `left: ${100 * at / top}%` },
+    `${Math.round(100 * at)}${place === ticks.length - 1 ? " %" : ""}`));
+}
+const tick = (top) => (top > 0.5 ? 0.25 : top > 0.25 ? 0.1 : 0.05);
+
+/** Return the end of an axis from 0 that holds all these shares. */
+function axisTop(shares) {
+  const most = Math.max(0.05, ...shares.filter((one) => one !== null && one !== undefined));
+  return Math.min(1, Math.ceil(most / tick(most) - 1e-9) * tick(most));
+}
+
+/** Return the attacks of the ranking as rows: level, interval, points behind, order, and verdict. */
+function rankingRows() {
+  const rows = data.ranking[key("defence", "source", "eps")] ?? [];
+  const plain = ranked() && !selection.target;
+  const made = rows.map((row) => {
+    if (row.heading) return row;
+    const where = { attack: row.name, source: selection.source || row.source };
+    const level = rate(where);
+    const ends = interval(where) ? [value(correct() ? "cl" : "sl", where), value(correct() ? "ch" : "sh", where)] : [];
+    return { ...row, level, ends, attack: row.name, verdict: plain, where };
   });
-  for (const event of ["popstate", "hashchange"]) {
-    addEventListener(event, () => (readAddress(), show()));
+  if (plain) return made;
+  return made.filter((row) => !row.heading && row.level !== null)
+    .sort((one, other) => (correct() ? one.level - other.level : other.level - one.level));
+}
+
+function renderRanking() {
+  const box = $("ranking");
+  const attacks = rankingRows();
+  const sources = !selection.target && ranked() && !correct()
+    ? (data.sources[key("defence", "attack", "eps")] ?? []) : [];
+  const levels = [...attacks, ...sources].flatMap((row) => [row.level ?? row.m, row.h, ...(row.ends ?? [])]);
+  const top = axisTop(levels);
+  const few = attacks.filter((row) => row.name).length;
+  const open = box.dataset.open === "yes" || few <= 12;
+  const table = el("div", { class: "ranked", style: `--step: ${100 * tick(top) / top}%` });
+  const head = ["", "attack", "gradients", el("div", { class: "plot head" }, bars(attacks, top)), word(), 
+    ranked() && !selection.target ? "points behind" : selection.source && selection.target ? "k / n" : "95 %"];
+  table.append(...head.map((one, place) => (typeof one === "string"
+    ? el("div", { class: `head${place === 2 || place > 3 ? " number" : ""}` },
+      one.replace("target class reached", "reached").replace("still ", "")) : one)));
+  let shown = 0;
+  for (const row of attacks) {
+    if (row.heading) table.append(el("div", { class: "whole" }, row.heading));
+    else if (open || shown < 12 || row.name === selection.attack) table.append(...rankedRow(row, top, "attack",
+      attacks.length));
+    shown += row.name ? 1 : 0;
+  }
+  if (sources.length) {
+    const lacks = sources[0].rank === undefined;
+    table.append(el("div", { class: "whole" }, lacks ? `Sources are not ranked: that needs ${sources[0].lacks}.`
+      : `sources of ${selection.attack}, adjusted`));
+    if (!lacks) for (const row of sources) table.append(...rankedRow({ ...row, level: row.m, ends: [row.l, row.h],
+      verdict: true }, top, "source", sources.length, sources[0].m / top));
+  }
+  const title = `${sources.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `
+    + (selection.target ? `on ${selection.target}` : ranked() ? "ranked" : "not tested")
+      + (selection.source ? ` from ${selection.source}` : "");
+  box.replaceChildren(el("h2", {}, title), table);
+  if (few > 12) box.append(el("button", { type: "button", click: () =>
+    { box.dataset.open = open ? "" : "yes"; renderRanking(); } },
+    open ? "fold" : `all ${few} attacks`));
+  box.append(el("p", { class: "note" }, rankingNote(attacks, sources)));
+}
+
+function rankedRow(row, top, axis, many, dotted) {
+  const paint = axis === "attack" ? colour(row.name) : "var(--text)";
+  const left = (share) => `${100 * Math.max(0, Math.min(1, share / top))}%`;
+  const plot = el("div", { class: "plot", style: `--its: ${paint}` });
+  if (dotted !== undefined) plot.append(el("u", { style: `left: ${100 * dotted}%` }));
+  const [low, high] = row.ends ?? [];
+  if (low !== null && low !== undefined) {
+    const width = 100 * (Math.min(high, top) - Math.max(low, 0)) / top;
+    plot.append(el("i", { style: `left: ${left(low)}; width: ${width}%; top: 50%` }));
+  }
+  if (row.level !== null && row.level !== undefined) {
+    const dot = axis === "attack" ? marker(row.name) : el("svg", { width: 12, height: 12, viewBox: "-6 -6 12 12" },
+      el("path", { d: PATHS.circle, fill: paint }));
+    dot.setAttribute("style", `left: ${left(row.level)}; top: calc(50% - 5.5px)`);
+    plot.append(dot);
+  }
+  const tied = row.verdict && (row.tie === "yes") && many > 1;
+  const behind = row.lacks ? "lacks pairs" : !row.verdict ? countsOf(row.where)
+    : row.d === null || row.d === undefined ? (row.rank === 1 ? "first" : "") : `${percent(row.d)} `;
+  const span = row.verdict && row.dl !== null && row.dl !== undefined
+    ? `[${minus(percent(row.dl))}, ${percent(row.dh)}]` : "";
+  const chosen = selection[axis] === row.name;
+  const gradients = row.gradients ? count(Math.round(row.gradients))
+    + (row.fit ? ` + ${count(Math.round(row.fit))}` : "") : "";
+  const name = axis === "attack" && row.source && !selection.source && row.source !== selection.source
+    ? `${row.name}, ${row.source}` : row.name;
+  return [
+    el("div", { class: "rank second" }, row.verdict && row.rank ? `${tied && row.rank > 1 ? "= " : ""}${row.rank}`
+      : ""),
+    el("div", { class: axis === "attack" ? "" : "span", style: axis === "attack"
+      ? `color: ${paint === "var(--grey)" ? "var(--second)" : paint}` : "" },
+      el("button", { type: "button", class: chosen ? "chosen" : "", style: "color: inherit", title: row.lacks
+        ? `lacks ${row.lacks}` : undefined,
+        click: () => choose({ [axis]: axis === "source" && chosen ? axes.source[0] : row.name }) }, axis === "attack"
+          ? el("b", {}, broken(name)) : broken(name))),
+    axis === "attack" ? el("div", { class: "number second" }, gradients) : "",
+    plot,
+    el("div", { class: "number" }, el("b", {}, row.level === null || row.level === undefined ? ""
+      : `${percent(row.level)} %`)),
+    el("div", { class: "behind" }, behind, span && el("span", { class: "second" }, span)),
+  ];
+}
+
+function countsOf(where) {
+  const n = value("n", where);
+  return n === null ? interval(where) : `${count(value(correct() ? "kc" : "k", where))} / ${count(n)}`;
+}
+
+function rankingNote(attacks, sources) {
+  const notes = [];
+  const tied = [...attacks, ...sources].some((row) => row.tie === "yes");
+  if (tied && ranked() && !selection.target) notes.push("= cannot be told apart from the first.");
+  if (selection.target) notes.push("Not tested for one target.");
+  if (!ranked()) notes.push(`Not tested: the ranking counts by ${first.protocol.replace("_", " ")}.`);
+  notes.push(`Lines are 95 % intervals: of the ${selection.target ? "rate or " : ""}mean (attacks)`
+    + (sources.length > 1 ? ", of the difference to the first, dotted (sources)." : "."));
+  if (sources.length > 1) {
+    notes.push(`Sources are compared on the ${sources[0].images} images that a target and all ${sources.length} of `
+      + "them classify correctly, so their values are not the matrix\u2019s means.");
+  }
+  const lacking = attacks.filter((row) => row.lacks);
+  if (lacking.length) notes.push(`Not ranked: ${lacking.map((row) => `${row.name} lacks ${row.lacks}`).join("; ")}.`);
+  return notes.join(" ");
+}
+
+/** A small line over the budget with a dot at the chosen one, 0 to 100 %. */
+function spark(where) {
+  const last = axes.eps_255.at(-1);
+  const points = axes.eps_255.map((eps_255) => [eps_255, rate({ ...where, eps_255 })]).filter(([, share]) =>
+    share !== null);
+  const at = ([eps, share]) => `${(52 * eps / last).toFixed(1)},${(15 - 14 * share).toFixed(1)}`;
+  const svg = el("svg", { viewBox: "-2 0 56 16", preserveAspectRatio: "none", "aria-hidden": "true" },
+    el("path", { d: points.length ? `M${points.map(at).join("L")}` : "", fill: "none", stroke: "currentColor",
+      "stroke-width": 1.2 }));
+  const here = points.find(([eps]) => eps === selection.eps);
+  if (here) svg.append(el("path", { d: `M${at(here)}m-2,0a2,2 0 1,0 4,0a2,2 0 1,0 -4,0`, fill: "currentColor" }));
+  return svg;
+}
+
+function renderMatrix() {
+  const sources = axes.source.filter(Boolean);
+  const targets = axes.target.filter(Boolean);
+  const [source, target] = pairOf();
+  const narrow = targets.length > 10;
+  const part = (share) => `calc(${share} * var(--l${slot(selection.attack) || 1}) * 1%)`;
+  const mixed = (share) => `color-mix(in srgb, ${colour(selection.attack)} ${part(share)}, var(--back))`;
+  const head = el("tr", {}, el("th"), targets.map((one) => el("th", { scope: "col" }, broken(one))),
+    targets.length > 1 && el("th", { scope: "col" }, "mean of others"));
+  const clean = el("tr", {}, el("th", { scope: "row", class: "second" }, "clean, % correct"), targets.map((one) => {
+    const where = { target: one, protocol: "all", eps_255: 0,
+      source: sources.find((its) => value("n", { target: one, protocol: "all", eps_255: 0, source: its }) !== null) };
+    if (!where.source) return el("td");
+    return el("td", { class: "clean" }, percent(value("c", where)),
+      el("small", { class: "second" }, `${count(value("kc", where))} / ${count(value("n", where))}`));
+  }));
+  const rows = sources.map((its) => el("tr", {}, el("th", { scope: "row" }, broken(its)), targets.map((one) => {
+    const where = { source: its, target: one };
+    const share = rate(where);
+    const n = value("n", where);
+    if (n === null) return el("td", { class: "second" }, "\u2013");
+    const [kind, overlap] = relation(its, one);
+    const counts = `${count(value(correct() ? "kc" : "k", where))} / ${count(n)}`;
+    const spread = value("sd", where);
+    const chosen = its === source && one === target;
+    return el("td", {}, el("button", { type: "button", "data-pair": `${its}>${one}`,
+      class: [kind === "transfer" || kind === "related" ? "" : "hatched", kind === "related" ? "related" : "", chosen
+        ? "pair" : ""].join(" "),
+      style: kind === "transfer" || kind === "related" ? `background: ${mixed(share ?? 0)}` : "",
+      "aria-pressed": String(chosen),
+        "aria-label": `${its} to ${one}${kind === "transfer" ? "" : ` (${kind})`}: ${percent(share)} %, ${counts}`,
+      title: [kind === "transfer" ? "" : kind, overlap, interval(where)].filter(Boolean).join("; "),
+      click: () => choose({ pair: `${its}>${one}` }) },
+      el("b", {}, percent(share), spread !== null && !narrow ? el("small", {}, `\u00b1 ${percent(spread)}`) : null),
+      narrow ? null : el("small", {}, counts), spark(where)));
+  }), targets.length > 1 && el("td", { class: "mean" }, meanText({ source: its, target: "" }))));
+  const means = el("tr", {}, el("th", { scope: "row" }, "mean of others"),
+    targets.map((one) => el("td", { class: "mean" },
+    meanText({ source: "", target: one }))), targets.length > 1 && el("td",
+      { class: "mean", style: `color: ${colour(selection.attack)}` }, meanText({ source: "", target: "" })));
+  const table = el("table", { class: narrow ? "cells narrow" : "cells", style: targets.length > 10
+    ? `min-width: ${150 + 62 * targets.length}px` : "" },
+    el("tbody", {}, head, clean, rows, axes.source[0] === "" ? means : null));
+  const behind = selection.defence === "none" ? "" : ` behind ${selection.defence}`;
+  const title = `${selection.attack} at ${budget(selection.eps)}${behind}: % ${word()}, `
+    + "by source (row) and target (column)";
+  const there = value("n", { source, target });
+  const cell = there === null ? ""
+    : `Outlined: ${source} \u2192 ${target}, ${countsOf({ source, target })} ${interval({ source, target })}. `;
+  const kinds = new Set(sources.flatMap((its) => targets.map((one) => relation(its, one)[0])));
+  const note = el("p", { class: "note" },
+    kinds.has("white box") && [el("span", { class: "key hatched" }),
+      " White box: the target is the source; in no mean. "],
+    kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
+    kinds.has("related") && "Dashed: related networks, in no mean. ",
+    el("span", { class: "key pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
+    axes.source[0] === "" && targets.length > 1 && "The corner is its row\u2019s mean.");
+  $("matrix").replaceChildren(el("h2", {}, title), el("div", { class: "scroll" }, table), note);
+  $("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 6);
+}
+
+function meanText(where) {
+  const share = relation(where.source, where.target)[0] === "white box" ? null : rate(where);
+  return share === null ? "" : percent(share);
+}
+
+// Charts: specifications from Python, with the rows of the selection.
+const drawn = new Map();
+let vegaReady;
+
+/** Draw a chart, or give a drawn one new rows; the text keeps its size at every width. */
+async function chart(box, spec, rows, onBudget) {
+  vegaReady ??= textOf("vega").then((script) => document.head.append(Object.assign(document.createElement("script"),
+    { textContent: script })));
+  await vegaReady;
+  const width = box.clientWidth;
+  if (!width) return;
+  const at = [{ eps_255: selection.eps }];
+  const old = drawn.get(box);
+  if (old?.spec === spec) {
+    for (const [name, its] of Object.entries({ rows, at })) if (old.names.has(name)) old.view.data(name, its);
+    old.view.width(width - old.less);
+    await old.view.runAsync();
+    return;
+  }
+  old?.view.finalize();
+  const names = new Set(spec.data.map((one) => one.name));
+  const less = spec.autosize?.type?.startsWith("fit") ? 0 : 60; // charts of two panels keep their width
+  const filled = { ...spec, data: spec.data.map((one) => ({ ...one, ...(one.name === "rows" ? { values: rows }
+    : one.name === "at" ? { values: at } : {}) })) };
+  const { view } = await window.vegaEmbed(box, filled, { mode: "vega", renderer: "svg", actions: false,
+    width: width - less });
+  drawn.set(box, { view, spec, names, less });
+  if (onBudget) view.addEventListener("click", (event) => {
+    const x = event.offsetX ?? event.clientX - box.getBoundingClientRect().left;
+    const eps = view.scale("x").invert(x - view.origin()[0]);
+    const nearest = axes.eps_255.slice(1).reduce((one, other) =>
+      (Math.abs(other - eps) < Math.abs(one - eps) ? other : one));
+    onBudget(nearest);
+  });
+}
+
+function seriesRow(attack, eps_255, share, more = {}) {
+  return { eps_255, value: share, series: attack, colour: colour(attack), dash: dash(attack), shape: shape(attack),
+    width: attack === selection.attack ? 2.4 : 1.6, label: "", right: true, ...more };
+}
+
+/** Return the rows of all attacks over the budget, for the selected source and target. */
+function overBudget(column) {
+  const last = axes.eps_255.at(-1);
+  return axes.attack.flatMap((attack) => {
+    const lone = axes.source.find((one) => value("s", { attack, source: one }) !== null);
+    const source = value("s", { attack }) === null && !selection.source ? lone : selection.source;
+    const end = value(column, { attack, source, eps_255: last });
+    const label = slot(attack) ? `${attack} ${percent(end)}` : "";
+    return axes.eps_255.map((eps_255) => seriesRow(attack, eps_255, value(column, { attack, source, eps_255 }),
+      { label }))
+      .filter((row) => row.value !== null);
+  });
+}
+
+function renderCurves() {
+  const box = $("curves");
+  if (!box.firstChild) {
+    box.replaceChildren(el("h2"), el("div", { class: "charts" }, ["rates", "confidences"].map((name) =>
+      el("div", {}, el("span", { class: "second" }), el("div", { class: "chart", "data-chart": name, role: "img" })))));
+  }
+  const subject = selection.target || "mean of other models";
+  box.querySelector("h2").textContent = `Over the budget, ${subject}`
+    + (selection.source ? `, from ${selection.source}` : "");
+  const [rates, confidences] = box.querySelectorAll(".charts > div");
+  rates.firstChild.textContent = `${word()}, /255`;
+  confidences.firstChild.textContent = "confidence in the predicted class, right or wrong";
+  const eps = (at) => choose({ eps: at });
+  const whole = correct() || overBudget("s").some((row) => row.value > data.top);
+  for (const [part, spec, column] of [[rates, whole ? "correct" : "success", correct() ? "c" : "s"],
+    [confidences, "confidence", "f"]]) {
+    const rows = overBudget(column);
+    const at = rows.filter((row) => row.eps_255 === selection.eps && slot(row.series));
+    part.lastChild.setAttribute("aria-label",
+      `${part.firstChild.textContent}, ${subject}, at ${budget(selection.eps)}: `
+      + at.map((row) => `${row.series} ${percent(row.value)} %`).join(", "));
+    draw(part.lastChild, data.charts[spec], rows, eps);
   }
 }
-for (const link of document.querySelectorAll("nav a")) {
-  link.addEventListener("click", (event) => {
-    event.preventDefault(); // the address holds the choice
-    document.getElementById(link.getAttribute("href").slice(1)).scrollIntoView({ behavior: "smooth" });
-  });
+
+const queue = new Map();
+/** Draw when the browser is idle; the last rows of a box win. */
+function draw(box, spec, rows, onBudget) {
+  if (!queue.size) setTimeout(flush);
+  queue.set(box, [spec, rows, onBudget]);
 }
-const here = new IntersectionObserver(
-  (entries) => {
-    for (const { target, isIntersecting } of entries) {
-      document.querySelector(`nav a[href="#${target.id}"]`)?.classList.toggle("here", isIntersecting);
-    }
-  },
-  { rootMargin: "-20% 0px -70% 0px" },
-);
-document.querySelectorAll("section").forEach((section) => here.observe(section));
-addEventListener("beforeprint", () => {
-  document.querySelectorAll("main > section > details").forEach((one) => (one.open = true));
-});
+async function flush() {
+  while (queue.size) {
+    const [box, args] = queue.entries().next().value;
+    queue.delete(box);
+    if (box.isConnected) await chart(box, ...args);
+  }
+  document.body.dataset.drawn = JSON.stringify(selection);
+}

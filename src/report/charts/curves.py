@@ -1,0 +1,157 @@
+"""Curves over the budget: several series, one image, groups of images, and rate with confidence."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+from altair.typing import ChartType
+
+from src.analysis import CLEAN
+from src.report.charts.theme import (
+    PANEL,
+    PERCENT,
+    WHOLE,
+    budgets,
+    colour_by,
+    curve,
+    inline,
+    points,
+    tooltip,
+)
+
+MOST_COLOURS = 10
+"""Up to this number of targets, each curve has a colour."""
+_CROSS = "M-1,-1L1,1M1,-1L-1,1"
+_AT = alt.NamedData("at")
+"""The chosen budget, as the only row: `eps_255`."""
+
+
+def series_chart(
+    tried: Sequence[float], height: int, scale: alt.Scale = WHOLE, names: bool = True
+) -> ChartType:
+    """Draw series over the budget as lines with markers, on a linear axis with every budget.
+
+    The rows have `eps_255`, `value`, `series`, and how it is drawn: `colour`, `dash`, `shape`,
+    `width`, `label` (the name at its end) and `right` (False: a cross). `at` marks one budget.
+    """
+    top = scale.to_dict()["domain"][1]
+    plain: dict[str, Any] = {"labelOverlap": "greedy", "grid": False, "labelFlush": False}
+    ticks = alt.Axis(values=[0, *tried], format=".6~g", **plain)
+    across = alt.Scale(domain=[0, max(tried)])
+    x = alt.X("eps_255:Q", title=None, scale=across, axis=ticks)
+    grid = alt.Axis(format=".0%", tickCount=4, title=None)
+    y = alt.Y("value:Q", scale=scale, axis=grid)
+    as_given: dict[str, Any] = {"scale": None, "legend": None}
+    base = alt.Chart(alt.NamedData("rows")).encode(
+        x=x, detail="series:N", color=alt.Color("colour:N", **as_given)
+    )
+    lines = tooltip("series", "eps_255", shares=["value"])
+    line = base.mark_line().encode(
+        y=y,
+        strokeDash=alt.StrokeDash("dash:N", **as_given),
+        strokeWidth=alt.StrokeWidth("width:Q", **as_given),
+    )
+    right, wrong = (base.transform_filter(f"{no}datum.right") for no in ("", "!"))
+    dots = right.mark_point(filled=True, size=46, opacity=1).encode(
+        y=y, shape=alt.Shape("shape:N", **as_given), tooltip=lines
+    )
+    crosses = wrong.mark_point(size=40, strokeWidth=2, opacity=1, shape=_CROSS)
+    rule = alt.Chart(_AT).mark_rule(strokeWidth=1, color="var(--second)").encode(x=x)
+    tick = alt.Chart(_AT).encode(x=x, y=alt.value(height + 13))
+    square: dict[str, Any] = {"shape": "square", "size": 230, "filled": True, "opacity": 1}
+    box = tick.mark_point(color="var(--text)", **square)
+    number = tick.mark_text(color="var(--back)", fontSize=11, fontWeight="bold", dy=1)
+    layers = [
+        *(rule, line, dots, crosses.encode(y=y, tooltip=lines), box),
+        number.encode(text=alt.Text("eps_255:Q", format=".6~g")),
+    ]
+    if names:
+        step = 14 * top / height
+        colour = alt.Color("colour:N", **as_given)
+        ends = at_last("series").transform_filter("datum.label")
+        labels = names_at_ends("label", "value", ends, colour, step=step, scale=scale)
+        layers += [label.properties(data=alt.NamedData("rows")) for label in labels]
+    fit: Any = alt.AutoSizeParams(type="fit-x", contains="padding")
+    return alt.layer(*layers).properties(width=PANEL, height=height, autosize=fit)
+
+
+def curves_chart(rows: pd.DataFrame, by: str = "target") -> ChartType:
+    """Draw rate and mean confidence over the budget with 95 % bands, or dots at a single budget.
+
+    Each curve is a target (or an attack, with `by="attack"`), from one source or the mean.
+    """
+    rows = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
+    single = rows.loc[rows["eps_255"] > 0, "eps_255"].nunique() <= 1
+    panels: list[Any] = []
+    for value, title in (("success_rate", "fooled"), ("confidence", "confidence")):
+        panel = _dots(rows, value, by) if single else _over_budgets(rows, value, by)
+        panels.append(panel.properties(title=title))
+    return alt.concat(*panels, columns=2, data=inline(rows), spacing=24)
+
+
+def _over_budgets(rows: pd.DataFrame, value: str, by: str) -> Any:
+    """Draw curves over the budget, one colour per target or attack, with names at their ends."""
+    names = list(dict.fromkeys(rows[by]))
+    few = len(names) <= MOST_COLOURS
+    colour: Any = colour_by(by, names).legend(None) if few else alt.value("#8894a5")
+    base = alt.Chart().encode(x=budgets(rows), detail=["source:N", f"{by}:N"], color=colour)
+    lines = tooltip("attack", "source", "target", "eps_255", "n", shares=[value])
+    parts = [*curve(base, value, lines).layer][0 if len(names) <= 6 else 1 :]
+    if few:
+        parts += names_at_ends(by, value, at_last(by), colour)
+    return alt.layer(*parts).properties(width=PANEL - 70 * few, height=190)
+
+
+def at_last(by: str) -> alt.Chart:
+    """Return a chart of the rows at the largest budget for each value of the column `by`."""
+    last: Any = [alt.JoinAggregateFieldDef(op="max", field="eps_255", **{"as": "last"})]
+    chart = alt.Chart().transform_joinaggregate(last, groupby=[by])
+    return chart.transform_filter("datum.eps_255 == datum.last")
+
+
+def names_at_ends(
+    by: str,
+    value: str,
+    ends: alt.Chart,
+    colour: Any,
+    x: str = "eps_255",
+    step: float = 0.085,
+    scale: alt.Scale = WHOLE,
+) -> list[Any]:
+    """Write names to the right of points (`x`, `value`), without overlap, with lines to them.
+
+    A name is at least one `step` below the name above it, and within the domain of the `scale`.
+    """
+    low = scale.to_dict()["domain"][0]
+    by_value: Any = [alt.SortField(value, order="descending")]
+    placed = (
+        ends.transform_window(rank="row_number()", sort=by_value)
+        .transform_joinaggregate(count="count()")
+        .transform_calculate(shifted=f"datum.{value} + datum.rank * {step}")
+        .transform_window(least="min(shifted)", sort=by_value, frame=[None, 0])
+        .transform_calculate(
+            place=f"max(datum.least, {low} + datum.count * {step}) - datum.rank * {step}"
+        )
+    )
+    line = placed.mark_rule(strokeWidth=0.8, xOffset=3, x2Offset=22).encode(
+        x=f"{x}:Q", x2=f"{x}:Q", y=alt.Y(f"{value}:Q", scale=scale), y2="place:Q"
+    )
+    labels = placed.mark_text(align="left", dx=25, style="name").encode(
+        x=f"{x}:Q", y=alt.Y("place:Q", scale=scale), text=f"{by}:N"
+    )
+    return [part.encode(color=colour) for part in (line, labels)]
+
+
+def _dots(rows: pd.DataFrame, value: str, by: str) -> Any:
+    """Draw values with their intervals at the single budget, one row per target or attack."""
+    names = list(dict.fromkeys(rows[by]))
+    ends = (f"{value}_low", f"{value}_high")
+    base = alt.Chart().transform_filter("datum.eps_255 > 0")
+    base = base.encode(
+        y=alt.Y(f"{by}:N", title=None, sort=names, axis=alt.Axis(grid=True)),
+        color=alt.value("#3b76af"),
+        tooltip=tooltip("attack", "source", "target", "eps_255", "n", shares=[value, *ends]),
+    )
+    layers = points(base, "x", value, *ends, title=None, scale=WHOLE, axis=PERCENT)
+    return alt.layer(*layers).properties(width=PANEL, height=22 * len(names))

@@ -1,0 +1,211 @@
+"""Answers in words: which attack or source transfers best, and whether that is decided."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import fisher_exact
+
+from src.analysis import WHITE_BOX
+from src.analysis.image_outcomes import GROUP
+from src.analysis.intervals import FEWEST_IMAGES
+from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL
+from src.analysis.ranking import needed
+from src.report.charts.theme import MEAN
+from src.report.page.html import ENOUGH
+from src.report.page.view import View
+from src.report.summary import Summary
+from src.utils.model_names import NO_DEFENCE
+
+COUNTED = {
+    "all": "all images",
+    "source_correct": "images that the source classifies correctly when clean",
+    "target_correct": "images that the target classifies correctly when clean",
+    "joint": "images that a source and a target both classify correctly when clean",
+    "common": "images that a source, and a target behind all defences, classify correctly when "
+    "clean",
+}
+"""What a protocol counts, in words."""
+
+Answer = tuple[str, str, str]
+"""The lead, the rest of the sentence, and the details: what is counted and how it is tested."""
+
+
+def answer_of(
+    summary: Summary,
+    view: View,
+    values: pd.DataFrame,
+    *,
+    defence: str,
+    source: str,
+    protocol: str,
+    eps_255: float,
+) -> Answer:
+    """State which attack, or source, transfers best, by how much, and if the tests decide it.
+
+    `values` has the mean success of each attack in this selection, which is the answer under a
+    protocol that the ranking does not have.
+    """
+    record = summary.attacked[0].job.record
+    of_source = f" from {source}" * (bool(source) and len(values) > 1)
+    where = f"{of_source} at {eps_255:g}/255" + f" behind {defence}" * (defence != NO_DEFENCE)
+    if protocol != view.choice.protocol:
+        ordered = values.sort_values("success_rate", ascending=False, kind="stable")
+        detail = (
+            f"Counted: {_counted(protocol, '', record.images)}. Not tested: the ranking counts by "
+            f"{view.choice.protocol}."
+        )
+        return (f"Mean success{where}:", " " + _levels(ordered, "attack", "success_rate"), detail)
+    rows = _ranking(summary, source, defence, eps_255)
+    if rows.empty or rows["images"].max() < FEWEST_IMAGES:
+        return _one_pair(view, source, defence, eps_255, where)
+    if len(rows) == 1:
+        return _best_source(summary, rows.iloc[0], where, record.images)
+    return _decided(rows, "attack", where, _details(rows.iloc[0], record.images))
+
+
+def _ranking(summary: Summary, source: str, defence: str, eps_255: float) -> pd.DataFrame:
+    """Return the ranked attacks of the first group; an empty source stands for the mean."""
+    rows = summary.rankings
+    mean = rows["sources"] > 1
+    rows = rows[(mean if not source else rows["source"] == source) & rows["rank"].notna()]
+    rows = rows[(rows["eps_255"] == eps_255) & (rows["defence"] == defence)]
+    for name in ("group", *GROUP):
+        rows = rows[rows[name] == rows[name].iloc[0]] if len(rows) else rows
+    return rows
+
+
+def _details(first: pd.Series, total: int) -> str:
+    """Say what is counted, and how the means weigh targets and sources."""
+    targets = f"the {first['targets']:g} targets equally" if first["targets"] > 1 else ""
+    sources = "each over the sources other than itself" if first.get("sources", 1) > 1 else ""
+    mean = ", ".join(filter(None, [targets, sources]))
+    unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
+    counted = _counted(first["protocol"], f"{first['images']:g}", total)
+    text = f"Counted: the {counted}."
+    return text + f" A mean weighs {mean}." * bool(mean) + unrelated
+
+
+def _counted(protocol: str, images: str, total: int) -> str:
+    part = f"{images} of {total} " if images and protocol != "all" else ""
+    return f"{part}{COUNTED[protocol]}"
+
+
+def _decided(rows: pd.DataFrame, of: str, where: str, details: str) -> Answer:
+    """Return the answer for ranked attacks or sources, depending on the tests."""
+    first, others = rows.iloc[0], rows.iloc[1:]
+    name, reaches = first[of], " (target class reached)" * bool(first["targeted"])
+    if first["images"] < FEWEST_FOR_WINNER:
+        tested = "Nothing is tested." if first["images"] < FEWEST_TESTED else ""
+        more = needed(rows)
+        details = " ".join(
+            filter(None, [details, tested, f"{more[:1].upper()}{more[1:]}." * bool(more)])
+        )
+        lead = f"{first['images']:g} images name no winner"
+        return (lead, f"{where}{reaches}: {_levels(rows, of, 'mean')}", details)
+    if np.ptp(rows["mean"]) < 1e-9:
+        return (f"{name} and {len(others)} more are equal", where + reaches, details)
+    behind = _behind(others, of)
+    if rows["p"].isna().all():
+        return (f"{name} is ahead, untested,", f"{where}{reaches}: {behind}", details)
+    tied = others.loc[others["undecided"].astype(bool), of].tolist()
+    if not tied:
+        decided = "differences are" if len(others) > 1 else "difference is"
+        details += f" The {decided} decided (tested together, p < {LEVEL})."
+        return (f"{name} transfers best", f"{where}{reaches}: {behind}", details)
+    named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
+    verb = "is" if len(tied) == 1 else "are"
+    details += f" {named} {verb} not significantly weaker (tested together, p < {LEVEL})."
+    return (f"{name} leads, undecided,", f"{where}{reaches}: {behind}", details)
+
+
+def _behind(others: pd.DataFrame, of: str) -> str:
+    """Say by how many points the first is ahead of two others."""
+    points = [f"{abs(100 * row['difference']):.1f}" for _, row in others.iterrows()]
+    names = others[of].tolist()
+    text = f"{points[0]} point{'s' * (points[0] != '1.0')} ahead of {names[0]}"
+    text += f", {points[1]} ahead of {names[1]}" if len(names) > 1 else ""
+    return text + f" and of {len(names) - 2} more" * (len(names) > 2)
+
+
+def _levels(rows: pd.DataFrame, of: str, column: str) -> str:
+    """List the first three rows with their values."""
+    named = [f"{row[of]} {100 * row[column]:.1f} %" for _, row in rows.head(3).iterrows()]
+    return ", ".join(named) + f" and {len(rows) - 3} more" * (len(rows) > 3)
+
+
+def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> Answer:
+    """State which source of the only attack transfers best."""
+    details, attack = _details(row, total), row["attack"]
+    reached = "reaches its target class on" if row["targeted"] else "fools"
+    alone = (attack, f"{where} {reached} {100 * row['mean']:.1f} % of images", details)
+    if row["sources"] == 1 or summary.sources.empty:
+        source = f" from {row['source']}" * (f"from {row['source']}" not in where)
+        lead, rest, _ = alone
+        return (lead, f"{source}{rest}", details)
+    keys = ["group", *GROUP, "eps_255", "defence", "attack"]
+    its = summary.sources[(summary.sources[keys] == row[keys]).all(axis=1)]
+    ranked = its[its["rank"].notna()].assign(low=np.nan, high=np.nan)
+    if len(ranked) < 2 or ranked["images"].max() < FEWEST_IMAGES:
+        lacks = "".join(its["lacks"].head(1))
+        return (*alone[:2], details + f" Sources are not ranked: that needs {lacks}." * bool(lacks))
+    lead, rest, tested = _decided(ranked, "source", f" as a source of {attack}{where}", details)
+    return (lead, rest, f"{tested} Sources: adjusted means on common images.")
+
+
+def _one_pair(view: View, source: str, defence: str, eps_255: float, where: str) -> Answer:
+    """State the result of the first pair, if no ranking has enough images or other models."""
+    rows = view.rows
+    rows = rows[(rows["eps_255"] == eps_255) & (rows["defence"] == defence)]
+    rows = rows[(rows["protocol"] == view.choice.protocol) & (rows["source"] != MEAN)]
+    for attack, its, target in view.pairs:
+        row = rows[(rows["attack"] == attack) & (rows["target"] == target)]
+        row = row[row["source"] == (source or its)]
+        if len(row) and row["n"].iloc[0] >= FEWEST_IMAGES:
+            return _of_pair(row.iloc[0], where)
+    return ("Too few images to rank", where, f"A ranking needs {FEWEST_IMAGES} counted images.")
+
+
+def _of_pair(row: pd.Series, where: str) -> Answer:
+    reached = "reaches its target class on" if row["targeted"] else "fools"
+    white = " (white box)" * (row["relation"] == WHITE_BOX)
+    counts = f"{row['success']:g} of {row['n']:g} images"
+    source = f" from {row['source']}" * (f"from {row['source']}" not in where)
+    rest = f"{source}{where} {reached} {row['target']}{white} on {counts}"
+    return (row["attack"], rest, f"Counted: {COUNTED[row['protocol']]}.")
+
+
+def own_answer(groups: pd.DataFrame, effect: dict[str, Any]) -> Answer:
+    """State what an attack leaves correct of its own network, most confident images first.
+
+    `groups` are equal groups by initial confidence at one budget; `effect` is their row of
+    `initial_confidence_effect`.
+    """
+    attack, target, eps = (groups[name].iloc[0] for name in ("attack", "target", "eps_255"))
+    groups = groups.sort_values("group")
+    counts = groups[["still_correct", "n"]].to_numpy(int)
+    (top, of_top), (others, of_others) = counts[0], counts[1:].sum(axis=0)
+    total, n = counts.sum(axis=0)
+    details = f"Counted: the {n} images that {target} classifies correctly when clean."
+    where = f" at {eps:g}/255"
+    if n < ENOUGH:
+        left = f" leaves {total} of {n} images correct{where}"
+        return (f"{attack}", left, f"{details} A comparison by confidence needs {ENOUGH}.")
+    verdicts = {
+        "supported": "Confident images are harder to manipulate",
+        "contradicted": "Confident images are easier to manipulate",
+        "undecided": "Whether confident images are harder to manipulate is undecided",
+    }
+    if (verdict := effect.get("verdict")) in verdicts:
+        span = f"[{effect['rho_low']:.2f}, {effect['rho_high']:.2f}]"
+        details += f" {verdicts[verdict]} (rho {effect['rho']:.2f} {span})."
+    if total == 0 or len(counts) < 2:
+        return (f"{attack} leaves {total or 'none'} of {n} images correct", where, details)
+    p = fisher_exact([[top, of_top - top], [others, of_others - others]]).pvalue
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    details += f" Most confident group against the others: {shown} (Fisher's exact test)."
+    if p < LEVEL and top * of_others > others * of_top:
+        only = "only " * bool(others == 0)
+        rest = f": {top} of {of_top}{where}, {others or 'none'} of {of_others} others"
+        return (f"{attack} spares {only}confident images", rest, details)
+    return (f"{attack} leaves {total} of {n} images correct", where, details)

@@ -1,0 +1,276 @@
+"""Every number of the first screen, for every selection, in arrays that the page looks up.
+
+The numbers are those of `rankings`, `src.table` and `rates.csv`; the page's script computes none.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.analysis import TRANSFER, WHITE_BOX
+from src.analysis.image_outcomes import joined
+from src.analysis.ranking import target_means
+from src.report.cells import averaged_pairs, cell_means
+from src.report.charts.theme import MEAN
+from src.report.page.answers import answer_of, own_answer
+from src.report.page.view import View, ranked_sources
+from src.report.summary import Summary, primary_rates
+from src.utils.model_names import NO_DEFENCE
+
+AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
+"""Axes of the values: source and target may be empty, which stands for their mean."""
+_SHORT = {
+    **{"success_rate": "s", "success_rate_low": "sl", "success_rate_high": "sh"},
+    **{"robust_accuracy": "c", "robust_accuracy_low": "cl", "robust_accuracy_high": "ch"},
+    **{"confidence": "f", "success": "k", "still_correct": "kc", "denominator": "n"},
+    **{"success_rate_sd": "sd", "abstained": "a"},
+}
+_MEANS = ["success_rate", "robust_accuracy", "confidence"]
+_COLOURS = 7
+OWN_KEYS = ("attack", "target", "eps_255")
+"""Axes of the answers of a study of one network."""
+
+Axes = Mapping[str, list[Any]]
+
+
+def selections(summary: Summary, view: View) -> dict[str, Any]:
+    """Return the axes, the values and answers of all selections, and the first selection.
+
+    Returns:
+        `axes`: names in order; `values`: columns in the order of the axes, the last fastest;
+        `tiles`: the same without targets (`w`: success of white boxes, `wc`: correct, `wn`: their
+        number, `hard`: position of the target fooled least); `ranking`, `sources` and `answers`,
+        by positions on axes joined by points; `colours`: number of an attack's colour.
+    """
+    rates = primary_rates(summary.attacked)
+    single = [name for name in rates["source"].unique() if name not in view.apart]
+    axes: dict[str, list[Any]] = {name: list(rates[name].unique()) for name in AXES}
+    axes["attack"] = view.options["attack"]
+    axes["source"] = [*([""] if len(single) > 1 else []), *axes["source"]]
+    axes["target"] = ["", *axes["target"]]
+    axes["eps_255"] = sorted(map(float, axes["eps_255"]))
+    values = _with_intervals(_values(rates, single), summary)
+    first = view.choice
+    return {
+        "axes": axes,
+        "values": _dense(values.rename(columns=_SHORT), axes, _SHORT.values()),
+        "tiles": _tiles(rates, single, values, axes),
+        "relations": _relations(rates, axes),
+        "ranking": _rankings(view, axes),
+        "sources": _sources(summary, axes),
+        "answers": _answers(summary, view, values, axes),
+        "colours": _colours(view),
+        "targeted": [
+            bool(rates.loc[rates["attack"] == name, "targeted"].any()) for name in axes["attack"]
+        ],
+        "pairs": view.pairs,
+        "single": len(single),
+        "top": _top(values, first.protocol),
+        "first": {
+            **{name: getattr(first, name) for name in ("attack", "source", "target")},
+            **{"defence": first.defence, "protocol": first.protocol, "eps": first.eps},
+            "shown": first.shown,
+        },
+        "own": _own_target(rates),
+    }
+
+
+def _own_target(rates: pd.DataFrame) -> str:
+    """Return the only source as a target of its own, in a study of one network; else nothing."""
+    plain = (rates["relation"] == WHITE_BOX) & (rates["defence"] == NO_DEFENCE)
+    own = rates.loc[plain, "target"].unique()
+    return str(own[0]) if rates["source"].nunique() == 1 and len(own) else ""
+
+
+def _values(rates: pd.DataFrame, single: Sequence[str]) -> pd.DataFrame:
+    """Return the values of all pairs, and the means over sources, targets and both."""
+    of_single = rates[rates["source"].isin(single)]
+    parts = [rates]
+    for rows, empty in ((rates, ["target"]), (of_single, ["source"]), (of_single, AXES[1:3])):
+        keys = [name for name in AXES if name not in empty]
+        if "source" not in empty or len(single) > 1:
+            means = cell_means(averaged_pairs(rows, keys), keys, _MEANS)
+            parts.append(means.assign(**dict.fromkeys(empty, "")))
+    return pd.concat(parts, ignore_index=True)[[*AXES, "relation", "targeted", *_SHORT]]
+
+
+def _with_intervals(values: pd.DataFrame, summary: Summary) -> pd.DataFrame:
+    """Add the rankings' means and intervals, and those of single targets over several sources."""
+    ranked = summary.rankings
+    parts = [ranked.assign(target="", source=ranked["source"].mask(ranked["sources"] > 1, ""))]
+    for jobs in summary.groups:
+        for eps in sorted({eps for job in jobs for eps in job.outcomes}):
+            outcomes = joined([job.outcomes[eps] for job in jobs if eps in job.outcomes])
+            its = target_means(outcomes)
+            protocol = jobs[0].job.record.protocol
+            parts.append(its.assign(source="", eps_255=eps, protocol=protocol))
+    known = pd.concat(parts, ignore_index=True).dropna(subset=["mean"])
+    known = known.drop_duplicates(AXES).set_index(AXES)[["mean", "low", "high"]].astype(float)
+    joined_ = values.join(known, on=AXES)
+    plain, there = joined_["success_rate_low"].isna(), joined_["mean"].notna()
+    untargeted = joined_["robust_accuracy"] + joined_["success_rate"] > 1 - 1e-9
+    at = joined_[plain & there].index
+    values.loc[at, "success_rate"] = joined_.loc[at, "mean"]
+    for end, other in (("low", "high"), ("high", "low")):
+        values.loc[at, f"success_rate_{end}"] = joined_.loc[at, end]
+        both = joined_.index.isin(at) & untargeted
+        values.loc[both, f"robust_accuracy_{other}"] = 1 - joined_.loc[both, end]
+    return values
+
+
+def _tiles(
+    rates: pd.DataFrame, single: Sequence[str], values: pd.DataFrame, axes: Axes
+) -> dict[str, list[Any]]:
+    """Return the mean over white boxes, and the target that is fooled least."""
+    keys = [name for name in AXES if name != "target"]
+    white = rates[rates["relation"] == WHITE_BOX]
+    of_mean = white[white["source"].isin(single)].assign(source="")
+    boxes = pd.concat([white, of_mean]).groupby(keys)
+    table = boxes[["success_rate", "robust_accuracy"]].mean().assign(wn=boxes.size())
+    columns = values[(values["target"] != "") & (values["relation"].isin([TRANSFER, np.nan]))]
+    columns = columns[columns["success_rate"].notna() & (columns["eps_255"] > 0)]
+    least = columns.loc[columns.groupby(keys)["success_rate"].idxmin()].set_index(keys)["target"]
+    place = {name: number for number, name in enumerate(axes["target"])}
+    table = table.join(least.map(place).rename("hard"), how="outer").reset_index()
+    table = table.rename(columns={"success_rate": "w", "robust_accuracy": "wc"})
+    of_axes = {name: axes[name] for name in keys}
+    return _dense(table, of_axes, ["w", "wc", "wn", "hard"])
+
+
+def _relations(rates: pd.DataFrame, axes: Axes) -> dict[str, list[str]]:
+    """Return relation and overlap of the pairs that are not plain transfer, by positions."""
+    keys = ["source", "target", "defence"]
+    rows = rates.drop_duplicates(keys)
+    rows = rows[(rows["relation"] != TRANSFER) | (rows["overlap"] != "")]
+    return {
+        key_of(axes, row, keys): [row["relation"], row["overlap"]]
+        for row in rows.to_dict("records")
+    }
+
+
+def _rankings(view: View, axes: Axes) -> dict[str, list[dict[str, Any]]]:
+    """Return the ranked attacks by defence, source and budget, with headings of several rankings.
+
+    A row has name, rank, verdict, statistics in the order of the ranking, cost and what it lacks.
+    """
+    place, keys = dict[str, list[dict[str, Any]]](), ("defence", "source", "eps_255")
+    rows = view.ranking.assign(of=view.ranking["of"].replace(MEAN, ""))
+    for (defence, of, eps), its in rows.groupby(["defence", "of", "eps_255"], sort=False):
+        key = key_of(axes, dict(zip(keys, (defence, of, eps), strict=True)), keys)
+        place[key] = [_ranked(row, "attack") for row in its.to_dict("records")]
+    return place
+
+
+def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
+    """Return the ranked sources by defence, attack and budget, or what their ranking lacks."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for defence in axes["defence"]:
+        rows = ranked_sources(summary.sources, defence)
+        rows = rows[rows["attack"].isin(axes["attack"])] if len(rows) else rows
+        for row in rows.to_dict("records"):
+            key = key_of(axes, {"defence": defence, **row}, ["defence", "attack", "eps_255"])
+            place = _ranked(row, "source")
+            its = found.setdefault(key, [])
+            first = its[0]["m"] if its else place["m"]
+            if place["dl"] is not None:  # the interval of the difference, drawn from the first
+                place |= {"l": round(first - place["dh"], 6), "h": round(first - place["dl"], 6)}
+            its.append(place)
+    if len(summary.sources):
+        keys = ["defence", "attack", "eps_255"]
+        unranked = summary.sources[summary.sources["rank"].isna()].drop_duplicates(keys)
+        for row in unranked.to_dict("records"):
+            if row["attack"] in axes["attack"] and (key := key_of(axes, row, keys)) not in found:
+                found[key] = [{"lacks": row["lacks"]}]
+    return found
+
+
+def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
+    """Return a row of a ranking for the page; points are those behind the first."""
+    if row.get("heading"):
+        return {"heading": row["heading"]}
+    numbers = {
+        name: _number(row.get(column))
+        for name, column in (
+            *(("m", "mean"), ("l", "low"), ("h", "high"), ("rank", "rank")),
+            *(("d", "difference"), ("dl", "difference_high"), ("dh", "difference_low")),
+            *(("images", "images"), ("targets", "targets")),
+            *(("gradients", "gradients"), ("fit", "fit_gradients"), ("p", "p")),
+        )
+    }
+    for name in ("d", "dl", "dh"):
+        numbers[name] = None if numbers[name] is None else round(-numbers[name], 6)
+    text = {"name": row[of], "tie": row["undecided"]}
+    text["source"] = "" if row["source"] == MEAN else row["source"]
+    return {**numbers, **text, "lacks": row.get("lacks", "")}
+
+
+def _answers(
+    summary: Summary, view: View, values: pd.DataFrame, axes: Axes
+) -> dict[str, Sequence[str]]:
+    """Return the answers by defence, source, protocol and budget; `own`: by attack and budget."""
+    keys = ["defence", "source", "protocol", "eps_255"]
+    answers: dict[str, Sequence[str]] = {}
+    overall = values[(values["target"] == "") & values["success_rate"].notna()]
+    for names, rows in overall.groupby(keys, sort=False):
+        place: dict[str, Any] = dict(zip(keys, names, strict=True))
+        if place["eps_255"] > 0:
+            answers[key_of(axes, place)] = answer_of(summary, view, rows, **place)
+    return answers
+
+
+def own_answers(groups: pd.DataFrame, effects: pd.DataFrame, axes: Axes) -> dict[str, Any]:
+    """Return the answers of a study of one network by attack, target and budget."""
+    keys = [*OWN_KEYS]
+    rows = groups[(groups["eps_255"] > 0) & groups["target"].isin(axes["target"])]
+    verdicts: dict[Any, Any] = effects.set_index(["attack", "target"]).to_dict("index")
+    return {
+        key_of(axes, dict(zip(keys, place, strict=True)), keys): own_answer(
+            its, verdicts.get(place[:2], {})
+        )
+        for place, its in rows.groupby(keys, sort=False)
+    }
+
+
+def _colours(view: View) -> dict[str, int]:
+    """Return the colours of the best-ranked attacks at the reference budget, from 1 on."""
+    return {name: n for n, name in enumerate(view.options["attack"][:_COLOURS], 1)}
+
+
+def _top(values: pd.DataFrame, protocol: str) -> float:
+    """Return the end of the axis for means over the budget."""
+    rows = values[(values["target"] == "") & (values["protocol"] == protocol)]
+    highest = rows["success_rate"].max()
+    return float(np.ceil(5 * max(highest, 0.1)) / 5) if highest == highest else 1.0
+
+
+def key_of(
+    axes: Axes,
+    row: Mapping[Any, Any],
+    keys: Sequence[str] = ("defence", "source", "protocol", "eps_255"),
+) -> str:
+    """Join the places of a row on axes by points; by default those of an answer."""
+    return ".".join(str(axes[name].index(row[name])) for name in keys)
+
+
+def _dense(frame: pd.DataFrame, axes: Axes, columns: Any) -> dict[str, list[Any]]:
+    """Return columns as lists with a place for each combination of the axes."""
+    places = [pd.Index(names).get_indexer(pd.Index(frame[axis])) for axis, names in axes.items()]
+    known = np.logical_and.reduce([place >= 0 for place in places])
+    shape = tuple(len(names) for names in axes.values())
+    at = np.ravel_multi_index([place[known] for place in places], shape)
+    dense = {}
+    for column in columns:
+        values = np.full(int(np.prod(shape)), np.nan)
+        values[at] = frame[column].to_numpy(float)[known]
+        dense[column] = [_number(value) for value in values.tolist()]
+    return dense
+
+
+def _number(value: Any) -> Any:
+    """Return a JSON number of up to six decimals; None for NaN."""
+    if value is None or value != value:
+        return None
+    rounded = round(float(value), 6)
+    return int(rounded) if rounded == int(rounded) else rounded

@@ -1,0 +1,527 @@
+// Single images, one network, galleries, diagnostics and data: the parts that need a job's block.
+const jobs = new Map();
+const EXCEPTIONS = {
+  never_flips: "never change class", bounce_back: "return to the right class",
+  ends_more_confident_wrong: "are wrong with more confidence",
+  dip_and_recovery: "keep their class, with a dip in confidence", below_8_bits: "change class below 1/255",
+};
+
+/** Return a job's predictions and pictures, unpacked once; null if the page has no room for them. */
+function jobOf(attack, source) {
+  const number = data.jobs.findIndex(([one, other]) => one === attack && other === source);
+  if (number < 0) return null;
+  if (!jobs.has(number)) jobs.set(number, unpackJob(number));
+  return jobs.get(number);
+}
+
+async function unpackJob(number) {
+  const job = JSON.parse(await textOf(`job-${number}`));
+  job.bytes = await unpack(`pictures-${number}`);
+  job.placeOf = placesOf(job.index);
+  job.at = new Map((job.pictures.at ?? []).map(([image, eps, start, size]) => [`${image} ${eps}`, [start, size]]));
+  job.seconds = new Map(job.second.map(([target, image, eps, ...top]) => [`${target} ${image} ${eps}`, top]));
+  job.names = data.classes[job.classes];
+  if (job.pictures.data !== undefined) job.clean = await cleanOf(job.pictures.data);
+  return job;
+}
+const cleans = new Map();
+const cleanOf = (number) => {
+  if (!cleans.has(number)) cleans.set(number, unpack(`clean-${number}`));
+  return cleans.get(number);
+};
+
+/** Return class, confidence and correctness of an image, or null where there is no prediction. */
+function prediction(job, model, eps, image) {
+  const budget = job.eps.indexOf(eps);
+  const at = (model * job.eps.length + budget) * job.index.length + job.placeOf.get(image);
+  const code = model < 0 || budget < 0 ? null : job.predicted[at] ?? null;
+  if (code === null) return null;
+  const label = code < 1 ? job.label[job.placeOf.get(image)] : code - 1;
+  return { right: code === 0, label, name: code < 0 ? "no prediction" : job.names[label],
+    share: (job.confidence[at] ?? 0) / 100, none: code < 0 };
+}
+const modelOf = (job, target, defence = selection.defence) =>
+  job.models.findIndex(([name, behind]) => name === target && behind === defence);
+function sourceModel(job) {
+  const [name, defence] = job.source.split("@");
+  return modelOf(job, name, defence ?? "none");
+}
+
+/** Return the counted images of a target: fooled and still correct at the budget, by confidence. */
+function outcomesOf(job, target) {
+  const model = modelOf(job, target);
+  const counted = job.counted[selection.protocol]?.[model] ?? "";
+  const fooled = [];
+  const kept = [];
+  job.index.forEach((image, place) => {
+    const its = counted[place] === "1" ? prediction(job, model, selection.eps, image) : null;
+    if (!its || its.none) return;
+    const success = job.aimed ? its.label === job.aimed[place] : !its.right;
+    if (success) fooled.push([image, its.share]);
+    else if (its.right || job.aimed) kept.push([image, its.share]);
+  });
+  for (const list of [fooled, kept]) list.sort((one, other) => one[1] - other[1] || one[0] - other[0]);
+  return { fooled, kept };
+}
+
+/** Return the place in a list that is next to its middle, a pictured image if there is one. */
+function middle(job, list) {
+  const centre = (list.length - 1) / 2;
+  const byDistance = list.map((_, place) => place).sort((one, other) =>
+    Math.abs(one - centre) - Math.abs(other - centre));
+  const has = (place) => job.at.has(`${list[place][0]} ${selection.eps}`);
+  return byDistance.find(has) ?? byDistance[0];
+}
+
+/** Return the image that is shown first: fooled, next to the median confidence. */
+function firstImage(job, target) {
+  const { fooled, kept } = outcomesOf(job, target);
+  const list = fooled.length ? fooled : kept;
+  return list.length ? list[middle(job, list)][0] : job.index[0];
+}
+
+/** Draw a picture of an image at a budget; null if none is stored. */
+function picture(job, image, eps) {
+  const places = data.clean[job.pictures.data]?.[image];
+  const place = job.at.get(`${image} ${eps}`);
+  if (!places || (eps && !place)) return null;
+  const clean = job.clean.subarray(places[0], places[0] + places[1]);
+  const name = `image ${image}, ${eps ? budget(eps) : "clean"}`;
+  if (!job.pictures.small) {
+    const bytes = eps ? job.bytes.subarray(...previewOf(job, place)) : clean;
+    const made = el("img", { class: "picture", alt: name });
+    made.src = URL.createObjectURL(new Blob([bytes], { type: "image/webp" }));
+    made.addEventListener("load", () => URL.revokeObjectURL(made.src));
+    return made;
+  }
+  const change = eps ? new Int8Array(job.bytes.slice(place[0], place[0] + place[1]).buffer) : null;
+  return canvas(job.pictures.shape, (at) => clean[at] + (change ? change[at] : 0), name);
+}
+function previewOf(job, [start, size]) {
+  return [start + 4 + partBytes(job, start), start + size];
+}
+const partBytes = (job, start) => new DataView(job.bytes.buffer, job.bytes.byteOffset + start).getUint32(0, true);
+
+function canvas([height, width], levelOf, label) {
+  const made = el("canvas", { class: "picture small", width, height, role: "img", "aria-label": label });
+  const pixels = new ImageData(width, height);
+  for (let place = 0; place < width * height; place += 1) {
+    for (let channel = 0; channel < 3; channel += 1) pixels.data[4 * place
+      + channel] = levelOf(channel * width * height + place);
+    pixels.data[4 * place + 3] = 255;
+  }
+  made.getContext("2d").putImageData(pixels, 0, 0);
+  return made;
+}
+
+/** Draw the perturbation around grey, enlarged: whole, or the middle part of a photograph. */
+function perturbation(job, image, eps) {
+  const place = job.at.get(`${image} ${eps}`);
+  if (!place) return [null, ""];
+  const scale = 127 / eps;
+  const small = job.pictures.small;
+  const [start, size] = small ? place : [place[0] + 4, partBytes(job, place[0])];
+  const change = new Int8Array(job.bytes.slice(start, start + size).buffer);
+  const drawn = canvas(small ? job.pictures.shape : job.pictures.part, (at) => 128 + scale * change[at],
+    `perturbation, ${budget(eps)}`);
+  return [drawn, small ? `times ${Number(scale.toPrecision(2))}, grey is none` : "a fifth of the width, enlarged"];
+}
+
+function mark(right) {
+  const d = right ? "M-4,0L-1,3.5L4.5,-4" : "M-4,-4L4,4M4,-4L-4,4";
+  return el("svg", { width: 12, height: 12, viewBox: "-6 -6 12 12", role: "img", "aria-label": right ? "right"
+    : "wrong" },
+    el("path", { d, fill: "none", stroke: "currentColor", "stroke-width": 2 }));
+}
+
+function classOf(its, role, attack = selection.attack) {
+  if (!its) return el("div", {}, role && el("span", { class: "inner-role" }, role), el("small", {}, "not evaluated"));
+  const wrong = !its.right && !its.none;
+  return el("div", { style: `--its: ${colour(attack)}` }, role && el("span", { class: "inner-role" }, role),
+    el("div", { class: wrong ? "class wrong" : "class" }, its.none ? null : mark(its.right),
+      el("span", { class: "name" }, broken(its.name)),
+      its.none ? "" : `${percent(its.share, 0)} %`),
+    el("div", { class: "track" }, el("i", { style: `width: ${100 * its.share}%` })));
+}
+
+/** One image over all budgets: pictures, and rows of [role, prediction at a budget]. */
+function strip(job, image, roles, jobAt = job) {
+  const [noise, words] = perturbation(jobAt, image, selection.eps);
+  const none = (text) => el("div", { class: "picture hatched" }, text);
+  const steps = [[0, "clean"], [null, `perturbation, ${budget(selection.eps)}`],
+    ...axes.eps_255.slice(1).map((eps) => [eps, budget(eps)])];
+  const box = el("div", { class: "strip", style: `--many: ${steps.length}` }, el("span", { class: "role" }));
+  const narrow = innerWidth <= 600;
+  const figures = steps.map(([eps, name]) => {
+    const made = eps === null ? noise : picture(jobAt, image, eps);
+    return el("figure", { class: eps === selection.eps ? "here" : "" }, made
+      ?? none(eps === 0 ? "no picture" : "not stored"),
+      el("figcaption", {}, name));
+  });
+  const cells = roles.map(([role, at], row) => steps.map(([eps]) => (
+    eps === null ? el("small", {}, row === 0 ? words : "") : at(eps, narrow ? role : ""))));
+  if (narrow) {
+    figures.forEach((figure, place) => figure.append(...cells.map((row) => row[place])));
+    box.append(...figures);
+  } else {
+    box.append(...figures);
+    roles.forEach(([role], row) => box.append(el("span", { class: "role" }, role), ...cells[row]));
+  }
+  return box;
+}
+
+function imageRows(job, model, image, name, paint, line, mark_ = "circle") {
+  return job.eps.map((eps_255) => [eps_255, prediction(job, model, eps_255, image)])
+    .filter(([, its]) => its && !its.none)
+    .map(([eps_255, its]) => ({ eps_255, value: its.share, series: name, colour: paint, dash: line, shape: mark_,
+      width: 2, label: name, right: its.right }));
+}
+
+const latest = new Map();
+/** Show one image of the pair over all budgets, with its curve; or all attacks of one network. */
+async function renderImage(box, own) {
+  const turn = (latest.get(box) ?? 0) + 1;
+  latest.set(box, turn);
+  const [source, target] = pairOf();
+  const job = await jobOf(selection.attack, source);
+  if (turn !== latest.get(box)) return;
+  const left = [...(data.left_out.predictions ?? [])].find(([attack, its]) => attack === selection.attack
+    && its === source);
+  if (!job || modelOf(job, target) < 0) {
+    box.replaceChildren(el("h2", {}, `One image: ${source} \u2192 ${target}`), el("p", { class: "note" }, left
+      ? "The page has no room for the images of this job. This command builds a page for it alone:"
+        : "This pair was not evaluated."),
+      left ? el("pre", {}, left[2]) : "");
+    return;
+  }
+  const { fooled, kept } = outcomesOf(job, target);
+  const in_ = (list) => list.findIndex(([image]) => image === selection.image);
+  const known = job.placeOf.has(selection.image);
+  let list = in_(kept) >= 0 ? kept : fooled;
+  let place = in_(list);
+  if (!known) {
+    list = fooled.length ? fooled : kept;
+    place = list.length ? middle(job, list) : -1;
+  }
+  const image = known ? selection.image : list[place]?.[0] ?? job.index[0];
+  const label = job.names[job.label[job.placeOf.get(image)]];
+  const total = fooled.length + kept.length;
+  const success = aimed() ? "reach their target class" : "fooled";
+  const centre = list.length ? list[Math.floor((list.length - 1) / 2)][1] : 0;
+  const words = place < 0 ? "not counted here" : list === fooled
+    ? `one of the ${fooled.length} of ${total} ${success} at ${budget(selection.eps)}`
+    : (fooled.length ? "" : `none of ${total} is fooled; `)
+      + `one of the ${kept.length} still correct at ${budget(selection.eps)}`;
+  const close = Math.abs(place - (list.length - 1) / 2) <= Math.max(1, list.length / 20);
+  const near = known || !list.length ? ""
+    : `, ${close ? "near" : "of those with a picture the nearest to"} the median of `
+    + `their confidence (${percent(centre, 0)} %)`;
+  const stored = job.at.has(`${image} ${selection.eps}`) ? ""
+    : `; no picture is stored: report.images=[${image}] stores it`;
+  const go = (by) => choose({ image: list[place + by][0] }, true);
+  const turnTo = (other) => other.length && choose({ image: other[middle(job, other)][0] });
+  const focus = document.activeElement?.closest?.("#image, #own-image, #images")
+    && document.activeElement.dataset.value;
+  const controls = el("span", { class: "buttons" },
+    el("span", { class: "row", role: "group", "aria-label": "outcome" },
+      el("button", { type: "button", "data-value": "fooled", "aria-pressed": String(list === fooled && place >= 0),
+        disabled: !fooled.length, click: () => turnTo(fooled) }, `${aimed() ? "reached" : "fooled"} ${fooled.length}`),
+      el("button", { type: "button", "data-value": "kept", "aria-pressed": String(list === kept && place >= 0),
+        disabled: !kept.length, click: () => turnTo(kept) },
+        `${aimed() ? "not reached" : "still correct"} ${kept.length}`)),
+    el("span", { class: "row", role: "group", "aria-label": "images by confidence" },
+      el("button", { type: "button", "data-value": "previous", disabled: place < 1, click: () => go(-1) },
+        "\u2039 previous"),
+      el("button", { type: "button", disabled: true }, place < 0 ? "\u2013" : `${place + 1} of ${list.length}`),
+      el("button", { type: "button", "data-value": "next", disabled: place < 0 || place + 1 >= list.length,
+        click: () => go(1) }, "next \u203a")));
+  const behind = selection.defence === "none" ? "" : ` behind ${selection.defence}`;
+  const title = el("div", { class: "title" }, el("h2", {}, `One image: ${image}, ${label}`),
+    el("span", { class: "second" }, `${own ? "" : `${source} \u2192 ${target}${behind}: `}${words}${near}${stored}`),
+      controls);
+  const { roles, rows } = own ? await ownRoles(job, image, source, target) : pairRoles(job, image, source, target);
+  if (turn !== latest.get(box)) return;
+  const curve = box.querySelector(".chart") ?? el("div", { class: "chart", role: "img" });
+  const sheet = el("div", { class: "one" }, strip(job, image, roles),
+    el("div", {}, el("span", { class: "second" }, "confidence in the predicted class: dot right, cross wrong"), curve));
+  curve.setAttribute("aria-label", `Confidence of image ${image} over the budget; ${budget(selection.eps)} is chosen`);
+  box.replaceChildren(title, sheet);
+  if (focus) box.querySelector(`[data-value="${focus}"]`)?.focus();
+  draw(curve, data.charts.image, rows, (eps) => choose({ eps }));
+}
+
+function pairRoles(job, image, source, target) {
+  const models = [["source", sourceModel(job)], ["target", modelOf(job, target)]];
+  const shown = models[0][1] === models[1][1] ? models.slice(1) : models;
+  const roles = shown.map(([role, model]) => [role, (eps, inner) =>
+    classOf(prediction(job, model, eps, image), inner)]);
+  const rows = shown.flatMap(([role, model]) => imageRows(job, model, image, role,
+    role === "source" && shown.length > 1 ? "var(--second)" : colour(selection.attack), role === "source" ? [4, 3]
+      : []));
+  return { roles, rows };
+}
+
+/** Rows of one network: the chosen attack with its second class, then every other attack. */
+async function ownRoles(job, image, source, target) {
+  const shown = [selection.attack, ...axes.attack.filter((name) => name !== selection.attack)].slice(0, 4);
+  const all = (await Promise.all(shown.map((name) => jobOf(name, source)))).map((its, place) => [shown[place],
+    its]).filter(([, its]) => its);
+  const roles = all.flatMap(([attack, its]) => {
+    const model = modelOf(its, target);
+    const row = [attack, (eps, inner) => classOf(prediction(its, model, eps, image), inner, attack)];
+    const second = ["second", (eps, inner) => {
+      const top = its.seconds.get(`${target} ${image} ${eps}`);
+      return el("div", { class: "class second" }, inner && el("span", { class: "inner-role" }, inner), top
+        ? [el("span", { class: "name" }, broken(its.names[top[0]])), `${top[1]} %`] : "");
+    }];
+    const has = attack === selection.attack && its.eps.some((eps) => its.seconds.has(`${target} ${image} ${eps}`));
+    return has ? [row, second] : [row];
+  });
+  const rows = all.flatMap(([attack, its]) => imageRows(its, modelOf(its, target), image, attack, colour(attack),
+    dash(attack), shape(attack)));
+  return { roles, rows };
+}
+
+function ownTiles() {
+  const where = (attack, column) => value(column, { attack, source: axes.source.at(-1), target: data.own });
+  const two = [selection.attack, ...axes.attack.filter((name) => name !== selection.attack)].slice(0, 2);
+  const [rateOf, counts] = correct() ? ["c", "kc"] : ["s", "k"];
+  const found = two.map((attack) => [`${word()} under ${attack}`.replace("still ", ""),
+    `${percent(where(attack, rateOf))} %`, "",
+    `${count(where(attack, counts))} / ${count(where(attack, "n"))}`, true]);
+  const clean = value("f", { attack: selection.attack, source: axes.source.at(-1), target: data.own, eps_255: 0 });
+  return [...found, [`confidence, ${two.join(", ")}`, two.map((attack) =>
+    `${percent(where(attack, "f"), 0)} %`).join(", "), "",
+    `clean ${percent(clean, 0)}\u00a0%`, true]];
+}
+
+const GROUPS = ["#8a939c", "#6b95b8", "#2f77b5", "var(--text)"];
+/** Return the rows of groups by clean confidence, the least confident first. */
+function groupRows(groups, column) {
+  const ordered = [...groups].reverse();
+  return ordered.flatMap((group, place) => {
+    const number = Math.round(place * 3 / Math.max(1, ordered.length - 1));
+    return group.eps_255.map((eps_255, at) => ({ eps_255, value: group[column][at], series: groupName(group),
+      colour: GROUPS[number],
+      dash: DASHES[3 - number], shape: SHAPES[3 - number], width: 2, label: "", right: true }));
+  }).filter((row) => row.value !== null);
+}
+const groupName = ({ lowest, highest }) => (lowest > 95 ? `${lowest}\u2013${highest} %`
+  : `${Math.floor(lowest)}\u2013${Math.floor(highest)} %`);
+
+/** Curves of one pair by clean confidence, in equal groups or fixed bins of 5 points. */
+function groupsOf(job, target, box) {
+  const fixed = box.dataset.fixed === "yes";
+  const groups = (job.groups[fixed ? 1 : 0][target] ?? []).filter((group) => group.n[0] >= (fixed ? 3 : 1));
+  const total = groups.reduce((sum, group) => sum + group.n[0], 0);
+  const title = el("div", { class: "title" }, el("h2", {},
+    `All images under ${selection.attack}, by confidence when clean`),
+    el("span", { class: "buttons" }, buttons("groups", [["no", "equal groups"], ["yes", "bins of 5 points"]], fixed
+      ? "yes" : "no",
+      (choice) => { box.dataset.fixed = choice; groupsOf(job, target, box); })));
+  if (total < 9) return box.replaceChildren(title, el("p", { class: "note" },
+    `${total} images count here; curves need 9.`));
+  const panels = [["robust_accuracy", "still correct"], ["confidence",
+    "confidence in the predicted class"]].map(([column, words]) => {
+    const made = el("div", { class: "chart", role: "img",
+      "aria-label": `${words} over the budget, by confidence when clean` });
+    draw(made, data.charts.group, groupRows(groups, column), (eps) => choose({ eps }));
+    return el("div", {}, el("span", { class: "second" }, `${words}, /255`), made);
+  });
+  const legend = el("div", { class: "legend" }, [...groups].reverse().map((group, place) => {
+    const number = Math.round(place * 3 / Math.max(1, groups.length - 1));
+    const line = el("svg", { width: 30, height: 12, viewBox: "-15 -6 30 12", "aria-hidden": "true" },
+      el("path", { d: "M-14,0H14", stroke: GROUPS[number], "stroke-width": 2, "stroke-dasharray": DASHES[3 - number] }),
+      el("path", { d: PATHS[SHAPES[3 - number]], fill: GROUPS[number] }));
+    return el("span", {}, line, `${groupName(group)} (${group.n[0]})`);
+  }));
+  const place = groups[0].eps_255.indexOf(selection.eps);
+  const left = groups.map((group) => `${group.still_correct[place]} of ${group.n[place]}`).join(", ");
+  const verdict = data.effects[[selection.attack, job.source, target].join("\n")] ?? "";
+  return box.replaceChildren(title, el("div", { class: "pairs" }, panels), legend,
+    el("p", { class: "note" },
+      `Still correct at ${budget(selection.eps)}, the most confident first: ${left}. ${verdict}`));
+}
+
+/** The exceptions of a target by kind, each with count, example, curve, and its list. */
+function exceptions(job, target, box) {
+  const kinds = job.kinds[target] ?? { n: 0 };
+  const parts = Object.entries(EXCEPTIONS).filter(([kind]) => kinds[kind]?.length).map(([kind, words]) => {
+    const images = kinds[kind];
+    const image = images.find((one) => picture(job, one, 0)) ?? images[0];
+    const model = modelOf(job, target, "none");
+    const ends = job.eps.map((eps) => prediction(job, model, eps, image)).filter(Boolean);
+    const rows = ends.map((its, place) => [26 * 5 * place / Math.max(1, ends.length - 1), 44 - 40 * its.share,
+      its.right]);
+    const line = el("svg", { width: 140, height: 52, viewBox: "-5 -2 140 52", role: "img",
+      "aria-label": `confidence of image ${image}` },
+      el("path", { d: "M0,44H130", stroke: "var(--line)", fill: "none" }),
+      el("path", { d: rows.length
+        ? `M${rows.map((row) => row.slice(0, 2).map((one) => one.toFixed(1)).join(",")).join("L")}` : "", fill: "none",
+        stroke: colour(selection.attack), "stroke-width": 1.5 }),
+      rows.map(([x, y, right]) => el("path", { d: right ? `M${x - 3},${y}a3,3 0 1,0 6,0a3,3 0 1,0 -6,0`
+        : `M${x - 3},${y - 3}l6,6m0,-6l-6,6`,
+        fill: right ? colour(selection.attack) : "none", stroke: colour(selection.attack), "stroke-width": 1.5 })));
+    const last = ends.at(-1);
+    const label = job.names[job.label[job.placeOf.get(image)]];
+    const button = el("button", { type: "button", click: () => choose({ image, view: data.own ? "own" : "images" }) },
+      `image ${image}`);
+    return el("div", { class: "exception" }, picture(job, image, 0) ?? el("div", { class: "picture hatched" },
+      "no picture"),
+      el("div", {}, el("b", {}, `${images.length} of ${kinds.n} `), words, el("br"),
+        el("small", {}, `${label}; ${last.name}, ${percent(last.share, 0)} % at ${budget(job.eps.at(-1))} `), button,
+        el("details", {}, el("summary", {}, "all"), el("small", {}, images.slice(0, 200).join(", ")))), line);
+  });
+  box.replaceChildren(el("h2", {}, `Exceptions under ${selection.attack}`),
+    ...(parts.length ? parts : [el("p", { class: "note" }, "None.")]),
+    el("p", { class: "note" }, `Curves: confidence, 0 to 100 %, over 0 to ${budget(axes.eps_255.at(-1))}.`));
+}
+
+async function renderOwn() {
+  const box = $("own");
+  const target = data.own;
+  const attack = selection.attack;
+  const job = await jobOf(attack, axes.source.at(-1));
+  if (!job || attack !== selection.attack) return;
+  if (!box.firstChild) box.append(el("div"), el("div"), el("div"));
+  const [about, groups, others] = box.children;
+  if (!about.firstChild) {
+    const lines = data.accuracy.find(([model]) => model === target)?.[1] ?? [];
+    const bars_ = el("div", { class: "chart", role: "img", "aria-label": "images by confidence when clean" });
+    about.append(el("h2", {}, "The data"), el("span", { class: "second" }, "images by confidence when clean"), bars_,
+      el("table", { class: "plain" }, el("tbody", {}, lines.map(([term, words]) => el("tr", {}, el("th", {}, term),
+        el("td", {}, words))))));
+    drawFigure(bars_, data.figures.find((one) => one.name === "confidences"), { model: target });
+  }
+  groupsOf(job, target, groups);
+  exceptions(job, target, others);
+}
+
+/** Any image by its number, curves by confidence, and the galleries of the pair. */
+async function renderImages() {
+  const box = $("images");
+  const [source, target] = pairOf();
+  const { attack } = selection;
+  const job = await jobOf(attack, source);
+  if (!job || attack !== selection.attack) return;
+  if (!box.firstChild) {
+    box.append(el("div"), el("div"), el("div", { class: "both" }, el("div"), el("div")), el("div"));
+  }
+  const [head, strip_, { children: [groups, others] }, one] = box.children;
+  renderImage(strip_, false);
+  const field = el("input", { type: "number", min: 0, "aria-label": "image number", placeholder: "image number" });
+  field.addEventListener("change", () => {
+    const image = Number(field.value);
+    if (field.value !== "" && job.placeOf.has(image)) choose({ image });
+    else said.textContent = field.value === "" ? ""
+      : `Image ${field.value} is not one of the ${job.index.length} images.`;
+  });
+  const said = el("output");
+  const pictured = job.index.filter((image) => job.at.has(`${image} ${selection.eps}`));
+  head.replaceChildren(el("div", { class: "title" }, el("h2", {},
+    `${attack}: ${source} \u2192 ${target}, ${budget(selection.eps)}`),
+    el("label", { class: "search" }, "image ", field), said));
+  const all = overTargets(job, job.placeOf.has(selection.image) ? selection.image : firstImage(job, target));
+  const gallery = el("div", { class: "gallery" }, pictured.map((image) => el("button", { type: "button", click: () =>
+    choose({ image }) },
+    picture(job, image, selection.eps), `${image}, ${job.names[job.label[job.placeOf.get(image)]]}`)));
+  one.replaceChildren(all, el("h2", {}, `Pictures at ${budget(selection.eps)}: ${pictured.length}`), gallery,
+    el("p", { class: "note" }, "report.images=[45,412] stores more images by number."));
+  groupsOf(job, target, groups);
+  exceptions(job, target, others);
+}
+
+/** A table of one image: the class that every target predicts at every budget. */
+function overTargets(job, image) {
+  const label = job.names[job.label[job.placeOf.get(image)]];
+  const rows = job.models.map(([name, defence], model) => el("tr", {},
+    el("th", { scope: "row" }, broken(defence === "none" ? name : `${name} behind ${defence}`)),
+    job.eps.map((eps) => el("td", {}, classOf(prediction(job, model, eps, image), "")))));
+  return el("div", { class: "scroll" }, el("table", { class: "classes" },
+    el("caption", {}, `Image ${image}, ${label}, over all budgets and targets`),
+    el("tbody", {}, el("tr", {}, el("th"), job.eps.map((eps) => el("th", { scope: "col" },
+      eps ? budget(eps) : "clean"))), rows)));
+}
+
+function rowsOf(figure, chosen) {
+  const { columns, data: rows } = figure.columns;
+  const keys = Object.entries(figure.keys).map(([column, name]) => [columns.indexOf(column), chosen[name]]);
+  return rows.filter((row) => keys.every(([at, wanted]) => row[at] === wanted))
+    .map((row) => Object.fromEntries(row.map((one, at) => [columns[at], one])));
+}
+const drawFigure = (box, figure, chosen) => draw(box, figure.spec, rowsOf(figure, chosen));
+let model = data.models[0];
+
+/** The charts of a part; the rows are those of the selection. */
+function renderFigures(part) {
+  const box = document.querySelector(`.figures[data-part="${part}"]`);
+  const [source] = axes ? pairOf() : [""];
+  const chosen = { ...selection, pair_source: source, model };
+  for (const figure of data.figures.filter((one) => one.part === part)) {
+    const id = `figure-${figure.name}`;
+    if (!$(id)) box.append(el("figure", { id, style: "margin: 0" }, el("h3"),
+      el("div", { class: "scroll" }, el("div", { class: "chart", role: "img" })),
+      el("figcaption", { class: "note" }, figure.caption)));
+    const names = Object.values(figure.keys).map((name) => chosen[name]);
+    $(id).querySelector("h3").textContent = [figure.title, ...names].join(", ");
+    $(id).querySelector(".chart").setAttribute("aria-label", `${figure.title}. ${figure.caption}`);
+    drawFigure($(id).querySelector(".chart"), figure, chosen);
+  }
+}
+
+function renderModels() {
+  const select = el("select", { "aria-label": "model" }, data.models.map((name) => el("option", { value: name },
+    name)));
+  select.value = model;
+  select.addEventListener("change", () => { model = select.value; renderFigures("data"); });
+  if (data.models.length > 1) $("models").replaceChildren(el("label", {}, "model ", select));
+}
+
+const SHOWN = { own: ["study"], groups: ["study"], results: ["results"], images: ["images"], why: ["why"],
+  data: ["data"], method: ["method"] };
+
+function renderView(name) {
+  if (name === "own" || name === "groups") {
+    renderImage($("own-image"), true);
+    renderOwn();
+  } else if (name === "results") {
+    renderRanking();
+    renderMatrix();
+    renderCurves();
+    renderImage($("image"), false);
+  } else if (name === "images") renderImages();
+  else if (name === "why" || name === "data") renderFigures(name);
+}
+
+function render() {
+  const { view } = selection;
+  $("parts").replaceChildren(...views.map(([name, words]) => el("a",
+    { href: `#view=${name}`, "aria-current": name === view ? "page" : undefined,
+    click: (event) => { event.preventDefault(); choose({ view: name }); } }, words)));
+  for (const section of document.querySelectorAll("main > section")) section.hidden = !SHOWN[view].includes(section.id);
+  document.querySelector(".first").hidden = ["why", "data", "method", "images"].includes(view) && Boolean(axes);
+  if (axes) {
+    $("controls").hidden = view === "data" || view === "method";
+    renderControls();
+    renderAnswer();
+  }
+  renderView(view);
+  if (view === "groups") $("own").scrollIntoView();
+  if (!queue.size) document.body.dataset.drawn = JSON.stringify(selection);
+}
+
+/** Draw every part, for paper. */
+function renderAll() {
+  for (const section of document.querySelectorAll("main > section")) section.hidden = false;
+  for (const [name] of views) renderView(name);
+  for (const one of document.querySelectorAll("details")) one.open = true;
+}
+
+readAddress();
+renderModels();
+render();
+for (const event of ["popstate", "hashchange"]) addEventListener(event, () => { readAddress(); render(); });
+let resized;
+addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(render, 150); });
+addEventListener("beforeprint", renderAll);
+addEventListener("afterprint", render);

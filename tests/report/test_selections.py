@@ -1,0 +1,166 @@
+"""Every number that the page looks up, against `rankings` and `src.table`."""
+
+import io
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src import rankings, table
+from src.report.page.html import as_json
+from src.report.page.selections import AXES, key_of
+from tests.report.conftest import KINDS, make_sweep
+
+
+def value(page, column, **place):
+    """Look a value up as the page's script does."""
+    at = 0
+    for axis in AXES:
+        names = page["axes"][axis]
+        at = at * len(names) + names.index(place[axis])
+    return page["values"][column][at]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS["defended"])
+
+
+@pytest.mark.parametrize("eps", [2.0, 8.0])
+@pytest.mark.parametrize("protocol", ["joint", "all"])
+@pytest.mark.parametrize(
+    ("short", "long"), [("s", "success"), ("c", "accuracy"), ("f", "confidence")]
+)
+def test_cells_and_means_are_those_of_the_table(made_up, folder, eps, protocol, short, long):
+    page = made_up("defended").page
+    for defence, rows in product(("none", "jpeg"), (["source", "attack"], ["attack"])):
+        words = {"value": long, "eps_255": eps, "protocol": protocol, "defence": defence}
+        text = table(folder, rows=rows, columns="target", to="csv", **words)
+        for row in pd.read_csv(io.StringIO(text)).to_dict("records"):
+            for target in ("vgg", "resnet", "vit", "mixer", "average"):
+                place = {"attack": row["attack"], "source": row.get("source", "")}
+                place |= {"target": target if target != "average" else "", "eps_255": eps}
+                shown = value(page, short, **place, defence=defence, protocol=protocol)
+                assert shown == pytest.approx(row[target], abs=1e-5), (place, defence)
+
+
+def test_rankings_are_those_of_rankings(made_up, folder):
+    page = made_up("defended").page
+    for of, key in (("attack", "source"), ("source", "attack")):
+        ranked = rankings(folder, of=of)
+        every = ranked["sources" if of == "attack" else "attacks"] > 1
+        ranked = ranked.assign(
+            **{key: ranked[key].mask(every, "") if of == "attack" else ranked[key]}
+        )
+        shown = page["ranking" if of == "attack" else "sources"]
+        checked = 0
+        for place, rows in ranked.groupby(["defence", key, "eps_255"], sort=False):
+            names = dict(zip(("defence", key, "eps_255"), place, strict=True))
+            if names[key] not in page["axes"][key]:
+                continue  # the mean over attacks, which the page does not show
+            its = shown[key_of(page["axes"], names, ("defence", key, "eps_255"))]
+            its = [one for one in its if one.get("name")]
+            rows = rows[rows["rank"].notna()]
+            assert [one["name"] for one in its] == rows[of].tolist()
+            for one, (_, row) in zip(its, rows.iterrows(), strict=True):
+                assert one["m"] == pytest.approx(row["mean"], abs=1e-6)
+                if row["rank"] > 1:
+                    assert one["d"] == pytest.approx(-row["difference"], abs=1e-6)
+                    assert (one["tie"] == "yes") == row["undecided"]
+                checked += 1
+        assert checked
+
+
+def test_intervals_of_means_are_those_of_the_ranking(made_up, folder):
+    page = made_up("defended").page
+    ranked = rankings(folder).query("sources > 1")
+    for _, row in ranked.iterrows():
+        place = {name: row[name] for name in ("attack", "defence", "protocol", "eps_255")}
+        for short, long in (("s", "mean"), ("sl", "low"), ("sh", "high")):
+            shown = value(page, short, **place, source="", target="")
+            assert shown == pytest.approx(row[long], abs=1e-6)
+        low = value(page, "sl", **place, source="", target="vit")
+        assert low < value(page, "s", **place, source="", target="vit")
+
+
+def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, folder):
+    report = made_up("defended")
+    for eps, defence, source in product((2.0, 8.0), ("none", "jpeg"), ("", "vgg")):
+        rows = rankings(folder).query("eps_255 == @eps and defence == @defence")
+        rows = rows[rows["sources"] > 1] if not source else rows[rows["source"] == source]
+        place = {"defence": defence, "source": source, "protocol": "joint", "eps_255": eps}
+        lead, rest, details = report.page["answers"][key_of(report.page["axes"], place)]
+        first, second = rows.iloc[0], rows.iloc[1]
+        decided = not second["undecided"]
+        assert lead.startswith(first["attack"]) and ("transfers best" in lead) == decided
+        assert f"at {eps:g}/255" in rest and ("behind jpeg" in rest) == (defence == "jpeg")
+        assert f"{abs(100 * second['difference']):.1f} point" in rest and second["attack"] in rest
+        assert f"the {first['images']} of 130 images" in details
+        assert ("p < 0.05" in details) and (f"from {source}" in rest) == bool(source)
+        other = report.page["answers"][key_of(report.page["axes"], {**place, "protocol": "all"})]
+        assert "Not tested" in other[2] and f"at {eps:g}/255" in other[0]
+
+
+def test_white_boxes_and_the_hardest_target_have_tiles(made_up, folder):
+    page = made_up("defended").page
+    axes = {name: names for name, names in page["axes"].items() if name != "target"}
+    place = {"attack": "bim", "source": "", "defence": "none", "protocol": "joint", "eps_255": 8.0}
+    at = np.ravel_multi_index(
+        [names.index(place[name]) for name, names in axes.items()],
+        [len(its) for its in axes.values()],
+    )
+    tiles = {name: page["tiles"][name][at] for name in ("w", "wn", "hard")}
+    boxes = table(
+        folder, rows=["source", "attack"], columns="target", eps_255=8.0, to="csv", defence="none"
+    )
+    cells = pd.read_csv(io.StringIO(boxes)).query("attack == 'bim'").set_index("source")
+    own = [cells.loc[name, name] for name in cells.index]
+    assert tiles["w"] == pytest.approx(np.mean(own), abs=1e-5) and tiles["wn"] == 4
+    means = table(folder, rows="attack", columns="target", eps_255=8.0, to="csv", defence="none")
+    row = (
+        pd.read_csv(io.StringIO(means))
+        .set_index("attack")
+        .loc["bim", ["vgg", "resnet", "vit", "mixer"]]
+    )
+    assert page["axes"]["target"][tiles["hard"]] == row.astype(float).idxmin()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_all_data_of_a_page_are_json_without_nan(made_up, kind):
+    report = made_up(kind)
+    assert json.loads(as_json(report.page)).keys() == report.page.keys()
+    for name, block in report.blocks.items():
+        if name.startswith("job-"):
+            job = json.loads(block)
+            size = len(job["models"]) * len(job["eps"]) * len(job["index"])
+            assert len(job["predicted"]) == len(job["confidence"]) == size
+
+
+def test_every_image_has_its_prediction(made_up, summary_of):
+    report, job = made_up("ordinary"), summary_of("ordinary").attacked[0].job
+    number = report.page["jobs"].index((job.attack, job.record.source))
+    block = json.loads(report.blocks[f"job-{number}"])
+    shape = (len(block["models"]), len(block["eps"]), len(block["index"]))
+    predicted, confidence = (np.reshape(block[name], shape) for name in ("predicted", "confidence"))
+    for row in job.defended.sample(200, random_state=0).to_dict("records"):
+        at = (
+            block["models"].index([row["target"], row["defence"]]),
+            block["eps"].index(row["eps_255"]),
+            block["index"].index(row["index"]),
+        )
+        code = predicted[at]
+        assert (block["label"][at[2]] if code == 0 else code - 1) == row["predicted"]
+        assert confidence[at] == round(100 * row["confidence"])
+
+
+def test_one_network_has_an_answer_for_each_attack(made_up):
+    page = made_up("one model").page
+    assert page["own"]
+    place = {"attack": "fgsm", "target": "vgg", "eps_255": 8.0}
+    lead, _, details = page["answers_own"][key_of(page["axes"], place, tuple(place))]
+    left = value(page, "kc", **place, source="vgg", defence="none", protocol="joint")
+    n = value(page, "n", **place, source="vgg", defence="none", protocol="joint")
+    assert lead.startswith("fgsm") and f"the {n} images" in details
+    assert f"leaves {left or 'none'} of {n}" in lead or "spares" in lead
