@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from src.report.charts.theme import PAGE_THEME, THEME
 from src.utils.files import WriteError, write_csv, write_text
-from src.utils.package import PACKAGE
+from src.utils.package import PACKAGE, command
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 ENOUGH = 39
@@ -111,7 +111,7 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
     blocks = {"page": as_json(page), "vega": _vega(cache).encode(), **report.blocks}
     packed = {name: Markup(_packed(data)) for name, data in blocks.items()}
     template = environment.get_template("page.html")
-    write_text(path, template.render(report=report, blocks=packed))
+    write_text(path, template.render(report=report, blocks=packed, command=command))
 
 
 def as_json(data: Any) -> bytes:

@@ -107,8 +107,8 @@ class JobBlocks:
         """Return True while there is room for a kind of block; note the job if there is none."""
         fits = self._sizes.get(kind, 0) <= MOST_BYTES[kind]
         if not fits:
-            command = f"python -m src.report {shlex.quote(str(job.folder))}"
-            self.left_out.setdefault(kind, []).append([job.attack, job.record.source, command])
+            line = f"python -m src.report {shlex.quote(str(job.folder))}"
+            self.left_out.setdefault(kind, []).append([job.attack, job.record.source, line])
         return fits
 
     def _pictures(self, job: FinishedJob) -> tuple[bytes, dict[str, Any]]:
