@@ -41,22 +41,22 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from src.utils.package import share_names
+from .utils.package import share_names
 
 if TYPE_CHECKING:
-    from src import attacks as attacks
-    from src.api.charts import cost as cost
-    from src.api.charts import curves as curves
-    from src.api.charts import matrix as matrix
-    from src.api.charts import ranking as ranking
-    from src.api.classifier import load_classifier as load_classifier
-    from src.api.frames import load_sweep as load_sweep
-    from src.api.frames import load_table as load_table
-    from src.api.frames import rates as rates
-    from src.api.rankings import images_needed as images_needed
-    from src.api.rankings import rankings as rankings
-    from src.api.transfer import transfer as transfer
-    from src.report.paper import table as table
+    from . import attacks as attacks
+    from .api.charts import cost as cost
+    from .api.charts import curves as curves
+    from .api.charts import matrix as matrix
+    from .api.charts import ranking as ranking
+    from .api.classifier import load_classifier as load_classifier
+    from .api.frames import load_sweep as load_sweep
+    from .api.frames import load_table as load_table
+    from .api.frames import rates as rates
+    from .api.rankings import images_needed as images_needed
+    from .api.rankings import rankings as rankings
+    from .api.transfer import transfer as transfer
+    from .report.paper import table as table
 
 _HOMES = {
     "attacks": ".attacks",

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from src.config.compose import compose_jobs, overrides_of
-from src.config.errors import REFUSALS, explain, refuse
-from src.config.read import check_applied, read_job
-from src.utils import stopping
-from src.utils.refusals import first_line
+from .config.compose import compose_jobs, overrides_of
+from .config.errors import REFUSALS, explain, refuse
+from .config.read import check_applied, read_job
+from .utils import stopping
+from .utils.refusals import first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from src.config.settings import Settings
-    from src.report.summary import Summary
-    from src.run.sweep import Sweep
+    from .config.settings import Settings
+    from .report.summary import Summary
+    from .run.sweep import Sweep
 
 
 class SweepCallback(Callback):
@@ -39,7 +39,7 @@ class SweepCallback(Callback):
             jobs = [(overrides_of(job.hydra), read_job(job, job.hydra)) for job in composed]
             check_applied(jobs)
             stopping.raise_if_interrupted()
-            from src.run.sweep import Sweep
+            from .run.sweep import Sweep
 
             self.sweep = Sweep(jobs, report)
             self.sweep.start(config)
@@ -79,6 +79,6 @@ class SweepCallback(Callback):
 
 def report(summary: "Summary", folder: Path, settings: "Settings", console: "Console") -> None:
     """Write the report of a command's finished jobs into its folder."""
-    from src.report.finished_jobs import write_report  # here: its statistics load slowly
+    from .report.finished_jobs import write_report  # here: its statistics load slowly
 
     write_report(summary, folder, settings.report, Path(settings.cache.dir), console)

@@ -4,7 +4,7 @@ import os
 import sys
 from runpy import run_module
 
-from src.utils.package import PACKAGE
+from .utils.package import PACKAGE
 
 COMMANDS = ("main", "attacks", "figure", "models", "report", "sources", "status", "table")
 
@@ -15,8 +15,8 @@ def main() -> None:
     if sys.argv[1:] and "=" not in sys.argv[1] and sys.argv[1][:1] not in "-~":
         name = sys.argv.pop(1)
     if name not in COMMANDS:
-        from src.config.errors import refuse  # here: loads Hydra
-        from src.utils.refusals import suggestion
+        from .config.errors import refuse  # here: loads Hydra
+        from .utils.refusals import suggestion
 
         near = suggestion(name, COMMANDS) or f" Available: {', '.join(COMMANDS)}."
         refuse(f"{name}: there is no such command.{near}")

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.api.paper_line import add_sweeps, warn
-from src.artifacts.sweep_state import newest_sweep
-from src.config.command_line import CommandParser, run_command
+from .api.paper_line import add_sweeps, warn
+from .artifacts.sweep_state import newest_sweep
+from .config.command_line import CommandParser, run_command
+from .utils.package import command
 
 KINDS = {
     "curves": "success over the budget, one line per named attack, source and target",
@@ -20,7 +21,7 @@ KINDS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = CommandParser(
-        "python -m src.figure", description="Draw a figure of finished jobs for a paper."
+        command("figure"), description="Draw a figure of finished jobs for a paper."
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="kind")
     for kind, description in KINDS.items():
@@ -45,10 +46,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _draw(kind: str, folder: list[Any], names: list[Any], out: Path, **options: Any) -> None:
-    from src.api import charts
-    from src.artifacts.frame_jobs import named_folders
-    from src.report.printed import writer
-    from src.utils.files import atomic_write
+    from .api import charts
+    from .artifacts.frame_jobs import named_folders
+    from .report.printed import writer
+    from .utils.files import atomic_write
 
     write = writer(out)
     sweeps = folder or [newest_sweep(finished=True)]

@@ -20,12 +20,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.config.command import Command, parse
-from src.config.command_line import ignore_harmless_warnings, parse_flags, run_command
-from src.config.hydra_internals import speed_up, split_jobs
-from src.config.names import with_files
-from src.config.resolvers import CONF
-from src.utils import stopping
+from .config.command import Command, parse
+from .config.command_line import ignore_harmless_warnings, parse_flags, run_command
+from .config.hydra_internals import speed_up, split_jobs
+from .config.names import with_files
+from .config.resolvers import CONF
+from .utils import stopping
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -34,9 +34,9 @@ def run(config: DictConfig) -> None:
     stopping.raise_if_interrupted()
     ignore_harmless_warnings()
     # Imported here so that --help and --cfg do not load torch.
-    from src.callback import SweepCallback
-    from src.run.attempt import attempt
-    from src.utils.processes import keep_freed_memory
+    from .callback import SweepCallback
+    from .run.attempt import attempt
+    from .utils.processes import keep_freed_memory
 
     keep_freed_memory()
     attempt(config, Path(HydraConfig.get().runtime.output_dir), SweepCallback.running)

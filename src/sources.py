@@ -7,13 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
-from src.artifacts.sweep_state import newest_sweep
-from src.config.command_line import CommandParser, run_command
+from .artifacts.sweep_state import newest_sweep
+from .config.command_line import CommandParser, run_command
+from .utils.package import command
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = CommandParser("python -m src.sources", description=__doc__)
+    parser = CommandParser(command("sources"), description=__doc__)
     parser.add_argument(
         "folder", nargs="*", type=Path, help="folders of sweeps; default: the newest"
     )
@@ -27,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _print_choice(folder: list[Path], **options: Any) -> None:
-    from src.report.source_choice import choose_source, source_tables
+    from .report.source_choice import choose_source, source_tables
 
     choice = choose_source(folder or [newest_sweep(finished=True)], **options)
     Console(markup=False, highlight=False).print(source_tables(choice))

@@ -13,12 +13,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from src.artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
-from src.cache.rows import FOLDER, Rows
-from src.config.command_line import CommandParser, run_command
-from src.config.sections import CacheSettings
-from src.utils.refusals import printable
-from src.utils.terminal import duration, text_table
+from .artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
+from .cache.rows import FOLDER, Rows
+from .config.command_line import CommandParser, run_command
+from .config.sections import CacheSettings
+from .utils.package import command
+from .utils.refusals import printable
+from .utils.terminal import duration, text_table
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -26,13 +27,13 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     if words[:1] == ["why"]:
         parser = CommandParser(
-            "python -m src.status why", description="Print why the rows of a job are not reused."
+            f"{command('status')} why", description="Print why the rows of a job are not reused."
         )
         parser.add_argument("folder", type=Path, help="folder of a job or a sweep")
         parser.add_argument("words", nargs="*", help="overrides of its command that name code")
         parser.add_argument("--config-dir", type=Path, help="folder of its command's config files")
         return run_command(_print_differences, parser.parse_intermixed_args, words[1:])
-    parser = CommandParser("python -m src.status", description=__doc__)
+    parser = CommandParser(command("status"), description=__doc__)
     parser.add_argument(
         "folder", nargs="?", type=Path, help="folder of a sweep; default: the newest"
     )
@@ -53,7 +54,7 @@ def _print_jobs(folder: Path | None) -> int:
 
 def _print_differences(folder: Path, words: list[str], config_dir: Path | None) -> None:
     """Print what differs between finished jobs and what this program would compute now."""
-    from src.run.why import compare_jobs  # here: loads torch
+    from .run.why import compare_jobs  # here: loads torch
 
     for job, lines in compare_jobs(folder, words, config_dir):
         print(f"{job}:", *map(printable, lines), sep="\n  ")

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.api.paper_line import add_sweeps, warn
-from src.artifacts.sweep_state import newest_sweep
-from src.config.command_line import CommandParser, run_command
-from src.utils.files import write_text
-from src.utils.refusals import printable
+from .api.paper_line import add_sweeps, warn
+from .artifacts.sweep_state import newest_sweep
+from .config.command_line import CommandParser, run_command
+from .utils.files import write_text
+from .utils.package import command
+from .utils.refusals import printable
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = CommandParser(
-        "python -m src.table", description="Print a table of finished jobs for a paper."
+        command("table"), description="Print a table of finished jobs for a paper."
     )
     add = parser.add_argument
     add_sweeps(parser)
@@ -53,8 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _print_table(folder: list[Any], names: list[Any], out: Path | None, **options: Any) -> None:
-    from src.artifacts.frame_jobs import named_folders
-    from src.report.paper import table
+    from .artifacts.frame_jobs import named_folders
+    from .report.paper import table
 
     sweeps = folder or [newest_sweep(finished=True)]
     text = printable(str(table(*sweeps, **options, names=dict(names))))

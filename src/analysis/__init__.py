@@ -1,8 +1,8 @@
 """Statistics: pure functions of the table of predictions, without a model, GPU or rerun."""
 
-from src.analysis.controls import excess, excess_by_control
-from src.analysis.intervals import wilson_interval
-from src.analysis.matrices import (
+from .controls import excess, excess_by_control
+from .intervals import wilson_interval
+from .matrices import (
     CLEAN,
     OWN,
     RELATED,
@@ -14,7 +14,7 @@ from src.analysis.matrices import (
     transfer_matrix,
     with_cell_columns,
 )
-from src.analysis.sanity_checks import (
+from .sanity_checks import (
     CAUSES,
     alarms,
     clean_at_chance,
@@ -23,5 +23,5 @@ from src.analysis.sanity_checks import (
     many_abstentions,
     over_budget,
 )
-from src.analysis.trajectories import flip_summary, trajectories
-from src.analysis.transfer_rates import rates, rates_by_protocol
+from .trajectories import flip_summary, trajectories
+from .transfer_rates import rates, rates_by_protocol

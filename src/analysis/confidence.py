@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import Values, wilson_interval
-from src.analysis.outcomes import Mask, outcomes, ratio
-from src.utils.model_names import ModelRef
+from ..utils.model_names import ModelRef
+from .intervals import Values, wilson_interval
+from .outcomes import Mask, outcomes, ratio
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Levels of initial confidence, highest first."""

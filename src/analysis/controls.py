@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from src.analysis.intervals import paired_interval
-from src.analysis.outcomes import outcomes, ratio, row_positions
-from src.analysis.transfer_rates import evaluated_budgets
-from src.config.sections import CONTROLS
-from src.utils.model_names import ModelRef
+from ..config.sections import CONTROLS
+from ..utils.model_names import ModelRef
+from .intervals import paired_interval
+from .outcomes import outcomes, ratio, row_positions
+from .transfer_rates import evaluated_budgets
 
 
 def excess(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from src.analysis.controls import excess
-from src.analysis.intervals import wilson_interval
-from src.analysis.outcomes import ratio, target_labels, with_defence
+from .controls import excess
+from .intervals import wilson_interval
+from .outcomes import ratio, target_labels, with_defence
 
 BANDS = ("all", "low", "mid", "high")
 """Frequency bands of a perturbation; `all` is the whole perturbation."""

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.matrices import TRANSFER, relation
-from src.analysis.outcomes import Mask, evaluated_pairs, outcomes
-from src.utils.model_names import ModelRef
+from ..utils.model_names import ModelRef
+from .matrices import TRANSFER, relation
+from .outcomes import Mask, evaluated_pairs, outcomes
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 

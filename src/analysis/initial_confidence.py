@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from src.analysis.intervals import FEWEST_IMAGES
+from .intervals import FEWEST_IMAGES
 
 _COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "verdict"]
 

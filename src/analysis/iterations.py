@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from src.analysis.outcomes import with_defence
-from src.analysis.transfer_rates import rates
+from .outcomes import with_defence
+from .transfer_rates import rates
 
 
 def success_over_iterations(

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from src.analysis.intervals import wilson_interval
-from src.analysis.quantities import QUANTITIES, Quantity
-from src.utils.model_names import ModelRef
+from ..utils.model_names import ModelRef
+from .intervals import wilson_interval
+from .quantities import QUANTITIES, Quantity
 
 CLEAN = "clean"
 """Name of the matrix row for clean images."""

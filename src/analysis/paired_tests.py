@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.image_outcomes import ImageOutcomes, count_ones
-from src.analysis.intervals import holm, mcnemar_p, paired_interval
-from src.analysis.matrices import relation
-from src.analysis.outcomes import ratio
+from .image_outcomes import ImageOutcomes, count_ones
+from .intervals import holm, mcnemar_p, paired_interval
+from .matrices import relation
+from .outcomes import ratio
 
 COMPARISONS = ("attack", "source")
 """Kinds of paired tests, named after what differs between the two sides."""

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from src.analysis.definitions import TERMS
-from src.analysis.outcomes import Mask, Outcomes, Values, ratio
+from .definitions import TERMS
+from .outcomes import Mask, Outcomes, Values, ratio
 
 COUNT, SHARE = "{:,.0f}", "{:.1%}"
 

@@ -14,17 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.image_outcomes import GROUP, ImageOutcomes
-from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
-from src.analysis.multiple_comparisons import (
-    FEWEST_FOR_WINNER,
-    LEVEL,
-    compare_pairs,
-    detectable,
-    images_for,
-)
-from src.analysis.outcomes import Mask
-from src.analysis.quantities import statistics_of
+from .image_outcomes import GROUP, ImageOutcomes
+from .intervals import FEWEST_IMAGES, wilson_interval
+from .multiple_comparisons import FEWEST_FOR_WINNER, LEVEL, compare_pairs, detectable, images_for
+from .outcomes import Mask
+from .quantities import statistics_of
 
 COMMON_TARGETS = 2
 """Sources are ranked if each two have as many targets in common, besides themselves."""

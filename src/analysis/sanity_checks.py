@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import bdtrc
 
-from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
-from src.analysis.matrices import WHITE_BOX, format_cell, relation
-from src.analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under, with_defence
-from src.utils.model_names import TARGET_COLUMNS, ModelRef
+from ..utils.model_names import TARGET_COLUMNS, ModelRef
+from .intervals import FEWEST_IMAGES, wilson_interval
+from .matrices import WHITE_BOX, format_cell, relation
+from .outcomes import Outcomes, evaluated_pairs, outcomes, under, with_defence
 
 ZERO_GRADIENTS = 0.01
 """Raise an alarm if more than this share of gradients is zero in every pixel."""

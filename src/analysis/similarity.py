@@ -7,10 +7,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
-from src.analysis.matrices import relation
-from src.analysis.outcomes import at_budget, outcomes, ratio, row_positions, with_defence
-from src.utils.model_names import ModelRef
+from ..utils.model_names import ModelRef
+from .intervals import FEWEST_IMAGES, wilson_interval
+from .matrices import relation
+from .outcomes import at_budget, outcomes, ratio, row_positions, with_defence
 
 
 def pair_similarity(

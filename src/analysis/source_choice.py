@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t as t_distribution
 
-from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.outcomes import Mask, ratio
-from src.analysis.ranking import missing_target, source_values
-from src.utils.model_names import NO_DEFENCE, ModelRef
+from ..utils.model_names import NO_DEFENCE, ModelRef
+from .image_outcomes import ImageOutcomes
+from .outcomes import Mask, ratio
+from .ranking import missing_target, source_values
 
 FEWEST_MODELS = 4
 """Fewest targets for leaving one out."""

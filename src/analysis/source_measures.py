@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from src.analysis.source_choice import Related, Transfer, Values
+from .source_choice import Related, Transfer, Values
 
 FEWEST_SOURCES = 6
 """Fewest sources for testing correlations by permutation of models."""

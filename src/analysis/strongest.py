@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv
 
-from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.intervals import wilson_interval
-from src.analysis.multiple_comparisons import LEVEL
-from src.analysis.outcomes import Mask
-from src.utils.model_names import ModelRef
+from ..utils.model_names import ModelRef
+from .image_outcomes import ImageOutcomes
+from .intervals import wilson_interval
+from .multiple_comparisons import LEVEL
+from .outcomes import Mask
 
 
 def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.analysis.intervals import Values
-from src.analysis.outcomes import Mask, Outcomes, outcomes, row_positions
-from src.utils.model_names import ModelRef
+from ..utils.model_names import ModelRef
+from .intervals import Values
+from .outcomes import Mask, Outcomes, outcomes, row_positions
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from src.analysis.intervals import wilson_interval
-from src.analysis.matrices import relation
-from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, ratio, under
-from src.analysis.quantities import QUANTITIES
-from src.utils.model_names import TARGET_COLUMNS
+from ..utils.model_names import TARGET_COLUMNS
+from .intervals import wilson_interval
+from .matrices import relation
+from .outcomes import Mask, Outcomes, evaluated_pairs, outcomes, ratio, under
+from .quantities import QUANTITIES
 
 
 def rates(

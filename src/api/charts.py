@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 from altair.typing import ChartType
 
-from src.artifacts.frame_jobs import Sweeps, jobs_of
-from src.report import printed
-from src.report.charts.curves import curves_chart
-from src.report.charts.theme import theme
-from src.report.charts.transfer_matrix import matrix_chart
-from src.report.page.view import View, make_view
-from src.report.summary import summarise
+from ..artifacts.frame_jobs import Sweeps, jobs_of
+from ..report import printed
+from ..report.charts.curves import curves_chart
+from ..report.charts.theme import theme
+from ..report.charts.transfer_matrix import matrix_chart
+from ..report.page.view import View, make_view
+from ..report.summary import summarise
 
 Names = str | Sequence[str] | None
 

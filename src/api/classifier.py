@@ -9,17 +9,18 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
-from src.config.command import Command
-from src.config.compose import compose_words
-from src.config.errors import REFUSALS, explain
-from src.config.names import is_public
-from src.config.read import read_job
-from src.config.resolvers import CONF
-from src.config.settings import Settings
-from src.models import PixelClassifier
-from src.run.data import DataSets
-from src.run.models import stored_classifier
-from src.utils.model_names import ModelRef
+from ..config.command import Command
+from ..config.compose import compose_words
+from ..config.errors import REFUSALS, explain
+from ..config.names import is_public
+from ..config.read import read_job
+from ..config.resolvers import CONF
+from ..config.settings import Settings
+from ..models import PixelClassifier
+from ..run.data import DataSets
+from ..run.models import stored_classifier
+from ..utils.model_names import ModelRef
+from ..utils.package import command
 
 Modules = nn.Module | Sequence[nn.Module]
 Models = Mapping[str, Modules] | Sequence[str | Mapping[str, Modules]]
@@ -64,10 +65,10 @@ def load_classifier(
     classifier = stored_classifier(settings, settings.targets[0], sets)
     if classifier is None:
         flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
-        command = shlex.join(["python", "-m", "src.main", *flags, *arguments])
+        line = f"{command()} {shlex.join([*flags, *arguments])}"
         raise ValueError(
             f"model {name} has no weights in {settings.cache.dir}/ for {settings.dataset.name}. "
-            f"Set model.{name}.weights=PATH, or train it: {command}"
+            f"Set model.{name}.weights=PATH, or train it: {line}"
         )
     return classifier
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from src import analysis
-from src.artifacts.frame_jobs import JOBS, SHOWS_SEED, named_folders
-from src.artifacts.jobs import FinishedJob, find_jobs
+from .. import analysis
+from ..artifacts.frame_jobs import JOBS, SHOWS_SEED, named_folders
+from ..artifacts.jobs import FinishedJob, find_jobs
 
 _NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
 _NUMBERS = ("eps_255", "index", "label", "target_label", "predicted", "confidence")

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from src.data import to_rgb
-from src.data.arrays import grey_levels
-from src.utils.refusals import first_line
+from ..data import to_rgb
+from ..data.arrays import grey_levels
+from ..utils.refusals import first_line
 
 
 def read_images(key: str, images: Any, labels: Any = None) -> tuple[Tensor, Any]:

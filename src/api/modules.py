@@ -9,18 +9,18 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from src.api.images import read_images, to_tensor
-from src.attacks.libraries import FoolboxModel
-from src.data import ImageDataset, LabelledImages
-from src.data.arrays import check_whole
-from src.models import PixelClassifier, network_text, tensors_of, try_classifier
-from src.run.data import DataSets, mixing_pool, open_fit_images
-from src.run.freeze import with_ensemble
-from src.run.stages import Data, JobContext, Model, Planned
-from src.utils.devices import is_cuda
-from src.utils.model_names import NO_DEFENCE, ModelRef
-from src.utils.package import canonical_name
-from src.utils.refusals import first_line
+from ..attacks.libraries import FoolboxModel
+from ..data import ImageDataset, LabelledImages
+from ..data.arrays import check_whole
+from ..models import PixelClassifier, network_text, tensors_of, try_classifier
+from ..run.data import DataSets, mixing_pool, open_fit_images
+from ..run.freeze import with_ensemble
+from ..run.stages import Data, JobContext, Model, Planned
+from ..utils.devices import is_cuda
+from ..utils.model_names import NO_DEFENCE, ModelRef
+from ..utils.package import canonical_name
+from ..utils.refusals import first_line
+from .images import read_images, to_tensor
 
 
 class Inputs:

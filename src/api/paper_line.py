@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from src.artifacts.jobs import find_jobs
-from src.artifacts.layout import MANIFEST
-from src.artifacts.sweep_state import job_statuses
-from src.utils.model_names import parts_of
+from ..artifacts.jobs import find_jobs
+from ..artifacts.layout import MANIFEST
+from ..artifacts.sweep_state import job_statuses
+from ..utils.model_names import parts_of
 
 
 def add_sweeps(parser: argparse.ArgumentParser) -> None:

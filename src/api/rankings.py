@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from src.analysis.image_outcomes import GROUP
-from src.analysis.multiple_comparisons import images_for
-from src.artifacts.frame_jobs import Sweeps, jobs_of
-from src.report.summary import summarise
+from ..analysis.image_outcomes import GROUP
+from ..analysis.multiple_comparisons import images_for
+from ..artifacts.frame_jobs import Sweeps, jobs_of
+from ..report.summary import summarise
 
 
 def rankings(

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.artifacts.layout import MANIFEST, clear_summary
-from src.artifacts.record import clear
-from src.artifacts.sweep_state import SweepManifest, read_manifest, write_manifest
-from src.utils.files import remove_temporaries, writing
+from ..artifacts.layout import MANIFEST, clear_summary
+from ..artifacts.record import clear
+from ..artifacts.sweep_state import SweepManifest, read_manifest, write_manifest
+from ..utils.files import remove_temporaries, writing
 
 _CALL = "transfer"
 """Id of the manifest in such a folder; those of sweeps have random ids."""

@@ -19,27 +19,27 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.analysis import explained
-from src.api.classifier import Models, loaded
-from src.api.frames import frame_of
-from src.api.modules import Inputs, name_of
-from src.api.store import take_store
-from src.artifacts.jobs import FinishedJob
-from src.attacks.libraries import from_object
-from src.cache.rows import Rows
-from src.config.attack_file import attack_settings, crafted_settings
-from src.config.command_line import ignore_harmless_warnings
-from src.config.errors import refusal
-from src.config.settings import Settings
-from src.defences import Defence
-from src.images.attacker import Attack
-from src.run.attack_function import attack_function
-from src.run.job import make_record
-from src.run.outputs import make_job, write_results
-from src.run.results import compute_results
-from src.run.stages import JobContext, Planned
-from src.run.trainer import for_device
-from src.utils.model_names import NO_DEFENCE
+from ..analysis import explained
+from ..artifacts.jobs import FinishedJob
+from ..attacks.libraries import from_object
+from ..cache.rows import Rows
+from ..config.attack_file import attack_settings, crafted_settings
+from ..config.command_line import ignore_harmless_warnings
+from ..config.errors import refusal
+from ..config.settings import Settings
+from ..defences import Defence
+from ..images.attacker import Attack
+from ..run.attack_function import attack_function
+from ..run.job import make_record
+from ..run.outputs import make_job, write_results
+from ..run.results import compute_results
+from ..run.stages import JobContext, Planned
+from ..run.trainer import for_device
+from ..utils.model_names import NO_DEFENCE
+from .classifier import Models, loaded
+from .frames import frame_of
+from .modules import Inputs, name_of
+from .store import take_store
 
 log = logging.getLogger(__name__)
 

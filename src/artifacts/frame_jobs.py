@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from src.analysis.sanity_checks import Alarm
-from src.artifacts.jobs import FinishedJob, find_jobs
-from src.artifacts.layout import PREDICTIONS
-from src.artifacts.record import JobRecord
-from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
+from ..analysis.sanity_checks import Alarm
+from .jobs import FinishedJob, find_jobs
+from .layout import PREDICTIONS
+from .record import JobRecord
+from .tables import NAMES, PREDICTION_SCHEMA
 
 JOBS = "jobs"
 """Key in `frame.attrs`: the jobs' records as plain data, with their rows' names as labels."""

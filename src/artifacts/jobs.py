@@ -15,21 +15,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from src.analysis.sanity_checks import Alarm
-from src.artifacts.layout import (
-    EXAMPLES,
-    IMAGE_LIST,
-    IMAGES,
-    PREDICTIONS,
-    TOP_FIVE,
-    folder_of_command,
-)
-from src.artifacts.recipe import digest, recipe
-from src.artifacts.record import JobRecord, read_record
-from src.artifacts.sweep_state import noted_failure
-from src.artifacts.tables import read_alarms, read_images, read_job_table, read_table
-from src.config.sections import CONTROLS
-from src.utils.model_names import NO_DEFENCE
+from ..analysis.sanity_checks import Alarm
+from ..config.sections import CONTROLS
+from ..utils.model_names import NO_DEFENCE
+from .layout import EXAMPLES, IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
+from .recipe import digest, recipe
+from .record import JobRecord, read_record
+from .sweep_state import noted_failure
+from .tables import read_alarms, read_images, read_job_table, read_table
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from src.utils.files import remove_temporaries
+from ..utils.files import remove_temporaries
 
 PREDICTIONS = "predictions"
 """Table of the primary variant; other variants and controls have `predictions-NAME`."""

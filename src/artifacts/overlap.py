@@ -3,8 +3,8 @@
 import json
 import re
 
-from src.artifacts.record import JobRecord
-from src.utils.model_names import ModelRef
+from ..utils.model_names import ModelRef
+from .record import JobRecord
 
 RELATED_BY = {"same weights", "same architecture", "same family"}
 _COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_size", "stem"}

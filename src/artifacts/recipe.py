@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from src.artifacts.record import JobRecord
+from .record import JobRecord
 
 _FACTS = {
     *("attack", "source", "backward_rule", "layer", "norm", "targets", "defences", "storage"),

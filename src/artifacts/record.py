@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from src.artifacts.layout import OF_JOB, PREDICTIONS, clear_summary
-from src.config.attack_settings import AttackSettings
-from src.config.settings import Settings
-from src.utils.files import writing
-from src.utils.model_names import ModelRef, behind_each
-from src.utils.refusals import first_line, printable_all
+from ..config.attack_settings import AttackSettings
+from ..config.settings import Settings
+from ..utils.files import writing
+from ..utils.model_names import ModelRef, behind_each
+from ..utils.refusals import first_line, printable_all
+from .layout import OF_JOB, PREDICTIONS, clear_summary
 
 FORMAT = 6
 _KEY = b"transferability"

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from src.artifacts.layout import FAILURE, MANIFEST, PREDICTIONS
-from src.utils.files import held, is_held, write_text
-from src.utils.refusals import printable
+from ..utils.files import held, is_held, write_text
+from ..utils.refusals import printable
+from .layout import FAILURE, MANIFEST, PREDICTIONS
 
 OUTPUTS = Path("outputs")
 CONFIG_OF_JOB = Path(".hydra") / "config.yaml"

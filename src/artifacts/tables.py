@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from src.analysis.sanity_checks import Alarm
-from src.artifacts.layout import ALARMS, PREDICTIONS
-from src.artifacts.record import JobRecord
-from src.utils.files import atomic_write
-from src.utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
-from src.utils.refusals import first_line, printable_all
+from ..analysis.sanity_checks import Alarm
+from ..utils.files import atomic_write
+from ..utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
+from ..utils.refusals import first_line, printable_all
+from .layout import ALARMS, PREDICTIONS
+from .record import JobRecord
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
 CLASSES = "classes"

@@ -1,10 +1,10 @@
 """Attacks: functions from (model, images, labels, eps) to adversarial images."""
 
-from src.attacks.define import Attack, attack
-from src.attacks.fitted import FitBatch, FitTask, Fitted, NotFittedError, state_of
-from src.attacks.libraries import foolbox, torchattacks
-from src.attacks.losses import LOSSES
-from src.attacks.parts import (
+from .define import Attack, attack
+from .fitted import FitBatch, FitTask, Fitted, NotFittedError, state_of
+from .libraries import foolbox, torchattacks
+from .losses import LOSSES
+from .parts import (
     BackwardRule,
     Estimator,
     Gradient,
@@ -15,7 +15,7 @@ from src.attacks.parts import (
     Transform,
     Update,
 )
-from src.attacks.per_image_random import (
+from .per_image_random import (
     PerImageRandom,
     Philox,
     image_seeds,
@@ -23,15 +23,15 @@ from src.attacks.per_image_random import (
     philox4x32,
     shuffle_pixels,
 )
-from src.attacks.projection import project
-from src.attacks.settings import Settings
-from src.attacks.source import Model, Source
-from src.attacks.transferattack_clone import transferattack
-from src.attacks.zoo.backward_relus import BackwardPropagation, LinearPropagation, bpa, linbp
-from src.attacks.zoo.backward_skips import GhostNetwork, SkipGradient, ghost, sgm
-from src.attacks.zoo.backward_transformers import PatchOut, TokenGradient, pna_patchout, tgr
-from src.attacks.zoo.ensemble import CommonWeakness, VarianceReduction, cwa, svre
-from src.attacks.zoo.feature_importance import (
+from .projection import project
+from .settings import Settings
+from .source import Model, Source
+from .transferattack_clone import transferattack
+from .zoo.backward_relus import BackwardPropagation, LinearPropagation, bpa, linbp
+from .zoo.backward_skips import GhostNetwork, SkipGradient, ghost, sgm
+from .zoo.backward_transformers import PatchOut, TokenGradient, pna_patchout, tgr
+from .zoo.ensemble import CommonWeakness, VarianceReduction, cwa, svre
+from .zoo.feature_importance import (
     BlackBoxFeatures,
     FeatureImportance,
     NeuronAttribution,
@@ -41,7 +41,7 @@ from src.attacks.zoo.feature_importance import (
     naa,
     rpa,
 )
-from src.attacks.zoo.feature_perturbation import (
+from .zoo.feature_perturbation import (
     CleanFeatureMixup,
     IntermediateLevel,
     PerturbationDecay,
@@ -49,12 +49,12 @@ from src.attacks.zoo.feature_perturbation import (
     ila,
     ilpd,
 )
-from src.attacks.zoo.fitted_generator import Generator, generator
-from src.attacks.zoo.fitted_universal import UniversalPerturbation, uap
-from src.attacks.zoo.fitted_weights import CollectedWeights, lgv
-from src.attacks.zoo.gradient_momentum import emi, gi, mi, ni, pi_pregradient
-from src.attacks.zoo.gradient_paths import IntegratedPaths, mumodig
-from src.attacks.zoo.gradient_sampling import (
+from .zoo.fitted_generator import Generator, generator
+from .zoo.fitted_universal import UniversalPerturbation, uap
+from .zoo.fitted_weights import CollectedWeights, lgv
+from .zoo.gradient_momentum import emi, gi, mi, ni, pi_pregradient
+from .zoo.gradient_paths import IntegratedPaths, mumodig
+from .zoo.gradient_sampling import (
     ExpectedFlatness,
     GradientRelevance,
     PenalisedGradientNorm,
@@ -67,36 +67,8 @@ from src.attacks.zoo.gradient_sampling import (
     vmi,
     vni,
 )
-from src.attacks.zoo.gradient_steps import (
-    PatchWise,
-    bim,
-    fgsm,
-    fgsm_l2,
-    pgd,
-    pgd_l2,
-    pi_patchwise,
-    rfgsm,
-)
-from src.attacks.zoo.input_blocks import BlockShuffle, StructureInvariant, bsr, sia
-from src.attacks.zoo.input_geometry import (
-    DiverseInput,
-    DiverseSizes,
-    Warp,
-    decowa,
-    dem,
-    di,
-    mi_di_ti,
-    ti,
-)
-from src.attacks.zoo.input_values import (
-    Admix,
-    MixMask,
-    Scale,
-    Spectrum,
-    admix,
-    si_ni,
-    si_ni_di_ti,
-    ssa,
-    usmm,
-)
-from src.attacks.zoo.targeted import ScaledBlocks, logit_mi_di_ti, s4st
+from .zoo.gradient_steps import PatchWise, bim, fgsm, fgsm_l2, pgd, pgd_l2, pi_patchwise, rfgsm
+from .zoo.input_blocks import BlockShuffle, StructureInvariant, bsr, sia
+from .zoo.input_geometry import DiverseInput, DiverseSizes, Warp, decowa, dem, di, mi_di_ti, ti
+from .zoo.input_values import Admix, MixMask, Scale, Spectrum, admix, si_ni, si_ni_di_ti, ssa, usmm
+from .zoo.targeted import ScaledBlocks, logit_mi_di_ti, s4st

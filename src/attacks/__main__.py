@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
-from src.api.classifier import load_classifier
-from src.attacks import transferattack
-from src.attacks.transferattack_clone import open_clone
-from src.config.command_line import CommandParser, run_command
-from src.data import Batch, load_dataset
-from src.models import PixelClassifier
-from src.utils.refusals import first_line
+from ..api.classifier import load_classifier
+from ..config.command_line import CommandParser, run_command
+from ..data import Batch, load_dataset
+from ..models import PixelClassifier
+from ..utils.package import command
+from ..utils.refusals import first_line
+from . import transferattack
+from .transferattack_clone import open_clone
 
 _DATA, _EPS, _SECONDS = "cifar10_mini", 8 / 255, 40
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = CommandParser("python -m src.attacks", description=__doc__)
+    parser = CommandParser(command("attacks"), description=__doc__)
     parser.add_argument("library", choices=["transferattack"])
     parser.add_argument("--root", default=os.environ.get("TRANSFERATTACK"), help="its folder")
     parser.add_argument("--source", default="resnet_small", help=f"name of a model for {_DATA}")

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from src.utils.devices import arithmetic
+from ..utils.devices import arithmetic
 
 
 def along_axes(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:

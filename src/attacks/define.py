@@ -9,14 +9,14 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from torch import Tensor
 
-from src.attacks.fitted import State, fit
-from src.attacks.loop import ascend
-from src.attacks.projection import Budgets
-from src.attacks.settings import Settings
-from src.attacks.source import Model
-from src.utils.about import About
-from src.utils.package import canonical_name
-from src.utils.refusals import first_line
+from ..utils.about import About
+from ..utils.package import canonical_name
+from ..utils.refusals import first_line
+from .fitted import State, fit
+from .loop import ascend
+from .projection import Budgets
+from .settings import Settings
+from .source import Model
 
 Count = Callable[[Any], float]
 """Function of an object with an attack's settings and the numbers of `budgets` and `members`."""

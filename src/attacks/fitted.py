@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from src.attacks.projection import Budgets, check_budgets
-from src.attacks.source import Model
+from .projection import Budgets, check_budgets
+from .source import Model
 
 State = Mapping[str, Tensor]
 """Result of a fit: tensors by name."""

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.attacks.losses import loss_of_each
-from src.attacks.parts import Problem
-from src.attacks.settings import Settings
-from src.attacks.source import Model
-from src.utils.devices import arithmetic
+from ..utils.devices import arithmetic
+from .losses import loss_of_each
+from .parts import Problem
+from .settings import Settings
+from .source import Model
 
 
 @dataclass

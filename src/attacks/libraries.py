@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.attacks.projection import Budgets, check_budgets, project
-from src.attacks.source import Model, Source
-from src.utils.refusals import suggestion
+from ..utils.refusals import suggestion
+from .projection import Budgets, check_budgets, project
+from .source import Model, Source
 
 _FILLED = {
     *("model", "eps", "max_epsilon", "norm", "distance", "constraint", "seed"),

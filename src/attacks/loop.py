@@ -8,12 +8,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from src.attacks.landscape import Landscape, evaluation_mode
-from src.attacks.parts import Problem, State
-from src.attacks.per_image_random import PerImageRandom
-from src.attacks.projection import Budgets, check_budgets, direction, mean_size, project
-from src.attacks.settings import Settings
-from src.attacks.source import Model, Source, apply_backward_rule
+from .landscape import Landscape, evaluation_mode
+from .parts import Problem, State
+from .per_image_random import PerImageRandom
+from .projection import Budgets, check_budgets, direction, mean_size, project
+from .settings import Settings
+from .source import Model, Source, apply_backward_rule
 
 log = logging.getLogger(__name__)
 

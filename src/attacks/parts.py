@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from src.attacks.per_image_random import PerImageRandom
-from src.attacks.source import Source
+from .per_image_random import PerImageRandom
+from .source import Source
 
 
 @dataclass

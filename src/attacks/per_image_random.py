@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from src.utils.devices import constant
+from ..utils.devices import constant
 
 _WORD = 0xFFFFFFFF
 _CONSTANTS = ((0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85))  # multipliers, key increments

@@ -15,9 +15,9 @@ from pydantic import (
 )
 from torch import Tensor, full_like
 
-from src.attacks.parts import BackwardRule, Estimator, Gradient, Objective, State, Transform, Update
-from src.attacks.projection import direction
-from src.utils.checked_dataclass import Share, checked, odd
+from ..utils.checked_dataclass import Share, checked, odd
+from .parts import BackwardRule, Estimator, Gradient, Objective, State, Transform, Update
+from .projection import direction
 
 
 def single_gradient(gradient: Gradient, state: State) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.attacks.per_image_random import PerImageRandom
+from .per_image_random import PerImageRandom
 
 Model = Callable[[Tensor], Tensor]
 """Function from images in [0, 1], (N, 3, H, W), to logits (N, C), or to logits (M, N, C) of M

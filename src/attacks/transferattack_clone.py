@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from src.attacks.libraries import Call, make_function, select
-from src.attacks.source import Source, members_of
-from src.utils.package import command
-from src.utils.refusals import first_line, suggestion
+from ..utils.package import command
+from ..utils.refusals import first_line, suggestion
+from .libraries import Call, make_function, select
+from .source import Source, members_of
 
 _NORMS = {"linf": "linfty", "l2": "l2"}
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from src.utils.files import sha256_of
-from src.utils.package import CLONE, FOLDER, canonical_name, importable_name
+from ..utils.files import sha256_of
+from ..utils.package import CLONE, FOLDER, canonical_name, importable_name
 
 _PACKAGES = ("attacks", "data", "defences", "images", "measure", "models", "run")
 _CONFIG = ("attack_settings", "sections", "settings")

@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from src.cache.code_digest import code_of, program_digest, version
-from src.config.sections import MeasurementSettings
-from src.config.settings import Settings
-from src.utils.model_names import NO_DEFENCE
+from ..config.sections import MeasurementSettings
+from ..config.settings import Settings
+from ..utils.model_names import NO_DEFENCE
+from .code_digest import code_of, program_digest, version
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
 _SHOWN = 40  # characters of a value that is shown as it is

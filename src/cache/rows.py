@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pyarrow.dataset import dataset
 
-from src.utils.files import atomic_write, writing
+from ..utils.files import atomic_write, writing
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from src.config.attack_settings import AttackSettings
-from src.config.errors import refusal
-from src.config.label import attack_label
-from src.config.read import crafted_keys
-from src.config.resolvers import CONF
-from src.utils.refusals import first_line, suggestion
+from ..utils.refusals import first_line, suggestion
+from .attack_settings import AttackSettings
+from .errors import refusal
+from .label import attack_label
+from .read import crafted_keys
+from .resolvers import CONF
 
 
 def attack_settings(name: str, keywords: Mapping[str, Any]) -> AttackSettings:

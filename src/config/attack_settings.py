@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from src.config.fields import Name, check_units
-from src.config.label import computed_count
-from src.config.sections import Section, TargetLabelRule
-from src.utils.about import About, Norm
+from ..utils.about import About, Norm
+from .fields import Name, check_units
+from .label import computed_count
+from .sections import Section, TargetLabelRule
 
 
 class SavedOrigin(Section):

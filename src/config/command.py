@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from src.config.fields import distinct
-from src.config.hydra_internals import value_tokens
+from .fields import distinct
+from .hydra_internals import value_tokens
 
 TEXTS = (
     *("source", "targets", "model", "defences", "source_defence", "defence"),

@@ -9,10 +9,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from src.config.errors import INTERRUPTED, REFUSALS, REFUSED, explain, refuse
-from src.config.hydra_internals import flags_parser
-from src.utils import stopping
-from src.utils.refusals import printable
+from ..utils import stopping
+from ..utils.refusals import printable
+from .errors import INTERRUPTED, REFUSALS, REFUSED, explain, refuse
+from .hydra_internals import flags_parser
 
 HARMLESS = (
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6 with torch 2.15

@@ -8,9 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.command import Command, parse_for
-from src.config.hydra_internals import split_jobs
-from src.config.names import with_files
+from .command import Command, parse_for
+from .hydra_internals import split_jobs
+from .names import with_files
 
 
 def overrides_of(hydra: Any) -> list[str]:

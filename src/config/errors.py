@@ -12,9 +12,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from src.config.command import repair
-from src.utils.package import install_command
-from src.utils.refusals import first_line, printable, suggestion
+from ..utils.package import install_command
+from ..utils.refusals import first_line, printable, suggestion
+from .command import repair
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from src.utils.about import listed
+from ..utils.about import listed
 
 Item = TypeVar("Item", bound=Hashable)
 

@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
-from src.utils.package import importable_name
+from ..utils.package import importable_name
 
 
 def function_of(settings: Mapping[str, Any]) -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from src.config.command import Command, flat
-from src.config.sections import DEFAULT_TARGETS
-from src.utils.model_names import ModelRef, check_listed
-from src.utils.refusals import suggestion
+from ..utils.model_names import ModelRef, check_listed
+from ..utils.refusals import suggestion
+from .command import Command, flat
+from .sections import DEFAULT_TARGETS
 
 PANEL = "panel/"
 
@@ -89,7 +89,7 @@ def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
         return {}
     for name in public:
         check_listed(name)
-    from src.models.providers import section_of  # here: loads torch
+    from ..models.providers import section_of  # here: loads torch
 
     return {str(ModelRef.typed(name)): section_of(name) for name in public}
 

@@ -8,17 +8,17 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
-from src.config.command import Command, refuse_replaced
-from src.config.compose import is_sweep, overrides_of
-from src.config.errors import dotted, refusal
-from src.config.label import attack_label, stated_about, takes
-from src.config.names import PANEL, files, is_public, public_models, without_panels
-from src.config.sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, Section
-from src.config.settings import Settings
-from src.utils.about import About, listed
-from src.utils.model_names import NO_DEFENCE, ModelRef, near_models
-from src.utils.package import canonical_name, rename_targets
-from src.utils.refusals import suggestion, warn_once
+from ..utils.about import About, listed
+from ..utils.model_names import NO_DEFENCE, ModelRef, near_models
+from ..utils.package import canonical_name, rename_targets
+from ..utils.refusals import suggestion, warn_once
+from .command import Command, refuse_replaced
+from .compose import is_sweep, overrides_of
+from .errors import dotted, refusal
+from .label import attack_label, stated_about, takes
+from .names import PANEL, files, is_public, public_models, without_panels
+from .sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, Section
+from .settings import Settings
 
 Validated = TypeVar("Validated", bound=BaseModel)
 

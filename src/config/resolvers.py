@@ -9,8 +9,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from src.utils.model_names import ModelRef
-from src.utils.package import FOLDER, PACKAGE, command
+from ..utils.model_names import ModelRef
+from ..utils.package import FOLDER, PACKAGE, command
 
 # Beside this package in a clone, inside it where a wheel was installed.
 CONF = FOLDER / "conf" if (FOLDER / "conf").is_dir() else FOLDER.parent / "conf"

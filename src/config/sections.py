@@ -22,9 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from src.config.fields import Budget, Budgets, Name, check_units, distinct
-from src.utils.about import listed
-from src.utils.package import CLONE, FOLDER, INSTALLED
+from ..utils.about import listed
+from ..utils.package import CLONE, FOLDER, INSTALLED
+from .fields import Budget, Budgets, Name, check_units, distinct
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]

@@ -4,9 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
-from src.config.attack_settings import AttackSettings
-from src.config.fields import ModelNames, Name, Variant, check_among, distinct
-from src.config.sections import (
+from ..utils.about import listed
+from ..utils.model_names import NO_DEFENCE, ModelRef, behind_each
+from .attack_settings import AttackSettings
+from .fields import ModelNames, Name, Variant, check_among, distinct
+from .sections import (
     CacheSettings,
     CheckSettings,
     DatasetSettings,
@@ -25,8 +27,6 @@ from src.config.sections import (
     job_name,
     reference_budget,
 )
-from src.utils.about import listed
-from src.utils.model_names import NO_DEFENCE, ModelRef, behind_each
 
 
 class Settings(Section):

@@ -1,6 +1,6 @@
 """Data sets: callables that return one split, as in torchvision, and `ImageDataset` on top."""
 
-from src.data.dataset import Batch, ImageDataset, LabelledImages, to_unit
-from src.data.files import to_rgb
-from src.data.load import load_dataset
-from src.data.subset import balanced_subset
+from .dataset import Batch, ImageDataset, LabelledImages, to_unit
+from .files import to_rgb
+from .load import load_dataset
+from .subset import balanced_subset

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.dataset import LabelledImages
-from src.utils.refusals import first_line, shortened, warn_once
+from ..utils.refusals import first_line, shortened, warn_once
+from .dataset import LabelledImages
 
 NAMES = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train")),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.dataset import LabelledImages
-from src.data.files import to_rgb
+from .dataset import LabelledImages
+from .files import to_rgb
 
 ARCHIVE = Path(__file__).parents[1] / "assets" / "cifar10-mini.tar.xz"
 """Archive of `SPLIT/CLASS/NUMBER.jpg`: test images first, each split sorted by number and class."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.utils.refusals import printable, shortened, warn_once
+from ..utils.refusals import printable, shortened, warn_once
 
 
 def numbers_of(names: Sequence[str]) -> list[int] | None:

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 
-from src.data.classes import check_labels, choose_names, number_by, printable_names
-from src.data.files import content_of, to_rgb
-from src.data.subset import balanced_subset, check_names, listed_subset
-from src.utils.terminal import with_progress
+from ..utils.terminal import with_progress
+from .classes import check_labels, choose_names, number_by, printable_names
+from .files import content_of, to_rgb
+from .subset import balanced_subset, check_names, listed_subset
 
 
 class Batch(NamedTuple):

@@ -9,10 +9,10 @@ import pandas as pd
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
-from src.data.classes import imagenet_names, place_classes, sort_folders
-from src.data.dataset import LabelledImages
-from src.data.files import existing_folder, read_list
-from src.utils.refusals import first_line
+from ..utils.refusals import first_line
+from .classes import imagenet_names, place_classes, sort_folders
+from .dataset import LabelledImages
+from .files import existing_folder, read_list
 
 
 def image_folder(split: str, *, root: str | None) -> ImageFolder:

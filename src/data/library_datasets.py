@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from src.data.dataset import LabelledImages
-from src.utils.package import install_command
-from src.utils.refusals import first_line, suggestion
+from ..utils.package import install_command
+from ..utils.refusals import first_line, suggestion
+from .dataset import LabelledImages
 
 NAMES = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "Flowers102", "Imagenette")
 # Words, because numbers would agree with weights for any ten classes.

@@ -8,8 +8,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from src.data.dataset import ImageDataset
-from src.utils.call_target import call_target
+from ..utils.call_target import call_target
+from .dataset import ImageDataset
 
 
 class DownloadError(ValueError):

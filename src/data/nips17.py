@@ -13,12 +13,12 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import ChunkedEncodingError
 from urllib3 import Retry
 
-from src.data.dataset import LabelledImages
-from src.data.image_files import image_csv
-from src.utils.files import atomic_write, remove_temporaries, sha256_of, write_csv
-from src.utils.refusals import first_line
-from src.utils.stopping import raise_if_interrupted
-from src.utils.terminal import Progress
+from ..utils.files import atomic_write, remove_temporaries, sha256_of, write_csv
+from ..utils.refusals import first_line
+from ..utils.stopping import raise_if_interrupted
+from ..utils.terminal import Progress
+from .dataset import LabelledImages
+from .image_files import image_csv
 
 LIST = Path(__file__).parents[1] / "assets" / "nips17.csv"
 """Names, classes, target classes, bytes and SHA-256 of the 1,000 images."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from src.data.dataset import LabelledImages
+from .dataset import LabelledImages
 
 _SIZES = {  # classes, side in pixels, images of the splits, by the name of the callable
     "CIFAR10": (10, 32, {"train": 50_000, "test": 10_000}),

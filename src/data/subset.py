@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from src.data.files import read_list
-from src.utils.files import no_formula
-from src.utils.refusals import first_line
+from ..utils.files import no_formula
+from ..utils.refusals import first_line
+from .files import read_list
 
 
 def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.attacks import PerImageRandom, Philox, image_seeds
-from src.utils.devices import is_out_of_memory
-from src.utils.refusals import first_line
+from ..attacks import PerImageRandom, Philox, image_seeds
+from ..utils.devices import is_out_of_memory
+from ..utils.refusals import first_line
 
 Defence = Callable[..., Tensor]
 """Function from images in [0, 1], float (N, 3, H, W), to images in [0, 1] of the same shape.

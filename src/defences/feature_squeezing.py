@@ -8,7 +8,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn import functional
 
-from src.utils.checked_dataclass import checked
+from ..utils.checked_dataclass import checked
 
 TEMPERATURE = 0.12  # the best of 0.08, 0.1, 0.12, 0.14, 0.17 against JPEG, on images not in docs/
 

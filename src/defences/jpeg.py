@@ -11,10 +11,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.cosine_transform import along_axes, dct2, idct2, resizing
-from src.defences.feature_squeezing import TEMPERATURE, soft_round
-from src.utils.checked_dataclass import checked
-from src.utils.devices import arithmetic, constant
+from ..attacks.cosine_transform import along_axes, dct2, idct2, resizing
+from ..utils.checked_dataclass import checked
+from ..utils.devices import arithmetic, constant
+from .feature_squeezing import TEMPERATURE, soft_round
 
 _TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))

@@ -10,9 +10,9 @@ from scipy.special import bdtrc
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.attacks import Philox
-from src.attacks.cosine_transform import along_axes
-from src.utils.checked_dataclass import checked
+from ..attacks import Philox
+from ..attacks.cosine_transform import along_axes
+from ..utils.checked_dataclass import checked
 
 _GREY = 0.5
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torchvision.datasets.folder import is_image_file
 
-from src.data import to_rgb
-from src.data.files import read_list
-from src.utils.files import sha256_of
-from src.utils.refusals import first_line
+from ..data import to_rgb
+from ..data.files import read_list
+from ..utils.files import sha256_of
+from ..utils.refusals import first_line
 
 _CERTAIN = 1 - 1e-6  # its logits are finite
 

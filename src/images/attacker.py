@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.attacks import Philox, image_seeds, project
-from src.config.sections import PROGRAM_KEYWORDS, TargetLabelRule
-from src.data import Batch
-from src.defences import AttackedDefence
-from src.images.storage import AdversarialBatch
-from src.models import ModelError, choose_layout
-from src.utils import stopping
-from src.utils.devices import arithmetic, is_out_of_memory
-from src.utils.refusals import first_line
+from ..attacks import Philox, image_seeds, project
+from ..config.sections import PROGRAM_KEYWORDS, TargetLabelRule
+from ..data import Batch
+from ..defences import AttackedDefence
+from ..models import ModelError, choose_layout
+from ..utils import stopping
+from ..utils.devices import arithmetic, is_out_of_memory
+from ..utils.refusals import first_line
+from .storage import AdversarialBatch
 
 _TARGET_LABEL_STREAM = 2  # random stream, separate from attacks and noise
 

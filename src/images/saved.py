@@ -35,17 +35,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.artifacts.layout import IMAGE_LIST, RECORD, SAVED
-from src.artifacts.record import JobRecord, sealed
-from src.config.attack_settings import AttackSettings, SavedSettings
-from src.config.sections import TargetLabelRule
-from src.data import Batch, ImageDataset, LabelledImages
-from src.data.files import to_rgb
-from src.data.image_files import image_csv
-from src.images.attacker import AdversarialSource
-from src.images.set_record import read_set_record
-from src.images.storage import AdversarialBatch, AttackedImages, change_size, exceeds
-from src.utils.files import sha256_of, temporary_name, write_csv, write_text, writing
+from ..artifacts.layout import IMAGE_LIST, RECORD, SAVED
+from ..artifacts.record import JobRecord, sealed
+from ..config.attack_settings import AttackSettings, SavedSettings
+from ..config.sections import TargetLabelRule
+from ..data import Batch, ImageDataset, LabelledImages
+from ..data.files import to_rgb
+from ..data.image_files import image_csv
+from ..utils.files import sha256_of, temporary_name, write_csv, write_text, writing
+from .attacker import AdversarialSource
+from .set_record import read_set_record
+from .storage import AdversarialBatch, AttackedImages, change_size, exceeds
 
 UNKNOWN = "unknown"
 _MEASURED = 32  # images measured at once

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from src.artifacts.layout import RECORD
-from src.artifacts.record import parse_record
-from src.config.fields import Budget, ModelName, Name
-from src.config.sections import TargetLabelRule
-from src.utils.about import Norm
-from src.utils.files import sha256_of
-from src.utils.refusals import first_line
+from ..artifacts.layout import RECORD
+from ..artifacts.record import parse_record
+from ..config.fields import Budget, ModelName, Name
+from ..config.sections import TargetLabelRule
+from ..utils.about import Norm
+from ..utils.files import sha256_of
+from ..utils.refusals import first_line
 
 _Digest = Annotated[str, Field(pattern=r"^\w{1,64}$")]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.attacks import noise_signs, project, shuffle_pixels
-from src.data import Batch
+from ..attacks import noise_signs, project, shuffle_pixels
+from ..data import Batch
 
 AS_SAVED = "stored"
 """Variant of images from a saved set, evaluated as they are stored."""

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from src.artifacts.tables import INDEX, SINGLE, column
-from src.measure.prediction_rows import to_lists, to_numpy
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from ..artifacts.tables import INDEX, SINGLE, column
+from .prediction_rows import to_lists, to_numpy
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 
 class AdversarialImages(Measurement):

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from src.artifacts.tables import FLOAT, INDEX, column
-from src.measure.prediction_rows import to_numpy
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from ..artifacts.tables import FLOAT, INDEX, column
+from .prediction_rows import to_numpy
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 _COUNTS = ("gradients", "zero_gradients", "forwards")
 

@@ -9,12 +9,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from src.artifacts.tables import EPS_255, FLOAT, INDEX, LABEL, PREDICTED, TEXT, column
-from src.attacks import noise_signs
-from src.measure.fourier import CORNER, FREQUENCIES, band, low_passed
-from src.measure.prediction_rows import Level, predict
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_names import ModelRef
+from ..artifacts.tables import EPS_255, FLOAT, INDEX, LABEL, PREDICTED, TEXT, column
+from ..attacks import noise_signs
+from ..utils.model_names import ModelRef
+from .fourier import CORNER, FREQUENCIES, band, low_passed
+from .prediction_rows import Level, predict
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6

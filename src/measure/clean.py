@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from src.artifacts.tables import PREDICTION_SCHEMA
-from src.measure.prediction_rows import prediction_rows, with_cost
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from ..artifacts.tables import PREDICTION_SCHEMA
+from .prediction_rows import prediction_rows, with_cost
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 
 class Clean(Measurement):

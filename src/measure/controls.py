@@ -6,12 +6,12 @@ from typing import Any
 import pyarrow as pa
 from torch import Tensor
 
-from src.config.sections import CONTROLS
-from src.images.storage import AS_SAVED, AttackedImages
-from src.measure.prediction_rows import with_cost
-from src.measure.predictions import Predictions
-from src.measure.protocol import EvaluatedBatch, Job, RowRequest
-from src.utils.model_names import ModelRef
+from ..config.sections import CONTROLS
+from ..images.storage import AS_SAVED, AttackedImages
+from ..utils.model_names import ModelRef
+from .prediction_rows import with_cost
+from .predictions import Predictions
+from .protocol import EvaluatedBatch, Job, RowRequest
 
 
 class Controls(Predictions):

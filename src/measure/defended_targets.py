@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from src.images.storage import AS_SAVED
-from src.measure.predictions import Predictions
-from src.measure.protocol import Job, RowRequest
-from src.utils.model_names import NO_DEFENCE
+from ..images.storage import AS_SAVED
+from ..utils.model_names import NO_DEFENCE
+from .predictions import Predictions
+from .protocol import Job, RowRequest
 
 
 class DefendedTargets(Predictions):

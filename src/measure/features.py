@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 from torch import Tensor
 
-from src.artifacts.tables import INDEX, LABEL, SINGLE, column
-from src.attacks import Source
-from src.measure.prediction_rows import image_rows
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_names import ModelRef
+from ..artifacts.tables import INDEX, LABEL, SINGLE, column
+from ..attacks import Source
+from ..utils.model_names import ModelRef
+from .prediction_rows import image_rows
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 
 class Features(Measurement):

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from src.artifacts.tables import FLOAT, column
+from ..artifacts.tables import FLOAT, column
 
 CORNER = math.sqrt(0.5)
 """Highest frequency of a square grid of pixels, along its diagonal."""

@@ -7,12 +7,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from src.artifacts.tables import FLOAT, INDEX, LABEL, column
-from src.attacks import LOSSES, Model
-from src.measure.prediction_rows import image_rows
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.models import Ensemble
-from src.utils.model_names import ModelRef
+from ..artifacts.tables import FLOAT, INDEX, LABEL, column
+from ..attacks import LOSSES, Model
+from ..models import Ensemble
+from ..utils.model_names import ModelRef
+from .prediction_rows import image_rows
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 
 class GradientSimilarity(Measurement):

@@ -5,7 +5,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from src.artifacts.tables import (
+from ..artifacts.tables import (
     EPS_255,
     FLOAT,
     INDEX,
@@ -15,10 +15,10 @@ from src.artifacts.tables import (
     TARGET_LABEL,
     column,
 )
-from src.images.attacker import Attacker
-from src.measure.prediction_rows import predict
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_names import ModelRef
+from ..images.attacker import Attacker
+from ..utils.model_names import ModelRef
+from .prediction_rows import predict
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 
 class Iterations(Measurement):

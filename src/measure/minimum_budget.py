@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from src.artifacts.tables import FLOAT, INDEX, LABEL, PREDICTED, column
-from src.images.attacker import Attacker
-from src.measure.prediction_rows import prediction_columns, to_numpy, top_predictions
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_names import TARGET_COLUMNS, ModelRef
+from ..artifacts.tables import FLOAT, INDEX, LABEL, PREDICTED, column
+from ..images.attacker import Attacker
+from ..utils.model_names import TARGET_COLUMNS, ModelRef
+from .prediction_rows import prediction_columns, to_numpy, top_predictions
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 
 class MinimumBudget(Measurement):

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from src.artifacts.layout import PREDICTIONS, TOP_FIVE
-from src.artifacts.tables import IMAGE, NAMES
-from src.cache.keys import measurement_key
-from src.config.sections import CONTROLS
-from src.config.settings import Settings
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.measure.registry import MEASUREMENTS
-from src.utils.call_target import call_target
-from src.utils.devices import is_out_of_memory
-from src.utils.refusals import first_line
+from ..artifacts.layout import PREDICTIONS, TOP_FIVE
+from ..artifacts.tables import IMAGE, NAMES
+from ..cache.keys import measurement_key
+from ..config.sections import CONTROLS
+from ..config.settings import Settings
+from ..utils.call_target import call_target
+from ..utils.devices import is_out_of_memory
+from ..utils.refusals import first_line
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from .registry import MEASUREMENTS
 
 _RESERVED = {PREDICTIONS, TOP_FIVE, "flips", "float32", "uint8", "stored", *CONTROLS}
 _RESERVED |= {measurement.name for measurement in MEASUREMENTS}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.artifacts.tables import (
+from ..artifacts.tables import (
     CERTAIN,
     CLASSES,
     COST,
@@ -21,9 +21,9 @@ from src.artifacts.tables import (
     SINGLE,
     column,
 )
-from src.data import Batch
-from src.measure.protocol import EvaluatedBatch, RowRequest
-from src.utils.model_names import ABSTAINED, ModelRef
+from ..data import Batch
+from ..utils.model_names import ABSTAINED, ModelRef
+from .protocol import EvaluatedBatch, RowRequest
 
 Level = Mapping[str, float | str | int]
 TOP_K = 5

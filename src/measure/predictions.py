@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from src.artifacts.tables import PREDICTION_SCHEMA
-from src.images.storage import AS_SAVED, AttackedImages
-from src.measure.attack_cost import AttackCost
-from src.measure.prediction_rows import prediction_rows, with_cost
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.model_names import NO_DEFENCE, ModelRef
+from ..artifacts.tables import PREDICTION_SCHEMA
+from ..images.storage import AS_SAVED, AttackedImages
+from ..utils.model_names import NO_DEFENCE, ModelRef
+from .attack_cost import AttackCost
+from .prediction_rows import prediction_rows, with_cost
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 
 class Predictions(Measurement):

@@ -12,12 +12,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from src.config.settings import Settings
-from src.data import Batch, ImageDataset, to_unit
-from src.defences import Defended, classify_behind
-from src.images.attacker import AdversarialSource
-from src.images.storage import AdversarialBatch, AttackedImages
-from src.utils.model_names import NO_DEFENCE, ModelRef
+from ..config.settings import Settings
+from ..data import Batch, ImageDataset, to_unit
+from ..defences import Defended, classify_behind
+from ..images.attacker import AdversarialSource
+from ..images.storage import AdversarialBatch, AttackedImages
+from ..utils.model_names import NO_DEFENCE, ModelRef
 
 
 class Job(Protocol):

@@ -1,19 +1,19 @@
 """All measurements, in the order in which a batch is measured."""
 
-from src.measure.adversarial_images import AdversarialImages
-from src.measure.attack_cost import AttackCost
-from src.measure.band_filters import BandFilters, LowPassed
-from src.measure.clean import Clean
-from src.measure.controls import Controls
-from src.measure.defended_targets import DefendedTargets
-from src.measure.features import Features
-from src.measure.gradient_similarity import GradientSimilarity
-from src.measure.iterations import Iterations
-from src.measure.minimum_budget import MinimumBudget
-from src.measure.predictions import Predictions
-from src.measure.protocol import Measurement
-from src.measure.spectra import Spectra
-from src.measure.visibility import Visibility
+from .adversarial_images import AdversarialImages
+from .attack_cost import AttackCost
+from .band_filters import BandFilters, LowPassed
+from .clean import Clean
+from .controls import Controls
+from .defended_targets import DefendedTargets
+from .features import Features
+from .gradient_similarity import GradientSimilarity
+from .iterations import Iterations
+from .minimum_budget import MinimumBudget
+from .predictions import Predictions
+from .protocol import Measurement
+from .spectra import Spectra
+from .visibility import Visibility
 
 MEASUREMENTS: tuple[Measurement, ...] = (
     Clean(),

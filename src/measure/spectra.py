@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from src.artifacts.tables import EPS_255, FLOAT, INTEGER, TEXT, column
-from src.measure.fourier import FREQUENCIES, radial_bins, radial_power
-from src.measure.prediction_rows import to_lists, to_numpy
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from ..artifacts.tables import EPS_255, FLOAT, INTEGER, TEXT, column
+from .fourier import FREQUENCIES, radial_bins, radial_power
+from .prediction_rows import to_lists, to_numpy
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 _ROUNDING = 1e-9
 """Largest power that can come from the rounding of float32 pixels alone."""

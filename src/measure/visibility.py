@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from src.artifacts.tables import EPS_255, FLOAT, INDEX, column
-from src.images.storage import AttackedImages
-from src.measure.prediction_rows import to_numpy
-from src.measure.protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from src.utils.devices import arithmetic
+from ..artifacts.tables import EPS_255, FLOAT, INDEX, column
+from ..images.storage import AttackedImages
+from ..utils.devices import arithmetic
+from .prediction_rows import to_numpy
+from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 SMALLEST = 11
 """Smallest side, in pixels, of images with an SSIM: that of its Gaussian window."""

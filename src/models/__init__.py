@@ -1,16 +1,16 @@
 """Classifiers: architectures, their weights, and their wrapper for images in [0, 1]."""
 
-from src.models.batch_norm_folding import fold_batch_norms
-from src.models.build import build_classifier, check_gradient, try_classifier
-from src.models.onnx_file import onnx_network
-from src.models.pixel_classifier import (
+from .batch_norm_folding import fold_batch_norms
+from .build import build_classifier, check_gradient, try_classifier
+from .onnx_file import onnx_network
+from .pixel_classifier import (
     Ensemble,
     ModelError,
     PixelClassifier,
     choose_layout,
     use_channels_last,
 )
-from src.models.weights import (
+from .weights import (
     WeightFacts,
     load_weights,
     network_text,

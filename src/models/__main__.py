@@ -4,20 +4,21 @@ import sys
 from collections.abc import Sequence
 from fnmatch import filter as matching
 
-from src.analysis import format_cell
-from src.api.classifier import load_classifier, model_settings
-from src.config.command_line import CommandParser, run_command
-from src.models.providers import find, load_network, open_provider
-from src.run.data import DataSets
-from src.run.preprocessing import search, stated
-from src.utils.model_names import PROVIDERS
+from ..analysis import format_cell
+from ..api.classifier import load_classifier, model_settings
+from ..config.command_line import CommandParser, run_command
+from ..run.data import DataSets
+from ..run.preprocessing import search, stated
+from ..utils.model_names import PROVIDERS
+from ..utils.package import command
+from .providers import find, load_network, open_provider
 
 _IMAGES = 200  # of a check
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = CommandParser("python -m src.models", description=__doc__)
+    parser = CommandParser(command("models"), description=__doc__)
     text = f"a provider ({', '.join(PROVIDERS)}) and optionally a pattern; or names to fetch; or "
     text += "check NAME dataset=DATASET, and further words of src.main"
     parser.add_argument("words", nargs="+", help=text)
@@ -47,7 +48,7 @@ def _list_or_fetch(words: list[str], fetch: bool, config_dir: str | None) -> Non
 def _check(words: Sequence[str], config_dir: str | None) -> None:
     """Print a model's accuracy under common normalisations and input sizes."""
     if not words:
-        raise ValueError("Name a model and its images: python -m src.models check NAME dataset=...")
+        raise ValueError(f"Name a model and its images: {command('models')} check NAME dataset=...")
     name, *others = words
     classifier = load_classifier(name, *others, config_dir=config_dir)
     settings = model_settings(["attack=none", f"targets=[{name}]", *others], config_dir)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.models.pixel_classifier import ModelError, PixelClassifier
-from src.models.weights import load_weights, tensors_digest
-from src.utils.call_target import call_target
-from src.utils.refusals import first_line
+from ..utils.call_target import call_target
+from ..utils.refusals import first_line
+from .pixel_classifier import ModelError, PixelClassifier
+from .weights import load_weights, tensors_digest
 
 
 def build_classifier(

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torchvision.ops import Permute
 
-from src.utils.package import install_command
-from src.utils.refusals import first_line
+from ..utils.package import install_command
+from ..utils.refusals import first_line
 
 
 def onnx_network(file: str) -> nn.Module:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.models.state_digest import state_digest, value_digest
-from src.models.weights import weights_digest
-from src.utils.devices import arithmetic, is_cuda, is_out_of_memory
-from src.utils.refusals import first_line
+from ..utils.devices import arithmetic, is_cuda, is_out_of_memory
+from ..utils.refusals import first_line
+from .state_digest import state_digest, value_digest
+from .weights import weights_digest
 
 
 class ModelError(ValueError):

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torchvision import models
 
-from src.models.onnx_file import onnx_input_size, onnx_network
-from src.models.weights import WeightFacts
-from src.utils.model_names import PROVIDERS, not_found
-from src.utils.package import command
-from src.utils.refusals import first_line, suggestion, warn_once
+from ..utils.model_names import PROVIDERS, not_found
+from ..utils.package import command
+from ..utils.refusals import first_line, suggestion, warn_once
+from .onnx_file import onnx_input_size, onnx_network
+from .weights import WeightFacts
 
 LOADER = "src.models.providers.load_network"
 _UNLISTED = ("hub", "onnx")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from src.utils.package import canonical_name
+from ..utils.package import canonical_name
 
 _EVERY_MODULE = vars(nn.Module()).keys()
 _NAMED = (type, BuiltinFunctionType, ModuleType)

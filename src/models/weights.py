@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from src.models.restricted_pickle import load_pickle
-from src.models.state_digest import tensor_bytes
-from src.utils.refusals import first_line, shortened, warn_once
+from ..utils.refusals import first_line, shortened, warn_once
+from .restricted_pickle import load_pickle
+from .state_digest import tensor_bytes
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
 """Keys of state dicts in files. If several fit, the first one is taken."""

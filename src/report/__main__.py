@@ -7,17 +7,17 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from src.config.command import Command, quoted
-from src.config.command_line import parse_flags, run_command
-from src.config.errors import refuse
-from src.config.resolvers import CONF
+from ..config.command import Command, quoted
+from ..config.command_line import parse_flags, run_command
+from ..config.errors import refuse
+from ..config.resolvers import CONF
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")
 def run(config: DictConfig) -> None:
     """Build a report from the composed config; exit with 2 if the settings are refused."""
-    from src.config.read import read_report_command
-    from src.report.finished_jobs import report
+    from ..config.read import read_report_command
+    from .finished_jobs import report
 
     try:
         report(read_report_command(config))

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.analysis import TRANSFER
-from src.analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
-from src.analysis.quantities import QUANTITIES
-from src.analysis.ranking import rankings
-from src.analysis.strongest import strongest_attackers
-from src.analysis.visibility import mean_visibility
-from src.report.summary import JobSummary, mean_over_seeds, primary_rates
-from src.utils.checked_dataclass import checked
+from ..analysis import TRANSFER
+from ..analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
+from ..analysis.quantities import QUANTITIES
+from ..analysis.ranking import rankings
+from ..analysis.strongest import strongest_attackers
+from ..analysis.visibility import mean_visibility
+from ..utils.checked_dataclass import checked
+from .summary import JobSummary, mean_over_seeds, primary_rates
 
 AXES = ("attack", "source", "target", "defence")
 _DEFAULT_FIRST = sorted(QUANTITIES.values(), key=lambda quantity: quantity.value != "success")

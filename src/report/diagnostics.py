@@ -13,26 +13,16 @@ from altair.typing import ChartType
 from pandas.api.types import is_numeric_dtype
 from scipy.stats import t as t_distribution
 
-from src.analysis import TRANSFER
-from src.analysis.frequency_bands import filtered_rates, low_pass_accuracy
-from src.analysis.similarity import pair_similarity
-from src.artifacts.jobs import FinishedJob
-from src.config.errors import explain
-from src.config.sections import ChartSettings
-from src.report.charts.dot_plot import dot_plot
-from src.report.charts.theme import (
-    PANEL,
-    PERCENT,
-    ROWS,
-    STROKES,
-    colour_by,
-    curve,
-    extent,
-    points,
-    tooltip,
-)
-from src.report.page.html import ENOUGH, OF_ATTACK, OF_PAIR, Figure, span
-from src.utils.model_names import NO_DEFENCE
+from ..analysis import TRANSFER
+from ..analysis.frequency_bands import filtered_rates, low_pass_accuracy
+from ..analysis.similarity import pair_similarity
+from ..artifacts.jobs import FinishedJob
+from ..config.errors import explain
+from ..config.sections import ChartSettings
+from ..utils.model_names import NO_DEFENCE
+from .charts.dot_plot import dot_plot
+from .charts.theme import PANEL, PERCENT, ROWS, STROKES, colour_by, curve, extent, points, tooltip
+from .page.html import ENOUGH, OF_ATTACK, OF_PAIR, Figure, span
 
 Rename = Callable[[str], str]
 """Gives a model a unique name if another job has a different model with the same name."""

@@ -5,14 +5,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from src.artifacts.frame_jobs import named_folders
-from src.artifacts.jobs import find_jobs
-from src.artifacts.layout import FIGURES, PAGE, remove_figures
-from src.artifacts.sweep_state import OUTPUTS, newest_sweep
-from src.config.sections import ReportCommand, ReportSettings
-from src.report.page.content import build_report
-from src.report.page.html import save_figures, write_page
-from src.report.summary import Summary, summarise
+from ..artifacts.frame_jobs import named_folders
+from ..artifacts.jobs import find_jobs
+from ..artifacts.layout import FIGURES, PAGE, remove_figures
+from ..artifacts.sweep_state import OUTPUTS, newest_sweep
+from ..config.sections import ReportCommand, ReportSettings
+from .page.content import build_report
+from .page.html import save_figures, write_page
+from .summary import Summary, summarise
 
 
 def report(settings: ReportCommand) -> None:

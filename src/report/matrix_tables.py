@@ -7,13 +7,13 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from src.analysis import CLEAN, OWN, WHITE_BOX
-from src.analysis.matrices import matrix_rate
-from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
-from src.analysis.ranking import resolution
-from src.report.summary import Label
-from src.utils.model_names import NO_DEFENCE
-from src.utils.terminal import text_table
+from ..analysis import CLEAN, OWN, WHITE_BOX
+from ..analysis.matrices import matrix_rate
+from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
+from ..analysis.ranking import resolution
+from ..utils.model_names import NO_DEFENCE
+from ..utils.terminal import text_table
+from .summary import Label
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
 from pydantic import ValidationError
 
-from src.artifacts.frame_jobs import Sweeps, jobs_of
-from src.artifacts.record import JobRecord
-from src.config.errors import refusal
-from src.report.cells import AVERAGE, DIFFERENCE, VALUES, TableCells, TableSpec, cells_of, seeds_of
-from src.report.summary import JobSummary, summarise
-from src.utils.files import no_formula
-from src.utils.model_names import renamed
+from ..artifacts.frame_jobs import Sweeps, jobs_of
+from ..artifacts.record import JobRecord
+from ..config.errors import refusal
+from ..utils.files import no_formula
+from ..utils.model_names import renamed
+from .cells import AVERAGE, DIFFERENCE, VALUES, TableCells, TableSpec, cells_of, seeds_of
+from .summary import JobSummary, summarise
 
 _LATEX = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}

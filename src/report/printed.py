@@ -13,10 +13,11 @@ import pandas as pd
 import vl_convert
 from altair.typing import ChartType
 
-from src.analysis import CLEAN, TRANSFER
-from src.report.charts.curves import at_last, names_at_ends
-from src.report.charts.dot_plot import means
-from src.report.charts.theme import (
+from ..analysis import CLEAN, TRANSFER
+from ..utils.model_names import renamed
+from .charts.curves import at_last, names_at_ends
+from .charts.dot_plot import means
+from .charts.theme import (
     MEAN,
     PAPER_TEXT,
     PERCENT,
@@ -27,10 +28,9 @@ from src.report.charts.theme import (
     paper_theme,
     points,
 )
-from src.report.charts.transfer_matrix import matrix_chart
-from src.report.page.html import VEGA_LITE
-from src.report.page.view import View
-from src.utils.model_names import renamed
+from .charts.transfer_matrix import matrix_chart
+from .page.html import VEGA_LITE
+from .page.view import View
 
 _LINE, _LETTER = 8.0, 0.52 * PAPER_TEXT
 """Height of a line and mean width of a letter, in 1/72 in."""

@@ -13,8 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
-from src.analysis.source_choice import (
+from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
+from ..analysis.source_choice import (
     FEWEST_FOR_INTERVAL,
     Related,
     Transfer,
@@ -22,16 +22,11 @@ from src.analysis.source_choice import (
     profiles,
     transfer_of,
 )
-from src.analysis.source_measures import (
-    FEWEST_SOURCES,
-    clean_measures,
-    linear_cka,
-    predictors,
-)
-from src.artifacts.jobs import FinishedJob, find_jobs
-from src.artifacts.overlap import RELATED_BY, overlaps
-from src.utils.model_names import ModelRef
-from src.utils.terminal import text_table
+from ..analysis.source_measures import FEWEST_SOURCES, clean_measures, linear_cka, predictors
+from ..artifacts.jobs import FinishedJob, find_jobs
+from ..artifacts.overlap import RELATED_BY, overlaps
+from ..utils.model_names import ModelRef
+from ..utils.terminal import text_table
 
 Frames = dict[str, pd.DataFrame]
 """Frames by name: a measure's (source, target), or a model's vectors by number of the image."""

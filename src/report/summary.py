@@ -10,24 +10,24 @@ from math import nan
 
 import pandas as pd
 
-from src.analysis.controls import excess_by_control
-from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
-from src.analysis.matrices import (
+from ..analysis.controls import excess_by_control
+from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
+from ..analysis.matrices import (
     RELATED,
     TRANSFER,
     behind_defences,
     transfer_matrix,
     with_cell_columns,
 )
-from src.analysis.quantities import STATISTICS
-from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
-from src.analysis.sanity_checks import Alarm
-from src.analysis.trajectories import trajectories
-from src.analysis.transfer_rates import rates_by_protocol
-from src.artifacts.jobs import FinishedJob, rows_of_seeds
-from src.artifacts.overlap import RELATED_BY, overlaps
-from src.artifacts.recipe import model_digest
-from src.utils.model_names import NO_DEFENCE
+from ..analysis.quantities import STATISTICS
+from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
+from ..analysis.sanity_checks import Alarm
+from ..analysis.trajectories import trajectories
+from ..analysis.transfer_rates import rates_by_protocol
+from ..artifacts.jobs import FinishedJob, rows_of_seeds
+from ..artifacts.overlap import RELATED_BY, overlaps
+from ..artifacts.recipe import model_digest
+from ..utils.model_names import NO_DEFENCE
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from src.analysis import CAUSES
-from src.analysis.image_outcomes import GROUP
-from src.artifacts.layout import ATTACKS, SOURCES
-from src.report.matrix_tables import defence_table, matrix_table, ranking_table, wide_matrix
-from src.report.summary import Matrix, Summary
-from src.utils.files import write_csv
-from src.utils.model_names import NO_DEFENCE
+from ..analysis import CAUSES
+from ..analysis.image_outcomes import GROUP
+from ..artifacts.layout import ATTACKS, SOURCES
+from ..utils.files import write_csv
+from ..utils.model_names import NO_DEFENCE
+from .matrix_tables import defence_table, matrix_table, ranking_table, wide_matrix
+from .summary import Matrix, Summary
 
 
 def print_matrix(matrix: Matrix, console: Console) -> None:

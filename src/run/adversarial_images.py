@@ -6,17 +6,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from src.cache.rows import Rows
-from src.data import to_unit
-from src.images.attacker import AdversarialSource
-from src.images.saved import SavedImagesSource
-from src.images.storage import AttackedImages
-from src.measure.adversarial_images import AdversarialImages
-from src.measure.attack_cost import AttackCost
-from src.measure.protocol import RowRequest
-from src.run.attack import make_attacker
-from src.run.stages import JobContext
-from src.run.stored_rows import read_rows
+from ..cache.rows import Rows
+from ..data import to_unit
+from ..images.attacker import AdversarialSource
+from ..images.saved import SavedImagesSource
+from ..images.storage import AttackedImages
+from ..measure.adversarial_images import AdversarialImages
+from ..measure.attack_cost import AttackCost
+from ..measure.protocol import RowRequest
+from .attack import make_attacker
+from .stages import JobContext
+from .stored_rows import read_rows
 
 
 def adversarial_source(

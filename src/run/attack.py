@@ -8,20 +8,20 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
-from src.cache.rows import Rows
-from src.config.settings import Settings
-from src.data import Batch, ImageDataset, to_unit
-from src.defences import AttackedDefence
-from src.images.attacker import Attacker
-from src.measure.attack_cost import AttackCost
-from src.run.fit import discard_fits, fitted_states
-from src.run.pass_progress import PassProgress
-from src.run.stages import JobContext
-from src.run.stored_rows import read_rows
-from src.run.work import work_of
-from src.utils.devices import move_states
-from src.utils.model_names import NO_DEFENCE
-from src.utils.processes import is_first_process
+from ..cache.rows import Rows
+from ..config.settings import Settings
+from ..data import Batch, ImageDataset, to_unit
+from ..defences import AttackedDefence
+from ..images.attacker import Attacker
+from ..measure.attack_cost import AttackCost
+from ..utils.devices import move_states
+from ..utils.model_names import NO_DEFENCE
+from ..utils.processes import is_first_process
+from .fit import discard_fits, fitted_states
+from .pass_progress import PassProgress
+from .stages import JobContext
+from .stored_rows import read_rows
+from .work import work_of
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from src.config.attack_settings import AttackSettings
-from src.config.errors import refusal
-from src.config.label import function_of
-from src.config.sections import PROGRAM_KEYWORDS
-from src.images.attacker import Attack
-from src.utils.package import importable_name, rename_targets
-from src.utils.refusals import first_line, suggestion, warn_once
+from ..config.attack_settings import AttackSettings
+from ..config.errors import refusal
+from ..config.label import function_of
+from ..config.sections import PROGRAM_KEYWORDS
+from ..images.attacker import Attack
+from ..utils.package import importable_name, rename_targets
+from ..utils.refusals import first_line, suggestion, warn_once
 
 
 def attack_function(attack: AttackSettings) -> Attack:

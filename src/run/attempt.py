@@ -10,19 +10,19 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from src.artifacts.sweep_state import fail, running
-from src.config.compose import is_sweep
-from src.config.errors import refuse
-from src.config.settings import Settings
-from src.run.job import run_job
-from src.run.sweep import Sweep
-from src.run.track import job_parameters
-from src.run.trainer import on_free_gpu
-from src.tracking import Tracker, open_tracker
-from src.utils.devices import is_out_of_memory
-from src.utils.files import WriteError
-from src.utils.processes import is_first_process, is_one_of_several
-from src.utils.refusals import first_line, printable
+from ..artifacts.sweep_state import fail, running
+from ..config.compose import is_sweep
+from ..config.errors import refuse
+from ..config.settings import Settings
+from ..tracking import Tracker, open_tracker
+from ..utils.devices import is_out_of_memory
+from ..utils.files import WriteError
+from ..utils.processes import is_first_process, is_one_of_several
+from ..utils.refusals import first_line, printable
+from .job import run_job
+from .sweep import Sweep
+from .track import job_parameters
+from .trainer import on_free_gpu
 
 log = logging.getLogger(__name__)
 

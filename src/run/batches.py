@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from src.data import Batch, ImageDataset
+from ..data import Batch, ImageDataset
 
 _PART = 8  # images that a thread decodes in turn
 

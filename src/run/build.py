@@ -6,13 +6,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from src.config.sections import ModelSettings
-from src.config.settings import Settings
-from src.data import ImageDataset
-from src.data.classes import is_imagenet, numbers_of, place_classes
-from src.models import PixelClassifier, WeightFacts, build_classifier, weight_facts
-from src.models.providers import facts_of
-from src.utils.refusals import shortened
+from ..config.sections import ModelSettings
+from ..config.settings import Settings
+from ..data import ImageDataset
+from ..data.classes import is_imagenet, numbers_of, place_classes
+from ..models import PixelClassifier, WeightFacts, build_classifier, weight_facts
+from ..models.providers import facts_of
+from ..utils.refusals import shortened
 
 
 def build(

@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from src.cache.keys import code_keys
-from src.config.fields import check_among
-from src.config.sections import EpsilonSettings, reference_budget
-from src.config.settings import Settings
-from src.defences import Defence
-from src.images.saved import UNKNOWN, SavedImages
-from src.images.storage import TOLERANCE_255
-from src.measure.own_measurement import own_measurements
-from src.measure.registry import MEASUREMENTS
-from src.run.attack_function import attack_function
-from src.run.data import DataSets
-from src.run.stages import Planned
-from src.utils.call_target import call_target, check_target
-from src.utils.devices import computes_in_tf32, device_of
-from src.utils.model_names import NO_DEFENCE, ModelRef
-from src.utils.refusals import suggestion
+from ..cache.keys import code_keys
+from ..config.fields import check_among
+from ..config.sections import EpsilonSettings, reference_budget
+from ..config.settings import Settings
+from ..defences import Defence
+from ..images.saved import UNKNOWN, SavedImages
+from ..images.storage import TOLERANCE_255
+from ..measure.own_measurement import own_measurements
+from ..measure.registry import MEASUREMENTS
+from ..utils.call_target import call_target, check_target
+from ..utils.devices import computes_in_tf32, device_of
+from ..utils.model_names import NO_DEFENCE, ModelRef
+from ..utils.refusals import suggestion
+from .attack_function import attack_function
+from .data import DataSets
+from .stages import Planned
 
 
 def check_job(settings: Settings, sets: DataSets) -> Planned:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from src.analysis import format_cell, is_at_chance, wilson_interval
-from src.config.settings import Settings
-from src.models import PixelClassifier, weight_facts
-from src.run.preprocessing import suggest
-from src.run.stages import JobContext
-from src.utils.model_names import ABSTAINED, TARGET_COLUMNS, ModelRef
+from ..analysis import format_cell, is_at_chance, wilson_interval
+from ..config.settings import Settings
+from ..models import PixelClassifier, weight_facts
+from ..utils.model_names import ABSTAINED, TARGET_COLUMNS, ModelRef
+from .preprocessing import suggest
+from .stages import JobContext
 
 log = logging.getLogger(__name__)
 

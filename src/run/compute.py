@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from src.cache.rows import Rows
-from src.images.attacker import AdversarialSource, Attacker
-from src.measure.protocol import Measurement, RowRequest
-from src.run.adversarial_images import adversarial_source, attacked_again
-from src.run.lightning_module import CacheWriter
-from src.run.predict import predict
-from src.run.stages import JobContext
-from src.run.stored_rows import find_missing, find_work, places, read_rows
-from src.utils.devices import is_out_of_memory
-from src.utils.processes import from_first_process, is_first_process, sum_of_processes
+from ..cache.rows import Rows
+from ..images.attacker import AdversarialSource, Attacker
+from ..measure.protocol import Measurement, RowRequest
+from ..utils.devices import is_out_of_memory
+from ..utils.processes import from_first_process, is_first_process, sum_of_processes
+from .adversarial_images import adversarial_source, attacked_again
+from .lightning_module import CacheWriter
+from .predict import predict
+from .stages import JobContext
+from .stored_rows import find_missing, find_work, places, read_rows
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.cache.keys import content_key
-from src.config.settings import Settings
-from src.models import PixelClassifier
-from src.run.speeds import Speeds, WorkType
+from ..cache.keys import content_key
+from ..config.settings import Settings
+from ..models import PixelClassifier
+from .speeds import Speeds, WorkType
 
 _ATTACK = 1.15  # time for an attack divided by the time for its gradients alone
 _BATCHED = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)

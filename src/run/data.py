@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from src.attacks import Fitted
-from src.config.attack_settings import SavedSettings
-from src.config.errors import explain
-from src.config.sections import DatasetSettings
-from src.config.settings import Settings
-from src.data import Batch, ImageDataset, load_dataset
-from src.data.classes import numbers_of, place_classes
-from src.data.image_files import has_splits
-from src.data.load import make_dataset, open_source
-from src.images.saved import SavedImages, open_set, saved_dataset
-from src.run.batches import layout
-from src.run.stages import Data, Planned
-from src.run.trainer import for_device, make_trainer
-from src.utils.refusals import shortened
+from ..attacks import Fitted
+from ..config.attack_settings import SavedSettings
+from ..config.errors import explain
+from ..config.sections import DatasetSettings
+from ..config.settings import Settings
+from ..data import Batch, ImageDataset, load_dataset
+from ..data.classes import numbers_of, place_classes
+from ..data.image_files import has_splits
+from ..data.load import make_dataset, open_source
+from ..images.saved import SavedImages, open_set, saved_dataset
+from ..utils.refusals import shortened
+from .batches import layout
+from .stages import Data, Planned
+from .trainer import for_device, make_trainer
 
 _POOL = 32  # images that attacks may mix in
 _CSV, _FOLDER = "src.data.image_files.image_csv", "src.data.image_files.image_folder"

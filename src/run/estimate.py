@@ -9,29 +9,29 @@ from pathlib import Path
 
 import numpy as np
 
-from src.cache.rows import Rows
-from src.config.sections import DatasetSettings, ModelSettings
-from src.config.settings import Settings
-from src.data.published import stand_in
-from src.measure.adversarial_images import AdversarialImages
-from src.measure.protocol import RowRequest
-from src.models import PixelClassifier, tensors_of
-from src.models.providers import LOADER, find
-from src.run.adversarial_images import attacked_again
-from src.run.build import without_downloads
-from src.run.costs import UNKNOWN, Cost, Costs
-from src.run.data import DataSets
-from src.run.fit import fit_files
-from src.run.models import ModelPool
-from src.run.results import find_all_work
-from src.run.speeds import WorkType
-from src.run.stages import JobContext, Planned
-from src.run.train import Trainings, settings_of_attack
-from src.run.work import Work, work_of
-from src.utils import stopping
-from src.utils.model_names import ModelRef
-from src.utils.package import command
-from src.utils.refusals import first_line
+from ..cache.rows import Rows
+from ..config.sections import DatasetSettings, ModelSettings
+from ..config.settings import Settings
+from ..data.published import stand_in
+from ..measure.adversarial_images import AdversarialImages
+from ..measure.protocol import RowRequest
+from ..models import PixelClassifier, tensors_of
+from ..models.providers import LOADER, find
+from ..utils import stopping
+from ..utils.model_names import ModelRef
+from ..utils.package import command
+from ..utils.refusals import first_line
+from .adversarial_images import attacked_again
+from .build import without_downloads
+from .costs import UNKNOWN, Cost, Costs
+from .data import DataSets
+from .fit import fit_files
+from .models import ModelPool
+from .results import find_all_work
+from .speeds import WorkType
+from .stages import JobContext, Planned
+from .train import Trainings, settings_of_attack
+from .work import Work, work_of
 
 _ROW_BYTES = 120  # per prediction, in cache, results and tracking store together
 _JOB_SECONDS, _END_SECONDS = 1.0, 10.0  # per job for tables and tracking; for the report

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from scipy.stats import studentized_range
 
-from src.analysis.multiple_comparisons import LEVEL, detectable
-from src.config.settings import Settings
-from src.run.estimate import Estimate, Training
-from src.utils.terminal import duration, text_table
+from ..analysis.multiple_comparisons import LEVEL, detectable
+from ..config.settings import Settings
+from ..utils.terminal import duration, text_table
+from .estimate import Estimate, Training
 
 _SHOWN = 30  # maximum number of jobs in the table
 _DISCORDANCE = 0.2  # assumed share of images on which two attacks disagree, as in stored results

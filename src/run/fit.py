@@ -13,18 +13,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from src.attacks import FitBatch, FitTask, Fitted, image_seeds
-from src.cache.keys import content_key
-from src.data import Batch, to_unit
-from src.images.attacker import Attacker
-from src.models.weights import tensors_digest
-from src.run.stages import JobContext
-from src.training import augment
-from src.utils.devices import deterministic
-from src.utils.files import atomic_write, is_held
-from src.utils.processes import is_first_process
-from src.utils.refusals import first_line
-from src.utils.terminal import Progress
+from ..attacks import FitBatch, FitTask, Fitted, image_seeds
+from ..cache.keys import content_key
+from ..data import Batch, to_unit
+from ..images.attacker import Attacker
+from ..models.weights import tensors_digest
+from ..training import augment
+from ..utils.devices import deterministic
+from ..utils.files import atomic_write, is_held
+from ..utils.processes import is_first_process
+from ..utils.refusals import first_line
+from ..utils.terminal import Progress
+from .stages import JobContext
 
 log = logging.getLogger(__name__)
 

@@ -4,19 +4,13 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from src.cache.code_digest import code_of
-from src.cache.keys import content_key
-from src.config.settings import Settings
-from src.data import ImageDataset
-from src.models import (
-    Ensemble,
-    PixelClassifier,
-    fold_batch_norms,
-    network_text,
-    use_channels_last,
-)
-from src.run.build import network_settings, read_facts
-from src.run.stages import Model
+from ..cache.code_digest import code_of
+from ..cache.keys import content_key
+from ..config.settings import Settings
+from ..data import ImageDataset
+from ..models import Ensemble, PixelClassifier, fold_batch_norms, network_text, use_channels_last
+from .build import network_settings, read_facts
+from .stages import Model
 
 
 def freeze(

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from src.artifacts.record import JobRecord, clear, record_of
-from src.artifacts.sweep_state import start_clock
-from src.cache.keys import code_keys
-from src.cache.rows import Rows
-from src.report.terminal import print_matrix
-from src.run.attack import try_attack
-from src.run.check_job import check_weights
-from src.run.data import open_data
-from src.run.freeze import with_ensemble
-from src.run.models import ModelPool
-from src.run.outputs import make_job, save_adversarial_images, write_results
-from src.run.results import Results, compute_results
-from src.run.stages import Data, JobContext, Model, Planned
-from src.run.track import track_job
-from src.run.trainer import meet
-from src.tracking import Run, Tracker
+from ..artifacts.record import JobRecord, clear, record_of
+from ..artifacts.sweep_state import start_clock
+from ..cache.keys import code_keys
+from ..cache.rows import Rows
+from ..report.terminal import print_matrix
+from ..tracking import Run, Tracker
+from .attack import try_attack
+from .check_job import check_weights
+from .data import open_data
+from .freeze import with_ensemble
+from .models import ModelPool
+from .outputs import make_job, save_adversarial_images, write_results
+from .results import Results, compute_results
+from .stages import Data, JobContext, Model, Planned
+from .track import track_job
+from .trainer import meet
 
 log = logging.getLogger(__name__)
 

@@ -9,17 +9,17 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
-from src.artifacts.tables import IMAGE
-from src.cache.rows import Rows
-from src.config.settings import Settings
-from src.data import Batch, to_unit
-from src.images.attacker import AdversarialSource
-from src.measure.protocol import EvaluatedBatch, Measurement, RowRequest
-from src.run.shared_pass import SharedPass
-from src.run.stages import JobContext
-from src.utils import stopping
-from src.utils.devices import arithmetic
-from src.utils.model_names import ModelRef
+from ..artifacts.tables import IMAGE
+from ..cache.rows import Rows
+from ..config.settings import Settings
+from ..data import Batch, to_unit
+from ..images.attacker import AdversarialSource
+from ..measure.protocol import EvaluatedBatch, Measurement, RowRequest
+from ..utils import stopping
+from ..utils.devices import arithmetic
+from ..utils.model_names import ModelRef
+from .shared_pass import SharedPass
+from .stages import JobContext
 
 Tables = Mapping[RowRequest, pa.Table]
 

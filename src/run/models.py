@@ -5,17 +5,17 @@ from pathlib import Path
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from src.cache.keys import content_key
-from src.config.settings import Settings
-from src.data import ImageDataset
-from src.models import PixelClassifier, check_gradient, load_weights, tensors_of
-from src.run.build import build
-from src.run.clean_accuracy import check_trained
-from src.run.data import DataSets, open_data
-from src.run.freeze import freeze, model_parts, speed_up, with_ensemble
-from src.run.stages import Data, JobContext, Model, Planned
-from src.run.train import Trainings, training_attack
-from src.tracking import Tracker
+from ..cache.keys import content_key
+from ..config.settings import Settings
+from ..data import ImageDataset
+from ..models import PixelClassifier, check_gradient, load_weights, tensors_of
+from ..tracking import Tracker
+from .build import build
+from .clean_accuracy import check_trained
+from .data import DataSets, open_data
+from .freeze import freeze, model_parts, speed_up, with_ensemble
+from .stages import Data, JobContext, Model, Planned
+from .train import Trainings, training_attack
 
 _SPARE = 2**31  # bytes of pooled weights that the current job does not need
 

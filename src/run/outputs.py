@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from src.analysis import (
+from ..analysis import (
     alarms,
     clean_at_chance,
     flip_summary,
@@ -21,11 +21,11 @@ from src.analysis import (
     over_budget,
     trajectories,
 )
-from src.analysis.sanity_checks import Alarm
-from src.analysis.trajectories import galleries, moments
-from src.artifacts.frame_jobs import JobInMemory
-from src.artifacts.jobs import FinishedJob
-from src.artifacts.layout import (
+from ..analysis.sanity_checks import Alarm
+from ..analysis.trajectories import galleries, moments
+from ..artifacts.frame_jobs import JobInMemory
+from ..artifacts.jobs import FinishedJob
+from ..artifacts.layout import (
     ALARMS,
     CONFIG,
     EXAMPLES,
@@ -40,22 +40,22 @@ from src.artifacts.layout import (
     TOP_FIVE,
     clear_summary,
 )
-from src.artifacts.record import JobRecord, clear, job_record, with_record
-from src.artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
-from src.cache.rows import Rows
-from src.images.saved import SavedImages, write_set
-from src.images.storage import AS_SAVED
-from src.measure.adversarial_images import examples
-from src.measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
-from src.measure.protocol import Measurement
-from src.measure.registry import MEASUREMENTS
-from src.report.summary import JobSummary, Summary, described_images, summarise
-from src.run.adversarial_images import adversarial_images, stored_images
-from src.run.results import Results
-from src.run.stages import JobContext
-from src.utils.files import atomic_write, write_csv, write_text, writing
-from src.utils.model_names import NO_DEFENCE
-from src.utils.terminal import with_progress
+from ..artifacts.record import JobRecord, clear, job_record, with_record
+from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
+from ..cache.rows import Rows
+from ..images.saved import SavedImages, write_set
+from ..images.storage import AS_SAVED
+from ..measure.adversarial_images import examples
+from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
+from ..measure.protocol import Measurement
+from ..measure.registry import MEASUREMENTS
+from ..report.summary import JobSummary, Summary, described_images, summarise
+from ..utils.files import atomic_write, write_csv, write_text, writing
+from ..utils.model_names import NO_DEFENCE
+from ..utils.terminal import with_progress
+from .adversarial_images import adversarial_images, stored_images
+from .results import Results
+from .stages import JobContext
 
 log = logging.getLogger(__name__)
 

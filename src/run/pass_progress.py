@@ -6,10 +6,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from src.models import PixelClassifier
-from src.run.work import GRADIENT, Work
-from src.utils.processes import is_first_process
-from src.utils.terminal import Progress
+from ..models import PixelClassifier
+from ..utils.processes import is_first_process
+from ..utils.terminal import Progress
+from .work import GRADIENT, Work
 
 
 class PassProgress(pl.Callback):

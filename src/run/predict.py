@@ -6,18 +6,18 @@ import numpy as np
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from src.images.attacker import AdversarialSource
-from src.measure.protocol import Measurement, RowRequest
-from src.models import choose_layout
-from src.run.batches import Batches
-from src.run.lightning_module import CacheWriter, MeasuringModule
-from src.run.pass_progress import PassProgress
-from src.run.shared_pass import SharedPass
-from src.run.stages import JobContext
-from src.run.trainer import make_trainer
-from src.run.work import work_of
-from src.utils import stopping
-from src.utils.devices import arithmetic, deterministic, is_out_of_memory
+from ..images.attacker import AdversarialSource
+from ..measure.protocol import Measurement, RowRequest
+from ..models import choose_layout
+from ..utils import stopping
+from ..utils.devices import arithmetic, deterministic, is_out_of_memory
+from .batches import Batches
+from .lightning_module import CacheWriter, MeasuringModule
+from .pass_progress import PassProgress
+from .shared_pass import SharedPass
+from .stages import JobContext
+from .trainer import make_trainer
+from .work import work_of
 
 
 def predict(

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from src.analysis import is_at_chance
-from src.data import ImageDataset, to_unit
-from src.models import ModelError, PixelClassifier
-from src.models.architectures import NORMALISATION
+from ..analysis import is_at_chance
+from ..data import ImageDataset, to_unit
+from ..models import ModelError, PixelClassifier
+from ..models.architectures import NORMALISATION
 
 _SIZES = (32, 64, 96, 128, 160, 192, 224, 227, 240, 256, 260, 288, 299, 320, 384)
 _FEW, _SECONDS, _BATCH, _BEST = 40, 30, 8, 8

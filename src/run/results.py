@@ -10,21 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from src.artifacts.tables import named
-from src.cache.rows import Rows
-from src.data import to_unit
-from src.defences import Defended
-from src.measure.attack_cost import AttackCost
-from src.measure.clean import Clean
-from src.measure.predictions import Predictions
-from src.measure.protocol import ALL, Measurement, RowRequest
-from src.measure.registry import MEASUREMENTS
-from src.run.clean_accuracy import check_clean_accuracies
-from src.run.compute import compute
-from src.run.stages import JobContext
-from src.run.stored_rows import find_work
-from src.utils.model_names import ModelRef
-from src.utils.processes import from_first_process, is_first_process
+from ..artifacts.tables import named
+from ..cache.rows import Rows
+from ..data import to_unit
+from ..defences import Defended
+from ..measure.attack_cost import AttackCost
+from ..measure.clean import Clean
+from ..measure.predictions import Predictions
+from ..measure.protocol import ALL, Measurement, RowRequest
+from ..measure.registry import MEASUREMENTS
+from ..utils.model_names import ModelRef
+from ..utils.processes import from_first_process, is_first_process
+from .clean_accuracy import check_clean_accuracies
+from .compute import compute
+from .stages import JobContext
+from .stored_rows import find_work
 
 log = logging.getLogger(__name__)
 

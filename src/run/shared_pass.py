@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import distributed
 
-from src.utils import stopping
+from ..utils import stopping
 
 _PAUSE = 0.05  # seconds
 

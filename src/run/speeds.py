@@ -14,15 +14,15 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from torch.nn import functional
 
-from src.cache.keys import content_key
-from src.config.settings import Settings
-from src.models import choose_layout
-from src.run.trainer import make_trainer, on_free_gpu
-from src.training import choose_precision
-from src.utils import stopping
-from src.utils.devices import arithmetic, deterministic, is_cuda, is_out_of_memory
-from src.utils.files import write_text
-from src.utils.processes import keep_freed_memory
+from ..cache.keys import content_key
+from ..config.settings import Settings
+from ..models import choose_layout
+from ..training import choose_precision
+from ..utils import stopping
+from ..utils.devices import arithmetic, deterministic, is_cuda, is_out_of_memory
+from ..utils.files import write_text
+from ..utils.processes import keep_freed_memory
+from .trainer import make_trainer, on_free_gpu
 
 WorkType = Literal["prediction", "gradient", "training"]
 """Work per image: classification, gradient with respect to the image, or training step."""

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.attacks import Fitted
-from src.cache.code_digest import code_of
-from src.cache.keys import (
+from ..attacks import Fitted
+from ..cache.code_digest import code_of
+from ..cache.keys import (
     clean_parts,
     content_key,
     defence_parts,
@@ -22,14 +22,14 @@ from src.cache.keys import (
     measurement_key,
     source_defence_parts,
 )
-from src.config.sections import TargetLabelRule
-from src.config.settings import Settings
-from src.data import Batch, ImageDataset
-from src.defences import Defence, Defended
-from src.images.attacker import Attack, keeps_images_apart
-from src.images.saved import SavedImages
-from src.measure.protocol import Measurement, RowRequest
-from src.utils.model_names import ModelRef
+from ..config.sections import TargetLabelRule
+from ..config.settings import Settings
+from ..data import Batch, ImageDataset
+from ..defences import Defence, Defended
+from ..images.attacker import Attack, keeps_images_apart
+from ..images.saved import SavedImages
+from ..measure.protocol import Measurement, RowRequest
+from ..utils.model_names import ModelRef
 
 FITTING = 2
 """Version of the fits; it rises if the same key would give another fit."""

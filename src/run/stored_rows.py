@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from src.cache.rows import Rows
-from src.measure.protocol import RowRequest
-from src.run.stages import JobContext
+from ..cache.rows import Rows
+from ..measure.protocol import RowRequest
+from .stages import JobContext
 
 _IDENTITY = ["key", "index", "image"]
 

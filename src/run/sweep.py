@@ -14,39 +14,39 @@ from uuid import uuid4
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src.artifacts.jobs import find_jobs
-from src.artifacts.layout import FAILURE, MANIFEST, PAGE, SUMMARY, files_of_sweep
-from src.artifacts.record import files_of_job, job_record, public
-from src.artifacts.sweep_state import (
+from ..artifacts.jobs import find_jobs
+from ..artifacts.layout import FAILURE, MANIFEST, PAGE, SUMMARY, files_of_sweep
+from ..artifacts.record import files_of_job, job_record, public
+from ..artifacts.sweep_state import (
     SweepManifest,
     failure_of,
     job_folders,
     lock_of_sweep,
     write_manifest,
 )
-from src.config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
-from src.config.errors import refuse
-from src.config.read import read_job
-from src.config.sections import TrackingSettings
-from src.config.settings import Settings
-from src.data.image_files import image_folder
-from src.data.load import DownloadError
-from src.models.providers import fetch_missing
-from src.report.summary import Summary, summarise
-from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
-from src.run.check_job import check_job
-from src.run.estimate import estimate
-from src.run.estimate_text import check_hours, print_estimate, print_plan
-from src.run.models import ModelPool
-from src.run.outputs import clear_sweep
-from src.run.stages import Planned
-from src.run.track import sweep_parameters, sweep_points
-from src.tracking import UNTRACKED, Tracker, open_tracker
-from src.utils import stopping
-from src.utils.files import WriteError, held, write_text, writing
-from src.utils.package import command
-from src.utils.processes import is_first_process, set_shared
-from src.utils.refusals import first_line
+from ..config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
+from ..config.errors import refuse
+from ..config.read import read_job
+from ..config.sections import TrackingSettings
+from ..config.settings import Settings
+from ..data.image_files import image_folder
+from ..data.load import DownloadError
+from ..models.providers import fetch_missing
+from ..report.summary import Summary, summarise
+from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
+from ..tracking import UNTRACKED, Tracker, open_tracker
+from ..utils import stopping
+from ..utils.files import WriteError, held, write_text, writing
+from ..utils.package import command
+from ..utils.processes import is_first_process, set_shared
+from ..utils.refusals import first_line
+from .check_job import check_job
+from .estimate import estimate
+from .estimate_text import check_hours, print_estimate, print_plan
+from .models import ModelPool
+from .outputs import clear_sweep
+from .stages import Planned
+from .track import sweep_parameters, sweep_points
 
 log = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ from statistics import fmean
 
 import pandas as pd
 
-from src.analysis import WHITE_BOX, explained
-from src.analysis.image_outcomes import GROUP
-from src.analysis.quantities import QUANTITIES
-from src.artifacts.record import JobRecord, files_of_job
-from src.config.sections import job_name
-from src.config.settings import Settings
-from src.report.summary import JobSummary, Label, Summary, ranking_label
-from src.tracking import Point, Run, Tracker
-from src.utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
+from ..analysis import WHITE_BOX, explained
+from ..analysis.image_outcomes import GROUP
+from ..analysis.quantities import QUANTITIES
+from ..artifacts.record import JobRecord, files_of_job
+from ..config.sections import job_name
+from ..config.settings import Settings
+from ..report.summary import JobSummary, Label, Summary, ranking_label
+from ..tracking import Point, Run, Tracker
+from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
 
 def sweep_parameters(jobs: Sequence[Settings], command: str, count: int) -> dict[str, str]:

@@ -8,21 +8,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from src.cache.code_digest import code_of
-from src.cache.keys import lasting_key
-from src.config.attack_file import attack_settings
-from src.config.attack_settings import AttackSettings
-from src.config.sections import TrainingSettings
-from src.config.settings import Settings
-from src.data import ImageDataset
-from src.images.attacker import accepted
-from src.models import PixelClassifier, load_weights, network_text, tensors_of
-from src.run.attack_function import attack_function
-from src.run.build import build, network_settings
-from src.run.data import DataSets
-from src.tracking import Tracker
-from src.training import TRAINING, Craft, after_epoch, train_once
-from src.utils.model_names import ModelRef
+from ..cache.code_digest import code_of
+from ..cache.keys import lasting_key
+from ..config.attack_file import attack_settings
+from ..config.attack_settings import AttackSettings
+from ..config.sections import TrainingSettings
+from ..config.settings import Settings
+from ..data import ImageDataset
+from ..images.attacker import accepted
+from ..models import PixelClassifier, load_weights, network_text, tensors_of
+from ..tracking import Tracker
+from ..training import TRAINING, Craft, after_epoch, train_once
+from ..utils.model_names import ModelRef
+from .attack_function import attack_function
+from .build import build, network_settings
+from .data import DataSets
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.config.sections import TrainerSettings
-from src.config.settings import Settings
-from src.utils.devices import free_gpu, is_cuda
-from src.utils.processes import is_first_process
-from src.utils.refusals import first_line
+from ..config.sections import TrainerSettings
+from ..config.settings import Settings
+from ..utils.devices import free_gpu, is_cuda
+from ..utils.processes import is_first_process
+from ..utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 

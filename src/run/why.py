@@ -12,21 +12,21 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter
 
-from src.artifacts.layout import MANIFEST, PREDICTIONS, folder_of_command
-from src.artifacts.record import JobRecord, read_record
-from src.artifacts.sweep_state import job_folders, read_manifest
-from src.cache.rows import Rows
-from src.config.compose import compose_words
-from src.config.read import read_job
-from src.config.resolvers import CONF
-from src.config.settings import Settings
-from src.run.check_job import check_job
-from src.run.models import ModelPool
-from src.run.results import ask_for
-from src.run.stages import JobContext
-from src.tracking import UNTRACKED
-from src.utils.package import command
-from src.utils.refusals import first_line
+from ..artifacts.layout import MANIFEST, PREDICTIONS, folder_of_command
+from ..artifacts.record import JobRecord, read_record
+from ..artifacts.sweep_state import job_folders, read_manifest
+from ..cache.rows import Rows
+from ..config.compose import compose_words
+from ..config.read import read_job
+from ..config.resolvers import CONF
+from ..config.settings import Settings
+from ..tracking import UNTRACKED
+from ..utils.package import command
+from ..utils.refusals import first_line
+from .check_job import check_job
+from .models import ModelPool
+from .results import ask_for
+from .stages import JobContext
 
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.measure.attack_cost import AttackCost
-from src.measure.protocol import ALL, RowRequest
-from src.run.stages import JobContext
-from src.utils.model_names import ModelRef
+from ..measure.attack_cost import AttackCost
+from ..measure.protocol import ALL, RowRequest
+from ..utils.model_names import ModelRef
+from .stages import JobContext
 
 GRADIENT = 3
 """Cost of a gradient in forward passes, for a convolutional network."""

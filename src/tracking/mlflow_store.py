@@ -27,12 +27,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from src.artifacts.record import git_commit
-from src.artifacts.sweep_state import is_dead
-from src.tracking.tracker import Point, without_password
-from src.utils.files import remove_temporaries, temporary_name
-from src.utils.package import PACKAGE
-from src.utils.refusals import first_line
+from ..artifacts.record import git_commit
+from ..artifacts.sweep_state import is_dead
+from ..utils.files import remove_temporaries, temporary_name
+from ..utils.package import PACKAGE
+from ..utils.refusals import first_line
+from .tracker import Point, without_password
 
 log = logging.getLogger(__name__)
 

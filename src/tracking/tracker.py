@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from pytorch_lightning.loggers import Logger
 
-from src.config.sections import TrackingSettings
-from src.utils.call_target import call_target
-from src.utils.refusals import first_line
+from ..config.sections import TrackingSettings
+from ..utils.call_target import call_target
+from ..utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 

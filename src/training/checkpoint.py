@@ -15,17 +15,17 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 
-from src.analysis import format_cell
-from src.config.sections import TrainerSettings, TrainingSettings
-from src.data import ImageDataset
-from src.models import PixelClassifier, choose_layout, save_weights, use_channels_last
-from src.training.module import Craft, FineTuning, make_loaders
-from src.utils import stopping
-from src.utils.devices import computes_in_bfloat16, device_of
-from src.utils.files import atomic_write, is_held
-from src.utils.processes import is_first_process
-from src.utils.refusals import first_line
-from src.utils.terminal import Progress
+from ..analysis import format_cell
+from ..config.sections import TrainerSettings, TrainingSettings
+from ..data import ImageDataset
+from ..models import PixelClassifier, choose_layout, save_weights, use_channels_last
+from ..utils import stopping
+from ..utils.devices import computes_in_bfloat16, device_of
+from ..utils.files import atomic_write, is_held
+from ..utils.processes import is_first_process
+from ..utils.refusals import first_line
+from ..utils.terminal import Progress
+from .module import Craft, FineTuning, make_loaders
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_convert
 from torchmetrics.classification import MulticlassAccuracy
 
-from src.attacks import image_seeds
-from src.config.sections import TrainingSettings
-from src.data import Batch, ImageDataset, to_unit
-from src.models import PixelClassifier
-from src.utils import stopping
-from src.utils.terminal import Progress
+from ..attacks import image_seeds
+from ..config.sections import TrainingSettings
+from ..data import Batch, ImageDataset, to_unit
+from ..models import PixelClassifier
+from ..utils import stopping
+from ..utils.terminal import Progress
 
 
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from src.utils.package import importable_name, rename_targets
-from src.utils.refusals import first_line
+from .package import importable_name, rename_targets
+from .refusals import first_line
 
 
 def check_target(who: str, settings: Mapping[str, Any]) -> None:

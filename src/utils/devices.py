@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from src.utils import stopping
-from src.utils.files import writing
-from src.utils.refusals import warn_once
+from . import stopping
+from .files import writing
+from .refusals import warn_once
 
 
 @lru_cache(maxsize=256)

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from src.utils.package import command
-from src.utils.refusals import suggestion
+from .package import command
+from .refusals import suggestion
 
 NO_DEFENCE = "none"
 """Name that stands for no defence."""

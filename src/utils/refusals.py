@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from src.utils.package import PACKAGE
+from .package import PACKAGE
 
 warn_once = cache(getLogger(PACKAGE).warning)
 """Log a text once. As a warning, because much is opened before Hydra sets up the log."""

@@ -11,10 +11,10 @@ from pydantic import PositiveFloat, Strict
 from torch import Tensor, finfo, nn
 from torch.nn import functional
 
-from src.attacks.define import attack
-from src.attacks.projection import rms
-from src.attacks.source import layers_of
-from src.utils.checked_dataclass import checked
+from ...utils.checked_dataclass import checked
+from ..define import attack
+from ..projection import rms
+from ..source import layers_of
 
 _LATE = (r"\blayer3\.(?!0\.)", r"\blayer4\.", r"\bMixed_7", r"\bdenseblock4\.")
 

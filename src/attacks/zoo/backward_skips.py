@@ -8,11 +8,11 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from src.attacks.define import attack
-from src.attacks.per_image_random import PerImageRandom
-from src.attacks.source import change_gradient, layers_of
-from src.attacks.zoo.backward_relus import has_relu
-from src.utils.checked_dataclass import Share, checked
+from ...utils.checked_dataclass import Share, checked
+from ..define import attack
+from ..per_image_random import PerImageRandom
+from ..source import change_gradient, layers_of
+from .backward_relus import has_relu
 
 _SHORTCUTS_OR_DENSE = (
     "blocks with an identity shortcut (ResNet, MobileNet v2, ConvNeXt and ViT of torchvision or "

@@ -10,11 +10,11 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.attacks.define import attack
-from src.attacks.parts import Gradient, State
-from src.attacks.projection import direction
-from src.attacks.source import Source, change_gradient, layers_of
-from src.utils.checked_dataclass import Share, checked
+from ...utils.checked_dataclass import Share, checked
+from ..define import attack
+from ..parts import Gradient, State
+from ..projection import direction
+from ..source import Source, change_gradient, layers_of
 
 _NEEDS = "timm's ViT blocks of softmax attention with one qkv layer"
 _TIMM = ("timm.layers.attention", "timm.models.vision_transformer")

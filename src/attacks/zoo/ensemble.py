@@ -4,10 +4,10 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import attack
-from src.attacks.parts import Gradient, State
-from src.attacks.projection import direction, mean_size, project
-from src.utils.checked_dataclass import checked
+from ...utils.checked_dataclass import checked
+from ..define import attack
+from ..parts import Gradient, State
+from ..projection import direction, mean_size, project
 
 
 @checked

@@ -9,12 +9,12 @@ from pydantic import PositiveInt, Strict
 from torch import Tensor, autograd, enable_grad, finfo
 from torch.nn.functional import normalize, pad
 
-from src.attacks.define import attack
-from src.attacks.landscape import Landscape
-from src.attacks.parts import Problem
-from src.attacks.projection import direction
-from src.attacks.settings import Settings
-from src.utils.checked_dataclass import Share, checked
+from ...utils.checked_dataclass import Share, checked
+from ..define import attack
+from ..landscape import Landscape
+from ..parts import Problem
+from ..projection import direction
+from ..settings import Settings
 
 Score = Literal["logit", "probability"]
 

@@ -10,16 +10,16 @@ from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from src.attacks.define import attack
-from src.attacks.landscape import Landscape
-from src.attacks.loop import trajectory
-from src.attacks.losses import loss_of_each
-from src.attacks.parts import Problem
-from src.attacks.settings import Settings
-from src.attacks.source import members_of
-from src.attacks.zoo.feature_importance import unit, weighted
-from src.attacks.zoo.input_geometry import DiverseInput
-from src.utils.checked_dataclass import Share, checked
+from ...utils.checked_dataclass import Share, checked
+from ..define import attack
+from ..landscape import Landscape
+from ..loop import trajectory
+from ..losses import loss_of_each
+from ..parts import Problem
+from ..settings import Settings
+from ..source import members_of
+from .feature_importance import unit, weighted
+from .input_geometry import DiverseInput
 
 
 @checked

@@ -8,12 +8,12 @@ import torch
 from pydantic import AfterValidator, NonNegativeInt
 from torch import Tensor, nn
 
-from src.attacks.define import ALL_BUT_NORM, attack
-from src.attacks.landscape import smooth
-from src.attacks.parts import Gradient, State
-from src.attacks.zoo.fitted_universal import as_it_is, load_tensors
-from src.utils.checked_dataclass import checked, odd
-from src.utils.refusals import first_line
+from ...utils.checked_dataclass import checked, odd
+from ...utils.refusals import first_line
+from ..define import ALL_BUT_NORM, attack
+from ..landscape import smooth
+from ..parts import Gradient, State
+from .fitted_universal import as_it_is, load_tensors
 
 
 @checked

@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.define import ALL_BUT_NORM, attack
-from src.attacks.fitted import ROUNDING, FitBatch, FitTask, State, state_of
-from src.attacks.landscape import Landscape, evaluation_mode
-from src.attacks.parts import Gradient, Problem
-from src.attacks.parts import State as LoopState
-from src.attacks.per_image_random import PerImageRandom
-from src.attacks.projection import direction, mean_size, rms
-from src.attacks.settings import Settings
-from src.attacks.source import Source
-from src.utils.checked_dataclass import checked
-from src.utils.refusals import first_line
+from ...utils.checked_dataclass import checked
+from ...utils.refusals import first_line
+from ..define import ALL_BUT_NORM, attack
+from ..fitted import ROUNDING, FitBatch, FitTask, State, state_of
+from ..landscape import Landscape, evaluation_mode
+from ..parts import Gradient, Problem
+from ..parts import State as LoopState
+from ..per_image_random import PerImageRandom
+from ..projection import direction, mean_size, rms
+from ..settings import Settings
+from ..source import Source
 
 _ZERO = 128  # grey level in a PNG that means no change
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
-from src.attacks.define import attack
-from src.attacks.fitted import FitBatch, FitTask, State, state_of
-from src.attacks.losses import loss_of_each
-from src.attacks.per_image_random import PerImageRandom
-from src.attacks.source import Source
-from src.utils.checked_dataclass import checked
+from ...utils.checked_dataclass import checked
+from ..define import attack
+from ..fitted import FitBatch, FitTask, State, state_of
+from ..losses import loss_of_each
+from ..per_image_random import PerImageRandom
+from ..source import Source
 
 _RENEWING = 8  # number of batches that renew batch-norm statistics; `fit_gradients` counts them
 

@@ -7,9 +7,9 @@ from annotated_types import Ge
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from src.attacks.define import attack
-from src.attacks.parts import Gradient, State
-from src.utils.checked_dataclass import checked
+from ...utils.checked_dataclass import checked
+from ..define import attack
+from ..parts import Gradient, State
 
 
 @attack(decay=1.0)

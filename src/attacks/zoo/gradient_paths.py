@@ -4,12 +4,12 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import attack
-from src.attacks.parts import Gradient, State
-from src.attacks.per_image_random import PerImageRandom
-from src.attacks.zoo.input_blocks import BlockShuffle, moved
-from src.attacks.zoo.input_geometry import DiverseInput
-from src.utils.checked_dataclass import Share, checked
+from ...utils.checked_dataclass import Share, checked
+from ..define import attack
+from ..parts import Gradient, State
+from ..per_image_random import PerImageRandom
+from .input_blocks import BlockShuffle, moved
+from .input_geometry import DiverseInput
 
 _PADDED, _ROTATED = DiverseInput(1.0, 245 / 224), BlockShuffle(1, 1, 45.0)
 

@@ -7,11 +7,11 @@ from annotated_types import Gt, Le
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.attacks.define import attack
-from src.attacks.parts import Gradient, State
-from src.attacks.projection import direction, mean_size, project
-from src.attacks.settings import steepest_ascent
-from src.utils.checked_dataclass import Share, checked
+from ...utils.checked_dataclass import Share, checked
+from ..define import attack
+from ..parts import Gradient, State
+from ..projection import direction, mean_size, project
+from ..settings import steepest_ascent
 
 
 def _near(point: Tensor, radius: float, state: State) -> Tensor:

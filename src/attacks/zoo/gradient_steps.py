@@ -7,11 +7,11 @@ from annotated_types import Ge
 from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from src.attacks.cosine_transform import along_axes
-from src.attacks.define import attack
-from src.attacks.parts import State
-from src.attacks.settings import steepest_ascent
-from src.utils.checked_dataclass import checked, odd
+from ...utils.checked_dataclass import checked, odd
+from ..cosine_transform import along_axes
+from ..define import attack
+from ..parts import State
+from ..settings import steepest_ascent
 
 _STEPS = ["steps", "step_size_255", "relative_step_size", "warm_up_steps", "warm_up_scale"]
 _STEPS += ["random_start", "start_radius", "restarts"]

@@ -9,11 +9,11 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.cosine_transform import along_axes, resizing
-from src.attacks.define import attack
-from src.attacks.per_image_random import PerImageRandom
-from src.attacks.zoo.input_geometry import neighbours, sample
-from src.utils.checked_dataclass import checked
+from ...utils.checked_dataclass import checked
+from ..cosine_transform import along_axes, resizing
+from ..define import attack
+from ..per_image_random import PerImageRandom
+from .input_geometry import neighbours, sample
 
 
 @checked

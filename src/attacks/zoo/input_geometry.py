@@ -10,11 +10,11 @@ from annotated_types import Ge, Le
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from src.attacks.cosine_transform import along_axes, resizing
-from src.attacks.define import attack
-from src.attacks.parts import Losses
-from src.attacks.per_image_random import PerImageRandom
-from src.utils.checked_dataclass import Share, checked
+from ...utils.checked_dataclass import Share, checked
+from ..cosine_transform import along_axes, resizing
+from ..define import attack
+from ..parts import Losses
+from ..per_image_random import PerImageRandom
 
 Rate = Annotated[float, Ge(1), Le(4)]
 

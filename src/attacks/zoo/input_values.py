@@ -7,12 +7,12 @@ from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor
 
-from src.attacks.cosine_transform import dct2, idct2
-from src.attacks.define import attack
-from src.attacks.per_image_random import PerImageRandom
-from src.attacks.projection import clip
-from src.attacks.zoo.input_geometry import DiverseInput
-from src.utils.checked_dataclass import Share, checked
+from ...utils.checked_dataclass import Share, checked
+from ..cosine_transform import dct2, idct2
+from ..define import attack
+from ..per_image_random import PerImageRandom
+from ..projection import clip
+from .input_geometry import DiverseInput
 
 
 @checked

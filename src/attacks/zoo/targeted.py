@@ -8,12 +8,12 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.define import attack
-from src.attacks.per_image_random import PerImageRandom
-from src.attacks.projection import clip
-from src.attacks.zoo.input_geometry import DiverseInput
-from src.utils.checked_dataclass import Share, checked
-from src.utils.devices import constant
+from ...utils.checked_dataclass import Share, checked
+from ...utils.devices import constant
+from ..define import attack
+from ..per_image_random import PerImageRandom
+from ..projection import clip
+from .input_geometry import DiverseInput
 
 
 @attack(

@@ -7,18 +7,8 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.analysis import CLEAN
-from src.report.charts.theme import (
-    PANEL,
-    PERCENT,
-    WHOLE,
-    budgets,
-    colour_by,
-    curve,
-    inline,
-    points,
-    tooltip,
-)
+from ...analysis import CLEAN
+from .theme import PANEL, PERCENT, WHOLE, budgets, colour_by, curve, inline, points, tooltip
 
 MOST_COLOURS = 10
 """Up to this number of targets, each curve has a colour."""

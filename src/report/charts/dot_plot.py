@@ -7,19 +7,8 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.analysis.quantities import SHARE, STATISTICS
-from src.report.charts.theme import (
-    ACCENT,
-    GREY,
-    PANEL,
-    PERCENT,
-    ROWS,
-    colour_by,
-    extent,
-    points,
-    tooltip,
-    where,
-)
+from ...analysis.quantities import SHARE, STATISTICS
+from .theme import ACCENT, GREY, PANEL, PERCENT, ROWS, colour_by, extent, points, tooltip, where
 
 
 def dot_plot(

@@ -6,9 +6,9 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.analysis import CLEAN, OWN, RELATED, WHITE_BOX, clean_rows
-from src.analysis.quantities import QUANTITIES, SHARE
-from src.report.charts.theme import FOOLED, WHITE_BOX_GREY, inline, tooltip, where
+from ...analysis import CLEAN, OWN, RELATED, WHITE_BOX, clean_rows
+from ...analysis.quantities import QUANTITIES, SHARE
+from .theme import FOOLED, WHITE_BOX_GREY, inline, tooltip, where
 
 MOST_COUNTS = 8
 """Up to this number of targets, cells show counts; otherwise only the tooltips do."""

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact
 
-from src.analysis import WHITE_BOX
-from src.analysis.image_outcomes import GROUP
-from src.analysis.intervals import FEWEST_IMAGES
-from src.analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL
-from src.analysis.ranking import needed
-from src.report.charts.theme import MEAN
-from src.report.page.html import ENOUGH
-from src.report.page.view import View
-from src.report.summary import Summary
-from src.utils.model_names import NO_DEFENCE
+from ...analysis import WHITE_BOX
+from ...analysis.image_outcomes import GROUP
+from ...analysis.intervals import FEWEST_IMAGES
+from ...analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL
+from ...analysis.ranking import needed
+from ...utils.model_names import NO_DEFENCE
+from ..charts.theme import MEAN
+from ..summary import Summary
+from .html import ENOUGH
+from .view import View
 
 COUNTED = {
     "all": "all images",

@@ -4,29 +4,30 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from src.analysis import CAUSES, format_cell
-from src.analysis.confidence import top_k
-from src.analysis.quantities import definitions
-from src.artifacts.jobs import FinishedJob
-from src.artifacts.record import JobRecord
-from src.config.sections import ReportSettings
-from src.report.diagnostics import CHARTS
-from src.report.page.figures import clean_figures, file_figures, page_charts, why_figures
-from src.report.page.html import ENOUGH, Report
-from src.report.page.page_data import PageData, compute_page_data
-from src.report.page.selections import OWN_KEYS, key_of, own_answers, selections
-from src.report.page.view import make_view
-from src.report.summary import JobSummary, Summary
+from ...analysis import CAUSES, format_cell
+from ...analysis.confidence import top_k
+from ...analysis.quantities import definitions
+from ...artifacts.jobs import FinishedJob
+from ...artifacts.record import JobRecord
+from ...config.sections import ReportSettings
+from ...utils.package import command
+from ..diagnostics import CHARTS
+from ..summary import JobSummary, Summary
+from .figures import clean_figures, file_figures, page_charts, why_figures
+from .html import ENOUGH, Report
+from .page_data import PageData, compute_page_data
+from .selections import OWN_KEYS, key_of, own_answers, selections
+from .view import make_view
 
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
 LEFT_OUT = (
-    ("pairwise comparisons", "python -m src.table --differences"),
+    ("pairwise comparisons", f"{command('table')} --differences"),
     (
         "strongest attacker, images fooled by at least k attackers",
-        "python -m src.table --strongest",
+        f"{command('table')} --strongest",
     ),
-    ("source for an unseen target", "python -m src.sources"),
-    ("success over cost", "python -m src.figure cost --out cost.pdf"),
+    ("source for an unseen target", command("sources")),
+    ("success over cost", f"{command('figure')} cost --out cost.pdf"),
 )
 """What the page leaves to other commands."""
 

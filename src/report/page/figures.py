@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 from altair.typing import ChartType
 
-from src.analysis import OWN, TRANSFER
-from src.analysis.confidence import by_class, confidence_profiles
-from src.analysis.visibility import SIZES
-from src.config.sections import CONTROLS
-from src.report.charts.curves import curves_chart, series_chart
-from src.report.charts.dot_plot import dot_plot, means, success_over
-from src.report.charts.theme import (
+from ...analysis import OWN, TRANSFER
+from ...analysis.confidence import by_class, confidence_profiles
+from ...analysis.visibility import SIZES
+from ...config.sections import CONTROLS
+from ...utils.model_names import ModelRef
+from ..charts.curves import curves_chart, series_chart
+from ..charts.dot_plot import dot_plot, means, success_over
+from ..charts.theme import (
     GREY,
     MEAN,
     PAGE_THEME,
@@ -31,12 +32,11 @@ from src.report.charts.theme import (
     inline,
     tooltip,
 )
-from src.report.charts.transfer_matrix import matrix_chart
-from src.report.diagnostics import CHARTS, draw_own
-from src.report.page.html import ENOUGH, OF_PAIR, Figure, span, vega_of
-from src.report.page.page_data import PageData
-from src.report.page.view import View
-from src.utils.model_names import ModelRef
+from ..charts.transfer_matrix import matrix_chart
+from ..diagnostics import CHARTS, draw_own
+from .html import ENOUGH, OF_PAIR, Figure, span, vega_of
+from .page_data import PageData
+from .view import View
 
 MOST_CLASSES = 40
 """Largest number of classes in a chart; its CSV file has all classes."""

@@ -18,9 +18,9 @@ from altair.typing import ChartType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.report.charts.theme import PAGE_THEME, THEME
-from src.utils.files import WriteError, write_csv, write_text
-from src.utils.package import PACKAGE, command
+from ...utils.files import WriteError, write_csv, write_text
+from ...utils.package import PACKAGE, command
+from ..charts.theme import PAGE_THEME, THEME
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 ENOUGH = 39

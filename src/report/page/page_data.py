@@ -13,22 +13,23 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.analysis import relation
-from src.analysis.confidence import by_initial_confidence
-from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.initial_confidence import initial_confidence_effect
-from src.analysis.iterations import success_over_iterations
-from src.analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
-from src.analysis.trajectories import KINDS, clearest
-from src.analysis.visibility import mean_visibility
-from src.artifacts.jobs import FinishedJob
-from src.artifacts.layout import TOP_FIVE
-from src.artifacts.recipe import model_digest
-from src.config.sections import ReportSettings
-from src.report.diagnostics import CHARTS, own_statistics
-from src.report.page.html import as_json
-from src.report.summary import JobSummary, Summary, described_images, drawn_rates
-from src.utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
+from ...analysis import relation
+from ...analysis.confidence import by_initial_confidence
+from ...analysis.image_outcomes import ImageOutcomes
+from ...analysis.initial_confidence import initial_confidence_effect
+from ...analysis.iterations import success_over_iterations
+from ...analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
+from ...analysis.trajectories import KINDS, clearest
+from ...analysis.visibility import mean_visibility
+from ...artifacts.jobs import FinishedJob
+from ...artifacts.layout import TOP_FIVE
+from ...artifacts.recipe import model_digest
+from ...config.sections import ReportSettings
+from ...utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
+from ...utils.package import command
+from ..diagnostics import CHARTS, own_statistics
+from ..summary import JobSummary, Summary, described_images, drawn_rates
+from .html import as_json
 
 MOST_BYTES = {"predictions": 6_000_000, "pictures": 3_500_000}
 """Size limits of all blocks of a kind on a page, deflated, in bytes."""
@@ -107,7 +108,7 @@ class JobBlocks:
         """Return True while there is room for a kind of block; note the job if there is none."""
         fits = self._sizes.get(kind, 0) <= MOST_BYTES[kind]
         if not fits:
-            line = f"python -m src.report {shlex.quote(str(job.folder))}"
+            line = f"{command('report')} {shlex.quote(str(job.folder))}"
             self.left_out.setdefault(kind, []).append([job.attack, job.record.source, line])
         return fits
 

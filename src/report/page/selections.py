@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.analysis import TRANSFER, WHITE_BOX
-from src.analysis.image_outcomes import joined
-from src.analysis.ranking import target_means
-from src.report.cells import averaged_pairs, cell_means
-from src.report.charts.theme import MEAN
-from src.report.page.answers import answer_of, own_answer
-from src.report.page.view import View, ranked_sources
-from src.report.summary import Summary, primary_rates
-from src.utils.model_names import NO_DEFENCE
+from ...analysis import TRANSFER, WHITE_BOX
+from ...analysis.image_outcomes import joined
+from ...analysis.ranking import target_means
+from ...utils.model_names import NO_DEFENCE
+from ..cells import averaged_pairs, cell_means
+from ..charts.theme import MEAN
+from ..summary import Summary, primary_rates
+from .answers import answer_of, own_answer
+from .view import View, ranked_sources
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the values: source and target may be empty, which stands for their mean."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from src.analysis import CLEAN, TRANSFER
-from src.analysis.image_outcomes import GROUP
-from src.analysis.quantities import QUANTITIES, STATISTICS
-from src.report.charts.theme import FOOLED, MEAN
-from src.report.charts.transfer_matrix import drawn_rows
-from src.report.summary import Summary, primary_rates, ranking_label
-from src.utils.model_names import NO_DEFENCE
+from ...analysis import CLEAN, TRANSFER
+from ...analysis.image_outcomes import GROUP
+from ...analysis.quantities import QUANTITIES, STATISTICS
+from ...utils.model_names import NO_DEFENCE
+from ..charts.theme import FOOLED, MEAN
+from ..charts.transfer_matrix import drawn_rows
+from ..summary import Summary, primary_rates, ranking_label
 
 _AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
 _COMMON = ["group", "dataset", "norm", "protocol"]
