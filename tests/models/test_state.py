@@ -157,7 +157,7 @@ from src.models.state_digest import state_digest
 torch.set_num_threads(2)
 net = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2)
 net.names, net.mine, net.device = {"a", "b", "c"}, [net], torch.device("cuda")
-print(state_digest(net), state_digest(torch.compile(net)))
+print(state_digest(net)[0], state_digest(torch.compile(net))[0])
 """
     net = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2)
     net.names, net.mine, net.device = {"a", "b", "c"}, [net], torch.device("cpu")
