@@ -1,6 +1,7 @@
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +14,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import omegaconf
 import pytest
 import torch
+import yaml
+from filelock import FileLock
+from hydra._internal.hydra import Hydra
 from safetensors.torch import save_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -53,6 +58,20 @@ TINY_RUN = [
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have stores of their own
+    speed_up_hydra()
+
+
+def speed_up_hydra() -> None:
+    """Halve Hydra's share of a command: many tests run some, and composing is most of their time.
+
+    Config files are parsed by libyaml. A command is not composed once more just to look for
+    `hydra.mode`, which no test sets.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
+        loader = omegaconf._utils.get_yaml_loader()
+    omegaconf._utils.get_yaml_loader = lambda: loader
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -77,7 +96,7 @@ def real_data() -> Path:
     return folder
 
 
-def write_weights(folder: Path) -> None:
+def write_weights(folder: Path, pools: dict[str, int] = POOLS) -> None:
     """Write weights of the tiny models, linear regressions on the test images themselves.
 
     They classify about half of these correctly, so that there is something to fool.
@@ -88,7 +107,7 @@ def write_weights(folder: Path) -> None:
     batch = images[:]
     normalised = (batch.images / 255 - 0.5) / 0.25
     wanted = torch.nn.functional.one_hot(batch.labels, 10).double()
-    for name, pool in POOLS.items():
+    for name, pool in pools.items():
         pixels = torch.nn.functional.avg_pool2d(normalised, pool).flatten(1).double()
         ridge = pixels.T @ pixels + 50 * torch.eye(pixels.shape[1], dtype=torch.double)
         weight = 8 * torch.linalg.solve(ridge, pixels.T @ wanted).T.float().contiguous()
@@ -125,11 +144,11 @@ def make_record(**facts: Any) -> Any:
     return JobRecord(**values | facts | {"config": config | facts.get("config", {})})
 
 
-def write_workspace(folder: Path, tiny_weights: Path) -> None:
-    """Write `conf/model/` with the two tiny models, and an empty `conf/attack/`."""
+def write_workspace(folder: Path, tiny_weights: Path, pools: dict[str, int] = POOLS) -> None:
+    """Write `conf/model/` with the tiny models, and an empty `conf/attack/`."""
     (folder / "conf" / "model").mkdir(parents=True)
     (folder / "conf" / "attack").mkdir()
-    for name, pool in POOLS.items():
+    for name, pool in pools.items():
         weights, features = tiny_weights / f"{name}.safetensors", 3 * (32 // pool) ** 2
         text = TINY.format(name=name, pool=pool, features=features, weights=weights)
         (folder / "conf" / "model" / f"{name}.yaml").write_text(text)
@@ -205,12 +224,34 @@ def build_store(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory, at_once: Callable[..., None]) -> Path:
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that returns a folder which one of pytest's processes fills for all of them."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def build(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = root / f"built-{name}"
+        with FileLock(root / f"built-{name}.lock"):
+            if not (folder / ".complete").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                (folder / ".complete").touch()
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def empty_store(built_once: Callable[..., Path], at_once: Callable[..., None]) -> Path:
     """An MLflow store to be copied, built by two processes at once."""
-    import_module("src.tracking.mlflow_store")  # loaded once, here
-    folder = tmp_path_factory.mktemp("store") / "mlruns"
-    at_once(*[partial(build_store, folder)] * 2)
-    return folder
+
+    def fill(folder: Path) -> None:
+        import_module("src.tracking.mlflow_store")  # loaded once, here
+        at_once(*[partial(build_store, folder / "mlruns")] * 2)
+
+    return built_once("store", fill) / "mlruns"
 
 
 def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
@@ -278,6 +319,30 @@ def printed_by() -> Callable[..., tuple[int, str]]:
         return result, printed.getvalue()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def tracked_sweep(
+    built_once: Callable[..., Path], empty_store: Path, run_tiny: Callable[..., int]
+) -> Path:
+    """A folder whose `out` has a finished sweep: two attacks, three sources, four targets.
+
+    The sweep has a report with figures, and runs in `mlruns`. Tests only read the folder.
+    """
+
+    def fill(folder: Path) -> None:
+        sources = {**POOLS, "finest": 2}
+        pools = {**sources, "large": 16}
+        (folder / "weights").mkdir()
+        write_weights(folder / "weights", pools)
+        write_workspace(folder, folder / "weights", pools)
+        shutil.copytree(empty_store, folder / "mlruns")
+        words = [f"source={','.join(sources)}", f"targets=[{','.join(pools)}]", "attack=fgsm,ti"]
+        words += ["n_images=150", "trainer.batch_size=150", "epsilon.grid=[0,8]"]
+        words += ["tracking=mlflow", "report=default", "report.figures=true"]
+        assert run_tiny(folder, "-m", *words, "hydra.sweep.dir=out") == 0
+
+    return built_once("sweep", fill)
 
 
 @pytest.fixture

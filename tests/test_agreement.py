@@ -3,23 +3,19 @@
 import csv
 import io
 import re
-import shutil
 
 import pandas as pd
 import pytest
 
 from src import load_sweep, rates, table
 
-MODELS = ["coarse", "fine"]
+SOURCES = ["coarse", "fine", "finest"]
+TARGETS = [*SOURCES, "large"]
 
 
 @pytest.fixture(scope="module")
-def sweep(new_workspace, run_tiny, empty_store):
-    folder = new_workspace()
-    shutil.copytree(empty_store, folder / "mlruns")
-    words = ["attack=fgsm,bim", "source=coarse,fine", "tracking=mlflow", "report=default"]
-    assert run_tiny(folder, "-m", *words, "report.figures=true", "hydra.sweep.dir=out") == 0
-    return folder / "out"
+def sweep(tracked_sweep):
+    return tracked_sweep / "out"
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +23,12 @@ def wanted(sweep):
     """Robust accuracies by attack, source and target, as the terminal prints them."""
     found, text = {}, (sweep / "summary.txt").read_text()
     for attack, block in re.findall(
-        r"^Still correct: (fgsm|bim) on .*?\n(.*?)(?=\n\n|\Z)", text, re.M | re.S
+        r"^Still correct: (fgsm|ti) on .*?\n(.*?)(?=\n\n|\Z)", text, re.M | re.S
     ):
-        for line in block.splitlines():
-            cells = re.findall(r"(\d+) / (\d+) = [\d.]+%", line)
-            source = line.split()[0] if line.split() else ""
-            if source in MODELS and len(cells) == 2:
-                for target, (k, n) in zip(MODELS, cells, strict=True):
-                    found[attack, source, target] = int(k) / int(n)
-    assert len(found) == 8, text
+        for source, target, k, n in re.findall(r"^(\w+) +(\w+) +\*?(\d+) / (\d+)", block, re.M):
+            if source in SOURCES:
+                found[attack, source, target] = int(k) / int(n)
+    assert len(found) == 2 * 3 * 4, text
     return pd.Series(found)
 
 
@@ -44,7 +37,7 @@ def test_the_table_has_the_numbers_of_the_terminal(sweep, wanted):
     found = {
         (row["attack"], row["source"], target): float(row[target])
         for row in rows
-        for target in MODELS
+        for target in TARGETS
     }
     pd.testing.assert_series_equal(pd.Series(found).sort_index(), wanted.sort_index())
 
@@ -56,7 +49,7 @@ def test_the_frame_and_the_report_have_them(sweep, wanted):
     assert found.to_dict() == pytest.approx(wanted.to_dict())
     shown = pd.read_csv(next((sweep / "figures").glob("matrix*.csv")))
     shown = shown[(shown["eps_255"] == 8) & (shown["protocol"] == "joint")]
-    shown = shown[shown["source"].isin(MODELS)].set_index(keys)
+    shown = shown[shown["source"].isin(SOURCES)].set_index(keys)
     assert (shown["still_correct"] / shown["n"]).to_dict() == pytest.approx(wanted.to_dict())
 
 
@@ -65,7 +58,7 @@ def test_mlflow_alone_makes_the_matrix(sweep, wanted, monkeypatch):
     store = f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # `set_tracking_uri` would leave it set
     (digest,) = {each["data"] for each in load_sweep(sweep).attrs["jobs"]}
-    for attack in ("fgsm", "bim"):
+    for attack in ("fgsm", "ti"):
         words = f"tags.kind = 'pair' and tags.attack = '{attack}' and dataset.digest = '{digest}'"
         runs = mlflow.search_runs(experiment_names=["cifar10_mini"], filter_string=words)
         values = "metrics.reference/robust_accuracy"

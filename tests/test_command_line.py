@@ -143,6 +143,7 @@ def test_a_transform_of_ones_own_shows_its_copies(command_line, workspace, capsy
     assert f"mirror coarse: {gradients} gradients per image" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_feature_attacks_are_of_a_layer(command_line, workspace, monkeypatch):
     real, attacked = Attacker.forward, []
 
@@ -201,6 +202,7 @@ def test_settings_unlike_the_defaults_stand_in_every_name(command_line, workspac
     assert (attacked["target_label"] == (attacked["label"] + 1) % 10).all()
 
 
+@pytest.mark.slow
 def test_attacks_in_a_folder_may_be_swept(command_line, workspace):
     (workspace / "conf" / "attack" / "mine").mkdir()
     for name in ("weak", "strong"):
@@ -213,6 +215,7 @@ def test_attacks_in_a_folder_may_be_swept(command_line, workspace):
     assert (workspace / "here" / "matrix-mine.weak-loss=margin.csv").exists()
 
 
+@pytest.mark.slow
 def test_images_to_mix_in_do_not_depend_on_the_subset(command_line, workspace):
     words = ["attack=admix", "attack.scales=1", "attack.steps=3", "targets=[fine]"]
     tables = []
@@ -225,6 +228,7 @@ def test_images_to_mix_in_do_not_depend_on_the_subset(command_line, workspace):
     np.testing.assert_allclose(both.iloc[:, 0], both.iloc[:, 1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_used_folder_does_not_mix_old_jobs_in(command_line, workspace):
     words = ["-m", "hydra.sweep.dir=here", "targets=[fine]"]
     assert command_line(*words, "attack=rfgsm,fgsm", "controls=true") == 0
@@ -254,6 +258,7 @@ def test_a_failed_job_leaves_the_others_alone(command_line, workspace, store, ca
     assert "clean accuracy" in failed.data.tags["error"]
 
 
+@pytest.mark.slow
 def test_weights_that_state_their_classes_are_for_these(
     command_line, workspace, tiny_weights, capsys
 ):

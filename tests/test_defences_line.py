@@ -154,6 +154,7 @@ def test_an_adaptive_attacker_is_the_white_box_behind_its_defence(line):
     assert adaptive.loc[place]["still_correct"] <= plain
 
 
+@pytest.mark.slow
 def test_sources_behind_defences_stand_in_one_matrix(line, capsys):
     folder, run = line
     words = ["source_defence=none,jpeg", "defences=[none,jpeg]", "hydra.sweep.dir=both"]
@@ -197,6 +198,7 @@ def test_an_attack_of_ones_own_cannot_average_over_draws(line):
     assert "random_resize_pad" in (folder / "refused" / "error.txt").read_text()
 
 
+@pytest.mark.slow
 def test_clean_images_and_saved_sets_take_defences(line):
     folder, run = line
     words = ["defences=[none,jpeg]", "source=null", "protocol=null"]
@@ -214,6 +216,7 @@ def test_clean_images_and_saved_sets_take_defences(line):
     assert set(predictions(folder / "saved")["defence"]) == {"none", "jpeg"}
 
 
+@pytest.mark.slow
 def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, capsys):
     folder, run = line
     behind = "source_defence=jpeg"

@@ -141,6 +141,7 @@ def cramped(model, images, labels, eps, seeds, room=2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start", [started_by_torchrun, pytest.param(started_by_lightning, marks=pytest.mark.slow)]
 )

@@ -80,6 +80,7 @@ def of_adaptive() -> pd.DataFrame:
     )
 
 
+@pytest.mark.slow
 def test_the_source_itself_falls_behind_each_defence_of_images_as_the_pages_conclude():
     rows = of_adaptive().reset_index()
     fixed = rows[~rows["defence"].isin(["none", "smoothing"])]
@@ -89,6 +90,7 @@ def test_the_source_itself_falls_behind_each_defence_of_images_as_the_pages_conc
     assert (rows.loc[rows["defence"] == "jpeg", "itself_adaptive"] <= 0.12).all()
 
 
+@pytest.mark.slow
 def test_a_row_of_adaptive_attacks_is_what_its_tables_count():
     """The number of the source's own images right behind JPEG, once more from the predictions."""
     jobs = find_jobs([RESULTS / "defences-jpeg"])
@@ -111,6 +113,7 @@ def test_a_row_of_adaptive_attacks_is_what_its_tables_count():
     assert row["gradients"] == 100
 
 
+@pytest.mark.slow
 def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_path):
     words = ["folder=docs/results/photographs", f"out={tmp_path}"]
     assert run_in(DOCS.parent, *words, module="src.report.__main__") == 0

@@ -258,7 +258,13 @@ def rename_a_tensor(content, start):
     content[8:start] = header
 
 
-@pytest.mark.parametrize("change", [flip_a_sign, truncate, rename_a_tensor])
+@pytest.mark.parametrize(
+    "change",
+    [
+        flip_a_sign,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (truncate, rename_a_tensor)),
+    ],
+)
 def test_a_damaged_fit_is_made_again(workspace, command_line, capfd, change):
     save_images(workspace / "train")
     assert command_line(*UAP, "attack.fit_images=train", "hydra.run.dir=one") == 0
@@ -271,6 +277,7 @@ def test_a_damaged_fit_is_made_again(workspace, command_line, capfd, change):
     assert success(Path("one")).equals(success(Path("two")))
 
 
+@pytest.mark.slow
 def test_a_fit_of_another_key_is_not_believed(workspace, command_line):
     save_images(workspace / "train")
     fitted = ["attack.fit_images=train"]

@@ -54,6 +54,7 @@ def test_an_attack_is_fitted_once_for_each_budget_and_found_again(
         assert len(states()) == before + 2
 
 
+@pytest.mark.slow
 def test_tables_show_the_gradients_of_fits_beside_those_of_attacks(workspace, command_line):
     words = ["-m", "attack=uap,bim,lgv", *UAP[1:2], "++attack.epochs=2", "hydra.sweep.dir=out"]
     words = [word.replace("attack.fit", "++attack.fit") for word in words]
@@ -67,7 +68,10 @@ def test_tables_show_the_gradients_of_fits_beside_those_of_attacks(workspace, co
     }
 
 
-@pytest.mark.parametrize(("words", "part"), [(UAP, UniversalPerturbation), (LGV, CollectedWeights)])
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [pytest.param(UAP, UniversalPerturbation, marks=pytest.mark.slow), (LGV, CollectedWeights)],
+)
 def test_a_killed_fit_goes_on_after_its_last_epoch(
     new_workspace, run_tiny, monkeypatch, words, part
 ):
@@ -148,7 +152,7 @@ def network_pair():
     return {"a": make(0), "b": make(1)}
 
 
-@pytest.mark.parametrize("words", [UAP, LGV])
+@pytest.mark.parametrize("words", [UAP, pytest.param(LGV, marks=pytest.mark.slow)])
 def test_two_processes_equal_one(workspace, tiny_run, command_line, words):
     many = [*words, "trainer.strategy=ddp", "trainer.devices=2", "hydra.run.dir=many"]
     started_by_torchrun(command_line, tiny_run, many, 2)

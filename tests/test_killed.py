@@ -94,9 +94,10 @@ def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
     ("function", "number"),
     [
         ("os.replace", 4),  # of the plan
-        ("os.replace", 17),  # of a table
+        pytest.param("os.replace", 17, marks=pytest.mark.slow),  # of a table
         ("os.replace", 19),  # of the predictions
-        ("pathlib.Path.rename", 1),  # of the set of adversarial images
+        # of the set of adversarial images
+        pytest.param("pathlib.Path.rename", 1, marks=pytest.mark.slow),
         ("pathlib.Path.rename", 2),  # of the new set, when the earlier one has been moved away
     ],
 )

@@ -77,7 +77,8 @@ def test_they_can_be_trained(flattening, command_line):
 def test_transfer_takes_them_with_any_layout_of_the_images(flattening, attack):
     batch = load_dataset("test", MINI)[:4]
     assert batch.images.is_contiguous()
-    run = partial(transfer, flattening, flattening, attacks=[attack], progress_bar=False)
+    attacks = {attack: {} if attack == "fgsm" else {"steps": 2}}
+    run = partial(transfer, flattening, flattening, attacks=attacks, progress_bar=False)
     frames = [
         run(images, batch.labels)
         for images in (batch.images, batch.images.to(memory_format=torch.channels_last))

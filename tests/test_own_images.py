@@ -195,14 +195,18 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("form", ARRAYS)
-def test_array_files(nearest, shown, colours, form):
+def test_arrays_of_every_form(nearest, shown, colours, form):
     images, labels = ARRAYS[form](colours[0]), colours[1]
     np.savez(nearest / "a.npz", images=images, labels=labels.astype(np.uint8))
+    assert shown("dataset=arrays", "dataset.file=a.npz")[:2] == (0, "64 / 64")
+
+
+def test_array_files(nearest, shown, colours):
+    images, labels = colours
     np.savez_compressed(nearest / "b.npz", X_test=images, Y_test=labels[:, None])
     np.save(nearest / "x.npy", images)
     np.save(nearest / "y.npy", labels)
-    for words in (["a.npz"], ["b.npz"], ["x.npy", "dataset.labels=y.npy"]):
-        file, *others = words
+    for file, *others in (["b.npz"], ["x.npy", "dataset.labels=y.npy"]):
         assert shown("dataset=arrays", f"dataset.file={file}", *others)[:2] == (0, "64 / 64")
 
 
@@ -294,7 +298,7 @@ def saved(nearest, colours):
 HUGGING = ["dataset=huggingface", "dataset.root=d"]
 
 
-@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("named", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_data_sets_of_hugging_face_saved_on_disk(nearest, shown, saved, named):
     saved.make(named=named, image="picture", label="kind").save_to_disk(nearest / "d")
     assert shown(*HUGGING)[:2] == (0, "64 / 64")

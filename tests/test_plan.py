@@ -55,6 +55,7 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, command
     assert count("gradients", grown) == 2 * 23 * (1 + 2)
 
 
+@pytest.mark.slow
 def test_a_plan_states_what_the_job_then_computes(plan, command_line, workspace):
     words = ["attack=bim", "attack.steps=3", "rerun=false", "hydra.run.dir=out"]
 
@@ -125,6 +126,7 @@ def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, worksp
     assert "Trained on first use: coarse." in printed and "dataset=SVHN: " in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", [["cifar10"], ["torchvision", "dataset.name=CIFAR100"]])
 def test_a_plan_knows_the_sizes_of_published_images(plan, workspace, dataset):
     words = [f"dataset={dataset[0]}", *dataset[1:], "n_images=null", "model.coarse.weights=null"]
@@ -174,6 +176,7 @@ def test_a_plan_lists_trainings_once_and_jobs_that_cannot_run(plan, workspace):
     assert "refused: model fine: mean or std is null" in printed
 
 
+@pytest.mark.slow
 def test_a_model_after_an_epoch_is_a_source_beside_the_trained_one(plan, command_line, capfd):
     words = ["model.coarse.weights=null", "training.n_images=100", "training.epochs=2"]
     words += ["source=coarse.epoch1", "clean_accuracy_check.action=warn"]

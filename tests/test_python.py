@@ -50,6 +50,7 @@ finally:
     run_python("-c", code, folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_command_loads_neither_statsmodels_nor_what_its_report_and_tracking_need(tmp_path):
     code = """
 import sys

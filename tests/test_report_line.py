@@ -73,6 +73,7 @@ def test_a_report_and_its_tables_are_tracked(sweep):
     assert not [file for file in files if file.endswith(".parquet")]
 
 
+@pytest.mark.slow
 def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
     folder = sweep[0] / "outputs" / "out"
     for path in folder.rglob("*.parquet"):  # no model, no images
@@ -84,6 +85,7 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
         assert again.read_text() == first.read_text()
 
 
+@pytest.mark.slow
 def test_other_data_weights_and_norms_are_never_compared(
     command_line, report, workspace, tiny_weights, monkeypatch
 ):

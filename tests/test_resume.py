@@ -140,6 +140,7 @@ def reading_model(workspace: Path, network: str) -> None:
     (workspace / "conf/model/reading.yaml").write_text(text)
 
 
+@pytest.mark.slow
 def test_rerun_computes_what_needs_no_attack_again_too(command_line, workspace):
     (workspace / "reading_code.py").write_text(READING)
     reading_model(workspace, "{_target_: reading_code.Reading}")
@@ -159,7 +160,9 @@ NAMED = {  # a module that settings name, and not as their `_target_`
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # users still have some
-@pytest.mark.parametrize("named", NAMED)
+@pytest.mark.parametrize(
+    "named", ["path", *(pytest.param(name, marks=pytest.mark.slow) for name in ("folder", "file"))]
+)
 def test_rows_are_of_the_code_that_settings_name_otherwise(command_line, workspace, named):
     (workspace / "hub").mkdir()
     (workspace / "calling.py").write_text("def call(build):\n    return build()\n")
@@ -177,6 +180,7 @@ def test_rows_are_of_the_code_that_settings_name_otherwise(command_line, workspa
     assert not tables[0].equals(tables[1])
 
 
+@pytest.mark.slow
 def test_new_targets_are_added_to_what_is_there(command_line, workspace):
     words = ["-m", "attack=pgd", "attack.steps=2", *DIAGNOSED]
     for number, targets in enumerate(("[fine]", "[coarse,fine]")):
@@ -188,6 +192,7 @@ def test_new_targets_are_added_to_what_is_there(command_line, workspace):
     assert (added / "rates.csv").read_text() == (anew / "rates.csv").read_text()
 
 
+@pytest.mark.slow
 def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
     command_line, workspace, attacked, capsys, monkeypatch
 ):
@@ -257,7 +262,7 @@ def run_until(run, *words, at: int) -> None:
     killed(die)
 
 
-@pytest.mark.parametrize("examples", [0, 4])
+@pytest.mark.parametrize("examples", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_a_killed_job_goes_on_where_it_was(
     command_line, workspace, attacked, monkeypatch, capsys, examples
 ):
@@ -281,8 +286,10 @@ def test_a_killed_job_goes_on_where_it_was(
     ("words", "size"),
     [
         (["attack=bim", "attack.steps=3"], 6),  # of 5 gradients at two budgets
-        (["attack=bim", "attack.steps=3", "source=[coarse,fine]"], 3),
-        (["attack=counting"], 10),  # which states none
+        pytest.param(
+            ["attack=bim", "attack.steps=3", "source=[coarse,fine]"], 3, marks=pytest.mark.slow
+        ),
+        pytest.param(["attack=counting"], 10, marks=pytest.mark.slow),  # which states none
     ],
 )
 def test_a_batch_holds_so_many_gradients(command_line, workspace, attacked, words, size):
@@ -293,6 +300,7 @@ def test_a_batch_holds_so_many_gradients(command_line, workspace, attacked, word
     same_tables(workspace / "out", workspace / "same", ["predictions"])
 
 
+@pytest.mark.slow
 def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
     command_line, workspace, attacked, monkeypatch
 ):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from scipy.stats import binomtest
 
 from src.analysis import CAUSES, alarms, explained
@@ -110,6 +111,7 @@ def test_a_larger_budget_that_leaves_more_right_is_named(make_table):
     assert "70 / 100 = 70.00% at 2/255, but on 30 / 100" in raised[0].finding
 
 
+@pytest.mark.slow
 def test_budgets_of_equal_success_rarely_raise_an_alarm(make_table):
     random, raised, images = np.random.default_rng(0), 0, 100
     for _ in range(60):

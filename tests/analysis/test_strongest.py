@@ -67,7 +67,7 @@ def test_sets_and_images_are_those_of_brute_force(seed, outcomes_of):
 
 
 @pytest.mark.parametrize("rate", [0.005, 0.02, 0.35])
-@pytest.mark.parametrize("attackers", [3, 10, 50])
+@pytest.mark.parametrize("attackers", [3, 10, pytest.param(50, marks=pytest.mark.slow)])
 def test_the_interval_covers_the_best_rate_whoever_was_chosen(attackers, rate):
     """Equal attackers, whose successes go together, are the worst case."""
     random, images, covered = np.random.default_rng(attackers), 160, 0

@@ -22,6 +22,7 @@ def test_a_frame_has_the_rankings_of_its_folder(of):
     )
 
 
+@pytest.mark.slow
 def test_images_are_counted_from_the_discordance_seen():
     first = rankings(DEMO).query("eps_255 == 4 and source == 'mean of 3 sources'")
     discordance = first["discordance"].median()

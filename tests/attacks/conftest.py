@@ -58,13 +58,22 @@ SECTIONS = _sections()
 FITTED = [name for name in EVERY if SECTIONS[name]["about"]["category"] == "fitted"]
 """Those that are fitted first, which have invariants of their own."""
 ATTACKS = [name for name in EVERY if name not in FITTED]
+QUICK = {"fgsm", "mi", "pgd", "vmi", "ghost", "fia", "rap", "svre"}
+"""Attacks of most kinds, whose every norm is tried by `make test`."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let a test that asks for `attack_name` run for every config file, and for every `norm`."""
+    """Let a test that asks for `attack_name` run for every config file, and for every `norm`.
+
+    Norms differ in the step and the projection that attacks share. `make test` therefore takes
+    the further norms of a few attacks.
+    """
     if {"attack_name", "norm"} <= set(metafunc.fixturenames):
-        stated = {name: About(**SECTIONS[name]["about"]).norms for name in ATTACKS}
-        pairs = [(name, norm) for name, norms in stated.items() for norm in norms]
+        pairs = []
+        for name in ATTACKS:
+            first, *others = About(**SECTIONS[name]["about"]).norms
+            marks = [] if name in QUICK else pytest.mark.slow
+            pairs += [(name, first), *(pytest.param(name, norm, marks=marks) for norm in others)]
         metafunc.parametrize(("attack_name", "norm"), pairs)
     elif "attack_name" in metafunc.fixturenames:
         metafunc.parametrize("attack_name", ATTACKS)

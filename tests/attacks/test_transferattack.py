@@ -300,6 +300,7 @@ def test_a_class_that_fails_on_the_source_fails_its_job_in_one_sentence(
     assert f": attack=transferattack.{name}: {FAILED[name]}\n" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_with_targets_a_defence_and_resume(clone, command_line, workspace):
     words = ["attack=transferattack", f"attack.root={clone}", "rerun=false", "defences=[jpeg]"]
     words += ["attack.name=signs", "source=coarse,[coarse,fine]"]

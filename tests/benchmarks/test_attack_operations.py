@@ -16,5 +16,5 @@ def attacks():
 
 @pytest.mark.parametrize("name", [*attacks()])
 def test_operations_do_not_grow_with_the_images_and_are_few(name):
-    (few, _), (many, bare) = (operations(name, images) for images in (4, 24))
+    (few, _), (many, bare) = (operations(name, images) for images in (4, 12))
     assert many == pytest.approx(few, rel=0.01) and many <= BOUNDS.get(name, 3) * bare

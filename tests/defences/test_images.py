@@ -110,7 +110,8 @@ def test_jpeg_is_approximated_at_any_size(size, quality, most):
 
 def test_the_gradient_of_jpeg_is_that_of_its_approximation():
     images, defence = smooth_images(10, 19).requires_grad_(), Jpeg()
-    assert torch.autograd.gradcheck(defence.approximate, images[:2].detach().requires_grad_())
+    small = images[:1, :, :, :9].detach().requires_grad_()
+    assert torch.autograd.gradcheck(defence.approximate, small)
     assert torch.equal(defence(images), defence(images.detach()))
     weights = batch(4, 10, 19)
     found, expected = (

@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,11 +14,20 @@ from PIL import Image
 from src import load_classifier
 
 
+@pytest.fixture(scope="module")
+def saved(new_workspace, run_tiny):
+    """A workspace with a job that saved its images."""
+    folder = new_workspace()
+    words = ["save_adversarial=true", "epsilon.grid=[4,8]", "n_images=12"]
+    assert run_tiny(folder, *words, "hydra.run.dir=outputs/0-saved") == 0
+    return folder
+
+
 @pytest.fixture
-def asked(workspace, command_line):
+def asked(saved, workspace):
     """A folder of saved images, and the answers of `fine` about them, asked file by file."""
-    assert command_line("save_adversarial=true", "epsilon.grid=[4,8]", "n_images=12") == 0
-    (folder,) = workspace.glob("outputs/*/adversarial")
+    shutil.copytree(saved, workspace, dirs_exist_ok=True)
+    folder = Path("outputs/0-saved/adversarial").absolute()
     fine = load_classifier("fine", "dataset=cifar10_mini", config_dir="conf")
     rows = []
     for path in sorted(folder.rglob("*.png")):

@@ -21,6 +21,7 @@ LEAST = {
 """The accuracy that each should have learned."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEAST)
 def test_stored_weights_have_their_stated_accuracy_at_few_multiply_adds(name):
     stated = weight_facts(ARCHIVE.with_name(f"{name}.safetensors"))

@@ -25,7 +25,15 @@ def figure(report, name: str) -> Figure:
     return next(one for one in report.figures if one.name == name)
 
 
-@pytest.mark.parametrize("kind", [*DRAWN, *COMPILED])
+@pytest.mark.parametrize(
+    "kind",
+    [*DRAWN, "one image", "hostile names"]
+    + [
+        pytest.param(kind, marks=pytest.mark.slow)
+        for kind in COMPILED
+        if kind not in ("one image", "hostile names")
+    ],
+)
 def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
     report = made_up(kind)
     names = [one.name for one in report.figures]

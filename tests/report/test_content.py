@@ -145,6 +145,7 @@ def places(report):
     return [step["picture"] for strip in strips for step in strip["steps"]]
 
 
+@pytest.mark.slow
 def test_pictures_stop_where_the_page_is_full_and_every_job_that_lacks_some_is_named(
     make_sweep, monkeypatch
 ):

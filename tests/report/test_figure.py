@@ -57,6 +57,7 @@ def test_every_suffix_has_its_format(draw, folder):
         assert draw("ranking", folder, suffix=suffix).startswith(start)
 
 
+@pytest.mark.slow
 def test_a_line_for_what_is_named(draw, folder):
     names = {"fgsm": "FGSM", "bim": "bim", "mi steps=5": "MI steps=5"}
     svg = draw("curves", folder, "--names", "fgsm=FGSM", "mi=MI")
@@ -84,6 +85,7 @@ def test_numbers_are_those_of_the_report(folder):
         assert float(cell["success_rate"]) == pytest.approx(rate, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_close_labels_do_not_overlap(tmp_path, draw):
     attacks = [f"attack{number}" for number in range(12)]
     words = {"models": ("vgg", "vit"), "budgets": (2.0, 8.0), "full": False}
@@ -101,6 +103,7 @@ def test_close_labels_do_not_overlap(tmp_path, draw):
         curves(folder, width="3.3in", height="1in")
 
 
+@pytest.mark.slow
 def test_an_attack_has_one_colour_on_the_page_and_in_every_figure(draw, folder):
     report = build_report(summarise(find_jobs([folder])))
     (page,) = (one.spec for one in report.figures if one.name == "attacks-over-budget")
@@ -125,11 +128,19 @@ def test_a_line_that_ends_early_has_its_name(folder):
     "words, refusal",
     [
         (["curves", "--attack", "mj"], "attack=mj: choose from"),
-        (["curves", "--target", "vgg", "--source", "alexnet"], "source=alexnet: choose from"),
-        (["ranking", "--eps", "3"], "eps_255=3.0: choose from"),
-        (["matrix", "--attack", "bim", "fgsm"], "one attack"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (
+                    ["curves", "--target", "vgg", "--source", "alexnet"],
+                    "source=alexnet: choose from",
+                ),
+                (["ranking", "--eps", "3"], "eps_255=3.0: choose from"),
+                (["matrix", "--attack", "bim", "fgsm"], "one attack"),
+                (["ranking", "--height", "0in"], "height=0in"),
+            )
+        ),
         (["ranking", "--width", "wide"], "width=wide"),
-        (["ranking", "--height", "0in"], "height=0in"),
         (["ranking", "--names", f"bim={'long' * 12}"], "is too long"),
         (["cost"], "gradients of some attacks are unknown"),
     ],

@@ -18,6 +18,7 @@ def test_charts_render_without_a_warning(make_sweep, capfd):
     assert "WARN" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_first_choices_are_those_asked_for(make_sweep):
     folder = make_sweep(attacks=("fgsm", "bim"))
     for words, choices in (

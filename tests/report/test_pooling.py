@@ -58,6 +58,7 @@ def test_jobs_on_disjoint_images_are_one_row(sweep):
     )
 
 
+@pytest.mark.slow
 def test_sweeps_that_share_images_have_names_of_their_own(sweep, tmp_path, capsys):
     one, two = sweep("one"), sweep("two", first=30, attacks=("fgsm",))
     names = {"fgsm (one)", "bim (one)", "fgsm (two)"}  # of all its attacks, or of none
@@ -116,6 +117,7 @@ def test_seeds_are_one_row_of_means_whose_intervals_they_do_not_narrow(sweep):
     assert "means over the seeds" in str(report.terms)
 
 
+@pytest.mark.slow
 def test_averages_over_different_targets_are_marked(sweep):
     one, two = sweep("one"), sweep("two", models=(*MODELS, "resnet"), attacks=("mi",), first=60)
     words = {"rows": "attack", "columns": "target"}

@@ -34,9 +34,9 @@ def test_linked_figures_and_pages_of_others_are_kept(make_sweep, run_in, tmp_pat
     ("name", "module", "code"),
     [
         ("x.parquet", "src.table", 2),
-        ("sweep.json", "src.status", 2),
+        pytest.param("sweep.json", "src.status", 2, marks=pytest.mark.slow),
         ("0-job/alarms.json", "src.table", 0),
-        ("0-job/error.txt", "src.table", 0),
+        pytest.param("0-job/error.txt", "src.table", 0, marks=pytest.mark.slow),
     ],
 )
 def test_a_named_pipe_is_not_waited_for(make_sweep, name, module, code):

@@ -1,5 +1,6 @@
 """How often a command writes and reads the table of predictions."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -32,8 +33,9 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("words", [[], ["-m", "attack=fgsm,rfgsm", "defences=[none,jpeg]"]])
 def test_predictions_are_written_once_last_and_read_at_most_twice(
-    command_line, workspace, calls, words
+    command_line, workspace, empty_store, calls, words
 ):
+    shutil.copytree(empty_store, workspace / "mlruns")
     folder = "hydra.sweep.dir=out" if words else "hydra.run.dir=out"
     assert command_line(*words, "report=default", "tracking=mlflow", folder) == 0
     tables = sorted((workspace / "out").rglob(PREDICTIONS))
