@@ -1,11 +1,14 @@
+import base64
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from functools import partial
@@ -112,6 +115,12 @@ def write_weights(folder: Path, pools: dict[str, int] = POOLS) -> None:
         ridge = pixels.T @ pixels + 50 * torch.eye(pixels.shape[1], dtype=torch.double)
         weight = 8 * torch.linalg.solve(ridge, pixels.T @ wanted).T.float().contiguous()
         save_file({"2.weight": weight, "2.bias": torch.zeros(10)}, folder / f"{name}.safetensors")
+
+
+def block_of(page: Path, name: str = "page") -> str:
+    """Return the text of a block of data in a report."""
+    (packed,) = re.findall(rf'id="block-{name}">([^<]+)<', page.read_text())
+    return zlib.decompress(base64.b64decode(packed)).decode()
 
 
 def make_record(**facts: Any) -> Any:

@@ -110,7 +110,7 @@ def draw_similarity(rows: pd.DataFrame) -> Figure:
         _similarity_panel(rows, "cosine", "mean cosine of gradients"),
         _similarity_panel(rows, "kappa", "error consistency (Cohen's kappa)"),
     ]
-    chart = alt.concat(*panels, columns=2, data=ROWS, spacing=24)
+    chart = alt.concat(*panels, columns=1, data=ROWS, spacing=24)
     title = "Transfer and similarity of models"
     return Figure("similarity", title, caption, chart, rows, OF_ATTACK)
 
@@ -125,7 +125,7 @@ def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType
     axis: Any = {"title": "fooled", "axis": PERCENT, "scale": extent(pairs, *ends)}
     bars, dots = points(base, "y", "success_rate", *ends, **axis)
     lines = tooltip("attack", "source", "target", "n", shares=shares, numbers=numbers)
-    return alt.layer(bars, dots.encode(tooltip=lines)).properties(width=PANEL, height=240)
+    return alt.layer(bars, dots.encode(tooltip=lines)).properties(width=PANEL, height=180)
 
 
 def summarise_spectra(table: pd.DataFrame, job: FinishedJob, rename: Rename) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from src.artifacts.tables import EPS_255, INDEX, TEXT, column, named
 from src.measure.own_measurement import OwnMeasurement
 from src.measure.protocol import Measurement, ModelRef, RowRequest
 from src.report.diagnostics import own_statistics
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, block_of
 
 PAGE = (REPOSITORY / "docs" / "own-measurement.md").read_text(encoding="utf-8")
 CODE = re.search(r"^```python\n(# entropy.py\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
@@ -72,10 +72,10 @@ def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(
     share = both["confidence"].clip(1e-6, 1 - 1e-6)
     least = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
     assert (both["entropy"] >= least - 1e-3).all() and both["entropy"].nunique() > 10
-    drawn = (place / "outputs" / "a" / "report.html").read_text(encoding="utf-8")
+    drawn = block_of(place / "outputs" / "a" / "report.html")
     (place / "entropy.py").unlink()  # a finished job is data
     assert run_in(place, "folder=outputs/a", "out=again", module="src.report.__main__") == 0
-    again = (place / "again" / "report.html").read_text(encoding="utf-8")
+    again = block_of(place / "again" / "report.html")
     for page in (drawn, again):
         assert "Mean of entropy in the table entropy" in page
 

@@ -27,6 +27,7 @@ def series_chart(
     """
     top = scale.to_dict()["domain"][1]
     plain: dict[str, Any] = {"labelOverlap": "greedy", "grid": False, "labelFlush": False}
+    plain |= {"tickCount": len(tried) + 1, "labelSeparation": 1}  # else ticks are left out
     ticks = alt.Axis(values=[0, *tried], format=".6~g", **plain)
     across = alt.Scale(domain=[0, max(tried)])
     x = alt.X("eps_255:Q", title=None, scale=across, axis=ticks)

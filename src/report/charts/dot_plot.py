@@ -37,9 +37,9 @@ def dot_plot(
     axis: Any = {"title": title, "axis": PERCENT, "scale": scale}
     zero = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY)
     rule = zero.encode(x=alt.X("at:Q", **axis))
-    step = max(22, 9 * frame[by].nunique())
+    height = max(22, 9 * frame[by].nunique()) * frame[row].nunique()
     layers = points(base, "x", value, low, high, **axis)
-    return alt.layer(rule, *layers).properties(height={"step": step}, width=PANEL)
+    return alt.layer(rule, *layers).properties(height=height, width=PANEL)
 
 
 def means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:

@@ -146,7 +146,7 @@ def _visibility(view: View, sizes: pd.DataFrame) -> Iterator[Figure]:
         chart = alt.concat(
             success_over("ssim", "SSIM (1: unchanged)"),
             success_over("psnr", "PSNR in dB"),
-            columns=2,
+            columns=1,
         )
         yield Figure("visibility", "Success over visibility", caption, chart, rows)
 

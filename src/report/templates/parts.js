@@ -117,7 +117,7 @@ function canvas([height, width], levelOf, label) {
 /** Draw the perturbation around grey, enlarged: whole, or the middle part of a photograph. */
 function perturbation(job, image, eps) {
   const place = job.at.get(`${image} ${eps}`);
-  if (!place) return [null, ""];
+  if (!place) return [null, `report.images=[${image}] stores pictures`];
   const scale = 127 / eps;
   const small = job.pictures.small;
   const [start, size] = small ? place : [place[0] + 4, partBytes(job, place[0])];
@@ -216,8 +216,6 @@ async function renderImage(box, own) {
   const near = known || !list.length ? ""
     : `, ${close ? "near" : "of those with a picture the nearest to"} the median of `
     + `their confidence (${percent(centre, 0)} %)`;
-  const stored = job.at.has(`${image} ${selection.eps}`) ? ""
-    : `; no picture is stored: report.images=[${image}] stores it`;
   const go = (by) => choose({ image: list[place + by][0] }, true);
   const turnTo = (other) => other.length && choose({ image: other[middle(job, other)][0] });
   const focus = document.activeElement?.closest?.("#image, #own-image, #images")
@@ -237,7 +235,7 @@ async function renderImage(box, own) {
         click: () => go(1) }, "next \u203a")));
   const behind = selection.defence === "none" ? "" : ` behind ${selection.defence}`;
   const title = el("div", { class: "title" }, el("h2", {}, `One image: ${image}, ${label}`),
-    el("span", { class: "second" }, `${own ? "" : `${source} \u2192 ${target}${behind}: `}${words}${near}${stored}`),
+    el("span", { class: "second" }, `${own ? "" : `${source} \u2192 ${target}${behind}: `}${words}${near}`),
       controls);
   const { roles, rows } = own ? await ownRoles(job, image, source, target) : pairRoles(job, image, source, target);
   if (turn !== latest.get(box)) return;
