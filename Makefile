@@ -34,7 +34,7 @@ test: $(READY) ## Check style, types and behaviour; no network, no GPU
 	$(MAKE) --jobs 2 lint behaviour SELECTED='-m "not slow"'
 
 test-all: $(READY) ## The same with the long tests, the launchers and the notebook; before a release
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,joblib,submitit,ray,postgresql,onnx,huggingface]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,joblib,submitit,ray,postgresql,onnx,huggingface,efficientnet-lite]'
 	$(MAKE) --jobs 2 lint behaviour
 
 behaviour: $(READY) # lint has one process and leaves a core idle
