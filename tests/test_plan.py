@@ -218,4 +218,4 @@ def test_a_plan_downloads_no_network(plan, monkeypatch, name, words):
     words = [f"targets=[coarse,{name}]", "n_images=10", *words]
     words += ["model.torchvision.network.num_classes=10"] if name == "torchvision" else []
     printed = plan(*words)
-    assert f"model {name} downloads its weights" in printed and "refused" not in printed
+    assert f"model {name}: weights" in printed and "refused" not in printed

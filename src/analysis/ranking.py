@@ -7,7 +7,7 @@ tests and intervals are those of this number.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -103,25 +103,17 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
 
 
 def target_means(outcomes: ImageOutcomes) -> pd.DataFrame:
-    """Compute the success of each attack on single targets, over several single sources, untested.
-
-    Returns:
-        One row per group, `defence`, `target` and `attack`: the `mean` over the sources other than
-        the target with its 95 % interval, as in `rankings`, and the number of `images`.
-    """
+    """Return `mean`, `low`, `high` and `images` of each attack on single targets, over sources."""
     rows = []
     for place, targets, jobs in _groups(outcomes):
         single = not (place["ensemble"] or place["source_defended"])
-        for attack, of_source in jobs.items() if single else ():
-            for target in targets:
-                pairs = _pairs(outcomes, of_source, [target])
-                scores = {
-                    pair: outcomes.scores(seeds, target)[None] for pair, seeds in pairs.items()
-                }
-                if len(scores) > 1 and len((both := contributions(scores))[1]):
-                    numbers = {name: np.ravel(its)[0] for name, its in means(*both).items()}
-                    names = {"target": outcomes.targets[target].model, "attack": attack}
-                    rows.append({**place, **names, **numbers})
+        for (attack, its), target in product(jobs.items() if single else (), targets):
+            pairs = _pairs(outcomes, its, [target])
+            scores = {pair: outcomes.scores(its, target)[None] for pair, its in pairs.items()}
+            if len(scores) > 1 and len((both := contributions(scores))[1]):
+                numbers = {key: np.ravel(values)[0] for key, values in means(*both).items()}
+                numbers |= {"attack": attack, "target": outcomes.targets[target].model}
+                rows.append({**place, **numbers})
     return pd.DataFrame(rows)
 
 

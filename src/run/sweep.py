@@ -268,7 +268,7 @@ class Sweep:
         else:
             console.print(f"report: {self.folder / PAGE}")
             return True
-        text = f"No report: {reason} The jobs' files are complete. To build it: {command}"
+        text = f"No report: {reason} The jobs' files are complete. To build it: {words}"
         console.print(text, style="yellow")
         return False
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from src.analysis.quantities import QUANTITIES, Quantity, definitions
-from tests.conftest import replaced, run_words
+from tests.conftest import block_of, replaced, run_words
 
 
 def doubt(outcome):
@@ -46,7 +46,7 @@ def test_a_quantity_added_to_the_registry_shows_everywhere(
     rates = pd.read_csv(workspace / "out" / "rates.csv")
     assert rates["doubt"].to_numpy() == pytest.approx(1 - rates["confidence"].to_numpy())
     row = rates.query("target == 'fine' and protocol == 'joint' and eps_255 == 8").iloc[0]
-    page = (workspace / "out" / "report.html").read_text(encoding="utf-8")
+    page = block_of(workspace / "out" / "report.html")
     assert re.search(r'\{"field":"doubt","format":"\.1%","title":"doubt"', page)
     assert "One minus the confidence." in page
     table = (workspace / "table.txt").read_text()

@@ -42,7 +42,7 @@ def own(network, classes=10, **words):
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_builds_on_small_images(file):
     changes = {}
-    if file in ("vit", "convnext", "timm"):
+    if file in ("vit", "convnext", "timm") or file.startswith("efficientnet"):
         changes = {"network__pretrained": False, "input_size": 64}  # 224 is slow here
     if file == "torchvision":
         changes = {"network__name": "squeezenet1_1", "network__weights": None}

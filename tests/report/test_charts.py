@@ -66,7 +66,7 @@ def test_numbers_keep_all_digits_before_the_point():
 
 def test_full_jobs_have_every_chart(made_up):
     assert {one.name for one in made_up("ordinary").figures} == {
-        *("ranking", "curves", "matrix", "attacks-over-budget", "groups"),
+        *("ranking", "curves", "matrix", "groups"),
         *("hypothesis", "similarity", "filtered", "spectra", "low-passed"),
         *("visibility", "iterations", "variants", "excess"),
         *("confidences", "confidence-profiles", "classes"),

@@ -67,30 +67,30 @@ def series_chart(
     return alt.layer(*layers).properties(width=PANEL, height=height, autosize=fit)
 
 
-def curves_chart(rows: pd.DataFrame, by: str = "target") -> ChartType:
+def curves_chart(rows: pd.DataFrame) -> ChartType:
     """Draw rate and mean confidence over the budget with 95 % bands, or dots at a single budget.
 
-    Each curve is a target (or an attack, with `by="attack"`), from one source or the mean.
+    Each curve is a target of one attack, from one source or the mean.
     """
     rows = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
     single = rows.loc[rows["eps_255"] > 0, "eps_255"].nunique() <= 1
     panels: list[Any] = []
     for value, title in (("success_rate", "fooled"), ("confidence", "confidence")):
-        panel = _dots(rows, value, by) if single else _over_budgets(rows, value, by)
+        panel = _dots(rows, value) if single else _over_budgets(rows, value)
         panels.append(panel.properties(title=title))
     return alt.concat(*panels, columns=2, data=inline(rows), spacing=24)
 
 
-def _over_budgets(rows: pd.DataFrame, value: str, by: str) -> Any:
-    """Draw curves over the budget, one colour per target or attack, with names at their ends."""
-    names = list(dict.fromkeys(rows[by]))
+def _over_budgets(rows: pd.DataFrame, value: str) -> Any:
+    """Draw curves over the budget, one colour per target, with names at their ends."""
+    names = list(dict.fromkeys(rows["target"]))
     few = len(names) <= MOST_COLOURS
-    colour: Any = colour_by(by, names).legend(None) if few else alt.value("#8894a5")
-    base = alt.Chart().encode(x=budgets(rows), detail=["source:N", f"{by}:N"], color=colour)
+    colour: Any = colour_by("target", names).legend(None) if few else alt.value("#8894a5")
+    base = alt.Chart().encode(x=budgets(rows), detail=["source:N", "target:N"], color=colour)
     lines = tooltip("attack", "source", "target", "eps_255", "n", shares=[value])
     parts = [*curve(base, value, lines).layer][0 if len(names) <= 6 else 1 :]
     if few:
-        parts += names_at_ends(by, value, at_last(by), colour)
+        parts += names_at_ends("target", value, at_last("target"), colour)
     return alt.layer(*parts).properties(width=PANEL - 70 * few, height=190)
 
 
@@ -134,13 +134,13 @@ def names_at_ends(
     return [part.encode(color=colour) for part in (line, labels)]
 
 
-def _dots(rows: pd.DataFrame, value: str, by: str) -> Any:
-    """Draw values with their intervals at the single budget, one row per target or attack."""
-    names = list(dict.fromkeys(rows[by]))
+def _dots(rows: pd.DataFrame, value: str) -> Any:
+    """Draw values with their intervals at the single budget, one row per target."""
+    names = list(dict.fromkeys(rows["target"]))
     ends = (f"{value}_low", f"{value}_high")
     base = alt.Chart().transform_filter("datum.eps_255 > 0")
     base = base.encode(
-        y=alt.Y(f"{by}:N", title=None, sort=names, axis=alt.Axis(grid=True)),
+        y=alt.Y("target:N", title=None, sort=names, axis=alt.Axis(grid=True)),
         color=alt.value("#3b76af"),
         tooltip=tooltip("attack", "source", "target", "eps_255", "n", shares=[value, *ends]),
     )

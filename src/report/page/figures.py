@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from altair.typing import ChartType
 
-from ...analysis import OWN, TRANSFER
+from ...analysis import OWN
 from ...analysis.confidence import by_class, confidence_profiles
 from ...analysis.visibility import SIZES
 from ...config.sections import CONTROLS
@@ -57,16 +57,6 @@ def file_figures(view: View, numbers: PageData) -> Iterator[Figure]:
     caption = f"{first.attack} from {source}, by target. 95 % Wilson intervals; means have none."
     chart = curves_chart(view.curves)
     yield Figure("curves", "Targets over the budget", caption, chart, rows, part="")
-    every = view.of_choice
-    every = every[(every["source"] == source) & (every["relation"] == TRANSFER)]
-    if every["attack"].nunique() > 1:
-        columns = ["success_rate", "confidence", "n"]
-        over = every.groupby(["attack", "source", "eps_255"], sort=False)[columns].mean()
-        over = over.reset_index().assign(target="mean of others")
-        ends = {f"{name}_{end}": np.nan for name in columns[:2] for end in ("low", "high")}
-        chart, caption = curves_chart(over.assign(**ends), "attack"), "Mean over the other models."
-        title = "Attacks over the budget"
-        yield Figure("attacks-over-budget", title, caption, chart, over, part="")
     groups = numbers.table("groups")
     if len(groups):
         attack, its, target = view.pairs[0]
