@@ -115,9 +115,6 @@ def test_the_terminal_prints_it(sweep, name, request):
 
 
 def test_the_page_draws_it(sweep, attacks, sources):
-    first = attacks.iloc[0]
-    text = (sweep / "report.html").read_text(encoding="utf-8")
-    assert f"on {first['mean']:.0%} of images" in " ".join(text.split())
     drawn = pd.read_csv(sweep / "figures" / "ranking.csv")
     drawn = drawn[drawn["source"] == "mean of sources"].set_index("attack")
     of_sources = pd.read_csv(sweep / "figures" / "sources-ranked.csv").set_index("source")
