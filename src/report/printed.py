@@ -110,8 +110,8 @@ class Figure:
 
     def colour(self, rows: pd.DataFrame) -> alt.Color:
         """Return the colours of the labels; single attacks and models have those of the page."""
-        attacked = self.view.rows[self.view.rows["source"] != CLEAN]
-        names = [self.renamed(attacked[axis].drop_duplicates()) for axis in ("attack", "target")]
+        options = self.view.options
+        names = [self.renamed(pd.Series(options[axis])) for axis in ("attack", "target")]
         every = next((its for its in names if rows["label"].isin(its).all()), rows["label"])
         return colour_by("label", every).legend(None)
 

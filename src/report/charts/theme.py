@@ -11,6 +11,8 @@ GREY = "#888888"
 """Colour of zero lines, rules and references, legible on light and on dark."""
 ACCENT = "#c2410c"
 """Colour of chosen marks, and of the frames of white boxes."""
+PALETTE = ["#0a66b0", "#b04600", "#00573f", "#7a3aa8", "#a8124f", "#6b4a12", "#00697a"]
+"""Colours of attacks by rank; those of the page's light style."""
 PANEL = 260
 """Width of a chart, or of one of its panels, in a file; on a page it adapts to the window."""
 STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
@@ -152,7 +154,9 @@ def colour_by(
 ) -> alt.Color:
     """Return one colour per name in a column, in this order, so that all charts agree."""
     domain = list(dict.fromkeys(names))
-    scale = alt.Scale(domain=domain, scheme="tableau10" if len(domain) <= 10 else "tableau20")
+    few: Any = {"range": PALETTE[: len(domain)]}
+    many: Any = {"scheme": "tableau20"}
+    scale = alt.Scale(domain=domain, **(few if len(domain) <= len(PALETTE) else many))
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
 
 
