@@ -42,7 +42,8 @@ def test_a_quantity_added_to_the_registry_shows_everywhere(
 ):
     shutil.copytree(empty_store, workspace / "mlruns")
     words = ["tracking=mlflow", "report=default", "hydra.run.dir=out"]
-    at_once(partial(run_with_another_quantity, replaced(tiny_run, *words)))
+    call = partial(run_with_another_quantity, replaced(tiny_run, *words))
+    at_once(call, method="spawn")  # a fork would share the renderer of an earlier chart
     rates = pd.read_csv(workspace / "out" / "rates.csv")
     assert rates["doubt"].to_numpy() == pytest.approx(1 - rates["confidence"].to_numpy())
     row = rates.query("target == 'fine' and protocol == 'joint' and eps_255 == 8").iloc[0]
