@@ -37,6 +37,7 @@ def run_with_another_quantity(words: list[str]) -> None:
     Path("table.txt").write_text(printed.getvalue())
 
 
+@pytest.mark.slow
 def test_a_quantity_added_to_the_registry_shows_everywhere(
     workspace, tiny_run, empty_store, at_once
 ):
