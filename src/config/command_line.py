@@ -1,4 +1,4 @@
-"""What all commands share: arguments, refusals, interrupts, closed streams and exit codes."""
+"""Arguments, refusals, interrupts, closed streams and exit codes, for all commands."""
 
 import gc
 import logging

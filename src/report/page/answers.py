@@ -25,7 +25,7 @@ COUNTED = {
     "common": "images that a source, and a target behind all defences, classify correctly when "
     "clean",
 }
-"""What a protocol counts, in words."""
+"""The images that each protocol counts, in words."""
 
 Answer = tuple[str, str, str]
 """The lead, the rest of the sentence, and the details: what is counted and how it is tested."""

@@ -29,7 +29,7 @@ LEFT_OUT = (
     ("source for an unseen target", command("sources")),
     ("success over cost", f"{command('figure')} cost --out cost.pdf"),
 )
-"""What the page leaves to other commands."""
+"""Results that other commands print or draw, with the commands."""
 
 
 def build_report(summary: Summary, settings: ReportSettings | None = None) -> Report:

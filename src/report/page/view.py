@@ -23,7 +23,7 @@ _JOB = ["attack", "source"]
 
 @dataclass(frozen=True)
 class Choice:
-    """What is shown first.
+    """The selection that is shown first.
 
     Attributes:
         source: Source; empty: the mean over all single sources.
