@@ -1,6 +1,7 @@
 """One sweep's mean success of attacks and sources: every face shows the same value."""
 
 import io
+import json
 import re
 
 import mlflow
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from src import rankings, table
+from tests.conftest import block_of
 
 EPS, SOURCES = 8, ["coarse", "fine", "finest"]
 TARGETS = [*SOURCES, "large"]
@@ -114,19 +116,27 @@ def test_the_terminal_prints_it(sweep, name, request):
             assert f"{100 * row['difference']:+.1f}" in line
 
 
-def test_the_page_draws_it(sweep, attacks, sources):
+def test_the_page_draws_it(sweep, attacks):
     drawn = pd.read_csv(sweep / "figures" / "ranking.csv")
     drawn = drawn[drawn["source"] == "mean of sources"].set_index("attack")
-    of_sources = pd.read_csv(sweep / "figures" / "sources-ranked.csv").set_index("source")
-    of_sources = of_sources[of_sources["attack"].str.startswith("mean")]
-    for shown, ranked in ((drawn, attacks), (of_sources, sources)):
-        for column in ("mean", "difference"):
-            its = shown[column].to_dict()
-            assert its == pytest.approx(ranked[column].to_dict(), abs=NEAR, nan_ok=True)
+    for column in ("mean", "difference"):
+        its = drawn[column].to_dict()
+        assert its == pytest.approx(attacks[column].to_dict(), abs=NEAR, nan_ok=True)
     curves = pd.read_csv(sweep / "figures" / "curves.csv").query("eps_255 == @EPS")
     curves = curves[(curves["source"] == "mean of sources") & (curves["protocol"] == "joint")]
     means = curves[curves["relation"] == "transfer"].groupby("attack")["success_rate"].mean()
     assert means.to_dict() == pytest.approx(attacks["mean"].to_dict(), abs=NEAR)
+
+
+def test_the_page_lists_it(sweep, attacks):
+    page = json.loads(block_of(sweep / "report.html"))
+    ranked = rankings(sweep, of="source").query("eps_255 == @EPS").set_index(["attack", "source"])
+    eps = page["axes"]["eps_255"].index(EPS)
+    of_all = {row["name"]: row["m"] for row in page["ranking"][f"0.0.{eps}"]}
+    assert of_all == pytest.approx(attacks["mean"].to_dict(), abs=1e-6)
+    for place, attack in enumerate(page["axes"]["attack"]):
+        its = {row["name"]: row["m"] for row in page["sources"][f"0.{place}.{eps}"]}
+        assert its == pytest.approx(ranked.loc[attack, "mean"].to_dict(), abs=1e-6)
 
 
 def test_the_choice_of_a_source_prints_it(sweep, sources, run_in, capsys):
