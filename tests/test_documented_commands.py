@@ -52,7 +52,9 @@ LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
 NOT_INSTALLED = re.compile("clip")
 """Models of packages that are no dependencies, which tests/test_clip.py is about."""
-DOWNLOADED = re.compile("timm/|experiment=tabench|(experiment|attack)=transferattack")
+DOWNLOADED = re.compile(
+    "timm/|efficientnet_lite|experiment=nips17|experiment=tabench|(experiment|attack)=transferattack"
+)
 """Models whose weights their providers download, and a clone of another library."""
 PUBLISHED = re.compile("experiment=zhao2021")
 """Studies on networks of ImageNet whose weights are gigabytes."""
@@ -275,6 +277,7 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
         assert words[0] in ("source", "pip", "ray", "python", "mlflow", ".venv/bin/pre-commit")
 
 
+(OF_ENTROPY,) = (one for one in MAIN if "measurements={entropy" in one)
 SNIPPETS = [
     pytest.param(code, id=f"{page.stem}-{number}")
     for page in PAGES
@@ -289,6 +292,11 @@ def test_the_python_of_a_page_runs(place, run_in, monkeypatch, code):
     if DOWNLOADED.search(code):
         pytest.skip("its weights are downloads")
     monkeypatch.chdir(place)
+    if 'load_table("entropy"' in code:  # of the page's own measurement
+        (word,) = (word for word in words_of(OF_ENTROPY) if word.startswith("measurements="))
+        sweep = small(["-m", "experiment=demo", word, "hydra.sweep.dir=outputs/ENTROPY"])
+        assert run_in(place, *sweep) == 0
+        code = code.replace("outputs/DATE", "outputs/ENTROPY")
     if "mlflow" in code:  # its placeholders: the data set, and a sweep that was tracked
         tracked = ["attack=bim", "source=vgg_small,resnet_small", "experiment=demo"]
         tracked = [word for word in small(["-m", *tracked]) if word != "tracking=none"]

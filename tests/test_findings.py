@@ -20,6 +20,7 @@ from findings.__main__ import (
 from findings.collect import collect
 from findings.costs import TABLE
 from src.artifacts.jobs import find_jobs
+from tests.conftest import block_of
 
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 
@@ -119,9 +120,10 @@ def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_pat
     assert run_in(DOCS.parent, *words, module="src.report.__main__") == 0
     text = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
     best = sweep_of("photographs").summary.rankings.iloc[0]
-    assert f"fools other models on {best['mean']:.0%} of images" in text
-    assert f"<b>{best['attack']} " in text and f"{best['images']} images" in text
-    assert "top 1" in text and "top 5" not in text
+    assert f"<b>{best['attack']} transfers best</b>" in text
+    assert f"the {best['images']} of 250 images" in text
+    page = block_of(tmp_path / "report.html")
+    assert "212 / 250 = 84.80%" in page and "most probable" not in page
 
 
 def test_stored_tables_replace_those_of_earlier_sweeps(tmp_path):

@@ -29,6 +29,7 @@ COUNTED = {
 
 Answer = tuple[str, str, str]
 """The lead, the rest of the sentence, and the details: what is counted and how it is tested."""
+NO_ANSWER: Answer = ("No result", " for this selection: it counts no image", "")
 
 
 def answer_of(

@@ -13,6 +13,7 @@ from ...config.sections import ReportSettings
 from ...utils.package import command
 from ..diagnostics import CHARTS
 from ..summary import JobSummary, Summary
+from .answers import NO_ANSWER
 from .figures import clean_figures, file_figures, page_charts, why_figures
 from .html import ENOUGH, Report
 from .page_data import PageData, compute_page_data
@@ -57,7 +58,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         chosen = selections(summary, view)
         axes = chosen["axes"]
         first_place = {**chosen["first"], "eps_255": view.choice.eps}
-        answer = chosen["answers"][key_of(axes, first_place)]
+        answer = chosen["answers"].get(key_of(axes, first_place), NO_ANSWER)
         blocks, own = numbers.blocks, dict[str, Any]()
         if target := chosen["own"]:
             own = own_answers(numbers.table("groups"), numbers.table("effects"), axes)
@@ -65,6 +66,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         page |= {
             **chosen,
             "answers_own": own,
+            "no_answer": NO_ANSWER,
             "jobs": blocks.jobs,
             "classes": blocks.classes,
             "clean": blocks.clean_places,
@@ -159,7 +161,7 @@ def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
             for record in records
         ],
     }
-    terms = [("command", command) for command in commands(jobs)]
+    terms = [("command", line) for line in commands(jobs)]
     terms += sorted({("model", line) for record in records for line in _models(record)})
     terms += [(term, "; ".join(dict.fromkeys(lines))) for term, lines in values.items()]
     return tuple((term, value) for term, value in terms if value)
@@ -182,9 +184,8 @@ def _command(records: Sequence[JobRecord]) -> str:
             values.setdefault(key, []).append(value)
     arguments = [f"{key}={','.join(choices)}" for key, choices in values.items()]
     flags = [word for flag in records[0].flags for word in flag.split(" ", 1)]
-    return shlex.join(
-        ["python", "-m", "src.main", *["-m"] * (len(records) > 1), *flags, *arguments]
-    )
+    words = [*["-m"] * (len(records) > 1), *flags, *arguments]
+    return f"{command()} {shlex.join(words)}"
 
 
 def _data(record: JobRecord) -> str:

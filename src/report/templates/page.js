@@ -199,7 +199,7 @@ function renderAnswer() {
   const own = data.own && selection.view !== "results" && selection.view !== "images";
   const [lead, rest, details] = own && data.answers_own[[places.attack.get(selection.attack),
     places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
-    || data.answers[key("defence", "source", "protocol", "eps")] || ["No result", " for this selection", ""];
+    || data.answers[key("defence", "source", "protocol", "eps")] || data.no_answer;
   $("answer").replaceChildren(el("b", {}, lead), rest);
   $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "");
   const shown = own ? ownTiles() : tiles();
