@@ -95,7 +95,16 @@ def run(wheel, tmp_path_factory) -> Callable[..., str]:
     for words in (["init", "--quiet"], [*author, "commit", "--quiet", "--allow-empty", "-m", "x"]):
         subprocess.run(["git", *words], cwd=environment, check=True)
     python = environment / "bin" / "python"
-    install = ("--python", python, "install", "--quiet", "--no-index", "--no-deps", wheel)
+    install = (
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--force-reinstall",
+        wheel,
+    )
     run_python("-m", "pip", *install, folder=environment)
     (site,) = environment.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
