@@ -9,9 +9,14 @@ import pandas as pd
 import pytest
 
 from src import rankings, table
+from src.artifacts.jobs import find_jobs
+from src.report.page.content import build_report
 from src.report.page.html import as_json
 from src.report.page.selections import AXES, key_of
+from src.report.summary import summarise
 from tests.report.conftest import KINDS, make_sweep
+
+KEYS = ("defence", "source", "eps_255")
 
 
 def value(page, column, **place):
@@ -164,3 +169,22 @@ def test_one_network_has_an_answer_for_each_attack(made_up):
     n = value(page, "n", **place, source="vgg", defence="none", protocol="joint")
     assert lead.startswith("fgsm") and f"the {n} images" in details
     assert f"leaves {left or 'none'} of {n}" in lead or "spares" in lead
+
+
+def test_white_boxes_are_in_no_mean_and_one_source_with_another_target_is_ranked(tmp_path):
+    folder = make_sweep(tmp_path, models=("vgg", "resnet"), targets=("vgg",), full=False)
+    page = build_report(summarise(find_jobs([folder]))).page
+    place = {"defence": "none", "protocol": "joint", "eps_255": 8.0}
+    ranked = rankings(folder).query("eps_255 == 8")
+    assert set(ranked["source"]) == {"resnet"}
+    for _, row in ranked.iterrows():
+        place["attack"] = row["attack"]
+        assert value(page, "s", **place, source="vgg", target="vgg") is not None
+        assert value(page, "s", **place, source="vgg", target="") is None
+        for source, target in (("", "vgg"), ("", ""), ("resnet", "")):
+            shown = value(page, "s", **place, source=source, target=target)
+            assert shown == pytest.approx(row["mean"], abs=1e-6)
+    shown = page["ranking"][key_of(page["axes"], {**place, "source": ""}, KEYS)]
+    assert [row["name"] for row in shown] == ranked.sort_values("rank")["attack"].tolist()
+    lead, rest, _ = page["answers"][key_of(page["axes"], {**place, "source": ""})]
+    assert (lead + rest).startswith(ranked.sort_values("rank")["attack"].iloc[0])

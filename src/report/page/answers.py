@@ -15,7 +15,7 @@ from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..summary import Summary
 from .html import ENOUGH
-from .view import View
+from .view import View, over_sources
 
 COUNTED = {
     "all": "all images",
@@ -45,11 +45,13 @@ def answer_of(
     """State which attack, or source, transfers best, by how much, and if the tests decide it.
 
     `values` has the mean success of each attack in this selection, which is the answer under a
-    protocol that the ranking does not have.
+    protocol that the ranking does not have; empty: there are only white boxes.
     """
     record = summary.attacked[0].job.record
     of_source = f" from {source}" * (bool(source) and len(values) > 1)
     where = f"{of_source} at {eps_255:g}/255" + f" behind {defence}" * (defence != NO_DEFENCE)
+    if values.empty:
+        return _one_pair(view, source, defence, eps_255, protocol, where)
     if protocol != view.choice.protocol:
         ordered = values.sort_values("success_rate", ascending=False, kind="stable")
         detail = (
@@ -59,7 +61,7 @@ def answer_of(
         return (f"Mean success{where}:", " " + _levels(ordered, "attack", "success_rate"), detail)
     rows = _ranking(summary, source, defence, eps_255)
     if rows.empty or rows["images"].max() < FEWEST_IMAGES:
-        return _one_pair(view, source, defence, eps_255, where)
+        return _one_pair(view, source, defence, eps_255, protocol, where)
     if len(rows) == 1:
         return _best_source(summary, rows.iloc[0], where, record.images)
     return _decided(rows, "attack", where, _details(rows.iloc[0], record.images))
@@ -68,8 +70,8 @@ def answer_of(
 def _ranking(summary: Summary, source: str, defence: str, eps_255: float) -> pd.DataFrame:
     """Return the ranked attacks of the first group; an empty source stands for the mean."""
     rows = summary.rankings
-    mean = rows["sources"] > 1
-    rows = rows[(mean if not source else rows["source"] == source) & rows["rank"].notna()]
+    rows = rows[rows["source"] == source] if source else over_sources(rows)
+    rows = rows[rows["rank"].notna()]
     rows = rows[(rows["eps_255"] == eps_255) & (rows["defence"] == defence)]
     for name in ("group", *GROUP):
         rows = rows[rows[name] == rows[name].iloc[0]] if len(rows) else rows
@@ -154,11 +156,13 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
     return (lead, rest, f"{tested} Sources: adjusted means on common images.")
 
 
-def _one_pair(view: View, source: str, defence: str, eps_255: float, where: str) -> Answer:
+def _one_pair(
+    view: View, source: str, defence: str, eps_255: float, protocol: str, where: str
+) -> Answer:
     """State the result of the first pair, if no ranking has enough images or other models."""
     rows = view.rows
     rows = rows[(rows["eps_255"] == eps_255) & (rows["defence"] == defence)]
-    rows = rows[(rows["protocol"] == view.choice.protocol) & (rows["source"] != MEAN)]
+    rows = rows[(rows["protocol"] == protocol) & (rows["source"] != MEAN)]
     for attack, its, target in view.pairs:
         row = rows[(rows["attack"] == attack) & (rows["target"] == target)]
         row = row[row["source"] == (source or its)]

@@ -85,14 +85,17 @@ def _own_target(rates: pd.DataFrame) -> str:
 
 
 def _values(rates: pd.DataFrame, single: Sequence[str]) -> pd.DataFrame:
-    """Return the values of all pairs, and the means over sources, targets and both."""
+    """Return the values of all pairs, and the means over sources, targets and both.
+
+    A white box is in no mean: what has only white boxes has no mean.
+    """
     of_single = rates[rates["source"].isin(single)]
     parts = [rates]
     for rows, empty in ((rates, ["target"]), (of_single, ["source"]), (of_single, AXES[1:3])):
         keys = [name for name in AXES if name not in empty]
         if "source" not in empty or len(single) > 1:
             means = cell_means(averaged_pairs(rows, keys), keys, _MEANS)
-            parts.append(means.assign(**dict.fromkeys(empty, "")))
+            parts.append(means[~means["white"]].assign(**dict.fromkeys(empty, "")))
     return pd.concat(parts, ignore_index=True)[[*AXES, "relation", "targeted", *_SHORT]]
 
 
@@ -212,11 +215,11 @@ def _answers(
     """Return the answers by defence, source, protocol and budget; `own`: by attack and budget."""
     keys = ["defence", "source", "protocol", "eps_255"]
     answers: dict[str, Sequence[str]] = {}
-    overall = values[(values["target"] == "") & values["success_rate"].notna()]
-    for names, rows in overall.groupby(keys, sort=False):
+    counted = values[values["success_rate"].notna() & (values["eps_255"] > 0)]
+    for names, rows in counted.groupby(keys, sort=False):
         place: dict[str, Any] = dict(zip(keys, names, strict=True))
-        if place["eps_255"] > 0:
-            answers[key_of(axes, place)] = answer_of(summary, view, rows, **place)
+        means = rows[rows["target"] == ""]
+        answers[key_of(axes, place)] = answer_of(summary, view, means, **place)
     return answers
 
 

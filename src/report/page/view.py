@@ -131,6 +131,13 @@ def make_view(summary: Summary) -> View:
     return View(rows, ranking, choice, names, _options(rows, order), apart)
 
 
+def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
+    """Return the rankings over several sources, or of the only source that has other targets."""
+    ranked = rankings[rankings["rank"].notna()]
+    alone = ranked["source"].nunique() == 1
+    return rankings if alone else rankings[rankings["sources"] > 1]
+
+
 def _over_sources(rows: pd.DataFrame, apart: set[str]) -> pd.DataFrame:
     """Average each attack over sources, except those `apart`; empty for a single source."""
     single = rows[~rows["source"].isin({CLEAN, *apart})]
@@ -145,7 +152,8 @@ def _ranking(
     rows: pd.DataFrame, rankings: pd.DataFrame, tried: list[float], apart: set[str]
 ) -> pd.DataFrame:
     """Order the attacks behind each defence at each budget, over the sources and per source."""
-    rankings = rankings.assign(source=rankings["source"].mask(rankings["sources"] > 1, MEAN))
+    means = over_sources(rankings).assign(source=MEAN)
+    rankings = pd.concat([means, rankings[rankings["sources"] == 1]])
     every, parts = rows[rows["source"] != CLEAN], []
     for defence, eps in product(every["defence"].unique(), tried):
         at = (every["defence"] == defence) & (every["eps_255"] == eps)

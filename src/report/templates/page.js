@@ -65,7 +65,8 @@ function addressOf() {
 
 /** Change the selection: a choice enters the history, previous and next replace its last entry. */
 function choose(changes, replace = false) {
-  selection = { ...selection, ...changes };
+  const left = !("pair" in changes) && ("source" in changes || "target" in changes) ? { pair: "" } : {};
+  selection = { ...selection, ...left, ...changes };
   if (!("image" in changes) && ["attack", "pair", "defence", "eps"].some((name) => name in changes)) {
     selection.image = "eps" in changes ? selection.image : null;
   }
@@ -195,9 +196,13 @@ function search(names) {
   return [field, el("datalist", { id: "more" }, names.map((name) => el("option", { value: name })))];
 }
 
+/** Return true if the answer by clean confidence counts as selected: no defence, images right when clean. */
+const ofClean = () => selection.defence === "none"
+  && ["joint", "source_correct", "target_correct"].includes(selection.protocol);
+
 function renderAnswer() {
   const own = data.own && selection.view !== "results" && selection.view !== "images";
-  const [lead, rest, details] = own && data.answers_own[[places.attack.get(selection.attack),
+  const [lead, rest, details] = own && ofClean() && data.answers_own[[places.attack.get(selection.attack),
     places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
     || data.answers[key("defence", "source", "protocol", "eps")] || data.no_answer;
   $("answer").replaceChildren(el("b", {}, lead), rest);
@@ -474,8 +479,10 @@ async function chart(box, spec, rows, onBudget) {
   const less = spec.autosize?.type?.startsWith("fit") ? 0 : 60; // charts of two panels keep their width
   const filled = { ...spec, data: spec.data.map((one) => ({ ...one, ...(one.name === "rows" ? { values: rows }
     : one.name === "at" ? { values: at } : {}) })) };
+  const label = box.getAttribute("aria-label");
   const { view } = await window.vegaEmbed(box, filled, { mode: "vega", renderer: "svg", actions: false,
     width: width - less });
+  box.setAttribute("aria-label", label); // vegaEmbed has its own
   drawn.set(box, { view, spec, names, less });
   if (onBudget) view.addEventListener("click", (event) => {
     const x = event.offsetX ?? event.clientX - box.getBoundingClientRect().left;

@@ -313,7 +313,8 @@ function groupsOf(job, target, box) {
   const groups = (job.groups[fixed ? 1 : 0][target] ?? []).filter((group) => group.n[0] >= (fixed ? 3 : 1));
   const total = groups.reduce((sum, group) => sum + group.n[0], 0);
   const title = el("div", { class: "title" }, el("h2", {},
-    `All images under ${selection.attack}, by confidence when clean`),
+    `All images under ${selection.attack}, by confidence when clean`
+      + (ofClean() ? "" : " (no defence, right when clean)")),
     el("span", { class: "buttons" }, buttons("groups", [["no", "equal groups"], ["yes", "bins of 5 points"]], fixed
       ? "yes" : "no",
       (choice) => { box.dataset.fixed = choice; groupsOf(job, target, box); })));
@@ -370,7 +371,7 @@ function exceptions(job, target, box) {
         el("small", {}, `${label}; ${last.name}, ${percent(last.share, 0)} % at ${budget(job.eps.at(-1))} `), button,
         el("details", {}, el("summary", {}, "all"), el("small", {}, images.slice(0, 200).join(", ")))), line);
   });
-  box.replaceChildren(el("h2", {}, `Exceptions under ${selection.attack}`),
+  box.replaceChildren(el("h2", {}, `Exceptions under ${selection.attack}${ofClean() ? "" : " (no defence)"}`),
     ...(parts.length ? parts : [el("p", { class: "note" }, "None.")]),
     el("p", { class: "note" }, `Curves: confidence, 0 to 100 %, over 0 to ${budget(axes.eps_255.at(-1))}.`));
 }
