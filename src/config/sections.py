@@ -324,7 +324,7 @@ class ReportSettings(Section):
 class CacheSettings(Section):
     """Cache of rows and trained weights; the keys of `cache`."""
 
-    dir: str = "cache"
+    dir: Annotated[str, Field(min_length=1)] = "cache"
     images_mb: Annotated[float, Field(ge=0)] = 300
     total_gb: Annotated[float, Field(ge=0)] = 20
 

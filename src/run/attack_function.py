@@ -30,6 +30,9 @@ def attack_function(attack: AttackSettings) -> Attack:
         located = rename_targets(keys, importable_name)
         call: Any = instantiate(located, _partial_=True, _convert_="all")
     except InstantiationException as error:
+        if isinstance(error.__cause__, ImportError):  # its reason is in the further lines
+            reason = " ".join(str(error.__cause__).split())
+            raise ValueError(f"attack={attack.name}: {reason}") from error
         cause = f" {first_line(error.__cause__)}" if error.__cause__ else ""
         line = cause if isinstance(error.__cause__, ValueError) else f" {first_line(error)}{cause}"
         raise ValueError(f"attack={attack.name}:{line}") from error
