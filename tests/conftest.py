@@ -293,7 +293,8 @@ def free_port() -> int:
 
 def run_python(*words: str | Path, folder: Path, path: Path = REPOSITORY) -> str:
     """Run Python in a folder, with the code in another, and return what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    folders = [str(path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", *map(str, words)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,5 @@
+"""`python -m transferability`, or `python -m src`: the command `transferability`."""
+
+from .console import main
+
+main()
