@@ -11,6 +11,7 @@ consists of
 - `rates`: compute counts, rates and intervals from a frame;
 - `matrix`, `curves`, `ranking` and `cost`: draw charts of a frame or of finished sweeps;
 - `rankings`: rank attacks or sources, with their differences from the first;
+- `compare`: compute how much accuracy changed between two sweeps on the same images;
 - `images_needed`: compute how many images decide such a difference;
 - `table`: lay out the results as a table for a paper.
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .api.charts import matrix as matrix
     from .api.charts import ranking as ranking
     from .api.classifier import load_classifier as load_classifier
+    from .api.comparison import compare as compare
     from .api.frames import load_sweep as load_sweep
     from .api.frames import load_table as load_table
     from .api.frames import rates as rates
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "attacks": ".attacks",
+    "compare": ".api.comparison",
     "cost": ".api.charts",
     "curves": ".api.charts",
     "images_needed": ".api.rankings",
