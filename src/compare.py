@@ -17,14 +17,16 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, or `FELL`."""
     parser = CommandParser(
         command("compare"),
-        description="Compare accuracy in two finished sweeps on the same images. The exit code is "
-        "0 if no accuracy fell significantly, 1 if one did, and 2 if the sweeps cannot be compared.",
+        description="Compare accuracy in two finished sweeps on the same images. Exit codes: 1 if "
+        "an accuracy fell significantly, 2 if the sweeps cannot be compared, else 0.",
     )
     add = parser.add_argument
     for name in ("old", "new"):
         add(name, type=Path, metavar=name.upper(), help="a folder with finished jobs")
     same = "a model's name in OLD and its name in NEW, if they differ"
-    add("--pair", nargs="+", default=[], dest="pairs", type=new_name, metavar="NAME=NAME", help=same)
+    add(
+        "--pair", nargs="+", default=[], dest="pairs", type=new_name, metavar="NAME=NAME", help=same
+    )
     add("--eps", type=float, dest="eps_255", help="budget in 1/255; default: the reference budget")
     add("--common", action="store_true", help="compare although NEW lacks cells of OLD")
     return run_command(_print_changes, parser.parse_intermixed_args, words)
@@ -43,8 +45,8 @@ def _print_changes(old: Path, new: Path, pairs: list[Any], **options: Any) -> in
     console = Console(markup=False, highlight=False)
     budgets = changes[["eps_255", "norm"]].dropna().drop_duplicates().to_numpy()
     where = ", ".join(f"{eps:g}/255 ({norm})" for eps, norm in budgets)
-    head = f"{changes['images'].max()} images at {where}."
-    console.print(head, *changes.attrs[NOTES], soft_wrap=True)
+    head = f"{changes['images'].max()} images at {where}"
+    console.print(head, *changes.attrs[NOTES], "", sep="\n", soft_wrap=True)
     for _, row in changes[~changes["measure"].duplicated()].iterrows():
         console.print(sentence(row), soft_wrap=True)
     console.print("", change_table(changes), "", sep="\n")

@@ -6,7 +6,8 @@ from runpy import run_module
 
 from .utils.package import PACKAGE
 
-COMMANDS = ("main", "attacks", "compare", "figure", "models", "report", "sources", "status", "table")
+COMMANDS = ("main", "attacks", "compare", "figure", "models", "report", "sources", "status")
+COMMANDS += ("table",)
 
 
 def main() -> None:

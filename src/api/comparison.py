@@ -20,7 +20,7 @@ from ..utils.terminal import text_table
 CELL = ["attack", "source", "target", "defence", "norm", "eps_255"]
 ROBUST, CLEAN = "robust accuracy", "clean accuracy"
 NOTES = "notes"
-"""Key in `frame.attrs`: what else differs between the sweeps, as sentences."""
+"""Key in `frame.attrs`: what else differs between the sweeps, as lines."""
 _TARGET = ["target", "defence"]
 
 Values = NDArray[np.float64]
@@ -74,7 +74,7 @@ def compare(
                 "cells out: --common."
             )
         listed = {name: shortened([*map(_text, its)]) for name, its in only.items()}
-        notes += [f"Only {name} has {cells}." for name, cells in listed.items() if cells]
+        notes += [f"only in {name}: {cells}" for name, cells in listed.items() if cells]
         first, second = first[cells], second[cells].reindex(first.index)
         if (first.isna() != second.isna()).any(axis=None):
             raise ValueError("Some targets have predictions for other images in NEW than in OLD.")
@@ -144,16 +144,15 @@ class _Side:
     right: Mapping[str, pd.DataFrame]
 
 
-def _read(
-    frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[str, str]
-) -> _Side:
+def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[str, str]) -> _Side:
     """Read the primary variants at `eps_255`, or at each job's reference budget."""
-    jobs, targets, labels = {}, {}, []
+    jobs, targets, labels, unknown = {}, {}, [], {*pairs}
     right: dict[str, dict[tuple[Any, ...], pd.Series]] = {ROBUST: {}, CLEAN: {}}
     for job in (job for job in jobs_of(frame) if job.attacked):
         record, source = job.record, renamed(job.record.source, pairs)
         eps = record.reference if eps_255 is None else eps_255
         jobs[job.attack, source] = record
+        unknown -= {part for model in (record.source, *record.targets) for part in parts_of(model)}
         targets |= {renamed(target, pairs): key for target, key in record.target_keys.items()}
         for (model, defence), rows in job.defended.groupby(_TARGET, observed=True):
             rows = rows.set_index("index")
@@ -166,9 +165,8 @@ def _read(
     if not labels:
         at = "" if eps_255 is None else f" at --eps {eps_255:g}"
         raise ValueError(f"{name} has no adversarial images{at}.")
-    models = {part for names in [*right[ROBUST]] for model in names[1:3] for part in parts_of(model)}
-    if unknown := [old for old, new in pairs.items() if new not in models]:
-        raise ValueError(f"--pair {unknown[0]}: {name} has no model of this name.")
+    if unknown:
+        raise ValueError(f"--pair {min(unknown)}: {name} has no model of this name.")
     if pd.concat(labels).groupby(level=0).nunique().max() > 1:
         raise ValueError(f"{name} has several sets of images. Compare sweeps on one set.")
     wide = {measure: pd.DataFrame(its) for measure, its in right.items()}
@@ -186,24 +184,24 @@ def _check_alike(old: _Side, new: _Side, eps_255: float | None) -> None:
             one, two = (getattr(side.jobs[job], field) for side in (old, new))
             if one != two:
                 how = " Choose one budget with --eps." if what.endswith("budgets") else ""
-                raise ValueError(f"The {what} of {' from '.join(job)} differ: OLD {one}, NEW {two}.{how}")
+                raise ValueError(
+                    f"The {what} of {' from '.join(job)} differ: OLD {one}, NEW {two}.{how}"
+                )
     if (images := len(old.right[ROBUST])) < FEWEST_TESTED:
         raise ValueError(f"{images} images are too few to compare: {FEWEST_TESTED} are needed.")
 
 
 def _notes(old: _Side, new: _Side) -> list[str]:
-    """Say which targets are other networks, and which adversarial images are others."""
+    """Return which targets are other networks, and which adversarial images are others."""
     targets = [name for name, key in old.targets.items() if new.targets.get(name, key) != key]
     images = [
         " from ".join(job)
         for job, record in old.jobs.items()
         if job in new.jobs and new.jobs[job].crafting != record.crafting
     ]
-    networks = "The targets are the same networks."
-    crafted = "The adversarial images are the same."
     return [
-        f"Other networks as targets: {shortened(targets)}." if targets else networks,
-        f"Other adversarial images: {shortened(images)}." if images else crafted,
+        f"other networks as targets: {shortened(targets) or 'none'}",
+        f"other adversarial images: {shortened(images) or 'none'}",
     ]
 
 
