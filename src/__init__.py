@@ -12,6 +12,7 @@ consists of
 - `matrix`, `curves`, `ranking` and `cost`: draw charts of a frame or of finished sweeps;
 - `rankings`: rank attacks or sources, with their differences from the first;
 - `compare`: compute how much accuracy changed between two sweeps on the same images;
+- `tries`: compute the share of images that are fooled within q candidates;
 - `images_needed`: compute how many images decide such a difference;
 - `table`: lay out the results as a table for a paper.
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from .api.rankings import rankings as rankings
     from .api.transfer import transfer as transfer
     from .report.paper import table as table
+    from .report.tries import tries as tries
 
 _HOMES = {
     "attacks": ".attacks",
@@ -75,6 +77,7 @@ _HOMES = {
     "rates": ".api.frames",
     "table": ".report.paper",
     "transfer": ".api.transfer",
+    "tries": ".report.tries",
 }
 __all__ = list(_HOMES)
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -67,8 +68,7 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
               success it is the mean of `rankings`;
             - `white_boxes=False`: leave out white boxes instead of showing them in grey;
             - `intervals=True`: add the 95 % intervals of single pairs in small print;
-            - `strongest=True`: add rows for the strongest attacker on each target, per set and per
-              image;
+            - `strongest=True`: replaced by `tries`, and gone in the next version;
             - `differences=True`: add a column of differences from the first attack in the ranking,
               in points, with simultaneous 95 % intervals;
             - `related="exclude"`: treat networks with the source's weights, architecture or family
@@ -88,6 +88,8 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
         spec = TableSpec(**options)
     except ValidationError as error:
         raise ValueError(refusal(error)) from error
+    if spec.strongest:
+        warnings.warn("strongest is replaced by tries.", FutureWarning, stacklevel=2)
     jobs = summarise(jobs_of(folder, *more), spec.related).attacked
     if not jobs:
         raise ValueError("These jobs have only clean images; a table needs jobs with an attack.")
