@@ -68,7 +68,8 @@ def compare_pairs(scores: Values, draws: int = _DRAWS) -> PairTests:
     upper = np.zeros((4, size, size))
     upper[:, pair[0], pair[1]] = (tests.difference, tests.discordance, tests.margin, tests.p)
     lower = upper.transpose(0, 2, 1) * np.array([-1, 1, 1, 1])[:, None, None]
-    return PairTests(*(upper + lower), cutoff=tests.cutoff)
+    difference, discordance, margin, p = upper + lower
+    return PairTests(difference, discordance, margin, p, tests.cutoff)
 
 
 def compare_versions(old: Values, new: Values, draws: int = _DRAWS) -> tuple[Values, Values]:

@@ -125,7 +125,7 @@ def _clean_sentence(numbers: PageData) -> str:
 
 
 _SEEDS = (
-    "rates and rankings are means over the seeds; pairwise comparisons, strongest attackers, "
+    "rates and rankings are means over the seeds; pairwise comparisons, "
     "diagnostics and single images show the first seed"
 )
 
