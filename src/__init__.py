@@ -11,6 +11,8 @@ consists of
 - `rates`: compute counts, rates and intervals from a frame;
 - `matrix`, `curves`, `ranking` and `cost`: draw charts of a frame or of finished sweeps;
 - `rankings`: rank attacks or sources, with their differences from the first;
+- `compare`: compute how much accuracy changed between two sweeps on the same images;
+- `tries`: compute the share of images that are fooled within q candidates;
 - `images_needed`: compute how many images decide such a difference;
 - `table`: lay out the results as a table for a paper.
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from .api.charts import matrix as matrix
     from .api.charts import ranking as ranking
     from .api.classifier import load_classifier as load_classifier
+    from .api.comparison import compare as compare
     from .api.frames import load_sweep as load_sweep
     from .api.frames import load_table as load_table
     from .api.frames import rates as rates
@@ -57,9 +60,11 @@ if TYPE_CHECKING:
     from .api.rankings import rankings as rankings
     from .api.transfer import transfer as transfer
     from .report.paper import table as table
+    from .report.tries import tries as tries
 
 _HOMES = {
     "attacks": ".attacks",
+    "compare": ".api.comparison",
     "cost": ".api.charts",
     "curves": ".api.charts",
     "images_needed": ".api.rankings",
@@ -72,6 +77,7 @@ _HOMES = {
     "rates": ".api.frames",
     "table": ".report.paper",
     "transfer": ".api.transfer",
+    "tries": ".report.tries",
 }
 __all__ = list(_HOMES)
 

@@ -6,7 +6,7 @@ from runpy import run_module
 
 from .utils.package import PACKAGE
 
-COMMANDS = ("main", "attacks", "figure", "models", "report", "sources", "status", "table")
+COMMANDS = tuple("main attacks compare figure models report sources status table".split())
 
 
 def main() -> None:

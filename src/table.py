@@ -40,7 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--no-average", action="store_false", dest="average", help="leave out the column of means")
     add("--no-white-boxes", action="store_false", dest="white_boxes", help=left_out)
     add("--intervals", action="store_true", help="add 95 %% intervals in small print")
-    add("--strongest", action="store_true", help="add rows for the strongest attacker")
+    within = "instead: success within 1, 2, 5, ... candidates; takes --eps, --defence, --to, --out"
+    add("--tries", action="store_true", help=within)
     differences = "add a column of differences from the first in the ranking, with intervals"
     add("--differences", action="store_true", help=differences)
     add("--defence", help="show only targets behind this defence, such as none")
@@ -53,12 +54,16 @@ def main(words: Sequence[str] | None = None) -> int:
     return run_command(_print_table, parser.parse_intermixed_args, words)
 
 
-def _print_table(folder: list[Any], names: list[Any], out: Path | None, **options: Any) -> None:
+def _print_table(
+    folder: list[Any], names: list[Any], out: Path | None, tries: bool, **options: Any
+) -> None:
     from .artifacts.frame_jobs import named_folders
     from .report.paper import table
+    from .report.tries import tries_table
 
     sweeps = folder or [newest_sweep(finished=True)]
-    text = printable(str(table(*sweeps, **options, names=dict(names))))
+    lay_out = tries_table if tries else table
+    text = printable(str(lay_out(*sweeps, **options, names=dict(names))))
     warn(named_folders(*sweeps), dict(names))
     if out:
         write_text(out, text)

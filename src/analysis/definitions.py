@@ -77,10 +77,15 @@ TERMS = {
         "N images decide differences of this size or more in 80 % of samples, at the median "
         "discordance. Discordance is the mean squared difference of two attacks on an image."
     ),
-    "strongest attacker": (
-        "Per set: the one of A attackers with the most successes. The same images chose it, so the "
-        "lower end of its exact interval (Clopper and Pearson) is at the level 1 - 0.05 / A. Per "
-        "image: any attacker that fools the image."
+    "within q candidates": (
+        "A candidate is an attack with its source. A unit is an image and a target; the target and "
+        "the sources of all its candidates classify the image correctly. Candidates whose source "
+        "is, contains or is related to the target are skipped. The order is greedy. It is learned "
+        "on one half of the images and judged on the other, both ways, for five random halves. The "
+        "share is the mean over targets. Its 95 % interval is for other images and fixed orders. "
+        "Unseen target: orders are learned without the judged target. Best single: the candidate "
+        "that alone fools most in the learning half, among those that need at most as many "
+        "gradients as the q candidates together."
     ),
     "difference of two rates, excess": (
         "Both rates are of the same images. The interval is Tango's score interval for paired "

@@ -1,6 +1,6 @@
 """Simultaneous comparison of all pairs of attacks, or of sources, on the same images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
 
@@ -20,6 +20,7 @@ FEWEST_FOR_WINNER = 100
 _DRAWS = 1_999
 _BLOCK = 2_000_000  # random numbers per block
 _ROUNDING = 1e-5  # largest rounding error between equal statistics
+_UNSEEN = 4.0  # images that may differ although none does: the square of the cutoff 1.96
 
 Values = NDArray[np.float64]
 
@@ -61,24 +62,64 @@ def compare_pairs(scores: Values, draws: int = _DRAWS) -> PairTests:
         P. H. Westfall and S. S. Young, Resampling-Based Multiple Testing (1993), 2.3 (single-step
         maxT); P. Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005), 3.2.
     """
-    size, images = scores.shape
+    size = len(scores)
     first, second = pair = np.triu_indices(size, 1)
+    tests = _compare_rows(scores, first, second, draws, lambda squares: np.maximum(squares, 1.0))
+    upper = np.zeros((4, size, size))
+    upper[:, pair[0], pair[1]] = (tests.difference, tests.discordance, tests.margin, tests.p)
+    lower = upper.transpose(0, 2, 1) * np.array([-1, 1, 1, 1])[:, None, None]
+    difference, discordance, margin, p = upper + lower
+    return PairTests(difference, discordance, margin, p, tests.cutoff)
+
+
+def compare_versions(old: Values, new: Values, draws: int = _DRAWS) -> tuple[Values, Values]:
+    """Compute the change of each row's mean from `old` to `new`, with simultaneous intervals.
+
+    The test is that of `compare_pairs`, for the R pairs of equal rows alone. Its sum of squares
+    has `_UNSEEN` images more, and its cutoff is at least that of one normal variable: where hardly
+    an image changes, the interval keeps the length that the number of images permits.
+
+    Args:
+        old: Scores of images, shape (R, N), at least `FEWEST_TESTED` images.
+        new: Scores of the same images, of the same shape.
+        draws: Number of draws of signs.
+
+    Returns:
+        The changes, new minus old, and half the lengths of their 95 % intervals, shape (R,).
+
+    Reference:
+        A. Agresti and Y. Min, Simple improved confidence intervals for comparing matched
+        proportions, Stat. Med. 24 (2005), adds pseudo-images for the same reason.
+    """
+    rows = np.arange(len(old))
+    pairs = len(old) + rows, rows
+    tests = _compare_rows(
+        np.concatenate([old, new]), *pairs, draws, lambda squares: squares + _UNSEEN
+    )
+    least = float(ndtri(1 - LEVEL / 2))
+    return tests.difference, tests.margin * max(tests.cutoff, least) / tests.cutoff
+
+
+def _compare_rows(
+    scores: Values,
+    first: NDArray[np.intp],
+    second: NDArray[np.intp],
+    draws: int,
+    moderated: Callable[[Values], Values],
+) -> PairTests:
+    """Compare some pairs of rows, as vectors; `moderated` changes the sums of squares."""
+    images = scores.shape[1]
     gram, sums = scores @ scores.T, scores.sum(axis=1)
     power = np.diag(gram)
     squares = np.maximum(power[first] + power[second] - 2 * gram[first, second], 0)
-    difference, scale = sums[first] - sums[second], np.sqrt(np.maximum(squares, 1.0))
+    difference, scale = sums[first] - sums[second], np.sqrt(moderated(squares))
     cutoff, margin, p = np.nan, np.full(len(first), np.nan), np.full(len(first), np.nan)
     if images >= FEWEST_TESTED and len(first):
         largest = np.sort(list(_largest(scores, first, second, scale, draws))) + _ROUNDING
         cutoff = float(largest[draws + 1 - ceil(LEVEL * (draws + 1))])
         beyond = draws - np.searchsorted(largest, np.abs(difference) / scale)
         margin, p = cutoff * scale / images, (1 + beyond) / (1 + draws)
-    numbers = (difference / images, squares / images, margin, p)
-    upper = np.zeros((len(numbers), size, size))
-    upper[:, pair[0], pair[1]] = numbers
-    lower = upper.transpose(0, 2, 1) * np.array([-1, 1, 1, 1])[:, None, None]
-    difference, discordance, margin, p = upper + lower
-    return PairTests(difference, discordance, margin, p, cutoff)
+    return PairTests(difference / images, squares / images, margin, p, cutoff)
 
 
 def detectable(cutoff: float, discordance: float, images: float) -> float:

@@ -16,7 +16,7 @@ def add_sweeps(parser: argparse.ArgumentParser) -> None:
     named = "folders of sweeps, or NAME=FOLDER; default: the newest in outputs/"
     parser.add_argument("folder", nargs="*", type=_sweep, help=named)
     text = "printed names of attacks and models, such as vgg_small=VGG-16"
-    parser.add_argument("--names", nargs="+", default=[], type=_new_name, help=text)
+    parser.add_argument("--names", nargs="+", default=[], type=new_name, help=text)
 
 
 def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
@@ -43,7 +43,7 @@ def _sweep(word: str) -> Path | dict[str, Path]:
     return {name: Path(folder)} if sign and not Path(word).exists() else Path(word)
 
 
-def _new_name(word: str) -> tuple[str, str]:
+def new_name(word: str) -> tuple[str, str]:
     """Parse `NAME=NEW`: a name and its replacement."""
     name, sign, new = word.partition("=")
     if not (name and sign and new):

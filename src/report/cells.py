@@ -12,7 +12,6 @@ from ..analysis import TRANSFER
 from ..analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
 from ..analysis.quantities import QUANTITIES
 from ..analysis.ranking import rankings
-from ..analysis.strongest import strongest_attackers
 from ..analysis.visibility import mean_visibility
 from ..utils.checked_dataclass import checked
 from .summary import JobSummary, mean_over_seeds, primary_rates
@@ -27,8 +26,6 @@ _NEAR = 1e-9
 _ALONE = {"attack", "defence"}
 """Axes that are never averaged."""
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
-STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
-"""Rows for the strongest attacker, and the columns of `strongest_attackers` that they show."""
 
 
 @checked
@@ -70,11 +67,6 @@ class TableSpec:
                 raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(known)}.")
         if twice := ", ".join(key for key, count in Counter(self.keys).items() if count > 1):
             raise ValueError(f"{twice} is in rows and columns twice.")
-        shares = self.value in ("success", "accuracy")
-        if self.strongest and not ("attack" in self.rows and "target" in self.columns and shares):
-            raise ValueError(
-                "strongest needs attack in rows, target in columns, and value=success or accuracy."
-            )
         ranked = self.average and "attack" in self.rows and self.value == "success"
         if self.differences and not ranked:
             raise ValueError("differences needs attack in rows, value=success and average=True.")
@@ -101,7 +93,7 @@ class TableCells:
     spec: TableSpec
 
     def body(self) -> pd.DataFrame:
-        """Compute all cells: those of `table`, averages, differences and strongest attackers."""
+        """Compute all cells: those of `table`, averages and differences."""
         rows, columns, average = self.spec.rows, [*self.spec.columns], self.spec.average
         pairs = self.table(self.spec.keys)
         several = len(pairs[columns].drop_duplicates()) > 1
@@ -118,12 +110,6 @@ class TableCells:
                     "differences are those of averages over columns of sources or targets."
                 )
             parts.append(_differences(parts[-1], columns[0]))
-        if self.spec.strongest:
-            parts.append(self.strongest())
-            if average:
-                groups = parts[-1].groupby([*rows], sort=False, as_index=False)
-                marks = dict.fromkeys(("white", "partial", "best", "undecided"), False)
-                parts.append(groups[["value"]].mean().assign(**blank, **marks))
         body = pd.concat(parts, ignore_index=True)
         return body.assign(sd=body[seeds_of(body)].std(axis=1).round(12))
 
@@ -193,32 +179,6 @@ class TableCells:
                         undecided = first.loc[first["undecided"] & tested, "attack"]
                         cells.loc[its.index[its["attack"].isin(undecided)], "undecided"] = True
         return cells.assign(undecided=cells["undecided"] & ~cells["best"])
-
-    def strongest(self) -> pd.DataFrame:
-        """Return one row per target and defence for each of the `STRONGEST` untargeted attackers.
-
-        The rows come from `strongest_attackers`; `attack` is the name in `STRONGEST`, and the other
-        columns are those of `pairs` that a cell shows.
-        """
-        if len(self.outcomes) > 1:
-            raise ValueError("strongest needs jobs on the same images, with one norm and budget.")
-        attackers = strongest_attackers(self.outcomes[0].of_first_seeds())
-        if attackers.empty:
-            raise ValueError("strongest needs a target other than the source.")
-        attackers = attackers[~attackers["targeted"]]
-        parts = []
-        for name, value in STRONGEST.items():
-            ends = [attackers[f"{value}{end}"] for end in ("", "_low", "_high")]
-            if self.spec.value == "accuracy":
-                ends = [1 - ends[0], 1 - ends[2], 1 - ends[1]]
-            numbers = dict(zip(("value", "low", "high"), ends, strict=True))
-            common = {"least": attackers["images"], "most": attackers["images"], "white": False}
-            names = {"target": attackers["target"], "defence": attackers["defence"]}
-            place = {"attack": name, "source": "", **names}
-            parts.append(pd.DataFrame({**place, **numbers, **common}))
-        return pd.concat(parts, ignore_index=True).assign(
-            **dict.fromkeys(("partial", "best", "undecided"), False)
-        )
 
 
 def seeds_of(cells: pd.DataFrame) -> list[str]:

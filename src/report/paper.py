@@ -2,6 +2,7 @@
 
 import html
 import re
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -67,8 +68,7 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
               success it is the mean of `rankings`;
             - `white_boxes=False`: leave out white boxes instead of showing them in grey;
             - `intervals=True`: add the 95 % intervals of single pairs in small print;
-            - `strongest=True`: add rows for the strongest attacker on each target, per set and per
-              image;
+            - `strongest`: without effect, and gone in the next version: use `tries`;
             - `differences=True`: add a column of differences from the first attack in the ranking,
               in points, with simultaneous 95 % intervals;
             - `related="exclude"`: treat networks with the source's weights, architecture or family
@@ -88,6 +88,8 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
         spec = TableSpec(**options)
     except ValidationError as error:
         raise ValueError(refusal(error)) from error
+    if spec.strongest:
+        warnings.warn("strongest has no effect: use tries.", FutureWarning, stacklevel=2)
     jobs = summarise(jobs_of(folder, *more), spec.related).attacked
     if not jobs:
         raise ValueError("These jobs have only clean images; a table needs jobs with an attack.")
@@ -204,8 +206,6 @@ def _latex(layout: _Layout, caption: str, details: Sequence[str], spec: TableSpe
         position="t",
         position_float="centering",
     )
-    spanned = r"\\multicolumn{2}{l}{\1} &"  # otherwise these names widen the second column
-    latex = re.sub(r"^ & (strongest per \w+) &", spanned, latex, flags=re.MULTILINE)
     comments = [f"% {' '.join(line.split())}" for line in details]
     needs = "% needs \\usepackage{booktabs} and \\usepackage{xcolor}"
     lines = [needs, *comments, *latex.splitlines()]
@@ -278,9 +278,6 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
             DIFFERENCE in set(shown[spec.columns[0]])
         ),
         "in brackets: 95 % intervals": spec.intervals,
-        "strongest: the best attack and source for the set or the image, no white boxes": (
-            spec.strongest
-        ),
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": bool(shown["sd"].notna().any()),
         f"{PARTIAL}: mean over fewer sources or targets than others": bool(shown["partial"].any()),
     }

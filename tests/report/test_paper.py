@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from src import rankings, table
+from src import rankings, table, tries
 from src.api.frames import COLUMNS
 from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
 from src.artifacts.sweep_state import SweepManifest, write_manifest
@@ -133,7 +133,7 @@ def test_attacks_are_compared_within_one_norm_alone():
     frame.attrs[JOBS][1]["norm"] = "l2"
     assert "**" not in table(frame, to="markdown")
     with pytest.raises(ValueError, match="one norm"):
-        table(frame, strongest=True)
+        tries(frame)
 
 
 def test_white_boxes_are_grey_or_left_out():
@@ -153,14 +153,9 @@ def test_intervals_are_in_small_print_and_in_columns_of_the_csv():
     assert float(one["vgg low"]) == pytest.approx(wilson.low) and float(one["average"]) == 0.8
 
 
-def test_the_strongest_attacker_has_rows_of_its_own():
-    body = cells_of(table(ordinary(), strongest=True, to="markdown"))[2:]
-    assert body[-2:] == [
-        ["", "strongest per set", "80.0", "100.0", "90.0"],
-        ["", "strongest per image", "80.0", "100.0", "90.0"],
-    ]
-    accuracy = cells_of(table(ordinary(), strongest=True, value="accuracy", to="markdown"))
-    assert accuracy[-1][2:] == ["20.0", "0.0", "10.0"]
+def test_the_strongest_attacker_is_replaced():
+    with pytest.warns(FutureWarning, match="use tries"):
+        assert table(ordinary(), strongest=True, to="csv") == table(ordinary(), to="csv")
 
 
 def test_the_caption_says_what_the_numbers_are():
@@ -231,12 +226,11 @@ def test_differences_are_those_of_the_ranking():
 
 
 def test_latex_has_the_structure_of_booktabs_and_escapes_names():
-    latex = table(ordinary("hostile"), to="latex", strongest=True)
+    latex = table(ordinary("hostile"), to="latex")
     body = latex[latex.index(r"\begin{tabular}") :]
     rows = re.findall(r"^.* & .* \\\\$", body, re.M)
-    assert [row.count(" & ") for row in rows] == [4] * 7 + [3] * 2
-    assert body.count(r"\multicolumn{2}{l}{strongest per") == 2  # over source and attack
-    assert [body.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 3, 1]
+    assert [row.count(" & ") for row in rows] == [4] * 7
+    assert [body.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 2, 1]
     assert r"\begin{tabular}{llrrr}" in body and latex.count("{") == latex.count("}")
     for name in (r"a\_b", r"=b\%", r"\&x", r"-y\#", r"@\textbackslash{}z"):
         assert f"{name} &" in body, name
@@ -269,7 +263,6 @@ def test_a_notebook_gets_a_styler_with_escaped_names():
         ({"rows": "source"}, "add attack to rows or columns"),
         ({"eps_255": 3}, "eps_255=3, protocol=joint: fgsm on vgg has the budgets 4.0, 8.0"),
         ({"protocol": "any"}, "protocol=any"),
-        ({"strongest": True, "value": "confidence"}, "strongest needs"),
         ({"eps_255": 0}, "has the budgets 4.0, 8.0"),
     ],
 )
@@ -324,21 +317,21 @@ def test_jobs_that_are_not_done_are_counted(run_table, tmp_path):
     assert "1 of 2 jobs are not done" in warned and printed.startswith("source,attack,")
 
 
-def test_the_strongest_attacker_is_not_averaged_over_defences():
+def test_nothing_is_averaged_over_defences():
     frame = frame_of({("mi", "a", "b"): 20, ("bim", "a", "b"): 5})
     behind = frame[frame["target"] == "b"].assign(defence="jpeg")
     behind.loc[behind["eps_255"] > 0, "predicted"] = 0
     both = pd.concat([frame, behind], ignore_index=True)
     both.attrs[JOBS] = [{**one, "defences": ["jpeg"]} for one in frame.attrs[JOBS]]
     with pytest.raises(ValueError, match="add defence to rows"):
-        table(both, strongest=True)
-    found = cells_of(table(both, defence="jpeg", strongest=True, to="markdown"))
-    assert [row[-1] for row in found[2:]] == ["0.0"] * 4
+        table(both)
+    found = cells_of(table(both, defence="jpeg", to="markdown"))
+    assert [row[-1] for row in found[2:]] == ["0.0"] * 2
     with pytest.raises(ValueError, match="defence=gblur: "):
         table(both, defence="gblur")
-    found = cells_of(table(both, columns=["target", "defence"], strongest=True, to="markdown"))
+    found = cells_of(table(both, columns=["target", "defence"], to="markdown"))
     assert found[0][-2:] == ["b none", "b jpeg"]  # no mean is over them
-    assert found[-1] == ["", "strongest per image", "100.0", "0.0"]
+    assert found[2] == ["a", "mi", "100.0", "0.0"]
 
 
 def test_means_are_over_sources_and_targets_alone():

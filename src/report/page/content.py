@@ -23,10 +23,7 @@ from .view import make_view
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
 LEFT_OUT = (
     ("pairwise comparisons", f"{command('table')} --differences"),
-    (
-        "strongest attacker, images fooled by at least k attackers",
-        f"{command('table')} --strongest",
-    ),
+    ("success within so many candidates", f"{command('table')} --tries"),
     ("source for an unseen target", command("sources")),
     ("success over cost", f"{command('figure')} cost --out cost.pdf"),
 )
@@ -128,7 +125,7 @@ def _clean_sentence(numbers: PageData) -> str:
 
 
 _SEEDS = (
-    "rates and rankings are means over the seeds; pairwise comparisons, strongest attackers, "
+    "rates and rankings are means over the seeds; pairwise comparisons, "
     "diagnostics and single images show the first seed"
 )
 

@@ -1,0 +1,130 @@
+"""Success within q tries: an attacker tries candidates in an order learned on other images.
+
+A candidate is an attack with its source. A target skips candidates whose source is, contains or is
+related to the target. A unit is an image and a target that classifies it correctly, as do the
+sources of all its candidates.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .image_outcomes import ImageOutcomes
+from .outcomes import Mask
+from .ranking import contributions, means
+
+_HALVINGS = 5
+_CURVES = ("fooled", "unseen", "single")
+
+Values = NDArray[np.float64]
+
+
+def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.DataFrame:
+    """Compute the share of units that are fooled within q = 1, 2, ... candidates.
+
+    Orders are greedy: the next candidate fools most of the units that those before it do not, as a
+    mean over the targets that do not skip it. They are learned on one half of the images and judged
+    on the other, both ways, for `_HALVINGS` random halves. A share is the mean over targets. Its
+    95 % interval, see `means`, is for other images with these orders.
+
+    Args:
+        outcomes: One job per candidate, counted under the protocol `joint`.
+        gradients: Gradients per image of each candidate; NaN: unknown.
+
+    Returns:
+        One row per q, up to the least number of candidates that a target has: `q`, and with `_low`
+        and `_high`
+
+        - `fooled`: one order for all targets;
+        - `unseen`: the target that is judged takes no part in the learning; NaN with one target;
+        - `single`: the best single candidate, learned in the same way, that needs at most as many
+          gradients as the q candidates; NaN if some costs are unknown;
+
+        `gradients`, the mean number per image for all q candidates; `attack` and `source`, the next
+        candidate in the order learned on all images; the numbers of `images`, `targets` and
+        `candidates`.
+
+    Raises:
+        ValueError: No target has a candidate, or no unit is left.
+    """
+    jobs = sorted(range(len(outcomes.jobs)), key=lambda job: outcomes.jobs[job])
+    fooled, counted, available = _units(outcomes, jobs)
+    if not counted.size:
+        raise ValueError(
+            "No image is left: a target and the sources of all its candidates must classify it "
+            "correctly, and a source must be another network than the target."
+        )
+    costs = np.array(gradients, np.float64)[jobs]
+    tries = int(available.sum(axis=0).min())
+    shares, spent = np.zeros((len(_CURVES), tries, *counted.shape)), np.zeros(tries)
+    random, images = np.random.default_rng(1), counted.shape[1]
+    for _ in range(_HALVINGS):
+        half = random.permutation(images) < images / 2
+        for learned in (half, ~half):
+            order, alone = _learn(fooled, counted & learned, available)
+            for target, mine in enumerate(available.T):
+                others = np.arange(len(counted)) != target
+                unseen, _ = _learn(
+                    fooled[:, others], counted[others] & learned, available[:, others]
+                )
+                tried = [candidate for candidate in order if mine[candidate]][:tries]
+                blind = [candidate for candidate in unseen if mine[candidate]][:tries]
+                most = np.cumsum(costs[tried])
+                cheap = mine & ~(costs > most[:, None])
+                single = np.where(cheap, alone, -1).argmax(axis=1)
+                shares[0, :, target] += np.logical_or.accumulate(fooled[tried, target]) & ~learned
+                shares[1, :, target] += np.logical_or.accumulate(fooled[blind, target]) & ~learned
+                shares[2, :, target] += fooled[single, target] & ~learned
+                spent += most / (2 * _HALVINGS * len(counted))
+    frame = pd.DataFrame({"q": np.arange(1, tries + 1), "gradients": spent})
+    for name, scores in zip(_CURVES, np.where(counted, shares / _HALVINGS, np.nan), strict=True):
+        curve = means(*contributions({("", at): scores[:, at] for at in range(len(counted))}))
+        frame[[name, f"{name}_low", f"{name}_high"]] = np.transpose(
+            [curve["mean"], *np.broadcast_arrays(curve["low"], curve["high"], curve["mean"])[:2]]
+        )
+    for name, unknown in {"unseen": len(counted) < 2, "single": np.isnan(costs).any()}.items():
+        if unknown:
+            frame[[name, f"{name}_low", f"{name}_high"]] = np.nan
+    order, _ = _learn(fooled, counted, available)
+    names = pd.DataFrame(
+        [outcomes.jobs[jobs[at]] for at in order[:tries]], columns=["attack", "source"]
+    )
+    return frame.join(names).assign(
+        images=int(counted.any(axis=0).sum()), targets=len(counted), candidates=len(jobs)
+    )
+
+
+def _units(outcomes: ImageOutcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Mask]:
+    """Return successes (C, T, N), units (T, N), and the candidates that targets try (C, T).
+
+    Targets without a unit are left out.
+    """
+    available = np.zeros((len(jobs), len(outcomes.targets)), bool)
+    for job, target in outcomes.pairs(jobs, range(len(outcomes.targets))):
+        available[jobs.index(job), target] = True
+    counted = (outcomes.unpack(outcomes.counted[jobs]) | ~available[:, :, None]).all(axis=0)
+    chosen = available.any(axis=0) & counted.any(axis=1)
+    fooled = outcomes.unpack(outcomes.fooled[jobs]) & available[:, :, None] & counted
+    return fooled[:, chosen], counted[chosen], available[:, chosen]
+
+
+def _learn(fooled: Mask, units: Mask, available: Mask) -> tuple[list[int], Values]:
+    """Return the greedy order of all candidates, and the success of each candidate alone.
+
+    A success is the mean over the targets that try the candidate. Among equals the more successful
+    candidate alone comes first, then the earlier one.
+    """
+    usable = np.maximum(available.sum(axis=1), 1)
+    weights = units / np.maximum(units.sum(axis=1, keepdims=True), 1)
+    rows, left = fooled.reshape(len(fooled), -1).astype(np.float64), weights.ravel()
+    alone: Values = (rows @ left / usable).round(9)
+    rest, order = list(np.argsort(-alone, kind="stable")), list[int]()
+    while rest:
+        gains = (rows[rest] @ left / usable[rest]).round(9)
+        if not gains.any():
+            break
+        order.append(int(rest.pop(int(gains.argmax()))))
+        left = left * (rows[order[-1]] == 0)
+    return [*order, *map(int, rest)], alone

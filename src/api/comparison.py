@@ -1,0 +1,233 @@
+"""Accuracy in two sweeps on the same images: did a network become weaker?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.table import Table
+
+from ..analysis.matrices import TRANSFER, relation
+from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
+from ..artifacts.frame_jobs import jobs_of
+from ..artifacts.record import JobRecord
+from ..utils.model_names import NO_DEFENCE, ModelRef, parts_of, renamed
+from ..utils.refusals import shortened
+from ..utils.terminal import text_table
+
+CELL = ["attack", "source", "target", "defence", "norm", "eps_255"]
+ROBUST, CLEAN = "robust accuracy", "clean accuracy"
+NOTES = "notes"
+"""Key in `frame.attrs`: what else differs between the sweeps, as lines."""
+_TARGET = ["target", "defence"]
+
+Values = NDArray[np.float64]
+
+
+def compare(
+    old: pd.DataFrame,
+    new: pd.DataFrame,
+    *,
+    pairs: Mapping[str, str] | None = None,
+    eps_255: float | None = None,
+    common: bool = False,
+) -> pd.DataFrame:
+    """Compute how much accuracy changed between two frames of `load_sweep` on the same images.
+
+    Every image counts. It is right if the predicted class is the true one, and wrong if the target
+    abstains. A cell of robust accuracy is an attack, source, target and defence; one of clean
+    accuracy is a target and defence.
+
+    Args:
+        old: The frame that the other one is compared with.
+        new: The other frame.
+        pairs: Names of models in `new` by their names in `old`, where these differ.
+        eps_255: Budget in units of 1/255; None: each job's reference budget.
+        common: Leave out the cells of `old` that `new` lacks.
+
+    Returns:
+        One row per cell with the columns `measure` (robust or clean accuracy), those of `CELL`,
+        `cells` (1), `images`, the accuracies `old` and `new`, their `change` in [-1, 1], and its
+        95 % interval `low` and `high`. The intervals of all rows hold together. The worst change of
+        a measure comes first, except that several cells are preceded by their mean: over targets,
+        of each target's mean over cells without white boxes (with them if there are no others).
+        `attrs["notes"]` says what else differs.
+
+    Raises:
+        ValueError: Images, norms or budgets differ; `new` lacks a cell of `old`; there are fewer
+            than 30 images; or `pairs` has an unknown name.
+    """
+    sides = _read(old, "OLD", eps_255, pairs or {}), _read(new, "NEW", eps_255, {})
+    _check_alike(*sides, eps_255)
+    parts, values, notes = [], [], _notes(*sides)
+    for measure in (ROBUST, CLEAN):
+        first, second = (side.right[measure] for side in sides)
+        only = {"OLD": first.columns.difference(second.columns)}
+        only |= {"NEW": second.columns.difference(first.columns)}
+        cells = first.columns.intersection(second.columns, sort=False)
+        if len(lost := only["OLD"]) and not (common and len(cells)):
+            raise ValueError(
+                f"NEW lacks {len(lost)} of the {first.shape[1]} cells in OLD, such as "
+                f"{_text(lost[0])}. If a model has another name: --pair OLDNAME=NEWNAME. To leave "
+                "cells out: --common."
+            )
+        listed = {name: shortened([*map(_text, its)]) for name, its in only.items()}
+        notes += [f"only in {name}: {cells}" for name, cells in listed.items() if cells]
+        first, second = first[cells], second[cells].reindex(first.index)
+        if (first.isna() != second.isna()).any(axis=None):
+            raise ValueError("Some targets have predictions for other images in NEW than in OLD.")
+        rows, weights = _means(measure, cells)
+        parts.append(rows.assign(images=first.notna().any(axis=1).sum()))
+        values.append([weights @ (side / side.count()).fillna(0).T for side in (first, second)])
+    before, after = (np.concatenate(its) for its in zip(*values, strict=True))
+    images = before.shape[1]
+    change, margin = compare_versions(before * images, after * images)
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame.assign(old=before.sum(axis=1), new=after.sum(axis=1), change=change)
+    frame = frame.assign(low=change - margin, high=change + margin)
+    order = np.lexsort([change, frame["cells"] == 1, frame["measure"] == CLEAN])
+    frame = frame.iloc[order].reset_index(drop=True)
+    frame.attrs[NOTES] = notes
+    return frame
+
+
+def sentence(row: pd.Series) -> str:
+    """Say how the accuracy of a row of `compare` has changed, or which fall is excluded."""
+    name = f"{row['measure']}, {_row_name(row)}"
+    if row["low"] <= 0 <= row["high"]:
+        return f"{name}: falls above {-100 * row['low']:.1f} points are excluded"
+    size, *ends = (abs(100 * row[column]) for column in ("change", "low", "high"))
+    return f"{name}: {_verdict(row)} by {size:.1f} points [{min(ends):.1f}, {max(ends):.1f}]"
+
+
+def change_table(changes: pd.DataFrame) -> Table:
+    """Lay out the rows of `compare` for the terminal, in percent and points."""
+    heads = ["attack", "source", "target", "OLD", "NEW", "change", "95 % interval", ""]
+    texts = []
+    for _, row in changes.iterrows():
+        names = ["" if pd.isna(name) else name for name in row[CELL[:3]]]
+        if row["cells"] > 1:
+            names[0] = f"mean of {row['cells']}"
+        elif row["defence"] != NO_DEFENCE:
+            names[2] += f"@{row['defence']}"
+        if row["measure"] == CLEAN:
+            names[0] = f"clean {names[0]}".strip()
+        old, new = (f"{100 * row[name]:.1f}" for name in ("old", "new"))
+        change, low, high = (f"{100 * row[name]:+.1f}" for name in ("change", "low", "high"))
+        texts.append([*names, old, new, change, f"[{low}, {high}]", _verdict(row)])
+    return text_table(heads, texts, heads[:3], ruled=True)
+
+
+def _verdict(row: pd.Series) -> str:
+    """Return `fell`, `rose`, or nothing if the interval contains no change."""
+    return "fell" * bool(row["high"] < 0) + "rose" * bool(row["low"] > 0)
+
+
+def _row_name(row: pd.Series) -> str:
+    return _text([*row[CELL].dropna()]) if row["cells"] == 1 else f"mean of {row['cells']} cells"
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of two sweeps, with the new names of its models.
+
+    Attributes:
+        jobs: The records of the jobs with adversarial images, by attack and source.
+        targets: Keys of everything that decides each target's logits.
+        right: Whether images are right (1 or 0; NaN: no prediction), images x cells, by measure.
+    """
+
+    jobs: Mapping[tuple[str, str], JobRecord]
+    targets: Mapping[str, str]
+    right: Mapping[str, pd.DataFrame]
+
+
+def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[str, str]) -> _Side:
+    """Read the primary variants at `eps_255`, or at each job's reference budget."""
+    jobs, targets, labels, unknown = {}, {}, [], {*pairs}
+    right: dict[str, dict[tuple[Any, ...], pd.Series]] = {ROBUST: {}, CLEAN: {}}
+    for job in (job for job in jobs_of(frame) if job.attacked):
+        record, source = job.record, renamed(job.record.source, pairs)
+        eps = record.reference if eps_255 is None else eps_255
+        jobs[job.attack, source] = record
+        unknown -= {part for model in (record.source, *record.targets) for part in parts_of(model)}
+        targets |= {renamed(target, pairs): key for target, key in record.target_keys.items()}
+        for (model, defence), rows in job.defended.groupby(_TARGET, observed=True):
+            rows = rows.set_index("index")
+            is_right = (rows["predicted"] == rows["label"]).astype(float)
+            pair = renamed(model, pairs), defence
+            if (attacked := rows["eps_255"] == eps).any():
+                right[ROBUST][job.attack, source, *pair, record.norm, eps] = is_right[attacked]
+                right[CLEAN][pair] = is_right[rows["eps_255"] == 0]
+                labels.append(rows["label"])
+    if not labels:
+        at = "" if eps_255 is None else f" at --eps {eps_255:g}"
+        raise ValueError(f"{name} has no adversarial images{at}.")
+    if unknown:
+        raise ValueError(f"--pair {min(unknown)}: {name} has no model of this name.")
+    if pd.concat(labels).groupby(level=0).nunique().max() > 1:
+        raise ValueError(f"{name} has several sets of images. Compare sweeps on one set.")
+    wide = {measure: pd.DataFrame(its) for measure, its in right.items()}
+    wide[ROBUST].columns.names, wide[CLEAN].columns.names = CELL, _TARGET
+    return _Side(jobs, targets, wide)
+
+
+def _check_alike(old: _Side, new: _Side, eps_255: float | None) -> None:
+    """Raise a ValueError unless jobs of the same name have the same images, norm and budgets."""
+    compared = {"images": "data", "norms": "norm"}
+    if eps_255 is None:
+        compared |= {"reference budgets": "reference", "budgets": "budgets"}
+    for job in (job for job in old.jobs if job in new.jobs):
+        for what, field in compared.items():
+            one, two = (getattr(side.jobs[job], field) for side in (old, new))
+            if one != two:
+                how = " Choose one budget with --eps." if what.endswith("budgets") else ""
+                raise ValueError(
+                    f"The {what} of {' from '.join(job)} differ: OLD {one}, NEW {two}.{how}"
+                )
+    if (images := len(old.right[ROBUST])) < FEWEST_TESTED:
+        raise ValueError(f"{images} images are too few to compare: {FEWEST_TESTED} are needed.")
+
+
+def _notes(old: _Side, new: _Side) -> list[str]:
+    """Return which targets are other networks, and which adversarial images are others."""
+    targets = [name for name, key in old.targets.items() if new.targets.get(name, key) != key]
+    images = [
+        " from ".join(job)
+        for job, record in old.jobs.items()
+        if job in new.jobs and new.jobs[job].crafting != record.crafting
+    ]
+    return [
+        f"other networks as targets: {shortened(targets) or 'none'}",
+        f"other adversarial images: {shortened(images) or 'none'}",
+    ]
+
+
+def _means(measure: str, cells: pd.MultiIndex) -> tuple[pd.DataFrame, Values]:
+    """Return the rows of a measure and the cells' weights in each, shape (R, C)."""
+    rows = cells.to_frame(index=False)
+    frame = rows.reindex(columns=CELL).assign(measure=measure, cells=1)
+    weights = np.eye(len(rows))
+    if len(rows) == 1:
+        return frame, weights
+    if measure == ROBUST:
+        pairs = zip(rows["source"], *(rows[name] for name in _TARGET), strict=True)
+        white = [relation(ModelRef.parse(a), ModelRef.parse(*of)) != TRANSFER for a, *of in pairs]
+        rows = rows if all(white) else rows[~np.array(white)]
+    groups = rows.groupby(_TARGET)
+    mean = np.zeros((1, len(frame)))
+    mean[0, rows.index] = 1 / groups["target"].transform("size") / groups.ngroups
+    first = pd.DataFrame({"measure": [measure], "cells": len(rows)})
+    return pd.concat([first, frame], ignore_index=True), np.concatenate([mean, weights])
+
+
+def _text(cell: Sequence[Any]) -> str:
+    """Return the name of a cell of either measure.
+
+    >>> _text(("mi", "vgg16", "resnet50", "jpeg", "linf", 8.0)), _text(("resnet50", "none"))
+    ('mi from vgg16 on resnet50@jpeg', 'resnet50')
+    """
+    *job, target, defence = cell[:4]
+    return " on ".join([*filter(None, [" from ".join(job)]), str(ModelRef.parse(target, defence))])

@@ -1,0 +1,191 @@
+"""Comparison of two sweeps: numbers against plain loops, false alarms, exit codes, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import save_file
+from scipy.stats import norm
+from torch import zeros
+
+from src import load_sweep
+from src.analysis.multiple_comparisons import compare_versions
+from src.api.comparison import CELL, CLEAN, NOTES, ROBUST, compare
+from src.artifacts.frame_jobs import JOBS
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def old() -> pd.DataFrame:
+    """Two attacks from three sources on five targets, three of them the sources."""
+    frame = load_sweep(REPOSITORY / "docs" / "results" / "demo")
+    return frame[(frame["attack"] != "bim") & frame["eps_255"].isin([0, 4])]
+
+
+def copied(frame: pd.DataFrame, rows: pd.Series | None = None, **jobs) -> pd.DataFrame:
+    """Return a copy in which some predictions are wrong, and all records have other fields."""
+    new = frame.copy()
+    if rows is not None:
+        new.loc[rows, "predicted"] = (new.loc[rows, "label"] + 1) % 10
+    new.attrs[JOBS] = [job | jobs for job in frame.attrs[JOBS]]
+    return new
+
+
+def renamed(frame: pd.DataFrame, old: str, new: str) -> pd.DataFrame:
+    names = {"source": frame["source"], "target": frame["target"]}
+    other = frame.assign(
+        **{name: its.cat.rename_categories({old: new}) for name, its in names.items()}
+    )
+    for job in frame.attrs[JOBS]:
+        fields = {"source": job["source"].replace(old, new)}
+        fields["targets"] = [name.replace(old, new) for name in job["targets"]]
+        for name in ("weights", "target_keys"):
+            fields[name] = {key.replace(old, new): value for key, value in job[name].items()}
+        other.attrs[JOBS] = [*other.attrs.get("done", ()), job | fields]
+        other.attrs["done"] = other.attrs[JOBS]
+    return other
+
+
+def test_accuracies_and_their_means_are_those_of_plain_loops(old):
+    wrong = (old["target"] == "vit_small") & (old["index"] % 5 == 0)
+    new = copied(old, wrong)
+    changes = compare(old, new).set_index(["measure", *CELL[:3]])
+    cells: dict[tuple[str, ...], list[list[float]]] = {}
+    for side, frame in enumerate((old, new)):
+        for row in frame[frame["eps_255"] == 4].itertuples():
+            sides = cells.setdefault((row.attack, row.source, row.target), [[], []])
+            sides[side].append(row.predicted == row.label)
+    assert len(cells) == 30
+    for cell, sides in cells.items():
+        one = changes.loc[(ROBUST, *cell)]
+        assert (one["old"], one["new"]) == pytest.approx(tuple(map(np.mean, sides)))
+        assert one["change"] == pytest.approx(one["new"] - one["old"])
+        assert one["images"] == len(sides[0]) == 200
+    mean = changes.loc[ROBUST].iloc[0]
+    of_target = [
+        np.mean([np.mean(sides[1]) for (_, s, t), sides in cells.items() if t == target != s])
+        for target in sorted(old["target"].unique())
+    ]
+    assert mean["cells"] == 24 and mean["new"] == pytest.approx(np.mean(of_target))
+    clean = old[
+        (old["eps_255"] == 0) & (old["target"] == "vit_small") & (old["source"] == "vgg_small")
+    ]
+    clean = clean[clean["attack"] == "fgsm"]
+    vit = changes.loc[CLEAN].xs("vit_small", level="target").iloc[0]
+    assert vit["old"] == pytest.approx(np.mean(clean["predicted"] == clean["label"]))
+    assert vit["new"] < vit["old"] and vit["high"] < 0
+    assert not changes.loc[CLEAN].xs("vgg_small", level="target")["change"].any()
+
+
+def test_intervals_are_those_of_all_sign_flips_in_a_plain_loop():
+    random = np.random.default_rng(3)
+    old, new = random.integers(0, 2, (2, 6, 40)).astype(float)
+    new[:3] = np.where(random.random((3, 40)) < 0.8, old[:3], new[:3])
+    change, margin = compare_versions(old, new)
+    scale = [np.sqrt(np.sum((a - b) ** 2) + 4) for a, b in zip(old, new, strict=True)]
+    signs = random.integers(0, 2, (20_000, 40)) * 2 - 1
+    largest = np.max(np.abs(signs @ (new - old).T) / scale, axis=1)
+    assert change == pytest.approx((new - old).mean(axis=1))
+    assert margin == pytest.approx(np.quantile(largest, 0.95) * np.array(scale) / 40, rel=0.04)
+    alike = compare_versions(old, old)
+    assert not alike[0].any() and alike[1] == pytest.approx(1.96 * 2 / 40, rel=1e-3)
+
+
+@pytest.mark.parametrize(("images", "worlds"), [(30, 300), (200, 300), (2000, 60)])
+def test_equal_versions_are_rarely_told_apart(images, worlds):
+    """Twelve cells, their mean and clean accuracy; two trainings that differ in single images."""
+    random, alarms, covered = np.random.default_rng(images), 0, 0
+    rates = np.linspace(0.05, 0.95, 13)
+    for _ in range(worlds):
+        shared = random.standard_normal(images)
+        sides = []
+        for _ in range(2):
+            own = random.standard_normal(images)
+            latent = np.sqrt([0.5, 0.2]) @ [shared, own]
+            latent = latent + np.sqrt(0.3) * random.standard_normal((13, images))
+            right = (latent > norm.isf(rates)[:, None]).astype(float)
+            sides.append(np.concatenate([right[:12].mean(axis=0, keepdims=True), right]))
+        change, margin = compare_versions(*sides, draws=399)
+        alarms += bool((change + margin < 0).any())
+        covered += bool((np.abs(change) <= margin).all())
+    assert alarms <= 0.05 * worlds and covered >= 0.92 * worlds
+
+
+@pytest.mark.parametrize("fall", [0.0, 0.01, 0.03])
+def test_a_fall_that_no_image_shows_is_not_excluded(fall):
+    random, covered = np.random.default_rng(7), 0
+    for _ in range(300):
+        old = np.ones((1, 40))
+        new = old - (random.random((1, 40)) < fall)
+        change, margin = compare_versions(old, new, draws=399)
+        covered += bool(np.abs(change + fall) <= margin)
+    assert covered >= 0.95 * 300
+
+
+def test_models_are_paired_by_their_names(old):
+    new = renamed(old, "vgg_small", "better")
+    with pytest.raises(ValueError, match=r"NEW lacks 14 of the 30 cells.*--pair"):
+        compare(old, new)
+    some = compare(old, new, common=True)
+    assert some.loc[0, "cells"] == 12 and "only in OLD" in " ".join(some.attrs[NOTES])
+    changes = compare(old, new, pairs={"vgg_small": "better"})
+    assert len(changes) == 37 and not changes["change"].any() and "better" in set(changes["source"])
+    assert changes.attrs[NOTES] == compare(old, old).attrs[NOTES]
+
+
+def test_what_else_differs_is_said(old):
+    keys = [job["target_keys"] for job in old.attrs[JOBS]]
+    other = copied(old, crafting="other", target_keys=keys[0] | {"vit_small": "other"})
+    said = " ".join(compare(old, other).attrs[NOTES])
+    assert "targets: vit_small" in said and "fgsm from vgg_small" in said
+    more = compare(old[old["attack"] == "fgsm"], old)
+    assert "only in NEW: mi from" in " ".join(more.attrs[NOTES])
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({"data": "other"}, {}, "images of fgsm from .* differ"),
+        ({"norm": "l2"}, {}, "norms of"),
+        ({"budgets": [0, 4]}, {}, "budgets of .* --eps"),
+        ({"reference": 8.0}, {}, "NEW has no adv|reference budgets of"),
+        ({}, {"eps_255": 3}, "no adversarial images at --eps 3"),
+        ({}, {"pairs": {"nosuch": "vit_small"}}, "NEW lacks|no model"),
+    ],
+)
+def test_sweeps_that_cannot_be_compared_are_refused(old, change, options, said):
+    with pytest.raises(ValueError, match=said):
+        compare(old, copied(old, **change), **options)
+    if "budgets" in change:
+        assert not compare(old, copied(old, **change), eps_255=4)["change"].any()
+
+
+def test_few_images_and_other_images_of_a_target_are_refused(old):
+    few = old[old["index"].isin(sorted(old["index"].unique())[:29])]
+    with pytest.raises(ValueError, match="29 images are too few"):
+        compare(few, few)
+    with pytest.raises(ValueError, match="other images"):
+        compare(old, old[(old["index"] < old["index"].median()) | (old["target"] != "vit_small")])
+    clean = old[old["eps_255"] == 0]
+    with pytest.raises(ValueError, match="no adversarial images"):
+        compare(old, clean)
+
+
+def test_exit_codes_tell_falls_from_bad_input(command_line, workspace, run_in, capfd):
+    words = ["n_images=60", "trainer.batch_size=60", "epsilon.grid=[0,8]", "targets=[fine]"]
+    assert command_line(*words, "attack=fgsm", "hydra.run.dir=old") == 0
+    save_file({"2.weight": zeros(10, 192), "2.bias": zeros(10)}, "worse.safetensors")
+    worse = [*words, "model.fine.weights=worse.safetensors", "attack=fgsm", "hydra.run.dir=new"]
+    assert command_line(*worse) == 0
+    capfd.readouterr()
+    sides = [workspace / "old", workspace / "new"]
+    for folders, code, said in (
+        (sides, 1, "clean accuracy, fine: fell by"),
+        (sides[::-1], 0, "rose by"),
+        ([sides[0], sides[0]], 0, "falls above 6.5 points are excluded"),
+        ([sides[0], Path("nowhere")], 2, "nowhere is not a folder"),
+        ([sides[0], sides[1], "--pair", "fine=better"], 2, "NEW lacks"),
+    ):
+        assert run_in(workspace, *map(str, folders), module="src.compare") == code
+        assert said in "".join(capfd.readouterr())
