@@ -26,8 +26,8 @@ def main(words: Sequence[str] | None = None) -> int:
     add(
         "--value",
         default="success",
-        help="success (default), accuracy, confidence, success_confidence, gradients, rms, psnr or "
-        "ssim",
+        help="success (default), accuracy, counts (1711 / 7448 = 22.97 %%), confidence, "
+        "success_confidence, gradients, rms, psnr or ssim",
     )
     add(
         "--eps",
@@ -40,6 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--no-average", action="store_false", dest="average", help="leave out the column of means")
     add("--no-white-boxes", action="store_false", dest="white_boxes", help=left_out)
     add("--intervals", action="store_true", help="add 95 %% intervals in small print")
+    clean = "add a first row with the accuracies on all clean images"
+    add("--clean", action="store_true", help=clean)
     add("--strongest", action="store_true", help="add rows for the strongest attacker")
     differences = "add a column of differences from the first in the ranking, with intervals"
     add("--differences", action="store_true", help=differences)
