@@ -11,7 +11,7 @@ from .config.command_line import CommandParser, run_command
 from .utils.package import command
 
 KINDS = {
-    "curves": "success over the budget, one line per named attack, source and target",
+    "curves": "success, accuracy or confidence over the budget, a line per attack",
     "ranking": "mean success on other models with its interval, one row per attack",
     "matrix": "success of one attack, sources x targets, with white boxes in grey",
     "cost": "mean success over gradients per image, one point per attack",
@@ -32,7 +32,10 @@ def main(words: Sequence[str] | None = None) -> int:
         add("--source", nargs="+", help="sources; default: their mean (matrix: all)")
         if kind in ("curves", "matrix"):
             add("--target", nargs="+", help="targets; default: mean on other models (matrix: all)")
-        if kind != "curves":
+        if kind == "curves":
+            values = "success (default), accuracy, confidence or true_confidence"
+            add("--value", default="success", help=values)
+        else:
             add(
                 "--eps",
                 type=float,

@@ -67,6 +67,7 @@ def curves(
     attack: Names = None,
     source: Names = None,
     target: Names = None,
+    value: str = "success",
     width: str | None = None,
     height: str = "2in",
     names: Mapping[str, str] | None = None,
@@ -74,17 +75,17 @@ def curves(
     """Draw success and confidence over the budget, one colour per target, with 95 % bands.
 
     Without `width` the attack and the source are single names: by default the first attack and the
-    mean over the sources. With `width` the chart is a printed
-    figure: success over the budget, one line per named attack, source and target. If
-    no attack is named, every attack has a line. If no source is named, the lines show the mean over
-    sources; if no target is named, the ranking's mean on other models. Up to three lines have 95 %
-    bands. The other arguments, the result and the errors are as for `matrix`.
+    mean over the sources. With `width` the chart is a printed figure: `value` (`success`,
+    `accuracy`, `confidence` or `true_confidence`) over the budget, one line per named attack,
+    source and target. If no attack is named, every attack has a line. If no source is named, the
+    lines show the mean over sources; if no target is named, the mean on other models. Up to three
+    lines have 95 % bands. The other arguments, the result and the errors are as for `matrix`.
     """
     folders = (folder, *more)
     chosen = {"attack": attack, "source": source, "target": target}
     if width is None:
         return _themed(curves_chart(_chosen(_view(folders), chosen).curves))
-    return printed.over_budgets(_figure(folders, chosen, width, height, names))
+    return printed.over_budgets(_figure(folders, chosen, width, height, names), value)
 
 
 def ranking(
