@@ -25,6 +25,7 @@ from .charts.theme import (
     PAPER_TEXT,
     PERCENT,
     SHAPES,
+    WHOLE,
     colour_by,
     inline,
     paper_theme,
@@ -34,7 +35,7 @@ from .charts.transfer_matrix import matrix_chart
 from .page.html import VEGA_LITE
 from .page.view import View
 
-_LINE, _LETTER = 8.0, 0.52 * PAPER_TEXT
+LINE, LETTER = 8.0, 0.52 * PAPER_TEXT
 """Height of a line and mean width of a letter, in 1/72 in."""
 _BELOW = 30.0
 """Height of an axis with its title, in 1/72 in."""
@@ -136,13 +137,13 @@ class Figure:
 
     def check(self, names: Collection[str]) -> None:
         """Raise a `ValueError` if the names do not fit below each other or into half the width."""
-        if (need := len(names) * _LINE + _BELOW) > self.height:
+        if (need := len(names) * LINE + _BELOW) > self.height:
             raise ValueError(
                 f"{len(names)} names need a height of {ceil(need / 7.2) / 10:g}in. Set it, or "
                 "choose fewer with attack, source and target."
             )
         longest = max(names, key=len)
-        if len(longest) * _LETTER > self.width / 2:
+        if len(longest) * LETTER > self.width / 2:
             raise ValueError(
                 f"The name {longest!r} is too long: shorten it with names, or increase width."
             )
@@ -173,13 +174,26 @@ def over_budgets(figure: Figure, value: str = "success") -> ChartType:
     top = ceil(10 * rows[["value", "high"] if bands else ["value"]].max().max()) / 10 or 0.1
     if value == "success" and not figure.target:
         title = _SUCCESS
-    rows = styled(rows, figure.order(rows)).assign(series=rows["label"])
-    scale, tried = alt.Scale(domain=[0, min(top, 1)]), sorted({*rows["eps_255"]} - {0.0})
-    height, size = figure.height - _BELOW, {"size": 14, "line_height": _LINE}
-    chart = series_chart(
-        tried, height, scale, rows=records(rows), at=False, bands=bands, title=title, **size
-    )
-    return _printed(chart, figure)
+    rows = styled(rows, figure.order(rows))
+    scale = alt.Scale(domain=[0, min(top, 1)])
+    return printed(over(rows, figure.height - _BELOW, title, scale, bands=bands), figure)
+
+
+def over(
+    rows: pd.DataFrame,
+    height: float,
+    title: str,
+    scale: alt.Scale = WHOLE,
+    *,
+    bands: bool = False,
+    names: bool = True,
+) -> Any:
+    """Draw `value` over the budget in the page's style; `rows` are `styled`."""
+    columns = [name for name in _DRAWN if name in rows]
+    data = alt.InlineData(values=json.loads(rows[columns].to_json(orient="records")))
+    tried, small = sorted({*rows["eps_255"]} - {0.0}), {"size": 14, "line_height": LINE}
+    look: dict[str, Any] = {"at": False, "bands": bands, "title": title, **small}
+    return series_chart(tried, height, scale, names, rows=data, **look)
 
 
 def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
@@ -205,20 +219,19 @@ def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
     return pd.concat([zeros.assign(eps_255=0.0, value=0.0, low=0.0, high=0.0), means])
 
 
-def styled(rows: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+_STYLES: dict[str, list[Any]] = {"colour": PALETTE, "dash": DASHES, "shape": SHAPES}
+
+
+def styled(
+    rows: pd.DataFrame, order: Sequence[str], styles: Mapping[str, list[Any]] = _STYLES
+) -> pd.DataFrame:
     """Add what `series_chart` draws; labels have colour, dash and marker by their place."""
     places = rows["label"].map(list(order).index)
-    styles = {"colour": PALETTE, "dash": DASHES, "shape": SHAPES}
     columns = {
         name: [values[place % len(values)] for place in places] for name, values in styles.items()
     }
-    return rows.assign(**columns, width=1.1, right=True)
-
-
-def records(rows: pd.DataFrame) -> alt.InlineData:
-    """Return the columns that `series_chart` draws as inline data."""
-    columns = [name for name in _DRAWN if name in rows]
-    return alt.InlineData(values=json.loads(rows[columns].to_json(orient="records")))
+    right = rows.get("right", True)
+    return rows.assign(**columns, width=1.1, series=rows["label"], right=right)
 
 
 def over_cost(figure: Figure) -> ChartType:
@@ -246,7 +259,7 @@ def in_order(figure: Figure) -> ChartType:
     rows = figure.ranked
     axis = alt.Axis(ticks=False, labelPadding=3)
     y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=axis)
-    return _printed(means(alt.Chart(inline(rows)), y, _SUCCESS, "low", "high"), figure)
+    return printed(means(alt.Chart(inline(rows)), y, _SUCCESS, "low", "high"), figure)
 
 
 def cells(figure: Figure) -> ChartType:
@@ -262,14 +275,14 @@ def cells(figure: Figure) -> ChartType:
         rows[axis] = figure.renamed(rows[axis])
     sources, targets = (list(rows[axis].unique()) for axis in ("source", "target"))
     figure.check(sources)
-    cell = (figure.width - max(map(len, sources)) * _LETTER - 20) / len(targets)
-    if cell < 2.5 * _LETTER:
+    cell = (figure.width - max(map(len, sources)) * LETTER - 20) / len(targets)
+    if cell < 2.5 * LETTER:
         raise ValueError(
             f"{len(targets)} targets do not fit: set width, or choose fewer with target."
         )
-    turned = max(map(len, targets)) * _LETTER > cell
+    turned = max(map(len, targets)) * LETTER > cell
     right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
-    return _printed(matrix_chart(rows, printed=True, angle=-40 * turned), figure, right)
+    return printed(matrix_chart(rows, printed=True, angle=-40 * turned), figure, right)
 
 
 def _with_names(
@@ -283,12 +296,12 @@ def _with_names(
 ) -> ChartType:
     """Combine layers with the labels of their `ends`; `scale` is that of the y axis."""
     low, top = scale.to_dict()["domain"]
-    step = _LINE / (figure.height - _BELOW) * (top - low)
+    step = LINE / (figure.height - _BELOW) * (top - low)
     names = names_at_ends("label", "mean", ends, colour, x, step, scale)
-    return _printed(alt.layer(*layers, *names, data=inline(rows)), figure)
+    return printed(alt.layer(*layers, *names, data=inline(rows)), figure)
 
 
-def _printed(chart: Any, figure: Figure, right: float = 0) -> ChartType:
+def printed(chart: Any, figure: Figure, right: float = 0) -> ChartType:
     """Give a chart the figure's size, including the axes and the room at its right."""
     pads: Any = {"left": 3, "top": 3, "bottom": 3, "right": 3 + right}
     fit: Any = alt.AutoSizeParams(type="fit", contains="padding")

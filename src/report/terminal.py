@@ -16,15 +16,16 @@ from .summary import Summary
 
 
 def row_text(summary: Summary) -> str:
-    """Return the row of a job's matrix as one line, empty without adversarial images."""
-    parts = []
+    """Return a job's cost and its row of the matrix as one line."""
+    (job,), parts = summary.jobs, []
+    if cost := job.cost.get("gradients_per_image"):
+        parts.append(f"{cost:g} gradients per image")
     for matrix in summary.matrices:
         cells = matrix.cells[matrix.cells["source"] != CLEAN]
         marks = cells["relation"].map(MARKS).fillna("")
-        rates = marks + cells["target"] + cells["cell"].str.rpartition(" =")[2]
-        parts.append(f"{cells['counted'].iloc[0]} at {cells['eps_255'].iloc[0]:g}/255: ")
-        parts.append(", ".join(rates))
-    return "".join(parts)
+        rates = ", ".join(marks + cells["target"] + cells["cell"].str.rpartition(" =")[2])
+        parts.append(f"{cells['counted'].iloc[0]} at {cells['eps_255'].iloc[0]:g}/255: {rates}")
+    return ", ".join(parts)
 
 
 def print_matrices(summary: Summary, console: Console) -> None:

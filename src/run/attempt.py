@@ -10,7 +10,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..artifacts.sweep_state import fail, running
-from ..config.compose import is_sweep
 from ..config.errors import refuse
 from ..config.settings import Settings
 from ..report.terminal import row_text
@@ -45,8 +44,8 @@ def attempt(config: DictConfig, folder: Path, sweep: Sweep) -> None:
         with tracker.job(settings.job, settings.sweep, job_parameters(settings)) as run:
             job = replace(planned, settings=settings)
             summary = run_job(job, sweep.pool, tracker, run, folder)
-        if summary is not None and is_sweep(hydra):
-            number = f"job {hydra.job.num + 1} of {sweep.jobs}: " * bool(sweep.jobs)
+        if summary is not None:
+            number = f"job {hydra.job.num + 1} of {sweep.jobs}: " if sweep.jobs else ""
             log.info("%s%s", number, ", ".join(filter(None, [settings.job, row_text(summary)])))
 
 
