@@ -25,7 +25,7 @@ from src.report.page.content import build_report
 from src.report.page.html import Figure
 from src.report.page.page_data import PageData, compute_page_data
 from src.report.summary import Summary, summarise
-from src.report.terminal import print_matrix
+from src.report.terminal import print_matrices
 from src.utils.model_names import NO_DEFENCE, ModelRef
 
 WIDTH = 120
@@ -80,7 +80,7 @@ class Sweep:
         """Write an attack's matrix as the terminal shows it."""
         console = Console(file=StringIO(), width=WIDTH, record=True)
         (matrix,) = [one for one in self.summary.matrices if one.attack == attack]
-        print_matrix(matrix, console)
+        print_matrices(Summary(matrices=[matrix]), console)
         return "\n".join(line.rstrip() for line in console.export_text().strip().splitlines())
 
     def images(self, attack: str, source: str, target: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ consists of
 - `transfer`: attack any torch modules, evaluate others on the same images, return such a frame;
 - `rates`: compute counts, rates and intervals from a frame;
 - `matrix`, `curves`, `ranking` and `cost`: draw charts of a frame or of finished sweeps;
+- `confidence_groups`, `image`, `strip` and `profiles`: draw charts of one source and target;
 - `rankings`: rank attacks or sources, with their differences from the first;
 - `compare`: compute how much accuracy changed between two sweeps on the same images;
 - `tries`: compute the share of images that are fooled within q candidates;
@@ -47,10 +48,14 @@ from .utils.package import share_names
 
 if TYPE_CHECKING:
     from . import attacks as attacks
+    from .api.charts import confidence_groups as confidence_groups
     from .api.charts import cost as cost
     from .api.charts import curves as curves
+    from .api.charts import image as image
     from .api.charts import matrix as matrix
+    from .api.charts import profiles as profiles
     from .api.charts import ranking as ranking
+    from .api.charts import strip as strip
     from .api.classifier import load_classifier as load_classifier
     from .api.comparison import compare as compare
     from .api.frames import load_sweep as load_sweep
@@ -65,16 +70,20 @@ if TYPE_CHECKING:
 _HOMES = {
     "attacks": ".attacks",
     "compare": ".api.comparison",
+    "confidence_groups": ".api.charts",
     "cost": ".api.charts",
     "curves": ".api.charts",
+    "image": ".api.charts",
     "images_needed": ".api.rankings",
     "load_classifier": ".api.classifier",
     "load_sweep": ".api.frames",
     "load_table": ".api.frames",
     "matrix": ".api.charts",
+    "profiles": ".api.charts",
     "ranking": ".api.charts",
     "rankings": ".api.rankings",
     "rates": ".api.frames",
+    "strip": ".api.charts",
     "table": ".report.paper",
     "transfer": ".api.transfer",
     "tries": ".report.tries",

@@ -58,7 +58,7 @@ class SweepCallback(Callback):
     on_multirun_start = on_run_start
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Hand the sweep to the job, and log the job's number.
+        """Hand the sweep to the job.
 
         A process that runs several jobs of another process's sweep keeps its first copy, with the
         models that it has built.
@@ -66,7 +66,6 @@ class SweepCallback(Callback):
         running = getattr(SweepCallback, "running", None)
         if running is None or running.manifest.id != self.sweep.manifest.id:
             SweepCallback.running = self.sweep
-        self.sweep.begin_job(config)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Summarise the finished jobs."""

@@ -11,10 +11,14 @@ from .config.command_line import CommandParser, run_command
 from .utils.package import command
 
 KINDS = {
-    "curves": "success over the budget, one line per named attack, source and target",
+    "curves": "success, accuracy or confidence over the budget, a line per attack",
     "ranking": "mean success on other models with its interval, one row per attack",
     "matrix": "success of one attack, sources x targets, with white boxes in grey",
     "cost": "mean success over gradients per image, one point per attack",
+    "confidence-groups": "accuracy and confidence of one pair, by initial confidence",
+    "image": "confidence of one image over the budget, and its likeliest classes",
+    "strip": "an image as a row of pictures: clean, perturbation and budgets, with classes",
+    "profiles": "the five highest probabilities on clean images, by initial confidence",
 }
 
 
@@ -26,13 +30,24 @@ def main(words: Sequence[str] | None = None) -> int:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="kind")
     for kind, description in KINDS.items():
         kind_parser = kinds.add_parser(kind, help=description, description=f"Draw {description}.")
-        add_sweeps(kind_parser)
         add = kind_parser.add_argument
-        add("--attack", nargs="+", help="attacks; default: all (matrix: the first in the ranking)")
-        add("--source", nargs="+", help="sources; default: their mean (matrix: all)")
-        if kind in ("curves", "matrix"):
-            add("--target", nargs="+", help="targets; default: mean on other models (matrix: all)")
-        if kind != "curves":
+        if kind in ("image", "strip"):
+            add("number", type=int, help="the image's index, as in images.csv")
+        add_sweeps(kind_parser)
+        best = " (of one pair: the best rank)"
+        add("--attack", nargs="+", help=f"attacks; default: all{best}")
+        add("--source", nargs="+", help=f"sources; default: their mean, matrix: all{best}")
+        if kind not in ("ranking", "cost"):
+            add("--target", nargs="+", help=f"targets; default: mean on others, matrix: all{best}")
+        if kind == "curves":
+            values = "success (default), accuracy, confidence or true_confidence"
+            add("--value", default="success", help=values)
+        elif kind == "confidence-groups":
+            add("--groups", type=int, default=3, help="number of equal groups; default: 3")
+            add("--bins", type=float, help="width of fixed groups instead, in points, such as 5")
+        elif kind == "strip":
+            add("--eps", type=float, nargs="+", default=[], dest="budgets", help="budgets in 1/255")
+        elif kind in ("matrix", "ranking", "cost"):
             add(
                 "--eps",
                 type=float,
@@ -45,7 +60,14 @@ def main(words: Sequence[str] | None = None) -> int:
     return run_command(_draw, parser.parse_args, words)
 
 
-def _draw(kind: str, folder: list[Any], names: list[Any], out: Path, **options: Any) -> None:
+def _draw(
+    kind: str,
+    folder: list[Any],
+    names: list[Any],
+    out: Path,
+    number: int | None = None,
+    **options: Any,
+) -> None:
     from .api import charts
     from .artifacts.frame_jobs import named_folders
     from .report.printed import writer
@@ -53,7 +75,8 @@ def _draw(kind: str, folder: list[Any], names: list[Any], out: Path, **options: 
 
     write = writer(out)
     sweeps = folder or [newest_sweep(finished=True)]
-    chart = getattr(charts, kind)(*sweeps, **options, names=dict(names))
+    draw, first = getattr(charts, kind.replace("-", "_")), [] if number is None else [number]
+    chart = draw(*first, *sweeps, **options, names=dict(names))
     warn(named_folders(*sweeps), dict(names))
     with atomic_write(out) as temporary:
         temporary.write_bytes(write(chart.to_dict()))

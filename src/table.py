@@ -26,8 +26,8 @@ def main(words: Sequence[str] | None = None) -> int:
     add(
         "--value",
         default="success",
-        help="success (default), accuracy, confidence, success_confidence, gradients, rms, psnr or "
-        "ssim",
+        help="success (default), accuracy, counts (1711 / 7448 = 22.97 %%), confidence, "
+        "success_confidence, gradients, rms, psnr or ssim",
     )
     add(
         "--eps",
@@ -42,6 +42,8 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--intervals", action="store_true", help="add 95 %% intervals in small print")
     within = "instead: success within 1, 2, 5, ... candidates; takes --eps, --defence, --to, --out"
     add("--tries", action="store_true", help=within)
+    clean = "add a first row with the accuracies on all clean images"
+    add("--clean", action="store_true", help=clean)
     differences = "add a column of differences from the first in the ranking, with intervals"
     add("--differences", action="store_true", help=differences)
     add("--defence", help="show only targets behind this defence, such as none")

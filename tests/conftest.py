@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
@@ -289,6 +289,18 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def printed_cells(text: str) -> Iterator[tuple[str, str, str, float, bool]]:
+    """Yield attack, source, target, rate and whether a white box, from matrices in summary.txt."""
+    start = r"^Still correct: (\w+) on .*?\n(.*?)(?=\n\n|\Z)"
+    for attack, block in re.findall(start, text, re.M | re.S):
+        head, *lines = block.splitlines()
+        targets = re.findall(r"-> (\S+)", head)
+        for line in lines:
+            counts = re.findall(r"(\*?)(\d+) / (\d+) =", line)
+            for target, (mark, k, n) in zip(targets, counts, strict=False):
+                yield attack, line.split()[0], target, int(k) / int(n), bool(mark)
 
 
 def run_python(*words: str | Path, folder: Path, path: Path = REPOSITORY) -> str:

@@ -2,12 +2,12 @@
 
 import csv
 import io
-import re
 
 import pandas as pd
 import pytest
 
 from src import load_sweep, rates, table
+from tests.conftest import printed_cells
 
 SOURCES = ["coarse", "fine", "finest"]
 TARGETS = [*SOURCES, "large"]
@@ -21,13 +21,9 @@ def sweep(tracked_sweep):
 @pytest.fixture(scope="module")
 def wanted(sweep):
     """Robust accuracies by attack, source and target, as the terminal prints them."""
-    found, text = {}, (sweep / "summary.txt").read_text()
-    for attack, block in re.findall(
-        r"^Still correct: (fgsm|ti) on .*?\n(.*?)(?=\n\n|\Z)", text, re.M | re.S
-    ):
-        for source, target, k, n in re.findall(r"^(\w+) +(\w+) +\*?(\d+) / (\d+)", block, re.M):
-            if source in SOURCES:
-                found[attack, source, target] = int(k) / int(n)
+    text = (sweep / "summary.txt").read_text()
+    cells = [cell for cell in printed_cells(text) if cell[1] in SOURCES]
+    found = {(attack, source, target): rate for attack, source, target, rate, _ in cells}
     assert len(found) == 2 * 3 * 4, text
     return pd.Series(found)
 

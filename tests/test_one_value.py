@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 
 import mlflow
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 
 from src import rankings, table
-from tests.conftest import block_of
+from tests.conftest import block_of, printed_cells
 
 EPS, SOURCES = 8, ["coarse", "fine", "finest"]
 TARGETS = [*SOURCES, "large"]
@@ -42,12 +41,9 @@ def sources(sweep):
 @pytest.fixture(scope="module")
 def cells(sweep):
     """The printed fractions of success, by attack, source and target, without white boxes."""
-    found = {}
     text = (sweep / "summary.txt").read_text(encoding="utf-8")
-    for attack, block in re.findall(r"^Still correct: (\w+) on .*?\n(.*?)\n\n", text, re.M | re.S):
-        for source, target, k, n in re.findall(r"^(\w+) +(\w+) +(\d+) / (\d+)", block, re.M):
-            if source in SOURCES:
-                found[attack, source, target] = 1 - int(k) / int(n)
+    cells = [cell for cell in printed_cells(text) if cell[1] in SOURCES and not cell[4]]
+    found = {(attack, source, target): 1 - rate for attack, source, target, rate, _ in cells}
     assert len(found) == 2 * 3 * 3, text
     return pd.Series(found).rename_axis(["attack", "source", "target"])
 

@@ -1,5 +1,6 @@
 """Transfer matrices in long form: counts, rates and white boxes, one row per cell."""
 
+from collections.abc import Sequence
 from math import isnan, nan
 from typing import Any
 
@@ -42,16 +43,17 @@ def matrix_rate(targeted: bool) -> Quantity:
     return QUANTITIES["success_rate" if targeted else "robust_accuracy"]
 
 
-def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
+def clean_rows(
+    rates: pd.DataFrame, keys: Sequence[str] = ("attack", "target", "defence")
+) -> pd.DataFrame:
     """Return the `with_cell_columns` rates on all clean images, with source and relation `clean`.
 
-    There is one row per attack, target and defence. A row is left out if jobs from different
-    sources count differently because their target labels differ.
+    There is one row per combination of the `keys`. It is left out if jobs count differently, for
+    example because the target labels depend on the source.
     """
     rows = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)]
-    keys = ["attack", "target", "defence"]
-    alike = rows.groupby(keys, sort=False)[["k", "n"]].transform("nunique").eq(1).all(axis=1)
-    return rows[alike].drop_duplicates(keys).assign(source=CLEAN, relation=CLEAN)
+    alike = rows.groupby([*keys], sort=False)[["k", "n"]].transform("nunique").eq(1).all(axis=1)
+    return rows[alike].drop_duplicates([*keys]).assign(source=CLEAN, relation=CLEAN)
 
 
 def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:

@@ -180,6 +180,8 @@ _ENTRIES = (
         "Mean probability of the true class in %",
         term=_CONFIDENCE,
         compute=lambda outcome: _mean(outcome.true_confidence, outcome.denominator),
+        drawn="true_confidence",
+        averaged=True,
         metric="curve",
     ),
     Quantity(

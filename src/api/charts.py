@@ -8,12 +8,12 @@ import pandas as pd
 from altair.typing import ChartType
 
 from ..artifacts.frame_jobs import Sweeps, jobs_of
-from ..report import printed
+from ..report import printed, printed_pairs
 from ..report.charts.curves import curves_chart
 from ..report.charts.theme import theme
 from ..report.charts.transfer_matrix import matrix_chart
 from ..report.page.view import View, make_view
-from ..report.summary import summarise
+from ..report.summary import Summary, summarise
 
 Names = str | Sequence[str] | None
 
@@ -56,9 +56,9 @@ def matrix(
     folders = (folder, *more)
     chosen: dict[str, Any] = {"attack": attack, "eps": eps_255, "protocol": protocol}
     if width is None:
-        return _themed(matrix_chart(_chosen(_view(folders), chosen).cells))
+        return _themed(matrix_chart(_chosen(make_view(_summary(folders)), chosen).cells))
     chosen |= {"source": source, "target": target}
-    return printed.cells(_figure(folders, chosen, width, height, names))
+    return printed.cells(_figure(_summary(folders), chosen, width, height, names))
 
 
 def curves(
@@ -67,6 +67,7 @@ def curves(
     attack: Names = None,
     source: Names = None,
     target: Names = None,
+    value: str = "success",
     width: str | None = None,
     height: str = "2in",
     names: Mapping[str, str] | None = None,
@@ -74,17 +75,17 @@ def curves(
     """Draw success and confidence over the budget, one colour per target, with 95 % bands.
 
     Without `width` the attack and the source are single names: by default the first attack and the
-    mean over the sources. With `width` the chart is a printed
-    figure: success over the budget, one line per named attack, source and target. If
-    no attack is named, every attack has a line. If no source is named, the lines show the mean over
-    sources; if no target is named, the ranking's mean on other models. Up to three lines have 95 %
-    bands. The other arguments, the result and the errors are as for `matrix`.
+    mean over the sources. With `width` the chart is a printed figure: `value` (`success`,
+    `accuracy`, `confidence` or `true_confidence`) over the budget, one line per named attack,
+    source and target. If no attack is named, every attack has a line. If no source is named, the
+    lines show the mean over sources; if no target is named, the mean on other models. Up to three
+    lines have 95 % bands. The other arguments, the result and the errors are as for `matrix`.
     """
     folders = (folder, *more)
     chosen = {"attack": attack, "source": source, "target": target}
     if width is None:
-        return _themed(curves_chart(_chosen(_view(folders), chosen).curves))
-    return printed.over_budgets(_figure(folders, chosen, width, height, names))
+        return _themed(curves_chart(_chosen(make_view(_summary(folders)), chosen).curves))
+    return printed.over_budgets(_figure(_summary(folders), chosen, width, height, names), value)
 
 
 def ranking(
@@ -103,7 +104,7 @@ def ranking(
     named, success is the mean over the sources. Arguments, result and errors are as for `matrix`.
     """
     chosen = {"attack": attack, "source": source, "eps": eps_255}
-    return printed.in_order(_figure((folder, *more), chosen, width, height, names))
+    return printed.in_order(_figure(_summary((folder, *more)), chosen, width, height, names))
 
 
 def cost(
@@ -121,26 +122,98 @@ def cost(
     Arguments, result and errors are as for `ranking`.
     """
     chosen = {"attack": attack, "source": source, "eps": eps_255}
-    return printed.over_cost(_figure((folder, *more), chosen, width, height, names))
+    return printed.over_cost(_figure(_summary((folder, *more)), chosen, width, height, names))
 
 
-def _view(folders: Sequence[Sweeps | pd.DataFrame]) -> View:
-    """Return the report's rows and menus for the jobs with adversarial images."""
+def confidence_groups(
+    folder: Sweeps | pd.DataFrame,
+    *more: Sweeps,
+    groups: int = 3,
+    bins: float | None = None,
+    **options: Any,
+) -> ChartType:
+    """Draw accuracy and confidence of one pair over the budget, by initial confidence.
+
+    Images that the target classifies correctly when clean are in equal `groups`, or in groups of
+    `bins` points of confidence with at least three images.
+
+    The other keywords, the result and the errors are as for `ranking`, and `target`. Without names
+    the attack and the pair are those of the best rank.
+    """
+    return printed_pairs.groups(_pair((folder, *more), **options), groups, bins)
+
+
+def image(number: int, folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> ChartType:
+    """Draw an image's confidence over the budget, a line per attack, and its likeliest classes.
+
+    A cross marks a wrong class. The likeliest classes are those of the clean image, and at the
+    smallest budget at which the first attack makes the class wrong, or else at the budget with the
+    lowest confidence. Keywords, result and errors are as for `confidence_groups`.
+    """
+    return printed_pairs.image(_pair((folder, *more), **options), number)
+
+
+def strip(
+    number: int,
+    folder: Sweeps | pd.DataFrame,
+    *more: Sweeps,
+    budgets: Sequence[float] = (),
+    **options: Any,
+) -> ChartType:
+    """Draw an image as a row of pictures: clean, perturbation and `budgets`, with classes below.
+
+    The perturbation is that of the last budget. Without `budgets` all that are stored are drawn.
+    Keywords, result and errors are as for `confidence_groups`; the height follows from the width.
+    """
+    return printed_pairs.strip(_pair((folder, *more), **options), number, budgets)
+
+
+def profiles(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> ChartType:
+    """Draw a target's five highest probabilities on clean images, by initial confidence.
+
+    Keywords, result and errors are as for `confidence_groups`.
+    """
+    return printed_pairs.profiles(_pair((folder, *more), **options))
+
+
+def _pair(
+    folders: Sequence[Sweeps | pd.DataFrame],
+    width: str = "3.3in",
+    height: str = "2in",
+    names: Mapping[str, str] | None = None,
+    **chosen: Names,
+) -> printed_pairs.Pair:
+    """Return the pair of the best rank with the chosen names, and its jobs by rank."""
+    summary = _summary(folders)
+    figure = _figure(summary, chosen, width, height, names)
+    pairs = figure.view.pairs
+    for key, place in (("attack", 0), ("source", 1), ("target", 2)):
+        pairs = [pair for pair in pairs if pair[place] in (getattr(figure, key) or pair)]
+    if not pairs:
+        raise ValueError("No job has this attack with this source and target.")
+    source, target = pairs[0][1:]
+    ranked = dict.fromkeys(attack for attack, *pair in pairs if pair == [source, target])
+    jobs = {(job.job.attack, job.job.record.source): job.job for job in summary.attacked}
+    return printed_pairs.Pair(figure, [jobs[attack, source] for attack in ranked], target)
+
+
+def _summary(folders: Sequence[Sweeps | pd.DataFrame]) -> Summary:
+    """Return the summary of jobs, some with adversarial images."""
     summary = summarise(jobs_of(*folders))
     if not summary.attacked:
         raise ValueError("These jobs have only clean images; a chart needs jobs with an attack.")
-    return make_view(summary)
+    return summary
 
 
 def _figure(
-    folders: Sequence[Sweeps | pd.DataFrame],
+    summary: Summary,
     chosen: Mapping[str, Any],
     width: str,
     height: str,
     names: Mapping[str, str] | None,
 ) -> printed.Figure:
     """Return the rows, the chosen names and the size of a printed chart."""
-    view = _view(folders)
+    view = make_view(summary)
     listed: dict[str, Any] = {
         key: [value] if isinstance(value, str | float | int) else list(value)
         for key, value in chosen.items()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ..analysis import CLEAN
 from ..artifacts.jobs import find_jobs
 from ..artifacts.layout import MANIFEST
 from ..artifacts.sweep_state import job_statuses
@@ -28,7 +29,7 @@ def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
         states = [job.state for job in job_statuses(folder)]
         if left := len(states) - states.count("done"):
             print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)
-    known = set[str]()
+    known = {CLEAN}
     for job in find_jobs(folders):
         for name in (job.attack, job.record.source, *job.record.targets, *job.record.defences):
             known |= {name, *parts_of(name)}

@@ -160,6 +160,19 @@ class FinishedJob:
                 images |= zip(places, arrays["adversarial"], strict=True)
         return images
 
+    @cached_property
+    def pictures(self) -> dict[int, dict[float, np.ndarray]]:
+        """Stored pictures, uint8 (3, H, W), by image and budget; the clean one has budget 0."""
+        pictures = {index: {0.0: image} for index, image in self.images.items()}
+        for (index, eps), image in self.gallery.items():
+            pictures[index][eps] = image
+        for place, index in enumerate(self.examples.get("index", [])):
+            for eps, images in zip(
+                self.examples["eps_255"].tolist(), self.examples["adversarial"], strict=True
+            ):
+                pictures[int(index)][eps] = np.rint(255 * images[place]).astype(np.uint8)
+        return pictures
+
 
 def find_jobs(
     folders: Iterable[Path], *, none_is_fine: bool = False, below: bool = True

@@ -2,15 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..analysis import TRANSFER
+from ..analysis import CLEAN, TRANSFER, clean_rows, format_cell
 from ..analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
-from ..analysis.quantities import QUANTITIES
+from ..analysis.quantities import QUANTITIES, Quantity
 from ..analysis.ranking import rankings
 from ..analysis.visibility import mean_visibility
 from ..utils.checked_dataclass import checked
@@ -18,7 +18,10 @@ from .summary import JobSummary, mean_over_seeds, primary_rates
 
 AXES = ("attack", "source", "target", "defence")
 _DEFAULT_FIRST = sorted(QUANTITIES.values(), key=lambda quantity: quantity.value != "success")
+COUNTS = "counts"
+"""Name of the value that shows counts and their rate, as in the transfer matrix."""
 VALUES = {quantity.value: quantity for quantity in _DEFAULT_FIRST if quantity.value}
+VALUES[COUNTS] = Quantity("rate", "Counts ({counted} / counted = rate)", count="k", value=COUNTS)
 """The quantities that cells can show, by the name that users type."""
 FORMATS = ("latex", "markdown", "csv")
 AVERAGE, DIFFERENCE = "average", "difference"
@@ -44,6 +47,7 @@ class TableSpec:
     average: bool = True
     white_boxes: bool = True
     intervals: bool = False
+    clean: bool = False
     strongest: bool = False
     differences: bool = False
     related: str = "keep"
@@ -67,6 +71,14 @@ class TableSpec:
                 raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(known)}.")
         if twice := ", ".join(key for key, count in Counter(self.keys).items() if count > 1):
             raise ValueError(f"{twice} is in rows and columns twice.")
+        if self.value == COUNTS and not {"source", "target"} <= {*self.keys}:
+            raise ValueError("value=counts needs source and target in rows or columns.")
+        named = "target" in self.columns and {"source", "attack"} & {*self.rows}
+        if self.clean and not (named and self.value in (COUNTS, "accuracy")):
+            raise ValueError(
+                "clean needs source or attack in rows, target in columns, and value=accuracy or "
+                "counts."
+            )
         ranked = self.average and "attack" in self.rows and self.value == "success"
         if self.differences and not ranked:
             raise ValueError("differences needs attack in rows, value=success and average=True.")
@@ -85,20 +97,23 @@ class TableCells:
         pairs: One row per attack, source, target and defence, with the columns of rates and, if
             there are several seeds, `seed=N`: the value for each seed.
         outcomes: Outcomes per image, for each group of comparable jobs.
+        clean: The rates on all clean images, one row per column of the table; empty unless shown.
         spec: The table.
     """
 
     pairs: pd.DataFrame
     outcomes: Sequence[ImageOutcomes]
+    clean: pd.DataFrame
     spec: TableSpec
 
     def body(self) -> pd.DataFrame:
-        """Compute all cells: those of `table`, averages and differences."""
-        rows, columns, average = self.spec.rows, [*self.spec.columns], self.spec.average
+        """Compute all cells: clean ones, those of `table`, averages and differences."""
+        rows, columns = self.spec.rows, [*self.spec.columns]
+        average = self.spec.average and self.spec.value != COUNTS
         pairs = self.table(self.spec.keys)
         several = len(pairs[columns].drop_duplicates()) > 1
         average &= several and all(pairs[key].nunique() == 1 for key in _ALONE & {*columns})
-        parts = [pairs]
+        parts = [self.clean, pairs] if len(self.clean) else [pairs]
         blank: dict[str, Any] = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
         blank |= dict.fromkeys(("low", "high", "least", "most"), np.nan)
         if average:
@@ -111,7 +126,8 @@ class TableCells:
                 )
             parts.append(_differences(parts[-1], columns[0]))
         body = pd.concat(parts, ignore_index=True)
-        return body.assign(sd=body[seeds_of(body)].std(axis=1).round(12))
+        body = body.assign(sd=body[seeds_of(body)].std(axis=1).round(12))
+        return body.assign(value=body[COUNTS]) if self.spec.value == COUNTS else body
 
     def table(self, keys: Sequence[str]) -> pd.DataFrame:
         """Compute one row per cell of these axes: means over the pairs of different networks.
@@ -127,7 +143,7 @@ class TableCells:
         names, used = list(keys), averaged_pairs(self.pairs, keys)
         ends = {f"{column}_{end}": end for end in ("low", "high")}
         wide = used.assign(**{name: np.nan for name in ends if name not in used})
-        first = wide.groupby(names, sort=False)[[*ends]].first().rename(columns=ends)
+        first = wide.groupby(names, sort=False)[[*ends, COUNTS]].first().rename(columns=ends)
         means = cell_means(used, keys, [column, *seeds]).rename(columns={column: "value"})
         cells = self.pairs[names].drop_duplicates().merge(means).join(first, on=names)
         single, known = cells["pairs"] == 1, used.assign(**used[seeds].notna())
@@ -241,7 +257,7 @@ def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> TableCells:
 
     Raises:
         ValueError: The jobs lack the budget, protocol or defence; or a cell would combine several
-            attacks or several defences (of targets or of sources).
+            attacks or several defences of sources.
     """
     pairs, outcomes = [], defaultdict[str, list[ImageOutcomes]](list)
     for summary in jobs:
@@ -261,18 +277,49 @@ def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> TableCells:
             rows[f"seed={seed.job.record.seed}"] = part.get(VALUES[spec.value].column)
         pairs.append(rows)
     every, groups = pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values()))
+    every[COUNTS] = _counts(every)
     if spec.defence is not None:
         if spec.defence not in (known := list(every["defence"].unique())):
             raise ValueError(f"defence={spec.defence}: choose from {', '.join(known)}.")
         every = every[every["defence"] == spec.defence]
         groups = [outcome.select(defence=spec.defence) for outcome in groups]
+    if "defence" not in spec.keys and every["defence"].nunique() > 1:
+        spec = replace(spec, rows=(*spec.rows, "defence"))
     _check_means(every, spec.keys)
-    return TableCells(every, groups, spec)
+    clean = _clean(jobs, every, spec) if spec.clean else pd.DataFrame()
+    return TableCells(every, groups, clean, spec)
+
+
+def _clean(jobs: Sequence[JobSummary], pairs: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
+    """Return the row of accuracies on all clean images, or one row per defence in the rows.
+
+    Raises:
+        ValueError: The jobs have different clean images.
+    """
+    rates, ends = primary_rates(jobs), {"": "value", "_low": "low", "_high": "high"}
+    rates = rates.assign(k=rates["still_correct"], n=rates["denominator"])
+    columns = [*spec.columns, *(axis for axis in spec.rows if axis == "defence")]
+    rows = clean_rows(rates, columns)
+    if rows.empty:
+        raise ValueError("clean needs jobs with the same clean images.")
+    rows = rows.assign(**{end: rows[f"robust_accuracy{name}"] for name, end in ends.items()})
+    rows[COUNTS] = _counts(rows.assign(success_rate_sd=np.nan))
+    marks = dict.fromkeys(("white", "partial", "best", "undecided"), False)
+    first, *others = (axis for axis in spec.rows if axis not in columns)
+    place = dict.fromkeys(others, "") | {first: CLEAN}
+    cells = rows[[*columns, *ends.values(), COUNTS]].merge(pairs[columns].drop_duplicates())
+    return cells.assign(**place, **marks)
+
+
+def _counts(rows: pd.DataFrame) -> list[str]:
+    """Format counts with their rate and its standard deviation over seeds."""
+    columns = (rows[name] for name in ("k", "n", "success_rate_sd"))
+    return [text.replace("%", " %") for text in map(format_cell, *columns)]
 
 
 def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
-    """Raise a `ValueError` if a cell combines several attacks, defences or defended sources."""
-    several = {axis: list(pairs[axis].unique()) for axis in sorted(_ALONE)}
+    """Raise a `ValueError` if a cell combines several attacks or defended sources."""
+    several = {"attack": list(pairs["attack"].unique())}
     several["source"] = [f"sources behind {name}" for name in pairs["source_defence"].unique()]
     for axis, names in several.items():
         if axis not in keys and len(names) > 1:

@@ -11,6 +11,7 @@ from ..analysis import CLEAN, OWN, WHITE_BOX
 from ..analysis.matrices import matrix_rate
 from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from ..analysis.ranking import resolution
+from ..artifacts.layout import SUMMARY
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import text_table
 from .summary import Label
@@ -18,43 +19,57 @@ from .summary import Label
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
-def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> Group:
+MARKS = {WHITE_BOX: "*", OWN: "+"}
+"""Marks of cells by the relation of target and source."""
+
+
+def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple[Group, list[str]]:
     """Lay out a `transfer_matrix` for the terminal, with `*` for white boxes and `+` for `own`.
 
-    There is one row per source, or one per pair if that would need more than `width` characters.
+    There is one row per source. If that would need more than `width` characters, the cells have
+    rates without counts; if these do not fit either, there is one row per pair.
+
+    Returns:
+        The table, and the lines of its legend.
     """
-    sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    relations = list(matrix["relation"])
+    sources, relations = set(matrix["source"]), set(matrix["relation"])
     counted, rate = "still correct", "robust accuracy"
     clean = "accuracy on all clean images"
     if matrix["targeted"].any():
         counted, rate = "target class reached", "targeted success rate"
         clean = "clean images already classified as their target label"
-    caption = {
-        f"{counted} / denominator = {rate}": True,
+    marks = matrix["relation"].map(MARKS).fillna("")
+    pairs = matrix[["source", "target"]].assign(cell=marks + matrix["cell"])
+    rates = pairs.assign(cell=marks + matrix["cell"].str.rpartition(" = ")[2])
+    narrow, wide = _grid(rates).rename(columns=lambda name: name.replace("_", "_\n")), _grid(pairs)
+    forms = (wide.add_prefix("-> "), narrow, pairs.set_index("source"))
+    tables = [_table(form.reset_index()) for form in forms]
+    widths = [Console(width=10_000).measure(table).maximum for table in tables]
+    chosen = next((place for place in (0, 1) if widths[place] <= width), 2)
+    legend = {
+        f"{counted} / denominator = {rate}": chosen != 1,
+        f"{rate}; a wider terminal and {SUMMARY} show the counts": chosen == 1,
         f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": WHITE_BOX in relations,
         "+ own: the source's network behind another defence": OWN in relations,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
     }
-    marks = {WHITE_BOX: "*", OWN: "+"}
-    cells = [
-        marks.get(relation, "") + cell
-        for relation, cell in zip(relations, matrix["cell"], strict=True)
-    ]
-    pairs = matrix[["source", "target"]].assign(cell=cells)
-    grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
-    grid = grid.fillna("-").add_prefix("-> ").reset_index()
-    table = _table(grid)
-    if Console(width=10_000).measure(table).maximum > width:
-        table = _table(pairs)
-    note = "\n".join(line for line, holds in caption.items() if holds)
     shown = Text(f"{counted.capitalize()}: {heading}", style="bold")
-    return Group(shown, table, Text(note, style="italic"))
+    return Group(shown, tables[chosen]), [line for line, holds in legend.items() if holds]
 
 
-def defence_table(behind: pd.DataFrame) -> Group:
-    """Lay out a result of `behind_defences` for the terminal, one line per defence."""
+def _grid(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pivot cells to one row per source and one column per target, in their order."""
+    grid = pairs.pivot(index="source", columns="target", values="cell")
+    return grid.loc[pairs["source"].unique(), pairs["target"].unique()].fillna("-")
+
+
+def defence_table(behind: pd.DataFrame) -> tuple[Group, list[str]]:
+    """Lay out a result of `behind_defences` for the terminal, one line per defence.
+
+    Returns:
+        The table, and its legend.
+    """
     counted, share = behind["counted"].iloc[0], "{:.1%}".format
     adaptive = (behind["source_defence"] != NO_DEFENCE).any()
     shown = behind[["source_defence", "defence"] if adaptive else ["defence"]]
@@ -71,7 +86,7 @@ def defence_table(behind: pd.DataFrame) -> Group:
     note = f"means over {targets} target{'s' * (targets != '1')}, each over the other sources"
     if not adaptive:
         note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
-    return Group(_table(shown.astype(str)), Text(note, style="italic"))
+    return _table(shown.astype(str)), [note]
 
 
 def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
@@ -99,7 +114,7 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     else:
         beyond = shown["extrapolated"].astype(bool)
         frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
-        notes.append(f"sources count {OF_SOURCES}")
+        notes.append("sources count images that a target and every source classify correctly")
     frame["minus the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack":
@@ -121,10 +136,6 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     )
     lines = "\n".join(filter(None, ["; ".join(remarks), *resolution(ranked), *notes]))
     return Group(Text(heading, style="bold"), _table(frame), Text(lines, style="italic"))
-
-
-OF_SOURCES = "images that a target and every source classify correctly, not those of the matrix"
-"""Images that the values of sources count."""
 
 
 def unranked(rows: pd.DataFrame, of: str) -> list[str]:

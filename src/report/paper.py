@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
 from pydantic import ValidationError
 
+from ..analysis import CLEAN
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.record import JobRecord
 from ..config.errors import refusal
@@ -57,9 +58,11 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
         **options: These keywords:
 
             - `rows`: one or more of `attack`, `source` (both by default), `target` and `defence`;
+              if there are several defences, rows or columns have `defence` in any case;
             - `columns`: one or more of the same axes; default: `target`;
             - `value`: `success` (default), `accuracy` (robust accuracy), `confidence`,
-              `success_confidence` (over fooled images only) or `gradients` (per image); with
+              `success_confidence` (over fooled images only), `gradients` (per image) or `counts`
+              (`1711 / 7448 = 22.97 %`: still correct, or successes of targeted attacks); with
               `diagnostics=full` also `rms` (change in 1/255), `psnr` and `ssim`;
             - `eps_255`: budget in units of 1/255; default: each job's reference budget;
             - `protocol`: images to count; default: each job's protocol;
@@ -69,6 +72,7 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
             - `white_boxes=False`: leave out white boxes instead of showing them in grey;
             - `intervals=True`: add the 95 % intervals of single pairs in small print;
             - `strongest`: without effect, and gone in the next version: use `tries`;
+            - `clean=True`: add a first row with the accuracies on all clean images;
             - `differences=True`: add a column of differences from the first attack in the ranking,
               in points, with simultaneous 95 % intervals;
             - `related="exclude"`: treat networks with the source's weights, architecture or family
@@ -82,7 +86,7 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
 
     Raises:
         ValueError: As `load_sweep`; an argument is unknown or has an unknown value; or a cell would
-            combine several attacks or several defences (of targets or of sources).
+            combine several attacks or several defences of sources.
     """
     try:
         spec = TableSpec(**options)
@@ -94,7 +98,7 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
     if not jobs:
         raise ValueError("These jobs have only clean images; a table needs jobs with an attack.")
     cells = cells_of(jobs, spec)
-    body = cells.body()
+    spec, body = cells.spec, cells.body()
     if spec.to == "csv":
         return _csv(_wide(body, spec), spec)
     layout = _lay_out(_wide(_with_texts(body, spec), spec), ESCAPES[spec.to or "html"])
@@ -230,9 +234,13 @@ def _places(wide: pd.DataFrame) -> list[tuple[Any, ...]]:
 def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, to: str) -> str:
     if pd.isna(cell["value"]):
         return "n/a"
-    low, text, high = (form.format(cell[name]).rstrip("%") for name in ("low", "value", "high"))
-    if not pd.isna(cell["sd"]):
-        text += f" \N{PLUS-MINUS SIGN} {form.format(cell['sd']).rstrip('%')}"
+    low, high = (form.format(cell[name]).rstrip("%") for name in ("low", "high"))
+    if isinstance(cell["value"], str):  # counts, with their rate and its deviation
+        text = ESCAPES["latex"](cell["value"]) if to == "latex" else cell["value"]
+    else:
+        text = form.format(cell["value"]).rstrip("%")
+        if not pd.isna(cell["sd"]):
+            text += f" \N{PLUS-MINUS SIGN} {form.format(cell['sd']).rstrip('%')}"
     if intervals and not pd.isna(cell["low"]):
         text += _SMALL.get(to, " [{}, {}]").format(low, high)
     text = text.replace("-", "$-$") if to == "latex" else text
@@ -262,7 +270,8 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
     of = _distinct(map(_set_of_images, records))
     least, most = shown["least"].min(), shown["most"].max()
     counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
-    first = f"{VALUES[spec.value].title} at eps = {budgets}, {of}"
+    title = VALUES[spec.value].title.format(counted=_distinct(pairs["counted"]))
+    first = f"{title} at eps = {budgets}, {of}"
     boxes = "white boxes" + " and related networks" * any(summary.left_out for summary in jobs)
     pooled = _pooled(cells)
     marks = {
@@ -278,6 +287,7 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
             DIFFERENCE in set(shown[spec.columns[0]])
         ),
         "in brackets: 95 % intervals": spec.intervals,
+        f"{CLEAN}: accuracy on all clean images": spec.clean,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": bool(shown["sd"].notna().any()),
         f"{PARTIAL}: mean over fewer sources or targets than others": bool(shown["partial"].any()),
     }

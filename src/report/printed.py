@@ -1,10 +1,11 @@
 """Charts at a printed size, for papers: lengths are in 1/72 in, and all text has one size."""
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import ceil, floor
+from math import ceil, floor, nan
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from altair.typing import ChartType
 
 from ..analysis import CLEAN, TRANSFER
 from ..utils.model_names import renamed
-from .charts.curves import at_last, names_at_ends
+from .charts.curves import names_at_ends, series_chart
 from .charts.dot_plot import means
 from .charts.theme import (
+    DASHES,
     MEAN,
+    PALETTE,
     PAPER_TEXT,
     PERCENT,
-    budgets,
+    SHAPES,
+    WHOLE,
     colour_by,
-    curve,
     inline,
     paper_theme,
     points,
@@ -32,11 +35,20 @@ from .charts.transfer_matrix import matrix_chart
 from .page.html import VEGA_LITE
 from .page.view import View
 
-_LINE, _LETTER = 8.0, 0.52 * PAPER_TEXT
+LINE, LETTER = 8.0, 0.52 * PAPER_TEXT
 """Height of a line and mean width of a letter, in 1/72 in."""
 _BELOW = 30.0
 """Height of an axis with its title, in 1/72 in."""
 _MOST_BANDS = 3
+CURVES = {
+    "success": ("success_rate", "fooled"),
+    "accuracy": ("robust_accuracy", "still correct"),
+    "confidence": ("confidence", "confidence"),
+    "true_confidence": ("true_confidence", "confidence in the true class"),
+}
+"""Columns and titles of what curves show, by the name that users type."""
+_DRAWN = ["eps_255", "value", "low", "high", "series", "label", "colour", "dash", "shape", "width"]
+_DRAWN += ["right"]
 _SUCCESS = "other models fooled"
 _UNITS = {"in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4, "pt": 72 / 72.27}  # pt: TeX points
 
@@ -108,12 +120,16 @@ class Figure:
         self.check(rows["label"].unique())
         return rows
 
-    def colour(self, rows: pd.DataFrame) -> alt.Color:
-        """Return the colours of the labels; single attacks and models have those of the page."""
+    def order(self, rows: pd.DataFrame) -> list[str]:
+        """Return the labels in the order of their colours; attacks by rank, as on the page."""
         options = self.view.options
         names = [self.renamed(pd.Series(options[axis])) for axis in ("attack", "target")]
         every = next((its for its in names if rows["label"].isin(its).all()), rows["label"])
-        return colour_by("label", every).legend(None)
+        return list(dict.fromkeys(every))
+
+    def colour(self, rows: pd.DataFrame) -> alt.Color:
+        """Return the colours of the labels; single attacks and models have those of the page."""
+        return colour_by("label", self.order(rows)).legend(None)
 
     def renamed(self, column: pd.Series) -> pd.Series:
         """Return a column with the printed names."""
@@ -121,13 +137,13 @@ class Figure:
 
     def check(self, names: Collection[str]) -> None:
         """Raise a `ValueError` if the names do not fit below each other or into half the width."""
-        if (need := len(names) * _LINE + _BELOW) > self.height:
+        if (need := len(names) * LINE + _BELOW) > self.height:
             raise ValueError(
                 f"{len(names)} names need a height of {ceil(need / 7.2) / 10:g}in. Set it, or "
                 "choose fewer with attack, source and target."
             )
         longest = max(names, key=len)
-        if len(longest) * _LETTER > self.width / 2:
+        if len(longest) * LETTER > self.width / 2:
             raise ValueError(
                 f"The name {longest!r} is too long: shorten it with names, or increase width."
             )
@@ -142,25 +158,80 @@ def to_points(**length: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def over_budgets(figure: Figure) -> ChartType:
-    """Draw success over the budget, one line per chosen attack, source and target.
+def over_budgets(figure: Figure, value: str = "success") -> ChartType:
+    """Draw one of `CURVES` over the budget, one line per chosen attack, source and target.
 
-    If no target is chosen, success is the mean on other models, as in the ranking.
+    If no target is chosen, lines are means on other models, as in the ranking, or white boxes if
+    there are no other models.
     """
-    rows = figure.means.rename(columns={"low": "mean_low", "high": "mean_high"})
-    if figure.target:
-        new = {f"success_rate{end}": f"mean{end}" for end in ("", "_low", "_high")}
-        rows = figure.pairs.rename(columns=new).dropna(subset="mean")
-        rows = rows[rows["target"].isin(figure.target) & rows["source"].isin(figure.sources)]
-        rows = rows[(rows["source"] != MEAN) | (rows["relation"] == TRANSFER)]
-    rows = figure.labelled(rows)
+    if value not in CURVES:
+        raise ValueError(f"value={value}: choose from {', '.join(CURVES)}.")
+    column, title = CURVES[value]
+    if not (figure.target or (figure.view.rows["relation"] == TRANSFER).any()):
+        figure = replace(figure, target=figure.view.options["target"])
+    rows = figure.labelled(_over_budgets(figure, column).dropna(subset="value"))
     bands = rows["label"].nunique() <= _MOST_BANDS
-    top = ceil(10 * rows[["mean", "mean_high"] if bands else ["mean"]].max().max()) / 10 or 0.1
-    title, scale = "fooled" if figure.target else _SUCCESS, alt.Scale(domain=[0, top])
-    colour = figure.colour(rows)
-    base = alt.Chart().encode(x=budgets(rows), detail="label:N", color=colour)
-    layers = [*curve(base, "mean", [], title, scale).layer][0 if bands else 1 :]
-    return _with_names(layers, rows, at_last("label"), colour, figure, scale)
+    top = ceil(10 * rows[["value", "high"] if bands else ["value"]].max().max()) / 10 or 0.1
+    if value == "success" and not figure.target:
+        title = _SUCCESS
+    rows = styled(rows, figure.order(rows))
+    scale = alt.Scale(domain=[0, min(top, 1)])
+    return printed(over(rows, figure.height - _BELOW, title, scale, bands=bands), figure)
+
+
+def over(
+    rows: pd.DataFrame,
+    height: float,
+    title: str,
+    scale: alt.Scale = WHOLE,
+    *,
+    bands: bool = False,
+    names: bool = True,
+) -> Any:
+    """Draw `value` over the budget in the page's style; `rows` are `styled`."""
+    columns = [name for name in _DRAWN if name in rows]
+    data = alt.InlineData(values=json.loads(rows[columns].to_json(orient="records")))
+    tried, small = sorted({*rows["eps_255"]} - {0.0}), {"size": 14, "line_height": LINE}
+    look: dict[str, Any] = {"at": False, "bands": bands, "title": title, **small}
+    return series_chart(tried, height, scale, names, rows=data, **look)
+
+
+def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
+    """Return a quantity as `value` with `low` and `high`, for pairs or as means on other models."""
+    rows = figure.pairs
+    rows = rows[rows["source"].isin(figure.sources)]
+    others = rows["relation"] == TRANSFER
+    if figure.target:
+        rows = rows[rows["target"].isin(figure.target) & ((rows["source"] != MEAN) | others)]
+        ends = {"value": column, "low": f"{column}_low", "high": f"{column}_high"}
+        return rows.assign(**{end: rows.get(name, nan) for end, name in ends.items()})
+    means = figure.means.rename(columns={"mean": "value"})
+    if column != "success_rate":
+        keys, rows = (
+            ["attack", "source", "eps_255"],
+            rows[others & rows["attack"].isin(means["attack"])],
+        )
+        by_target = rows.groupby(keys, sort=False, as_index=False)[column].mean()
+        return by_target.rename(columns={column: "value"}).assign(target="", low=nan, high=nan)
+    if figure.view.choice.protocol == "all":  # it counts images that are wrong without an attack
+        return means
+    zeros = means.drop_duplicates(["attack", "source"])
+    return pd.concat([zeros.assign(eps_255=0.0, value=0.0, low=0.0, high=0.0), means])
+
+
+_STYLES: dict[str, list[Any]] = {"colour": PALETTE, "dash": DASHES, "shape": SHAPES}
+
+
+def styled(
+    rows: pd.DataFrame, order: Sequence[str], styles: Mapping[str, list[Any]] = _STYLES
+) -> pd.DataFrame:
+    """Add what `series_chart` draws; labels have colour, dash and marker by their place."""
+    places = rows["label"].map(list(order).index)
+    columns = {
+        name: [values[place % len(values)] for place in places] for name, values in styles.items()
+    }
+    right = rows.get("right", True)
+    return rows.assign(**columns, width=1.1, series=rows["label"], right=right)
 
 
 def over_cost(figure: Figure) -> ChartType:
@@ -188,7 +259,7 @@ def in_order(figure: Figure) -> ChartType:
     rows = figure.ranked
     axis = alt.Axis(ticks=False, labelPadding=3)
     y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=axis)
-    return _printed(means(alt.Chart(inline(rows)), y, _SUCCESS, "low", "high"), figure)
+    return printed(means(alt.Chart(inline(rows)), y, _SUCCESS, "low", "high"), figure)
 
 
 def cells(figure: Figure) -> ChartType:
@@ -204,14 +275,14 @@ def cells(figure: Figure) -> ChartType:
         rows[axis] = figure.renamed(rows[axis])
     sources, targets = (list(rows[axis].unique()) for axis in ("source", "target"))
     figure.check(sources)
-    cell = (figure.width - max(map(len, sources)) * _LETTER - 20) / len(targets)
-    if cell < 2.5 * _LETTER:
+    cell = (figure.width - max(map(len, sources)) * LETTER - 20) / len(targets)
+    if cell < 2.5 * LETTER:
         raise ValueError(
             f"{len(targets)} targets do not fit: set width, or choose fewer with target."
         )
-    turned = max(map(len, targets)) * _LETTER > cell
+    turned = max(map(len, targets)) * LETTER > cell
     right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
-    return _printed(matrix_chart(rows, printed=True, angle=-40 * turned), figure, right)
+    return printed(matrix_chart(rows, printed=True, angle=-40 * turned), figure, right)
 
 
 def _with_names(
@@ -225,12 +296,12 @@ def _with_names(
 ) -> ChartType:
     """Combine layers with the labels of their `ends`; `scale` is that of the y axis."""
     low, top = scale.to_dict()["domain"]
-    step = _LINE / (figure.height - _BELOW) * (top - low)
+    step = LINE / (figure.height - _BELOW) * (top - low)
     names = names_at_ends("label", "mean", ends, colour, x, step, scale)
-    return _printed(alt.layer(*layers, *names, data=inline(rows)), figure)
+    return printed(alt.layer(*layers, *names, data=inline(rows)), figure)
 
 
-def _printed(chart: Any, figure: Figure, right: float = 0) -> ChartType:
+def printed(chart: Any, figure: Figure, right: float = 0) -> ChartType:
     """Give a chart the figure's size, including the axes and the room at its right."""
     pads: Any = {"left": 3, "top": 3, "bottom": 3, "right": 3 + right}
     fit: Any = alt.AutoSizeParams(type="fit", contains="padding")

@@ -6,27 +6,42 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from ..analysis import CAUSES
+from ..analysis import CAUSES, CLEAN
 from ..analysis.image_outcomes import GROUP
 from ..artifacts.layout import ATTACKS, SOURCES
 from ..utils.files import write_csv
 from ..utils.model_names import NO_DEFENCE
-from .matrix_tables import defence_table, matrix_table, ranking_table, wide_matrix
-from .summary import Matrix, Summary
+from .matrix_tables import MARKS, defence_table, matrix_table, ranking_table, wide_matrix
+from .summary import Summary
 
 
-def print_matrix(matrix: Matrix, console: Console) -> None:
-    """Print one transfer matrix, and accuracies behind defences if there are any."""
-    console.print("", matrix_table(matrix.cells, matrix.heading, console.width), soft_wrap=False)
-    if len(matrix.defences):
-        console.print(defence_table(matrix.defences), soft_wrap=False)
+def row_text(summary: Summary) -> str:
+    """Return a job's cost and its row of the matrix as one line."""
+    (job,), parts = summary.jobs, []
+    if cost := job.cost.get("gradients_per_image"):
+        parts.append(f"{cost:g} gradients per image")
+    for matrix in summary.matrices:
+        cells = matrix.cells[matrix.cells["source"] != CLEAN]
+        marks = cells["relation"].map(MARKS).fillna("")
+        rates = ", ".join(marks + cells["target"] + cells["cell"].str.rpartition(" =")[2])
+        parts.append(f"{cells['counted'].iloc[0]} at {cells['eps_255'].iloc[0]:g}/255: {rates}")
+    return ", ".join(parts)
 
 
 def print_matrices(summary: Summary, console: Console) -> None:
-    """Print all transfer matrices."""
+    """Print transfer matrices, accuracies behind defences if there are any, and one legend."""
+    legend: list[str] = []
     for matrix in summary.matrices:
-        print_matrix(matrix, console)
-    console.print()
+        table, lines = matrix_table(matrix.cells, matrix.heading, console.width)
+        console.print("", table, soft_wrap=False)
+        legend += lines
+        if len(matrix.defences):
+            defended, lines = defence_table(matrix.defences)
+            console.print(defended, soft_wrap=False)
+            legend += lines
+    if legend:
+        console.print(Text("\n".join(dict.fromkeys(legend)), style="italic"), soft_wrap=False)
+        console.print()
 
 
 def write_tables(summary: Summary, folder: Path) -> None:

@@ -106,7 +106,7 @@ def try_attack(job: JobContext, cache: Rows) -> None:
         progress.on_predict_end()
     if is_first_process():
         total = f"{gradients * len(job.images):,}"
-        log.info("%s: %d gradients per image, %s in all", job.settings.job, gradients, total)
+        log.debug("%s: %d gradients per image, %s in all", job.settings.job, gradients, total)
 
 
 def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ..artifacts.sweep_state import fail, running
-from ..config.compose import is_sweep
 from ..config.errors import refuse
 from ..config.settings import Settings
+from ..report.terminal import row_text
 from ..tracking import Tracker, open_tracker
 from ..utils.devices import is_out_of_memory
 from ..utils.files import WriteError
@@ -39,13 +38,15 @@ def attempt(config: DictConfig, folder: Path, sweep: Sweep) -> None:
             raise ValueError("All processes of a job need one folder: hydra.run.dir=outputs/NAME")
         tracker = _tracker(settings) if is_first_process() else Tracker()
         targets = ", ".join(settings.targets)
-        log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
-        console = Console(markup=False) if is_sweep(hydra) else None
+        log.debug("%s -> %s on %s", settings.job, targets, settings.dataset.name)
         trainer = held.enter_context(on_free_gpu(settings.trainer))
         settings = settings.model_copy(update={"trainer": trainer})
         with tracker.job(settings.job, settings.sweep, job_parameters(settings)) as run:
             job = replace(planned, settings=settings)
-            run_job(job, sweep.pool, tracker, run, folder, console)
+            summary = run_job(job, sweep.pool, tracker, run, folder)
+        if summary is not None:
+            number = f"job {hydra.job.num + 1} of {sweep.jobs}: " if sweep.jobs else ""
+            log.info("%s%s", number, ", ".join(filter(None, [settings.job, row_text(summary)])))
 
 
 @contextmanager

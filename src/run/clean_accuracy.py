@@ -1,6 +1,7 @@
 """Checks of clean accuracies against expected accuracies and chance."""
 
 import logging
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,11 +26,11 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
     frame = clean.select(["target", "defence", "label", "predicted"]).to_pandas()
     frame = frame[frame["predicted"] != ABSTAINED]
     correct = (frame["label"] == frame["predicted"]).groupby(
-        [frame[name] for name in TARGET_COLUMNS], sort=False
+        [frame[name] for name in TARGET_COLUMNS]
     )
     counts = correct.agg(["sum", "count"])
     shares = ", ".join(f"{ModelRef.parse(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
-    log.info("%d clean images, correct: %s", len(job.images), shares)
+    _log_once(f"{len(job.images)} clean images, correct: {shares}", job.settings.sweep)
     check = job.settings.clean_accuracy_check
     for name in job.settings.models:  # no accuracy is expected behind a defence
         k, n = (int(value) for value in counts.loc[ModelRef.parse(name).columns])
@@ -51,6 +52,12 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
             if stated_by_user and check.action == "stop":
                 raise ValueError(f"{message}. To continue: clean_accuracy_check.action=warn.")
             log.warning("%s.", message)
+
+
+@cache
+def _log_once(text: str, sweep: str | None) -> None:
+    """Log a line that several jobs of a sweep share."""
+    log.info("%s", text)
 
 
 def check_trained(settings: Settings, name: str, file: Path, num_classes: int) -> None:

@@ -3,16 +3,13 @@
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-
-from rich.console import Console
 
 from ..artifacts.record import JobRecord, clear, record_of
 from ..artifacts.sweep_state import start_clock
 from ..cache.keys import code_keys
 from ..cache.rows import Rows
-from ..report.terminal import print_matrix
+from ..report.summary import Summary
 from ..tracking import Run, Tracker
 from .attack import try_attack
 from .check_job import check_weights
@@ -34,11 +31,10 @@ def run_job(
     tracker: Tracker,
     run: Run,
     folder: Path,
-    console: Console | None = None,
-) -> None:
+) -> Summary | None:
     """Run a job: compute the missing rows, write the files and log its pairs.
 
-    If a console is given, print the job's matrix.
+    Return its summary, but None if another process writes the results.
     """
     cache = Rows(Path(planned.settings.cache.dir))
     planned, data = open_data(planned, pool.sets)
@@ -48,7 +44,7 @@ def run_job(
     job = JobContext(planned, data, models)
     results = compute_results(job, cache)
     if results is None:
-        return  # the first process of this job writes the results
+        return None  # the first process of this job writes the results
     record = make_record(job, results, folder)
     finished = make_job(job, results, record, folder)
     clear(folder)  # remove an earlier job's files
@@ -57,10 +53,7 @@ def run_job(
         save_adversarial_images(job, results, record, folder, cache)
     cache.shrink(planned.settings.cache.total_gb)
     track_job(summary.jobs[0], tracker, run)
-    if console is not None:
-        with suppress(SystemExit):  # rich raises it when a pipe such as `| head` is closed
-            for matrix in summary.matrices:
-                print_matrix(matrix, console)
+    return summary
 
 
 def _prepare_models(

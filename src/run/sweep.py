@@ -1,5 +1,6 @@
 """Jobs of one command as a whole: checks before the first job, summary after the last one."""
 
+import io
 import logging
 import shlex
 import sys
@@ -50,6 +51,9 @@ from .track import sweep_parameters, sweep_points
 
 log = logging.getLogger(__name__)
 
+_WIDE, _WIDEST = 160, 10_000
+"""Characters per line of what is printed to a pipe, and of the texts for files and MLflow."""
+
 Report = Callable[[Summary, Path, Settings, Console], None]
 """Function that writes the report of a summary to a folder."""
 
@@ -78,11 +82,6 @@ class Sweep:
         """Restore the state in another process, which has a pool of its own."""
         self.__dict__ |= state
         self.pool = ModelPool()
-
-    def begin_job(self, config: DictConfig) -> None:
-        """Log the job's number."""
-        if self.jobs:
-            log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
 
     def plan(self, config: DictConfig, hydra: Any) -> Planned:
         """Return the job of a config: checked already, or checked here if this process has not."""
@@ -206,13 +205,16 @@ class Sweep:
         """Print and write the summary of finished jobs; close the sweep's run."""
         jobs = list(job_folders(self.folder, self.manifest).values())
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
-        console = Console(markup=False, record=True, soft_wrap=True)
+        width = None if sys.stdout.isatty() else _WIDE
+        console = Console(markup=False, soft_wrap=True, width=width)
         finished = [job for job in jobs if job not in failures]
         summary = _summarise(finished, self.settings[0].report.related, console)
         texts = []
         for show in (print_matrices, print_rankings, print_alarms):
             show(summary, console)
-            texts.append(console.export_text())
+            wide = Console(file=io.StringIO(), markup=False, soft_wrap=True, width=_WIDEST)
+            show(summary, wide)
+            texts.append(wide.file.getvalue())
         written = self._write_files(summary, jobs, "".join(texts).strip("\n"), console)
         if summary.jobs and self.settings[0].report.name != "none":
             written &= self._report(summary, console)
@@ -223,17 +225,16 @@ class Sweep:
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
             console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")
-        console.print(f"files: {self.folder}")
         if self.run:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
             matrices, rankings, alarms = texts
             note = f"{rankings}{matrices}{alarms}".strip("\n")  # a long note is truncated
             files, points = files_of_sweep(self.folder), sweep_points(summary)
             self.tracker.end_sweep(self.run, status, files, note, points)
-            attacks = list(dict.fromkeys(job.job.record.label for job in summary.attacked))
-            links = self.tracker.links(self.run, attacks) if summary.jobs else {}
-            for name, link in links.items():
-                console.print(f"{name}: {link}")
+            if summary.jobs and (link := self.tracker.link(self.run)):
+                console.print(link)
+        page = self.folder / PAGE
+        console.print(f"report: {page}" if page.exists() else f"files: {self.folder}")
         return written and not failures and not missing
 
     def _write_files(
@@ -266,7 +267,6 @@ class Sweep:
                 log.exception("This should not happen; please report it with the lines below.")
             reason = first_line(error)
         else:
-            console.print(f"report: {self.folder / PAGE}")
             return True
         text = f"No report: {reason} The jobs' files are complete. To build it: {words}"
         console.print(text, style="yellow")

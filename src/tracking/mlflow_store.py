@@ -7,7 +7,7 @@ overlays them at once; `DATASET-sweeps` has a run per sweep, with the runs of it
 This file uses names that MLflow does not document. If they change, no metric and no file is lost:
 
 - tags `mlflow.*` fill the UI's columns, descriptions and nesting, which would be missing;
-- the addresses of the UI's pages are for `links`, which would lead to its first page;
+- the address of a page of the UI is for `link`, which would lead to its first page;
 - the logger `mlflow.store.db.utils` is silenced; it would print tracebacks again.
 """
 
@@ -30,7 +30,7 @@ from mlflow.exceptions import MlflowException
 from ..artifacts.record import git_commit
 from ..artifacts.sweep_state import is_dead
 from ..utils.files import remove_temporaries, temporary_name
-from ..utils.package import PACKAGE
+from ..utils.package import FOLDER, PACKAGE
 from ..utils.refusals import first_line
 from .tracker import Point, without_password
 
@@ -143,24 +143,16 @@ class MlflowStore(MlflowClient):
         for end in NOTES:
             self._send(self._end_dead, f"{self.prefix}{end}")
 
-    def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
-        """Return the server, or the command that starts one, and links to pages, by description.
-
-        There is one link per attack for its curves, because the UI shows only ten runs at first.
-        """
-        pairs, sweeps = (self._experiment(f"{self.prefix}{end}") for end in ("", "-sweeps"))
+    def link(self, sweep: str) -> str:
+        """Return the sweep's page on a server, or the command that shows a local store."""
         uri = without_password(self.address)
-        served = uri.startswith("http")
-        ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
-        view = "?workflowType=machine_learning"  # otherwise new experiments show an empty overview
-        order = f"orderByKey={quote('metrics.`reference/success_rate`')}&orderByAsc=false"
-        command = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-        links = {"MLflow store": uri} if served else {"serve": command}
-        for attack in attacks:
-            query = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
-            curves = f"{view}&compareRunsMode=CHART&searchFilter={query}"
-            links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}&{order}"
-        return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
+        if uri.startswith("http"):
+            page = f"#/experiments/{self._experiment(f'{self.prefix}-sweeps')}/runs/{sweep}"
+            # Otherwise new experiments show an empty overview.
+            return f"MLflow: {uri.rstrip('/')}/{page}?workflowType=machine_learning"
+        made = Path.cwd() == FOLDER.parent and uri == f"sqlite:///{FOLDER.parent}/mlruns/mlflow.db"
+        words = "make ui" if made else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        return f"MLflow: {words}"
 
     def _create(self, end: str, name: str, tags: Mapping[str, str]) -> str:
         """Open a run in the experiment with the suffix `end`, and return its id."""

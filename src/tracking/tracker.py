@@ -26,8 +26,8 @@ class TrackingStore(Protocol):
 
     It is called with `dataset`, the name of the data set, and the section's other keys. Any error
     ends the tracking, and no job. A store may also have `remote`, True if it also gets tables and
-    pictures; `end_dead()`, which ends the runs of killed commands; and `links(sweep, attacks)`,
-    which returns addresses by description.
+    pictures; `end_dead()`, which ends the runs of killed commands; and `link(sweep)`, which returns
+    a line that says where to see a sweep.
     """
 
     def start(
@@ -175,10 +175,9 @@ class Tracker:
         finally:
             self._ask("end", run, status)
 
-    def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
-        """Return addresses in the store, by description."""
-        links = self._call("links", sweep, attacks) if hasattr(self.store, "links") else None
-        return links or {}
+    def link(self, sweep: str) -> str:
+        """Return a line that says where to see a sweep, empty if the store has none."""
+        return (self._call("link", sweep) if hasattr(self.store, "link") else None) or ""
 
     def _start(
         self,

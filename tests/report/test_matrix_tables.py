@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
 
 from src import images_needed
 from src.analysis import CLEAN, TRANSFER, WHITE_BOX, format_cell
@@ -32,7 +32,16 @@ def text_of(table, width):
 
 
 def printed(matrix, width=80):
-    return text_of(matrix_table(matrix, "[bold] matrix", width), width)
+    table, legend = matrix_table(matrix, "[bold] matrix", width)
+    return text_of(Group(table, "\n".join(legend)), width)
+
+
+def test_a_narrow_matrix_has_rates_and_says_where_the_counts_are():
+    matrix = matrix_of(["vgg_small_long_name", "resnet", "vit", "mixer"])
+    text = printed(matrix, 80)
+    rates = re.findall(r"\d+\.\d+%", text)
+    assert rates == [cell.split()[-1] for cell in matrix["cell"]]
+    assert "10000" not in text and "summary.txt" in text and max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("width", [40, 160])  # a row a pair, a row a source

@@ -108,6 +108,42 @@ def test_of_robust_accuracy_the_least_is_the_best():
     ]
 
 
+@pytest.mark.parametrize("to", ["markdown", "latex", "csv", None])
+def test_counts_with_clean_accuracies(to):
+    frame = ordinary()
+    frame = frame[frame["attack"] == "mi"]
+    wrong = (frame["target"] == "vit") & (frame["index"] >= 30)  # when clean, so they do not count
+    frame.loc[wrong, "predicted"] = 1
+    result = table(frame, rows="source", value="counts", clean=True, to=to)
+    text = (result if to else result.to_html()).replace("\\%", "%")
+    sign = " †" if to == "markdown" else ""
+    cells = [
+        ["clean", "40 / 40 = 100.00 %", "30 / 40 = 75.00 %"],
+        ["vgg", f"0 / 40 = 0.00 %{sign}", "0 / 30 = 0.00 %"],
+        ["vit", "0 / 30 = 0.00 %", f"0 / 30 = 0.00 %{sign}"],
+    ]
+    if to == "markdown":
+        head, _, *body = cells_of(text)
+        assert (head, body) == (["source", "vgg", "vit"], cells)
+    elif to == "csv":
+        assert list(csv.reader(io.StringIO(text)))[1:] == cells
+    else:
+        assert [cell in text for row in cells for cell in row] == [True] * 9
+
+
+def test_clean_accuracies_need_equal_images():
+    frame = ordinary()
+    other = (frame["source"] == "vit") & (frame["index"] >= 30)
+    frame.loc[other & (frame["eps_255"] == 0), "predicted"] = 1
+    with pytest.raises(ValueError, match="the same clean images"):
+        table(frame, value="counts", clean=True)
+    for options in ({}, {"value": "counts", "columns": "attack", "rows": ["source", "target"]}):
+        with pytest.raises(ValueError, match="clean needs source or attack in rows"):
+            table(frame, clean=True, **options)
+    with pytest.raises(ValueError, match="value=counts needs source and target"):
+        table(frame, value="counts", rows="attack")
+
+
 def test_other_axes_values_budgets_and_protocols():
     frame = ordinary()
     head, _, *body = cells_of(
@@ -323,8 +359,14 @@ def test_nothing_is_averaged_over_defences():
     behind.loc[behind["eps_255"] > 0, "predicted"] = 0
     both = pd.concat([frame, behind], ignore_index=True)
     both.attrs[JOBS] = [{**one, "defences": ["jpeg"]} for one in frame.attrs[JOBS]]
-    with pytest.raises(ValueError, match="add defence to rows"):
-        table(both)
+    found = cells_of(table(both, to="markdown"))  # defences become rows
+    assert [row[1:] for row in found[2:]] == [["mi", "none", "100.0"], ["", "jpeg", "0.0"]]
+    found = cells_of(table(both, value="counts", clean=True, to="markdown"))
+    assert found[2:5] == [
+        ["clean", "", "none", "40 / 40 = 100.00 %"],
+        ["", "", "jpeg", "40 / 40 = 100.00 %"],
+        ["a", "mi", "none", "0 / 40 = 0.00 %"],
+    ]
     found = cells_of(table(both, defence="jpeg", to="markdown"))
     assert [row[-1] for row in found[2:]] == ["0.0"] * 2
     with pytest.raises(ValueError, match="defence=gblur: "):

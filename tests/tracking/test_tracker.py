@@ -5,7 +5,6 @@ import socket
 import time
 from contextlib import ExitStack
 from types import SimpleNamespace
-from urllib.parse import quote
 
 import mlflow
 import pandas as pd
@@ -23,7 +22,7 @@ from src.run.track import pair_points, sweep_points
 from src.tracking import Run, open_tracker
 from src.tracking.mlflow_store import MlflowStore
 from src.utils.files import held
-from tests.conftest import mlflow_settings
+from tests.conftest import REPOSITORY, mlflow_settings
 
 
 def changed(settings: TrackingSettings, **changes) -> TrackingSettings:
@@ -150,16 +149,15 @@ def test_a_training_that_fails_ends_so(tracker, store):
     assert status(store, run.version) == "FAILED"
 
 
-def test_links_lead_to_the_pairs_of_each_attack_and_hide_passwords(tracker, monkeypatch):
+def test_a_link_leads_to_the_sweep_and_hides_passwords(tracker, monkeypatch):
     sweep = tracker.start_sweep("sweep", {})
-    for uri, server in ((None, "http://127.0.0.1:5000"), ("http://me:secret@host", "http://host")):
-        if uri:
-            monkeypatch.setattr(MlflowStore, "address", uri)
-        links = tracker.links(sweep, ["fgsm", "bim"])
-        assert "secret" not in str(links) and ("serve" in links) == (uri is None)
-        wanted = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = 'bim'")
-        assert f"searchFilter={wanted}" in links["bim curves"]
-        assert links["sweep"].startswith(f"{server}/#/experiments/") and sweep in links["sweep"]
+    assert tracker.link(sweep).startswith("MLflow: mlflow ui --backend-store-uri sqlite:///")
+    monkeypatch.setattr(MlflowStore, "address", f"sqlite:///{REPOSITORY}/mlruns/mlflow.db")
+    monkeypatch.chdir(REPOSITORY)
+    assert tracker.link(sweep) == "MLflow: make ui"
+    monkeypatch.setattr(MlflowStore, "address", "http://me:secret@host")
+    link = tracker.link(sweep)
+    assert link.startswith("MLflow: http://host/#/experiments/") and sweep in link
 
 
 def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
@@ -211,7 +209,7 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
                 run, "a", tags={"data_digest": "d"}, parameters={}, points=[("n", 1, 0)]
             )
     tracker.end_sweep(sweep, "FINISHED", [], "matrix", [])
-    assert tracker.links(sweep, ["fgsm"]) == {}  # none to nothing
+    assert tracker.link(sweep) == ""  # none to nothing
     assert len(tried) == 1 and len(caplog.records) == 1
     assert "connection reset" in caplog.text
 

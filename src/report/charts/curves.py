@@ -8,7 +8,7 @@ import pandas as pd
 from altair.typing import ChartType
 
 from ...analysis import CLEAN
-from .theme import PANEL, PERCENT, WHOLE, budgets, colour_by, curve, inline, points, tooltip
+from .theme import PANEL, PERCENT, ROWS, WHOLE, budgets, colour_by, curve, inline, points, tooltip
 
 MOST_COLOURS = 10
 """Up to this number of targets, each curve has a colour."""
@@ -18,25 +18,36 @@ _AT = alt.NamedData("at")
 
 
 def series_chart(
-    tried: Sequence[float], height: int, scale: alt.Scale = WHOLE, names: bool = True
+    tried: Sequence[float],
+    height: float,
+    scale: alt.Scale = WHOLE,
+    names: bool = True,
+    *,
+    rows: Any = ROWS,
+    at: bool = True,
+    bands: bool = False,
+    title: str | None = None,
+    size: float = 46,
+    line_height: float = 14,
 ) -> ChartType:
     """Draw series over the budget as lines with markers, on a linear axis with every budget.
 
     The rows have `eps_255`, `value`, `series`, and how it is drawn: `colour`, `dash`, `shape`,
-    `width`, `label` (the name at its end) and `right` (False: a cross). `at` marks one budget.
+    `width`, `label` (the name at its end) and `right` (False: a cross); for `bands` also `low` and
+    `high`. `at` marks one budget. A `title` of the y axis adds one to the x axis. `size` is the
+    area of a marker, `line_height` the least distance of names.
     """
     top = scale.to_dict()["domain"][1]
     plain: dict[str, Any] = {"labelOverlap": "greedy", "grid": False, "labelFlush": False}
     plain |= {"tickCount": len(tried) + 1, "labelSeparation": 1}  # else ticks are left out
     ticks = alt.Axis(values=[0, *tried], format=".6~g", **plain)
     across = alt.Scale(domain=[0, max(tried)])
-    x = alt.X("eps_255:Q", title=None, scale=across, axis=ticks)
-    grid = alt.Axis(format=".0%", tickCount=4, title=None)
+    budget = title and "budget (1/255)"
+    x = alt.X("eps_255:Q", title=budget, scale=across, axis=ticks)
+    grid = alt.Axis(format=".0%", tickCount=4, title=title)
     y = alt.Y("value:Q", scale=scale, axis=grid)
     as_given: dict[str, Any] = {"scale": None, "legend": None}
-    base = alt.Chart(alt.NamedData("rows")).encode(
-        x=x, detail="series:N", color=alt.Color("colour:N", **as_given)
-    )
+    base = alt.Chart(rows).encode(x=x, detail="series:N", color=alt.Color("colour:N", **as_given))
     lines = tooltip("series", "eps_255", shares=["value"])
     line = base.mark_line().encode(
         y=y,
@@ -44,27 +55,33 @@ def series_chart(
         strokeWidth=alt.StrokeWidth("width:Q", **as_given),
     )
     right, wrong = (base.transform_filter(f"{no}datum.right") for no in ("", "!"))
-    dots = right.mark_point(filled=True, size=46, opacity=1).encode(
+    dots = right.mark_point(filled=True, size=size, opacity=1).encode(
         y=y, shape=alt.Shape("shape:N", **as_given), tooltip=lines
     )
-    crosses = wrong.mark_point(size=40, strokeWidth=2, opacity=1, shape=_CROSS)
+    crosses = wrong.mark_point(size=size, strokeWidth=size / 23, opacity=1, shape=_CROSS)
+    layers = [line, dots, crosses.encode(y=y, tooltip=lines)]
+    if bands:
+        low = alt.Y("low:Q", scale=scale, axis=grid)
+        layers.insert(0, base.mark_area(opacity=0.13).encode(y=low, y2="high:Q"))
+    if at:
+        layers = _mark(x, height, layers)
+    if names:
+        step = line_height * top / height
+        colour = alt.Color("colour:N", **as_given)
+        ends = at_last("series").transform_filter("datum.label")
+        labels = names_at_ends("label", "value", ends, colour, step=step, scale=scale)
+        layers += [label.properties(data=rows) for label in labels]
+    return alt.layer(*layers).properties(height=height)
+
+
+def _mark(x: alt.X, height: float, layers: Sequence[Any]) -> list[Any]:
+    """Add marks of the chosen budget: a rule below the layers, a number on the axis."""
     rule = alt.Chart(_AT).mark_rule(strokeWidth=1, color="var(--second)").encode(x=x)
     tick = alt.Chart(_AT).encode(x=x, y=alt.value(height + 13))
     square: dict[str, Any] = {"shape": "square", "size": 230, "filled": True, "opacity": 1}
     box = tick.mark_point(color="var(--text)", **square)
     number = tick.mark_text(color="var(--back)", fontSize=11, fontWeight="bold", dy=1)
-    layers = [
-        *(rule, line, dots, crosses.encode(y=y, tooltip=lines), box),
-        number.encode(text=alt.Text("eps_255:Q", format=".6~g")),
-    ]
-    if names:
-        step = 14 * top / height
-        colour = alt.Color("colour:N", **as_given)
-        ends = at_last("series").transform_filter("datum.label")
-        labels = names_at_ends("label", "value", ends, colour, step=step, scale=scale)
-        layers += [label.properties(data=alt.NamedData("rows")) for label in labels]
-    fit: Any = alt.AutoSizeParams(type="fit-x", contains="padding")
-    return alt.layer(*layers).properties(width=PANEL, height=height, autosize=fit)
+    return [rule, *layers, box, number.encode(text=alt.Text("eps_255:Q", format=".6~g"))]
 
 
 def curves_chart(rows: pd.DataFrame) -> ChartType:

@@ -13,6 +13,11 @@ ACCENT = "#c2410c"
 """Colour of chosen marks, and of the frames of white boxes."""
 PALETTE = ["#0a66b0", "#b04600", "#00573f", "#7a3aa8", "#a8124f", "#6b4a12", "#00697a"]
 """Colours of attacks by rank; those of the page's light style."""
+SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right"]
+DASHES = [[], [6, 3], [2, 2.5], [9, 3, 2, 3], [4, 4], [10, 4], [1, 3]]
+"""Markers and dashes of attacks by rank; those of the page."""
+SHADES = ["#8a939c", "#6b95b8", "#2f77b5", "#16191d"]
+"""Colours of groups by initial confidence, the least confident first; those of the page."""
 PANEL = 260
 """Width of a chart, or of one of its panels, in a file; on a page it adapts to the window."""
 STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
@@ -108,6 +113,8 @@ def paper_theme() -> dict[str, Any]:
         **{"font": config["font"], "view": config["view"], "line": {"strokeWidth": 1.1}},
         "axis": config["axis"] | sizes | ticks | {"labelPadding": 2, "labelFlush": False},
         "axisY": {"tickCount": 5},
+        "legend": sizes
+        | {"symbolSize": 30, "columns": 5, "titleFontWeight": "normal", "offset": 2},
         "style": dict.fromkeys(("name", "cell", "small-cell", "counts"), text) | marks,
     }
 

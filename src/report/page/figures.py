@@ -246,7 +246,7 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
             "initial confidence within 2.5 points of each level."
         )
         title = "Top five by initial confidence"
-        yield Figure("confidence-profiles", title, caption, _profiles(), profiles, **shown)
+        yield Figure("confidence-profiles", title, caption, profiles_chart(), profiles, **shown)
     parts = [
         by_class(rows).assign(model=model).merge(rows[["label", "name"]].drop_duplicates())
         for model, rows in models
@@ -286,7 +286,8 @@ def _classes() -> ChartType:
     return bars.properties(width=PANEL, height={"step": 20})
 
 
-def _profiles() -> ChartType:
+def profiles_chart() -> ChartType:
+    """Draw the five highest probabilities, one colour per level of initial confidence."""
     bars = (
         alt.Chart(ROWS)
         .mark_bar()
@@ -311,5 +312,7 @@ def page_charts(tried: Sequence[float], top: float) -> dict[str, Any]:
         "image": series_chart(tried, 150),
         "group": series_chart(tried, 200, names=False),
     }
+    fit: Any = alt.AutoSizeParams(type="fit-x", contains="padding")
+    sized = {name: chart.properties(width=PANEL, autosize=fit) for name, chart in charts.items()}
     with alt.theme.enable(PAGE_THEME):
-        return {name: vega_of(chart.to_dict(validate=False)) for name, chart in charts.items()}
+        return {name: vega_of(chart.to_dict(validate=False)) for name, chart in sized.items()}

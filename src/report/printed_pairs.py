@@ -1,0 +1,232 @@
+"""Printed charts of one source and target: groups by confidence, single images, and profiles."""
+
+import base64
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import vl_convert
+from altair.typing import ChartType
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..analysis.confidence import by_initial_confidence, confidence_profiles
+from ..artifacts.jobs import FinishedJob
+from ..artifacts.layout import TOP_FIVE
+from ..utils.model_names import NO_DEFENCE, renamed
+from .charts.theme import DASHES, PALETTE, SHADES, SHAPES, inline, paper_theme
+from .page.figures import profiles_chart
+from .page.html import VEGA_LITE
+from .printed import LINE, PAPER_TEXT, Figure, over, printed, styled
+
+FEWEST, FEWEST_IN_BIN = 9, 3
+"""Fewest images for curves by initial confidence, and in a group of a fixed width."""
+_TEXT, _RIGHT, _OTHER = "#16191d", "#9aa5b1", "#e3b08f"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source and a target, and the jobs of the chosen attacks, best rank first."""
+
+    figure: Figure
+    jobs: Sequence[FinishedJob]
+    target: str
+
+    def predictions(self, job: FinishedJob, number: int) -> pd.DataFrame:
+        """Return the target's predictions of an image by budget, and whether they are `right`."""
+        rows = job.predictions[job.predictions["target"] == self.target]
+        if number not in (known := rows["index"].unique()):
+            raise ValueError(f"image {number}: choose one of the {len(known)} in images.csv.")
+        rows = rows[rows["index"] == number].sort_values("eps_255")
+        return rows.assign(right=rows["predicted"] == rows["label"], value=rows["confidence"])
+
+    def class_name(self, number: float) -> str:
+        """Return the name of a class; a model that abstains has none."""
+        return self.jobs[0].record.class_names[int(number)] if number >= 0 else "none"
+
+
+def groups(pair: Pair, count: int, bins: float | None) -> ChartType:
+    """Draw accuracy and confidence over the budget, in groups by initial confidence.
+
+    There are `count` equal groups, or groups of `bins` points with at least three images.
+    """
+    if count < 1 or (bins is not None and not 0 < bins <= 100):
+        raise ValueError("groups must be at least 1, and bins above 0 and at most 100 points.")
+    edges = count if bins is None else (np.arange(bins, 100 - 1e-9, bins) / 100).round(9).tolist()
+    job, record = pair.jobs[0], pair.jobs[0].record
+    args = (job.predictions, record.source, [pair.target], record.protocol, edges)
+    if (rows := by_initial_confidence(*args)).empty or rows.groupby("eps_255")["n"].sum()[
+        0
+    ] < FEWEST:
+        raise ValueError(f"Curves by initial confidence need {FEWEST} counted images.")
+    clean = rows.groupby("group")["n"].transform("first")
+    rows = rows.assign(clean=clean)[clean >= (1 if bins is None else FEWEST_IN_BIN)]
+    rows["label"] = [_span(*its) for its in rows[["lowest", "highest", "clean"]].to_numpy()]
+    labels = list(dict.fromkeys(rows["label"]))[::-1]  # the least confident first
+    pair.figure.check(labels)
+    last = len(SHADES) - 1
+    places = np.linspace(last, 0, len(labels))[::-1]
+    channels = np.array([[*bytes.fromhex(shade[1:])] for shade in SHADES]).T
+    mixed = [[round(np.interp(at, range(last + 1), its)) for its in channels] for at in places]
+    styles = {
+        "colour": [f"#{bytes(colour).hex()}" for colour in mixed],
+        "dash": [DASHES[last - round(place)] for place in places],
+        "shape": [SHAPES[last - round(place)] for place in places],
+    }
+    rows, titles = styled(rows, labels, styles), ("still correct", "confidence")
+
+    def draw(width: float, height: float) -> Any:
+        panels = [
+            over(rows.assign(value=rows[column]), height, title, names=title == titles[1])
+            for column, title in zip(("robust_accuracy", "confidence"), titles, strict=True)
+        ]
+        return alt.hconcat(*(panel.properties(width=width) for panel in panels), spacing=8)
+
+    return _sized(draw, pair.figure, 2)
+
+
+def _span(low: float, high: float, images: float) -> str:
+    """Name a group; percents are rounded down, with a decimal if the group begins above 95 %."""
+    per = 10 if low > 0.95 else 1
+    ends = "\N{EN DASH}".join(f"{np.floor(100 * per * end + 1e-6) / per:g}" for end in (low, high))
+    return f"{ends} % ({images:.0f})"
+
+
+def image(pair: Pair, number: int) -> ChartType:
+    """Draw an image's confidence over the budget, and its likeliest classes at two budgets.
+
+    There is a line per attack, with a cross where the class is wrong. The classes are those of the
+    clean image, and those at the smallest budget at which the first attack makes the class wrong,
+    or else at the one with the lowest confidence.
+    """
+    parts = [pair.predictions(job, number) for job in pair.jobs]
+    labels = [renamed(job.attack, pair.figure.names) for job in pair.jobs]
+    pair.figure.check(labels)
+    named = [part.assign(label=label) for part, label in zip(parts, labels, strict=True)]
+    rows = pd.concat(named)
+    rows, attacked = styled(rows, pair.figure.order(rows)), parts[0][parts[0]["eps_255"] > 0]
+    wrong = attacked[~attacked["right"]]
+    turn = wrong.iloc[0] if len(wrong) else attacked.sort_values("confidence").iloc[0]
+    shown = {"clean": parts[0].iloc[0]}
+    shown[f"{'wrong' if len(wrong) else 'lowest'} at {turn['eps_255']:g}/255"] = turn
+
+    def draw(width: float, height: float) -> Any:
+        curve = over(rows, height, "confidence").properties(width=0.55 * width)
+        bars = [
+            _bars(_classes(pair, row), title, 0.45 * width, (height - 14) / 10)
+            for title, row in shown.items()
+        ]
+        return alt.hconcat(curve, alt.vconcat(*bars, spacing=3), spacing=8)
+
+    return _sized(draw, pair.figure, 1)
+
+
+def _classes(pair: Pair, row: pd.Series) -> pd.DataFrame:
+    """Return the five likeliest classes; if they are not stored, the predicted and true one."""
+    shares = {row["predicted"]: row["confidence"], row["label"]: row["true_confidence"]}
+    if TOP_FIVE in (job := pair.jobs[0]).files:
+        top = job.table(TOP_FIVE)
+        top = top[(top["target"] == pair.target) & (top["defence"] == NO_DEFENCE)]
+        top = top[(top["index"] == row["index"]) & (top["eps_255"] == row["eps_255"])]
+        for classes, values in top[["top5_classes", "top5_confidences"]].to_numpy():
+            shares = dict(zip(classes, values, strict=True))
+    table = pd.DataFrame({"number": list(shares), "value": list(shares.values())})
+    table["text"] = [f"{pair.class_name(one)} {100 * its:.0f} %" for one, its in shares.items()]
+    table["colour"] = np.where(table["number"] == row["label"], _RIGHT, _OTHER)
+    return table.assign(rank=range(len(table)))
+
+
+def _bars(rows: pd.DataFrame, title: str, width: float, step: float) -> Any:
+    """Draw classes as bars with their names; the true class is grey."""
+    y = alt.Y("rank:O", axis=None, scale=alt.Scale(domain=list(range(5))))
+    x = alt.X("value:Q", axis=None, scale=alt.Scale(domain=[0, 1]))
+    base = alt.Chart(inline(rows)).encode(y=y)
+    bars = base.mark_bar(height=step - 1).encode(x=x, color=alt.Color("colour:N", scale=None))
+    names = base.mark_text(align="left", dx=2, limit=width, style="name", color=_TEXT)
+    names = names.encode(x=alt.value(0), text="text:N")
+    heading = alt.Title(title, fontSize=PAPER_TEXT, anchor="start", offset=1, fontWeight="normal")
+    return alt.layer(bars, names).properties(width=width, height=5 * step, title=heading)
+
+
+def strip(pair: Pair, number: int, budgets: Sequence[float]) -> ChartType:
+    """Draw an image as a row of pictures: clean, perturbation and budgets, with classes below."""
+    job, width = pair.jobs[0], pair.figure.width
+    rows = pair.predictions(job, number).set_index("eps_255")
+    pictures = job.pictures.get(number, {})
+    if not (stored := sorted(eps for eps in pictures if eps)):
+        known = [str(index) for index, its in job.pictures.items() if len(its) > 1]
+        ways = f"choose from {', '.join(known)}, or run " if known else "run "
+        raise ValueError(f"image {number} has no picture: {ways}with report.images=[{number}].")
+    if unknown := [eps for eps in budgets if eps not in stored]:
+        names = ", ".join(f"{eps:g}" for eps in stored)
+        raise ValueError(f"eps={unknown[0]:g}: image {number} has pictures at {names}.")
+    shown, clean = [*(budgets or stored)], pictures[0.0]
+    change = pictures[shown[-1]].astype(np.int16) - clean
+    factor = 127 / max(1, np.abs(change).max())
+    noise = np.clip(128 + factor * change, 0, 255).astype(np.uint8)
+    columns: list[tuple[float, Any, str]] = [(0.0, clean, "clean"), (-1.0, noise, "perturbation")]
+    columns += [(eps, pictures[eps], f"{eps:g}/255") for eps in shown]
+    cells = []
+    for eps, picture, head in columns:
+        below = f"{shown[-1]:g}/255 \N{MULTIPLICATION SIGN} {factor:.0f}"  # of the perturbation
+        cell = {"url": _address(picture), "head": head, "name": below, "share": " "}
+        cell["colour"] = _TEXT
+        for _, its in rows[rows.index == eps].iterrows():
+            cross = "" if its["right"] else "\N{MULTIPLICATION SIGN} "
+            cell["colour"] = _TEXT if its["right"] else PALETTE[1]
+            cell |= {"name": pair.class_name(its["predicted"])}
+            cell |= {"share": f"{cross}{100 * its['confidence']:.0f} %"}
+        cells.append(cell)
+    side = width / len(columns) - 2
+    tall = side * clean.shape[1] / clean.shape[2]
+    place = alt.X("place:O", axis=None, scale=alt.Scale(padding=0))
+    base = alt.Chart().encode(x=place)
+    layers: list[Any] = [
+        base.mark_image(width=side, height=tall).encode(url="url:N", y=alt.value(tall / 2))
+    ]
+    for line, name in enumerate(("head", "name", "share"), 1):
+        texts = base.mark_text(limit=side, style="name", baseline="bottom").encode(
+            text=f"{name}:N",
+            y=alt.value(tall + (line + 0.3) * LINE),
+            color=alt.Color("colour:N", scale=None),
+        )
+        layers.append(texts)
+    data = pd.DataFrame(cells).assign(place=range(len(cells)))
+    chart = alt.layer(*layers, data=inline(data)).properties(width=width, height=tall + 3.6 * LINE)
+    return chart.properties(background="white", padding=0).configure(**paper_theme())
+
+
+def _address(picture: NDArray[np.uint8]) -> str:
+    """Return a picture as a data address; a small one is enlarged without smoothing."""
+    times = max(1, 256 // max(picture.shape[1:]))
+    levels = np.moveaxis(picture, 0, -1).repeat(times, 0).repeat(times, 1)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def profiles(pair: Pair) -> ChartType:
+    """Draw the mean of the five highest probabilities on clean images, by initial confidence."""
+    clean = pair.jobs[0].clean
+    rows = confidence_profiles(clean[clean["target"] == pair.target])
+    if rows.empty:
+        raise ValueError("profiles need the five likeliest classes, which these jobs do not store.")
+    return printed(profiles_chart().properties(data=inline(rows)), pair.figure)
+
+
+def _sized(draw: Callable[[float, float], Any], figure: Figure, columns: int) -> ChartType:
+    """Give a chart of several panels the figure's size; `draw` takes a panel's width and height."""
+    width, height, chart = figure.width / columns, figure.height - 30, alt.Chart()
+    for _ in range(3):  # text keeps its size, so that a chart shows how much its axes take
+        chart = draw(width, height).properties(background="white", padding=3)
+        chart = chart.configure(**paper_theme())
+        svg = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=VEGA_LITE)
+        real = [float(size) for size in re.findall(r' (?:width|height)="([\d.]+)"', svg)[:2]]
+        width += (figure.width - real[0]) / columns
+        height += figure.height - real[1]
+    return chart
