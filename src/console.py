@@ -6,7 +6,7 @@ from runpy import run_module
 
 from .utils.package import PACKAGE
 
-COMMANDS = ("main", "attacks", "figure", "models", "report", "sources", "status", "table")
+COMMANDS = ("main", "attacks", "card", "figure", "models", "report", "sources", "status", "table")
 
 
 def main() -> None:
