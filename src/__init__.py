@@ -10,6 +10,7 @@ consists of
 - `transfer`: attack any torch modules, evaluate others on the same images, return such a frame;
 - `rates`: compute counts, rates and intervals from a frame;
 - `matrix`, `curves`, `ranking` and `cost`: draw charts of a frame or of finished sweeps;
+- `rank`: rank an attack of yours among the stored attacks of a preset;
 - `rankings`: rank attacks or sources, with their differences from the first;
 - `images_needed`: compute how many images decide such a difference;
 - `table`: lay out the results as a table for a paper.
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .api.frames import load_sweep as load_sweep
     from .api.frames import load_table as load_table
     from .api.frames import rates as rates
+    from .api.rank import rank as rank
     from .api.rankings import images_needed as images_needed
     from .api.rankings import rankings as rankings
     from .api.transfer import transfer as transfer
@@ -68,6 +70,7 @@ _HOMES = {
     "load_table": ".api.frames",
     "matrix": ".api.charts",
     "ranking": ".api.charts",
+    "rank": ".api.rank",
     "rankings": ".api.rankings",
     "rates": ".api.frames",
     "table": ".report.paper",

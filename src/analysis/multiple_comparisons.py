@@ -44,7 +44,7 @@ class PairTests:
     cutoff: float
 
 
-def compare_pairs(scores: Values, draws: int = _DRAWS) -> PairTests:
+def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -> PairTests:
     """Test all pairs of rows for equal means with a paired permutation test (random signs).
 
     The statistic of a pair is |sum d| / sqrt(sum d^2), where d are the differences on the images,
@@ -56,13 +56,18 @@ def compare_pairs(scores: Values, draws: int = _DRAWS) -> PairTests:
     Args:
         scores: Scores of images, shape (A, N), whose means over images are compared.
         draws: Number of draws of signs.
+        one: Row that the others are compared with. Fewer pairs are tested, so smaller differences
+            are seen; the numbers of other pairs are NaN. None: all pairs are tested.
 
     Reference:
         P. H. Westfall and S. S. Young, Resampling-Based Multiple Testing (1993), 2.3 (single-step
         maxT); P. Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005), 3.2.
     """
     size, images = scores.shape
-    first, second = pair = np.triu_indices(size, 1)
+    first, second = np.triu_indices(size, 1)
+    if one is not None:
+        chosen = (first == one) | (second == one)
+        first, second = first[chosen], second[chosen]
     gram, sums = scores @ scores.T, scores.sum(axis=1)
     power = np.diag(gram)
     squares = np.maximum(power[first] + power[second] - 2 * gram[first, second], 0)
@@ -74,10 +79,11 @@ def compare_pairs(scores: Values, draws: int = _DRAWS) -> PairTests:
         beyond = draws - np.searchsorted(largest, np.abs(difference) / scale)
         margin, p = cutoff * scale / images, (1 + beyond) / (1 + draws)
     numbers = (difference / images, squares / images, margin, p)
-    upper = np.zeros((len(numbers), size, size))
-    upper[:, pair[0], pair[1]] = numbers
-    lower = upper.transpose(0, 2, 1) * np.array([-1, 1, 1, 1])[:, None, None]
-    difference, discordance, margin, p = upper + lower
+    matrices = np.full((len(numbers), size, size), np.nan)
+    matrices[:, range(size), range(size)] = 0
+    matrices[:, first, second] = numbers
+    matrices[:, second, first] = np.array([-1, 1, 1, 1])[:, None] * numbers
+    difference, discordance, margin, p = matrices
     return PairTests(difference, discordance, margin, p, cutoff)
 
 

@@ -51,9 +51,7 @@ class CardJob:
     tables: Mapping[str, pa.Table]
 
 
-def write_card(
-    jobs: Sequence[CardJob], path: Path, *, coarse: bool = False, **facts: str | int
-) -> None:
+def write_card(jobs: Sequence[CardJob], path: Path, *, coarse: bool = False, **facts: Any) -> None:
     """Write jobs to a card, atomically.
 
     A confidence is replaced by the middle of its step, of `STEPS` equal steps from 0 to 1. Classes,
@@ -89,8 +87,14 @@ def write_card(
         )
 
 
-def read_card(path: Path) -> tuple[dict[str, Any], list[CardJob]]:
-    """Read a card: its facts and its jobs.
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the facts about a card that `write_card` was given."""
+    facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[_KEY])
+    return facts
+
+
+def read_card(path: Path) -> list[CardJob]:
+    """Read the jobs of a card.
 
     Nothing in a card is evaluated. Its size is checked before it is unpacked, and its tables are
     checked like those in a job's folder.
@@ -99,7 +103,7 @@ def read_card(path: Path) -> tuple[dict[str, Any], list[CardJob]]:
         ValueError: The file is no card, is damaged, or has another version.
     """
     try:
-        facts, table = _read(path)
+        table = _read(path)
         records = table["record"].combine_chunks()
         jobs = {
             text: (CardJob(*_parse(text, path), {}), dict[str, list[pa.Table]]())
@@ -107,7 +111,7 @@ def read_card(path: Path) -> tuple[dict[str, Any], list[CardJob]]:
         }
         for text, variant, rows in _runs(table):
             jobs[text][1].setdefault(variant, []).append(rows)
-        return facts, [_finished(job, variants, path) for job, variants in jobs.values()]
+        return [_finished(job, variants, path) for job, variants in jobs.values()]
     except (pa.ArrowException, OSError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
 
@@ -144,8 +148,8 @@ def _in_steps(column: pa.ChunkedArray, steps: int) -> pa.Array:
     return pa.array(middles.astype(np.float32))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], pa.Table]:
-    """Return a card's facts and its rows, after checks of its size, version and columns."""
+def _read(path: Path) -> pa.Table:
+    """Return a card's rows, after checks of its size, version and columns."""
     if (size := path.stat().st_size) > _MOST_BYTES:
         raise ValueError(f"{path} is no card: it has {size:,} bytes, at most {_MOST_BYTES:,}.")
     with pq.ParquetFile(
@@ -169,7 +173,7 @@ def _read(path: Path) -> tuple[dict[str, Any], pa.Table]:
         table = file.read(use_threads=False)
     wide = {name: pa.dictionary(pa.int32(), TEXT) for name in _REPEATED}
     types = [pa.field(field.name, wide.get(field.name, field.type)) for field in SCHEMA]
-    return printable_all(facts), table.cast(pa.schema(types)).combine_chunks()
+    return table.cast(pa.schema(types)).combine_chunks()
 
 
 def _parse(text: Any, path: Path) -> tuple[JobRecord, tuple[str, int], list[Alarm]]:

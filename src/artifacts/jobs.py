@@ -262,7 +262,7 @@ def find_jobs(
 def _jobs_of_card(card: Path) -> list[FinishedJob]:
     """Return a card's jobs; their folders do not exist, and stand for those that it was made of."""
     jobs = list[FinishedJob]()
-    for job in read_card(card)[1]:
+    for job in read_card(card):
         sweep, number = job.place
         folder = card / Path(sweep).name / f"{number}-job"
         files = {name: folder / f"{name}.parquet" for name in job.tables}
