@@ -31,9 +31,10 @@ SCHEMA = pa.schema(
     [field.with_nullable(True).remove_metadata() for field in (*PREDICTION_SCHEMA, *NAMES)]
     + [pa.field("variant", TEXT), pa.field("record", TEXT)]
 )
-_MOST_BYTES, _MOST_ROWS, _MOST_UNPACKED = 1 << 28, 50_000_000, 1 << 32
+_MOST_ROWS, _MOST_BYTES = 10_000_000, 1 << 30  # of a card, unpacked
 _CONFIDENCES = ("confidence", "true_confidence")
-_MOST_TEXT = 1 << 20  # characters of a record
+_LONGEST = {"record": 1 << 20}
+_LONGEST_NAME = 1 << 10  # bytes, which may be repeated in every row
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ def write_card(jobs: Sequence[CardJob], path: Path, *, coarse: bool = False, **f
     """
     parts = [part for job in jobs for part in _parts(job, COARSE_STEPS if coarse else STEPS)]
     table = pa.concat_tables(parts)
+    if len(table) > _MOST_ROWS:
+        raise ValueError(
+            f"{path} would have {len(table):,} rows; a card has at most {_MOST_ROWS:,}. Pack fewer "
+            "sweeps."
+        )
     if coarse:
         place = table.schema.get_field_index("true_confidence")
         table = table.set_column(place, SCHEMA.field(place), pa.nulls(len(table), pa.float32()))
@@ -112,7 +118,9 @@ def read_card(path: Path) -> list[CardJob]:
         for text, variant, rows in _runs(table):
             jobs[text][1].setdefault(variant, []).append(rows)
         return [_finished(job, variants, path) for job, variants in jobs.values()]
-    except (pa.ArrowException, OSError, TypeError, KeyError, AttributeError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if str(error).startswith(str(path)):
+            raise
         raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
 
 
@@ -150,8 +158,6 @@ def _in_steps(column: pa.ChunkedArray, steps: int) -> pa.Array:
 
 def _read(path: Path) -> pa.Table:
     """Return a card's rows, after checks of its size, version and columns."""
-    if (size := path.stat().st_size) > _MOST_BYTES:
-        raise ValueError(f"{path} is no card: it has {size:,} bytes, at most {_MOST_BYTES:,}.")
     with pq.ParquetFile(
         path, read_dictionary=[*_REPEATED], page_checksum_verification=True
     ) as file:
@@ -164,21 +170,27 @@ def _read(path: Path) -> pa.Table:
             raise ValueError(f"{path} is {stated}; this program reads version {VERSION}.")
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
         unpacked = sum(group.total_byte_size for group in groups)
-        if footer.num_rows > _MOST_ROWS or unpacked > _MOST_UNPACKED:
+        if footer.num_rows > _MOST_ROWS or unpacked > _MOST_BYTES:
             raise ValueError(
-                f"{path} is no card: it has {footer.num_rows:,} rows, at most {_MOST_ROWS:,}."
+                f"{path} is too large for a card: it has {footer.num_rows:,} rows and "
+                f"{unpacked:,} bytes; a card has at most {_MOST_ROWS:,} and {_MOST_BYTES:,}."
             )
         if file.schema_arrow.names != SCHEMA.names:
             raise ValueError(f"{path} is no card: its columns are not those of version {VERSION}.")
         table = file.read(use_threads=False)
     wide = {name: pa.dictionary(pa.int32(), TEXT) for name in _REPEATED}
     types = [pa.field(field.name, wide.get(field.name, field.type)) for field in SCHEMA]
-    return table.cast(pa.schema(types)).combine_chunks()
+    table = table.cast(pa.schema(types)).combine_chunks()
+    for name in _REPEATED:
+        texts = table[name].combine_chunks().dictionary
+        if (pc.max(pc.binary_length(texts)).as_py() or 0) > _LONGEST.get(name, _LONGEST_NAME):
+            raise ValueError(f"{path} is no card: a text in its column {name} is too long.")
+    return table
 
 
 def _parse(text: Any, path: Path) -> tuple[JobRecord, tuple[str, int], list[Alarm]]:
     """Return the record, the place and the alarms in a card's column `record`."""
-    if not isinstance(text, str) or len(text) > _MOST_TEXT:
+    if not isinstance(text, str):
         raise ValueError(f"{path} has rows without a valid record.")
     _, record = parse_record(text.encode(), path)
     content = printable_all(json.loads(text))

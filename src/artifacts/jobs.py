@@ -92,7 +92,7 @@ class FinishedJob:
         clean = pc.field("eps_255") == 0
         if self.attacked:
             clean &= pc.field("defence") == NO_DEFENCE
-        table = self._read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
+        table = self.read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
         return table.filter(clean).to_pandas()
 
     @property
@@ -114,7 +114,7 @@ class FinishedJob:
         """Minimum adversarial budgets; None for rounded images, as bisection does not round."""
         if "flips" not in self.files or self.record.storage != "float32":
             return None
-        return self._read("flips").to_pandas()
+        return self.read("flips").to_pandas()
 
     def variants(self) -> dict[str, pd.DataFrame]:
         """Return the predictions by variant, the primary one (`defended`) first, controls last."""
@@ -126,11 +126,12 @@ class FinishedJob:
 
     def table(self, name: str) -> pd.DataFrame:
         """Return the table of this name."""
-        return self._read(name).to_pandas()
+        return self.read(name).to_pandas()
 
-    def _read(self, name: str) -> pa.Table:
+    def read(self, name: str) -> pa.Table:
+        """Return the table of this name, with the image indices of pooled jobs."""
         if self.pooled:
-            parts = [job._read(name) for job in self.pooled]
+            parts = [job.read(name) for job in self.pooled]
             return pa.concat_tables(parts, promote_options="default")
         table = self.read_table(name)
         if not self.offset:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
@@ -16,6 +17,7 @@ from ..analysis.ranking import rankings
 from ..artifacts.card import read_facts
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, find_jobs
+from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..utils.refusals import suggestion
 
@@ -28,6 +30,9 @@ _COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
 _COLUMNS += [*_DIFFERENCES, "p", "undecided", "lacks"]
 _COLUMNS += ["images", "targets", "sources"]
 _SHOWN = 30
+
+_Stored = tuple[FinishedJob, tuple[str, ...]]
+"""A stored job, and the targets on which it is compared."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> list[Beside]:
     for job in jobs:
         if job.attacked:
             attacks.setdefault(job.row_title, []).append(job)
-    known = dict[tuple[str, str, tuple[str, ...]], ImageOutcomes]()
+    known = dict[tuple[str, tuple[str, ...]], ImageOutcomes]()
     results, notes = [], dict[str, None]()
     for attack, its in attacks.items():
         result = _beside(attack, its, stored, facts, known)
@@ -110,71 +115,57 @@ def _beside(
     jobs: Sequence[FinishedJob],
     stored: Sequence[FinishedJob],
     facts: Mapping[str, Any],
-    known: dict[tuple[str, str, tuple[str, ...]], ImageOutcomes],
+    known: dict[tuple[str, tuple[str, ...]], ImageOutcomes],
 ) -> Beside | list[str]:
     """Return an attack beside the stored ones, or why nothing of it can be compared."""
     first = stored[0].record
     images = stored[0].defended.drop_duplicates("image").set_index("image")["index"]
-    notes, mine = list[str](), list[ImageOutcomes]()
-    others: dict[str, list[ImageOutcomes]] = {}
-    costs: dict[str, list[float]] = {}
     title = attack if attack not in {job.row_title for job in stored} else f"{attack} (mine)"
+    notes, mine, alike = dict[str, None](), list[ImageOutcomes](), list[_Stored]()
     for job in jobs:
-        alike = [other for other in stored if other.record.source == job.record.source]
-        targets, reasons = _common(job.record, first, alike[0].record if alike else None)
-        notes += reasons
+        others = [other for other in stored if other.record.source == job.record.source]
+        targets, reasons = _common(job.record, first, others[0].record if others else None)
         rows = job.predictions
         rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
-        absent = job.record.images - rows["image"].nunique()
-        if absent:
-            notes.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
-        if not targets or rows.empty:
-            continue
-        rows = rows.assign(index=rows["image"].map(images)).drop_duplicates(
-            ["index", "target", "defence", "eps_255"]
-        )
-        mine.append(_at_reference(rows, title, job.record, targets, first))
-        costs.setdefault(title, []).append(_cost(job))
-        for other in alike:
-            place = (other.row_title, job.record.source, tuple(targets))
-            if place not in known:
-                known[place] = _at_reference(
-                    other.predictions, place[0], other.record, targets, first
-                )
-                other.forget()
-            others.setdefault(place[0], []).append(known[place])
-            costs.setdefault(place[0], []).append(_cost(other))
-    notes = list(dict.fromkeys(notes))
+        if absent := job.record.images - rows["image"].nunique():
+            reasons.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
+        notes |= dict.fromkeys(reasons)
+        if targets and len(rows):
+            rows = rows.assign(index=rows["image"].map(images))
+            rows = rows.drop_duplicates(["index", "target", "defence", "eps_255"])
+            mine.append(_at_reference(rows, title, job.record, targets, first))
+            alike += [(other, tuple(targets)) for other in others]
+        job.forget()
     if not mine:
-        return notes
-    names = {job.row_title for job in stored if job.record.label == job.record.attack}
-    cost = {name: float(np.mean(its)) for name, its in costs.items()}
-    near = {name for name in others if abs(cost[name] / cost[title] - 1) <= NEAR}
+        return [*notes]
+    costs = pd.Series([_cost(job) for job, _ in alike], [job.row_title for job, _ in alike])
+    cost = costs.groupby(level=0).mean()
+    cost[title] = np.mean([_cost(job) for job in jobs])
+    own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
+    near = {*cost.index[(cost / cost[title] - 1).abs() <= NEAR]} - {title}
     if np.isnan(cost[title]):
-        notes.append("Not compared at equal cost: the job has several budgets, or a fit.")
+        notes["Not compared at equal cost: the job has several budgets, or a fit."] = None
     elif not near:
-        notes.append(f"No stored attack costs {cost[title]:g} gradients per image.")
-    tables = [
-        _ranked(mine, [its for name in others if name in chosen for its in others[name]], facts)
-        for chosen in (names, near)
-    ]
-    own, equal = (
-        table.assign(gradients=table["attack"].map(cost)).reindex(columns=_COLUMNS)
-        for table in tables
-    )
-    if own.empty:
+        notes[f"No stored attack costs {cost[title]:g} gradients per image."] = None
+    for job, its in alike:
+        if job.row_title in own | near and (job.record.key, its) not in known:
+            outcome = _at_reference(job.predictions, job.row_title, job.record, its, first)
+            known[job.record.key, its] = outcome
+            job.forget()
+    tables = []
+    for chosen in (own, near):
+        parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
+        table = _ranked(mine, parts, facts) if chosen else pd.DataFrame(columns=["attack"])
+        table = table.assign(gradients=table["attack"].map(cost))
+        tables.append(table.reindex(columns=_COLUMNS))
+    if tables[0].empty:
         return [*notes, "No image is counted for every attack."]
-    if not (_untuned(mine[0].index, facts).sum() >= FEWEST_TESTED):
-        notes.append(
-            "These are the images for tuning. Report the result on the other images: "
-            f"n_images={len(images)}."
-        )
+    if _untuned(mine[0].index, facts).sum() < FEWEST_TESTED:
+        notes[f"These are the images for tuning. To report, use all {len(images)} images."] = None
     source = rankings(joined(mine))["source"].iloc[0]
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
     place = f"source {source}, eps = {first.reference:g}/255, protocol {first.protocol}"
-    return Beside(
-        title, f"{version}: {place}", own, equal if near else own[:0], cost[title], tuple(notes)
-    )
+    return Beside(title, f"{version}: {place}", *tables, float(cost[title]), (*notes,))
 
 
 def _common(
@@ -226,9 +217,10 @@ def _at_reference(
 
 def _cost(job: FinishedJob) -> float:
     """Return the gradients per image; NaN if several budgets or a fit share them."""
-    rows = job.predictions
+    rows = job.read(PREDICTIONS).select(["eps_255", "gradients"])
+    mean = pc.mean(rows.filter(pc.greater(rows["eps_255"], 0))["gradients"]).as_py()
     alone = len(job.record.budgets) == 2 and not job.record.fit_gradients
-    return float(rows.loc[rows["eps_255"] > 0, "gradients"].mean()) if alone else nan
+    return nan if mean is None or not alone else float(mean)
 
 
 def _untuned(index: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.bool_]:
