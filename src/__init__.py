@@ -11,6 +11,7 @@ consists of
 - `rates`: compute counts, rates and intervals from a frame;
 - `matrix`, `curves`, `ranking` and `cost`: draw charts of a frame or of finished sweeps;
 - `confidence_groups`, `image`, `strip` and `profiles`: draw charts of one source and target;
+- `rank`: rank an attack of yours among the stored attacks of a preset;
 - `rankings`: rank attacks or sources, with their differences from the first;
 - `compare`: compute how much accuracy changed between two sweeps on the same images;
 - `tries`: compute the share of images that are fooled within q candidates;
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .api.frames import load_sweep as load_sweep
     from .api.frames import load_table as load_table
     from .api.frames import rates as rates
+    from .api.rank import rank as rank
     from .api.rankings import images_needed as images_needed
     from .api.rankings import rankings as rankings
     from .api.transfer import transfer as transfer
@@ -81,6 +83,7 @@ _HOMES = {
     "matrix": ".api.charts",
     "profiles": ".api.charts",
     "ranking": ".api.charts",
+    "rank": ".api.rank",
     "rankings": ".api.rankings",
     "rates": ".api.frames",
     "strip": ".api.charts",

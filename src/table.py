@@ -51,21 +51,29 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--small", action="store_true", help="LaTeX: use smaller type")
     alike = "exclude: treat networks with the source's weights, architecture or family as its own"
     add("--related", default="keep", help=f"keep (default), or {alike}")
+    add("--beside", metavar="PRESET", help="rank each attack among stored ones, such as small")
     add("--to", default="markdown", help="latex, markdown (default) or csv")
     add("--out", type=Path, help="write the table to this file; default: print it")
     return run_command(_print_table, parser.parse_intermixed_args, words)
 
 
 def _print_table(
-    folder: list[Any], names: list[Any], out: Path | None, tries: bool, **options: Any
+    folder: list[Any],
+    names: list[Any],
+    out: Path | None,
+    tries: bool,
+    beside: str | None,
+    **options: Any,
 ) -> None:
     from .artifacts.frame_jobs import named_folders
+    from .report.beside import beside_text
     from .report.paper import table
     from .report.tries import tries_table
 
     sweeps = folder or [newest_sweep(finished=True)]
     lay_out = tries_table if tries else table
     text = printable(str(lay_out(*sweeps, **options, names=dict(names))))
+    text += "" if beside is None else beside_text(sweeps, beside)
     warn(named_folders(*sweeps), dict(names))
     if out:
         write_text(out, text)

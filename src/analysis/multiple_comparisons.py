@@ -45,7 +45,7 @@ class PairTests:
     cutoff: float
 
 
-def compare_pairs(scores: Values, draws: int = _DRAWS) -> PairTests:
+def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -> PairTests:
     """Test all pairs of rows for equal means with a paired permutation test (random signs).
 
     The statistic of a pair is |sum d| / sqrt(sum d^2), where d are the differences on the images,
@@ -57,18 +57,25 @@ def compare_pairs(scores: Values, draws: int = _DRAWS) -> PairTests:
     Args:
         scores: Scores of images, shape (A, N), whose means over images are compared.
         draws: Number of draws of signs.
+        one: Row that the others are compared with. Fewer pairs are tested, so smaller differences
+            are seen; the numbers of other pairs are NaN. None: all pairs are tested.
 
     Reference:
         P. H. Westfall and S. S. Young, Resampling-Based Multiple Testing (1993), 2.3 (single-step
         maxT); P. Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005), 3.2.
     """
     size = len(scores)
-    first, second = pair = np.triu_indices(size, 1)
+    first, second = np.triu_indices(size, 1)
+    if one is not None:
+        chosen = (first == one) | (second == one)
+        first, second = first[chosen], second[chosen]
     tests = _compare_rows(scores, first, second, draws, lambda squares: np.maximum(squares, 1.0))
-    upper = np.zeros((4, size, size))
-    upper[:, pair[0], pair[1]] = (tests.difference, tests.discordance, tests.margin, tests.p)
-    lower = upper.transpose(0, 2, 1) * np.array([-1, 1, 1, 1])[:, None, None]
-    difference, discordance, margin, p = upper + lower
+    numbers = (tests.difference, tests.discordance, tests.margin, tests.p)
+    matrices = np.full((len(numbers), size, size), np.nan)
+    matrices[:, range(size), range(size)] = 0
+    matrices[:, first, second] = numbers
+    matrices[:, second, first] = np.array([-1, 1, 1, 1])[:, None] * numbers
+    difference, discordance, margin, p = matrices
     return PairTests(difference, discordance, margin, p, tests.cutoff)
 
 

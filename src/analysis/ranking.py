@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from .image_outcomes import GROUP, ImageOutcomes
 from .intervals import FEWEST_IMAGES, wilson_interval
-from .multiple_comparisons import FEWEST_FOR_WINNER, LEVEL, compare_pairs, detectable, images_for
+from .multiple_comparisons import (
+    FEWEST_FOR_WINNER,
+    LEVEL,
+    PairTests,
+    compare_pairs,
+    detectable,
+    images_for,
+)
 from .outcomes import Mask
 from .quantities import statistics_of
 
@@ -44,7 +51,8 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
 
     Args:
         outcomes: Outcomes of jobs on the same images.
-        against: Attack that the others are compared with; None: the first of each ranking.
+        against: Attack that the others are compared with, in tests of these pairs alone; None: the
+            first of each ranking, in tests of all pairs.
 
     Returns:
         One row per attack, ordered by the columns of `RankingGroup`, by the targets' `defence`, the
@@ -199,7 +207,8 @@ def _rank_attacks(
     place: int | None = int(np.argmax(frame["mean"]))
     if against is not None:
         place = names.index(against) if against in names else None
-    ranked = _tested(frame, values, place).assign(lacks="")
+    tests = compare_pairs(values, one=place if against is not None else None)
+    ranked = _tested(frame, tests, place, values.shape[1]).assign(lacks="")
     others = [attack for attack in pairs if attack not in names]
     lacking = [_first(outcomes, complete.keys() - pairs[attack].keys()) for attack in others]
     unranked = pd.DataFrame({"attack": others, "lacks": lacking, "undecided": True})
@@ -275,7 +284,8 @@ def _rank_sources(
     frame = pd.DataFrame({"source": sources, "mean": values.mean(axis=1)})
     frame = frame.assign(images=values.shape[1], targets=len(targets))
     frame["extrapolated"] = ~frame["mean"].between(-_ROUNDING, 1 + _ROUNDING)
-    return _tested(frame, values, int(np.argmax(frame["mean"]))).assign(lacks="")
+    first = int(np.argmax(frame["mean"]))
+    return _tested(frame, compare_pairs(values), first, values.shape[1]).assign(lacks="")
 
 
 def source_contributions(scores: Values, counted: Mask) -> Values:
@@ -364,9 +374,8 @@ def means(values: Values, weights: Values) -> dict[str, Any]:
     return {"images": images, "mean": mean, "low": ends[0], "high": ends[1]}
 
 
-def _tested(frame: pd.DataFrame, values: Values, place: int | None) -> pd.DataFrame:
+def _tested(frame: pd.DataFrame, tests: PairTests, place: int | None, images: int) -> pd.DataFrame:
     """Add rank, detectable difference, and the tested difference from the row at `place`."""
-    tests = compare_pairs(values)
     columns = np.full((4, len(frame)), np.nan)
     if place is not None:
         numbers = (tests.difference, tests.margin, tests.p, tests.discordance)
@@ -382,7 +391,7 @@ def _tested(frame: pd.DataFrame, values: Values, place: int | None) -> pd.DataFr
         discordance=discordance,
     )
     usual = float(np.nanmedian(discordance)) if np.isfinite(discordance).any() else np.nan
-    frame["detectable"] = detectable(tests.cutoff, usual, max(values.shape[1], 1))
+    frame["detectable"] = detectable(tests.cutoff, usual, max(images, 1))
     frame = frame.sort_values("mean", ascending=False, kind="stable")
     return frame.assign(rank=np.arange(1.0, len(frame) + 1))
 

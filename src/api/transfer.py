@@ -150,7 +150,7 @@ def transfer(
         },
     }
     finished, call = list[FinishedJob](), uuid4().hex
-    with _quiet(), TemporaryDirectory() as temporary:
+    with quiet(), TemporaryDirectory() as temporary:
         # Only the pictures of examples are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         planned = [
@@ -206,7 +206,7 @@ def _plan(
     if callable(attack):
         # Two functions may have the same name; their names in this call differ.
         called = {"function": name_of(attack), "called": name}
-        settings = crafted_settings(name, {**_plain_keywords(attack), **keywords, **called})
+        settings = crafted_settings(name, {**plain_keywords(attack), **keywords, **called})
     else:
         settings = attack_settings(name, {**attack, **keywords})
     try:
@@ -230,7 +230,7 @@ def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence harmless warnings and messages of libraries, and restore the global random state."""
     loggers = {
         logger: logger.level
@@ -247,7 +247,7 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _plain_keywords(function: Attack) -> dict[str, Any]:
+def plain_keywords(function: Attack) -> dict[str, Any]:
     """Return the keywords bound to a function, with `repr` of values that a record cannot hold."""
     keywords = getattr(function, "keywords", {})
     return {

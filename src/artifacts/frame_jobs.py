@@ -1,14 +1,13 @@
 """Finished jobs whose tables are in memory, and the jobs of a data frame of predictions."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
-from ..analysis.sanity_checks import Alarm
-from .jobs import FinishedJob, find_jobs
+from .jobs import FinishedJob, JobInMemory, find_jobs
 from .layout import PREDICTIONS
 from .record import JobRecord
 from .tables import NAMES, PREDICTION_SCHEMA
@@ -19,22 +18,6 @@ SHOWS_SEED = "shows_seed"
 """Key beside those of a record: whether the frame's name of the attack states the seed."""
 Sweeps = str | Path | Mapping[str, str | Path]
 """A folder of sweeps, or folders by name."""
-
-
-@dataclass(frozen=True)
-class JobInMemory(FinishedJob):
-    """A finished job whose tables and alarms are in memory."""
-
-    tables: Mapping[str, pa.Table] = field(default_factory=dict)
-    raised: Sequence[Alarm] = ()
-
-    @property
-    def alarms(self) -> list[Alarm]:
-        """Alarms that the job raised; none for the jobs of a frame."""
-        return list(dict.fromkeys(self.raised))
-
-    def _read(self, name: str) -> pa.Table:
-        return self.tables[name]
 
 
 def named_folders(*sweeps: Sweeps) -> dict[Path, str]:

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from ..analysis.sanity_checks import Alarm
 from ..config.sections import CONTROLS
 from ..utils.model_names import NO_DEFENCE
+from .card import CardJob, read_card
 from .layout import EXAMPLES, IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
 from .recipe import digest, recipe
 from .record import JobRecord, read_record
@@ -91,13 +92,17 @@ class FinishedJob:
         clean = pc.field("eps_255") == 0
         if self.attacked:
             clean &= pc.field("defence") == NO_DEFENCE
-        table = self._read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
+        table = self.read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
         return table.filter(clean).to_pandas()
 
     @property
     def alarms(self) -> list[Alarm]:
         """Alarms that the job raised."""
-        return list(dict.fromkeys(alarm for job in self.parts for alarm in read_alarms(job.folder)))
+        return list(dict.fromkeys(alarm for job in self.parts for alarm in job.read_alarms()))
+
+    def read_alarms(self) -> Sequence[Alarm]:
+        """Return the alarms of a job that was run as it is."""
+        return read_alarms(self.folder)
 
     def forget(self) -> None:
         """Release the tables from memory."""
@@ -109,7 +114,7 @@ class FinishedJob:
         """Minimum adversarial budgets; None for rounded images, as bisection does not round."""
         if "flips" not in self.files or self.record.storage != "float32":
             return None
-        return self._read("flips").to_pandas()
+        return self.read("flips").to_pandas()
 
     def variants(self) -> dict[str, pd.DataFrame]:
         """Return the predictions by variant, the primary one (`defended`) first, controls last."""
@@ -121,17 +126,35 @@ class FinishedJob:
 
     def table(self, name: str) -> pd.DataFrame:
         """Return the table of this name."""
-        return self._read(name).to_pandas()
+        return self.read(name).to_pandas()
 
-    def _read(self, name: str) -> pa.Table:
+    def read(self, name: str) -> pa.Table:
+        """Return the table of this name, with the image indices of pooled jobs."""
         if self.pooled:
-            parts = [job._read(name) for job in self.pooled]
+            parts = [job.read(name) for job in self.pooled]
             return pa.concat_tables(parts, promote_options="default")
-        table = read_job_table(self.files[name], name, self.record)
+        table = self.read_table(name)
         if not self.offset:
             return table
         place, numbers = table.schema.get_field_index("index"), pc.add(table["index"], self.offset)
         return table.set_column(place, table.schema.field(place), numbers)
+
+    def read_table(self, name: str) -> pa.Table:
+        """Return a table of a job that was run as it is."""
+        return read_job_table(self.files[name], name, self.record)
+
+    def read_images(self) -> pd.DataFrame:
+        """Return the `index` and the digest `image` in each row of a job that was run as it is."""
+        return read_table(self.files[PREDICTIONS], columns=["index", "image"]).to_pandas()
+
+    def as_card(self) -> CardJob:
+        """Return what a card holds of a job that was run as it is."""
+        number = re.match(r"\d+(?=-)", self.folder.name)
+        names = [name for name in self.files if name.partition("-")[0] == PREDICTIONS]
+        names.sort(key=PREDICTIONS.__ne__)
+        tables = {name: self.read_table(name) for name in names}
+        place = self.sweep_folder.absolute().name, int(number[0]) if number else 0
+        return CardJob(self.record, place, self.read_alarms(), tables)
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:
@@ -174,17 +197,37 @@ class FinishedJob:
         return pictures
 
 
+@dataclass(frozen=True)
+class JobInMemory(FinishedJob):
+    """A finished job whose tables and alarms are in memory."""
+
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    raised: Sequence[Alarm] = ()
+
+    def read_alarms(self) -> Sequence[Alarm]:
+        """Return the alarms that the job raised; none for the jobs of a frame."""
+        return self.raised
+
+    def read_table(self, name: str) -> pa.Table:
+        """Return a table."""
+        return self.tables[name]
+
+    def read_images(self) -> pd.DataFrame:
+        """Return the `index` and the digest `image` in each row."""
+        return self.tables[PREDICTIONS].select(["index", "image"]).to_pandas()
+
+
 def find_jobs(
     folders: Iterable[Path], *, none_is_fine: bool = False, below: bool = True
 ) -> list[FinishedJob]:
-    """Return the finished jobs whose tables are in some folders, in the order of the folders.
+    """Return the finished jobs in some folders and cards: folders first, each in their order.
 
     A job computed by two sweeps is one job with the tables of both. Jobs that differ only in the
     choice of their images are pooled into one if these are disjoint. If `folders` maps folders to
     names, all jobs of a named folder belong to one sweep, and are pooled with no other's.
 
     Args:
-        folders: The folders.
+        folders: The folders, and the files of cards.
         none_is_fine: True: return an empty list if there is no job.
         below: True: also search subfolders.
 
@@ -195,7 +238,8 @@ def find_jobs(
     names = folders if isinstance(folders, Mapping) else dict.fromkeys(folders, "")
     files: dict[tuple[str, str, float], dict[str, Path]] = {}
     jobs: dict[tuple[str, str, float], FinishedJob] = {}
-    for folder, sweep in names.items():
+    cards = [folder for folder in names if folder.is_file()]
+    for folder, sweep in ((its, names[its]) for its in names if its not in cards):
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder.")
         paths = folder.rglob("*.parquet") if below else folder.glob("*.parquet")
@@ -209,6 +253,13 @@ def find_jobs(
                 its = sweep or folder_of_command(path.parent).absolute().name
                 if its not in job.sweeps:
                     jobs[place] = replace(job, sweeps=(*job.sweeps, its))
+    for card in cards:
+        for job in _jobs_of_card(card):
+            place = (job.record.key, job.record.protocol, job.record.reference)
+            known = jobs.setdefault(place, job)  # a folder's tables are more exact
+            its = names[card] or job.sweep_folder.name
+            if its not in known.sweeps:
+                jobs[place] = replace(known, sweeps=(*known.sweeps, its))
     finished = [
         replace(job, folder=job.files[PREDICTIONS].parent)
         for job in jobs.values()
@@ -220,6 +271,19 @@ def find_jobs(
             f"{where} has no predictions of this program (parquet files written by jobs)."
         )
     return _named(_titled(_pooled(finished, {*names.values()} - {""})))
+
+
+def _jobs_of_card(card: Path) -> list[FinishedJob]:
+    """Return a card's jobs; their folders do not exist, and stand for those that it was made of."""
+    jobs = list[FinishedJob]()
+    for job in read_card(card):
+        sweep, number = job.place
+        folder = card / Path(sweep).name / f"{number}-job"
+        files = {name: folder / f"{name}.parquet" for name in job.tables}
+        jobs.append(
+            JobInMemory(job.record, folder, files, tables=job.tables, raised=tuple(job.alarms))
+        )
+    return jobs
 
 
 def rows_of_seeds(jobs: Iterable[FinishedJob]) -> list[list[FinishedJob]]:
@@ -275,7 +339,7 @@ def _pool(jobs: Sequence[FinishedJob]) -> Sequence[FinishedJob]:
 
 def _images(job: FinishedJob) -> pd.DataFrame:
     """Return the images of a job: `index`, `image` and, if they are listed, `photograph`."""
-    images = read_table(job.files[PREDICTIONS], columns=["index", "image"]).to_pandas()
+    images = job.read_images()
     names = ["index", "photograph"]
     with suppress(OSError, ValueError):  # there is no list, or it is an older version's
         listed = pd.read_csv(job.folder / IMAGE_LIST, usecols=names, dtype={names[1]: str})

@@ -20,8 +20,9 @@ def report(settings: ReportCommand) -> None:
     setting = settings.folder
     sweeps = [setting] if isinstance(setting, dict) else setting or [newest_sweep(finished=True)]
     folders = named_folders(*sweeps)
-    together = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
-    out = Path(settings.out or (next(iter(folders)) if len(folders) == 1 else together))
+    together = OUTPUTS / "+".join(folder.name.removesuffix(".card") for folder in folders)[:200]
+    alone = len(folders) == 1 and next(iter(folders)).is_dir()
+    out = Path(settings.out or (next(iter(folders)) if alone else together))
     page = out / PAGE
     if settings.out and page.is_file() and b'content="transferability"' not in page.read_bytes():
         raise ValueError(f"{page} is another program's file: change out={out} to keep it.")

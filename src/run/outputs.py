@@ -23,8 +23,7 @@ from ..analysis import (
 )
 from ..analysis.sanity_checks import Alarm
 from ..analysis.trajectories import galleries, moments
-from ..artifacts.frame_jobs import JobInMemory
-from ..artifacts.jobs import FinishedJob
+from ..artifacts.jobs import FinishedJob, JobInMemory
 from ..artifacts.layout import (
     ALARMS,
     CONFIG,

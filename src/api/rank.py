@@ -1,0 +1,113 @@
+"""Rank an attack among the stored attacks of a preset, in one call."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+
+from ..artifacts.frame_jobs import Sweeps, jobs_of
+from ..artifacts.jobs import FinishedJob
+from ..cache.rows import Rows
+from ..config.attack_file import crafted_settings
+from ..config.compose import compose_words
+from ..config.errors import REFUSALS, explain
+from ..config.read import read_job
+from ..config.resolvers import CONF
+from ..images.attacker import Attack
+from ..report.beside import Beside, beside, read_preset
+from ..run.attack import try_attack
+from ..run.check_job import check_job
+from ..run.data import open_data
+from ..run.freeze import with_ensemble
+from ..run.job import make_record
+from ..run.models import ModelPool
+from ..run.outputs import make_job
+from ..run.results import compute_results
+from ..run.stages import JobContext, Planned
+from ..tracking import Tracker
+from .modules import name_of
+from .transfer import plain_keywords, quiet
+
+WORDS = {"small": ("experiment=demo", "epsilon.grid=[4]")}
+"""The command line of a preset's jobs, without attack, source and number of images."""
+_OTHERS = ("tracking=none", "report=none", "trainer.progress_bar=false", "cache.images_mb=0")
+
+
+def rank(
+    attack: Attack | str | Sweeps | pd.DataFrame,
+    preset: str = "small",
+    *,
+    source: str | Sequence[str] | None = None,
+    tuning: bool = False,
+    name: str = "mine",
+) -> list[Beside]:
+    """Rank an attack among the stored attacks of a preset, on the preset's images and networks.
+
+    Args:
+        attack: A function like those in `src.attacks`, called as `attack(model, images, labels,
+            eps)`; the name of an attack; or finished jobs: a card, a folder of sweeps, or a frame
+            from `load_sweep`.
+        preset: Name of the preset.
+        source: One or more of the preset's sources, for a function or a name; None: all.
+        tuning: Use the images for tuning alone, to choose settings in less time. Report the result
+            on the other images: the best of several settings gains by luck on these.
+        name: The function's name in the ranking.
+
+    Returns:
+        One result per attack. As text it shows ranks, differences and tests; `own` and `equal_cost`
+        are data frames.
+
+    Raises:
+        ValueError: There is no such preset, attack or source; the attack cannot be used; or nothing
+            of the jobs can be compared with the preset.
+
+    Examples:
+        >>> print(*rank("mi", source="vgg_small"))  # doctest: +SKIP
+    """
+    if not callable(attack) and not _is_name(attack):
+        return beside(jobs_of(attack), preset)
+    facts, stored = read_preset(preset)
+    sources = list(dict.fromkeys(job.record.source for job in stored))
+    chosen = sources if source is None else [source] if isinstance(source, str) else [*source]
+    if unknown := [word for word in chosen if word not in sources]:
+        raise ValueError(f"source={unknown[0]}: preset {preset} has {', '.join(sources)}.")
+    images = len(facts["tuning"]) if tuning else stored[0].record.images
+    words = (*WORDS[preset], f"n_images={images}", *_OTHERS)
+    pool, call = ModelPool(), uuid4().hex
+    with quiet(), TemporaryDirectory() as cache:
+        jobs = [_run(attack, name, [*words, f"source={its}"], pool, cache, call) for its in chosen]
+    return beside(jobs, preset)
+
+
+def _is_name(attack: Any) -> bool:
+    return isinstance(attack, str) and (CONF / "attack" / f"{attack}.yaml").is_file()
+
+
+def _run(
+    attack: Any, name: str, words: Sequence[str], pool: ModelPool, cache: str, call: str
+) -> FinishedJob:
+    """Run a job as the command line would with some words, without files."""
+    try:
+        word = "fgsm" if callable(attack) else attack  # replaced below
+        config = compose_words(CONF, [*words, f"attack={word}", f"cache.dir={cache}"])
+        settings = read_job(config, config.hydra)
+        if callable(attack):
+            keys = {"function": name_of(attack), "called": name, **plain_keywords(attack)}
+            changed = {"attack": crafted_settings(name, keys)}
+            planned = Planned(settings.model_copy(update=changed), attack, {}, call=call)
+        else:
+            planned = check_job(settings, pool.sets)
+        planned, data = open_data(planned, pool.sets)
+        models = pool.train(planned, data, planned.settings.models, Tracker())
+        job = JobContext(planned, data, with_ensemble(planned.settings, models))
+        try_attack(job, Rows(Path(cache)))
+        results = compute_results(job, Rows(Path(cache)))
+    except REFUSALS as error:
+        raise ValueError(explain(error)) from error
+    assert results is not None
+    finished = make_job(job, results, make_record(job, results), Path())
+    return replace(finished, title=finished.record.label)

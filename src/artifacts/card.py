@@ -1,0 +1,229 @@
+"""A card: the predictions and records of finished jobs in one small parquet file."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from ..analysis.sanity_checks import Alarm
+from ..utils.files import atomic_write
+from ..utils.refusals import first_line, printable_all
+from .layout import PREDICTIONS
+from .record import JobRecord, parse_record, sealed
+from .tables import NAMES, PREDICTION_SCHEMA, TEXT, checked
+
+VERSION = 1
+"""Version of the schema; a program reads its own version only."""
+STEPS, COARSE_STEPS = 1000, 16
+"""Numbers of equal steps in which confidences are stored."""
+_KEY = b"transferability card"
+_REPEATED = ("image", "variant", "record", *(field.name for field in NAMES))
+SCHEMA = pa.schema(
+    [field.with_nullable(True).remove_metadata() for field in (*PREDICTION_SCHEMA, *NAMES)]
+    + [pa.field("variant", TEXT), pa.field("record", TEXT)]
+)
+_MOST_ROWS, _MOST_BYTES = 10_000_000, 1 << 30  # of a card, unpacked
+_CONFIDENCES = ("confidence", "true_confidence")
+_LONGEST = {"record": 1 << 20}
+_LONGEST_NAME = 1 << 10  # bytes, which may be repeated in every row
+
+
+@dataclass(frozen=True)
+class CardJob:
+    """A job in a card.
+
+    Attributes:
+        place: The sweep's name and the job's number in it; they stand for the job's folder.
+        tables: Tables of predictions by name, as in the job's folder.
+    """
+
+    record: JobRecord
+    place: tuple[str, int]
+    alarms: Sequence[Alarm]
+    tables: Mapping[str, pa.Table]
+
+
+def write_card(jobs: Sequence[CardJob], path: Path, *, coarse: bool = False, **facts: Any) -> None:
+    """Write jobs to a card, atomically.
+
+    A confidence is replaced by the middle of its step, of `STEPS` equal steps from 0 to 1. Classes,
+    and therefore all counts and rankings, stay as they are. A cell that follows from others is
+    null: the true class's confidence of a correct prediction, and the correct draws of one draw.
+
+    Args:
+        jobs: The jobs.
+        path: The card.
+        coarse: Store `COARSE_STEPS` steps, and no other confidence of the true class.
+        **facts: Further facts about the card, such as the name of a preset.
+    """
+    parts = [part for job in jobs for part in _parts(job, COARSE_STEPS if coarse else STEPS)]
+    table = pa.concat_tables(parts)
+    if len(table) > _MOST_ROWS:
+        raise ValueError(
+            f"{path} would have {len(table):,} rows; a card has at most {_MOST_ROWS:,}. Pack fewer "
+            "sweeps."
+        )
+    if coarse:
+        place = table.schema.get_field_index("true_confidence")
+        table = table.set_column(place, SCHEMA.field(place), pa.nulls(len(table), pa.float32()))
+    text = json.dumps({"version": VERSION, "coarse": coarse, **facts})
+    with atomic_write(path) as temporary:
+        pq.write_table(
+            table.replace_schema_metadata({_KEY: text.encode()}),
+            temporary,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=[name for name in SCHEMA.names if name != "index"],
+            column_encoding={"index": "DELTA_BINARY_PACKED"},
+            # A column is one page, in which the rows of all jobs compress each other.
+            row_group_size=_MOST_ROWS,
+            data_page_size=1 << 30,
+            dictionary_pagesize_limit=1 << 26,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the facts about a card that `write_card` was given."""
+    facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[_KEY])
+    return facts
+
+
+def read_card(path: Path) -> list[CardJob]:
+    """Read the jobs of a card.
+
+    Nothing in a card is evaluated. Its size is checked before it is unpacked, and its tables are
+    checked like those in a job's folder.
+
+    Raises:
+        ValueError: The file is no card, is damaged, or has another version.
+    """
+    try:
+        table = _read(path)
+        records = table["record"].combine_chunks()
+        jobs = {
+            text: (CardJob(*_parse(text, path), {}), dict[str, list[pa.Table]]())
+            for text in records.dictionary.take(pc.unique(records.indices)).to_pylist()
+        }
+        for text, variant, rows in _runs(table):
+            jobs[text][1].setdefault(variant, []).append(rows)
+        return [_finished(job, variants, path) for job, variants in jobs.values()]
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
+
+
+def _parts(job: CardJob, steps: int) -> Iterator[pa.Table]:
+    """Yield the rows of each variant of a job in a card's columns."""
+    sealed_record = sealed(PREDICTIONS, job.record)
+    alarms = [alarm._asdict() for alarm in job.alarms]
+    text = json.dumps({**sealed_record, "place": job.place, "alarms": alarms})
+    for name, table in job.tables.items():
+        variant = job.record.storage if name == PREDICTIONS else name.partition("-")[2]
+        columns = {field.name: table[field.name] for field in (*PREDICTION_SCHEMA, *NAMES)}
+        confidence, true = (_in_steps(columns[key], steps) for key in _CONFIDENCES)
+        correct = pc.equal(table["predicted"], table["label"])
+        same = pc.and_(correct, pc.fill_null(pc.equal(confidence, true), False))
+        columns |= {"confidence": confidence, "true_confidence": pc.if_else(same, None, true)}
+        implied = pc.equal(table["draws_correct"], _correct_draws(table))
+        draws = pc.if_else(pc.fill_null(implied, False), None, table["draws_correct"])
+        columns |= {"draws_correct": draws, "variant": pa.repeat(variant, len(table))}
+        columns["record"] = pa.repeat(text, len(table))
+        yield pa.table([columns[key] for key in SCHEMA.names], schema=SCHEMA)
+
+
+def _correct_draws(table: pa.Table) -> Any:
+    """Return how many draws predict the true class if there is one draw; else null."""
+    correct = pc.cast(pc.equal(table["predicted"], table["label"]), pa.int64())
+    return pc.if_else(pc.equal(table["draws"], 1), correct, None)
+
+
+def _in_steps(column: pa.ChunkedArray, steps: int) -> pa.Array:
+    """Return probabilities as the middles of steps; bins of whole steps keep their images."""
+    values = np.floor(column.to_numpy().astype(np.float64) * steps)
+    middles = (np.clip(values, 0, steps - 1) + 0.5) / steps
+    return pa.array(middles.astype(np.float32))
+
+
+def _read(path: Path) -> pa.Table:
+    """Return a card's rows, after checks of its size, version and columns."""
+    with pq.ParquetFile(
+        path, read_dictionary=[*_REPEATED], page_checksum_verification=True
+    ) as file:
+        footer = file.metadata
+        text = (footer.metadata or {}).get(_KEY)
+        facts = json.loads(text) if text is not None else {}
+        if not isinstance(facts, dict) or facts.get("version") != VERSION:
+            version = facts.get("version") if isinstance(facts, dict) else None
+            stated = "no card" if version is None else f"a card of version {str(version)[:40]}"
+            raise ValueError(f"{path} is {stated}; this program reads version {VERSION}.")
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        unpacked = sum(group.total_byte_size for group in groups)
+        if footer.num_rows > _MOST_ROWS or unpacked > _MOST_BYTES:
+            raise ValueError(
+                f"{path} is too large for a card: it has {footer.num_rows:,} rows and "
+                f"{unpacked:,} bytes; a card has at most {_MOST_ROWS:,} and {_MOST_BYTES:,}."
+            )
+        if file.schema_arrow.names != SCHEMA.names:
+            raise ValueError(f"{path} is no card: its columns are not those of version {VERSION}.")
+        table = file.read(use_threads=False)
+    wide = {name: pa.dictionary(pa.int32(), TEXT) for name in _REPEATED}
+    types = [pa.field(field.name, wide.get(field.name, field.type)) for field in SCHEMA]
+    table = table.cast(pa.schema(types)).combine_chunks()
+    for name in _REPEATED:
+        texts = table[name].combine_chunks().dictionary
+        if (pc.max(pc.binary_length(texts)).as_py() or 0) > _LONGEST.get(name, _LONGEST_NAME):
+            raise ValueError(f"{path} is no card: a text in its column {name} is too long.")
+    return table
+
+
+def _parse(text: Any, path: Path) -> tuple[JobRecord, tuple[str, int], list[Alarm]]:
+    """Return the record, the place and the alarms in a card's column `record`."""
+    if not isinstance(text, str):
+        raise ValueError(f"{path} has rows without a valid record.")
+    _, record = parse_record(text.encode(), path)
+    content = printable_all(json.loads(text))
+    place = TypeAdapter(tuple[str, int]).validate_python(tuple(content["place"]))
+    return record, place, TypeAdapter(list[Alarm]).validate_python(content["alarms"])
+
+
+def _runs(table: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
+    """Yield consecutive rows of one job and variant, with the texts that name them."""
+    columns = [table[name].combine_chunks() for name in ("record", "variant")]
+    codes = [column.indices.to_numpy(zero_copy_only=False) for column in columns]
+    changes = np.any([np.diff(code) != 0 for code in codes], axis=0)
+    starts = [0, *(np.flatnonzero(changes) + 1).tolist(), len(table)]
+    for start, end in pairwise(starts):
+        if end > start:
+            record, variant = (column[start].as_py() for column in columns)
+            yield record, variant, table.slice(start, end - start)
+
+
+def _finished(job: CardJob, variants: Mapping[str, Sequence[pa.Table]], path: Path) -> CardJob:
+    """Return a job with its tables, in which the cells that follow from others are filled."""
+    tables = {}
+    for variant, parts in variants.items():
+        primary = variant == job.record.storage
+        name = PREDICTIONS if primary else f"{PREDICTIONS}-{variant}"
+        rows = pa.concat_tables(parts)
+        correct = pc.equal(rows["predicted"], rows["label"])
+        columns = {key: rows[key] for key in rows.column_names[:-2]}
+        true, draws = columns["true_confidence"], columns["draws_correct"]
+        known = pc.if_else(correct, rows["confidence"], pa.scalar(math.nan, pa.float32()))
+        columns |= {"true_confidence": pc.coalesce(true, known)}
+        columns |= {"draws_correct": pc.coalesce(draws, _correct_draws(rows))}
+        tables[name] = checked(pa.table(columns), path, name, job.record)
+    if PREDICTIONS not in tables:
+        raise ValueError(f"{path} lacks the predictions of {job.record.label}.")
+    return CardJob(job.record, job.place, job.alarms, tables)

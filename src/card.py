@@ -1,0 +1,44 @@
+"""Pack finished jobs into one small file: `python -m src.card`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .artifacts.card import STEPS, write_card
+from .artifacts.frame_jobs import named_folders
+from .artifacts.jobs import find_jobs
+from .artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS
+from .artifacts.sweep_state import newest_sweep
+from .config.command_line import CommandParser, run_command
+from .utils.package import command
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = CommandParser(
+        command("card"),
+        description="Pack the predictions of finished jobs into a card: one small file that "
+        "tables, figures and reports take instead of a folder.",
+    )
+    add = parser.add_argument
+    add("folder", nargs="*", type=Path, help="folders of sweeps, or cards; default: the newest")
+    add("-o", "--out", type=Path, help="card to write; default: the first folder's name, .card")
+    return run_command(_pack, parser.parse_intermixed_args, words)
+
+
+def _pack(folder: list[Path], out: Path | None) -> None:
+    sweeps = folder or [newest_sweep(finished=True)]
+    jobs = [part for job in find_jobs(named_folders(*sweeps)) for part in job.parts]
+    out = out or Path(f"{sweeps[0].absolute().name.removesuffix('.card')}.card")
+    if out.exists() and out.suffix != ".card":
+        raise ValueError(f"{out} exists, and its name does not end in .card. Name another file.")
+    write_card([job.as_card() for job in jobs], out)
+    tables = {name for job in jobs for name in job.files if not name.startswith(PREDICTIONS)}
+    pictures = any((job.folder / name).exists() for job in jobs for name in (EXAMPLES, IMAGES))
+    left_out = ", ".join([*sorted(tables), *["pictures"] * pictures]) or "nothing"
+    print(f"{out}: {len(jobs)} jobs, {out.stat().st_size / 1000:.0f} KB; left out: {left_out}")
+    print(f"Confidences are exact to {0.5 / STEPS:g}; counts and rankings are unchanged.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

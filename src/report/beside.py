@@ -1,0 +1,302 @@
+"""Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
+from ..analysis.multiple_comparisons import FEWEST_TESTED
+from ..analysis.ranking import rankings
+from ..artifacts.card import read_facts
+from ..artifacts.frame_jobs import Sweeps, jobs_of
+from ..artifacts.jobs import FinishedJob, find_jobs
+from ..artifacts.layout import PREDICTIONS
+from ..artifacts.record import JobRecord
+from ..utils.refusals import suggestion
+
+PRESETS = Path(__file__).parents[1] / "assets" / "baselines"
+"""Folder with a card of stored jobs for each preset."""
+NEAR = 0.05
+"""Largest relative difference of two equal costs."""
+_DIFFERENCES = ["difference", "difference_low", "difference_high"]
+_COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
+_COLUMNS += [*_DIFFERENCES, "p", "undecided", "lacks"]
+_COLUMNS += ["images", "targets", "sources"]
+_SHOWN = 30
+
+_Stored = tuple[FinishedJob, tuple[str, ...]]
+"""A stored job, and the targets on which it is compared."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """An attack beside the stored attacks of a preset.
+
+    Attributes:
+        attack: The attack's name here.
+        title: The preset, the source, the budget and the denominators.
+        own: The attack among the stored attacks at their own settings: the columns of `rankings`
+            with `difference` = the row minus this attack, tested against this attack alone;
+            `gradients` per image; and `mean_tuned`, the mean on the images for tuning.
+        equal_cost: The same among the stored attacks of equal cost; empty if none is stored.
+        cost: Gradients per image; NaN if unknown.
+        notes: What was not compared, and why.
+    """
+
+    attack: str
+    title: str
+    own: pd.DataFrame
+    equal_cost: pd.DataFrame
+    cost: float
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.attack} beside {self.title}", "", "Stored attacks at their own settings:"]
+        lines += _described(self.own, self.attack)
+        if len(self.equal_cost):
+            near = f"{self.cost:g} gradients per image, within {NEAR:.0%}"
+            lines += ["", f"Stored attacks of equal cost ({near}):"]
+            lines += _described(self.equal_cost, self.attack)
+        return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
+
+
+def beside(jobs: Sequence[FinishedJob], preset: str) -> list[Beside]:
+    """Rank each attack of some jobs among the stored attacks of a preset.
+
+    Images are found by their digests. Jobs, targets and images that differ from the stored ones are
+    left out and named. The stored budget and denominators are used.
+
+    Raises:
+        ValueError: There is no such preset, or nothing of the jobs can be compared with it.
+    """
+    facts, stored = read_preset(preset)
+    attacks: dict[str, list[FinishedJob]] = {}
+    for job in jobs:
+        if job.attacked:
+            attacks.setdefault(job.row_title, []).append(job)
+    known = dict[tuple[str, tuple[str, ...]], ImageOutcomes]()
+    results, notes = [], dict[str, None]()
+    for attack, its in attacks.items():
+        result = _beside(attack, its, stored, facts, known)
+        results += [result] if isinstance(result, Beside) else []
+        notes |= {} if isinstance(result, Beside) else dict.fromkeys(result)
+    if not results:
+        why = " ".join(notes) or "There is no attack."
+        raise ValueError(f"nothing can be compared with preset {preset}. {why}")
+    return results
+
+
+def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
+    """Return the results of `beside` for the jobs of sweeps as text to print after a table."""
+    return "".join(f"\n{result}\n" for result in beside(jobs_of(*sweeps), preset))
+
+
+def read_preset(name: str) -> tuple[dict[str, Any], list[FinishedJob]]:
+    """Return the facts and the jobs of a stored preset."""
+    known = sorted(path.stem for path in PRESETS.glob("*.card"))
+    if name not in known:
+        raise ValueError(
+            f"preset={name}: no such preset. Available: {', '.join(known)}."
+            f"{suggestion(name, known)}"
+        )
+    path = PRESETS / f"{name}.card"
+    return read_facts(path), find_jobs([path])
+
+
+def _beside(
+    attack: str,
+    jobs: Sequence[FinishedJob],
+    stored: Sequence[FinishedJob],
+    facts: Mapping[str, Any],
+    known: dict[tuple[str, tuple[str, ...]], ImageOutcomes],
+) -> Beside | list[str]:
+    """Return an attack beside the stored ones, or why nothing of it can be compared."""
+    first = stored[0].record
+    images = stored[0].defended.drop_duplicates("image").set_index("image")["index"]
+    title = attack if attack not in {job.row_title for job in stored} else f"{attack} (mine)"
+    notes, mine, alike = dict[str, None](), list[ImageOutcomes](), list[_Stored]()
+    for job in jobs:
+        others = [other for other in stored if other.record.source == job.record.source]
+        targets, reasons = _common(job.record, first, others[0].record if others else None)
+        rows = job.predictions
+        rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
+        if absent := job.record.images - rows["image"].nunique():
+            reasons.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
+        notes |= dict.fromkeys(reasons)
+        if targets and len(rows):
+            rows = rows.assign(index=rows["image"].map(images))
+            rows = rows.drop_duplicates(["index", "target", "defence", "eps_255"])
+            mine.append(_at_reference(rows, title, job.record, targets, first))
+            alike += [(other, tuple(targets)) for other in others]
+        job.forget()
+    if not mine:
+        return [*notes]
+    costs = pd.Series([_cost(job) for job, _ in alike], [job.row_title for job, _ in alike])
+    cost = costs.groupby(level=0).mean()
+    cost[title] = np.mean([_cost(job) for job in jobs])
+    own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
+    near = {*cost.index[(cost / cost[title] - 1).abs() <= NEAR]} - {title}
+    if np.isnan(cost[title]):
+        notes["Not compared at equal cost: the job has several budgets, or a fit."] = None
+    elif not near:
+        notes[f"No stored attack costs {cost[title]:g} gradients per image."] = None
+    for job, its in alike:
+        if job.row_title in own | near and (job.record.key, its) not in known:
+            outcome = _at_reference(job.predictions, job.row_title, job.record, its, first)
+            known[job.record.key, its] = outcome
+            job.forget()
+    tables = []
+    for chosen in (own, near):
+        parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
+        table = _ranked(mine, parts, facts) if chosen else pd.DataFrame(columns=["attack"])
+        table = table.assign(gradients=table["attack"].map(cost))
+        tables.append(table.reindex(columns=_COLUMNS))
+    if tables[0].empty:
+        return [*notes, "No image is counted for every attack."]
+    if _untuned(mine[0].index, facts).sum() < FEWEST_TESTED:
+        notes[f"These are the images for tuning. To report, use all {len(images)} images."] = None
+    source = rankings(joined(mine))["source"].iloc[0]
+    version = f"preset {facts['preset']}, version {facts['preset_version']}"
+    place = f"source {source}, eps = {first.reference:g}/255, protocol {first.protocol}"
+    return Beside(title, f"{version}: {place}", *tables, float(cost[title]), (*notes,))
+
+
+def _common(
+    mine: JobRecord, first: JobRecord, stored: JobRecord | None
+) -> tuple[list[str], list[str]]:
+    """Return the targets of a job that can be compared with the stored ones, and why others not."""
+    start = "Not compared:"
+    if stored is None:
+        return [], [f"{start} source {mine.source} is not stored."]
+    for what, its, other in (
+        ("norm", mine.norm, stored.norm),
+        ("storage", mine.storage, stored.storage),
+        ("precision", mine.precision, stored.precision),
+        ("target labels", *(record.config["attack"]["target_label"] for record in (mine, stored))),
+    ):
+        if its != other:
+            return [], [f"{start} {what} {its}; stored is {other}."]
+    if first.reference not in mine.budgets:
+        budgets = ", ".join(f"{eps:g}" for eps in mine.budgets if eps)
+        return [], [f"{start} budgets {budgets}/255; stored is {first.reference:g}/255."]
+    members = mine.source_model.members
+    if other_weights := [name for name in members if not _same_model(name, mine, stored)]:
+        return [], [f"{start} source {other_weights[0]} has other weights than the stored one."]
+    targets = [name for name in mine.targets if name in stored.targets]
+    different = [name for name in targets if not _same_model(name, mine, stored)]
+    absent = [name for name in mine.targets if name not in targets]
+    notes = [f"{start} target {name} is not stored." for name in absent]
+    notes += [f"{start} target {name} has other weights than the stored one." for name in different]
+    return [name for name in targets if name not in different], notes
+
+
+def _same_model(name: str, mine: JobRecord, stored: JobRecord) -> bool:
+    """Return True if two jobs have a model with equal weights and preprocessing."""
+    facts = []
+    for record in (mine, stored):
+        model = record.config["model"].get(name, {})
+        keys = ("mean", "std", "input_size")
+        facts.append((record.weights.get(name), [model.get(key) for key in keys]))
+    return facts[0] == facts[1]
+
+
+def _at_reference(
+    rows: pd.DataFrame, attack: str, record: JobRecord, targets: Sequence[str], first: JobRecord
+) -> ImageOutcomes:
+    """Return a job's outcomes at the stored budget and with the stored denominators."""
+    plain = [name for name in targets if name in record.targets]
+    return image_outcomes(rows, attack, record.source, plain, first.protocol)[first.reference]
+
+
+def _cost(job: FinishedJob) -> float:
+    """Return the gradients per image; NaN if several budgets or a fit share them."""
+    rows = job.read(PREDICTIONS).select(["eps_255", "gradients"])
+    mean = pc.mean(rows.filter(pc.greater(rows["eps_255"], 0))["gradients"]).as_py()
+    alone = len(job.record.budgets) == 2 and not job.record.fit_gradients
+    return nan if mean is None or not alone else float(mean)
+
+
+def _untuned(index: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return which images are not for tuning, shape (N,)."""
+    return ~np.isin(index, facts["tuning"])
+
+
+def _ranked(
+    mine: Sequence[ImageOutcomes], others: Sequence[ImageOutcomes], facts: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Rank an attack on the images that are not for tuning, if these are enough, else on all."""
+    name, parts = mine[0].jobs[0][0], [*mine, *others]
+    keep = np.unique(np.concatenate([part.index for part in mine]))
+    untuned = _untuned(keep, facts)
+    tested = keep[untuned] if untuned.sum() >= FEWEST_TESTED else keep
+    tables = []
+    for index in (tested, keep[~untuned]):
+        ranked = rankings(joined([_on(part, index) for part in parts]), against=name)
+        tables.append(
+            ranked[ranked["source"] == ranked["source"].head(1).item()] if len(ranked) else ranked
+        )
+    table, tuned = tables
+    return table.assign(mean_tuned=table["attack"].map(tuned.set_index("attack")["mean"]))
+
+
+def _on(outcomes: ImageOutcomes, index: NDArray[np.int64]) -> ImageOutcomes:
+    """Return the outcomes on some of the images."""
+    keep = np.isin(outcomes.index, index)
+    counted, fooled = (
+        np.packbits(outcomes.unpack(bits)[..., keep], axis=-1)
+        for bits in (outcomes.counted, outcomes.fooled)
+    )
+    labels = [None if its is None else its[keep] for its in outcomes.target_labels]
+    return replace(
+        outcomes,
+        index=outcomes.index[keep],
+        target_labels=labels,
+        counted=counted,
+        fooled=fooled,
+    )
+
+
+def _described(table: pd.DataFrame, attack: str) -> Iterator[str]:
+    """Yield the rank of an attack, its neighbours, and what it cannot be told apart from."""
+    ranked = table.dropna(subset="rank").reset_index(drop=True)
+    at = int(ranked.index[ranked["attack"] == attack][0])
+    row = ranked.iloc[at]
+    tuned = row["mean_tuned"]
+    yield (
+        f"rank {row['rank']:.0f} of {len(ranked)}: mean success {_percent(row['mean'])} "
+        f"[{_percent(row['low'])}, {_percent(row['high'])}] on {row['images']:g} images"
+        + ("" if np.isnan(tuned) else f"; {_percent(tuned)} on the images for tuning")
+    )
+    yield f"{'rank':>4}  {'attack':<{_SHOWN}} {'gradients':>9}  {'mean':>6}  minus {attack}"
+    for place in sorted({0, at - 1, at, at + 1} & {*range(len(ranked))}):
+        its = ranked.iloc[place]
+        difference, low, high = (_points(its[key]) for key in _DIFFERENCES)
+        difference = "" if place == at else f"{difference} [{low}, {high}]"
+        cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
+        start = f"{its['rank']:>4.0f}  {its['attack']:<{_SHOWN}} {cost:>9}"
+        yield f"{start}  {_percent(its['mean']):>6}  {difference}".rstrip()
+    alike = ranked.loc[ranked["undecided"].astype(bool) & (ranked["attack"] != attack), "attack"]
+    yield (
+        f"cannot be told apart from: {', '.join(alike)}"
+        if len(alike)
+        else (
+            f"{attack} differs from every other attack (paired tests of it against each, p < 0.05)"
+        )
+    )
+
+
+def _points(difference: float) -> str:
+    """Return a difference in points; without a sign where it rounds to 0."""
+    points = round(100 * difference, 1)
+    return f"{points:+.1f}" if points else "0.0"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"

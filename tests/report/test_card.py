@@ -1,0 +1,175 @@
+"""Cards against the folders that they were made of, and cards that are damaged or hostile."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from pandas.testing import assert_frame_equal
+
+from src import load_sweep, rankings, rates, table
+from src.card import main
+from tests.conftest import REPOSITORY
+from tests.report.conftest import KINDS, make_sweep
+
+DEMO = REPOSITORY / "docs" / "results" / "demo"
+PRECISE = ["confidence", "true_confidence"]
+
+
+@pytest.fixture
+def card(tmp_path: Path, make_sweep: Callable[..., Path]) -> Path:
+    """A card of two jobs on made-up networks."""
+    return packed(make_sweep(sources=("vgg", "vit")), tmp_path / "made-up.card")
+
+
+def packed(folder: Path, card: Path) -> Path:
+    """Return a card of the jobs in a folder."""
+    assert main([str(folder), "-o", str(card)]) == 0
+    return card
+
+
+@pytest.mark.parametrize(
+    "kind", ["one image", "hostile names", "missing values", "clean images", "defended"]
+)
+def test_a_card_gives_the_frame_and_the_rankings_of_its_folder(tmp_path: Path, kind: str):
+    folder = make_sweep(tmp_path / "sweep", **KINDS[kind])
+    card = packed(folder, tmp_path / "x.card")
+    frames = [load_sweep(path) for path in (folder, card)]
+    rows, small = (frame.drop(columns=[*PRECISE, "draws_correct"]) for frame in frames)
+    assert_frame_equal(rows, small)
+    for name in PRECISE:
+        stored, exact = (frame[name].to_numpy() for frame in reversed(frames))
+        assert np.nanmax(abs(stored - exact)) <= 0.00051
+        assert (np.floor(stored * 20) == np.floor(exact * 20))[~np.isnan(exact)].all()
+    for of in ("attack", "source"):
+        assert_frame_equal(rankings(folder, of=of), rankings(card, of=of))
+
+
+def test_the_demo_is_small_and_its_table_the_same(tmp_path: Path):
+    card = packed(DEMO, tmp_path / "demo.card")
+    assert card.stat().st_size < 150_000
+    assert table(DEMO, to="csv") == table(card, to="csv")
+    again = packed(card, tmp_path / "again.card")
+    assert_frame_equal(load_sweep(card), load_sweep(again))
+
+
+def test_a_folder_and_its_card_are_one_sweep(tmp_path: Path, make_sweep: Callable[..., Path]):
+    folder = make_sweep()
+    card = packed(folder, tmp_path / "x.card")
+    assert_frame_equal(load_sweep(card, folder), load_sweep(folder))
+
+
+def test_disjoint_images_are_pooled_as_in_folders(tmp_path: Path):
+    for first in (0, 120):
+        make_sweep(tmp_path / f"from-{first}", **KINDS["one source"] | {"first": first})
+    card = packed(tmp_path, tmp_path / "x.card")
+    folders = [tmp_path / "from-0", tmp_path / "from-120"]
+    assert_frame_equal(rankings(card), rankings(*folders))
+    assert load_sweep(card)["index"].nunique() == 240
+
+
+def changed(card: Path, column: str, values: Callable[[Any], Any]) -> None:
+    """Replace a column of a card."""
+    rows = pq.read_table(card)
+    at, field = rows.schema.get_field_index(column), rows.schema.field(column)
+    rows = rows.set_column(at, field, values(rows[column]).cast(field.type))
+    pq.write_table(rows, card)
+
+
+def other_record(column: pa.ChunkedArray) -> pa.Array:
+    """Change a record and leave its digest."""
+    text = json.loads(column[0].as_py())
+    text["job"]["label"] = "first of all"
+    return pa.repeat(json.dumps(text), len(column))
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("confidence", lambda its: pc.multiply(its, float("nan"))),
+        ("confidence", lambda its: pc.add(its, 1)),
+        ("predicted", lambda its: pc.add(its, 100)),
+        ("predicted", lambda its: pc.subtract(its, 100)),
+        ("eps_255", lambda its: pc.add(its, 1)),
+        ("index", lambda its: pc.multiply(its, 0)),
+        ("target", lambda its: pa.repeat("=cmd()|<script>", len(its))),
+        ("target", lambda its: pa.repeat("x" * 100_000, len(its))),
+        ("variant", lambda its: pa.repeat("../../float32", len(its))),
+        ("record", lambda its: pa.repeat("{}", len(its))),
+        ("record", lambda its: pa.repeat("[" * 100_000, len(its))),
+        ("record", lambda its: pa.nulls(len(its), pa.string())),
+        ("record", other_record),
+    ],
+)
+def test_wrong_values_are_refused(card: Path, column: str, values: Callable[[Any], Any]):
+    changed(card, column, values)
+    with pytest.raises(ValueError, match=r"made-up\.card"):
+        load_sweep(card)
+
+
+def test_other_files_are_refused(card: Path, tmp_path: Path):
+    content = card.read_bytes()
+    metadata = pq.read_schema(card).metadata
+    (key,) = metadata.keys() - {b"ARROW:schema"}
+    later = {key: json.dumps({"version": 99}).encode()}
+    rows = pq.read_table(card)
+    files: dict[str, bytes | pa.Table] = {
+        "empty": b"",
+        "cut": content[: len(content) // 2],
+        "text": b"attack,success\nmine,1.0\n" * 99,
+        "flipped": content[:2000] + bytes(b ^ 255 for b in content[2000:2100]) + content[2100:],
+        "foreign": pa.table({"a": [1]}),
+        "later": rows.replace_schema_metadata(later),
+        "no facts": rows.replace_schema_metadata({key: b"[]"}),
+        "no JSON": rows.replace_schema_metadata({key: b"\xff"}),
+        "columns": rows.drop_columns(["predicted"]).replace_schema_metadata(metadata),
+        "types": rows.set_column(0, "index", pa.repeat("x", len(rows))),
+        "many rows": pa.table({"a": pa.repeat(pa.scalar(1, pa.int8()), 60_000_000)}),
+    }
+    files["many rows"] = files["many rows"].replace_schema_metadata(metadata)
+    for name, file in files.items():
+        path = tmp_path / f"{name}.parquet.card"
+        if isinstance(file, bytes):
+            path.write_bytes(file)
+        else:
+            pq.write_table(file, path)
+        with pytest.raises(ValueError, match=name) as refusal:
+            load_sweep(path)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_card_cannot_replace_another_file(card: Path, tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main([str(card), "-o", str(tmp_path / "notes.txt")]) == 2
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_place_in_a_card_opens_no_file(card: Path, tmp_path: Path):
+    def elsewhere(column: pa.ChunkedArray) -> pa.Array:
+        texts = column.to_pylist()
+        content = {text: json.loads(text) | {"place": [str(DEMO), 0]} for text in {*texts}}
+        return pa.array([json.dumps(content[text]) for text in texts])
+
+    before = load_sweep(card)
+    changed(card, "record", elsewhere)
+    assert_frame_equal(load_sweep(card), before)
+
+
+def test_the_documented_columns_are_enough_to_count(card: Path):
+    rows = pd.read_parquet(card)
+    source = rows["record"].map(lambda text: json.loads(text)["job"]["source"])
+    rows = rows[source == "vgg"].assign(right=lambda its: its["predicted"] == its["label"])
+    right = {
+        (name, eps): part.set_index("index")["right"]
+        for (name, eps), part in rows.groupby(["target", "eps_255"], observed=True)
+    }
+    counted = right["vgg", 0.0] & right["vit", 0.0]
+    fooled = counted & ~right["vit", 8.0]
+    row = rates(load_sweep(card)).query("source == 'vgg' and target == 'vit' and eps_255 == 8")
+    assert (fooled.sum() / counted.sum()) == pytest.approx(row["success_rate"].item())
