@@ -6,7 +6,10 @@ from runpy import run_module
 
 from .utils.package import PACKAGE
 
-COMMANDS = tuple("main attacks compare figure models report sources status table".split())
+COMMANDS = (
+    *("main", "attacks", "compare", "figure", "models"),
+    *("report", "sources", "status", "table"),
+)
 
 
 def main() -> None:
