@@ -41,7 +41,7 @@ def _print_changes(old: Path, new: Path, pairs: list[Any], **options: Any) -> in
     try:
         changes = compare(load_sweep(old), load_sweep(new), pairs=dict(pairs), **options)
     except OSError as error:  # would exit with `FELL`
-        raise ValueError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        raise ValueError(str(error)) from error
     console = Console(markup=False, highlight=False)
     budgets = changes[["eps_255", "norm"]].dropna().drop_duplicates().to_numpy()
     where = ", ".join(f"{eps:g}/255 ({norm})" for eps, norm in budgets)

@@ -104,7 +104,7 @@ def _units(outcomes: ImageOutcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Ma
     available = np.zeros((len(jobs), len(outcomes.targets)), bool)
     for job, target in outcomes.pairs(jobs, range(len(outcomes.targets))):
         available[jobs.index(job), target] = True
-    counted = (outcomes.unpack(outcomes.counted[jobs]) | ~available[:, :, None]).all(axis=0)
+    counted: Mask = np.all(outcomes.unpack(outcomes.counted[jobs]) | ~available[:, :, None], axis=0)
     chosen = available.any(axis=0) & counted.any(axis=1)
     fooled = outcomes.unpack(outcomes.fooled[jobs]) & available[:, :, None] & counted
     return fooled[:, chosen], counted[chosen], available[:, chosen]

@@ -87,8 +87,8 @@ def compare(
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.assign(old=before.sum(axis=1), new=after.sum(axis=1), change=change)
     frame = frame.assign(low=change - margin, high=change + margin)
-    order = np.lexsort([change, frame["cells"] == 1, frame["measure"] == CLEAN])
-    frame = frame.iloc[order].reset_index(drop=True)
+    keys = [frame["measure"] == CLEAN, frame["cells"] == 1, change]
+    frame = frame.iloc[np.lexsort(list(map(np.asarray, keys[::-1])))].reset_index(drop=True)
     frame.attrs[NOTES] = notes
     return frame
 
@@ -146,7 +146,9 @@ class _Side:
 
 def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[str, str]) -> _Side:
     """Read the primary variants at `eps_255`, or at each job's reference budget."""
-    jobs, targets, labels, unknown = {}, {}, [], {*pairs}
+    jobs: dict[tuple[str, str], JobRecord] = {}
+    targets: dict[str, str] = {}
+    labels, unknown = [], {*pairs}
     right: dict[str, dict[tuple[Any, ...], pd.Series]] = {ROBUST: {}, CLEAN: {}}
     for job in (job for job in jobs_of(frame) if job.attacked):
         record, source = job.record, renamed(job.record.source, pairs)
@@ -157,8 +159,8 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
         for (model, defence), rows in job.defended.groupby(_TARGET, observed=True):
             rows = rows.set_index("index")
             is_right = (rows["predicted"] == rows["label"]).astype(float)
-            pair = renamed(model, pairs), defence
-            if (attacked := rows["eps_255"] == eps).any():
+            pair = renamed(str(model), pairs), str(defence)
+            if (attacked := (rows["eps_255"] == eps) & (eps > 0)).any():
                 right[ROBUST][job.attack, source, *pair, record.norm, eps] = is_right[attacked]
                 right[CLEAN][pair] = is_right[rows["eps_255"] == 0]
                 labels.append(rows["label"])
@@ -197,7 +199,7 @@ def _notes(old: _Side, new: _Side) -> list[str]:
     images = [
         " from ".join(job)
         for job, record in old.jobs.items()
-        if job in new.jobs and new.jobs[job].crafting != record.crafting
+        if job in new.jobs and _images_of(new.jobs[job]) != _images_of(record)
     ]
     return [
         f"other networks as targets: {shortened(targets) or 'none'}",
@@ -205,7 +207,12 @@ def _notes(old: _Side, new: _Side) -> list[str]:
     ]
 
 
-def _means(measure: str, cells: pd.MultiIndex) -> tuple[pd.DataFrame, Values]:
+def _images_of(record: JobRecord) -> tuple[str, str]:
+    """Return what decides adversarial images, besides the clean images and the budget."""
+    return record.crafting, record.storage
+
+
+def _means(measure: str, cells: pd.Index) -> tuple[pd.DataFrame, Values]:
     """Return the rows of a measure and the cells' weights in each, shape (R, C)."""
     rows = cells.to_frame(index=False)
     frame = rows.reindex(columns=CELL).assign(measure=measure, cells=1)
