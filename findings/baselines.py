@@ -51,7 +51,10 @@ def _packed(name: str, jobs: list[FinishedJob]) -> Iterator[CardJob]:
 def _models(section: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of models, whose weights are files of any clone."""
     return {
-        name: {**model, "weights": re.sub(r"^.*/(?=src/assets/)", "", model["weights"])}
+        name: {
+            key: re.sub(r"^.*/(?=src/assets/)", "", value) if key == "weights" else value
+            for key, value in model.items()
+        }
         for name, model in section.items()
     }
 

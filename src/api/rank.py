@@ -18,7 +18,7 @@ from ..config.errors import REFUSALS, explain
 from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..images.attacker import Attack
-from ..report.beside import Beside, beside, read_preset
+from ..report.beside import Ranks, beside, read_preset
 from ..run.attack import try_attack
 from ..run.check_job import check_job
 from ..run.data import open_data
@@ -44,7 +44,7 @@ def rank(
     source: str | Sequence[str] | None = None,
     tuning: bool = False,
     name: str = "mine",
-) -> list[Beside]:
+) -> Ranks:
     """Rank an attack among the stored attacks of a preset, on the preset's images and networks.
 
     Args:
@@ -58,15 +58,15 @@ def rank(
         name: The function's name in the ranking.
 
     Returns:
-        One result per attack. As text it shows ranks, differences and tests; `own` and `equal_cost`
-        are data frames.
+        One result per attack, with the data frames `own` and `equal_cost`; see `Beside`. As text
+        they show ranks, differences and tests.
 
     Raises:
         ValueError: There is no such preset, attack or source; the attack cannot be used; or nothing
             of the jobs can be compared with the preset.
 
     Examples:
-        >>> print(*rank("mi", source="vgg_small"))  # doctest: +SKIP
+        >>> print(rank("mi", source="vgg_small"))  # doctest: +SKIP
     """
     if not callable(attack) and not _is_name(attack):
         return beside(jobs_of(attack), preset)

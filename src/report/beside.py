@@ -67,7 +67,14 @@ class Beside:
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
 
 
-def beside(jobs: Sequence[FinishedJob], preset: str) -> list[Beside]:
+class Ranks(tuple[Beside, ...]):
+    """Results of several attacks; as text, one after another."""
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self))
+
+
+def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
     """Rank each attack of some jobs among the stored attacks of a preset.
 
     Images are found by their digests. Jobs, targets and images that differ from the stored ones are
@@ -90,12 +97,12 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> list[Beside]:
     if not results:
         why = " ".join(notes) or "There is no attack."
         raise ValueError(f"nothing can be compared with preset {preset}. {why}")
-    return results
+    return Ranks(results)
 
 
 def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
     """Return the results of `beside` for the jobs of sweeps as text to print after a table."""
-    return "".join(f"\n{result}\n" for result in beside(jobs_of(*sweeps), preset))
+    return f"\n{beside(jobs_of(*sweeps), preset)}\n"
 
 
 def read_preset(name: str) -> tuple[dict[str, Any], list[FinishedJob]]:
@@ -139,14 +146,14 @@ def _beside(
     if not mine:
         return [*notes]
     costs = pd.Series([_cost(job) for job, _ in alike], [job.row_title for job, _ in alike])
-    cost = costs.groupby(level=0).mean()
-    cost[title] = np.mean([_cost(job) for job in jobs])
+    mean = float(np.mean([_cost(job) for job in jobs]))
+    cost = {**costs.groupby(level=0).mean(), title: mean}
     own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
-    near = {*cost.index[(cost / cost[title] - 1).abs() <= NEAR]} - {title}
-    if np.isnan(cost[title]):
+    near = {name for name in cost if abs(cost[name] / mean - 1) <= NEAR} - {title}
+    if np.isnan(mean):
         notes["Not compared at equal cost: the job has several budgets, or a fit."] = None
     elif not near:
-        notes[f"No stored attack costs {cost[title]:g} gradients per image."] = None
+        notes[f"No stored attack costs {mean:g} gradients per image."] = None
     for job, its in alike:
         if job.row_title in own | near and (job.record.key, its) not in known:
             outcome = _at_reference(job.predictions, job.row_title, job.record, its, first)
@@ -158,14 +165,15 @@ def _beside(
         table = _ranked(mine, parts, facts) if chosen else pd.DataFrame(columns=["attack"])
         table = table.assign(gradients=table["attack"].map(cost))
         tables.append(table.reindex(columns=_COLUMNS))
-    if tables[0].empty:
+    among_own, among_near = tables
+    if among_own.empty:
         return [*notes, "No image is counted for every attack."]
     if _untuned(mine[0].index, facts).sum() < FEWEST_TESTED:
         notes[f"These are the images for tuning. To report, use all {len(images)} images."] = None
     source = rankings(joined(mine))["source"].iloc[0]
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
     place = f"source {source}, eps = {first.reference:g}/255, protocol {first.protocol}"
-    return Beside(title, f"{version}: {place}", *tables, float(cost[title]), (*notes,))
+    return Beside(title, f"{version}: {place}", among_own, among_near, mean, (*notes,))
 
 
 def _common(
