@@ -12,7 +12,7 @@ import pytest
 
 import findings.baselines
 import src.report.beside
-from findings.baselines import main as pack
+from findings.baselines import pack
 from src import attacks, rank, rankings
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
@@ -35,7 +35,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(src.report.beside, "PRESETS", tmp_path)
     monkeypatch.setattr(findings.baselines, "PRESETS", tmp_path)
     monkeypatch.setattr(findings.baselines, "TUNING", 60)
-    pack("made-up", str(folder))
+    pack("made-up", [folder])
     return folder
 
 
