@@ -131,8 +131,9 @@ def _beside(
     notes, mine, alike = dict[str, None](), list[ImageOutcomes](), list[_Stored]()
     for job in jobs:
         others = [other for other in stored if other.record.source == job.record.source]
-        targets, reasons = _common(job.record, first, others[0].record if others else None)
-        rows = job.predictions
+        targets, reasons = _common(job, first, others[0].record if others else None)
+        variant = f"{PREDICTIONS}-{first.storage}"
+        rows = job.table(variant) if variant in job.files else job.predictions
         rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
         if absent := job.record.images - rows["image"].nunique():
             reasons.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
@@ -177,15 +178,16 @@ def _beside(
 
 
 def _common(
-    mine: JobRecord, first: JobRecord, stored: JobRecord | None
+    job: FinishedJob, first: JobRecord, stored: JobRecord | None
 ) -> tuple[list[str], list[str]]:
     """Return the targets of a job that can be compared with the stored ones, and why others not."""
-    start = "Not compared:"
+    mine, start = job.record, "Not compared:"
+    both_stored = f"{PREDICTIONS}-{first.storage}" in job.files
     if stored is None:
         return [], [f"{start} source {mine.source} is not stored."]
     for what, its, other in (
         ("norm", mine.norm, stored.norm),
-        ("storage", mine.storage, stored.storage),
+        ("storage", stored.storage if both_stored else mine.storage, stored.storage),
         ("precision", mine.precision, stored.precision),
         ("target labels", *(record.config["attack"]["target_label"] for record in (mine, stored))),
     ):
@@ -227,7 +229,8 @@ def _cost(job: FinishedJob) -> float:
     """Return the gradients per image; NaN if several budgets or a fit share them."""
     rows = job.read(PREDICTIONS).select(["eps_255", "gradients"])
     mean = pc.mean(rows.filter(pc.greater(rows["eps_255"], 0))["gradients"]).as_py()
-    alone = len(job.record.budgets) == 2 and not job.record.fit_gradients
+    budgets = [eps for eps in job.record.budgets if eps]
+    alone = len(budgets) == 1 and not job.record.fit_gradients
     return nan if mean is None or not alone else float(mean)
 
 
@@ -276,17 +279,19 @@ def _described(table: pd.DataFrame, attack: str) -> Iterator[str]:
     ranked = table.dropna(subset="rank").reset_index(drop=True)
     at = int(ranked.index[ranked["attack"] == attack][0])
     row = ranked.iloc[at]
+    ends = "" if np.isnan(row["low"]) else f" [{_percent(row['low'])}, {_percent(row['high'])}]"
     tuned = row["mean_tuned"]
     yield (
-        f"rank {row['rank']:.0f} of {len(ranked)}: mean success {_percent(row['mean'])} "
-        f"[{_percent(row['low'])}, {_percent(row['high'])}] on {row['images']:g} images"
+        f"rank {row['rank']:.0f} of {len(ranked)}: mean success {_percent(row['mean'])}{ends} on "
+        f"{row['images']:g} images"
         + ("" if np.isnan(tuned) else f"; {_percent(tuned)} on the images for tuning")
     )
     yield f"{'rank':>4}  {'attack':<{_SHOWN}} {'gradients':>9}  {'mean':>6}  minus {attack}"
     for place in sorted({0, at - 1, at, at + 1} & {*range(len(ranked))}):
         its = ranked.iloc[place]
-        difference, low, high = (_points(its[key]) for key in _DIFFERENCES)
-        difference = "" if place == at else f"{difference} [{low}, {high}]"
+        points = [_points(its[key]) for key in _DIFFERENCES if not np.isnan(its[key])]
+        ends = f" [{', '.join(points[1:])}]" if points[1:] else ""
+        difference = "".join(points[:1]) + ends
         cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
         start = f"{its['rank']:>4.0f}  {its['attack']:<{_SHOWN}} {cost:>9}"
         yield f"{start}  {_percent(its['mean']):>6}  {difference}".rstrip()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from torch.nn.functional import cross_entropy
 
 import findings.baselines
 import src.report.beside
@@ -175,6 +176,17 @@ def test_a_stored_attack_called_as_a_function_gives_what_is_stored():
     assert rows.loc["fgsm", "difference"] == 0
     assert rows.loc["mine", "gradients"] == 1
     assert any("images for tuning" in note for note in result.notes)
+
+
+@pytest.mark.slow
+def test_a_function_of_four_arguments_is_enough():
+    def mine(model: Any, images: Any, labels: Any, eps: Any) -> Any:
+        images = images.clone().requires_grad_()
+        cross_entropy(model(images), labels, reduction="sum").backward()
+        return (images + eps * images.grad.sign()).clamp(0, 1).detach()
+
+    (result,) = rank(mine, source="vgg_small", tuning=True)
+    assert result.own.set_index("attack").loc["fgsm", "difference"] == 0
 
 
 def test_refusals_of_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
