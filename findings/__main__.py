@@ -13,6 +13,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.growth import drawn
+from findings.baselines import pack
 from findings.collect import collect, collect_benchmark
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
 from findings.matched import Matched
@@ -291,11 +292,16 @@ def main() -> None:
     bench = commands.add_parser("benchmark", help="store the results.json of a benchmark")
     bench.add_argument("name", help="of a file in docs/results/benchmarks/, without .json")
     bench.add_argument("found", type=Path)
+    preset = commands.add_parser("baselines", help="store sweeps as the baselines of a preset")
+    preset.add_argument("name", help="of the preset")
+    preset.add_argument("sweeps", nargs="+", type=Path)
     options = parser.parse_args()
     if options.command == "collect":
         collect(options.sweeps, RESULTS / options.name)
     elif options.command == "benchmark":
         collect_benchmark(options.found, RESULTS / "benchmarks" / f"{options.name}.json")
+    elif options.command == "baselines":
+        pack(options.name, options.sweeps)
     else:
         for path, text in pages().items():
             write_text(DOCS / path, text)

@@ -1,4 +1,4 @@
-"""Pack the stored baselines of a preset: `python -m findings.baselines NAME FOLDER ...`.
+"""Pack the stored baselines of a preset: `python -m findings baselines NAME FOLDER ...`.
 
 The folders hold finished sweeps of files `ATTACK_own`, `ATTACK_10` and `ATTACK_100` as
 `findings.costs` writes them. In the card these attacks are `ATTACK`, `ATTACK at 10 gradients` and
@@ -6,8 +6,7 @@ The folders hold finished sweeps of files `ATTACK_own`, `ATTACK_10` and `ATTACK_
 """
 
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ VERSION = 1
 """Version of the presets; it rises if a stored value changes."""
 
 
-def main(name: str, *folders: str) -> None:
+def pack(name: str, folders: Sequence[Path]) -> None:
     """Write the card of a preset from the finished jobs in some folders."""
-    jobs = find_jobs(map(Path, folders))
+    jobs = find_jobs(folders)
     rows = jobs[0].defended.drop_duplicates("index").sort_values("index")
     chosen = balanced_subset(rows["label"].to_numpy(), min(TUNING, len(rows)))
     tuning = rows["index"].to_numpy(np.int64)[chosen].tolist()
@@ -51,10 +50,9 @@ def _packed(name: str, jobs: list[FinishedJob]) -> Iterator[CardJob]:
 def _models(section: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of models, whose weights are files of any clone."""
     return {
-        name: {**model, "weights": re.sub(r"^.*/(?=src/assets/)", "", model["weights"])}
+        name: {
+            key: re.sub(r"^.*/(?=src/assets/)", "", value) if key == "weights" else value
+            for key, value in model.items()
+        }
         for name, model in section.items()
     }
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

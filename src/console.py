@@ -6,10 +6,8 @@ from runpy import run_module
 
 from .utils.package import PACKAGE
 
-COMMANDS = (
-    *("main", "attacks", "card", "compare", "figure", "models", "report", "sources", "status"),
-    "table",
-)
+COMMANDS = ["main", "attacks", "card", "compare"]
+COMMANDS += ["figure", "models", "report", "sources", "status", "table"]
 
 
 def main() -> None:

@@ -119,6 +119,7 @@ def place(printed, run_in) -> Path:
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]
     assert run_in(folder, *small(sweep)) == 0
+    assert run_in(folder, "outputs/DATE", "-o", "mine.card", module="src.card") == 0
     files = [*(folder / "outputs" / "DATE").glob("0-fgsm-vgg_small/adversarial/*/*.png")]
     rows = [f"{sha256(file.read_bytes()).hexdigest()},3" for file in files]
     (folder / "answers.csv").write_text("\n".join(["sha256,predicted", *rows]))

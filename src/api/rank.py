@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import wraps
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
 import pandas as pd
+from torch import Tensor
 
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
+from ..attacks.libraries import from_object
 from ..cache.rows import Rows
 from ..config.attack_file import crafted_settings
 from ..config.compose import compose_words
@@ -18,7 +22,7 @@ from ..config.errors import REFUSALS, explain
 from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..images.attacker import Attack
-from ..report.beside import Beside, beside, read_preset
+from ..report.beside import Ranks, beside, read_preset
 from ..run.attack import try_attack
 from ..run.check_job import check_job
 from ..run.data import open_data
@@ -44,13 +48,14 @@ def rank(
     source: str | Sequence[str] | None = None,
     tuning: bool = False,
     name: str = "mine",
-) -> list[Beside]:
+) -> Ranks:
     """Rank an attack among the stored attacks of a preset, on the preset's images and networks.
 
     Args:
-        attack: A function like those in `src.attacks`, called as `attack(model, images, labels,
-            eps)`; the name of an attack; or finished jobs: a card, a folder of sweeps, or a frame
-            from `load_sweep`.
+        attack: A function `attack(model, images, labels, eps)` that returns images of the same
+            shape, or one like those in `src.attacks`; an attack object of torchattacks or foolbox;
+            the name of an attack; or finished jobs: a card, a folder of sweeps, or a frame from
+            `load_sweep`.
         preset: Name of the preset.
         source: One or more of the preset's sources, for a function or a name; None: all.
         tuning: Use the images for tuning alone, to choose settings in less time. Report the result
@@ -58,16 +63,17 @@ def rank(
         name: The function's name in the ranking.
 
     Returns:
-        One result per attack. As text it shows ranks, differences and tests; `own` and `equal_cost`
-        are data frames.
+        One result per attack, with the data frames `own` and `equal_cost`; see `Beside`. As text
+        they show ranks, differences and tests.
 
     Raises:
         ValueError: There is no such preset, attack or source; the attack cannot be used; or nothing
             of the jobs can be compared with the preset.
 
     Examples:
-        >>> print(*rank("mi", source="vgg_small"))  # doctest: +SKIP
+        >>> print(rank("mi", source="vgg_small"))  # doctest: +SKIP
     """
+    attack = from_object(attack)
     if not callable(attack) and not _is_name(attack):
         return beside(jobs_of(attack), preset)
     facts, stored = read_preset(preset)
@@ -78,8 +84,12 @@ def rank(
     images = len(facts["tuning"]) if tuning else stored[0].record.images
     words = (*WORDS[preset], f"n_images={images}", *_OTHERS)
     pool, call = ModelPool(), uuid4().hex
+    function = _for_budgets(attack) if callable(attack) else None
     with quiet(), TemporaryDirectory() as cache:
-        jobs = [_run(attack, name, [*words, f"source={its}"], pool, cache, call) for its in chosen]
+        jobs = [
+            _run(attack, function, name, [*words, f"source={its}"], pool, cache, call)
+            for its in chosen
+        ]
     return beside(jobs, preset)
 
 
@@ -87,18 +97,40 @@ def _is_name(attack: Any) -> bool:
     return isinstance(attack, str) and (CONF / "attack" / f"{attack}.yaml").is_file()
 
 
+def _for_budgets(attack: Attack) -> Attack:
+    """Return a function whose result has a dimension of budgets, also if the attack's has none."""
+    if "seeds" in signature(attack).parameters:
+        return attack  # as in `src.attacks`
+
+    @wraps(attack)
+    def with_budgets(
+        model: Any, images: Tensor, labels: Tensor, eps: Tensor, **keywords: Any
+    ) -> Tensor:
+        result = attack(model, images, labels, eps, **keywords)
+        one = isinstance(result, Tensor) and result.shape == images.shape
+        return result[None] if one else result
+
+    return with_budgets
+
+
 def _run(
-    attack: Any, name: str, words: Sequence[str], pool: ModelPool, cache: str, call: str
+    attack: Any,
+    function: Attack | None,
+    name: str,
+    words: Sequence[str],
+    pool: ModelPool,
+    cache: str,
+    call: str,
 ) -> FinishedJob:
     """Run a job as the command line would with some words, without files."""
     try:
-        word = "fgsm" if callable(attack) else attack  # replaced below
+        word = "fgsm" if function else attack  # replaced below
         config = compose_words(CONF, [*words, f"attack={word}", f"cache.dir={cache}"])
         settings = read_job(config, config.hydra)
-        if callable(attack):
+        if function:
             keys = {"function": name_of(attack), "called": name, **plain_keywords(attack)}
             changed = {"attack": crafted_settings(name, keys)}
-            planned = Planned(settings.model_copy(update=changed), attack, {}, call=call)
+            planned = Planned(settings.model_copy(update=changed), function, {}, call=call)
         else:
             planned = check_job(settings, pool.sets)
         planned, data = open_data(planned, pool.sets)

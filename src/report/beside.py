@@ -67,7 +67,14 @@ class Beside:
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
 
 
-def beside(jobs: Sequence[FinishedJob], preset: str) -> list[Beside]:
+class Ranks(tuple[Beside, ...]):
+    """Results of several attacks; as text, one after another."""
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self))
+
+
+def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
     """Rank each attack of some jobs among the stored attacks of a preset.
 
     Images are found by their digests. Jobs, targets and images that differ from the stored ones are
@@ -90,12 +97,12 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> list[Beside]:
     if not results:
         why = " ".join(notes) or "There is no attack."
         raise ValueError(f"nothing can be compared with preset {preset}. {why}")
-    return results
+    return Ranks(results)
 
 
 def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
     """Return the results of `beside` for the jobs of sweeps as text to print after a table."""
-    return "".join(f"\n{result}\n" for result in beside(jobs_of(*sweeps), preset))
+    return f"\n{beside(jobs_of(*sweeps), preset)}\n"
 
 
 def read_preset(name: str) -> tuple[dict[str, Any], list[FinishedJob]]:
@@ -124,8 +131,9 @@ def _beside(
     notes, mine, alike = dict[str, None](), list[ImageOutcomes](), list[_Stored]()
     for job in jobs:
         others = [other for other in stored if other.record.source == job.record.source]
-        targets, reasons = _common(job.record, first, others[0].record if others else None)
-        rows = job.predictions
+        targets, reasons = _common(job, first, others[0].record if others else None)
+        variant = f"{PREDICTIONS}-{first.storage}"
+        rows = job.table(variant) if variant in job.files else job.predictions
         rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
         if absent := job.record.images - rows["image"].nunique():
             reasons.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
@@ -139,14 +147,14 @@ def _beside(
     if not mine:
         return [*notes]
     costs = pd.Series([_cost(job) for job, _ in alike], [job.row_title for job, _ in alike])
-    cost = costs.groupby(level=0).mean()
-    cost[title] = np.mean([_cost(job) for job in jobs])
+    mean = float(np.mean([_cost(job) for job in jobs]))
+    cost = {**costs.groupby(level=0).mean(), title: mean}
     own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
-    near = {*cost.index[(cost / cost[title] - 1).abs() <= NEAR]} - {title}
-    if np.isnan(cost[title]):
+    near = {name for name in cost if abs(cost[name] / mean - 1) <= NEAR} - {title}
+    if np.isnan(mean):
         notes["Not compared at equal cost: the job has several budgets, or a fit."] = None
     elif not near:
-        notes[f"No stored attack costs {cost[title]:g} gradients per image."] = None
+        notes[f"No stored attack costs {mean:g} gradients per image."] = None
     for job, its in alike:
         if job.row_title in own | near and (job.record.key, its) not in known:
             outcome = _at_reference(job.predictions, job.row_title, job.record, its, first)
@@ -158,26 +166,28 @@ def _beside(
         table = _ranked(mine, parts, facts) if chosen else pd.DataFrame(columns=["attack"])
         table = table.assign(gradients=table["attack"].map(cost))
         tables.append(table.reindex(columns=_COLUMNS))
-    if tables[0].empty:
+    among_own, among_near = tables
+    if among_own.empty:
         return [*notes, "No image is counted for every attack."]
     if _untuned(mine[0].index, facts).sum() < FEWEST_TESTED:
         notes[f"These are the images for tuning. To report, use all {len(images)} images."] = None
     source = rankings(joined(mine))["source"].iloc[0]
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
     place = f"source {source}, eps = {first.reference:g}/255, protocol {first.protocol}"
-    return Beside(title, f"{version}: {place}", *tables, float(cost[title]), (*notes,))
+    return Beside(title, f"{version}: {place}", among_own, among_near, mean, (*notes,))
 
 
 def _common(
-    mine: JobRecord, first: JobRecord, stored: JobRecord | None
+    job: FinishedJob, first: JobRecord, stored: JobRecord | None
 ) -> tuple[list[str], list[str]]:
     """Return the targets of a job that can be compared with the stored ones, and why others not."""
-    start = "Not compared:"
+    mine, start = job.record, "Not compared:"
+    both_stored = f"{PREDICTIONS}-{first.storage}" in job.files
     if stored is None:
         return [], [f"{start} source {mine.source} is not stored."]
     for what, its, other in (
         ("norm", mine.norm, stored.norm),
-        ("storage", mine.storage, stored.storage),
+        ("storage", stored.storage if both_stored else mine.storage, stored.storage),
         ("precision", mine.precision, stored.precision),
         ("target labels", *(record.config["attack"]["target_label"] for record in (mine, stored))),
     ):
@@ -219,7 +229,8 @@ def _cost(job: FinishedJob) -> float:
     """Return the gradients per image; NaN if several budgets or a fit share them."""
     rows = job.read(PREDICTIONS).select(["eps_255", "gradients"])
     mean = pc.mean(rows.filter(pc.greater(rows["eps_255"], 0))["gradients"]).as_py()
-    alone = len(job.record.budgets) == 2 and not job.record.fit_gradients
+    budgets = [eps for eps in job.record.budgets if eps]
+    alone = len(budgets) == 1 and not job.record.fit_gradients
     return nan if mean is None or not alone else float(mean)
 
 
@@ -268,17 +279,19 @@ def _described(table: pd.DataFrame, attack: str) -> Iterator[str]:
     ranked = table.dropna(subset="rank").reset_index(drop=True)
     at = int(ranked.index[ranked["attack"] == attack][0])
     row = ranked.iloc[at]
+    ends = "" if np.isnan(row["low"]) else f" [{_percent(row['low'])}, {_percent(row['high'])}]"
     tuned = row["mean_tuned"]
     yield (
-        f"rank {row['rank']:.0f} of {len(ranked)}: mean success {_percent(row['mean'])} "
-        f"[{_percent(row['low'])}, {_percent(row['high'])}] on {row['images']:g} images"
+        f"rank {row['rank']:.0f} of {len(ranked)}: mean success {_percent(row['mean'])}{ends} on "
+        f"{row['images']:g} images"
         + ("" if np.isnan(tuned) else f"; {_percent(tuned)} on the images for tuning")
     )
     yield f"{'rank':>4}  {'attack':<{_SHOWN}} {'gradients':>9}  {'mean':>6}  minus {attack}"
     for place in sorted({0, at - 1, at, at + 1} & {*range(len(ranked))}):
         its = ranked.iloc[place]
-        difference, low, high = (_points(its[key]) for key in _DIFFERENCES)
-        difference = "" if place == at else f"{difference} [{low}, {high}]"
+        points = [_points(its[key]) for key in _DIFFERENCES if not np.isnan(its[key])]
+        ends = f" [{', '.join(points[1:])}]" if points[1:] else ""
+        difference = "".join(points[:1]) + ends
         cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
         start = f"{its['rank']:>4.0f}  {its['attack']:<{_SHOWN}} {cost:>9}"
         yield f"{start}  {_percent(its['mean']):>6}  {difference}".rstrip()

@@ -1,0 +1,201 @@
+"""An attack beside the stored attacks of a preset."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from torch.nn.functional import cross_entropy
+
+import findings.baselines
+import src.report.beside
+from findings.baselines import pack
+from src import attacks, rank, rankings
+from src.artifacts.card import CardJob, write_card
+from src.artifacts.jobs import FinishedJob, find_jobs
+from src.report.beside import beside, read_preset
+from src.table import main as print_table
+from tests.report.conftest import make_sweep
+
+MODELS = ("vgg", "resnet", "vit")
+NAMES = ("weak", "mi", "bim", "pgd", "dim")
+SWEEP: dict[str, Any] = {
+    **{"models": MODELS, "budgets": (4.0,), "full": False, "images": 300},
+    "attacks": tuple(f"{name}_own" for name in NAMES),
+}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a sweep that is stored as preset `made-up`, with 60 images for tuning."""
+    folder = make_sweep(tmp_path / "sweep", **SWEEP)
+    monkeypatch.setattr(src.report.beside, "PRESETS", tmp_path)
+    monkeypatch.setattr(findings.baselines, "PRESETS", tmp_path)
+    monkeypatch.setattr(findings.baselines, "TUNING", 60)
+    pack("made-up", [folder])
+    return folder
+
+
+def jobs_named(folder: Path, name: str) -> list[FinishedJob]:
+    return [job for job in find_jobs([folder]) if job.record.attack == name]
+
+
+def card_with(jobs: list[FinishedJob], path: Path, **facts: Any) -> Path:
+    """Write a card of jobs whose records differ in some facts."""
+    cards = [job.as_card() for job in jobs]
+    write_card(
+        [
+            CardJob(card.record.model_copy(update=facts), card.place, (), card.tables)
+            for card in cards
+        ],
+        path,
+    )
+    return path
+
+
+def test_a_stored_attack_run_as_mine_differs_from_itself_by_nothing(sweep: Path):
+    (result,) = beside(jobs_named(sweep, "mi_own"), "made-up")
+    row = result.own.set_index("attack").loc["mi"]
+    assert row["difference"] == 0 and row["undecided"] and row["p"] == 1
+    mine = result.own.set_index("attack").loc["mi_own"]
+    assert mine["mean"] == row["mean"] and len(result.own) == len(NAMES) + 1
+    assert "cannot be told apart from: mi" in str(result)
+
+
+def test_means_are_those_of_one_sweep_that_ran_all(sweep: Path):
+    (result,) = beside(jobs_named(sweep, "dim_own"), "made-up")
+    tuning = read_preset("made-up")[0]["tuning"]
+    frames = {"mean_tuned": True, "mean": False}
+    whole = src.load_sweep(sweep)
+    for column, of_tuning in frames.items():
+        attrs, rows = whole.attrs, whole[whole["index"].isin(tuning) == of_tuning]
+        rows.attrs = attrs
+        expected = rankings(rows).query("source == 'mean of 3 sources'").set_index("attack")["mean"]
+        got = result.own.set_index("attack")[column]
+        for name in NAMES:
+            assert got[name] == pytest.approx(expected[f"{name}_own"], abs=1e-12)
+    assert result.own["images"].max() <= 300 - len(tuning)
+
+
+def test_one_against_all_sees_smaller_differences_than_all_pairs(sweep: Path):
+    (result,) = beside(jobs_named(sweep, "bim_own"), "made-up")
+    one = result.own.set_index("attack")
+    every = rankings(sweep).query("source == 'mean of 3 sources'").set_index("attack")
+    assert (one["difference"].drop("bim_own").abs() <= 1).all()
+    width = (one["difference_high"] - one["difference_low"]).max()
+    wide = (every["difference_high"] - every["difference_low"]).max()
+    assert 0 < width < wide * np.sqrt(300 / (300 - 60))
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"weights": {"vgg": "other"}}, "source vgg has other weights"),
+        ({"source": "vgg@jpeg"}, "source vgg@jpeg is not stored"),
+        ({"norm": "l2"}, "norm l2; stored is linf"),
+        ({"storage": "uint8"}, "storage uint8; stored is float32"),
+        ({"precision": "bf16"}, "precision bf16"),
+        ({"budgets": (0.0, 8.0), "reference": 8.0}, "budgets 8/255; stored is 4/255"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_not_compared(
+    sweep: Path, facts: dict[str, Any], reason: str
+):
+    job = jobs_named(sweep, "mi_own")[0]
+    if "weights" in facts:
+        facts = {"weights": job.record.weights | facts["weights"]}
+
+    changed = replace(job, record=job.record.model_copy(update=facts))
+    changed.__dict__["predictions"] = job.predictions
+    with pytest.raises(ValueError, match=reason):
+        beside([changed], "made-up")
+
+
+def test_a_target_with_other_weights_is_left_out(sweep: Path, tmp_path: Path):
+    jobs = [job for job in jobs_named(sweep, "mi_own") if job.record.source == "vgg"]
+    weights = jobs[0].record.weights | {"vit": "other"}
+    card = card_with(jobs, tmp_path / "mine.parquet", weights=weights)
+    (result,) = beside(find_jobs([card]), "made-up")
+    assert "target vit has other weights" in str(result)
+    assert (result.own["targets"].dropna() == 1).all()  # resnet alone
+
+
+def test_other_images_are_never_compared(sweep: Path, tmp_path: Path):
+    others = make_sweep(tmp_path / "others", **SWEEP | {"attacks": ("mine",), "first": 1000})
+    with pytest.raises(ValueError, match="300 of 300 images are not stored"):
+        beside(find_jobs([others]), "made-up")
+    some = make_sweep(tmp_path / "some", **SWEEP | {"attacks": ("mine",), "first": 200})
+    (result,) = beside(find_jobs([some]), "made-up")
+    assert "200 of 300 images are not stored" in str(result)
+    assert result.own["images"].max() <= 100
+
+
+def test_the_line_prints_the_ranks_below_the_table(
+    sweep: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    card = card_with(jobs_named(sweep, "mi_own"), tmp_path / "mine.parquet")
+    assert print_table([str(card), "--beside", "made-up"]) == 0
+    printed = capsys.readouterr().out
+    assert "mi_own beside preset made-up, version 1" in printed
+    assert "on the images for tuning" in printed
+    assert print_table([str(card), "--beside", "made-down"]) == 2
+    assert "made-up" in capsys.readouterr().err
+
+
+def test_costs_decide_who_is_of_equal_cost(sweep: Path):
+    def with_cost(job: FinishedJob, gradients: float) -> pa.Table:
+        table = job.as_card().tables["predictions"]
+        place = table.schema.get_field_index("gradients")
+        values = np.where(table["eps_255"].to_numpy() > 0, gradients, 0)
+        return table.set_column(place, table.schema.field(place), [values.astype(float)])
+
+    costs = {"weak": 10, "mi": 10.4, "bim": 10.6, "pgd": 100, "dim": 9.4}
+    cards = []
+    for job in find_jobs([sweep]):
+        name = job.record.attack.removesuffix("_own")
+        tables = {"predictions": with_cost(job, costs[name])}
+        facts = {"attack": name, "label": name}
+        record = job.record.model_copy(update=facts)
+        cards.append(CardJob(record, ("made-up", len(cards)), (), tables))
+    facts = {"preset": "made-up", "preset_version": 1, "tuning": []}
+    write_card(cards, sweep.parent / "made-up.card", **facts)
+    mine = [job for job in find_jobs([sweep.parent / "made-up.card"]) if job.attack == "weak"]
+    (result,) = beside(mine, "made-up")
+    assert {*result.equal_cost["attack"]} == {"weak (mine)", "weak", "mi"}
+    assert result.cost == 10
+
+
+@pytest.mark.slow
+def test_a_stored_attack_called_as_a_function_gives_what_is_stored():
+    (result,) = rank(partial(attacks.fgsm), source="vgg_small", tuning=True)
+    rows = result.own.set_index("attack")
+    assert rows.loc["fgsm", "difference"] == 0
+    assert rows.loc["mine", "gradients"] == 1
+    assert any("images for tuning" in note for note in result.notes)
+
+
+@pytest.mark.slow
+def test_a_function_of_four_arguments_is_enough():
+    def mine(model: Any, images: Any, labels: Any, eps: Any) -> Any:
+        images = images.clone().requires_grad_()
+        cross_entropy(model(images), labels, reduction="sum").backward()
+        return (images + eps * images.grad.sign()).clamp(0, 1).detach()
+
+    (result,) = rank(mine, source="vgg_small", tuning=True)
+    assert result.own.set_index("attack").loc["fgsm", "difference"] == 0
+
+
+def test_refusals_of_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: rank("fgsm", preset="large"), "preset=large: no such preset. Available: small"),
+        (lambda: rank("fgsm", source="vgg16"), "source=vgg16"),
+        (lambda: rank("nosuch"), "nosuch"),
+    ]
+    monkeypatch.chdir(tmp_path)
+    for call, sentence in calls:
+        with pytest.raises(ValueError, match=sentence):
+            call()
