@@ -215,7 +215,9 @@ def profiles(pair: Pair) -> ChartType:
     clean = pair.jobs[0].clean
     rows = confidence_profiles(clean[clean["target"] == pair.target])
     if rows.empty:
-        raise ValueError("profiles need the five likeliest classes, which these jobs do not store.")
+        raise ValueError(
+            "profiles need stored likeliest classes of clean images with at least 57.5 % confidence."
+        )
     return printed(profiles_chart().properties(data=inline(rows)), pair.figure)
 
 
