@@ -79,7 +79,7 @@ def test_a_sweep_leaves_files(sweep):
 
 
 def test_a_sweep_leaves_runs(sweep):
-    workspace, printed = sweep
+    workspace, _ = sweep
     store = client(workspace)
     pairs, jobs = runs(store, "cifar10_mini", "pair"), runs(store, "cifar10_mini-sweeps", "job")
     (whole,) = runs(store, "cifar10_mini-sweeps", "sweep")

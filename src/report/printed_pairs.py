@@ -216,7 +216,7 @@ def profiles(pair: Pair) -> ChartType:
     rows = confidence_profiles(clean[clean["target"] == pair.target])
     if rows.empty:
         raise ValueError(
-            "profiles need stored likeliest classes of clean images with at least 57.5 % confidence."
+            "profiles need stored likeliest classes of clean images with 57.5 % confidence or more."
         )
     return printed(profiles_chart().properties(data=inline(rows)), pair.figure)
 
