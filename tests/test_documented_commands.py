@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -267,6 +268,13 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
             main()
         assert "--rounds: none is not a whole number" in capsys.readouterr().err  # the rest is
     elif words[:3] in (["python", "-m", "src.table"], ["python", "-m", "src.figure"]):
+        if words[3] in ("image", "strip"):
+            index = pd.read_csv(place / "outputs" / "DATE" / "0-fgsm-vgg_small" / "images.csv")[
+                "index"
+            ]
+            words[4:5] = [str(index[0]), "outputs/DATE"]
+        elif words[3] == "confidence-groups":
+            words.insert(4, "docs/results/demo")  # of enough images
         assert run_python(*words[1:], folder=place) or "--out" in words
     elif words[:2] == ["python", "-m"] and words[2].startswith("src."):
         words = shlex.split(command.replace("--uri http://host:5000", "--uri=sqlite:///other.db"))

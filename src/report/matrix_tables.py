@@ -64,7 +64,7 @@ def _grid(pairs: pd.DataFrame) -> pd.DataFrame:
     return grid.loc[pairs["source"].unique(), pairs["target"].unique()].fillna("-")
 
 
-def defence_table(behind: pd.DataFrame) -> tuple[Group, list[str]]:
+def defence_table(behind: pd.DataFrame) -> tuple[Table, list[str]]:
     """Lay out a result of `behind_defences` for the terminal, one line per defence.
 
     Returns:

@@ -207,12 +207,9 @@ def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
         return rows.assign(**{end: rows.get(name, nan) for end, name in ends.items()})
     means = figure.means.rename(columns={"mean": "value"})
     if column != "success_rate":
-        keys, rows = (
-            ["attack", "source", "eps_255"],
-            rows[others & rows["attack"].isin(means["attack"])],
-        )
-        by_target = rows.groupby(keys, sort=False, as_index=False)[column].mean()
-        return by_target.rename(columns={column: "value"}).assign(target="", low=nan, high=nan)
+        rows = rows[others & rows["attack"].isin(means["attack"])].assign(value=rows[column])
+        by_target = rows.groupby(["attack", "source", "eps_255"], sort=False)["value"].mean()
+        return by_target.reset_index().assign(target="", low=nan, high=nan)
     if figure.view.choice.protocol == "all":  # it counts images that are wrong without an attack
         return means
     zeros = means.drop_duplicates(["attack", "source"])

@@ -159,7 +159,7 @@ def strip(pair: Pair, number: int, budgets: Sequence[float]) -> ChartType:
     rows = pair.predictions(job, number).set_index("eps_255")
     pictures = job.pictures.get(number, {})
     if not (stored := sorted(eps for eps in pictures if eps)):
-        known = [str(index) for index, its in job.pictures.items() if len(its) > 1]
+        known = [str(index) for index, its in sorted(job.pictures.items()) if len(its) > 1]
         ways = f"choose from {', '.join(known)}, or run " if known else "run "
         raise ValueError(f"image {number} has no picture: {ways}with report.images=[{number}].")
     if unknown := [eps for eps in budgets if eps not in stored]:
@@ -169,12 +169,12 @@ def strip(pair: Pair, number: int, budgets: Sequence[float]) -> ChartType:
     change = pictures[shown[-1]].astype(np.int16) - clean
     factor = 127 / max(1, np.abs(change).max())
     noise = np.clip(128 + factor * change, 0, 255).astype(np.uint8)
-    columns: list[tuple[float, Any, str]] = [(0.0, clean, "clean"), (-1.0, noise, "perturbation")]
+    columns: list[tuple[float, Any, str]] = [(0.0, clean, "clean"), (-1.0, noise, "change")]
     columns += [(eps, pictures[eps], f"{eps:g}/255") for eps in shown]
     cells = []
     for eps, picture, head in columns:
-        below = f"{shown[-1]:g}/255 \N{MULTIPLICATION SIGN} {factor:.0f}"  # of the perturbation
-        cell = {"url": _address(picture), "head": head, "name": below, "share": " "}
+        enhanced = f"\N{MULTIPLICATION SIGN} {factor:.0f}"  # what stands below the perturbation
+        cell = {"url": _address(picture), "head": head, "name": enhanced, "share": " "}
         cell["colour"] = _TEXT
         for _, its in rows[rows.index == eps].iterrows():
             cross = "" if its["right"] else "\N{MULTIPLICATION SIGN} "
@@ -215,7 +215,9 @@ def profiles(pair: Pair) -> ChartType:
     clean = pair.jobs[0].clean
     rows = confidence_profiles(clean[clean["target"] == pair.target])
     if rows.empty:
-        raise ValueError("profiles need the five likeliest classes, which these jobs do not store.")
+        raise ValueError(
+            "profiles need stored likeliest classes of clean images with 57.5 % confidence or more."
+        )
     return printed(profiles_chart().properties(data=inline(rows)), pair.figure)
 
 

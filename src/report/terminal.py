@@ -16,10 +16,10 @@ from .summary import Summary
 
 
 def row_text(summary: Summary) -> str:
-    """Return a job's cost and its row of the matrix as one line."""
-    (job,), parts = summary.jobs, []
-    if cost := job.cost.get("gradients_per_image"):
-        parts.append(f"{cost:g} gradients per image")
+    """Return the gradients that a job has taken and its row of the matrix as one line."""
+    record, parts = summary.jobs[0].job.record, []
+    if record.gradients:
+        parts.append(f"{record.gradients / record.images:g} gradients per image")
     for matrix in summary.matrices:
         cells = matrix.cells[matrix.cells["source"] != CLEAN]
         marks = cells["relation"].map(MARKS).fillna("")

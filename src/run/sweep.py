@@ -212,9 +212,9 @@ class Sweep:
         texts = []
         for show in (print_matrices, print_rankings, print_alarms):
             show(summary, console)
-            wide = Console(file=io.StringIO(), markup=False, soft_wrap=True, width=_WIDEST)
-            show(summary, wide)
-            texts.append(wide.file.getvalue())
+            wide = io.StringIO()
+            show(summary, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
+            texts.append(wide.getvalue())
         written = self._write_files(summary, jobs, "".join(texts).strip("\n"), console)
         if summary.jobs and self.settings[0].report.name != "none":
             written &= self._report(summary, console)

@@ -1,0 +1,168 @@
+"""Figures of one source and target, and curves of every value: numbers, size and refusals."""
+
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import src.figure
+from src import curves, load_sweep, rates
+from src.report.charts.theme import DASHES, SHAPES
+from tests.conftest import REPOSITORY
+from tests.report.conftest import make_sweep as write_sweep
+
+PAIR = ("--attack", "fgsm", "--source", "vgg", "--target", "vit")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("sweep")
+    return write_sweep(place, models=("vgg", "vit", "mixer"), budgets=(2.0, 8.0), images=60)
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """A function that runs the command line and returns the figure's SVG, or the exit code."""
+
+    def run(*words):
+        out = tmp_path / "figure.svg"
+        return src.figure.main([*map(str, words), "--out", str(out)]) or out.read_bytes()
+
+    return run
+
+
+def texts_of(svg: bytes) -> list[str]:
+    return [text.strip() for text in ElementTree.fromstring(svg).itertext() if text.strip()]
+
+
+@pytest.mark.parametrize(
+    ("value", "column"),
+    [
+        ("success", "success_rate"),
+        ("accuracy", "robust_accuracy"),
+        ("confidence", "confidence"),
+        ("true_confidence", "true_confidence"),
+    ],
+)
+def test_curves_show_every_value_of_a_pair_and_its_mean(folder, value, column):
+    frame = load_sweep(folder)
+    every = rates(frame).query("attack == 'bim'")
+    for target, wanted in (
+        ("vit", every.query("source == 'vgg' and target == 'vit'").set_index("eps_255")[column]),
+        (
+            None,
+            every.query("source == 'vgg' and target != 'vgg'").groupby("eps_255")[column].mean(),
+        ),
+    ):
+        spec = curves(frame, attack="bim", source="vgg", target=target, value=value, width="3in")
+        (rows,) = [rows for rows in spec.to_dict()["datasets"].values() if rows]
+        found = {row["eps_255"]: row["value"] for row in rows}
+        assert found == pytest.approx(wanted.to_dict(), abs=1e-6)
+
+
+def test_markers_and_dashes_are_those_of_the_page():
+    script = (REPOSITORY / "src" / "report" / "templates" / "page.js").read_text()
+    for name, ours in (("SHAPES", SHAPES), ("DASHES", DASHES)):
+        page = json.loads(re.search(rf"const {name} = (\[.*\]);", script)[1])
+        assert page[: len(ours)] == ours
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("confidence-groups",), ("confidence-groups", "--bins", "20"), ("image", 5), ("profiles",)],
+)
+def test_a_figure_has_its_size(draw, folder, words):
+    kind, *more = words
+    number = [more.pop(0)] if kind == "image" else []
+    svg = draw(kind, *number, folder, *PAIR, *more, "--width", "4in", "--height", "2.4in")
+    root = ElementTree.fromstring(svg)
+    sizes = [float(root.attrib[name].removesuffix("pt")) for name in ("width", "height")]
+    assert sizes == pytest.approx([288, 172.8], abs=1)
+    assert {*re.findall(rb'font-size="(.*?)"', svg)} == {b"7px"}
+
+
+def test_groups_name_their_confidences_and_counts(draw, folder):
+    frame = load_sweep(folder).query(
+        "variant == 'float32' and attack == 'fgsm' and source == 'vgg'"
+    )
+    clean = frame[frame["eps_255"] == 0]
+    right = clean[clean["predicted"] == clean["label"]]
+    both = {*right.loc[right["target"] == "vgg", "index"]}
+    counted = right[(right["target"] == "vit") & right["index"].isin(both)]
+    bins = np.floor(counted["confidence"] * 5 + 1e-6).clip(upper=4).value_counts()
+    texts = " ".join(texts_of(draw("confidence-groups", folder, *PAIR, "--bins", 20)))
+    assert sorted(map(int, re.findall(r"% \((\d+)\)", texts))) == sorted(bins[bins >= 3])
+    texts = " ".join(texts_of(draw("confidence-groups", folder, *PAIR, "--groups", 2)))
+    sizes = sorted(map(int, re.findall(r"% \((\d+)\)", texts)))
+    assert sum(sizes) == len(counted) and sizes[1] - sizes[0] <= 1
+
+
+def test_an_image_shows_its_classes_when_clean_and_when_first_wrong(draw, folder):
+    frame = load_sweep(folder).query(
+        "variant == 'float32' and attack == 'fgsm' and source == 'vgg' and target == 'vit'"
+    )
+    right = frame.assign(right=frame["predicted"] == frame["label"]).pivot(
+        index="index", columns="eps_255", values="right"
+    )
+    for number, title in (
+        (right.index[right[0.0] & ~right[2.0]][0], "wrong at 2/255"),
+        (right.index[right[0.0] & right[2.0] & ~right[8.0]][0], "wrong at 8/255"),
+    ):
+        texts = texts_of(draw("image", number, folder, *PAIR))
+        assert {"clean", title} < {*texts} and "fgsm" in texts
+        top = frame[(frame["index"] == number) & (frame["eps_255"] == 0)].iloc[0]
+        names = ("cat", "dog", "owl", "fox", "elk", "ape")
+        assert f"{names[top['label']]} {100 * top['confidence']:.0f} %" in texts
+
+
+def test_a_strip_has_a_picture_per_budget_and_the_classes(draw, folder):
+    svg = draw("strip", 1, folder, *PAIR)
+    assert svg.count(b"<image") == 4
+    texts = texts_of(svg)
+    rows = load_sweep(folder).query(
+        "variant == 'float32' and attack == 'fgsm' and source == 'vgg' and target == 'vit'"
+    )
+    for row in rows[rows["index"] == 1].itertuples():
+        cross = "" if row.predicted == row.label else "\N{MULTIPLICATION SIGN} "
+        assert f"{cross}{100 * row.confidence:.0f} %" in texts
+    assert draw("strip", 1, folder, *PAIR, "--eps", 8).count(b"<image") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["curves", "--value", "nope"], "value=nope: choose from success, accuracy"),
+        (["image", "999"], "image 999: choose one of the 60"),
+        (["image", "cat"], "invalid int value"),
+        (["strip", "30", *PAIR], "image 30 has no picture: choose from 0, 1, 2, or run"),
+        (["strip", "1", *PAIR, "--eps", "3"], "eps=3: image 1 has pictures at 2, 8."),
+        (["confidence-groups", "--bins", "0"], "bins above 0"),
+        (["confidence-groups", "--target", "nope"], "target=nope: choose from"),
+        (["confidence-groups", "--bins", "5", "--height", "1in"], "need a height of"),
+    ],
+)
+def test_a_refusal_is_one_sentence(draw, folder, words, refusal, capsys):
+    place = 2 if words[0] in ("image", "strip") else 1
+    assert draw(*words[:place], folder, *words[place:]) == 2
+    error = capsys.readouterr().err
+    assert refusal in error and "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_few_images_and_unknown_classes_are_refused(tmp_path, draw, capsys):
+    few = write_sweep(tmp_path / "few", images=5, full=False, budgets=(8.0,))
+    assert draw("confidence-groups", few) == 2
+    assert "need 9 counted images" in capsys.readouterr().err
+    clean = write_sweep(tmp_path / "clean", attacks=("",), sources=("vgg",), full=False)
+    assert draw("profiles", clean) == 2
+    assert "only clean images" in capsys.readouterr().err
+
+
+def test_a_white_box_is_drawn_if_there_is_no_other_model(tmp_path):
+    one = write_sweep(tmp_path / "one", models=("vgg",), attacks=("fgsm",), full=False)
+    spec = curves(one, value="confidence", width="3.3in").to_dict()
+    rows = pd.DataFrame(next(rows for rows in spec["datasets"].values() if rows))
+    assert {*rows["eps_255"]} == {0.0, 1.0, 2.0, 4.0, 8.0, 16.0}
