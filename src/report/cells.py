@@ -49,6 +49,7 @@ class TableSpec:
     intervals: bool = False
     strongest: bool = False
     differences: bool = False
+    published: bool = False
     related: str = "keep"
     defence: str | None = None
     names: Mapping[str, str] | None = None
@@ -74,6 +75,12 @@ class TableSpec:
         if self.strongest and not ("attack" in self.rows and "target" in self.columns and shares):
             raise ValueError(
                 "strongest needs attack in rows, target in columns, and value=success or accuracy."
+            )
+        paired = "attack" in self.rows and {"source", "target"} <= {*self.keys}
+        if self.published and not (paired and self.value == "success"):
+            raise ValueError(
+                "published needs attack in rows, source and target in rows or columns, and "
+                "value=success."
             )
         ranked = self.average and "attack" in self.rows and self.value == "success"
         if self.differences and not ranked:
