@@ -136,12 +136,11 @@ def _compare(
     }
     reason = next((reason for reason, holds in reasons.items() if holds), "")
     value = np.nan if same_steps.empty else same_steps["success_percent"].iloc[0] / 100
-    if reason:
-        return {"value": value, "reason": reason, "verdict": f"not comparable: {reason}"}
     known = target in table.clean and not pair["targeted"]
     clean_gap = table.clean[str(target)] / 100 - pair["clean_accuracy"] if known else None
-    verdict = compare(pair["success_rate"], pair["denominator"], value, table.n, clean_gap)
-    return {"value": value, "reason": "", "verdict": verdict}
+    numbers = pair["success_rate"], pair["denominator"], value, table.n, clean_gap
+    verdict = f"not comparable: {reason}" if reason else compare(*numbers)
+    return {"value": value, "reason": reason, "verdict": verdict}
 
 
 def compare(

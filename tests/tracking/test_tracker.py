@@ -21,7 +21,7 @@ from src.artifacts.sweep_state import lock_of_sweep
 from src.config.sections import TrackingSettings
 from src.report.summary import JobSummary, Summary
 from src.run.track import pair_points, sweep_points
-from src.tracking import Run, open_tracker
+from src.tracking import Run, mlflow_store, open_tracker
 from src.tracking.mlflow_store import MlflowStore
 from src.utils.files import held
 from tests.conftest import mlflow_settings
@@ -109,6 +109,38 @@ def test_runs_have_their_source_and_tags_and_experiments_a_name_and_a_descriptio
     assert data.tags[0].value == "training"
     assert json.loads(data.dataset.profile) == {"images": 60, "classes": 3}
     assert mlflow.data.get_source(data).to_dict() == {"uri": "/a"}
+
+
+def test_system_metrics_are_logged_during_jobs_and_need_psutil(settings, store, monkeypatch):
+    pytest.importorskip("psutil")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    measured = changed(
+        settings, system_metrics=True, uri=f"sqlite:///{settings.directory}/mlflow.db"
+    )
+    tracker = open_tracker(measured, "images")
+    with tracker.job("job", None, {}) as run:
+        tracker.log_pair(run, "a -> b", {}, {}, [("n", 1, 0)])
+        end = time.monotonic() + 20
+        while not store.get_run(run.id).data.metrics and time.monotonic() < end:
+            time.sleep(0.1)
+    assert "system/cpu_utilization_percentage" in store.get_run(run.id).data.metrics
+    (pair,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
+    assert set(pair.data.metrics) == {"n"}
+    monkeypatch.setattr(mlflow_store, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs psutil: pip install psutil"):
+        MlflowStore("images", directory=settings.directory, system_metrics=True)
+
+
+def test_a_note_on_a_pair_leads_to_the_report_of_its_sweep(tracker, store):
+    sweep = tracker.start_sweep("sweep", {})
+    tracker.log_pair(Run("job", sweep), "a -> b", {"note": "At `file:///r.html#a=b`."}, {}, [])
+    (pair,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
+    note, experiment = (
+        pair.data.tags["mlflow.note.content"],
+        store.get_run(sweep).info.experiment_id,
+    )
+    assert note.startswith("At `file:///r.html#a=b`. [")
+    assert f"(#/experiments/{experiment}/runs/{sweep}/artifacts/report.html" in note
 
 
 def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
