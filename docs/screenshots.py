@@ -101,7 +101,9 @@ def take(browser: Browser, address: str, scheme: str, path: Path) -> None:
     if address.startswith("file:"):
         tab.wait_for_selector("body[data-drawn]", state="attached", timeout=PATIENCE)
     else:
-        tab.get_by_placeholder("Search metric charts").fill("curves|success", timeout=PATIENCE)
+        tab.get_by_placeholder("Search metric charts").fill(
+            "(robust_accuracy|success_rate)/curve|transfer_success.*curve", timeout=PATIENCE
+        )
         tab.wait_for_selector(".js-plotly-plot .trace", state="attached", timeout=PATIENCE)
         tab.wait_for_timeout(5000)  # charts appear one after another
     tab.screenshot(path=path)

@@ -46,6 +46,8 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--clean", action="store_true", help=clean)
     differences = "add a column of differences from the first in the ranking, with intervals"
     add("--differences", action="store_true", help=differences)
+    published = "add grey rows with published success rates, and whether these agree"
+    add("--published", action="store_true", help=published)
     add("--defence", help="show only targets behind this defence, such as none")
     add("--wide", action="store_true", help="LaTeX: span both columns of the page")
     add("--small", action="store_true", help="LaTeX: use smaller type")

@@ -57,12 +57,12 @@ def test_mlflow_alone_makes_the_matrix(sweep, wanted, monkeypatch):
     for attack in ("fgsm", "ti"):
         words = f"tags.kind = 'pair' and tags.attack = '{attack}' and dataset.digest = '{digest}'"
         runs = mlflow.search_runs(experiment_names=["cifar10_mini"], filter_string=words)
-        values = "metrics.reference/robust_accuracy"
+        values = "metrics.robust_accuracy/reference"
         found = runs.pivot_table(index="params.source", columns="params.target", values=values)
         assert found.stack().to_dict() == pytest.approx(wanted[attack].to_dict())
         needed = ["params.attack", "params.defence", "params.reference_eps_255", "tags.protocol"]
-        needed += ["metrics.reference/success_rate", "metrics.effort/gradients_per_image"]
-        assert runs[[*needed, "metrics.effort/seconds"]].notna().all(axis=None)
+        needed += ["metrics.success_rate/reference", "metrics.gradients_per_image"]
+        assert runs[[*needed, "metrics.seconds"]].notna().all(axis=None)
     (one,) = {each.dataset.name for run in _runs(mlflow) for each in run.inputs.dataset_inputs}
     assert one == "cifar10_mini"
 

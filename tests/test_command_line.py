@@ -1,5 +1,6 @@
 """Whole runs through the real command line, with two tiny models."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -91,16 +92,20 @@ def test_a_sweep_leaves_runs(sweep):
     assert {pair.data.tags["sweep"] for pair in pairs} == {whole.info.run_id}
     gradients = {run.info.run_name: run.data.metrics["gradients_per_image"] for run in jobs}
     assert gradients["bim coarse+fine"] == 2 * (1 + 2 * 9)
-    for run, names in ((jobs[0], {"config.yaml", "rates.csv"}), (whole, {"matrix-bim.csv"})):
-        assert names <= {file.path for file in store.list_artifacts(run.info.run_id)}
+    for run, files in ((jobs[0], {"config.yaml", "rates.csv"}), (whole, {"matrix-bim.csv"})):
+        assert files <= {file.path for file in store.list_artifacts(run.info.run_id)}
     known = {"sources": "coarse, coarse+fine", "attacks": "fgsm, bim", "budgets_255": "0.5, 8"}
     assert known.items() <= whole.data.params.items()
-    rates = {pair.info.run_name: pair.data.metrics["reference/success_rate"] for pair in pairs}
+    rates = {pair.info.run_name: pair.data.metrics["success_rate/reference"] for pair in pairs}
+    tags = {pair.info.run_name: pair.data.tags for pair in pairs}
+    assert {tags[name]["white_box"] for name in names if " coarse -> fine" in name} == {"false"}
+    assert {tags[name]["white_box"] for name in names if " coarse -> fine" not in name} == {"true"}
     transferred = rates.pop("bim coarse -> fine")
     white = [rate for name, rate in rates.items() if name.startswith("bim")]
     for kind, value in {"transfer": transferred, "white_box": np.mean(white)}.items():
-        (point,) = store.get_metric_history(whole.info.run_id, f"{kind}_success/bim")
+        (point,) = store.get_metric_history(whole.info.run_id, f"{kind}_success/bim/curve")
         assert (point.step, point.value) == (8, pytest.approx(value))
+        assert whole.data.metrics[f"{kind}_success/bim/reference"] == point.value
 
 
 def test_training_happens_once_and_is_tracked(command_line, workspace, store):
@@ -116,6 +121,13 @@ def test_training_happens_once_and_is_tracked(command_line, workspace, store):
     assert len(history) == 3  # after each epoch, and of all images at the end
     assert run.data.params["evaluate_on"] == "1000" and run.data.params["n_images"] == "None"
     assert store.get_metric_history(run.info.run_id, "train_loss")
+    (pair,) = runs(store, "cifar10_mini", "pair")
+    assert run.data.tags["weights"] == pair.data.tags["target_weights"]
+    (artifact,) = store.list_artifacts(run.info.run_id)
+    assert (artifact.path, artifact.file_size) == (trained.name, trained.stat().st_size)
+    assert not {"attack", "eps", "steps", "clean_share"} & run.data.params.keys()
+    (data,) = run.inputs.dataset_inputs
+    assert json.loads(data.dataset.profile) == {"images": 100, "classes": 10}
 
     assert command_line(*words, "seed=3") == 0  # other images, the same weights
     assert trained.stat().st_mtime_ns == stamp

@@ -55,7 +55,7 @@ KEYS = [
     *("attack", "source", "target", "defence", "group", "index", "eps_255", "kind", "band"),
     *("cutoff", "frequency_low", "name"),
 ]
-TIMINGS = ("images_per_second", "duration", "effort/seconds")
+TIMINGS = ("images_per_second", "duration", "seconds")
 
 SWEEP = [
     *("attack=fgsm,bim3", "source=wide,flat", "targets=[wide,flat]"),

@@ -21,7 +21,7 @@ from .hydra_internals import value_tokens
 
 TEXTS = (
     *("source", "targets", "model", "defences", "source_defence", "defence"),
-    *("folder", "out"),
+    *("folder", "out", "tracking.name"),
     *("dataset.images", "model.*.weights", "*.experiment", "*.uri", "*.directory", "*.dir"),
     *("*.root", "*.csv", "*.folder", "*.file", "*.path", "*.clean", "*.labels", "*.fit_images"),
 )
@@ -35,6 +35,8 @@ REPLACED = {
     "max_hours": "plan.max_hours",
     "dataset.n_images": "n_images",
     "dataset=saved": "attack=saved, which brings the images of its set",
+    "tracking.name=none": "tracking=none",
+    "tracking.name=mlflow": "tracking=mlflow",
 }
 """Keys and options of earlier versions, and what to type instead."""
 NUMBERS = {"INT", "FLOAT", "BOOL"}

@@ -62,8 +62,6 @@ def _near(full_key: str, parent: Any) -> str:
     """Return a question with keys of the config that resemble a missing one."""
     if full_key.rpartition(".")[2] in ("eps", "epsilon", "budget", "budgets"):
         return " Set budgets, in units of 1/255, with epsilon.grid=[8]"
-    if full_key == "tracking.name":  # until version 0.4.0
-        return " Use tracking=none or tracking=mlflow."
     root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
     keys = [key for key, _ in dotted(root) if not key.startswith("hydra.")]
     same = [key for key in keys if key.endswith(f".{full_key.rpartition('.')[2]}")]

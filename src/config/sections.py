@@ -301,6 +301,7 @@ class TrackingSettings(Section):
     """Tracking store: `_target_` and its arguments; without it nothing is tracked."""
 
     model_config = ConfigDict(extra="allow")
+    name: Annotated[str, Field(min_length=1, max_length=250)] | None = None
     tables: bool | None = None
     tags: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
 

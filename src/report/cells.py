@@ -50,6 +50,7 @@ class TableSpec:
     clean: bool = False
     strongest: bool = False
     differences: bool = False
+    published: bool = False
     related: str = "keep"
     defence: str | None = None
     names: Mapping[str, str] | None = None
@@ -78,6 +79,12 @@ class TableSpec:
             raise ValueError(
                 "clean needs source or attack in rows, target in columns, and value=accuracy or "
                 "counts."
+            )
+        paired = "attack" in self.rows and {"source", "target"} <= {*self.keys}
+        if self.published and not (paired and self.value == "success"):
+            raise ValueError(
+                "published needs attack in rows, source and target in rows or columns, and "
+                "value=success."
             )
         ranked = self.average and "attack" in self.rows and self.value == "success"
         if self.differences and not ranked:

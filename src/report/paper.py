@@ -19,6 +19,7 @@ from ..config.errors import refusal
 from ..utils.files import no_formula
 from ..utils.model_names import renamed
 from .cells import AVERAGE, DIFFERENCE, VALUES, TableCells, TableSpec, cells_of, seeds_of
+from .published import add_published
 from .summary import JobSummary, summarise
 
 _LATEX = str.maketrans(
@@ -40,6 +41,7 @@ _STYLES = {
     "best": "font-weight: bold",
     "undecided": "font-style: italic",
     "white": "color: #777777",
+    "verdict": "color: #777777",
 }
 _MARKS = {"best": "**", "undecided": "*"}
 
@@ -73,6 +75,8 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
             - `intervals=True`: add the 95 % intervals of single pairs in small print;
             - `strongest`: without effect, and gone in the next version: use `tries`;
             - `clean=True`: add a first row with the accuracies on all clean images;
+            - `published=True`: add a grey row below each attack with comparable published success
+              rates, and a verdict on each;
             - `differences=True`: add a column of differences from the first attack in the ranking,
               in points, with simultaneous 95 % intervals;
             - `related="exclude"`: treat networks with the source's weights, architecture or family
@@ -98,11 +102,13 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
     if not jobs:
         raise ValueError("These jobs have only clean images; a table needs jobs with an attack.")
     cells = cells_of(jobs, spec)
-    spec, body = cells.spec, cells.body()
+    spec, body, published = cells.spec, cells.body(), list[str]()
+    if spec.published:
+        body, published = add_published(jobs, cells, body)
     if spec.to == "csv":
         return _csv(_wide(body, spec), spec)
     layout = _lay_out(_wide(_with_texts(body, spec), spec), ESCAPES[spec.to or "html"])
-    caption, details = caption_of(jobs, cells, body), details_of(jobs, cells)
+    caption, details = caption_of(jobs, cells, body), details_of(jobs, cells) + published
     if spec.to == "latex":
         return _latex(layout, caption, details, spec)
     caption = f"{caption} {'. '.join(details)}."
@@ -115,8 +121,9 @@ def _with_texts(body: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     for cell in records:
         signed = cell[spec.columns[0]] == DIFFERENCE
         cell_form = form.replace(":", ":+") if signed else form
-        texts.append(_text(cell, cell_form, spec.intervals or signed, spec.to or "html"))
-    css = ["; ".join(css for key, css in _STYLES.items() if cell[key]) for cell in records]
+        text = _text(cell, cell_form, spec.intervals or signed, spec.to or "html")
+        texts.append(f"{text} ({verdict})" if (verdict := cell.get("verdict")) else text)
+    css = ["; ".join(css for key, css in _STYLES.items() if cell.get(key)) for cell in records]
     return body.assign(text=texts, css=css)
 
 
@@ -146,6 +153,8 @@ def _csv(wide: pd.DataFrame, spec: TableSpec) -> str:
     for place in _places(wide):
         ends = ["value", *(("low", "high") if spec.intervals or place[0] == DIFFERENCE else ())]
         ends += [end for end in seeds if wide[(end, *place)].notna().any()]
+        if "verdict" in wide and wide[("verdict", *place)].fillna("").ne("").any():
+            ends.append("verdict")
         ends += ["partial"] * bool(wide[("partial", *place)].eq(True).any())
         for end in ends:
             names = [*place, "" if end == "value" else end]

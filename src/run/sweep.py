@@ -144,7 +144,8 @@ class Sweep:
         """Open the sweep's run, and pass the decisions of this process on to its jobs."""
         command = " ".join(public(config.hydra.overrides.task))
         parameters = sweep_parameters(self.settings, command, len(names))
-        self.run = self.tracker.start_sweep(self.folder.name, parameters, self.folder) or ""
+        name = self.settings[0].tracking.name or self.folder.name
+        self.run = self.tracker.start_sweep(name, parameters, self.folder) or ""
         self.manifest = SweepManifest(
             jobs=names, single=not sweep, id=self.run or uuid4().hex, work=work
         )

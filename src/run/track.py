@@ -3,14 +3,18 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import pandas as pd
 
 from ..analysis import WHITE_BOX, explained
 from ..analysis.image_outcomes import GROUP
 from ..analysis.quantities import QUANTITIES
+from ..artifacts.layout import PAGE, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
 from ..config.sections import job_name
 from ..config.settings import Settings
@@ -72,7 +76,21 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
             "n": record.images,
         }
     known = {name: value for name, value in metrics.items() if not math.isnan(value)}
-    tracker.log_job(run, known, tags, files_of_job(summary.job.folder), record.data)
+    tags |= data_tags(record.config, record.data, record.images, len(record.class_names))
+    tracker.log_job(run, known, tags, files_of_job(summary.job.folder))
+
+
+def data_tags(config: Mapping[str, Any], digest: str, images: int, classes: int) -> dict[str, str]:
+    """Return the tags of a data set: digest, number of images and classes, and path if it exists.
+
+    `config` has the sections `dataset` and `attack` of a job's settings.
+    """
+    dataset, attack = config["dataset"], config["attack"]
+    path = dataset.get("root") or dataset.get("file") or attack.get("path")
+    tags = {"data_digest": digest, "data_images": str(images), "data_classes": str(classes)}
+    if path and Path(path).expanduser().exists():
+        tags["data_path"] = str(Path(path).expanduser().absolute())
+    return tags
 
 
 def _track_pair(
@@ -83,10 +101,9 @@ def _track_pair(
     attack = record.config["attack"]
     points, intervals = pair_points(rows, record.reference)
     cost = {**summary.cost, **({"seconds": record.seconds} if record.seconds else {})}
-    points += [(f"effort/{name}", value, 0) for name, value in cost.items()]
+    points += [(name, value, 0) for name, value in cost.items()]
     if record.norm == "l2":
-        radius = record.reference / 255 * math.sqrt(record.values)
-        points.append(("reference/l2_radius", radius, 0))
+        points.append(("l2_radius", record.reference / 255 * math.sqrt(record.values), 0))
     arithmetic = ("attack_precision", "batch_size", "fold_batch_norms")
     parameters = {
         **{f"attack.{key}": value for key, value in attack["settings"].items()},
@@ -113,10 +130,16 @@ def _track_pair(
         "storage": record.storage,
         "source_weights": record.weights.get(record.source_model.model, "unknown"),
         "target_weights": record.weights[pair.model],
-        "data_digest": record.data,
+        "white_box": str((rows["relation"] == WHITE_BOX).all()).lower(),
         "git_commit": record.commit,
+        **data_tags(record.config, record.data, record.images, len(record.class_names)),
         **intervals,
     }
+    if record.config["report"]["name"] != "none":
+        names = {"attack": record.label, "source": record.source}
+        names |= dict(zip(TARGET_COLUMNS, pair.columns, strict=True))
+        page = (folder_of_command(summary.job.folder) / PAGE).absolute().as_uri()
+        tags["note"] = f"This pair in the report: `{page}#{urlencode(names, quote_via=quote)}`"
     name = _run_name(f"{job_name(record.label, record.source)} -> {pair}", record)
     tracker.log_pair(run, name, tags, parameters, points)
 
@@ -129,8 +152,8 @@ def _run_name(name: str, record: JobRecord) -> str:
 def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
     """Return metrics and tags of a pair, from its target's rows in `JobSummary.protocol_rates`.
 
-    Metrics `curves/...` have whole budgets as steps, because MLflow does not accept fractions.
-    Metrics `reference/...` and tags (95 % intervals) are at the budget `reference`, in units of
+    Metrics `.../curve` and `eps_255` have whole budgets as steps, because MLflow does not accept
+    fractions. Other metrics and tags (95 % intervals) are at the budget `reference`, in units of
     1/255. Unknown rates, e.g. with an empty denominator, are left out.
     """
     values = rows.set_index("eps_255").loc[reference].dropna().to_dict()
@@ -138,50 +161,56 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
     logged = {name: entry.metric for name, entry in QUANTITIES.items() if entry.metric}
     for name, metric in logged.items():
         known = rows[["eps_255", name]].dropna().astype(float).to_numpy()
-        curve = [(f"curves/{name}", y, int(eps)) for eps, y in known if eps.is_integer()]
+        curve = [(f"{name}/curve", y, int(eps)) for eps, y in known if eps.is_integer()]
         # A point at budget 0 alone is no curve.
         if metric == "curve" and any(step > 0 for *_, step in curve):
             points += curve
         if name in values:
-            points.append((f"reference/{name}", values[name], 0))
+            single = name if metric == "reference" else f"{name}/reference"
+            points.append((single, values[name], 0))
         if f"{name}_low" in values:
             ends = (values[f"{name}_{end}"] for end in ("low", "high"))
             intervals[f"{name}_interval"] = "[{:.3f}, {:.3f}]".format(*ends)
-    return points, intervals
+    steps = sorted({step for name, _, step in points if name.endswith("/curve")})
+    return points + [("eps_255", step, step) for step in steps], intervals
 
 
 def sweep_points(summary: Summary) -> list[Point]:
-    """Return each attack's success by whole budget above 0, from the rankings.
+    """Return each attack's success by whole budget above 0, and at the reference budget.
 
     Metrics are `transfer_success/ATTACK`, the mean in the ranking over all sources (else over the
     attack's own sources), `difference_from_first/ATTACK` in that ranking (0 for the first), and
-    `white_box_success/ATTACK`, the mean over white boxes. There are also metrics for
-    `ATTACK of ensembles` and `ATTACK behind DEFENCE`.
+    `white_box_success/ATTACK`, the mean over white boxes, each with `/curve` and `/reference`.
+    There are also metrics for `ATTACK of ensembles` and `ATTACK behind DEFENCE`.
     """
     values = defaultdict[tuple[str, int], list[float]](list)
-    ranked = _at_whole_budgets(summary.rankings)
-    for _, rows in ranked.groupby(["attack", "defence", *GROUP, "eps_255", "group"], sort=False):
+
+    def add(name: str, eps: float, reference: float, numbers: Iterable[float]) -> None:
+        if eps > 0 and eps % 1 == 0:  # MLflow accepts no other steps
+            values[f"{name}/curve", int(eps)] += numbers
+        if eps == reference:
+            values[f"{name}/reference", 0] += numbers
+
+    references = [jobs[0].job.record.reference for jobs in summary.groups]
+    keys = ["attack", "defence", *GROUP, "eps_255", "group"]
+    for _, rows in summary.rankings.groupby(keys, sort=False):
         head = rows.iloc[0]
         name = _metric(head["attack"], head["defence"], ranking_label(head, goal=False))
-        eps = int(head["eps_255"])
+        budgets = head["eps_255"], references[head["group"] - 1]
         rows = rows.head(1 if head["sources"] > 1 else len(rows)).dropna(subset="mean")
         if rows.empty:  # it lacks pairs of the others
             continue
-        values[f"transfer_success/{name}", eps] += list(rows["mean"])
+        add(f"transfer_success/{name}", *budgets, list(rows["mean"]))
         first = rows["rank"] == 1
         if len(rows) == 1 and (first | rows["difference"].notna()).all():
-            values[f"difference_from_first/{name}", eps] += list(rows["difference"].mask(first, 0))
+            differences = list(rows["difference"].mask(first, 0))
+            add(f"difference_from_first/{name}", *budgets, differences)
     for job in summary.attacked:
-        rates = _at_whole_budgets(job.protocol_rates).dropna(subset="success_rate")
+        rates = job.protocol_rates.dropna(subset="success_rate")
         for row in rates[rates["relation"] == WHITE_BOX].to_dict("records"):
-            name = _metric(job.job.attack, row["defence"])
-            values[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
+            name = f"white_box_success/{_metric(job.job.attack, row['defence'])}"
+            add(name, row["eps_255"], job.job.record.reference, [row["success_rate"]])
     return [(name, fmean(column), eps) for (name, eps), column in values.items()]
-
-
-def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows at whole budgets above 0, which MLflow accepts as steps."""
-    return rows[(rows["eps_255"] > 0) & (rows["eps_255"] % 1 == 0)]
 
 
 def _metric(attack: str, defence: str, heading: Label | str = "") -> str:

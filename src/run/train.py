@@ -1,8 +1,8 @@
 """Train the models of a job that have no weights; other jobs reuse the weights."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,12 +17,16 @@ from ..config.settings import Settings
 from ..data import ImageDataset
 from ..images.attacker import accepted
 from ..models import PixelClassifier, load_weights, network_text, tensors_of
-from ..tracking import Tracker
+from ..tracking import Tracker, TrainingLogger
 from ..training import TRAINING, Craft, after_epoch, train_once
 from ..utils.model_names import ModelRef
 from .attack_function import attack_function
 from .build import build, network_settings
 from .data import DataSets
+from .track import data_tags
+
+Logged = TrainingLogger | None
+"""Logger of a training; None if nothing is tracked."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,27 @@ class Trainings:
         test = self.sets.open(settings, "test", whole=True)
         tags = {"model": name, "dataset": settings.dataset.name, "seed": str(recipe.seed)}
         tags["sweep"] = settings.sweep or ""
-        parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
+        config = settings.model_dump(include={"dataset", "attack"})
+        tags |= data_tags(config, train.digest(), len(train), train.num_classes)
+        adversarial = set() if recipe.attack else {"attack", "eps", "steps", "clean_share"}
+        parameters = recipe.model_dump(exclude=adversarial)
+        parameters |= {"images": len(train), "checkpoint": file.name}
         then = [other for other, missing in files.items() if not missing.exists()]
-        logged = f"train {name}", tags, parameters, train.digest()
-        make_logger = partial(tracker.training_logger, *logged)
-        craft, trainer = training_attack(recipe), settings.trainer
-        train_once(name, path, built[name], train, test, recipe, trainer, make_logger, then, craft)
-        # Built anew, as by later commands: training may have changed state that the file lacks.
-        classifier = build(settings, name, self.images)
-        load_weights(classifier.network, file)
+        craft, trainer, loggers = training_attack(recipe), settings.trainer, list[Logged]()
+        with ExitStack() as run:  # it ends when the weights are logged
+
+            def make_logger() -> nullcontext[Logged]:
+                opened = tracker.training_logger(f"train {name}", tags, parameters)
+                loggers.append(run.enter_context(opened))
+                return nullcontext(loggers[0])
+
+            model = built[name]
+            train_once(name, path, model, train, test, recipe, trainer, make_logger, then, craft)
+            # Built anew, as by later commands: training may have changed state that the file lacks.
+            classifier = build(settings, name, self.images)
+            load_weights(classifier.network, file)
+            for logger in filter(None, loggers):
+                logger.log_weights(file, classifier.digest)
         return classifier, file
 
 

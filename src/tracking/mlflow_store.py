@@ -18,6 +18,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -44,13 +45,14 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no data leaves the 
 logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: False)
 
 NOTES = {
-    "": "One run per pair of source and target. Its curves are the metrics `curves/...`.",
+    "": "One run per pair of source and target. Its curves are the metrics `.../curve`.",
     "-sweeps": "One run per sweep, with its jobs nested below.",
     "-training": "One run per training of a model without weights.",
 }
 """Descriptions of the experiments, by suffix of their names."""
 _ENDS = {"pair": "", "training": "-training"}
 _RENAMED = {"note": "mlflow.note.content", "name": "mlflow.runName"}
+_VIEW = "?workflowType=machine_learning"  # otherwise new experiments show an empty overview
 _LONGEST_TAG, _LONGEST_PARAMETER = 7900, 6000
 
 
@@ -63,6 +65,7 @@ class MlflowStore(MlflowClient):
             artifacts.
         directory: Folder of the SQLite file.
         experiment: Start of the experiments' names; None: `dataset`.
+        system_metrics: True: log load and memory of this machine during jobs and trainings.
     """
 
     def __init__(
@@ -71,12 +74,17 @@ class MlflowStore(MlflowClient):
         uri: str | None = None,
         directory: str = "mlruns",
         experiment: str | None = None,
+        system_metrics: bool = False,
     ) -> None:
         folder = Path(directory).absolute()
         self.dataset, self.prefix = dataset, experiment or dataset
         self.artifacts = None if uri else (folder / "artifacts").as_uri()
         self.remote = "://" in (uri or "") and not str(uri).startswith("sqlite")
         self.experiments: dict[str, str] = {}
+        if system_metrics and find_spec("psutil") is None:
+            raise ValueError("tracking.system_metrics=true needs psutil: pip install psutil")
+        self.measured = ("job", "training") if system_metrics else ()
+        self.monitors: dict[str, Any] = {}
         if not uri and {*"?%"} & {*str(folder)}:
             raise ValueError("a SQLite address cannot contain ? or %; set tracking.directory")
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +113,12 @@ class MlflowStore(MlflowClient):
         own["mlflow.source.git.commit"] = git_commit()
         if kind == "job" and tags["sweep"]:
             own["mlflow.parentRunId"] = tags["sweep"]
-        end = _ENDS.get(kind, "-sweeps")
+        end, tags = _ENDS.get(kind, "-sweeps"), dict(tags)
+        if kind == "pair" and "note" in tags and tags["sweep"]:
+            sweep = (
+                f"#/experiments/{self._experiment(f'{self.prefix}-sweeps')}/runs/{tags['sweep']}"
+            )
+            tags["note"] += f" [Report of the sweep]({sweep}/artifacts/report.html{_VIEW})"
         creation = end, name, {**own, **_tags(tags)}
         if kind == "sweep":
             with _patience(seconds=20, retries=3):
@@ -117,6 +130,12 @@ class MlflowStore(MlflowClient):
         if params or points:
             self._send(self.log_batch, run, metrics=_metrics(points), params=params)
         self._name_data(run, tags, "training" if kind == "training" else "evaluation")
+        if kind in self.measured:
+            # It needs psutil, which may not be installed.
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self.monitors[run] = SystemMetricsMonitor(run, tracking_uri=self.address)
+            self.monitors[run].start()
         return run
 
     def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
@@ -136,6 +155,8 @@ class MlflowStore(MlflowClient):
 
     def end(self, run: str, status: str) -> None:
         """Close a run."""
+        if run in self.monitors:
+            self._send(self.monitors.pop(run).finish)
         self._send(self.set_terminated, run, status)
 
     def end_dead(self) -> None:
@@ -178,9 +199,11 @@ class MlflowStore(MlflowClient):
     def _name_data(self, run: str, tags: Mapping[str, str], context: str) -> None:
         """Log the data set of a run that names its digest; the UI filters by it."""
         if "data_digest" in tags:
-            source = json.dumps({"name": self.dataset})
-            kind = "transferability"
-            data = Dataset(self.dataset, tags["data_digest"], source_type=kind, source=source)
+            path, counts = tags.get("data_path"), ("images", "classes")
+            kind, source = ("local", {"uri": path}) if path else ("package", {"name": self.dataset})
+            known = {name: int(tags[f"data_{name}"]) for name in counts if f"data_{name}" in tags}
+            profile, texts = json.dumps(known), (kind, json.dumps(source))
+            data = Dataset(self.dataset, tags["data_digest"], *texts, profile=profile)
             tag = InputTag("mlflow.data.context", context)
             self._send(self.log_inputs, run, datasets=[DatasetInput(data, [tag])])
 
@@ -207,9 +230,9 @@ class MlflowStore(MlflowClient):
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return tags with MLflow's names and lengths; descriptions are monospaced."""
+    """Return tags with MLflow's names and lengths; tables in descriptions are monospaced."""
     texts = {name: value[:_LONGEST_TAG] for name, value in tags.items()}
-    if "note" in texts:
+    if "\n" in texts.get("note", ""):
         texts["note"] = f"```text\n{texts['note']}\n```"
     return {_RENAMED.get(name, name): text for name, text in texts.items()}
 

@@ -41,7 +41,7 @@ class TrackingStore(Protocol):
         """Open a run, and return its id. `kind` is sweep, job, pair or training.
 
         `tags` may have `sweep` and `job`, the ids of the runs that it belongs to, and
-        `data_digest`, which identifies the images.
+        `data_digest`, `data_path`, `data_images` and `data_classes` of its images.
         """
 
     def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
@@ -129,11 +129,10 @@ class Tracker:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         files: Sequence[Path],
-        data: str,
     ) -> None:
-        """Log the metrics, tags and files of a job, and the digest of its `data`."""
+        """Log the metrics, tags and files of a job."""
         points = [(name, value, 0) for name, value in metrics.items()]
-        self._ask("log", run.id, points, {**tags, "data_digest": data})
+        self._ask("log", run.id, points, tags)
         for path in files:
             if self.tables or path.suffix not in (".parquet", ".npz"):
                 self._ask("keep", run.id, path)
@@ -152,15 +151,12 @@ class Tracker:
 
     @contextmanager
     def training_logger(
-        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], data: str
-    ) -> Iterator[Logger | None]:
-        """Open a training's run, and give its Lightning logger; None if nothing is tracked.
-
-        `data` is the digest of the training images.
-        """
-        run = self._start("training", name, parameters, {**tags, "data_digest": data})
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
+    ) -> Iterator["TrainingLogger | None"]:
+        """Open a training's run, and give its Lightning logger; None if nothing is tracked."""
+        run = self._start("training", name, parameters, tags)
         with self._ended(run):
-            yield _TrainingLogger(self, run) if run else None
+            yield TrainingLogger(self, run) if run else None
 
     @contextmanager
     def _ended(self, run: str | None) -> Iterator[None]:
@@ -264,7 +260,7 @@ def _reason(error: BaseException) -> str:
     return without_password(first_line(error)) or type(error).__name__
 
 
-class _TrainingLogger(Logger):
+class TrainingLogger(Logger):
     """Logger for the metrics of a training; its run is opened and closed outside."""
 
     def __init__(self, tracker: Tracker, run: str) -> None:
@@ -288,3 +284,8 @@ class _TrainingLogger(Logger):
         """Log the metrics of a step."""
         points = [(name, value, step or 0) for name, value in metrics.items()]
         self.tracker._ask("log", self.run, points, {})
+
+    def log_weights(self, file: Path, digest: str) -> None:
+        """Log the file of the trained weights, and the digest that pairs state for them."""
+        self.tracker._ask("keep", self.run, file)
+        self.tracker._ask("log", self.run, [], {"weights": digest})

@@ -58,8 +58,8 @@ def test_a_quantity_added_to_the_registry_shows_everywhere(
     assert "Mean doubt in %" in table and f"{row['doubt']:.1%}".rstrip("%") in table
     with closing(sqlite3.connect(workspace / "mlruns" / "mlflow.db")) as store:
         metrics = store.execute("SELECT key, step, value FROM metrics").fetchall()
-    assert ("curves/doubt", 8) in {(name, step) for name, step, _ in metrics}
-    values = [value for name, _, value in metrics if name == "reference/doubt"]
+    assert ("doubt/curve", 8) in {(name, step) for name, step, _ in metrics}
+    values = [value for name, _, value in metrics if name == "doubt/reference"]
     assert any(value == pytest.approx(row["doubt"]) for value in values)
 
 

@@ -85,7 +85,7 @@ def test_weights_and_biases_gets_a_run_per_sweep_job_pair_and_training(
         assert run["group"] == (None if run is sweep else sweep["id"])
         assert run["config"]["paper"] == "A"
     pair = next(run for run in tracked if run["name"] == "bim coarse -> fine")
-    curve = [its["step"] for its in pair["logged"] if "curves/success_rate" in its]
+    curve = [its["step"] for its in pair["logged"] if "success_rate/curve" in its]
     assert curve == [0, 8]
     training = next(run for run in tracked if run["job_type"] == "training")
     assert any("train_loss" in its for its in training["logged"])

@@ -1,5 +1,6 @@
 """Logged runs, read back through MLflow's own client."""
 
+import json
 import shutil
 import socket
 import time
@@ -19,7 +20,7 @@ from src.artifacts.sweep_state import lock_of_sweep
 from src.config.sections import TrackingSettings
 from src.report.summary import JobSummary, Summary
 from src.run.track import pair_points, sweep_points
-from src.tracking import Run, open_tracker
+from src.tracking import Run, mlflow_store, open_tracker
 from src.tracking.mlflow_store import MlflowStore
 from src.utils.files import held
 from tests.conftest import REPOSITORY, mlflow_settings
@@ -79,9 +80,7 @@ def test_the_runs_of_a_dead_command_are_ended_and_those_of_others_stay_open(
     with jobs, held(lock_of_sweep(tmp_path / "alive")):
         opened = {name: jobs.enter_context(run).id for name, run in runs.items()}
         train = {
-            name: jobs.enter_context(
-                tracker.training_logger("train", {"sweep": sweep}, {}, "digest")
-            ).version
+            name: jobs.enter_context(tracker.training_logger("train", {"sweep": sweep}, {})).version
             for name, sweep in sweeps.items()
         }
         ended = tracker.start_sweep("ended", {}, tmp_path / "dead")
@@ -102,25 +101,60 @@ def test_runs_have_their_source_and_tags_and_experiments_a_name_and_a_descriptio
     assert own <= run.data.tags.keys() and run.data.tags["paper"] == "A"
     experiment = store.get_experiment(run.info.experiment_id)
     assert experiment.name == "attackers-sweeps" and experiment.tags["mlflow.note.content"]
-    with tracker.training_logger("train", {}, {}, "digest") as logger:
+    tags = {"data_digest": "digest", "data_images": "60", "data_classes": "3", "data_path": "/a"}
+    with tracker.training_logger("train", tags, {}) as logger:
         (data,) = store.get_run(logger.version).inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("images", "digest")
     assert data.tags[0].value == "training"
+    assert json.loads(data.dataset.profile) == {"images": 60, "classes": 3}
+    assert mlflow.data.get_source(data).to_dict() == {"uri": "/a"}
+
+
+def test_system_metrics_are_logged_during_jobs_and_need_psutil(settings, store, monkeypatch):
+    pytest.importorskip("psutil")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    measured = changed(
+        settings, system_metrics=True, uri=f"sqlite:///{settings.directory}/mlflow.db"
+    )
+    tracker = open_tracker(measured, "images")
+    with tracker.job("job", None, {}) as run:
+        tracker.log_pair(run, "a -> b", {}, {}, [("n", 1, 0)])
+        end = time.monotonic() + 20
+        while not store.get_run(run.id).data.metrics and time.monotonic() < end:
+            time.sleep(0.1)
+    assert "system/cpu_utilization_percentage" in store.get_run(run.id).data.metrics
+    (pair,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
+    assert set(pair.data.metrics) == {"n"}
+    monkeypatch.setattr(mlflow_store, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs psutil: pip install psutil"):
+        MlflowStore("images", directory=settings.directory, system_metrics=True)
+
+
+def test_a_note_on_a_pair_leads_to_the_report_of_its_sweep(tracker, store):
+    sweep = tracker.start_sweep("sweep", {})
+    tracker.log_pair(Run("job", sweep), "a -> b", {"note": "At `file:///r.html#a=b`."}, {}, [])
+    (pair,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
+    note, experiment = (
+        pair.data.tags["mlflow.note.content"],
+        store.get_run(sweep).info.experiment_id,
+    )
+    assert note.startswith("At `file:///r.html#a=b`. [")
+    assert f"(#/experiments/{experiment}/runs/{sweep}/artifacts/report.html" in note
 
 
 def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
-    curve = [("curves/robust_accuracy", 1.0, 0), ("curves/robust_accuracy", 0.5, 8)]
+    curve = [("robust_accuracy/curve", 1.0, 0), ("robust_accuracy/curve", 0.5, 8)]
     tracker.log_pair(
         Run("job", "sweep"),
         "fgsm a -> b",
         tags={"source": "a", "target": "b", "data_digest": "d"},
         parameters={"steps": 10, "long": "x" * 7000},
-        points=[*curve, ("reference/robust_accuracy", 0.5, 0)],
+        points=[*curve, ("robust_accuracy/reference", 0.5, 0)],
     )
     (run,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
-    history = store.get_metric_history(run.info.run_id, "curves/robust_accuracy")
+    history = store.get_metric_history(run.info.run_id, "robust_accuracy/curve")
     assert [(point.key, point.value, point.step) for point in history] == curve
-    assert run.data.metrics["reference/robust_accuracy"] == 0.5
+    assert run.data.metrics["robust_accuracy/reference"] == 0.5
     assert run.data.params["steps"] == "10" and run.info.status == "FINISHED"
     assert len(run.data.params["long"]) == 6000 and run.data.params["long"].endswith("x...")
     own = {"kind": "pair", "sweep": "sweep", "job": "job", "source": "a"}
@@ -134,7 +168,7 @@ def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path)
     for tables, kept in ((None, 1), (False, 1), (True, 2)):
         tracker = open_tracker(changed(settings, tables=tables), "images")
         with tracker.job("job", None, {}) as run:
-            tracker.log_job(run, {}, {}, files, "digest")
+            tracker.log_job(run, {}, {}, files)
         assert len(store.list_artifacts(run.id)) == kept
 
 
@@ -143,7 +177,7 @@ def test_a_training_that_fails_ends_so(tracker, store):
         def training_step(self, batch, batch_idx):
             raise ValueError
 
-    with pytest.raises(ValueError), tracker.training_logger("train", {}, {}, "d") as run:
+    with pytest.raises(ValueError), tracker.training_logger("train", {}, {}) as run:
         trainer = pl.Trainer(max_epochs=1, logger=run, enable_checkpointing=False)
         trainer.fit(Failing())
     assert status(store, run.version) == "FAILED"
@@ -204,7 +238,7 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
         monkeypatch.setattr(mlflow.MlflowClient, name, gone)
     for name in ("one", "two"):
         with tracker.job(name, sweep, {}) as run:
-            tracker.log_job(run, {"n": 1}, {}, [], "digest")
+            tracker.log_job(run, {"n": 1}, {}, [])
             tracker.log_pair(
                 run, "a", tags={"data_digest": "d"}, parameters={}, points=[("n", 1, 0)]
             )
@@ -225,7 +259,7 @@ def test_what_a_store_refuses_costs_nothing_else(tracker, store, tmp_path, monke
     for file in files:
         file.touch()
     with tracker.job("job", None, {}) as run:
-        tracker.log_job(run, {}, {}, files, "digest")
+        tracker.log_job(run, {}, {}, files)
         for name in ("a?", "a"):
             tracker.log_pair(run, name, {"data_digest": "d"}, {name: 1}, [("n", 1, 0)])
     assert status(store, run.id) == "FINISHED"
@@ -249,10 +283,11 @@ def test_the_points_of_a_pair_are_its_curves_at_whole_budgets_and_the_values_at_
     rows = rows.assign(success_rate=unknown, clean_accuracy=unknown, confidence=[0.9, 0.8, 0.6])
     points, intervals = pair_points(rows.assign(true_confidence=[0.9, 0.7, unknown]), 8.0)
     assert points == [
-        *[("curves/robust_accuracy", 1.0, 0), ("curves/robust_accuracy", 0.5, 8)],
-        ("reference/robust_accuracy", 0.5, 0),
-        *[("curves/confidence", 0.9, 0), ("curves/confidence", 0.6, 8)],
-        ("reference/confidence", 0.6, 0),
+        *[("robust_accuracy/curve", 1.0, 0), ("robust_accuracy/curve", 0.5, 8)],
+        ("robust_accuracy/reference", 0.5, 0),
+        *[("confidence/curve", 0.9, 0), ("confidence/curve", 0.6, 8)],
+        ("confidence/reference", 0.6, 0),
+        *[("eps_255", 0, 0), ("eps_255", 8, 8)],
     ]  # clean images alone, as of true_confidence, would stand for an attack
     assert intervals == {"robust_accuracy_interval": "[0.123, 0.950]"}
 
@@ -271,6 +306,7 @@ def test_a_sweep_has_the_success_of_the_ranking_under_names_that_mlflow_allows(t
     sweep = tracker.start_sweep("sweep", {})
     points = sweep_points(Summary([JobSummary(job, rates, pd.DataFrame(), [], single)]))
     tracker.end_sweep(sweep, "FINISHED", [], "", points)
-    expected = {"transfer_success/bim x 1 2": 0.75, "white_box_success/bim x 1 2": 0.5}
-    expected["difference_from_first/bim x 1 2"] = 0
+    success = {"transfer_success": 0.75, "difference_from_first": 0, "white_box_success": 0.5}
+    places = ("curve", "reference")
+    expected = {f"{k}/bim x 1 2/{place}": v for k, v in success.items() for place in places}
     assert store.get_run(sweep).data.metrics == expected

@@ -1,0 +1,191 @@
+"""Published success rates beside a table's own, with a verdict for each cell."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import cache
+from math import hypot, isclose
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel
+
+from ..analysis.intervals import wilson_interval
+from ..artifacts.record import JobRecord
+from ..utils.package import FOLDER
+from .cells import TableCells
+from .summary import JobSummary
+
+_CHANGED = re.compile(r"[(,] ?(\w+)=")
+"""Settings in an attack's label, which differ from its defaults."""
+_STEPS = {"steps", "step_size_255", "relative_step_size", "target_label"}
+_OF_CLASS = {"name", "root", "norm", "target_label"}
+_UNMARKED = dict.fromkeys(("white", "partial", "best", "undecided"), False)
+
+
+class PublishedTable(BaseModel):
+    """Settings of a published table; an entry of `assets/published.yaml`.
+
+    Attributes:
+        source: Repository, commit, file and licence.
+        n: Number of images, all of which count.
+        datasets: Names of data sets with these images.
+        image_size: Side of the images in pixels, which the networks see unchanged.
+        attacks: Published names of attacks, by our names.
+        settings: Settings that differ from our attack's defaults, by our names.
+        models: Published names of models, by public names or digests of weights.
+        clean: Published clean accuracies of targets in percent.
+    """
+
+    title: str
+    source: str
+    n: int
+    datasets: tuple[str, ...]
+    image_size: int
+    protocol: str
+    eps_255: float
+    attacks: dict[str, str]
+    settings: dict[str, dict[str, float]] = {}
+    models: dict[str, str]
+    clean: dict[str, float] = {}
+
+
+@cache
+def load_published() -> tuple[dict[str, PublishedTable], pd.DataFrame]:
+    """Load the settings of the published tables by name, and their cells."""
+    sections = yaml.safe_load((FOLDER / "assets/published.yaml").read_text("utf-8"))
+    cells = pd.read_csv(FOLDER / "assets/published.csv", dtype={"attack": str})
+    return {name: PublishedTable(**its) for name, its in sections.items()}, cells
+
+
+def add_published(
+    jobs: Sequence[JobSummary], cells: TableCells, body: pd.DataFrame
+) -> tuple[pd.DataFrame, list[str]]:
+    """Add a row below each attack that has a comparable published cell, and list the sources.
+
+    Returns:
+        The body of the table with these rows, whose column `verdict` is a text; and sentences on
+        the sources of these rows, and on attacks without a comparable cell.
+    """
+    records: dict[Any, JobRecord] = {
+        (job.job.attack, job.job.record.source): job.job.record for job in jobs
+    }
+    parts, notes, left_out = [body], dict[str, None](), defaultdict[str, Counter[str]](Counter)
+    for (attack, source), pairs in cells.pairs.groupby(["attack", "source"], sort=False):
+        found = _compare_all(records[attack, source], pairs)
+        for table, rows in found:
+            if rows["reason"].eq("").any():
+                first = body.index[body["attack"] == attack][0] + 0.5
+                rows = rows.assign(attack=f"{attack}, {table.title}", **_UNMARKED)
+                rows = rows[[*cells.spec.keys, "value", "verdict", *_UNMARKED]]
+                parts.append(rows.set_axis([first] * len(rows)))
+                notes[f"{table.title}: {table.source}; published, and our value minus it"] = None
+            else:
+                left_out[f"{attack}, {table.title}"].update(rows["reason"])
+        if not found:
+            notes[f"{attack}: no published values"] = None
+    for name, reasons in left_out.items():
+        cause = ", ".join(f"{reason} ({count} cells)" for reason, count in reasons.items())
+        notes[f"{name}: not comparable: {cause}"] = None
+    body = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+    return body.assign(verdict=body["verdict"].fillna("")) if len(parts) > 1 else body, list(notes)
+
+
+def _compare_all(
+    record: JobRecord, pairs: pd.DataFrame
+) -> list[tuple[PublishedTable, pd.DataFrame]]:
+    """Return the tables that have an attack, and a job's pairs with their verdicts."""
+    tables, cells = load_published()
+    found = []
+    for name, table in tables.items():
+        theirs = cells[(cells["table"] == name) & (cells["attack"] == _name(record, table))]
+        theirs = theirs[theirs["goal"].eq("targeted").eq(bool(pairs["targeted"].iloc[0]))]
+        if not theirs.empty:
+            rows = [_compare(record, pair, table, theirs) for pair in pairs.to_dict("records")]
+            found.append((table, pairs.assign(**pd.DataFrame(rows, pairs.index))))
+    return found
+
+
+def _name(record: JobRecord, table: PublishedTable) -> str | None:
+    """Return the published name of a job's attack; TransferAttack's own classes have it already."""
+    if record.attack == "transferattack" and table.title == "TransferAttack":
+        return str(record.config["attack"]["settings"]["name"])
+    return table.attacks.get(record.attack)
+
+
+def _compare(
+    record: JobRecord, pair: dict[Any, Any], table: PublishedTable, theirs: pd.DataFrame
+) -> dict[str, Any]:
+    """Return the published value, the verdict, and the reason if a pair is not comparable."""
+    source, target = (_identify(record, pair[key], table) for key in ("source", "target"))
+    same = theirs["source"].eq(source) & theirs["target"].eq(target)
+    theirs = theirs[same & (pair["defence"] == "none")]
+    models, side = record.config["model"], round((record.values / 3) ** 0.5)
+    sizes = {models.get(pair[key], {}).get("input_size") or side for key in ("source", "target")}
+    rows, eps_255 = theirs.to_dict("records"), pair["eps_255"]
+    same_steps = theirs[[_has_steps(record, eps_255, row, table) for row in rows]]
+    reasons = {
+        "weights": theirs.empty,
+        "size": sizes | {side} != {table.image_size},
+        "images": record.images != table.n or record.dataset not in table.datasets,
+        "denominator": pair["protocol"] != table.protocol,
+        "steps": same_steps.empty,
+        "budget": record.norm != "linf" or eps_255 != table.eps_255,
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), "")
+    value = np.nan if same_steps.empty else same_steps["success_percent"].iloc[0] / 100
+    known = target in table.clean and not pair["targeted"]
+    clean_gap = table.clean[str(target)] / 100 - pair["clean_accuracy"] if known else None
+    numbers = pair["success_rate"], pair["denominator"], value, table.n, clean_gap
+    verdict = f"not comparable: {reason}" if reason else compare(*numbers)
+    return {"value": value, "reason": reason, "verdict": verdict}
+
+
+def compare(
+    ours: float, n_ours: float, theirs: float, n_theirs: float, clean_gap: float | None = None
+) -> str:
+    """Return the verdict on two success rates, by Newcombe's 95 % interval of their difference.
+
+    `clean_gap` is their clean accuracy minus ours; None if it is unknown.
+
+    Reference:
+        R. G. Newcombe, Interval estimation for the difference between independent proportions,
+        Stat. Med. 17 (1998), method 10.
+    """
+    counts = [ours * n_ours, theirs * n_theirs]
+    (low, their_low), (high, their_high) = wilson_interval(counts, [n_ours, n_theirs])
+    least = ours - theirs - hypot(ours - low, their_high - theirs)
+    most = ours - theirs + hypot(high - ours, theirs - their_low)
+    if least <= 0 <= most:
+        return "inside"
+    if clean_gap is not None and least <= clean_gap <= most:
+        return "inside after the clean difference"
+    return f"off by {100 * (ours - theirs):+.1f}"
+
+
+def _identify(record: JobRecord, name: str, table: PublishedTable) -> str | None:
+    """Return the published name of a model by the digest of its weights, or by its public name."""
+    section = record.config["model"].get(name, {})
+    network = section.get("network", {})
+    public = network.get("name") if section.get("weights") == "included" else None
+    return table.models.get(record.weights.get(name, "")) or table.models.get(str(public))
+
+
+def _has_steps(
+    record: JobRecord, eps_255: float, row: dict[Any, Any], table: PublishedTable
+) -> bool:
+    """Return True if a job has a row's steps and step size, and otherwise the table's settings."""
+    settings, changed = record.config["attack"]["settings"], set(_CHANGED.findall(record.label))
+    if record.attack == "transferattack":  # a class of theirs, with its own steps
+        return changed <= _OF_CLASS
+    steps, expected = settings.get("steps", 1), table.settings.get(record.attack, {})
+    size = settings.get("step_size_255") or eps_255 * (
+        settings.get("relative_step_size") or 1 / steps
+    )
+    return (
+        changed <= _STEPS | expected.keys()
+        and (steps, isclose(size, row["step_size_255"])) == (row["steps"], True)
+        and all(isclose(settings[key], value, rel_tol=1e-3) for key, value in expected.items())
+    )
