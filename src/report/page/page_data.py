@@ -211,6 +211,9 @@ def _codes(result: Outcomes) -> list[int | None]:
 def _integers(values: NDArray[np.floating]) -> list[int | None]:
     """Flatten (T, N, K) to whole numbers in the order model, budget, image."""
     flat = np.rint(values.transpose(0, 2, 1).ravel())
+    if not np.isnan(flat).any():
+        whole: list[int | None] = flat.astype(np.int64).tolist()
+        return whole
     return [None if np.isnan(value) else int(value) for value in flat]
 
 

@@ -11,7 +11,7 @@ from ...analysis import CLEAN, TRANSFER
 from ...analysis.image_outcomes import GROUP
 from ...analysis.quantities import QUANTITIES, STATISTICS
 from ...utils.model_names import NO_DEFENCE
-from ..charts.theme import FOOLED, MEAN
+from ..charts.theme import MEAN
 from ..charts.transfer_matrix import drawn_rows
 from ..summary import Summary, primary_rates, ranking_label
 
@@ -27,18 +27,14 @@ class Choice:
 
     Attributes:
         source: Source; empty: the mean over all single sources.
-        target: Target; empty: all targets.
         eps: Budget in units of 1/255.
-        shown: `FOOLED` or `CORRECT`.
     """
 
     attack: str = ""
     source: str = ""
-    target: str = ""
     defence: str = NO_DEFENCE
     eps: float = 0.0
     protocol: str = ""
-    shown: str = FOOLED
 
 
 @dataclass(frozen=True)
@@ -46,8 +42,7 @@ class View:
     """The rows of all jobs in the order of the rankings, and the choices among them.
 
     Attributes:
-        rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`, and with
-            means over single sources as source `MEAN`.
+        rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`.
         ranking: One row per `defence`, budget, source or mean (`of`) and attack, by rank, and one
             per heading; `lacks` says why a row has no rank.
         choice: The cell that is shown first.
