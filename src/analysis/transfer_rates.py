@@ -62,7 +62,9 @@ def rates(
     Raises:
         ValueError: The table lacks the clean rows that the protocol needs.
     """
-    return _rates(outcomes(predictions, source, evaluated_pairs(predictions, targets), protocol))
+    return _rates(
+        outcomes(predictions, source, evaluated_pairs(predictions, targets), protocol), {}
+    )
 
 
 def rates_by_protocol(
@@ -78,13 +80,13 @@ def rates_by_protocol(
     rows are those of `rates`, after the columns `variant`, `attack`, `source`, `norm` and
     `protocol`.
     """
-    parts = {}
+    parts = []
     for name, predictions in variants.items():
         outcome = outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
         for protocol in outcome.protocols:
-            parts[name, attack, source, norm, protocol] = _rates(under(outcome, protocol))
-    names = ["variant", "attack", "source", "norm", "protocol"]
-    return pd.concat(parts, names=names).reset_index(names).reset_index(drop=True)
+            origin = {"variant": name, "attack": attack, "source": source, "norm": norm}
+            parts.append(_rates(under(outcome, protocol), {**origin, "protocol": protocol}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def evaluated_budgets(outcome: Outcomes) -> tuple[pd.DataFrame, Mask]:
@@ -96,7 +98,8 @@ def evaluated_budgets(outcome: Outcomes) -> tuple[pd.DataFrame, Mask]:
     return table.assign(eps_255=outcome.eps_255[budget]), evaluated
 
 
-def _rates(outcome: Outcomes) -> pd.DataFrame:
+def _rates(outcome: Outcomes, origin: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rates behind columns of equal names, `origin`."""
     table, evaluated = evaluated_budgets(outcome)
     source, relations = outcome.source, [relation(outcome.source, its) for its in outcome.targets]
     columns: dict[str, Any] = {  # added at once: each addition to a frame takes a millisecond
@@ -112,4 +115,4 @@ def _rates(outcome: Outcomes) -> pd.DataFrame:
             k, n = columns[quantity.count], columns["denominator"]
             columns[name] = ratio(k, n)
             columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(k, n)
-    return pd.concat([table, pd.DataFrame(columns)], axis=1)
+    return pd.DataFrame({**origin, **dict(table.items()), **columns})

@@ -244,14 +244,14 @@ def _kinds(images: pd.DataFrame) -> dict[str, dict[str, Any]]:
         str(target): {"n": n} for target, n in images["target"].value_counts().items()
     }
     for kind, rows in by_kind(images).items():
-        for target, index in rows.groupby("target", observed=True)["index"]:
-            kinds[str(target)][kind] = index.tolist()
+        for target, index in zip(rows["target"].tolist(), rows["index"].tolist(), strict=True):
+            kinds[str(target)].setdefault(kind, []).append(index)
     return kinds
 
 
 def _second(job: FinishedJob, index: set[int]) -> list[list[Any]]:
     """Return [target, image, budget, class, percent] of the second likeliest classes."""
-    if TOP_FIVE not in job.files:
+    if TOP_FIVE not in job.files or not index:
         return []
     rows = job.table(TOP_FIVE)
     rows = rows[rows["index"].isin(index) & (rows["defence"] == NO_DEFENCE)]

@@ -16,7 +16,7 @@ from ...analysis.ranking import target_means
 from ...utils.model_names import NO_DEFENCE
 from ..cells import averaged_pairs, cell_means
 from ..charts.theme import MEAN
-from ..summary import Summary, primary_rates
+from ..summary import Summary
 from .answers import answer_of, own_answer
 from .view import View, ranked_sources
 
@@ -48,7 +48,7 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
         number, `hard`: position of the target fooled least); `ranking`, `sources` and `answers`,
         by positions on axes joined by points; `colours`: number of an attack's colour.
     """
-    rates = primary_rates(summary.attacked)
+    rates = view.rates
     single = [name for name in rates["source"].unique() if name not in view.apart]
     axes: dict[str, list[Any]] = {name: list(rates[name].unique()) for name in AXES}
     axes["attack"] = view.options["attack"]

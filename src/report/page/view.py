@@ -42,6 +42,7 @@ class View:
     """The rows of all jobs in the order of the rankings, and the choices among them.
 
     Attributes:
+        rates: The rates of the jobs' primary variants, see `primary_rates`.
         rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`.
         ranking: One row per `defence`, budget, source or mean (`of`) and attack, by rank, and one
             per heading; `lacks` says why a row has no rank.
@@ -51,6 +52,7 @@ class View:
         apart: Sources that are in no mean: ensembles, and sources behind a defence.
     """
 
+    rates: pd.DataFrame
     rows: pd.DataFrame
     ranking: pd.DataFrame
     choice: Choice
@@ -123,7 +125,7 @@ def make_view(summary: Summary) -> View:
         protocol=record.protocol,
     )
     names = pairs[["attack", "source", "target"]].to_numpy().tolist()
-    return View(rows, ranking, choice, names, _options(rows, order), apart)
+    return View(rates, rows, ranking, choice, names, _options(rows, order), apart)
 
 
 def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
