@@ -111,6 +111,7 @@ const correct = () => selection.shown === "correct";
 const rate = (where) => value(correct() ? "c" : "s", where);
 const aimed = (attack = selection.attack) => data.targeted[places.attack.get(attack)];
 const word = () => (correct() ? "still correct" : aimed() ? "target class reached" : "fooled");
+const shortWord = () => word().replace("target class ", "").replace("still ", "");
 const ranked = () => selection.protocol === first.protocol;
 const relation = (source, target) =>
   data.relations[[places.source.get(source), places.target.get(target),
@@ -239,15 +240,15 @@ function tiles() {
   const title = selection.target ? `on ${selection.target}` : "transfer";
   const note = interval() ? `${pair ? counts : "95 % "}${interval()}` : counts || sourceName();
   const white = selection.target && selection.source && relation(selection.source, selection.target)[0] === "white box";
-  if (rate() !== null) found.push([title, `${percent(rate())} %`, word(), note, white]);
+  if (rate() !== null) found.push([title, `${percent(rate())} %`, shortWord(), note, white]);
   const boxes = tile(correct() ? "wc" : "w");
   const many = tile("wn");
-  if (boxes !== null) found.push(["white box", `${percent(boxes)} %`, word(), many > 1 ? `over ${many} sources`
+  if (boxes !== null) found.push(["white box", `${percent(boxes)} %`, shortWord(), many > 1 ? `over ${many} sources`
     : "one source", true]);
   const hard = tile("hard");
   if (hard !== null && axes.target.length > 2 && !selection.target) {
     const target = axes.target[hard];
-    found.push(["hardest target", `${percent(rate({ target }))} %`, word(), broken(target)]);
+    found.push(["hardest target", `${percent(rate({ target }))} %`, shortWord(), broken(target)]);
   }
   return found;
 }
@@ -291,11 +292,10 @@ function renderRanking() {
   const few = attacks.filter((row) => row.name).length;
   const open = box.dataset.open === "yes" || few <= 12;
   const table = el("div", { class: "ranked", style: `--step: ${100 * tick(top) / top}%` });
-  const head = ["", "attack", "gradients", el("div", { class: "plot head" }, bars(attacks, top)), word(), 
+  const head = ["", "attack", "gradients", el("div", { class: "plot head" }, bars(attacks, top)), shortWord(),
     ranked() && !selection.target ? "points behind" : selection.source && selection.target ? "k / n" : "95 %"];
   table.append(...head.map((one, place) => (typeof one === "string"
-    ? el("div", { class: `head${place === 2 || place > 3 ? " number" : ""}` },
-      one.replace("target class reached", "reached").replace("still ", "")) : one)));
+    ? el("div", { class: `head${place === 2 || place > 3 ? " number" : ""}` }, one) : one)));
   let shown = 0;
   for (const row of attacks) {
     if (row.heading) table.append(el("div", { class: "whole" }, row.heading));

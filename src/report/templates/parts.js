@@ -281,7 +281,7 @@ function ownTiles() {
   const where = (attack, column) => value(column, { attack, source: axes.source.at(-1), target: data.own });
   const two = [selection.attack, ...axes.attack.filter((name) => name !== selection.attack)].slice(0, 2);
   const [rateOf, counts] = correct() ? ["c", "kc"] : ["s", "k"];
-  const found = two.map((attack) => [`${word()} under ${attack}`.replace("still ", ""),
+  const found = two.map((attack) => [`${shortWord()} under ${attack}`,
     `${percent(where(attack, rateOf))} %`, "",
     `${count(where(attack, counts))} / ${count(where(attack, "n"))}`, true]);
   const clean = value("f", { attack: selection.attack, source: axes.source.at(-1), target: data.own, eps_255: 0 });
