@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
@@ -26,7 +27,7 @@ JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", 
 JOB += ["diagnostics.n_images=21", "defences=[none,jpeg,random_resize_pad]"]
 JOB += ["defence.random_resize_pad.repeats=2", "epsilon.grid=[1.5,8]"]
 JOB += ["diagnostics.tables=[all,features]", DOOR]
-JOB += ["++model.coarse.feature_layer='0'"]
+JOB += ["report.examples=3", "++model.coarse.feature_layer='0'"]
 DDP = ["trainer.strategy=ddp", "hydra.run.dir=many"]
 DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 DIAGNOSTICS += ["smoothness", "features", "output_changes", "self_transfer"]
@@ -74,6 +75,8 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, command_l
         assert_frame_equal(*frames, check_exact=True, obj=name)  # batches are dealt whole
         behind = 3 if name == "predictions" else 1  # other variants are of plain targets
         assert len(one) == 23 * 2 * 3 * behind or name not in predictions
+    one, two = (np.load(f"{folder}/images.npz") for folder in ("one", "many"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
     folders = [str(workspace / name / "adversarial") for name in ("one", "many")]
     sets = [DataSets().open_saved(SavedSettings(path=folder)) for folder in folders]
     assert sets[0].digest == sets[1].digest

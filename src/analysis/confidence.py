@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..utils.model_names import ModelRef
-from .intervals import Values, wilson_interval
-from .outcomes import Mask, outcomes, ratio
+from .intervals import wilson_interval
+from .outcomes import outcomes, ratio
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Levels of initial confidence, highest first."""
@@ -118,39 +118,40 @@ def by_initial_confidence(
         group_of = len(ends) + 1 - np.searchsorted(ends, initial[place], side="right")
         for group in sorted(set(group_of[counted[place]])):
             images = counted[place] & (group_of == group)
-            of_images = [array[place, images].T for array in arrays]
-            range_of = (initial[place, images].min(), initial[place, images].max())
-            numbers = _over_budgets(*of_images, eps=result.eps_255, ends=range_of)
-            parts.append({"target": target, "group": group, **numbers})
-    columns = parts[0] if parts else ()
+            present, correct, confidence = (array[place, images] for array in arrays)
+            part = {
+                "target": target,
+                "group": group,
+                "lowest": initial[place, images].min(),
+                "highest": initial[place, images].max(),
+                "eps_255": result.eps_255,
+                "n": np.count_nonzero(present, axis=0),
+                "still_correct": np.count_nonzero(correct, axis=0),
+                "confidence": np.where(present, confidence, 0.0).sum(axis=0),
+            }
+            parts.append(part)
     shape = result.eps_255.shape
-    return pd.DataFrame(  # one frame, because concatenating hundreds of small ones is slow
-        {
-            name: np.concatenate([np.broadcast_to(part[name], shape) for part in parts])
-            for name in columns
-        }
-    )
+    columns = {  # one frame, because concatenating hundreds of small ones is slow
+        name: np.concatenate([np.broadcast_to(part[name], shape) for part in parts])
+        for name in (parts[0] if parts else ())
+    }
+    return pd.DataFrame(_with_intervals(columns) if parts else {})
 
 
-def _over_budgets(
-    present: Mask, correct: Mask, confidence: Values, *, eps: Values, ends: tuple[float, float]
-) -> dict[str, Any]:
-    """Compute a group's columns at each budget from arrays of shape (K, images)."""
-    n, still = np.count_nonzero(present, axis=1), np.count_nonzero(correct, axis=1)
+def _with_intervals(groups: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of groups, from counts and the sums of confidences."""
+    eps, n, still = (groups[name] for name in ("eps_255", "n", "still_correct"))
     lowest, highest = wilson_interval(still, n)
-    mean = ratio(np.where(present, confidence, 0.0).sum(axis=1), n)
+    mean = ratio(groups["confidence"], n)
     low, high = (
-        np.where(eps == 0, end, bound) for end, bound in zip(ends, (0.0, 1.0), strict=True)
+        np.where(eps == 0, groups["lowest"], 0.0),
+        np.where(eps == 0, groups["highest"], 1.0),
     )
     share = np.clip(ratio(mean - low, high - low), 0, 1)  # of the range of possible values
     share = np.nan_to_num(share)
     least, most = (low + (high - low) * end for end in wilson_interval(share * n, n))
     return {
-        "lowest": ends[0],
-        "highest": ends[1],
-        "eps_255": eps,
-        "n": n,
-        "still_correct": still,
+        **{name: groups[name] for name in groups if name != "confidence"},
         "robust_accuracy": ratio(still, n),
         "robust_accuracy_low": lowest,
         "robust_accuracy_high": highest,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -112,18 +111,21 @@ def outcomes(
             protocol needs them.
     """
     _check_known("protocol", [protocol], PROTOCOLS)
-    _check_known("target", targets, _pairs(predictions))
-    mine = _places(predictions, targets) >= 0
+    pairs, code = _coded_pairs(predictions)
+    _check_known("target", targets, pairs)
+    place = _places_of(pairs, code, targets)
+    mine = place >= 0
     index = np.unique(predictions["index"].to_numpy()[mine])
     eps = np.union1d([0.0], predictions["eps_255"].to_numpy(np.float64)[mine])
-    row = row_positions(predictions, targets, index, eps)
+    row = _rows_at(predictions, place, len(targets), index, eps)
     present = row >= 0
     any_row = row.max(axis=(0, 2))  # any row of an image will do: all have its label
     label = predictions["label"].to_numpy()[any_row]
     predicted = predictions["predicted"].to_numpy()[row]
     abstained = present & (predicted == ABSTAINED)
     model = ModelRef.parse(source)
-    of_source = row_positions(predictions, [model], index, [0.0])[0, :, 0]
+    its_place = _places_of(pairs, code, [model])
+    of_source = _rows_at(predictions, its_place, 1, index, [0.0])[0, :, 0]
     source_correct = predictions["predicted"].to_numpy()[of_source] == label
     wanted = target_labels(predictions)
     confidence, true_confidence = (
@@ -167,15 +169,19 @@ def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[M
     table = with_defence(predictions)
     # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
     rows = table[(table["defence"] == NO_DEFENCE) | (table["eps_255"] > 0)]
-    pairs = _pairs(rows)
+    pairs, _ = _coded_pairs(rows)
     _check_known("target", targets, table["target"].unique())
     every = behind_each(targets, (pair.defence for pair in pairs))
     return [pair for pair in every if pair in pairs]
 
 
-def _pairs(table: pd.DataFrame) -> list[ModelRef]:
-    names = with_defence(table)[[*TARGET_COLUMNS]].drop_duplicates()
-    return list(map(ModelRef.parse, names["target"], names["defence"]))
+def _coded_pairs(table: pd.DataFrame) -> tuple[list[ModelRef], NDArray[np.intp]]:
+    """Return the targets of a table in their order, and each row's place among them."""
+    coded = [pd.factorize(with_defence(table)[name]) for name in TARGET_COLUMNS]
+    (models, model_names), (defences, defence_names) = coded
+    code, every = pd.factorize(models * len(defence_names) + defences)
+    names = (divmod(int(pair), len(defence_names)) for pair in every)
+    return [ModelRef.parse(model_names[one], defence_names[other]) for one, other in names], code
 
 
 def _share_correct(
@@ -222,10 +228,10 @@ def at_budget(predictions: pd.DataFrame, eps_255: float) -> pd.DataFrame:
 
 def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
     """Return target labels by image index (-1: none), or None if no attacked row has one."""
-    if "target_label" not in predictions.columns:
+    if "target_label" not in predictions or predictions["target_label"].isna().all():
         return None
     attacked = predictions.loc[predictions["eps_255"] != 0, ["index", "target_label"]]
-    if not attacked["target_label"].notna().any():
+    if attacked["target_label"].isna().all():
         return None
     labels = attacked.drop_duplicates("index").set_index("index")["target_label"]
     return labels.fillna(-1).astype("int64")
@@ -239,15 +245,27 @@ def row_positions(
     Raises:
         ValueError: The table has several rows for one target, image and budget.
     """
+    place = _places_of(*_coded_pairs(table), targets)
+    return _rows_at(table, place, len(targets), index, eps_255)
+
+
+def _rows_at(
+    table: pd.DataFrame,
+    place: NDArray[np.intp],
+    targets: int,
+    index: ArrayLike,
+    eps_255: ArrayLike,
+) -> NDArray[np.intp]:
+    """Return `row_positions` from the place of each row's target."""
     axes = (pd.Index(np.asarray(index)), pd.Index(np.asarray(eps_255)))
-    place = (
-        _places(table, targets),
+    places = (
+        place,
         axes[0].get_indexer(pd.Index(table["index"])),
         axes[1].get_indexer(pd.Index(table["eps_255"])),
     )
-    known = np.flatnonzero(np.logical_and.reduce([axis >= 0 for axis in place]))
-    rows = np.full([len(targets), *map(len, axes)], -1)
-    rows[tuple(axis[known] for axis in place)] = known
+    known = np.flatnonzero(np.logical_and.reduce([axis >= 0 for axis in places]))
+    rows = np.full([targets, *map(len, axes)], -1)
+    rows[tuple(axis[known] for axis in places)] = known
     if len(known) > np.count_nonzero(rows >= 0):
         raise ValueError(
             "the table has several rows for one image, target and budget; select one attack, "
@@ -256,11 +274,9 @@ def row_positions(
     return rows
 
 
-def _places(table: pd.DataFrame, targets: Sequence[ModelRef]) -> NDArray[np.intp]:
-    """Return the position of each row's target in `targets`, or -1."""
-    table, order = with_defence(table), {target: place for place, target in enumerate(targets)}
-    models, defences = (table[name].astype("category").cat for name in TARGET_COLUMNS)
-    pairs = product(models.categories, defences.categories)
-    places = np.array([order.get(ModelRef.parse(*pair), -1) for pair in pairs], np.intp)
-    width = len(defences.categories)
-    return places[models.codes.to_numpy(np.intp) * width + defences.codes.to_numpy()]
+def _places_of(
+    pairs: Sequence[ModelRef], code: NDArray[np.intp], targets: Sequence[ModelRef]
+) -> NDArray[np.intp]:
+    """Return the position in `targets` of each row, -1 for none; see `_coded_pairs`."""
+    order = {target: place for place, target in enumerate(targets)}
+    return np.array([order.get(pair, -1) for pair in pairs], np.intp)[code]

@@ -1,7 +1,7 @@
-"""Single images over the budgets: flips, dips, bounces and gains in confidence."""
+"""Single images over the budgets: typical ones, flips, dips, bounces and gains in confidence."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -21,18 +21,19 @@ KINDS: dict[str, str] = {
 Attacks in L2 have no `below_8_bits`, because an L2 budget does not bound the change of a pixel.
 """
 
+NEVER = "never_flips"
+"""Kind of the images that keep the true class at all budgets."""
 SMALLEST_8_BIT_STEP = 1.0
 """Smallest change of a value that an 8-bit image can hold, in units of 1/255."""
 LEAST_DIP = 0.05
 """Smallest drop in confidence that counts as a dip."""
 LEAST_RECOVERY = 0.5
 """Smallest share of a dip that a recovery regains."""
-IN_GALLERY = 2
-"""Largest number of images in a gallery of one kind and target."""
 
 _ROUNDING = 1e-6  # rounding error in a difference of float32 confidences
 
 _CLEAREST = {
+    NEVER: lambda rows: rows["lowest_confidence"],
     "dip_and_recovery": lambda rows: rows["recovered_confidence"] - rows["lowest_confidence"],
     "bounce_back": lambda rows: rows["initial_confidence"],
     "ends_more_confident_wrong": lambda rows: rows["end_confidence"] - rows["initial_confidence"],
@@ -88,35 +89,39 @@ def trajectories(
     return table.assign(**kinds)
 
 
-def galleries(table: pd.DataFrame) -> pd.DataFrame:
-    """Choose the two rows of `trajectories` per target that show each of `KINDS` best.
+def by_kind(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of `trajectories` of `NEVER` and of each of `KINDS`, the clearest first.
 
-    The best image regains most after its dip, bounces back from the highest initial confidence,
-    gains most confidence, or has the smallest minimum adversarial budget. The smaller index wins
-    ties. The rows get a column `kind`.
+    The clearest image keeps most confidence at its lowest, regains most after its dip, bounces back
+    from the highest initial confidence, gains most confidence, or has the smallest minimum
+    adversarial budget. The smaller index wins ties.
     """
-    chosen = []
-    for gallery in (gallery for gallery in KINDS if gallery in table):
-        best = clearest(table, gallery).groupby("target", sort=False, observed=True)
-        chosen.append(best.head(IN_GALLERY).assign(kind=gallery))
-    return pd.concat(chosen)
-
-
-def clearest(table: pd.DataFrame, gallery: str) -> pd.DataFrame:
-    """Return the rows of `trajectories` of one of `KINDS`, the best first; see `galleries`."""
-    rows = table[table[gallery]]
-    return rows.iloc[np.lexsort((rows["index"], -_CLEAREST[gallery](rows)))]
-
-
-def moments(gallery: str, row: Mapping[Any, Any], largest: float) -> list[tuple[float, str]]:
-    """Return the budgets at which to show the image in a row of `galleries`, with descriptions."""
-    flip = (row["first_flip_eps_255"], "minimum adversarial budget")
+    rows = {NEVER: table[table["first_flip_eps_255"].isna()]}
+    rows |= {kind: table[table[kind]] for kind in KINDS if kind in table}
     return {
-        "dip_and_recovery": [(row["lowest_eps_255"], "lowest confidence")],
-        "bounce_back": [flip, (row["back_eps_255"], "correct again")],
-        "ends_more_confident_wrong": [(largest, "largest budget")],
-        "below_8_bits": [flip],
-    }[gallery]
+        kind: its.iloc[np.lexsort((its["index"], -_CLEAREST[kind](its)))]
+        for kind, its in rows.items()
+    }
+
+
+def typical_images(
+    predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
+) -> dict[tuple[str, float], int]:
+    """Return the counted image that is fooled with the median confidence, by target and budget.
+
+    Confidences are compared in whole percent, as readers see them; the smaller index comes first.
+    The arguments are as for `rates`.
+    """
+    result = outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
+    fooled = result.denominator & result.success
+    shares = np.rint(100 * result.confidence)
+    typical = {}
+    for (row, target), (place, eps) in product(enumerate(targets), enumerate(result.eps_255)):
+        (images,) = fooled[row, :, place].nonzero()
+        if eps > 0 and len(images):
+            ordered = images[np.argsort(shares[row, images, place], kind="stable")]
+            typical[target, float(eps)] = int(result.index[ordered[(len(ordered) - 1) // 2]])
+    return typical
 
 
 def flip_summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -32,6 +32,7 @@ from ..images.attacker import Attack
 from ..run.attack_function import attack_function
 from ..run.job import make_record
 from ..run.outputs import make_job, write_results
+from ..run.pictures import choose_pictures
 from ..run.results import compute_results
 from ..run.stages import JobContext, Planned
 from ..run.trainer import for_device
@@ -142,7 +143,7 @@ def transfer(
         },
         **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": int(seed)},
         "dataset": {"name": "images"},
-        "report": {"name": "default" if store else "none", "examples": 4 if store else 0},
+        "report": {"name": "default"} if store else {"name": "none", "examples": 0},
         "trainer": {
             **inputs.trainer,
             "batch_size": "auto" if batch_size is None else int(batch_size),
@@ -151,7 +152,7 @@ def transfer(
     }
     finished, call = list[FinishedJob](), uuid4().hex
     with quiet(), TemporaryDirectory() as temporary:
-        # Only the pictures of examples are stored.
+        # Only the images of pictures are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         planned = [
             _plan({**plain, **inputs.settings(source)}, name, attack, keywords, functions, call)
@@ -225,7 +226,8 @@ def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
     for alarm in finished.raised:
         log.warning("%s: %s", finished.record.label, explained(alarm))
     if folder is not None:
-        write_results(job, results, finished, cache)
+        pictures = choose_pictures(job, finished, cache)
+        write_results(job, results, finished, pictures, cache)
     return finished
 
 

@@ -1,4 +1,4 @@
-"""Finished jobs, read from their files: tables with provenance, and example images."""
+"""Finished jobs, read from their files: tables with provenance, and pictures."""
 
 import re
 from collections import defaultdict
@@ -19,7 +19,7 @@ from ..analysis.sanity_checks import Alarm
 from ..config.sections import CONTROLS
 from ..utils.model_names import NO_DEFENCE
 from .card import CardJob, read_card
-from .layout import EXAMPLES, IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
+from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
 from .recipe import digest, recipe
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
@@ -106,7 +106,7 @@ class FinishedJob:
 
     def forget(self) -> None:
         """Release the tables from memory."""
-        for name in ("defended", "predictions", "clean", "flips", "examples", "images", "gallery"):
+        for name in ("defended", "predictions", "clean", "flips", "pictures"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -157,44 +157,16 @@ class FinishedJob:
         return CardJob(self.record, place, self.read_alarms(), tables)
 
     @cached_property
-    def examples(self) -> dict[str, np.ndarray]:
-        """Example images with their adversarial versions; empty if none are stored."""
-        return read_images(self.folder / EXAMPLES)
-
-    @cached_property
-    def images(self) -> dict[int, np.ndarray]:
-        """Stored clean images, uint8 (3, H, W), by index."""
-        return {
-            int(number) + job.offset: image
-            for job in self.parts
-            for arrays in (read_images(job.folder / name) for name in (IMAGES, EXAMPLES))
-            if arrays
-            for number, image in zip(arrays["index"], arrays["clean"], strict=True)
-        }
-
-    @cached_property
-    def gallery(self) -> dict[tuple[int, float], np.ndarray]:
-        """Stored adversarial images of galleries, uint8 (3, H, W), by index and budget."""
-        images: dict[tuple[int, float], np.ndarray] = {}
-        for job in self.parts:
-            if "adversarial" in (arrays := read_images(job.folder / IMAGES)):
-                index = (arrays["of"] + job.offset).tolist()
-                places = zip(index, arrays["eps_255"].tolist(), strict=True)
-                images |= zip(places, arrays["adversarial"], strict=True)
-        return images
-
-    @cached_property
     def pictures(self) -> dict[int, dict[float, np.ndarray]]:
         """Stored pictures, uint8 (3, H, W), by image and budget; the clean one has budget 0."""
-        pictures = {index: {0.0: image} for index, image in self.images.items()}
-        for (index, eps), image in self.gallery.items():
-            pictures[index][eps] = image
-        for place, index in enumerate(self.examples.get("index", [])):
-            for eps, images in zip(
-                self.examples["eps_255"].tolist(), self.examples["adversarial"], strict=True
-            ):
-                pictures[int(index)][eps] = np.rint(255 * images[place]).astype(np.uint8)
-        return pictures
+        images = dict[int, dict[float, np.ndarray]]()
+        for job in self.parts:
+            if arrays := read_images(job.folder / IMAGES):
+                budgets = [0.0, *arrays["eps_255"].tolist()]
+                versions = zip(arrays["clean"], *arrays["adversarial"], strict=True)
+                for index, its in zip(arrays["index"].tolist(), versions, strict=True):
+                    images[index + job.offset] = dict(zip(budgets, its, strict=True))
+        return images
 
 
 @dataclass(frozen=True)

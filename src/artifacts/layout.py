@@ -10,8 +10,8 @@ PREDICTIONS = "predictions"
 TOP_FIVE = "top_five"
 """Table of the five likeliest classes, for clean images and for images shown in the report."""
 ALARMS = "alarms.json"
-EXAMPLES = "examples.npz"
 IMAGES = "images.npz"
+"""Pictures of the report, see `FinishedJob.pictures`."""
 PAGE, FIGURES = "report.html", "figures"
 MANIFEST = "sweep.json"
 FAILURE = "error.txt"
@@ -22,7 +22,7 @@ SUMMARY = "summary.txt"
 ATTACKS, SOURCES = "attacks.csv", "sources.csv"
 SAVED, RECORD = "adversarial", "record.json"
 """Folder for a job's set of adversarial images, and the job's record in it."""
-OF_JOB = [EXAMPLES, IMAGES, ALARMS]
+OF_JOB = [IMAGES, ALARMS]
 OF_JOB += [RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST]
 """Files of a job beside its tables."""
 

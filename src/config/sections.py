@@ -315,7 +315,7 @@ class ReportSettings(Section):
     """Report of a sweep; the keys of `conf/report/`."""
 
     name: str = "default"
-    examples: NonNegativeInt = 4
+    examples: NonNegativeInt = 60
     images: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(listed)] = ()
     confidence_groups: Annotated[int, Field(ge=2, le=10)] = 3
     figures: bool = False

@@ -9,6 +9,9 @@ from ..artifacts.tables import INDEX, SINGLE, column
 from .prediction_rows import to_lists, to_numpy
 from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
+MOST_BYTES = 10_000_000
+"""Size of a job's example images, at most, and of the pictures chosen after its pass."""
+
 
 class AdversarialImages(Measurement):
     """Adversarial images that the report shows or a saved set holds.
@@ -46,13 +49,22 @@ class AdversarialImages(Measurement):
 
 
 def examples(job: Job) -> list[int]:
-    """Return the index of the report's example images: named ones, and some spread over classes."""
+    """Return the index of the report's example images: named ones, and some spread over classes.
+
+    All jobs on the same images and budgets have the same ones.
+    """
     images, report = job.images, job.settings.report
     if unknown := sorted({*report.images} - {*images.indices.tolist()}):
         raise ValueError(
             f"report.images: image {unknown[0]} is not one of the job's {len(images)} images."
         )
     by_class = images.indices[np.argsort(images.labels, kind="stable")]
-    count = min(report.examples, len(images))
+    count = min(report.examples, len(images), most_pictures(job))
     spread = [int(by_class[position * len(images) // count]) for position in range(count)]
     return list(dict.fromkeys([*report.images, *spread]))
+
+
+def most_pictures(job: Job) -> int:
+    """Return how many images take `MOST_BYTES` with all their adversarial versions, in 8 bits."""
+    size = 3 * job.images.image_size**2 * (1 + len(job.settings.budgets))
+    return max(1, MOST_BYTES // size)

@@ -43,16 +43,21 @@ class Computed:
 
 
 def compute(
-    job: JobContext, requests: Mapping[RowRequest, Measurement], cache: Rows, *, attacked: bool
+    job: JobContext,
+    requests: Mapping[RowRequest, Measurement],
+    cache: Rows,
+    *,
+    attacked: bool,
+    rerun: bool,
 ) -> Computed:
-    """Return the rows of requests; compute those that are not stored."""
+    """Return the rows of requests; compute those that are not stored or, with `rerun`, all."""
     result, size = Computed(), int(job.settings.trainer.batch_size)
     with ExitStack() as locks:
         if is_first_process():
-            if job.settings.rerun:
+            if rerun:
                 for (origin, table), keys in places(job, requests).items():
                     cache.discard(origin, table, [key for key, _ in keys])
-            result.rows, incomplete = find_work(job, requests, cache)
+            result.rows, incomplete = find_work(job, requests, cache, rerun)
             if incomplete:
                 locks.enter_context(cache.locked([job.place(request)[0] for request in incomplete]))
                 result.rows = read_rows(job, requests, cache)

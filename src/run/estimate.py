@@ -27,6 +27,7 @@ from .costs import UNKNOWN, Cost, Costs
 from .data import DataSets
 from .fit import fit_files
 from .models import ModelPool
+from .pictures import find_again
 from .results import find_all_work
 from .speeds import WorkType
 from .stages import JobContext, Planned
@@ -214,6 +215,8 @@ def _estimate_job(planned: Planned, pool: ModelPool, result: Estimate) -> JobEst
         _add_fits(job, result, costs)
     missing = _leave_out(job, missing, result.rows)
     again = attacked_again(job, missing, Rows(Path(settings.cache.dir)))
+    if any(request.attacked for request in missing):
+        missing |= find_again(job)
     work = work_of(job, {**missing, **again})
     cost = _cost_of(job, work, costs)
     return JobEstimate(

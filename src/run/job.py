@@ -17,6 +17,7 @@ from .data import open_data
 from .freeze import with_ensemble
 from .models import ModelPool
 from .outputs import make_job, save_adversarial_images, write_results
+from .pictures import choose_pictures
 from .results import Results, compute_results
 from .stages import Data, JobContext, Model, Planned
 from .track import track_job
@@ -44,11 +45,13 @@ def run_job(
     job = JobContext(planned, data, models)
     results = compute_results(job, cache)
     if results is None:
+        choose_pictures(job, None, cache)
         return None  # the first process of this job writes the results
     record = make_record(job, results, folder)
     finished = make_job(job, results, record, folder)
+    pictures = choose_pictures(job, finished, cache)
     clear(folder)  # remove an earlier job's files
-    summary = write_results(job, results, finished, cache)
+    summary = write_results(job, results, finished, pictures, cache)
     if planned.settings.save_adversarial:
         save_adversarial_images(job, results, record, folder, cache)
     cache.shrink(planned.settings.cache.total_gb)

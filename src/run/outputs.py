@@ -5,7 +5,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,12 +21,10 @@ from ..analysis import (
     trajectories,
 )
 from ..analysis.sanity_checks import Alarm
-from ..analysis.trajectories import galleries, moments
 from ..artifacts.jobs import FinishedJob, JobInMemory
 from ..artifacts.layout import (
     ALARMS,
     CONFIG,
-    EXAMPLES,
     EXCESS,
     FLIP_SUMMARY,
     IMAGE_LIST,
@@ -44,15 +41,14 @@ from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
 from ..cache.rows import Rows
 from ..images.saved import SavedImages, write_set
 from ..images.storage import AS_SAVED
-from ..measure.adversarial_images import examples
 from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
 from ..measure.protocol import Measurement
 from ..measure.registry import MEASUREMENTS
-from ..report.summary import JobSummary, Summary, described_images, summarise
+from ..report.summary import JobSummary, Summary, summarise
 from ..utils.files import atomic_write, write_csv, write_text, writing
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import with_progress
-from .adversarial_images import adversarial_images, stored_images
+from .adversarial_images import adversarial_images
 from .results import Results
 from .stages import JobContext
 
@@ -72,9 +68,16 @@ def make_job(job: JobContext, results: Results, record: JobRecord, folder: Path)
     return replace(finished, raised=_raised_alarms(finished, job.planned.saved, results))
 
 
-def write_results(job: JobContext, results: Results, finished: JobInMemory, cache: Rows) -> Summary:
+def write_results(
+    job: JobContext,
+    results: Results,
+    finished: JobInMemory,
+    pictures: Sequence[int],
+    cache: Rows,
+) -> Summary:
     """Write a finished job's files to its folder, and return the job's summary.
 
+    `pictures` are the images whose pictures are stored, see `choose_pictures`.
     The table of predictions is written last: if it exists, all other files exist.
     """
     record, folder = finished.record, finished.folder
@@ -84,11 +87,11 @@ def write_results(job: JobContext, results: Results, finished: JobInMemory, cach
     write_csv(folder / IMAGE_LIST, images)
     write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
     summary = summarise([finished])
-    shown: list[int] = []
     for attacked in summary.attacked:
         _write_tables(attacked, folder)
-        shown = _write_images(job, finished, folder, cache)
-    tables = {**finished.tables, TOP_FIVE: _top_five(job, results, shown)}
+    if pictures:
+        _write_pictures(job, pictures, folder, cache)
+    tables = {**finished.tables, TOP_FIVE: _top_five(job, results, pictures)}
     tables[PREDICTIONS] = tables.pop(PREDICTIONS)
     for name, table in tables.items():
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
@@ -139,71 +142,20 @@ def _top_five(job: JobContext, results: Results, shown: Sequence[int]) -> pa.Tab
     return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
 
 
-def _write_images(job: JobContext, finished: FinishedJob, folder: Path, cache: Rows) -> list[int]:
-    """Write the images of a report: examples with their adversarial versions, and galleries.
-
-    Return the indices of these images. Clean images are uint8 (N, 3, H, W). Adversarial versions of
-    the examples are float32 (K, N, 3, H, W) in [0, 1], for K budgets `eps_255`.
-    """
-    primary = job.settings.storage or AS_SAVED
-    if shown := sorted(examples(job)):
-        attacked = adversarial_images(job, cache, shown)
-        batch = attacked[0].batch
-        with atomic_write(folder / EXAMPLES) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                index=batch.index.numpy(),
-                label=batch.labels.numpy(),
-                eps_255=np.array(job.settings.budgets),
-                clean=batch.images.numpy(),
-                adversarial=np.stack([version.as_stored(primary) for version in attacked]),
-            )
-    if job.settings.report.name == "none":
-        return shown
-    chosen = galleries(described_images(finished))
-    finished.forget()
-    if index := sorted(chosen["index"].unique().tolist()):
-        batch = job.images[np.searchsorted(job.images.indices, index)]
-        adversarial = _gallery_images(job, chosen, index, cache)
-        with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, index=index, clean=batch.images.numpy(), **adversarial)
-    return sorted({*shown, *index})
-
-
-def _gallery_images(
-    job: JobContext, chosen: pd.DataFrame, index: list[int], cache: Rows
-) -> dict[str, Any]:
-    """Return the adversarial images for galleries, as far as they are stored.
-
-    Returns:
-        `adversarial`, uint8 (M, 3, H, W); `of`, their image indices (M,); and `eps_255`, their
-        budgets (M,). Empty if none are stored.
-    """
-    saved = job.planned.saved is not None
-    stored = index if saved else _stored_at_all(job, cache, index)
-    tried = np.array(job.settings.budgets)
-    wanted = sorted(
-        {
-            (int(row["index"]), float(tried[np.searchsorted(tried, eps)]))
-            for row in chosen[chosen["index"].isin(stored)].to_dict("records")
-            for eps, _ in moments(row["kind"], row, tried[-1])
-        }
-    )
-    if not wanted:
-        return {}
-    storage = job.settings.storage or AS_SAVED
-    attacked = adversarial_images(job, cache, stored)
-    levels = np.stack([version.as_stored(storage) for version in attacked])
-    of, eps = map(np.array, zip(*wanted, strict=True))
-    images = levels[np.searchsorted(tried, eps), np.searchsorted(stored, of)]
-    return {"of": of, "eps_255": eps, "adversarial": np.rint(images * 255).astype(np.uint8)}
-
-
-def _stored_at_all(job: JobContext, cache: Rows, index: list[int]) -> list[int]:
-    """Return the indices of images whose adversarial versions are stored at all budgets."""
-    for eps_255 in job.settings.budgets:
-        index = sorted(stored_images(job, cache, index, eps_255))
-    return index
+def _write_pictures(job: JobContext, index: Sequence[int], folder: Path, cache: Rows) -> None:
+    """Write pictures of images in 8 bits: clean ones, and adversarial ones at all budgets."""
+    order = np.argsort(index)  # images are read in the order of their index
+    attacked = adversarial_images(job, cache, np.array(index)[order].tolist())
+    storage, place = job.settings.storage or AS_SAVED, np.argsort(order)
+    versions = [np.rint(255 * version.as_stored(storage).numpy()) for version in attacked]
+    with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            index=np.array(index),
+            eps_255=np.array(job.settings.budgets),
+            clean=attacked[0].batch.images.numpy()[place],
+            adversarial=np.stack(versions).astype(np.uint8)[:, place],
+        )
 
 
 def save_adversarial_images(

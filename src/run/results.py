@@ -71,12 +71,13 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
     If several processes share the job, only the first one gets the results.
     """
     requests = ask_for(job, None)
-    first = compute(job, requests, cache, attacked=False)
+    rerun = job.settings.rerun
+    first = compute(job, requests, cache, attacked=False, rerun=rerun)
     tables = finish(job, requests, first.rows)
     clean = from_first_process(tables.get(Clean.name))
     check_clean_accuracies(job, clean)
     later = ask_for(job, clean)
-    attacked = compute(job, later, cache, attacked=True)
+    attacked = compute(job, later, cache, attacked=True, rerun=rerun)
     if not is_first_process():
         return None
     attack_costs = [
@@ -119,11 +120,11 @@ def find_all_work(job: JobContext, cache: Rows) -> tuple[dict[RowRequest, np.nda
     are assumed to be correct.
     """
     requests = ask_for(job, None)
-    rows, missing = find_work(job, requests, cache)
+    rows, missing = find_work(job, requests, cache, job.settings.rerun)
     complete = not any(request.table == Clean.name for request in missing)
     clean = finish(job, requests, rows)[Clean.name] if complete else _all_correct(job)
     later = ask_for(job, clean)
-    missing |= find_work(job, later, cache)[1]
+    missing |= find_work(job, later, cache, job.settings.rerun)[1]
     return missing, sum(len(request.index) for request in requests | later)
 
 

@@ -45,13 +45,13 @@ def read_rows(
 
 
 def find_work(
-    job: JobContext, requests: Collection[RowRequest], cache: Rows
+    job: JobContext, requests: Collection[RowRequest], cache: Rows, rerun: bool
 ) -> tuple[dict[RowRequest, pa.Table], dict[RowRequest, np.ndarray]]:
     """Return the stored rows that a pass reuses, and the images whose rows it computes, by request.
 
-    The images are indices, int64 (n,). With `rerun=true` all rows are computed.
+    The images are indices, int64 (n,). With `rerun` all rows are computed.
     """
-    rows = {} if job.settings.rerun else read_rows(job, requests, cache)
+    rows = {} if rerun else read_rows(job, requests, cache)
     return rows, find_missing(requests, rows)
 
 

@@ -169,8 +169,7 @@ class MlflowStore(MlflowClient):
         uri = without_password(self.address)
         if uri.startswith("http"):
             page = f"#/experiments/{self._experiment(f'{self.prefix}-sweeps')}/runs/{sweep}"
-            # Otherwise new experiments show an empty overview.
-            return f"MLflow: {uri.rstrip('/')}/{page}?workflowType=machine_learning"
+            return f"MLflow: {uri.rstrip('/')}/{page}{_VIEW}"
         made = Path.cwd() == FOLDER.parent and uri == f"sqlite:///{FOLDER.parent}/mlruns/mlflow.db"
         words = "make ui" if made else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
         return f"MLflow: {words}"

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.analysis.trajectories import KINDS, flip_summary, galleries, trajectories
+from src.analysis.trajectories import KINDS, by_kind, flip_summary, trajectories, typical_images
 
 EPS = [0, 0.5, 1, 2, 4]
 
@@ -124,7 +124,7 @@ def test_a_norm_and_target_labels_change_no_number(found):
     pd.testing.assert_frame_equal(targeted.set_index("index"), found)
 
 
-def test_galleries_hold_the_two_clearest_images_of_each_kind():
+def test_the_clearest_image_of_each_kind_comes_first():
     table = pd.DataFrame(
         {
             "target": "b",
@@ -137,10 +137,37 @@ def test_galleries_hold_the_two_clearest_images_of_each_kind():
             **dict.fromkeys(KINDS, True),
         }
     )
-    chosen = galleries(pd.concat([table, table.assign(target="a")]))
-    assert chosen["target"].value_counts().to_dict() == {"b": 8, "a": 8}
-    mine = chosen[chosen["target"] == "b"].groupby("kind", sort=False)["index"].agg(list)
-    assert dict(mine) == dict(zip(KINDS, ([3, 4], [1, 3], [2, 3], [4, 2]), strict=True))
+    kinds = by_kind(table)
+    first = {kind: rows["index"].tolist()[:2] for kind, rows in kinds.items() if len(rows)}
+    assert first == dict(zip(KINDS, ([3, 4], [1, 3], [2, 3], [4, 2]), strict=True))
+    never = by_kind(table.assign(first_flip_eps_255=np.nan))["never_flips"]
+    assert never["index"].tolist() == [1, 3, 4, 2]
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_typical_image_is_counted_and_fooled_with_the_median_confidence(targeted):
+    random = np.random.default_rng(5)
+    rows = [
+        {"target": target, "index": index, "label": 0, "eps_255": eps}
+        for target in ("a", "b")
+        for index in range(40)
+        for eps in (0.0, 2.0, 8.0)
+    ]
+    rows = pd.DataFrame(rows).assign(defence="none", draws=1, draws_correct=pd.NA)
+    rows["predicted"] = random.choice([0, 1, 2], len(rows), p=[0.6, 0.2, 0.2])
+    rows["confidence"] = random.choice([0.4, 0.404, 0.6, 0.9], len(rows))
+    rows["true_confidence"] = rows["confidence"]
+    rows["target_label"] = pd.Series(1 if targeted else pd.NA, rows.index, dtype="Int64")
+    typical = typical_images(rows, "a", ["a", "b"], "joint")
+    assert set(typical) == {(target, eps) for target in ("a", "b") for eps in (2.0, 8.0)}
+    clean = rows[rows["eps_255"] == 0].pivot(index="index", columns="target", values="predicted")
+    for (target, eps), index in typical.items():
+        counted = clean.index[(clean[["a", target]] == 0).all(axis=1)]
+        at = rows[(rows["target"] == target) & (rows["eps_255"] == eps)]
+        fooled = at["predicted"].eq(1) if targeted else at["predicted"].ne(0)
+        at = at[fooled & at["index"].isin(counted)]
+        ordered = sorted(zip(round(100 * at["confidence"]), at["index"], strict=True))
+        assert index == ordered[(len(ordered) - 1) // 2][1]
 
 
 def test_the_summary_counts_what_the_table_holds(found):

@@ -239,11 +239,8 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pd.Data
 
 
 def _pictures(folder: Path, random, label, budgets) -> None:
-    """Store example images, and clean images for the galleries."""
+    """Store pictures of the first images, without a perturbation."""
     clean = random.integers(0, 255, size=(len(label), 3, SIDE, SIDE), dtype=np.uint8)
-    few = slice(0, min(3, len(label)))
-    changed = np.stack([clean[few] / 255 for _ in budgets]).astype(np.float32)
-    index = np.arange(len(label))
-    first = {"index": index[few], "label": label[few], "clean": clean[few]}
-    np.savez(folder / "examples.npz", **first, eps_255=np.array(budgets), adversarial=changed)
-    np.savez(folder / "images.npz", index=index, clean=clean)
+    few = min(3, len(label))
+    shown = {"index": np.arange(few), "clean": clean[:few], "eps_255": np.array(budgets)}
+    np.savez(folder / "images.npz", **shown, adversarial=np.stack([clean[:few]] * len(budgets)))

@@ -196,6 +196,26 @@ def test_the_keyboard_reaches_every_control(opened):
     tab.wait_for_function("location.hash.includes('pair=')")
 
 
+def test_the_focus_stays_on_a_control_that_was_used(opened):
+    tab = opened("ordinary")
+    name = "(() => { const one = document.activeElement; return one.textContent; })()"
+    for control in (
+        "#controls [data-value='2']",
+        "#controls .chip[data-value=bim]",
+        "#ranking button:has-text('fgsm')",
+        "#matrix [data-pair='vgg>vit']",
+        "#image [data-value=next]",
+        "nav a:text-is('Images')",
+    ):
+        tab.focus(control)
+        before, box = tab.evaluate(name), control.split()[0]
+        tab.keyboard.press("Enter")
+        drawn(tab)
+        tab.wait_for_timeout(100)
+        assert tab.evaluate(f"Boolean(document.activeElement.closest('{box}'))"), control
+        assert tab.evaluate(name).split()[:1] == before.split()[:1] or "matrix" in box, control
+
+
 @pytest.mark.parametrize("width", [390, 768, 1280, 1920])
 @pytest.mark.parametrize("kind", ["ordinary", "one model", "many models"])
 def test_nothing_overflows(opened, kind, width):
@@ -303,12 +323,18 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(written):
     assert len(set(ids)) == len(ids)
 
 
-def test_without_scripts_the_answer_and_the_method_are_there(chromium, written, made_up):
+def test_without_scripts_answer_ranking_and_method_are_there(
+    chromium, written, made_up, summary_of
+):
     context = chromium.new_context(java_script_enabled=False)
     tab = context.new_page()
     tab.goto(written("ordinary").as_uri())
     assert tab.inner_text("#answer") == "".join(made_up("ordinary").answer[:2])
     assert tab.inner_text("#method") and "src.table" in tab.inner_text("noscript")
+    rows = summary_of("ordinary").rankings.query("eps_255 == 8 and sources > 1")
+    shown = tab.locator("noscript tr").all_inner_texts()
+    for text, (_, row) in zip(shown, rows.iterrows(), strict=True):
+        assert text.split()[:4] == [f"{row['rank']:g}", row["attack"], percent(row["mean"]), "%"]
     context.close()
 
 

@@ -25,8 +25,8 @@ STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
 PERCENT = alt.Axis(format=".0%")
 WHOLE = alt.Scale(domain=[0, 1])
 """Scale for shares, from 0 to 1."""
-FOOLED, CORRECT = "fooled", "correct"
-"""Names of the two rates: images that fool a model, and images that are still correct."""
+FOOLED = "fooled"
+"""Name of a success."""
 MEAN = "mean of sources"
 """Name in the column `source` for means over single sources."""
 

@@ -191,7 +191,9 @@ def own_answer(groups: pd.DataFrame, effect: dict[str, Any]) -> Answer:
     counts = groups[["still_correct", "n"]].to_numpy(int)
     (top, of_top), (others, of_others) = counts[0], counts[1:].sum(axis=0)
     total, n = counts.sum(axis=0)
-    details = f"Counted: the {n} images that {target} classifies correctly when clean."
+    details = (
+        f"Counted: the {n} image{'s' * bool(n != 1)} that {target} classifies correctly when clean."
+    )
     where = f" at {eps:g}/255"
     if n < ENOUGH:
         left = f" leaves {total} of {n} images correct{where}"

@@ -1,7 +1,7 @@
 """The content of the page: selections, charts and tables, and what was run."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...analysis import CAUSES, format_cell
@@ -17,7 +17,7 @@ from .answers import NO_ANSWER
 from .figures import clean_figures, file_figures, page_charts, why_figures
 from .html import ENOUGH, Report
 from .page_data import PageData, compute_page_data
-from .selections import OWN_KEYS, key_of, own_answers, selections
+from .selections import OWN_KEYS, RANKING_KEYS, key_of, own_answers, selections
 from .view import make_view
 
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
@@ -48,6 +48,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         "accuracy": _accuracy(numbers),
     }
     answer: Sequence[str] = ("", _clean_sentence(numbers), "")
+    ranking: Sequence[Mapping[str, Any]] = ()
     if attacked:
         view = make_view(summary)
         runs = [job for job_summary in summary.attacked for job in job_summary.runs]
@@ -56,7 +57,8 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         axes = chosen["axes"]
         first_place = {**chosen["first"], "eps_255": view.choice.eps}
         answer = chosen["answers"].get(key_of(axes, first_place), NO_ANSWER)
-        blocks, own = numbers.blocks, dict[str, Any]()
+        ranking = chosen["ranking"].get(key_of(axes, first_place, RANKING_KEYS), ())
+        of_jobs, own = numbers.blocks, dict[str, Any]()
         if target := chosen["own"]:
             own = own_answers(numbers.table("groups"), numbers.table("effects"), axes)
             answer = own.get(key_of(axes, {**first_place, "target": target}, OWN_KEYS), answer)
@@ -64,21 +66,19 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
             **chosen,
             "answers_own": own,
             "no_answer": NO_ANSWER,
-            "jobs": blocks.jobs,
-            "classes": blocks.classes,
-            "clean": blocks.clean_places,
-            "left_out": blocks.left_out,
+            "jobs": of_jobs.jobs,
+            "classes": of_jobs.classes,
+            "clean": of_jobs.clean_places,
+            "left_out": of_jobs.left_out,
             "charts": page_charts(axes["eps_255"][1:], chosen["top"]),
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
             "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
             "effects": _effects(numbers),
-            "norm": first.norm,
         }
         terms.append(("What other commands show", LEFT_OUT))
     terms.append(("Definitions", tuple(definitions().items())))
-    return Report(
-        f"{page['title']}: {names}", answer, alarms, figures, page, numbers.blocks.blocks, (*terms,)
-    )
+    title, blocks = f"{page['title']}: {names}", numbers.blocks.blocks
+    return Report(title, answer, alarms, figures, page, blocks, (*terms,), ranking)
 
 
 def _effects(numbers: PageData) -> dict[str, str]:

@@ -82,6 +82,7 @@ class Report:
         page: Data for the script, and for the parts that need no script.
         blocks: Large data by name, which the script unpacks when it needs them.
         terms: Headings, each with (term, description) pairs.
+        ranking: Rows of the first ranking, for readers without scripts.
     """
 
     title: str
@@ -91,6 +92,7 @@ class Report:
     page: Mapping[str, Any] = field(default_factory=dict)
     blocks: Mapping[str, bytes] = field(default_factory=dict)
     terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    ranking: Sequence[Mapping[str, Any]] = ()
 
 
 def span(n: pd.Series) -> str:
@@ -121,7 +123,7 @@ def as_json(data: Any) -> bytes:
 
 def _packed(data: bytes) -> str:
     """Deflate data for a script element."""
-    return base64.b64encode(zlib.compress(data, 9)).decode()
+    return base64.b64encode(zlib.compress(data)).decode()
 
 
 def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:

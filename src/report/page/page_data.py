@@ -19,7 +19,7 @@ from ...analysis.image_outcomes import ImageOutcomes
 from ...analysis.initial_confidence import initial_confidence_effect
 from ...analysis.iterations import success_over_iterations
 from ...analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
-from ...analysis.trajectories import KINDS, clearest
+from ...analysis.trajectories import by_kind
 from ...analysis.visibility import mean_visibility
 from ...artifacts.jobs import FinishedJob
 from ...artifacts.layout import TOP_FIVE
@@ -35,10 +35,9 @@ MOST_BYTES = {"predictions": 6_000_000, "pictures": 3_500_000}
 """Size limits of all blocks of a kind on a page, deflated, in bytes."""
 FIXED_BINS = [round(0.05 * step, 2) for step in range(1, 20)]
 """Edges of groups of 5 points of initial confidence."""
-NEVER = "never_flips"
-"""Kind of the images that keep the true class at all budgets."""
 _SIDE = 160  # pixels of the longer side of a preview, at most
 _SMALL = 64  # up to this size pictures are stored as differences, without loss
+_OF_JOB = {"small": 100_000, "large": 400_000}  # bytes of a job's pictures, about
 _PART = 5  # of a larger picture's perturbation, the middle fifth of the width is stored
 
 
@@ -114,40 +113,32 @@ class JobBlocks:
 
     def _pictures(self, job: FinishedJob) -> tuple[bytes, dict[str, Any]]:
         """Return a job's pictures, and where they are: [image, budget, start, bytes] of each."""
-        stored, clean = dict(job.gallery), job.images
-        if job.examples:
-            for budget, adversarial in zip(
-                job.examples["eps_255"].tolist(), job.examples["adversarial"], strict=True
-            ):
-                for index, image in zip(job.examples["index"].tolist(), adversarial, strict=True):
-                    levels = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
-                    stored[index, budget] = levels
-        if not clean:
+        if not job.pictures:
             return b"", {}
-        side = next(iter(clean.values())).shape[1:]
+        side = next(iter(job.pictures.values()))[0.0].shape[1:]
         number, small = self._data.index(job.record.data), max(side) <= _SMALL
-        parts, at, end = list[bytes](), list[list[Any]](), 0
-        for (index, eps), levels in sorted(stored.items()):
-            change = levels.astype(np.int16) - clean[index]
-            block = np.clip(change, -128, 127).astype(np.int8)
-            if small:
-                part = block.tobytes()
-            else:
-                preview, middle = _webp(levels), _middle(block).tobytes()
-                part = len(middle).to_bytes(4, "little") + middle + preview
-            parts.append(part)
-            at.append([index, eps, end, len(part)])
-            end += len(part)
-        before = self.blocks.get(f"clean-{number}", b"")
-        known = self._clean.setdefault(number, {})
-        for index, image in clean.items():
-            if index not in known:
-                part = image.tobytes() if small else _webp(image)
-                known[index] = [len(before), len(part)]
-                before += part
+        before, known = self.blocks.get(f"clean-{number}", b""), self._clean.setdefault(number, {})
+        content, at, size = b"", list[list[Any]](), 0
+        for index, versions in job.pictures.items():
+            parts = {
+                eps: _picture(levels, versions[0.0], small)
+                for eps, levels in versions.items()
+                if eps
+            }
+            clean = versions[0.0].tobytes() if small else _webp(versions[0.0])
+            new = b"" if index in known else clean
+            size += len(zlib.compress(b"".join([*parts.values(), new]), 1))
+            if at and size > _OF_JOB["small" if small else "large"]:
+                break
+            if new:
+                known[index] = [len(before), len(clean)]
+                before += clean
+            for eps, part in parts.items():
+                at.append([index, eps, len(content), len(part)])
+                content += part
         self.blocks[f"clean-{number}"] = before
-        part_side = [size // _PART for size in side]
-        return b"".join(parts), {
+        part_side = [length // _PART for length in side]
+        return content, {
             **{"data": number, "shape": list(side), "small": small, "part": part_side, "at": at}
         }
 
@@ -157,6 +148,15 @@ class JobBlocks:
     def clean_places(self) -> list[Mapping[int, list[int]]]:
         """Start and bytes of each clean picture, by image, for each data set."""
         return [self._clean.get(number, {}) for number in range(len(self._data))]
+
+
+def _picture(levels: NDArray[np.uint8], clean: NDArray[np.uint8], small: bool) -> bytes:
+    """Return the differences to the clean picture; of a photograph a preview and a part of them."""
+    change = np.clip(levels.astype(np.int16) - clean, -128, 127).astype(np.int8)
+    if small:
+        return change.tobytes()
+    middle = _middle(change).tobytes()
+    return len(middle).to_bytes(4, "little") + middle + _webp(levels)
 
 
 def _webp(levels: NDArray[np.uint8]) -> bytes:
@@ -211,6 +211,9 @@ def _codes(result: Outcomes) -> list[int | None]:
 def _integers(values: NDArray[np.floating]) -> list[int | None]:
     """Flatten (T, N, K) to whole numbers in the order model, budget, image."""
     flat = np.rint(values.transpose(0, 2, 1).ravel())
+    if not np.isnan(flat).any():
+        whole: list[int | None] = flat.astype(np.int64).tolist()
+        return whole
     return [None if np.isnan(value) else int(value) for value in flat]
 
 
@@ -237,21 +240,18 @@ def _floor(share: float) -> float:
 
 def _kinds(images: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return, by target, the number of images described, and those of each kind, clearest first."""
-    never = images[images["first_flip_eps_255"].isna()]
-    ordered = {NEVER: never.sort_values("lowest_confidence", ascending=False)}
-    ordered |= {kind: clearest(images, kind) for kind in KINDS if kind in images}
     kinds: dict[str, dict[str, Any]] = {
         str(target): {"n": n} for target, n in images["target"].value_counts().items()
     }
-    for kind, rows in ordered.items():
-        for target, index in rows.groupby("target", observed=True)["index"]:
-            kinds[str(target)][kind] = index.tolist()
+    for kind, rows in by_kind(images).items():
+        for target, index in zip(rows["target"].tolist(), rows["index"].tolist(), strict=True):
+            kinds[str(target)].setdefault(kind, []).append(index)
     return kinds
 
 
 def _second(job: FinishedJob, index: set[int]) -> list[list[Any]]:
     """Return [target, image, budget, class, percent] of the second likeliest classes."""
-    if TOP_FIVE not in job.files:
+    if TOP_FIVE not in job.files or not index:
         return []
     rows = job.table(TOP_FIVE)
     rows = rows[rows["index"].isin(index) & (rows["defence"] == NO_DEFENCE)]

@@ -4,6 +4,7 @@ The numbers are those of `rankings`, `src.table` and `rates.csv`; the page's scr
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ...analysis.ranking import target_means
 from ...utils.model_names import NO_DEFENCE
 from ..cells import averaged_pairs, cell_means
 from ..charts.theme import MEAN
-from ..summary import Summary, primary_rates
+from ..summary import Summary
 from .answers import answer_of, own_answer
 from .view import View, ranked_sources
 
@@ -32,6 +33,9 @@ _COLOURS = 7
 OWN_KEYS = ("attack", "target", "eps_255")
 """Axes of the answers of a study of one network."""
 
+RANKING_KEYS = ("defence", "source", "eps_255")
+"""Axes of the rankings of attacks."""
+
 Axes = Mapping[str, list[Any]]
 
 
@@ -44,7 +48,7 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
         number, `hard`: position of the target fooled least); `ranking`, `sources` and `answers`,
         by positions on axes joined by points; `colours`: number of an attack's colour.
     """
-    rates = primary_rates(summary.attacked)
+    rates = view.rates
     single = [name for name in rates["source"].unique() if name not in view.apart]
     axes: dict[str, list[Any]] = {name: list(rates[name].unique()) for name in AXES}
     axes["attack"] = view.options["attack"]
@@ -66,15 +70,18 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
             bool(rates.loc[rates["attack"] == name, "targeted"].any()) for name in axes["attack"]
         ],
         "pairs": view.pairs,
-        "single": len(single),
+        "single": [_sources_of(rates, single, name) for name in axes["attack"]],
         "top": _top(values, first.protocol),
-        "first": {
-            **{name: getattr(first, name) for name in ("attack", "source", "target")},
-            **{"defence": first.defence, "protocol": first.protocol, "eps": first.eps},
-            "shown": first.shown,
-        },
+        "first": {**asdict(first), "target": "", "shown": "fooled"},
         "own": _own_target(rates),
     }
+
+
+def _sources_of(rates: pd.DataFrame, single: Sequence[str], attack: str) -> int:
+    """Return the number of sources in an attack's mean."""
+    return int(
+        rates.loc[(rates["attack"] == attack) & rates["source"].isin(single), "source"].nunique()
+    )
 
 
 def _own_target(rates: pd.DataFrame) -> str:
@@ -158,10 +165,10 @@ def _rankings(view: View, axes: Axes) -> dict[str, list[dict[str, Any]]]:
 
     A row has name, rank, verdict, statistics in the order of the ranking, cost and what it lacks.
     """
-    place, keys = dict[str, list[dict[str, Any]]](), ("defence", "source", "eps_255")
+    place = dict[str, list[dict[str, Any]]]()
     rows = view.ranking.assign(of=view.ranking["of"].replace(MEAN, ""))
-    for (defence, of, eps), its in rows.groupby(["defence", "of", "eps_255"], sort=False):
-        key = key_of(axes, dict(zip(keys, (defence, of, eps), strict=True)), keys)
+    for names, its in rows.groupby(["defence", "of", "eps_255"], sort=False):
+        key = key_of(axes, dict(zip(RANKING_KEYS, names, strict=True)), RANKING_KEYS)
         place[key] = [_ranked(row, "attack") for row in its.to_dict("records")]
     return place
 

@@ -11,7 +11,7 @@ from ...analysis import CLEAN, TRANSFER
 from ...analysis.image_outcomes import GROUP
 from ...analysis.quantities import QUANTITIES, STATISTICS
 from ...utils.model_names import NO_DEFENCE
-from ..charts.theme import FOOLED, MEAN
+from ..charts.theme import MEAN
 from ..charts.transfer_matrix import drawn_rows
 from ..summary import Summary, primary_rates, ranking_label
 
@@ -27,18 +27,14 @@ class Choice:
 
     Attributes:
         source: Source; empty: the mean over all single sources.
-        target: Target; empty: all targets.
         eps: Budget in units of 1/255.
-        shown: `FOOLED` or `CORRECT`.
     """
 
     attack: str = ""
     source: str = ""
-    target: str = ""
     defence: str = NO_DEFENCE
     eps: float = 0.0
     protocol: str = ""
-    shown: str = FOOLED
 
 
 @dataclass(frozen=True)
@@ -46,8 +42,8 @@ class View:
     """The rows of all jobs in the order of the rankings, and the choices among them.
 
     Attributes:
-        rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`, and with
-            means over single sources as source `MEAN`.
+        rates: The rates of the jobs' primary variants, see `primary_rates`.
+        rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`.
         ranking: One row per `defence`, budget, source or mean (`of`) and attack, by rank, and one
             per heading; `lacks` says why a row has no rank.
         choice: The cell that is shown first.
@@ -56,6 +52,7 @@ class View:
         apart: Sources that are in no mean: ensembles, and sources behind a defence.
     """
 
+    rates: pd.DataFrame
     rows: pd.DataFrame
     ranking: pd.DataFrame
     choice: Choice
@@ -128,7 +125,7 @@ def make_view(summary: Summary) -> View:
         protocol=record.protocol,
     )
     names = pairs[["attack", "source", "target"]].to_numpy().tolist()
-    return View(rows, ranking, choice, names, _options(rows, order), apart)
+    return View(rates, rows, ranking, choice, names, _options(rows, order), apart)
 
 
 def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:

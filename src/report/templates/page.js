@@ -41,6 +41,19 @@ function el(tag, attributes = {}, ...children) {
   return made;
 }
 
+const nameOf = (control) => control.dataset.value ?? control.dataset.pair
+  ?? (control.name || control.getAttribute("aria-label") || control.textContent);
+
+/** Replace what a box holds; the focus stays on its control of the same name. */
+function fill(box, ...children) {
+  const old = box.contains(document.activeElement) ? document.activeElement : null;
+  box.replaceChildren(...children);
+  if (!old || old.isConnected) return;
+  const controls = [...box.querySelectorAll("a, button, select, input, summary")];
+  const again = controls.find((one) => one.tagName === old.tagName && nameOf(one) === nameOf(old));
+  (again?.disabled ? again.closest(".row")?.querySelector("button:not(:disabled)") : again)?.focus();
+}
+
 const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : (100 * share).toFixed(digits));
 const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : Number(number).toFixed(1));
 const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
@@ -98,12 +111,15 @@ const correct = () => selection.shown === "correct";
 const rate = (where) => value(correct() ? "c" : "s", where);
 const aimed = (attack = selection.attack) => data.targeted[places.attack.get(attack)];
 const word = () => (correct() ? "still correct" : aimed() ? "target class reached" : "fooled");
+const shortWord = () => word().replace("target class ", "").replace("still ", "");
 const ranked = () => selection.protocol === first.protocol;
 const relation = (source, target) =>
   data.relations[[places.source.get(source), places.target.get(target),
     places.defence.get(selection.defence)].join(".")]
   ?? ["transfer", ""];
-const sourceName = () => selection.source || `mean of ${data.single} sources`;
+const sourcesOf = (attack) => data.single[places.attack.get(attack)];
+const sourceName = (source = selection.source) => source || (sourcesOf(selection.attack) === 1 ? "its only source"
+  : `mean of ${sourcesOf(selection.attack)} sources`);
 
 /** Return source and target of the image: the chosen pair, or the best-ranked one that agrees. */
 function pairOf() {
@@ -159,21 +175,18 @@ function menu(name, label, options) {
 
 function renderControls() {
   const box = $("controls");
-  const focused = document.activeElement?.closest("#controls") && document.activeElement;
-  const again = focused && [focused.name, focused.dataset.value];
   const shown = axes.attack.filter((name) => slot(name));
   const more = axes.attack.filter((name) => !slot(name));
   const chips = shown.map((name) => el("button", {
     type: "button", class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
     "data-value": name, click: () => choose({ attack: name }) }, marker(name, 30), broken(name)));
-  box.replaceChildren(
+  fill(box,
     el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps,
       String(Number(eps.toPrecision(6)))]),
       selection.eps, (eps) => choose({ eps })), "/255"),
     el("span", {}, "attack", chips, more.length ? search(more) : null),
     ...(data.own && selection.view === "own" ? [] : [
-      several("source") && menu("source", "source", axes.source.map((one) => [one, one
-        || `mean of ${data.single} sources`])),
+      several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
       axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
         || `all ${axes.target.length - 1} targets`])),
     ].filter(Boolean)),
@@ -184,8 +197,6 @@ function renderControls() {
     ...[several("protocol") && menu("protocol", "counted", axes.protocol.map((one) => [one, one.replace("_",
       " ")]))].filter(Boolean),
   );
-  if (again) [...box.querySelectorAll("button, select, input")]
-    .find((one) => one.name === again[0] && one.dataset.value === again[1])?.focus();
 }
 
 /** A field that finds an attack without a colour by its name. */
@@ -229,15 +240,15 @@ function tiles() {
   const title = selection.target ? `on ${selection.target}` : "transfer";
   const note = interval() ? `${pair ? counts : "95 % "}${interval()}` : counts || sourceName();
   const white = selection.target && selection.source && relation(selection.source, selection.target)[0] === "white box";
-  if (rate() !== null) found.push([title, `${percent(rate())} %`, word(), note, white]);
+  if (rate() !== null) found.push([title, `${percent(rate())} %`, shortWord(), note, white]);
   const boxes = tile(correct() ? "wc" : "w");
   const many = tile("wn");
-  if (boxes !== null) found.push(["white box", `${percent(boxes)} %`, word(), many > 1 ? `over ${many} sources`
+  if (boxes !== null) found.push(["white box", `${percent(boxes)} %`, shortWord(), many > 1 ? `over ${many} sources`
     : "one source", true]);
   const hard = tile("hard");
   if (hard !== null && axes.target.length > 2 && !selection.target) {
     const target = axes.target[hard];
-    found.push(["hardest target", `${percent(rate({ target }))} %`, word(), broken(target)]);
+    found.push(["hardest target", `${percent(rate({ target }))} %`, shortWord(), broken(target)]);
   }
   return found;
 }
@@ -281,11 +292,10 @@ function renderRanking() {
   const few = attacks.filter((row) => row.name).length;
   const open = box.dataset.open === "yes" || few <= 12;
   const table = el("div", { class: "ranked", style: `--step: ${100 * tick(top) / top}%` });
-  const head = ["", "attack", "gradients", el("div", { class: "plot head" }, bars(attacks, top)), word(), 
+  const head = ["", "attack", "gradients", el("div", { class: "plot head" }, bars(attacks, top)), shortWord(),
     ranked() && !selection.target ? "points behind" : selection.source && selection.target ? "k / n" : "95 %"];
   table.append(...head.map((one, place) => (typeof one === "string"
-    ? el("div", { class: `head${place === 2 || place > 3 ? " number" : ""}` },
-      one.replace("target class reached", "reached").replace("still ", "")) : one)));
+    ? el("div", { class: `head${place === 2 || place > 3 ? " number" : ""}` }, one) : one)));
   let shown = 0;
   for (const row of attacks) {
     if (row.heading) table.append(el("div", { class: "whole" }, row.heading));
@@ -303,11 +313,9 @@ function renderRanking() {
   const title = `${sources.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `
     + (selection.target ? `on ${selection.target}` : ranked() ? "ranked" : "not tested")
       + (selection.source ? ` from ${selection.source}` : "");
-  box.replaceChildren(el("h2", {}, title), table);
-  if (few > 12) box.append(el("button", { type: "button", click: () =>
-    { box.dataset.open = open ? "" : "yes"; renderRanking(); } },
-    open ? "fold" : `all ${few} attacks`));
-  box.append(el("p", { class: "note" }, rankingNote(attacks, sources)));
+  const fold = few > 12 && el("button", { type: "button", "data-value": "fold", click: () =>
+    { box.dataset.open = open ? "" : "yes"; renderRanking(); } }, open ? "fold" : `all ${few} attacks`);
+  fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, rankingNote(attacks, sources)));
 }
 
 function rankedRow(row, top, axis, many, dotted) {
@@ -369,6 +377,11 @@ function rankingNote(attacks, sources) {
   if (sources.length > 1) {
     notes.push(`Sources are compared on the ${sources[0].images} images that a target and all ${sources.length} of `
       + "them classify correctly, so their values are not the matrix\u2019s means.");
+  }
+  const rows = attacks.filter((row) => row.name && !row.source && !selection.source);
+  const counts = new Set(rows.map((row) => sourcesOf(row.name)));
+  if (counts.size > 1) {
+    notes.push(`Sources per mean: ${rows.map((row) => `${row.name} ${sourcesOf(row.name)}`).join(", ")}.`);
   }
   const lacking = attacks.filter((row) => row.lacks);
   if (lacking.length) notes.push(`Not ranked: ${lacking.map((row) => `${row.name} lacks ${row.lacks}`).join("; ")}.`);
@@ -436,8 +449,10 @@ function renderMatrix() {
   const title = `${selection.attack} at ${budget(selection.eps)}${behind}: % ${word()}, `
     + "by source (row) and target (column)";
   const there = value("n", { source, target });
+  const without = value("a", { source, target });
   const cell = there === null ? ""
-    : `Outlined: ${source} \u2192 ${target}, ${countsOf({ source, target })} ${interval({ source, target })}. `;
+    : `Outlined: ${source} \u2192 ${target}, ${countsOf({ source, target })} ${interval({ source, target })}`
+      + `${without ? `, ${count(without)} without a prediction` : ""}. `;
   const kinds = new Set(sources.flatMap((its) => targets.map((one) => relation(its, one)[0])));
   const note = el("p", { class: "note" },
     kinds.has("white box") && [el("span", { class: "key hatched" }),
@@ -446,7 +461,7 @@ function renderMatrix() {
     kinds.has("related") && "Dashed: related networks, in no mean. ",
     el("span", { class: "key pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
     axes.source[0] === "" && targets.length > 1 && "The corner is its row\u2019s mean.");
-  $("matrix").replaceChildren(el("h2", {}, title), el("div", { class: "scroll" }, table), note);
+  fill($("matrix"), el("h2", {}, title), el("div", { class: "scroll" }, table), note);
   $("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 6);
 }
 

@@ -218,8 +218,6 @@ async function renderImage(box, own) {
     + `their confidence (${percent(centre, 0)} %)`;
   const go = (by) => choose({ image: list[place + by][0] }, true);
   const turnTo = (other) => other.length && choose({ image: other[middle(job, other)][0] });
-  const focus = document.activeElement?.closest?.("#image, #own-image, #images")
-    && document.activeElement.dataset.value;
   const controls = el("span", { class: "buttons" },
     el("span", { class: "row", role: "group", "aria-label": "outcome" },
       el("button", { type: "button", "data-value": "fooled", "aria-pressed": String(list === fooled && place >= 0),
@@ -243,8 +241,7 @@ async function renderImage(box, own) {
   const sheet = el("div", { class: "one" }, strip(job, image, roles),
     el("div", {}, el("span", { class: "second" }, "confidence in the predicted class: dot right, cross wrong"), curve));
   curve.setAttribute("aria-label", `Confidence of image ${image} over the budget; ${budget(selection.eps)} is chosen`);
-  box.replaceChildren(title, sheet);
-  if (focus) box.querySelector(`[data-value="${focus}"]`)?.focus();
+  fill(box, title, sheet);
   draw(curve, data.charts.image, rows, (eps) => choose({ eps }));
 }
 
@@ -284,7 +281,7 @@ function ownTiles() {
   const where = (attack, column) => value(column, { attack, source: axes.source.at(-1), target: data.own });
   const two = [selection.attack, ...axes.attack.filter((name) => name !== selection.attack)].slice(0, 2);
   const [rateOf, counts] = correct() ? ["c", "kc"] : ["s", "k"];
-  const found = two.map((attack) => [`${word()} under ${attack}`.replace("still ", ""),
+  const found = two.map((attack) => [`${shortWord()} under ${attack}`,
     `${percent(where(attack, rateOf))} %`, "",
     `${count(where(attack, counts))} / ${count(where(attack, "n"))}`, true]);
   const clean = value("f", { attack: selection.attack, source: axes.source.at(-1), target: data.own, eps_255: 0 });
@@ -318,8 +315,7 @@ function groupsOf(job, target, box) {
     el("span", { class: "buttons" }, buttons("groups", [["no", "equal groups"], ["yes", "bins of 5 points"]], fixed
       ? "yes" : "no",
       (choice) => { box.dataset.fixed = choice; groupsOf(job, target, box); })));
-  if (total < 9) return box.replaceChildren(title, el("p", { class: "note" },
-    `${total} images count here; curves need 9.`));
+  if (total < 9) return fill(box, title, el("p", { class: "note" }, `Counted images: ${total}. Curves need 9.`));
   const panels = [["robust_accuracy", "still correct"], ["confidence",
     "confidence in the predicted class"]].map(([column, words]) => {
     const made = el("div", { class: "chart", role: "img",
@@ -337,7 +333,7 @@ function groupsOf(job, target, box) {
   const place = groups[0].eps_255.indexOf(selection.eps);
   const left = groups.map((group) => `${group.still_correct[place]} of ${group.n[place]}`).join(", ");
   const verdict = data.effects[[selection.attack, job.source, target].join("\n")] ?? "";
-  return box.replaceChildren(title, el("div", { class: "pairs" }, panels), legend,
+  return fill(box, title, el("div", { class: "pairs" }, panels), legend,
     el("p", { class: "note" },
       `Still correct at ${budget(selection.eps)}, the most confident first: ${left}. ${verdict}`));
 }
@@ -371,7 +367,7 @@ function exceptions(job, target, box) {
         el("small", {}, `${label}; ${last.name}, ${percent(last.share, 0)} % at ${budget(job.eps.at(-1))} `), button,
         el("details", {}, el("summary", {}, "all"), el("small", {}, images.slice(0, 200).join(", ")))), line);
   });
-  box.replaceChildren(el("h2", {}, `Exceptions under ${selection.attack}${ofClean() ? "" : " (no defence)"}`),
+  fill(box, el("h2", {}, `Exceptions under ${selection.attack}${ofClean() ? "" : " (no defence)"}`),
     ...(parts.length ? parts : [el("p", { class: "note" }, "None.")]),
     el("p", { class: "note" }, `Curves: confidence, 0 to 100 %, over 0 to ${budget(axes.eps_255.at(-1))}.`));
 }
@@ -417,14 +413,14 @@ async function renderImages() {
   });
   const said = el("output");
   const pictured = job.index.filter((image) => job.at.has(`${image} ${selection.eps}`));
-  head.replaceChildren(el("div", { class: "title" }, el("h2", {},
+  fill(head, el("div", { class: "title" }, el("h2", {},
     `${attack}: ${source} \u2192 ${target}, ${budget(selection.eps)}`),
     el("label", { class: "search" }, "image ", field), said));
   const all = overTargets(job, job.placeOf.has(selection.image) ? selection.image : firstImage(job, target));
   const gallery = el("div", { class: "gallery" }, pictured.map((image) => el("button", { type: "button", click: () =>
     choose({ image }) },
     picture(job, image, selection.eps), `${image}, ${job.names[job.label[job.placeOf.get(image)]]}`)));
-  one.replaceChildren(all, el("h2", {}, `Pictures at ${budget(selection.eps)}: ${pictured.length}`), gallery,
+  fill(one, all, el("h2", {}, `Pictures at ${budget(selection.eps)}: ${pictured.length}`), gallery,
     el("p", { class: "note" }, "report.images=[45,412] stores more images by number."));
   groupsOf(job, target, groups);
   exceptions(job, target, others);
@@ -494,7 +490,7 @@ function renderView(name) {
 
 function render() {
   const { view } = selection;
-  $("parts").replaceChildren(...views.map(([name, words]) => el("a",
+  fill($("parts"), ...views.map(([name, words]) => el("a",
     { href: `#view=${name}`, "aria-current": name === view ? "page" : undefined,
     click: (event) => { event.preventDefault(); choose({ view: name }); } }, words)));
   for (const section of document.querySelectorAll("main > section")) section.hidden = !SHOWN[view].includes(section.id);

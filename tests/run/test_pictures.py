@@ -1,0 +1,95 @@
+"""Which pictures a job stores: named and spread ones, and those that its predictions choose."""
+
+import re
+
+import numpy as np
+import pytest
+
+from src.analysis.trajectories import by_kind, typical_images
+from src.artifacts.jobs import find_jobs
+from src.report.summary import described_images
+from tests.test_resume import APART, COUNTING
+
+N, BUDGETS = 23, (2.0, 8.0)  # images of a tiny job
+
+
+@pytest.fixture
+def run(command_line, workspace):
+    """A function that runs a job in a folder, and returns it."""
+    text = "_target_: counting_code.counting\nname: counting\n"
+    (workspace / "conf" / "attack" / "counting.yaml").write_text(text)
+    (workspace / "counting_code.py").write_text(APART)
+    (workspace / "attacked").mkdir()
+
+    def run(name, *words):
+        words = ["rerun=false", "epsilon.grid=[2,8]", "report=default", *words]
+        assert command_line(*words, f"hydra.run.dir={name}") == 0
+        (job,) = find_jobs([workspace / name])
+        return job
+
+    return run
+
+
+def attacked_again(capsys):
+    """Return the number of images that the log says were attacked again."""
+    text = " ".join(capsys.readouterr().out.split())
+    return sum(map(int, re.findall(r"attacking (\d+) images again", text)))
+
+
+def wanted(job):
+    """Return the typical image per target and budget, and the first of each kind per target."""
+    record = job.record
+    typical = typical_images(job.predictions, record.source, record.targets, record.protocol)
+    kinds = by_kind(described_images(job)).values()
+    return {*typical.values()} | {
+        index for rows in kinds for index in rows.drop_duplicates("target")["index"]
+    }
+
+
+def test_named_images_come_first_then_those_that_results_choose(run, workspace):
+    numbers = run("clean", "attack=none", "source=null").predictions["index"].unique().tolist()
+    named = [numbers[17], numbers[3]]
+    words = ["attack=bim", "attack.steps=2", "report.examples=2", f"report.images={named}"]
+    job = run("one", *words)
+    index = list(job.pictures)
+    assert index[:2] == named and {*index} >= wanted(job)
+    spread = [one for one in index if one not in {*named, *wanted(job)}]
+    assert spread == index[len(index) - len(spread) :] and len(spread) <= 2
+    for versions in job.pictures.values():
+        assert list(versions) == [0.0, *BUDGETS]
+        for eps in BUDGETS:
+            change = versions[eps].astype(int) - versions[0.0]
+            assert 0 < np.abs(change).max() <= eps
+    assert list(run("more", *words, "targets=[fine]").pictures)[:2] == named
+
+
+@pytest.mark.parametrize("code", [APART, COUNTING])
+def test_few_images_are_attacked_again_and_the_plan_counts_them(run, workspace, capsys, code):
+    (workspace / "counting_code.py").write_text(code)
+    words = ["attack=counting", "cache.images_mb=0", "report.examples=3", "cache.dir=none"]
+    first = run("one", *words)
+    again = attacked_again(capsys)
+    assert again == (N // 20 if code == APART else 0)  # the others depend on their batch
+    assert len(first.pictures) == 3 + again and len({*first.pictures} & wanted(first)) >= again
+    second = run("two", *words)
+    assert attacked_again(capsys) == 0
+    for index, versions in second.pictures.items():
+        for eps, picture in versions.items():
+            np.testing.assert_array_equal(first.pictures[index][eps], picture)
+
+
+def test_the_plan_counts_the_images_that_may_be_attacked_again(run, command_line, capsys):
+    words = ["attack=bim", "attack.steps=3", "cache.dir=none", "plan=only"]
+    gradients = []
+    for more in ("cache.images_mb=300", "cache.images_mb=0"):
+        assert command_line(*words, "report=default", more) == 0
+        text = capsys.readouterr().out.replace(",", "")
+        gradients.append(int(re.search(r"(\d+) gradients", text)[1]))
+    assert gradients[1] - gradients[0] == (N // 20) * 2 * 3  # one image at two budgets
+
+
+def test_no_examples_leave_only_the_named_ones(run):
+    job = run("none", "report.examples=0")
+    assert not job.pictures
+    named = job.predictions["index"].iloc[5]
+    assert [*run("named", "report.examples=0", f"report.images=[{named}]").pictures] == [named]
