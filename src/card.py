@@ -7,7 +7,7 @@ from pathlib import Path
 from .artifacts.card import STEPS, write_card
 from .artifacts.frame_jobs import named_folders
 from .artifacts.jobs import find_jobs
-from .artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS
+from .artifacts.layout import IMAGES, PREDICTIONS
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
@@ -34,7 +34,7 @@ def _pack(folder: list[Path], out: Path | None) -> None:
         raise ValueError(f"{out} exists, and its name does not end in .card. Name another file.")
     write_card([job.as_card() for job in jobs], out)
     tables = {name for job in jobs for name in job.files if not name.startswith(PREDICTIONS)}
-    pictures = any((job.folder / name).exists() for job in jobs for name in (EXAMPLES, IMAGES))
+    pictures = any((job.folder / IMAGES).exists() for job in jobs)
     left_out = ", ".join([*sorted(tables), *["pictures"] * pictures]) or "nothing"
     print(f"{out}: {len(jobs)} jobs, {out.stat().st_size / 1000:.0f} KB; left out: {left_out}")
     print(f"Confidences are exact to {0.5 / STEPS:g}; counts and rankings are unchanged.")
