@@ -162,25 +162,24 @@ def _in_steps(column: pa.ChunkedArray, steps: int) -> pa.Array:
 
 def _read(path: Path) -> pa.Table:
     """Return a card's rows, after checks of its size, version and columns."""
-    with pq.ParquetFile(
-        path, read_dictionary=[*_REPEATED], page_checksum_verification=True
-    ) as file:
-        footer = file.metadata
-        text = (footer.metadata or {}).get(_KEY)
-        facts = json.loads(text) if text is not None else {}
-        if not isinstance(facts, dict) or facts.get("version") != VERSION:
-            version = facts.get("version") if isinstance(facts, dict) else None
-            stated = "no card" if version is None else f"a card of version {str(version)[:40]}"
-            raise ValueError(f"{path} is {stated}; this program reads version {VERSION}.")
-        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        unpacked = sum(group.total_byte_size for group in groups)
-        if footer.num_rows > _MOST_ROWS or unpacked > _MOST_BYTES:
-            raise ValueError(
-                f"{path} is too large for a card: it has {footer.num_rows:,} rows and "
-                f"{unpacked:,} bytes; a card has at most {_MOST_ROWS:,} and {_MOST_BYTES:,}."
-            )
-        if file.schema_arrow.names != SCHEMA.names:
-            raise ValueError(f"{path} is no card: its columns are not those of version {VERSION}.")
+    footer = pq.read_metadata(path)
+    text = (footer.metadata or {}).get(_KEY)
+    facts = {} if text is None else json.loads(text)
+    version = facts.get("version") if isinstance(facts, dict) else None
+    if version != VERSION:
+        stated = "no card" if version is None else f"a card of version {str(version)[:40]}"
+        raise ValueError(f"{path} is {stated}; this program reads version {VERSION}.")
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    unpacked = sum(group.total_byte_size for group in groups)
+    if footer.num_rows > _MOST_ROWS or unpacked > _MOST_BYTES:
+        raise ValueError(
+            f"{path} is too large for a card: it has {footer.num_rows:,} rows and "
+            f"{unpacked:,} bytes; a card has at most {_MOST_ROWS:,} and {_MOST_BYTES:,}."
+        )
+    if footer.schema.names != SCHEMA.names:
+        raise ValueError(f"{path} is no card: its columns are not those of version {VERSION}.")
+    options: dict[str, Any] = {"read_dictionary": [*_REPEATED], "page_checksum_verification": True}
+    with pq.ParquetFile(path, **options) as file:
         table = file.read(use_threads=False)
     table = table.cast(SCHEMA).combine_chunks()
     for name in _REPEATED:
