@@ -94,7 +94,9 @@ def rank(
 
 
 def _is_name(attack: Any) -> bool:
-    return isinstance(attack, str) and (CONF / "attack" / f"{attack}.yaml").is_file()
+    """Return True for an attack's name, and for a text that is neither that nor a path."""
+    known = isinstance(attack, str) and (CONF / "attack" / f"{attack}.yaml").is_file()
+    return known or (isinstance(attack, str) and not Path(attack).exists())
 
 
 def _for_budgets(attack: Attack) -> Attack:

@@ -27,10 +27,10 @@ STEPS, COARSE_STEPS = 1000, 16
 """Numbers of equal steps in which confidences are stored."""
 _KEY = b"transferability card"
 _REPEATED = ("image", "variant", "record", *(field.name for field in NAMES))
-SCHEMA = pa.schema(
-    [field.with_nullable(True).remove_metadata() for field in (*PREDICTION_SCHEMA, *NAMES)]
-    + [pa.field("variant", TEXT), pa.field("record", TEXT)]
-)
+_COLUMNS = (*PREDICTION_SCHEMA, *NAMES, pa.field("variant", TEXT), pa.field("record", TEXT))
+_TEXTS = pa.dictionary(pa.int32(), TEXT)
+SCHEMA = pa.schema([(its.name, _TEXTS if its.name in _REPEATED else its.type) for its in _COLUMNS])
+"""Columns of a card; a text that many rows share is stored once."""
 _MOST_ROWS, _MOST_BYTES = 10_000_000, 1 << 30  # of a card, unpacked
 _CONFIDENCES = ("confidence", "true_confidence")
 _LONGEST = {"record": 1 << 20}
@@ -66,7 +66,7 @@ def write_card(jobs: Sequence[CardJob], path: Path, *, coarse: bool = False, **f
         **facts: Further facts about the card, such as the name of a preset.
     """
     parts = [part for job in jobs for part in _parts(job, COARSE_STEPS if coarse else STEPS)]
-    table = pa.concat_tables(parts)
+    table = pa.concat_tables(parts).unify_dictionaries()
     if len(table) > _MOST_ROWS:
         raise ValueError(
             f"{path} would have {len(table):,} rows; a card has at most {_MOST_ROWS:,}. Pack fewer "
@@ -138,9 +138,13 @@ def _parts(job: CardJob, steps: int) -> Iterator[pa.Table]:
         columns |= {"confidence": confidence, "true_confidence": pc.if_else(same, None, true)}
         implied = pc.equal(table["draws_correct"], _correct_draws(table))
         draws = pc.if_else(pc.fill_null(implied, False), None, table["draws_correct"])
-        columns |= {"draws_correct": draws, "variant": pa.repeat(variant, len(table))}
-        columns["record"] = pa.repeat(text, len(table))
-        yield pa.table([columns[key] for key in SCHEMA.names], schema=SCHEMA)
+        columns |= {"draws_correct": draws, "variant": _repeat(variant, len(table))}
+        columns["record"] = _repeat(text, len(table))
+        yield pa.table([columns[key] for key in SCHEMA.names], SCHEMA.names).cast(SCHEMA)
+
+
+def _repeat(text: str, count: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [text])
 
 
 def _correct_draws(table: pa.Table) -> Any:
@@ -158,29 +162,26 @@ def _in_steps(column: pa.ChunkedArray, steps: int) -> pa.Array:
 
 def _read(path: Path) -> pa.Table:
     """Return a card's rows, after checks of its size, version and columns."""
-    with pq.ParquetFile(
-        path, read_dictionary=[*_REPEATED], page_checksum_verification=True
-    ) as file:
-        footer = file.metadata
-        text = (footer.metadata or {}).get(_KEY)
-        facts = json.loads(text) if text is not None else {}
-        if not isinstance(facts, dict) or facts.get("version") != VERSION:
-            version = facts.get("version") if isinstance(facts, dict) else None
-            stated = "no card" if version is None else f"a card of version {str(version)[:40]}"
-            raise ValueError(f"{path} is {stated}; this program reads version {VERSION}.")
-        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        unpacked = sum(group.total_byte_size for group in groups)
-        if footer.num_rows > _MOST_ROWS or unpacked > _MOST_BYTES:
-            raise ValueError(
-                f"{path} is too large for a card: it has {footer.num_rows:,} rows and "
-                f"{unpacked:,} bytes; a card has at most {_MOST_ROWS:,} and {_MOST_BYTES:,}."
-            )
-        if file.schema_arrow.names != SCHEMA.names:
-            raise ValueError(f"{path} is no card: its columns are not those of version {VERSION}.")
+    footer = pq.read_metadata(path)
+    text = (footer.metadata or {}).get(_KEY)
+    facts = {} if text is None else json.loads(text)
+    version = facts.get("version") if isinstance(facts, dict) else None
+    if version != VERSION:
+        stated = "no card" if version is None else f"a card of version {str(version)[:40]}"
+        raise ValueError(f"{path} is {stated}; this program reads version {VERSION}.")
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    unpacked = sum(group.total_byte_size for group in groups)
+    if footer.num_rows > _MOST_ROWS or unpacked > _MOST_BYTES:
+        raise ValueError(
+            f"{path} is too large for a card: it has {footer.num_rows:,} rows and "
+            f"{unpacked:,} bytes; a card has at most {_MOST_ROWS:,} and {_MOST_BYTES:,}."
+        )
+    if footer.schema.names != SCHEMA.names:
+        raise ValueError(f"{path} is no card: its columns are not those of version {VERSION}.")
+    options: dict[str, Any] = {"read_dictionary": [*_REPEATED], "page_checksum_verification": True}
+    with pq.ParquetFile(path, **options) as file:
         table = file.read(use_threads=False)
-    wide = {name: pa.dictionary(pa.int32(), TEXT) for name in _REPEATED}
-    types = [pa.field(field.name, wide.get(field.name, field.type)) for field in SCHEMA]
-    table = table.cast(pa.schema(types)).combine_chunks()
+    table = table.cast(SCHEMA).combine_chunks()
     for name in _REPEATED:
         texts = table[name].combine_chunks().dictionary
         if (pc.max(pc.binary_length(texts)).as_py() or 0) > _LONGEST.get(name, _LONGEST_NAME):

@@ -131,3 +131,16 @@ def test_two_attacks_are_decided_with_a_power_of_80_percent(difference, discorda
 def test_numbers_that_no_images_have_are_refused(wrong):
     with pytest.raises(ValueError, match="discordance"):
         images_needed(*wrong)
+
+
+def test_one_against_the_others_is_tested_alone():
+    random = np.random.default_rng(3)
+    scores = (random.random((5, 200)) < np.linspace(0.4, 0.6, 5)[:, None]).astype(float)
+    every, one = compare_pairs(scores), compare_pairs(scores, one=2)
+    others = [0, 1, 3, 4]
+    assert (one.difference[2, others] == every.difference[2, others]).all()
+    assert (one.difference[others, 2] == -one.difference[2, others]).all()
+    assert (one.p[2, others] <= every.p[2, others]).all() and one.cutoff < every.cutoff
+    assert np.isnan(one.p[0, 1]) and one.p[2, 2] == every.p[2, 2]
+    pair = compare_pairs(scores[[1, 2]], one=0)
+    assert pair.p[0, 1] == compare_pairs(scores[[1, 2]]).p[0, 1]
