@@ -115,4 +115,5 @@ def _rates(outcome: Outcomes, origin: Mapping[str, str]) -> pd.DataFrame:
             k, n = columns[quantity.count], columns["denominator"]
             columns[name] = ratio(k, n)
             columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(k, n)
-    return pd.DataFrame({**origin, **dict(table.items()), **columns})
+    named: dict[str, Any] = {**origin, **{name: table[name] for name in table.columns}}
+    return pd.DataFrame(named | columns)
