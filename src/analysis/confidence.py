@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..utils.model_names import ModelRef
 from .intervals import wilson_interval
-from .outcomes import outcomes, ratio
+from .outcomes import Outcomes, outcomes, ratio
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Levels of initial confidence, highest first."""
@@ -104,11 +104,16 @@ def by_initial_confidence(
         (see `wilson_interval`; at budget 0 the confidence interval is within the group's range).
     """
     result = outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
+    return initial_groups(result, groups)
+
+
+def initial_groups(result: Outcomes, groups: int | Sequence[float]) -> pd.DataFrame:
+    """Return `by_initial_confidence` from outcomes."""
     arrays = (result.present, result.correct, result.confidence)
     initial = result.confidence[:, :, 0].round(_DIGITS)
     counted = result.counted & result.target_clean & ~np.isnan(initial)
     parts = list[dict[str, Any]]()
-    for place, target in enumerate(targets):
+    for place, target in enumerate(map(str, result.targets)):
         values = np.sort(initial[place, counted[place]])
         if isinstance(groups, int):
             places = len(values) * np.arange(1, groups) // groups

@@ -168,7 +168,8 @@ def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[M
     """Return the targets without a defence, then behind each defence they were evaluated behind."""
     table = with_defence(predictions)
     # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
-    rows = table[(table["defence"] == NO_DEFENCE) | (table["eps_255"] > 0)]
+    evaluated = (table["defence"] == NO_DEFENCE) | (table["eps_255"] > 0)
+    rows = table.loc[evaluated, [*TARGET_COLUMNS]]
     pairs, _ = _coded_pairs(rows)
     _check_known("target", targets, table["target"].unique())
     every = behind_each(targets, (pair.defence for pair in pairs))

@@ -115,5 +115,5 @@ def _rates(outcome: Outcomes, origin: Mapping[str, str]) -> pd.DataFrame:
             k, n = columns[quantity.count], columns["denominator"]
             columns[name] = ratio(k, n)
             columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(k, n)
-    columns = {**origin, **{str(name): table[name] for name in table}, **columns}
-    return pd.DataFrame(columns)
+    named: dict[str, Any] = {**origin, **{name: table[name] for name in table.columns}}
+    return pd.DataFrame(named | columns)

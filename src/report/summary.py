@@ -94,6 +94,20 @@ class JobSummary:
         """The rates averaged over the seeds, see `mean_over_seeds`."""
         return mean_over_seeds(self.rates) if self.seeds else self.rates
 
+    @cached_property
+    def drawn(self) -> pd.DataFrame:
+        """The rates of every variant, with the columns by which charts distinguish rows."""
+        record, table = self.job.record, with_cell_columns(self.means)
+        related = (table["relation"] == TRANSFER) & table["target"].isin(self.left_out)
+        counted = table["protocol"] == record.protocol
+        return table.assign(
+            primary=table["variant"] == record.storage,
+            reference=counted & (table["eps_255"] == record.reference),
+            relation=table["relation"].mask(related, RELATED),
+            gradients_per_image=self.cost.get("gradients_per_image", nan),
+            forwards_per_image=self.cost.get("forwards_per_image", nan),
+        )
+
     @property
     def primary(self) -> pd.DataFrame:
         """The mean rates of the primary variant under every protocol."""
@@ -213,21 +227,8 @@ def summarise(jobs: Sequence[FinishedJob], related: str = "keep") -> Summary:
 
 def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
     """Return the rates of the jobs' primary variants, in the form that matrix and curves draw."""
-    rates = pd.concat([drawn_rates(summary) for summary in jobs], ignore_index=True)
+    rates = pd.concat([summary.drawn for summary in jobs], ignore_index=True)
     return rates[rates["primary"]]
-
-
-def drawn_rates(summary: JobSummary) -> pd.DataFrame:
-    """Return the rates of every variant, with the columns by which charts distinguish rows."""
-    record, table = summary.job.record, with_cell_columns(summary.means)
-    related = (table["relation"] == TRANSFER) & table["target"].isin(summary.left_out)
-    return table.assign(
-        primary=table["variant"] == record.storage,
-        reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
-        relation=table["relation"].mask(related, RELATED),
-        gradients_per_image=summary.cost.get("gradients_per_image", nan),
-        forwards_per_image=summary.cost.get("forwards_per_image", nan),
-    )
 
 
 def described_images(job: FinishedJob) -> pd.DataFrame:

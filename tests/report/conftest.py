@@ -47,6 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"models": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 130},
         **{"budgets": (2.0, 8.0), "defences": ("jpeg",)},
     },
+    "targeted": {**SMALL, "models": ("vgg", "resnet", "vit"), "full": False, "aimed": True},
     "one model": {**SMALL, "models": ("vgg",), "images": 60, "full": False},
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
@@ -108,6 +109,7 @@ def make_sweep(
     targets: Sequence[str] = (),
     dataset: Mapping[str, Any] | None = None,
     photographs: int | None = None,
+    aimed: bool = False,
 ) -> Path:
     """Write a job for every attack and source (none: every model), each evaluated on all models.
 
@@ -118,7 +120,7 @@ def make_sweep(
     Models that are `alike` have equal weights. Behind `defences` attacks are weaker.
     The images are those from the number `first` on, though each sweep counts them from 0. Their
     photographs are those from the number `photographs` on, and are not stored without it.
-    `dataset` has further keys of that section.
+    `dataset` has further keys of that section. With `aimed`, attacks aim for the next class.
     """
     random = np.random.default_rng(first)
     reference = 8.0 if 8.0 in budgets else budgets[-1]
@@ -126,6 +128,8 @@ def make_sweep(
     initial = random.beta(4, 1, size=(len(models), images))  # confidence in the true class
     initial = initial if sure else np.full_like(initial, 0.5)
     random = np.random.default_rng([first, seed]) if seed else random
+    settings: dict[str, Any] = {"kind": "crafted", "norm": "linf", "settings": {}}
+    settings["target_label"] = "next" if aimed else None
     jobs = [(attack, source) for attack in attacks for source in sources or models]
     for number, (attack, source) in enumerate(jobs):
         here = folder / f"{number}-job"
@@ -136,7 +140,7 @@ def make_sweep(
             **{"source": source, "targets": targets or models, "attack": attack},
             **{"budgets": budgets, "reference": reference, "overrides": overrides},
             **{"defences": tuple(defences)},
-            config={"dataset": {"name": "made-up", **(dataset or {})}},
+            config={"dataset": {"name": "made-up", **(dataset or {})}, "attack": settings},
             weights={
                 name: f"{'alike' if name in alike else name}-digest"
                 for name in dict.fromkeys([*(targets or models), source.partition("@")[0]])
@@ -153,6 +157,9 @@ def make_sweep(
         for defence in defences:
             behind = _predictions(random, label, initial, models, budgets, strength / 2)
             rows = pd.concat([rows, behind.assign(defence=defence)], ignore_index=True)
+        if aimed:
+            next_class = (rows["label"] + 1) % len(classes)
+            rows["target_label"] = next_class.astype("Int64").where(rows["eps_255"] > 0)
         clean = rows[(rows["eps_255"] == 0) & (rows["target"] == source.split("+")[0])]
         clean = clean.assign(target=source)[: len(label) * ("+" in source)]
         tables = {"predictions": pd.concat([rows, clean], ignore_index=True)}

@@ -54,7 +54,7 @@ def test_ensembles_are_ranked_apart(make_sweep):
     assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
     assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
     assert "each over the sources other than itself" in report.answer[2]
-    assert report.page["single"] == 2 and "vgg+resnet" in report.page["axes"]["source"]
+    assert report.page["single"] == [2, 2] and "vgg+resnet" in report.page["axes"]["source"]
 
 
 def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep):

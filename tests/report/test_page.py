@@ -88,7 +88,7 @@ def titles(tab) -> list[str]:
     return tab.locator("#results h2").all_inner_texts()
 
 
-@pytest.mark.parametrize("kind", ["defended", "ordinary"])
+@pytest.mark.parametrize("kind", ["defended", "ordinary", "targeted"])
 def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, made_up, kind):
     tab, page = opened(kind), made_up(kind).page
     summary, axes = summary_of(kind), page["axes"]
@@ -136,6 +136,36 @@ def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, mad
         if chosen["target"]:
             assert "for all targets" in tab.inner_text("#details")
         assert tab.locator("#controls [aria-pressed=true]").count() == 3
+
+
+def test_every_selection_of_one_network_shows_its_numbers(opened, summary_of, made_up):
+    tab, page = opened("one model"), made_up("one model").page
+    rates = primary_rates(summary_of("one model").attacked).query("protocol == 'joint'")
+    generator = random.Random(SEED)
+    print(f"seed {SEED}")
+    for _ in range(8):
+        chosen = {name: generator.choice(page["axes"][name]) for name in ("attack", "target")}
+        chosen |= {"eps": generator.choice(page["axes"]["eps_255"][1:])}
+        chosen |= {"shown": generator.choice(["fooled", "correct"])}
+        select(tab, **chosen)
+        correct = chosen["shown"] == "correct"
+        at = rates[(rates["attack"] == chosen["attack"]) & (rates["eps_255"] == chosen["eps"])]
+        (row,) = at.to_dict("records")
+        rate, count = (
+            ("robust_accuracy", "still_correct") if correct else ("success_rate", "success")
+        )
+        tile = tab.locator("#tiles .tile").first.inner_text()
+        assert f"{percent(row[rate])} %" in tile and f"under {chosen['attack']}" in tile
+        assert f"{row[count]:.0f} / {row['denominator']:.0f}" in tile
+        budget = f"{chosen['eps']:g}/255"
+        tab.wait_for_function(
+            "text => document.querySelector('#own-image .title').innerText.includes(text)",
+            arg=budget,
+        )
+        tab.wait_for_selector("#own .note")
+        shown = [tab.inner_text(place) for place in ("#answer", "#own-image .title")]
+        shown += [text for text in tab.locator("#own .note").all_inner_texts() if "Still" in text]
+        assert all(set(re.findall(r"[\d.]+/255", text)) == {budget} for text in shown), shown
 
 
 def test_a_cell_sets_the_pair_of_the_image_and_not_the_ranking(opened):

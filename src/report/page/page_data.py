@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...analysis import relation
-from ...analysis.confidence import by_initial_confidence
+from ...analysis.confidence import initial_groups
 from ...analysis.image_outcomes import ImageOutcomes
 from ...analysis.initial_confidence import initial_confidence_effect
 from ...analysis.iterations import success_over_iterations
@@ -28,7 +28,7 @@ from ...config.sections import ReportSettings
 from ...utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ...utils.package import command
 from ..diagnostics import CHARTS, own_statistics
-from ..summary import JobSummary, Summary, described_images, drawn_rates
+from ..summary import JobSummary, Summary, described_images
 from .html import as_json
 
 MOST_BYTES = {"predictions": 6_000_000, "pictures": 3_500_000}
@@ -71,8 +71,9 @@ class JobBlocks:
     def add(self, job: FinishedJob, images: pd.DataFrame) -> pd.DataFrame:
         """Add a job's blocks, and return its equal groups; `images` are its `trajectories`."""
         record = job.record
-        args = (job.predictions, record.source, record.targets, record.protocol)
-        equal = by_initial_confidence(*args, self.groups)
+        targets = list(map(ModelRef.parse, record.targets))
+        result = outcomes(job.predictions, record.source, targets, record.protocol)
+        equal = initial_groups(result, self.groups)
         if record.class_names not in self.classes:
             self.classes.append(record.class_names)
         if record.data not in self._data:
@@ -82,7 +83,7 @@ class JobBlocks:
             "source": record.source,
             "classes": self.classes.index(record.class_names),
             **_predictions(job),
-            "groups": [_groups(equal), _groups(by_initial_confidence(*args, FIXED_BINS))],
+            "groups": [_groups(equal), _groups(initial_groups(result, FIXED_BINS))],
             "kinds": _kinds(images),
         }
         pictures, places = b"", dict[str, Any]()
@@ -222,7 +223,8 @@ def _groups(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     if rows.empty:
         return {}
     columns = ["eps_255", "n", "still_correct", "robust_accuracy", "confidence"]
-    ends = {name: rows[name].map(_floor).tolist() for name in ("lowest", "highest")}
+    # Shares in percent are rounded down: 99.999 % is not 100 %.
+    ends = {name: (np.floor(1e3 * rows[name]) / 10).tolist() for name in ("lowest", "highest")}
     lists = {name: rows[name].round(4).tolist() for name in columns}
     groups: dict[str, list[dict[str, Any]]] = {}
     size = rows["eps_255"].nunique()
@@ -231,11 +233,6 @@ def _groups(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
         part |= {name: its[start] for name, its in ends.items()}
         groups.setdefault(str(rows["target"].iloc[start]), []).append(part)
     return groups
-
-
-def _floor(share: float) -> float:
-    """Return a share in percent, rounded down: 99.999 % is not 100 %."""
-    return float(np.floor(1e3 * share) / 10)
 
 
 def _kinds(images: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -368,7 +365,7 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
     """Compute the statistics of a job's tables, except for single images."""
     job, record, rows = summary.job, summary.job.record, summary.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    rates = drawn_rates(summary).assign(group=summary.group)
+    rates = summary.drawn.assign(group=summary.group)
     plain = rates["defence"] == NO_DEFENCE
     tables = {"rates": rates[plain]}
     if not plain.all():
