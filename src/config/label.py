@@ -52,7 +52,15 @@ def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str,
         settings: Keys of the attack's file; for others, the function's defaults count.
         name: Name of the count.
         numbers: Numbers that are no settings, such as that of the `budgets`.
+
+    Raises:
+        ValueError: Other transforms than the attack's own may multiply the count.
     """
+    parameter = signature(function_of(settings)).parameters.get("transforms")
+    own = [type(transform).__name__ for transform in parameter.default or ()] if parameter else []
+    targets = [str(its["_target_"]) for its in settings.get("transforms") or ()]
+    if [target.rpartition(".")[2] for target in targets] != own:
+        raise ValueError(f"{targets} may multiply the count.")
     known = {**_defaults(settings), **settings, **numbers}
     return function_of(settings).counts[name](SimpleNamespace(**known))
 

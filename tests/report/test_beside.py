@@ -18,7 +18,6 @@ from src import attacks, rank, rankings
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.beside import beside, read_preset
-from src.table import main as print_table
 from tests.report.conftest import make_sweep
 
 MODELS = ("vgg", "resnet", "vit")
@@ -135,14 +134,14 @@ def test_other_images_are_never_compared(sweep: Path, tmp_path: Path):
 
 
 def test_the_line_prints_the_ranks_below_the_table(
-    sweep: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    sweep: Path, run_in: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     card = card_with(jobs_named(sweep, "mi_own"), tmp_path / "mine.parquet")
-    assert print_table([str(card), "--beside", "made-up"]) == 0
+    assert run_in(tmp_path, str(card), "--beside", "made-up", module="src.table") == 0
     printed = capsys.readouterr().out
     assert "mi_own beside preset made-up, version 1" in printed
     assert "on the images for tuning" in printed
-    assert print_table([str(card), "--beside", "made-down"]) == 2
+    assert run_in(tmp_path, str(card), "--beside", "made-down", module="src.table") == 2
     assert "made-up" in capsys.readouterr().err
 
 
