@@ -23,7 +23,7 @@ from src.measure import (
     column,
     image_rows,
 )
-from src.measure.gradient_similarity import cosines, input_gradients, to_float64
+from src.measure.similarity import cosines, input_gradients, to_float64
 from src.utils.devices import arithmetic
 
 DOOR = "measurements={smoothness: {_target_: findings.measurements.Smoothness}"

@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 
 from .config.command import Command, parse
 from .config.command_line import ignore_harmless_warnings, parse_flags, run_command
+from .config.compose import with_files
 from .config.hydra_internals import speed_up, split_jobs
-from .config.names import with_files
 from .config.resolvers import CONF
 from .utils import stopping
 
@@ -35,7 +35,7 @@ def run(config: DictConfig) -> None:
     ignore_harmless_warnings()
     # Imported here so that --help and --cfg do not load torch.
     from .callback import SweepCallback
-    from .run.attempt import attempt
+    from .run.job import attempt
     from .utils.processes import keep_freed_memory
 
     keep_freed_memory()

@@ -25,7 +25,7 @@ from src.config.sections import (
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.measure.own_measurement import own_measurements
-from src.run.adversarial_images import stored_images
+from src.run.compute import stored_images
 from src.run.data import mixing_pool
 from src.run.results import compute_results
 from src.run.stages import Data, JobContext, Model, Planned

@@ -6,7 +6,7 @@ import yaml
 
 from src import load_classifier
 from src.config.command import Command
-from src.config.names import with_files
+from src.config.compose import with_files
 from src.config.resolvers import CONF
 
 PUBLIC = "hub/me/nets@0123456789abcdef/tiny"

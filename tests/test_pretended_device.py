@@ -17,18 +17,11 @@ from src.attacks import lgv, mi, pgd, uap
 from src.cache.rows import Rows
 from src.config.sections import TrainerSettings
 from src.data import ImageDataset, LabelledImages
-from src.defences import (
-    AttackedDefence,
-    BitDepth,
-    Jpeg,
-    Median,
-    RandomResizePad,
-    Smoothing,
-)
+from src.defences import AttackedDefence, BitDepth, Jpeg, Median, RandomResizePad, Smoothing
 from src.models import PixelClassifier
 from src.run import predict, trainer
+from src.run.costs import Speeds
 from src.run.results import compute_results
-from src.run.speeds import Speeds
 from src.utils import devices
 from tests.job_context import make_context, named
 from tests.pretended_device import (

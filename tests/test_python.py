@@ -51,7 +51,7 @@ assert not {"torch", "pandas", "src.attacks"} & sys.modules.keys()
 def test_a_command_loads_neither_statsmodels_nor_what_its_report_and_tracking_need(tmp_path):
     code = """
 import sys
-import src.run.attempt, src.run.sweep
+import src.run.job, src.run.sweep
 assert not {"statsmodels", "altair", "mlflow"} & sys.modules.keys()
 import src.report.finished_jobs
 assert "altair" in sys.modules and "statsmodels" not in sys.modules

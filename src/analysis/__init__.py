@@ -1,6 +1,6 @@
 """Statistics: pure functions of the table of predictions, without a model, GPU or rerun."""
 
-from .controls import excess, excess_by_control
+from .diagnostics import excess, excess_by_control
 from .intervals import wilson_interval
 from .matrices import (
     CLEAN,

@@ -10,9 +10,8 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from ..config.command import Command
-from ..config.compose import compose_words
+from ..config.compose import compose_words, is_public
 from ..config.errors import REFUSALS, explain
-from ..config.names import is_public
 from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..config.settings import Settings

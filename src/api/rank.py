@@ -24,9 +24,9 @@ from ..config.resolvers import CONF
 from ..images.attacker import Attack
 from ..report.beside import Ranks, beside, read_preset
 from ..run.attack import try_attack
+from ..run.build import with_ensemble
 from ..run.check_job import check_job
 from ..run.data import open_data
-from ..run.freeze import with_ensemble
 from ..run.job import make_record
 from ..run.models import ModelPool
 from ..run.outputs import make_job

@@ -29,7 +29,7 @@ from ..config.errors import refusal
 from ..config.settings import Settings
 from ..defences import Defence
 from ..images.attacker import Attack
-from ..run.attack_function import attack_function
+from ..run.attack import attack_function
 from ..run.job import make_record
 from ..run.outputs import make_job, write_results
 from ..run.pictures import choose_pictures

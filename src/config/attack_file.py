@@ -8,9 +8,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ..utils.refusals import first_line, suggestion
-from .attack_settings import AttackSettings
+from .attack_settings import AttackSettings, attack_label
 from .errors import refusal
-from .label import attack_label
 from .read import crafted_keys
 from .resolvers import CONF
 

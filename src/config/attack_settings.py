@@ -1,13 +1,92 @@
-"""Settings for the source of adversarial images: an attack or a saved set."""
+"""Settings for the source of adversarial images: an attack with its label, or a saved set."""
 
+import json
+from collections.abc import Mapping
+from inspect import signature
+from pkgutil import resolve_name
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from ..utils.about import About, Norm
+from ..utils.package import importable_name
 from .fields import Name, check_units
-from .label import computed_count
 from .sections import Section, TargetLabelRule
+
+
+def function_of(settings: Mapping[str, Any]) -> Any:
+    """Return the function that an attack's settings name; for a clone, the one in its `root`."""
+    function = resolve_name(importable_name(str(settings["_target_"])))
+    return function.in_root(settings.get("root")) if hasattr(function, "in_root") else function
+
+
+def attack_label(name: str, settings: Mapping[str, Any]) -> str:
+    """Return an attack's label: its name plus the settings that differ from the defaults.
+
+    Without defaults, all settings are listed. Settings that are objects are left out. The label of
+    a function from Python is just its name.
+
+    >>> attack_label("bim", {"_target_": "src.attacks.bim", "steps": 20, "norm": "linf"})
+    'bim (steps=20)'
+    """
+    if "_target_" not in settings:  # a function passed to `transfer`; the name is from there
+        return name
+    defaults = {"norm": "linf"} | _defaults(settings)
+    parts = []
+    for key, value in settings.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        if key != "_target_" and value != defaults.get(key) and "_target_" not in text:
+            parts.append(f"{key}={text}")
+    return f"{name} ({', '.join(parts)})" if parts else name
+
+
+def takes(settings: Mapping[str, Any], key: str) -> bool:
+    """Return False if an attack's function does not accept the keyword."""
+    try:
+        signature(function_of(settings)).bind_partial(**{key: None})
+    except Exception as error:  # other errors are refused when the function is built
+        return not isinstance(error, TypeError)
+    return True
+
+
+def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str, int]) -> Any:
+    """Return a count of an attack's function, such as its `gradients`.
+
+    Args:
+        settings: Keys of the attack's file; for others, the function's defaults count.
+        name: Name of the count.
+        numbers: Numbers that are no settings, such as that of the `budgets`.
+
+    Raises:
+        ValueError: Other transforms than the attack's own may multiply the count.
+    """
+    parameter = signature(function_of(settings)).parameters.get("transforms")
+    own = [type(transform).__name__ for transform in parameter.default or ()] if parameter else []
+    targets = [str(its["_target_"]) for its in settings.get("transforms") or ()]
+    if [target.rpartition(".")[2] for target in targets] != own:
+        raise ValueError(f"{targets} may multiply the count.")
+    known = {**_defaults(settings), **settings, **numbers}
+    return function_of(settings).counts[name](SimpleNamespace(**known))
+
+
+def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of an attack's function as plain data; empty without a signature."""
+    try:
+        parameters = signature(function_of(settings)).parameters
+    except Exception:  # a user's module may raise anything; refused when the function is built
+        return {}
+    values = {name: parameter.default for name, parameter in parameters.items()}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))  # tuples become lists
+    return plain
+
+
+def stated_about(settings: Mapping[str, Any]) -> Any:
+    """Return `about` of an attack's function, if it has one."""
+    try:
+        return function_of(settings).about
+    except Exception:  # as above
+        return {}
 
 
 class SavedOrigin(Section):

@@ -12,11 +12,10 @@ from ..utils.about import About, listed
 from ..utils.model_names import NO_DEFENCE, ModelRef, near_models
 from ..utils.package import canonical_name, rename_targets
 from ..utils.refusals import suggestion, warn_once
+from .attack_settings import attack_label, stated_about, takes
 from .command import Command, refuse_replaced
-from .compose import is_sweep, overrides_of
+from .compose import PANEL, files, is_public, is_sweep, overrides_of, public_models, without_panels
 from .errors import dotted, refusal
-from .label import attack_label, stated_about, takes
-from .names import PANEL, files, is_public, public_models, without_panels
 from .sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, Section
 from .settings import Settings
 

@@ -1,12 +1,13 @@
-"""Cost of attacks: gradients and other forward passes."""
+"""What an attack leaves for each image: its cost and the adversarial image."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..artifacts.tables import FLOAT, INDEX, column
-from .prediction_rows import to_numpy
+from ..artifacts.tables import FLOAT, INDEX, SINGLE, column
+from .prediction_rows import to_lists, to_numpy
 from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 
 _COUNTS = ("gradients", "zero_gradients", "forwards")
@@ -55,3 +56,64 @@ class AttackCost(Measurement):
         for place, count in enumerate(_COUNTS, start=1):
             sums = sums.set_column(place, self.schema.field(count), pc.multiply(sums[count], share))
         return sums
+
+
+MOST_BYTES = 10_000_000
+"""Size of a job's example images, at most, and of the pictures chosen after its pass."""
+
+
+class AdversarialImages(Measurement):
+    """Adversarial images that the report shows or a saved set holds.
+
+    Small jobs, whose images take less than `cache.images_mb`, cache all images: targets added later
+    then need no new attack.
+    """
+
+    name = "images"
+    schema = pa.schema([INDEX, column("adversarial", pa.list_(SINGLE), 0, 1)])
+    switched_by = None
+
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return one request per budget: the example images, or all images if a set is saved."""
+        settings, every = job.settings, job.images.indices
+        if settings.attack.kind != "crafted":
+            return
+        wanted = every if settings.save_adversarial else np.array(sorted(examples(job)), np.int64)
+        size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(every)
+        small = size <= settings.cache.images_mb * 1e6
+        also_store = every if small else None
+        for eps_255 in settings.budgets:
+            yield RowRequest(
+                self.name, wanted, budgets=(eps_255,), also_store=also_store, streamed=True
+            )
+
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+        """Return a row per newly attacked image: its 3 H W values in [0, 1]."""
+        assert batch.adversarial is not None
+        for request in requests:
+            rows = ~batch.adversarial.cost_of(*request.budgets)[0].isnan()
+            images = batch.version(*request.budgets).adversarial[rows.to(batch.clean.device)]
+            index = to_numpy(batch.batch.index)[rows.numpy()]
+            yield pa.table({"index": index, "adversarial": to_lists(images.flatten(1).float())})
+
+
+def examples(job: Job) -> list[int]:
+    """Return the index of the report's example images: named ones, and some spread over classes.
+
+    All jobs on the same images and budgets have the same ones.
+    """
+    images, report = job.images, job.settings.report
+    if unknown := sorted({*report.images} - {*images.indices.tolist()}):
+        raise ValueError(
+            f"report.images: image {unknown[0]} is not one of the job's {len(images)} images."
+        )
+    by_class = images.indices[np.argsort(images.labels, kind="stable")]
+    count = min(report.examples, len(images), most_pictures(job))
+    spread = [int(by_class[position * len(images) // count]) for position in range(count)]
+    return list(dict.fromkeys([*report.images, *spread]))
+
+
+def most_pictures(job: Job) -> int:
+    """Return how many images take `MOST_BYTES` with all their adversarial versions, in 8 bits."""
+    size = 3 * job.images.image_size**2 * (1 + len(job.settings.budgets))
+    return max(1, MOST_BYTES // size)

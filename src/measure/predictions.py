@@ -1,4 +1,4 @@
-"""Predictions for the adversarial images, in each storage format."""
+"""Predictions: of clean images, adversarial images, defended targets and controls."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from ..artifacts.tables import PREDICTION_SCHEMA
+from ..config.sections import CONTROLS
 from ..images.storage import AS_SAVED, AttackedImages
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .attack_cost import AttackCost
@@ -76,3 +77,77 @@ class Predictions(Measurement):
             places = pc.index_in(tables[name]["index"], total["index"])
             cost = {column: total[column].take(places) for column in ("gradients", "forwards")}
         return with_cost(tables[name], cost)
+
+
+class Clean(Measurement):
+    """Predictions of every model for the clean images, also behind defences."""
+
+    name = "clean images"
+    schema = PREDICTION_SCHEMA
+    switched_by = None
+
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return one request of all images per model, with and without its defences."""
+        for pair in job.classifiers:
+            yield RowRequest(self.name, job.images.indices, pair, attacked=False)
+
+    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+        """Return a row per image, with budget 0."""
+        targets = [request.target for request in requests]
+        rows = {
+            target: prediction_rows(target, batch.batch, logits, {"eps_255": 0.0})
+            for target, logits in batch.classify_each(targets, batch.clean)
+        }
+        return [rows[target] for target in targets]
+
+    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+        """Return the predictions with a cost of 0."""
+        return with_cost(tables[name], {"gradients": 0, "forwards": 0})
+
+
+class DefendedTargets(Predictions):
+    """Predictions behind every defence, for the primary variant only, whose table they share."""
+
+    name = "defended targets"
+
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return requests of all images for every target behind a defence."""
+        targets = [target for target in job.settings.evaluated if target.defence != NO_DEFENCE]
+        yield from self.requests_for(job, job.settings.storage or AS_SAVED, targets)
+
+
+class Controls(Predictions):
+    """Predictions of every target without a defence for each control, one table per control."""
+
+    name = "controls"
+
+    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
+        """Return requests of all images for each control.
+
+        `shuffled` swaps the perturbations of images that the batches pair. If all images share one
+        perturbation, it shuffles the pixels instead.
+        """
+        settings = job.settings
+        storage = settings.storage or AS_SAVED
+        pairs = (job.images.digest(), settings.dataset.seed)
+        facts: dict[str, dict[str, Any]] = {
+            "noise": {"key_parts": (storage, settings.seed)},
+            "shuffled": {"key_parts": (storage, pairs), "needs_batch": True},
+        }
+        if settings.attack.about.universal:
+            facts["shuffled"] = facts["noise"]
+        for control in CONTROLS if settings.controls else ():
+            targets = map(ModelRef.parse, settings.targets)
+            yield from self.requests_for(job, control, targets, **facts[control])
+
+    def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
+        """Return a control's images in the storage format of the primary variant."""
+        storage = batch.settings.storage or AS_SAVED
+        universal = batch.settings.attack.about.universal
+        return version.control(table, storage, batch.settings.seed, universal)
+
+    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+        """Return the predictions with their cost, which is 0 for noise."""
+        if name == "noise":
+            return with_cost(tables[name], {"gradients": 0, "forwards": 0})
+        return super().finish(name, tables, job)

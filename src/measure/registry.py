@@ -1,18 +1,12 @@
 """All measurements, in the order in which a batch is measured."""
 
-from .adversarial_images import AdversarialImages
-from .attack_cost import AttackCost
-from .band_filters import BandFilters, LowPassed
-from .clean import Clean
-from .controls import Controls
-from .defended_targets import DefendedTargets
-from .features import Features
-from .gradient_similarity import GradientSimilarity
+from .attack_cost import AdversarialImages, AttackCost
+from .frequencies import BandFilters, LowPassed, Spectra
 from .iterations import Iterations
 from .minimum_budget import MinimumBudget
-from .predictions import Predictions
+from .predictions import Clean, Controls, DefendedTargets, Predictions
 from .protocol import Measurement
-from .spectra import Spectra
+from .similarity import Features, GradientSimilarity
 from .visibility import Visibility
 
 MEASUREMENTS: tuple[Measurement, ...] = (

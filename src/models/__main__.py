@@ -7,8 +7,8 @@ from fnmatch import filter as matching
 from ..analysis import format_cell
 from ..api.classifier import load_classifier, model_settings
 from ..config.command_line import CommandParser, run_command
+from ..run.clean_accuracy import search, stated
 from ..run.data import DataSets
-from ..run.preprocessing import search, stated
 from ..utils.model_names import PROVIDERS
 from ..utils.package import command
 from .providers import find, load_network, open_provider

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ..analysis import CLEAN, TRANSFER, clean_rows, format_cell
+from ..analysis.diagnostics import mean_visibility
 from ..analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
 from ..analysis.quantities import QUANTITIES, Quantity
 from ..analysis.ranking import rankings
-from ..analysis.visibility import mean_visibility
 from ..utils.checked_dataclass import checked
 from .summary import JobSummary, mean_over_seeds, primary_rates
 

@@ -14,8 +14,7 @@ from pandas.api.types import is_numeric_dtype
 from scipy.stats import t as t_distribution
 
 from ..analysis import TRANSFER
-from ..analysis.frequency_bands import filtered_rates, low_pass_accuracy
-from ..analysis.similarity import pair_similarity
+from ..analysis.diagnostics import filtered_rates, low_pass_accuracy, pair_similarity
 from ..artifacts.jobs import FinishedJob
 from ..config.errors import explain
 from ..config.sections import ChartSettings

@@ -10,7 +10,7 @@ from math import nan
 
 import pandas as pd
 
-from ..analysis.controls import excess_by_control
+from ..analysis.diagnostics import excess_by_control
 from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.matrices import (
     RELATED,

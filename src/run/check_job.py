@@ -16,7 +16,7 @@ from ..utils.call_target import call_target, check_target
 from ..utils.devices import computes_in_tf32, device_of
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.refusals import suggestion
-from .attack_function import attack_function
+from .attack import attack_function
 from .data import DataSets
 from .stages import Planned
 

@@ -13,7 +13,7 @@ from ..cache.rows import Rows
 from ..config.sections import DatasetSettings, ModelSettings
 from ..config.settings import Settings
 from ..data.published import stand_in
-from ..measure.adversarial_images import AdversarialImages
+from ..measure.attack_cost import AdversarialImages
 from ..measure.protocol import RowRequest
 from ..models import PixelClassifier, tensors_of
 from ..models.providers import LOADER, find
@@ -21,15 +21,14 @@ from ..utils import stopping
 from ..utils.model_names import ModelRef
 from ..utils.package import command
 from ..utils.refusals import first_line
-from .adversarial_images import attacked_again
 from .build import without_downloads
-from .costs import UNKNOWN, Cost, Costs
+from .compute import attacked_again
+from .costs import UNKNOWN, Cost, Costs, WorkType
 from .data import DataSets
 from .fit import fit_files
 from .models import ModelPool
 from .pictures import find_again
 from .results import find_all_work
-from .speeds import WorkType
 from .stages import JobContext, Planned
 from .train import Trainings, settings_of_attack
 from .work import Work, work_of

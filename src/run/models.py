@@ -10,10 +10,9 @@ from ..config.settings import Settings
 from ..data import ImageDataset
 from ..models import PixelClassifier, check_gradient, load_weights, tensors_of
 from ..tracking import Tracker
-from .build import build
+from .build import build, freeze, model_parts, speed_up, with_ensemble
 from .clean_accuracy import check_trained
 from .data import DataSets, open_data
-from .freeze import freeze, model_parts, speed_up, with_ensemble
 from .stages import Data, JobContext, Model, Planned
 from .train import Trainings, training_attack
 

@@ -48,7 +48,7 @@ from ..report.summary import JobSummary, Summary, summarise
 from ..utils.files import atomic_write, write_csv, write_text, writing
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import with_progress
-from .adversarial_images import adversarial_images
+from .compute import adversarial_images
 from .results import Results
 from .stages import JobContext
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..analysis.trajectories import by_kind, typical_images
 from ..artifacts.jobs import FinishedJob
 from ..cache.rows import Rows
-from ..measure.adversarial_images import AdversarialImages, examples, most_pictures
+from ..measure.attack_cost import AdversarialImages, examples, most_pictures
 from ..measure.protocol import RowRequest
 from ..report.summary import described_images
 from ..utils.processes import from_first_process

@@ -15,8 +15,7 @@ from ..cache.rows import Rows
 from ..data import to_unit
 from ..defences import Defended
 from ..measure.attack_cost import AttackCost
-from ..measure.clean import Clean
-from ..measure.predictions import Predictions
+from ..measure.predictions import Clean, Predictions
 from ..measure.protocol import ALL, Measurement, RowRequest
 from ..measure.registry import MEASUREMENTS
 from ..utils.model_names import ModelRef

@@ -20,7 +20,7 @@ from ..models import PixelClassifier, load_weights, network_text, tensors_of
 from ..tracking import Tracker, TrainingLogger
 from ..training import TRAINING, Craft, after_epoch, train_once
 from ..utils.model_names import ModelRef
-from .attack_function import attack_function
+from .attack import attack_function
 from .build import build, network_settings
 from .data import DataSets
 from .track import data_tags

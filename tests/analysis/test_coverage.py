@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, norm, spearmanr
 
+from src.analysis.confidence import initial_confidence_effect
 from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.ranking import rankings
 from src.utils.model_names import ModelRef
 

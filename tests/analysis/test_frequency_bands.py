@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from src.analysis.frequency_bands import filtered_rates, low_pass_accuracy
+from src.analysis.diagnostics import filtered_rates, low_pass_accuracy
 
 EDGES = {"all": (0, 0.7), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, 0.7)}
 

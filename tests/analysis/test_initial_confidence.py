@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from src.analysis.initial_confidence import initial_confidence_effect
+from src.analysis.confidence import initial_confidence_effect
 
 BUDGETS = np.array([1, 2, 4, 8])
 

@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
-from src.analysis.similarity import pair_similarity
+from src.analysis.diagnostics import pair_similarity
 
 
 def pairs_of(job, eps=8, protocol="joint", source="a", targets=("a", "b")):

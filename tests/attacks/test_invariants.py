@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 import src.attacks
 from src.attacks import PerImageRandom, Philox
-from src.config.attack_settings import AttackSettings
-from src.config.label import computed_count
+from src.config.attack_settings import AttackSettings, computed_count
 from src.images.attacker import CountedModel
 
 EPS = torch.tensor([0.25, 8, 64]) / 255

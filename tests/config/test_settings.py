@@ -18,7 +18,7 @@ from src.config.hydra_internals import job_composer
 from src.config.read import read_job
 from src.config.sections import DEFAULT_TARGETS
 from src.config.settings import Settings
-from src.run.attack_function import attack_function
+from src.run.attack import attack_function
 
 LOADER = "hydra._internal.config_loader_impl.ConfigLoaderImpl"
 PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets

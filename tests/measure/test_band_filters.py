@@ -9,7 +9,7 @@ import torch
 from scipy.fft import dctn, idctn
 
 from src.attacks import bim, noise_signs
-from src.measure.fourier import CORNER
+from src.measure.frequencies import CORNER
 
 ONLY = {"tables": ["filtered", "low_passed"]}
 BOUNDS = {"all": (0, CORNER), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, CORNER)}

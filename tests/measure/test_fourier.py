@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.measure.band_filters import rescaled
-from src.measure.fourier import CORNER, band, radial_bins, radial_power
+from src.measure.frequencies import CORNER, band, radial_bins, radial_power, rescaled
 
 SIDES = [(8, 8), (33, 33), (48, 20), (96, 130)]
 

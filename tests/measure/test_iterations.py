@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from src import attacks
-from src.analysis.iterations import success_over_iterations
+from src.analysis.diagnostics import success_over_iterations
 
 BATCH = 6
 

@@ -217,7 +217,7 @@ def test_the_list_of_the_release_is_that_of_its_libraries(home):
             check_listed(f"{names[0]}x")
     code = """
 import sys
-from src.config.names import public_models
+from src.config.compose import public_models
 try:
     public_models(["timm/resnt18"])
 except ValueError as error:

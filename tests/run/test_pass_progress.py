@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from src.attacks import mi
-from src.run import pass_progress
+from src.run import predict
 from tests.job_context import TRAINER
 
 
@@ -15,11 +15,11 @@ def test_progress_moves_within_batches_and_ends_with_all_images(
 ):
     seen = []
 
-    class Recorder(pass_progress.Progress):
+    class Recorder(predict.Progress):
         def update(self, share, done="", then=""):
             seen.append((self.label, share, done))
 
-    monkeypatch.setattr(pass_progress, "Progress", Recorder)
+    monkeypatch.setattr(predict, "Progress", Recorder)
     trainer = TRAINER.model_copy(update={"batch_size": 4, "progress_bar": True})
     attack, about = partial(mi, steps=3), {"gradients": gradients, "mixes": False}
     run(networks, attack, (2.0, 8.0), trainer=trainer, about=about, defences={"mirror": mirror})

@@ -9,7 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from src.run import preprocessing
+from src.run import clean_accuracy
 
 CAFFE = {"mean": [0.48502, 0.457957, 0.407604], "std": [1 / 255] * 3}
 
@@ -89,7 +89,7 @@ def test_a_miss_suggests_another_normalisation(workspace, command_line, capsys):
 def test_a_suggestion_takes_no_longer_than_its_limit(workspace, command_line, capsys, monkeypatch):
     write_model(workspace, "other", for_input(**CAFFE), mean=[0.0] * 3, std=[1.0] * 3,
                 expected_accuracy=0.5)  # fmt: skip
-    monkeypatch.setattr(preprocessing, "_SECONDS", -1)
+    monkeypatch.setattr(clean_accuracy, "_SECONDS", -1)
     words = ("attack=none", "source=null", "targets=[other]", "clean_accuracy_check.action=stop")
     assert command_line(*words) == 1
     text = "".join(capsys.readouterr())

@@ -10,7 +10,7 @@ from altair.typing import ChartType
 
 from ...analysis import OWN
 from ...analysis.confidence import by_class, confidence_profiles
-from ...analysis.visibility import SIZES
+from ...analysis.diagnostics import SIZES
 from ...config.sections import CONTROLS
 from ...utils.model_names import ModelRef
 from ..charts.curves import curves_chart, series_chart

@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...analysis import relation
-from ...analysis.confidence import initial_groups
+from ...analysis.confidence import initial_confidence_effect, initial_groups
+from ...analysis.diagnostics import mean_visibility, success_over_iterations
 from ...analysis.image_outcomes import ImageOutcomes
-from ...analysis.initial_confidence import initial_confidence_effect
-from ...analysis.iterations import success_over_iterations
 from ...analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
 from ...analysis.trajectories import by_kind
-from ...analysis.visibility import mean_visibility
 from ...artifacts.jobs import FinishedJob
 from ...artifacts.layout import TOP_FIVE
 from ...artifacts.recipe import model_digest
