@@ -120,7 +120,7 @@ def _compare(
 ) -> dict[str, Any]:
     """Return the published value, the verdict, and the reason if a pair is not comparable."""
     source, target = (_identify(record, pair[key], table) for key in ("source", "target"))
-    same = theirs["source"].eq(source or "") & theirs["target"].eq(target or "")
+    same = (theirs["source"] == source) & (theirs["target"] == target)
     theirs = theirs[same & (pair["defence"] == "none")]
     models, side = record.config["model"], round((record.values / 3) ** 0.5)
     sizes = {models.get(pair[key], {}).get("input_size") or side for key in ("source", "target")}
