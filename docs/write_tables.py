@@ -11,6 +11,7 @@ from pathlib import Path
 import catalogue
 import excerpts
 import formulas
+import house
 import key_tables
 
 import src
@@ -25,6 +26,7 @@ def main() -> None:
     """Write the pages."""
     for page, text in pages().items():
         page.write_text(text, encoding="utf-8")
+    (DOCS / "house.svg").write_text(house.draw(), encoding="utf-8")
 
 
 def pages() -> dict[Path, str]:
