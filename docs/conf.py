@@ -8,9 +8,11 @@ redirect_html_template_file = "redirect.html"
 redirects = {  # old pages and their places
     "cheatsheet": "index.html#commands",
     "clip": "models.html#clip-as-a-classifier",
+    "coming-from": "api.html#coming-from-torchattacks-or-foolbox",
     "findings/confidence": "studies.html#are-confident-images-harder-to-manipulate",
     "findings/fitted": "attacks.html#fitted-attacks",
     "findings/frequencies": "studies.html#frequencies-and-controls",
+    "findings/matched-cost": "attacks.html#attacks-at-matched-cost-on-photographs-and-fitted",
     "findings/time": "../benchmarks.html#results",
     "first-run": "index.html#first-run",
     "fitted": "attacks.html#fitted-attacks",
@@ -20,6 +22,7 @@ redirects = {  # old pages and their places
     "own-defence": "defences.html#a-defence-of-your-own",
     "own-models": "models.html#models-of-your-own",
     "public-models": "models.html#public-models",
+    "references": "reproducibility.html#attacks-beside-their-authors-code",
     "trust": "reproducibility.html#what-the-program-trusts",
 }
 

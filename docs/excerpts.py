@@ -54,8 +54,13 @@ def interface(names: str) -> str:
     for name in names.split():
         thing: Any = get_object(name)
         text = textwrap.dedent(getsource(thing))
-        nodes = _public(ast.parse(text)) if ismodule(thing) else ast.parse(text).body
-        parts += [part for node in nodes for part in _described(text, node, "")]
+        nodes = ast.parse(text).body
+        for node, after in zip(nodes, [*nodes[1:], None], strict=True):
+            if not ismodule(thing) or _is_public(node):
+                parts += _described(text, node, "")
+            elif isinstance(node, ast.Assign) and isinstance(after, ast.Expr):
+                code, said = ast.unparse(node), ast.literal_eval(after.value)
+                parts += [f"### `{code.partition(' ')[0]}`", _block(code), said]
     return "\n\n".join(parts)
 
 
@@ -69,7 +74,7 @@ def _described(text: str, node: Any, owner: str) -> Iterator[str]:
     if made and (said := ast.get_docstring(made[-1])):
         yield "\n".join(markdown(said))
     if isinstance(node, ast.ClassDef):
-        for each in _public(node):
+        for each in filter(_is_public, node.body):
             yield from _described(text, each, f"{node.name}.")
 
 
@@ -79,10 +84,9 @@ def _head(text: str, node: Any) -> str:
     return textwrap.dedent("\n".join(lines)).rstrip("\n:")
 
 
-def _public(node: ast.AST) -> Iterator[Definition]:
-    for each in ast.iter_child_nodes(node):
-        if isinstance(each, Definition) and each.name[0] != "_" and ast.get_docstring(each):
-            yield each
+def _is_public(node: ast.stmt) -> bool:
+    described = isinstance(node, Definition) and ast.get_docstring(node)
+    return bool(described) and node.name[0] != "_"
 
 
 def _definition(text: str, name: str) -> ast.stmt:
