@@ -30,6 +30,10 @@ OF_STEPS = {"step_size_255", "keep_best", "random_start"}
 """Settings that attacks of one step have no use for."""
 LEAST_LIKELY = {"llc": "fgsm", "illc": "bim"}
 """Attacks that are others with the least likely class as target label."""
+LEAST_LIKELY_NAMES = {
+    "llc": "Least Likely Class method",
+    "illc": "Iterative Least Likely Class method",
+}
 
 
 def main() -> None:
@@ -46,7 +50,8 @@ def attack_files() -> dict[str, str]:
     texts = {name: _text(each, each.about, _label(each)) for name, each in functions.items()}
     for name, other in LEAST_LIKELY.items():
         does = f"`{other}` towards the least likely class"
-        changes = {"does": does, "paper": attacks.bim.about.paper, "targeted": "only"}
+        changes = {"name": LEAST_LIKELY_NAMES[name], "does": does, "targeted": "only"}
+        changes |= {"paper": attacks.bim.about.paper, "year": attacks.bim.about.year}
         about = functions[other].about.model_copy(update=changes)
         texts[name] = _text(functions[other], about, "least_likely")
     return texts

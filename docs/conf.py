@@ -1,22 +1,36 @@
 """Settings of the site that `make docs` builds with Sphinx."""
 
 project = html_title = "Transferability of adversarial examples"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx_copybutton", "sphinx_reredirects"]
 exclude_patterns = ["results"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!transferability\.).*")]  # Python's and the libraries' own
+redirect_html_template_file = "redirect.html"
+redirects = {  # old pages and their places
+    "cheatsheet": "index.html#commands",
+    "clip": "models.html#clip-as-a-classifier",
+    "coming-from": "api.html#coming-from-torchattacks-or-foolbox",
+    "findings/confidence": "studies.html#are-confident-images-harder-to-manipulate",
+    "findings/fitted": "attacks.html#fitted-attacks",
+    "findings/frequencies": "studies.html#frequencies-and-controls",
+    "findings/matched-cost": "attacks.html#attacks-at-matched-cost-on-photographs-and-fitted",
+    "findings/time": "../benchmarks.html#results",
+    "first-run": "index.html#first-run",
+    "fitted": "attacks.html#fitted-attacks",
+    "keys": "options.html#all-keys",
+    "new-attack": "own-attack.html#part-of-the-program",
+    "new-measurement": "own-measurement.html#part-of-the-program",
+    "own-defence": "defences.html#a-defence-of-your-own",
+    "own-models": "models.html#models-of-your-own",
+    "public-models": "models.html#public-models",
+    "references": "reproducibility.html#attacks-beside-their-authors-code",
+    "trust": "reproducibility.html#what-the-program-trusts",
+}
 
 myst_enable_extensions = ["attrs_inline"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 nb_execution_mode = "off"  # a test runs it
 
 highlight_language = "text"  # of blocks that name none: commands, and what they print
-default_role = "code"  # `this` in docstrings
-add_module_names = False
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
-napoleon_custom_sections = [("Attributes", "params_style")]  # a list, not objects of their own
-napoleon_use_rtype = False  # what comes before a colon is no type
 
 html_theme = "furo"
 html_static_path = html_css_files = ["site.css"]

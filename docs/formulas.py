@@ -47,21 +47,21 @@ def _part(name: str, thing: Any) -> str:
     code = Path(sys.modules[thing.__module__].__file__ or "").relative_to(REPOSITORY)
     links = [f"[Code](../{code})"]
     links += [f"[defaults](../conf/{name}.yaml)"] if "/" in name else []
-    text = "\n".join(_markdown(getdoc(thing) or ""))
+    text = "\n".join(markdown(getdoc(thing) or ""))
     return f"### `{name.rpartition('/')[2]}`\n\n{text}\n\n{', '.join(links)}"
 
 
-def _markdown(docstring: str) -> Iterator[str]:
+def markdown(docstring: str) -> Iterator[str]:
     """Yield the lines of a docstring, its sections as lists."""
     section = False
     for line in docstring.splitlines():
-        if re.fullmatch("(Args|Attributes|Returns|Raises):", line):
-            section = True
+        if re.fullmatch("(Args|Attributes|Examples|Returns|Raises):", line):
+            section = line != "Examples:"
             yield line.replace("Args", "Arguments").replace("Attributes", "Arguments") + "\n"
         elif section and line.startswith("    "):
-            item = re.sub(r"^(\w+): ", r"- `\1`: ", line[4:])
+            item = re.sub(r"^([*]{0,2}\w+): ", r"- `\1`: ", line[4:])
             yield re.sub("^ +", "  ", item)
         else:
             section = section and not line
             line = re.sub(r"arXiv (\d{4}\.\d+)", rf"arXiv [\1]({ARXIV}\1)", line)
-            yield re.sub("::$", ":", line)
+            yield re.sub("::$", ":", line).removesuffix("  # doctest: +SKIP")

@@ -5,25 +5,67 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from catalogue import REPOSITORY, table
+from catalogue import REPOSITORY, said, table
 from yaml import MappingNode, Node, SequenceNode
 
 HIDDEN = ("about", "hydra")
 """Statements of an attack, and Hydra's own keys."""
 
 
-def keys(name: str) -> str:
-    """Return what the comment at the head of a file says, and the table of its keys."""
-    text = (REPOSITORY / name).read_text(encoding="utf-8")
-    file = _File(Path(name), text)
-    head = f"{file.head}\n\n" if file.head else ""
-    based = f"All other keys: as with `{file.base}`.\n\n" if file.base else ""
-    return head + based + table(["key", "default", "meaning"], list(file.rows()))
+GROUPS = (
+    *("epsilon", "dataset", "attack", "model", "panel", "trainer", "training"),
+    *("diagnostics", "plan", "report", "tracking", "experiment", "hydra/launcher"),
+)
+WHOLE = ("panel", "experiment")
+"""Groups whose files choose values of other keys: their rows only say what they are."""
+MANY = {"attack": ("bim", "saved", "none"), "model": ()}
+"""Files that are shown of groups with tables of their own, besides files that others include."""
+FIRST = {"_common": "all data sets", "_saved": "`attack=saved`", "bim": "most attacks, as `bim`"}
+FIRST |= {"_small_network": "small networks", "_network_with_stem": "networks with a stem"}
+"""What files are called that no word of a command names."""
 
 
-def whole(name: str) -> str:
-    """Return a file as a block of YAML."""
-    return f"```yaml\n{(REPOSITORY / name).read_text(encoding='utf-8')}```"
+def keys() -> str:
+    """Return the table of all keys: first those of the primary config, then group by group."""
+    main = REPOSITORY / "conf" / "config.yaml"
+    chosen = {next(iter(each)): next(iter(each.values())) for each in _defaults(main)}
+    rows = [["**a job**", "", ""], *_read(main).rows()]
+    for group in GROUPS:
+        files = sorted((REPOSITORY / "conf" / group).glob("*.yaml"), key=lambda file: file.stem)
+        files = [file for file in files if _is_shown(group, file.stem)]
+        files.sort(key=lambda file: (file.stem[0] != "_", file.stem != chosen.get(group)))
+        for file in files:
+            rows += _rows(group, file, file.stem == chosen.get(group))
+    report = _read(REPOSITORY / "conf" / "report.yaml")
+    rows += [["**`python -m src.report`**", "", "its other keys: as `report`"], *report.rows()]
+    return table(["key", "default", "meaning"], rows)
+
+
+def _rows(group: str, path: Path, is_default: bool) -> Iterator[list[str]]:
+    """Yield a row that names the file, and those of its keys."""
+    word = f"targets=panel/{path.stem}" if group == "panel" else f"{group}={path.stem}"
+    name = f"**{FIRST.get(path.stem) or f'`{word}`'}**"
+    if group in WHOLE:
+        yield [name, "", f"{said(group, path.stem)} [Its keys](../conf/{group}/{path.name})"]
+        return
+    file = _read(path)
+    parts = ["The default." if is_default else "", file.head]
+    parts += [f"All other keys: as with `{file.base}`."] if file.base else []
+    yield [name, "", " ".join(part for part in parts if part)]
+    yield from file.rows()
+
+
+def _is_shown(group: str, name: str) -> bool:
+    return group not in MANY or name in MANY[group] or name[0] == "_"
+
+
+def _read(path: Path) -> "_File":
+    return _File(path.relative_to(REPOSITORY), path.read_text(encoding="utf-8"))
+
+
+def _defaults(path: Path) -> list[dict[str, str]]:
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
+    return [each for each in found if isinstance(each, dict)]
 
 
 def _shown(value: str) -> str:
@@ -74,15 +116,15 @@ class _File:
         name = prefix + key.value
         nested = isinstance(value, MappingNode) and value.value
         block = nested and not value.flow_style
-        said = self._beside(key if block else value) or outer
-        if block and said:
-            yield [f"`{name}`", "", said]
+        beside = self._beside(key if block else value) or outer
+        if block and beside:
+            yield [f"`{name}`", "", beside]
         if nested:
             for inner, its in value.value:
-                yield from self._key(inner, its, f"{name}.", "" if block else said)
+                yield from self._key(inner, its, f"{name}.", "" if block else beside)
         else:
             default = _shown(self._text(value))
-            meaning = [*self._above(key), *([said] if said else [])]
+            meaning = [*self._above(key), *([beside] if beside else [])]
             yield [f"`{name}`", default, "<br>".join(meaning)]
 
     def _beside(self, node: Node) -> str:

@@ -1,4 +1,4 @@
-"""Write the tables and formulas of the pages, made from code and `conf/`: `make docs-tables`.
+"""Write the tables, formulas and excerpts of the pages, made from code: `make docs-tables`.
 
 A table follows the comment `<!-- NAME: made by make docs-tables -->` and ends at `<!-- end -->`.
 """
@@ -9,7 +9,9 @@ from inspect import getdoc
 from pathlib import Path
 
 import catalogue
+import excerpts
 import formulas
+import house
 import key_tables
 
 import src
@@ -24,6 +26,7 @@ def main() -> None:
     """Write the pages."""
     for page, text in pages().items():
         page.write_text(text, encoding="utf-8")
+    (DOCS / "house.svg").write_text(house.draw(), encoding="utf-8")
 
 
 def pages() -> dict[Path, str]:
@@ -34,11 +37,8 @@ def pages() -> dict[Path, str]:
 
 def _fill(place: re.Match[str]) -> str:
     start, name, end = place.groups()
-    kind, _, file = name.rpartition(" ")
-    if file.startswith("conf/"):
-        text = key_tables.keys(file) if kind == "keys of" else key_tables.whole(file)
-    else:
-        text = MAKERS[name]()
+    kind, _, of = name.partition(" of ")
+    text = EXCERPTS[kind](of) if of else MAKERS[name]()
     return f"{start}\n{text}\n\n{end}"
 
 
@@ -59,6 +59,14 @@ MAKERS: dict[str, Callable[[], str]] = {
     "equal references": catalogue.equal_references,
     "definitions": _definitions,
     "interface": _interface,
+    "keys": key_tables.keys,
+}
+EXCERPTS: dict[str, Callable[[str], str]] = {
+    "code": excerpts.code,
+    "fields": excerpts.fields,
+    "file": excerpts.file,
+    "interface": excerpts.interface,
+    "section": excerpts.section,
 }
 
 

@@ -77,7 +77,8 @@ def pages() -> dict[str, str]:
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    names = ["findings.md", *(f"pages/{path.stem}" for path in HERE.glob("pages/*.md.j2"))]
+    parts = (f"pages/{path.stem}" for path in HERE.glob("pages/*.md.j2"))
+    names = ["findings.md", "benchmarks.md", *parts]
     templates = {name: environment.get_template(f"{name}.j2") for name in names}
     values = page_values()
     return {

@@ -1,16 +1,20 @@
-"""Try each class of your TransferAttack clone on a source, and print which ones run."""
+"""List the attacks, or the classes of your TransferAttack clone that run on a source."""
 
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from inspect import signature
-from typing import Any
+from typing import Any, get_args
+
+import yaml
 
 from ..api.classifier import load_classifier
 from ..config.command_line import CommandParser, run_command
+from ..config.resolvers import CONF
 from ..data import Batch, load_dataset
 from ..models import PixelClassifier
+from ..utils.about import About, Category
 from ..utils.package import command
 from ..utils.refusals import first_line
 from . import transferattack
@@ -22,10 +26,42 @@ _DATA, _EPS, _SECONDS = "cifar10_mini", 8 / 255, 40
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = CommandParser(command("attacks"), description=__doc__)
-    parser.add_argument("library", choices=["transferattack"])
+    parser.add_argument("library", choices=["transferattack"], nargs="?", help="to try")
     parser.add_argument("--root", default=os.environ.get("TRANSFERATTACK"), help="its folder")
     parser.add_argument("--source", default="resnet_small", help=f"name of a model for {_DATA}")
-    return run_command(_try_classes, parser.parse_intermixed_args, words)
+    return run_command(_list_or_try, parser.parse_intermixed_args, words)
+
+
+def _list_or_try(library: str | None, root: str, source: str) -> None:
+    if library:
+        _try_classes(library, root, source)
+        return
+    heads = ("attack=", "name", "year", "category", "does", "gradients per image", "paper")
+    rows = [
+        (name, it.name, str(it.year or ""), it.category, it.does, cost(it), it.paper)
+        for name, _, it in listed()
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def listed() -> Iterator[tuple[str, str, About]]:
+    """Yield the name, the `_target_` and the statements of each attack's file, by category."""
+    paths = sorted((CONF / "attack").glob("*.yaml"))
+    files = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+    stated = {name: About(**keys["about"]) for name, keys in files.items() if "about" in keys}
+    for category in get_args(Category):
+        for name, about in stated.items():
+            if about.category == category:
+                yield name, files[name]["_target_"], about
+
+
+def cost(about: About) -> str:
+    """Return the gradients per image, and those of the fit, as text."""
+    fit = f"; fit: {about.fit_gradients}" if about.fit_gradients else ""
+    return f"{about.gradients}{fit}".replace(" * ", " ")
 
 
 def _try_classes(library: str, root: str, source: str) -> None:

@@ -117,15 +117,20 @@ def _default_count(keywords: Collection[str], special: Collection[str]) -> Count
 def _describe(function: Any, keywords: Collection[str]) -> dict[str, Any]:
     """Return the fields of `About` that docstring, module and settings imply.
 
-    `does` is the docstring's first line up to a colon, `category` the module's first word.
+    `does` is the docstring's first line up to a colon, `category` the module's first word. `Name:`
+    and `Reference:` begin lines of the docstring.
     """
     place = re.search(r"^src\.attacks\.zoo\.([a-z]+)", canonical_name(function.__module__))
     reference = function.__doc__.partition("Reference: ")[2].partition("\n\n")[0]
     paper = re.search(r"(?<=arXiv )[\d.]+\d|https?://\S+", reference)
+    year = re.search(r"(?<=\()\d{4}(?=\))", reference)
+    name = re.search(r"(?<=Name: ).*?(?=\.$)", function.__doc__, re.MULTILINE)
     return {
         "category": place[1] if place else "own",
+        "name": name[0] if name else "",
         "does": re.split(r": |\.?\n|\.$", function.__doc__)[0],
         "paper": paper[0] if paper else "",
+        "year": int(year[0]) if year else None,
         "needs": "layers" if "objective" in keywords else (),
         "mixes": False,
     }

@@ -23,8 +23,10 @@ class About(BaseModel):
 
     Attributes:
         category: Kind of attack, by what it changes.
+        name: Full name.
         does: Short description of its rule.
         paper: The paper's arXiv number or its address.
+        year: Year of the paper's publication.
         gradients: Number of gradients per image; for an ensemble, per image and member. A text is
             for people only: the attack's function computes the number, see `attack`.
         forwards: Number of additional forward passes per image; likewise.
@@ -39,8 +41,10 @@ class About(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     category: Category = "own"
+    name: str = ""
     does: str = ""
     paper: str = ""
+    year: int | None = None
     gradients: str | int | float = ""
     forwards: str | int | float = ""
     fit_gradients: str | int | float = ""

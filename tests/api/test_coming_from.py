@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.conftest import REPOSITORY
 
-PAGE = (REPOSITORY / "docs" / "coming-from.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```diff\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 DIFFS = dict(zip(("torchattacks", "foolbox"), BLOCKS, strict=True))
 

@@ -111,7 +111,10 @@ def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
 
 @attack(backward_rule=BackwardPropagation, decay=1.0, needs="ReLUs")
 def bpa() -> None:
-    """Smooth gradients of max-pools and late ReLUs: momentum, steps of eps / 10, not eps / 5."""
+    """Smooth gradients of max-pools and late ReLUs: momentum, steps of eps / 10, not eps / 5.
+
+    Name: Backward Propagation Attack.
+    """
 
 
 _NEEDS = "ReLUs that are not in timm's residual blocks"
@@ -210,6 +213,8 @@ def _linear_relu(z: Tensor) -> Tensor:
 @attack(backward_rule=LinearPropagation, needs="ReLUs")
 def linbp() -> None:
     """Make late ReLUs linear in the backward pass: LinBP, no momentum, 10 steps of eps / 10.
+
+    Name: Linear Backpropagation.
 
     The authors take 300 steps.
     """

@@ -64,7 +64,10 @@ def _find_branches(network: nn.Module) -> Iterator[nn.Module]:
 
 @attack(backward_rule=SkipGradient, decay=1.0, needs="skip connections")
 def sgm() -> None:
-    """Damp gradients beside skip connections: momentum (an option), steps of eps / 10."""
+    """Damp gradients beside skip connections: momentum (an option), steps of eps / 10.
+
+    Name: Skip Gradient Method.
+    """
 
 
 _BLOCKS_OR_RELUS = (
@@ -159,4 +162,7 @@ def _transformer_block(block: Any, z: Tensor) -> Tensor:
 
 @attack(backward_rule=GhostNetwork, decay=1.0, needs="skip connections or ReLUs")
 def ghost() -> None:
-    """Scale skip connections at random, or drop values: momentum, an option of the authors."""
+    """Scale skip connections at random, or drop values: momentum, an option of the authors.
+
+    Name: Ghost networks.
+    """

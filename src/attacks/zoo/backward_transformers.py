@@ -95,7 +95,10 @@ def _find_blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 @attack(backward_rule=TokenGradient, decay=1.0, needs="attention")
 def tgr() -> None:
-    """Damp gradients and drop extreme tokens: token gradient regularisation, with momentum."""
+    """Damp gradients and drop extreme tokens: token gradient regularisation, with momentum.
+
+    Name: Token Gradient Regularisation.
+    """
 
 
 @checked
@@ -155,6 +158,8 @@ def _count_patches(source: Source) -> int:
 )
 def pna_patchout() -> None:
     """Keep attention maps constant, and use some patches per step: PNA with PatchOut.
+
+    Name: Pay No Attention, and PatchOut.
 
     PNA is `tgr` with all tokens, and with the factors 0 for attention and 1 for the rest. It has
     momentum.

@@ -62,6 +62,8 @@ class CommonWeakness:
 def cwa() -> None:
     """Step back, then along each member's gradient: common weakness (MI-CWA), followed by `mi`.
 
+    Name: Common Weakness Attack.
+
     Deviation: the momentum's terms are divided by the image's own mean (authors: by the L1 norm of
     the batch).
     """
@@ -118,4 +120,7 @@ class VarianceReduction:
     members=2,
 )
 def svre() -> None:
-    """Take inner steps with random members and reduced variance: SVRE, with momentum."""
+    """Take inner steps with random members and reduced variance: SVRE, with momentum.
+
+    Name: Stochastic Variance Reduced Ensemble.
+    """

@@ -117,7 +117,10 @@ class FeatureImportance(WeightedFeatures):
     gradients=lambda n: n.masks + 1 + n.budgets * (n.steps - 1),
 )
 def fia() -> None:
-    """Lower important features of a layer: feature importance (FIA), with momentum."""
+    """Lower important features of a layer: feature importance (FIA), with momentum.
+
+    Name: Feature Importance-aware Attack.
+    """
 
 
 @checked
@@ -156,7 +159,10 @@ class NeuronAttribution(WeightedFeatures):
     gradients=lambda n: n.points + 1 + n.budgets * (n.steps - 1),
 )
 def naa() -> None:
-    """Lower neuron attributions at a layer: NAA, with momentum."""
+    """Lower neuron attributions at a layer: NAA, with momentum.
+
+    Name: Neuron Attribution-based Attack.
+    """
 
 
 @checked
@@ -198,7 +204,10 @@ class BlackBoxFeatures(WeightedFeatures):
     gradients=lambda n: 2 * n.points + 1 + n.budgets * (n.steps - 1),
 )
 def bfa() -> None:
-    """Lower features that matter in moved images: black-box features (BFA), with momentum."""
+    """Lower features that matter in moved images: black-box features (BFA), with momentum.
+
+    Name: Black-box Feature Attack.
+    """
 
 
 @checked
@@ -249,4 +258,7 @@ class RandomPatch(WeightedFeatures):
     objective=RandomPatch, decay=1.0, gradients=lambda n: n.masks + 1 + n.budgets * (n.steps - 1)
 )
 def rpa() -> None:
-    """Lower features that matter under random patches: RPA, with momentum."""
+    """Lower features that matter under random patches: RPA, with momentum.
+
+    Name: Random Patch Attack.
+    """

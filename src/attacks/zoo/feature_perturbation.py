@@ -68,6 +68,8 @@ class IntermediateLevel:
 def ila() -> None:
     """Enlarge a first attack's change at a layer: ILA, 10 steps after its 10, without momentum.
 
+    Name: Intermediate Level Attack.
+
     `step_size_255` and `relative_step_size` apply to the second attack. The first takes steps of
     eps / `first_steps`.
     """
@@ -113,7 +115,10 @@ class PerturbationDecay:
     objective=PerturbationDecay, steps=100, relative_step_size=0.125, forwards=lambda n: n.steps
 )
 def ilpd() -> None:
-    """Let the perturbation decay at a layer: ILPD, 100 steps of eps / 8, without momentum."""
+    """Let the perturbation decay at a layer: ILPD, 100 steps of eps / 8, without momentum.
+
+    Name: Intermediate-Level Perturbation Decay.
+    """
 
 
 @checked
@@ -205,6 +210,8 @@ def _logits(problem: Problem, images: Tensor, hook: Any) -> Tensor:
 )
 def cfm() -> None:
     """Mix clean features into random layers: CFM, made for target labels, with `mi_di_ti`.
+
+    Name: Clean Feature Mixup.
 
     Deviation: 300 steps of eps / 8 at every budget (authors: 299 of 2/255 at 16/255).
     """

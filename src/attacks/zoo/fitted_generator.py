@@ -73,5 +73,6 @@ def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
 def generator() -> None:
     """Generate images with a trained network and project them onto the ball.
 
+    Name: Cross-Domain Attack.
     Reference: Naseer et al. (2019), arXiv 1905.11736.
     """

@@ -243,5 +243,6 @@ def uap() -> None:
 
     It is fitted to the source on training images; the images that it is added to need no gradient.
 
+    Name: Universal Adversarial Perturbation.
     Reference: Shafahi et al. (2020), arXiv 1811.11304.
     """

@@ -188,5 +188,6 @@ class _Collected(nn.Module):
 def lgv() -> None:
     """Take gradients of weights from continued training: `bim` in a large geometric vicinity.
 
+    Name: Large Geometric Vicinity.
     Reference: Gubri et al. (2022), arXiv 2207.13129 (50 steps of eps / 10).
     """

@@ -16,6 +16,7 @@ from ..parts import Gradient, State
 def mi() -> None:
     """Accumulate momentum: x_{t+1} = x_t + a * sign(m_t), m_t = mu * m_{t-1} + g_t / mean|g_t|.
 
+    Name: Momentum Iterative FGSM.
     Reference: Dong et al. (2018), arXiv 1710.06081.
     """
 
@@ -24,6 +25,7 @@ def mi() -> None:
 def ni() -> None:
     """Take the gradient where the momentum leads: Nesterov's, at x_t + a * mu * m_{t-1}.
 
+    Name: Nesterov Iterative FGSM.
     Reference: Lin et al. (2020), arXiv 1908.06281.
     """
 
@@ -35,6 +37,7 @@ def pi_pregradient() -> None:
     The point is x_t + a * g_{t-1} / mean|g_{t-1}|. This is not the patch-wise attack, which is also
     called PI-FGSM.
 
+    Name: Pre-gradient guided Momentum Iterative FGSM.
     Reference: Wang et al. (2021), arXiv 2103.10609.
     """
 
@@ -50,6 +53,7 @@ def gi() -> None:
 
     The search is `mi` with `warm_up_steps` steps of `warm_up_scale` * a, projected like all steps.
 
+    Name: Global momentum Initialisation FGSM.
     Reference: Wang et al. (2022), arXiv 2211.11236.
     """
 
@@ -86,4 +90,7 @@ class EnhancedMomentum:
     gradients=lambda n: 1 + n.samples * n.budgets * (n.steps - 1),
 )
 def emi() -> None:
-    """Average gradients along the direction of the last one: EMI-FGSM, enhanced momentum."""
+    """Average gradients along the direction of the last one: EMI-FGSM, enhanced momentum.
+
+    Name: Enhanced Momentum Iterative FGSM.
+    """

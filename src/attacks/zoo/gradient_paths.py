@@ -85,4 +85,7 @@ def _change(images: Tensor, random: PerImageRandom) -> Tensor:
     gradients=lambda n: n.budgets * n.steps * (1 + n.copies) * n.interpolations,
 )
 def mumodig() -> None:
-    """Integrate gradients along monotonic paths to the image and to changed copies: MuMoDIG."""
+    """Integrate gradients along monotonic paths to the image and to changed copies: MuMoDIG.
+
+    Name: Multiple Monotonic Diversified Integrated Gradients.
+    """

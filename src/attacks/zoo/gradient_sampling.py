@@ -55,12 +55,18 @@ def _gradients(n: Any) -> int:
 
 @attack(estimator=VarianceTuning, decay=1.0, gradients=_gradients)
 def vmi() -> None:
-    """Tune gradients by the variance nearby: VMI-FGSM, with momentum."""
+    """Tune gradients by the variance nearby: VMI-FGSM, with momentum.
+
+    Name: Variance tuning Momentum Iterative FGSM.
+    """
 
 
 @attack(estimator=VarianceTuning, decay=1.0, lookahead="momentum", gradients=_gradients)
 def vni() -> None:
-    """Tune gradients by the variance nearby, with the look-ahead of `ni`: VNI-FGSM."""
+    """Tune gradients by the variance nearby, with the look-ahead of `ni`: VNI-FGSM.
+
+    Name: Variance tuning Nesterov Iterative FGSM.
+    """
 
 
 @checked
@@ -124,6 +130,8 @@ class ShrinkingSteps:
 def gra() -> None:
     """Mix in the mean gradient nearby, weighted by its cosine: gradient relevance, with momentum.
 
+    Name: Gradient Relevance Attack.
+
     Steps shrink where the momentum changes sign.
     """
 
@@ -169,7 +177,10 @@ class PenalisedGradientNorm:
     gradients=lambda n: 2 * n.samples * n.budgets * n.steps,
 )
 def pgn() -> None:
-    """Penalise the gradient norm nearby: PGN, towards a high and flat loss, with momentum."""
+    """Penalise the gradient norm nearby: PGN, towards a high and flat loss, with momentum.
+
+    Name: Penalising Gradient Norm.
+    """
 
 
 @checked
@@ -215,7 +226,10 @@ class ExpectedFlatness:
     gradients=lambda n: n.samples * n.budgets * n.steps,
 )
 def mef() -> None:
-    """Average gradients at points that past gradients shift: MEF, momentum 0.5, 20 steps."""
+    """Average gradients at points that past gradients shift: MEF, momentum 0.5, 20 steps.
+
+    Name: Maximin Expected Flatness.
+    """
 
 
 @checked
@@ -266,4 +280,7 @@ class ReversePerturbation:
     ),
 )
 def rap() -> None:
-    """Take gradients at the worst point nearby, 400 steps: RAP, steps of eps / 8, no momentum."""
+    """Take gradients at the worst point nearby, 400 steps: RAP, steps of eps / 8, no momentum.
+
+    Name: Reverse Adversarial Perturbation.
+    """

@@ -24,6 +24,7 @@ def fgsm() -> None:
     One gradient serves every budget. With `targeted` and the least likely class as label, this is
     the one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236).
 
+    Name: Fast Gradient Sign Method.
     Reference: Goodfellow, Shlens, Szegedy (2015), arXiv 1412.6572. Clipping to the pixel range has
     been common practice since.
     """
@@ -33,6 +34,7 @@ def fgsm() -> None:
 def fgsm_l2() -> None:
     """Take one step along the gradient g in the L2 ball: x_adv = clip(x + eps * g / rms(g), 0, 1).
 
+    Name: Fast Gradient Method in L2.
     Reference: Goodfellow, Shlens, Szegedy (2015), arXiv 1412.6572.
     """
 
@@ -44,6 +46,7 @@ def bim() -> None:
     With `targeted` and the least likely class as label, this is the iterative least-likely-class
     method of the same paper.
 
+    Name: Basic Iterative Method (I-FGSM).
     Reference: Kurakin, Goodfellow, Bengio (2017), arXiv 1611.01236.
 
     Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of 1/255.
@@ -54,15 +57,20 @@ def bim() -> None:
 def pgd() -> None:
     """Run `bim` from a random start, with restarts: x + U(-eps, eps), and the best result counts.
 
+    Name: Projected Gradient Descent.
     Reference: Madry et al. (2018), arXiv 1706.06083.
 
     Deviation: 10 steps of eps / 4; the paper takes 100 of eps / 40.
     """
 
 
-@attack(random_start="uniform", relative_step_size=0.25, norm="l2", paper="1706.06083")
+@attack(random_start="uniform", relative_step_size=0.25, norm="l2")
 def pgd_l2() -> None:
-    """Run `pgd` in the L2 ball: the start is uniform in the ball."""
+    """Run `pgd` in the L2 ball: the start is uniform in the ball.
+
+    Name: Projected Gradient Descent in L2.
+    Reference: Madry et al. (2018), arXiv 1706.06083.
+    """
 
 
 @attack(
@@ -80,6 +88,7 @@ def rfgsm() -> None:
     x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), with a / eps the
     `start_radius` and 1 - a / eps the `relative_step_size`.
 
+    Name: Random start FGSM (R+FGSM).
     Reference: Tramer et al. (2018), arXiv 1705.07204.
 
     Deviation: a is eps / 2 for every data set; the authors' code has 0.05 of 0.3 for MNIST.
@@ -138,4 +147,7 @@ class PatchWise:
 
 @attack(update=PatchWise, norms="linf")
 def pi_patchwise() -> None:
-    """Move neighbours by the excess of long steps: PI-FGSM of Gao et al., without momentum."""
+    """Move neighbours by the excess of long steps: PI-FGSM of Gao et al., without momentum.
+
+    Name: Patch-wise Iterative FGSM.
+    """

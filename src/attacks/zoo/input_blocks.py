@@ -106,7 +106,10 @@ def cut_axis(ends: Tensor, order: Tensor, length: int) -> Axis:
 
 @attack(transform=BlockShuffle, decay=1.0)
 def bsr() -> None:
-    """Shuffle and rotate blocks: BSR, with momentum."""
+    """Shuffle and rotate blocks: BSR, with momentum.
+
+    Name: Block Shuffle and Rotation.
+    """
 
 
 NOISE = 16 / 255  # largest value
@@ -200,4 +203,7 @@ def _filters(axis: Axis) -> Tensor:
 
 @attack(transform=StructureInvariant, decay=1.0)
 def sia() -> None:
-    """Change each block at random: structure invariance, with momentum (authors' script: none)."""
+    """Change each block at random: structure invariance, with momentum (authors' script: none).
+
+    Name: Structure Invariant Attack.
+    """

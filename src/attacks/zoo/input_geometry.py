@@ -100,23 +100,33 @@ class DiverseSizes:
 
 @attack(transform=DiverseInput, decay=1.0)
 def di() -> None:
-    """Resize and pad at random: momentum, steps of eps / 10 (authors: none, steps of 1/255)."""
+    """Resize and pad at random: momentum, steps of eps / 10 (authors: none, steps of 1/255).
+
+    Name: Diverse Inputs Iterative FGSM.
+    """
 
 
 @attack(transform=DiverseInput, decay=1.0, probability=0.7, kernel_size=15, paper="1904.02884")
 def mi_di_ti() -> None:
-    """Combine `di` with `ti`: TI-DIM, Dong et al. 2019."""
+    """Combine `di` with `ti`: TI-DIM, Dong et al. 2019.
+
+    Name: Momentum, Diverse inputs, Translation-Invariant.
+    """
 
 
 @attack(transform=DiverseSizes, decay=1.0, relative_step_size=1.0, copies_average="logits")
 def dem() -> None:
-    """Average the logits of five resized copies, steps of eps: diversity ensemble."""
+    """Average the logits of five resized copies, steps of eps: diversity ensemble.
+
+    Name: Diversity Ensemble Method.
+    """
 
 
 @attack(decay=1.0, kernel_size=15)
 def ti() -> None:
     """Smooth the gradients: `mi` with W * g_t, as if the source saw shifted images.
 
+    Name: Translation-Invariant attack.
     Reference: Dong et al. (2019), arXiv 1904.02884.
 
     Deviation: with momentum, which is the paper's TI-MI-FGSM; its TI-FGSM is a single step.
@@ -218,4 +228,7 @@ def _grid(height: int, width: int) -> Tensor:
     transform=Warp, decay=1.0, gradients=lambda n: 2 * n.copies * (1 + n.budgets * (n.steps - 1))
 )
 def decowa() -> None:
-    """Warp images by moves against the loss: deformation-constrained warping, with momentum."""
+    """Warp images by moves against the loss: deformation-constrained warping, with momentum.
+
+    Name: Deformation-Constrained Warping Attack.
+    """

@@ -109,7 +109,10 @@ def _other(mixing: Admix, j: int, images: Tensor, random: PerImageRandom) -> Ten
 
 @attack(transform=Scale, decay=1.0, lookahead="momentum")
 def si_ni() -> None:
-    """Average over five scales, with the look-ahead of `ni`: SI-NI-FGSM."""
+    """Average over five scales, with the look-ahead of `ni`: SI-NI-FGSM.
+
+    Name: Scale-Invariant Nesterov Iterative FGSM.
+    """
 
 
 @attack(
@@ -120,7 +123,10 @@ def si_ni() -> None:
     transforms=(DiverseInput(0.5, 1.1),),
 )
 def si_ni_di_ti() -> None:
-    """Combine `si_ni` with `di` and `ti`: SI-NI-TI-DIM, Lin et al. 2020."""
+    """Combine `si_ni` with `di` and `ti`: SI-NI-TI-DIM, Lin et al. 2020.
+
+    Name: Scale-Invariant Nesterov, Diverse inputs, Translation-Invariant.
+    """
 
 
 def _gradients(n: Any) -> int:
@@ -130,12 +136,18 @@ def _gradients(n: Any) -> int:
 
 @attack(transform=Admix, decay=1.0, gradients=_gradients, mixes=True)
 def admix() -> None:
-    """Mix in three other images, at five scales: Admix, with momentum."""
+    """Mix in three other images, at five scales: Admix, with momentum.
+
+    Name: Admix.
+    """
 
 
 @attack(transform=MixMask, decay=1.0, gradients=_gradients, mixes=True)
 def usmm() -> None:
-    """Multiply by masks of three other images, at five scales: USMM, with momentum."""
+    """Multiply by masks of three other images, at five scales: USMM, with momentum.
+
+    Name: Uniform Scale and Mix Mask.
+    """
 
 
 @checked
@@ -169,4 +181,7 @@ class Spectrum:
 
 @attack(transform=Spectrum, decay=1.0)
 def ssa() -> None:
-    """Randomise the spectrum: spectrum simulation, with momentum (the authors' script: without)."""
+    """Randomise the spectrum: spectrum simulation, with momentum (the authors' script: without).
+
+    Name: Spectrum Simulation Attack.
+    """

@@ -30,6 +30,7 @@ from .input_geometry import DiverseInput
 def logit_mi_di_ti() -> None:
     """Raise the target's logit in 300 steps of `mi_di_ti`: gradients are not normalised.
 
+    Name: Logit attack with momentum, DI and TI.
     Reference: Zhao, Liu, Larson (2021), arXiv 2012.11207.
 
     Deviation: steps of eps / 8 at every budget (authors: of 2/255 at 16/255).
@@ -187,4 +188,7 @@ def _hue(images: Tensor, sextants: Tensor) -> Tensor:
     kernel_size=5,
 )
 def s4st() -> None:
-    """Scale blocks and change colours, 900 steps: made for target labels, with momentum."""
+    """Scale blocks and change colours, 900 steps: made for target labels, with momentum.
+
+    Name: Strong, Self-transferable, faSt, Simple Scale Transformation.
+    """
