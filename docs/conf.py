@@ -9,6 +9,8 @@ redirects = {  # old pages and their places
     "cheatsheet": "index.html#commands",
     "clip": "models.html#clip-as-a-classifier",
     "coming-from": "api.html#coming-from-torchattacks-or-foolbox",
+    "definitions": "report.html#definitions",
+    "figures": "tables.html#figures",
     "findings/confidence": "studies.html#are-confident-images-harder-to-manipulate",
     "findings/fitted": "attacks.html#fitted-attacks",
     "findings/frequencies": "studies.html#frequencies-and-controls",
