@@ -150,5 +150,5 @@ def test_mlflow_has_it(sweep, attacks):
     wanted = {"transfer_success": "mean", "difference_from_first": "difference"}
     for metric, column in wanted.items():
         for attack, value in attacks[column].fillna(0).items():
-            history = client.get_metric_history(run.info.run_id, f"{metric}/{attack}")
+            history = client.get_metric_history(run.info.run_id, f"{metric}/{attack}/curve")
             assert {one.step: one.value for one in history}[EPS] == pytest.approx(value, abs=NEAR)

@@ -55,8 +55,8 @@ def test_mlflow_has_the_numbers_of_the_rankings():
     assert set(ranked["eps_255"]) > {4.0} and ranked["eps_255"].iloc[0] == 4
     for row in ranked.to_dict("records"):
         place = int(row["eps_255"])
-        assert points[f"transfer_success/{row['attack']}", place] == row["mean"]
-        name = f"difference_from_first/{row['attack']}", place
+        assert points[f"transfer_success/{row['attack']}/curve", place] == row["mean"]
+        name = f"difference_from_first/{row['attack']}/curve", place
         assert points.get(name, 0) == pytest.approx(0 if row["rank"] == 1 else row["difference"])
 
 
