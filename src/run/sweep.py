@@ -58,6 +58,15 @@ Report = Callable[[Summary, Path, Settings, Console], None]
 """Function that writes the report of a summary to a folder."""
 
 
+class LastingConsole(Console):
+    """Console that goes silent, instead of ending the program, when a pipe's reader is gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Print to the null device from now on: files are still to be written."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 class Sweep:
     """Jobs of one command: checked first, tracked as one run, summarised at the end."""
 
@@ -207,7 +216,7 @@ class Sweep:
         jobs = list(job_folders(self.folder, self.manifest).values())
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         width = None if sys.stdout.isatty() else _WIDE
-        console = Console(markup=False, soft_wrap=True, width=width)
+        console = LastingConsole(markup=False, soft_wrap=True, width=width)
         finished = [job for job in jobs if job not in failures]
         summary = _summarise(finished, self.settings[0].report.related, console)
         texts = []

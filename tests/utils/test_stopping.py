@@ -182,6 +182,7 @@ def test_jobs_whose_reader_is_gone_are_finished(workspace):
         process.stdout.close()
         assert process.stderr.read() == "" and process.wait() == 0
     assert [job.state for job in job_statuses(workspace / "out")] == ["done", "done"]
+    assert (workspace / "out" / "summary.txt").exists()
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
