@@ -33,16 +33,15 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _print_changes(old: Path, new: Path, pairs: list[Any], **options: Any) -> int:
-    from rich.console import Console
-
     from .api.comparison import NOTES, change_table, compare, sentence
     from .api.frames import load_sweep
+    from .utils.terminal import LastingConsole
 
     try:
         changes = compare(load_sweep(old), load_sweep(new), pairs=dict(pairs), **options)
     except OSError as error:  # would exit with `FELL`
         raise ValueError(str(error)) from error
-    console = Console(markup=False, highlight=False)
+    console = LastingConsole(markup=False, highlight=False)
     budgets = changes[["eps_255", "norm"]].dropna().drop_duplicates().to_numpy()
     where = ", ".join(f"{eps:g}/255 ({norm})" for eps, norm in budgets)
     head = f"{changes['images'].max()} images at {where}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import ceil, inf, sqrt
+from math import ceil, inf, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,8 @@ def compare_versions(old: Values, new: Values, draws: int = _DRAWS) -> tuple[Val
 
     The test is that of `compare_pairs`, for the R pairs of equal rows alone. Its sum of squares
     has `_UNSEEN` images more, and its cutoff is at least that of one normal variable: where hardly
-    an image changes, the interval keeps the length that the number of images permits.
+    an image changes, the interval keeps the length that the number of images permits. It reaches at
+    least ln(R / 0.025) / N: the chance to see no change of this share is 0.025 / R.
 
     Args:
         old: Scores of images, shape (R, N), at least `FEWEST_TESTED` images.
@@ -104,7 +105,9 @@ def compare_versions(old: Values, new: Values, draws: int = _DRAWS) -> tuple[Val
         np.concatenate([old, new]), *pairs, draws, lambda squares: squares + _UNSEEN
     )
     least = float(ndtri(1 - LEVEL / 2))
-    return tests.difference, tests.margin * max(tests.cutoff, least) / tests.cutoff
+    unseen = log(len(old) / (LEVEL / 2)) / old.shape[1]
+    margin = tests.margin * max(tests.cutoff, least) / tests.cutoff
+    return tests.difference, np.maximum(margin, unseen)
 
 
 def _compare_rows(

@@ -67,7 +67,9 @@ def compare(
         only = {"OLD": first.columns.difference(second.columns)}
         only |= {"NEW": second.columns.difference(first.columns)}
         cells = first.columns.intersection(second.columns, sort=False)
-        if len(lost := only["OLD"]) and not (common and len(cells)):
+        if common and not len(cells):
+            raise ValueError("No cell is in both sweeps.")
+        if len(lost := only["OLD"]) and not common:
             raise ValueError(
                 f"NEW lacks {len(lost)} of the {first.shape[1]} cells in OLD, such as "
                 f"{_text(lost[0])}. If a model has another name: --pair OLDNAME=NEWNAME. To leave "
@@ -86,7 +88,8 @@ def compare(
     change, margin = compare_versions(before * images, after * images)
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.assign(old=before.sum(axis=1), new=after.sum(axis=1), change=change)
-    frame = frame.assign(low=change - margin, high=change + margin)
+    frame["low"] = np.maximum(change - margin, -frame["old"])
+    frame["high"] = np.minimum(change + margin, 1 - frame["old"])
     keys = [frame["measure"] == CLEAN, frame["cells"] == 1, change]
     frame = frame.iloc[np.lexsort(list(map(np.asarray, keys[::-1])))].reset_index(drop=True)
     frame.attrs[NOTES] = notes

@@ -118,7 +118,10 @@ def read_card(path: Path) -> list[CardJob]:
         for text, variant, rows in _runs(table):
             jobs[text][1].setdefault(variant, []).append(rows)
         return [_finished(job, variants, path) for job, variants in jobs.values()]
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        *(pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError),
+        RecursionError,  # of JSON with a million brackets
+    ) as error:
         if str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
@@ -200,15 +203,19 @@ def _parse(text: Any, path: Path) -> tuple[JobRecord, tuple[str, int], list[Alar
 
 
 def _runs(table: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
-    """Yield consecutive rows of one job and variant, with the texts that name them."""
+    """Yield the rows of each job and variant, with the texts that name them."""
     columns = [table[name].combine_chunks() for name in ("record", "variant")]
-    codes = [column.indices.to_numpy(zero_copy_only=False) for column in columns]
-    changes = np.any([np.diff(code) != 0 for code in codes], axis=0)
-    starts = [0, *(np.flatnonzero(changes) + 1).tolist(), len(table)]
+    record, variant = (column.indices.to_numpy(zero_copy_only=False) for column in columns)
+    codes = record.astype(np.int64) * len(columns[1].dictionary) + variant
+    if (np.diff(codes) < 0).any():
+        order = np.argsort(codes, kind="stable")
+        codes, table = codes[order], table.take(order)
+        columns = [column.take(pa.array(order)) for column in columns]
+    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(table)]
     for start, end in pairwise(starts):
         if end > start:
-            record, variant = (column[start].as_py() for column in columns)
-            yield record, variant, table.slice(start, end - start)
+            texts = (column[start].as_py() for column in columns)
+            yield *texts, table.slice(start, end - start)
 
 
 def _finished(job: CardJob, variants: Mapping[str, Sequence[pa.Table]], path: Path) -> CardJob:

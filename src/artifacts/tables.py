@@ -174,12 +174,18 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     attacked_rows = table.filter(pc.greater(table["eps_255"], 0))
     if record.config["attack"]["target_label"] and attacked_rows["target_label"].null_count:
         raise ValueError("rows of a targeted attack lack their target_label")
+    if pc.any(pc.greater(table["draws_correct"], table["draws"])).as_py():
+        raise ValueError("more draws are correct than were drawn")
+    facts = ("label", "target_label", "image")
+    images = table.group_by("index").aggregate([(name, "count_distinct") for name in facts])
+    if max(pc.max(images[f"{name}_count_distinct"]).as_py() or 0 for name in facts) > 1:
+        raise ValueError("rows of one image have different labels or digests")
     counts = [("index", "count"), ("index", "count_distinct")]
     keys = ["target", "defence", "eps_255"]
     groups: dict[str, list[Any]] = table.group_by(keys).aggregate(counts).to_pydict()
     rows = set(zip(*(groups[key] for key in keys), strict=True))
-    images = {*groups["index_count"], *groups["index_count_distinct"]}
-    images.add(pc.count_distinct(table["index"]).as_py())
+    numbers = {*groups["index_count"], *groups["index_count_distinct"]}
+    numbers.add(pc.count_distinct(table["index"]).as_py())
     targets = record.evaluated if primary else behind_each(record.targets, ())
     attacked = {(*target.columns, eps) for target in targets for eps in record.budgets if eps > 0}
     source = record.source_model
@@ -188,5 +194,5 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     clean = {
         (*pair.columns, 0.0) for pair in (*map(ModelRef.parse, record.weights), *targets, *sources)
     }
-    if rows != attacked | clean or images != {record.images}:
+    if rows != attacked | clean or numbers != {record.images}:
         raise ValueError("it must have one row per target, budget and image of its job")

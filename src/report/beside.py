@@ -129,6 +129,7 @@ def _beside(
     images = stored[0].defended.drop_duplicates("image").set_index("image")["index"]
     title = attack if attack not in {job.row_title for job in stored} else f"{attack} (mine)"
     notes, mine, alike = dict[str, None](), list[ImageOutcomes](), list[_Stored]()
+    costs = list[float]()
     for job in jobs:
         others = [other for other in stored if other.record.source == job.record.source]
         targets, reasons = _common(job, first, others[0].record if others else None)
@@ -142,15 +143,16 @@ def _beside(
             rows = rows.assign(index=rows["image"].map(images))
             rows = rows.drop_duplicates(["index", "target", "defence", "eps_255"])
             mine.append(_at_reference(rows, title, job.record, targets, first))
+            costs.append(_cost(job))
             alike += [(other, tuple(targets)) for other in others]
         job.forget()
     if not mine:
         return [*notes]
-    costs = pd.Series([_cost(job) for job, _ in alike], [job.row_title for job, _ in alike])
-    mean = float(np.mean([_cost(job) for job in jobs]))
-    cost = {**costs.groupby(level=0).mean(), title: mean}
+    theirs = pd.Series([_cost(job) for job, _ in alike], [job.row_title for job, _ in alike])
+    mean = float(np.mean(costs))
+    cost = {**theirs.groupby(level=0).mean(), title: mean}
     own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
-    near = {name for name in cost if abs(cost[name] / mean - 1) <= NEAR} - {title}
+    near = {name for name in cost if abs(cost[name] - mean) <= NEAR * mean} - {title}
     if np.isnan(mean):
         notes["Not compared at equal cost: the job has several budgets, or a fit."] = None
     elif not near:
@@ -197,24 +199,26 @@ def _common(
         budgets = ", ".join(f"{eps:g}" for eps in mine.budgets if eps)
         return [], [f"{start} budgets {budgets}/255; stored is {first.reference:g}/255."]
     members = mine.source_model.members
-    if other_weights := [name for name in members if not _same_model(name, mine, stored)]:
-        return [], [f"{start} source {other_weights[0]} has other weights than the stored one."]
+    for name in members:
+        if differs := _difference(name, mine, stored):
+            return [], [f"{start} source {name} has {differs} than the stored one."]
     targets = [name for name in mine.targets if name in stored.targets]
-    different = [name for name in targets if not _same_model(name, mine, stored)]
+    different = {name: its for name in targets if (its := _difference(name, mine, stored))}
     absent = [name for name in mine.targets if name not in targets]
     notes = [f"{start} target {name} is not stored." for name in absent]
-    notes += [f"{start} target {name} has other weights than the stored one." for name in different]
+    notes += [
+        f"{start} target {name} has {its} than the stored one." for name, its in different.items()
+    ]
     return [name for name in targets if name not in different], notes
 
 
-def _same_model(name: str, mine: JobRecord, stored: JobRecord) -> bool:
-    """Return True if two jobs have a model with equal weights and preprocessing."""
-    facts = []
-    for record in (mine, stored):
-        model = record.config["model"].get(name, {})
-        keys = ("mean", "std", "input_size")
-        facts.append((record.weights.get(name), [model.get(key) for key in keys]))
-    return facts[0] == facts[1]
+def _difference(name: str, mine: JobRecord, stored: JobRecord) -> str:
+    """Return what differs between the models of two jobs: weights, preprocessing, or nothing."""
+    if mine.weights.get(name) != stored.weights.get(name):
+        return "other weights"
+    models = [record.config["model"].get(name, {}) for record in (mine, stored)]
+    same = all(models[0].get(key) == models[1].get(key) for key in ("mean", "std", "input_size"))
+    return "" if same else "another preprocessing"
 
 
 def _at_reference(

@@ -41,6 +41,7 @@ from ..utils.files import WriteError, held, write_text, writing
 from ..utils.package import command
 from ..utils.processes import is_first_process, set_shared
 from ..utils.refusals import first_line
+from ..utils.terminal import LastingConsole
 from .check_job import check_job
 from .estimate import estimate
 from .estimate_text import check_hours, print_estimate, print_plan
@@ -56,15 +57,6 @@ _WIDE, _WIDEST = 160, 10_000
 
 Report = Callable[[Summary, Path, Settings, Console], None]
 """Function that writes the report of a summary to a folder."""
-
-
-class LastingConsole(Console):
-    """Console that goes silent, instead of ending the program, when a pipe's reader is gone."""
-
-    def on_broken_pipe(self) -> None:
-        """Print to the null device from now on: files are still to be written."""
-        with suppress(SystemExit):
-            super().on_broken_pipe()
 
 
 class Sweep:

@@ -4,10 +4,12 @@ import logging
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from shutil import get_terminal_size
 from typing import Any, TypeVar
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
@@ -16,6 +18,15 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 _COLUMNS = 80
 _FIRST_LINE, _LINE_SECONDS, _BAR_SECONDS = 15, 60, 0.5
+
+
+class LastingConsole(Console):
+    """Console that goes silent, instead of ending the program, when a pipe's reader is gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Print to the null device from now on: files and the exit code are still to come."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
 
 
 class Progress:
