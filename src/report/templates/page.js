@@ -455,11 +455,11 @@ function renderMatrix() {
       + `${without ? `, ${count(without)} without a prediction` : ""}. `;
   const kinds = new Set(sources.flatMap((its) => targets.map((one) => relation(its, one)[0])));
   const note = el("p", { class: "note" },
-    kinds.has("white box") && [el("span", { class: "key hatched" }),
+    kinds.has("white box") && [el("span", { class: "swatch hatched" }),
       " White box: the target is the source; in no mean. "],
     kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
     kinds.has("related") && "Dashed: related networks, in no mean. ",
-    el("span", { class: "key pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
+    el("span", { class: "swatch pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
     axes.source[0] === "" && targets.length > 1 && "The corner is its row\u2019s mean.");
   fill($("matrix"), el("h2", {}, title), el("div", { class: "scroll" }, table), note);
   $("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 6);
