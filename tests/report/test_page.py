@@ -299,10 +299,23 @@ def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
     assert not [each for each in found if each[1] < 11]
 
 
-def test_the_page_prints_every_part(opened, tmp_path):
-    tab = opened("ordinary", "#attack=fgsm&eps=2", color_scheme="dark")
+@pytest.mark.parametrize("view", ["results", "images", "method", "own"])
+def test_the_page_prints_every_part(opened, tmp_path, view):
+    kind = "one model" if view == "own" else "ordinary"
+    tab = opened(kind, f"#attack=fgsm&eps=2&view={view}", color_scheme="dark")
+    tab.wait_for_timeout(500)  # blocks are unpacked in advance
+    tab.evaluate(
+        """() => addEventListener('beforeprint', () => {
+          window.printed = [...document.querySelectorAll('.chart')].map((box) =>
+            [box.closest('section').id, box.querySelector('svg.marks')?.clientWidth ?? 0]);
+        })"""
+    )
     tab.pdf(path=tmp_path / "page.pdf", format="A4")
-    tab.evaluate("renderAll()") if tab.evaluate("typeof renderAll") == "function" else None
+    printed = tab.evaluate("window.printed")
+    parts = {"study", "data"} if view == "own" else {"results", "images", "why", "data"}
+    assert parts <= {part for part, _ in printed}
+    assert all(0 < width <= 700 for _, width in printed), printed
+    tab.wait_for_timeout(300)
     tab.emulate_media(media="print")
     assert tab.locator("#controls").is_hidden()
     assert "fgsm" in tab.inner_text("#selected") and "2/255" in tab.inner_text("#selected")

@@ -474,11 +474,15 @@ function meanText(where) {
 const drawn = new Map();
 let vegaReady;
 
-/** Draw a chart, or give a drawn one new rows; the text keeps its size at every width. */
-async function chart(box, spec, rows, onBudget) {
+function loadVega() {
   vegaReady ??= textOf("vega").then((script) => document.head.append(Object.assign(document.createElement("script"),
     { textContent: script })));
-  await vegaReady;
+  return vegaReady;
+}
+
+/** Draw a chart, or give a drawn one new rows; the text keeps its size at every width. */
+async function chart(box, spec, rows, onBudget) {
+  await loadVega();
   const width = box.clientWidth;
   if (!width) return;
   const at = [{ eps_255: selection.eps }];
@@ -552,10 +556,11 @@ function renderCurves() {
   }
 }
 
+const onPaper = () => document.body.classList.contains("paper");
 const queue = new Map();
-/** Draw when the browser is idle; the last rows of a box win. */
+/** Draw when the browser is idle, on paper at once; the last rows of a box win. */
 function draw(box, spec, rows, onBudget) {
-  if (!queue.size) setTimeout(flush);
+  if (!queue.size) (onPaper() ? queueMicrotask : setTimeout)(flush);
   queue.set(box, [spec, rows, onBudget]);
 }
 async function flush() {

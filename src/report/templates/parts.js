@@ -503,10 +503,20 @@ function render() {
   renderView(view);
   if (view === "groups") $("own").scrollIntoView();
   if (!queue.size) document.body.dataset.drawn = JSON.stringify(selection);
+  setTimeout(unpackForPaper);
 }
 
-/** Draw every part, for paper. */
+/** Unpack what paper needs: browsers print what is drawn when `beforeprint` ends, and wait for no block. */
+async function unpackForPaper() {
+  await loadVega();
+  if (!axes) return;
+  const attacks = data.own ? axes.attack.slice(0, 4) : [];
+  for (const attack of [...attacks, selection.attack]) await jobOf(attack, pairOf()[0]);
+}
+
+/** Draw every part at the width of paper. */
 function renderAll() {
+  document.body.classList.add("paper");
   for (const section of document.querySelectorAll("main > section")) section.hidden = false;
   for (const [name] of views) renderView(name);
   for (const one of document.querySelectorAll("details")) one.open = true;
@@ -519,4 +529,4 @@ for (const event of ["popstate", "hashchange"]) addEventListener(event, () => { 
 let resized;
 addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(render, 150); });
 addEventListener("beforeprint", renderAll);
-addEventListener("afterprint", render);
+addEventListener("afterprint", () => { document.body.classList.remove("paper"); render(); });
