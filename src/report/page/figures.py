@@ -104,10 +104,11 @@ def _hypothesis(rows: pd.DataFrame) -> Figure:
     x = alt.X("rho:Q", title="rank correlation", axis=alt.Axis(format=".1f"), scale=scale)
     ticks = (
         alt.Chart(ROWS)
-        .mark_tick(thickness=2.5, size=17, color="#3b76af")
+        .mark_tick(thickness=2.5, size=17)
         .encode(
             y=alt.Y("target:N", sort=None, title="target", axis=alt.Axis(grid=True)),
             x=x,
+            color=colour_by("attack", known["attack"], orient="bottom"),
             opacity=alt.value(0.6),
             tooltip=lines,
         )
