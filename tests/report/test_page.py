@@ -135,6 +135,9 @@ def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, mad
             assert not tab.locator("#ranking .ranked :text-is('first')").count() or correct
         if chosen["target"]:
             assert "for all targets" in tab.inner_text("#details")
+        assert ("about fooled images" in tab.inner_text("#details")) == correct
+        named = tab.locator("#tiles .tile > span:first-child").all_inner_texts()
+        assert all(text.startswith(chosen["attack"]) for text in named)
         assert tab.locator("#controls [aria-pressed=true]").count() == 3
 
 
@@ -178,6 +181,28 @@ def test_a_cell_sets_the_pair_of_the_image_and_not_the_ranking(opened):
     tab.go_back()
     tab.wait_for_function("location.hash === ''")
     assert tab.locator("#matrix .pair[data-pair='resnet>vit']").count() <= 1
+
+
+def test_parts_name_their_pair_and_show_only_controls_that_they_use(opened):
+    tab = opened("ordinary", "#attack=bim&pair=resnet%3Evit&view=images")
+    tab.wait_for_selector("#images .classes")
+    headings = tab.locator("#images h2").all_inner_texts()
+    named = [text for text in headings if text.startswith(("bim", "All images", "Exceptions"))]
+    assert len(named) == 3 and all("resnet → vit" in text for text in named)
+    assert "from resnet" in tab.inner_text("#images caption")
+    assert not tab.locator("#controls [aria-label=show]").count()
+    select(tab, view="why")
+    assert not tab.locator("#controls :is([aria-label=budget], [name=protocol])").count()
+
+
+def test_groups_of_images_differ_in_line_and_marker(opened):
+    tab = opened("ordinary", "#view=images")
+    for choice in ("no", "yes"):
+        tab.click(f"#images [aria-label=groups] [data-value={choice}]")
+        looks = tab.locator("#images .legend svg").evaluate_all(
+            "all => all.map((o) => o.innerHTML)"
+        )
+        assert len(set(looks)) == len(looks) > 1
 
 
 def test_unknown_values_of_an_address_are_left_out(opened):
