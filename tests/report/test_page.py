@@ -189,7 +189,7 @@ def test_parts_name_their_pair_and_show_only_controls_that_they_use(opened):
     headings = tab.locator("#images h2").all_inner_texts()
     named = [text for text in headings if text.startswith(("bim", "All images", "Exceptions"))]
     assert len(named) == 3 and all("resnet → vit" in text for text in named)
-    assert "from resnet" in tab.inner_text("#images caption")
+    assert "from resnet" in tab.inner_text("#images h3")
     assert not tab.locator("#controls [aria-label=show]").count()
     select(tab, view="why")
     assert not tab.locator("#controls :is([aria-label=budget], [name=protocol])").count()

@@ -446,7 +446,7 @@ async function renderImages() {
   const gallery = el("div", { class: "gallery" }, pictured.map((image) => el("button", { type: "button", click: () =>
     choose({ image }) },
     picture(job, image, selection.eps), `${image}, ${job.names[job.label[job.placeOf.get(image)]]}`)));
-  fill(one, all,
+  fill(one, ...all,
     el("h2", {}, `Pictures under ${attack} from ${source}, ${budget(selection.eps)}: ${pictured.length}`), gallery,
     el("p", { class: "note" }, "report.images=[45,412] stores more images by number."));
   groupsOf(job, target, groups);
@@ -459,11 +459,10 @@ function overTargets(job, image) {
   const rows = job.models.map(([name, defence], model) => el("tr", {},
     el("th", { scope: "row" }, broken(defence === "none" ? name : `${name} behind ${defence}`)),
     job.eps.map((eps) => el("td", {}, classOf(prediction(job, model, eps, image), "")))));
-  return el("div", { class: "scroll" }, el("table", { class: "classes" },
-    el("caption", {},
-      `Image ${image}, ${label}, under ${selection.attack} from ${job.source}: class for each target`),
+  const title = `Image ${image}, ${label}, under ${selection.attack} from ${job.source}: class for each target`;
+  return [el("h3", {}, title), el("div", { class: "scroll" }, el("table", { class: "classes", "aria-label": title },
     el("tbody", {}, el("tr", {}, el("th"), job.eps.map((eps) => el("th", { scope: "col" },
-      eps ? budget(eps) : "clean"))), rows)));
+      eps ? budget(eps) : "clean"))), rows)))];
 }
 
 function rowsOf(figure, chosen) {
