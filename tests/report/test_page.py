@@ -135,6 +135,9 @@ def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, mad
             assert not tab.locator("#ranking .ranked :text-is('first')").count() or correct
         if chosen["target"]:
             assert "for all targets" in tab.inner_text("#details")
+        assert ("about fooled images" in tab.inner_text("#details")) == correct
+        named = tab.locator("#tiles .tile > span:first-child").all_inner_texts()
+        assert all(text.startswith(chosen["attack"]) for text in named)
         assert tab.locator("#controls [aria-pressed=true]").count() == 3
 
 
@@ -178,6 +181,28 @@ def test_a_cell_sets_the_pair_of_the_image_and_not_the_ranking(opened):
     tab.go_back()
     tab.wait_for_function("location.hash === ''")
     assert tab.locator("#matrix .pair[data-pair='resnet>vit']").count() <= 1
+
+
+def test_parts_name_their_pair_and_show_only_controls_that_they_use(opened):
+    tab = opened("ordinary", "#attack=bim&pair=resnet%3Evit&view=images")
+    tab.wait_for_selector("#images .classes")
+    headings = tab.locator("#images h2").all_inner_texts()
+    named = [text for text in headings if text.startswith(("bim", "All images", "Exceptions"))]
+    assert len(named) == 3 and all("resnet → vit" in text for text in named)
+    assert "from resnet" in tab.inner_text("#images h3")
+    assert not tab.locator("#controls [aria-label=show]").count()
+    select(tab, view="why")
+    assert not tab.locator("#controls :is([aria-label=budget], [name=protocol])").count()
+
+
+def test_groups_of_images_differ_in_line_and_marker(opened):
+    tab = opened("ordinary", "#view=images")
+    for choice in ("no", "yes"):
+        tab.click(f"#images [aria-label=groups] [data-value={choice}]")
+        looks = tab.locator("#images .legend svg").evaluate_all(
+            "all => all.map((o) => o.innerHTML)"
+        )
+        assert len(set(looks)) == len(looks) > 1
 
 
 def test_unknown_values_of_an_address_are_left_out(opened):
@@ -299,10 +324,23 @@ def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
     assert not [each for each in found if each[1] < 11]
 
 
-def test_the_page_prints_every_part(opened, tmp_path):
-    tab = opened("ordinary", "#attack=fgsm&eps=2", color_scheme="dark")
+@pytest.mark.parametrize("view", ["results", "images", "method", "own"])
+def test_the_page_prints_every_part(opened, tmp_path, view):
+    kind = "one model" if view == "own" else "ordinary"
+    tab = opened(kind, f"#attack=fgsm&eps=2&view={view}", color_scheme="dark")
+    tab.wait_for_timeout(500)  # blocks are unpacked in advance
+    tab.evaluate(
+        """() => addEventListener('beforeprint', () => {
+          window.printed = [...document.querySelectorAll('.chart')].map((box) =>
+            [box.closest('section').id, box.querySelector('svg.marks')?.clientWidth ?? 0]);
+        })"""
+    )
     tab.pdf(path=tmp_path / "page.pdf", format="A4")
-    tab.evaluate("renderAll()") if tab.evaluate("typeof renderAll") == "function" else None
+    printed = tab.evaluate("window.printed")
+    parts = {"study", "data"} if view == "own" else {"results", "images", "why", "data"}
+    assert parts <= {part for part, _ in printed}
+    assert all(0 < width <= 700 for _, width in printed), printed
+    tab.wait_for_timeout(300)
     tab.emulate_media(media="print")
     assert tab.locator("#controls").is_hidden()
     assert "fgsm" in tab.inner_text("#selected") and "2/255" in tab.inner_text("#selected")

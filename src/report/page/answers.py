@@ -85,7 +85,9 @@ def _details(first: pd.Series, total: int) -> str:
     mean = ", ".join(filter(None, [targets, sources]))
     unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
     counted = _counted(first["protocol"], f"{first['images']:g}", total)
-    text = f"Counted: the {counted}."
+    several = first["targets"] > 1 or first.get("sources", 1) > 1
+    union = ", in one pair or more (each pair has its own count)" * bool(several)
+    text = f"Counted: the {counted}{union * (first['protocol'] != 'all')}."
     return text + f" A mean weighs {mean}." * bool(mean) + unrelated
 
 
@@ -199,18 +201,20 @@ def own_answer(groups: pd.DataFrame, effect: dict[str, Any]) -> Answer:
         left = f" leaves {total} of {n} images correct{where}"
         return (f"{attack}", left, f"{details} A comparison by confidence needs {ENOUGH}.")
     verdicts = {
-        "supported": "Confident images are harder to manipulate",
-        "contradicted": "Confident images are easier to manipulate",
-        "undecided": "Whether confident images are harder to manipulate is undecided",
+        "supported": "confident images are harder to manipulate",
+        "contradicted": "confident images are easier to manipulate",
+        "undecided": "whether confident images are harder to manipulate is undecided",
     }
     if (verdict := effect.get("verdict")) in verdicts:
         span = f"[{effect['rho_low']:.2f}, {effect['rho_high']:.2f}]"
-        details += f" {verdicts[verdict]} (rho {effect['rho']:.2f} {span})."
+        details += f" Over all budgets: {verdicts[verdict]} (rho {effect['rho']:.2f} {span})."
     if total == 0 or len(counts) < 2:
         return (f"{attack} leaves {total or 'none'} of {n} images correct", where, details)
     p = fisher_exact([[top, of_top - top], [others, of_others - others]]).pvalue
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-    details += f" Most confident group against the others: {shown} (Fisher's exact test)."
+    test = f"{shown}, Fisher's exact test"
+    differs = "differs" if p < LEVEL else "is not shown to differ"
+    details += f" At this budget alone the most confident group {differs} from the others ({test})."
     if p < LEVEL and top * of_others > others * of_top:
         only = "only " * bool(others == 0)
         rest = f": {top} of {of_top}{where}, {others or 'none'} of {of_others} others"

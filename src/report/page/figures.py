@@ -78,7 +78,8 @@ def why_figures(view: View, numbers: PageData) -> Iterator[Figure]:
     """Yield the charts of the part Why: diagnostics, confidence, defences and controls."""
     effects = numbers.table("effects")
     if len(effects) and (effects["n"] >= ENOUGH).any():
-        yield _hypothesis(effects[effects["n"] >= ENOUGH].reset_index(drop=True))
+        rows = effects[effects["n"] >= ENOUGH].reset_index(drop=True)
+        yield _hypothesis(rows, view.options["attack"])
     for name, chart in CHARTS.items():
         if name in numbers.tables and len((figure := chart.draw(numbers.tables[name])).data):
             yield figure
@@ -90,7 +91,7 @@ def why_figures(view: View, numbers: PageData) -> Iterator[Figure]:
     yield from _variants(numbers)
 
 
-def _hypothesis(rows: pd.DataFrame) -> Figure:
+def _hypothesis(rows: pd.DataFrame, attacks: Sequence[str]) -> Figure:
     """Draw the effect of initial confidence: one tick per pair in the row of its target."""
     counts = ", ".join(f"{name} for {n}" for name, n in rows["verdict"].value_counts().items())
     caption = (
@@ -104,10 +105,11 @@ def _hypothesis(rows: pd.DataFrame) -> Figure:
     x = alt.X("rho:Q", title="rank correlation", axis=alt.Axis(format=".1f"), scale=scale)
     ticks = (
         alt.Chart(ROWS)
-        .mark_tick(thickness=2.5, size=17, color="#3b76af")
+        .mark_tick(thickness=2.5, size=17)
         .encode(
             y=alt.Y("target:N", sort=None, title="target", axis=alt.Axis(grid=True)),
             x=x,
+            color=colour_by("attack", attacks, orient="bottom"),
             opacity=alt.value(0.6),
             tooltip=lines,
         )

@@ -58,6 +58,7 @@ const percent = (share, digits = 1) => (share === null || share === undefined ? 
 const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : Number(number).toFixed(1));
 const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
 const broken = (name) => String(name).replaceAll("_", "_\u200b"); // names break after "_"
+const words = (protocol) => protocol.replace("_", " ");
 const minus = (text) => String(text).replace("-", "\u2212");
 
 function readAddress() {
@@ -180,23 +181,34 @@ function renderControls() {
   const chips = shown.map((name) => el("button", {
     type: "button", class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
     "data-value": name, click: () => choose({ attack: name }) }, marker(name, 30), broken(name)));
-  fill(box,
-    el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps,
+  const pair = !(data.own && selection.view === "own");
+  const controls = {
+    budget: el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps,
       String(Number(eps.toPrecision(6)))]),
       selection.eps, (eps) => choose({ eps })), "/255"),
-    el("span", {}, "attack", chips, more.length ? search(more) : null),
-    ...(data.own && selection.view === "own" ? [] : [
-      several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
-      axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
-        || `all ${axes.target.length - 1} targets`])),
-    ].filter(Boolean)),
-    ...[several("defence") && menu("defence", "defence", axes.defence.map((one) => [one, one]))].filter(Boolean),
-    el("span", {}, "show", buttons("show", [["fooled", aimed() ? "target class" : "fooled"],
+    attack: el("span", {}, "attack", chips, more.length ? search(more) : null),
+    source: pair && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
+    target: pair && axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
+      || `all ${axes.target.length - 1} targets`])),
+    defence: several("defence") && menu("defence", "defence", axes.defence.map((one) => [one, one])),
+    show: el("span", {}, "show", buttons("show", [["fooled", aimed() ? "target class" : "fooled"],
       ["correct", "still correct"]],
       selection.shown, (shown) => choose({ shown }))),
-    ...[several("protocol") && menu("protocol", "counted", axes.protocol.map((one) => [one, one.replace("_",
-      " ")]))].filter(Boolean),
-  );
+    protocol: several("protocol") && menu("protocol", "counted", axes.protocol.map((one) => [one, words(one)])),
+  };
+  const used = Object.entries(controls).filter(([name, control]) => control && uses(name));
+  fill(box, ...used.map(([, control]) => control));
+  box.hidden = !used.length;
+}
+
+/** Return true if the shown part uses a control; in the part Why, controls select rows of its charts. */
+function uses(control) {
+  const { view } = selection;
+  if (view === "data" || view === "method") return false;
+  if (view === "images") return control !== "show";
+  const key_ = control === "source" ? "pair_source" : control;
+  return view !== "why"
+    || data.figures.some(({ part, keys }) => part === "why" && Object.values(keys).includes(key_));
 }
 
 /** A field that finds an attack without a colour by its name. */
@@ -217,7 +229,9 @@ function renderAnswer() {
     places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
     || data.answers[key("defence", "source", "protocol", "eps")] || data.no_answer;
   $("answer").replaceChildren(el("b", {}, lead), rest);
-  $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "");
+  $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "")
+    + (correct() && !(own && ofClean()) ? " The answer is about fooled images; all other numbers, about "
+      + "images that are still correct." : "");
   const shown = own ? ownTiles() : tiles();
   $("tiles").replaceChildren(...shown.map(([title, number, unit, note, white]) => el("div",
     { class: white ? "tile white" : "tile" },
@@ -237,18 +251,19 @@ function tiles() {
   const found = [];
   const pair = selection.target && selection.source;
   const counts = pair ? `${count(value(correct() ? "kc" : "k"))} / ${count(value("n"))} ` : "";
-  const title = selection.target ? `on ${selection.target}` : "transfer";
+  const of = broken(selection.attack);
+  const title = selection.target ? `${of} on ${broken(selection.target)}` : `${of}, transfer`;
   const note = interval() ? `${pair ? counts : "95 % "}${interval()}` : counts || sourceName();
   const white = selection.target && selection.source && relation(selection.source, selection.target)[0] === "white box";
   if (rate() !== null) found.push([title, `${percent(rate())} %`, shortWord(), note, white]);
   const boxes = tile(correct() ? "wc" : "w");
   const many = tile("wn");
-  if (boxes !== null) found.push(["white box", `${percent(boxes)} %`, shortWord(), many > 1 ? `over ${many} sources`
-    : "one source", true]);
+  if (boxes !== null) found.push([`${of}, white box`, `${percent(boxes)} %`, shortWord(),
+    many > 1 ? `over ${many} sources` : "one source", true]);
   const hard = tile("hard");
   if (hard !== null && axes.target.length > 2 && !selection.target) {
     const target = axes.target[hard];
-    found.push(["hardest target", `${percent(rate({ target }))} %`, shortWord(), broken(target)]);
+    found.push([`${of}, hardest target`, `${percent(rate({ target }))} %`, shortWord(), broken(target)]);
   }
   return found;
 }
@@ -256,7 +271,7 @@ function tiles() {
 function bars(rows, top) {
   const ticks = Array.from({ length: Math.round(top / tick(top)) + 1 }, (_, place) => place * tick(top));
   return ticks.map((at, place) => el("span", { style: `left: ${100 * at / top}%` },
-    `${Math.round(100 * at)}${place === ticks.length - 1 ? " %" : ""}`));
+    `${Math.round(100 * at)}${place ? "" : " %"}`));
 }
 const tick = (top) => (top > 0.5 ? 0.25 : top > 0.25 ? 0.1 : 0.05);
 
@@ -292,8 +307,10 @@ function renderRanking() {
   const few = attacks.filter((row) => row.name).length;
   const open = box.dataset.open === "yes" || few <= 12;
   const table = el("div", { class: "ranked", style: `--step: ${100 * tick(top) / top}%` });
-  const head = ["", "attack", "gradients", el("div", { class: "plot head" }, bars(attacks, top)), shortWord(),
-    ranked() && !selection.target ? "points behind" : selection.source && selection.target ? "k / n" : "95 %"];
+  const pair = selection.source && selection.target;
+  const last = ranked() && !selection.target ? "points behind" : pair ? "k / n"
+    : attacks.some((row) => row.ends?.length) ? "95 %" : "";
+  const head = ["", "attack", "gradients", el("div", { class: "plot head" }, bars(attacks, top)), shortWord(), last];
   table.append(...head.map((one, place) => (typeof one === "string"
     ? el("div", { class: `head${place === 2 || place > 3 ? " number" : ""}` }, one) : one)));
   let shown = 0;
@@ -371,9 +388,16 @@ function rankingNote(attacks, sources) {
   const tied = [...attacks, ...sources].some((row) => row.tie === "yes");
   if (tied && ranked() && !selection.target) notes.push("= cannot be told apart from the first.");
   if (selection.target) notes.push("Not tested for one target.");
-  if (!ranked()) notes.push(`Not tested: the ranking counts by ${first.protocol.replace("_", " ")}.`);
-  notes.push(`Lines are 95 % intervals: of the ${selection.target ? "rate or " : ""}mean (attacks)`
-    + (sources.length > 1 ? ", of the difference to the first, dotted (sources)." : "."));
+  if (!ranked()) notes.push(`Not tested: the ranking counts by ${words(first.protocol)}.`);
+  const lines = [
+    attacks.some((row) => row.ends?.length) && `of the ${selection.target ? "rate or " : ""}mean (attacks)`,
+    sources.length > 1 && "of the difference to the first, dotted (sources)"].filter(Boolean);
+  if (lines.length) notes.push(`Lines are 95 % intervals: ${lines.join(", ")}.`);
+  const hidden = !sources.length && (data.sources[key("defence", "attack", "eps")] ?? []).length > 1;
+  if (hidden) {
+    notes.push("Sources are ranked only by images fooled, over all targets, counted by "
+      + `${words(first.protocol)}.`);
+  }
   if (sources.length > 1) {
     notes.push(`Sources are compared on the ${sources[0].images} images that a target and all ${sources.length} of `
       + "them classify correctly, so their values are not the matrix\u2019s means.");
@@ -455,11 +479,11 @@ function renderMatrix() {
       + `${without ? `, ${count(without)} without a prediction` : ""}. `;
   const kinds = new Set(sources.flatMap((its) => targets.map((one) => relation(its, one)[0])));
   const note = el("p", { class: "note" },
-    kinds.has("white box") && [el("span", { class: "key hatched" }),
+    kinds.has("white box") && [el("span", { class: "swatch hatched" }),
       " White box: the target is the source; in no mean. "],
     kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
     kinds.has("related") && "Dashed: related networks, in no mean. ",
-    el("span", { class: "key pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
+    el("span", { class: "swatch pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
     axes.source[0] === "" && targets.length > 1 && "The corner is its row\u2019s mean.");
   fill($("matrix"), el("h2", {}, title), el("div", { class: "scroll" }, table), note);
   $("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 6);
@@ -474,11 +498,15 @@ function meanText(where) {
 const drawn = new Map();
 let vegaReady;
 
-/** Draw a chart, or give a drawn one new rows; the text keeps its size at every width. */
-async function chart(box, spec, rows, onBudget) {
+function loadVega() {
   vegaReady ??= textOf("vega").then((script) => document.head.append(Object.assign(document.createElement("script"),
     { textContent: script })));
-  await vegaReady;
+  return vegaReady;
+}
+
+/** Draw a chart, or give a drawn one new rows; the text keeps its size at every width. */
+async function chart(box, spec, rows, onBudget) {
+  await loadVega();
   const width = box.clientWidth;
   if (!width) return;
   const at = [{ eps_255: selection.eps }];
@@ -515,12 +543,10 @@ function seriesRow(attack, eps_255, share, more = {}) {
 
 /** Return the rows of all attacks over the budget, for the selected source and target. */
 function overBudget(column) {
-  const last = axes.eps_255.at(-1);
   return axes.attack.flatMap((attack) => {
     const lone = axes.source.find((one) => value("s", { attack, source: one }) !== null);
     const source = value("s", { attack }) === null && !selection.source ? lone : selection.source;
-    const end = value(column, { attack, source, eps_255: last });
-    const label = slot(attack) ? `${attack} ${percent(end)}` : "";
+    const label = slot(attack) ? attack : "";
     return axes.eps_255.map((eps_255) => seriesRow(attack, eps_255, value(column, { attack, source, eps_255 }),
       { label }))
       .filter((row) => row.value !== null);
@@ -552,10 +578,11 @@ function renderCurves() {
   }
 }
 
+const onPaper = () => document.body.classList.contains("paper");
 const queue = new Map();
-/** Draw when the browser is idle; the last rows of a box win. */
+/** Draw when the browser is idle, on paper at once; the last rows of a box win. */
 function draw(box, spec, rows, onBudget) {
-  if (!queue.size) setTimeout(flush);
+  if (!queue.size) (onPaper() ? queueMicrotask : setTimeout)(flush);
   queue.set(box, [spec, rows, onBudget]);
 }
 async function flush() {

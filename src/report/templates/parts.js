@@ -290,32 +290,50 @@ function ownTiles() {
     `clean ${percent(clean, 0)}\u00a0%`, true]];
 }
 
+const FEWEST = 3; // images of a bin that is drawn
 const GROUPS = ["#8a939c", "#6b95b8", "#2f77b5", "var(--text)"];
+/** Return the look of a group, the least confident first; no two have the same marker and dash. */
+function groupLook(place, many) {
+  const number = many > GROUPS.length ? place : Math.round(place * 3 / Math.max(1, many - 1));
+  const share = 100 * place / Math.max(1, many - 1);
+  return many > GROUPS.length
+    ? { colour: `color-mix(in srgb, var(--text) ${share.toFixed()}%, ${GROUPS[1]})`,
+      dash: DASHES[(many - 1 - place) % DASHES.length], shape: SHAPES[(many - 1 - place) % (SHAPES.length - 1)] }
+    : { colour: GROUPS[number], dash: DASHES[3 - number], shape: SHAPES[3 - number] };
+}
+
 /** Return the rows of groups by clean confidence, the least confident first. */
 function groupRows(groups, column) {
   const ordered = [...groups].reverse();
-  return ordered.flatMap((group, place) => {
-    const number = Math.round(place * 3 / Math.max(1, ordered.length - 1));
-    return group.eps_255.map((eps_255, at) => ({ eps_255, value: group[column][at], series: groupName(group),
-      colour: GROUPS[number],
-      dash: DASHES[3 - number], shape: SHAPES[3 - number], width: 2, label: "", right: true }));
-  }).filter((row) => row.value !== null);
+  return ordered.flatMap((group, place) => group.eps_255.map((eps_255, at) => ({ eps_255, value: group[column][at],
+    series: groupName(group), ...groupLook(place, ordered.length), width: 2, label: "", right: true })))
+    .filter((row) => row.value !== null);
 }
 const groupName = ({ lowest, highest }) => (lowest > 95 ? `${lowest}\u2013${highest} %`
   : `${Math.floor(lowest)}\u2013${Math.floor(highest)} %`);
 
+/** Return the pair of a part, and the images that it counts if the selection counts others. */
+function pairAndImages(job, target) {
+  const names = target === data.own ? "" : `, ${job.source} \u2192 ${target}`;
+  const counted = ofClean() ? ""
+    : `${selection.defence === "none" ? "" : "no defence, "}right when clean`;
+  return names + (counted && ` (${counted})`);
+}
+
 /** Curves of one pair by clean confidence, in equal groups or fixed bins of 5 points. */
 function groupsOf(job, target, box) {
   const fixed = box.dataset.fixed === "yes";
-  const groups = (job.groups[fixed ? 1 : 0][target] ?? []).filter((group) => group.n[0] >= (fixed ? 3 : 1));
-  const total = groups.reduce((sum, group) => sum + group.n[0], 0);
+  const every = job.groups[fixed ? 1 : 0][target] ?? [];
+  const groups = every.filter((group) => group.n[0] >= (fixed ? FEWEST : 1));
+  const total = every.reduce((sum, group) => sum + group.n[0], 0);
   const title = el("div", { class: "title" }, el("h2", {},
-    `All images under ${selection.attack}, by confidence when clean`
-      + (ofClean() ? "" : " (no defence, right when clean)")),
+    `All images under ${selection.attack}, by confidence when clean${pairAndImages(job, target)}`),
     el("span", { class: "buttons" }, buttons("groups", [["no", "equal groups"], ["yes", "bins of 5 points"]], fixed
       ? "yes" : "no",
       (choice) => { box.dataset.fixed = choice; groupsOf(job, target, box); })));
-  if (total < 9) return fill(box, title, el("p", { class: "note" }, `Counted images: ${total}. Curves need 9.`));
+  if (total < 9 || !groups.length) {
+    return fill(box, title, el("p", { class: "note" }, `Counted images: ${total}. Curves need 9.`));
+  }
   const panels = [["robust_accuracy", "still correct"], ["confidence",
     "confidence in the predicted class"]].map(([column, words]) => {
     const made = el("div", { class: "chart", role: "img",
@@ -324,18 +342,21 @@ function groupsOf(job, target, box) {
     return el("div", {}, el("span", { class: "second" }, `${words}, /255`), made);
   });
   const legend = el("div", { class: "legend" }, [...groups].reverse().map((group, place) => {
-    const number = Math.round(place * 3 / Math.max(1, groups.length - 1));
+    const { colour: paint, dash: line_, shape: form } = groupLook(place, groups.length);
     const line = el("svg", { width: 30, height: 12, viewBox: "-15 -6 30 12", "aria-hidden": "true" },
-      el("path", { d: "M-14,0H14", stroke: GROUPS[number], "stroke-width": 2, "stroke-dasharray": DASHES[3 - number] }),
-      el("path", { d: PATHS[SHAPES[3 - number]], fill: GROUPS[number] }));
+      el("path", { d: "M-14,0H14", stroke: paint, "stroke-width": 2, "stroke-dasharray": line_ }),
+      el("path", { d: PATHS[form], fill: paint }));
     return el("span", {}, line, `${groupName(group)} (${group.n[0]})`);
   }));
   const place = groups[0].eps_255.indexOf(selection.eps);
   const left = groups.map((group) => `${group.still_correct[place]} of ${group.n[place]}`).join(", ");
+  const drawnImages = groups.reduce((sum, group) => sum + group.n[0], 0);
+  const leftOut = total === drawnImages ? ""
+    : ` Not drawn: ${total - drawnImages} of ${total} images, in bins of fewer than ${FEWEST}.`;
   const verdict = data.effects[[selection.attack, job.source, target].join("\n")] ?? "";
   return fill(box, title, el("div", { class: "pairs" }, panels), legend,
     el("p", { class: "note" },
-      `Still correct at ${budget(selection.eps)}, the most confident first: ${left}. ${verdict}`));
+      `Still correct at ${budget(selection.eps)}, the most confident first: ${left}.${leftOut} ${verdict}`));
 }
 
 /** The exceptions of a target by kind, each with count, example, curve, and its list. */
@@ -364,12 +385,17 @@ function exceptions(job, target, box) {
     return el("div", { class: "exception" }, picture(job, image, 0) ?? el("div", { class: "picture hatched" },
       "no picture"),
       el("div", {}, el("b", {}, `${images.length} of ${kinds.n} `), words, el("br"),
-        el("small", {}, `${label}; ${last.name}, ${percent(last.share, 0)} % at ${budget(job.eps.at(-1))} `), button,
+        el("small", {}, el("bdi", {}, label), "; ", el("bdi", {}, last.name),
+          `, ${percent(last.share, 0)} % at ${budget(job.eps.at(-1))} `), button,
         el("details", {}, el("summary", {}, "all"), el("small", {}, images.slice(0, 200).join(", ")))), line);
   });
-  fill(box, el("h2", {}, `Exceptions under ${selection.attack}${ofClean() ? "" : " (no defence)"}`),
-    ...(parts.length ? parts : [el("p", { class: "note" }, "None.")]),
-    el("p", { class: "note" }, `Curves: confidence, 0 to 100 %, over 0 to ${budget(axes.eps_255.at(-1))}.`));
+  const absent = Object.entries(EXCEPTIONS) // budgets below 1/255 may not have been tried
+    .filter(([kind]) => kind !== "below_8_bits" && !kinds[kind]?.length).map(([, words_]) => words_);
+  fill(box, el("h2", {}, `Exceptions under ${selection.attack}${pairAndImages(job, target)}`), ...parts,
+    el("p", { class: "note" }, kinds.n
+      ? absent.length > 0 && `Of ${kinds.n} images, none ${absent.join("; none ")}.` : "No image is counted."),
+    parts.length ? el("p", { class: "note" },
+      `Curves: confidence, 0 to 100 %, over 0 to ${budget(axes.eps_255.at(-1))}.`) : "");
 }
 
 async function renderOwn() {
@@ -420,7 +446,8 @@ async function renderImages() {
   const gallery = el("div", { class: "gallery" }, pictured.map((image) => el("button", { type: "button", click: () =>
     choose({ image }) },
     picture(job, image, selection.eps), `${image}, ${job.names[job.label[job.placeOf.get(image)]]}`)));
-  fill(one, all, el("h2", {}, `Pictures at ${budget(selection.eps)}: ${pictured.length}`), gallery,
+  fill(one, ...all,
+    el("h2", {}, `Pictures under ${attack} from ${source}, ${budget(selection.eps)}: ${pictured.length}`), gallery,
     el("p", { class: "note" }, "report.images=[45,412] stores more images by number."));
   groupsOf(job, target, groups);
   exceptions(job, target, others);
@@ -432,10 +459,10 @@ function overTargets(job, image) {
   const rows = job.models.map(([name, defence], model) => el("tr", {},
     el("th", { scope: "row" }, broken(defence === "none" ? name : `${name} behind ${defence}`)),
     job.eps.map((eps) => el("td", {}, classOf(prediction(job, model, eps, image), "")))));
-  return el("div", { class: "scroll" }, el("table", { class: "classes" },
-    el("caption", {}, `Image ${image}, ${label}, over all budgets and targets`),
+  const title = `Image ${image}, ${label}, under ${selection.attack} from ${job.source}: class for each target`;
+  return [el("h3", {}, title), el("div", { class: "scroll" }, el("table", { class: "classes", "aria-label": title },
     el("tbody", {}, el("tr", {}, el("th"), job.eps.map((eps) => el("th", { scope: "col" },
-      eps ? budget(eps) : "clean"))), rows)));
+      eps ? budget(eps) : "clean"))), rows)))];
 }
 
 function rowsOf(figure, chosen) {
@@ -496,17 +523,26 @@ function render() {
   for (const section of document.querySelectorAll("main > section")) section.hidden = !SHOWN[view].includes(section.id);
   document.querySelector(".first").hidden = ["why", "data", "method", "images"].includes(view) && Boolean(axes);
   if (axes) {
-    $("controls").hidden = view === "data" || view === "method";
     renderControls();
     renderAnswer();
   }
   renderView(view);
   if (view === "groups") $("own").scrollIntoView();
   if (!queue.size) document.body.dataset.drawn = JSON.stringify(selection);
+  setTimeout(unpackForPaper);
 }
 
-/** Draw every part, for paper. */
+/** Unpack what paper needs: browsers print what is drawn when `beforeprint` ends, and wait for no block. */
+async function unpackForPaper() {
+  await loadVega();
+  if (!axes) return;
+  const attacks = data.own ? axes.attack.slice(0, 4) : [];
+  for (const attack of [...attacks, selection.attack]) await jobOf(attack, pairOf()[0]);
+}
+
+/** Draw every part at the width of paper. */
 function renderAll() {
+  document.body.classList.add("paper");
   for (const section of document.querySelectorAll("main > section")) section.hidden = false;
   for (const [name] of views) renderView(name);
   for (const one of document.querySelectorAll("details")) one.open = true;
@@ -519,4 +555,4 @@ for (const event of ["popstate", "hashchange"]) addEventListener(event, () => { 
 let resized;
 addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(render, 150); });
 addEventListener("beforeprint", renderAll);
-addEventListener("afterprint", render);
+addEventListener("afterprint", () => { document.body.classList.remove("paper"); render(); });
