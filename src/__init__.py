@@ -43,6 +43,7 @@ classes. A `_target_` may use either name, and stored results are found under bo
 import os
 import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .utils.package import share_names
@@ -114,6 +115,17 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name], __name__)
     return home if name == "attacks" else getattr(home, name)
+
+
+class _Package(ModuleType):
+    """This package: its public functions stay functions when a command of that name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in {"compare", "table"}):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -2,8 +2,10 @@
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
+from types import ModuleType
 
 import pytest
 import yaml
@@ -194,3 +196,10 @@ def test_hydras_private_names_are_used_in_one_file():
     )
     users = [path for path in root.rglob("*.py") if private.search(path.read_text())]
     assert [path.name for path in users] == ["hydra_internals.py"]
+
+
+def test_a_public_function_is_no_command_of_the_same_name():
+    assert import_module("src.table").main and import_module("src.compare").main
+    from src import compare, table
+
+    assert not isinstance(table, ModuleType) and not isinstance(compare, ModuleType)
