@@ -58,6 +58,34 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
         )
     costs = np.array(gradients, np.float64)[jobs]
     tries = int(available.sum(axis=0).min())
+    shares, spent = _judged(fooled, counted, available, costs, tries)
+    frame = pd.DataFrame({"q": np.arange(1, tries + 1), "gradients": spent})
+    for name, scores in zip(_CURVES, np.where(counted, shares, np.nan), strict=True):
+        curve = means(*contributions({("", at): scores[:, at] for at in range(len(counted))}))
+        frame[[name, f"{name}_low", f"{name}_high"]] = np.transpose(
+            [curve["mean"], *np.broadcast_arrays(curve["low"], curve["high"], curve["mean"])[:2]]
+        )
+    for name, unknown in {"unseen": len(counted) < 2, "single": np.isnan(costs).any()}.items():
+        if unknown:
+            frame[[name, f"{name}_low", f"{name}_high"]] = np.nan
+    order, _ = _learn(fooled, counted, available)
+    names = pd.DataFrame(
+        [outcomes.jobs[jobs[at]] for at in order[:tries]], columns=["attack", "source"]
+    )
+    return frame.join(names).assign(
+        images=int(counted.any(axis=0).sum()), targets=len(counted), candidates=len(jobs)
+    )
+
+
+def _judged(
+    fooled: Mask, counted: Mask, available: Mask, costs: Values, tries: int
+) -> tuple[Values, Values]:
+    """Judge each half's orders on the other half.
+
+    Returns:
+        Shares of halvings in which a unit is fooled within q candidates, by curve (3, Q, T, N), and
+        the mean gradients per image of q candidates (Q,).
+    """
     shares, spent = np.zeros((len(_CURVES), tries, *counted.shape)), np.zeros(tries)
     random, images = np.random.default_rng(1), counted.shape[1]
     for _ in range(_HALVINGS):
@@ -78,22 +106,7 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
                 shares[1, :, target] += np.logical_or.accumulate(fooled[blind, target]) & ~learned
                 shares[2, :, target] += fooled[single, target] & ~learned
                 spent += most / (2 * _HALVINGS * len(counted))
-    frame = pd.DataFrame({"q": np.arange(1, tries + 1), "gradients": spent})
-    for name, scores in zip(_CURVES, np.where(counted, shares / _HALVINGS, np.nan), strict=True):
-        curve = means(*contributions({("", at): scores[:, at] for at in range(len(counted))}))
-        frame[[name, f"{name}_low", f"{name}_high"]] = np.transpose(
-            [curve["mean"], *np.broadcast_arrays(curve["low"], curve["high"], curve["mean"])[:2]]
-        )
-    for name, unknown in {"unseen": len(counted) < 2, "single": np.isnan(costs).any()}.items():
-        if unknown:
-            frame[[name, f"{name}_low", f"{name}_high"]] = np.nan
-    order, _ = _learn(fooled, counted, available)
-    names = pd.DataFrame(
-        [outcomes.jobs[jobs[at]] for at in order[:tries]], columns=["attack", "source"]
-    )
-    return frame.join(names).assign(
-        images=int(counted.any(axis=0).sum()), targets=len(counted), candidates=len(jobs)
-    )
+    return shares / _HALVINGS, spent
 
 
 def _units(outcomes: ImageOutcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Mask]:

@@ -64,23 +64,9 @@ def compare(
     parts, values, notes = [], [], _notes(*sides)
     for measure in (ROBUST, CLEAN):
         first, second = (side.right[measure] for side in sides)
-        only = {"OLD": first.columns.difference(second.columns)}
-        only |= {"NEW": second.columns.difference(first.columns)}
-        cells = first.columns.intersection(second.columns, sort=False)
-        if common and not len(cells):
-            raise ValueError("No cell is in both sweeps.")
-        if len(lost := only["OLD"]) and not common:
-            raise ValueError(
-                f"NEW lacks {len(lost)} of the {first.shape[1]} cells in OLD, such as "
-                f"{_text(lost[0])}. If a model has another name: --pair OLDNAME=NEWNAME. To leave "
-                "cells out: --common."
-            )
-        listed = {name: shortened([*map(_text, its)]) for name, its in only.items()}
-        notes += [f"only in {name}: {cells}" for name, cells in listed.items() if cells]
-        first, second = first[cells], second[cells].reindex(first.index)
-        if (first.isna() != second.isna()).any(axis=None):
-            raise ValueError("Some targets have predictions for other images in NEW than in OLD.")
-        rows, weights = _means(measure, cells)
+        first, second, left_out = _in_both(first, second, common)
+        notes += left_out
+        rows, weights = _means(measure, first.columns)
         parts.append(rows.assign(images=first.notna().any(axis=1).sum()))
         values.append([weights @ (side / side.count()).fillna(0).T for side in (first, second)])
     before, after = (np.concatenate(its) for its in zip(*values, strict=True))
@@ -94,6 +80,31 @@ def compare(
     frame = frame.iloc[np.lexsort(list(map(np.asarray, keys[::-1])))].reset_index(drop=True)
     frame.attrs[NOTES] = notes
     return frame
+
+
+def _in_both(
+    old: pd.DataFrame, new: pd.DataFrame, common: bool
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Return the cells that both sweeps have, on images in equal order, and notes on others.
+
+    Raises:
+        ValueError: As `compare`, for missing cells and images.
+    """
+    only = {"OLD": old.columns.difference(new.columns), "NEW": new.columns.difference(old.columns)}
+    cells = old.columns.intersection(new.columns, sort=False)
+    if common and not len(cells):
+        raise ValueError("No cell is in both sweeps.")
+    if len(lost := only["OLD"]) and not common:
+        raise ValueError(
+            f"NEW lacks {len(lost)} of the {old.shape[1]} cells in OLD, such as "
+            f"{_text(lost[0])}. If a model has another name: --pair OLDNAME=NEWNAME. To leave "
+            "cells out: --common."
+        )
+    old, new = old[cells], new[cells].reindex(old.index)
+    if (old.isna() != new.isna()).any(axis=None):
+        raise ValueError("Some targets have predictions for other images in NEW than in OLD.")
+    listed = {name: shortened([*map(_text, its)]) for name, its in only.items()}
+    return old, new, [f"only in {name}: {texts}" for name, texts in listed.items() if texts]
 
 
 def sentence(row: pd.Series) -> str:

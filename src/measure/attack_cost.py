@@ -1,4 +1,4 @@
-"""What an attack leaves for each image: its cost and the adversarial image."""
+"""Results of an attack for each image: its cost and the adversarial image."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
