@@ -30,9 +30,10 @@ def tries(
 ) -> pd.DataFrame:
     """Compute the share of images that are fooled within q = 1, 2, ... candidates.
 
-    A candidate is an attack with its source, an untargeted one if there are any. An attacker tries
-    candidates in an order that was learned on other images. Candidates from networks related to
-    the target are skipped, as by `related="exclude"`. Folders are as for `table`.
+    A candidate is an attack with its source and its first seed, an untargeted one if there are any.
+    An attacker tries candidates in an order that was learned on other images. Candidates from
+    networks related to the target are skipped, as by `related="exclude"`. Folders are as for
+    `table`.
 
     Args:
         folder: A frame from `load_sweep` or `transfer`, or folders.
@@ -50,10 +51,15 @@ def tries(
     jobs = [replace(job, record=_joint(job.record)) for job in jobs_of(folder, *more)]
     groups = summarise(jobs, "exclude").groups
     if len(groups) != 1:
-        raise ValueError("tries needs attacks on the same images, with one norm and budget.")
+        raise ValueError(
+            "tries needs attacks on the same images and models, with one norm and budget, by one "
+            "version of the program."
+        )
     eps = groups[0][0].job.record.reference if eps_255 is None else eps_255
-    parts = [(its.outcomes[eps], its.cost) for its in groups[0] if eps in its.outcomes]
-    untargeted = [part for part in parts if part[0].target_labels == [None]]
+    parts = [
+        (its.outcomes[eps].of_first_seeds(), its.cost) for its in groups[0] if eps in its.outcomes
+    ]
+    untargeted = [part for part in parts if part[0].target_labels[0] is None]
     if not parts:
         raise ValueError(f"eps_255={eps:g}: there are no images with this budget.")
     parts = untargeted or parts

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import load_sweep, rankings, rates, table
+from src import load_sweep, rankings, rates, table, tries
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.summary import summarise
@@ -170,3 +170,14 @@ def cell_of(frame, attack):
     """Return successes and images of a named attack from vgg to vit."""
     found = rates(frame).set_index(["attack", "source", "target", "eps_255"])
     return found.loc[(attack, "vgg", "vit", 8.0), ["success", "denominator"]].astype(int).tolist()
+
+
+def test_candidates_have_their_first_seed_and_are_untargeted_if_any_is(sweep):
+    first, second = (sweep(f"{seed}", seed=seed, attacks=("fgsm",)) for seed in range(2))
+    other, aimed = sweep("bim", attacks=("bim",)), sweep("aimed", attacks=("mi",), aimed=True)
+    found = tries(first, second, other)
+    pd.testing.assert_frame_equal(found, tries(first, other))
+    assert (found["candidates"] == 4).all() and set(found["attack"]) <= {"fgsm", "bim"}
+    pd.testing.assert_frame_equal(found, tries(load_sweep(first, second, other)))
+    assert set(tries(aimed)["attack"]) == {"mi"}
+    assert len(tries(first, second)) == len(tries(first))
