@@ -1,6 +1,7 @@
 """Compose the jobs of a command line before any of them runs, and find the names in it."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ def with_files(command: Command, folders: Sequence[str | Path]) -> list[str]:
     Args:
         command: The command.
         folders: The folders of config files, the program's own first.
+
+    Raises:
+        ValueError: A file in a further folder is named like one of the program's.
     """
     folders = [*folders, *command.folders]
+    _refuse_unread(*map(Path, folders))
     experiments = _experiments(command.experiments, folders)
     named = {"model": {*DEFAULT_TARGETS, *command.models}, "defence": {*command.defences}}
     complete: dict[str, set[str]] = {"model": set(), "defence": set()}
@@ -53,6 +58,15 @@ def with_files(command: Command, folders: Sequence[str | Path]) -> list[str]:
     if len(public) > 1 and not has_targets:
         loaded.append(f"targets=[{','.join(public)}]")
     return [*command.words, *Command.parse(loaded).words]
+
+
+def _refuse_unread(own: Path, *others: Path) -> None:
+    """Refuse files that Hydra does not read, because the program has one of the same name."""
+    names = [file.relative_to(own) for file in own.rglob("*.yaml")]
+    for folder, name in product(others, names):
+        file = folder / name
+        if file.is_file() and not file.samefile(own / name):
+            raise ValueError(f"{file} is not read: the program has a file of this name. Rename it.")
 
 
 def files(group: str, folders: Iterable[str | Path]) -> dict[str, Path]:

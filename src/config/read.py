@@ -116,10 +116,6 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     """Return an attack's settings; its name is the file's, including the folder."""
     name = str(hydra.runtime.choices.attack).replace("/", ".")
     keys = {key: value for key, value in section.items() if key != "name"}
-    places = [Path(folder, "attack", f"{name}.yaml") for folder in _folders(hydra)]
-    paths = [file for file in places if file.is_file()]
-    if len(paths) > 1:
-        raise ValueError(f"{paths[1]}: attack={name} is already {paths[0]}. Rename your file.")
     if name == "none":
         return {"kind": name, "name": name, "label": "clean images", **keys}
     if name == "saved":

@@ -26,3 +26,11 @@ def test_a_dot_in_a_name_is_refused_with_the_file(workspace, command_line, capsy
         assert command_line("attack=fgsm", *words) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert f"conf/model/{name}.yaml: no dots in names" in line
+
+
+@pytest.mark.parametrize("file", ["model/vgg_small.yaml", "attack/fgsm.yaml", "config.yaml"])
+def test_a_file_that_hydra_would_not_read_is_refused(workspace, command_line, capsys, file):
+    (workspace / "conf" / file).parent.mkdir(exist_ok=True)
+    (workspace / "conf" / file).write_text("steps: 2\n")
+    assert command_line("attack=fgsm", "plan=only") == 2
+    assert f"conf/{file} is not read" in capsys.readouterr().err

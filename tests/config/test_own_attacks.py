@@ -57,11 +57,3 @@ def test_an_attack_of_ones_own_states_what_its_function_or_its_file_does(tmp_pat
     with pytest.raises(ValueError, match=r"source=vgg16: attack=own needs .* 2 models"):
         own("", "source=vgg16")
     assert own("about: {does: other}", "source=vgg16").attack.about.does == "other"
-
-
-def test_a_file_named_as_another_attack_is_refused(tmp_path):
-    (tmp_path / "attack").mkdir()
-    (tmp_path / "attack" / "mi.yaml").write_text("_target_: src.attacks.fgsm\n")
-    assert read("attack=bim", extra=tmp_path)
-    with pytest.raises(ValueError, match=r"/attack/mi.yaml: attack=mi "):
-        read("attack=mi", extra=tmp_path)
