@@ -58,13 +58,13 @@ def nearest(workspace: Path) -> Path:
 
 
 @pytest.fixture
-def shown(nearest, command_line, capfd):
+def shown(nearest, run_job, capfd):
     """A function that classifies clean images and returns the exit code, `k / n`, and all text."""
 
     def show(*words: str, model: str = "near") -> tuple[int, str, str]:
         warn_once.cache_clear()
         fixed = ["attack=none", "source=null", f"targets=[{model}]", "n_images=null"]
-        code = command_line(*fixed, "hydra.run.dir=job", *words)
+        code = run_job(*fixed, "hydra.run.dir=job", *words)
         out, err = capfd.readouterr()
         ratio = ""
         if code == 0:
