@@ -20,6 +20,7 @@ from typing import Any
 import omegaconf
 import pytest
 import torch
+import vl_convert
 import yaml
 from filelock import FileLock
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -64,16 +65,17 @@ TINY_RUN = [
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have stores of their own
-    speed_up_hydra()
+    speed_up_libraries()
 
 
-def speed_up_hydra() -> None:
-    """Halve Hydra's share of a command: many tests run some, and composing is most of their time.
+def speed_up_libraries() -> None:
+    """Halve what a command costs besides its computing: many tests run some.
 
     Config files are parsed by libyaml, and each combination of them is composed once. A command is
     not composed once more just to look for `hydra.mode`, which no test sets. Lightning asks for
-    entry points whenever it makes a trainer.
+    entry points whenever it makes a trainer, and each new cache folder gets a script for charts.
     """
+    vl_convert.javascript_bundle = cache(vl_convert.javascript_bundle)
     metadata.entry_points = cache(metadata.entry_points)  # type: ignore[assignment]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
