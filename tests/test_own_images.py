@@ -128,6 +128,7 @@ def test_training_images_of_other_classes_are_refused(nearest, shown, train, tes
     assert code != 0 and "cannot be trained on image_folder: its classes" in text
 
 
+@pytest.mark.slow
 def test_parts_of_imagenet_as_in_plain_torch(nearest, shown, real_data, tmp_path):
     """Photographs in folders of WordNet ids and of numbers, and flat with three kinds of lists."""
     shutil.unpack_archive(real_data / "imagenet-nips2017-250.tar", tmp_path, filter="data")
