@@ -1,4 +1,5 @@
 import base64
+import gc
 import logging
 import multiprocessing
 import os
@@ -11,23 +12,19 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout, suppress
-from functools import cache, partial
-from importlib import import_module, metadata
+from functools import partial
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import omegaconf
 import pytest
 import torch
-import vl_convert
-import yaml
 from filelock import FileLock
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
 from safetensors.torch import save_file
 
-from tests.composing import load_configuration, load_whole
+from tests.short_cuts import load_configuration, load_whole, speed_up_libraries
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -66,23 +63,11 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have stores of their own
     speed_up_libraries()
+    gc.disable()  # while tests are collected: it takes a fifth of the time and frees nothing
 
 
-def speed_up_libraries() -> None:
-    """Halve what a command costs besides its computing: many tests run some.
-
-    Config files are parsed by libyaml, and each combination of them is composed once. A command is
-    not composed once more just to look for `hydra.mode`, which no test sets. Lightning asks for
-    entry points whenever it makes a trainer, and each new cache folder gets a script for charts.
-    """
-    vl_convert.javascript_bundle = cache(vl_convert.javascript_bundle)
-    metadata.entry_points = cache(metadata.entry_points)  # type: ignore[assignment]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
-        loader = omegaconf._utils.get_yaml_loader()
-    omegaconf._utils.get_yaml_loader = lambda: loader
-    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-    ConfigLoaderImpl._load_configuration_impl = load_configuration  # type: ignore[method-assign]
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,4 +1,4 @@
-"""The tests' short cut composes what Hydra composes."""
+"""The short cut of tests composes what Hydra composes."""
 
 import pytest
 

@@ -1,13 +1,19 @@
-"""A short cut of Hydra's composition: most tests use few combinations of config files."""
+"""Short cuts of libraries, because many tests run jobs of few combinations of config files."""
 
 import os
 import pickle
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import omegaconf
+import pytest
+import vl_convert
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.hydra import Hydra
 from hydra.conf import ConfigSourceInfo
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -17,6 +23,23 @@ from omegaconf import DictConfig
 CONF = Path(__file__).resolve().parents[1] / "conf"
 load_whole = ConfigLoaderImpl._load_configuration_impl
 _composed: dict[tuple[Any, ...], bytes] = {}
+
+
+def speed_up_libraries() -> None:
+    """Halve what a command costs besides its computing: many tests run some.
+
+    Config files are parsed by libyaml, and each combination of them is composed once. A command is
+    not composed once more just to look for `hydra.mode`, which no test sets. Lightning asks for
+    entry points whenever it makes a trainer, and each new cache folder gets a script for charts.
+    """
+    vl_convert.javascript_bundle = cache(vl_convert.javascript_bundle)
+    metadata.entry_points = cache(metadata.entry_points)  # type: ignore[assignment]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
+        loader = omegaconf._utils.get_yaml_loader()
+    omegaconf._utils.get_yaml_loader = lambda: loader
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    ConfigLoaderImpl._load_configuration_impl = load_configuration  # type: ignore[method-assign]
 
 
 def load_configuration(
