@@ -16,11 +16,10 @@ from benchmarks.growth import drawn
 from findings.baselines import pack
 from findings.collect import collect, collect_benchmark
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
+from findings.defences import adaptive, behind_defences
 from findings.matched import Matched
 from findings.numbers import (
     Sweep,
-    adaptive,
-    behind_defences,
     benchmarks,
     beside_bases,
     beside_published,

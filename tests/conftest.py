@@ -1,4 +1,5 @@
 import base64
+import gc
 import logging
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
@@ -17,13 +18,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import omegaconf
 import pytest
 import torch
-import yaml
 from filelock import FileLock
-from hydra._internal.hydra import Hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from safetensors.torch import save_file
+
+from tests.short_cuts import load_configuration, load_whole, speed_up_libraries
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -61,20 +62,12 @@ TINY_RUN = [
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have stores of their own
-    speed_up_hydra()
+    speed_up_libraries()
+    gc.disable()  # while tests are collected: it takes a fifth of the time and frees nothing
 
 
-def speed_up_hydra() -> None:
-    """Halve Hydra's share of a command: many tests run some, and composing is most of their time.
-
-    Config files are parsed by libyaml. A command is not composed once more just to look for
-    `hydra.mode`, which no test sets.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
-        loader = omegaconf._utils.get_yaml_loader()
-    omegaconf._utils.get_yaml_loader = lambda: loader
-    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -263,10 +256,13 @@ def empty_store(built_once: Callable[..., Path], at_once: Callable[..., None]) -
     return built_once("store", fill) / "mlruns"
 
 
-def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
+def run_words(
+    folder: Path, *arguments: str, module: str = "src.main", load: Callable[..., Any] = load_whole
+) -> int:
     """Run a command line in a folder, as a process of its own would, and return its exit code."""
     known, logs = set(sys.modules), set(logging.root.handlers)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigLoaderImpl, "_load_configuration_impl", load)
         patch.chdir(folder)
         patch.syspath_prepend(folder)
         patch.setattr(sys, "argv", [module, *arguments])
@@ -321,10 +317,10 @@ def run_in() -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def run_tiny(run_in: Callable[..., int]) -> Callable[..., int]:
-    """A function that runs `python -m src.main` in a folder on the two tiny models."""
+    """A function that runs jobs in a folder on the two tiny models, composed by a short cut."""
 
-    def run(folder: Path, *arguments: str) -> int:
-        return run_in(folder, *replaced(TINY_RUN, *arguments))
+    def run(folder: Path, *arguments: str, words: Sequence[str] = TINY_RUN) -> int:
+        return run_in(folder, *replaced(words, *arguments), load=load_configuration)
 
     return run
 
@@ -366,9 +362,15 @@ def tracked_sweep(
 
 
 @pytest.fixture
-def command_line(workspace: Path, run_tiny: Callable[..., int]) -> Callable[..., int]:
-    """A function that runs `python -m src.main` here on the two tiny models."""
+def run_job(workspace: Path, run_tiny: Callable[..., int]) -> Callable[..., int]:
+    """A function that runs jobs here on the two tiny models, composed by a short cut."""
     return partial(run_tiny, workspace)
+
+
+@pytest.fixture
+def command_line(workspace: Path, run_in: Callable[..., int]) -> Callable[..., int]:
+    """A function that runs `python -m src.main` here on the two tiny models."""
+    return lambda *arguments: run_in(workspace, *replaced(TINY_RUN, *arguments))
 
 
 @pytest.fixture
@@ -377,7 +379,7 @@ def tiny_run() -> list[str]:
     return list(TINY_RUN)
 
 
-def replaced(words: list[str], *others: str) -> list[str]:
+def replaced(words: Sequence[str], *others: str) -> list[str]:
     """Return words with others in the place of those of the same keys, or behind them."""
     keys = [word.partition("=")[0] for word in words]
     own = {word.partition("=")[0]: word for word in others}

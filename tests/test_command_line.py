@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from src.artifacts.record import job_record
 from src.data.cifar10_mini import CLASSES
 from src.images.attacker import Attacker
-from tests.conftest import own_attack
+from tests.conftest import TINY_RUN, own_attack, replaced
 
 FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
 FRESH += ["dataset.n_test=100", "training.epochs=2", "training.batch_size=50"]
@@ -46,12 +46,13 @@ def store(workspace, empty_store) -> mlflow.MlflowClient:
 
 
 @pytest.fixture(scope="module")
-def sweep(new_workspace, run_tiny, printed_by, empty_store):
+def sweep(new_workspace, run_in, printed_by, empty_store):
     """The workspace of a tracked sweep of four jobs, and what it has printed."""
     folder = new_workspace()
     shutil.copytree(empty_store, folder / "mlruns")
     words = ["-m", "attack=fgsm,bim", "source=coarse,[coarse,fine]", "controls=true"]
-    code, printed = printed_by(run_tiny, folder, *words, "ensemble=loss", "tracking=mlflow")
+    words = replaced(TINY_RUN, *words, "ensemble=loss", "tracking=mlflow")
+    code, printed = printed_by(run_in, folder, *words)
     assert code == 0
     return folder, printed
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,10 @@ DEFENCES = ["defences=[none,jpeg,random_resize_pad]", "defence.random_resize_pad
 
 
 @pytest.fixture(scope="module")
-def line(new_workspace, run_in):
-    """A folder, and a function that runs `python -m src.main` there; what is stored is used."""
+def line(new_workspace, run_tiny):
+    """A folder, and a function that runs jobs there; what is stored is used."""
     folder = new_workspace()
-    return folder, lambda *words: run_in(folder, *replaced(TINY_RUN, "rerun=false", *words))
+    return folder, partial(run_tiny, folder, words=replaced(TINY_RUN, "rerun=false"))
 
 
 @pytest.fixture(scope="module")

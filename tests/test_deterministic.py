@@ -115,6 +115,7 @@ for runs, stated, _ in {cases}:  # each in a process that has not imported `src`
 """
 
 
+@pytest.mark.slow
 def test_cublas_is_deterministic_unless_it_runs_already():
     command = [sys.executable, "-c", CODE.format(cases=CUBLAS)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

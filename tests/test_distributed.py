@@ -34,22 +34,22 @@ DIAGNOSTICS += ["smoothness", "features", "output_changes", "self_transfer"]
 DIAGNOSTICS += ["gradient_consistency"]
 
 
-def as_torchrun(number, count, port, command_line, words):
+def as_torchrun(number, count, port, run_job, words):
     """Run a command as one of the processes that torchrun has started."""
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_PORT")
     values = (number, number, count, count, 0, port)
     os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
     os.environ.update(MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="x")
     rank_zero_only.rank = number  # read from the environment when Lightning was imported
-    assert command_line(*words) == 0
+    assert run_job(*words) == 0
 
 
-def started_by_torchrun(command_line, tiny_run, words, count, function=as_torchrun):
-    arguments = (count, free_port(), command_line, words)
+def started_by_torchrun(run_job, tiny_run, words, count, function=as_torchrun):
+    arguments = (count, free_port(), run_job, words)
     multiprocessing.start_processes(function, arguments, nprocs=count, start_method="fork")
 
 
-def started_by_lightning(command_line, tiny_run, words, count):
+def started_by_lightning(run_job, tiny_run, words, count):
     run_python("-m", "src.main", *tiny_run, *words, folder=Path.cwd())
     assert Path("many", f"train_ddp_process_{count - 1}.log").exists()  # there were so many
 
@@ -62,11 +62,11 @@ def started_by_lightning(command_line, tiny_run, words, count):
         pytest.param(started_by_lightning, 2, marks=pytest.mark.slow),
     ],
 )
-def test_several_processes_equal_one(workspace, tiny_run, empty_store, command_line, start, count):
+def test_several_processes_equal_one(workspace, tiny_run, empty_store, run_job, start, count):
     shutil.copytree(empty_store, workspace / "mlruns")
     words = [*JOB, "trainer.batch_size=9"]  # of 23 images: three batches of 6 and one of 5
-    start(command_line, tiny_run, [*words, *DDP, f"trainer.devices={count}"], count)
-    assert command_line(*words, "hydra.run.dir=one") == 0
+    start(run_job, tiny_run, [*words, *DDP, f"trainer.devices={count}"], count)
+    assert run_job(*words, "hydra.run.dir=one") == 0
     predictions = ["predictions", "predictions-noise", "predictions-shuffled"]
     for name in [*predictions, *DIAGNOSTICS]:
         one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
@@ -88,18 +88,18 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, command_l
 
 
 @pytest.mark.slow
-def test_processes_agree_on_an_ensembles_features(workspace, tiny_run, command_line):
+def test_processes_agree_on_an_ensembles_features(workspace, tiny_run, run_job):
     words = ["attack=fia", "attack.masks=3", "source=[coarse,fine]", "attack.layer=['0','2']"]
     words += ["trainer.batch_size=9"]
-    started_by_torchrun(command_line, tiny_run, [*words, *DDP, "trainer.devices=2"], 2)
-    assert command_line(*words, "hydra.run.dir=one") == 0
+    started_by_torchrun(run_job, tiny_run, [*words, *DDP, "trainer.devices=2"], 2)
+    assert run_job(*words, "hydra.run.dir=one") == 0
     one, two = (pq.read_table(f"{folder}/predictions.parquet") for folder in ("one", "many"))
     assert two.equals(one)
 
 
-def test_processes_started_elsewhere_must_agree_on_a_folder(command_line, monkeypatch, capsys):
+def test_processes_started_elsewhere_must_agree_on_a_folder(run_job, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert command_line("trainer.strategy=ddp", "trainer.devices=2") == 1
+    assert run_job("trainer.strategy=ddp", "trainer.devices=2") == 1
     assert "hydra.run.dir=outputs/NAME" in capsys.readouterr().out
 
 
@@ -119,16 +119,16 @@ def killed_as_torchrun(number, *arguments):
 
 @pytest.mark.slow
 def test_a_killed_job_goes_on_in_another_number_of_processes(
-    workspace, tiny_run, command_line, monkeypatch
+    workspace, tiny_run, run_job, monkeypatch
 ):
     words = ["attack=pgd", "attack.steps=3", "controls=true", "trainer.batch_size=3"]
-    assert command_line(*words, "hydra.run.dir=one", "cache.dir=other") == 0
+    assert run_job(*words, "hydra.run.dir=one", "cache.dir=other") == 0
     many = [*words, "rerun=false", "trainer.strategy=ddp", "hydra.run.dir=many"]
     with pytest.raises(multiprocessing.ProcessExitedException, match="SIGKILL"):
         begun = [*many, "trainer.devices=2"]
-        started_by_torchrun(command_line, tiny_run, begun, 2, killed_as_torchrun)
+        started_by_torchrun(run_job, tiny_run, begun, 2, killed_as_torchrun)
     assert list((workspace / "cache").glob("rows-*/*/*/*.parquet"))
-    started_by_torchrun(command_line, tiny_run, [*many, "trainer.devices=3"], 3)
+    started_by_torchrun(run_job, tiny_run, [*many, "trainer.devices=3"], 3)
     for name in ("predictions", "predictions-noise", "predictions-shuffled"):
         one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
         assert two.equals(one), name
@@ -149,14 +149,14 @@ def cramped(model, images, labels, eps, seeds, room=2):
     "start", [started_by_torchrun, pytest.param(started_by_lightning, marks=pytest.mark.slow)]
 )
 def test_if_one_process_runs_out_of_memory_all_halve_their_batches(
-    workspace, tiny_run, command_line, start
+    workspace, tiny_run, run_job, start
 ):
     own_attack(workspace, "cramped", "_target_: cramped_code.cramped", CRAMPED)
     words = ["attack=cramped", "n_images=40", "controls=true"]
     many = [*words, "trainer.batch_size=4", *DDP, "trainer.devices=2"]  # five batches each
-    start(command_line, tiny_run, many, 2)
+    start(run_job, tiny_run, many, 2)
     assert multiprocessing.active_children() == []
-    assert command_line(*words, "trainer.batch_size=2", "hydra.run.dir=one") == 0
+    assert run_job(*words, "trainer.batch_size=2", "hydra.run.dir=one") == 0
     for name in ("predictions", "predictions-noise", "predictions-shuffled"):
         one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
         assert len(one) and two.equals(one), name
@@ -181,15 +181,15 @@ def as_slow_torchrun(number, *arguments):
 
 
 @pytest.mark.slow
-def test_the_end_of_a_pass_is_awaited_without_limit(workspace, tiny_run, command_line):
+def test_the_end_of_a_pass_is_awaited_without_limit(workspace, tiny_run, run_job):
     words = ["attack=fgsm", "n_images=8", "trainer.batch_size=4", *DDP, "trainer.devices=2"]
-    started_by_torchrun(command_line, tiny_run, words, 2, as_slow_torchrun)
+    started_by_torchrun(run_job, tiny_run, words, 2, as_slow_torchrun)
     assert pq.read_table("many/predictions.parquet").num_rows == 8 * 2 * 3
 
 
-def test_processes_without_a_batch_have_nothing_to_do(workspace, tiny_run, command_line):
+def test_processes_without_a_batch_have_nothing_to_do(workspace, tiny_run, run_job):
     words = ["attack=fgsm", "n_images=2", "trainer.batch_size=auto"]
-    started_by_torchrun(command_line, tiny_run, [*words, *DDP, "trainer.devices=3"], 3)
+    started_by_torchrun(run_job, tiny_run, [*words, *DDP, "trainer.devices=3"], 3)
     assert pq.read_table("many/predictions.parquet").num_rows == 2 * 2 * 3
     text = "1 of 3 processes have no work: 2 images are 2 batches"
     assert Path("many/main.log").read_text().count(text) == 1

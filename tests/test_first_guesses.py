@@ -9,10 +9,10 @@ from src.artifacts.record import job_record
 SHORT = ["dataset.n_train=100", "dataset.n_test=100", "training.epochs=2", "training.batch_size=50"]
 
 
-def test_a_sweeps_attacks_take_the_settings_that_they_have(command_line, workspace, capfd):
-    assert command_line("attack=fgsm", "hydra.run.dir=alone") == 0
+def test_a_sweeps_attacks_take_the_settings_that_they_have(run_job, workspace, capfd):
+    assert run_job("attack=fgsm", "hydra.run.dir=alone") == 0
     capfd.readouterr()
-    assert command_line("-m", "attack=fgsm,bim", "attack.steps=3", "hydra.sweep.dir=both") == 0
+    assert run_job("-m", "attack=fgsm,bim", "attack.steps=3", "hydra.sweep.dir=both") == 0
     assert "attack.steps does not apply to fgsm.\n" in capfd.readouterr().err
     alone, fgsm, bim = map(
         job_record, map(Path, ("alone", "both/0-fgsm-coarse", "both/1-bim-coarse"))
@@ -41,7 +41,7 @@ def as_dict():
 """
 
 
-def test_networks_may_return_their_logits_in_an_object(command_line, workspace):
+def test_networks_may_return_their_logits_in_an_object(run_job, workspace):
     (workspace / "outputs_code.py").write_text(OUTPUTS)
     for name in ("as_object", "as_dict"):
         text = f"# @package model.{name}\nnetwork: {{_target_: outputs_code.{name}}}\n"
@@ -49,9 +49,7 @@ def test_networks_may_return_their_logits_in_an_object(command_line, workspace):
         (workspace / "conf" / "model" / f"{name}.yaml").write_text(text)
     words = ["targets=[as_object,as_dict]", *SHORT]
     assert (
-        command_line(
-            "attack=fia", "source=as_object", "attack.masks=2", "hydra.run.dir=out", *words
-        )
+        run_job("attack=fia", "source=as_object", "attack.masks=2", "hydra.run.dir=out", *words)
         == 0
     )
     counts = pd.read_parquet("out/predictions.parquet").groupby("target", observed=True).size()

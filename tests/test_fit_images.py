@@ -117,7 +117,7 @@ def test_columns_and_numbering_are_those_of_the_data_set(workspace):
     assert same(opened("train/list.csv", *dataset), opened("train/pictures", *dataset))
 
 
-def test_target_labels_are_those_of_the_csv_and_in_the_key(workspace, command_line):
+def test_target_labels_are_those_of_the_csv_and_in_the_key(workspace, run_job):
     classes = save_images(workspace / "test" / "images", 20, "test")
     train = save_images(workspace / "train" / "images")
     for goal in (3, 7):
@@ -134,7 +134,7 @@ def test_target_labels_are_those_of_the_csv_and_in_the_key(workspace, command_li
     made = []
     for goal in (3, 7):
         words = [f"attack.fit_images=train/t{goal}.csv", "dataset.csv=t3.csv"]
-        assert command_line(*UAP, *shared, *words) == 0
+        assert run_job(*UAP, *shared, *words) == 0
         made.append(states())
     assert len(made[1]) == 2 and len({*made[1].values()}) == 2
 
@@ -199,7 +199,7 @@ def test_unknown_target_labels_of_training_images_are_refused_where_they_are_nee
         assert len(confidences(net, images, labels, **words | {"target_labels": rule})) == 20
 
 
-def test_evaluated_pixels_are_refused_whatever_their_labels(net, workspace, command_line, capfd):
+def test_evaluated_pixels_are_refused_whatever_their_labels(net, workspace, run_job, capfd):
     images = pictures(12, 0)
     labels = net(images / 255).argmax(1)
     others = pictures(12, 1)
@@ -217,11 +217,11 @@ def test_evaluated_pixels_are_refused_whatever_their_labels(net, workspace, comm
     write_csv("test.csv", {name: (label + 5) % 10 for name, label in classes.items()}, 1)
     write_csv("aims.csv", classes, TargetClass=aims)
     for place in ("test.csv", "aims.csv"):
-        assert command_line(*UAP, f"attack.fit_images={place}") != 0
+        assert run_job(*UAP, f"attack.fit_images={place}") != 0
         assert "20 of the evaluated images" in "".join(capfd.readouterr())
 
 
-def test_pixels_are_compared_as_stored_and_as_prepared(workspace, command_line, capfd):
+def test_pixels_are_compared_as_stored_and_as_prepared(workspace, run_job, capfd):
     """The evaluated images are resized; the training images are what they become."""
     classes = save_images(workspace / "test", 20, "test")
     prepared = load_dataset(
@@ -233,7 +233,7 @@ def test_pixels_are_compared_as_stored_and_as_prepared(workspace, command_line, 
         Image.fromarray(prepared[number].images.permute(1, 2, 0).numpy()).save(place)
     words = ["dataset=image_folder", "dataset.root=test", "dataset.image_size=16"]
     words += ["model.coarse.input_size=32", "model.fine.input_size=32"]
-    assert command_line(*UAP, *words, "attack.fit_images=small") != 0
+    assert run_job(*UAP, *words, "attack.fit_images=small") != 0
     assert "20 of the evaluated images" in "".join(capfd.readouterr())
 
 
@@ -265,40 +265,40 @@ def rename_a_tensor(content, start):
         *(pytest.param(one, marks=pytest.mark.slow) for one in (truncate, rename_a_tensor)),
     ],
 )
-def test_a_damaged_fit_is_made_again(workspace, command_line, capfd, change):
+def test_a_damaged_fit_is_made_again(workspace, run_job, capfd, change):
     save_images(workspace / "train")
-    assert command_line(*UAP, "attack.fit_images=train", "hydra.run.dir=one") == 0
+    assert run_job(*UAP, "attack.fit_images=train", "hydra.run.dir=one") == 0
     before, (file,) = states(), Path("cache/fitted").glob("*.safetensors")
     damage(file, change)
     words = ["attack.fit_images=train", "hydra.run.dir=two"]
-    assert command_line(*UAP, *words, "epsilon.grid=[8,4]") == 0
+    assert run_job(*UAP, *words, "epsilon.grid=[8,4]") == 0
     assert "is damaged" in capfd.readouterr().out
     assert before.items() <= states().items()
     assert success(Path("one")).equals(success(Path("two")))
 
 
 @pytest.mark.slow
-def test_a_fit_of_another_key_is_not_believed(workspace, command_line):
+def test_a_fit_of_another_key_is_not_believed(workspace, run_job):
     save_images(workspace / "train")
     fitted = ["attack.fit_images=train"]
-    assert command_line(*UAP, *fitted, "seed=0") == command_line(*UAP, *fitted, "seed=1") == 0
+    assert run_job(*UAP, *fitted, "seed=0") == run_job(*UAP, *fitted, "seed=1") == 0
     before = states()
     one, two = (Path("cache/fitted") / name for name in before)
     two.write_bytes(one.read_bytes())
     for seed in (0, 1):
-        assert command_line(*UAP, *fitted, f"seed={seed}", "n_images=21") == 0
+        assert run_job(*UAP, *fitted, f"seed={seed}", "n_images=21") == 0
     assert states() == before
 
 
-def test_rerun_fits_again(workspace, command_line):
+def test_rerun_fits_again(workspace, run_job):
     save_images(workspace / "train")
-    assert command_line(*UAP, "attack.fit_images=train") == 0
+    assert run_job(*UAP, "attack.fit_images=train") == 0
     before, (file,) = states(), Path("cache/fitted").glob("*.safetensors")
     wrong = load_file(file)  # a valid file with other numbers, as if written by an older version
     wrong["perturbation"] = -wrong["perturbation"]
     metadata = json.loads(file.read_bytes()[8 : 8 + struct.unpack("<Q", file.read_bytes()[:8])[0]])
     save_file(wrong, file, metadata["__metadata__"])
-    assert command_line(*UAP, "attack.fit_images=train", "rerun=true") == 0
+    assert run_job(*UAP, "attack.fit_images=train", "rerun=true") == 0
     assert states() == before
 
 

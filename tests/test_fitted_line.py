@@ -34,31 +34,29 @@ def success(folder, eps=8.0):
     return table[table["eps_255"] == eps].set_index(["target", "index"])["predicted"]
 
 
-def test_an_attack_is_fitted_once_for_each_budget_and_found_again(
-    workspace, command_line, printed_by
-):
-    planned = printed_by(command_line, *UAP, "plan=only")[1]
+def test_an_attack_is_fitted_once_for_each_budget_and_found_again(workspace, run_job, printed_by):
+    planned = printed_by(run_job, *UAP, "plan=only")[1]
     assert planned.count("60 images, 3 epochs") == 2 and not Path("cache/fitted").exists()
-    assert command_line(*UAP, "hydra.run.dir=one") == 0
+    assert run_job(*UAP, "hydra.run.dir=one") == 0
     first = states()
     assert len(first) == 2
     record = job_record(Path("one"))
     assert record.fit_gradients == 2 * 3 * 60 and record.gradients == 0
     shutil.rmtree(Path("cache") / FOLDER)
-    assert command_line(*UAP, "hydra.run.dir=two", "epsilon.grid=[0,0.5,4,8]") == 0
+    assert run_job(*UAP, "hydra.run.dir=two", "epsilon.grid=[0,0.5,4,8]") == 0
     assert len(states()) == 3 and first.items() <= states().items()
     assert success(Path("one")).equals(success(Path("two")))
     for words in (["seed=1"], ["attack.epochs=2"], ["source=fine"], ["attack.norm=l2"]):
         before = len(states())
-        assert command_line(*UAP, *words, "hydra.run.dir=three") == 0
+        assert run_job(*UAP, *words, "hydra.run.dir=three") == 0
         assert len(states()) == before + 2
 
 
 @pytest.mark.slow
-def test_tables_show_the_gradients_of_fits_beside_those_of_attacks(workspace, command_line):
+def test_tables_show_the_gradients_of_fits_beside_those_of_attacks(workspace, run_job):
     words = ["-m", "attack=uap,bim,lgv", *UAP[1:2], "++attack.epochs=2", "hydra.sweep.dir=out"]
     words = [word.replace("attack.fit", "++attack.fit") for word in words]
-    assert command_line(*words, "rerun=false", "source=coarse,[coarse,fine]") == 0
+    assert run_job(*words, "rerun=false", "source=coarse,[coarse,fine]") == 0
     table = pd.read_csv("out/attacks.csv")
     fits = table[table["source"] == "coarse"].groupby("attack")["fit_gradients"].first()
     assert {name.partition(" ")[0]: value for name, value in fits.items()} == {
@@ -106,25 +104,25 @@ def save_images(folder, images):
         Image.fromarray(batch.images.permute(1, 2, 0).numpy()).save(place)
 
 
-def test_images_of_a_folder_serve_unless_they_are_evaluated(workspace, command_line, capfd):
+def test_images_of_a_folder_serve_unless_they_are_evaluated(workspace, run_job, capfd):
     save_images(workspace / "train", load_dataset("train", DATA).subset(40))
     save_images(workspace / "test", load_dataset("test", DATA).subset(100))
-    assert command_line(*UAP, "attack.fit_images=train") == 0
+    assert run_job(*UAP, "attack.fit_images=train") == 0
     assert len(states()) == 2
-    assert command_line(*UAP, "attack.fit_images=test") == 1
+    assert run_job(*UAP, "attack.fit_images=test") == 1
     assert "such as image " in capfd.readouterr().out
-    assert command_line(*UAP, "attack.fit_images=nowhere") != 0
+    assert run_job(*UAP, "attack.fit_images=nowhere") != 0
 
 
 @pytest.mark.parametrize("key", ["diagnostics.bisection=2", "diagnostics.iterations=[1,2]"])
-def test_diagnostics_at_other_budgets_are_refused(command_line, key):
-    assert command_line(*UAP, key) == 2
+def test_diagnostics_at_other_budgets_are_refused(run_job, key):
+    assert run_job(*UAP, key) == 2
 
 
-def test_behind_a_defence_and_with_target_labels(workspace, command_line):
+def test_behind_a_defence_and_with_target_labels(workspace, run_job):
     defended = ["source_defence=random_resize_pad", "source_draws=2", "attack.target_label=next"]
     for words in (UAP, LGV):
-        assert command_line(*words, *defended) == 0
+        assert run_job(*words, *defended) == 0
     assert len(states()) == 3
 
 
@@ -153,11 +151,11 @@ def network_pair():
 
 
 @pytest.mark.parametrize("words", [UAP, pytest.param(LGV, marks=pytest.mark.slow)])
-def test_two_processes_equal_one(workspace, tiny_run, command_line, words):
+def test_two_processes_equal_one(workspace, tiny_run, run_job, words):
     many = [*words, "trainer.strategy=ddp", "trainer.devices=2", "hydra.run.dir=many"]
-    started_by_torchrun(command_line, tiny_run, many, 2)
+    started_by_torchrun(run_job, tiny_run, many, 2)
     fitted = states()
     shutil.rmtree("cache")
-    assert command_line(*words, "hydra.run.dir=one") == 0
+    assert run_job(*words, "hydra.run.dir=one") == 0
     assert fitted == states()
     assert np.array_equal(success(Path("many")), success(Path("one")))

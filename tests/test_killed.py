@@ -79,10 +79,10 @@ def run_until(run, function: str, number: int) -> None:
     ],
 )
 def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
-    command_line, workspace, empty_store, whole, function, number
+    run_job, workspace, empty_store, whole, function, number
 ):
     shutil.copytree(empty_store, workspace / "mlruns")
-    run = partial(command_line, *SWEEP)
+    run = partial(run_job, *SWEEP)
     killed(partial(run_until, run, function, number))
     assert run() == 0
     for file in FILES:
@@ -102,16 +102,16 @@ def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
     ],
 )
 def test_a_kill_leaves_nothing_that_stops_the_same_command_or_stays(
-    command_line, workspace, function, number
+    run_job, workspace, function, number
 ):
     words = ["attack=fgsm", "save_adversarial=true", "n_images=4", "epsilon.grid=[8]"]
     words += ["hydra.run.dir=out"]
     if (function, number) == ("pathlib.Path.rename", 2):
-        assert command_line(*words) == 0
-    killed(partial(run_until, partial(command_line, *words), function, number))
+        assert run_job(*words) == 0
+    killed(partial(run_until, partial(run_job, *words), function, number))
     left = {path.name for path in (workspace / "out").glob(".*")} - {".hydra", ".running", ".sweep"}
     assert left
-    assert command_line(*words) == 0
+    assert run_job(*words) == 0
     assert [path.name for path in (workspace / "out").glob(".*")] == [".hydra"]
     assert len(list((workspace / "out/adversarial").rglob("*.png"))) == 4 * 2
     assert len(load_sweep(workspace / "out")["index"].unique()) == 4
@@ -130,7 +130,7 @@ def test_the_same_call_after_a_kill_replaces_its_store(tmp_path, number):
 
 
 def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
-    command_line, workspace, empty_store, capsys, monkeypatch
+    run_job, workspace, empty_store, capsys, monkeypatch
 ):
     shutil.copytree(empty_store, workspace / "mlruns")
     words = ["-m", "attack=fgsm,bim", "tracking=mlflow", "rerun=false"]
@@ -148,23 +148,23 @@ def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
 
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.MlflowClient, "log_batch", gone_from_the_fifth_call_on)
-        assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0
+        assert run_job(*words, "hydra.sweep.dir=outputs/away") == 0
     printed = " ".join("".join(capsys.readouterr()).split())
     assert printed.count("cannot be used (no such table: runs)") == 1
     assert "Traceback" not in printed and "SQLAlchemy" not in printed
     rename("away", "runs")
-    assert command_line(*words, "hydra.sweep.dir=outputs/back") == 0
+    assert run_job(*words, "hydra.sweep.dir=outputs/back") == 0
     assert tracked_wrongly(workspace / "mlruns") == []
 
 
 def test_a_damaged_store_costs_tracking_and_no_table(
-    command_line, workspace, empty_store, caplog, capsys
+    run_job, workspace, empty_store, caplog, capsys
 ):
     shutil.copytree(empty_store, workspace / "mlruns")
     store = workspace / "mlruns" / "mlflow.db"
     part = store.read_bytes()[: 5 * 4096]
     store.write_bytes(part)
-    assert command_line("attack=fgsm", "tracking=mlflow", "hydra.run.dir=outputs/a") == 0
+    assert run_job("attack=fgsm", "tracking=mlflow", "hydra.run.dir=outputs/a") == 0
     assert f"{store.parent} cannot be used" in caplog.text + "".join(capsys.readouterr())
     assert (workspace / "outputs" / "a" / "predictions.parquet").exists()
     assert store.read_bytes() == part

@@ -53,9 +53,9 @@ def flattening(workspace: Path) -> dict[str, nn.Module]:
     return {name: names[name](10).eval() for name in ("Maps", "Pixels")}
 
 
-def test_the_command_line_runs_them_as_plain_torch_does(flattening, command_line):
+def test_the_command_line_runs_them_as_plain_torch_does(flattening, run_job):
     words = ["source=Maps", "targets=[Maps,Pixels]", "attack=di", "epsilon.grid=[8]"]
-    assert command_line(*words, "hydra.run.dir=job") == 0
+    assert run_job(*words, "hydra.run.dir=job") == 0
     rows = pd.read_parquet("job/predictions.parquet")
     clean = rows[rows["eps_255"] == 0]
     images = load_dataset("test", MINI)
@@ -67,10 +67,10 @@ def test_the_command_line_runs_them_as_plain_torch_does(flattening, command_line
     assert len(rows[(rows["eps_255"] == 8) & (rows["target"] == "Pixels")])
 
 
-def test_they_can_be_trained(flattening, command_line):
+def test_they_can_be_trained(flattening, run_job):
     words = ["source=Maps", "targets=[Maps]", "model.Maps.weights=null", "attack=fgsm"]
     recipe = ["training=quick", "training.epochs=1", "training.n_images=100"]
-    assert command_line(*words, *recipe, "epsilon.grid=[8]") == 0
+    assert run_job(*words, *recipe, "epsilon.grid=[8]") == 0
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "ssa", "bsr", "sia"])

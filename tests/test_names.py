@@ -15,11 +15,11 @@ QUICK = ["attack=fgsm", "epsilon.grid=[8]"]
 
 
 @pytest.fixture
-def composed(command_line, capfd):
+def composed(run_job, capfd):
     """A function that returns the config that `--cfg job` prints."""
 
     def compose(*words):
-        assert command_line("--cfg", "job", *words) == 0
+        assert run_job("--cfg", "job", *words) == 0
         return yaml.safe_load(capfd.readouterr().out)
 
     return compose
@@ -60,10 +60,10 @@ def test_files_that_are_named_by_hand_are_taken_as_they_are(composed):
     assert composed("model=[fine]", "source=coarse")["model"].keys() == {"fine"}
 
 
-def test_a_panel_is_a_list_of_targets(command_line, workspace, capfd):
+def test_a_panel_is_a_list_of_targets(run_job, workspace, capfd):
     write(workspace, "panel/mine.yaml", "[coarse, resnet_small]")
     words = [*QUICK, "hydra.run.dir=out", "targets=[panel/mine,fine]"]
-    assert command_line(*words) == 0
+    assert run_job(*words) == 0
     targets = pd.read_parquet("out/predictions.parquet")["target"].unique()
     assert list(targets) == ["coarse", "resnet_small", "fine"]
     capfd.readouterr()
@@ -75,14 +75,14 @@ def test_a_panel_is_a_list_of_targets(command_line, workspace, capfd):
         "targets=[panel/mine,fien]": "mine.yaml: a panel",
         "source=fien": "Did you mean fine?",
     }.items():
-        assert command_line(word) == 2
+        assert run_job(word) == 2
         error = capfd.readouterr().err
         assert told in error and error.count("\n") == 1
 
 
-def test_a_public_model_has_a_short_name_in_folders_and_tables(command_line, workspace, provider):
+def test_a_public_model_has_a_short_name_in_folders_and_tables(run_job, workspace, provider):
     words = ["-m", *QUICK, f"source={PUBLIC},coarse", f"targets=[{PUBLIC},coarse]"]
-    assert command_line(*words, "hydra.sweep.dir=out") == 0
+    assert run_job(*words, "hydra.sweep.dir=out") == 0
     predictions = pd.read_parquet(f"out/0-fgsm-{SHORT}/predictions.parquet")
     assert list(predictions["target"].unique()) == [SHORT, "coarse"]
 
@@ -102,6 +102,6 @@ def test_a_public_model_loads_from_python(workspace, provider):
     assert load_classifier(PUBLIC, "dataset=cifar10_mini").name == SHORT
 
 
-def test_an_unknown_public_model_is_refused(command_line, capfd):
-    assert command_line("source=timm/resnet50.a9_in1k") == 2
+def test_an_unknown_public_model_is_refused(run_job, capfd):
+    assert run_job("source=timm/resnet50.a9_in1k") == 2
     assert "timm/resnet50.a9_in1k" in capfd.readouterr().err

@@ -11,21 +11,21 @@ BF16 = ["trainer.attack_precision=bf16", "trainer.precision=bf16-mixed"]
 
 
 @pytest.mark.parametrize("words", [[], BF16], ids=["float32", "bfloat16"])
-def test_a_job_on_a_gpu_predicts_what_it_predicts_on_a_cpu(command_line, words):
+def test_a_job_on_a_gpu_predicts_what_it_predicts_on_a_cpu(run_job, words):
     if words and not computes_in_bfloat16("cuda"):
         pytest.skip("this GPU has no bfloat16")
     job = ["attack=pgd", "attack.steps=3", "controls=true", "diagnostics=full", *words]
     for device in ("cpu", "gpu"):
-        assert command_line(*job, f"trainer={device}", f"hydra.run.dir={device}") == 0
+        assert run_job(*job, f"trainer={device}", f"hydra.run.dir={device}") == 0
     for name in ("predictions", "predictions-noise"):
         one, other = (pq.read_table(f"{at}/{name}.parquet").to_pandas() for at in ("cpu", "gpu"))
         assert len(one) == len(other) > 23
         assert (one["predicted"] == other["predicted"]).mean() > 0.95
 
 
-def test_a_network_learns_on_a_gpu(command_line):
+def test_a_network_learns_on_a_gpu(run_job):
     words = ["trainer=gpu", "model.coarse.weights=null", "training.epochs=5"]
-    assert command_line("attack=fgsm", *words, "clean_accuracy_check.action=stop") == 0
+    assert run_job("attack=fgsm", *words, "clean_accuracy_check.action=stop") == 0
 
 
 UNTOUCHED = """import torch

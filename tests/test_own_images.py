@@ -58,13 +58,13 @@ def nearest(workspace: Path) -> Path:
 
 
 @pytest.fixture
-def shown(nearest, command_line, capfd):
+def shown(nearest, run_job, capfd):
     """A function that classifies clean images and returns the exit code, `k / n`, and all text."""
 
     def show(*words: str, model: str = "near") -> tuple[int, str, str]:
         warn_once.cache_clear()
         fixed = ["attack=none", "source=null", f"targets=[{model}]", "n_images=null"]
-        code = command_line(*fixed, "hydra.run.dir=job", *words)
+        code = run_job(*fixed, "hydra.run.dir=job", *words)
         out, err = capfd.readouterr()
         ratio = ""
         if code == 0:
@@ -128,6 +128,7 @@ def test_training_images_of_other_classes_are_refused(nearest, shown, train, tes
     assert code != 0 and "cannot be trained on image_folder: its classes" in text
 
 
+@pytest.mark.slow
 def test_parts_of_imagenet_as_in_plain_torch(nearest, shown, real_data, tmp_path):
     """Photographs in folders of WordNet ids and of numbers, and flat with three kinds of lists."""
     shutil.unpack_archive(real_data / "imagenet-nips2017-250.tar", tmp_path, filter="data")

@@ -154,6 +154,7 @@ def test_keys_of_code_are_the_same_under_both_names(run, project):
     assert run_python("-c", CODE.format("src"), folder=project) == installed
 
 
+@slow
 def test_command_lines_answer_in_an_empty_folder(run, tmp_path):
     helped = run("transferability", "--help", folder=tmp_path)
     assert "attack: admix, bfa, bim," in helped

@@ -14,11 +14,11 @@ from src.models import PixelClassifier
 
 
 @pytest.fixture
-def plan(command_line, printed_by):
+def plan(run_job, printed_by):
     """A function that plans a command, and returns the lines it prints."""
 
     def run(*words, exits=0):
-        code, printed = printed_by(command_line, *words, "plan=only")
+        code, printed = printed_by(run_job, *words, "plan=only")
         assert code == exits, printed
         return printed
 
@@ -37,7 +37,7 @@ def count(name, printed):
     return int(number.replace(",", ""))
 
 
-def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, command_line, workspace):
+def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, run_job, workspace):
     words = ["-m", "attack=bim,mi", "attack.steps=3", "rerun=false", "hydra.sweep.dir=out"]
     printed = plan(*words)
     assert {path.name for path in workspace.iterdir()} == {"conf", "cache"}
@@ -45,7 +45,7 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, command
     assert count("gradients", printed) == 2 * 23 * (1 + 2 * 2)
     # Clean images once for both jobs; one or two storage formats have the same logits.
     assert count("predictions", printed) == 2 * 23 + 2 * 2 * 2 * 23
-    assert command_line(*words) == 0
+    assert run_job(*words) == 0
     records = [job_record(folder) for folder in sorted((workspace / "out").glob("[0-9]-*"))]
     assert sum(record.gradients for record in records) == 2 * 23 * (1 + 2 * 2)
     again = plan(*words)
@@ -56,12 +56,12 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, command
 
 
 @pytest.mark.slow
-def test_a_plan_states_what_the_job_then_computes(plan, command_line, workspace):
+def test_a_plan_states_what_the_job_then_computes(plan, run_job, workspace):
     words = ["attack=bim", "attack.steps=3", "rerun=false", "hydra.run.dir=out"]
 
     def compare(*more):
         planned, before = plan(*words, *more), count_rows(workspace)
-        assert command_line(*words, *more) == 0
+        assert run_job(*words, *more) == 0
         gradients = count("gradients", planned)
         assert job_record(workspace / "out").gradients == gradients
         assert count_rows(workspace) - before == count("predictions", planned)
@@ -108,10 +108,10 @@ def test_speeds_are_those_of_batches_that_fit_into_the_memory(plan, workspace, m
     assert "about" in plan("attack=bim") and sizes == {1, 2, 8}
 
 
-def test_a_command_that_takes_too_long_is_refused_before_it_begins(command_line, workspace, capsys):
-    assert command_line("hydra.run.dir=out", "plan.max_hours=1e-6") == 2
+def test_a_command_that_takes_too_long_is_refused_before_it_begins(run_job, workspace, capsys):
+    assert run_job("hydra.run.dir=out", "plan.max_hours=1e-6") == 2
     assert "plan.max_hours" in capsys.readouterr().err and not (workspace / "out").exists()
-    assert command_line("hydra.run.dir=out", "plan.max_hours=100") == 0
+    assert run_job("hydra.run.dir=out", "plan.max_hours=100") == 0
 
 
 def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, workspace):
@@ -177,27 +177,27 @@ def test_a_plan_lists_trainings_once_and_jobs_that_cannot_run(plan, workspace):
 
 
 @pytest.mark.slow
-def test_a_model_after_an_epoch_is_a_source_beside_the_trained_one(plan, command_line, capfd):
+def test_a_model_after_an_epoch_is_a_source_beside_the_trained_one(plan, run_job, capfd):
     words = ["model.coarse.weights=null", "training.n_images=100", "training.epochs=2"]
     words += ["source=coarse.epoch1", "clean_accuracy_check.action=warn"]
     both = ["targets=[coarse,coarse.epoch1]", "hydra.run.dir=out"]
     assert "needs training.keep_epochs=[1]" in plan(*words, *both, exits=1)
     words.append("training.keep_epochs=[1]")
     assert plan(*words, *both).count("coarse (100 images, 2 epochs") == 1
-    assert command_line(*words, *both) == 0
+    assert run_job(*words, *both) == 0
     digests = job_record(Path("out")).weights
     assert digests["coarse"] != digests["coarse.epoch1"]
     alone = [*words, "targets=[coarse.epoch1]", "hydra.run.dir=alone"]
-    assert "coarse (" not in plan(*alone) and command_line(*alone) == 0
+    assert "coarse (" not in plan(*alone) and run_job(*alone) == 0
     assert job_record(Path("alone")).weights == {"coarse.epoch1": digests["coarse.epoch1"]}
-    assert command_line(*words[1:], *both) == 2
+    assert run_job(*words[1:], *both) == 2
     assert "set its weights to null" in capfd.readouterr().err
 
 
-def test_images_that_are_attacked_again_are_planned(plan, command_line):
+def test_images_that_are_attacked_again_are_planned(plan, run_job):
     words = ["attack=bim", "attack.steps=3", "rerun=false", "report.examples=0"]
     words += ["cache.images_mb=0", "hydra.run.dir=out"]
-    assert command_line(*words) == 0
+    assert run_job(*words) == 0
     assert count("gradients", plan(*words)) == 0
     assert count("gradients", plan(*words, "controls=true")) == 23 * (1 + 2 * 2)
 

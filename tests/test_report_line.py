@@ -93,7 +93,7 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
 
 @pytest.mark.slow
 def test_other_data_weights_and_norms_are_never_compared(
-    command_line, report, workspace, tiny_weights, monkeypatch
+    run_job, report, workspace, tiny_weights, monkeypatch
 ):
     other = workspace / "other.safetensors"
     content = bytearray((tiny_weights / "fine.safetensors").read_bytes())
@@ -108,7 +108,7 @@ def test_other_data_weights_and_norms_are_never_compared(
     }
     for folder, words in runs.items():
         counted = ["n_images=40", "protocol=all"]  # enough to be compared
-        assert command_line(*counted, *words, f"hydra.run.dir={folder}") == 0
+        assert run_job(*counted, *words, f"hydra.run.dir={folder}") == 0
     with monkeypatch.context() as patch:
         written = []
         patch.setattr(
@@ -126,9 +126,9 @@ def test_other_data_weights_and_norms_are_never_compared(
     assert sorted(map(len, groups)) == [1, 1, 1, 2]
 
 
-def test_clean_images_are_reported_without_an_attack(command_line, workspace):
+def test_clean_images_are_reported_without_an_attack(run_job, workspace):
     words = ["-m", "attack=none", "source=null", "report=default"]
-    assert command_line(*words, "hydra.sweep.dir=out") == 0
+    assert run_job(*words, "hydra.sweep.dir=out") == 0
     frame = pd.read_parquet(workspace / "out" / "0-none" / "predictions.parquet")
     correct = frame[frame["target"] == "fine"].eval("label == predicted")
     cell = f"{correct.sum()} / {len(correct)} = {correct.mean():.2%}"
@@ -136,12 +136,12 @@ def test_clean_images_are_reported_without_an_attack(command_line, workspace):
     assert not (workspace / "out" / "figures").exists()  # nobody asked for them
 
 
-def test_a_report_that_fails_costs_no_results(command_line, workspace, capsys, monkeypatch):
+def test_a_report_that_fails_costs_no_results(run_job, workspace, capsys, monkeypatch):
     def broken(*arguments):
         raise ValueError("the ink is out.")
 
     monkeypatch.setattr("src.report.finished_jobs.build_report", broken)
-    assert command_line("attack=fgsm", "report=default") == 1
+    assert run_job("attack=fgsm", "report=default") == 1
     printed = capsys.readouterr().out
     assert "No report: the ink is out." in printed and "Traceback" not in printed
     (folder,) = (workspace / "outputs").iterdir()

@@ -68,7 +68,7 @@ def same_tables(one: Path, two: Path, names: list[str]) -> None:
         assert first.equals(second), name
 
 
-def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked):
+def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
     (workspace / "conf/model/twin.yaml").write_text(
         (workspace / "conf/model/fine.yaml").read_text().replace("model.fine", "model.twin")
     )
@@ -86,7 +86,7 @@ def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked)
         (23, "other", "epsilon.grid=[8]"),
         (23, "anew", "rerun=true"),
     ):
-        assert command_line(*words, GO_ON, f"hydra.run.dir=out/{name}", *more) == 0
+        assert run_job(*words, GO_ON, f"hydra.run.dir=out/{name}", *more) == 0
         assert attacked() == computed, more
     same_tables(workspace / "out/one", workspace / "out/two", ["predictions"])
     tables = ("one", "read", "twin")
@@ -98,7 +98,7 @@ def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked)
 
 
 def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
-    command_line, workspace, attacked, capsys
+    run_job, workspace, attacked, capsys
 ):
     (workspace / "own_net.py").write_text(NETWORK)
     (workspace / "conf" / "model" / "net.yaml").write_text(
@@ -116,7 +116,7 @@ def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
         ("own_parts", "p = 0.9", 0, 1),  # of a target alone
     ):
         (workspace / f"{changed}.py").write_text(f"{text}\n")
-        assert command_line(*words, "hydra.run.dir=out") == 0
+        assert run_job(*words, "hydra.run.dir=out") == 0
         assert (attacked(), capsys.readouterr().out.count("Trained net")) == (computed, trained)
 
 
@@ -141,14 +141,14 @@ def reading_model(workspace: Path, network: str) -> None:
 
 
 @pytest.mark.slow
-def test_rerun_computes_what_needs_no_attack_again_too(command_line, workspace):
+def test_rerun_computes_what_needs_no_attack_again_too(run_job, workspace):
     (workspace / "reading_code.py").write_text(READING)
     reading_model(workspace, "{_target_: reading_code.Reading}")
     words = ["source=reading", "targets=[coarse,reading]"]
     words += ["diagnostics=full", "diagnostics.bisection=0", "diagnostics.iterations=[]"]
     for power, name, *more in ((1, "before"), (2, "rerun"), (2, "alone", "cache.dir=empty")):
         (workspace / "power.txt").write_text(str(power))
-        assert command_line(*words, f"hydra.run.dir=out/{name}", *more) == 0
+        assert run_job(*words, f"hydra.run.dir=out/{name}", *more) == 0
     same_tables(workspace / "out/rerun", workspace / "out/alone", ["predictions", *TABLES[5:]])
 
 
@@ -163,7 +163,7 @@ NAMED = {  # a module that settings name, and not as their `_target_`
 @pytest.mark.parametrize(
     "named", ["path", *(pytest.param(name, marks=pytest.mark.slow) for name in ("folder", "file"))]
 )
-def test_rows_are_of_the_code_that_settings_name_otherwise(command_line, workspace, named):
+def test_rows_are_of_the_code_that_settings_name_otherwise(run_job, workspace, named):
     (workspace / "hub").mkdir()
     (workspace / "calling.py").write_text("def call(build):\n    return build()\n")
     reading_model(workspace, NAMED[named])
@@ -175,18 +175,18 @@ def test_rows_are_of_the_code_that_settings_name_otherwise(command_line, workspa
         exec(text, code := {})
         torch.manual_seed(0)  # equal weights
         torch.jit.trace(code["Reading"](), torch.rand(2, 3, 32, 32)).save(workspace / "hub/net.pt")
-        assert command_line(*words, f"hydra.run.dir=out/{power}") == 0
+        assert run_job(*words, f"hydra.run.dir=out/{power}") == 0
     tables = [pq.read_table(workspace / f"out/{power}/predictions.parquet") for power in (1, 2)]
     assert not tables[0].equals(tables[1])
 
 
 @pytest.mark.slow
-def test_new_targets_are_added_to_what_is_there(command_line, workspace):
+def test_new_targets_are_added_to_what_is_there(run_job, workspace):
     words = ["-m", "attack=pgd", "attack.steps=2", *DIAGNOSED]
     for number, targets in enumerate(("[fine]", "[coarse,fine]")):
         where = f"hydra.sweep.dir=out/{number}"
-        assert command_line(*words, GO_ON, f"targets={targets}", where) == 0
-    assert command_line(*words, "targets=[coarse,fine]", "hydra.sweep.dir=out/anew") == 0
+        assert run_job(*words, GO_ON, f"targets={targets}", where) == 0
+    assert run_job(*words, "targets=[coarse,fine]", "hydra.sweep.dir=out/anew") == 0
     added, anew = (workspace / "out" / name / "0-pgd-coarse" for name in ("1", "anew"))
     same_tables(added, anew, TABLES)
     assert (added / "rates.csv").read_text() == (anew / "rates.csv").read_text()
@@ -194,24 +194,24 @@ def test_new_targets_are_added_to_what_is_there(command_line, workspace):
 
 @pytest.mark.slow
 def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
-    command_line, workspace, attacked, capsys, monkeypatch
+    run_job, workspace, attacked, capsys, monkeypatch
 ):
     monkeypatch.setenv("STILL", "1")
     (workspace / "counting_code.py").write_text(APART)
     words = ["attack=counting", GO_ON, "targets=[coarse]", "report.examples=2"]
     more = ["targets=[coarse,fine]", "variants=[uint8]", "controls=true", "report.examples=4"]
     anew = [*more, "rerun=true", "hydra.run.dir=out/anew", "cache.dir=other"]
-    assert command_line(*words, *anew) == 0
+    assert run_job(*words, *anew) == 0
     assert attacked() == 23
     for megabytes, computed in (
         ("300", 0),
         ("0", 20),
     ):  # two examples and the image chosen for its result are kept
         where = [f"cache.images_mb={megabytes}", f"cache.dir=cache-{megabytes}"]
-        assert command_line(*words, *where, "hydra.run.dir=out/one") == 0
+        assert run_job(*words, *where, "hydra.run.dir=out/one") == 0
         assert attacked() == 23
         capsys.readouterr()
-        assert command_line(*words, *where, *more, f"hydra.run.dir=out/{megabytes}") == 0
+        assert run_job(*words, *where, *more, f"hydra.run.dir=out/{megabytes}") == 0
         again = "attacking 20 images again" in " ".join(capsys.readouterr().out.split())
         assert (attacked(), again) == (computed, computed > 0)
         folders = [workspace / "out" / name for name in ("anew", megabytes)]
@@ -224,20 +224,20 @@ def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
             np.testing.assert_allclose(one[index], picture, atol=1)
 
 
-def test_of_two_commands_at_once_one_computes(command_line, workspace, attacked, at_once):
+def test_of_two_commands_at_once_one_computes(run_job, workspace, attacked, at_once):
     words = ["attack=counting", GO_ON, "controls=true"]
 
     def run(name: str) -> None:
-        os._exit(command_line(*words, f"hydra.run.dir=out/{name}"))
+        os._exit(run_job(*words, f"hydra.run.dir=out/{name}"))
 
     at_once(partial(run, "one"), partial(run, "two"))
     assert attacked() == 23
     same_tables(workspace / "out/one", workspace / "out/two", [TABLES[0], *TABLES[2:4]])
 
 
-def test_damaged_rows_are_computed_again(command_line, workspace, attacked, capsys):
+def test_damaged_rows_are_computed_again(run_job, workspace, attacked, capsys):
     words = ["attack=counting", GO_ON, "report.examples=2", "controls=true"]
-    assert command_line(*words, "hydra.run.dir=out/one") == 0
+    assert run_job(*words, "hydra.run.dir=out/one") == 0
     files = sorted((workspace / "cache").glob("rows-*/*/*/*.parquet"))
     assert attacked() == 23 and len(files) > 5
     for number, file in enumerate(files):
@@ -246,7 +246,7 @@ def test_damaged_rows_are_computed_again(command_line, workspace, attacked, caps
         file.write_bytes(content)
     for damaged in (len(files), 0):
         capsys.readouterr()
-        assert command_line(*words, "hydra.run.dir=out/two") == 0
+        assert run_job(*words, "hydra.run.dir=out/two") == 0
         assert "".join(capsys.readouterr()).count(".parquet is damaged") == damaged
         same_tables(workspace / "out/one", workspace / "out/two", ["predictions"])
 
@@ -276,16 +276,16 @@ def run_until(run, *words, at: int) -> None:
 
 @pytest.mark.parametrize("examples", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_a_killed_job_goes_on_where_it_was(
-    command_line, workspace, attacked, monkeypatch, capsys, examples
+    run_job, workspace, attacked, monkeypatch, capsys, examples
 ):
     words = ["attack=counting", "trainer.batch_size=6", f"report.examples={examples}"]
     words += ["controls=true", "variants=[uint8]"]
-    assert command_line(*words, "hydra.run.dir=whole", "cache.dir=other") == 0
+    assert run_job(*words, "hydra.run.dir=whole", "cache.dir=other") == 0
     assert attacked() == 23
     for at in (4, 3):  # batches of four; the first call is the trial
-        run_until(command_line, *words, GO_ON, "hydra.run.dir=out/part", at=at)
+        run_until(run_job, *words, GO_ON, "hydra.run.dir=out/part", at=at)
         assert attacked() == 4 * (at - 1)
-    assert command_line(*words, GO_ON, "hydra.run.dir=out/part") == 0
+    assert run_job(*words, GO_ON, "hydra.run.dir=out/part") == 0
     assert attacked() == 23 - 4 * 5
     folders = workspace / "whole", workspace / "out" / "part"
     same_tables(*folders, TABLES[:4])
@@ -304,50 +304,48 @@ def test_a_killed_job_goes_on_where_it_was(
         pytest.param(["attack=counting"], 10, marks=pytest.mark.slow),  # which states none
     ],
 )
-def test_a_batch_holds_so_many_gradients(command_line, workspace, attacked, words, size):
+def test_a_batch_holds_so_many_gradients(run_job, workspace, attacked, words, size):
     of_gradients = ["trainer.gradients_per_batch=30", "hydra.run.dir=out"]
-    assert command_line(*words, *of_gradients) == 0
+    assert run_job(*words, *of_gradients) == 0
     assert f"batch_size: {size}\n" in (workspace / "out" / "config.yaml").read_text()
-    assert command_line(*words, f"trainer.batch_size={size}", "hydra.run.dir=same") == 0
+    assert run_job(*words, f"trainer.batch_size={size}", "hydra.run.dir=same") == 0
     same_tables(workspace / "out", workspace / "same", ["predictions"])
 
 
 @pytest.mark.slow
 def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
-    command_line, workspace, attacked, monkeypatch
+    run_job, workspace, attacked, monkeypatch
 ):
     monkeypatch.setenv("ROOM", "5")
     monkeypatch.setenv("STILL", "1")
     (workspace / "counting_code.py").write_text(APART)
     words = ["attack=counting", GO_ON, "trainer.batch_size=8"]
-    run_until(command_line, *words, "hydra.run.dir=out/one", at=4)
+    run_until(run_job, *words, "hydra.run.dir=out/one", at=4)
     assert attacked() == 3 * 4
-    assert command_line(*words, "hydra.run.dir=out/one") == 0
+    assert run_job(*words, "hydra.run.dir=out/one") == 0
     assert attacked() == 23 - 3 * 4
-    assert command_line(*words, "hydra.run.dir=out/two") == 0
+    assert run_job(*words, "hydra.run.dir=out/two") == 0
     assert attacked() == 0
-    assert command_line(*words, "rerun=true", "hydra.run.dir=out/whole") == 0
+    assert run_job(*words, "rerun=true", "hydra.run.dir=out/whole") == 0
     assert "batch_size: 4\n" in (workspace / "out" / "one" / "config.yaml").read_text()
     for name in ("one", "two"):
         same_tables(workspace / "out/whole", workspace / "out" / name, ["predictions"])
 
 
 def test_batches_are_not_halved_under_an_attack_that_mixes_their_images(
-    command_line, attacked, monkeypatch, capsys
+    run_job, attacked, monkeypatch, capsys
 ):
     monkeypatch.setenv("ROOM", "5")
-    assert command_line("attack=counting", "trainer.batch_size=8", "hydra.run.dir=out") == 1
+    assert run_job("attack=counting", "trainer.batch_size=8", "hydra.run.dir=out") == 1
     assert "trainer.batch_size=8 needs more memory" in "".join(capsys.readouterr())
 
 
-def test_the_jobs_of_a_sweep_are_listed(
-    command_line, run_in, workspace, attacked, capsys, monkeypatch
-):
+def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     wrong = ["model.fine.expected_accuracy=0.99", "clean_accuracy_check.action=stop,warn"]
     words = ["-m", "attack=counting", "trainer.batch_size=20", GO_ON]
     # Trials of three jobs that stop, one and two batches of the fourth, then of the fifth.
-    run_until(command_line, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=7)
+    run_until(run_job, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=7)
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 1
     printed = capsys.readouterr().out
@@ -356,7 +354,7 @@ def test_the_jobs_of_a_sweep_are_listed(
     assert states == [*["failed"] * 3, "done", "failed", "missing"], printed
     assert "its file expects 99.00%" in " ".join(printed.split()) and "it was killed" in printed
     assert "4 failed, 1 done, 1 missing; at the pace" in printed
-    assert command_line(*words, "hydra.sweep.dir=outputs/b", "targets=[coarse]") == 0
+    assert run_job(*words, "hydra.sweep.dir=outputs/b", "targets=[coarse]") == 0
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 0
     assert "outputs/b: 1 done." in capsys.readouterr().out

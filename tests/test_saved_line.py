@@ -25,12 +25,12 @@ FOREIGN += ["attack.labels=made/adversarial/images.csv"]
 
 
 @pytest.fixture(scope="module")
-def line(new_workspace, run_in):
-    """A folder, and a function that runs `python -m src.main` there with the words given."""
+def line(new_workspace, run_tiny):
+    """A folder, and a function that runs jobs there with the words given."""
     folder = new_workspace()
     own = ("source=", "targets=", "dataset=", "n_images=", "epsilon.", "rerun=")
     words = [word for word in TINY_RUN if not word.startswith(own)]
-    return folder, partial(run_in, folder, *words)
+    return folder, partial(run_tiny, folder, words=words)
 
 
 @pytest.fixture

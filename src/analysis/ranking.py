@@ -7,7 +7,7 @@ tests and intervals are those of this number.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,8 @@ from .multiple_comparisons import (
 )
 from .outcomes import Mask
 from .quantities import statistics_of
+from .source_choice import missing_target, source_values
 
-COMMON_TARGETS = 2
-"""Sources are ranked if each two have as many targets in common, besides themselves."""
 _ROUNDING = 1e-9
 _PLACE = [*GROUP, "defence", "attack", "source"]
 ATTACK_COLUMNS = [*_PLACE, *statistics_of("attack")]
@@ -305,48 +304,6 @@ def source_contributions(scores: Values, counted: Mask) -> Values:
     rates = np.where(counted, scores, 0) / counted.sum(axis=1, keepdims=True)
     values: Values = (source_values(there) @ rates[there])[:, images] * images.sum()
     return values
-
-
-def source_values(there: Mask) -> Values:
-    """Return the matrix from the rates of S sources on T targets to the sources' values.
-
-    A value is the mean over all targets of the least-squares fit rate = source + target.
-
-    Args:
-        there: The pairs that have a rate, shape (S, T).
-
-    Returns:
-        The matrix, shape (S, pairs), for rates in the order of `rates[there]`; NaN for sources that
-        the targets do not connect with the others.
-    """
-    source, target = np.nonzero(there)
-    design = np.zeros((len(source), sum(there.shape)))
-    rows = np.arange(len(source))
-    design[rows, source] = design[rows, len(there) + target] = 1
-    wanted = np.full((len(there), design.shape[1]), 1 / max(there.shape[1], 1))
-    wanted[:, : len(there)] = np.eye(len(there))
-    matrix: Values = wanted @ np.linalg.pinv(design)
-    matrix[~np.isclose(matrix @ design, wanted).all(axis=1)] = np.nan
-    return matrix
-
-
-def missing_target(there: Mask, sources: Sequence[str], targets: Sequence[str]) -> str:
-    """Return what to add so that each two sources have enough common targets; empty if nothing.
-
-    Args:
-        there: The pairs of source and target that can be compared, shape (S, T).
-        sources: Names of the sources.
-        targets: Names of the targets.
-    """
-    for first, second in combinations(range(len(sources)), 2):
-        if (there[first] & there[second]).sum() < COMMON_TARGETS:
-            both = sources[first], sources[second]
-            other = there[first] ^ there[second]
-            names = [name for name, its in zip(targets, other, strict=True) if its]
-            if known := [name for name in names if name not in both]:
-                return f"{known[0]} as a target of both {both[0]} and {both[1]}"
-            return f"a target besides {', '.join(sources)}"
-    return ""
 
 
 def means(values: Values, weights: Values) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from scipy.stats import t as t_distribution
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .image_outcomes import ImageOutcomes
 from .outcomes import Mask, ratio
-from .ranking import missing_target, source_values
 
+COMMON_TARGETS = 2
+"""Sources are ranked if each two have as many targets in common, besides themselves."""
 FEWEST_MODELS = 4
 """Fewest targets for leaving one out."""
 FEWEST_FOR_INTERVAL = 5
@@ -235,3 +237,45 @@ def _mean_of_new_targets(images: Values) -> dict[str, float]:
             half = float(t_distribution.ppf(0.975, targets - 1) * np.sqrt(spread))
         ends |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
     return numbers | ends
+
+
+def source_values(there: Mask) -> Values:
+    """Return the matrix from the rates of S sources on T targets to the sources' values.
+
+    A value is the mean over all targets of the least-squares fit rate = source + target.
+
+    Args:
+        there: The pairs that have a rate, shape (S, T).
+
+    Returns:
+        The matrix, shape (S, pairs), for rates in the order of `rates[there]`; NaN for sources that
+        the targets do not connect with the others.
+    """
+    source, target = np.nonzero(there)
+    design = np.zeros((len(source), sum(there.shape)))
+    rows = np.arange(len(source))
+    design[rows, source] = design[rows, len(there) + target] = 1
+    wanted = np.full((len(there), design.shape[1]), 1 / max(there.shape[1], 1))
+    wanted[:, : len(there)] = np.eye(len(there))
+    matrix: Values = wanted @ np.linalg.pinv(design)
+    matrix[~np.isclose(matrix @ design, wanted).all(axis=1)] = np.nan
+    return matrix
+
+
+def missing_target(there: Mask, sources: Sequence[str], targets: Sequence[str]) -> str:
+    """Return what to add so that each two sources have enough common targets; empty if nothing.
+
+    Args:
+        there: The pairs of source and target that can be compared, shape (S, T).
+        sources: Names of the sources.
+        targets: Names of the targets.
+    """
+    for first, second in combinations(range(len(sources)), 2):
+        if (there[first] & there[second]).sum() < COMMON_TARGETS:
+            both = sources[first], sources[second]
+            other = there[first] ^ there[second]
+            names = [name for name, its in zip(targets, other, strict=True) if its]
+            if known := [name for name in names if name not in both]:
+                return f"{known[0]} as a target of both {both[0]} and {both[1]}"
+            return f"a target besides {', '.join(sources)}"
+    return ""

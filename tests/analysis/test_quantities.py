@@ -40,6 +40,7 @@ def run_with_another_quantity(words: list[str]) -> None:
     Path("matrix.json").write_text(matrix("out").to_json(indent=None))
 
 
+@pytest.mark.slow
 def test_a_quantity_added_to_the_registry_shows_everywhere(
     workspace, tiny_run, empty_store, at_once
 ):

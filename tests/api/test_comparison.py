@@ -174,12 +174,12 @@ def test_few_images_and_other_images_of_a_target_are_refused(old):
         compare(old, clean)
 
 
-def test_exit_codes_tell_falls_from_bad_input(command_line, workspace, run_in, capfd):
+def test_exit_codes_tell_falls_from_bad_input(run_job, workspace, run_in, capfd):
     words = ["n_images=60", "trainer.batch_size=60", "epsilon.grid=[0,8]", "targets=[fine]"]
-    assert command_line(*words, "attack=fgsm", "hydra.run.dir=old") == 0
+    assert run_job(*words, "attack=fgsm", "hydra.run.dir=old") == 0
     save_file({"2.weight": zeros(10, 192), "2.bias": zeros(10)}, "worse.safetensors")
     worse = [*words, "model.fine.weights=worse.safetensors", "attack=fgsm", "hydra.run.dir=new"]
-    assert command_line(*worse) == 0
+    assert run_job(*worse) == 0
     capfd.readouterr()
     sides = [workspace / "old", workspace / "new"]
     for folders, code, said in (

@@ -1,4 +1,4 @@
-"""Published rules that change the images which the source sees."""
+"""Published rules that change the images which the source sees, or the step."""
 
 import itertools
 from collections.abc import Callable
@@ -10,17 +10,7 @@ import scipy.signal
 import scipy.stats
 import torch
 
-from tests.attacks.published_case import (
-    MU,
-    SIDE,
-    STEPS,
-    Case,
-    Change,
-    Image,
-    momentum,
-    nesterov,
-    unit,
-)
+from tests.attacks.published_case import MU, SIDE, STEPS, Case, Change, Image, momentum, unit
 
 
 def bilinear(old: int, new: int) -> torch.Tensor:
@@ -61,27 +51,6 @@ def padding(
     return change
 
 
-def diverse(case: Case) -> Image:
-    return momentum(case, lambda x: case.gradient(x, padding(case)))
-
-
-def several_sizes(case: Case) -> Image:
-    """Steps of the whole budget, along the mean logits of five rates."""
-
-    def gradient(x: Image) -> Image:
-        image = torch.from_numpy(x).requires_grad_()
-        changes = [padding(case, 1, largest) for largest in (22, 25, 28, 30, 33)]
-        logits = torch.stack([case.model(change(image)[None])[0] for change in changes]).mean(0)
-        (logits.logsumexp(0) - logits[case.label]).backward()
-        return image.grad.numpy()
-
-    x, m = case.clean, 0.0
-    for _ in range(STEPS):
-        m = MU * m + unit(gradient(x))
-        x = case.clip(x + case.eps * np.sign(m))
-    return x
-
-
 def convolved(image: Image, kernel: np.ndarray) -> Image:
     return np.stack([scipy.signal.convolve2d(c, kernel, mode="same") for c in image])
 
@@ -89,17 +58,6 @@ def convolved(image: Image, kernel: np.ndarray) -> Image:
 def gaussian(size: int) -> np.ndarray:
     line = scipy.stats.norm.pdf(np.linspace(-3, 3, size))
     return np.outer(line, line) / np.outer(line, line).sum()
-
-
-def smoothed(case: Case) -> Image:
-    return momentum(case, lambda x: convolved(case.gradient(x), gaussian(7)))
-
-
-def scaled(case: Case) -> Image:
-    def gradient(x: Image) -> Image:
-        return sum(case.gradient(x, lambda x, i=i: x / 2**i) for i in range(5))
-
-    return nesterov(case, gradient)
 
 
 def admixed(case: Case) -> Image:
@@ -128,42 +86,6 @@ def masked(case: Case, chain_rule: bool) -> Image:
         return total
 
     return momentum(case, gradient)
-
-
-def spectral(case: Case) -> Image:
-    """Take the gradient at the image that comes back from the changed spectrum."""
-
-    def gradient(x: Image) -> Image:
-        total = np.zeros_like(x)
-        for _ in range(3):
-            noisy = x + 16 / 255 * case.drawn("normal", *x.shape)
-            weights = case.drawn("uniform", *x.shape, low=0.5, high=1.5)
-            spectrum = scipy.fft.dctn(noisy, axes=(1, 2), norm="ortho") * weights
-            total += case.gradient(scipy.fft.idctn(spectrum, axes=(1, 2), norm="ortho"))
-        return total
-
-    return momentum(case, gradient)
-
-
-def moved(case: Case) -> Change:
-    """Draw for the padding (20 pixels become 21, in the corner) and the rotation of one block."""
-    draws = [("uniform",), ("integers", 0, 1), ("uniform", 2)]
-    for draw in [*draws, *2 * [("uniform", 1), ("permutations", 1)]]:
-        case.drawn(*draw)
-    turn = np.deg2rad(case.drawn("uniform", 1, 1, low=-45, high=45)[0, 0])
-    kind, shift = int(case.drawn("integers", 0, 10)), int(case.drawn("uniform") * SIDE)
-    line = torch.arange(SIDE) - (SIDE - 1) / 2
-    y, x = torch.meshgrid(line.double(), line.double(), indexing="ij")
-    places = (y * np.cos(turn) - x * np.sin(turn), y * np.sin(turn) + x * np.cos(turn))
-    down, across = ((1 - (place[..., None] - line).abs()).relu() for place in places)
-    shrink = bilinear(SIDE + 1, SIDE)[:, :SIDE]
-    return {
-        0: lambda z: z.roll(shift, 1),
-        1: lambda z: z.roll(shift, 2),
-        2: lambda z: z.flip(1),
-        3: lambda z: z.flip(2),
-        4: lambda z: torch.einsum("cij,uvi,uvj->cuv", z, down, across),
-    }.get(kind, lambda z: shrink @ z @ shrink.T)
 
 
 def warped(case: Case) -> Image:
@@ -247,10 +169,15 @@ def strongly_scaled(case: Case) -> Image:
     return momentum(case, gradient)
 
 
-def target_logit(case: Case) -> Image:
-    x, m = case.clean, np.zeros_like(case.clean)
+def patch_wise(case: Case) -> Image:
+    x, m, a = case.clean, np.zeros_like(case.clean), 0.0
+    ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]]) / 8
     for _ in range(STEPS):
-        g = case.gradient(x, padding(case), logit=True)
-        m = MU * m + convolved(g, gaussian(5))
-        x = case.step(x, m)
+        m = MU * m + unit(case.gradient(x))
+        v = 4.2 * case.alpha * np.sign(m)
+        a = a + v
+        c = np.maximum(np.abs(a) - case.eps, 0) * np.sign(a)
+        p = 0.5 * 4.2 * case.alpha * np.sign(np.round(convolved(c, ring) / case.eps, 6))
+        a = a + p
+        x = case.clip(x + v + p)
     return x

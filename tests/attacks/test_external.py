@@ -177,9 +177,9 @@ def test_a_library_that_is_not_installed_is_named_with_its_installation(monkeypa
     assert "\n" not in explain(caught.value)
 
 
-def test_a_sweep_of_torchattacks_classes(command_line, workspace):
+def test_a_sweep_of_torchattacks_classes(run_job, workspace):
     words = ["attack=torchattacks", "attack.name=FGSM,MIFGSM", "hydra.sweep.dir=out"]
-    assert command_line("-m", *words) == 0
+    assert run_job("-m", *words) == 0
     found = {}
     for folder in sorted(path for path in (workspace / "out").iterdir() if path.is_dir()):
         _, record = read_record(folder / "predictions.parquet")

@@ -276,10 +276,10 @@ FAILED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_refuses_in_one_sentence(words, clone, command_line, capfd):
+def test_refuses_in_one_sentence(words, clone, run_job, capfd):
     given = {"attack": "transferattack", "attack.root": clone, "attack.name": "signs"}
     given |= dict([words.split("=")])
-    assert command_line(*map("=".join, given.items())) == 2
+    assert run_job(*map("=".join, given.items())) == 2
     lines = capfd.readouterr().err.strip().split("\n")
     assert re.search(REFUSED[words], lines[-1]) and "Traceback" not in lines[0]
 
@@ -293,20 +293,20 @@ def test_another_package_of_the_name_is_no_clone(tmp_path):
 
 @pytest.mark.parametrize("name", FAILED)
 def test_a_class_that_fails_on_the_source_fails_its_job_in_one_sentence(
-    name, clone, command_line, capfd
+    name, clone, run_job, capfd
 ):
     words = ["attack=transferattack", f"attack.root={clone}", f"attack.name={name}"]
-    assert command_line(*words) == 1
+    assert run_job(*words) == 1
     assert f": attack=transferattack.{name}: {FAILED[name]}\n" in capfd.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_sweep_with_targets_a_defence_and_resume(clone, command_line, workspace):
+def test_a_sweep_with_targets_a_defence_and_resume(clone, run_job, workspace):
     words = ["attack=transferattack", f"attack.root={clone}", "rerun=false", "defences=[jpeg]"]
     words += ["attack.name=signs", "source=coarse,[coarse,fine]"]
     records = {}
     for folder in ("one", "two"):
-        assert command_line("-m", *words, f"hydra.sweep.dir={folder}") == 0
+        assert run_job("-m", *words, f"hydra.sweep.dir={folder}") == 0
         files = sorted((workspace / folder).glob("*/predictions.parquet"))
         records[folder] = [read_record(file)[1] for file in files]
     assert [record.gradients for record in records["two"]] == [0, 0]
@@ -317,11 +317,11 @@ def test_a_sweep_with_targets_a_defence_and_resume(clone, command_line, workspac
         assert record.label == "transferattack.signs"
 
 
-def test_an_edit_of_the_clone_counts(clone, command_line, workspace):
+def test_an_edit_of_the_clone_counts(clone, run_job, workspace):
     words = ["attack=transferattack", f"attack.root={clone}", "attack.name=signs", "rerun=false"]
     codes = []
     for folder in ("one", "two"):
-        assert command_line(*words, f"hydra.run.dir={folder}") == 0
+        assert run_job(*words, f"hydra.run.dir={folder}") == 0
         record = read_record(workspace / folder / "predictions.parquet")[1]
         codes.append((record.code["attack"], record.gradients))
         with Path(clone, "transferattack", "gradient", "some.py").open("a") as file:

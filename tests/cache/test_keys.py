@@ -169,13 +169,13 @@ def later_classifier(settings, name, sets):
 
 
 def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
-    command_line, workspace, monkeypatch
+    run_job, workspace, monkeypatch
 ):
     (workspace / "showing.py").write_text(NETWORK)
     (workspace / "conf/model/net.yaml").write_text(MODEL)
     monkeypatch.syspath_prepend(workspace)
     recipe = ["dataset.n_train=20", "training.epochs=1"]
-    assert command_line(*recipe, "attack=fgsm", "targets=[net]") == 0
+    assert run_job(*recipe, "attack=fgsm", "targets=[net]") == 0
 
     def is_trained(*more: str, patched="src.run.train.TRAINING", value=TRAINING) -> bool:
         with monkeypatch.context() as patch, suppress(ValueError):

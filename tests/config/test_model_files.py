@@ -9,21 +9,21 @@ BOM = b"\xef\xbb\xbf"
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_a_byte_order_mark_changes_nothing(workspace, command_line, end):
+def test_a_byte_order_mark_changes_nothing(workspace, run_job, end):
     own_attack(workspace, "mine", "_target_: src.attacks.bim\nsteps: 2")
     for file in (*workspace.glob("conf/model/*.yaml"), workspace / "conf/attack/mine.yaml"):
         file.write_bytes(BOM + file.read_bytes().replace(b"\n", end))
-    assert command_line("attack=mine", "plan=only") == 0
+    assert run_job("attack=mine", "plan=only") == 0
     assert load_classifier("coarse", "dataset=cifar10_mini", config_dir="conf").name == "coarse"
 
 
 @pytest.mark.parametrize("name", ["net_v1.5", "coarse.2", "a.b.c"])
-def test_a_dot_in_a_name_is_refused_with_the_file(workspace, command_line, capsys, name):
+def test_a_dot_in_a_name_is_refused_with_the_file(workspace, run_job, capsys, name):
     file = workspace / "conf/model" / f"{name}.yaml"
     text = (workspace / "conf/model/coarse.yaml").read_text()
     file.write_text(text.replace("model.coarse", f"model.{name}"))
     for words in ([f"source={name}"], [f"targets=[fine,{name}]"]):
-        assert command_line("attack=fgsm", *words) == 2
+        assert run_job("attack=fgsm", *words) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert f"conf/model/{name}.yaml: no dots in names" in line
 

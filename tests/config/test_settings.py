@@ -323,10 +323,10 @@ def test_a_launcher_that_is_not_installed_names_its_extra():
         assert ("[submitit]" in told) == missing and ("basic" in told) != missing
 
 
-def test_a_file_that_is_no_yaml_is_named(command_line, workspace, capfd):
+def test_a_file_that_is_no_yaml_is_named(run_job, workspace, capfd):
     text = "# @package model.coarse\na: [1\nb: 2"
     (workspace / "conf" / "model" / "coarse.yaml").write_text(text)
-    assert command_line() == 2
+    assert run_job() == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "coarse.yaml" in line
 

@@ -44,20 +44,20 @@ def asked(saved, workspace):
     return folder, pd.DataFrame(rows)
 
 
-def evaluate(command_line, folder, *words):
+def evaluate(run_job, folder, *words):
     """Evaluate answers beside `fine` itself on the saved images."""
     words = (f"attack.path={folder}", "model.answers.network.file=answers.csv", *words)
-    return command_line(
+    return run_job(
         *("attack=saved", "targets=[answers,fine]", "n_images=null"),
         *("epsilon.grid=[8]", *words),
     )
 
 
 @pytest.mark.parametrize("separator", [",", ";"])
-def test_answers_count_as_the_model_that_gave_them(asked, command_line, workspace, separator):
+def test_answers_count_as_the_model_that_gave_them(asked, run_job, workspace, separator):
     folder, answers = asked
     answers.sample(frac=1, random_state=0).to_csv("answers.csv", sep=separator, index=False)
-    assert evaluate(command_line, folder) == 0
+    assert evaluate(run_job, folder) == 0
     file = max(workspace.glob("outputs/*/predictions.parquet"))
     rows = pd.read_parquet(file).set_index(["target", "eps_255", "index"]).sort_index()
     for column, columns in (("predicted", {}), ("confidence", {"rtol": 1e-4})):
@@ -66,11 +66,11 @@ def test_answers_count_as_the_model_that_gave_them(asked, command_line, workspac
         pd.testing.assert_series_equal(its, other, **columns)
 
 
-def test_changed_answers_are_evaluated_anew(asked, command_line, workspace):
+def test_changed_answers_are_evaluated_anew(asked, run_job, workspace):
     folder, answers = asked
     for predicted in (3, 4):
         answers.assign(predicted=predicted).drop(columns="confidence").to_csv("answers.csv")
-        assert evaluate(command_line, folder, "rerun=false") == 0
+        assert evaluate(run_job, folder, "rerun=false") == 0
         file = max(workspace.glob("outputs/*/predictions.parquet"))
         rows = pd.read_parquet(file).set_index("target").loc["answers"]
         assert {*rows["predicted"]} == {predicted} and (rows["confidence"] > 0.999).all()
@@ -89,19 +89,19 @@ def test_changed_answers_are_evaluated_anew(asked, command_line, workspace):
         (lambda rows: rows[:0], "has no answer for one of the images"),
     ],
 )
-def test_answers_that_do_not_fit_the_images_are_refused(asked, command_line, capsys, change, text):
+def test_answers_that_do_not_fit_the_images_are_refused(asked, run_job, capsys, change, text):
     folder, answers = asked
     change(answers).to_csv("answers.csv", index=False)
-    assert evaluate(command_line, folder) != 0
+    assert evaluate(run_job, folder) != 0
     captured = capsys.readouterr()
     assert re.search(text, captured.out + captured.err)
 
 
-def test_answers_are_neither_a_source_nor_for_new_images(asked, command_line, capsys):
+def test_answers_are_neither_a_source_nor_for_new_images(asked, run_job, capsys):
     folder, answers = asked
     answers.to_csv("answers.csv", index=False)
     words = ("targets=[answers,fine]", "model.answers.network.file=answers.csv")
-    assert command_line("source=coarse", *words) != 0
+    assert run_job("source=coarse", *words) != 0
     assert "attack=saved attack.path=FOLDER" in "".join(capsys.readouterr())
-    assert evaluate(command_line, folder, "defences=[jpeg]") != 0
+    assert evaluate(run_job, folder, "defences=[jpeg]") != 0
     assert "has no answer for one of the images" in "".join(capsys.readouterr())

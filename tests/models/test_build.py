@@ -191,6 +191,7 @@ TIMM = {"_target_": "timm.create_model", "model_name": "mobilenetv2_100", "pad_t
 TORCHVISION = {"_target_": "torchvision.models.get_model", "name": "squeezenet1_0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "network", "constants", "top1"),
     [

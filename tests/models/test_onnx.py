@@ -87,7 +87,7 @@ def test_a_file_that_is_no_network_is_refused(tmp_path, content):
         onnx_network(str(file))
 
 
-def test_a_file_is_a_source_and_a_target_by_name(workspace, command_line, capsys):
+def test_a_file_is_a_source_and_a_target_by_name(workspace, run_job, capsys):
     write_onnx(workspace / "resnet50.onnx", shape=("N", 3, 32, 32))  # a name that timm has, too
     (workspace / "conf/model/mine.yaml").write_text(
         "# @package model.mine\n"
@@ -95,13 +95,13 @@ def test_a_file_is_a_source_and_a_target_by_name(workspace, command_line, capsys
         "mean: [0, 0, 0]\nstd: [1, 1, 1]\n"
     )
     public = f"onnx/{workspace}/resnet50.onnx"
-    assert command_line(f"source={public}", f"targets=[{public},mine,coarse]") == 0
+    assert run_job(f"source={public}", f"targets=[{public},mine,coarse]") == 0
     (file,) = workspace.glob("outputs/*/predictions.parquet")
     rows = pd.read_parquet(file).drop(columns=["defence"]).set_index(["target", "index", "eps_255"])
     assert rows.index.levels[0].size == 3
     pd.testing.assert_frame_equal(rows.loc["mine"], rows.loc[public.replace("/", ".")])
     assert load_classifier("onnx/resnet50.onnx").input_size == 32
-    assert command_line("source=onnx/missing.onnx") == 2
+    assert run_job("source=onnx/missing.onnx") == 2
     assert "missing.onnx is not an ONNX network (FileNotFoundError" in capsys.readouterr().err
 
 

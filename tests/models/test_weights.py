@@ -351,7 +351,7 @@ def test_whole_networks_are_refused_with_the_lines_that_convert_them(tmp_path):
 
 
 def test_the_command_line_and_python_take_the_other_weights(
-    workspace, command_line, tiny_weights, capsys
+    workspace, run_job, tiny_weights, capsys
 ):
     good = load_file(tiny_weights / "coarse.safetensors")
     raw = {name: torch.zeros_like(value) for name, value in good.items()}
@@ -362,8 +362,8 @@ def test_the_command_line_and_python_take_the_other_weights(
     for words, state in (([], good), ([word], raw)):
         network = load_classifier("coarse", "dataset=cifar10_mini", *words, config_dir="conf")
         assert torch.equal(network.network[2].weight, state["2.weight"])
-    assert command_line("attack=none", "source=null", "targets=[coarse]", word) == 0
-    assert command_line("attack=none", "source=null", "targets=[coarse]") == 0
+    assert run_job("attack=none", "source=null", "targets=[coarse]", word) == 0
+    assert run_job("attack=none", "source=null", "targets=[coarse]") == 0
     shares = re.findall(r"clean images, correct: coarse (\S+)%", capsys.readouterr().out)
     assert len({*shares}) == 2
 

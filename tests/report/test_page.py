@@ -3,6 +3,7 @@
 import random
 import re
 import shutil
+from itertools import product
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +16,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 SEED = 84
+QUICK = [("ordinary", 390), ("one model", 1280), ("many models", 768)]
 
 
 @pytest.fixture
@@ -88,7 +90,9 @@ def titles(tab) -> list[str]:
     return tab.locator("#results h2").all_inner_texts()
 
 
-@pytest.mark.parametrize("kind", ["defended", "ordinary", "targeted"])
+@pytest.mark.parametrize(
+    "kind", ["defended", pytest.param("ordinary", marks=pytest.mark.slow), "targeted"]
+)
 def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, made_up, kind):
     tab, page = opened(kind), made_up(kind).page
     summary, axes = summary_of(kind), page["axes"]
@@ -271,8 +275,13 @@ def test_the_focus_stays_on_a_control_that_was_used(opened):
         assert tab.evaluate(name).split()[:1] == before.split()[:1] or "matrix" in box, control
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280, 1920])
-@pytest.mark.parametrize("kind", ["ordinary", "one model", "many models"])
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [
+        pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
+        for pair in product(("ordinary", "one model", "many models"), (390, 768, 1280, 1920))
+    ],
+)
 def test_nothing_overflows(opened, kind, width):
     tab = opened(kind, color_scheme="dark", viewport={"width": width, "height": 800})
     views = tab.locator("nav a").all_inner_texts()

@@ -44,7 +44,7 @@ def same(grown, whole):
     ("attack", "taken"),  # gradients by number of budgets
     [
         (fgsm, {1: 1, 2: 1, 3: 1}),
-        (partial(mi, steps=3), {1: 3, 2: 5, 3: 7}),
+        pytest.param(partial(mi, steps=3), {1: 3, 2: 5, 3: 7}, marks=pytest.mark.slow),
         (partial(pgd, steps=2), {1: 2, 2: 4, 3: 6}),
     ],
 )

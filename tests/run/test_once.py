@@ -39,7 +39,7 @@ weights: {1}
 
 
 @pytest.fixture
-def noted(workspace, command_line, monkeypatch):
+def noted(workspace, run_job, monkeypatch):
     """A function that runs a command, and counts what it has built and opened."""
     (workspace / "counting.py").write_text(CODE)
     for name, weights in (("one", "included"), ("two", "included"), ("new", "null")):
@@ -52,7 +52,7 @@ def noted(workspace, command_line, monkeypatch):
 
     def run(*words: str, code: int = 0) -> Counter[str]:
         log.write_text("")
-        assert command_line("dataset=counted", *words) == code
+        assert run_job("dataset=counted", *words) == code
         return Counter(log.read_text().splitlines())
 
     return run

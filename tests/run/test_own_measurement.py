@@ -59,11 +59,9 @@ def test_the_page_keeps_its_word():
     assert len(CODE.splitlines()) <= 30
 
 
-def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(
-    place, command_line, run_in
-):
+def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(place, run_job, run_in):
     sweep = "hydra.run.dir=outputs/a"
-    assert command_line(words(f"entropy.Entropy, {CHART}"), sweep, "report=default") == 0
+    assert run_job(words(f"entropy.Entropy, {CHART}"), sweep, "report=default") == 0
     table, frame = load_table("entropy", "outputs/a"), load_sweep("outputs/a")
     keys = ["attack", "source", "target", "eps_255", "index"]
     both = table.merge(frame[frame.variant == "float32"].astype({"target": str}), on=keys[2:])
@@ -80,24 +78,24 @@ def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(
         assert "Mean of entropy in the table entropy" in page
 
 
-def test_rows_are_kept_and_a_larger_job_measures_its_new_images(place, command_line):
+def test_rows_are_kept_and_a_larger_job_measures_its_new_images(place, run_job):
     asked = words("counted.Counted")
-    command_line = partial(command_line, "rerun=false")
-    assert command_line(asked, "n_images=8", "hydra.run.dir=outputs/a") == 0
+    run_job = partial(run_job, "rerun=false")
+    assert run_job(asked, "n_images=8", "hydra.run.dir=outputs/a") == 0
     first = measured(place)
     assert len(first) == 8
-    assert command_line(asked, "n_images=8", "hydra.run.dir=outputs/b") == 0
+    assert run_job(asked, "n_images=8", "hydra.run.dir=outputs/b") == 0
     assert measured(place) == set()
-    assert command_line(asked, "n_images=12", "hydra.run.dir=outputs/c") == 0
+    assert run_job(asked, "n_images=12", "hydra.run.dir=outputs/c") == 0
     new = measured(place)
     assert new and not new & first
     tables = [pd.read_parquet(f"outputs/{name}/entropy.parquet") for name in "abc"]
     assert tables[0].equals(tables[1]) and set(tables[2]["index"]) == first | new
-    assert command_line(words("counted.Counted, base: 3"), "n_images=8") == 0
+    assert run_job(words("counted.Counted, base: 3"), "n_images=8") == 0
     assert measured(place) == first  # other settings
     code = (place / "counted.py").read_text()
     (place / "counted.py").write_text(code.replace("base=2", "base=4"))
-    assert command_line(asked, "n_images=8") == 0
+    assert run_job(asked, "n_images=8") == 0
     assert measured(place) == first  # other code
 
 
@@ -113,10 +111,8 @@ def test_rows_are_kept_and_a_larger_job_measures_its_new_images(place, command_l
         ("entropy.Entropy, chart: {x: entropy}", "entropy", "chart.y"),
     ],
 )
-def test_what_is_no_measurement_is_refused_before_any_job(
-    place, command_line, capfd, keys, name, said
-):
-    assert command_line(words(keys, name), "hydra.run.dir=outputs/a") == 2
+def test_what_is_no_measurement_is_refused_before_any_job(place, run_job, capfd, keys, name, said):
+    assert run_job(words(keys, name), "hydra.run.dir=outputs/a") == 2
     error = capfd.readouterr().err
     assert said in error and "measurements." in error and "Traceback" not in error
     assert not (place / "outputs" / "a" / "predictions.parquet").exists()
@@ -135,18 +131,18 @@ def test_what_is_no_measurement_is_refused_before_any_job(
     ],
 )
 def test_rows_that_do_not_fit_cost_the_job_and_are_said_in_a_sentence(
-    place, command_line, capfd, rows, said
+    place, run_job, capfd, rows, said
 ):
     code = f"\nclass Bad(Entropy):\n    def rows(self, batch, requests):\n        {rows}\n"
     (place / "bad.py").write_text(f"from entropy import Entropy\n{code}")
-    assert command_line(words("bad.Bad", "bad"), "hydra.run.dir=outputs/a") == 1
+    assert run_job(words("bad.Bad", "bad"), "hydra.run.dir=outputs/a") == 1
     told = capfd.readouterr()
     assert said in told.out and "measurements.bad" in told.out
     assert "Traceback" not in told.out + told.err
 
 
-def test_a_chart_in_a_strangers_record_is_checked(place, command_line):
-    command_line(words(f"entropy.Entropy, {CHART}"), "hydra.run.dir=outputs/a")
+def test_a_chart_in_a_strangers_record_is_checked(place, run_job):
+    run_job(words(f"entropy.Entropy, {CHART}"), "hydra.run.dir=outputs/a")
     (job,) = find_jobs([place / "outputs" / "a"])
     section = job.record.config["measurements"]["entropy"]
     rows = own_statistics(job)["entropy"]
@@ -292,12 +288,10 @@ def test_columns_that_are_added_are_reserved(name):
         ("finish(self, name, tables, job)", "return None"),
     ],
 )
-def test_a_job_says_in_a_sentence_which_measurement_is_wrong(
-    place, command_line, capfd, method, body
-):
+def test_a_job_says_in_a_sentence_which_measurement_is_wrong(place, run_job, capfd, method, body):
     code = "import numpy as np\nfrom entropy import Entropy, RowRequest\n\nclass Bad(Entropy):\n"
     (place / "bad.py").write_text(f"{code}    def {method}:\n        {body}\n")
-    assert command_line(words("bad.Bad", "bad"), "hydra.run.dir=outputs/a") in (1, 2)
+    assert run_job(words("bad.Bad", "bad"), "hydra.run.dir=outputs/a") in (1, 2)
     told = capfd.readouterr()
     assert "measurements.bad: " in told.out + told.err
     assert "Traceback" not in told.out + told.err

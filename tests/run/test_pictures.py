@@ -14,7 +14,7 @@ N, BUDGETS = 23, (2.0, 8.0)  # images of a tiny job
 
 
 @pytest.fixture
-def run(command_line, workspace):
+def run(run_job, workspace):
     """A function that runs a job in a folder, and returns it."""
     text = "_target_: counting_code.counting\nname: counting\n"
     (workspace / "conf" / "attack" / "counting.yaml").write_text(text)
@@ -23,7 +23,7 @@ def run(command_line, workspace):
 
     def run(name, *words):
         words = ["rerun=false", "epsilon.grid=[2,8]", "report=default", *words]
-        assert command_line(*words, f"hydra.run.dir={name}") == 0
+        assert run_job(*words, f"hydra.run.dir={name}") == 0
         (job,) = find_jobs([workspace / name])
         return job
 
@@ -78,11 +78,11 @@ def test_few_images_are_attacked_again_and_the_plan_counts_them(run, workspace, 
             np.testing.assert_array_equal(first.pictures[index][eps], picture)
 
 
-def test_the_plan_counts_the_images_that_may_be_attacked_again(run, command_line, capsys):
+def test_the_plan_counts_the_images_that_may_be_attacked_again(run, run_job, capsys):
     words = ["attack=bim", "attack.steps=3", "cache.dir=none", "plan=only"]
     gradients = []
     for more in ("cache.images_mb=300", "cache.images_mb=0"):
-        assert command_line(*words, "report=default", more) == 0
+        assert run_job(*words, "report=default", more) == 0
         text = capsys.readouterr().out.replace(",", "")
         gradients.append(int(re.search(r"(\d+) gradients", text)[1]))
     assert gradients[1] - gradients[0] == (N // 20) * 2 * 3  # one image at two budgets

@@ -52,7 +52,7 @@ def check(run_in, workspace, capsys, name):
 
 
 @pytest.mark.parametrize("bgr", [False, True])
-def test_a_check_finds_the_lines_of_a_models_file(run_in, workspace, command_line, capsys, bgr):
+def test_a_check_finds_the_lines_of_a_models_file(run_in, workspace, run_job, capsys, bgr):
     wrong = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     write_model(workspace, "other", for_input(**CAFFE, bgr=bgr), **wrong)
     rows, lines = check(run_in, workspace, capsys, "other")
@@ -65,33 +65,33 @@ def test_a_check_finds_the_lines_of_a_models_file(run_in, workspace, command_lin
     }
     write_model(workspace, "other", for_input(**CAFFE, bgr=bgr), **lines)
     words = ("attack=none", "source=null", "targets=[coarse,other]", "n_images=200")
-    assert command_line(*words) == 0
+    assert run_job(*words) == 0
     (file,) = workspace.glob("outputs/*/predictions.parquet")
     table = pd.read_parquet(file)
     correct = (table["label"] == table["predicted"]).groupby(table["target"]).sum()
     assert correct["coarse"] == correct["other"] == int(rows[0][2])
 
 
-def test_a_miss_suggests_another_normalisation(workspace, command_line, capsys):
+def test_a_miss_suggests_another_normalisation(workspace, run_job, capsys):
     write_model(
         workspace, "other", for_input(**CAFFE), mean=[0.0] * 3, std=[1.0] * 3, expected_accuracy=0.5
     )
     words = ("attack=none", "source=null", "targets=[other]", "n_images=200")
     words += ("clean_accuracy_check.action=stop",)
-    assert command_line(*words) == 1
+    assert run_job(*words) == 1
     assert "mean: [0.48502, 0.457957, 0.407604]" in "".join(capsys.readouterr())
     write_model(workspace, "other", lambda *both: both, expected_accuracy=0.9)  # rightly prepared
-    assert command_line(*words) == 1
+    assert run_job(*words) == 1
     text = "".join(capsys.readouterr())
     assert "expects 90.00%" in text and "mean: [" not in text
 
 
-def test_a_suggestion_takes_no_longer_than_its_limit(workspace, command_line, capsys, monkeypatch):
+def test_a_suggestion_takes_no_longer_than_its_limit(workspace, run_job, capsys, monkeypatch):
     write_model(workspace, "other", for_input(**CAFFE), mean=[0.0] * 3, std=[1.0] * 3,
                 expected_accuracy=0.5)  # fmt: skip
     monkeypatch.setattr(clean_accuracy, "_SECONDS", -1)
     words = ("attack=none", "source=null", "targets=[other]", "clean_accuracy_check.action=stop")
-    assert command_line(*words) == 1
+    assert run_job(*words) == 1
     text = "".join(capsys.readouterr())
     assert "expects 50.00%" in text and "mean: [" not in text
 

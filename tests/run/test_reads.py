@@ -33,11 +33,11 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("words", [[], ["-m", "attack=fgsm,rfgsm", "defences=[none,jpeg]"]])
 def test_predictions_are_written_once_last_and_read_at_most_twice(
-    command_line, workspace, empty_store, calls, words
+    run_job, workspace, empty_store, calls, words
 ):
     shutil.copytree(empty_store, workspace / "mlruns")
     folder = "hydra.sweep.dir=out" if words else "hydra.run.dir=out"
-    assert command_line(*words, "report=default", "tracking=mlflow", folder) == 0
+    assert run_job(*words, "report=default", "tracking=mlflow", folder) == 0
     tables = sorted((workspace / "out").rglob(PREDICTIONS))
     assert len(tables) == (2 if words else 1)
     for table in tables:
@@ -47,9 +47,7 @@ def test_predictions_are_written_once_last_and_read_at_most_twice(
         assert table == max(others, key=lambda path: path.stat().st_mtime_ns)
 
 
-def test_a_job_that_cannot_write_another_table_has_no_predictions(
-    command_line, workspace, monkeypatch
-):
+def test_a_job_that_cannot_write_another_table_has_no_predictions(run_job, workspace, monkeypatch):
     real = pq.write_table
 
     def full_disk(table, where, *args, **words):
@@ -58,6 +56,6 @@ def test_a_job_that_cannot_write_another_table_has_no_predictions(
         return real(table, where, *args, **words)
 
     monkeypatch.setattr(pq, "write_table", full_disk)
-    assert command_line("hydra.run.dir=out") == 1
+    assert run_job("hydra.run.dir=out") == 1
     assert not (workspace / "out" / PREDICTIONS).exists()
     assert "cannot be written" in (workspace / "out" / "error.txt").read_text()

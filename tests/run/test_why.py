@@ -34,11 +34,11 @@ def gradients(folder: Path) -> int:
 
 
 def test_each_difference_is_a_line_and_rows_are_reused_as_it_says(
-    command_line, workspace, why, tiny_weights, monkeypatch
+    run_job, workspace, why, tiny_weights, monkeypatch
 ):
     shutil.copytree(tiny_weights, workspace / "own")
     words = [*WORDS, "model.fine.weights=own/fine.safetensors"]
-    assert command_line(*words) == 0
+    assert run_job(*words) == 0
     assert why("out", FLAG) == (0, ["out:", REUSED], "")
     assert why("out", FLAG, "trainer.fold_batch_norms=false")[1] == [
         *("out:", "fold_batch_norms: true -> false", "No row is reused.")
@@ -55,16 +55,16 @@ def test_each_difference_is_a_line_and_rows_are_reused_as_it_says(
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\x3f")
     _, (_, line, end), _ = why("out", FLAG)
     assert line.startswith("model.fine.weights: ") and "fine are computed again" in end
-    assert gradients(workspace / "out") > 0 and command_line(*words) == 0
+    assert gradients(workspace / "out") > 0 and run_job(*words) == 0
     assert gradients(workspace / "out") == 0
     shutil.rmtree(workspace / "cache")
     _, (_, end), _ = why("out", FLAG)
     assert "cache/rows-3 lacks rows" in end
 
 
-def test_the_jobs_of_a_sweep_are_compared(command_line, why):
+def test_the_jobs_of_a_sweep_are_compared(run_job, why):
     words = ["-m", "attack=fgsm,bim", "attack.steps=2", "hydra.sweep.dir=out", "rerun=false"]
-    assert command_line(*words) == 0
+    assert run_job(*words) == 0
     names = ["out/0-fgsm-coarse:", "out/1-bim-coarse:"]
     assert why("out", FLAG) == (0, [names[0], REUSED, names[1], REUSED], "")
     _, lines, _ = why("out/1-bim-coarse", FLAG, "attack.steps=3")
@@ -72,8 +72,8 @@ def test_the_jobs_of_a_sweep_are_compared(command_line, why):
     assert lines[2].startswith("Rows with an attack are computed again.")
 
 
-def test_a_folder_imports_no_code_unless_the_user_types_it(command_line, workspace, why):
-    assert command_line(*WORDS) == 0
+def test_a_folder_imports_no_code_unless_the_user_types_it(run_job, workspace, why):
+    assert run_job(*WORDS) == 0
     code, lines, error = why("out")
     assert code == 2 and not lines and "--config-dir" in error and error.count("\n") == 1
     overrides = workspace / "out/.hydra/overrides.yaml"

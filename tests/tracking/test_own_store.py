@@ -62,7 +62,7 @@ def runs(place) -> list[dict]:
 
 
 def test_weights_and_biases_gets_a_run_per_sweep_job_pair_and_training(
-    workspace, command_line, monkeypatch
+    workspace, run_job, monkeypatch
 ):
     assert len(TRACKER.read_text().splitlines()) <= 60
     shutil.copy(TRACKER, workspace)
@@ -72,7 +72,7 @@ def test_weights_and_biases_gets_a_run_per_sweep_job_pair_and_training(
     (workspace / "conf" / "tracking" / "wandb.yaml").write_text(text)
     words = ["attack=fgsm,bim", "model.fine.weights=null", "training.epochs=1"]
     words += ["dataset.n_train=100", "dataset.n_test=50", "hydra.sweep.dir=outputs/DATE"]
-    assert command_line("-m", *words, "tracking=wandb") == 0
+    assert run_job("-m", *words, "tracking=wandb") == 0
     tracked = runs(workspace)
     kinds = [run["job_type"] for run in tracked]
     counts = {kind: kinds.count(kind) for kind in kinds}
@@ -92,10 +92,10 @@ def test_weights_and_biases_gets_a_run_per_sweep_job_pair_and_training(
 
 
 @pytest.mark.parametrize("at", ["log", "keep", "end"])
-def test_a_store_that_fails_costs_no_job(workspace, command_line, at):
+def test_a_store_that_fails_costs_no_job(workspace, run_job, at):
     (workspace / "failing.py").write_text(FAILING)
     words = ["tracking._target_=failing.Failing", f"+tracking.at={at}"]
-    assert command_line(*words, "hydra.run.dir=outputs/a", "tracking=none") == 0
+    assert run_job(*words, "hydra.run.dir=outputs/a", "tracking=none") == 0
     assert (workspace / "outputs" / "a" / "predictions.parquet").is_file()
     log = (workspace / "outputs" / "a" / "main.log").read_text()
     assert log.count("the wire is cut") == 1 and "tracking stops" in log
@@ -110,10 +110,10 @@ def test_a_store_that_fails_costs_no_job(workspace, command_line, at):
     ],
 )
 def test_a_store_that_cannot_be_used_is_refused_before_any_job(
-    workspace, command_line, target, said, capfd
+    workspace, run_job, target, said, capfd
 ):
     (workspace / "failing.py").write_text(FAILING)
-    assert command_line(f"++tracking._target_={target}", "hydra.run.dir=outputs/a") == 2
+    assert run_job(f"++tracking._target_={target}", "hydra.run.dir=outputs/a") == 2
     error = capfd.readouterr().err
     assert said in error and error.startswith("tracking: ") and "Traceback" not in error
     assert not (workspace / "outputs" / "a" / "predictions.parquet").exists()

@@ -146,7 +146,7 @@ def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once)
 
 @pytest.mark.slow
 def test_a_database_that_stops_costs_a_sentence_and_the_next_command_ends_what_it_left_open(
-    postgresql, command_line, capsys, monkeypatch
+    postgresql, run_job, capsys, monkeypatch
 ):
     words = ["-m", "attack=fgsm,bim", "tracking=mlflow", f"tracking.uri={postgresql.address}"]
     real, calls = mlflow.MlflowClient.log_batch, []
@@ -159,12 +159,12 @@ def test_a_database_that_stops_costs_a_sentence_and_the_next_command_ends_what_i
 
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.MlflowClient, "log_batch", stopped_at_the_fifth_call)
-        assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0
+        assert run_job(*words, "hydra.sweep.dir=outputs/away") == 0
     printed = " ".join("".join(capsys.readouterr()).split())
     assert printed.count("cannot be used (") == 1 and "cannot be used (())" not in printed
     assert "Traceback" not in printed and "SQLAlchemy" not in printed
     postgresql.start()
-    assert command_line(*words, "hydra.sweep.dir=outputs/back") == 0
+    assert run_job(*words, "hydra.sweep.dir=outputs/back") == 0
     store = mlflow.MlflowClient(tracking_uri=postgresql.address)
     experiment = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
     ends = Counter(run.info.status for run in store.search_runs([experiment]))

@@ -19,13 +19,13 @@ def hold(lock):
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_refused_once_with_the_keys(
-    workspace, command_line, monkeypatch, capsys, number
+    workspace, run_job, monkeypatch, capsys, number
 ):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    assert command_line("attack=fgsm", "tracking=mlflow") == 2
+    assert run_job("attack=fgsm", "tracking=mlflow") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"cache cannot be written: {os.strerror(number)}. ")
     assert all(key in line for key in ("hydra.sweep.dir", "cache.dir", "tracking.directory"))

@@ -26,11 +26,11 @@ SWEEP = ["-m", "attack=fgsm,rfgsm", *SMALL]
 
 
 @pytest.fixture
-def run(command_line, workspace, capsys):
+def run(run_job, workspace, capsys):
     """A function that runs a command: its exit code, what it printed, and its folder."""
 
     def call(*words):
-        code = command_line(*words)
+        code = run_job(*words)
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err and "HYDRA_FULL_ERROR" not in out + err
         folders = list(workspace.glob("outputs/*"))
@@ -156,9 +156,9 @@ def test_a_job_that_finds_the_disk_full_fails_in_a_sentence(run, monkeypatch, na
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
 
 
-def test_outputs_that_cannot_be_written_are_named(command_line, workspace, capfd):
+def test_outputs_that_cannot_be_written_are_named(run_job, workspace, capfd):
     (workspace / "outputs").write_text("no folder")
-    assert command_line(*SWEEP) == 2
+    assert run_job(*SWEEP) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "cannot be written: Not a directory." in line
 
@@ -201,10 +201,10 @@ def test_closed_streams_are_open_and_no_file_takes_their_numbers(tmp_path, close
 
 
 @pytest.mark.parametrize("module", [pytest.param("src.main", marks=pytest.mark.slow), "src.figure"])
-def test_commands_with_closed_streams_write_their_files(workspace, command_line, module):
+def test_commands_with_closed_streams_write_their_files(workspace, run_job, module):
     words = [*TINY_RUN, *SMALL, "attack=fgsm", "hydra.run.dir=out"]
     if module == "src.figure":
-        assert command_line(*SMALL, "targets=[fine]", "attack=fgsm", "hydra.run.dir=out") == 0
+        assert run_job(*SMALL, "targets=[fine]", "attack=fgsm", "hydra.run.dir=out") == 0
         words = ["curves", "out", "--out=chart.svg"]
     command = shlex.join([sys.executable, "-m", module, *words])
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
