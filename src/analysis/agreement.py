@@ -1,0 +1,63 @@
+"""Agreement of stored predictions with the same predictions computed again."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+KEYS = ["target", "defence", "eps_255", "index"]
+"""Columns that identify an outcome of a job."""
+TOLERANCE = 0.01
+"""Largest difference of probabilities that counts as rounding."""
+HONEST = 0.002
+"""Share of outcomes whose probabilities differ by more, at most, on another machine."""
+_FACTS = ["label", "target_label"]
+_PROBABILITIES = ["confidence", "true_confidence"]
+
+
+def distances(stated: pd.DataFrame, computed: pd.DataFrame) -> pd.DataFrame:
+    """Return the outcomes in `computed` with how far the stated ones are from them.
+
+    An outcome's `distance` is the largest difference between the stated and the computed
+    probability of the predicted class and of the true class. If the predicted classes differ, it is
+    at least the computed gap between the two classes. It is infinite if an outcome is not stated,
+    if only one of the two abstains, or if the labels differ.
+
+    Args:
+        stated: Rows of a table of predictions.
+        computed: Rows of the same table for some of its images, with the five likeliest classes.
+    """
+    columns = [*KEYS, *_FACTS, "predicted", *_PROBABILITIES]
+    both = computed.merge(stated[columns], "left", KEYS, suffixes=("", "_stated"))
+    other = (both["predicted"] != both["predicted_stated"]).to_numpy()
+    likely = both["confidence"].to_numpy(np.float64, copy=True)
+    likely[other] = [_probability(row) for row in both[other].to_dict("records")]
+    gaps = np.where(other, both["confidence"] - likely, 0)
+    errors = [
+        np.abs(both["confidence_stated"] - likely),
+        np.abs(both["true_confidence_stated"] - both["true_confidence"]).fillna(0),
+    ]
+    distance = np.nan_to_num(np.max([gaps, *errors], axis=0), nan=np.inf)
+    distance[~other & (both["predicted"] < 0)] = 0  # both abstain
+    for name in _FACTS:
+        same = both[name].fillna(-1) == both[f"{name}_stated"].fillna(-1)
+        distance[~same] = np.inf
+    return both[KEYS].assign(distance=distance)
+
+
+def _probability(row: dict[str, object]) -> float:
+    """Return the computed probability of the stated class, 0 if it is not among the likeliest."""
+    if row["predicted_stated"] == row["label"]:
+        return float(row["true_confidence"])  # type: ignore[arg-type]
+    pairs = zip(row["top5_classes"], row["top5_confidences"], strict=True)  # type: ignore[call-overload]
+    return float(dict(pairs).get(row["predicted_stated"], 0))
+
+
+def allowed(outcomes: NDArray[np.int64] | int, tests: int = 1) -> NDArray[np.int64]:
+    """Return how many of some outcomes may differ: more have a probability below 1 % / tests."""
+    return stats.binom.isf(0.01 / tests, outcomes, HONEST).astype(np.int64)
+
+
+def found_share(outcomes: int, most: int) -> float:
+    """Return the share of wrong outcomes of which more than `most` are found with 95 %."""
+    return float(stats.beta.ppf(0.95, most + 1, outcomes - most)) if outcomes > most else 1.0

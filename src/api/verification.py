@@ -1,0 +1,99 @@
+"""Recompute a sample of the outcomes in a card, as many as a time allows."""
+
+import time
+from _thread import interrupt_main
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Timer
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..artifacts.card import CardJob
+from ..config.errors import REFUSALS, explain
+from ..utils.refusals import first_line
+from ..run.data import DataSets
+from ..run.models import ModelPool
+from ..run.recompute import Differs, RecomputedJob
+from .transfer import quiet
+
+_FIRST, _GROWTH = 4, 4  # images in the first round, and growth per round
+_SPARE = 0.8  # share of the time left that a round may take
+
+
+@dataclass
+class CheckedJob:
+    """A job in a card, and what a sample of its outcomes showed.
+
+    Attributes:
+        rows: The recomputed outcomes with their distances; empty if there are none.
+        order: Positions of its images in a random order, of which the first `images` are checked.
+        rows: Outcomes of these images with their distances.
+        pace: Seconds per image of the last pass.
+        differs: What differs apart from outcomes, such as `weights of vgg16`.
+        reason: Why nothing was recomputed.
+    """
+
+    stated: CardJob
+    order: NDArray[np.int64]
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    images: int = 0
+    pace: float = 0.0
+    differs: str = ""
+    reason: str = "time was up"
+
+
+def check_jobs(
+    stated: Sequence[CardJob], words: Sequence[str], minutes: float, seed: int
+) -> list[CheckedJob]:
+    """Recompute some images of each job, four times as many in each round, until time is up.
+
+    Args:
+        stated: Jobs of a card.
+        words: Settings that the user has typed, see `RecomputedJob`.
+        minutes: Time for all jobs together.
+        seed: Seed of the sample.
+    """
+    end = time.monotonic() + 60 * minutes
+    draws = [np.random.default_rng([seed, number]) for number in range(len(stated) + 1)]
+    jobs = [CheckedJob(job, draw.permutation(job.record.images)) for job, draw in zip(stated, draws)]
+    turns = [jobs[number] for number in draws[-1].permutation(len(jobs))]
+    pool, size = ModelPool(), _FIRST
+    pool.sets = DataSets(download=False)
+    timer = Timer(60 * minutes, interrupt_main)
+    timer.daemon = True
+    timer.start()
+    try:
+        with quiet(), TemporaryDirectory() as cache:
+            while turns:
+                for job in turns:
+                    _check(job, size, words, pool, Path(cache))
+                turns = [job for job in turns if 0 < job.images < len(job.order)]
+                left, pace = end - time.monotonic(), sum(job.pace for job in turns)
+                more = min(size * (_GROWTH - 1), int(_SPARE * left / pace) if turns else 0)
+                size, turns = size + more, turns if more else []
+    except KeyboardInterrupt:
+        if time.monotonic() < end:
+            raise
+    finally:
+        timer.cancel()
+    return jobs
+
+
+def _check(
+    job: CheckedJob, size: int, words: Sequence[str], pool: ModelPool, cache: Path
+) -> None:
+    """Recompute a job's first `size` images in its order, and note what it shows."""
+    try:
+        computed = RecomputedJob(job.stated, words, pool, cache)
+        start, images = time.monotonic(), job.order[:size]
+        job.rows = computed.compare(images)
+        job.pace = (time.monotonic() - start) / (len(images) - job.images)
+        job.images = len(images)
+    except Differs as difference:
+        job.differs = str(difference)
+    except Exception as error:  # a hostile card's settings may raise anything
+        job.reason = explain(error) if isinstance(error, REFUSALS) else first_line(error)

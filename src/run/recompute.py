@@ -1,0 +1,162 @@
+"""Recompute outcomes of a job in a card: its own settings, on some of its images."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+from ..analysis.agreement import distances
+from ..artifacts.card import CardJob
+from ..artifacts.layout import PREDICTIONS
+from ..artifacts.record import JobRecord
+from ..cache.rows import Rows
+from ..config.attack_file import crafted_settings
+from ..config.errors import refusal
+from ..config.resolvers import CONF
+from ..config.settings import Settings
+from ..models.providers import LOADER, find, section_of
+from .check_job import check_job
+from .job import make_record
+from .models import ModelPool
+from .results import compute_results
+from .stages import JobContext
+
+_TAKEN = ("source", "targets", "ensemble", "defences", "source_defence", "source_draws", "epsilon")
+_TAKEN += ("protocol", "storage", "variants", "seed", "n_images", "dataset", "model", "defence")
+_TAKEN += ("attack", "training", "trainer", "cache")
+_OURS = {"clean_accuracy_check": {"tolerance": 1.0, "action": "warn"}}
+_OF_TRAINER = ("precision", "attack_precision", "fold_batch_norms")
+_FOLLOWING = ("source", "targets", "defences", "attack", "label", "norm", "budgets", "reference")
+_FOLLOWING += ("protocol", "storage", "dataset", "precision", "seed", "layer", "backward_rule")
+_FOLLOWING += ("iterative", "class_names", "values")
+_LABELS = ("dataset.name.", "dataset.class_names.", "model.channels.")  # texts that open nothing
+_PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
+
+
+class Differs(Exception):
+    """A job in a card is not made of what this machine has, by name."""
+
+
+class RecomputedJob:
+    """A job in a card that this machine can compute again.
+
+    Args:
+        stated: The job in the card.
+        words: Settings that the user has typed, `KEY=VALUE`; they replace those of the record.
+        pool: Models and data sets of the command.
+        cache: Folder for rows.
+
+    Raises:
+        ValueError: It cannot be computed again here; the message says why.
+        Differs: It has other images or weights than this machine.
+    """
+
+    def __init__(self, stated: CardJob, words: Sequence[str], pool: ModelPool, cache: Path) -> None:
+        self.stated, self.rows = stated, Rows(cache)
+        record = stated.record
+        planned = check_job(_settings(record, words), pool.sets)
+        self.job, untrained = pool.prepare(planned)
+        if untrained:
+            raise ValueError(f"weights of {', '.join(untrained)} are missing")
+        if not self.job.images_apart:
+            raise ValueError("its adversarial images depend on their batches")
+        own = {name: model.digest for name, model in self.job.models.items()}
+        if self.job.images.digest() != record.data:
+            raise Differs("images")
+        if other := [name for name, digest in record.weights.items() if own.get(name) != digest]:
+            raise Differs(f"weights of {', '.join(other)}")
+
+    def compare(self, positions: Sequence[int]) -> pd.DataFrame:
+        """Compute the outcomes of some images, and return those of `distances` for all tables.
+
+        Raises:
+            Differs: The record states facts that do not follow from its settings.
+        """
+        part = self.job.images.part(np.sort(np.asarray(positions)))
+        job = replace(self.job, data=replace(self.job.data, images=part, diagnosed=part))
+        results, record = compute_results(job, self.rows), self.stated.record
+        assert results is not None
+        follows = make_record(job, results)
+        if other := [key for key in _FOLLOWING if getattr(follows, key) != getattr(record, key)]:
+            raise Differs(f"{', '.join(other)} in the record, beside its settings")
+        computed = {record.storage: results.clean.to_pandas()}
+        for name, table in results.predictions.items():
+            computed[name] = pd.concat([computed.get(name), table.to_pandas()])
+        names = {name: PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}" for name in computed}
+        if absent := names.values() - self.stated.tables.keys():
+            raise Differs(f"lacks {', '.join(absent)}")
+        return pd.concat(
+            distances(self.stated.tables[names[name]].to_pandas(), rows).assign(variant=name)
+            for name, rows in computed.items()
+        )
+
+
+def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
+    """Return a job's settings, without those that decide no outcome.
+
+    A text in a card may name code or a file. It is used only if the program's own files have it in
+    the same group, if it belongs to a public model, or if the user has typed it.
+    """
+    config: dict[str, Any] = copy.deepcopy(record.config) | {"cache": {}}
+    typed = {text for word in words for text in _type(config, word)}
+    attack, sections = config["attack"], {"dataset": config["dataset"]}
+    if attack["kind"] == "saved":
+        raise ValueError("its adversarial images are files, which a card does not have")
+    if attack["kind"] == "crafted":
+        sections["attack"] = attack["settings"]
+    for group in ("model", "defence"):
+        sections |= {f"{group}.{name}": section for name, section in config[group].items()}
+    for key, section in sections.items():
+        called, known = section.get("network", section), _known(key.partition(".")[0]) | typed
+        if "_target_" not in called:
+            raise ValueError(f"{key} was passed as a Python object")
+        if called["_target_"] == LOADER and str(called["name"]).startswith(_PUBLIC):
+            known |= {text for _, text in _texts(section_of(called["name"]))}
+            if not find(called["name"]).path.exists():
+                raise ValueError(f"weights of {called['name']} are missing")
+        for place, text in _texts(section):
+            if text not in known and not f"{key.partition('.')[0]}.{place}.".startswith(_LABELS):
+                raise ValueError(f"it names {text}; to trust it, type '{key}.{place}={text}'")
+    config["trainer"] = {key: config["trainer"][key] for key in _OF_TRAINER}
+    try:
+        if attack["kind"] == "crafted":
+            config["attack"] = crafted_settings(attack["name"], attack["settings"])
+        return Settings.model_validate({key: config[key] for key in _TAKEN} | _OURS, strict=False)
+    except ValidationError as error:
+        raise ValueError(refusal(error)) from error
+
+
+def _type(config: dict[str, Any], word: str) -> Iterator[str]:
+    """Set a typed `KEY=VALUE` in a record's config if it has the key; yield the texts in VALUE."""
+    key, _, text = word.partition("=")
+    value, section, (*path, last) = yaml.safe_load(text), config, key.split(".")
+    for name in (*path[:1], *["settings"] * (path[:1] == ["attack"]), *path[1:]):
+        section = section.get(name, {}) if isinstance(section, dict) else {}
+    if last in section or section is config["cache"]:
+        section[last] = value
+    yield from (text for _, text in _texts(value))
+
+
+@cache
+def _known(group: str) -> frozenset[str]:
+    """Return the texts in the program's files of a group, except interpolations."""
+    files = (CONF / group).glob("*.yaml")
+    texts = (text for file in files for _, text in _texts(yaml.safe_load(file.read_text("utf-8"))))
+    return frozenset(text for text in texts if "${" not in text)
+
+
+def _texts(section: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts in a section with their dotted places, recursively."""
+    if isinstance(section, str):
+        yield place, section
+    pairs = section.items() if isinstance(section, dict) else ()
+    pairs = enumerate(section) if isinstance(section, list | tuple) else pairs
+    for key, value in pairs:
+        yield from _texts(value, f"{place}.{key}".strip("."))
