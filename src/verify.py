@@ -7,6 +7,8 @@ from pathlib import Path
 
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
+from .utils.refusals import printable
+from .utils.terminal import LastingConsole, text_table
 
 DIFFERS, NOTHING = 1, 2
 """Exit codes: some outcomes or digests differ; nothing could be recomputed."""
@@ -29,16 +31,49 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> int:
     """Print what a sample of a card's outcomes shows, and return the exit code."""
-    from .analysis.agreement import TOLERANCE, allowed, found_share
+    import numpy as np  # here: loading these takes seconds
+
+    from .analysis.agreement import TOLERANCE, agreement
+    from .api.verification import check_jobs
     from .artifacts.card import COARSE_STEPS, STEPS, read_card, read_facts
-    from .run.verification import check_jobs
+    from .run.recompute import section_with
 
     stated = read_card(card)
+    for word in words:
+        if not any(section_with(job.record.config, word.partition("=")[0]) for job in stated):
+            raise ValueError(f"{word}: no job of {card} has such a setting. Type KEY=VALUE.")
     seed = secrets.randbits(32) if seed is None else seed
-    print(f"{card}: {len(stated)} jobs, seed {seed}", flush=True)
-    limit = TOLERANCE + 0.5 / (COARSE_STEPS if read_facts(card)["coarse"] else STEPS)
+    print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
     jobs = check_jobs(stated, words, minutes, seed)
-    return 0
+    rounding = TOLERANCE + 0.5 / (COARSE_STEPS if read_facts(card)["coarse"] else STEPS)
+    tests, texts, differ = 1 + sum(len(job.rows) > 0 for job in jobs), [], False
+    for job in jobs:
+        record, total = job.stated.record, sum(map(len, job.stated.tables.values()))
+        its = agreement(job.distance, rounding, tests)
+        differ |= bool(job.differs) or not its.holds
+        result = f"differs: {job.differs}" if job.differs else f"not checked: {job.reason}"
+        if its.outcomes and not job.differs:
+            result = "agrees" if its.holds else "differs"
+        name = " ".join(filter(None, [record.label, record.source]))
+        texts.append([name, f"{its.outcomes:,} of {total:,}", f"{its.wrong:,}", result])
+    columns = ["job", "outcomes", "differ", "result"]
+    console = LastingConsole(markup=False, highlight=False, soft_wrap=True)
+    texts = [[printable(text) for text in row] for row in texts]
+    console.print(text_table(columns, texts, left=["job", "result"]), soft_wrap=False)
+    every = agreement(np.concatenate([job.distance for job in jobs]), rounding, tests)
+    if not every.outcomes and not differ:
+        console.print("No outcome could be recomputed here.")
+        return NOTHING
+    differ |= not every.holds
+    console.print(
+        f"{'differs' if differ else 'agrees'}: {every.wrong:,} of {every.outcomes:,} outcomes of "
+        f"{tests - 1} of {len(jobs)} jobs differ; rounding explains up to {every.most:,}."
+    )
+    console.print(
+        f"If more than {every.found:.1%} of these jobs' outcomes were changed, such a sample would "
+        "differ with a probability of 95 %."
+    )
+    return DIFFERS if differ else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Agreement of stored predictions with the same predictions computed again."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 KEYS = ["target", "defence", "eps_255", "index"]
@@ -53,11 +55,34 @@ def _probability(row: dict[str, object]) -> float:
     return float(dict(pairs).get(row["predicted_stated"], 0))
 
 
-def allowed(outcomes: NDArray[np.int64] | int, tests: int = 1) -> NDArray[np.int64]:
-    """Return how many of some outcomes may differ: more have a probability below 1 % / tests."""
-    return stats.binom.isf(0.01 / tests, outcomes, HONEST).astype(np.int64)
+class Agreement(NamedTuple):
+    """A test of whether stated outcomes are those of a machine, except for rounding.
+
+    Attributes:
+        outcomes: Number of outcomes compared.
+        wrong: Number of them that differ by more than rounding.
+        most: Largest number that rounding explains; honest outcomes exceed it in 1 % of cases.
+    """
+
+    outcomes: int
+    wrong: int
+    most: int
+
+    @property
+    def holds(self) -> bool:
+        """True if the outcomes agree."""
+        return self.wrong <= self.most
+
+    @property
+    def found(self) -> float:
+        """Share of changed outcomes above which they are found with a probability of 95 %."""
+        if self.most >= self.outcomes:
+            return 1.0
+        return float(stats.beta.ppf(0.95, self.most + 1, self.outcomes - self.most))
 
 
-def found_share(outcomes: int, most: int) -> float:
-    """Return the share of wrong outcomes of which more than `most` are found with 95 %."""
-    return float(stats.beta.ppf(0.95, most + 1, outcomes - most)) if outcomes > most else 1.0
+def agreement(distance: ArrayLike, rounding: float, tests: int) -> Agreement:
+    """Test outcomes by their distances from computed ones; `tests` are judged together."""
+    values = np.asarray(distance)
+    most = int(stats.binom.isf(0.01 / tests, len(values), HONEST)) if len(values) else 0
+    return Agreement(len(values), int((values > rounding).sum()), most)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ..artifacts.card import CardJob
 from ..config.errors import REFUSALS, explain
-from ..utils.refusals import first_line
 from ..run.data import DataSets
 from ..run.models import ModelPool
-from ..run.recompute import Differs, RecomputedJob
+from ..run.recompute import DifferenceError, RecomputedJob
+from ..utils.refusals import first_line
 from .transfer import quiet
 
 _FIRST, _GROWTH = 4, 4  # images in the first round, and growth per round
@@ -45,6 +45,11 @@ class CheckedJob:
     differs: str = ""
     reason: str = "time was up"
 
+    @property
+    def distance(self) -> NDArray[np.float64]:
+        """Distances of the recomputed outcomes; empty if there are none."""
+        return self.rows["distance"].to_numpy() if len(self.rows) else np.empty(0)
+
 
 def check_jobs(
     stated: Sequence[CardJob], words: Sequence[str], minutes: float, seed: int
@@ -59,8 +64,11 @@ def check_jobs(
     """
     end = time.monotonic() + 60 * minutes
     draws = [np.random.default_rng([seed, number]) for number in range(len(stated) + 1)]
-    jobs = [CheckedJob(job, draw.permutation(job.record.images)) for job, draw in zip(stated, draws)]
-    turns = [jobs[number] for number in draws[-1].permutation(len(jobs))]
+    jobs = [
+        CheckedJob(job, draw.permutation(job.record.images))
+        for job, draw in zip(stated, draws[1:], strict=True)
+    ]
+    turns = [jobs[number] for number in draws[0].permutation(len(jobs))]
     pool, size = ModelPool(), _FIRST
     pool.sets = DataSets(download=False)
     timer = Timer(60 * minutes, interrupt_main)
@@ -83,9 +91,7 @@ def check_jobs(
     return jobs
 
 
-def _check(
-    job: CheckedJob, size: int, words: Sequence[str], pool: ModelPool, cache: Path
-) -> None:
+def _check(job: CheckedJob, size: int, words: Sequence[str], pool: ModelPool, cache: Path) -> None:
     """Recompute a job's first `size` images in its order, and note what it shows."""
     try:
         computed = RecomputedJob(job.stated, words, pool, cache)
@@ -93,7 +99,7 @@ def _check(
         job.rows = computed.compare(images)
         job.pace = (time.monotonic() - start) / (len(images) - job.images)
         job.images = len(images)
-    except Differs as difference:
+    except DifferenceError as difference:
         job.differs = str(difference)
     except Exception as error:  # a hostile card's settings may raise anything
         job.reason = explain(error) if isinstance(error, REFUSALS) else first_line(error)

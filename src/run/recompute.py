@@ -20,27 +20,27 @@ from ..cache.rows import Rows
 from ..config.attack_file import crafted_settings
 from ..config.errors import refusal
 from ..config.resolvers import CONF
+from ..config.sections import ModelSettings
 from ..config.settings import Settings
 from ..models.providers import LOADER, find, section_of
 from .check_job import check_job
 from .job import make_record
 from .models import ModelPool
 from .results import compute_results
-from .stages import JobContext
 
 _TAKEN = ("source", "targets", "ensemble", "defences", "source_defence", "source_draws", "epsilon")
 _TAKEN += ("protocol", "storage", "variants", "seed", "n_images", "dataset", "model", "defence")
 _TAKEN += ("attack", "training", "trainer", "cache")
 _OURS = {"clean_accuracy_check": {"tolerance": 1.0, "action": "warn"}}
 _OF_TRAINER = ("precision", "attack_precision", "fold_batch_norms")
-_FOLLOWING = ("source", "targets", "defences", "attack", "label", "norm", "budgets", "reference")
+_FOLLOWING = ("source", "targets", "defences", "norm", "budgets", "reference")
 _FOLLOWING += ("protocol", "storage", "dataset", "precision", "seed", "layer", "backward_rule")
 _FOLLOWING += ("iterative", "class_names", "values")
 _LABELS = ("dataset.name.", "dataset.class_names.", "model.channels.")  # texts that open nothing
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
 
 
-class Differs(Exception):
+class DifferenceError(Exception):
     """A job in a card is not made of what this machine has, by name."""
 
 
@@ -55,7 +55,7 @@ class RecomputedJob:
 
     Raises:
         ValueError: It cannot be computed again here; the message says why.
-        Differs: It has other images or weights than this machine.
+        DifferenceError: It has other images or weights than this machine.
     """
 
     def __init__(self, stated: CardJob, words: Sequence[str], pool: ModelPool, cache: Path) -> None:
@@ -69,29 +69,34 @@ class RecomputedJob:
             raise ValueError("its adversarial images depend on their batches")
         own = {name: model.digest for name, model in self.job.models.items()}
         if self.job.images.digest() != record.data:
-            raise Differs("images")
+            raise DifferenceError("images")
         if other := [name for name, digest in record.weights.items() if own.get(name) != digest]:
-            raise Differs(f"weights of {', '.join(other)}")
+            raise DifferenceError(f"weights of {', '.join(other)}")
 
     def compare(self, positions: Sequence[int]) -> pd.DataFrame:
         """Compute the outcomes of some images, and return those of `distances` for all tables.
 
         Raises:
-            Differs: The record states facts that do not follow from its settings.
+            DifferenceError: The record states facts that do not follow from its settings.
         """
         part = self.job.images.part(np.sort(np.asarray(positions)))
         job = replace(self.job, data=replace(self.job.data, images=part, diagnosed=part))
         results, record = compute_results(job, self.rows), self.stated.record
         assert results is not None
         follows = make_record(job, results)
-        if other := [key for key in _FOLLOWING if getattr(follows, key) != getattr(record, key)]:
-            raise Differs(f"{', '.join(other)} in the record, beside its settings")
+        other = [key for key in _FOLLOWING if getattr(follows, key) != getattr(record, key)]
+        names = [(its.attack.split()[:1], its.label.split()[:1]) for its in (record, follows)]
+        if other := other + ["attack"] * (names[0] != names[1]):  # presets add words to names
+            raise DifferenceError(f"{', '.join(other)} in the record, from its settings")
         computed = {record.storage: results.clean.to_pandas()}
         for name, table in results.predictions.items():
             computed[name] = pd.concat([computed.get(name), table.to_pandas()])
-        names = {name: PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}" for name in computed}
+        names = {
+            name: PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}"
+            for name in computed
+        }
         if absent := names.values() - self.stated.tables.keys():
-            raise Differs(f"lacks {', '.join(absent)}")
+            raise DifferenceError(f"lacks {', '.join(absent)}")
         return pd.concat(
             distances(self.stated.tables[names[name]].to_pandas(), rows).assign(variant=name)
             for name, rows in computed.items()
@@ -104,7 +109,7 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     A text in a card may name code or a file. It is used only if the program's own files have it in
     the same group, if it belongs to a public model, or if the user has typed it.
     """
-    config: dict[str, Any] = copy.deepcopy(record.config) | {"cache": {}}
+    config: dict[str, Any] = copy.deepcopy(record.config) | {"cache": {"dir": "cache"}}
     typed = {text for word in words for text in _type(config, word)}
     attack, sections = config["attack"], {"dataset": config["dataset"]}
     if attack["kind"] == "saved":
@@ -113,6 +118,9 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
         sections["attack"] = attack["settings"]
     for group in ("model", "defence"):
         sections |= {f"{group}.{name}": section for name, section in config[group].items()}
+    for section in config["model"].values():
+        for key in section.keys() - ModelSettings.model_fields.keys():  # of another version
+            del section[key]
     for key, section in sections.items():
         called, known = section.get("network", section), _known(key.partition(".")[0]) | typed
         if "_target_" not in called:
@@ -128,7 +136,9 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     try:
         if attack["kind"] == "crafted":
             config["attack"] = crafted_settings(attack["name"], attack["settings"])
-        return Settings.model_validate({key: config[key] for key in _TAKEN} | _OURS, strict=False)
+        return Settings.model_validate(
+            {key: config[key] for key in _TAKEN if key in config} | _OURS, strict=False
+        )
     except ValidationError as error:
         raise ValueError(refusal(error)) from error
 
@@ -136,12 +146,19 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
 def _type(config: dict[str, Any], word: str) -> Iterator[str]:
     """Set a typed `KEY=VALUE` in a record's config if it has the key; yield the texts in VALUE."""
     key, _, text = word.partition("=")
-    value, section, (*path, last) = yaml.safe_load(text), config, key.split(".")
-    for name in (*path[:1], *["settings"] * (path[:1] == ["attack"]), *path[1:]):
-        section = section.get(name, {}) if isinstance(section, dict) else {}
-    if last in section or section is config["cache"]:
-        section[last] = value
+    value, section = yaml.safe_load(text), section_with(config, key)
+    if section is not None:
+        section[key.rpartition(".")[2]] = value
     yield from (text for _, text in _texts(value))
+
+
+def section_with(config: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """Return the section of a record's config that has a key of the command line, if any has."""
+    first, *path = key.split(".")
+    section = config
+    for name in [first, *["settings"] * (first == "attack"), *path][:-1]:
+        section = section.get(name) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) and key.rpartition(".")[2] in section else None
 
 
 @cache
