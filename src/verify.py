@@ -24,12 +24,15 @@ def main(words: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("card", type=Path, help="a card, see `card`")
     add("words", nargs="*", metavar="KEY=VALUE", help="a file or code of yours that a job may use")
+    add("--config-dir", type=Path, help="folder of your config files, which the jobs may use")
     add("--minutes", type=float, default=5, help="time; default: 5")
     add("--seed", type=int, help="seed of the sample; default: a new one")
     return run_command(_verify, parser.parse_intermixed_args, words)
 
 
-def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> int:
+def _verify(
+    card: Path, words: list[str], config_dir: Path | None, minutes: float, seed: int | None
+) -> int:
     """Print what a sample of a card's outcomes shows, and return the exit code."""
     import numpy as np  # here: loading these takes seconds
 
@@ -44,7 +47,7 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
             raise ValueError(f"{word}: no job of {card} has such a setting. Type KEY=VALUE.")
     seed = secrets.randbits(32) if seed is None else seed
     print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
-    jobs = check_jobs(stated, words, minutes, seed)
+    jobs = check_jobs(stated, words, config_dir, minutes, seed)
     rounding = TOLERANCE + 0.5 / (COARSE_STEPS if read_facts(card)["coarse"] else STEPS)
     tests, texts, differ = 1 + sum(len(job.rows) > 0 for job in jobs), [], False
     for job in jobs:

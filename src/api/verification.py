@@ -2,8 +2,9 @@
 
 import time
 from _thread import interrupt_main
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Timer
@@ -52,13 +53,18 @@ class CheckedJob:
 
 
 def check_jobs(
-    stated: Sequence[CardJob], words: Sequence[str], minutes: float, seed: int
+    stated: Sequence[CardJob],
+    words: Sequence[str],
+    config_dir: Path | None,
+    minutes: float,
+    seed: int,
 ) -> list[CheckedJob]:
     """Recompute some images of each job, four times as many in each round, until time is up.
 
     Args:
         stated: Jobs of a card.
         words: Settings that the user has typed, see `RecomputedJob`.
+        config_dir: The user's folder of config files, likewise.
         minutes: Time for all jobs together.
         seed: Seed of the sample.
     """
@@ -76,9 +82,12 @@ def check_jobs(
     timer.start()
     try:
         with quiet(), TemporaryDirectory() as cache:
+            recompute = partial(
+                RecomputedJob, words=words, config_dir=config_dir, pool=pool, cache=Path(cache)
+            )
             while turns:
                 for job in turns:
-                    _check(job, size, words, pool, Path(cache))
+                    _check(job, size, recompute)
                 turns = [job for job in turns if 0 < job.images < len(job.order)]
                 left, pace = end - time.monotonic(), sum(job.pace for job in turns)
                 more = min(size * (_GROWTH - 1), int(_SPARE * left / pace) if turns else 0)
@@ -91,10 +100,10 @@ def check_jobs(
     return jobs
 
 
-def _check(job: CheckedJob, size: int, words: Sequence[str], pool: ModelPool, cache: Path) -> None:
+def _check(job: CheckedJob, size: int, recompute: Callable[[CardJob], RecomputedJob]) -> None:
     """Recompute a job's first `size` images in its order, and note what it shows."""
     try:
-        computed = RecomputedJob(job.stated, words, pool, cache)
+        computed = recompute(job.stated)
         start, images = time.monotonic(), job.order[:size]
         job.rows = computed.compare(images)
         job.pace = (time.monotonic() - start) / (len(images) - job.images)

@@ -18,6 +18,7 @@ from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..cache.rows import Rows
 from ..config.attack_file import crafted_settings
+from ..config.compose import files
 from ..config.errors import refusal
 from ..config.resolvers import CONF
 from ..config.sections import ModelSettings
@@ -50,6 +51,7 @@ class RecomputedJob:
     Args:
         stated: The job in the card.
         words: Settings that the user has typed, `KEY=VALUE`; they replace those of the record.
+        config_dir: The user's folder of config files, as for `--config-dir`.
         pool: Models and data sets of the command.
         cache: Folder for rows.
 
@@ -58,13 +60,23 @@ class RecomputedJob:
         DifferenceError: It has other images or weights than this machine.
     """
 
-    def __init__(self, stated: CardJob, words: Sequence[str], pool: ModelPool, cache: Path) -> None:
+    def __init__(
+        self,
+        stated: CardJob,
+        words: Sequence[str],
+        config_dir: Path | None,
+        pool: ModelPool,
+        cache: Path,
+    ) -> None:
         self.stated, self.rows = stated, Rows(cache)
         record = stated.record
-        planned = check_job(_settings(record, words), pool.sets)
-        self.job, untrained = pool.prepare(planned)
-        if untrained:
-            raise ValueError(f"weights of {', '.join(untrained)} are missing")
+        settings = _settings(record, words, config_dir)
+        missing = [name for name, model in settings.model.items() if model.missing]
+        if not missing:
+            self.job, untrained = pool.prepare(check_job(settings, pool.sets))
+            missing = [*untrained]
+        if missing:
+            raise ValueError(f"weights of {', '.join(missing)} are missing")
         if not self.job.images_apart:
             raise ValueError("its adversarial images depend on their batches")
         own = {name: model.digest for name, model in self.job.models.items()}
@@ -85,29 +97,36 @@ class RecomputedJob:
         assert results is not None
         follows = make_record(job, results)
         other = [key for key in _FOLLOWING if getattr(follows, key) != getattr(record, key)]
-        names = [(its.attack.split()[:1], its.label.split()[:1]) for its in (record, follows)]
-        if other := other + ["attack"] * (names[0] != names[1]):  # presets add words to names
+        if other := other + ["attack"] * (not _is_named(record)):
             raise DifferenceError(f"{', '.join(other)} in the record, from its settings")
-        computed = {record.storage: results.clean.to_pandas()}
-        for name, table in results.predictions.items():
-            computed[name] = pd.concat([computed.get(name), table.to_pandas()])
-        names = {
-            name: PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}"
-            for name in computed
-        }
-        if absent := names.values() - self.stated.tables.keys():
-            raise DifferenceError(f"lacks {', '.join(absent)}")
-        return pd.concat(
-            distances(self.stated.tables[names[name]].to_pandas(), rows).assign(variant=name)
-            for name, rows in computed.items()
-        )
+        clean, parts = results.clean.to_pandas(), []
+        for name, table in results.predictions.items() or [(record.storage, results.clean[:0])]:
+            file = PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}"
+            if file not in self.stated.tables:
+                raise DifferenceError(f"no rows of {name}")
+            stated = self.stated.tables[file].to_pandas()
+            of_table = clean[_pairs(clean).isin(_pairs(stated))]  # a variant has fewer models
+            parts.append(distances(stated, pd.concat([of_table, table.to_pandas()])))
+        return pd.concat(parts)
 
 
-def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
+def _pairs(rows: pd.DataFrame) -> pd.Series:
+    return rows["target"] + "@" + rows["defence"]
+
+
+def _is_named(record: JobRecord) -> bool:
+    """Return False if an attack has the name of one of the program's, but is another."""
+    own = files("attack", [CONF]).get(record.attack.partition(" ")[0])  # a preset adds words
+    called = record.config["attack"]["settings"].get("_target_")
+    target = yaml.safe_load(own.read_text("utf-8")).get("_target_", "${") if own else "${"
+    return "${" in target or target == called
+
+
+def _settings(record: JobRecord, words: Sequence[str], config_dir: Path | None) -> Settings:
     """Return a job's settings, without those that decide no outcome.
 
-    A text in a card may name code or a file. It is used only if the program's own files have it in
-    the same group, if it belongs to a public model, or if the user has typed it.
+    A text in a card may name code or a file. It is used only if a config file of the program or the
+    user has it in the same group, if it belongs to a public model, or if the user has typed it.
     """
     config: dict[str, Any] = copy.deepcopy(record.config) | {"cache": {"dir": "cache"}}
     typed = {text for word in words for text in _type(config, word)}
@@ -122,7 +141,10 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
         for key in section.keys() - ModelSettings.model_fields.keys():  # of another version
             del section[key]
     for key, section in sections.items():
-        called, known = section.get("network", section), _known(key.partition(".")[0]) | typed
+        called, known = (
+            section.get("network", section),
+            _known(key.partition(".")[0], config_dir) | typed,
+        )
         if "_target_" not in called:
             raise ValueError(f"{key} was passed as a Python object")
         if called["_target_"] == LOADER and str(called["name"]).startswith(_PUBLIC):
@@ -155,18 +177,19 @@ def _type(config: dict[str, Any], word: str) -> Iterator[str]:
 def section_with(config: dict[str, Any], key: str) -> dict[str, Any] | None:
     """Return the section of a record's config that has a key of the command line, if any has."""
     first, *path = key.split(".")
-    section = config
+    section: Any = config
     for name in [first, *["settings"] * (first == "attack"), *path][:-1]:
         section = section.get(name) if isinstance(section, dict) else None
-    return section if isinstance(section, dict) and key.rpartition(".")[2] in section else None
+    return section if isinstance(section, dict) and path and path[-1] in section else None
 
 
 @cache
-def _known(group: str) -> frozenset[str]:
-    """Return the texts in the program's files of a group, except interpolations."""
-    files = (CONF / group).glob("*.yaml")
-    texts = (text for file in files for _, text in _texts(yaml.safe_load(file.read_text("utf-8"))))
-    return frozenset(text for text in texts if "${" not in text)
+def _known(group: str, config_dir: Path | None) -> frozenset[str]:
+    """Return the texts in the config files of a group, except interpolations."""
+    folders = [CONF] if config_dir is None else [CONF, config_dir]
+    paths = [path for folder in folders for path in (folder / group).glob("*.yaml")]
+    contents = (yaml.load(path.read_bytes(), yaml.CSafeLoader) for path in paths)
+    return frozenset(text for its in contents for _, text in _texts(its) if "${" not in text)
 
 
 def _texts(section: Any, place: str = "") -> Iterator[tuple[str, str]]:
