@@ -49,20 +49,22 @@ def _verify(
     print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
     jobs = check_jobs(stated, words, config_dir, minutes, seed)
     rounding = TOLERANCE + 0.5 / (COARSE_STEPS if read_facts(card)["coarse"] else STEPS)
-    tests, texts, differ = 1 + sum(len(job.rows) > 0 for job in jobs), [], False
+    tests, texts, notes, differ = 1 + sum(len(job.rows) > 0 for job in jobs), [], [], False
     for job in jobs:
         record, total = job.stated.record, sum(map(len, job.stated.tables.values()))
-        its = agreement(job.distance, rounding, tests)
-        differ |= bool(job.differs) or not its.holds
-        result = f"differs: {job.differs}" if job.differs else f"not checked: {job.reason}"
-        if its.outcomes and not job.differs:
-            result = "agrees" if its.holds else "differs"
         name = " ".join(filter(None, [record.label, record.source]))
+        its = agreement(job.distance, rounding, tests)
+        result = "agrees" if its.holds else "differs"
+        if job.differs or not its.outcomes:
+            result = "differs" if job.differs else "not checked"
+            notes.append(f"{name}: {result}: {job.differs or job.reason}")
+        differ |= result == "differs"
         texts.append([name, f"{its.outcomes:,} of {total:,}", f"{its.wrong:,}", result])
-    columns = ["job", "outcomes", "differ", "result"]
     console = LastingConsole(markup=False, highlight=False, soft_wrap=True)
     texts = [[printable(text) for text in row] for row in texts]
+    columns = ["job", "outcomes", "differ", "result"]
     console.print(text_table(columns, texts, left=["job", "result"]), soft_wrap=False)
+    console.print(*map(printable, notes), sep="\n")
     every = agreement(np.concatenate([job.distance for job in jobs]), rounding, tests)
     if not every.outcomes and not differ:
         console.print("No outcome could be recomputed here.")

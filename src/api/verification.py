@@ -1,13 +1,11 @@
 """Recompute a sample of the outcomes in a card, as many as a time allows."""
 
 import time
-from _thread import interrupt_main
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Timer
 
 import numpy as np
 import pandas as pd
@@ -18,6 +16,7 @@ from ..config.errors import REFUSALS, explain
 from ..run.data import DataSets
 from ..run.models import ModelPool
 from ..run.recompute import DifferenceError, RecomputedJob
+from ..utils import stopping
 from ..utils.refusals import first_line
 from .transfer import quiet
 
@@ -77,26 +76,18 @@ def check_jobs(
     turns = [jobs[number] for number in draws[0].permutation(len(jobs))]
     pool, size = ModelPool(), _FIRST
     pool.sets = DataSets(download=False)
-    timer = Timer(60 * minutes, interrupt_main)
-    timer.daemon = True
-    timer.start()
-    try:
-        with quiet(), TemporaryDirectory() as cache:
-            recompute = partial(
-                RecomputedJob, words=words, config_dir=config_dir, pool=pool, cache=Path(cache)
-            )
-            while turns:
-                for job in turns:
-                    _check(job, size, recompute)
-                turns = [job for job in turns if 0 < job.images < len(job.order)]
-                left, pace = end - time.monotonic(), sum(job.pace for job in turns)
-                more = min(size * (_GROWTH - 1), int(_SPARE * left / pace) if turns else 0)
-                size, turns = size + more, turns if more else []
-    except KeyboardInterrupt:
-        if time.monotonic() < end:
-            raise
-    finally:
-        timer.cancel()
+    with stopping.time_limit(60 * minutes), quiet(), TemporaryDirectory() as cache:
+        recompute = partial(
+            RecomputedJob, words=words, config_dir=config_dir, pool=pool, cache=Path(cache)
+        )
+        while turns:
+            for job in turns:
+                stopping.raise_if_interrupted()
+                _check(job, size, recompute)
+            turns = [job for job in turns if 0 < job.images < len(job.order)]
+            left, pace = end - time.monotonic(), sum(job.pace for job in turns)
+            more = min(size * (_GROWTH - 1), int(_SPARE * left / pace) if turns else 0)
+            size, turns = size + more, turns if more > 0 else []
     return jobs
 
 

@@ -1,4 +1,4 @@
-"""`python -m src.verify CARD`: honest cards agree, forged ones differ, hostile ones open nothing."""
+"""`python -m src.verify CARD`: honest cards agree, forged ones differ, none opens a file."""
 
 import copy
 import re
@@ -42,7 +42,7 @@ def verify(made, run_in, capsys) -> Callable[..., tuple[int, str]]:
 
 @pytest.fixture
 def forge(made) -> Callable[[Callable[[CardJob], CardJob]], str]:
-    """A function that writes a changed copy of the card, with a valid seal, and returns its name."""
+    """A function that writes a changed copy of the card with a valid seal; return its name."""
 
     def write(change: Callable[[CardJob], CardJob]) -> str:
         (job,) = read_card(made / "mine.card")
@@ -96,9 +96,9 @@ def larger_budget(job: CardJob) -> CardJob:
 
 
 FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
-    "flipped outcomes": (flipped, "differs$"),
-    "another attack": (steps, "differs$"),
-    "a larger budget": (larger_budget, "differs$"),
+    "flipped outcomes": (flipped, "differs *$"),
+    "another attack": (steps, "differs *$"),
+    "a larger budget": (larger_budget, "differs *$"),
     "other settings of the budget": (
         lambda job: with_record(job, {"epsilon": {"grid": [16.0], "reference": None}}),
         "differs: budgets, reference in the record",
@@ -120,7 +120,7 @@ def test_a_forged_card_differs(verify, forge, name: str):
     change, result = FORGERIES[name]
     code, printed = verify(forge(change), *OWN)
     assert code == 1
-    assert re.search(rf"^\S.* {result}", printed.replace("  \n", "\n"), re.M), printed
+    assert re.search(rf"^\S.* {result}", printed, re.M), printed
     assert "\ndiffers: " in printed
 
 
