@@ -7,7 +7,7 @@ from runpy import run_module
 from .utils.package import PACKAGE
 
 COMMANDS = ["main", "attacks", "card", "compare"]
-COMMANDS += ["figure", "models", "report", "sources", "status", "table"]
+COMMANDS += ["figure", "models", "report", "sources", "status", "table", "verify"]
 
 
 def main() -> None:

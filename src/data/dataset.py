@@ -159,7 +159,10 @@ class ImageDataset(Dataset[Batch]):
         """Return a subset of at most `n_images` images, by `balanced_subset`; None: all images."""
         if n_images is None or n_images >= len(self):
             return self
-        chosen = balanced_subset(self.labels, n_images, seed)
+        return self.part(balanced_subset(self.labels, n_images, seed))
+
+    def part(self, chosen: NDArray[np.int64]) -> "ImageDataset":
+        """Return the images at some positions in this subset, ascending."""
         part = self._copied()
         part.labels, part.indices = self.labels[chosen], self.indices[chosen]
         part._chosen = self._chosen[chosen]

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Timer
 from types import FrameType
 
 
@@ -53,6 +54,30 @@ def raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt if a stop was requested; called for every gradient and batch."""
     if _requested:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Leave the block at the first `raise_if_interrupted` after some seconds."""
+    global _requested
+    is_over = Event()
+
+    def end() -> None:
+        global _requested
+        is_over.set()
+        _requested = True
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not is_over.is_set():
+            raise
+    finally:
+        timer.cancel()
+        _requested &= not is_over.is_set()
 
 
 def interrupt_at_once() -> None:

@@ -1,0 +1,179 @@
+"""`python -m src.verify CARD`: honest cards agree, forged ones differ, none opens a file."""
+
+import copy
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from safetensors.torch import load_file, save_file
+
+from src.artifacts.card import CardJob, read_card, write_card
+
+RUN = ["attack=bim", "attack.steps=3", "epsilon.grid=[8]", "hydra.run.dir=out", "variants=[uint8]"]
+OWN = ["--config-dir=conf", "--seed=1"]
+
+
+@pytest.fixture(scope="module")
+def made(new_workspace, run_tiny, run_in) -> Path:
+    """A workspace with a card of one job on the tiny models."""
+    folder: Path = new_workspace()
+    assert run_tiny(folder, *RUN) == 0
+    assert run_in(folder, "out", "-o", "mine.card", module="src.card") == 0
+    return folder
+
+
+@pytest.fixture
+def verify(made, run_in, capsys) -> Callable[..., tuple[int, str]]:
+    """A function that runs the command there, and returns its exit code and what it printed."""
+
+    def run(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = run_in(made, *words, module="src.verify")
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def forge(made) -> Callable[[Callable[[CardJob], CardJob]], str]:
+    """A function that writes a changed copy of the card with a valid seal; return its name."""
+
+    def write(change: Callable[[CardJob], CardJob]) -> str:
+        (job,) = read_card(made / "mine.card")
+        write_card([change(job)], made / "forged.card")
+        return "forged.card"
+
+    return write
+
+
+def with_record(job: CardJob, config: dict[str, Any] | None = None, **facts: Any) -> CardJob:
+    """Return a job with other facts in its record, and other sections of its settings."""
+    settings = {**copy.deepcopy(job.record.config), **(config or {})}
+    return replace(job, record=job.record.model_copy(update={"config": settings, **facts}))
+
+
+def flipped(job: CardJob) -> CardJob:
+    """Return a job in which a tenth of the outcomes has another class, drawn at random."""
+    tables, draw = {}, np.random.default_rng(0)
+    for name, table in job.tables.items():
+        predicted, place = table["predicted"].to_numpy(), table.column_names.index("predicted")
+        others = (predicted + draw.integers(1, 10, len(table))) % 10
+        column = np.where(draw.random(len(table)) < 0.1, others, predicted)
+        tables[name] = table.set_column(place, table.schema.field(place), pa.array(column))
+    return replace(job, tables=tables)
+
+
+def test_an_honest_card_agrees_and_the_seed_repeats_the_sample(made, verify):
+    code, printed = verify("mine.card", *OWN)
+    assert code == 0
+    assert re.search(r"^bim \(steps=3\) coarse +184 of 184 +0 +agrees", printed, re.M)
+    assert "agrees: 0 of 184 outcomes of 1 of 1 jobs differ" in printed
+    assert verify("mine.card", *OWN) == (code, printed)
+
+
+def steps(job: CardJob) -> CardJob:
+    attack = copy.deepcopy(job.record.config["attack"])
+    attack["settings"]["steps"] = 1
+    return with_record(job, {"attack": attack})
+
+
+def larger_budget(job: CardJob) -> CardJob:
+    """State the settings of a smaller budget, in settings, record and rows."""
+    tables = {}
+    for name, table in job.tables.items():
+        place = table.column_names.index("eps_255")
+        eps = pa.array(np.minimum(table["eps_255"].to_numpy(), 4))
+        tables[name] = table.set_column(place, table.schema.field(place), eps)
+    epsilon = {"grid": [4.0], "reference": None}
+    changed = with_record(job, {"epsilon": epsilon}, budgets=(0.0, 4.0), reference=4.0)
+    return replace(changed, tables=tables)
+
+
+FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
+    "flipped outcomes": (flipped, "differs *$"),
+    "another attack": (steps, "differs *$"),
+    "a larger budget": (larger_budget, "differs *$"),
+    "other settings of the budget": (
+        lambda job: with_record(job, {"epsilon": {"grid": [16.0], "reference": None}}),
+        "differs: budgets, reference in the record",
+    ),
+    "other images": (lambda job: with_record(job, data="0" * 16), "differs: images"),
+    "other weights": (
+        lambda job: with_record(job, weights={**job.record.weights, "fine": "0" * 16}),
+        "differs: weights of fine",
+    ),
+    "another attack's name": (
+        lambda job: with_record(job, attack="mi", label="mi"),
+        "differs: attack in the record",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_card_differs(verify, forge, name: str):
+    change, result = FORGERIES[name]
+    code, printed = verify(forge(change), *OWN)
+    assert code == 1
+    assert re.search(rf"^\S.* {result}", printed, re.M), printed
+    assert "\ndiffers: " in printed
+
+
+def test_other_weights_with_the_stated_digest_differ(made, verify, forge, tiny_weights):
+    path = tiny_weights / "fine.safetensors"
+    before = path.read_bytes()
+    try:
+        save_file({key: -value for key, value in load_file(path).items()}, path)
+        code, printed = verify("mine.card", *OWN)
+        assert code == 1 and "differs: weights of fine" in printed
+        path.unlink()
+        code, printed = verify("mine.card", *OWN)
+        assert code == 2 and "fine.safetensors is not a file" in printed
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    "key", ["network._target_", "weights", "network.path", "network._args_.0._target_"]
+)
+def test_a_hostile_card_opens_no_file_and_imports_no_module(made, verify, forge, key: str):
+    (made / "canary.py").write_text("raise SystemExit('imported')")
+
+    def hostile(job: CardJob) -> CardJob:
+        models = copy.deepcopy(job.record.config["model"])
+        section: Any = models["fine"]
+        *path, last = key.split(".")
+        for part in path:
+            section = section[int(part)] if part.isdigit() else section[part]
+        section[last] = "canary.run" if "_target_" in key else str(made / "mine.card")
+        return with_record(job, {"model": models})
+
+    code, printed = verify(forge(hostile), *OWN)
+    assert code == 2 and "imported" not in printed
+    assert re.search(rf"not checked: it names \S+; to trust it, type 'model.fine.{key}=", printed)
+
+
+def test_code_and_files_of_ones_own_are_used_if_they_are_named(verify, tiny_weights):
+    code, printed = verify("mine.card", "--seed=1")
+    assert code == 2 and "it names torch.nn.Sequential; to trust it, type" in printed
+    weights = tiny_weights / "fine.safetensors"
+    code, _ = verify("mine.card", *OWN, f"model.fine.weights={weights}")
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["conf/model/fine.yaml"], "no card"),
+        (["mine.card", "model.none.weights=x"], "no job of mine.card has such a setting"),
+        (["mine.card", "--minutes=soon"], "invalid float value"),
+    ],
+)
+def test_wrong_words_are_refused(verify, words: list[str], refusal: str):
+    code, printed = verify(*words)
+    assert code == 2 and refusal in printed and "Traceback" not in printed
