@@ -142,13 +142,13 @@ def _beside(
         if targets and len(rows):
             rows = rows.assign(index=rows["image"].map(images))
             rows = rows.drop_duplicates(["index", "target", "defence", "eps_255"])
-            mine.append(_at_reference(rows, title, job.record, targets, first))
-            costs.append(_cost(job))
+            mine.append(at_reference(rows, title, job.record, targets, first))
+            costs.append(cost_of(job))
             alike += [(other, tuple(targets)) for other in others]
         job.forget()
     if not mine:
         return [*notes]
-    theirs = pd.Series([_cost(job) for job, _ in alike], [job.row_title for job, _ in alike])
+    theirs = pd.Series([cost_of(job) for job, _ in alike], [job.row_title for job, _ in alike])
     mean = float(np.mean(costs))
     cost = {**theirs.groupby(level=0).mean(), title: mean}
     own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
@@ -159,13 +159,16 @@ def _beside(
         notes[f"No stored attack costs {mean:g} gradients per image."] = None
     for job, its in alike:
         if job.row_title in own | near and (job.record.key, its) not in known:
-            outcome = _at_reference(job.predictions, job.row_title, job.record, its, first)
+            outcome = at_reference(job.predictions, job.row_title, job.record, its, first)
             known[job.record.key, its] = outcome
             job.forget()
     tables = []
     for chosen in (own, near):
         parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
-        table = _ranked(mine, parts, facts) if chosen else pd.DataFrame(columns=["attack"])
+        table = pd.DataFrame(columns=["attack"])
+        if chosen:
+            index = np.unique(np.concatenate([its.index for its in mine]))
+            table = rank_untuned([*mine, *parts], index, facts, title)
         table = table.assign(gradients=table["attack"].map(cost))
         tables.append(table.reindex(columns=_COLUMNS))
     among_own, among_near = tables
@@ -221,7 +224,7 @@ def _difference(name: str, mine: JobRecord, stored: JobRecord) -> str:
     return "" if same else "another preprocessing"
 
 
-def _at_reference(
+def at_reference(
     rows: pd.DataFrame, attack: str, record: JobRecord, targets: Sequence[str], first: JobRecord
 ) -> ImageOutcomes:
     """Return a job's outcomes at the stored budget and with the stored denominators."""
@@ -229,7 +232,7 @@ def _at_reference(
     return image_outcomes(rows, attack, record.source, plain, first.protocol)[first.reference]
 
 
-def _cost(job: FinishedJob) -> float:
+def cost_of(job: FinishedJob) -> float:
     """Return the gradients per image; NaN if several budgets or a fit share them."""
     rows = job.read(PREDICTIONS).select(["eps_255", "gradients"])
     mean = pc.mean(rows.filter(pc.greater(rows["eps_255"], 0))["gradients"]).as_py()
@@ -243,17 +246,23 @@ def _untuned(index: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.b
     return ~np.isin(index, facts["tuning"])
 
 
-def _ranked(
-    mine: Sequence[ImageOutcomes], others: Sequence[ImageOutcomes], facts: Mapping[str, Any]
+def rank_untuned(
+    parts: Sequence[ImageOutcomes],
+    index: NDArray[np.int64],
+    facts: Mapping[str, Any],
+    against: str | None = None,
 ) -> pd.DataFrame:
-    """Rank an attack on the images that are not for tuning, if these are enough, else on all."""
-    name, parts = mine[0].jobs[0][0], [*mine, *others]
-    keep = np.unique(np.concatenate([part.index for part in mine]))
-    untuned = _untuned(keep, facts)
-    tested = keep[untuned] if untuned.sum() >= FEWEST_TESTED else keep
+    """Rank attacks on those of some images that are not for tuning, if these are enough.
+
+    Returns:
+        The columns of `rankings` for the mean over sources, and `mean_tuned`, the mean on the
+        images for tuning.
+    """
+    untuned = _untuned(index, facts)
+    tested = index[untuned] if untuned.sum() >= FEWEST_TESTED else index
     tables = []
-    for index in (tested, keep[~untuned]):
-        ranked = rankings(joined([_on(part, index) for part in parts]), against=name)
+    for images in (tested, index[~untuned]):
+        ranked = rankings(joined([_on(part, images) for part in parts]), against=against)
         tables.append(
             ranked[ranked["source"] == ranked["source"].head(1).item()] if len(ranked) else ranked
         )
