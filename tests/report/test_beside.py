@@ -12,7 +12,7 @@ import pytest
 from torch.nn.functional import cross_entropy
 
 import findings.baselines
-import src.report.beside
+import src.config.fields
 from findings.baselines import pack
 from src import attacks, rank, rankings
 from src.artifacts.card import CardJob, write_card
@@ -32,7 +32,7 @@ SWEEP: dict[str, Any] = {
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a sweep that is stored as preset `made-up`, with 60 images for tuning."""
     folder = make_sweep(tmp_path / "sweep", **SWEEP)
-    monkeypatch.setattr(src.report.beside, "PRESETS", tmp_path)
+    monkeypatch.setattr(src.config.fields, "PRESETS", tmp_path)
     monkeypatch.setattr(findings.baselines, "PRESETS", tmp_path)
     monkeypatch.setattr(findings.baselines, "TUNING", 60)
     pack("made-up", [folder])
@@ -190,7 +190,7 @@ def test_a_function_of_four_arguments_is_enough():
 
 def test_refusals_of_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     calls: list[tuple[Callable[[], object], str]] = [
-        (lambda: rank("fgsm", preset="large"), "preset=large: no such preset. Available: small"),
+        (lambda: rank("fgsm", preset="large"), "large: no such preset. Available: small"),
         (lambda: rank("fgsm", source="vgg16"), "source=vgg16"),
         (lambda: rank("mii"), "mii.*Did you mean"),
     ]
