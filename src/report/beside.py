@@ -67,7 +67,7 @@ class Beside:
     @property
     def tables(self) -> list[tuple[str, pd.DataFrame]]:
         """The rankings that have rows, with their headings."""
-        cost = f"{self.cost:g} gradients per image, within {NEAR:.0%}"
+        cost = f"gradients per image: {self.cost:g}, within {NEAR:.0%}"
         tables = {
             "Stored attacks at their own settings": self.own,
             f"Stored attacks of equal cost ({cost})": self.equal_cost,

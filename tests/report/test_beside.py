@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,25 @@ def test_the_line_prints_the_ranks_below_the_table(
     assert "on the images for tuning" in printed
     assert run_in(tmp_path, str(card), "--beside", "made-down", module="src.table") == 2
     assert "made-up" in capsys.readouterr().err
+
+
+def test_a_report_has_the_ranks_in_a_fold(
+    sweep: Path, run_in: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    card = card_with(jobs_named(sweep, "mi_own"), tmp_path / "mine.parquet")
+    words = [f"folder={card}", "beside=made-up", "out=page"]
+    assert run_in(tmp_path, *words, module="src.report.__main__") == 0
+    text = " ".join(unescape((tmp_path / "page" / "report.html").read_text("utf-8")).split())
+    fold = text.partition('<details class="beside">')[2].partition("</details>")[0]
+    (result,) = beside(find_jobs([card]), "made-up")
+    row = result.own.set_index("attack").loc["mi_own"]
+    assert f"rank {row['rank']:.0f} of {len(NAMES) + 1}" in fold
+    assert "<td>0.0 [" in fold and "cannot be told apart from: mi" in fold
+    others = make_sweep(tmp_path / "others", **SWEEP | {"attacks": ("mine",), "first": 1000})
+    words = [f"folder={others}", "beside=made-up", "out=none"]
+    assert run_in(tmp_path, *words, module="src.report.__main__") == 2
+    assert "images are not stored" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_costs_decide_who_is_of_equal_cost(sweep: Path):
