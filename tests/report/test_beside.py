@@ -165,6 +165,42 @@ def test_a_report_has_the_ranks_in_a_fold(
     assert not (tmp_path / "none").exists()
 
 
+def test_a_sweep_ends_with_the_ranks_that_the_table_shows(
+    command_line: Callable[..., int],
+    run_in: Callable[..., int],
+    printed_by: Callable[..., tuple[int, str]],
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    words = ("n_images=40", "protocol=all", "attack=fgsm", "report=none", "tracking=none")
+    assert command_line(*words, "hydra.run.dir=first") == 0
+    (job,) = find_jobs([workspace / "first"])
+    monkeypatch.setattr(src.config.fields, "PRESETS", workspace)
+    facts = {"preset": "tiny", "preset_version": 1, "tuning": []}
+    write_card([job.as_card()], workspace / "tiny.card", **facts)
+    words += ("beside=tiny", "hydra.run.dir=mine")
+    code, printed = printed_by(command_line, *words)
+    assert code == 0
+    _, table = printed_by(
+        partial(run_in, workspace, module="src.table"), "mine", "--beside", "tiny"
+    )
+    ranks = table[table.index("fgsm (mine) beside preset tiny") :].strip()
+    assert ranks in printed
+    assert ranks in (workspace / "mine" / "summary.txt").read_text("utf-8")
+    code, printed = printed_by(command_line, *words, "epsilon.grid=[2]", "hydra.run.dir=other")
+    assert code == 0 and (workspace / "other" / "attacks.csv").is_file()
+    assert "beside=tiny: nothing can be compared" in printed
+
+
+def test_an_unknown_preset_is_refused_before_anything_is_computed(
+    command_line: Callable[..., int], workspace: Path, capsys: pytest.CaptureFixture[str]
+):
+    for word in ("beside=smal", "beside=../small", "beside=''", "beside=3"):
+        assert command_line(word, "hydra.run.dir=none") == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (workspace / "none").exists()
+
+
 def test_costs_decide_who_is_of_equal_cost(sweep: Path):
     def with_cost(job: FinishedJob, gradients: float) -> pa.Table:
         table = job.as_card().tables["predictions"]
