@@ -35,6 +35,8 @@ nb_execution_mode = "off"  # a test runs it
 highlight_language = "text"  # of blocks that name none: commands, and what they print
 
 html_theme = "furo"
-html_static_path = html_css_files = ["site.css"]
+html_static_path = ["site.css", "sort.js"]
+html_css_files = ["site.css"]
+html_js_files = [("sort.js", {"defer": "defer"})]
 html_show_search_summary = False  # browsers fetch no pages from a disk
 html_show_copyright = html_show_sourcelink = html_copy_source = False

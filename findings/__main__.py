@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.growth import drawn
 from findings.baselines import pack
+from findings.board import Boards
 from findings.collect import collect, collect_benchmark
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
 from findings.defences import adaptive, behind_defences
@@ -142,6 +143,7 @@ def page_values() -> dict[str, Any]:
         choice_rows=choice_rows(),
         twins=twins(),
         zoos=ranked(),
+        board=Boards("small"),
         matched=matched_tables(),
         matched_costs=COSTS,
         matched_most=MOST,

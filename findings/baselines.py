@@ -14,8 +14,8 @@ import numpy as np
 
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
+from src.config.fields import PRESETS
 from src.data.subset import balanced_subset
-from src.report.beside import PRESETS
 
 TUNING = 200
 """Number of images for tuning: those of the demo."""

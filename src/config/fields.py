@@ -2,12 +2,17 @@
 
 import re
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..utils.about import listed
+from ..utils.package import FOLDER
+from ..utils.refusals import suggestion
 
+PRESETS = FOLDER / "assets" / "baselines"
+"""Folder with a card of stored jobs for each preset."""
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -36,12 +41,22 @@ def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
     return values
 
 
+def find_preset(name: str) -> Path:
+    """Return the card of a preset; refuse an unknown name."""
+    cards = {path.stem: path for path in sorted(PRESETS.glob("*.card"))}
+    if name not in cards:
+        known = f"Available: {', '.join(cards)}.{suggestion(name, [*cards])}"
+        raise ValueError(f"{name}: no such preset. {known}")
+    return cards[name]
+
+
 Name = Annotated[str, AfterValidator(check_name)]
 ModelName = Annotated[Name, Field(pattern=r"^[^+]*$")]  # + joins the members of an ensemble
 ModelNames = Annotated[tuple[ModelName, ...], BeforeValidator(listed), AfterValidator(distinct)]
 Budget = Annotated[float, BeforeValidator(_level), Field(ge=0, le=255)]
 Budgets = Annotated[tuple[Budget, ...], BeforeValidator(listed), AfterValidator(distinct)]
 Variant = Literal["float32", "uint8"]
+Preset = Annotated[str, AfterValidator(lambda name: find_preset(name).stem)]
 
 
 def check_units(budgets: Sequence[float]) -> None:

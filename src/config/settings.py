@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_
 from ..utils.about import listed
 from ..utils.model_names import NO_DEFENCE, ModelRef, behind_each
 from .attack_settings import AttackSettings
-from .fields import ModelNames, Name, Variant, check_among, distinct
+from .fields import ModelNames, Name, Preset, Variant, check_among, distinct
 from .sections import (
     CacheSettings,
     CheckSettings,
@@ -41,6 +41,7 @@ class Settings(Section):
         model: The models that the job names.
         defence: The defences that the job names.
         measurements: Measurements of the user's, by the name of their table.
+        beside: Preset of stored attacks that each attack is ranked among at the end.
     """
 
     attack: AttackSettings
@@ -70,6 +71,7 @@ class Settings(Section):
     ] = Field(default_factory=dict)
     clean_accuracy_check: CheckSettings = CheckSettings()
     report: ReportSettings = ReportSettings()
+    beside: Preset | None = None
     cache: CacheSettings = CacheSettings()
     plan: PlanSettings = PlanSettings()
     rerun: bool = False

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,15 @@ from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, find_jobs
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
-from ..utils.refusals import suggestion
+from ..config.fields import find_preset
 
-PRESETS = Path(__file__).parents[1] / "assets" / "baselines"
-"""Folder with a card of stored jobs for each preset."""
 NEAR = 0.05
 """Largest relative difference of two equal costs."""
 _DIFFERENCES = ["difference", "difference_low", "difference_high"]
 _COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
 _COLUMNS += [*_DIFFERENCES, "p", "undecided", "lacks"]
 _COLUMNS += ["images", "targets", "sources"]
-_SHOWN = 30
+_LINE = "{:>4}  {:<30} {:>9}  {:>6}  {}"
 
 _Stored = tuple[FinishedJob, tuple[str, ...]]
 """A stored job, and the targets on which it is compared."""
@@ -58,13 +55,24 @@ class Beside:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.attack} beside {self.title}", "", "Stored attacks at their own settings:"]
-        lines += _described(self.own, self.attack)
-        if len(self.equal_cost):
-            near = f"{self.cost:g} gradients per image, within {NEAR:.0%}"
-            lines += ["", f"Stored attacks of equal cost ({near}):"]
-            lines += _described(self.equal_cost, self.attack)
+        lines = [f"{self.attack} beside {self.title}"]
+        for heading, table in self.tables:
+            lines += ["", f"{heading}:", rank_sentence(table, self.attack)]
+            head = ("rank", "attack", "gradients", "mean", f"minus {self.attack}")
+            rows = (head, *neighbours(table, self.attack))
+            lines += [_LINE.format(*row).rstrip() for row in rows]
+            lines.append(alike_sentence(table, self.attack))
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
+
+    @property
+    def tables(self) -> list[tuple[str, pd.DataFrame]]:
+        """The rankings that have rows, with their headings."""
+        cost = f"gradients per image: {self.cost:g}, within {NEAR:.0%}"
+        tables = {
+            "Stored attacks at their own settings": self.own,
+            f"Stored attacks of equal cost ({cost})": self.equal_cost,
+        }
+        return [(heading, table) for heading, table in tables.items() if len(table)]
 
 
 class Ranks(tuple[Beside, ...]):
@@ -107,13 +115,7 @@ def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
 
 def read_preset(name: str) -> tuple[dict[str, Any], list[FinishedJob]]:
     """Return the facts and the jobs of a stored preset."""
-    known = sorted(path.stem for path in PRESETS.glob("*.card"))
-    if name not in known:
-        raise ValueError(
-            f"preset={name}: no such preset. Available: {', '.join(known)}."
-            f"{suggestion(name, known)}"
-        )
-    path = PRESETS / f"{name}.card"
+    path = find_preset(name)
     return read_facts(path), find_jobs([path])
 
 
@@ -142,13 +144,13 @@ def _beside(
         if targets and len(rows):
             rows = rows.assign(index=rows["image"].map(images))
             rows = rows.drop_duplicates(["index", "target", "defence", "eps_255"])
-            mine.append(_at_reference(rows, title, job.record, targets, first))
-            costs.append(_cost(job))
+            mine.append(at_reference(rows, title, job.record, targets, first))
+            costs.append(cost_of(job))
             alike += [(other, tuple(targets)) for other in others]
         job.forget()
     if not mine:
         return [*notes]
-    theirs = pd.Series([_cost(job) for job, _ in alike], [job.row_title for job, _ in alike])
+    theirs = pd.Series([cost_of(job) for job, _ in alike], [job.row_title for job, _ in alike])
     mean = float(np.mean(costs))
     cost = {**theirs.groupby(level=0).mean(), title: mean}
     own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
@@ -159,13 +161,16 @@ def _beside(
         notes[f"No stored attack costs {mean:g} gradients per image."] = None
     for job, its in alike:
         if job.row_title in own | near and (job.record.key, its) not in known:
-            outcome = _at_reference(job.predictions, job.row_title, job.record, its, first)
+            outcome = at_reference(job.predictions, job.row_title, job.record, its, first)
             known[job.record.key, its] = outcome
             job.forget()
     tables = []
     for chosen in (own, near):
         parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
-        table = _ranked(mine, parts, facts) if chosen else pd.DataFrame(columns=["attack"])
+        table = pd.DataFrame(columns=["attack"])
+        if chosen:
+            index = np.unique(np.concatenate([its.index for its in mine]))
+            table = rank_untuned([*mine, *parts], index, facts, title)
         table = table.assign(gradients=table["attack"].map(cost))
         tables.append(table.reindex(columns=_COLUMNS))
     among_own, among_near = tables
@@ -221,7 +226,7 @@ def _difference(name: str, mine: JobRecord, stored: JobRecord) -> str:
     return "" if same else "another preprocessing"
 
 
-def _at_reference(
+def at_reference(
     rows: pd.DataFrame, attack: str, record: JobRecord, targets: Sequence[str], first: JobRecord
 ) -> ImageOutcomes:
     """Return a job's outcomes at the stored budget and with the stored denominators."""
@@ -229,7 +234,7 @@ def _at_reference(
     return image_outcomes(rows, attack, record.source, plain, first.protocol)[first.reference]
 
 
-def _cost(job: FinishedJob) -> float:
+def cost_of(job: FinishedJob) -> float:
     """Return the gradients per image; NaN if several budgets or a fit share them."""
     rows = job.read(PREDICTIONS).select(["eps_255", "gradients"])
     mean = pc.mean(rows.filter(pc.greater(rows["eps_255"], 0))["gradients"]).as_py()
@@ -243,17 +248,23 @@ def _untuned(index: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.b
     return ~np.isin(index, facts["tuning"])
 
 
-def _ranked(
-    mine: Sequence[ImageOutcomes], others: Sequence[ImageOutcomes], facts: Mapping[str, Any]
+def rank_untuned(
+    parts: Sequence[ImageOutcomes],
+    index: NDArray[np.int64],
+    facts: Mapping[str, Any],
+    against: str | None = None,
 ) -> pd.DataFrame:
-    """Rank an attack on the images that are not for tuning, if these are enough, else on all."""
-    name, parts = mine[0].jobs[0][0], [*mine, *others]
-    keep = np.unique(np.concatenate([part.index for part in mine]))
-    untuned = _untuned(keep, facts)
-    tested = keep[untuned] if untuned.sum() >= FEWEST_TESTED else keep
+    """Rank attacks on those of some images that are not for tuning, if these are enough.
+
+    Returns:
+        The columns of `rankings` for the mean over sources, and `mean_tuned`, the mean on the
+        images for tuning.
+    """
+    untuned = _untuned(index, facts)
+    tested = index[untuned] if untuned.sum() >= FEWEST_TESTED else index
     tables = []
-    for index in (tested, keep[~untuned]):
-        ranked = rankings(joined([_on(part, index) for part in parts]), against=name)
+    for images in (tested, index[~untuned]):
+        ranked = rankings(joined([_on(part, images) for part in parts]), against=against)
         tables.append(
             ranked[ranked["source"] == ranked["source"].head(1).item()] if len(ranked) else ranked
         )
@@ -278,35 +289,42 @@ def _on(outcomes: ImageOutcomes, index: NDArray[np.int64]) -> ImageOutcomes:
     )
 
 
-def _described(table: pd.DataFrame, attack: str) -> Iterator[str]:
-    """Yield the rank of an attack, its neighbours, and what it cannot be told apart from."""
-    ranked = table.dropna(subset="rank").reset_index(drop=True)
-    at = int(ranked.index[ranked["attack"] == attack][0])
-    row = ranked.iloc[at]
+def rank_sentence(table: pd.DataFrame, attack: str) -> str:
+    """State the rank and the mean of an attack in a ranking."""
+    ranked = table.dropna(subset="rank")
+    row = ranked[ranked["attack"] == attack].iloc[0]
     ends = "" if np.isnan(row["low"]) else f" [{_percent(row['low'])}, {_percent(row['high'])}]"
     tuned = row["mean_tuned"]
-    yield (
+    return (
         f"rank {row['rank']:.0f} of {len(ranked)}: mean success {_percent(row['mean'])}{ends} on "
         f"{row['images']:g} images"
         + ("" if np.isnan(tuned) else f"; {_percent(tuned)} on the images for tuning")
     )
-    yield f"{'rank':>4}  {'attack':<{_SHOWN}} {'gradients':>9}  {'mean':>6}  minus {attack}"
+
+
+def neighbours(table: pd.DataFrame, attack: str) -> Iterator[tuple[str, ...]]:
+    """Yield the first of a ranking, an attack, and its neighbours.
+
+    A row has rank, attack, gradients per image, mean, and the difference from the attack.
+    """
+    ranked = table.dropna(subset="rank").reset_index(drop=True)
+    at = int(ranked.index[ranked["attack"] == attack][0])
     for place in sorted({0, at - 1, at, at + 1} & {*range(len(ranked))}):
         its = ranked.iloc[place]
         points = [_points(its[key]) for key in _DIFFERENCES if not np.isnan(its[key])]
         ends = f" [{', '.join(points[1:])}]" if points[1:] else ""
-        difference = "".join(points[:1]) + ends
         cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
-        start = f"{its['rank']:>4.0f}  {its['attack']:<{_SHOWN}} {cost:>9}"
-        yield f"{start}  {_percent(its['mean']):>6}  {difference}".rstrip()
+        difference = "".join(points[:1]) + ends
+        yield f"{its['rank']:.0f}", its["attack"], cost, _percent(its["mean"]), difference
+
+
+def alike_sentence(table: pd.DataFrame, attack: str) -> str:
+    """Name the attacks that an attack cannot be told apart from."""
+    ranked = table.dropna(subset="rank")
     alike = ranked.loc[ranked["undecided"].astype(bool) & (ranked["attack"] != attack), "attack"]
-    yield (
-        f"cannot be told apart from: {', '.join(alike)}"
-        if len(alike)
-        else (
-            f"{attack} differs from every other attack (paired tests of it against each, p < 0.05)"
-        )
-    )
+    if len(alike):
+        return f"cannot be told apart from: {', '.join(alike)}"
+    return f"{attack} differs from every other attack (paired tests of it against each, p < 0.05)"
 
 
 def _points(difference: float) -> str:

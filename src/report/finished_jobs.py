@@ -27,6 +27,8 @@ def report(settings: ReportCommand) -> None:
     if settings.out and page.is_file() and b'content="transferability"' not in page.read_bytes():
         raise ValueError(f"{page} is another program's file: change out={out} to keep it.")
     summary, console = summarise(find_jobs(folders), settings.report.related), Console()
+    if settings.beside:
+        summary = summary.ranked_beside(settings.beside)
     write_report(summary, out, settings.report, Path(settings.cache.dir), console)
     console.print(f"report: {page}", soft_wrap=True, markup=False)
 

@@ -28,6 +28,7 @@ from ..artifacts.jobs import FinishedJob, rows_of_seeds
 from ..artifacts.overlap import RELATED_BY, overlaps
 from ..artifacts.recipe import model_digest
 from ..utils.model_names import NO_DEFENCE
+from .beside import Ranks, beside
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 
@@ -132,10 +133,21 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Summary:
-    """Statistics of several jobs, in the order of the jobs, and the matrix of each attack."""
+    """Statistics of several jobs, in the order of the jobs.
+
+    Attributes:
+        matrices: The matrix of each attack.
+        ranks: The attacks among the stored attacks of a preset; empty: not asked for.
+    """
 
     jobs: Sequence[JobSummary] = ()
     matrices: Sequence[Matrix] = ()
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def ranked_beside(self, preset: str) -> "Summary":
+        """Return the summary with `ranks`; see `beside`, also for errors."""
+        jobs = [job for summary in self.attacked for job in summary.runs]
+        return replace(self, ranks=beside(jobs, preset))
 
     @property
     def attacked(self) -> list[JobSummary]:

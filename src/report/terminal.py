@@ -61,6 +61,7 @@ def print_rankings(summary: Summary, console: Console) -> None:
     """Print the first attacks and sources of each group, at the reference budget.
 
     If a group has several rankings, only the first is printed: the mean over sources or attacks.
+    Ranks among stored attacks come last, if there are any.
     """
     for of, other, rows in (
         ("attack", "source", summary.rankings),
@@ -71,6 +72,8 @@ def print_rankings(summary: Summary, console: Console) -> None:
             first = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
             if len(first) > 1:
                 console.print(ranking_table(first, of), "", soft_wrap=False)
+    if summary.ranks:
+        console.print(Text(f"{summary.ranks}\n"), soft_wrap=True)
 
 
 def print_alarms(summary: Summary, console: Console) -> None:

@@ -210,7 +210,9 @@ class Sweep:
         width = None if sys.stdout.isatty() else _WIDE
         console = LastingConsole(markup=False, soft_wrap=True, width=width)
         finished = [job for job in jobs if job not in failures]
-        summary = _summarise(finished, self.settings[0].report.related, console)
+        summary = self._rank(
+            _summarise(finished, self.settings[0].report.related, console), console
+        )
         texts = []
         for show in (print_matrices, print_rankings, print_alarms):
             show(summary, console)
@@ -238,6 +240,16 @@ class Sweep:
         page = self.folder / PAGE
         console.print(f"report: {page}" if page.exists() else f"files: {self.folder}")
         return written and not failures and not missing
+
+    def _rank(self, summary: Summary, console: Console) -> Summary:
+        """Rank the attacks beside a preset; if nothing can be compared, print why."""
+        preset = self.settings[0].beside
+        if preset and summary.attacked:
+            try:
+                return summary.ranked_beside(preset)
+            except ValueError as error:
+                console.print(f"beside={preset}: {error}", style="yellow")
+        return summary
 
     def _write_files(
         self, summary: Summary, jobs: Sequence[Path], text: str, console: Console

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from torch.nn.functional import cross_entropy
 
 import findings.baselines
-import src.report.beside
+import src.config.fields
 from findings.baselines import pack
 from src import attacks, rank, rankings
 from src.artifacts.card import CardJob, write_card
@@ -32,7 +33,7 @@ SWEEP: dict[str, Any] = {
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a sweep that is stored as preset `made-up`, with 60 images for tuning."""
     folder = make_sweep(tmp_path / "sweep", **SWEEP)
-    monkeypatch.setattr(src.report.beside, "PRESETS", tmp_path)
+    monkeypatch.setattr(src.config.fields, "PRESETS", tmp_path)
     monkeypatch.setattr(findings.baselines, "PRESETS", tmp_path)
     monkeypatch.setattr(findings.baselines, "TUNING", 60)
     pack("made-up", [folder])
@@ -145,6 +146,61 @@ def test_the_line_prints_the_ranks_below_the_table(
     assert "made-up" in capsys.readouterr().err
 
 
+def test_a_report_has_the_ranks_in_a_fold(
+    sweep: Path, run_in: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    card = card_with(jobs_named(sweep, "mi_own"), tmp_path / "mine.parquet")
+    words = [f"folder={card}", "beside=made-up", "out=page"]
+    assert run_in(tmp_path, *words, module="src.report.__main__") == 0
+    text = " ".join(unescape((tmp_path / "page" / "report.html").read_text("utf-8")).split())
+    fold = text.partition('<details class="beside">')[2].partition("</details>")[0]
+    (result,) = beside(find_jobs([card]), "made-up")
+    row = result.own.set_index("attack").loc["mi_own"]
+    assert f"rank {row['rank']:.0f} of {len(NAMES) + 1}" in fold
+    assert "<td>0.0 [" in fold and "cannot be told apart from: mi" in fold
+    others = make_sweep(tmp_path / "others", **SWEEP | {"attacks": ("mine",), "first": 1000})
+    words = [f"folder={others}", "beside=made-up", "out=none"]
+    assert run_in(tmp_path, *words, module="src.report.__main__") == 2
+    assert "images are not stored" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_sweep_ends_with_the_ranks_that_the_table_shows(
+    command_line: Callable[..., int],
+    run_in: Callable[..., int],
+    printed_by: Callable[..., tuple[int, str]],
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    words = ("n_images=40", "protocol=all", "attack=fgsm", "report=none", "tracking=none")
+    assert command_line(*words, "hydra.run.dir=first") == 0
+    (job,) = find_jobs([workspace / "first"])
+    monkeypatch.setattr(src.config.fields, "PRESETS", workspace)
+    facts = {"preset": "tiny", "preset_version": 1, "tuning": []}
+    write_card([job.as_card()], workspace / "tiny.card", **facts)
+    words += ("beside=tiny", "hydra.run.dir=mine")
+    code, printed = printed_by(command_line, *words)
+    assert code == 0
+    _, table = printed_by(
+        partial(run_in, workspace, module="src.table"), "mine", "--beside", "tiny"
+    )
+    ranks = table[table.index("fgsm (mine) beside preset tiny") :].strip()
+    assert ranks in printed
+    assert ranks in (workspace / "mine" / "summary.txt").read_text("utf-8")
+    code, printed = printed_by(command_line, *words, "epsilon.grid=[2]", "hydra.run.dir=other")
+    assert code == 0 and (workspace / "other" / "attacks.csv").is_file()
+    assert "beside=tiny: nothing can be compared" in printed
+
+
+def test_an_unknown_preset_is_refused_before_anything_is_computed(
+    command_line: Callable[..., int], workspace: Path, capsys: pytest.CaptureFixture[str]
+):
+    for word in ("beside=smal", "beside=../small", "beside=''", "beside=3"):
+        assert command_line(word, "hydra.run.dir=none") == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (workspace / "none").exists()
+
+
 def test_costs_decide_who_is_of_equal_cost(sweep: Path):
     def with_cost(job: FinishedJob, gradients: float) -> pa.Table:
         table = job.as_card().tables["predictions"]
@@ -190,7 +246,7 @@ def test_a_function_of_four_arguments_is_enough():
 
 def test_refusals_of_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     calls: list[tuple[Callable[[], object], str]] = [
-        (lambda: rank("fgsm", preset="large"), "preset=large: no such preset. Available: small"),
+        (lambda: rank("fgsm", preset="large"), "large: no such preset. Available: small"),
         (lambda: rank("fgsm", source="vgg16"), "source=vgg16"),
         (lambda: rank("mii"), "mii.*Did you mean"),
     ]

@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,12 @@ import pytest
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from src import table
-from src.artifacts.frame_jobs import JOBS
+from src.api.frames import COLUMNS
+from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
+from src.artifacts.record import record_of
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
 from src.report import published
 from src.report.published import PublishedTable, compare, load_published
 from tests.report.test_paper import frame_of
@@ -148,3 +154,106 @@ def test_published_needs_pairs_and_success(frame):
     for options in ({"rows": "attack"}, {"value": "accuracy"}):
         with pytest.raises(ValueError, match="published needs attack"):
             table(frame, published=True, **options)
+
+
+NETWORKS = {
+    "vgg16": "torchvision/vgg16.IMAGENET1K_V1",
+    "mobilenet": "torchvision/mobilenet_v2.IMAGENET1K_V2",
+    "vit": "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
+}
+FOOLED = {"vgg16": 560, "mobilenet": 480, "vit": 195}
+"""Of 1,000 images; TransferAttack's table has 57.9, 53.4 and 14.5 %."""
+CLEAN = 750
+"""Images that each target classifies correctly when clean."""
+
+
+def sweep_like_theirs(*words: str, images: int = 1000) -> pd.DataFrame:
+    """The frame of a sweep of MI with the settings of TransferAttack's table, and made-up rows."""
+    targets = f"targets=[{','.join(NETWORKS.values())}]"
+    command = ("experiment=transferattack", "attack=mi", "dataset.root=none", targets, *words)
+    config = compose_words(CONF, [*command, "tracking=none"])
+    settings = read_job(config, config.hydra)
+    facts: dict[str, Any] = dict.fromkeys(("key", "crafting", "data", "device"), "made-up")
+    facts |= {"target_keys": {}, "gradients": 0, "zero_gradients": 0, "seconds": 1.0, "code": {}}
+    facts |= {"weights": dict.fromkeys(settings.models, "made-up"), "images": images}
+    side = settings.dataset.image_size or 0
+    facts |= {"values": 3 * side * side, "class_names": ("a", "b")}
+    parts = []
+    names = dict(zip(settings.targets, NETWORKS, strict=True))
+    for target in (*settings.targets, settings.source_name):
+        for eps in (0.0, *settings.budgets):
+            wrong = FOOLED.get(names.get(target, ""), 990) if eps else images - CLEAN
+            rows: dict[str, Any] = {"attack": settings.attack.label, "source": settings.source_name}
+            rows |= {"target": target, "defence": "none", "norm": "linf", "eps_255": eps}
+            rows |= {"protocol": settings.protocol, "variant": "float32", "index": range(images)}
+            rows |= {"label": 0, "predicted": (np.arange(images) < wrong).astype(int), "draws": 1}
+            rows |= {"confidence": 0.5, "true_confidence": 0.5, "gradients": 10.0, "forwards": 10.0}
+            parts.append(pd.DataFrame(rows))
+    frame = pd.concat(parts, ignore_index=True).assign(target_label=pd.NA, draws_correct=pd.NA)
+    frame = frame.astype({"target_label": "Int64", "draws_correct": "Int64"})[[*COLUMNS]]
+    record = record_of(settings, None, **facts).model_dump(mode="json")
+    frame.attrs[JOBS] = [record | {SHOWS_SEED: False}]
+    return frame
+
+
+def verdicts_of(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Published value and verdict by target, from the table as CSV; empty without a row."""
+    rows = list(csv.DictReader(io.StringIO(str(table(frame, published=True, to="csv")))))
+    if len(rows) == 1:
+        return {}
+    _, theirs = rows
+    return {
+        key: (theirs[name.replace("/", ".")], theirs[f"{name.replace('/', '.')} verdict"])
+        for key, name in NETWORKS.items()
+    }
+
+
+def test_a_sweep_like_a_published_one_gets_each_verdict(monkeypatch):
+    """With Wilson's intervals by hand: the 95 % intervals of ours minus theirs, in points.
+
+    VGG-16 56.0 - 57.9: [-6.2, +2.4]. MobileNet 48.0 - 53.4: [-9.7, -1.0]. ViT 19.5 - 14.5:
+    [+1.7, +8.3], where a clean accuracy of 80 %, ours being 75 %, explains +5.
+    """
+    assert verdicts_of(sweep_like_theirs()) == {
+        "vgg16": ("0.579", "inside"),
+        "mobilenet": ("0.534", "off by -5.4"),
+        "vit": ("0.145", "off by +5.0"),
+    }
+    tables, cells = load_published()
+    theirs = tables["transferattack"]
+    known = theirs.model_copy(update={"clean": {"ViT": 80.0, "Mobilenet_v2": 75.0}})
+    monkeypatch.setattr(
+        published, "load_published", lambda: (tables | {"transferattack": known}, cells)
+    )
+    verdicts = {key: its for key, (_, its) in verdicts_of(sweep_like_theirs()).items()}
+    assert verdicts == {
+        "vgg16": "inside",
+        "mobilenet": "off by -5.4",
+        "vit": "inside after the clean difference",
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("size", ["dataset.image_size=299"]),
+        ("images", ["dataset=image_folder"]),
+        ("denominator", ["protocol=joint"]),
+        ("steps", ["attack.steps=20"]),
+        ("steps", ["attack.step_size_255=2"]),
+        ("steps", ["attack.decay=0.9"]),
+        ("budget", ["epsilon.grid=[8]", "epsilon.reference=8"]),
+        ("weights", ["source=torchvision/resnet50.IMAGENET1K_V1"]),
+    ],
+)
+def test_a_sweep_with_one_other_setting_is_not_comparable(reason, words):
+    frame = sweep_like_theirs(*words)
+    assert verdicts_of(frame) == {}
+    text = table(frame, published=True, to="markdown")
+    assert f"TransferAttack: not comparable: {reason} (4 cells)" in text or (
+        f"TransferAttack: not comparable: {reason} (3 cells)" in text
+    )
+
+
+def test_fewer_images_are_not_comparable():
+    assert verdicts_of(sweep_like_theirs(images=999)) == {}

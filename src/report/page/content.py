@@ -78,7 +78,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         terms.append(("What other commands show", LEFT_OUT))
     terms.append(("Definitions", tuple(definitions().items())))
     title, blocks = f"{page['title']}: {names}", numbers.blocks.blocks
-    return Report(title, answer, alarms, figures, page, blocks, (*terms,), ranking)
+    return Report(title, answer, alarms, figures, page, blocks, (*terms,), ranking, summary.ranks)
 
 
 def _effects(numbers: PageData) -> dict[str, str]:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from ...utils.files import WriteError, write_csv, write_text
 from ...utils.package import PACKAGE, command
+from ..beside import Ranks, alike_sentence, neighbours, rank_sentence
 from ..charts.theme import PAGE_THEME, THEME
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -83,6 +84,7 @@ class Report:
         blocks: Large data by name, which the script unpacks when it needs them.
         terms: Headings, each with (term, description) pairs.
         ranking: Rows of the first ranking, for readers without scripts.
+        ranks: The attacks among stored attacks.
     """
 
     title: str
@@ -93,6 +95,7 @@ class Report:
     blocks: Mapping[str, bytes] = field(default_factory=dict)
     terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     ranking: Sequence[Mapping[str, Any]] = ()
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 def span(n: pd.Series) -> str:
@@ -113,7 +116,9 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
     blocks = {"page": as_json(page), "vega": _vega(cache).encode(), **report.blocks}
     packed = {name: Markup(_packed(data)) for name, data in blocks.items()}
     template = environment.get_template("page.html")
-    write_text(path, template.render(report=report, blocks=packed, command=command))
+    functions = (command, neighbours, rank_sentence, alike_sentence)
+    names = {function.__name__: function for function in functions}
+    write_text(path, template.render(report=report, blocks=packed, **names))
 
 
 def as_json(data: Any) -> bytes:

@@ -1,0 +1,81 @@
+"""The board: stored attacks of a preset, ranked among themselves as `src.report.beside` ranks."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from findings.costs import COSTS
+from src.analysis.image_outcomes import ImageOutcomes
+from src.report.beside import at_reference, cost_of, rank_untuned, read_preset
+
+TRANSFORMER = "vit_small"
+"""Source from which attacks of more than 100 gradients per image did not run."""
+_Stored = list[tuple[str, float, ImageOutcomes]]
+"""Attack, gradients per image, and outcomes of stored jobs."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """Stored attacks with one kind of settings from some sources.
+
+    Attributes:
+        sources: Names of the sources.
+        rows: One row per ranked attack, the best first: the columns of `rank_untuned`, `gradients`
+            per image (NaN with a fit), and the mean success on each target by its name.
+        lacking: Attacks without a rank, because they lack a source.
+    """
+
+    sources: tuple[str, ...]
+    rows: pd.DataFrame
+    lacking: tuple[str, ...]
+
+
+class Boards:
+    """The boards of a preset.
+
+    Attributes:
+        facts: The facts about the preset's card.
+        first: The record of one of its jobs.
+        targets: Names of the targets.
+    """
+
+    def __init__(self, preset: str) -> None:
+        self.facts, jobs = read_preset(preset)
+        self.first = jobs[0].record
+        self.targets = self.first.targets
+        self._stored: dict[tuple[str, str], _Stored] = defaultdict(list)
+        for job in jobs:
+            name, _, setting = job.record.label.partition(" at ")
+            outcomes = at_reference(job.predictions, name, job.record, self.targets, self.first)
+            place = setting.partition(" ")[0] or "own", job.record.source
+            self._stored[place].append((name, cost_of(job), outcomes))
+            job.forget()
+
+    def board(self, setting: str, sources: Sequence[str]) -> Board:
+        """Rank the attacks with own settings (`own`), or at a number of gradients per image."""
+        stored = [its for source in sources for its in self._stored[setting, source]]
+        parts = [outcomes for _, _, outcomes in stored]
+        index = np.unique(np.concatenate([part.index for part in parts]))
+        ranked = rank_untuned(parts, index, self.facts)
+        costs = pd.Series([cost for _, cost, _ in stored], [name for name, _, _ in stored])
+        ranked["gradients"] = ranked["attack"].map(costs.groupby(level=0).mean())
+        for target in self.targets:
+            of_target = [part.select(target=target) for part in parts]
+            of_target = [part for part in of_target if part.evaluated.any()]
+            means = rank_untuned(of_target, index, self.facts, ranked["attack"].iloc[0])
+            ranked[target] = ranked["attack"].map(means.set_index("attack")["mean"])
+        lacking = ranked.loc[ranked["rank"].isna(), "attack"]
+        return Board(tuple(sources), ranked.dropna(subset="rank"), tuple(lacking))
+
+    def all(self) -> dict[str, Board]:
+        """Return the boards by their headings on the page."""
+        sources = tuple(dict.fromkeys(source for _, source in self._stored))
+        both = tuple(name for name in sources if name != TRANSFORMER)
+        return {
+            "At their own settings": self.board("own", sources),
+            "At their own settings, from both convolutional networks": self.board("own", both),
+            **{f"At {cost} gradients per image": self.board(str(cost), sources) for cost in COSTS},
+        }
