@@ -77,8 +77,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
             "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
             "effects": _effects(numbers),
-            "audits": [(its.sentence, its.rows, its.notes) for its in audited],
-            "audit_heads": HEADS,
+            "audits": [(its.sentence, [HEADS, *its.rows], its.notes) for its in audited],
         }
         terms.append(("What other commands show", LEFT_OUT))
     terms.append(("Definitions", tuple(definitions().items())))
