@@ -12,10 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .image_outcomes import ImageOutcomes
+from .intervals import wilson_interval
 from .outcomes import Mask
 from .ranking import contributions, means
 
 _HALVINGS = 5
+_DRAWS = 9_999
 _CURVES = ("fooled", "unseen", "single")
 
 Values = NDArray[np.float64]
@@ -75,6 +77,30 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
     return frame.join(names).assign(
         images=int(counted.any(axis=0).sum()), targets=len(counted), candidates=len(jobs)
     )
+
+
+def left_by_class(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[pd.DataFrame, float]:
+    """Count the units of each class that no candidate fools, and test if all classes are alike.
+
+    Args:
+        outcomes: As for `success_within`, of one target.
+        labels: Class of each image, shape (N,).
+
+    Returns:
+        One row per class with units, by increasing share: `label`, `left` of `n` units, and the
+        share's Wilson interval, `low` and `high`; and the p-value of a permutation test, in which
+        the units that are left are drawn from all classes at random.
+    """
+    fooled, counted, _ = _units(outcomes, range(len(outcomes.jobs)))
+    units = pd.DataFrame({"label": labels[counted[0]], "left": ~fooled.any(axis=0)[counted]})
+    rows = units.groupby("label")["left"].agg(["sum", "size"]).reset_index()
+    rows.columns = pd.Index(["label", "left", "n"])
+    left, n = rows["left"].to_numpy(), rows["n"].to_numpy()
+    draws = np.random.default_rng(1).multivariate_hypergeometric(n, left.sum(), size=_DRAWS)
+    extreme = (draws**2 / n).sum(axis=1) >= (left**2 / n).sum() - 1e-9
+    low, high = wilson_interval(left, n)
+    rows = rows.assign(low=low, high=high, share=left / n).sort_values(["share", "n", "label"])
+    return rows.drop(columns="share"), float((1 + extreme.sum()) / (1 + _DRAWS))
 
 
 def _judged(

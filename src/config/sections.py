@@ -320,6 +320,7 @@ class ReportSettings(Section):
     confidence_groups: Annotated[int, Field(ge=2, le=10)] = 3
     figures: bool = False
     related: Literal["keep", "exclude"] = "keep"
+    tries: bool = False
 
 
 class CacheSettings(Section):

@@ -1,12 +1,13 @@
 """Success within q candidates of finished jobs, as a frame and as text."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isnan, nan
 from typing import Any
 
 import pandas as pd
 
-from ..analysis.image_outcomes import joined
+from ..analysis.image_outcomes import ImageOutcomes, joined
 from ..analysis.tries import success_within
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.record import JobRecord
@@ -14,9 +15,9 @@ from ..utils.files import no_formula
 from ..utils.model_names import NO_DEFENCE, renamed
 from .cells import TableSpec
 from .paper import ESCAPES
-from .summary import summarise
+from .summary import JobSummary, summarise
 
-_SHOWN = (1, 2, 5, 10, 20, 50)
+SHOWN = (1, 2, 5, 10, 20, 50)
 _LISTED = 10
 """Numbers of candidates in the table, and the length of the listed order."""
 _HEADS = {"fooled": "fooled", "unseen": "unseen target", "single": "best single"}
@@ -55,18 +56,28 @@ def tries(
             "tries needs attacks on the same images and models, with one norm and budget, by one "
             "version of the program."
         )
-    eps = groups[0][0].job.record.reference if eps_255 is None else eps_255
-    parts = [
-        (its.outcomes[eps].of_first_seeds(), its.cost) for its in groups[0] if eps in its.outcomes
-    ]
+    every, costs = candidates_of(groups[0], eps_255)
+    every = every.select(defence=defence)
+    if not every.targets:
+        raise ValueError(f"defence={defence}: no target is behind it.")
+    return success_within(every, costs)
+
+
+def candidates_of(
+    group: Sequence[JobSummary], eps_255: float | None = None
+) -> tuple[ImageOutcomes, list[float]]:
+    """Return the outcomes of comparable jobs at a budget, and their gradients per image.
+
+    Only first seeds count, and if there are any, only untargeted attacks.
+    """
+    eps = group[0].job.record.reference if eps_255 is None else eps_255
+    parts = [(its.outcomes[eps].of_first_seeds(), its.cost) for its in group if eps in its.outcomes]
     untargeted = [part for part in parts if part[0].target_labels[0] is None]
     if not parts:
         raise ValueError(f"eps_255={eps:g}: there are no images with this budget.")
     parts = untargeted or parts
-    every = joined([outcomes for outcomes, _ in parts]).select(defence=defence)
-    if not every.targets:
-        raise ValueError(f"defence={defence}: no target is behind it.")
-    return success_within(every, [cost.get("gradients_per_image", nan) for _, cost in parts])
+    costs = [cost.get("gradients_per_image", nan) for _, cost in parts]
+    return joined([outcomes for outcomes, _ in parts]), costs
 
 
 def _joint(record: JobRecord) -> JobRecord:
@@ -90,7 +101,7 @@ def tries_table(*folders: Sweeps, **options: Any) -> str:
         return frame.map(no_formula).to_csv(index=False, lineterminator="\n")
     escape = ESCAPES[spec.to or "markdown"]
     order = [f"{row.q}. {row.attack} from {row.source}" for row in frame.itertuples()]
-    shown = frame[frame["q"].isin([*_SHOWN, len(frame)])]
+    shown = frame[frame["q"].isin([*SHOWN, len(frame)])]
     texts = pd.DataFrame({"candidates": shown["q"].astype(str)})
     for column, head in _HEADS.items():
         ends = zip(*(100 * shown[f"{column}{end}"] for end in ("", "_low", "_high")), strict=True)

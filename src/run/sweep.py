@@ -214,7 +214,12 @@ class Sweep:
             _summarise(finished, self.settings[0].report.related, console), console
         )
         texts = []
-        for show in (print_matrices, print_rankings, print_alarms):
+        shows = [print_matrices, print_rankings, print_alarms]
+        if self.settings[0].report.tries:
+            from ..report.audit import print_audits  # loads slowly
+
+            shows.append(print_audits)
+        for show in shows:
             show(summary, console)
             wide = io.StringIO()
             show(summary, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
@@ -231,8 +236,8 @@ class Sweep:
             console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")
         if self.run:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
-            matrices, rankings, alarms = texts
-            note = f"{rankings}{matrices}{alarms}".strip("\n")  # a long note is truncated
+            matrices, rankings, alarms, *audit = texts
+            note = "".join([*audit, rankings, matrices, alarms]).strip("\n")  # may be truncated
             files, points = files_of_sweep(self.folder), sweep_points(summary)
             self.tracker.end_sweep(self.run, status, files, note, points)
             if summary.jobs and (link := self.tracker.link(self.run)):

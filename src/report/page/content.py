@@ -11,10 +11,11 @@ from ...artifacts.jobs import FinishedJob
 from ...artifacts.record import JobRecord
 from ...config.sections import ReportSettings
 from ...utils.package import command
+from ..audit import HEADS, audits
 from ..diagnostics import CHARTS
 from ..summary import JobSummary, Summary
 from .answers import NO_ANSWER
-from .figures import clean_figures, file_figures, page_charts, why_figures
+from .figures import clean_figures, file_figures, page_charts, tries_figure, why_figures
 from .html import ENOUGH, Report
 from .page_data import PageData, compute_page_data
 from .selections import OWN_KEYS, RANKING_KEYS, key_of, own_answers, selections
@@ -53,6 +54,8 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         view = make_view(summary)
         runs = [job for job_summary in summary.attacked for job in job_summary.runs]
         figures = [*file_figures(view, numbers), *why_figures(view, numbers), *figures]
+        audited = [*audits(summary)] if settings and settings.tries else []
+        figures += [tries_figure(audited)] * any(its.rows for its in audited)
         chosen = selections(summary, view)
         axes = chosen["axes"]
         first_place = {**chosen["first"], "eps_255": view.choice.eps}
@@ -74,6 +77,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
             "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
             "effects": _effects(numbers),
+            "audits": [(its.sentence, [HEADS, *its.rows], its.notes) for its in audited],
         }
         terms.append(("What other commands show", LEFT_OUT))
     terms.append(("Definitions", tuple(definitions().items())))

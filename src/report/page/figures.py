@@ -13,6 +13,7 @@ from ...analysis.confidence import by_class, confidence_profiles
 from ...analysis.diagnostics import SIZES
 from ...config.sections import CONTROLS
 from ...utils.model_names import ModelRef
+from ..audit import Audit
 from ..charts.curves import curves_chart, series_chart
 from ..charts.dot_plot import dot_plot, means, success_over
 from ..charts.theme import (
@@ -141,6 +142,24 @@ def _visibility(view: View, sizes: pd.DataFrame) -> Iterator[Figure]:
             columns=1,
         )
         yield Figure("visibility", "Success over visibility", caption, chart, rows)
+
+
+def tries_figure(shown: Sequence[Audit]) -> Figure:
+    """Draw the share fooled over the number of candidates, one curve per target."""
+    rows = pd.concat([its.tries.assign(target=its.target) for its in shown])
+    axis = alt.Axis(tickMinStep=1, grid=False)
+    base = alt.Chart(ROWS).encode(
+        x=alt.X("q:Q", title="candidates", axis=axis),
+        color=colour_by("target", rows["target"], orient="bottom", **STROKES),
+    )
+    ends = ["fooled", "fooled_low", "fooled_high"]
+    chart = curve(base, "fooled", tooltip("target q attack source", shares=ends))
+    caption = (
+        "Share fooled within so many candidates (attack and source), in an order that was learned "
+        "on other images. 95 % intervals."
+    )
+    chart = chart.properties(width=PANEL, height=220)
+    return Figure("tries", "Fooled within q candidates", caption, chart, rows)
 
 
 def _iterations(rows: pd.DataFrame) -> Figure:
