@@ -18,21 +18,22 @@ def wrong_outcomes(stated: pd.DataFrame, computed: pd.DataFrame, step: float) ->
 
     Two outcomes differ if their probabilities (of the predicted class, or of the true one) differ
     by more than `TOLERANCE`. Other predicted classes differ unless the two likeliest classes are
-    that near to each other. An outcome that is not stated differs, and so do other labels.
+    that near to each other. An outcome that is not stated differs, and so does one of another image
+    or label.
 
     Args:
         stated: Rows of a table of predictions, with probabilities as the middles of steps.
         computed: The same rows for some images, with the five likeliest classes.
         step: Size of a step.
     """
-    both = computed.merge(stated.drop(columns="image"), "left", _KEYS, suffixes=("", "_stated"))
+    both = computed.merge(stated, "left", _KEYS, suffixes=("", "_stated"))
     limit, probabilities = TOLERANCE + step / 2, both["top5_confidences"].map(np.array)
     wrong = np.zeros(len(both), bool)
     for name in ("confidence", "true_confidence"):  # NaN: the target abstains, or a coarse card
         wrong |= (both[name] - both[f"{name}_stated"]).abs().to_numpy() > limit
     near = probabilities.map(lambda its: len(its) > 1 and its[0] - its[1] <= limit)
     wrong |= ((both["predicted"] != both["predicted_stated"]) & ~near).to_numpy()
-    for name in ("label", "target_label"):
+    for name in ("label", "target_label", "image"):
         wrong |= (both[name].fillna(-1) != both[f"{name}_stated"].fillna(-1)).to_numpy()
     return wrong
 
