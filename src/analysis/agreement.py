@@ -1,9 +1,8 @@
 """Agreement of stated predictions with the same predictions computed again."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 TOLERANCE = 0.01
@@ -13,7 +12,7 @@ HONEST = 0.002
 _KEYS = ["target", "defence", "eps_255", "index"]
 
 
-def wrong_outcomes(stated: pd.DataFrame, computed: pd.DataFrame, step: float) -> Sequence[bool]:
+def wrong_outcomes(stated: pd.DataFrame, computed: pd.DataFrame, step: float) -> NDArray[np.bool_]:
     """Return for each computed outcome whether the stated one differs by more than rounding.
 
     Two outcomes differ if their probabilities (of the predicted class, or of the true one) differ
