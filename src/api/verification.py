@@ -37,16 +37,14 @@ from .transfer import quiet
 
 _FIRST, _GROWTH = 4, 4  # images per job in the first round, and growth per round
 _SPARE = 0.8  # share of the time left that a round may take
-_TAKEN = (
-    "attack source targets ensemble defences source_defence source_draws epsilon protocol storage "
-    "variants seed n_images dataset model defence training trainer cache clean_accuracy_check"
-).split()
+_TAKEN = ["attack", "source", "targets", "ensemble", "defences", "source_defence", "source_draws"]
+_TAKEN += ["epsilon", "protocol", "storage", "variants", "seed", "n_images", "dataset", "model"]
+_TAKEN += ["defence", "training", "trainer", "cache", "clean_accuracy_check"]
 _OURS = {"cache": {}, "clean_accuracy_check": {"tolerance": 1.0, "action": "warn"}}
 _OF_TRAINER = ("precision", "attack_precision", "fold_batch_norms")
-_FOLLOWING = (
-    "source targets defences norm budgets reference protocol storage dataset precision seed layer "
-    "backward_rule iterative values class_names"
-).split()
+_FOLLOWING = ["source", "targets", "defences", "norm", "budgets", "reference", "protocol", "layer"]
+_FOLLOWING += ["storage", "dataset", "precision", "seed", "backward_rule", "iterative", "values"]
+_FOLLOWING += ["class_names"]
 _LABELS = ("dataset.name.", "dataset.class_names.", "model.channels.")  # texts that open nothing
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
 
