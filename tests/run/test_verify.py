@@ -163,7 +163,8 @@ def test_a_hostile_card_opens_no_file_and_imports_no_module(made, verify, trust,
         section[last] = "canary.run" if "_target_" in key else str(made / "mine.card")
         return with_record(job, {"model": models})
 
-    code, printed = verify(forge(hostile), *trust)
+    words = [word for word in trust if not word.startswith(f"model.fine.{key}=")]
+    code, printed = verify(forge(hostile), *words)
     assert code == 2 and "imported" not in printed
     assert f"If you trust them, type: 'model.fine.{key}=" in printed
 
