@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from ..analysis.agreement import wrong_outcomes
+from ..analysis.agreement import TOLERANCE, WIDE, wrong_outcomes
 from ..artifacts.card import CardJob
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
@@ -37,6 +37,7 @@ from .transfer import quiet
 
 _FIRST, _GROWTH = 4, 4  # images per job in the first round, and growth per round
 _SPARE = 0.8  # share of the time left that a round may take
+_SMALL = 3 * 64**2  # values of an image, up to which rounding hardly changes an attack
 _TAKEN = ["attack", "source", "targets", "ensemble", "defences", "source_defence", "source_draws"]
 _TAKEN += ["epsilon", "protocol", "storage", "variants", "seed", "n_images", "dataset", "model"]
 _TAKEN += ["defence", "training", "trainer", "cache", "clean_accuracy_check"]
@@ -167,6 +168,9 @@ def _compare(
     other = [key for key in _FOLLOWING if getattr(follows, key) != getattr(record, key)]
     if other := other + ["attack"] * (not _is_named(record)):
         raise DifferenceError(f"{', '.join(other)} in the record, from its settings")
+    coarse = record.arithmetic != "float32"  # of another format
+    large = coarse or record.values > _SMALL
+    limits = [step / 2 + (WIDE if wide else TOLERANCE) for wide in (coarse, large)]
     clean, wrong = results.clean.to_pandas(), []
     for name, table in (results.predictions or {record.storage: results.clean[:0]}).items():
         rows = stated.tables.get(PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}")
@@ -175,7 +179,7 @@ def _compare(
         frame = rows.to_pandas()
         pairs = [its["target"] + "@" + its["defence"] for its in (clean, frame)]
         of_table = clean[pairs[0].isin(pairs[1])]  # a variant has fewer models
-        wrong.append(wrong_outcomes(frame, pd.concat([of_table, table.to_pandas()]), step))
+        wrong.append(wrong_outcomes(frame, pd.concat([of_table, table.to_pandas()]), *limits))
     return np.concatenate(wrong)
 
 
