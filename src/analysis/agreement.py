@@ -38,13 +38,13 @@ def wrong_outcomes(
     chances = [dict(zip(*pair, strict=True)) for pair in likely]
     classes = both["predicted_stated"]
     of_stated = [its.get(name, 0.0) for its, name in zip(chances, classes, strict=True)]
-    wrong = ((both["predicted"] < 0) != (classes < 0)).to_numpy()  # abstentions
-    wrong |= (both["confidence"] - of_stated > limit).to_numpy()
+    wrong = (both["predicted"] < 0) != (classes < 0)  # one of the two abstains
+    wrong |= both["confidence"] - of_stated > limit
     for name in ("confidence", "true_confidence"):  # NaN: unknown
-        wrong |= ((both[name] - both[f"{name}_stated"]).abs() > limit).to_numpy()
+        wrong |= (both[name] - both[f"{name}_stated"]).abs() > limit
     for name in ("label", "target_label", "image"):
-        wrong |= (both[name].fillna(-1) != both[f"{name}_stated"].fillna(-1)).to_numpy()
-    return wrong
+        wrong |= both[name].fillna(-1) != both[f"{name}_stated"].fillna(-1)
+    return wrong.to_numpy(bool)
 
 
 def most_wrong(outcomes: int, tests: int) -> int:
