@@ -10,6 +10,7 @@ from .utils.package import command
 from .utils.refusals import printable
 from .utils.terminal import LastingConsole, text_table
 
+MOST_MINUTES = 10_000
 DIFFERS, NOTHING = 1, 2
 """Exit codes: some outcomes or digests differ; nothing could be recomputed."""
 
@@ -35,6 +36,8 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
     from .api.verification import check_jobs
     from .artifacts.card import COARSE_STEPS, STEPS, read_card, read_facts
 
+    if not 0 < minutes <= MOST_MINUTES:
+        raise ValueError(f"--minutes {minutes:g}: it must be above 0, and at most {MOST_MINUTES}.")
     stated, seed = read_card(card), secrets.randbits(32) if seed is None else seed
     print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
     step = 1 / (COARSE_STEPS if read_facts(card)["coarse"] else STEPS)
@@ -62,10 +65,13 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
         return NOTHING
     console.print(
         f"{'differs' if differ else 'agrees'}: {wrong:,} of {total:,} outcomes differ, in "
-        f"{checked} of {len(jobs)} jobs; rounding explains up to {most:,}.\nA card in which more "
-        f"than {found_share(total, most):.2%} of these outcomes were changed would differ in 95 % "
-        "of such samples."
+        f"{checked} of {len(jobs)} jobs; rounding explains up to {most:,}."
     )
+    if total:
+        console.print(
+            f"A card in which more than {found_share(total, most):.2%} of these outcomes were "
+            "changed would differ in 95 % of such samples."
+        )
     return DIFFERS if differ else 0
 
 

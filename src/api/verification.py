@@ -144,7 +144,7 @@ def _prepare(record: JobRecord, words: Sequence[str], pool: ModelPool) -> JobCon
         raise ValueError(f"weights of {', '.join(missing)} are missing")
     if not job.images_apart:
         raise ValueError("its adversarial images depend on their batches")
-    if job.images.digest() != record.data:
+    if (job.images.digest(), len(job.images)) != (record.data, record.images):
         raise DifferenceError("images")
     own = {name: model.digest for name, model in job.models.items()}
     if other := [name for name, digest in record.weights.items() if own.get(name) != digest]:
@@ -206,7 +206,8 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     for group in ("model", "defence"):
         sections |= {f"{group}.{name}": section for name, section in config[group].items()}
     for key, section in sections.items():
-        group, called = key.partition(".")[0], section.get("network", section)
+        group = key.partition(".")[0]
+        called = section["network"] if group == "model" else section
         known = _known(group) | typed
         if "_target_" not in called:
             raise ValueError(f"{key} was passed as a Python object")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -114,6 +115,16 @@ FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
         "differs: budgets, reference in the record",
     ),
     "other images": (lambda job: with_record(job, data="0" * 16), "differs: images"),
+    "fewer images": (
+        lambda job: replace(
+            with_record(job, images=22),
+            tables={
+                name: table.filter(pc.less(table["index"], pc.max(table["index"])))
+                for name, table in job.tables.items()
+            },
+        ),
+        "differs: images",
+    ),
     "other weights": (
         lambda job: with_record(job, weights={**job.record.weights, "fine": "0" * 16}),
         "differs: weights of fine",
@@ -183,6 +194,7 @@ def test_a_typed_setting_replaces_that_of_the_card(made, verify, trust, tiny_wei
         (["conf/model/fine.yaml"], "no card"),
         (["mine.card", "other.card"], "other.card: type KEY=VALUE"),
         (["mine.card", "--minutes=soon"], "invalid float value"),
+        (["mine.card", "--minutes=nan"], "--minutes nan: it must be above 0"),
     ],
 )
 def test_wrong_words_are_refused(verify, words: list[str], refusal: str):
