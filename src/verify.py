@@ -10,6 +10,7 @@ from .utils.package import command
 from .utils.refusals import printable
 from .utils.terminal import LastingConsole, text_table
 
+MOST_MINUTES = 10_000
 DIFFERS, NOTHING = 1, 2
 """Exit codes: some outcomes or digests differ; nothing could be recomputed."""
 
@@ -22,62 +23,55 @@ def main(words: Sequence[str] | None = None) -> int:
         "0 if they agree, 1 if they differ, 2 if nothing can be recomputed or there is no card.",
     )
     add = parser.add_argument
-    add("card", type=Path, help="a card, see `card`")
-    add("words", nargs="*", metavar="KEY=VALUE", help="a file or code of yours that a job may use")
-    add("--config-dir", type=Path, help="folder of your config files, which the jobs may use")
+    add("card", type=Path, help="the card")
+    add("words", nargs="*", metavar="KEY=VALUE", help="a file or code of yours that jobs may use")
     add("--minutes", type=float, default=5, help="time; default: 5")
     add("--seed", type=int, help="seed of the sample; default: a new one")
     return run_command(_verify, parser.parse_intermixed_args, words)
 
 
-def _verify(
-    card: Path, words: list[str], config_dir: Path | None, minutes: float, seed: int | None
-) -> int:
+def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> int:
     """Print what a sample of a card's outcomes shows, and return the exit code."""
-    import numpy as np  # here: loading these takes seconds
-
-    from .analysis.agreement import TOLERANCE, agreement
+    from .analysis.agreement import found_share, most_wrong  # here: loading these takes seconds
     from .api.verification import check_jobs
     from .artifacts.card import COARSE_STEPS, STEPS, read_card, read_facts
-    from .run.recompute import section_with
 
-    stated = read_card(card)
-    for word in words:
-        if not any(section_with(job.record.config, word.partition("=")[0]) for job in stated):
-            raise ValueError(f"{word}: no job of {card} has such a setting. Type KEY=VALUE.")
-    seed = secrets.randbits(32) if seed is None else seed
+    if not 0 < minutes <= MOST_MINUTES:
+        raise ValueError(f"--minutes {minutes:g}: it must be above 0, and at most {MOST_MINUTES}.")
+    stated, seed = read_card(card), secrets.randbits(32) if seed is None else seed
     print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
-    jobs = check_jobs(stated, words, config_dir, minutes, seed)
-    rounding = TOLERANCE + 0.5 / (COARSE_STEPS if read_facts(card)["coarse"] else STEPS)
-    tests, texts, notes, differ = 1 + sum(len(job.rows) > 0 for job in jobs), [], [], False
+    step = 1 / (COARSE_STEPS if read_facts(card)["coarse"] else STEPS)
+    jobs = check_jobs(stated, words, step, minutes, seed)
+    total, wrong = (sum(map(of, (job.wrong for job in jobs))) for of in (len, sum))
+    checked = sum(len(job.wrong) > 0 for job in jobs)
+    most, rows, notes = most_wrong(total, checked + 1), [], []
+    differ = wrong > most or any(job.differs for job in jobs)
     for job in jobs:
-        record, total = job.stated.record, sum(map(len, job.stated.tables.values()))
-        name = " ".join(filter(None, [record.label, record.source]))
-        its = agreement(job.distance, rounding, tests)
-        result = "agrees" if its.holds else "differs"
-        if job.differs or not its.outcomes:
+        name = " ".join(filter(None, [job.stated.record.label, job.stated.record.source]))
+        count, bad = len(job.wrong), int(sum(job.wrong))
+        result = "agrees" if bad <= most_wrong(count, checked + 1) else "differs"
+        if job.differs or not count:
             result = "differs" if job.differs else "not checked"
             notes.append(f"{name}: {result}: {job.differs or job.reason}")
         differ |= result == "differs"
-        texts.append([name, f"{its.outcomes:,} of {total:,}", f"{its.wrong:,}", result])
+        every = sum(map(len, job.stated.tables.values()))
+        rows.append([printable(name), f"{count:,} of {every:,}", f"{bad:,}", result])
     console = LastingConsole(markup=False, highlight=False, soft_wrap=True)
-    texts = [[printable(text) for text in row] for row in texts]
     columns = ["job", "outcomes", "differ", "result"]
-    console.print(text_table(columns, texts, left=["job", "result"]), soft_wrap=False)
+    console.print(text_table(columns, rows, left=["job", "result"]), soft_wrap=False)
     console.print(*map(printable, notes), sep="\n")
-    every = agreement(np.concatenate([job.distance for job in jobs]), rounding, tests)
-    if not every.outcomes and not differ:
-        console.print("No outcome could be recomputed here.")
+    if not (total or differ):
+        console.print("No outcome can be recomputed here.")
         return NOTHING
-    differ |= not every.holds
     console.print(
-        f"{'differs' if differ else 'agrees'}: {every.wrong:,} of {every.outcomes:,} outcomes of "
-        f"{tests - 1} of {len(jobs)} jobs differ; rounding explains up to {every.most:,}."
+        f"{'differs' if differ else 'agrees'}: {wrong:,} of {total:,} outcomes differ, in "
+        f"{checked} of {len(jobs)} jobs; rounding explains up to {most:,}."
     )
-    console.print(
-        f"If more than {every.found:.1%} of these jobs' outcomes were changed, such a sample would "
-        "differ with a probability of 95 %."
-    )
+    if total:
+        console.print(
+            f"A card in which more than {found_share(total, most):.2%} of these outcomes were "
+            "changed would differ in 95 % of such samples."
+        )
     return DIFFERS if differ else 0
 
 

@@ -284,8 +284,8 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
         words = shlex.split(command.replace("--uri http://host:5000", "--uri=sqlite:///other.db"))
         packages = ("src.report", "src.models", "src.attacks")
         module = f"{words[2]}.__main__" if words[2] in packages else words[2]
-        # No clone, too few images, and too few targets.
-        refused = words[2] in ("src.attacks", "src.compare", "src.sources")
+        # No clone, too few images, too few targets, and networks of one's own.
+        refused = words[2] in ("src.attacks", "src.compare", "src.sources", "src.verify")
         refused &= words[2:] != ["src.attacks"]
         assert "--fetch" in words or run_in(place, *words[3:], module=module) == 2 * refused
     else:

@@ -1,27 +1,57 @@
 """Recompute a sample of the outcomes in a card, as many as a time allows."""
 
+import copy
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from numpy.typing import NDArray
 
+from ..analysis.agreement import TOLERANCE, WIDE, wrong_outcomes
 from ..artifacts.card import CardJob
-from ..config.errors import REFUSALS, explain
+from ..artifacts.layout import PREDICTIONS
+from ..artifacts.record import JobRecord
+from ..cache.rows import Rows
+from ..config.attack_file import crafted_settings
+from ..config.compose import files
+from ..config.errors import explain
+from ..config.resolvers import CONF
+from ..config.sections import ModelSettings
+from ..config.settings import Settings
+from ..models.providers import LOADER, find, section_of
+from ..run.check_job import check_job
 from ..run.data import DataSets
+from ..run.job import make_record
 from ..run.models import ModelPool
-from ..run.recompute import DifferenceError, RecomputedJob
+from ..run.results import compute_results
+from ..run.stages import JobContext
 from ..utils import stopping
-from ..utils.refusals import first_line
 from .transfer import quiet
 
-_FIRST, _GROWTH = 4, 4  # images in the first round, and growth per round
+_FIRST, _GROWTH = 4, 4  # images per job in the first round, and growth per round
 _SPARE = 0.8  # share of the time left that a round may take
+_SMALL = 3 * 64**2  # values of an image, up to which rounding hardly changes an attack
+_TAKEN = ["attack", "source", "targets", "ensemble", "defences", "source_defence", "source_draws"]
+_TAKEN += ["epsilon", "protocol", "storage", "variants", "seed", "n_images", "dataset", "model"]
+_TAKEN += ["defence", "training", "trainer", "cache", "clean_accuracy_check"]
+_OURS = {"cache": {}, "clean_accuracy_check": {"tolerance": 1.0, "action": "warn"}}
+_OF_TRAINER = ("precision", "attack_precision", "fold_batch_norms")
+_FOLLOWING = ["source", "targets", "defences", "norm", "budgets", "reference", "protocol", "layer"]
+_FOLLOWING += ["storage", "dataset", "precision", "seed", "backward_rule", "iterative", "values"]
+_FOLLOWING += ["class_names"]
+_LABELS = ("dataset.name.", "dataset.class_names.", "model.channels.")  # texts that open nothing
+_PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
+
+
+class DifferenceError(Exception):
+    """Something in a card, apart from outcomes, is not what it is here."""
 
 
 @dataclass
@@ -29,9 +59,8 @@ class CheckedJob:
     """A job in a card, and what a sample of its outcomes showed.
 
     Attributes:
-        rows: The recomputed outcomes with their distances; empty if there are none.
         order: Positions of its images in a random order, of which the first `images` are checked.
-        rows: Outcomes of these images with their distances.
+        wrong: Whether each outcome of these images differs by more than rounding, bool (n,).
         pace: Seconds per image of the last pass.
         differs: What differs apart from outcomes, such as `weights of vgg16`.
         reason: Why nothing was recomputed.
@@ -39,67 +68,194 @@ class CheckedJob:
 
     stated: CardJob
     order: NDArray[np.int64]
-    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    wrong: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     images: int = 0
     pace: float = 0.0
     differs: str = ""
     reason: str = "time was up"
 
-    @property
-    def distance(self) -> NDArray[np.float64]:
-        """Distances of the recomputed outcomes; empty if there are none."""
-        return self.rows["distance"].to_numpy() if len(self.rows) else np.empty(0)
-
 
 def check_jobs(
-    stated: Sequence[CardJob],
-    words: Sequence[str],
-    config_dir: Path | None,
-    minutes: float,
-    seed: int,
+    stated: Sequence[CardJob], words: Sequence[str], step: float, minutes: float, seed: int
 ) -> list[CheckedJob]:
     """Recompute some images of each job, four times as many in each round, until time is up.
 
     Args:
         stated: Jobs of a card.
-        words: Settings that the user has typed, see `RecomputedJob`.
-        config_dir: The user's folder of config files, likewise.
+        words: Settings that the user has typed, `KEY=VALUE`; they replace those of the jobs.
+        step: Size of the steps in which the card has confidences.
         minutes: Time for all jobs together.
         seed: Seed of the sample.
     """
-    end = time.monotonic() + 60 * minutes
+    end, size = time.monotonic() + 60 * minutes, _FIRST
     draws = [np.random.default_rng([seed, number]) for number in range(len(stated) + 1)]
-    jobs = [
-        CheckedJob(job, draw.permutation(job.record.images))
-        for job, draw in zip(stated, draws[1:], strict=True)
-    ]
-    turns = [jobs[number] for number in draws[0].permutation(len(jobs))]
-    pool, size = ModelPool(), _FIRST
+    orders = [draw.permutation(job.record.images) for job, draw in zip(stated, draws, strict=False)]
+    jobs = [*map(CheckedJob, stated, orders)]
+    turns = [jobs[number] for number in draws[-1].permutation(len(jobs))]
+    pool, timer = ModelPool(), stopping.request_after(60 * minutes)
     pool.sets = DataSets(download=False)
-    with stopping.time_limit(60 * minutes), quiet(), TemporaryDirectory() as cache:
-        recompute = partial(
-            RecomputedJob, words=words, config_dir=config_dir, pool=pool, cache=Path(cache)
-        )
-        while turns:
-            for job in turns:
-                stopping.raise_if_interrupted()
-                _check(job, size, recompute)
-            turns = [job for job in turns if 0 < job.images < len(job.order)]
-            left, pace = end - time.monotonic(), sum(job.pace for job in turns)
-            more = min(size * (_GROWTH - 1), int(_SPARE * left / pace) if turns else 0)
-            size, turns = size + more, turns if more > 0 else []
+    try:
+        with quiet(), TemporaryDirectory() as folder:
+            while turns:
+                for job in turns:
+                    _check(job, size, words, step, pool, Rows(Path(folder)))
+                turns = [job for job in turns if 0 < job.images < len(job.order)]
+                left, pace = end - time.monotonic(), sum(job.pace for job in turns)
+                more = min(size * (_GROWTH - 1), int(_SPARE * left / pace) if turns else 0)
+                size, turns = size + more, turns if more > 0 else []
+    except KeyboardInterrupt:
+        if time.monotonic() < end:
+            raise
+    finally:
+        timer.cancel()
     return jobs
 
 
-def _check(job: CheckedJob, size: int, recompute: Callable[[CardJob], RecomputedJob]) -> None:
+def _check(
+    job: CheckedJob, size: int, words: Sequence[str], step: float, pool: ModelPool, rows: Rows
+) -> None:
     """Recompute a job's first `size` images in its order, and note what it shows."""
+    stopping.raise_if_interrupted()
     try:
-        computed = recompute(job.stated)
-        start, images = time.monotonic(), job.order[:size]
-        job.rows = computed.compare(images)
-        job.pace = (time.monotonic() - start) / (len(images) - job.images)
-        job.images = len(images)
+        context, start = _prepare(job.stated.record, words, pool), time.monotonic()
+        order = job.order[:size]
+        job.wrong = _compare(context, job.stated, np.sort(order), step, rows)
+        job.pace = (time.monotonic() - start) / (len(order) - job.images)
+        job.images = len(order)
     except DifferenceError as difference:
         job.differs = str(difference)
     except Exception as error:  # a hostile card's settings may raise anything
-        job.reason = explain(error) if isinstance(error, REFUSALS) else first_line(error)
+        job.reason = explain(error)
+
+
+def _prepare(record: JobRecord, words: Sequence[str], pool: ModelPool) -> JobContext:
+    """Return a job on this machine.
+
+    Raises:
+        ValueError: It cannot be computed again here; the message says why.
+        DifferenceError: It has other images or weights than this machine.
+    """
+    settings = _settings(record, words)
+    missing = [name for name, model in settings.model.items() if model.missing]
+    if not missing:
+        job, untrained = pool.prepare(check_job(settings, pool.sets))
+        missing = [*untrained]
+    if missing:
+        raise ValueError(f"weights of {', '.join(missing)} are missing")
+    if not job.images_apart:
+        raise ValueError("its adversarial images depend on their batches")
+    if (job.images.digest(), len(job.images)) != (record.data, record.images):
+        raise DifferenceError("images")
+    own = {name: model.digest for name, model in job.models.items()}
+    if other := [name for name, digest in record.weights.items() if own.get(name) != digest]:
+        raise DifferenceError(f"weights of {', '.join(other)}")
+    return job
+
+
+def _compare(
+    job: JobContext, stated: CardJob, positions: NDArray[np.int64], step: float, cache: Rows
+) -> NDArray[np.bool_]:
+    """Compute the outcomes of some images, and return which of the stated ones are wrong.
+
+    Raises:
+        DifferenceError: The record states facts that do not follow from its settings.
+    """
+    part = job.images.part(positions)
+    job = replace(job, data=replace(job.data, images=part, diagnosed=part))
+    results, record = compute_results(job, cache), stated.record
+    assert results is not None
+    follows = make_record(job, results)
+    other = [key for key in _FOLLOWING if getattr(follows, key) != getattr(record, key)]
+    if other := other + ["attack"] * (not _is_named(record)):
+        raise DifferenceError(f"{', '.join(other)} in the record, from its settings")
+    coarse = record.arithmetic != "float32"  # of another format
+    large = coarse or record.values > _SMALL
+    limits = [step / 2 + (WIDE if wide else TOLERANCE) for wide in (coarse, large)]
+    clean, wrong = results.clean.to_pandas(), []
+    for name, table in (results.predictions or {record.storage: results.clean[:0]}).items():
+        rows = stated.tables.get(PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}")
+        if rows is None:
+            raise DifferenceError(f"it lacks the rows of {name}")
+        frame = rows.to_pandas()
+        pairs = [its["target"] + "@" + its["defence"] for its in (clean, frame)]
+        of_table = clean[pairs[0].isin(pairs[1])]  # a variant has fewer models
+        wrong.append(wrong_outcomes(frame, pd.concat([of_table, table.to_pandas()]), *limits))
+    return np.concatenate(wrong)
+
+
+def _is_named(record: JobRecord) -> bool:
+    """Return False if an attack has the name of one of the program's, but is another."""
+    own = files("attack", [CONF]).get(record.attack.partition(" ")[0])  # a preset adds words
+    target = yaml.safe_load(own.read_text("utf-8")).get("_target_", "${") if own else "${"
+    return "${" in target or target == record.config["attack"]["settings"].get("_target_")
+
+
+def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
+    """Return a job's settings, without those that decide no outcome.
+
+    A text in a card may name code or a file. It is used only if the program's own files have it in
+    the same group, if it belongs to a public model, or if the user has typed it.
+    """
+    config = copy.deepcopy(record.config) | copy.deepcopy(_OURS)
+    typed = {text for word in words for text in _type(config, word)}
+    attack, sections, unknown = config["attack"], {"dataset": config["dataset"]}, []
+    if attack["kind"] == "saved":
+        raise ValueError("its adversarial images are files, which a card does not have")
+    if attack["kind"] == "crafted":
+        sections["attack"] = attack["settings"]
+    for group in ("model", "defence"):
+        sections |= {f"{group}.{name}": section for name, section in config[group].items()}
+    for key, section in sections.items():
+        group = key.partition(".")[0]
+        called = section["network"] if group == "model" else section
+        known = _known(group) | typed
+        if "_target_" not in called:
+            raise ValueError(f"{key} was passed as a Python object")
+        if called["_target_"] == LOADER and str(called["name"]).startswith(_PUBLIC):
+            known |= {text for _, text in _texts(section_of(called["name"]))}
+            if not find(called["name"]).path.exists():
+                raise ValueError(f"weights of {called['name']} are missing")
+        places = (pair for pair in _texts(section) if pair[1] not in known)
+        unknown += [
+            f"'{key}.{place}={text}'"
+            for place, text in places
+            if not f"{group}.{place}.".startswith(_LABELS)
+        ]
+    if unknown:
+        raise ValueError(f"it names files or code. If you trust them, type: {' '.join(unknown)}")
+    for section in config["model"].values():
+        for name in section.keys() - ModelSettings.model_fields.keys():
+            del section[name]  # of another version
+    if attack["kind"] == "crafted":
+        config["attack"] = crafted_settings(attack["name"], attack["settings"])
+    config["trainer"] = {key: config["trainer"][key] for key in _OF_TRAINER}
+    return Settings.model_validate({key: config[key] for key in _TAKEN}, strict=False)
+
+
+def _type(config: dict[str, Any], word: str) -> Iterator[str]:
+    """Set a typed `KEY=VALUE` in a job's config if it has the key; yield the texts in VALUE."""
+    key, equals, text = word.partition("=")
+    if not equals:
+        raise ValueError(f"{word}: type KEY=VALUE")
+    (first, *path), section, value = key.split("."), config, yaml.safe_load(text)
+    for name in (first, *["settings"] * (first == "attack"), *path)[:-1]:
+        section = section.get(name, {}) if isinstance(section, dict) else {}
+    if key == "cache.dir" or (isinstance(section, dict) and key.rpartition(".")[2] in section):
+        section[key.rpartition(".")[2]] = value
+    yield from (text for _, text in _texts(value))
+
+
+@cache
+def _known(group: str) -> frozenset[str]:
+    """Return the texts in the program's files of a group, except interpolations."""
+    contents = (yaml.safe_load(path.read_bytes()) for path in (CONF / group).glob("*.yaml"))
+    return frozenset(text for its in contents for _, text in _texts(its) if "${" not in text)
+
+
+def _texts(section: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts in a section with their dotted places, recursively."""
+    if isinstance(section, str):
+        yield place, section
+    elif isinstance(section, dict | list):
+        for key, value in section.items() if isinstance(section, dict) else enumerate(section):
+            yield from _texts(value, f"{place}.{key}".strip("."))

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event, Timer
+from threading import Timer
 from types import FrameType
 
 
@@ -56,28 +56,12 @@ def raise_if_interrupted() -> None:
         raise KeyboardInterrupt
 
 
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Leave the block at the first `raise_if_interrupted` after some seconds."""
-    global _requested
-    is_over = Event()
-
-    def end() -> None:
-        global _requested
-        is_over.set()
-        _requested = True
-
-    timer = Timer(seconds, end)
+def request_after(seconds: float) -> Timer:
+    """Start a timer that requests a stop, and return it."""
+    timer = Timer(seconds, _request, [0, None])
     timer.daemon = True
     timer.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not is_over.is_set():
-            raise
-    finally:
-        timer.cancel()
-        _requested &= not is_over.is_set()
+    return timer
 
 
 def interrupt_at_once() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from safetensors.torch import load_file, save_file
 
 from src.artifacts.card import CardJob, read_card, write_card
 
 RUN = ["attack=bim", "attack.steps=3", "epsilon.grid=[8]", "hydra.run.dir=out", "variants=[uint8]"]
-OWN = ["--config-dir=conf", "--seed=1"]
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +34,21 @@ def verify(made, run_in, capsys) -> Callable[..., tuple[int, str]]:
 
     def run(*words: str) -> tuple[int, str]:
         capsys.readouterr()
-        code = run_in(made, *words, module="src.verify")
+        code = run_in(made, *words, "--seed=1", module="src.verify")
         printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
         return code, printed.out + printed.err
 
     return run
+
+
+@pytest.fixture
+def trust(verify) -> list[str]:
+    """The words with which the user trusts the code and the files of the honest card."""
+    code, printed = verify("mine.card")
+    assert code == 2 and "not checked: it names files or code. If you trust them" in printed
+    (words,) = re.findall("type: (.*)", printed)
+    return shlex.split(words)
 
 
 @pytest.fixture
@@ -69,12 +80,12 @@ def flipped(job: CardJob) -> CardJob:
     return replace(job, tables=tables)
 
 
-def test_an_honest_card_agrees_and_the_seed_repeats_the_sample(made, verify):
-    code, printed = verify("mine.card", *OWN)
+def test_an_honest_card_agrees_and_the_seed_repeats_the_sample(made, verify, trust):
+    code, printed = verify("mine.card", *trust)
     assert code == 0
     assert re.search(r"^bim \(steps=3\) coarse +184 of 184 +0 +agrees", printed, re.M)
-    assert "agrees: 0 of 184 outcomes of 1 of 1 jobs differ" in printed
-    assert verify("mine.card", *OWN) == (code, printed)
+    assert "agrees: 0 of 184 outcomes differ, in 1 of 1 jobs" in printed
+    assert verify("mine.card", *trust) == (code, printed)
 
 
 def steps(job: CardJob) -> CardJob:
@@ -104,6 +115,16 @@ FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
         "differs: budgets, reference in the record",
     ),
     "other images": (lambda job: with_record(job, data="0" * 16), "differs: images"),
+    "fewer images": (
+        lambda job: replace(
+            with_record(job, images=22),
+            tables={
+                name: table.filter(pc.less(table["index"], pc.max(table["index"])))
+                for name, table in job.tables.items()
+            },
+        ),
+        "differs: images",
+    ),
     "other weights": (
         lambda job: with_record(job, weights={**job.record.weights, "fine": "0" * 16}),
         "differs: weights of fine",
@@ -116,23 +137,23 @@ FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forged_card_differs(verify, forge, name: str):
+def test_a_forged_card_differs(verify, trust, forge, name: str):
     change, result = FORGERIES[name]
-    code, printed = verify(forge(change), *OWN)
+    code, printed = verify(forge(change), *trust)
     assert code == 1
     assert re.search(rf"^\S.* {result}", printed, re.M), printed
     assert "\ndiffers: " in printed
 
 
-def test_other_weights_with_the_stated_digest_differ(made, verify, forge, tiny_weights):
+def test_other_weights_with_the_stated_digest_differ(made, verify, trust, tiny_weights):
     path = tiny_weights / "fine.safetensors"
     before = path.read_bytes()
     try:
         save_file({key: -value for key, value in load_file(path).items()}, path)
-        code, printed = verify("mine.card", *OWN)
+        code, printed = verify("mine.card", *trust)
         assert code == 1 and "differs: weights of fine" in printed
         path.unlink()
-        code, printed = verify("mine.card", *OWN)
+        code, printed = verify("mine.card", *trust)
         assert code == 2 and "fine.safetensors is not a file" in printed
     finally:
         path.write_bytes(before)
@@ -141,7 +162,7 @@ def test_other_weights_with_the_stated_digest_differ(made, verify, forge, tiny_w
 @pytest.mark.parametrize(
     "key", ["network._target_", "weights", "network.path", "network._args_.0._target_"]
 )
-def test_a_hostile_card_opens_no_file_and_imports_no_module(made, verify, forge, key: str):
+def test_a_hostile_card_opens_no_file_and_imports_no_module(made, verify, trust, forge, key: str):
     (made / "canary.py").write_text("raise SystemExit('imported')")
 
     def hostile(job: CardJob) -> CardJob:
@@ -153,27 +174,29 @@ def test_a_hostile_card_opens_no_file_and_imports_no_module(made, verify, forge,
         section[last] = "canary.run" if "_target_" in key else str(made / "mine.card")
         return with_record(job, {"model": models})
 
-    code, printed = verify(forge(hostile), *OWN)
+    words = [word for word in trust if not word.startswith(f"model.fine.{key}=")]
+    code, printed = verify(forge(hostile), *words)
     assert code == 2 and "imported" not in printed
-    assert re.search(rf"not checked: it names \S+; to trust it, type 'model.fine.{key}=", printed)
+    assert f"If you trust them, type: 'model.fine.{key}=" in printed
 
 
-def test_code_and_files_of_ones_own_are_used_if_they_are_named(verify, tiny_weights):
-    code, printed = verify("mine.card", "--seed=1")
-    assert code == 2 and "it names torch.nn.Sequential; to trust it, type" in printed
-    weights = tiny_weights / "fine.safetensors"
-    code, _ = verify("mine.card", *OWN, f"model.fine.weights={weights}")
-    assert code == 0
+def test_a_typed_setting_replaces_that_of_the_card(made, verify, trust, tiny_weights):
+    (made / "moved.safetensors").write_bytes((tiny_weights / "fine.safetensors").read_bytes())
+    words = [word for word in trust if not word.startswith("model.fine.weights=")]
+    assert verify("mine.card", *words, "model.fine.weights=moved.safetensors")[0] == 0
+    code, printed = verify("mine.card", *words, "model.fine.weights=mine.card")
+    assert code == 2 and "mine.card" in printed
 
 
 @pytest.mark.parametrize(
     ("words", "refusal"),
     [
         (["conf/model/fine.yaml"], "no card"),
-        (["mine.card", "model.none.weights=x"], "no job of mine.card has such a setting"),
+        (["mine.card", "other.card"], "other.card: type KEY=VALUE"),
         (["mine.card", "--minutes=soon"], "invalid float value"),
+        (["mine.card", "--minutes=nan"], "--minutes nan: it must be above 0"),
     ],
 )
 def test_wrong_words_are_refused(verify, words: list[str], refusal: str):
     code, printed = verify(*words)
-    assert code == 2 and refusal in printed and "Traceback" not in printed
+    assert code == 2 and refusal in printed
