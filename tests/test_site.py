@@ -164,5 +164,12 @@ def test_the_site_works_from_disk(site):
         tab.wait_for_selector("#search-results a[href^='defences.html']")
         tab.goto(f"{(site / 'search.html').as_uri()}?q=images_mb")
         tab.wait_for_selector("#search-results a[href^='options.html']")
+        tab.goto((site / "findings" / "board.html").as_uri())
+        table = tab.locator(".sortable table").first
+        cells = table.locator("tbody tr td:nth-child(3)")
+        costs = {text for text in cells.all_inner_texts() if text.isdigit()}
+        for _ in range(2):  # descending, then ascending
+            table.locator("thead th").nth(2).click()
+        assert cells.first.inner_text() == min(costs, key=int)
         browser.close()
     assert [line for line in noise if not line.startswith(("file:", "data:"))] == []

@@ -1,5 +1,6 @@
 """A card: the predictions and records of finished jobs in one small parquet file."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +76,8 @@ def write_card(jobs: Sequence[CardJob], path: Path, *, coarse: bool = False, **f
     if coarse:
         place = table.schema.get_field_index("true_confidence")
         table = table.set_column(place, SCHEMA.field(place), pa.nulls(len(table), pa.float32()))
-    text = json.dumps({"version": VERSION, "coarse": coarse, **facts})
+    facts |= {"version": VERSION, "coarse": coarse, "rows": digest_rows(table)}
+    text = json.dumps(facts)
     with atomic_write(path) as temporary:
         pq.write_table(
             table.replace_schema_metadata({_KEY: text.encode()}),
@@ -189,7 +191,26 @@ def _read(path: Path) -> pa.Table:
         texts = table[name].combine_chunks().dictionary
         if (pc.max(pc.binary_length(texts)).as_py() or 0) > _LONGEST.get(name, _LONGEST_NAME):
             raise ValueError(f"{path} is no card: a text in its column {name} is too long.")
+    if facts.get("rows") != digest_rows(table):
+        raise ValueError(f"{path} has other rows than were packed. Pack the sweep again.")
     return table
+
+
+def digest_rows(table: pa.Table) -> str:
+    """Return a digest of rows; it does not depend on how a file encodes them."""
+    state = hashlib.sha256()
+    for name in SCHEMA.names:
+        column = table[name].combine_chunks()
+        state.update(column.is_valid().to_numpy(zero_copy_only=False))
+        if name in _REPEATED:
+            texts = (hashlib.sha256(text.encode()) for text in column.dictionary.to_pylist())
+            codes = b"".join([*(text.digest()[:8] for text in texts), bytes(8)])  # the last: null
+            places = pc.fill_null(column.indices, len(column.dictionary))
+            values = np.frombuffer(codes, np.uint64)[places]
+        else:
+            values = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+        state.update(values)
+    return state.hexdigest()[:16]
 
 
 def _parse(text: Any, path: Path) -> tuple[JobRecord, tuple[str, int], list[Alarm]]:

@@ -14,6 +14,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from src import load_sweep, rankings, rates, table
+from src.artifacts.card import SCHEMA, digest_rows
 from src.card import main
 from tests.conftest import REPOSITORY
 from tests.report.conftest import KINDS, make_sweep
@@ -75,11 +76,13 @@ def test_disjoint_images_are_pooled_as_in_folders(tmp_path: Path):
 
 
 def changed(card: Path, column: str, values: Callable[[Any], Any]) -> None:
-    """Replace a column of a card."""
+    """Replace a column of a card, and state the digest of the new rows, as an attacker would."""
     rows = pq.read_table(card)
     at, field = rows.schema.get_field_index(column), rows.schema.field(column)
     rows = rows.set_column(at, field, values(rows[column]).cast(field.type))
-    pq.write_table(rows, card)
+    digest = digest_rows(rows.cast(SCHEMA).combine_chunks())
+    facts = json.dumps({"version": 1, "coarse": False, "rows": digest}).encode()
+    pq.write_table(rows.replace_schema_metadata({b"transferability card": facts}), card)
 
 
 def other_record(column: pa.ChunkedArray) -> pa.Array:
@@ -111,6 +114,45 @@ def test_wrong_values_are_refused(card: Path, column: str, values: Callable[[Any
     changed(card, column, values)
     with pytest.raises(ValueError, match=r"made-up\.card"):
         load_sweep(card)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.slice(1),
+        lambda rows: rows.take(np.arange(len(rows))[::-1]),
+        lambda rows: pa.concat_tables([rows, rows]),
+        lambda rows: with_first(rows, "predicted", 1 - rows["predicted"][0].as_py()),
+        lambda rows: with_first(rows, "true_confidence", 0.125),
+        lambda rows: with_first(rows, "gradients", 0.5),
+        lambda rows: with_first(rows, "image", "f" * 16),
+    ],
+)
+def test_rows_that_another_tool_changed_are_refused(card: Path, change: Callable[[Any], Any]):
+    rows = pq.read_table(card)
+    pq.write_table(change(rows).replace_schema_metadata(rows.schema.metadata), card)
+    with pytest.raises(ValueError, match=r"made-up\.card has other rows than were packed"):
+        load_sweep(card)
+
+
+def with_first(rows: pa.Table, column: str, value: Any) -> pa.Table:
+    """Replace one value."""
+    at, field = rows.schema.get_field_index(column), rows.schema.field(column)
+    values = pa.array(
+        [value, *rows[column].to_pylist()[1:]], pa.string() if column == "image" else field.type
+    )
+    return rows.set_column(at, field, values.cast(field.type))
+
+
+def test_another_encoding_of_the_same_rows_is_read(card: Path):
+    before, rows = load_sweep(card), pq.read_table(card)
+    plain = [
+        pa.field(its.name, pa.string() if pa.types.is_dictionary(its.type) else its.type)
+        for its in rows.schema
+    ]
+    rows = rows.cast(pa.schema(plain, rows.schema.metadata))
+    pq.write_table(rows, card, compression="gzip", use_dictionary=False, row_group_size=1000)
+    assert_frame_equal(load_sweep(card), before)
 
 
 def test_other_files_are_refused(card: Path, tmp_path: Path):
