@@ -15,6 +15,7 @@ from tests.pretended_device import pretended_device, to_device
 
 EXCEPTIONS = {"Jpeg": (2, "Pillow compresses on the CPU, so images go there and back")}
 """Attacks with more than one copy or wait per step: how many, and why."""
+MOST_ARE_SLOW = True
 FIRST, LAST = 2, 4
 STEPPING = [name for name in ATTACKS if "steps" in SECTIONS[name]]
 DEFENCES = [BitDepth(), Jpeg(), Median(), RandomResizePad(), Smoothing()]

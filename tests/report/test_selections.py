@@ -33,8 +33,15 @@ def folder(tmp_path_factory):
     return make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS["defended"])
 
 
-@pytest.mark.parametrize("eps", [2.0, 8.0])
-@pytest.mark.parametrize("protocol", ["joint", "all"])
+@pytest.mark.parametrize(
+    ("eps", "protocol"),
+    [
+        (2.0, "joint"),
+        (8.0, "all"),
+        pytest.param(2.0, "all", marks=pytest.mark.slow),
+        pytest.param(8.0, "joint", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("short", "long"), [("s", "success"), ("c", "accuracy"), ("f", "confidence")]
 )
@@ -91,9 +98,9 @@ def test_intervals_of_means_are_those_of_the_ranking(made_up, folder):
 
 
 def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, folder):
-    report = made_up("defended")
+    report, ranked = made_up("defended"), rankings(folder)
     for eps, defence, source in product((2.0, 8.0), ("none", "jpeg"), ("", "vgg")):
-        rows = rankings(folder).query("eps_255 == @eps and defence == @defence")
+        rows = ranked.query("eps_255 == @eps and defence == @defence")
         rows = rows[rows["sources"] > 1] if not source else rows[rows["source"] == source]
         place = {"defence": defence, "source": source, "protocol": "joint", "eps_255": eps}
         lead, rest, details = report.page["answers"][key_of(report.page["axes"], place)]
