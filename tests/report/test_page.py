@@ -255,6 +255,7 @@ def test_the_keyboard_reaches_every_control(opened):
     tab.wait_for_function("location.hash.includes('pair=')")
 
 
+@pytest.mark.slow
 def test_the_focus_stays_on_a_control_that_was_used(opened):
     tab = opened("ordinary")
     name = "(() => { const one = document.activeElement; return one.textContent; })()"
@@ -300,7 +301,7 @@ def test_the_first_screen_ends_above_the_fold(opened):
     assert tab.eval_on_selector("#image .strip", top) < 900
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
     tab = opened("ordinary", color_scheme=scheme)
     # Colours of texts against the background of the nearest element that has one.
@@ -333,7 +334,14 @@ def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
     assert not [each for each in found if each[1] < 11]
 
 
-@pytest.mark.parametrize("view", ["results", "images", "method", "own"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        "results",
+        "own",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("images", "method")),
+    ],
+)
 def test_the_page_prints_every_part(opened, tmp_path, view):
     kind = "one model" if view == "own" else "ordinary"
     tab = opened(kind, f"#attack=fgsm&eps=2&view={view}", color_scheme="dark")
@@ -382,7 +390,14 @@ def test_clean_images_have_a_page(opened):
     assert tab.inner_text("#answer").startswith("Correct: ")
 
 
-@pytest.mark.parametrize("view", ["results", "images", "why", "data", "method"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        "results",
+        "images",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("why", "data", "method")),
+    ],
+)
 def test_hostile_names_are_text(opened, view):
     name = "<script>alert(1)</script>"
     tab = opened("hostile names", f"#source={quote(name)}&target=%3Cimg%20src%3Dx%3E&view={view}")
