@@ -66,10 +66,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let a test that asks for `attack_name` run for every config file, and for every `norm`.
 
     Norms differ in the step and the projection that attacks share. `make test` therefore takes
-    the further norms of a few attacks, and these attacks alone in a module with `MOST_ARE_SLOW`.
+    the further norms of a few attacks, and these attacks alone for the mark `few`.
     """
     slow = {name: [] if name in QUICK else pytest.mark.slow for name in ATTACKS}
-    marks = slow if hasattr(metafunc.module, "MOST_ARE_SLOW") else {name: [] for name in ATTACKS}
+    few = metafunc.definition.get_closest_marker("few")
+    marks = slow if few else {name: [] for name in ATTACKS}
     if {"attack_name", "norm"} <= set(metafunc.fixturenames):
         pairs = []
         for name in ATTACKS:
