@@ -307,6 +307,7 @@ def hooked(model, images, labels, eps):
 """
 
 
+@pytest.mark.slow
 def test_a_textbook_attack_that_looks_at_layers_of_its_source_is_fgsm(
     command_line, workspace, capsys
 ):

@@ -54,13 +54,10 @@ def started_by_lightning(run_job, tiny_run, words, count):
     assert Path("many", f"train_ddp_process_{count - 1}.log").exists()  # there were so many
 
 
+@pytest.mark.slow  # `test_fitted_line.py` has two processes in `make test`
 @pytest.mark.parametrize(
     ("start", "count"),
-    [
-        (started_by_torchrun, 2),
-        pytest.param(started_by_torchrun, 3, marks=pytest.mark.slow),
-        pytest.param(started_by_lightning, 2, marks=pytest.mark.slow),
-    ],
+    [(started_by_torchrun, 2), (started_by_torchrun, 3), (started_by_lightning, 2)],
 )
 def test_several_processes_equal_one(workspace, tiny_run, empty_store, run_job, start, count):
     shutil.copytree(empty_store, workspace / "mlruns")

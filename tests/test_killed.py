@@ -93,7 +93,7 @@ def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
 @pytest.mark.parametrize(
     ("function", "number"),
     [
-        ("os.replace", 4),  # of the plan
+        pytest.param("os.replace", 4, marks=pytest.mark.slow),  # of the plan
         pytest.param("os.replace", 17, marks=pytest.mark.slow),  # of a table
         ("os.replace", 19),  # of the predictions
         # of the set of adversarial images

@@ -73,7 +73,10 @@ def test_they_can_be_trained(flattening, run_job):
     assert run_job(*words, *recipe, "epsilon.grid=[8]") == 0
 
 
-@pytest.mark.parametrize("attack", ["fgsm", "ssa", "bsr", "sia"])
+@pytest.mark.parametrize(
+    "attack",
+    ["fgsm", "bsr", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ssa", "sia"))],
+)
 def test_transfer_takes_them_with_any_layout_of_the_images(flattening, attack):
     batch = load_dataset("test", MINI)[:4]
     assert batch.images.is_contiguous()

@@ -206,7 +206,9 @@ def test_images_that_are_attacked_again_are_planned(plan, run_job):
     ("name", "words"),
     [
         ("timm", ["model.timm.network.model_name=resnet10t.c3_in1k"]),
-        ("torchvision", ["model.torchvision.network.name=squeezenet1_1"]),
+        pytest.param(
+            "torchvision", ["model.torchvision.network.name=squeezenet1_1"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_plan_downloads_no_network(plan, monkeypatch, name, words):

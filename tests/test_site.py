@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, run_python
-from tests.report.test_page import CHROMIUM, FLAGS
+from tests.report.conftest import CHROMIUM, FLAGS
 
 DOCS, CONF = REPOSITORY / "docs", REPOSITORY / "conf"
 TABLES = ("attack", "defence", "model")

@@ -36,7 +36,9 @@ def test_the_interval_of_rho_covers_it_on_tied_budgets(n, never, rho, shares):
     assert covered <= binom.ppf(0.999, len(found), 0.98) / len(found)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.03, 0.3, 0.97])
+@pytest.mark.parametrize(
+    "share", [0.03, 0.97, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.01, 0.3))]
+)
 @pytest.mark.parametrize("alike", [pytest.param(0.3, marks=pytest.mark.slow), 0.9])
 def test_the_interval_of_mean_success_covers_it(share, alike):
     """Each of 300 sources is a sample of 150 images on four targets, which fall together."""

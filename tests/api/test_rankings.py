@@ -9,7 +9,7 @@ from tests.conftest import REPOSITORY
 DEMO = REPOSITORY / "docs" / "results" / "demo"
 
 
-@pytest.mark.parametrize("of", ["attack", "source"])
+@pytest.mark.parametrize("of", ["attack", pytest.param("source", marks=pytest.mark.slow)])
 def test_a_frame_has_the_rankings_of_its_folder(of):
     ranked = rankings(DEMO, of=of)
     pd.testing.assert_frame_equal(rankings(load_sweep(DEMO), of=of), ranked)

@@ -66,17 +66,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let a test that asks for `attack_name` run for every config file, and for every `norm`.
 
     Norms differ in the step and the projection that attacks share. `make test` therefore takes
-    the further norms of a few attacks.
+    the further norms of a few attacks, and these attacks alone for the mark `few`.
     """
+    slow = {name: [] if name in QUICK else pytest.mark.slow for name in ATTACKS}
+    few = metafunc.definition.get_closest_marker("few")
+    marks = slow if few else {name: [] for name in ATTACKS}
     if {"attack_name", "norm"} <= set(metafunc.fixturenames):
         pairs = []
         for name in ATTACKS:
             first, *others = About(**SECTIONS[name]["about"]).norms
-            marks = [] if name in QUICK else pytest.mark.slow
-            pairs += [(name, first), *(pytest.param(name, norm, marks=marks) for norm in others)]
+            pairs.append(pytest.param(name, first, marks=marks[name]))
+            pairs += [pytest.param(name, norm, marks=slow[name]) for norm in others]
         metafunc.parametrize(("attack_name", "norm"), pairs)
     elif "attack_name" in metafunc.fixturenames:
-        metafunc.parametrize("attack_name", ATTACKS)
+        names = [pytest.param(name, marks=marks[name]) for name in ATTACKS]
+        metafunc.parametrize("attack_name", names)
 
 
 @pytest.fixture(scope="package", autouse=True)

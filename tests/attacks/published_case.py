@@ -75,3 +75,13 @@ def nesterov(case: Case, gradient: Callable[[Image], Image] | None = None) -> Im
         m = MU * m + unit((gradient or case.gradient)(x + case.alpha * MU * m))
         x = case.step(x, m)
     return x
+
+
+def enhanced(case: Case) -> Image:
+    x, m, last = case.clean, 0.0, 0.0
+    for _ in range(STEPS):
+        line = [x + c * case.alpha * last for c in np.linspace(-7, 7, 11)]
+        last = unit(np.mean([case.gradient(point) for point in line], axis=0))
+        m = MU * m + last
+        x = case.step(x, m)
+    return x

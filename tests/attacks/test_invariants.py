@@ -161,6 +161,7 @@ def test_budgets_batches_and_order_do_not_matter(attack_name, norm, small, netwo
         torch.testing.assert_close(result, whole, atol=1e-12, rtol=0, msg=lambda m, c=case: c + m)
 
 
+@pytest.mark.few
 def test_own_budgets_equal_the_attack_image_by_image(attack_name, norm, small, source, batch):
     images, labels, pool = in_float64(batch)
     attack, model = small(attack_name, norm=norm), CountedModel(source("loss").double())
@@ -232,6 +233,7 @@ def test_extreme_gradients_give_finite_images(scale, small, network, batch):
         assert result.isfinite().all() and not torch.equal(result[2], images)
 
 
+@pytest.mark.few
 def test_a_vision_transformer_is_a_source_like_others(
     attack_name, small, network, transformer, batch
 ):

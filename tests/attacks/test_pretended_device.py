@@ -35,6 +35,7 @@ def per_step(run_of) -> tuple[float, Counter[str]]:
     return more.total() / (LAST - FIRST), more
 
 
+@pytest.mark.few
 def test_an_attack_makes_the_images_of_a_cpu(attack_name, norm, small, source, batch):
     (images, labels), pool = batch(), batch(6, seed=2)
     attack, model = small(attack_name, norm=norm), source("logits")
@@ -43,6 +44,7 @@ def test_an_attack_makes_the_images_of_a_cpu(attack_name, norm, small, source, b
     assert torch.equal(made, expected)
 
 
+@pytest.mark.few
 def test_a_step_neither_copies_nor_waits(attack_name, small, source, batch):
     if attack_name not in STEPPING:
         return

@@ -1,7 +1,7 @@
 """Published rules once more, as plain loops over one image.
 
 They are those of attacks whose stored reference (`test_references.py`) is missing or unlike ours,
-and `ni`, the example of the documentation.
+and `ni` and `emi`, the examples of the documentation.
 Nothing of `src.attacks` is used here but the random numbers, which both sides have to share. All is
 float64, so that a rule that differs in one place differs by far more than the tolerance.
 """
@@ -19,6 +19,7 @@ from src.attacks import (
     admix,
     cfm,
     decowa,
+    emi,
     mi,
     naa,
     ni,
@@ -26,7 +27,7 @@ from src.attacks import (
     s4st,
     usmm,
 )
-from tests.attacks.published_case import BUDGETS, MU, SIDE, STEPS, Case, nesterov
+from tests.attacks.published_case import BUDGETS, MU, SIDE, STEPS, Case, enhanced, nesterov
 from tests.attacks.published_features import important, mixed_up, on_the_way_to_black
 from tests.attacks.published_inputs import (
     admixed,
@@ -39,6 +40,7 @@ from tests.attacks.published_inputs import (
 
 RULES = {
     "ni": (ni, nesterov),
+    "emi": (emi, enhanced),
     "admix": (admix, admixed),
     "usmm": (
         partial(usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6),

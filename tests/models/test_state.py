@@ -161,6 +161,7 @@ print(state_digest(torch.compile(net) if "compiled" in sys.argv else net)[0])
 """
 
 
+@pytest.mark.slow
 def test_devices_threads_processes_and_a_cycle_change_nothing(tmp_path):
     net = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2)
     net.names, net.mine, net.device = {"a", "b", "c"}, [net], torch.device("cpu")

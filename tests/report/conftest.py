@@ -1,5 +1,6 @@
 """Sweeps made up of random numbers, as files that a report reads."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,13 @@ import pytest
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import with_record
 from src.report.page.content import build_report
-from src.report.page.html import Report
+from src.report.page.html import Report, write_page
 from src.report.summary import Summary, summarise
 from tests.conftest import make_record
 
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FINE = (0.0234375, 1 / 3, 234.56789)
 SIDE = 8  # pixels of an image
@@ -88,6 +92,55 @@ def summary_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Summ
         return known[kind]
 
     return make
+
+
+@pytest.fixture
+def written(made_up, tmp_path, tmp_path_factory):
+    """A function that writes the page of a kind of sweep and returns its path."""
+
+    def write(kind: str):
+        path = tmp_path / "report.html"
+        write_page(made_up(kind), path, tmp_path_factory.getbasetemp() / "cache")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with api.sync_playwright() as play:
+        yield play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+
+@pytest.fixture
+def opened(chromium, written):
+    """A function that opens a page; it must log nothing and request nothing."""
+    noise: list[str] = []
+    contexts = []
+
+    def open_page(kind: str, address: str = "", **settings):
+        context = chromium.new_context(**{"viewport": {"width": 1440, "height": 900}} | settings)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda message: noise.append(message.text))
+        tab.on("pageerror", lambda error: noise.append(str(error)))
+        tab.on("request", lambda request: noise.append(request.url))
+        tab.goto(written(kind).as_uri() + address)
+        drawn(tab)
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    asked = [line for line in noise if not line.startswith(("file:", "data:", "blob:"))]
+    assert asked == []
+
+
+def drawn(tab) -> None:
+    tab.wait_for_selector("body[data-drawn]", state="attached")
 
 
 def make_sweep(

@@ -36,7 +36,11 @@ def packed(folder: Path, card: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind", ["one image", "hostile names", "missing values", "clean images", "defended"]
+    "kind",
+    [
+        *("one image", "hostile names", "missing values", "clean images"),
+        pytest.param("defended", marks=pytest.mark.slow),
+    ],
 )
 def test_a_card_gives_the_frame_and_the_rankings_of_its_folder(tmp_path: Path, kind: str):
     folder = make_sweep(tmp_path / "sweep", **KINDS[kind])
@@ -52,6 +56,7 @@ def test_a_card_gives_the_frame_and_the_rankings_of_its_folder(tmp_path: Path, k
         assert_frame_equal(rankings(folder, of=of), rankings(card, of=of))
 
 
+@pytest.mark.slow
 def test_the_demo_is_small_and_its_table_the_same(tmp_path: Path):
     card = packed(DEMO, tmp_path / "demo.card")
     assert card.stat().st_size < 150_000

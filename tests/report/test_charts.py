@@ -20,12 +20,8 @@ def figure(report, name: str) -> Figure:
 
 @pytest.mark.parametrize(
     "kind",
-    [*DRAWN, "one image", "hostile names"]
-    + [
-        pytest.param(kind, marks=pytest.mark.slow)
-        for kind in COMPILED
-        if kind not in ("one image", "hostile names")
-    ],
+    [*DRAWN, "hostile names"]
+    + [pytest.param(kind, marks=pytest.mark.slow) for kind in COMPILED if kind != "hostile names"],
 )
 def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
     report = made_up(kind)

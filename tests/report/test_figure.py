@@ -102,6 +102,7 @@ def test_close_labels_do_not_overlap(tmp_path, draw):
         curves(folder, width="3.3in", height="1in")
 
 
+@pytest.mark.slow
 def test_an_attack_has_the_colour_of_the_page_in_every_figure(draw, folder):
     page = build_report(summarise(find_jobs([folder]))).page
     style = (REPOSITORY / "src" / "report" / "templates" / "page.css").read_text()
@@ -165,6 +166,7 @@ def test_one_ranking_is_drawn_unless_attacks_are_named(folder):
         assert ("bim" in rows) == bim and "fgsm" in rows
 
 
+@pytest.mark.slow
 def test_success_over_cost(folder, tmp_path):
     frame = load_sweep(folder)
     frame["gradients"] = frame["attack"].map({"fgsm": 1.0, "bim": 10.0, "mi steps=5": 5.0})

@@ -11,6 +11,7 @@ from src import curves, matrix
 from src.report.page.html import VEGA_LITE
 
 
+@pytest.mark.slow
 def test_charts_render_without_a_warning(make_sweep, capfd):
     folder = make_sweep(attacks=("fgsm", "bim", "mi"))
     for draw in (matrix, curves):

@@ -2,70 +2,14 @@
 
 import random
 import re
-import shutil
-from itertools import product
 from urllib.parse import quote
 
 import pytest
 
-from src.report.page.html import write_page
 from src.report.summary import primary_rates
-from tests.conftest import REPOSITORY
+from tests.report.conftest import drawn
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 SEED = 84
-QUICK = [("ordinary", 390), ("one model", 1280), ("many models", 768)]
-
-
-@pytest.fixture
-def written(made_up, tmp_path, tmp_path_factory):
-    """A function that writes the page of a kind of sweep and returns its path."""
-
-    def write(kind: str):
-        path = tmp_path / "report.html"
-        write_page(made_up(kind), path, tmp_path_factory.getbasetemp() / "cache")
-        return path
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
-    with api.sync_playwright() as play:
-        yield play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-
-
-@pytest.fixture
-def opened(chromium, written):
-    """A function that opens a page; it must log nothing and request nothing."""
-    noise: list[str] = []
-    contexts = []
-
-    def open_page(kind: str, address: str = "", **settings):
-        context = chromium.new_context(**{"viewport": {"width": 1440, "height": 900}} | settings)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("console", lambda message: noise.append(message.text))
-        tab.on("pageerror", lambda error: noise.append(str(error)))
-        tab.on("request", lambda request: noise.append(request.url))
-        tab.goto(written(kind).as_uri() + address)
-        drawn(tab)
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    asked = [line for line in noise if not line.startswith(("file:", "data:", "blob:"))]
-    assert asked == []
-
-
-def drawn(tab) -> None:
-    tab.wait_for_selector("body[data-drawn]", state="attached")
 
 
 def select(tab, **selection) -> None:
@@ -255,6 +199,7 @@ def test_the_keyboard_reaches_every_control(opened):
     tab.wait_for_function("location.hash.includes('pair=')")
 
 
+@pytest.mark.slow
 def test_the_focus_stays_on_a_control_that_was_used(opened):
     tab = opened("ordinary")
     name = "(() => { const one = document.activeElement; return one.textContent; })()"
@@ -273,86 +218,6 @@ def test_the_focus_stays_on_a_control_that_was_used(opened):
         tab.wait_for_timeout(100)
         assert tab.evaluate(f"Boolean(document.activeElement.closest('{box}'))"), control
         assert tab.evaluate(name).split()[:1] == before.split()[:1] or "matrix" in box, control
-
-
-@pytest.mark.parametrize(
-    ("kind", "width"),
-    [
-        pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
-        for pair in product(("ordinary", "one model", "many models"), (390, 768, 1280, 1920))
-    ],
-)
-def test_nothing_overflows(opened, kind, width):
-    tab = opened(kind, color_scheme="dark", viewport={"width": width, "height": 800})
-    views = tab.locator("nav a").all_inner_texts()
-    for number in range(len(views)):
-        tab.locator("nav a").nth(number).click()
-        tab.wait_for_timeout(100)
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width, views[number]
-
-
-def test_the_first_screen_ends_above_the_fold(opened):
-    tab = opened("ordinary")
-    bottom = "one => one.getBoundingClientRect().bottom"
-    assert tab.eval_on_selector("#image .strip", bottom) <= 900
-    tab.set_viewport_size({"width": 1280, "height": 900})
-    top = "one => one.getBoundingClientRect().top"
-    assert tab.eval_on_selector("#image .strip", top) < 900
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
-    tab = opened("ordinary", color_scheme=scheme)
-    # Colours of texts against the background of the nearest element that has one.
-    found = tab.evaluate(
-        """() => {
-          const parse = (text) => { const c = document.createElement('canvas').getContext('2d');
-            c.fillStyle = '#000'; c.fillStyle = text; c.fillRect(0, 0, 1, 1);
-            return [...c.getImageData(0, 0, 1, 1).data]; };
-          const light = (rgb) => rgb.slice(0, 3).map((one) => one / 255)
-            .map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
-            .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
-          const back = (node) => { for (let one = node; one; one = one.parentElement) {
-            const colour = getComputedStyle(one).backgroundColor;
-            const rgba = parse(colour); if (rgba[3] > 250 && !/, 0\\)$/.test(colour)) return rgba; }
-            return parse(getComputedStyle(document.body).backgroundColor); };
-          return [...document.querySelectorAll('main *, header *')]
-            .filter((one) => one.checkVisibility() && [...one.childNodes]
-              .some((node) => node.nodeType === 3 && node.textContent.trim()))
-            .map((one) => { const svg = one instanceof SVGElement;
-              const style = getComputedStyle(one);
-              const [a, b] = [light(parse(svg ? style.fill : style.color)), light(back(one))];
-              return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), parseFloat(style.fontSize),
-                one.textContent.slice(0, 40)]; });
-        }"""
-    )
-    assert len(found) > 100
-    boxed = [each for each in found if each[0] == 1]  # the chosen budget, on its box in a chart
-    assert {each[2] for each in boxed} == {"8"} and len(boxed) == 3
-    assert not [each for each in found if each not in boxed and each[0] < 4.5]
-    assert not [each for each in found if each[1] < 11]
-
-
-@pytest.mark.parametrize("view", ["results", "images", "method", "own"])
-def test_the_page_prints_every_part(opened, tmp_path, view):
-    kind = "one model" if view == "own" else "ordinary"
-    tab = opened(kind, f"#attack=fgsm&eps=2&view={view}", color_scheme="dark")
-    tab.wait_for_timeout(500)  # blocks are unpacked in advance
-    tab.evaluate(
-        """() => addEventListener('beforeprint', () => {
-          window.printed = [...document.querySelectorAll('.chart')].map((box) =>
-            [box.closest('section').id, box.querySelector('svg.marks')?.clientWidth ?? 0]);
-        })"""
-    )
-    tab.pdf(path=tmp_path / "page.pdf", format="A4")
-    printed = tab.evaluate("window.printed")
-    parts = {"study", "data"} if view == "own" else {"results", "images", "why", "data"}
-    assert parts <= {part for part, _ in printed}
-    assert all(0 < width <= 700 for _, width in printed), printed
-    tab.wait_for_timeout(300)
-    tab.emulate_media(media="print")
-    assert tab.locator("#controls").is_hidden()
-    assert "fgsm" in tab.inner_text("#selected") and "2/255" in tab.inner_text("#selected")
 
 
 def test_one_network_has_its_own_page(opened):
@@ -382,7 +247,14 @@ def test_clean_images_have_a_page(opened):
     assert tab.inner_text("#answer").startswith("Correct: ")
 
 
-@pytest.mark.parametrize("view", ["results", "images", "why", "data", "method"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        "results",
+        "images",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("why", "data", "method")),
+    ],
+)
 def test_hostile_names_are_text(opened, view):
     name = "<script>alert(1)</script>"
     tab = opened("hostile names", f"#source={quote(name)}&target=%3Cimg%20src%3Dx%3E&view={view}")
@@ -413,9 +285,3 @@ def test_without_scripts_answer_ranking_and_method_are_there(
     for text, (_, row) in zip(shown, rows.iterrows(), strict=True):
         assert text.split()[:4] == [f"{row['rank']:g}", row["attack"], percent(row["mean"]), "%"]
     context.close()
-
-
-def test_lines_of_templates_are_short():
-    folder = REPOSITORY / "src" / "report" / "templates"
-    lines = [line for path in folder.iterdir() for line in path.read_text().splitlines()]
-    assert max(map(len, lines)) <= 120

@@ -42,8 +42,8 @@ def texts_of(svg: bytes) -> list[str]:
     ("value", "column"),
     [
         ("success", "success_rate"),
-        ("accuracy", "robust_accuracy"),
-        ("confidence", "confidence"),
+        pytest.param("accuracy", "robust_accuracy", marks=pytest.mark.slow),
+        pytest.param("confidence", "confidence", marks=pytest.mark.slow),
         ("true_confidence", "true_confidence"),
     ],
 )
@@ -72,7 +72,14 @@ def test_markers_and_dashes_are_those_of_the_page():
 
 @pytest.mark.parametrize(
     "words",
-    [("confidence-groups",), ("confidence-groups", "--bins", "20"), ("image", 5), ("profiles",)],
+    [
+        ("confidence-groups", "--bins", "20"),
+        ("image", 5),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in (("confidence-groups",), ("profiles",))
+        ),
+    ],
 )
 def test_a_figure_has_its_size(draw, folder, words):
     kind, *more = words

@@ -17,6 +17,7 @@ from src.report.summary import summarise
 from tests.report.conftest import KINDS, make_sweep
 
 KEYS = ("defence", "source", "eps_255")
+ALIKE = ("four sources", "sources that are no targets", "unsure")
 
 
 def value(page, column, **place):
@@ -33,15 +34,21 @@ def folder(tmp_path_factory):
     return make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS["defended"])
 
 
-@pytest.mark.parametrize("eps", [2.0, 8.0])
-@pytest.mark.parametrize("protocol", ["joint", "all"])
+VALUES = {"s": "success", "c": "accuracy", "f": "confidence"}
+QUICK = {("s", 8.0, "joint"), ("c", 2.0, "all"), ("f", 2.0, "joint")}
+
+
 @pytest.mark.parametrize(
-    ("short", "long"), [("s", "success"), ("c", "accuracy"), ("f", "confidence")]
+    ("short", "eps", "protocol"),
+    [
+        pytest.param(*place, marks=[] if place in QUICK else pytest.mark.slow)
+        for place in product(VALUES, (2.0, 8.0), ("joint", "all"))
+    ],
 )
-def test_cells_and_means_are_those_of_the_table(made_up, folder, eps, protocol, short, long):
+def test_cells_and_means_are_those_of_the_table(made_up, folder, short, eps, protocol):
     page = made_up("defended").page
     for defence, rows in product(("none", "jpeg"), (["source", "attack"], ["attack"])):
-        words = {"value": long, "eps_255": eps, "protocol": protocol, "defence": defence}
+        words = {"value": VALUES[short], "eps_255": eps, "protocol": protocol, "defence": defence}
         text = table(folder, rows=rows, columns="target", to="csv", **words)
         for row in pd.read_csv(io.StringIO(text)).to_dict("records"):
             for target in ("vgg", "resnet", "vit", "mixer", "average"):
@@ -91,9 +98,9 @@ def test_intervals_of_means_are_those_of_the_ranking(made_up, folder):
 
 
 def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, folder):
-    report = made_up("defended")
+    report, ranked = made_up("defended"), rankings(folder)
     for eps, defence, source in product((2.0, 8.0), ("none", "jpeg"), ("", "vgg")):
-        rows = rankings(folder).query("eps_255 == @eps and defence == @defence")
+        rows = ranked.query("eps_255 == @eps and defence == @defence")
         rows = rows[rows["sources"] > 1] if not source else rows[rows["source"] == source]
         place = {"defence": defence, "source": source, "protocol": "joint", "eps_255": eps}
         lead, rest, details = report.page["answers"][key_of(report.page["axes"], place)]
@@ -132,7 +139,10 @@ def test_white_boxes_and_the_hardest_target_have_tiles(made_up, folder):
     assert page["axes"]["target"][tiles["hard"]] == row.astype(float).idxmin()
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow if kind in ALIKE else []) for kind in sorted(KINDS)],
+)
 def test_all_data_of_a_page_are_json_without_nan(made_up, kind):
     report = made_up(kind)
     assert json.loads(as_json(report.page)).keys() == report.page.keys()

@@ -33,7 +33,7 @@ def test_linked_figures_and_pages_of_others_are_kept(make_sweep, run_in, tmp_pat
 @pytest.mark.parametrize(
     ("name", "module", "code"),
     [
-        ("x.parquet", "src.table", 2),
+        pytest.param("x.parquet", "src.table", 2, marks=pytest.mark.slow),
         pytest.param("sweep.json", "src.status", 2, marks=pytest.mark.slow),
         ("0-job/alarms.json", "src.table", 0),
         pytest.param("0-job/error.txt", "src.table", 0, marks=pytest.mark.slow),

@@ -63,7 +63,7 @@ def test_named_images_come_first_then_those_that_results_choose(run, workspace):
     assert list(run("more", *words, "targets=[fine]").pictures)[:2] == named
 
 
-@pytest.mark.parametrize("code", [APART, COUNTING])
+@pytest.mark.parametrize("code", [APART, pytest.param(COUNTING, marks=pytest.mark.slow)])
 def test_few_images_are_attacked_again_and_the_plan_counts_them(run, workspace, capsys, code):
     (workspace / "counting_code.py").write_text(code)
     words = ["attack=counting", "cache.images_mb=0", "report.examples=3", "cache.dir=none"]

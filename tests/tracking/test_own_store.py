@@ -91,7 +91,9 @@ def test_weights_and_biases_gets_a_run_per_sweep_job_pair_and_training(
     assert any("train_loss" in its for its in training["logged"])
 
 
-@pytest.mark.parametrize("at", ["log", "keep", "end"])
+@pytest.mark.parametrize(
+    "at", ["log", *(pytest.param(name, marks=pytest.mark.slow) for name in ("keep", "end"))]
+)
 def test_a_store_that_fails_costs_no_job(workspace, run_job, at):
     (workspace / "failing.py").write_text(FAILING)
     words = ["tracking._target_=failing.Failing", f"+tracking.at={at}"]

@@ -174,6 +174,7 @@ def test_ctrl_c_among_the_imports_ends_quietly(workspace):
     assert not list(workspace.glob("outputs/**/*.parquet"))
 
 
+@pytest.mark.slow
 def test_jobs_whose_reader_is_gone_are_finished(workspace):
     words = [sys.executable, "-m", "src.main", *TINY_RUN, *SWEEP, "hydra.sweep.dir=out"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

@@ -1,0 +1,102 @@
+"""How the page looks in a browser: nothing overflows, texts are legible, and it prints whole."""
+
+from itertools import product
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+QUICK = [("ordinary", 390), ("one model", 1280), ("many models", 768)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [
+        pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
+        for pair in product(("ordinary", "one model", "many models"), (390, 768, 1280, 1920))
+    ],
+)
+def test_nothing_overflows(opened, kind, width):
+    tab = opened(kind, color_scheme="dark", viewport={"width": width, "height": 800})
+    views = tab.locator("nav a").all_inner_texts()
+    for number in range(len(views)):
+        tab.locator("nav a").nth(number).click()
+        tab.wait_for_timeout(100)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, views[number]
+
+
+def test_the_first_screen_ends_above_the_fold(opened):
+    tab = opened("ordinary")
+    bottom = "one => one.getBoundingClientRect().bottom"
+    assert tab.eval_on_selector("#image .strip", bottom) <= 900
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    top = "one => one.getBoundingClientRect().top"
+    assert tab.eval_on_selector("#image .strip", top) < 900
+
+
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
+    tab = opened("ordinary", color_scheme=scheme)
+    # Colours of texts against the background of the nearest element that has one.
+    found = tab.evaluate(
+        """() => {
+          const parse = (text) => { const c = document.createElement('canvas').getContext('2d');
+            c.fillStyle = '#000'; c.fillStyle = text; c.fillRect(0, 0, 1, 1);
+            return [...c.getImageData(0, 0, 1, 1).data]; };
+          const light = (rgb) => rgb.slice(0, 3).map((one) => one / 255)
+            .map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
+          const back = (node) => { for (let one = node; one; one = one.parentElement) {
+            const colour = getComputedStyle(one).backgroundColor;
+            const rgba = parse(colour); if (rgba[3] > 250 && !/, 0\\)$/.test(colour)) return rgba; }
+            return parse(getComputedStyle(document.body).backgroundColor); };
+          return [...document.querySelectorAll('main *, header *')]
+            .filter((one) => one.checkVisibility() && [...one.childNodes]
+              .some((node) => node.nodeType === 3 && node.textContent.trim()))
+            .map((one) => { const svg = one instanceof SVGElement;
+              const style = getComputedStyle(one);
+              const [a, b] = [light(parse(svg ? style.fill : style.color)), light(back(one))];
+              return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), parseFloat(style.fontSize),
+                one.textContent.slice(0, 40)]; });
+        }"""
+    )
+    assert len(found) > 100
+    boxed = [each for each in found if each[0] == 1]  # the chosen budget, on its box in a chart
+    assert {each[2] for each in boxed} == {"8"} and len(boxed) == 3
+    assert not [each for each in found if each not in boxed and each[0] < 4.5]
+    assert not [each for each in found if each[1] < 11]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        "results",
+        "own",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("images", "method")),
+    ],
+)
+def test_the_page_prints_every_part(opened, tmp_path, view):
+    kind = "one model" if view == "own" else "ordinary"
+    tab = opened(kind, f"#attack=fgsm&eps=2&view={view}", color_scheme="dark")
+    tab.wait_for_timeout(500)  # blocks are unpacked in advance
+    tab.evaluate(
+        """() => addEventListener('beforeprint', () => {
+          window.printed = [...document.querySelectorAll('.chart')].map((box) =>
+            [box.closest('section').id, box.querySelector('svg.marks')?.clientWidth ?? 0]);
+        })"""
+    )
+    tab.pdf(path=tmp_path / "page.pdf", format="A4")
+    printed = tab.evaluate("window.printed")
+    parts = {"study", "data"} if view == "own" else {"results", "images", "why", "data"}
+    assert parts <= {part for part, _ in printed}
+    assert all(0 < width <= 700 for _, width in printed), printed
+    tab.wait_for_timeout(300)
+    tab.emulate_media(media="print")
+    assert tab.locator("#controls").is_hidden()
+    assert "fgsm" in tab.inner_text("#selected") and "2/255" in tab.inner_text("#selected")
+
+
+def test_lines_of_templates_are_short():
+    folder = REPOSITORY / "src" / "report" / "templates"
+    lines = [line for path in folder.iterdir() for line in path.read_text().splitlines()]
+    assert max(map(len, lines)) <= 120
