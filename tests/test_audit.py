@@ -60,7 +60,7 @@ def test_the_sentence_is_that_of_the_stored_predictions(audited):
         left = attacked.groupby("index")["right"].all()
         assert every == 2 and reached == pytest.approx(100 * (1 - left.mean()), abs=0.051)
         assert 1 <= q <= 2 and 0.95 * reached <= share + 0.051
-        assert f"{len(units)} of 60 images" in printed
+        assert f"the {len(units)} of 60 images" in printed
         labels = attacked.drop_duplicates("index").set_index("index")["label"]
         counts = left.groupby(labels).agg(["sum", "size"])
         texts = {f"{row['sum']} / {row['size']} = " for _, row in counts.iterrows()}

@@ -85,7 +85,7 @@ def _audit(
     if job.record.protocol != "joint":
         counted = f"that all candidates count (protocol: {job.record.protocol})"
     notes = (
-        f"Counted: {tries['images'].iloc[0]} of {job.record.images} images, {counted}.",
+        f"Counted: the {tries['images'].iloc[0]} of {job.record.images} images {counted}.",
         _describe_classes(classes, p, len(tries), job.record.class_names),
     )
     return Audit(target, sentence, cells, notes, tries)
