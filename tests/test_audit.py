@@ -64,7 +64,7 @@ def test_the_sentence_is_that_of_the_stored_predictions(audited):
         labels = attacked.drop_duplicates("index").set_index("index")["label"]
         counts = left.groupby(labels).agg(["sum", "size"])
         texts = {f"{row['sum']} / {row['size']} = " for _, row in counts.iterrows()}
-        line = printed.partition(f"images of {target} at")[2].partition("Easiest")[2]
+        line = printed.partition(f"images of {target} at")[2].partition("Easiest classes")[2]
         assert set(re.findall(r"\d+ / \d+ = ", line.partition("\n")[0])) <= texts
 
 
@@ -120,8 +120,9 @@ def test_classes_are_counted_and_compared():
         found = rows.set_index("label").sort_index()
         assert found["left"].tolist() == left["sum"].tolist()
         assert found["n"].tolist() == left["size"].tolist()
-        assert ((found["low"] < found["left"] / found["n"]) & (found["high"] < 1)).all()
-        assert (rows["left"] / rows["n"]).is_monotonic_increasing
+        assert found["share"].tolist() == (left["sum"] / left["size"]).tolist()
+        assert ((found["share_low"] < found["share"]) & (found["share_high"] < 1)).all()
+        assert rows["share"].is_monotonic_increasing
         pearson = chi2_contingency([left["sum"], left["size"] - left["sum"]]).pvalue
         assert p == pytest.approx(pearson, abs=0.02)
     alone = outcomes_of([("a", "s")], "t", random.random((1, 1, 40)) < 0.5)
