@@ -107,6 +107,22 @@ def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, pr
     assert found[0].replace("answers", "fine") == found[1]
 
 
+def test_names_with_markup_and_targets_without_images_are_shown_as_they_are(
+    audited, run_in, printed_by
+):
+    folder, _ = audited
+    names = ["'<b>x</b>'", "'[red]y[/]'", *[f"c{number}" for number in range(8)]]
+    words = [f"dataset.class_names=[{','.join(names)}]", "targets=[fine,coarse]"]
+    more = ["n_images=60", "attack.target_label=next", "hydra.sweep.dir=marked"]
+    code, printed = printed_by(run_in, folder, *WORDS, *words, *more)
+    assert code == 0 and "to reach the target class on" in printed
+    shown = [name.strip("'") for name in names if f" {name.strip(chr(39))} " in printed]
+    page = (folder / "marked" / "report.html").read_text()
+    assert shown and "<b>x</b>" not in page
+    (line,) = (one for one in printed.splitlines() if one.startswith("Easiest classes"))
+    assert line in unescape(page)
+
+
 def test_classes_are_counted_and_compared():
     """With many images the permutation test agrees with Pearson's, which it is a form of."""
     random = np.random.default_rng(3)
