@@ -146,7 +146,7 @@ def _visibility(view: View, sizes: pd.DataFrame) -> Iterator[Figure]:
 
 def tries_figure(shown: Sequence[Audit]) -> Figure:
     """Draw the share fooled over the number of candidates, one curve per target."""
-    rows = pd.concat([its.tries.assign(target=its.target) for its in shown if its.rows])
+    rows = pd.concat([its.tries.assign(target=its.target) for its in shown])
     axis = alt.Axis(tickMinStep=1, grid=False)
     base = alt.Chart(ROWS).encode(
         x=alt.X("q:Q", title="candidates", axis=axis),
