@@ -60,11 +60,11 @@ def test_the_sentence_is_that_of_the_stored_predictions(audited):
         left = attacked.groupby("index")["right"].all()
         assert every == 2 and reached == pytest.approx(100 * (1 - left.mean()), abs=0.051)
         assert 1 <= q <= 2 and 0.95 * reached <= share + 0.051
-        assert f"{len(units)} of 60 images" in printed
+        assert f"the {len(units)} of 60 images" in printed
         labels = attacked.drop_duplicates("index").set_index("index")["label"]
         counts = left.groupby(labels).agg(["sum", "size"])
         texts = {f"{row['sum']} / {row['size']} = " for _, row in counts.iterrows()}
-        line = printed.partition(f"images of {target} at")[2].partition("Easiest")[2]
+        line = printed.partition(f"images of {target} at")[2].partition("Easiest classes")[2]
         assert set(re.findall(r"\d+ / \d+ = ", line.partition("\n")[0])) <= texts
 
 
@@ -107,6 +107,22 @@ def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, pr
     assert found[0].replace("answers", "fine") == found[1]
 
 
+def test_names_with_markup_and_targets_without_images_are_shown_as_they_are(
+    audited, run_in, printed_by
+):
+    folder, _ = audited
+    names = ["'<b>x</b>'", "'[red]y[/]'", *[f"c{number}" for number in range(8)]]
+    words = [f"dataset.class_names=[{','.join(names)}]", "targets=[fine,coarse]"]
+    more = ["n_images=60", "attack.target_label=next", "hydra.sweep.dir=marked"]
+    code, printed = printed_by(run_in, folder, *WORDS, *words, *more)
+    assert code == 0 and "to reach the target class on" in printed
+    shown = [name.strip("'") for name in names if f" {name.strip(chr(39))} " in printed]
+    page = (folder / "marked" / "report.html").read_text()
+    assert shown and "<b>x</b>" not in page
+    (line,) = (one for one in printed.splitlines() if one.startswith("Easiest classes"))
+    assert line in unescape(page)
+
+
 def test_classes_are_counted_and_compared():
     """With many images the permutation test agrees with Pearson's, which it is a form of."""
     random = np.random.default_rng(3)
@@ -120,8 +136,9 @@ def test_classes_are_counted_and_compared():
         found = rows.set_index("label").sort_index()
         assert found["left"].tolist() == left["sum"].tolist()
         assert found["n"].tolist() == left["size"].tolist()
-        assert ((found["low"] < found["left"] / found["n"]) & (found["high"] < 1)).all()
-        assert (rows["left"] / rows["n"]).is_monotonic_increasing
+        assert found["share"].tolist() == (left["sum"] / left["size"]).tolist()
+        assert ((found["share_low"] < found["share"]) & (found["share_high"] < 1)).all()
+        assert rows["share"].is_monotonic_increasing
         pearson = chi2_contingency([left["sum"], left["size"] - left["sum"]]).pvalue
         assert p == pytest.approx(pearson, abs=0.02)
     alone = outcomes_of([("a", "s")], "t", random.random((1, 1, 40)) < 0.5)

@@ -121,9 +121,12 @@ def place(printed, run_in) -> Path:
     sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]
     assert run_in(folder, *small(sweep)) == 0
     assert run_in(folder, "outputs/DATE", "-o", "mine.card", module="src.card") == 0
-    files = [*(folder / "outputs" / "DATE").glob("0-fgsm-vgg_small/adversarial/*/*.png")]
-    rows = [f"{sha256(file.read_bytes()).hexdigest()},3" for file in files]
-    (folder / "answers.csv").write_text("\n".join(["sha256,predicted", *rows]))
+    (audit,) = (one for one in MAIN if "hydra.sweep.dir=outputs/audit" in one)
+    assert run_in(folder, *small(words_of(audit))) == 0
+    for table, place in {"answers": "DATE/0-fgsm-vgg_small", "audit": "audit"}.items():
+        files = (folder / "outputs" / place).rglob("*.png")
+        rows = sorted({f"{sha256(file.read_bytes()).hexdigest()},3" for file in files})
+        (folder / f"{table}.csv").write_text("\n".join(["sha256,predicted", *rows]))
     for copy in ("outputs/A", "outputs/B", "PATH/A"):
         shutil.copytree(folder / "outputs" / "DATE", folder / copy)
     return folder

@@ -87,20 +87,20 @@ def left_by_class(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[p
         labels: Class of each image, shape (N,).
 
     Returns:
-        One row per class with units, by increasing share: `label`, `left` of `n` units, and the
-        share's Wilson interval, `low` and `high`; and the p-value of a permutation test, in which
-        the units that are left are drawn from all classes at random.
+        One row per class with units, by increasing `share`: `label`, `left` of `n` units, and the
+        share with its Wilson interval, `share_low` and `share_high`; and the p-value of a
+        permutation test, in which the units that are left are drawn from all classes at random.
     """
     fooled, counted, _ = _units(outcomes, range(len(outcomes.jobs)))
-    units = pd.DataFrame({"label": labels[counted[0]], "left": ~fooled.any(axis=0)[counted]})
-    rows = units.groupby("label")["left"].agg(["sum", "size"]).reset_index()
-    rows.columns = pd.Index(["label", "left", "n"])
+    left_units = (counted & ~fooled.any(axis=0))[counted]
+    units = pd.DataFrame({"label": labels[counted[0]], "left": left_units})
+    rows = units.groupby("label", as_index=False).agg(left=("left", "sum"), n=("left", "size"))
     left, n = rows["left"].to_numpy(), rows["n"].to_numpy()
     draws = np.random.default_rng(1).multivariate_hypergeometric(n, left.sum(), size=_DRAWS)
     extreme = (draws**2 / n).sum(axis=1) >= (left**2 / n).sum() - 1e-9
     low, high = wilson_interval(left, n)
-    rows = rows.assign(low=low, high=high, share=left / n).sort_values(["share", "n", "label"])
-    return rows.drop(columns="share"), float((1 + extreme.sum()) / (1 + _DRAWS))
+    rows = rows.assign(share=left / n, share_low=low, share_high=high)
+    return rows.sort_values(["share", "n"]), float((1 + extreme.sum()) / (1 + _DRAWS))
 
 
 def _judged(

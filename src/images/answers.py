@@ -51,8 +51,9 @@ class Answers(nn.Module):
         files = {sha256_of(path): path for path in paths if is_image_file(path.name)}
         if missing := numbers.keys() - files.keys():
             raise ValueError(
-                f"{file} is about {len(missing)} images that attack=saved attack.path=FOLDER does "
-                f"not have, such as the file with SHA-256 {min(missing)}."
+                f"{file} is about {len(missing)} images that attack=saved attack.path=FOLDER, or "
+                "model.answers.network.images=[FOLDER], does not have, such as the file with "
+                f"SHA-256 {min(missing)}."
             )
         self._rows = {_digest(to_rgb(files[digest])): row for digest, row in numbers.items()}
         confidence = rows["confidence"].clip(upper=_CERTAIN)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isnan
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -11,8 +12,9 @@ from rich.text import Text
 from ..analysis.image_outcomes import ImageOutcomes
 from ..analysis.multiple_comparisons import LEVEL
 from ..analysis.tries import left_by_class, success_within
+from ..artifacts.record import JobRecord
 from ..utils.terminal import text_table
-from .summary import JobSummary, Summary
+from .summary import Summary
 from .tries import SHOWN, candidates_of
 
 HEADS = ("candidates", "fooled", "gradients / image", "the last of them")
@@ -43,6 +45,8 @@ def audits(summary: Summary) -> Iterator[Audit]:
     """Yield an audit for each target, and each defence of it, at the reference budget."""
     for group in summary.groups:
         outcomes, costs = candidates_of(group)
+        labels = group[0].job.predictions.groupby("index")["label"].first()
+        group[0].job.forget()
         for target in outcomes.targets:
             name, defence = target.columns
             alone = outcomes.select(target=name, defence=defence)
@@ -51,23 +55,24 @@ def audits(summary: Summary) -> Iterator[Audit]:
             except ValueError as error:
                 yield Audit(str(target), f"{target}: {error}")
             else:
-                yield _audit(str(target), alone, tries, group)
+                classes = left_by_class(alone, labels.reindex(alone.index).to_numpy())
+                yield _audit(alone, tries, *classes, group[0].job.record)
 
 
 def _audit(
-    target: str, outcomes: ImageOutcomes, tries: pd.DataFrame, group: Sequence[JobSummary]
+    outcomes: ImageOutcomes, tries: pd.DataFrame, classes: pd.DataFrame, p: float, record: JobRecord
 ) -> Audit:
-    job = group[0].job
-    eps, fools = job.record.reference, "fool"
-    if outcomes.target_labels[0] is not None:
-        fools = "reach the target class on"
-    last = tries.iloc[-1]
+    target, last = str(outcomes.targets[0]), tries.iloc[-1]
     row = tries[tries["fooled"] >= min(0.5, 0.95 * last["fooled"])].iloc[0]
+    targeted = outcomes.target_labels[0] is not None
+    fool = "reach the target class on" if targeted else "fool"
+    images = f"{_share(row, 'fooled')} of the images of {target} at {record.reference:g}/255"
     sentence = (
         f"With public models an attacker needs {row['q']} candidate{'s' * bool(row['q'] > 1)} to "
-        f"{fools} {_share(row, 'fooled')} of the images of {target} at {eps:g}/255; all "
-        f"{last['q']} fool {last['fooled']:.1%}."
+        f"{fool} {images}; all {last['q']} {fool} {last['fooled']:.1%}."
     )
+    if not last["fooled"]:
+        sentence = f"With public models all {last['q']} candidates {fool} {images}."
     shown = tries[tries["q"].isin([*SHOWN, row["q"], len(tries)])]
     cells = [
         (
@@ -78,39 +83,33 @@ def _audit(
         )
         for its in shown.to_dict("records")
     ]
-    labels = job.predictions.groupby("index")["label"].first()
-    job.forget()
-    classes, p = left_by_class(outcomes, labels.reindex(outcomes.index).to_numpy())
     counted = f"that {target} and all sources classify correctly"
-    if job.record.protocol != "joint":
-        counted = f"that all candidates count (protocol: {job.record.protocol})"
+    if record.protocol != "joint":
+        counted = f"that all candidates count (protocol: {record.protocol})"
     notes = (
-        f"Counted: {tries['images'].iloc[0]} of {job.record.images} images, {counted}.",
-        _describe_classes(classes, p, len(tries), job.record.class_names),
+        f"Counted: the {last['images']} of {record.images} images {counted}.",
+        _describe_classes(classes, p, record.class_names),
     )
     return Audit(target, sentence, cells, notes, tries)
 
 
-def _describe_classes(
-    classes: pd.DataFrame, p: float, candidates: int, names: Sequence[str]
-) -> str:
-    """Name the classes of which the candidates leave the most and the fewest images."""
+def _describe_classes(classes: pd.DataFrame, p: float, names: Sequence[str]) -> str:
+    """Name the classes with the smallest and the largest shares of images that are left."""
     texts = [
-        f"{names[its['label']]} {its['left']} / {its['n']} = {_share(its)}"
-        for its in classes.assign(share=classes["left"] / classes["n"]).to_dict("records")
+        f"{names[its['label']]} {its['left']} / {its['n']} = {_share(its, 'share')}"
+        for its in classes.to_dict("records")
     ]
     ends = min(_NAMED, len(texts) // 2)
-    shown = f"Easiest to fool (left correct by all {candidates} candidates): "
-    shown += f"{', '.join(texts[:ends])}. Hardest: {', '.join(reversed(texts[-ends:]))}. "
+    shown = f"Easiest classes (images on which no candidate succeeds): {', '.join(texts[:ends])}. "
+    shown += f"Hardest: {', '.join(reversed(texts[-ends:]))}. "
     verdict = "Classes differ" if p < LEVEL else "Classes cannot be told apart"
     verdict += f" (p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}, permutation test)."
     return shown * bool(ends) + verdict
 
 
-def _share(row: pd.Series | dict[str, float], name: str = "share") -> str:
-    start = "" if name == "share" else f"{name}_"
-    low, high = row[f"{start}low"], row[f"{start}high"]
-    return f"{row[name]:.1%}" + f" [{100 * low:.1f}, {100 * high:.1f}]" * (not isnan(low))
+def _share(row: Any, name: str) -> str:
+    low, high = 100 * row[f"{name}_low"], 100 * row[f"{name}_high"]
+    return f"{row[name]:.1%}" + f" [{low:.1f}, {high:.1f}]" * (not isnan(low))
 
 
 def print_audits(summary: Summary, console: Console) -> None:

@@ -55,7 +55,8 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         runs = [job for job_summary in summary.attacked for job in job_summary.runs]
         figures = [*file_figures(view, numbers), *why_figures(view, numbers), *figures]
         audited = [*audits(summary)] if settings and settings.tries else []
-        figures += [tries_figure(audited)] * any(its.rows for its in audited)
+        if curves := [its for its in audited if its.rows]:
+            figures.append(tries_figure(curves))
         chosen = selections(summary, view)
         axes = chosen["axes"]
         first_place = {**chosen["first"], "eps_255": view.choice.eps}
