@@ -2,7 +2,8 @@
 
 The folders hold finished sweeps of files `ATTACK_own`, `ATTACK_10` and `ATTACK_100` as
 `findings.costs` writes them. In the card these attacks are `ATTACK`, `ATTACK at 10 gradients` and
-`ATTACK at 100 gradients`. Overrides, flags and folders of one machine are left out.
+`ATTACK at 100 gradients`. Overrides, flags and folders of one machine are left out, and so is the
+number of images of a data set, which versions before 0.5.0 stored twice.
 """
 
 import re
@@ -41,7 +42,9 @@ def _packed(name: str, jobs: list[FinishedJob]) -> Iterator[CardJob]:
         attack, _, setting = job.record.attack.rpartition("_")
         label = attack if setting == "own" else f"{attack} at {setting} gradients"
         facts: dict[str, Any] = {"attack": attack, "label": label, "overrides": (), "flags": ()}
-        facts["config"] = job.record.config | {"model": _models(job.record.config["model"])}
+        config = job.record.config
+        dataset = {key: value for key, value in config["dataset"].items() if key != "n_images"}
+        facts["config"] = config | {"model": _models(config["model"]), "dataset": dataset}
         card = job.as_card()
         yield CardJob(job.record.model_copy(update=facts), (name, number), (), card.tables)
         job.forget()
