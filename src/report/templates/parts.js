@@ -182,7 +182,7 @@ const latest = new Map();
 async function renderImage(box, own) {
   const turn = (latest.get(box) ?? 0) + 1;
   latest.set(box, turn);
-  const [source, target] = pairOf();
+  const [source, target] = pairOf(own);
   const job = await jobOf(selection.attack, source);
   if (turn !== latest.get(box)) return;
   const left = [...(data.left_out.predictions ?? [])].find(([attack, its]) => attack === selection.attack
@@ -380,7 +380,7 @@ function exceptions(job, target, box) {
         fill: right ? colour(selection.attack) : "none", stroke: colour(selection.attack), "stroke-width": 1.5 })));
     const last = ends.at(-1);
     const label = job.names[job.label[job.placeOf.get(image)]];
-    const button = el("button", { type: "button", click: () => choose({ image, view: data.own ? "own" : "images" }) },
+    const button = el("button", { type: "button", click: () => choose({ image, view: ofOwn() ? "own" : "images" }) },
       `image ${image}`);
     return el("div", { class: "exception" }, picture(job, image, 0) ?? el("div", { class: "picture hatched" },
       "no picture"),
