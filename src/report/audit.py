@@ -110,7 +110,7 @@ def _describe_classes(
 def _share(row: pd.Series | dict[str, float], name: str = "share") -> str:
     start = "" if name == "share" else f"{name}_"
     low, high = row[f"{start}low"], row[f"{start}high"]
-    return f"{row[name]:.1%}" + f" [{100 * low:.1f}, {100 * high:.1f}]" * (not isnan(low))
+    return f"{row[name]:.1%}" + f" [{100 * low:z.1f}, {100 * high:z.1f}]" * (not isnan(low))
 
 
 def print_audits(summary: Summary, console: Console) -> None:

@@ -54,7 +54,8 @@ function fill(box, ...children) {
   (again?.disabled ? again.closest(".row")?.querySelector("button:not(:disabled)") : again)?.focus();
 }
 
-const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : (100 * share).toFixed(digits));
+const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : (100 * share).toFixed(digits)
+  .replace(/^-(?=[0.]+$)/, ""));
 const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : Number(number).toFixed(1));
 const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
 const broken = (name) => String(name).replaceAll("_", "_\u200b"); // names break after "_"
@@ -273,8 +274,8 @@ function tiles() {
 
 function bars(rows, top) {
   const ticks = Array.from({ length: Math.round(top / tick(top)) + 1 }, (_, place) => place * tick(top));
-  return ticks.map((at, place) => el("span", { style: `left: ${100 * at / top}%` },
-    `${Math.round(100 * at)}${place ? "" : " %"}`));
+  return ticks.map((at) => el("span", { style: `left: ${100 * at / top}%` },
+    `${Math.round(100 * at)}`));
 }
 const tick = (top) => (top > 0.5 ? 0.25 : top > 0.25 ? 0.1 : 0.05);
 
