@@ -34,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if kind in ("image", "strip"):
             add("number", type=int, help="the image's index, as in images.csv")
         add_sweeps(kind_parser)
-        best = " (kinds of one pair: the best ranked)"
+        best = "; figures of one pair: the pair that the first attack fools most often"
         add("--attack", nargs="+", help=f"attacks; default: all{best}")
         add("--source", nargs="+", help=f"sources; default: their mean, matrix: all{best}")
         if kind not in ("ranking", "cost"):

@@ -188,7 +188,7 @@ def _pair(
     names: Mapping[str, str] | None = None,
     **chosen: Names,
 ) -> printed_pairs.Pair:
-    """Return the pair of the best rank with the chosen names, and its jobs by rank."""
+    """Return the first pair of `View.pairs` with the chosen names, and its jobs by rank."""
     summary = _summary(folders)
     figure = _figure(summary, chosen, width, height, names)
     pairs = figure.view.pairs

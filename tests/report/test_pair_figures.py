@@ -84,7 +84,7 @@ def test_a_figure_has_its_size(draw, folder, words):
     assert {*re.findall(rb'font-size="(.*?)"', svg)} == {b"7px"}
 
 
-def test_groups_name_their_confidences_and_counts(draw, folder, capsys):
+def test_groups_name_their_confidences_and_counts(draw, folder, caplog):
     frame = load_sweep(folder).query(
         "variant == 'float32' and attack == 'fgsm' and source == 'vgg'"
     )
@@ -101,7 +101,7 @@ def test_groups_name_their_confidences_and_counts(draw, folder, capsys):
     assert all(int(high) - int(low) == 2 and int(low) % 2 == 0 for low, high in ends)
     left = bins[bins < 3].sum()
     sentence = f"Not drawn: {left} of {len(counted)} images, in bins of fewer than 3."
-    assert left and sentence in texts and sentence in capsys.readouterr().err
+    assert left and sentence in texts and sentence in caplog.text
     texts = " ".join(texts_of(draw("confidence-groups", folder, *PAIR, "--groups", 2)))
     sizes = sorted(map(int, re.findall(r"% \((\d+)\)", texts)))
     assert sum(sizes) == len(counted) and sizes[1] - sizes[0] <= 1
