@@ -34,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if kind in ("image", "strip"):
             add("number", type=int, help="the image's index, as in images.csv")
         add_sweeps(kind_parser)
-        best = " (of one pair: the best rank)"
+        best = "; figures of one pair: the pair that the first attack fools most often"
         add("--attack", nargs="+", help=f"attacks; default: all{best}")
         add("--source", nargs="+", help=f"sources; default: their mean, matrix: all{best}")
         if kind not in ("ranking", "cost"):
@@ -54,7 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
                 dest="eps_255",
                 help="budget in 1/255; default: the reference budget",
             )
-        add("--width", default="3.3in", help="printed width in in, cm, mm or pt; default: 3.3in")
+        width = (None, "the texts' width") if kind == "strip" else ("3.3in", "3.3in")
+        add("--width", default=width[0], help=f"in in, cm, mm or pt; default: {width[1]}")
         add("--height", default="2in", help="printed height; default: 2in")
         add("--out", type=Path, required=True, help="file to write: .pdf, .svg or .png")
     return run_command(_draw, parser.parse_args, words)

@@ -139,9 +139,10 @@ def by_initial_confidence(
 
     Returns:
         One row per target, group and budget (including 0), highest confidence first: `target`,
-        `group` (1 is the most confident), `lowest` and `highest` initial confidence, `eps_255`, `n`
-        images, `still_correct`, and `robust_accuracy` and `confidence` with their 95 % intervals
-        (see `wilson_interval`; at budget 0 the confidence interval is within the group's range).
+        `group` (1 is the most confident), `lowest` and `highest` initial confidence (of fixed
+        groups: the edges), `eps_255`, `n` images, `still_correct`, and `robust_accuracy` and
+        `confidence` with their 95 % intervals (see `wilson_interval`; at budget 0 the confidence
+        interval is within the group's range).
     """
     result = outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
     return initial_groups(result, groups)
@@ -164,11 +165,14 @@ def initial_groups(result: Outcomes, groups: int | Sequence[float]) -> pd.DataFr
         for group in sorted(set(group_of[counted[place]])):
             images = counted[place] & (group_of == group)
             present, correct, confidence = (array[place, images] for array in arrays)
+            span = initial[place, images].min(), initial[place, images].max()
+            if not isinstance(groups, int):
+                span = tuple([0.0, *ends, 1.0][len(ends) + 1 - group :][:2])
             part = {
                 "target": target,
                 "group": group,
-                "lowest": initial[place, images].min(),
-                "highest": initial[place, images].max(),
+                "lowest": span[0],
+                "highest": span[1],
                 "eps_255": result.eps_255,
                 "n": np.count_nonzero(present, axis=0),
                 "still_correct": np.count_nonzero(correct, axis=0),

@@ -134,11 +134,12 @@ def confidence_groups(
 ) -> ChartType:
     """Draw accuracy and confidence of one pair over the budget, by initial confidence.
 
-    Images that the target classifies correctly when clean are in equal `groups`, or in groups of
-    `bins` points of confidence with at least three images.
+    The images are those that the job's protocol counts and the target classifies correctly when
+    clean. They are in equal `groups`, or in groups of `bins` points of confidence; groups of fewer
+    than three images are not drawn.
 
     The other keywords, the result and the errors are as for `ranking`, and `target`. Without names
-    the attack and the pair are those of the best rank.
+    the attack is the first in the ranking, and the pair is the one that it fools most often.
     """
     return printed_pairs.groups(_pair((folder, *more), **options), groups, bins)
 
@@ -158,14 +159,18 @@ def strip(
     folder: Sweeps | pd.DataFrame,
     *more: Sweeps,
     budgets: Sequence[float] = (),
+    width: str | None = None,
     **options: Any,
 ) -> ChartType:
     """Draw an image as a row of pictures: clean, perturbation and `budgets`, with classes below.
 
     The perturbation is that of the last budget. Without `budgets` all that are stored are drawn.
-    Keywords, result and errors are as for `confidence_groups`; the height follows from the width.
+    Without `width` the strip is as wide as its texts need, at least 3.3 in. Keywords, result and
+    errors are as for `confidence_groups`; the height follows from the width.
     """
-    return printed_pairs.strip(_pair((folder, *more), **options), number, budgets)
+    options |= {} if width is None else {"width": width}
+    pair = _pair((folder, *more), **options)
+    return printed_pairs.strip(pair, number, budgets, fit=width is None)
 
 
 def profiles(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> ChartType:
@@ -183,7 +188,7 @@ def _pair(
     names: Mapping[str, str] | None = None,
     **chosen: Names,
 ) -> printed_pairs.Pair:
-    """Return the pair of the best rank with the chosen names, and its jobs by rank."""
+    """Return the first pair of `View.pairs` with the chosen names, and its jobs by rank."""
     summary = _summary(folders)
     figure = _figure(summary, chosen, width, height, names)
     pairs = figure.view.pairs
@@ -191,6 +196,9 @@ def _pair(
         pairs = [pair for pair in pairs if pair[place] in (getattr(figure, key) or pair)]
     if not pairs:
         raise ValueError("No job has this attack with this source and target.")
+    for key in ("source", "target"):
+        if len(getattr(figure, key)) > 1:
+            raise ValueError(f"This figure shows one {key}: choose one with {key}.")
     source, target = pairs[0][1:]
     ranked = dict.fromkeys(attack for attack, *pair in pairs if pair == [source, target])
     jobs = {(job.job.attack, job.job.record.source): job.job for job in summary.attacked}

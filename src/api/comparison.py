@@ -113,7 +113,7 @@ def sentence(row: pd.Series) -> str:
     if row["low"] <= 0 <= row["high"]:
         return f"{name}: falls above {-100 * row['low']:.1f} points are excluded"
     size, *ends = (abs(100 * row[column]) for column in ("change", "low", "high"))
-    return f"{name}: {_verdict(row)} by {size:.1f} points [{min(ends):.1f}, {max(ends):.1f}]"
+    return f"{name}: {_verdict(row)} by {size:z.1f} points [{min(ends):z.1f}, {max(ends):z.1f}]"
 
 
 def change_table(changes: pd.DataFrame) -> Table:
@@ -129,7 +129,7 @@ def change_table(changes: pd.DataFrame) -> Table:
         if row["measure"] == CLEAN:
             names[0] = f"clean {names[0]}".strip()
         old, new = (f"{100 * row[name]:.1f}" for name in ("old", "new"))
-        change, low, high = (f"{100 * row[name]:+.1f}" for name in ("change", "low", "high"))
+        change, low, high = (f"{100 * row[name]:+z.1f}" for name in ("change", "low", "high"))
         texts.append([*names, old, new, change, f"[{low}, {high}]", _verdict(row)])
     return text_table(heads, texts, heads[:3], ruled=True)
 

@@ -42,7 +42,9 @@ def read_images(key: str, images: Any, labels: Any = None) -> tuple[Tensor, Any]
 def to_tensor(key: str, values: Any) -> Tensor:
     """Return values as a tensor; refuse what is neither a tensor nor an array."""
     try:
-        return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
+        # A column of pandas is read-only.
+        writable = values if isinstance(values, Tensor) else np.require(values, requirements="W")
+        return torch.as_tensor(writable)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{key} is neither a tensor nor an array: {first_line(error)}") from error
 

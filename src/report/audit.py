@@ -109,7 +109,7 @@ def _describe_classes(classes: pd.DataFrame, p: float, names: Sequence[str]) -> 
 
 def _share(row: Any, name: str) -> str:
     low, high = 100 * row[f"{name}_low"], 100 * row[f"{name}_high"]
-    return f"{row[name]:.1%}" + f" [{low:.1f}, {high:.1f}]" * (not isnan(low))
+    return f"{row[name]:.1%}" + f" [{low:z.1f}, {high:z.1f}]" * (not isnan(low))
 
 
 def print_audits(summary: Summary, console: Console) -> None:

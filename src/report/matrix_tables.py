@@ -109,13 +109,13 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     marks = shown["undecided"].map({True: "=" * tied, False: ""})
     frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
     if of == "attack":
-        ends = _points(shown, ["low", "high"], " [{:.1f}, {:.1f}]")
+        ends = _points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
         frame["mean success"] += pd.Series(ends, shown.index)
     else:
         beyond = shown["extrapolated"].astype(bool)
         frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
         notes.append("sources count images that a target and every source classify correctly")
-    frame["minus the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
+    frame["minus the first"] = _points(shown, _DIFFERENCE, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack":
         frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)

@@ -120,7 +120,7 @@ def _with_texts(body: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     form, texts, records = VALUES[spec.value].form, [], body.to_dict("records")
     for cell in records:
         signed = cell[spec.columns[0]] == DIFFERENCE
-        cell_form = form.replace(":", ":+") if signed else form
+        cell_form = form.replace(":", ":+z") if signed else form
         text = _text(cell, cell_form, spec.intervals or signed, spec.to or "html")
         texts.append(f"{text} ({verdict})" if (verdict := cell.get("verdict")) else text)
     css = ["; ".join(css for key, css in _STYLES.items() if cell.get(key)) for cell in records]

@@ -2,9 +2,11 @@
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from math import ceil, floor, nan
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,8 @@ from .page.view import View
 
 LINE, LETTER = 8.0, 0.52 * PAPER_TEXT
 """Height of a line and mean width of a letter, in 1/72 in."""
-_BELOW = 30.0
-"""Height of an axis with its title, in 1/72 in."""
+_BELOW = 41.0
+"""Height of an axis with its title, and of the chart's title, in 1/72 in."""
 _MOST_BANDS = 3
 CURVES = {
     "success": ("success_rate", "fooled"),
@@ -49,7 +51,9 @@ CURVES = {
 """Columns and titles of what curves show, by the name that users type."""
 _DRAWN = ["eps_255", "value", "low", "high", "series", "label", "colour", "dash", "shape", "width"]
 _DRAWN += ["right"]
+_TO = " \N{RIGHTWARDS ARROW} "
 _SUCCESS = "other models fooled"
+_AXES = ("attack", "source", "target")
 _UNITS = {"in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4, "pt": 72 / 72.27}  # pt: TeX points
 
 
@@ -114,11 +118,27 @@ class Figure:
             raise ValueError(
                 "Nothing to draw: with these names no image counts on other models. Choose others."
             )
-        axes = [axis for axis in ("attack", "source", "target") if rows[axis].nunique() > 1]
+        axes = [axis for axis in _AXES if rows[axis].nunique() > 1]
         names = pd.DataFrame({axis: self.renamed(rows[axis]) for axis in axes or ["attack"]})
-        rows = rows.assign(label=names.agg(", ".join, axis=1))
+        separator = ", "
+        if axes[-2:] == ["source", "target"]:
+            separator, names["target"] = ": ", names.pop("source") + _TO + names["target"]
+        rows = rows.assign(label=names.agg(separator.join, axis=1))
         self.check(rows["label"].unique())
         return rows
+
+    def heading(self, rows: pd.DataFrame, eps: float | None = None) -> str:
+        """Return what all rows share of attack, source and target, and the budget."""
+        attack, source, target = (
+            renamed(rows[axis].iloc[0], self.names) if rows[axis].nunique() == 1 else None
+            for axis in _AXES
+        )
+        target = "other models" if target == "" else target  # a mean
+        pair = _TO.join(filter(None, [source, target]))
+        if not (source and target):
+            pair = f"from {source}" if source else f"to {target}" * bool(target)
+        text = ": ".join(filter(None, [attack, pair]))
+        return text if eps is None else f"{text} at {eps:g}/255".strip()
 
     def order(self, rows: pd.DataFrame) -> list[str]:
         """Return the labels in the order of their colours; attacks by rank, as on the page."""
@@ -174,9 +194,9 @@ def over_budgets(figure: Figure, value: str = "success") -> ChartType:
     top = ceil(10 * rows[["value", "high"] if bands else ["value"]].max().max()) / 10 or 0.1
     if value == "success" and not figure.target:
         title = _SUCCESS
-    rows = styled(rows, figure.order(rows))
+    rows, heading = styled(rows, figure.order(rows)), figure.heading(rows)
     scale = alt.Scale(domain=[0, min(top, 1)])
-    return printed(over(rows, figure.height - _BELOW, title, scale, bands=bands), figure)
+    return printed(over(rows, figure.height - _BELOW, title, scale, bands=bands), figure, heading)
 
 
 def over(
@@ -216,19 +236,22 @@ def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
     return pd.concat([zeros.assign(eps_255=0.0, value=0.0, low=0.0, high=0.0), means])
 
 
-_STYLES: dict[str, list[Any]] = {"colour": PALETTE, "dash": DASHES, "shape": SHAPES}
-
-
 def styled(
-    rows: pd.DataFrame, order: Sequence[str], styles: Mapping[str, list[Any]] = _STYLES
+    rows: pd.DataFrame, order: Sequence[str], colours: Sequence[str] = PALETTE
 ) -> pd.DataFrame:
-    """Add what `series_chart` draws; labels have colour, dash and marker by their place."""
-    places = rows["label"].map(list(order).index)
-    columns = {
-        name: [values[place % len(values)] for place in places] for name, values in styles.items()
+    """Add what `series_chart` draws; labels have colour, dash and marker by their place.
+
+    The first seven places look as on the page. All of the first 343 differ.
+    """
+    places, count = rows["label"].map(list(order).index), len(DASHES)
+    shifts = [places, places // count, places // count**2]
+    look: dict[str, list[Any]] = {
+        "colour": [colours[place % len(colours)] for place in places],
+        "dash": [DASHES[place % count] for place in sum(shifts[:2])],
+        "shape": [SHAPES[place % count] for place in sum(shifts)],
     }
     right = rows.get("right", True)
-    return rows.assign(**columns, width=1.1, series=rows["label"], right=right)
+    return rows.assign(**look, width=1.1, series=rows["label"], right=right)
 
 
 def over_cost(figure: Figure) -> ChartType:
@@ -256,7 +279,8 @@ def in_order(figure: Figure) -> ChartType:
     rows = figure.ranked
     axis = alt.Axis(ticks=False, labelPadding=3)
     y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=axis)
-    return printed(means(alt.Chart(inline(rows)), y, _SUCCESS, "low", "high"), figure)
+    heading = figure.heading(rows, figure.view.choice.eps)
+    return printed(means(alt.Chart(inline(rows)), y, _SUCCESS, "low", "high"), figure, heading)
 
 
 def cells(figure: Figure) -> ChartType:
@@ -279,7 +303,9 @@ def cells(figure: Figure) -> ChartType:
         )
     turned = max(map(len, targets)) * LETTER > cell
     right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
-    return printed(matrix_chart(rows, printed=True, angle=-40 * turned), figure, right)
+    heading = figure.heading(rows, choice.eps)
+    chart = matrix_chart(rows, printed=True, angle=-40 * turned)
+    return printed(chart, figure, heading, right)
 
 
 def _with_names(
@@ -295,16 +321,24 @@ def _with_names(
     low, top = scale.to_dict()["domain"]
     step = LINE / (figure.height - _BELOW) * (top - low)
     names = names_at_ends("label", "mean", ends, colour, x, step, scale)
-    return printed(alt.layer(*layers, *names, data=inline(rows)), figure)
+    heading = figure.heading(rows, figure.view.choice.eps)
+    return printed(alt.layer(*layers, *names, data=inline(rows)), figure, heading)
 
 
-def printed(chart: Any, figure: Figure, right: float = 0) -> ChartType:
-    """Give a chart the figure's size, including the axes and the room at its right."""
+def heading_of(figure: Figure, *texts: str) -> Any:
+    """Return a title that is as wide as the figure; each text begins a line."""
+    wrapped = (textwrap.wrap(text, int(figure.width / LETTER)) for text in texts)
+    return alt.Title([*chain(*wrapped)])
+
+
+def printed(chart: Any, figure: Figure, heading: str, right: float = 0) -> ChartType:
+    """Give a chart a title and the figure's size, including the axes and the room at its right."""
     pads: Any = {"left": 3, "top": 3, "bottom": 3, "right": 3 + right}
     fit: Any = alt.AutoSizeParams(type="fit", contains="padding")
-    return chart.properties(
+    chart = chart.properties(
         width=figure.width, height=figure.height, autosize=fit, padding=pads, background="white"
-    ).configure(**paper_theme())
+    )
+    return chart.properties(title=heading_of(figure, heading)).configure(**paper_theme())
 
 
 def writer(path: Path) -> Callable[[dict[str, Any]], bytes]:

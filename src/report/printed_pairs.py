@@ -2,9 +2,12 @@
 
 import base64
 import io
+import logging
 import re
+import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import altair as alt
@@ -19,10 +22,12 @@ from ..analysis.confidence import by_initial_confidence, confidence_profiles
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import TOP_FIVE
 from ..utils.model_names import NO_DEFENCE, renamed
-from .charts.theme import DASHES, PALETTE, SHADES, SHAPES, inline, paper_theme
+from .charts.theme import PALETTE, SHADES, inline, paper_theme
 from .page.figures import profiles_chart
 from .page.html import VEGA_LITE
-from .printed import LINE, PAPER_TEXT, Figure, over, printed, styled
+from .printed import LETTER, LINE, PAPER_TEXT, Figure, heading_of, over, printed, styled
+
+log = logging.getLogger(__name__)
 
 FEWEST, FEWEST_IN_BIN = 9, 3
 """Fewest images for curves by initial confidence, and in a group of a fixed width."""
@@ -36,6 +41,23 @@ class Pair:
     figure: Figure
     jobs: Sequence[FinishedJob]
     target: str
+
+    @property
+    def first(self) -> "Pair":
+        """The pair with its best-ranked job alone; raise if several attacks are chosen."""
+        if len(self.figure.attack) > 1:
+            raise ValueError("This figure shows one attack: choose one with attack.")
+        return replace(self, jobs=self.jobs[:1])
+
+    def heading(self, image: int | None = None) -> str:
+        """Return the drawn attack, source and target, and an image with its true class."""
+        attacks = [job.attack for job in self.jobs]
+        rows = pd.DataFrame({"attack": attacks, "source": self.jobs[0].record.source})
+        text = self.figure.heading(rows.assign(target=self.target))
+        if image is None:
+            return text
+        label = self.predictions(self.jobs[0], image)["label"].iloc[0]
+        return f"{text}, image {image} ({self.class_name(label)})"
 
     def predictions(self, job: FinishedJob, number: int) -> pd.DataFrame:
         """Return the target's predictions of an image by budget, and whether they are `right`."""
@@ -58,6 +80,7 @@ def groups(pair: Pair, count: int, bins: float | None) -> ChartType:
     if count < 1 or (bins is not None and not 0 < bins <= 100):
         raise ValueError("groups must be at least 1, and bins above 0 and at most 100 points.")
     edges = count if bins is None else (np.arange(bins, 100 - 1e-9, bins) / 100).round(9).tolist()
+    pair = pair.first
     job, record = pair.jobs[0], pair.jobs[0].record
     args = (job.predictions, record.source, [pair.target], record.protocol, edges)
     if (rows := by_initial_confidence(*args)).empty or rows.groupby("eps_255")["n"].sum()[
@@ -65,34 +88,46 @@ def groups(pair: Pair, count: int, bins: float | None) -> ChartType:
     ] < FEWEST:
         raise ValueError(f"Curves by initial confidence need {FEWEST} counted images.")
     clean = rows.groupby("group")["n"].transform("first")
-    rows = rows.assign(clean=clean)[clean >= (1 if bins is None else FEWEST_IN_BIN)]
-    rows["label"] = [_span(*its) for its in rows[["lowest", "highest", "clean"]].to_numpy()]
-    labels = list(dict.fromkeys(rows["label"]))[::-1]  # the least confident first
+    drawn = clean >= (1 if bins is None else FEWEST_IN_BIN)
+    at_zero = rows["eps_255"] == 0
+    total, left = clean[at_zero].sum(), clean[at_zero & ~drawn].sum()
+    if left == total:
+        raise ValueError(f"bins={bins:g}: no bin has {FEWEST_IN_BIN} images. Choose wider ones.")
+    left_out = f"Not drawn: {left} of {total} images, in bins of fewer than {FEWEST_IN_BIN}."
+    if left:
+        log.warning(left_out)
+    rows = rows.assign(clean=clean)[drawn]
+    spans = rows[["lowest", "highest", "clean"]].to_numpy()
+    rows["label"] = [_span(*its, fixed=bins is not None) for its in spans]
+    labels = list(dict.fromkeys(rows["label"]))  # the most confident first
     pair.figure.check(labels)
     last = len(SHADES) - 1
-    places = np.linspace(last, 0, len(labels))[::-1]
     channels = np.array([[*bytes.fromhex(shade[1:])] for shade in SHADES]).T
-    mixed = [[round(np.interp(at, range(last + 1), its)) for its in channels] for at in places]
-    styles = {
-        "colour": [f"#{bytes(colour).hex()}" for colour in mixed],
-        "dash": [DASHES[last - round(place)] for place in places],
-        "shape": [SHAPES[last - round(place)] for place in places],
-    }
-    rows, titles = styled(rows, labels, styles), ("still correct", "confidence")
+    mixed = [
+        [round(np.interp(at, range(last + 1), its)) for its in channels]
+        for at in np.linspace(last, 0, len(labels))
+    ]
+    rows = styled(rows, labels, [f"#{bytes(colour).hex()}" for colour in mixed])
+    titles = ("still correct", "confidence")
+    heading = heading_of(pair.figure, pair.heading(), left_out * bool(left))
 
     def draw(width: float, height: float) -> Any:
         panels = [
             over(rows.assign(value=rows[column]), height, title, names=title == titles[1])
             for column, title in zip(("robust_accuracy", "confidence"), titles, strict=True)
         ]
-        return alt.hconcat(*(panel.properties(width=width) for panel in panels), spacing=8)
+        both = (panel.properties(width=width) for panel in panels)
+        return alt.hconcat(*both, spacing=8).properties(title=heading)
 
     return _sized(draw, pair.figure, 2)
 
 
-def _span(low: float, high: float, images: float) -> str:
-    """Name a group; percents are rounded down, with a decimal if the group begins above 95 %."""
-    per = 10 if low > 0.95 else 1
+def _span(low: float, high: float, images: float, fixed: bool) -> str:
+    """Name a group by its edges, or else by its confidences, rounded down to percents.
+
+    They have a decimal if the group begins above 95 %.
+    """
+    per = 1000 if fixed else 10 if low > 0.95 else 1
     ends = "\N{EN DASH}".join(f"{np.floor(100 * per * end + 1e-6) / per:g}" for end in (low, high))
     return f"{ends} % ({images:.0f})"
 
@@ -113,7 +148,9 @@ def image(pair: Pair, number: int) -> ChartType:
     wrong = attacked[~attacked["right"]]
     turn = wrong.iloc[0] if len(wrong) else attacked.sort_values("confidence").iloc[0]
     shown = {"clean": parts[0].iloc[0]}
-    shown[f"{'wrong' if len(wrong) else 'lowest'} at {turn['eps_255']:g}/255"] = turn
+    when = f"{'wrong' if len(wrong) else 'lowest'} at {turn['eps_255']:g}/255"
+    shown[f"{labels[0]}: {when}"] = turn
+    heading = heading_of(pair.figure, pair.heading(number))
 
     def draw(width: float, height: float) -> Any:
         curve = over(rows, height, "confidence").properties(width=0.55 * width)
@@ -121,7 +158,8 @@ def image(pair: Pair, number: int) -> ChartType:
             _bars(_classes(pair, row), title, 0.45 * width, (height - 14) / 10)
             for title, row in shown.items()
         ]
-        return alt.hconcat(curve, alt.vconcat(*bars, spacing=3), spacing=8)
+        both = alt.hconcat(curve, alt.vconcat(*bars, spacing=3), spacing=8)
+        return both.properties(title=heading)
 
     return _sized(draw, pair.figure, 1)
 
@@ -153,15 +191,23 @@ def _bars(rows: pd.DataFrame, title: str, width: float, step: float) -> Any:
     return alt.layer(bars, names).properties(width=width, height=5 * step, title=heading)
 
 
-def strip(pair: Pair, number: int, budgets: Sequence[float]) -> ChartType:
-    """Draw an image as a row of pictures: clean, perturbation and budgets, with classes below."""
-    job, width = pair.jobs[0], pair.figure.width
+def strip(pair: Pair, number: int, budgets: Sequence[float], fit: bool) -> ChartType:
+    """Draw an image as a row of pictures: clean, perturbation and budgets, with classes below.
+
+    With `fit` the figure is as wide as the texts need; otherwise a width that they exceed raises.
+    """
+    pair = pair.first
+    job = pair.jobs[0]
     rows = pair.predictions(job, number).set_index("eps_255")
     pictures = job.pictures.get(number, {})
     if not (stored := sorted(eps for eps in pictures if eps)):
         known = [str(index) for index, its in sorted(job.pictures.items()) if len(its) > 1]
-        ways = f"choose from {', '.join(known)}, or run " if known else "run "
-        raise ValueError(f"image {number} has no picture: {ways}with report.images=[{number}].")
+        ways = [f"choose from {', '.join(known)}"] * bool(known)
+        if job.record.config["dataset"]["name"] == "images":
+            ways += ["call transfer with fewer images, of which it stores more"]
+        else:
+            ways += [f"run the job with report.images=[{number}]"]
+        raise ValueError(f"image {number} has no picture: {', or '.join(ways)}.")
     if unknown := [eps for eps in budgets if eps not in stored]:
         names = ", ".join(f"{eps:g}" for eps in stored)
         raise ValueError(f"eps={unknown[0]:g}: image {number} has pictures at {names}.")
@@ -182,22 +228,38 @@ def strip(pair: Pair, number: int, budgets: Sequence[float]) -> ChartType:
             cell |= {"name": pair.class_name(its["predicted"])}
             cell |= {"share": f"{cross}{100 * its['confidence']:.0f} %"}
         cells.append(cell)
+    words = [word for cell in cells for word in [*cell["name"].split(), cell["head"]]]
+    need = len(cells) * (max(map(len, words)) * LETTER + 4)
+    width = max(pair.figure.width, need) if fit else pair.figure.width
+    if need > width:
+        raise ValueError(
+            f"{len(cells)} pictures need a width of {ceil(need / 7.2) / 10:g}in. Set it, or choose "
+            "fewer budgets with eps."
+        )
     side = width / len(columns) - 2
+    names = [textwrap.wrap(cell["name"], int((side - 2) / LETTER)) for cell in cells]
+    lines = {"head": 1, "name": 2, "share": 2 + max(map(len, names))}
     tall = side * clean.shape[1] / clean.shape[2]
     place = alt.X("place:O", axis=None, scale=alt.Scale(padding=0))
     base = alt.Chart().encode(x=place)
     layers: list[Any] = [
         base.mark_image(width=side, height=tall).encode(url="url:N", y=alt.value(tall / 2))
     ]
-    for line, name in enumerate(("head", "name", "share"), 1):
-        texts = base.mark_text(limit=side, style="name", baseline="bottom").encode(
+    wrapped: Any = {"lineBreak": "\n", "lineHeight": LINE}
+    for name, line in lines.items():
+        texts = base.mark_text(style="name", baseline="bottom", **wrapped).encode(
             text=f"{name}:N",
             y=alt.value(tall + (line + 0.3) * LINE),
             color=alt.Color("colour:N", scale=None),
         )
         layers.append(texts)
-    data = pd.DataFrame(cells).assign(place=range(len(cells)))
-    chart = alt.layer(*layers, data=inline(data)).properties(width=width, height=tall + 3.6 * LINE)
+    data = pd.DataFrame(cells).assign(place=range(len(cells)), name=[*map("\n".join, names)])
+    figure = replace(pair.figure, width=width)
+    chart = alt.layer(*layers, data=inline(data)).properties(
+        width=width,
+        height=tall + (lines["share"] + 0.6) * LINE,
+        title=heading_of(figure, pair.heading(number)),
+    )
     return chart.properties(background="white", padding=0).configure(**paper_theme())
 
 
@@ -218,7 +280,8 @@ def profiles(pair: Pair) -> ChartType:
         raise ValueError(
             "profiles need stored likeliest classes of clean images with 57.5 % confidence or more."
         )
-    return printed(profiles_chart().properties(data=inline(rows)), pair.figure)
+    heading = f"{renamed(pair.target, pair.figure.names)}, clean images"
+    return printed(profiles_chart().properties(data=inline(rows)), pair.figure, heading)
 
 
 def _sized(draw: Callable[[float, float], Any], figure: Figure, columns: int) -> ChartType:

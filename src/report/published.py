@@ -162,7 +162,7 @@ def compare(
         return "inside"
     if clean_gap is not None and least <= clean_gap <= most:
         return "inside after the clean difference"
-    return f"off by {100 * (ours - theirs):+.1f}"
+    return f"off by {100 * (ours - theirs):+z.1f}"
 
 
 def _identify(record: JobRecord, name: str, table: PublishedTable) -> str | None:

@@ -299,7 +299,7 @@ def _choices(choices: pd.DataFrame) -> Table:
 def _predictors(predictors: pd.DataFrame) -> Table:
     rows = []
     for row in predictors.to_dict("records"):
-        numbers = ["" if pd.isna(row[name]) else f"{row[name]:+.2f}" for name in ("rho", "added")]
+        numbers = ["" if pd.isna(row[name]) else f"{row[name]:+z.2f}" for name in ("rho", "added")]
         p = "" if pd.isna(row["p"]) else f"{row['p']:.3f}"
         rows.append([row["measure"], str(row["pairs"]), *numbers, p])
     return text_table(["measure", "pairs", "rho", "beyond accuracy", "p"], rows, ["measure"])
@@ -307,5 +307,5 @@ def _predictors(predictors: pd.DataFrame) -> Table:
 
 def _span(row: pd.Series, name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    ends = "" if pd.isna(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    ends = "" if pd.isna(low) else f" [{100 * low:z.1f}, {100 * high:z.1f}]"
     return f"{row[name]:.1%}{ends}"

@@ -123,4 +123,4 @@ def tries_table(*folders: Sweeps, **options: Any) -> str:
 def _share(value: float, low: float, high: float) -> str:
     if isnan(value):
         return "n/a"
-    return f"{value:.1f}" + f" [{low:.1f}, {high:.1f}]" * (not isnan(low))
+    return f"{value:z.1f}" + f" [{low:z.1f}, {high:z.1f}]" * (not isnan(low))

@@ -13,7 +13,7 @@ from ..cache.rows import Rows
 from ..config.sections import DatasetSettings, ModelSettings
 from ..config.settings import Settings
 from ..data.published import stand_in
-from ..measure.attack_cost import AdversarialImages
+from ..measure.attack_cost import AdversarialImages, most_pictures
 from ..measure.protocol import RowRequest
 from ..models import PixelClassifier, tensors_of
 from ..models.providers import LOADER, find
@@ -79,6 +79,7 @@ class Estimate:
         untrained: Models without weights, if no images are there to tell whether they were trained.
         rows: Images whose rows the jobs compute, by place in the cache.
         operations: Operations of networks, see `Costs`.
+        pictures: How many examples each job stores, if they are fewer than asked for.
     """
 
     jobs: list[JobEstimate] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Estimate:
     untrained: list[str] = field(default_factory=list)
     rows: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     operations: dict[str, dict[WorkType, float]] = field(default_factory=dict)
+    pictures: str = ""
 
     @property
     def seconds(self) -> float:
@@ -201,6 +203,9 @@ def _estimate_job(planned: Planned, pool: ModelPool, result: Estimate) -> JobEst
     """Estimate a job, and add its trainings and rows to the result."""
     job, untrained = pool.prepare(planned)
     settings, images = job.settings, job.images
+    wanted = min(settings.report.examples, len(images)) if settings.source else 0
+    if (count := most_pictures(job)) < wanted:
+        result.pictures = f"{count} of {wanted} examples per job, to store at most 10 MB"
     costs = Costs(settings, job.data.device, result.operations)
     result.basis = costs.basis
     trainings = Trainings(settings, images, pool.sets)

@@ -34,6 +34,8 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
     if estimate.basis and not math.isnan(estimate.seconds):
         parts.append(f"about {duration(estimate.seconds)} {estimate.basis}")
     console.print(f"Plan: {', '.join(parts)}.")
+    if estimate.pictures:
+        console.print(f"Pictures: {estimate.pictures}. Name others with report.images.")
     if estimate.trainings:
         listed = "; ".join(map(_describe, estimate.trainings.values()))
         console.print(f"Trainings and fits: {listed}.")

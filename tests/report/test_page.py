@@ -241,6 +241,20 @@ def test_other_targets_of_one_network_have_a_link(opened):
     assert tab.locator("#matrix table").is_visible()
 
 
+def test_a_control_for_targets_is_only_where_parts_follow_it(opened):
+    tab = opened("one source", "#view=groups&target=vit")
+    tab.wait_for_selector("#own .legend")
+    assert not tab.locator("#controls [name=target]").count()
+    assert "vit" not in tab.inner_text("#study") + tab.inner_text("#answer")
+    tab.click("nav a:text-is('Images')")
+    for target in ("vit", "vgg"):
+        tab.locator("#controls [name=target]").select_option(target)
+        tab.wait_for_function(
+            "text => document.querySelector('#images h2').innerText.includes(text)",
+            arg=f"vgg → {target}",
+        )
+
+
 def test_clean_images_have_a_page(opened):
     tab = opened("clean images")
     assert not tab.query_selector("#controls") and tab.query_selector("#figure-classes svg.marks")

@@ -91,7 +91,7 @@ def test_a_figure_has_its_size(draw, folder, words):
     assert {*re.findall(rb'font-size="(.*?)"', svg)} == {b"7px"}
 
 
-def test_groups_name_their_confidences_and_counts(draw, folder):
+def test_groups_name_their_confidences_and_counts(draw, folder, caplog):
     frame = load_sweep(folder).query(
         "variant == 'float32' and attack == 'fgsm' and source == 'vgg'"
     )
@@ -99,9 +99,16 @@ def test_groups_name_their_confidences_and_counts(draw, folder):
     right = clean[clean["predicted"] == clean["label"]]
     both = {*right.loc[right["target"] == "vgg", "index"]}
     counted = right[(right["target"] == "vit") & right["index"].isin(both)]
-    bins = np.floor(counted["confidence"] * 5 + 1e-6).clip(upper=4).value_counts()
-    texts = " ".join(texts_of(draw("confidence-groups", folder, *PAIR, "--bins", 20)))
+    bins = np.floor(counted["confidence"] * 50 + 1e-6).clip(upper=49).value_counts()
+    texts = " ".join(
+        texts_of(draw("confidence-groups", folder, *PAIR, "--bins", 2, "--height", "6in"))
+    )
     assert sorted(map(int, re.findall(r"% \((\d+)\)", texts))) == sorted(bins[bins >= 3])
+    ends = [span.split("\N{EN DASH}") for span in re.findall(r"(\d+\N{EN DASH}\d+) %", texts)]
+    assert all(int(high) - int(low) == 2 and int(low) % 2 == 0 for low, high in ends)
+    left = bins[bins < 3].sum()
+    sentence = f"Not drawn: {left} of {len(counted)} images, in bins of fewer than 3."
+    assert left and sentence in texts and sentence in caplog.text
     texts = " ".join(texts_of(draw("confidence-groups", folder, *PAIR, "--groups", 2)))
     sizes = sorted(map(int, re.findall(r"% \((\d+)\)", texts)))
     assert sum(sizes) == len(counted) and sizes[1] - sizes[0] <= 1
@@ -115,8 +122,8 @@ def test_an_image_shows_its_classes_when_clean_and_when_first_wrong(draw, folder
         index="index", columns="eps_255", values="right"
     )
     for number, title in (
-        (right.index[right[0.0] & ~right[2.0]][0], "wrong at 2/255"),
-        (right.index[right[0.0] & right[2.0] & ~right[8.0]][0], "wrong at 8/255"),
+        (right.index[right[0.0] & ~right[2.0]][0], "fgsm: wrong at 2/255"),
+        (right.index[right[0.0] & right[2.0] & ~right[8.0]][0], "fgsm: wrong at 8/255"),
     ):
         texts = texts_of(draw("image", number, folder, *PAIR))
         assert {"clean", title} < {*texts} and "fgsm" in texts
@@ -138,6 +145,35 @@ def test_a_strip_has_a_picture_per_budget_and_the_classes(draw, folder):
     assert draw("strip", 1, folder, *PAIR, "--eps", 8).count(b"<image") == 3
 
 
+def test_a_strip_is_as_wide_as_its_texts(draw, folder, capsys):
+    name = "Bartholomew"
+    words = ("strip", 1, folder, *PAIR, "--names", f"vit={name}")
+    narrow = draw(*words, "--width", "1in")
+    assert narrow == 2 and re.search(
+        r"4 pictures need a width of [\d.]+in", capsys.readouterr().err
+    )
+    texts = " ".join(texts_of(draw(*words)))
+    assert name in texts and "image 1" in texts
+
+
+@pytest.mark.parametrize("words", [("confidence-groups",), ("image", 1), ("strip", 1)])
+def test_a_figure_of_one_pair_names_it(draw, folder, words):
+    kind, *number = words
+    texts = " ".join(texts_of(draw(kind, *number, folder, *PAIR)))
+    assert "vgg \N{RIGHTWARDS ARROW} vit" in texts and "fgsm" in texts
+
+
+def test_every_line_has_a_look_of_its_own(folder):
+    options = {"attack": ["fgsm", "bim"], "source": ["vgg", "vit"], "target": ["vgg", "vit"]}
+    spec = curves(folder, **options, width="5in").to_dict()
+    (rows,) = [rows for rows in spec["datasets"].values() if rows]
+    looks = {
+        (row["series"], row["colour"], str(row["dash"]), row["shape"], row["label"]) for row in rows
+    }
+    assert len(looks) == 8 == len({look[1:4] for look in looks})
+    assert "bim: vgg \N{RIGHTWARDS ARROW} vit" in {look[0] for look in looks}
+
+
 @pytest.mark.parametrize(
     ("words", "refusal"),
     [
@@ -145,6 +181,9 @@ def test_a_strip_has_a_picture_per_budget_and_the_classes(draw, folder):
         (["image", "999"], "image 999: choose one of the 60"),
         (["image", "cat"], "invalid int value"),
         (["strip", "30", *PAIR], "image 30 has no picture: choose from 0, 1, 2, or run"),
+        (["strip", "1", "--attack", "fgsm", "bim"], "This figure shows one attack"),
+        (["image", "1", "--target", "vit", "vgg"], "This figure shows one target"),
+        (["confidence-groups", "--bins", "0.01"], "no bin has 3 images"),
         (["strip", "1", *PAIR, "--eps", "3"], "eps=3: image 1 has pictures at 2, 8."),
         (["confidence-groups", "--bins", "0"], "bins above 0"),
         (["confidence-groups", "--target", "nope"], "target=nope: choose from"),

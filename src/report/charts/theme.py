@@ -113,6 +113,10 @@ def paper_theme() -> dict[str, Any]:
         **{"font": config["font"], "view": config["view"], "line": {"strokeWidth": 1.1}},
         "axis": config["axis"] | sizes | ticks | {"labelPadding": 2, "labelFlush": False},
         "axisY": {"tickCount": 5},
+        "title": {
+            **{"fontSize": PAPER_TEXT, "fontWeight": "normal", "anchor": "start"},
+            **{"frame": "bounds", "offset": 3, "lineHeight": PAPER_TEXT + 1},
+        },
         "legend": sizes
         | {"symbolSize": 30, "columns": 5, "titleFontWeight": "normal", "offset": 2},
         "style": dict.fromkeys(("name", "cell", "small-cell", "counts"), text) | marks,

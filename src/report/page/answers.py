@@ -14,7 +14,7 @@ from ...analysis.ranking import needed
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..summary import Summary
-from .html import ENOUGH
+from .html import ENOUGH, TOO_FEW
 from .view import View, over_sources
 
 COUNTED = {
@@ -199,7 +199,7 @@ def own_answer(groups: pd.DataFrame, effect: dict[str, Any]) -> Answer:
     where = f" at {eps:g}/255"
     if n < ENOUGH:
         left = f" leaves {total} of {n} images correct{where}"
-        return (f"{attack}", left, f"{details} A comparison by confidence needs {ENOUGH}.")
+        return (f"{attack}", left, f"{details} Not compared by confidence: {TOO_FEW}.")
     verdicts = {
         "supported": "confident images are harder to manipulate",
         "contradicted": "confident images are easier to manipulate",

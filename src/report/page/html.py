@@ -26,6 +26,7 @@ from ..charts.theme import PAGE_THEME, THEME
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 ENOUGH = 39
 """Fewest images for a comparison; intervals of rates are then at most 30 points wide."""
+TOO_FEW = f"below {ENOUGH} images, the interval of a share can be wider than 30 points"
 OF_ATTACK = {"attack": "attack"}
 """Keys of a figure whose rows are those of the chosen attack."""
 OF_PAIR = {"attack": "attack", "source": "pair_source"}

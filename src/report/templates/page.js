@@ -54,7 +54,8 @@ function fill(box, ...children) {
   (again?.disabled ? again.closest(".row")?.querySelector("button:not(:disabled)") : again)?.focus();
 }
 
-const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : (100 * share).toFixed(digits));
+const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : (100 * share).toFixed(digits)
+  .replace(/^-(?=[0.]+$)/, ""));
 const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : Number(number).toFixed(1));
 const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
 const broken = (name) => String(name).replaceAll("_", "_\u200b"); // names break after "_"
@@ -122,12 +123,15 @@ const sourcesOf = (attack) => data.single[places.attack.get(attack)];
 const sourceName = (source = selection.source) => source || (sourcesOf(selection.attack) === 1 ? "its only source"
   : `mean of ${sourcesOf(selection.attack)} sources`);
 
+/** Return true on the screens of one network: its own numbers, whatever the chosen target. */
+const ofOwn = () => data.own && ["own", "groups"].includes(selection.view);
+
 /** Return source and target of the image: the chosen pair, or the best-ranked one that agrees. */
-function pairOf() {
+function pairOf(own = false) {
   const agrees = ([attack, source, target]) => attack === selection.attack
     && (!selection.source || source === selection.source) && (!selection.target || target === selection.target);
+  if (own) return [axes.source.at(-1), data.own];
   if (selection.pair) return pairNames.get(selection.pair);
-  if (data.own && selection.view !== "results") return [axes.source.at(-1), data.own];
   const found = data.pairs.find(agrees) ?? data.pairs.find(([attack]) => attack === selection.attack) ?? data.pairs[0];
   return found.slice(1);
 }
@@ -181,7 +185,7 @@ function renderControls() {
   const chips = shown.map((name) => el("button", {
     type: "button", class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
     "data-value": name, click: () => choose({ attack: name }) }, marker(name, 30), broken(name)));
-  const pair = !(data.own && selection.view === "own");
+  const pair = !ofOwn();
   const controls = {
     budget: el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps,
       String(Number(eps.toPrecision(6)))]),
@@ -224,7 +228,7 @@ const ofClean = () => selection.defence === "none"
   && ["joint", "source_correct", "target_correct"].includes(selection.protocol);
 
 function renderAnswer() {
-  const own = data.own && selection.view !== "results" && selection.view !== "images";
+  const own = ofOwn();
   const [lead, rest, details] = own && ofClean() && data.answers_own[[places.attack.get(selection.attack),
     places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
     || data.answers[key("defence", "source", "protocol", "eps")] || data.no_answer;
@@ -270,8 +274,8 @@ function tiles() {
 
 function bars(rows, top) {
   const ticks = Array.from({ length: Math.round(top / tick(top)) + 1 }, (_, place) => place * tick(top));
-  return ticks.map((at, place) => el("span", { style: `left: ${100 * at / top}%` },
-    `${Math.round(100 * at)}${place ? "" : " %"}`));
+  return ticks.map((at) => el("span", { style: `left: ${100 * at / top}%` },
+    `${Math.round(100 * at)}`));
 }
 const tick = (top) => (top > 0.5 ? 0.25 : top > 0.25 ? 0.1 : 0.05);
 

@@ -150,8 +150,9 @@ function strip(job, image, roles, jobAt = job) {
   const none = (text) => el("div", { class: "picture hatched" }, text);
   const steps = [[0, "clean"], [null, `perturbation, ${budget(selection.eps)}`],
     ...axes.eps_255.slice(1).map((eps) => [eps, budget(eps)])];
-  const box = el("div", { class: "strip", style: `--many: ${steps.length}` }, el("span", { class: "role" }));
-  const narrow = innerWidth <= 600;
+  const room = onPaper() ? 700 : innerWidth;
+  const narrow = room <= 600 || room < 78 * steps.length; // else words would break
+  const box = el("div", { class: narrow ? "strip narrow" : "strip", style: `--many: ${steps.length}` });
   const figures = steps.map(([eps, name]) => {
     const made = eps === null ? noise : picture(jobAt, image, eps);
     return el("figure", { class: eps === selection.eps ? "here" : "" }, made
@@ -164,7 +165,7 @@ function strip(job, image, roles, jobAt = job) {
     figures.forEach((figure, place) => figure.append(...cells.map((row) => row[place])));
     box.append(...figures);
   } else {
-    box.append(...figures);
+    box.append(el("span", { class: "role" }), ...figures);
     roles.forEach(([role], row) => box.append(el("span", { class: "role" }, role), ...cells[row]));
   }
   return box;
@@ -182,7 +183,7 @@ const latest = new Map();
 async function renderImage(box, own) {
   const turn = (latest.get(box) ?? 0) + 1;
   latest.set(box, turn);
-  const [source, target] = pairOf();
+  const [source, target] = pairOf(own);
   const job = await jobOf(selection.attack, source);
   if (turn !== latest.get(box)) return;
   const left = [...(data.left_out.predictions ?? [])].find(([attack, its]) => attack === selection.attack
@@ -294,12 +295,12 @@ const FEWEST = 3; // images of a bin that is drawn
 const GROUPS = ["#8a939c", "#6b95b8", "#2f77b5", "var(--text)"];
 /** Return the look of a group, the least confident first; no two have the same marker and dash. */
 function groupLook(place, many) {
-  const number = many > GROUPS.length ? place : Math.round(place * 3 / Math.max(1, many - 1));
+  const number = Math.round(place * 3 / Math.max(1, many - 1));
   const share = 100 * place / Math.max(1, many - 1);
-  return many > GROUPS.length
-    ? { colour: `color-mix(in srgb, var(--text) ${share.toFixed()}%, ${GROUPS[1]})`,
-      dash: DASHES[(many - 1 - place) % DASHES.length], shape: SHAPES[(many - 1 - place) % (SHAPES.length - 1)] }
-    : { colour: GROUPS[number], dash: DASHES[3 - number], shape: SHAPES[3 - number] };
+  const rank = many - 1 - place; // the most confident group has a line without dashes
+  return { dash: DASHES[rank % DASHES.length], shape: SHAPES[rank % (SHAPES.length - 1)],
+    colour: many <= GROUPS.length ? GROUPS[number]
+      : `color-mix(in srgb, var(--text) ${share.toFixed()}%, ${GROUPS[1]})` };
 }
 
 /** Return the rows of groups by clean confidence, the least confident first. */
@@ -366,9 +367,9 @@ function exceptions(job, target, box) {
     const images = kinds[kind];
     const image = images.find((one) => picture(job, one, 0)) ?? images[0];
     const model = modelOf(job, target, "none");
-    const ends = job.eps.map((eps) => prediction(job, model, eps, image)).filter(Boolean);
-    const rows = ends.map((its, place) => [26 * 5 * place / Math.max(1, ends.length - 1), 44 - 40 * its.share,
-      its.right]);
+    const ends = job.eps.map((at) => [at, prediction(job, model, at, image)]).filter(([, one]) => one);
+    const rows = ends.map(([, one], place) => [26 * 5 * place / Math.max(1, ends.length - 1), 44 - 40 * one.share,
+      one.right]);
     const line = el("svg", { width: 140, height: 52, viewBox: "-5 -2 140 52", role: "img",
       "aria-label": `confidence of image ${image}` },
       el("path", { d: "M0,44H130", stroke: "var(--line)", fill: "none" }),
@@ -378,15 +379,17 @@ function exceptions(job, target, box) {
       rows.map(([x, y, right]) => el("path", { d: right ? `M${x - 3},${y}a3,3 0 1,0 6,0a3,3 0 1,0 -6,0`
         : `M${x - 3},${y - 3}l6,6m0,-6l-6,6`,
         fill: right ? colour(selection.attack) : "none", stroke: colour(selection.attack), "stroke-width": 1.5 })));
-    const last = ends.at(-1);
+    const flip = ends.findIndex(([, one]) => !one.right && !one.none);
+    const back = ends.findIndex(([, one], place) => place > flip && one.right);
+    const [eps, its] = ends.at({ below_8_bits: flip, bounce_back: back }[kind] ?? -1);
     const label = job.names[job.label[job.placeOf.get(image)]];
-    const button = el("button", { type: "button", click: () => choose({ image, view: data.own ? "own" : "images" }) },
+    const button = el("button", { type: "button", click: () => choose({ image, view: ofOwn() ? "own" : "images" }) },
       `image ${image}`);
     return el("div", { class: "exception" }, picture(job, image, 0) ?? el("div", { class: "picture hatched" },
       "no picture"),
       el("div", {}, el("b", {}, `${images.length} of ${kinds.n} `), words, el("br"),
-        el("small", {}, el("bdi", {}, label), "; ", el("bdi", {}, last.name),
-          `, ${percent(last.share, 0)} % at ${budget(job.eps.at(-1))} `), button,
+        el("small", {}, el("bdi", {}, label), "; ", el("bdi", {}, its.name),
+          `, ${percent(its.share, 0)} % at ${budget(eps)} `), button,
         el("details", {}, el("summary", {}, "all"), el("small", {}, images.slice(0, 200).join(", ")))), line);
   });
   const absent = Object.entries(EXCEPTIONS) // budgets below 1/255 may not have been tried
