@@ -297,11 +297,12 @@ function rankingRows() {
     .sort((one, other) => (correct() ? one.level - other.level : other.level - one.level));
 }
 
+const sourcesRanked = () => data.sources[key("defence", "attack", "eps", "target")] ?? [];
+
 function renderRanking() {
   const box = $("ranking");
   const attacks = rankingRows();
-  const sources = !selection.target && ranked() && !correct()
-    ? (data.sources[key("defence", "attack", "eps")] ?? []) : [];
+  const sources = ranked() && !correct() ? sourcesRanked() : [];
   const levels = [...attacks, ...sources].flatMap((row) => [row.level ?? row.m, row.h, ...(row.ends ?? [])]);
   const top = axisTop(levels);
   const few = attacks.filter((row) => row.name).length;
@@ -323,7 +324,7 @@ function renderRanking() {
   if (sources.length) {
     const lacks = sources[0].rank === undefined;
     table.append(el("div", { class: "whole" }, lacks ? `Sources are not ranked: that needs ${sources[0].lacks}.`
-      : `sources of ${selection.attack}, adjusted`));
+      : `sources of ${selection.attack}, ${selection.target ? `tested on ${selection.target}` : "adjusted"}`));
     if (!lacks) for (const row of sources) table.append(...rankedRow({ ...row, level: row.m, ends: [row.l, row.h],
       verdict: true }, top, "source", sources.length, sources[0].m / top));
   }
@@ -386,20 +387,18 @@ function countsOf(where) {
 function rankingNote(attacks, sources) {
   const notes = [];
   const tied = [...attacks, ...sources].some((row) => row.tie === "yes");
-  if (tied && ranked() && !selection.target) notes.push("= cannot be told apart from the first.");
-  if (selection.target) notes.push("Not tested for one target.");
+  if (tied && ranked() && !(selection.target && !sources.length)) notes.push("= cannot be told apart from the first.");
+  if (selection.target && attacks.length > 1) notes.push("Attacks are not tested on one target.");
   if (!ranked()) notes.push(`Not tested: the ranking counts by ${words(first.protocol)}.`);
   const lines = [
     attacks.some((row) => row.ends?.length) && `of the ${selection.target ? "rate or " : ""}mean (attacks)`,
     sources.length > 1 && "of the difference to the first, dotted (sources)"].filter(Boolean);
   if (lines.length) notes.push(`Lines are 95 % intervals: ${lines.join(", ")}.`);
-  const hidden = !sources.length && (data.sources[key("defence", "attack", "eps")] ?? []).length > 1;
-  if (hidden) {
-    notes.push("Sources are ranked only by images fooled, over all targets, counted by "
-      + `${words(first.protocol)}.`);
+  if (!sources.length && sourcesRanked().length > 1) {
+    notes.push(`Sources are ranked only by images fooled, counted by ${words(first.protocol)}.`);
   }
   if (sources.length > 1) {
-    notes.push(`Sources are compared on the ${sources[0].images} images that a target and all ${sources.length} of `
+    notes.push(`Sources are compared on the ${sources[0].images} images that ${selection.target || "a target"} and all ${sources.length} of `
       + "them classify correctly, so their values are not the matrix\u2019s means.");
   }
   const rows = attacks.filter((row) => row.name && !row.source && !selection.source);
