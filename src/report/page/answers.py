@@ -80,15 +80,15 @@ def _ranking(summary: Summary, source: str, defence: str, eps_255: float) -> pd.
 
 def _details(first: pd.Series, total: int) -> str:
     """Say what is counted, and how the means weigh targets and sources."""
-    targets = f"the {first['targets']:g} targets equally" if first["targets"] > 1 else ""
-    sources = "each over the sources other than itself" if first.get("sources", 1) > 1 else ""
-    mean = ", ".join(filter(None, [targets, sources]))
+    weight = f"gives the {first['targets']:g} targets the same weight"
+    parts = {weight: first["targets"] > 1, "leaves out white boxes": first.get("sources", 1) > 1}
+    mean = " and ".join(part for part, holds in parts.items() if holds)
     unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
     counted = _counted(first["protocol"], f"{first['images']:g}", total)
     several = first["targets"] > 1 or first.get("sources", 1) > 1
     union = ", in one pair or more (each pair has its own count)" * bool(several)
     text = f"Counted: the {counted}{union * (first['protocol'] != 'all')}."
-    return text + f" A mean weighs {mean}." * bool(mean) + unrelated
+    return text + f" The mean {mean}." * bool(mean) + unrelated
 
 
 def _counted(protocol: str, images: str, total: int) -> str:
@@ -161,7 +161,8 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
         )
         return (*alone[:2], details + lacks)
     lead, rest, tested = _decided(ranked, "source", f" as a source of {attack}{where}", details)
-    return (lead, rest, f"{tested} Sources: adjusted means on common images.")
+    images = f"the {ranked['images'].iloc[0]:g} images that all of them classify correctly"
+    return (lead, rest, f"{tested} Sources are compared on {images}.")
 
 
 def _one_pair(

@@ -483,7 +483,7 @@ function renderMatrix() {
     kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
     kinds.has("related") && "Dashed: related networks, in no mean. ",
     el("span", { class: "swatch pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
-    axes.source[0] === "" && targets.length > 1 && "The corner is its row\u2019s mean.");
+    axes.source[0] === "" && targets.length > 1 && "Bottom right: the mean of the bottom row.");
   fill($("matrix"), el("h2", {}, title), el("div", { class: "scroll" }, table), note);
   $("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 6);
 }
