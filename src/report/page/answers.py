@@ -156,7 +156,7 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
     ranked = its[its["rank"].notna()].assign(low=np.nan, high=np.nan)
     if len(ranked) < 2 or ranked["images"].max() < FEWEST_IMAGES:
         lacks = "".join(its["lacks"].head(1))
-        lacks = f" Sources are ranked on a chosen target; over all, that needs {lacks}." * bool(
+        lacks = f" Sources are ranked on single targets; over all, that needs {lacks}." * bool(
             lacks
         )
         return (*alone[:2], details + lacks)

@@ -297,13 +297,19 @@ function rankingRows() {
     .sort((one, other) => (correct() ? one.level - other.level : other.level - one.level));
 }
 
-const sourcesRanked = () => data.sources[key("defence", "attack", "eps", "target")] ?? [];
+const sourcesRanked = (target = selection.target) =>
+  data.sources[`${key("defence", "attack", "eps")}.${places.target.get(target)}`] ?? [];
 
 function renderRanking() {
   const box = $("ranking");
   const attacks = rankingRows();
   const sources = ranked() && !correct() ? sourcesRanked() : [];
-  const levels = [...attacks, ...sources].flatMap((row) => [row.level ?? row.m, row.h, ...(row.ends ?? [])]);
+  const lacks = sources.length && sources[0].rank === undefined;
+  const groups = lacks ? axes.target.slice(1).map((target) => [`on ${target}`, sourcesRanked(target)])
+    .filter(([, its]) => its.length > 1)
+    : [[`sources of ${selection.attack}, ${selection.target ? `tested on ${selection.target}` : "adjusted"}`, sources]];
+  const tested = groups.flatMap(([, its]) => its);
+  const levels = [...attacks, ...tested].flatMap((row) => [row.level ?? row.m, row.h, ...(row.ends ?? [])]);
   const top = axisTop(levels);
   const few = attacks.filter((row) => row.name).length;
   const open = box.dataset.open === "yes" || few <= 12;
@@ -322,18 +328,20 @@ function renderRanking() {
     shown += row.name ? 1 : 0;
   }
   if (sources.length) {
-    const lacks = sources[0].rank === undefined;
-    table.append(el("div", { class: "whole" }, lacks ? `Sources are not ranked: that needs ${sources[0].lacks}.`
-      : `sources of ${selection.attack}, ${selection.target ? `tested on ${selection.target}` : "adjusted"}`));
-    if (!lacks) for (const row of sources) table.append(...rankedRow({ ...row, level: row.m, ends: [row.l, row.h],
-      verdict: true }, top, "source", sources.length, sources[0].m / top));
+    if (lacks) {
+      table.append(el("div", { class: "whole" }, `Sources are not ranked over all targets: that needs ${sources[0].lacks}.`));
+    }
+    for (const [heading, its] of groups) {
+      table.append(el("div", { class: "whole" }, heading), ...its.flatMap((row) => rankedRow({ ...row, level: row.m,
+        ends: [row.l, row.h], verdict: true }, top, "source", its.length, its[0].m / top)));
+    }
   }
-  const title = `${sources.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `
+  const title = `${tested.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `
     + (selection.target ? `on ${selection.target}` : ranked() ? "ranked" : "not tested")
       + (selection.source ? ` from ${selection.source}` : "");
   const fold = few > 12 && el("button", { type: "button", "data-value": "fold", click: () =>
     { box.dataset.open = open ? "" : "yes"; renderRanking(); } }, open ? "fold" : `all ${few} attacks`);
-  fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, rankingNote(attacks, sources)));
+  fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, rankingNote(attacks, tested, lacks)));
 }
 
 function rankedRow(row, top, axis, many, dotted) {
@@ -384,7 +392,7 @@ function countsOf(where) {
   return n === null ? interval(where) : `${count(value(correct() ? "kc" : "k", where))} / ${count(n)}`;
 }
 
-function rankingNote(attacks, sources) {
+function rankingNote(attacks, sources, single) {
   const notes = [];
   const tied = [...attacks, ...sources].some((row) => row.tie === "yes");
   if (tied && ranked() && !(selection.target && !sources.length)) notes.push("= cannot be told apart from the first.");
@@ -398,8 +406,9 @@ function rankingNote(attacks, sources) {
     notes.push(`Sources are ranked only by images fooled, counted by ${words(first.protocol)}.`);
   }
   if (sources.length > 1) {
-    notes.push(`Sources are compared on the ${sources[0].images} images that ${selection.target || "a target"} and all ${sources.length} of `
-      + "them classify correctly, so their values are not the matrix\u2019s means.");
+    const images = single ? "images" : `${sources[0].images} images`;
+    notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} and `
+      + "all of them classify correctly, so their values are not those of the matrix.");
   }
   const rows = attacks.filter((row) => row.name && !row.source && !selection.source);
   const counts = new Set(rows.map((row) => sourcesOf(row.name)));
