@@ -275,7 +275,8 @@ def missing_target(there: Mask, sources: Sequence[str], targets: Sequence[str]) 
             both = sources[first], sources[second]
             other = there[first] ^ there[second]
             names = [name for name, its in zip(targets, other, strict=True) if its]
-            if known := [name for name in names if name not in both]:
+            own = {member for name in both for member in ModelRef.parse(name).members}
+            if known := [name for name in names if not own & {*ModelRef.parse(name).members}]:
                 return f"{known[0]} as a target of both {both[0]} and {both[1]}"
             return f"{more} more target{'s' * (more > 1)} besides {', '.join(sources)}"
     return ""

@@ -378,6 +378,15 @@ def test_sources_are_ranked_on_each_target_by_the_images_that_all_of_them_count(
         assert rows.loc[second, "undecided"] == (p >= 0.05)
 
 
+def test_a_missing_target_is_never_a_source_itself(outcomes_of) -> None:
+    for rows in (
+        {("mi", s, (t, "jpeg")): [1, 0] * 20 for s in "abc" for t in "abc"},
+        {("mi", s, t): [1, 0] * 20 for s in ("a+b", "b+c") for t in "abc"},
+    ):
+        lacks = source_rankings(outcomes_of(_rows(rows)))["lacks"].iloc[0]
+        assert "more target" in lacks
+
+
 def test_one_target_ranks_two_sources_and_a_white_box_ranks_none(outcomes_of) -> None:
     rows = {("mi", s, "t"): [1] * n + [0] * (60 - n) for s, n in {"a": 30, "b": 5}.items()}
     ranked = source_rankings(outcomes_of(_rows(rows)))

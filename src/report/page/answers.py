@@ -152,14 +152,13 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
         return (lead, f"{source}{rest}", details)
     keys = ["group", *GROUP, "eps_255", "defence", "attack"]
     its = summary.sources[(summary.sources[keys] == row[keys]).all(axis=1)]
-    its = its[its["target"] == its["target"].head(1).squeeze()]
+    every, its = its, its[its["target"] == its["target"].head(1).squeeze()]
     ranked = its[its["rank"].notna()].assign(low=np.nan, high=np.nan)
     if len(ranked) < 2 or ranked["images"].max() < FEWEST_IMAGES:
         lacks = "".join(its["lacks"].head(1))
-        lacks = f" Sources are ranked on single targets; over all, that needs {lacks}." * bool(
-            lacks
-        )
-        return (*alone[:2], details + lacks)
+        over = " over all targets" * (len(every) > len(its))
+        text = f" Sources are not ranked{over}: that needs {lacks}." * bool(lacks)
+        return (*alone[:2], details + text)
     lead, rest, tested = _decided(ranked, "source", f" as a source of {attack}{where}", details)
     images = f"the {ranked['images'].iloc[0]:g} images that all of them classify correctly"
     return (lead, rest, f"{tested} Sources are compared on {images}.")
