@@ -314,7 +314,7 @@ def test_a_textbook_attack_that_looks_at_layers_of_its_source_is_fgsm(
     own_attack(workspace, "hooked", "_target_: hooked_code.hooked", HOOKED)
     assert command_line("-m", "attack=fgsm,hooked", "hydra.sweep.dir=here") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "hooked coarse, 1 gradients per image, still correct" in printed
+    assert "hooked coarse, 1 gradient per image, still correct" in printed
     jobs = (workspace / "here" / f"{job}-coarse" for job in ("0-fgsm", "1-hooked"))
     pd.testing.assert_frame_equal(*map(table, jobs))
 

@@ -57,10 +57,14 @@ TERMS = {
         "A ranking has the pairs of its most complete attacks. An attack that lacks one is listed "
         "without a rank. Targeted attacks, ensembles and sources behind a defence are ranked "
         "separately. Sources are ranked on the images that a target and every source classify "
-        "correctly: a source that is often wrong would count easy images alone. The rates are "
-        "fitted by a source effect plus a target effect (least squares); the value of a source is "
-        "its mean fitted rate over all targets. Values outside 0 to 100 % are extrapolated. They "
-        "are no averages of the matrix's cells, which count other images."
+        "correctly: a source that is often wrong would count easy images alone. No source has "
+        "itself as a target, so sources have different targets. Each rate is therefore taken as a "
+        "number of its source plus a number of its target, as close to all rates as possible "
+        "(least squares). The value of a source is the mean of these sums over all targets. A sum "
+        "also stands for the pair that was not measured, so a value can be below 0 or above "
+        "100 %; it is then marked as extrapolated. Values are no averages of the matrix's cells, "
+        "which count other images. On one chosen target, sources have plain rates on their common "
+        "images."
     ),
     "=, test of two attacks": (
         "=: the first attack, and attacks that do not differ significantly from it. The test gives "
@@ -70,8 +74,11 @@ TERMS = {
         "or mean, defence and budget, if the images' differences have a symmetric distribution. "
         "Skewed ones, where one attack gains much on few images and loses little on many, give "
         "10.9 % at 40 images and 5.0 % at 170. Intervals of differences are simultaneous, 95 %, "
-        "and contain 0 if the pair is undecided. With fewer than 100 images no text names a "
-        "winner."
+        "and contain 0 if the pair is undecided. From 30 to 99 images there is a test, but no text "
+        "names a winner. A winner is tested again without each target in turn. If it is not first "
+        "and significantly ahead of all others each time, it only leads on average, and the answer "
+        "names the targets that it needs. The answer also names targets on which the second is "
+        "ahead."
     ),
     "differences shown": (
         "N images decide differences of this size or more in 80 % of samples, at the median "

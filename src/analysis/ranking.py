@@ -6,7 +6,7 @@ sum over pairs of x / (n * sources of the target * targets), where x is 1 if it 
 tests and intervals are those of this number.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -28,10 +28,14 @@ from .outcomes import Mask
 from .quantities import statistics_of
 from .source_choice import missing_target, source_values
 
+ALL_TARGETS = "all targets"
+"""Target of a ranking of sources over several targets."""
+
 _ROUNDING = 1e-9
+_NONE = {"depends_on": "", "reversed_on": ""}
 _PLACE = [*GROUP, "defence", "attack", "source"]
 ATTACK_COLUMNS = [*_PLACE, *statistics_of("attack")]
-SOURCE_COLUMNS = [*_PLACE, *statistics_of("source")]
+SOURCE_COLUMNS = [*_PLACE, "target", *statistics_of("source")]
 
 Values = NDArray[np.float64]
 Pair = tuple[str, int]
@@ -67,6 +71,9 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
           `against`: neither weaker nor stronger); True if nothing is tested;
         - `detectable`: the difference that this number of images decides with a power of 80 %, at
           the median discordance;
+        - `depends_on`: for a first attack that is significantly ahead of all others, the targets
+          without any one of which it is not; `reversed_on`: the targets on which the second is
+          ahead of it; empty for other attacks;
         - `lacks`: pairs that the attack lacks; empty if it is ranked.
     """
     parts = []
@@ -89,13 +96,14 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
     sources on targets are fitted as a source effect plus a target effect, by least squares: a
     source is no target of its own. The value of a source is the mean of its fitted rates over all
     targets. Each two sources need `COMMON_TARGETS` common targets besides themselves. There is one
-    ranking per attack, and one over all attacks that every source has.
+    ranking per attack, and one over all attacks that every source has; if there are several
+    targets, each of these is followed by a ranking on each target, of the other sources' rates.
 
     Returns:
         One row per source, with the columns of `rankings`, but no interval of the mean. `attack` is
-        the name of an attack or `mean of N attacks`, and `attacks` their number; `extrapolated` is
-        True for a mean outside 0 to 1. Without enough common targets, no source has a rank, and
-        `lacks` says what to add.
+        the name of an attack or `mean of N attacks`, and `attacks` their number; `target` is
+        `ALL_TARGETS` or the only target; `extrapolated` is True for a mean outside 0 to 1. Without
+        enough common targets, no source has a rank, and `lacks` says what to add.
     """
     parts = []
     for place, targets, jobs in _groups(outcomes):
@@ -103,9 +111,13 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
         shared = [its for its in jobs.values() if len(its) == len(sources)]
         groups = {f"mean of {len(shared)} attacks": shared} if len(shared) > 1 else {}
         for name, members in {**groups, **{attack: [its] for attack, its in jobs.items()}}.items():
-            if len(members[0]) > 1:
-                rows = _rank_sources(outcomes, members, targets)
-                parts.append(rows.assign(**place, attack=name, attacks=len(members)))
+            every = {ALL_TARGETS: targets} if len(targets) > 1 else {}
+            every |= {outcomes.targets[target].model: [target] for target in targets}
+            for target, its in every.items() if len(members[0]) > 1 else ():
+                rows = _rank_sources(outcomes, members, its)
+                if len(rows) > 1 and (target == next(iter(every)) or not rows["lacks"].any()):
+                    rows = rows.assign(**place, attack=name, attacks=len(members), target=target)
+                    parts.append(rows)
     return _joined(parts, SOURCE_COLUMNS)
 
 
@@ -133,6 +145,17 @@ def resolution(ranked: pd.DataFrame) -> list[str]:
     if first["images"] < FEWEST_FOR_WINNER:
         lines.append(needed(ranked))
     return list(filter(None, lines))
+
+
+def exceptions(ranked: pd.DataFrame, of: str) -> str:
+    """Say which targets a decided lead depends on, and where the second is ahead; may be empty."""
+    first, lines = ranked.iloc[0], []
+    if first["depends_on"]:
+        targets = first["depends_on"].replace(", ", " or ")
+        lines.append(f"the lead is not significant without {targets}")
+    if first["reversed_on"]:
+        lines.append(f"on {first['reversed_on']} {ranked[of].iloc[1]} is ahead of {first[of]}")
+    return "; ".join(lines)
 
 
 def needed(ranked: pd.DataFrame) -> str:
@@ -208,9 +231,15 @@ def _rank_attacks(
         place = names.index(against) if against in names else None
     tests = compare_pairs(values, one=place if against is not None else None)
     ranked = _tested(frame, tests, place, values.shape[1]).assign(lacks="")
+    counting = [pair[1] for pair, its in scores.items() if np.isfinite(its).all(axis=0).any()]
+    ranked = _with_exceptions(
+        ranked,
+        {outcomes.targets[at].model: at for at in counting if against is None},
+        lambda its: contributions({pair: scores[pair] for pair in scores if pair[1] in its})[0],
+    )
     others = [attack for attack in pairs if attack not in names]
     lacking = [_first(outcomes, complete.keys() - pairs[attack].keys()) for attack in others]
-    unranked = pd.DataFrame({"attack": others, "lacks": lacking, "undecided": True})
+    unranked = pd.DataFrame({"attack": others, "lacks": lacking, "undecided": True, **_NONE})
     return pd.concat([ranked, unranked], ignore_index=True) if others else ranked
 
 
@@ -257,8 +286,10 @@ def contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:
 def _rank_sources(
     outcomes: ImageOutcomes, attacks: Sequence[Mapping[str, list[int]]], targets: Sequence[int]
 ) -> pd.DataFrame:
-    """Rank the sources of some attacks, which all have them."""
+    """Rank the sources of some attacks, which all have them; on one target, the other sources."""
     sources, pairs = list(attacks[0]), _pairs(outcomes, attacks[0], targets)
+    if one := len(targets) == 1:
+        sources = [source for source in sources if (source, targets[0]) in pairs]
     jobs = [seed for its in attacks for seeds in its.values() for seed in seeds]
     common = {}
     for target in sorted({target for _, target in pairs}):
@@ -272,19 +303,51 @@ def _rank_sources(
     there = np.array([[(source, target) in pairs for target in targets] for source in sources])
     if targets:
         known = [str(outcomes.targets[target]) for target in targets]
-        lacks = missing_target(there, sources, known)
+        lacks = "" if one else missing_target(there, sources, known)
     if lacks:
-        return pd.DataFrame({"source": sources, "lacks": lacks, "undecided": True})
+        return pd.DataFrame({"source": sources, "lacks": lacks, "undecided": True, **_NONE})
     scores = np.full((*there.shape, len(outcomes.index)), np.nan)
     for row, column in np.argwhere(there):
         seeds = [its[sources[row]] for its in attacks]
         scores[row, column] = np.mean([outcomes.scores(s, targets[column]) for s in seeds], axis=0)
-    values = source_contributions(scores, np.array([*common.values()]))
+    counted = np.array([*common.values()])
+    values = source_contributions(scores, counted)
     frame = pd.DataFrame({"source": sources, "mean": values.mean(axis=1)})
     frame = frame.assign(images=values.shape[1], targets=len(targets))
     frame["extrapolated"] = ~frame["mean"].between(-_ROUNDING, 1 + _ROUNDING)
     first = int(np.argmax(frame["mean"]))
-    return _tested(frame, compare_pairs(values), first, values.shape[1]).assign(lacks="")
+    ranked = _tested(frame, compare_pairs(values), first, values.shape[1]).assign(lacks="")
+    columns = {outcomes.targets[target].model: column for column, target in enumerate(targets)}
+    return _with_exceptions(
+        ranked, columns, lambda its: source_contributions(scores[:, its], counted[its])
+    )
+
+
+def _with_exceptions(
+    ranked: pd.DataFrame,
+    targets: Mapping[str, int],
+    values_of: Callable[[list[int]], Values],
+) -> pd.DataFrame:
+    """Add `depends_on` and `reversed_on` to a ranking whose index has the rows of the values.
+
+    Args:
+        ranked: The ranking.
+        targets: Positions of the targets that count an image, by name.
+        values_of: Function that returns the contributions from some of the targets alone.
+    """
+    first, *others = ranked.index
+    depends, reverse = list[str](), list[str]()
+    if others and len(targets) > 1 and not ranked["undecided"].iloc[1:].any():
+        for name, place in targets.items():
+            tests = compare_pairs(
+                values_of([its for its in targets.values() if its != place]), one=first
+            )
+            ahead = (tests.difference[first] > 0) & (tests.p[first] < LEVEL)
+            depends += [name] * (not ahead[others].all())
+            alone = values_of([place]).mean(axis=1)
+            reverse += [name] * bool(alone[others[0]] > alone[first] + _ROUNDING)
+    lists = {"depends_on": ", ".join(depends), "reversed_on": ", ".join(reverse)}
+    return ranked.assign(**{name: [its] + [""] * len(others) for name, its in lists.items()})
 
 
 def source_contributions(scores: Values, counted: Mask) -> Values:

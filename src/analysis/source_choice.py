@@ -271,11 +271,12 @@ def missing_target(there: Mask, sources: Sequence[str], targets: Sequence[str]) 
         targets: Names of the targets.
     """
     for first, second in combinations(range(len(sources)), 2):
-        if (there[first] & there[second]).sum() < COMMON_TARGETS:
+        if (more := COMMON_TARGETS - int((there[first] & there[second]).sum())) > 0:
             both = sources[first], sources[second]
             other = there[first] ^ there[second]
             names = [name for name, its in zip(targets, other, strict=True) if its]
-            if known := [name for name in names if name not in both]:
+            own = {member for name in both for member in ModelRef.parse(name).members}
+            if known := [name for name in names if not own & {*ModelRef.parse(name).members}]:
                 return f"{known[0]} as a target of both {both[0]} and {both[1]}"
-            return f"a target besides {', '.join(sources)}"
+            return f"{more} more target{'s' * (more > 1)} besides {', '.join(sources)}"
     return ""

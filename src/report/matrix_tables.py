@@ -10,7 +10,7 @@ from rich.text import Text
 from ..analysis import CLEAN, OWN, WHITE_BOX
 from ..analysis.matrices import matrix_rate
 from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
-from ..analysis.ranking import resolution
+from ..analysis.ranking import ALL_TARGETS, exceptions, resolution
 from ..artifacts.layout import SUMMARY
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import text_table
@@ -90,18 +90,30 @@ def defence_table(behind: pd.DataFrame) -> tuple[Table, list[str]]:
 
 
 def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
-    """Lay out the first five rows of a ranking of attacks, or of sources, for the terminal."""
-    first, ranked = rows.iloc[0], rows[rows["rank"].notna()]
+    """Lay out the first five rows of a ranking of attacks, or of sources, for the terminal.
+
+    The rankings of sources on single targets follow if there is none over all targets.
+    """
+    first, singles, place = rows.iloc[0], list[str](), f"{rows['models'].iloc[0]} models"
+    if of == "source":
+        place = place if first["target"] == ALL_TARGETS else first["target"]
+        each = rows[rows["target"] != first["target"]]
+        rows = rows[rows["target"] == first["target"]]
+        singles = [_on_target(its) for _, its in each.groupby("target", sort=False)]
+    ranked = rows[rows["rank"].notna()]
     does = "target class reached" if first["targeted"] else "fooled"
     other = "source" if of == "attack" else "attack"
     name = first[other] if first[f"{other}s"] > 1 else f"{other}: {first[other]}"
     heading = (
-        f"{of.capitalize()}s by mean success ({does}) on {first['models']} models, "
+        f"{of.capitalize()}s by mean success ({does}) on {place}, "
         f"eps = {first['eps_255']:g}/255, {name}"
     )
     notes = unranked(rows, of)
     if ranked.empty:
-        return Group(Text(heading, style="bold"), Text("\n".join(notes), style="italic"))
+        if singles:
+            notes.append("all pairs on a target tested together, p < 0.05")
+        texts = [Text("\n".join(lines), style="italic") for lines in (singles, notes) if lines]
+        return Group(Text(heading, style="bold"), *texts)
     shown = ranked.head(5)
     frame = pd.DataFrame({"rank": shown["rank"].map("{:g}".format), of: shown[of]})
     tested = bool(ranked["p"].notna().any())
@@ -130,12 +142,31 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
         if not tested
         else "= not significantly weaker than the first (all pairs tested together, p >= 0.05)"
         if tied
-        else "decided: the first is ahead of all others (all pairs tested together, p < 0.05)"
+        else f"{'on average' if first['depends_on'] else 'decided:'} the first is ahead of all "
+        "others (all pairs tested together, p < 0.05)"
         if first["images"] >= FEWEST_FOR_WINNER
         else f"{first['images']:g} images name no winner (all pairs tested together, p < 0.05)"
     )
-    lines = "\n".join(filter(None, ["; ".join(remarks), *resolution(ranked), *notes]))
+    but = exceptions(ranked, of) if first["images"] >= FEWEST_FOR_WINNER else ""
+    lines = "\n".join(filter(None, ["; ".join(remarks), but, *resolution(ranked), *notes]))
     return Group(Text(heading, style="bold"), _table(frame), Text(lines, style="italic"))
+
+
+def _on_target(ranked: pd.DataFrame) -> str:
+    """Say how the sources compare on one target."""
+    first, others = ranked.iloc[0], ranked.iloc[1:]
+    tied = others.loc[others["undecided"].astype(bool), "source"]
+    verdict = (
+        f"not tested: that needs {FEWEST_TESTED} images"
+        if ranked["p"].isna().all()
+        else "cannot be told apart"
+        if len(tied) == len(others)
+        else f"{first['images']:g} images name no winner"
+        if first["images"] < FEWEST_FOR_WINNER
+        else f"{first['source']} is ahead" + f", except of {', '.join(tied)}" * bool(len(tied))
+    )
+    levels = ", ".join(ranked["source"] + ranked["mean"].map(" {:.1%}".format))
+    return f"on {first['target']} ({first['images']:g} images): {levels}: {verdict}"
 
 
 def unranked(rows: pd.DataFrame, of: str) -> list[str]:

@@ -262,6 +262,8 @@ def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, to: str) -> 
 
 PARTIAL, DAGGER = "\N{DOUBLE DAGGER}", "\N{DAGGER}"
 """Marks of an average over fewer sources or targets than another average, and of white boxes."""
+_SINGLE = {"attack": "under", "source": "from", "target": "on"}
+"""How a caption names what neither rows nor columns do."""
 _OF_IMAGES = {name for name, quantity in VALUES.items() if quantity.of_predictions}
 _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
@@ -280,7 +282,12 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
     least, most = shown["least"].min(), shown["most"].max()
     counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
     title = VALUES[spec.value].title.format(counted=_distinct(pairs["counted"]))
-    first = f"{title} at eps = {budgets}, {of}"
+    single = "".join(
+        f" {word} {renamed(pairs[axis].iloc[0], spec.names or {})}"
+        for axis, word in _SINGLE.items()
+        if axis not in spec.keys and pairs[axis].nunique() == 1
+    )
+    first = f"{title}{single} at eps = {budgets}, {of}"
     boxes = "white boxes" + " and related networks" * any(summary.left_out for summary in jobs)
     pooled = _pooled(cells)
     marks = {

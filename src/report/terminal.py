@@ -19,7 +19,8 @@ def row_text(summary: Summary) -> str:
     """Return the gradients that a job has taken and its row of the matrix as one line."""
     record, parts = summary.jobs[0].job.record, []
     if record.gradients:
-        parts.append(f"{record.gradients / record.images:g} gradients per image")
+        gradients = record.gradients / record.images
+        parts.append(f"{gradients:g} gradient{'s' * (gradients != 1)} per image")
     for matrix in summary.matrices:
         cells = matrix.cells[matrix.cells["source"] != CLEAN]
         marks = cells["relation"].map(MARKS).fillna("")

@@ -46,7 +46,9 @@ class Speeds:
         if is_cuda(device):
             self.device = torch.cuda.get_device_name(device)
         else:
-            self.device = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"
+            threads = torch.get_num_threads()
+            plural = "s" * (threads > 1)
+            self.device = f"{device.type} of {platform.node()}, {threads} thread{plural}"
 
     def seconds(self, work_type: WorkType, name: str, classifier: nn.Module, side: int) -> float:
         """Return a model's seconds per image of `side` x `side` pixels."""

@@ -25,7 +25,8 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
     if images > 0 or sum(stated) > 0:
         parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
     if unknown := len(jobs) - len(stated):
-        parts[-1] += f" plus those of {unknown} jobs whose attack states no number"
+        of = f"{unknown} jobs" if unknown > 1 else "1 job"
+        parts[-1] += f" plus those of {of} whose attack states no number"
     if not math.isnan(estimate.tflop):
         parts.append(f"{_rounded(estimate.tflop)} TFLOP")
     if estimate.basis:
@@ -51,7 +52,7 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
     for reason in dict.fromkeys(job.refused for job in jobs if job.refused):
         console.print(f"A job will fail: {reason}")
     if stored_jobs := sum(job.stored == 1 for job in jobs):
-        console.print(f"Already stored: all rows of {stored_jobs} jobs.")
+        console.print(f"Already stored: all rows of {stored_jobs} job{'s' * (stored_jobs > 1)}.")
 
 
 def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -> None:
@@ -73,17 +74,18 @@ def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -
         row = [f"refused: {job.refused}"] if job.refused else row[: len(columns) - 1]
         rows.append([job.name, *row])
     console.print(text_table(columns, rows, left=["job"]), soft_wrap=False)
-    if len(estimate.jobs) > _SHOWN:
-        console.print(f"... and {len(estimate.jobs) - _SHOWN} more jobs")
+    if (left := len(estimate.jobs) - _SHOWN) > 0:
+        console.print(f"... and {left} more job{'s' * (left > 1)}")
     print_estimate(estimate, console)
     images = max(job.images for job in estimate.jobs)
-    attacks = max(2, len({job.attack.label for job in jobs}))
-    if images:
-        cutoff = studentized_range.ppf(1 - LEVEL, attacks, math.inf) / math.sqrt(2)
+    attacks, sources = {job.attack.label for job in jobs}, {job.source_name for job in jobs}
+    compared, kind = (attacks, "attacks") if len(attacks) > 1 else (sources, "sources")
+    if images and len(compared) > 1:
+        cutoff = studentized_range.ppf(1 - LEVEL, len(compared), math.inf) / math.sqrt(2)
         difference = detectable(cutoff, _DISCORDANCE, images)
         console.print(
             f"{images:,} images can detect differences of {100 * difference:.1f} points between "
-            f"{attacks} attacks that disagree on {_DISCORDANCE:.0%} of the images. "
+            f"{len(compared)} {kind} that disagree on {_DISCORDANCE:.0%} of the images. "
             "For other differences see images_needed."
         )
 
@@ -111,7 +113,7 @@ def check_hours(estimate: Estimate, hours: float | None) -> None:
 
 
 def _describe(training: Training) -> str:
-    parts = [f"{training.images:,} images", f"{training.epochs} epochs"]
+    parts = [f"{training.images:,} images", f"{training.epochs} epoch{'s' * (training.epochs > 1)}"]
     if not math.isnan(training.cost.tflop):
         parts.append(f"{_rounded(training.cost.tflop)} TFLOP")
     if not math.isnan(training.cost.seconds):

@@ -123,7 +123,7 @@ def test_profiles_rank_the_sources_and_name_epochs():
 def test_profiles_without_enough_common_targets_say_what_to_add():
     found = profiles(made_up(list("abc")), str.__eq__)
     assert found["success"].isna().all()
-    assert found["lacks"].eq("a target besides a, b, c").all()
+    assert found["lacks"].eq("1 more target besides a, b, c").all()
 
 
 def test_too_few_models_are_refused():

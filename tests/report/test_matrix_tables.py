@@ -86,7 +86,7 @@ def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 150, "gradients": 10}
     numbers |= {"fit_gradients": 0, "models": "other"}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
-    numbers |= {"detectable": 0.07, "p": [np.nan, 0.2]}
+    numbers |= {"detectable": 0.07, "p": [np.nan, 0.2], "depends_on": "", "reversed_on": ""}
     ranked = ranked.assign(
         targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
     )
@@ -94,6 +94,9 @@ def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     assert ("decided:" in text, "=20.0%" in text) == (decided, not decided)
     assert "-10.0 [-15.0, -5.0]" in text and "differences of 7.0 points" in text
     assert max(map(len, text.splitlines())) <= 80
+    if decided:
+        text = text_of(ranking_table(ranked.assign(depends_on="x, y", reversed_on="z")), 80)
+        assert "decided" not in text and "without x or y" in text and "on z bim is ahead" in text
 
 
 def test_few_images_name_no_winner_but_how_many_would_decide():

@@ -383,3 +383,12 @@ def test_means_are_over_sources_and_targets_alone():
     found = cells_of(table(frame, rows="target", columns="source", to="markdown"))
     assert found[0] == ["target", "a", "c", "a@jpeg", "average"]
     assert "average" not in table(ordinary(), rows="source", columns="attack", to="markdown")
+
+
+@pytest.mark.parametrize("to", ["latex", "markdown"])
+def test_a_caption_names_the_attack_that_no_row_names(to):
+    counts = {(source, target): 10 for source in "ab" for target in "ab"}
+    frame = frame_of({("fgsm", *pair): count for pair, count in counts.items()})
+    text = table(frame, rows="source", to=to, names={"fgsm": "FGSM"})
+    assert "under FGSM at eps" in text
+    assert "under" not in table(frame, rows=["source", "attack"], to=to)

@@ -12,7 +12,7 @@ from src import rankings, table
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.html import as_json
-from src.report.page.selections import AXES, key_of
+from src.report.page.selections import AXES, SOURCE_KEYS, key_of
 from src.report.summary import summarise
 from tests.report.conftest import KINDS, make_sweep
 
@@ -67,12 +67,14 @@ def test_rankings_are_those_of_rankings(made_up, folder):
             **{key: ranked[key].mask(every, "") if of == "attack" else ranked[key]}
         )
         shown = page["ranking" if of == "attack" else "sources"]
-        checked = 0
-        for place, rows in ranked.groupby(["defence", key, "eps_255"], sort=False):
-            names = dict(zip(("defence", key, "eps_255"), place, strict=True))
+        checked, keys = 0, KEYS if of == "attack" else SOURCE_KEYS
+        if of == "source":
+            ranked["target"] = ranked["target"].mask(ranked["target"] == "all targets", "")
+        for place, rows in ranked.groupby([*keys], sort=False):
+            names = dict(zip(keys, place, strict=True))
             if names[key] not in page["axes"][key]:
                 continue  # the mean over attacks, which the page does not show
-            its = shown[key_of(page["axes"], names, ("defence", key, "eps_255"))]
+            its = shown[key_of(page["axes"], names, keys)]
             its = [one for one in its if one.get("name")]
             rows = rows[rows["rank"].notna()]
             assert [one["name"] for one in its] == rows[of].tolist()

@@ -22,7 +22,7 @@ PANEL = 260
 """Width of a chart, or of one of its panels, in a file; on a page it adapts to the window."""
 STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
 """Legend symbols for curves."""
-PERCENT = alt.Axis(format=".0%")
+PERCENT = alt.Axis(format=".2~%")  # a step may be less than 1 %
 WHOLE = alt.Scale(domain=[0, 1])
 """Scale for shares, from 0 to 1."""
 FOOLED = "fooled"

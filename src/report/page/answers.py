@@ -10,7 +10,7 @@ from ...analysis import WHITE_BOX
 from ...analysis.image_outcomes import GROUP
 from ...analysis.intervals import FEWEST_IMAGES
 from ...analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL
-from ...analysis.ranking import needed
+from ...analysis.ranking import exceptions, needed
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..summary import Summary
@@ -80,15 +80,15 @@ def _ranking(summary: Summary, source: str, defence: str, eps_255: float) -> pd.
 
 def _details(first: pd.Series, total: int) -> str:
     """Say what is counted, and how the means weigh targets and sources."""
-    targets = f"the {first['targets']:g} targets equally" if first["targets"] > 1 else ""
-    sources = "each over the sources other than itself" if first.get("sources", 1) > 1 else ""
-    mean = ", ".join(filter(None, [targets, sources]))
+    weight = f"gives the {first['targets']:g} targets the same weight"
+    parts = {weight: first["targets"] > 1, "leaves out white boxes": first.get("sources", 1) > 1}
+    mean = " and ".join(part for part, holds in parts.items() if holds)
     unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
     counted = _counted(first["protocol"], f"{first['images']:g}", total)
     several = first["targets"] > 1 or first.get("sources", 1) > 1
     union = ", in one pair or more (each pair has its own count)" * bool(several)
     text = f"Counted: the {counted}{union * (first['protocol'] != 'all')}."
-    return text + f" A mean weighs {mean}." * bool(mean) + unrelated
+    return text + f" The mean {mean}." * bool(mean) + unrelated
 
 
 def _counted(protocol: str, images: str, total: int) -> str:
@@ -117,7 +117,9 @@ def _decided(rows: pd.DataFrame, of: str, where: str, details: str) -> Answer:
     if not tied:
         decided = "differences are" if len(others) > 1 else "difference is"
         details += f" The {decided} decided (tested together, p < {LEVEL})."
-        return (f"{name} transfers best", f"{where}{reaches}: {behind}", details)
+        but = exceptions(rows, of)
+        lead = f"{name} leads on average" if first["depends_on"] else f"{name} transfers best"
+        return (lead, f"{where}{reaches}: {behind}" + f"; {but}" * bool(but), details)
     named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
     verb = "is" if len(tied) == 1 else "are"
     details += f" {named} {verb} not significantly weaker (tested together, p < {LEVEL})."
@@ -150,12 +152,16 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
         return (lead, f"{source}{rest}", details)
     keys = ["group", *GROUP, "eps_255", "defence", "attack"]
     its = summary.sources[(summary.sources[keys] == row[keys]).all(axis=1)]
+    every, its = its, its[its["target"] == its["target"].head(1).squeeze()]
     ranked = its[its["rank"].notna()].assign(low=np.nan, high=np.nan)
     if len(ranked) < 2 or ranked["images"].max() < FEWEST_IMAGES:
         lacks = "".join(its["lacks"].head(1))
-        return (*alone[:2], details + f" Sources are not ranked: that needs {lacks}." * bool(lacks))
+        over = " over all targets" * (len(every) > len(its))
+        text = f" Sources are not ranked{over}: that needs {lacks}." * bool(lacks)
+        return (*alone[:2], details + text)
     lead, rest, tested = _decided(ranked, "source", f" as a source of {attack}{where}", details)
-    return (lead, rest, f"{tested} Sources: adjusted means on common images.")
+    images = f"the {ranked['images'].iloc[0]:g} images that all of them classify correctly"
+    return (lead, rest, f"{tested} Sources are compared on {images}.")
 
 
 def _one_pair(

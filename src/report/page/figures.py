@@ -75,6 +75,10 @@ def file_figures(view: View, numbers: PageData) -> Iterator[Figure]:
         yield Figure("groups", "By initial confidence", caption, chart, groups, part="")
 
 
+_TICK = "M-0.15,-1H0.15V1H-0.15Z"
+"""A vertical bar, as a symbol of a legend."""
+
+
 def why_figures(view: View, numbers: PageData) -> Iterator[Figure]:
     """Yield the charts of the part Why: diagnostics, confidence, defences and controls."""
     effects = numbers.table("effects")
@@ -101,17 +105,19 @@ def _hypothesis(rows: pd.DataFrame, attacks: Sequence[str]) -> Figure:
         f"larger budget: {counts} of {len(rows)} pairs (95 % intervals, not corrected)."
     )
     known = rows[rows["rho"].notna()]
+    # The source tells the ticks of a single attack apart.
+    of, names = ("attack", attacks) if len(attacks) > 1 else ("source", known["source"])
     lines = tooltip("attack", "source", "target", "n", numbers=["rho", "rho_low", "rho_high"])
     scale = extent(known.assign(at=0.0), "at", "rho", "rho_low", "rho_high")
-    x = alt.X("rho:Q", title="rank correlation", axis=alt.Axis(format=".1f"), scale=scale)
+    x = alt.X("rho:Q", title="rank correlation", axis=alt.Axis(format=".2~f"), scale=scale)
     ticks = (
         alt.Chart(ROWS)
         .mark_tick(thickness=2.5, size=17)
         .encode(
             y=alt.Y("target:N", sort=None, title="target", axis=alt.Axis(grid=True)),
             x=x,
-            color=colour_by("attack", attacks, orient="bottom"),
-            opacity=alt.value(0.6),
+            color=colour_by(of, names, orient="bottom", symbolType=_TICK, symbolOpacity=1),
+            opacity=alt.value(0.8),
             tooltip=lines,
         )
     )

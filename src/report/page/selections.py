@@ -35,6 +35,8 @@ OWN_KEYS = ("attack", "target", "eps_255")
 
 RANKING_KEYS = ("defence", "source", "eps_255")
 """Axes of the rankings of attacks."""
+SOURCE_KEYS = ("defence", "attack", "eps_255", "target")
+"""Axes of the rankings of sources."""
 
 Axes = Mapping[str, list[Any]]
 
@@ -180,7 +182,7 @@ def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
         rows = ranked_sources(summary.sources, defence)
         rows = rows[rows["attack"].isin(axes["attack"])] if len(rows) else rows
         for row in rows.to_dict("records"):
-            key = key_of(axes, {"defence": defence, **row}, ["defence", "attack", "eps_255"])
+            key = key_of(axes, {"defence": defence, **row, **_target(row, axes)}, SOURCE_KEYS)
             place = _ranked(row, "source")
             its = found.setdefault(key, [])
             first = its[0]["m"] if its else place["m"]
@@ -188,12 +190,18 @@ def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
                 place |= {"l": round(first - place["dh"], 6), "h": round(first - place["dl"], 6)}
             its.append(place)
     if len(summary.sources):
-        keys = ["defence", "attack", "eps_255"]
-        unranked = summary.sources[summary.sources["rank"].isna()].drop_duplicates(keys)
-        for row in unranked.to_dict("records"):
-            if row["attack"] in axes["attack"] and (key := key_of(axes, row, keys)) not in found:
-                found[key] = [{"lacks": row["lacks"]}]
+        unranked = summary.sources[summary.sources["rank"].isna()]
+        for row in unranked.drop_duplicates(SOURCE_KEYS).to_dict("records"):
+            row |= _target(row, axes)
+            if row["attack"] in axes["attack"]:
+                found.setdefault(key_of(axes, row, SOURCE_KEYS), [{"lacks": row["lacks"]}])
     return found
+
+
+def _target(row: Mapping[Any, Any], axes: Axes) -> dict[str, str]:
+    """Return the place of a ranking of sources on the axis of targets; empty: all, or the only."""
+    single = row["target"] in axes["target"] and len(axes["target"]) > 2
+    return {"target": row["target"] if single else ""}
 
 
 def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def ranked_sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
     """Return the sources of each attack by rank, in its first group, with their positions `at`."""
     if rankings.empty:
         return rankings
-    keys, of_attack = ["eps_255", "attack"], rankings.groupby("attack")
+    keys, of_attack = ["eps_255", "attack", "target"], rankings.groupby("attack")
     first = rankings["defence"] == defence
     for name in ("group", *GROUP):
         first &= rankings[name] == of_attack[name].transform("first")

@@ -301,12 +301,19 @@ function rankingRows() {
     .sort((one, other) => (correct() ? one.level - other.level : other.level - one.level));
 }
 
+const sourcesRanked = (target = selection.target) =>
+  data.sources[`${key("defence", "attack", "eps")}.${places.target.get(target)}`] ?? [];
+
 function renderRanking() {
   const box = $("ranking");
   const attacks = rankingRows();
-  const sources = !selection.target && ranked() && !correct()
-    ? (data.sources[key("defence", "attack", "eps")] ?? []) : [];
-  const levels = [...attacks, ...sources].flatMap((row) => [row.level ?? row.m, row.h, ...(row.ends ?? [])]);
+  const sources = ranked() && !correct() ? sourcesRanked() : [];
+  const lacks = sources.length && sources[0].rank === undefined;
+  const groups = lacks ? axes.target.slice(1).map((target) => [`on ${target}`, sourcesRanked(target)])
+    .filter(([, its]) => its.length > 1)
+    : [[`sources of ${selection.attack}, ${selection.target ? `tested on ${selection.target}` : "adjusted"}`, sources]];
+  const tested = groups.flatMap(([, its]) => its);
+  const levels = [...attacks, ...tested].flatMap((row) => [row.level ?? row.m, row.h, ...(row.ends ?? [])]);
   const top = axisTop(levels);
   const few = attacks.filter((row) => row.name).length;
   const open = box.dataset.open === "yes" || few <= 12;
@@ -325,18 +332,20 @@ function renderRanking() {
     shown += row.name ? 1 : 0;
   }
   if (sources.length) {
-    const lacks = sources[0].rank === undefined;
-    table.append(el("div", { class: "whole" }, lacks ? `Sources are not ranked: that needs ${sources[0].lacks}.`
-      : `sources of ${selection.attack}, adjusted`));
-    if (!lacks) for (const row of sources) table.append(...rankedRow({ ...row, level: row.m, ends: [row.l, row.h],
-      verdict: true }, top, "source", sources.length, sources[0].m / top));
+    if (lacks) {
+      table.append(el("div", { class: "whole" }, `Sources are not ranked over all targets: that needs ${sources[0].lacks}.`));
+    }
+    for (const [heading, its] of groups) {
+      table.append(el("div", { class: "whole" }, heading), ...its.flatMap((row) => rankedRow({ ...row, level: row.m,
+        ends: [row.l, row.h], verdict: true }, top, "source", its.length, its[0].m / top)));
+    }
   }
-  const title = `${sources.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `
+  const title = `${tested.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `
     + (selection.target ? `on ${selection.target}` : ranked() ? "ranked" : "not tested")
       + (selection.source ? ` from ${selection.source}` : "");
   const fold = few > 12 && el("button", { type: "button", "data-value": "fold", click: () =>
     { box.dataset.open = open ? "" : "yes"; renderRanking(); } }, open ? "fold" : `all ${few} attacks`);
-  fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, rankingNote(attacks, sources)));
+  fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, rankingNote(attacks, tested, lacks)));
 }
 
 function rankedRow(row, top, axis, many, dotted) {
@@ -387,24 +396,23 @@ function countsOf(where) {
   return n === null ? interval(where) : `${count(value(correct() ? "kc" : "k", where))} / ${count(n)}`;
 }
 
-function rankingNote(attacks, sources) {
+function rankingNote(attacks, sources, single) {
   const notes = [];
   const tied = [...attacks, ...sources].some((row) => row.tie === "yes");
-  if (tied && ranked() && !selection.target) notes.push("= cannot be told apart from the first.");
-  if (selection.target) notes.push("Not tested for one target.");
+  if (tied && ranked() && !(selection.target && !sources.length)) notes.push("= cannot be told apart from the first.");
+  if (selection.target && attacks.length > 1) notes.push("Attacks are not tested on one target.");
   if (!ranked()) notes.push(`Not tested: the ranking counts by ${words(first.protocol)}.`);
   const lines = [
     attacks.some((row) => row.ends?.length) && `of the ${selection.target ? "rate or " : ""}mean (attacks)`,
     sources.length > 1 && "of the difference to the first, dotted (sources)"].filter(Boolean);
   if (lines.length) notes.push(`Lines are 95 % intervals: ${lines.join(", ")}.`);
-  const hidden = !sources.length && (data.sources[key("defence", "attack", "eps")] ?? []).length > 1;
-  if (hidden) {
-    notes.push("Sources are ranked only by images fooled, over all targets, counted by "
-      + `${words(first.protocol)}.`);
+  if (!sources.length && sourcesRanked().length > 1) {
+    notes.push(`Sources are ranked only by images fooled, counted by ${words(first.protocol)}.`);
   }
   if (sources.length > 1) {
-    notes.push(`Sources are compared on the ${sources[0].images} images that a target and all ${sources.length} of `
-      + "them classify correctly, so their values are not the matrix\u2019s means.");
+    const images = single ? "images" : `${sources[0].images} images`;
+    notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} and `
+      + "all of them classify correctly, so their values are not those of the matrix.");
   }
   const rows = attacks.filter((row) => row.name && !row.source && !selection.source);
   const counts = new Set(rows.map((row) => sourcesOf(row.name)));
@@ -488,7 +496,7 @@ function renderMatrix() {
     kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
     kinds.has("related") && "Dashed: related networks, in no mean. ",
     el("span", { class: "swatch pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
-    axes.source[0] === "" && targets.length > 1 && "The corner is its row\u2019s mean.");
+    axes.source[0] === "" && targets.length > 1 && "Bottom right: the mean of the bottom row.");
   fill($("matrix"), el("h2", {}, title), el("div", { class: "scroll" }, table), note);
   $("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 6);
 }
