@@ -16,7 +16,7 @@ from ..diagnostics import CHARTS
 from ..summary import JobSummary, Summary
 from .answers import NO_ANSWER
 from .figures import clean_figures, file_figures, page_charts, tries_figure, why_figures
-from .html import ENOUGH, Report
+from .html import ENOUGH, TOO_FEW, Report
 from .page_data import PageData, compute_page_data
 from .selections import OWN_KEYS, RANKING_KEYS, key_of, own_answers, selections
 from .view import make_view
@@ -94,7 +94,7 @@ def _effects(numbers: PageData) -> dict[str, str]:
     for row in rows:
         key = "\n".join([row["attack"], row["source"], row["target"]])
         if row["n"] < ENOUGH:
-            verdicts[key] = f"{row['n']} images: a comparison needs {ENOUGH}."
+            verdicts[key] = f"{row['n']} images: {TOO_FEW}."
         elif row["verdict"] != "not computable":
             ends = f"[{row['rho_low']:.2f}, {row['rho_high']:.2f}]"
             verdicts[key] = (
