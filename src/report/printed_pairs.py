@@ -89,7 +89,7 @@ def groups(pair: Pair, count: int, bins: float | None) -> ChartType:
         log.warning(left_out)
     rows = rows.assign(clean=clean)[clean >= fewest]
     spans = rows[["lowest", "highest", "clean"]].to_numpy()
-    rows["label"] = [_span(*its, fixed=bins is not None) for its in spans]
+    rows["label"] = [_span(*its, bins is not None) for its in spans]
     labels = list(dict.fromkeys(rows["label"]))  # the most confident first
     pair.figure.check(labels)
     last = len(SHADES) - 1
@@ -225,8 +225,8 @@ def strip(pair: Pair, number: int, budgets: Sequence[float], fit: bool) -> Chart
             "fewer budgets with eps."
         )
     side = width / len(columns) - 2
-    names = [textwrap.wrap(cell["name"], int((side - 2) / LETTER)) for cell in cells]
-    lines = {"head": 1, "name": 2, "share": 2 + max(map(len, names))}
+    folded = [textwrap.wrap(cell["name"], int((side - 2) / LETTER)) for cell in cells]
+    lines = {"head": 1, "name": 2, "share": 2 + max(map(len, folded))}
     tall = side * clean.shape[1] / clean.shape[2]
     place = alt.X("place:O", axis=None, scale=alt.Scale(padding=0))
     base = alt.Chart().encode(x=place)
@@ -241,7 +241,7 @@ def strip(pair: Pair, number: int, budgets: Sequence[float], fit: bool) -> Chart
             color=alt.Color("colour:N", scale=None),
         )
         layers.append(texts)
-    data = pd.DataFrame(cells).assign(place=range(len(cells)), name=[*map("\n".join, names)])
+    data = pd.DataFrame(cells).assign(place=range(len(cells)), name=[*map("\n".join, folded)])
     figure = replace(pair.figure, width=width)
     chart = alt.layer(*layers, data=inline(data)).properties(
         width=width,
