@@ -16,6 +16,7 @@ from ..report.page.view import View, make_view
 from ..report.summary import Summary, summarise
 
 Names = str | Sequence[str] | None
+_AXES = ("attack", "source", "target")
 
 
 def matrix(
@@ -141,7 +142,7 @@ def confidence_groups(
     The other keywords, the result and the errors are as for `ranking`, and `target`. Without names
     the attack is the first in the ranking, and the pair is the one that it fools most often.
     """
-    return printed_pairs.groups(_pair((folder, *more), **options), groups, bins)
+    return printed_pairs.groups(_pair((folder, *more), _AXES, **options), groups, bins)
 
 
 def image(number: int, folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> ChartType:
@@ -169,7 +170,7 @@ def strip(
     errors are as for `confidence_groups`; the height follows from the width.
     """
     options |= {} if width is None else {"width": width}
-    pair = _pair((folder, *more), **options)
+    pair = _pair((folder, *more), _AXES, **options)
     return printed_pairs.strip(pair, number, budgets, fit=width is None)
 
 
@@ -183,26 +184,31 @@ def profiles(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Ch
 
 def _pair(
     folders: Sequence[Sweeps | pd.DataFrame],
+    single: Sequence[str] = ("source", "target"),
     width: str = "3.3in",
     height: str = "2in",
     names: Mapping[str, str] | None = None,
     **chosen: Names,
 ) -> printed_pairs.Pair:
-    """Return the first pair of `View.pairs` with the chosen names, and its jobs by rank."""
+    """Return the first pair of `View.pairs` with the chosen names, and its jobs by rank.
+
+    Axes in `single` have one name.
+    """
     summary = _summary(folders)
     figure = _figure(summary, chosen, width, height, names)
     pairs = figure.view.pairs
-    for key, place in (("attack", 0), ("source", 1), ("target", 2)):
+    for place, key in enumerate(_AXES):
         pairs = [pair for pair in pairs if pair[place] in (getattr(figure, key) or pair)]
     if not pairs:
         raise ValueError("No job has this attack with this source and target.")
-    for key in ("source", "target"):
+    for key in single:
         if len(getattr(figure, key)) > 1:
             raise ValueError(f"This figure shows one {key}: choose one with {key}.")
     source, target = pairs[0][1:]
     ranked = dict.fromkeys(attack for attack, *pair in pairs if pair == [source, target])
     jobs = {(job.job.attack, job.job.record.source): job.job for job in summary.attacked}
-    return printed_pairs.Pair(figure, [jobs[attack, source] for attack in ranked], target)
+    attacks = [*ranked][: 1 if "attack" in single else None]
+    return printed_pairs.Pair(figure, [jobs[attack, source] for attack in attacks], target)
 
 
 def _summary(folders: Sequence[Sweeps | pd.DataFrame]) -> Summary:

@@ -128,17 +128,13 @@ class Figure:
         return rows
 
     def heading(self, rows: pd.DataFrame, eps: float | None = None) -> str:
-        """Return what all rows share of attack, source and target, and the budget."""
+        """Name the rows' attack, source and target, or `attacks` and so on, and a budget."""
         attack, source, target = (
-            renamed(rows[axis].iloc[0], self.names) if rows[axis].nunique() == 1 else None
+            f"{axis}s" if rows[axis].nunique() > 1 else renamed(rows[axis].iloc[0], self.names)
             for axis in _AXES
         )
-        target = "other models" if target == "" else target  # a mean
-        pair = _TO.join(filter(None, [source, target]))
-        if not (source and target):
-            pair = f"from {source}" if source else f"to {target}" * bool(target)
-        text = ": ".join(filter(None, [attack, pair]))
-        return text if eps is None else f"{text} at {eps:g}/255".strip()
+        text = f"{attack}: {source}{_TO}{target or 'other models'}"
+        return text if eps is None else f"{text} at {eps:g}/255"
 
     def order(self, rows: pd.DataFrame) -> list[str]:
         """Return the labels in the order of their colours; attacks by rank, as on the page."""
@@ -244,11 +240,10 @@ def styled(
     The first seven places look as on the page. All of the first 343 differ.
     """
     places, count = rows["label"].map(list(order).index), len(DASHES)
-    shifts = [places, places // count, places // count**2]
     look: dict[str, list[Any]] = {
         "colour": [colours[place % len(colours)] for place in places],
-        "dash": [DASHES[place % count] for place in sum(shifts[:2])],
-        "shape": [SHAPES[place % count] for place in sum(shifts)],
+        "dash": [DASHES[place % count] for place in places + places // count],
+        "shape": [SHAPES[place % count] for place in places + places // count**2],
     }
     right = rows.get("right", True)
     return rows.assign(**look, width=1.1, series=rows["label"], right=right)

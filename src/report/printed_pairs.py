@@ -42,13 +42,6 @@ class Pair:
     jobs: Sequence[FinishedJob]
     target: str
 
-    @property
-    def first(self) -> "Pair":
-        """The pair with its best-ranked job alone; raise if several attacks are chosen."""
-        if len(self.figure.attack) > 1:
-            raise ValueError("This figure shows one attack: choose one with attack.")
-        return replace(self, jobs=self.jobs[:1])
-
     def heading(self, image: int | None = None) -> str:
         """Return the drawn attack, source and target, and an image with its true class."""
         attacks = [job.attack for job in self.jobs]
@@ -80,7 +73,6 @@ def groups(pair: Pair, count: int, bins: float | None) -> ChartType:
     if count < 1 or (bins is not None and not 0 < bins <= 100):
         raise ValueError("groups must be at least 1, and bins above 0 and at most 100 points.")
     edges = count if bins is None else (np.arange(bins, 100 - 1e-9, bins) / 100).round(9).tolist()
-    pair = pair.first
     job, record = pair.jobs[0], pair.jobs[0].record
     args = (job.predictions, record.source, [pair.target], record.protocol, edges)
     if (rows := by_initial_confidence(*args)).empty or rows.groupby("eps_255")["n"].sum()[
@@ -88,25 +80,22 @@ def groups(pair: Pair, count: int, bins: float | None) -> ChartType:
     ] < FEWEST:
         raise ValueError(f"Curves by initial confidence need {FEWEST} counted images.")
     clean = rows.groupby("group")["n"].transform("first")
-    drawn = clean >= (1 if bins is None else FEWEST_IN_BIN)
-    at_zero = rows["eps_255"] == 0
-    total, left = clean[at_zero].sum(), clean[at_zero & ~drawn].sum()
+    fewest, sizes = 1 if bins is None else FEWEST_IN_BIN, clean[rows["eps_255"] == 0]
+    total, left = sizes.sum(), sizes[sizes < fewest].sum()
     if left == total:
         raise ValueError(f"bins={bins:g}: no bin has {FEWEST_IN_BIN} images. Choose wider ones.")
     left_out = f"Not drawn: {left} of {total} images, in bins of fewer than {FEWEST_IN_BIN}."
     if left:
         log.warning(left_out)
-    rows = rows.assign(clean=clean)[drawn]
+    rows = rows.assign(clean=clean)[clean >= fewest]
     spans = rows[["lowest", "highest", "clean"]].to_numpy()
-    rows["label"] = [_span(*its, fixed=bins is not None) for its in spans]
+    rows["label"] = [_span(*its, bins is not None) for its in spans]
     labels = list(dict.fromkeys(rows["label"]))  # the most confident first
     pair.figure.check(labels)
     last = len(SHADES) - 1
     channels = np.array([[*bytes.fromhex(shade[1:])] for shade in SHADES]).T
-    mixed = [
-        [round(np.interp(at, range(last + 1), its)) for its in channels]
-        for at in np.linspace(last, 0, len(labels))
-    ]
+    places = np.linspace(last, 0, len(labels))
+    mixed = [[round(np.interp(at, range(last + 1), its)) for its in channels] for at in places]
     rows = styled(rows, labels, [f"#{bytes(colour).hex()}" for colour in mixed])
     titles = ("still correct", "confidence")
     heading = heading_of(pair.figure, pair.heading(), left_out * bool(left))
@@ -196,7 +185,6 @@ def strip(pair: Pair, number: int, budgets: Sequence[float], fit: bool) -> Chart
 
     With `fit` the figure is as wide as the texts need; otherwise a width that they exceed raises.
     """
-    pair = pair.first
     job = pair.jobs[0]
     rows = pair.predictions(job, number).set_index("eps_255")
     pictures = job.pictures.get(number, {})
@@ -237,8 +225,8 @@ def strip(pair: Pair, number: int, budgets: Sequence[float], fit: bool) -> Chart
             "fewer budgets with eps."
         )
     side = width / len(columns) - 2
-    names = [textwrap.wrap(cell["name"], int((side - 2) / LETTER)) for cell in cells]
-    lines = {"head": 1, "name": 2, "share": 2 + max(map(len, names))}
+    folded = [textwrap.wrap(cell["name"], int((side - 2) / LETTER)) for cell in cells]
+    lines = {"head": 1, "name": 2, "share": 2 + max(map(len, folded))}
     tall = side * clean.shape[1] / clean.shape[2]
     place = alt.X("place:O", axis=None, scale=alt.Scale(padding=0))
     base = alt.Chart().encode(x=place)
@@ -253,7 +241,7 @@ def strip(pair: Pair, number: int, budgets: Sequence[float], fit: bool) -> Chart
             color=alt.Color("colour:N", scale=None),
         )
         layers.append(texts)
-    data = pd.DataFrame(cells).assign(place=range(len(cells)), name=[*map("\n".join, names)])
+    data = pd.DataFrame(cells).assign(place=range(len(cells)), name=[*map("\n".join, folded)])
     figure = replace(pair.figure, width=width)
     chart = alt.layer(*layers, data=inline(data)).properties(
         width=width,
