@@ -192,9 +192,9 @@ def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     if len(summary.sources):
         unranked = summary.sources[summary.sources["rank"].isna()]
         for row in unranked.drop_duplicates(SOURCE_KEYS).to_dict("records"):
-            row |= _target(row, axes)
             if row["attack"] in axes["attack"]:
-                found.setdefault(key_of(axes, row, SOURCE_KEYS), [{"lacks": row["lacks"]}])
+                key = key_of(axes, {**row, **_target(row, axes)}, SOURCE_KEYS)
+                found.setdefault(key, [{"lacks": row["lacks"]}])
     return found
 
 
