@@ -89,7 +89,7 @@ def groups(pair: Pair, count: int, bins: float | None) -> ChartType:
         log.warning(left_out)
     rows = rows.assign(clean=clean)[clean >= fewest]
     spans = rows[["lowest", "highest", "clean"]].to_numpy()
-    rows["label"] = [_span(*its, bins is not None) for its in spans]
+    rows["label"] = [_span(low, high, n, bins is not None) for low, high, n in spans]
     labels = list(dict.fromkeys(rows["label"]))  # the most confident first
     pair.figure.check(labels)
     last = len(SHADES) - 1
