@@ -72,8 +72,8 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
         - `detectable`: the difference that this number of images decides with a power of 80 %, at
           the median discordance;
         - `depends_on`: for a first attack that is significantly ahead of all others, the targets
-          without any one of which it is not; `reversed_on`: the targets on which the second is
-          ahead of it; empty for other attacks;
+          without any one of which it is not; `reversed_on`: the targets on which another is
+          significantly ahead of it, with the other; empty for other attacks;
         - `lacks`: pairs that the attack lacks; empty if it is ranked.
     """
     parts = []
@@ -148,13 +148,13 @@ def resolution(ranked: pd.DataFrame) -> list[str]:
 
 
 def exceptions(ranked: pd.DataFrame, of: str) -> str:
-    """Say which targets a decided lead depends on, and where the second is ahead; may be empty."""
+    """Say which targets a decided lead depends on, and where another leads; may be empty."""
     first, lines = ranked.iloc[0], []
     if first["depends_on"]:
         targets = first["depends_on"].replace(", ", " or ")
         lines.append(f"the lead is not significant without {targets}")
     if first["reversed_on"]:
-        lines.append(f"on {first['reversed_on']} {ranked[of].iloc[1]} is ahead of {first[of]}")
+        lines.append(f"{first[of]} is significantly behind on {first['reversed_on']}")
     return "; ".join(lines)
 
 
@@ -234,6 +234,7 @@ def _rank_attacks(
     counting = [pair[1] for pair, its in scores.items() if np.isfinite(its).all(axis=0).any()]
     ranked = _with_exceptions(
         ranked,
+        "attack",
         {outcomes.targets[at].model: at for at in counting if against is None},
         lambda its: contributions({pair: scores[pair] for pair in scores if pair[1] in its})[0],
     )
@@ -319,21 +320,29 @@ def _rank_sources(
     ranked = _tested(frame, compare_pairs(values), first, values.shape[1]).assign(lacks="")
     columns = {outcomes.targets[target].model: column for column, target in enumerate(targets)}
     return _with_exceptions(
-        ranked, columns, lambda its: source_contributions(scores[:, its], counted[its])
+        ranked,
+        "source",
+        columns,
+        lambda its: source_contributions(scores[:, its], counted[its]),
+        there,
     )
 
 
 def _with_exceptions(
     ranked: pd.DataFrame,
+    of: str,
     targets: Mapping[str, int],
     values_of: Callable[[list[int]], Values],
+    there: Mask | None = None,
 ) -> pd.DataFrame:
     """Add `depends_on` and `reversed_on` to a ranking whose index has the rows of the values.
 
     Args:
         ranked: The ranking.
+        of: Column with the names of its rows.
         targets: Positions of the targets that count an image, by name.
         values_of: Function that returns the contributions from some of the targets alone.
+        there: Pairs of a row and a target that are compared; None: all.
     """
     first, *others = ranked.index
     depends, reverse = list[str](), list[str]()
@@ -344,8 +353,12 @@ def _with_exceptions(
             )
             ahead = (tests.difference[first] > 0) & (tests.p[first] < LEVEL)
             depends += [name] * (not ahead[others].all())
-            alone = values_of([place]).mean(axis=1)
-            reverse += [name] * bool(alone[others[0]] > alone[first] + _ROUNDING)
+            rows = [first, *(row for row in others if there is None or there[row, place])]
+            if len(rows) > 1 and (there is None or there[first, place]):
+                alone = compare_pairs(values_of([place])[rows], one=0)
+                lead = alone.difference[0] * (alone.p[0] < LEVEL)
+                if lead.min() < 0:
+                    reverse.append(f"{name} ({ranked[of][rows[lead.argmin()]]})")
     lists = {"depends_on": ", ".join(depends), "reversed_on": ", ".join(reverse)}
     return ranked.assign(**{name: [its] + [""] * len(others) for name, its in lists.items()})
 
