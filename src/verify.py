@@ -38,6 +38,10 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
 
     if not 0 < minutes <= MOST_MINUTES:
         raise ValueError(f"--minutes {minutes:g}: it must be above 0, and at most {MOST_MINUTES}.")
+    if wrong_word := next((word for word in words if "=" not in word), None):
+        raise ValueError(f"{wrong_word}: type KEY=VALUE.")
+    if seed is not None and seed < 0:
+        raise ValueError(f"--seed {seed}: it must be at least 0.")
     stated, seed = read_card(card), secrets.randbits(32) if seed is None else seed
     print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
     step = 1 / (COARSE_STEPS if read_facts(card)["coarse"] else STEPS)
@@ -70,7 +74,7 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
     if total:
         console.print(
             f"A card in which more than {found_share(total, most):.2%} of these outcomes were "
-            "changed would differ in 95 % of such samples."
+            "changed, scattered at random, would differ in 95 % of such samples."
         )
     return DIFFERS if differ else 0
 

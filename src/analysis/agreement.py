@@ -24,7 +24,8 @@ def wrong_outcomes(
     Two outcomes differ if the probability of their predicted class or of the true class differs by
     more than a limit, or if the computed probability of the stated class is that far below the
     likeliest one's. An outcome that is not stated differs, and so does one of another image or
-    label.
+    label, of another number of passes through a defence, or with other correct passes: rounding
+    changes one of them.
 
     Args:
         stated: Rows of a table of predictions.
@@ -42,7 +43,8 @@ def wrong_outcomes(
     wrong |= both["confidence"] - of_stated > limit
     for name in ("confidence", "true_confidence"):  # NaN: unknown
         wrong |= (both[name] - both[f"{name}_stated"]).abs() > limit
-    for name in ("label", "target_label", "image"):
+    wrong |= (both["draws_correct"] - both["draws_correct_stated"]).abs() > 1
+    for name in ("label", "target_label", "image", "draws"):
         wrong |= both[name].fillna(-1) != both[f"{name}_stated"].fillna(-1)
     return wrong.to_numpy(bool)
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..config.resolvers import CONF
 from ..config.sections import ModelSettings
 from ..config.settings import Settings
 from ..models.providers import LOADER, find, section_of
+from ..run.build import without_downloads
 from ..run.check_job import check_job
 from ..run.data import DataSets
 from ..run.job import make_record
@@ -33,6 +34,7 @@ from ..run.models import ModelPool
 from ..run.results import compute_results
 from ..run.stages import JobContext
 from ..utils import stopping
+from ..utils.package import CLONE, FOLDER, INSTALLED
 from .transfer import quiet
 
 _FIRST, _GROWTH = 4, 4  # images per job in the first round, and growth per round
@@ -46,6 +48,7 @@ _OF_TRAINER = ("precision", "attack_precision", "fold_batch_norms")
 _FOLLOWING = ["source", "targets", "defences", "norm", "budgets", "reference", "protocol", "layer"]
 _FOLLOWING += ["storage", "dataset", "precision", "seed", "backward_rule", "iterative", "values"]
 _FOLLOWING += ["class_names"]
+_ASSETS = ((CLONE, "assets"), (INSTALLED, "assets"))
 _LABELS = ("dataset.name.", "dataset.class_names.", "model.channels.")  # texts that open nothing
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
 
@@ -136,12 +139,14 @@ def _prepare(record: JobRecord, words: Sequence[str], pool: ModelPool) -> JobCon
         DifferenceError: It has other images or weights than this machine.
     """
     settings = _settings(record, words)
-    missing = [name for name, model in settings.model.items() if model.missing]
+    if {0.0, *settings.budgets} != {*record.budgets}:
+        raise DifferenceError("budgets in the record, from its settings")
+    missing = [name for name, model in settings.model.items() if model.missing or _fetches(model)]
     if not missing:
         job, untrained = pool.prepare(check_job(settings, pool.sets))
         missing = [*untrained]
     if missing:
-        raise ValueError(f"weights of {', '.join(missing)} are missing")
+        raise ValueError(f"weights of {', '.join(missing)} are in no file here")
     if not job.images_apart:
         raise ValueError("its adversarial images depend on their batches")
     if (job.images.digest(), len(job.images)) != (record.data, record.images):
@@ -150,6 +155,11 @@ def _prepare(record: JobRecord, words: Sequence[str], pool: ModelPool) -> JobCon
     if other := [name for name, digest in record.weights.items() if own.get(name) != digest]:
         raise DifferenceError(f"weights of {', '.join(other)}")
     return job
+
+
+def _fetches(model: ModelSettings) -> bool:
+    """Return True if a library would bring a network's weights, perhaps by a download."""
+    return model.network["_target_"] != LOADER and bool(without_downloads(model))
 
 
 def _compare(
@@ -185,9 +195,17 @@ def _compare(
 
 def _is_named(record: JobRecord) -> bool:
     """Return False if an attack has the name of one of the program's, but is another."""
-    own = files("attack", [CONF]).get(record.attack.partition(" ")[0])  # a preset adds words
-    target = yaml.safe_load(own.read_text("utf-8")).get("_target_", "${") if own else "${"
-    return "${" in target or target == record.config["attack"]["settings"].get("_target_")
+    name = record.attack.partition(" ")[0]  # a preset adds words
+    if name != record.label.partition(" ")[0]:
+        return False
+    own = files("attack", [CONF]).get(name)
+    section = yaml.safe_load(own.read_text("utf-8")) if own else {}
+    if "${" in (target := section.get("_target_", "${")):
+        return True
+    settings = record.config["attack"]["settings"]
+    only = section.get("about", {}).get("targeted") == "only"
+    untargeted = settings.get("target_label") is None
+    return target == settings.get("_target_") and not (only and untargeted)
 
 
 def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
@@ -199,10 +217,16 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     config = copy.deepcopy(record.config) | copy.deepcopy(_OURS)
     typed = {text for word in words for text in _type(config, word)}
     attack, sections, unknown = config["attack"], {"dataset": config["dataset"]}, []
-    if attack["kind"] == "saved":
-        raise ValueError("its adversarial images are files, which a card does not have")
     if attack["kind"] == "crafted":
         sections["attack"] = attack["settings"]
+    elif attack["kind"] == "none":
+        config["attack"] = {key: attack[key] for key in ("kind", "name", "label")}
+    else:
+        raise ValueError("its adversarial images are files, which a card does not have")
+    for section in config["model"].values():
+        path = PurePosixPath(str(section.get("weights")))
+        if path.parts[-3:-1] in _ASSETS and (FOLDER / "assets" / path.name).is_file():
+            section["weights"] = f"{CLONE}/assets/{path.name}"  # wherever the author has them
     for group in ("model", "defence"):
         sections |= {f"{group}.{name}": section for name, section in config[group].items()}
     for key, section in sections.items():
@@ -234,9 +258,7 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
 
 def _type(config: dict[str, Any], word: str) -> Iterator[str]:
     """Set a typed `KEY=VALUE` in a job's config if it has the key; yield the texts in VALUE."""
-    key, equals, text = word.partition("=")
-    if not equals:
-        raise ValueError(f"{word}: type KEY=VALUE")
+    key, _, text = word.partition("=")
     (first, *path), section, value = key.split("."), config, yaml.safe_load(text)
     for name in (first, *["settings"] * (first == "attack"), *path)[:-1]:
         section = section.get(name, {}) if isinstance(section, dict) else {}

@@ -75,7 +75,7 @@ def without_downloads(model: ModelSettings) -> dict[str, Any]:
     """
     network = model.network
     others = {"weights": None} if str(network.get("_target_")).startswith("torchvision.") else {}
-    included = model.missing or model.weights == "included"
+    included = model.missing or model.weights in (None, "included")
     return {
         key: value
         for key, value in ({"pretrained": False} | others).items()

@@ -27,7 +27,7 @@ class ModelPool:
     """
 
     def __init__(self, download: bool = True) -> None:
-        self.sets = DataSets(download)
+        self.download, self.sets = download, DataSets(download)
         self._built: dict[str, PixelClassifier] = {}  # by `_make_key`; removed when frozen
         self._frozen: dict[str, Model] = {}
         self._files: dict[str, Path] = {}  # of trained weights
@@ -41,7 +41,7 @@ class ModelPool:
         keys = {name: _make_key(planned, name, images) for name in settings.models}
         self._make_room(set(keys.values()))
         missing = [name for name, key in keys.items() if key not in {**self._built, **self._frozen}]
-        built = {name: build(settings, name, images, self.sets.download) for name in missing}
+        built = {name: build(settings, name, images, self.download) for name in missing}
         for name in built.keys() & set(settings.source if planned.attack else ()):
             check_gradient(name, built[name], images.image_size)
         files = Trainings(settings, images, self.sets).files(built)

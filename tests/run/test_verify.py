@@ -112,7 +112,7 @@ FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
     "a larger budget": (larger_budget, "differs *$"),
     "other settings of the budget": (
         lambda job: with_record(job, {"epsilon": {"grid": [16.0], "reference": None}}),
-        "differs: budgets, reference in the record",
+        "differs: budgets in the record",
     ),
     "other images": (lambda job: with_record(job, data="0" * 16), "differs: images"),
     "fewer images": (
@@ -200,3 +200,36 @@ def test_a_typed_setting_replaces_that_of_the_card(made, verify, trust, tiny_wei
 def test_wrong_words_are_refused(verify, words: list[str], refusal: str):
     code, printed = verify(*words)
     assert code == 2 and refusal in printed
+
+
+def test_settings_that_open_files_without_an_attack_are_ignored(verify, trust, forge, tmp_path):
+    listed = tmp_path / "labels.csv"
+    listed.write_text("not read")
+    saved = {"path": str(tmp_path), "clean": str(tmp_path), "labels": str(listed), "eps_255": 8.0}
+    attack = {"kind": "none", "name": "none", "label": "clean images", "saved": saved}
+    code, printed = verify(forge(lambda job: with_record(job, {"attack": attack})), *trust)
+    assert code and "labels.csv" not in printed
+
+
+def test_a_network_whose_library_downloads_weights_is_not_built(verify, trust, forge):
+    network = {"_target_": "timm.create_model", "model_name": "resnet18", "pretrained": True}
+
+    def pretrained(job: CardJob) -> CardJob:
+        models = copy.deepcopy(job.record.config["model"])
+        models["fine"] |= {"network": network, "weights": None}
+        return with_record(job, {"model": models})
+
+    words = [*trust, "model.fine.network.model_name=resnet18"]
+    words = [word for word in words if "fine.weights" not in word]
+    code, printed = verify(forge(pretrained), *words)
+    assert code == 2 and "weights of fine are in no file here" in printed
+
+
+def test_weights_of_the_program_are_found_in_any_place(verify, trust, forge):
+    def moved(job: CardJob) -> CardJob:
+        models = copy.deepcopy(job.record.config["model"])
+        models["fine"]["weights"] = "/somewhere/else/src/assets/vgg_small.safetensors"
+        return with_record(job, {"model": models})
+
+    words = [word for word in trust if "fine.weights" not in word]
+    assert "/somewhere/else" not in verify(forge(moved), *words)[1]
