@@ -1,9 +1,9 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,24 @@ _COLUMNS += [*_DIFFERENCES, "p", "undecided", "lacks"]
 _COLUMNS += ["images", "targets", "sources"]
 _LINE = "{:>4}  {:<30} {:>9}  {:>6}  {}"
 
-_Stored = tuple[FinishedJob, tuple[str, ...]]
-"""A stored job, and the targets on which it is compared."""
+
+@dataclass(frozen=True)
+class _OfSource:
+    """What can be compared of an attack from one source.
+
+    Attributes:
+        parts: Outcomes of the seeds.
+        costs: Gradients per image of the seeds.
+        others: The stored jobs of this source.
+        targets: Names of the targets that all these have.
+        counted: Numbers of the images that every seed counts for some target.
+    """
+
+    parts: list[ImageOutcomes]
+    costs: list[float]
+    others: Sequence[FinishedJob]
+    targets: tuple[str, ...]
+    counted: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -76,10 +92,22 @@ class Beside:
 
 
 class Ranks(tuple[Beside, ...]):
-    """Results of several attacks; as text, one after another."""
+    """Results of several attacks; as text, one after another.
+
+    Attributes:
+        notes: The attacks of which nothing was compared, and why.
+    """
+
+    notes: tuple[str, ...]
+
+    def __new__(cls, results: Iterable[Beside] = (), notes: Iterable[str] = ()) -> Self:
+        """Create the results."""
+        ranks = super().__new__(cls, results)
+        ranks.notes = (*notes,)
+        return ranks
 
     def __str__(self) -> str:
-        return "\n\n".join(map(str, self))
+        return "\n\n".join([*map(str, self), *["\n".join(self.notes)] * bool(self.notes)])
 
 
 def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
@@ -97,15 +125,22 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
         if job.attacked:
             attacks.setdefault(job.row_title, []).append(job)
     known = dict[tuple[str, tuple[str, ...]], ImageOutcomes]()
-    results, notes = [], dict[str, None]()
+    names = {job.row_title for job in stored}
+    results, refused = list[Beside](), dict[str, list[str]]()
     for attack, its in attacks.items():
-        result = _beside(attack, its, stored, facts, known)
-        results += [result] if isinstance(result, Beside) else []
-        notes |= {} if isinstance(result, Beside) else dict.fromkeys(result)
+        title = attack
+        while title in names | ({*attacks} - {attack}):
+            title += " (mine)"
+        result = _beside(title, its, stored, facts, known)
+        if isinstance(result, Beside):
+            results.append(result)
+        else:
+            refused[attack] = result
     if not results:
-        why = " ".join(notes) or "There is no attack."
+        reasons = dict.fromkeys(reason for its in refused.values() for reason in its)
+        why = " ".join(reasons) or "There is no attack."
         raise ValueError(f"nothing can be compared with preset {preset}. {why}")
-    return Ranks(results)
+    return Ranks(results, [f"{name}: {' '.join(its)}" for name, its in refused.items()])
 
 
 def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
@@ -120,38 +155,33 @@ def read_preset(name: str) -> tuple[dict[str, Any], list[FinishedJob]]:
 
 
 def _beside(
-    attack: str,
+    title: str,
     jobs: Sequence[FinishedJob],
     stored: Sequence[FinishedJob],
     facts: Mapping[str, Any],
     known: dict[tuple[str, tuple[str, ...]], ImageOutcomes],
 ) -> Beside | list[str]:
     """Return an attack beside the stored ones, or why nothing of it can be compared."""
-    first = stored[0].record
-    images = stored[0].defended.drop_duplicates("image").set_index("image")["index"]
-    title = attack if attack not in {job.row_title for job in stored} else f"{attack} (mine)"
-    notes, mine, alike = dict[str, None](), list[ImageOutcomes](), list[_Stored]()
-    costs = list[float]()
-    for job in jobs:
-        others = [other for other in stored if other.record.source == job.record.source]
-        targets, reasons = _common(job, first, others[0].record if others else None)
-        variant = f"{PREDICTIONS}-{first.storage}"
-        rows = job.table(variant) if variant in job.files else job.predictions
-        rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
-        if absent := job.record.images - rows["image"].nunique():
-            reasons.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
+    first, notes = stored[0].record, dict[str, None]()
+    sources = dict[str, _OfSource]()
+    for source in dict.fromkeys(job.record.source for job in jobs):
+        seeds = [job for job in jobs if job.record.source == source]
+        others = [job for job in stored if job.record.source == source]
+        its, reasons = _of_source(title, seeds, others, first)
         notes |= dict.fromkeys(reasons)
-        if targets and len(rows):
-            rows = rows.assign(index=rows["image"].map(images))
-            rows = rows.drop_duplicates(["index", "target", "defence", "eps_255"])
-            mine.append(at_reference(rows, title, job.record, targets, first))
-            costs.append(cost_of(job))
-            alike += [(other, tuple(targets)) for other in others]
-        job.forget()
-    if not mine:
-        return [*notes]
+        sources |= {source: its} if its and len(its.counted) else {}
+    untuned = {name: int(_untuned(its.counted, facts).sum()) for name, its in sources.items()}
+    fewest = next((n for n in (FEWEST_TESTED, 1) if n <= max(untuned.values(), default=0)), 0)
+    for name in [name for name in sources if untuned[name] < fewest]:
+        few = f"{untuned[name]} counted images for reporting, of at least {fewest}"
+        notes[f"Not compared: source {name} has {few}."] = None
+        del sources[name]
+    if not sources:
+        return [*notes] or ["No image is counted."]
+    mine = [part for its in sources.values() for part in its.parts]
+    alike = [(job, its.targets) for its in sources.values() for job in its.others]
     theirs = pd.Series([cost_of(job) for job, _ in alike], [job.row_title for job, _ in alike])
-    mean = float(np.mean(costs))
+    mean = float(np.mean([cost for its in sources.values() for cost in its.costs]))
     cost = {**theirs.groupby(level=0).mean(), title: mean}
     own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
     near = {name for name in cost if abs(cost[name] - mean) <= NEAR * mean} - {title}
@@ -159,29 +189,93 @@ def _beside(
         notes["Not compared at equal cost: the job has several budgets, or a fit."] = None
     elif not near:
         notes[f"No stored attack costs {mean:g} gradients per image."] = None
-    for job, its in alike:
-        if job.row_title in own | near and (job.record.key, its) not in known:
-            outcome = at_reference(job.predictions, job.row_title, job.record, its, first)
-            known[job.record.key, its] = outcome
+    for job, targets in alike:
+        if job.row_title in own | near and (job.record.key, targets) not in known:
+            outcome = at_reference(job.predictions, job.row_title, job.record, targets, first)
+            known[job.record.key, targets] = outcome
             job.forget()
-    tables = []
+    index, tables = np.unique(np.concatenate([its.counted for its in sources.values()])), []
     for chosen in (own, near):
         parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
         table = pd.DataFrame(columns=["attack"])
         if chosen:
-            index = np.unique(np.concatenate([its.index for its in mine]))
             table = rank_untuned([*mine, *parts], index, facts, title)
-        table = table.assign(gradients=table["attack"].map(cost))
-        tables.append(table.reindex(columns=_COLUMNS))
-    among_own, among_near = tables
-    if among_own.empty:
+        tables.append(table.assign(gradients=table["attack"].map(cost)))
+    if tables[0].empty:
         return [*notes, "No image is counted for every attack."]
-    if _untuned(mine[0].index, facts).sum() < FEWEST_TESTED:
-        notes[f"These are the images for tuning. To report, use all {len(images)} images."] = None
-    source = rankings(joined(mine))["source"].iloc[0]
+    if (reported := _untuned(index, facts).sum()) < FEWEST_TESTED:
+        tuning = f"Images for tuning: {len(index) - reported} of {len(index)}."
+        notes[f"{tuning} To report, use all {first.images} images."] = None
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
-    place = f"source {source}, eps = {first.reference:g}/255, protocol {first.protocol}"
-    return Beside(title, f"{version}: {place}", among_own, among_near, mean, (*notes,))
+    place = f"source {tables[0]['source'].iloc[0]}, eps = {first.reference:g}/255"
+    among_own, among_near = (table.reindex(columns=_COLUMNS) for table in tables)
+    stated = f"{version}: {place}, protocol {first.protocol}"
+    return Beside(title, stated, among_own, among_near, mean, (*notes,))
+
+
+def _of_source(
+    title: str, jobs: Sequence[FinishedJob], others: Sequence[FinishedJob], first: JobRecord
+) -> tuple[_OfSource | None, list[str]]:
+    """Return what can be compared of an attack from one source, and why other things not."""
+    stored, fitting, notes = others[0].record if others else None, [], []
+    for job in jobs:
+        targets, reasons = _common(job, first, stored)
+        notes += reasons
+        fitting += [(job, targets)] if targets else []
+    shared = [name for name in first.targets if fitting and all(name in its for _, its in fitting)]
+    parts, costs = list[ImageOutcomes](), list[float]()
+    for job, _ in fitting if shared else ():
+        rows, reasons = _comparable_rows(job, others[0], shared, first)
+        notes += reasons
+        if len(rows):
+            parts.append(at_reference(rows, title, job.record, shared, first))
+            costs.append(cost_of(job))
+        job.forget()
+    if not parts or stored is None:
+        return None, notes or [f"Not compared: the seeds of source {jobs[0].record.source}."]
+    lacking = {*stored.targets} - {*shared, *stored.source_model.members}
+    if lacking:
+        absent = ", ".join(name for name in stored.targets if name in lacking)
+        notes.append(f"Source {stored.source}: all means are without target {absent}.")
+    if len(parts) > 1:
+        notes.append(f"Source {stored.source}: mean of {len(parts)} seeds.")
+    both, seeds = joined(parts), [*range(len(parts))]
+    scores = [both.scores(seeds, at) for _, at in both.pairs([0], range(len(both.targets)))]
+    counted = both.index[np.isfinite(scores).any(axis=0)] if scores else both.index[:0]
+    return _OfSource(parts, costs, others, (*shared,), counted), notes
+
+
+def _comparable_rows(
+    job: FinishedJob, stored: FinishedJob, targets: Sequence[str], first: JobRecord
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return a job's rows on stored images, with the stored clean classes; and what differs."""
+    notes, keys = list[str](), ["index", "target", "defence", "eps_255"]
+    variant = f"{PREDICTIONS}-{first.storage}"
+    rows = job.table(variant) if variant in job.files else job.predictions
+    clean = stored.predictions[stored.predictions["eps_255"] == 0]
+    stored.forget()
+    images = clean.drop_duplicates("image").set_index("image")["index"]
+    rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
+    if absent := job.record.images - rows["image"].nunique():
+        notes.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
+    rows = rows.assign(index=rows["image"].map(images)).drop_duplicates(keys)
+    known = clean[[*keys, "label", "predicted"]]
+    rows = rows.merge(known, how="left", on=keys, suffixes=("", "_stored"))
+    there = rows["predicted_stored"].notna()
+    labelled = rows.loc[there & (rows["label"] != rows["label_stored"]), "index"].nunique()
+    if labelled:
+        reason = f"Not compared: {labelled} images have other labels than the stored ones."
+        return rows[:0], [*notes, reason]
+    used = there & rows["target"].isin([*targets, *job.record.source_model.members])
+    other = rows.loc[used & (rows["predicted"] != rows["predicted_stored"]), "index"].unique()
+    if len(other):
+        named = ", ".join(map(str, other[:5])) + ", ..." * (len(other) > 5)
+        notes.append(
+            f"{len(other)} images have other clean predictions than the stored ones, which decide "
+            f"whether an image is counted: {named}."
+        )
+    predicted = rows["predicted_stored"].where(there, rows["predicted"]).astype("int64")
+    return rows.assign(predicted=predicted), notes
 
 
 def _common(
@@ -210,7 +304,8 @@ def _common(
     targets = [name for name in mine.targets if name in stored.targets]
     different = {name: its for name in targets if (its := _difference(name, mine, stored))}
     absent = [name for name in mine.targets if name not in targets]
-    notes = [f"{start} target {name} is not stored." for name in absent]
+    notes = [f"{start} targets behind {', '.join(mine.defences)}."] * bool(mine.defences)
+    notes += [f"{start} target {name} is not stored." for name in absent]
     notes += [
         f"{start} target {name} has {its} than the stored one." for name, its in different.items()
     ]
@@ -264,10 +359,11 @@ def rank_untuned(
     tested = index[untuned] if untuned.sum() >= FEWEST_TESTED else index
     tables = []
     for images in (tested, index[~untuned]):
-        ranked = rankings(joined([_on(part, images) for part in parts]), against=against)
-        tables.append(
-            ranked[ranked["source"] == ranked["source"].head(1).item()] if len(ranked) else ranked
-        )
+        chosen = [_on(part, images) for part in parts]
+        ranked = rankings(joined(chosen), against=against)
+        # Without a source that counts no image, a mean would be of other sources than it says.
+        whole = len(ranked) and all(part.counted.any() for part in chosen)
+        tables.append(ranked[ranked["source"] == ranked["source"].iloc[0]] if whole else ranked[:0])
     table, tuned = tables
     return table.assign(mean_tuned=table["attack"].map(tuned.set_index("attack")["mean"]))
 
