@@ -1,9 +1,9 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import nan
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,25 +27,6 @@ _COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
 _COLUMNS += [*_DIFFERENCES, "p", "undecided", "lacks"]
 _COLUMNS += ["images", "targets", "sources"]
 _LINE = "{:>4}  {:<30} {:>9}  {:>6}  {}"
-
-
-@dataclass(frozen=True)
-class _OfSource:
-    """What can be compared of an attack from one source.
-
-    Attributes:
-        parts: Outcomes of the seeds.
-        costs: Gradients per image of the seeds.
-        others: The stored jobs of this source.
-        targets: Names of the targets that all these have.
-        counted: Numbers of the images that every seed counts for some target.
-    """
-
-    parts: list[ImageOutcomes]
-    costs: list[float]
-    others: Sequence[FinishedJob]
-    targets: tuple[str, ...]
-    counted: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -98,13 +79,7 @@ class Ranks(tuple[Beside, ...]):
         notes: The attacks of which nothing was compared, and why.
     """
 
-    notes: tuple[str, ...]
-
-    def __new__(cls, results: Iterable[Beside] = (), notes: Iterable[str] = ()) -> Self:
-        """Create the results."""
-        ranks = super().__new__(cls, results)
-        ranks.notes = (*notes,)
-        return ranks
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "\n\n".join([*map(str, self), *["\n".join(self.notes)] * bool(self.notes)])
@@ -132,15 +107,15 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
         while title in names | ({*attacks} - {attack}):
             title += " (mine)"
         result = _beside(title, its, stored, facts, known)
-        if isinstance(result, Beside):
-            results.append(result)
-        else:
-            refused[attack] = result
+        results += [result] if isinstance(result, Beside) else []
+        refused |= {} if isinstance(result, Beside) else {attack: result}
     if not results:
         reasons = dict.fromkeys(reason for its in refused.values() for reason in its)
         why = " ".join(reasons) or "There is no attack."
         raise ValueError(f"nothing can be compared with preset {preset}. {why}")
-    return Ranks(results, [f"{name}: {' '.join(its)}" for name, its in refused.items()])
+    ranks = Ranks(results)
+    ranks.notes = tuple(f"{attack}: {' '.join(reasons)}" for attack, reasons in refused.items())
+    return ranks
 
 
 def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
@@ -163,25 +138,28 @@ def _beside(
 ) -> Beside | list[str]:
     """Return an attack beside the stored ones, or why nothing of it can be compared."""
     first, notes = stored[0].record, dict[str, None]()
-    sources = dict[str, _OfSource]()
+    sources, costs = dict[str, ImageOutcomes](), dict[str, float]()
     for source in dict.fromkeys(job.record.source for job in jobs):
         seeds = [job for job in jobs if job.record.source == source]
-        others = [job for job in stored if job.record.source == source]
-        its, reasons = _of_source(title, seeds, others, first)
+        its, costs[source], reasons = _of_source(title, seeds, stored, first)
         notes |= dict.fromkeys(reasons)
-        sources |= {source: its} if its and len(its.counted) else {}
-    untuned = {name: int(_untuned(its.counted, facts).sum()) for name, its in sources.items()}
+        sources |= {source: its} if its else {}
+    counted = {source: _counted(its) for source, its in sources.items()}
+    untuned = {source: int(_untuned(its, facts).sum()) for source, its in counted.items()}
     fewest = next((n for n in (FEWEST_TESTED, 1) if n <= max(untuned.values(), default=0)), 0)
-    for name in [name for name in sources if untuned[name] < fewest]:
-        few = f"{untuned[name]} counted images for reporting, of at least {fewest}"
-        notes[f"Not compared: source {name} has {few}."] = None
-        del sources[name]
+    for source in [its for its in sources if untuned[its] < fewest or not len(counted[its])]:
+        few = f"{untuned[source]} counted images for reporting; needed are {FEWEST_TESTED}"
+        notes[f"Not compared: source {source} has {few}."] = None
+        del sources[source], counted[source]
     if not sources:
-        return [*notes] or ["No image is counted."]
-    mine = [part for its in sources.values() for part in its.parts]
-    alike = [(job, its.targets) for its in sources.values() for job in its.others]
+        return [*notes]
+    alike = [
+        (job, tuple(target.model for target in sources[job.record.source].targets))
+        for job in stored
+        if job.record.source in sources
+    ]
     theirs = pd.Series([cost_of(job) for job, _ in alike], [job.row_title for job, _ in alike])
-    mean = float(np.mean([cost for its in sources.values() for cost in its.costs]))
+    mean = float(np.mean([costs[source] for source in sources]))
     cost = {**theirs.groupby(level=0).mean(), title: mean}
     own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
     near = {name for name in cost if abs(cost[name] - mean) <= NEAR * mean} - {title}
@@ -194,12 +172,12 @@ def _beside(
             outcome = at_reference(job.predictions, job.row_title, job.record, targets, first)
             known[job.record.key, targets] = outcome
             job.forget()
-    index, tables = np.unique(np.concatenate([its.counted for its in sources.values()])), []
+    index, tables = np.unique(np.concatenate([*counted.values()])), []
     for chosen in (own, near):
         parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
         table = pd.DataFrame(columns=["attack"])
         if chosen:
-            table = rank_untuned([*mine, *parts], index, facts, title)
+            table = rank_untuned([*sources.values(), *parts], index, facts, title)
         tables.append(table.assign(gradients=table["attack"].map(cost)))
     if tables[0].empty:
         return [*notes, "No image is counted for every attack."]
@@ -214,35 +192,42 @@ def _beside(
 
 
 def _of_source(
-    title: str, jobs: Sequence[FinishedJob], others: Sequence[FinishedJob], first: JobRecord
-) -> tuple[_OfSource | None, list[str]]:
-    """Return what can be compared of an attack from one source, and why other things not."""
-    stored, fitting, notes = others[0].record if others else None, [], []
+    title: str, jobs: Sequence[FinishedJob], stored: Sequence[FinishedJob], first: JobRecord
+) -> tuple[ImageOutcomes | None, float, list[str]]:
+    """Return an attack's outcomes from one source, its cost, and what is not compared."""
+    other = next((its for its in stored if its.record.source == jobs[0].record.source), None)
+    if other is None:
+        return None, nan, [f"Not compared: source {jobs[0].record.source} is not stored."]
+    notes, fitting = list[str](), list[tuple[FinishedJob, list[str]]]()
     for job in jobs:
-        targets, reasons = _common(job, first, stored)
-        notes += reasons
+        targets, reasons = _common(job, first, other.record)
         fitting += [(job, targets)] if targets else []
-    shared = [name for name in first.targets if fitting and all(name in its for _, its in fitting)]
+        notes += reasons
+    shared = [name for name in first.targets if all(name in its for _, its in fitting)]
     parts, costs = list[ImageOutcomes](), list[float]()
     for job, _ in fitting if shared else ():
-        rows, reasons = _comparable_rows(job, others[0], shared, first)
+        rows, reasons = _comparable_rows(job, other, shared, first)
         notes += reasons
         if len(rows):
             parts.append(at_reference(rows, title, job.record, shared, first))
             costs.append(cost_of(job))
         job.forget()
-    if not parts or stored is None:
-        return None, notes or [f"Not compared: the seeds of source {jobs[0].record.source}."]
-    lacking = {*stored.targets} - {*shared, *stored.source_model.members}
-    if lacking:
-        absent = ", ".join(name for name in stored.targets if name in lacking)
-        notes.append(f"Source {stored.source}: all means are without target {absent}.")
-    if len(parts) > 1:
-        notes.append(f"Source {stored.source}: mean of {len(parts)} seeds.")
-    both, seeds = joined(parts), [*range(len(parts))]
-    scores = [both.scores(seeds, at) for _, at in both.pairs([0], range(len(both.targets)))]
-    counted = both.index[np.isfinite(scores).any(axis=0)] if scores else both.index[:0]
-    return _OfSource(parts, costs, others, (*shared,), counted), notes
+    if not parts:
+        return None, nan, notes
+    there = {*shared, *other.record.source_model.members}
+    lacking = ", ".join(target for target in other.record.targets if target not in there)
+    source = f"Source {other.record.source}:"
+    notes += [f"{source} all means are without target {lacking}."] * bool(lacking)
+    notes += [f"{source} mean of {len(parts)} seeds."] * (len(parts) > 1)
+    return joined(parts), float(np.mean(costs)), notes
+
+
+def _counted(seeds: ImageOutcomes) -> NDArray[np.int64]:
+    """Return the numbers of the images that every seed counts for some other network."""
+    jobs = [*range(len(seeds.jobs))]
+    pairs = seeds.pairs([0], range(len(seeds.targets)))
+    counted = [np.isfinite(seeds.scores(jobs, target)) for _, target in pairs]
+    return seeds.index[np.any(counted, axis=0)] if counted else seeds.index[:0]
 
 
 def _comparable_rows(
@@ -262,30 +247,23 @@ def _comparable_rows(
     known = clean[[*keys, "label", "predicted"]]
     rows = rows.merge(known, how="left", on=keys, suffixes=("", "_stored"))
     there = rows["predicted_stored"].notna()
-    labelled = rows.loc[there & (rows["label"] != rows["label_stored"]), "index"].nunique()
-    if labelled:
-        reason = f"Not compared: {labelled} images have other labels than the stored ones."
-        return rows[:0], [*notes, reason]
+    if wrong := rows.loc[there & (rows["label"] != rows["label_stored"]), "index"].nunique():
+        return rows[:0], [f"Not compared: {wrong} images have other labels than the stored ones."]
     used = there & rows["target"].isin([*targets, *job.record.source_model.members])
     other = rows.loc[used & (rows["predicted"] != rows["predicted_stored"]), "index"].unique()
     if len(other):
-        named = ", ".join(map(str, other[:5])) + ", ..." * (len(other) > 5)
         notes.append(
-            f"{len(other)} images have other clean predictions than the stored ones, which decide "
-            f"whether an image is counted: {named}."
+            f"The stored clean predictions decide which images count. {len(other)} of the job's "
+            f"differ: {', '.join(map(str, other[:9]))}{', ...' * (len(other) > 9)}."
         )
     predicted = rows["predicted_stored"].where(there, rows["predicted"]).astype("int64")
     return rows.assign(predicted=predicted), notes
 
 
-def _common(
-    job: FinishedJob, first: JobRecord, stored: JobRecord | None
-) -> tuple[list[str], list[str]]:
+def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list[str], list[str]]:
     """Return the targets of a job that can be compared with the stored ones, and why others not."""
     mine, start = job.record, "Not compared:"
     both_stored = f"{PREDICTIONS}-{first.storage}" in job.files
-    if stored is None:
-        return [], [f"{start} source {mine.source} is not stored."]
     for what, its, other in (
         ("norm", mine.norm, stored.norm),
         ("storage", stored.storage if both_stored else mine.storage, stored.storage),
@@ -359,30 +337,13 @@ def rank_untuned(
     tested = index[untuned] if untuned.sum() >= FEWEST_TESTED else index
     tables = []
     for images in (tested, index[~untuned]):
-        chosen = [_on(part, images) for part in parts]
+        chosen = [part.on_images(images) for part in parts]
         ranked = rankings(joined(chosen), against=against)
         # Without a source that counts no image, a mean would be of other sources than it says.
         whole = len(ranked) and all(part.counted.any() for part in chosen)
         tables.append(ranked[ranked["source"] == ranked["source"].iloc[0]] if whole else ranked[:0])
     table, tuned = tables
     return table.assign(mean_tuned=table["attack"].map(tuned.set_index("attack")["mean"]))
-
-
-def _on(outcomes: ImageOutcomes, index: NDArray[np.int64]) -> ImageOutcomes:
-    """Return the outcomes on some of the images."""
-    keep = np.isin(outcomes.index, index)
-    counted, fooled = (
-        np.packbits(outcomes.unpack(bits)[..., keep], axis=-1)
-        for bits in (outcomes.counted, outcomes.fooled)
-    )
-    labels = [None if its is None else its[keep] for its in outcomes.target_labels]
-    return replace(
-        outcomes,
-        index=outcomes.index[keep],
-        target_labels=labels,
-        counted=counted,
-        fooled=fooled,
-    )
 
 
 def rank_sentence(table: pd.DataFrame, attack: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from torch.nn.functional import cross_entropy
@@ -55,6 +56,25 @@ def card_with(jobs: list[FinishedJob], path: Path, **facts: Any) -> Path:
         path,
     )
     return path
+
+
+def changed(
+    jobs: list[FinishedJob],
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+    path: Path,
+    **facts: Any,
+) -> list[FinishedJob]:
+    """Return jobs, packed in a card and read again, whose rows and records were changed."""
+    cards = []
+    for number, job in enumerate(jobs):
+        table = job.as_card().tables["predictions"]
+        rows = change(table.to_pandas())
+        table = pa.Table.from_pandas(rows, table.schema, preserve_index=False)
+        counts = {"images": rows["index"].nunique(), "key": f"{path.stem}{number}"}
+        record = job.record.model_copy(update=counts | facts)
+        cards.append(CardJob(record, ("mine", number), (), {"predictions": table}))
+    write_card(cards, path)
+    return find_jobs([path])
 
 
 def test_a_stored_attack_run_as_mine_differs_from_itself_by_nothing(sweep: Path):
@@ -129,9 +149,17 @@ def test_other_images_are_never_compared(sweep: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="300 of 300 images are not stored"):
         beside(find_jobs([others]), "made-up")
     some = make_sweep(tmp_path / "some", **SWEEP | {"attacks": ("mine",), "first": 200})
-    (result,) = beside(find_jobs([some]), "made-up")
+    with pytest.raises(ValueError, match="images have other labels than the stored ones"):
+        beside(find_jobs([some]), "made-up")
+
+    def with_new_images(rows: pd.DataFrame) -> pd.DataFrame:
+        new = "new" + rows["index"].astype(str)
+        return rows.assign(image=rows["image"].where(rows["index"] < 100, new))
+
+    mine = changed(jobs_named(sweep, "mi_own"), with_new_images, tmp_path / "mine.parquet")
+    (result,) = beside(mine, "made-up")
     assert "200 of 300 images are not stored" in str(result)
-    assert result.own["images"].max() <= 100
+    assert 50 < result.own["images"].max() <= 100
 
 
 def test_the_line_prints_the_ranks_below_the_table(
@@ -230,7 +258,7 @@ def test_a_stored_attack_called_as_a_function_gives_what_is_stored():
     rows = result.own.set_index("attack")
     assert rows.loc["fgsm", "difference"] == 0
     assert rows.loc["mine", "gradients"] == 1
-    assert any("images for tuning" in note for note in result.notes)
+    assert any("Images for tuning" in note for note in result.notes)
 
 
 @pytest.mark.slow
