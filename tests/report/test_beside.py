@@ -229,6 +229,114 @@ def test_an_unknown_preset_is_refused_before_anything_is_computed(
     assert not (workspace / "none").exists()
 
 
+def as_they_are(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows
+
+
+def test_only_sources_with_images_for_reporting_are_ranked(sweep: Path, tmp_path: Path):
+    tuning = read_preset("made-up")[0]["tuning"]
+
+    def of_tuning(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[rows["index"].isin(tuning)]
+
+    vgg, resnet, _ = sorted(
+        jobs_named(sweep, "mi_own"), key=lambda job: MODELS.index(job.record.source)
+    )
+    few = changed([vgg], of_tuning, tmp_path / "few.parquet", data="few")
+    (result,) = beside([*few, resnet], "made-up")
+    (alone,) = beside([resnet], "made-up")
+    assert ": source resnet, eps" in result.title
+    assert any("source vgg has 0 counted images" in note for note in result.notes)
+    pd.testing.assert_frame_equal(result.own, alone.own)
+    (result,) = beside(few, "made-up")
+    assert ": source vgg, eps" in result.title
+    counted = result.own["images"].max()
+    assert f"Images for tuning: {counted:g} of {counted:g}." in str(result)
+
+
+def test_an_attack_that_does_not_fit_is_named_after_the_others(
+    sweep: Path, run_in: Callable[..., int], tmp_path: Path
+):
+    other = changed(
+        jobs_named(sweep, "bim_own"), as_they_are, tmp_path / "bim.parquet", norm="l2", label="<b>"
+    )
+    fits = jobs_named(sweep, "mi_own")
+    ranks = beside([*other, *fits], "made-up")
+    assert [result.attack for result in ranks] == ["mi_own"]
+    reason = "<b>: Not compared: norm l2; stored is linf."
+    assert ranks.notes == (reason,) and str(ranks).endswith(reason)
+    card_with(fits, tmp_path / "mi.parquet")
+    words = ["folder=[bim.parquet,mi.parquet]", "beside=made-up", "out=page"]
+    assert run_in(tmp_path, *words, module="src.report.__main__") == 0
+    assert reason in unescape((tmp_path / "page" / "report.html").read_text("utf-8"))
+
+
+def test_stored_clean_predictions_decide_which_images_count(sweep: Path, tmp_path: Path):
+    jobs = jobs_named(sweep, "mi_own")
+    (honest,) = beside(jobs, "made-up")
+
+    def forged(rows: pd.DataFrame) -> pd.DataFrame:
+        """Let the source err on the clean images of which some target resists the attack."""
+        resists = rows[(rows["eps_255"] > 0) & (rows["predicted"] == rows["label"])]["index"]
+        wrong = rows["index"].isin(resists) & (rows["eps_255"] == 0)
+        return rows.assign(predicted=rows["predicted"].where(~wrong, (rows["label"] + 1) % 6))
+
+    (result,) = beside(changed(jobs, forged, tmp_path / "forged.parquet"), "made-up")
+    pd.testing.assert_frame_equal(result.own, honest.own)
+    assert any("stored clean predictions decide" in note for note in result.notes)
+
+    def relabelled(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.assign(label=rows["label"].where(rows["index"] != 7, (rows["label"] + 1) % 6))
+
+    with pytest.raises(ValueError, match="1 images have other labels"):
+        beside(changed(jobs, relabelled, tmp_path / "other.parquet"), "made-up")
+
+
+def test_targets_that_a_job_lacks_are_left_out_of_all_means(sweep: Path, tmp_path: Path):
+    (job,) = [its for its in jobs_named(sweep, "mi_own") if its.record.source == "vgg"]
+
+    def on_resnet(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[(rows["eps_255"] == 0) | (rows["target"] == "resnet")]
+
+    mine = changed([job], on_resnet, tmp_path / "mine.parquet", targets=["resnet"])
+    (result,) = beside(mine, "made-up")
+    rows = result.own.set_index("attack")
+    assert (rows["targets"] == 1).all() and rows.loc["mi", "difference"] == 0
+    assert "Source vgg: all means are without target vit." in result.notes
+
+
+def test_seeds_and_defences_are_named(sweep: Path, tmp_path: Path):
+    facts: dict[str, Any] = {"models": MODELS, "budgets": (4.0,), "full": False, "images": 300}
+    facts |= {"attacks": ("mi_own",), "sources": ("vgg",)}
+    make_sweep(tmp_path / "mine" / "0", **facts, defences=("jpeg",))
+    make_sweep(tmp_path / "mine" / "1", **facts, seed=1, defences=("jpeg",))
+    (result,) = beside(find_jobs([tmp_path / "mine"]), "made-up")
+    assert "Not compared: targets behind jpeg." in result.notes
+    assert "Source vgg: mean of 2 seeds." in result.notes
+
+
+def test_names_of_results_differ(sweep: Path, tmp_path: Path):
+    jobs = jobs_named(sweep, "mi_own")
+    names = ("mi", "mi (mine)")
+    every = [
+        job
+        for name in names
+        for job in changed(jobs, as_they_are, tmp_path / f"{name[-2]}.parquet", label=name)
+    ]
+    results = beside(every, "made-up")
+    assert len({*(result.attack for result in results), *NAMES}) == len(NAMES) + 2
+
+
+@pytest.mark.parametrize("value", [float("inf"), -1.0])
+def test_impossible_costs_are_refused(sweep: Path, tmp_path: Path, value: float):
+    with pytest.raises(ValueError, match="column gradients"):
+        changed(
+            jobs_named(sweep, "mi_own"),
+            lambda rows: rows.assign(gradients=value),
+            tmp_path / "mine.parquet",
+        )
+
+
 def test_costs_decide_who_is_of_equal_cost(sweep: Path):
     def with_cost(job: FinishedJob, gradients: float) -> pa.Table:
         table = job.as_card().tables["predictions"]
