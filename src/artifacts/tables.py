@@ -58,8 +58,7 @@ PREDICTED = (
 """Predicted class (-1: the target abstained), its probability, and the true class's."""
 DRAWS = tuple(column(name, INTEGER, 0, null=True) for name in ("draws", "draws_correct"))
 """Number of draws of the target's defence, and how many of them predict the true class."""
-MOST = 1e15  # finite, and far beyond what can be computed for an image
-COST = tuple(column(name, FLOAT, 0, MOST, null=True) for name in ("gradients", "forwards"))
+COST = tuple(column(name, FLOAT, 0, 1e15, null=True) for name in ("gradients", "forwards"))
 """Gradients and forward passes per image, for all budgets together; null: unknown."""
 ITERATION = column("iteration", INTEGER, 0, null=True)
 PREDICTION_SCHEMA = pa.schema(

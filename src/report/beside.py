@@ -153,11 +153,8 @@ def _beside(
         del sources[source], counted[source]
     if not sources:
         return [*notes]
-    alike = [
-        (job, tuple(target.model for target in sources[job.record.source].targets))
-        for job in stored
-        if job.record.source in sources
-    ]
+    shared = {name: tuple(its.model for its in both.targets) for name, both in sources.items()}
+    alike = [(job, shared[job.record.source]) for job in stored if job.record.source in shared]
     theirs = pd.Series([cost_of(job) for job, _ in alike], [job.row_title for job, _ in alike])
     mean = float(np.mean([costs[source] for source in sources]))
     cost = {**theirs.groupby(level=0).mean(), title: mean}
@@ -186,8 +183,8 @@ def _beside(
         notes[f"{tuning} To report, use all {first.images} images."] = None
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
     place = f"source {tables[0]['source'].iloc[0]}, eps = {first.reference:g}/255"
-    among_own, among_near = (table.reindex(columns=_COLUMNS) for table in tables)
     stated = f"{version}: {place}, protocol {first.protocol}"
+    among_own, among_near = (table.reindex(columns=_COLUMNS) for table in tables)
     return Beside(title, stated, among_own, among_near, mean, (*notes,))
 
 
@@ -234,7 +231,7 @@ def _comparable_rows(
     job: FinishedJob, stored: FinishedJob, targets: Sequence[str], first: JobRecord
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return a job's rows on stored images, with the stored clean classes; and what differs."""
-    notes, keys = list[str](), ["index", "target", "defence", "eps_255"]
+    notes, pair = list[str](), ["index", "target", "defence"]
     variant = f"{PREDICTIONS}-{first.storage}"
     rows = job.table(variant) if variant in job.files else job.predictions
     clean = stored.predictions[stored.predictions["eps_255"] == 0]
@@ -243,21 +240,19 @@ def _comparable_rows(
     rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
     if absent := job.record.images - rows["image"].nunique():
         notes.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
-    rows = rows.assign(index=rows["image"].map(images)).drop_duplicates(keys)
-    known = clean[[*keys, "label", "predicted"]]
-    rows = rows.merge(known, how="left", on=keys, suffixes=("", "_stored"))
-    there = rows["predicted_stored"].notna()
-    if wrong := rows.loc[there & (rows["label"] != rows["label_stored"]), "index"].nunique():
+    rows = rows.assign(index=rows["image"].map(images)).drop_duplicates([*pair, "eps_255"])
+    rows = rows.merge(clean[[*pair, "label", "predicted"]], on=pair, suffixes=("", "_stored"))
+    if wrong := rows.loc[rows["label"] != rows["label_stored"], "index"].nunique():
         return rows[:0], [f"Not compared: {wrong} images have other labels than the stored ones."]
-    used = there & rows["target"].isin([*targets, *job.record.source_model.members])
-    other = rows.loc[used & (rows["predicted"] != rows["predicted_stored"]), "index"].unique()
+    used = rows["target"].isin([*targets, *job.record.source_model.members])
+    kept = rows["predicted"].where(rows["eps_255"] > 0, rows["predicted_stored"])
+    other = rows.loc[used & (rows["predicted"] != kept), "index"].unique()
     if len(other):
         notes.append(
             f"The stored clean predictions decide which images count. {len(other)} of the job's "
             f"differ: {', '.join(map(str, other[:9]))}{', ...' * (len(other) > 9)}."
         )
-    predicted = rows["predicted_stored"].where(there, rows["predicted"]).astype("int64")
-    return rows.assign(predicted=predicted), notes
+    return rows.assign(predicted=kept), notes
 
 
 def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list[str], list[str]]:
