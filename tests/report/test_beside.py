@@ -335,6 +335,13 @@ def test_impossible_costs_are_refused(sweep: Path, tmp_path: Path, value: float)
             lambda rows: rows.assign(gradients=value),
             tmp_path / "mine.parquet",
         )
+    with pytest.raises(ValueError, match="no valid record"):
+        changed(
+            jobs_named(sweep, "mi_own"),
+            as_they_are,
+            tmp_path / "record.parquet",
+            fit_gradients=value,
+        )
 
 
 def test_costs_decide_who_is_of_equal_cost(sweep: Path):
