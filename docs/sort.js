@@ -5,15 +5,19 @@ for (const table of document.querySelectorAll(".sortable table")) {
     const sort = () => {
       const up = head.ariaSort === "descending" ? 1 : -1;
       const key = (row) => row.cells[column].textContent.trim();
-      const number = (row) => Number.parseFloat(key(row).replace("−", "-"));
-      const compare = (a, b) =>
-        Number.isNaN(number(a)) || Number.isNaN(number(b)) ? key(a).localeCompare(key(b)) : number(a) - number(b);
-      body.append(...[...body.rows].sort((a, b) => up * compare(a, b)));
+      const number = (row) => Number.parseFloat(key(row).replace("−", "-").replace(/,(?=\d{3})/g, ""));
+      const lacks = (row) => Number.isNaN(number(row)); // then it comes last, in both directions
+      const compare = (a, b) => (lacks(a) ? key(a).localeCompare(key(b)) : number(a) - number(b));
+      body.append(...[...body.rows].sort((a, b) => lacks(a) - lacks(b) || up * compare(a, b)));
       for (const other of head.parentNode.cells) other.ariaSort = null;
       head.ariaSort = up > 0 ? "ascending" : "descending";
     };
     head.tabIndex = 0;
     head.addEventListener("click", sort);
-    head.addEventListener("keydown", (event) => event.key === "Enter" && sort());
+    head.addEventListener("keydown", (event) => {
+      if (!["Enter", " "].includes(event.key)) return;
+      event.preventDefault(); // the space bar would scroll
+      sort();
+    });
   });
 }

@@ -117,6 +117,18 @@ class ImageOutcomes:
             self.fooled[both],
         )
 
+    def on_images(self, index: NDArray[np.int64]) -> "ImageOutcomes":
+        """Return the outcomes on some of the images."""
+        keep = np.isin(self.index, index)
+        counted, fooled = (
+            np.packbits(self.unpack(bits)[..., keep], axis=-1)
+            for bits in (self.counted, self.fooled)
+        )
+        labels = [None if its is None else its[keep] for its in self.target_labels]
+        return ImageOutcomes(
+            self.jobs, self.targets, self.index[keep], labels, self.evaluated, counted, fooled
+        )
+
     def scores(self, seeds: Sequence[int], target: int) -> NDArray[np.float64]:
         """Return each image's mean success over the seeds of a job on a target, shape (N,).
 

@@ -191,7 +191,9 @@ def _read(path: Path) -> pa.Table:
         texts = table[name].combine_chunks().dictionary
         if (pc.max(pc.binary_length(texts)).as_py() or 0) > _LONGEST.get(name, _LONGEST_NAME):
             raise ValueError(f"{path} is no card: a text in its column {name} is too long.")
-    if facts.get("rows") != digest_rows(table):
+    if "rows" not in facts:
+        raise ValueError(f"{path} is of an earlier development version. Pack the sweep again.")
+    if facts["rows"] != digest_rows(table):
         raise ValueError(f"{path} has other rows than were packed. Pack the sweep again.")
     return table
 

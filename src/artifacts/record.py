@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from ..config.attack_settings import AttackSettings
 from ..config.settings import Settings
@@ -116,8 +116,8 @@ class JobRecord(BaseModel):
     key_parts: dict[str, str] = {}
     crafting: str
     target_keys: dict[str, str]
-    gradients: int
-    fit_gradients: float = 0.0
+    gradients: NonNegativeInt
+    fit_gradients: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     zero_gradients: float | None
     seconds: float | None
     code: dict[str, str]

@@ -58,7 +58,7 @@ PREDICTED = (
 """Predicted class (-1: the target abstained), its probability, and the true class's."""
 DRAWS = tuple(column(name, INTEGER, 0, null=True) for name in ("draws", "draws_correct"))
 """Number of draws of the target's defence, and how many of them predict the true class."""
-COST = (column("gradients", FLOAT, 0, null=True), column("forwards", FLOAT, 0, null=True))
+COST = tuple(column(name, FLOAT, 0, 1e15, null=True) for name in ("gradients", "forwards"))
 """Gradients and forward passes per image, for all budgets together; null: unknown."""
 ITERATION = column("iteration", INTEGER, 0, null=True)
 PREDICTION_SCHEMA = pa.schema(

@@ -1,7 +1,7 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import nan
 from typing import Any
 
@@ -27,9 +27,6 @@ _COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
 _COLUMNS += [*_DIFFERENCES, "p", "undecided", "lacks"]
 _COLUMNS += ["images", "targets", "sources"]
 _LINE = "{:>4}  {:<30} {:>9}  {:>6}  {}"
-
-_Stored = tuple[FinishedJob, tuple[str, ...]]
-"""A stored job, and the targets on which it is compared."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,16 @@ class Beside:
 
 
 class Ranks(tuple[Beside, ...]):
-    """Results of several attacks; as text, one after another."""
+    """Results of several attacks; as text, one after another.
+
+    Attributes:
+        notes: The attacks of which nothing was compared, and why.
+    """
+
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n\n".join(map(str, self))
+        return "\n\n".join([*map(str, self), *["\n".join(self.notes)] * bool(self.notes)])
 
 
 def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
@@ -97,15 +100,22 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
         if job.attacked:
             attacks.setdefault(job.row_title, []).append(job)
     known = dict[tuple[str, tuple[str, ...]], ImageOutcomes]()
-    results, notes = [], dict[str, None]()
+    names = {job.row_title for job in stored}
+    results, refused = list[Beside](), dict[str, list[str]]()
     for attack, its in attacks.items():
-        result = _beside(attack, its, stored, facts, known)
+        title = attack
+        while title in names | ({*attacks} - {attack}):
+            title += " (mine)"
+        result = _beside(title, its, stored, facts, known)
         results += [result] if isinstance(result, Beside) else []
-        notes |= {} if isinstance(result, Beside) else dict.fromkeys(result)
+        refused |= {} if isinstance(result, Beside) else {attack: result}
     if not results:
-        why = " ".join(notes) or "There is no attack."
+        reasons = dict.fromkeys(reason for its in refused.values() for reason in its)
+        why = " ".join(reasons) or "There is no attack."
         raise ValueError(f"nothing can be compared with preset {preset}. {why}")
-    return Ranks(results)
+    ranks = Ranks(results)
+    ranks.notes = tuple(f"{attack}: {' '.join(reasons)}" for attack, reasons in refused.items())
+    return ranks
 
 
 def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
@@ -120,38 +130,33 @@ def read_preset(name: str) -> tuple[dict[str, Any], list[FinishedJob]]:
 
 
 def _beside(
-    attack: str,
+    title: str,
     jobs: Sequence[FinishedJob],
     stored: Sequence[FinishedJob],
     facts: Mapping[str, Any],
     known: dict[tuple[str, tuple[str, ...]], ImageOutcomes],
 ) -> Beside | list[str]:
     """Return an attack beside the stored ones, or why nothing of it can be compared."""
-    first = stored[0].record
-    images = stored[0].defended.drop_duplicates("image").set_index("image")["index"]
-    title = attack if attack not in {job.row_title for job in stored} else f"{attack} (mine)"
-    notes, mine, alike = dict[str, None](), list[ImageOutcomes](), list[_Stored]()
-    costs = list[float]()
-    for job in jobs:
-        others = [other for other in stored if other.record.source == job.record.source]
-        targets, reasons = _common(job, first, others[0].record if others else None)
-        variant = f"{PREDICTIONS}-{first.storage}"
-        rows = job.table(variant) if variant in job.files else job.predictions
-        rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
-        if absent := job.record.images - rows["image"].nunique():
-            reasons.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
+    first, notes = stored[0].record, dict[str, None]()
+    sources, costs = dict[str, ImageOutcomes](), dict[str, float]()
+    for source in dict.fromkeys(job.record.source for job in jobs):
+        seeds = [job for job in jobs if job.record.source == source]
+        its, costs[source], reasons = _of_source(title, seeds, stored, first)
         notes |= dict.fromkeys(reasons)
-        if targets and len(rows):
-            rows = rows.assign(index=rows["image"].map(images))
-            rows = rows.drop_duplicates(["index", "target", "defence", "eps_255"])
-            mine.append(at_reference(rows, title, job.record, targets, first))
-            costs.append(cost_of(job))
-            alike += [(other, tuple(targets)) for other in others]
-        job.forget()
-    if not mine:
+        sources |= {source: its} if its else {}
+    counted = {source: _counted(its) for source, its in sources.items()}
+    untuned = {source: int(_untuned(its, facts).sum()) for source, its in counted.items()}
+    fewest = next((n for n in (FEWEST_TESTED, 1) if n <= max(untuned.values(), default=0)), 0)
+    for source in [its for its in sources if untuned[its] < fewest or not len(counted[its])]:
+        few = f"{untuned[source]} counted images for reporting; needed are {FEWEST_TESTED}"
+        notes[f"Not compared: source {source} has {few}."] = None
+        del sources[source], counted[source]
+    if not sources:
         return [*notes]
+    shared = {name: tuple(its.model for its in both.targets) for name, both in sources.items()}
+    alike = [(job, shared[job.record.source]) for job in stored if job.record.source in shared]
     theirs = pd.Series([cost_of(job) for job, _ in alike], [job.row_title for job, _ in alike])
-    mean = float(np.mean(costs))
+    mean = float(np.mean([costs[source] for source in sources]))
     cost = {**theirs.groupby(level=0).mean(), title: mean}
     own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
     near = {name for name in cost if abs(cost[name] - mean) <= NEAR * mean} - {title}
@@ -159,39 +164,101 @@ def _beside(
         notes["Not compared at equal cost: the job has several budgets, or a fit."] = None
     elif not near:
         notes[f"No stored attack costs {mean:g} gradients per image."] = None
-    for job, its in alike:
-        if job.row_title in own | near and (job.record.key, its) not in known:
-            outcome = at_reference(job.predictions, job.row_title, job.record, its, first)
-            known[job.record.key, its] = outcome
+    for job, targets in alike:
+        if job.row_title in own | near and (job.record.key, targets) not in known:
+            outcome = at_reference(job.predictions, job.row_title, job.record, targets, first)
+            known[job.record.key, targets] = outcome
             job.forget()
-    tables = []
+    index, tables = np.unique(np.concatenate([*counted.values()])), []
     for chosen in (own, near):
         parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
         table = pd.DataFrame(columns=["attack"])
         if chosen:
-            index = np.unique(np.concatenate([its.index for its in mine]))
-            table = rank_untuned([*mine, *parts], index, facts, title)
-        table = table.assign(gradients=table["attack"].map(cost))
-        tables.append(table.reindex(columns=_COLUMNS))
-    among_own, among_near = tables
-    if among_own.empty:
+            table = rank_untuned([*sources.values(), *parts], index, facts, title)
+        tables.append(table.assign(gradients=table["attack"].map(cost)))
+    if tables[0].empty:
         return [*notes, "No image is counted for every attack."]
-    if _untuned(mine[0].index, facts).sum() < FEWEST_TESTED:
-        notes[f"These are the images for tuning. To report, use all {len(images)} images."] = None
-    source = rankings(joined(mine))["source"].iloc[0]
+    if (reported := _untuned(index, facts).sum()) < FEWEST_TESTED:
+        tuning = f"Images for tuning: {len(index) - reported} of {len(index)}."
+        notes[f"{tuning} To report, use all {first.images} images."] = None
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
-    place = f"source {source}, eps = {first.reference:g}/255, protocol {first.protocol}"
-    return Beside(title, f"{version}: {place}", among_own, among_near, mean, (*notes,))
+    place = f"source {tables[0]['source'].iloc[0]}, eps = {first.reference:g}/255"
+    stated = f"{version}: {place}, protocol {first.protocol}"
+    among_own, among_near = (table.reindex(columns=_COLUMNS) for table in tables)
+    return Beside(title, stated, among_own, among_near, mean, (*notes,))
 
 
-def _common(
-    job: FinishedJob, first: JobRecord, stored: JobRecord | None
-) -> tuple[list[str], list[str]]:
+def _of_source(
+    title: str, jobs: Sequence[FinishedJob], stored: Sequence[FinishedJob], first: JobRecord
+) -> tuple[ImageOutcomes | None, float, list[str]]:
+    """Return an attack's outcomes from one source, its cost, and what is not compared."""
+    other = next((its for its in stored if its.record.source == jobs[0].record.source), None)
+    if other is None:
+        return None, nan, [f"Not compared: source {jobs[0].record.source} is not stored."]
+    notes, fitting = list[str](), list[tuple[FinishedJob, list[str]]]()
+    for job in jobs:
+        targets, reasons = _common(job, first, other.record)
+        fitting += [(job, targets)] if targets else []
+        notes += reasons
+    shared = [name for name in first.targets if all(name in its for _, its in fitting)]
+    parts, costs = list[ImageOutcomes](), list[float]()
+    for job, _ in fitting if shared else ():
+        rows, reasons = _comparable_rows(job, other, shared, first)
+        notes += reasons
+        if len(rows):
+            parts.append(at_reference(rows, title, job.record, shared, first))
+            costs.append(cost_of(job))
+        job.forget()
+    if not parts:
+        return None, nan, notes
+    there = {*shared, *other.record.source_model.members}
+    lacking = ", ".join(target for target in other.record.targets if target not in there)
+    source = f"Source {other.record.source}:"
+    notes += [f"{source} all means are without target {lacking}."] * bool(lacking)
+    notes += [f"{source} mean of {len(parts)} seeds."] * (len(parts) > 1)
+    return joined(parts), float(np.mean(costs)), notes
+
+
+def _counted(seeds: ImageOutcomes) -> NDArray[np.int64]:
+    """Return the numbers of the images that every seed counts for some other network."""
+    jobs = [*range(len(seeds.jobs))]
+    pairs = seeds.pairs([0], range(len(seeds.targets)))
+    counted = [np.isfinite(seeds.scores(jobs, target)) for _, target in pairs]
+    return seeds.index[np.any(counted, axis=0)] if counted else seeds.index[:0]
+
+
+def _comparable_rows(
+    job: FinishedJob, stored: FinishedJob, targets: Sequence[str], first: JobRecord
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return a job's rows on stored images, with the stored clean classes; and what differs."""
+    notes, pair = list[str](), ["index", "target", "defence"]
+    variant = f"{PREDICTIONS}-{first.storage}"
+    rows = job.table(variant) if variant in job.files else job.predictions
+    clean = stored.predictions[stored.predictions["eps_255"] == 0]
+    stored.forget()
+    images = clean.drop_duplicates("image").set_index("image")["index"]
+    rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
+    if absent := job.record.images - rows["image"].nunique():
+        notes.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
+    rows = rows.assign(index=rows["image"].map(images)).drop_duplicates([*pair, "eps_255"])
+    rows = rows.merge(clean[[*pair, "label", "predicted"]], on=pair, suffixes=("", "_stored"))
+    if wrong := rows.loc[rows["label"] != rows["label_stored"], "index"].nunique():
+        return rows[:0], [f"Not compared: {wrong} images have other labels than the stored ones."]
+    used = rows["target"].isin([*targets, *job.record.source_model.members])
+    kept = rows["predicted"].where(rows["eps_255"] > 0, rows["predicted_stored"])
+    other = rows.loc[used & (rows["predicted"] != kept), "index"].unique()
+    if len(other):
+        notes.append(
+            f"The stored clean predictions decide which images count. {len(other)} of the job's "
+            f"differ: {', '.join(map(str, other[:9]))}{', ...' * (len(other) > 9)}."
+        )
+    return rows.assign(predicted=kept), notes
+
+
+def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list[str], list[str]]:
     """Return the targets of a job that can be compared with the stored ones, and why others not."""
     mine, start = job.record, "Not compared:"
     both_stored = f"{PREDICTIONS}-{first.storage}" in job.files
-    if stored is None:
-        return [], [f"{start} source {mine.source} is not stored."]
     for what, its, other in (
         ("norm", mine.norm, stored.norm),
         ("storage", stored.storage if both_stored else mine.storage, stored.storage),
@@ -210,7 +277,8 @@ def _common(
     targets = [name for name in mine.targets if name in stored.targets]
     different = {name: its for name in targets if (its := _difference(name, mine, stored))}
     absent = [name for name in mine.targets if name not in targets]
-    notes = [f"{start} target {name} is not stored." for name in absent]
+    notes = [f"{start} targets behind {', '.join(mine.defences)}."] * bool(mine.defences)
+    notes += [f"{start} target {name} is not stored." for name in absent]
     notes += [
         f"{start} target {name} has {its} than the stored one." for name, its in different.items()
     ]
@@ -264,29 +332,13 @@ def rank_untuned(
     tested = index[untuned] if untuned.sum() >= FEWEST_TESTED else index
     tables = []
     for images in (tested, index[~untuned]):
-        ranked = rankings(joined([_on(part, images) for part in parts]), against=against)
-        tables.append(
-            ranked[ranked["source"] == ranked["source"].head(1).item()] if len(ranked) else ranked
-        )
+        chosen = [part.on_images(images) for part in parts]
+        ranked = rankings(joined(chosen), against=against)
+        # Without a source that counts no image, a mean would be of other sources than it says.
+        whole = len(ranked) and all(part.counted.any() for part in chosen)
+        tables.append(ranked[ranked["source"] == ranked["source"].iloc[0]] if whole else ranked[:0])
     table, tuned = tables
     return table.assign(mean_tuned=table["attack"].map(tuned.set_index("attack")["mean"]))
-
-
-def _on(outcomes: ImageOutcomes, index: NDArray[np.int64]) -> ImageOutcomes:
-    """Return the outcomes on some of the images."""
-    keep = np.isin(outcomes.index, index)
-    counted, fooled = (
-        np.packbits(outcomes.unpack(bits)[..., keep], axis=-1)
-        for bits in (outcomes.counted, outcomes.fooled)
-    )
-    labels = [None if its is None else its[keep] for its in outcomes.target_labels]
-    return replace(
-        outcomes,
-        index=outcomes.index[keep],
-        target_labels=labels,
-        counted=counted,
-        fooled=fooled,
-    )
 
 
 def rank_sentence(table: pd.DataFrame, attack: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from torch.nn.functional import cross_entropy
@@ -55,6 +56,25 @@ def card_with(jobs: list[FinishedJob], path: Path, **facts: Any) -> Path:
         path,
     )
     return path
+
+
+def changed(
+    jobs: list[FinishedJob],
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+    path: Path,
+    **facts: Any,
+) -> list[FinishedJob]:
+    """Return jobs, packed in a card and read again, whose rows and records were changed."""
+    cards = []
+    for number, job in enumerate(jobs):
+        table = job.as_card().tables["predictions"]
+        rows = change(table.to_pandas())
+        table = pa.Table.from_pandas(rows, table.schema, preserve_index=False)
+        counts = {"images": rows["index"].nunique(), "key": f"{path.stem}{number}"}
+        record = job.record.model_copy(update=counts | facts)
+        cards.append(CardJob(record, ("mine", number), (), {"predictions": table}))
+    write_card(cards, path)
+    return find_jobs([path])
 
 
 def test_a_stored_attack_run_as_mine_differs_from_itself_by_nothing(sweep: Path):
@@ -129,9 +149,17 @@ def test_other_images_are_never_compared(sweep: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="300 of 300 images are not stored"):
         beside(find_jobs([others]), "made-up")
     some = make_sweep(tmp_path / "some", **SWEEP | {"attacks": ("mine",), "first": 200})
-    (result,) = beside(find_jobs([some]), "made-up")
+    with pytest.raises(ValueError, match="images have other labels than the stored ones"):
+        beside(find_jobs([some]), "made-up")
+
+    def with_new_images(rows: pd.DataFrame) -> pd.DataFrame:
+        new = "new" + rows["index"].astype(str)
+        return rows.assign(image=rows["image"].where(rows["index"] < 100, new))
+
+    mine = changed(jobs_named(sweep, "mi_own"), with_new_images, tmp_path / "mine.parquet")
+    (result,) = beside(mine, "made-up")
     assert "200 of 300 images are not stored" in str(result)
-    assert result.own["images"].max() <= 100
+    assert 50 < result.own["images"].max() <= 100
 
 
 def test_the_line_prints_the_ranks_below_the_table(
@@ -201,6 +229,121 @@ def test_an_unknown_preset_is_refused_before_anything_is_computed(
     assert not (workspace / "none").exists()
 
 
+def as_they_are(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows
+
+
+def test_only_sources_with_images_for_reporting_are_ranked(sweep: Path, tmp_path: Path):
+    tuning = read_preset("made-up")[0]["tuning"]
+
+    def of_tuning(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[rows["index"].isin(tuning)]
+
+    vgg, resnet, _ = sorted(
+        jobs_named(sweep, "mi_own"), key=lambda job: MODELS.index(job.record.source)
+    )
+    few = changed([vgg], of_tuning, tmp_path / "few.parquet", data="few")
+    (result,) = beside([*few, resnet], "made-up")
+    (alone,) = beside([resnet], "made-up")
+    assert ": source resnet, eps" in result.title
+    assert any("source vgg has 0 counted images" in note for note in result.notes)
+    pd.testing.assert_frame_equal(result.own, alone.own)
+    (result,) = beside(few, "made-up")
+    assert ": source vgg, eps" in result.title
+    counted = result.own["images"].max()
+    assert f"Images for tuning: {counted:g} of {counted:g}." in str(result)
+
+
+def test_an_attack_that_does_not_fit_is_named_after_the_others(
+    sweep: Path, run_in: Callable[..., int], tmp_path: Path
+):
+    other = changed(
+        jobs_named(sweep, "bim_own"), as_they_are, tmp_path / "bim.parquet", norm="l2", label="<b>"
+    )
+    fits = jobs_named(sweep, "mi_own")
+    ranks = beside([*other, *fits], "made-up")
+    assert [result.attack for result in ranks] == ["mi_own"]
+    reason = "<b>: Not compared: norm l2; stored is linf."
+    assert ranks.notes == (reason,) and str(ranks).endswith(reason)
+    card_with(fits, tmp_path / "mi.parquet")
+    words = ["folder=[bim.parquet,mi.parquet]", "beside=made-up", "out=page"]
+    assert run_in(tmp_path, *words, module="src.report.__main__") == 0
+    assert reason in unescape((tmp_path / "page" / "report.html").read_text("utf-8"))
+
+
+def test_stored_clean_predictions_decide_which_images_count(sweep: Path, tmp_path: Path):
+    jobs = jobs_named(sweep, "mi_own")
+    (honest,) = beside(jobs, "made-up")
+
+    def forged(rows: pd.DataFrame) -> pd.DataFrame:
+        """Let the source err on the clean images of which some target resists the attack."""
+        resists = rows[(rows["eps_255"] > 0) & (rows["predicted"] == rows["label"])]["index"]
+        wrong = rows["index"].isin(resists) & (rows["eps_255"] == 0)
+        return rows.assign(predicted=rows["predicted"].where(~wrong, (rows["label"] + 1) % 6))
+
+    (result,) = beside(changed(jobs, forged, tmp_path / "forged.parquet"), "made-up")
+    pd.testing.assert_frame_equal(result.own, honest.own)
+    assert any("stored clean predictions decide" in note for note in result.notes)
+
+    def relabelled(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.assign(label=rows["label"].where(rows["index"] != 7, (rows["label"] + 1) % 6))
+
+    with pytest.raises(ValueError, match="1 images have other labels"):
+        beside(changed(jobs, relabelled, tmp_path / "other.parquet"), "made-up")
+
+
+def test_targets_that_a_job_lacks_are_left_out_of_all_means(sweep: Path, tmp_path: Path):
+    (job,) = [its for its in jobs_named(sweep, "mi_own") if its.record.source == "vgg"]
+
+    def on_resnet(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[(rows["eps_255"] == 0) | (rows["target"] == "resnet")]
+
+    mine = changed([job], on_resnet, tmp_path / "mine.parquet", targets=["resnet"])
+    (result,) = beside(mine, "made-up")
+    rows = result.own.set_index("attack")
+    assert (rows["targets"] == 1).all() and rows.loc["mi", "difference"] == 0
+    assert "Source vgg: all means are without target vit." in result.notes
+
+
+def test_seeds_and_defences_are_named(sweep: Path, tmp_path: Path):
+    facts: dict[str, Any] = {"models": MODELS, "budgets": (4.0,), "full": False, "images": 300}
+    facts |= {"attacks": ("mi_own",), "sources": ("vgg",)}
+    make_sweep(tmp_path / "mine" / "0", **facts, defences=("jpeg",))
+    make_sweep(tmp_path / "mine" / "1", **facts, seed=1, defences=("jpeg",))
+    (result,) = beside(find_jobs([tmp_path / "mine"]), "made-up")
+    assert "Not compared: targets behind jpeg." in result.notes
+    assert "Source vgg: mean of 2 seeds." in result.notes
+
+
+def test_names_of_results_differ(sweep: Path, tmp_path: Path):
+    jobs = jobs_named(sweep, "mi_own")
+    names = ("mi", "mi (mine)")
+    every = [
+        job
+        for name in names
+        for job in changed(jobs, as_they_are, tmp_path / f"{name[-2]}.parquet", label=name)
+    ]
+    results = beside(every, "made-up")
+    assert len({*(result.attack for result in results), *NAMES}) == len(NAMES) + 2
+
+
+@pytest.mark.parametrize("value", [float("inf"), -1.0])
+def test_impossible_costs_are_refused(sweep: Path, tmp_path: Path, value: float):
+    with pytest.raises(ValueError, match="column gradients"):
+        changed(
+            jobs_named(sweep, "mi_own"),
+            lambda rows: rows.assign(gradients=value),
+            tmp_path / "mine.parquet",
+        )
+    with pytest.raises(ValueError, match="no valid record"):
+        changed(
+            jobs_named(sweep, "mi_own"),
+            as_they_are,
+            tmp_path / "record.parquet",
+            fit_gradients=value,
+        )
+
+
 def test_costs_decide_who_is_of_equal_cost(sweep: Path):
     def with_cost(job: FinishedJob, gradients: float) -> pa.Table:
         table = job.as_card().tables["predictions"]
@@ -230,7 +373,7 @@ def test_a_stored_attack_called_as_a_function_gives_what_is_stored():
     rows = result.own.set_index("attack")
     assert rows.loc["fgsm", "difference"] == 0
     assert rows.loc["mine", "gradients"] == 1
-    assert any("images for tuning" in note for note in result.notes)
+    assert any("Images for tuning" in note for note in result.notes)
 
 
 @pytest.mark.slow
