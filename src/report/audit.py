@@ -125,7 +125,10 @@ def _notes(
 ) -> Iterator[str]:
     """Yield what the numbers of an audit count, what takes no part, and the classes."""
     target = outcomes.targets[0]
-    job = next(its.job for its in group if target in its.job.record.evaluated)
+    sources = {
+        its.job.record.source: its.job for its in group if target in its.job.record.evaluated
+    }
+    job = next(iter(sources.values()))
     record, here = job.record, "eps_255 == 0 & target == @target.model & defence == @target.defence"
     clean = job.defended.query(here).set_index("index")
     job.forget()
@@ -136,7 +139,7 @@ def _notes(
     )
     yield _ORDERS
     every = {(its.job.attack, its.job.record.source) for its in group}
-    if skipped := sorted({source for _, source in every} - _tried(outcomes)):
+    if skipped := sorted({*sources} - _tried(outcomes)):
         yield f"Skipped: {', '.join(skipped)} ({_RELATED})."
     if every - {*outcomes.jobs} or any(its.seeds for its in group):
         yield "Only untargeted attacks and first seeds are candidates; the sweep has others."
