@@ -7,6 +7,7 @@ from ..utils.model_names import ModelRef
 from .record import JobRecord
 
 RELATED_BY = {"same weights", "same architecture", "same family"}
+_EMBEDDED = re.compile("(src|transferability)/assets/")
 _COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_size", "stem"}
 _COMMON |= {"pretrained", "weights"}
 
@@ -26,6 +27,13 @@ def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
     return tuple(name for name in facts if any((name, facts[name]) in its for its in shared))
 
 
+def is_public(record: JobRecord, name: str) -> bool:
+    """Return True if a network is embedded, or has the weights that its public library includes."""
+    weights = str(record.config["model"].get(name, {}).get("weights", ""))
+    included = weights == "included" and "same pretraining" in _facts(record, name)
+    return included or bool(_EMBEDDED.search(weights))
+
+
 def _facts(record: JobRecord, name: str) -> dict[str, str]:
     model = record.config["model"].get(name, {})
     network, weights = model.get("network", {}), str(model.get("weights", ""))
@@ -38,7 +46,7 @@ def _facts(record: JobRecord, name: str) -> dict[str, str]:
     start = tag or "DEFAULT" if network.get("pretrained") else network.get("weights")
     start = start if weights in ("None", "included") else None
     included = start and (tag.rpartition("_")[2] or "in1k")
-    of_file = bool(re.search("(src|transferability)/assets/", weights)) and "cifar10_mini"
+    of_file = bool(_EMBEDDED.search(weights)) and "cifar10_mini"
     facts = {
         "same weights": record.weights.get(name),
         "same architecture": architecture and architecture + json.dumps(others, sort_keys=True),

@@ -55,6 +55,7 @@ class Answers(nn.Module):
                 "model.answers.network.images=[FOLDER], does not have, such as the file with "
                 f"SHA-256 {min(missing)}."
             )
+        self._unanswered = [files[digest] for digest in files.keys() - numbers.keys()]
         self._rows = {_digest(to_rgb(files[digest])): row for digest, row in numbers.items()}
         confidence = rows["confidence"].clip(upper=_CERTAIN)
         self.register_buffer("predicted", torch.tensor(rows["predicted"].tolist()))
@@ -66,7 +67,10 @@ class Answers(nn.Module):
         try:
             rows = [self._rows[_digest(image)] for image in levels]
         except KeyError:
-            raise ValueError(f"{self.file} has no answer for one of the images") from None
+            text = f"{self.file} has no answer for one of the images"
+            if files := sorted(self._unanswered):
+                text += f". {len(files)} saved files have none, the first is {files[0]}"
+            raise ValueError(text) from None
         confidence = self.confidence[rows, None]
         others = (1 - confidence) / (self.num_classes - 1)
         wanted = one_hot(self.predicted[rows], self.num_classes).bool()
@@ -81,6 +85,9 @@ def _read(file: str, num_classes: int) -> pd.DataFrame:
         if "confidence" not in rows:
             rows["confidence"] = 1.0
         rows["sha256"] = rows["sha256"].str.lower()
+        rows["predicted"] = rows["predicted"].str.removesuffix(".0")  # pandas: beside an empty cell
+        for number in rows.index.to_numpy()[~rows["predicted"].str.fullmatch(r"\d+")]:
+            raise ValueError(f"row {number + 1} has no whole number in predicted")
         rows = rows[[*dtypes]].astype(dtypes).drop_duplicates(["sha256", "predicted"])
     except (OSError, ValueError, KeyError) as error:
         text = f"{file} needs the columns sha256 and predicted: {first_line(error)[:200]}"

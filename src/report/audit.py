@@ -12,14 +12,19 @@ from rich.text import Text
 from ..analysis.image_outcomes import ImageOutcomes
 from ..analysis.multiple_comparisons import LEVEL
 from ..analysis.tries import left_by_class, success_within
-from ..artifacts.record import JobRecord
+from ..artifacts.jobs import FinishedJob
+from ..artifacts.layout import MANIFEST
+from ..artifacts.overlap import is_public
+from ..artifacts.sweep_state import job_statuses
 from ..utils.terminal import text_table
-from .summary import Summary
-from .tries import SHOWN, candidates_of
+from .summary import JobSummary, Summary
+from .tries import SHOWN, candidates_of, comparable
 
-HEADS = ("candidates", "fooled", "gradients / image", "the last of them")
 _NAMED = 3
-"""Number of hardest, and of easiest, classes that the text names."""
+"""Number of the classes most often fooled, and least often, that the text names."""
+_RELATED = "the target itself, or related to it by weights, architecture or family"
+_ORDERS = "The last column is the order learned on all images, the others are means over orders "
+_ORDERS += "that were learned on one half of the images and tried on the other."
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class Audit:
     Attributes:
         target: The target, `NAME@DEFENCE` behind a defence.
         sentence: How many candidates fool which share of images.
-        rows: The curve at some numbers of candidates, as texts in the columns `HEADS`.
-        notes: The images that count, and the hardest and easiest classes.
+        rows: The heads, and the curve at some numbers of candidates, as texts.
+        notes: The images that count, what takes no part, and the classes most often fooled.
         tries: The rows of `success_within`; empty if no image counts.
     """
 
@@ -42,38 +47,55 @@ class Audit:
 
 
 def audits(summary: Summary) -> Iterator[Audit]:
-    """Yield an audit for each target, and each defence of it, at the reference budget."""
-    for group in summary.groups:
+    """Yield an audit for each target, and each defence of it, at the reference budget.
+
+    Candidates, units and skipped sources are those of `tries`.
+    """
+    jobs = [its.job for first in summary.attacked for its in first.seeds or [first]]
+    unfinished = _count_unfinished(jobs)
+    try:
+        groups = comparable(jobs)
+    except ValueError as error:  # a saved set without its source's predictions
+        yield Audit("", f"No audit: {error}")
+        return
+    for group in groups:
         outcomes, costs = candidates_of(group)
-        labels = group[0].job.predictions.groupby("index")["label"].first()
-        group[0].job.forget()
         for target in outcomes.targets:
             name, defence = target.columns
             alone = outcomes.select(target=name, defence=defence)
             try:
                 tries = success_within(alone, costs)
             except ValueError as error:
-                yield Audit(str(target), f"{target}: {error}")
+                reason = str(error) if _tried(alone) else f"Every source is {_RELATED}."
+                yield Audit(str(target), f"{target}: {reason}{unfinished}")
             else:
-                classes = left_by_class(alone, labels.reindex(alone.index).to_numpy())
-                yield _audit(alone, tries, *classes, group[0].job.record)
+                yield _audit(alone, tries, group, unfinished)
+
+
+def _count_unfinished(jobs: Sequence[FinishedJob]) -> str:
+    """Say how many jobs have finished if the sweeps' folders show that some have not."""
+    folders = dict.fromkeys(job.sweep_folder for job in jobs)
+    known = [folder for folder in folders if (folder / MANIFEST).is_file()]
+    states = [status.state for folder in known for status in job_statuses(folder)]
+    done = states.count("done")
+    return f" Only {done} of {len(states)} jobs finished." * (done < len(states))
+
+
+def _tried(outcomes: ImageOutcomes) -> set[str]:
+    """Return the sources that are tried on the only target."""
+    return {outcomes.jobs[job][1] for job, _ in outcomes.pairs(range(len(outcomes.jobs)), [0])}
 
 
 def _audit(
-    outcomes: ImageOutcomes, tries: pd.DataFrame, classes: pd.DataFrame, p: float, record: JobRecord
+    outcomes: ImageOutcomes, tries: pd.DataFrame, group: Sequence[JobSummary], unfinished: str
 ) -> Audit:
     target, last = str(outcomes.targets[0]), tries.iloc[-1]
-    row = tries[tries["fooled"] >= min(0.5, 0.95 * last["fooled"])].iloc[0]
     targeted = outcomes.target_labels[0] is not None
-    fool = "reach the target class on" if targeted else "fool"
-    images = f"{_share(row, 'fooled')} of the images of {target} at {record.reference:g}/255"
-    sentence = (
-        f"With public models an attacker needs {row['q']} candidate{'s' * bool(row['q'] > 1)} to "
-        f"{fool} {images}; all {last['q']} {fool} {last['fooled']:.1%}."
-    )
-    if not last["fooled"]:
-        sentence = f"With public models all {last['q']} candidates {fool} {images}."
+    least = 0.5 if last["fooled"] > 0.5 - 1e-9 else 0.95 * last["fooled"]
+    row = tries[tries["fooled"] > least - 1e-9].iloc[0] if last["fooled"] else last
     shown = tries[tries["q"].isin([*SHOWN, row["q"], len(tries)])]
+    head = "target class reached" if targeted else "fooled"
+    heads = ("candidates", head, "gradients / image", "typical order (all images)")
     cells = [
         (
             str(its["q"]),
@@ -83,28 +105,68 @@ def _audit(
         )
         for its in shown.to_dict("records")
     ]
-    counted = f"that {target} and all sources classify correctly"
-    if record.protocol != "joint":
-        counted = f"that all candidates count (protocol: {record.protocol})"
-    notes = (
-        f"Counted: the {last['images']} of {record.images} images {counted}.",
-        _describe_classes(classes, p, record.class_names),
+    records = [its.job.record for its in group if its.job.record.source in _tried(outcomes)]
+    public = all(is_public(its, name) for its in records for name in its.source_model.members)
+    fool = "reach the target class on" if targeted else "fool"
+    images = f"{_share(row, 'fooled')} of the images of {target} at {records[0].reference:g}/255"
+    if row["q"] < last["q"]:
+        needed = f"an attacker needs {row['q']} candidate{'s' * bool(row['q'] > 1)} to {fool}"
+        images += f"; all {last['q']} {fool} {last['fooled']:.1%}"
+    else:
+        needed = f"all {last['q']} candidates" if last["q"] > 1 else "the only candidate can"
+        needed += f" {fool}"
+    sentence = f"With {'public models' if public else 'these sources'} {needed} {images}."
+    notes = tuple(_notes(outcomes, tries, group))
+    return Audit(target, sentence + unfinished, [heads, *cells], notes, tries)
+
+
+def _notes(
+    outcomes: ImageOutcomes, tries: pd.DataFrame, group: Sequence[JobSummary]
+) -> Iterator[str]:
+    """Yield what the numbers of an audit count, what takes no part, and the classes."""
+    target = outcomes.targets[0]
+    sources = {
+        its.job.record.source: its.job for its in group if target in its.job.record.evaluated
+    }
+    job = next(iter(sources.values()))
+    record, here = job.record, "eps_255 == 0 & target == @target.model & defence == @target.defence"
+    clean = job.defended.query(here).set_index("index")
+    job.forget()
+    right = int((clean["predicted"] == clean["label"]).sum())
+    yield (
+        f"Counted: the {tries['images'].iloc[0]} of {record.images} images that {target} and all "
+        f"sources classify correctly. {target} alone: {right} of {len(clean)}."
     )
-    return Audit(target, sentence, cells, notes, tries)
+    yield _ORDERS
+    every = {(its.job.attack, its.job.record.source) for its in group}
+    if skipped := sorted({*sources} - _tried(outcomes)):
+        yield f"Skipped: {', '.join(skipped)} ({_RELATED})."
+    if every - {*outcomes.jobs} or any(its.seeds for its in group):
+        yield "Only untargeted attacks and first seeds are candidates; the sweep has others."
+    labels = clean["label"].reindex(outcomes.index, fill_value=-1).to_numpy()
+    yield _describe_classes(*left_by_class(outcomes, labels), record.class_names)
 
 
 def _describe_classes(classes: pd.DataFrame, p: float, names: Sequence[str]) -> str:
-    """Name the classes with the smallest and the largest shares of images that are left."""
+    """Name the classes with the smallest and largest shares that are left, if classes differ."""
+    test = f"(p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}, permutation test)"
+    if p >= LEVEL:
+        return f"Classes cannot be told apart {test}."
+    rows = classes.to_dict("records")
+    most, least = _first_of(rows, names), _first_of(rows[::-1], names)
+    shown = f"Classes most often fooled (images on which no candidate succeeds): {most}. "
+    return shown + f"Least often: {least}. Classes differ {test}."
+
+
+def _first_of(rows: Sequence[Any], names: Sequence[str]) -> str:
+    """List the first `_NAMED` classes, but at most half, and count more that tie."""
+    listed = rows[: min(_NAMED, len(rows) // 2)]
     texts = [
         f"{names[its['label']]} {its['left']} / {its['n']} = {_share(its, 'share')}"
-        for its in classes.to_dict("records")
+        for its in listed
     ]
-    ends = min(_NAMED, len(texts) // 2)
-    shown = f"Easiest classes (images on which no candidate succeeds): {', '.join(texts[:ends])}. "
-    shown += f"Hardest: {', '.join(reversed(texts[-ends:]))}. "
-    verdict = "Classes differ" if p < LEVEL else "Classes cannot be told apart"
-    verdict += f" (p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}, permutation test)."
-    return shown * bool(ends) + verdict
+    more = sum(its["share"] == rows[0]["share"] for its in rows) - len(listed)
+    return ", ".join(texts) + f" and {more} more with the first share" * (more > 0)
 
 
 def _share(row: Any, name: str) -> str:
@@ -117,5 +179,6 @@ def print_audits(summary: Summary, console: Console) -> None:
     for audit in audits(summary):
         console.print("", Text(audit.sentence, style="bold"), sep="\n", soft_wrap=True)
         if audit.rows:
-            table = text_table(HEADS, audit.rows, HEADS[-1:], ruled=True)
+            heads, *lines = audit.rows
+            table = text_table(heads, lines, heads[-1:], ruled=True)
             console.print(table, Text("\n".join(audit.notes)), soft_wrap=True)

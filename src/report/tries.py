@@ -10,7 +10,7 @@ import pandas as pd
 from ..analysis.image_outcomes import ImageOutcomes, joined
 from ..analysis.tries import success_within
 from ..artifacts.frame_jobs import Sweeps, jobs_of
-from ..artifacts.record import JobRecord
+from ..artifacts.jobs import FinishedJob
 from ..utils.files import no_formula
 from ..utils.model_names import NO_DEFENCE, renamed
 from .cells import TableSpec
@@ -49,8 +49,7 @@ def tries(
         ValueError: The jobs differ in their images, norm or budget; no image is left; or there is
             no such budget or defence.
     """
-    jobs = [replace(job, record=_joint(job.record)) for job in jobs_of(folder, *more)]
-    groups = summarise(jobs, "exclude").groups
+    groups = comparable(jobs_of(folder, *more))
     if len(groups) != 1:
         raise ValueError(
             "tries needs attacks on the same images and models, with one norm and budget, by one "
@@ -61,6 +60,16 @@ def tries(
     if not every.targets:
         raise ValueError(f"defence={defence}: no target is behind it.")
     return success_within(every, costs)
+
+
+def comparable(jobs: Sequence[FinishedJob]) -> list[list[JobSummary]]:
+    """Group jobs as `Summary.groups`, under the protocol of units and without related targets.
+
+    A unit needs that both target and source are right, whatever the jobs' own protocol.
+    """
+    joint = {"protocol": "joint"}
+    units = [replace(job, record=job.record.model_copy(update=joint)) for job in jobs]
+    return summarise(units, "exclude").groups
 
 
 def candidates_of(
@@ -78,11 +87,6 @@ def candidates_of(
     parts = untargeted or parts
     costs = [cost.get("gradients_per_image", nan) for _, cost in parts]
     return joined([outcomes for outcomes, _ in parts]), costs
-
-
-def _joint(record: JobRecord) -> JobRecord:
-    """Return the record with the protocol of units: both target and source are right."""
-    return record.model_copy(update={"protocol": "joint"})
 
 
 def tries_table(*folders: Sweeps, **options: Any) -> str:

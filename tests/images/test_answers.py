@@ -81,11 +81,15 @@ def test_changed_answers_are_evaluated_anew(asked, run_job, workspace):
     [
         (lambda rows: rows.drop(columns="sha256"), "needs the columns sha256 and predicted"),
         (lambda rows: rows.assign(predicted="cat"), "needs the columns sha256 and predicted"),
+        (
+            lambda rows: rows.assign(predicted=rows["predicted"].where(rows.index != 6)),
+            "row 7 has no",
+        ),
         (lambda rows: rows.assign(predicted=10), "row 1 needs a class from 0 to 9"),
         (lambda rows: rows.assign(confidence=0.05), "row 1 needs .* confidence above 0.1"),
         (lambda rows: rows.assign(sha256=rows["sha256"][0], predicted=range(36)), "needs a class"),
         (lambda rows: rows[:1].assign(sha256="00" * 32), "is about 1 images that attack=saved"),
-        (lambda rows: rows[:-1], "has no answer for one of the images"),
+        (lambda rows: rows[:-1], "no answer for one of the images. 1 saved files have none, .*/8/"),
         (lambda rows: rows[:0], "has no answer for one of the images"),
     ],
 )

@@ -11,7 +11,7 @@ from ...artifacts.jobs import FinishedJob
 from ...artifacts.record import JobRecord
 from ...config.sections import ReportSettings
 from ...utils.package import command
-from ..audit import HEADS, audits
+from ..audit import audits
 from ..diagnostics import CHARTS
 from ..summary import JobSummary, Summary
 from .answers import NO_ANSWER
@@ -78,7 +78,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
             "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
             "effects": _effects(numbers),
-            "audits": [(its.sentence, [HEADS, *its.rows], its.notes) for its in audited],
+            "audits": [(its.sentence, its.rows, its.notes) for its in audited],
         }
         terms.append(("What other commands show", LEFT_OUT))
     terms.append(("Definitions", tuple(definitions().items())))
