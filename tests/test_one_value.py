@@ -92,7 +92,7 @@ def test_the_mean_of_one_source_is_that_of_its_row(sweep, cells):
 def test_differences_are_differences_in_the_files_and_from_python(sweep, name, request):
     ranked = request.getfixturevalue(name)
     stored = pd.read_csv(sweep / f"{name}.csv", keep_default_na=False, na_values=[""])
-    key = ["eps_255", "attack", "source"]
+    key = ["eps_255", "attack", "source", *["target"] * (name == "sources")]
     same = stored.merge(ranked.reset_index()[key]).set_index(ranked.index.name)
     columns = ["mean", "rank", "difference", "difference_low", "difference_high", "p"]
     assert np.array_equal(same[columns], ranked[columns], equal_nan=True)

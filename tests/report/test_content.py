@@ -53,7 +53,7 @@ def test_ensembles_are_ranked_apart(make_sweep):
     shown = ranking[(ranking["of"] == "mean of sources") & (ranking["eps_255"] == 8)]
     assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
     assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
-    assert "each over the sources other than itself" in report.answer[2]
+    assert "leaves out white boxes" in report.answer[2]
     assert report.page["single"] == [2, 2] and "vgg+resnet" in report.page["axes"]["source"]
 
 

@@ -309,10 +309,7 @@ function renderRanking() {
   const attacks = rankingRows();
   const sources = ranked() && !correct() ? sourcesRanked() : [];
   const lacks = sources.length && sources[0].rank === undefined;
-  const groups = lacks ? axes.target.slice(1).map((target) => [`on ${target}`, sourcesRanked(target)])
-    .filter(([, its]) => its.length > 1)
-    : [[`sources of ${selection.attack}, ${selection.target ? `tested on ${selection.target}` : "adjusted"}`, sources]];
-  const tested = groups.flatMap(([, its]) => its);
+  const tested = lacks ? [] : sources;
   const levels = [...attacks, ...tested].flatMap((row) => [row.level ?? row.m, row.h, ...(row.ends ?? [])]);
   const top = axisTop(levels);
   const few = attacks.filter((row) => row.name).length;
@@ -333,11 +330,18 @@ function renderRanking() {
   }
   if (sources.length) {
     if (lacks) {
-      table.append(el("div", { class: "whole" }, `Sources are not ranked over all targets: that needs ${sources[0].lacks}.`));
+      table.append(el("div", { class: "whole" },
+        `Sources are not ranked over all targets: that needs ${sources[0].lacks}.`));
     }
-    for (const [heading, its] of groups) {
-      table.append(el("div", { class: "whole" }, heading), ...its.flatMap((row) => rankedRow({ ...row, level: row.m,
-        ends: [row.l, row.h], verdict: true }, top, "source", its.length, its[0].m / top)));
+    for (const target of lacks ? axes.target.slice(1) : []) {
+      const its = sourcesRanked(target);
+      if (its.length > 1) table.append(el("div", { class: "whole" }, onTarget(target, its)));
+    }
+    if (tested.length) {
+      const heading = `sources of ${selection.attack}, `
+        + (selection.target ? `tested on ${selection.target}` : "adjusted");
+      table.append(el("div", { class: "whole" }, heading), ...tested.flatMap((row) => rankedRow({ ...row, level: row.m,
+        ends: [row.l, row.h], verdict: true }, top, "source", tested.length, tested[0].m / top)));
     }
   }
   const title = `${tested.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `
@@ -346,6 +350,13 @@ function renderRanking() {
   const fold = few > 12 && el("button", { type: "button", "data-value": "fold", click: () =>
     { box.dataset.open = open ? "" : "yes"; renderRanking(); } }, open ? "fold" : `all ${few} attacks`);
   fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, rankingNote(attacks, tested, lacks)));
+}
+
+/** Return how the sources compare on one target, as text. */
+function onTarget(target, its) {
+  const tied = its.filter((row) => row.tie === "yes").length > 1;
+  const verdict = its[1].p === null ? "not tested" : tied ? "cannot be told apart" : "the first is ahead";
+  return `on ${target}: ${its.map((row) => `${row.name} ${percent(row.m)} %`).join(", ")} (${verdict})`;
 }
 
 function rankedRow(row, top, axis, many, dotted) {
@@ -409,7 +420,7 @@ function rankingNote(attacks, sources, single) {
   if (!sources.length && sourcesRanked().length > 1) {
     notes.push(`Sources are ranked only by images fooled, counted by ${words(first.protocol)}.`);
   }
-  if (sources.length > 1) {
+  if (sources.length > 1 || single) {
     const images = single ? "images" : `${sources[0].images} images`;
     notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} and `
       + "all of them classify correctly, so their values are not those of the matrix.");
