@@ -54,8 +54,7 @@ def rank(
     Args:
         attack: A function `attack(model, images, labels, eps)` that returns images of the same
             shape, or one like those in `src.attacks`; an attack object of torchattacks or foolbox;
-            the name of an attack; or finished jobs: a card, a folder of sweeps, or a frame from
-            `load_sweep`.
+            the name of an attack; or finished jobs: a card or a folder of sweeps.
         preset: Name of the preset.
         source: One or more of the preset's sources, for a function or a name; None: all.
         tuning: Use the images for tuning alone, to choose settings in less time. Report the result

@@ -188,7 +188,9 @@ def own_measurements(settings: Settings) -> list[Measurement]:
     measurements = list[Measurement]()
     for name, section in settings.measurements.items():
         try:
-            if name in _RESERVED or not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", name):
+            if name in _RESERVED:
+                raise ValueError("this program has a table of this name. Use another")
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", name):
                 raise ValueError(
                     "no free name for a table. Use a small letter, then small letters, digits or _"
                 )

@@ -234,6 +234,10 @@ def _comparable_rows(
     notes, pair = list[str](), ["index", "target", "defence"]
     variant = f"{PREDICTIONS}-{first.storage}"
     rows = job.table(variant) if variant in job.files else job.predictions
+    if "image" not in rows:
+        raise ValueError(
+            "A frame has no digests of images: name the folder of the sweep, or a card."
+        )
     clean = stored.predictions[stored.predictions["eps_255"] == 0]
     stored.forget()
     images = clean.drop_duplicates("image").set_index("image")["index"]

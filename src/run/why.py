@@ -183,4 +183,6 @@ def _conclude(record: JobRecord, job: JobContext) -> str:
         )
     if before["images"] != now["images"]:
         return "Rows of equal images are reused."
+    if job.settings.diagnostics.tables or job.settings.measurements:
+        return "All predictions are reused. The tables of diagnostics are not compared."
     return "All rows are reused: nothing that decides them has changed."

@@ -369,7 +369,8 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
     if not plain.all():
         tables["behind_defences"] = rates[~plain]
     for name, chart in CHARTS.items():
-        if name in job.files and len(table := job.table(name)):
+        own = name in record.config.get("measurements", {})  # of an earlier version's user
+        if name in job.files and not own and len(table := job.table(name)):
             tables[name] = chart.summarise(table, job, lambda model: _model(job, model, names))
     if "visibility" in job.files:
         sizes = mean_visibility(job.table("visibility"))
