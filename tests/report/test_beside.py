@@ -114,7 +114,7 @@ def test_one_against_all_sees_smaller_differences_than_all_pairs(sweep: Path):
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
-        ({"weights": {"vgg": "other"}}, "source vgg has other weights"),
+        ({"weights": {"vgg": "other"}}, "source vgg has another digest of weights"),
         ({"source": "vgg@jpeg"}, "source vgg@jpeg is not stored"),
         ({"norm": "l2"}, "norm l2; stored is linf"),
         ({"storage": "uint8"}, "storage uint8; stored is float32"),
@@ -140,7 +140,7 @@ def test_a_target_with_other_weights_is_left_out(sweep: Path, tmp_path: Path):
     weights = jobs[0].record.weights | {"vit": "other"}
     card = card_with(jobs, tmp_path / "mine.parquet", weights=weights)
     (result,) = beside(find_jobs([card]), "made-up")
-    assert "target vit has other weights" in str(result)
+    assert "target vit has another digest of weights" in str(result)
     assert (result.own["targets"].dropna() == 1).all()  # resnet alone
 
 

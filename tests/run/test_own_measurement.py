@@ -102,7 +102,7 @@ def test_rows_are_kept_and_a_larger_job_measures_its_new_images(place, run_job):
 @pytest.mark.parametrize(
     ("keys", "name", "said"),
     [
-        ("entropy.Entropy", "similarity", "no free name for a table"),
+        ("entropy.Entropy", "similarity", "this program has a table"),
         ("entropy.Entropy", "a-b", "no free name for a table"),
         ("entropy.Nothing", "entropy", "cannot be found"),
         ("builtins.dict", "entropy", "is no src.measure"),
