@@ -56,7 +56,8 @@ def main(words: Sequence[str] | None = None) -> int:
             )
         width = (None, "the texts' width") if kind == "strip" else ("3.3in", "3.3in")
         add("--width", default=width[0], help=f"in in, cm, mm or pt; default: {width[1]}")
-        add("--height", default="2in", help="printed height; default: 2in")
+        if kind != "strip":  # whose height follows from its width
+            add("--height", default="2in", help="printed height; default: 2in")
         add("--out", type=Path, required=True, help="file to write: .pdf, .svg or .png")
     return run_command(_draw, parser.parse_args, words)
 

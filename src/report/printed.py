@@ -255,7 +255,12 @@ def over_cost(figure: Figure) -> ChartType:
     if rows[x].isna().any():
         raise ValueError("The gradients of some attacks are unknown: choose others with attack.")
     powers = alt.Axis(values=[10**power for power in range(8)], format="~s", grid=False)
-    across = alt.Scale(type="log", domain=[rows[x].min() / 1.3, 1.7 * rows[x].max()], nice=False)
+    start = rows[x].min() / 1.3
+    left = 1 - (rows["label"].str.len() * LETTER + 34) / (
+        figure.width - 45
+    )  # of the axis, by a name
+    end = (start * (rows[x] / start) ** (1 / left.clip(lower=0.3))).max()  # names end in the figure
+    across = alt.Scale(type="log", domain=[start, end], nice=False)
     low = floor(20 * rows[["mean", "low"]].min().min()) / 20
     high = (floor(20 * rows[["mean", "high"]].max().max()) + 1) / 20
     colour, scale = figure.colour(rows), alt.Scale(domain=[low, high], nice=False)

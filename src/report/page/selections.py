@@ -12,7 +12,7 @@ import pandas as pd
 
 from ...analysis import TRANSFER, WHITE_BOX
 from ...analysis.image_outcomes import joined
-from ...analysis.ranking import target_means
+from ...analysis.ranking import exceptions, target_means
 from ...utils.model_names import NO_DEFENCE
 from ..cells import averaged_pairs, cell_means
 from ..charts.theme import MEAN
@@ -185,6 +185,8 @@ def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
             key = key_of(axes, {"defence": defence, **row, **_target(row, axes)}, SOURCE_KEYS)
             place = _ranked(row, "source")
             its = found.setdefault(key, [])
+            if not its and (but := exceptions(pd.DataFrame([row]), "source")):
+                place["but"] = but
             first = its[0]["m"] if its else place["m"]
             if place["dl"] is not None:  # the interval of the difference, drawn from the first
                 place |= {"l": round(first - place["dh"], 6), "h": round(first - place["dl"], 6)}

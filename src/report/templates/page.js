@@ -425,6 +425,7 @@ function rankingNote(attacks, sources, single) {
     notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} and `
       + "all of them classify correctly, so their values are not those of the matrix.");
   }
+  if (sources[0]?.but) notes.push(`Of the first source: ${sources[0].but}.`);
   const rows = attacks.filter((row) => row.name && !row.source && !selection.source);
   const counts = new Set(rows.map((row) => sourcesOf(row.name)));
   if (counts.size > 1) {
