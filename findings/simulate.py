@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.analysis.image_outcomes import contributions
+from src.analysis.intervals import means
 from src.analysis.multiple_comparisons import LEVEL, compare_pairs
-from src.analysis.ranking import contributions, means, source_contributions
+from src.analysis.ranking import source_contributions
 from src.analysis.source_choice import Transfer, choices
 from src.utils.files import write_text
 

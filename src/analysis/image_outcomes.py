@@ -1,6 +1,6 @@
-"""Outcomes per image at one budget for several jobs: counted and fooled, as packed bits."""
+"""Outcomes per image at one budget for several jobs, as packed bits, and their contributions."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,6 +16,9 @@ from .outcomes import Mask, evaluated_pairs, outcomes
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
 Bits = NDArray[np.uint8]
+Values = NDArray[np.float64]
+Pair = tuple[str, int]
+"""A source and the position of a target."""
 
 
 class RankingGroup(NamedTuple):
@@ -129,7 +132,7 @@ class ImageOutcomes:
             self.jobs, self.targets, self.index[keep], labels, self.evaluated, counted, fooled
         )
 
-    def scores(self, seeds: Sequence[int], target: int) -> NDArray[np.float64]:
+    def scores(self, seeds: Sequence[int], target: int) -> Values:
         """Return each image's mean success over the seeds of a job on a target, shape (N,).
 
         NaN where some seed does not count the image.
@@ -185,6 +188,30 @@ def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
             wide = None if its is None else pd.Series(its, part.index)
             labels.append(None if wide is None else wide.reindex(index, fill_value=-1).to_numpy())
     return ImageOutcomes(jobs, targets, index, labels, evaluated, counted, fooled)
+
+
+def contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:
+    """Compute what each image contributes to the success of each attack.
+
+    Args:
+        scores: Success of A attacks on N images by pair, shape (A, N), NaN where not counted.
+
+    Returns:
+        Contributions (A, M) and their largest values (M,) on the M images counted in any pair, both
+        scaled so that the mean over images is the attack's success, and 1.
+    """
+    counted = {pair: ~np.isnan(its).any(axis=0) for pair, its in scores.items()}
+    counted = {pair: its for pair, its in counted.items() if its.any()}
+    every = next(iter(scores.values()))
+    values, weights = np.zeros(every.shape), np.zeros(every.shape[1])
+    targets = [target for _, target in counted]
+    for pair, its in counted.items():
+        share = 1 / (its.sum() * targets.count(pair[1]) * len({*targets}))
+        values += np.where(its, scores[pair], 0) * share
+        weights += its * share
+    chosen = weights > 0
+    images = np.count_nonzero(chosen)
+    return values[:, chosen] * images, weights[chosen] * images
 
 
 def count_ones(bits: NDArray[Any]) -> int:

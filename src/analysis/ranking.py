@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .image_outcomes import GROUP, ImageOutcomes
-from .intervals import FEWEST_IMAGES, wilson_interval
+from .image_outcomes import GROUP, ImageOutcomes, Pair, contributions
+from .intervals import means
 from .multiple_comparisons import (
     FEWEST_FOR_WINNER,
     LEVEL,
@@ -38,8 +38,6 @@ ATTACK_COLUMNS = [*_PLACE, *statistics_of("attack")]
 SOURCE_COLUMNS = [*_PLACE, "target", *statistics_of("source")]
 
 Values = NDArray[np.float64]
-Pair = tuple[str, int]
-"""A source and the position of a target."""
 Jobs = Mapping[str, Mapping[str, list[int]]]
 """Positions of the seeds of a job, by attack and source."""
 
@@ -260,30 +258,6 @@ def _first(outcomes: ImageOutcomes, pairs: Iterable[Pair]) -> str:
     return f"{first} and {len(others)} more" if others else first
 
 
-def contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:
-    """Compute what each image contributes to the success of each attack.
-
-    Args:
-        scores: Success of A attacks on N images by pair, shape (A, N), NaN where not counted.
-
-    Returns:
-        Contributions (A, M) and their largest values (M,) on the M images counted in any pair, both
-        scaled so that the mean over images is the attack's success, and 1.
-    """
-    counted = {pair: ~np.isnan(its).any(axis=0) for pair, its in scores.items()}
-    counted = {pair: its for pair, its in counted.items() if its.any()}
-    every = next(iter(scores.values()))
-    values, weights = np.zeros(every.shape), np.zeros(every.shape[1])
-    targets = [target for _, target in counted]
-    for pair, its in counted.items():
-        share = 1 / (its.sum() * targets.count(pair[1]) * len({*targets}))
-        values += np.where(its, scores[pair], 0) * share
-        weights += its * share
-    chosen = weights > 0
-    images = np.count_nonzero(chosen)
-    return values[:, chosen] * images, weights[chosen] * images
-
-
 def _rank_sources(
     outcomes: ImageOutcomes, attacks: Sequence[Mapping[str, list[int]]], targets: Sequence[int]
 ) -> pd.DataFrame:
@@ -380,31 +354,6 @@ def source_contributions(scores: Values, counted: Mask) -> Values:
     rates = np.where(counted, scores, 0) / counted.sum(axis=1, keepdims=True)
     values: Values = (source_values(there) @ rates[there])[:, images] * images.sum()
     return values
-
-
-def means(values: Values, weights: Values) -> dict[str, Any]:
-    """Compute means with Wilson intervals at the effective sample size.
-
-    The effective size is the number of zeros and ones whose mean would vary as much. Two extra
-    images with the variance of zeros and ones keep the interval from vanishing where nearly all
-    images agree.
-
-    Args:
-        values: Contributions of images, shape (A, M).
-        weights: Their largest values, shape (M,), with mean 1.
-
-    Reference:
-        C. Franco et al., Comparative study of confidence intervals for proportions in complex
-        sample surveys, J. Surv. Stat. Methodol. 7 (2019).
-    """
-    images, mean = len(weights), values.mean(axis=1)
-    squares, largest = ((values - mean[:, None] * weights) ** 2).sum(axis=1), mean * (1 - mean)
-    few = images * np.minimum(mean, 1 - mean)
-    variance = (few * squares / images + 2 * largest) / (few + 2)
-    alike = np.divide(largest, variance, out=np.ones_like(mean), where=variance > 0)
-    trials = images * alike
-    ends = wilson_interval(mean * trials, trials) if images >= FEWEST_IMAGES else (np.nan, np.nan)
-    return {"images": images, "mean": mean, "low": ends[0], "high": ends[1]}
 
 
 def _tested(frame: pd.DataFrame, tests: PairTests, place: int | None, images: int) -> pd.DataFrame:

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .image_outcomes import ImageOutcomes
-from .intervals import wilson_interval
+from .image_outcomes import ImageOutcomes, contributions
+from .intervals import means, wilson_interval
 from .outcomes import Mask
-from .ranking import contributions, means
 
 _HALVINGS = 5
 _DRAWS = 9_999
