@@ -17,11 +17,10 @@ from PIL import Image
 from scipy.stats import chi2_contingency
 
 from src import load_classifier, tries
-from src.analysis.tries import left_by_class
+from src.analysis.tries import left_by_class, success_within
 from src.api.frames import frame_of
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.attacks.__main__ import listed
-from src.report.audit import audits
 from src.report.beside import read_preset
 from src.report.summary import summarise
 from tests.analysis.test_tries import outcomes_of
@@ -95,6 +94,21 @@ def test_page_summary_and_figure_show_the_audit(audited):
         assert (rows["fooled_low"] < rows["fooled_high"]).all()
 
 
+def test_a_sweep_computes_each_audit_once(audited, run_in, monkeypatch):
+    """The terminal, the summary file, MLflow and the page show one computation."""
+    folder, _ = audited
+    computed = []
+
+    def counting(outcomes, costs):
+        computed.append(str(outcomes.targets[0]))
+        return success_within(outcomes, costs)
+
+    monkeypatch.setattr("src.report.audit.success_within", counting)
+    words = ["targets=[fine,coarse]", "defences=[none,jpeg]", "hydra.sweep.dir=again"]
+    assert run_in(folder, *WORDS, *words) == 0
+    assert sorted(computed) == ["coarse", "coarse@jpeg", "fine", "fine@jpeg"]
+
+
 def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, printed_by):
     folder, _ = audited
     saving = ["targets=coarse", "storage=uint8", "save_adversarial=true", "hydra.sweep.dir=images"]
@@ -140,7 +154,7 @@ def test_an_audit_counts_as_tries_does_whatever_the_sweep_kept(tmp_path):
     for protocol, related in (("joint", "keep"), ("joint", "exclude"), ("all", "keep")):
         update = {"protocol": protocol}
         changed = [replace(job, record=job.record.model_copy(update=update)) for job in jobs]
-        (audit,) = audits(summarise(changed, related))
+        (audit,) = summarise(changed, related).audits
         pd.testing.assert_frame_equal(audit.tries, expected)
         assert any(note.startswith("Skipped: vgg (") for note in audit.notes)
 
@@ -166,7 +180,7 @@ def test_half_counts_only_if_all_candidates_fool_half(tmp_path, fooled, needed):
         place = table.schema.get_field_index("predicted")
         predicted = pa.array((rows["label"] + wrong) % 6, table.schema.field(place).type)
         pq.write_table(table.set_column(place, table.schema.field(place), predicted), path)
-    (audit,) = audits(summarise(find_jobs([sweep])))
+    (audit,) = summarise(find_jobs([sweep])).audits
     assert needed in audit.sentence
 
 
@@ -175,7 +189,7 @@ def test_shares_and_the_typical_order_are_told_apart_and_missing_jobs_are_named(
     assert "typical order (all images)" in printed and "jobs finished" not in printed
     part = shutil.copytree(folder / "out", tmp_path / "part")
     (part / "1-bim-coarse" / "predictions.parquet").unlink()
-    found = [*audits(summarise(find_jobs([part])))]
+    found = summarise(find_jobs([part])).audits
     assert found and all(its.sentence.endswith("Only 1 of 2 jobs finished.") for its in found)
 
 

@@ -46,8 +46,8 @@ class Audit:
     tries: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def audits(summary: Summary) -> Iterator[Audit]:
-    """Yield an audit for each target, and each defence of it, at the reference budget.
+def compute_audits(summary: Summary) -> Iterator[Audit]:
+    """Yield the audit of each target, and of each of its defences, at the reference budget.
 
     Candidates, units and skipped sources are those of `tries`.
     """
@@ -176,7 +176,7 @@ def _share(row: Any, name: str) -> str:
 
 def print_audits(summary: Summary, console: Console) -> None:
     """Print the audit of each target."""
-    for audit in audits(summary):
+    for audit in summary.audits:
         console.print("", Text(audit.sentence, style="bold"), sep="\n", soft_wrap=True)
         if audit.rows:
             heads, *lines = audit.rows

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -29,6 +30,9 @@ from ..artifacts.overlap import RELATED_BY, overlaps
 from ..artifacts.recipe import model_digest
 from ..utils.model_names import NO_DEFENCE
 from .beside import Ranks, beside
+
+if TYPE_CHECKING:
+    from .audit import Audit
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 
@@ -192,6 +196,13 @@ class Summary:
         parts = [rows for _, rows in self._ranked(source_rankings)]
         empty = pd.DataFrame(columns=[*_COMMON, *SOURCE_COLUMNS])
         return pd.concat(parts, ignore_index=True) if parts else empty
+
+    @cached_property
+    def audits(self) -> list["Audit"]:
+        """The audit of each target: what an attacker can do to it with the jobs' candidates."""
+        from .audit import compute_audits  # here: it needs this module
+
+        return [*compute_audits(self)]
 
     def _ranked(
         self, rank: Callable[[ImageOutcomes], pd.DataFrame]

@@ -11,7 +11,6 @@ from ...artifacts.jobs import FinishedJob
 from ...artifacts.record import JobRecord
 from ...config.sections import ReportSettings
 from ...utils.package import command
-from ..audit import audits
 from ..diagnostics import CHARTS
 from ..summary import JobSummary, Summary
 from .answers import NO_ANSWER
@@ -54,7 +53,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         view = make_view(summary)
         runs = [job for job_summary in summary.attacked for job in job_summary.runs]
         figures = [*file_figures(view, numbers), *why_figures(view, numbers), *figures]
-        audited = [*audits(summary)] if settings and settings.tries else []
+        audited = summary.audits if settings and settings.tries else []
         if curves := [its for its in audited if its.rows]:
             figures.append(tries_figure(curves))
         chosen = selections(summary, view)
