@@ -34,7 +34,7 @@ from ..run.models import ModelPool
 from ..run.results import compute_results
 from ..run.stages import JobContext
 from ..utils import stopping
-from ..utils.package import CLONE, FOLDER, INSTALLED
+from ..utils.package import CLONE, is_asset
 from .transfer import quiet
 
 _FIRST, _GROWTH = 4, 4  # images per job in the first round, and growth per round
@@ -48,7 +48,6 @@ _OF_TRAINER = ("precision", "attack_precision", "fold_batch_norms")
 _FOLLOWING = ["source", "targets", "defences", "norm", "budgets", "reference", "protocol", "layer"]
 _FOLLOWING += ["storage", "dataset", "precision", "seed", "backward_rule", "iterative", "values"]
 _FOLLOWING += ["class_names"]
-_ASSETS = ((CLONE, "assets"), (INSTALLED, "assets"))
 _LABELS = ("dataset.name.", "dataset.class_names.", "model.channels.")  # texts that open nothing
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
 
@@ -224,9 +223,8 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     else:
         raise ValueError("its adversarial images are files, which a card does not have")
     for section in config["model"].values():
-        path = PurePosixPath(str(section.get("weights")))
-        if path.parts[-3:-1] in _ASSETS and (FOLDER / "assets" / path.name).is_file():
-            section["weights"] = f"{CLONE}/assets/{path.name}"  # wherever the author has them
+        if is_asset(weights := str(section.get("weights"))):  # wherever the author has them
+            section["weights"] = f"{CLONE}/assets/{PurePosixPath(weights).name}"
     for group in ("model", "defence"):
         sections |= {f"{group}.{name}": section for name, section in config[group].items()}
     for key, section in sections.items():

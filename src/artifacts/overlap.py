@@ -4,10 +4,10 @@ import json
 import re
 
 from ..utils.model_names import ModelRef
+from ..utils.package import is_asset
 from .record import JobRecord
 
 RELATED_BY = {"same weights", "same architecture", "same family"}
-_EMBEDDED = re.compile("(src|transferability)/assets/")
 _COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_size", "stem"}
 _COMMON |= {"pretrained", "weights"}
 
@@ -31,7 +31,7 @@ def is_public(record: JobRecord, name: str) -> bool:
     """Return True if a network is embedded, or has the weights that its public library includes."""
     weights = str(record.config["model"].get(name, {}).get("weights", ""))
     included = weights == "included" and "same pretraining" in _facts(record, name)
-    return included or bool(_EMBEDDED.search(weights))
+    return included or is_asset(weights)
 
 
 def _facts(record: JobRecord, name: str) -> dict[str, str]:
@@ -46,7 +46,7 @@ def _facts(record: JobRecord, name: str) -> dict[str, str]:
     start = tag or "DEFAULT" if network.get("pretrained") else network.get("weights")
     start = start if weights in ("None", "included") else None
     included = start and (tag.rpartition("_")[2] or "in1k")
-    of_file = bool(_EMBEDDED.search(weights)) and "cifar10_mini"
+    of_file = is_asset(weights) and "cifar10_mini"
     facts = {
         "same weights": record.weights.get(name),
         "same architecture": architecture and architecture + json.dumps(others, sort_keys=True),

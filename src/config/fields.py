@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..utils.about import listed
-from ..utils.package import FOLDER
+from ..utils.package import find_asset
 from ..utils.refusals import suggestion
 
-PRESETS = FOLDER / "assets" / "baselines"
+PRESETS = find_asset("assets/baselines")
 """Folder with a card of stored jobs for each preset."""
 Item = TypeVar("Item", bound=Hashable)
 

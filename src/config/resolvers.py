@@ -10,10 +10,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from ..utils.model_names import ModelRef
-from ..utils.package import FOLDER, PACKAGE, command
+from ..utils.package import PACKAGE, command, find_asset
 
-# Beside this package in a clone, inside it where a wheel was installed.
-CONF = FOLDER / "conf" if (FOLDER / "conf").is_dir() else FOLDER.parent / "conf"
+CONF = find_asset("conf")
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Linux in Windows
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 JOB_MEMORY = 3 * 2**30  # bytes; three full-size networks on 32-pixel images took 2 GB

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from ..analysis.intervals import wilson_interval
 from ..artifacts.record import JobRecord
-from ..utils.package import FOLDER
+from ..utils.package import find_asset
 from .cells import TableCells
 from .summary import JobSummary
 
@@ -55,8 +55,8 @@ class PublishedTable(BaseModel):
 @cache
 def load_published() -> tuple[dict[str, PublishedTable], pd.DataFrame]:
     """Load the settings of the published tables by name, and their cells."""
-    sections = yaml.safe_load((FOLDER / "assets/published.yaml").read_text("utf-8"))
-    cells = pd.read_csv(FOLDER / "assets/published.csv", dtype={"attack": str})
+    sections = yaml.safe_load(find_asset("assets/published.yaml").read_text("utf-8"))
+    cells = pd.read_csv(find_asset("assets/published.csv"), dtype={"attack": str})
     return {name: PublishedTable(**its) for name, its in sections.items()}, cells
 
 

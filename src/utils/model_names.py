@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 
-from .package import command
+from .package import command, find_asset
 from .refusals import suggestion
 
 NO_DEFENCE = "none"
@@ -140,7 +139,7 @@ def parts_of(name: str) -> list[str]:
 
 
 PROVIDERS = ("timm", "torchvision", "hub", "robustbench", "onnx")
-LIST = Path(__file__).parents[1] / "assets" / "public-models.txt"
+LIST = find_asset("assets/public-models.txt")
 """File with one name per line; lines with `#` name the libraries that are listed completely."""
 
 

@@ -1,12 +1,13 @@
-"""Names of this package: `src` in a clone, `transferability` where it is installed."""
+"""Names and files of this package: `src` in a clone, `transferability` where it is installed."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, spec_from_loader
-from pathlib import Path
+from pathlib import Path, PurePath
 from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,29 @@ def install_command(extra: str) -> str:
     """Return the command that installs one of this package's extras."""
     place = "-e '." if FOLDER.name == CLONE else f"'{INSTALLED}"
     return f"pip install {place}[{extra}]'"
+
+
+def find_asset(name: str) -> Path:
+    """Return the place of files that come with this package: `conf`, `assets/NAME`.
+
+    A wheel has `conf` inside the package, a clone beside it.
+    """
+    inside = FOLDER / name
+    return FOLDER.parent / name if name == "conf" and not inside.is_dir() else inside
+
+
+def is_asset(file: str) -> bool:
+    """Return True if a path in a record is that of a file in this package's `assets`.
+
+    A path that exists here must be that very file. One of another machine is told by its end.
+    """
+    path = PurePath(file)
+    asset = find_asset(f"assets/{path.name}")
+    if not os.path.isfile(asset):
+        return False
+    if os.path.exists(file):
+        return os.path.samefile(file, asset)
+    return path.parts[-3:-1] in ((CLONE, "assets"), (INSTALLED, "assets"))
 
 
 def canonical_name(name: str) -> str:

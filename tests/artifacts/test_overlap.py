@@ -2,7 +2,9 @@
 
 import pytest
 
-from src.artifacts.overlap import overlaps
+from src.artifacts.overlap import is_public, overlaps
+from src.artifacts.record import JobRecord
+from src.utils.package import find_asset
 from tests.conftest import make_record
 
 TIMM, OURS = "timm.create_model", "src.models.architectures"
@@ -18,8 +20,11 @@ MODELS = {
         "included",
     ),
     "resnet50": ({"_target_": f"{OURS}.resnet50", "stem": None, "pretrained": False}, "a.pt"),
-    "inception": ({"_target_": f"{OURS}.inception_v3"}, "/x/src/assets/y.safetensors"),
-    "inception_v4": ({"_target_": TIMM, "model_name": "inception_v4"}, "/x/src/assets/z"),
+    "inception": ({"_target_": f"{OURS}.inception_v3"}, "/x/src/assets/vgg_small.safetensors"),
+    "inception_v4": (
+        {"_target_": TIMM, "model_name": "inception_v4"},
+        "/x/src/assets/vit_small.safetensors",
+    ),
     "deep": ({"_target_": "mine.net", "depth": 50}, "b.pt"),
     "shallow": ({"_target_": "mine.net", "depth": 18}, "c.pt"),
     "parts": ({"_target_": "torch.nn.Sequential", "_args_": [1]}, "d.pt"),
@@ -27,6 +32,17 @@ MODELS = {
     "module": ({"name": "ResNet"}, "included"),
     "another": ({"name": "ResNet"}, "included"),
 }
+
+
+def _record(models: dict[str, tuple], source: str) -> JobRecord:
+    weights = {name: name for name in models} | {"copy": "a1"}
+    config = {
+        "model": {name: {"network": own, "weights": file} for name, (own, file) in models.items()}
+    }
+    facts = {"key": "", "images": 1, "class_names": ("cat",), "budgets": (0.0, 8.0)}
+    return make_record(
+        **facts, reference=8.0, source=source, attack="fgsm", weights=weights, config=config
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,13 +64,29 @@ MODELS = {
     ],
 )
 def test_pairs_share_what_their_files_say(source, target, shared):
-    weights = {name: name for name in MODELS} | {"copy": "a1"}
-    config = {
-        "model": {name: {"network": own, "weights": file} for name, (own, file) in MODELS.items()}
-    }
-    facts = {"key": "", "images": 1, "class_names": ("cat",), "budgets": (0.0, 8.0)}
-    record = make_record(
-        **facts, reference=8.0, source=source, attack="fgsm", weights=weights, config=config
-    )
+    record = _record(MODELS, source)
     wanted = tuple(f"same {name}" for name in shared.split(", ") if name)
     assert overlaps(record, source, target) == wanted
+
+
+def test_only_files_of_the_program_are_embedded(tmp_path, monkeypatch):
+    """A user's folder `src/assets` is not the program's, whatever names its files have."""
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "src" / "assets"
+    mine.mkdir(parents=True)
+    (mine / "vgg_small.safetensors").touch()
+    paths = {
+        "elsewhere": "/x/src/assets/vit_small.safetensors",
+        "wheel": "/x/site-packages/transferability/assets/vit_small.safetensors",
+        "here": str(find_asset("assets/vit_small.safetensors")),
+        "relative": "src/assets/vit_small.safetensors",
+        "mine": "src/assets/vgg_small.safetensors",
+        "absolute": str(mine / "vgg_small.safetensors"),
+        "unknown": "/x/src/assets/mine.safetensors",
+        "other": "/x/assets/vit_small.safetensors",
+    }
+    record = _record({name: ({"name": name}, path) for name, path in paths.items()}, "here")
+    embedded = {"elsewhere", "wheel", "here", "relative"}
+    assert {name for name in paths if is_public(record, name)} == embedded
+    shared = {name for name in paths if "same data" in overlaps(record, "elsewhere", name)}
+    assert shared == embedded
