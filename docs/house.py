@@ -46,7 +46,8 @@ def draw() -> str:
 def _purpose(name: str, neighbours: int) -> str:
     """Return the first words of a package's docstring in at most two lines of its box."""
     folder = REPOSITORY / "src" / name
-    file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    file = folder / "__init__.py"
+    file = file if file.is_file() else folder.with_suffix(".py")
     said = (ast.get_docstring(ast.parse(file.read_bytes())) or "").partition("\n")[0]
     said = said.removesuffix(".").partition(": `python")[0]
     width = WIDTH // neighbours * LETTERS // 100

@@ -11,10 +11,9 @@ import pandas as pd
 from rich.console import Console
 from statsmodels.stats.proportion import confint_proportions_2indep
 
+from findings.paired_tests import both_ways, count_ones, holm, paired_tests
 from src.analysis import WHITE_BOX, relation
-from src.analysis.image_outcomes import count_ones, joined
-from src.analysis.intervals import holm
-from src.analysis.paired_tests import both_ways, paired_tests
+from src.analysis.image_outcomes import joined
 from src.analysis.trajectories import trajectories
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.page.content import build_report

@@ -22,7 +22,7 @@ from findings.predictors import all_pair_measures, mutual_information
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.source_choice import Related
 from src.artifacts.jobs import FinishedJob, find_jobs
-from src.artifacts.overlap import RELATED_BY, overlaps
+from src.artifacts.likeness import RELATED_BY, overlaps
 from src.report.source_choice import Frames, SourceChoice, choice_of
 from src.utils.files import atomic_write
 

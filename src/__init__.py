@@ -60,15 +60,15 @@ if TYPE_CHECKING:
     from .api.charts import strip as strip
     from .api.classifier import load_classifier as load_classifier
     from .api.comparison import compare as compare
+    from .api.frames import images_needed as images_needed
     from .api.frames import load_sweep as load_sweep
     from .api.frames import load_table as load_table
+    from .api.frames import rankings as rankings
     from .api.frames import rates as rates
     from .api.rank import rank as rank
-    from .api.rankings import images_needed as images_needed
-    from .api.rankings import rankings as rankings
     from .api.transfer import transfer as transfer
+    from .report.audit import tries as tries
     from .report.paper import table as table
-    from .report.tries import tries as tries
 
 _HOMES = {
     "attacks": ".attacks",
@@ -77,7 +77,7 @@ _HOMES = {
     "cost": ".api.charts",
     "curves": ".api.charts",
     "image": ".api.charts",
-    "images_needed": ".api.rankings",
+    "images_needed": ".api.frames",
     "load_classifier": ".api.classifier",
     "load_sweep": ".api.frames",
     "load_table": ".api.frames",
@@ -85,12 +85,12 @@ _HOMES = {
     "profiles": ".api.charts",
     "ranking": ".api.charts",
     "rank": ".api.rank",
-    "rankings": ".api.rankings",
+    "rankings": ".api.frames",
     "rates": ".api.frames",
     "strip": ".api.charts",
     "table": ".report.paper",
     "transfer": ".api.transfer",
-    "tries": ".report.tries",
+    "tries": ".report.audit",
 }
 __all__ = list(_HOMES)
 

@@ -1,5 +1,32 @@
-"""`python -m transferability`, or `python -m src`: the command `transferability`."""
+"""The command `transferability`: a job or a sweep, or the command that its first word names.
 
-from .console import main
+`python -m transferability` and `python -m src` are the same command.
+"""
 
-main()
+import os
+import sys
+from runpy import run_module
+
+from .utils.package import PACKAGE
+
+COMMANDS = ["main", "attacks", "card", "compare"]
+COMMANDS += ["figure", "models", "report", "sources", "status", "table", "verify"]
+
+
+def main() -> None:
+    """Run a module of this package as `python -m` does, with the current folder importable."""
+    name = "main"
+    if sys.argv[1:] and "=" not in sys.argv[1] and sys.argv[1][:1] not in "-~":
+        name = sys.argv.pop(1)
+    if name not in COMMANDS:
+        from .config.errors import refuse  # here: loads Hydra
+        from .utils.refusals import suggestion
+
+        near = suggestion(name, COMMANDS) or f" Available: {', '.join(COMMANDS)}."
+        refuse(f"{name}: there is no such command.{near}")
+    sys.path.insert(0, os.getcwd())
+    run_module(f"{PACKAGE}.{name}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

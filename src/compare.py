@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .api.rankings import new_name
+from .api.frames import new_name
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
 

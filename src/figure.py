@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .api.rankings import add_sweeps, warn
+from .api.frames import add_sweeps, warn
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.package import command

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .api.rankings import add_sweeps, warn
+from .api.frames import add_sweeps, warn
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.files import write_text
@@ -68,9 +68,9 @@ def _print_table(
     **options: Any,
 ) -> None:
     from .artifacts.frame_jobs import named_folders
+    from .report.audit import tries_table
     from .report.beside import beside_text
     from .report.paper import table
-    from .report.tries import tries_table
 
     sweeps = folder or [newest_sweep(finished=True)]
     lay_out = tries_table if tries else table

@@ -73,7 +73,7 @@ def run_until(run, function: str, number: int) -> None:
 @pytest.mark.parametrize(
     ("function", "number"),
     [
-        ("src.training.module.FineTuning.training_step", 6),  # of 8: in the second epoch
+        ("src.training.FineTuning.training_step", 6),  # of 8: in the second epoch
         ("os.replace", 20),  # of about 60
         ("mlflow.MlflowClient.log_batch", 8),  # of 14
     ],

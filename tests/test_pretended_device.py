@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from findings.measurements import GradientConsistency, OutputChanges, SelfTransfer, Smoothness
-from src.api.modules import Inputs
+from src.api.inputs import Inputs
 from src.attacks import lgv, mi, pgd, uap
 from src.cache.rows import Rows
 from src.config.sections import TrainerSettings

@@ -2,18 +2,6 @@
 
 from .diagnostics import excess, excess_by_control
 from .intervals import wilson_interval
-from .matrices import (
-    CLEAN,
-    OWN,
-    RELATED,
-    TRANSFER,
-    WHITE_BOX,
-    clean_rows,
-    format_cell,
-    relation,
-    transfer_matrix,
-    with_cell_columns,
-)
 from .sanity_checks import (
     CAUSES,
     alarms,
@@ -24,4 +12,17 @@ from .sanity_checks import (
     over_budget,
 )
 from .trajectories import flip_summary, trajectories
-from .transfer_rates import rates, rates_by_protocol
+from .transfer_rates import (
+    CLEAN,
+    OWN,
+    RELATED,
+    TRANSFER,
+    WHITE_BOX,
+    clean_rows,
+    format_cell,
+    rates,
+    rates_by_protocol,
+    relation,
+    transfer_matrix,
+    with_cell_columns,
+)

@@ -10,9 +10,8 @@ from scipy.special import stdtrit
 from ..config.sections import CONTROLS
 from ..utils.model_names import ModelRef
 from .intervals import FEWEST_IMAGES, paired_interval, wilson_interval
-from .matrices import relation
 from .outcomes import at_budget, outcomes, ratio, row_positions, target_labels, with_defence
-from .transfer_rates import evaluated_budgets, rates
+from .transfer_rates import evaluated_budgets, rates, relation
 
 SIZES = ("rms_255", "linf_255", "psnr", "ssim")
 

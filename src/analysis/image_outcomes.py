@@ -3,17 +3,15 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..utils.model_names import ModelRef
-from .matrices import TRANSFER, relation
 from .outcomes import Mask, evaluated_pairs, outcomes
-
-_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
+from .transfer_rates import TRANSFER, relation
 
 Bits = NDArray[np.uint8]
 Values = NDArray[np.float64]
@@ -212,8 +210,3 @@ def contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:
     chosen = weights > 0
     images = np.count_nonzero(chosen)
     return values[:, chosen] * images, weights[chosen] * images
-
-
-def count_ones(bits: NDArray[Any]) -> int:
-    """Count the set bits."""
-    return int(_ONES[bits].sum())

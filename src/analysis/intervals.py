@@ -1,10 +1,9 @@
-"""Intervals and tests for one proportion, for means, and for two proportions on the same images."""
+"""Intervals for one proportion, for means, and for two proportions on the same images."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr
 
 FEWEST_IMAGES = 10
 """Fewest images for the interval of a mean; a rate over fewer images raises an alarm."""
@@ -81,25 +80,6 @@ def paired_interval(
     full = np.maximum(n, 1.0)
     low, high = -_upper_end(c, b, full), _upper_end(b, c, full)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
-
-
-def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
-    """Compute two-sided p-values of the exact McNemar test that two paired rates are equal.
-
-    The arguments are the numbers of images on which only the first and only the second attack
-    succeeds, as arrays of the same shape.
-    """
-    b, c = np.asarray(first_only), np.asarray(second_only)
-    return np.minimum(2 * bdtr(np.minimum(b, c).astype(float), b + c, 0.5), 1.0)
-
-
-def holm(p: ArrayLike) -> Values:
-    """Correct p-values for multiple tests with Holm's method (1979); NaN is not a test."""
-    values = np.array(p, np.float64)
-    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # NaN comes last
-    tests = np.arange(len(order), 0, -1)
-    values[order] = np.minimum(np.maximum.accumulate(values[order] * tests), 1)
-    return values
 
 
 def _upper_end(b: Values, c: Values, n: Values) -> Values:

@@ -13,8 +13,8 @@ from scipy.special import bdtrc
 
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from .intervals import FEWEST_IMAGES, wilson_interval
-from .matrices import WHITE_BOX, format_cell, relation
 from .outcomes import Outcomes, evaluated_pairs, outcomes, under, with_defence
+from .transfer_rates import WHITE_BOX, format_cell, relation
 
 ZERO_GRADIENTS = 0.01
 """Raise an alarm if more than this share of gradients is zero in every pixel."""

@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ..analysis.matrices import TRANSFER, relation
 from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
+from ..analysis.transfer_rates import TRANSFER, relation
 from ..artifacts.frame_jobs import jobs_of
 from ..artifacts.record import JobRecord
 from ..utils.model_names import NO_DEFENCE, ModelRef, parts_of, renamed

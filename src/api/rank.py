@@ -33,7 +33,7 @@ from ..run.outputs import make_job
 from ..run.results import compute_results
 from ..run.stages import JobContext, Planned
 from ..tracking import Tracker
-from .modules import name_of
+from .inputs import name_of
 from .transfer import plain_keywords, quiet
 
 WORDS = {"small": ("experiment=demo", "epsilon.grid=[4]")}

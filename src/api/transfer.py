@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..analysis import explained
 from ..artifacts.jobs import FinishedJob
+from ..artifacts.sweep_state import take_store
 from ..attacks.libraries import from_object
 from ..cache.rows import Rows
 from ..config.attack_file import attack_settings, crafted_settings
@@ -39,13 +40,12 @@ from ..run.trainer import for_device
 from ..utils.model_names import NO_DEFENCE
 from .classifier import Models, loaded
 from .frames import frame_of
-from .modules import Inputs, name_of
-from .store import take_store
+from .inputs import Inputs, name_of
 
 log = logging.getLogger(__name__)
 
 Images = ArrayLike | Tensor | Sequence[Any] | Dataset[Any] | DataLoader[Any]
-"""Images in one of the forms of `src.api.images.read_images`."""
+"""Images in one of the forms of `src.api.inputs.read_images`."""
 
 
 def transfer(

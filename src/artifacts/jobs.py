@@ -20,7 +20,7 @@ from ..config.sections import CONTROLS
 from ..utils.model_names import NO_DEFENCE
 from .card import CardJob, read_card
 from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
-from .recipe import digest, recipe
+from .likeness import digest, recipe
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
 from .tables import read_alarms, read_images, read_job_table, read_table

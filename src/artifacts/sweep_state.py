@@ -1,23 +1,26 @@
-"""Progress of a sweep and its jobs, read from the files in their folders."""
+"""Manifest of a sweep, and the progress of its jobs, read from the files in their folders."""
 
 import os
 import re
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from ..utils.files import held, is_held, write_text
+from ..utils.files import held, is_held, remove_temporaries, write_text, writing
 from ..utils.refusals import printable
-from .layout import FAILURE, MANIFEST, PREDICTIONS
+from .layout import FAILURE, MANIFEST, PREDICTIONS, clear_summary
+from .record import clear
 
 OUTPUTS = Path("outputs")
 CONFIG_OF_JOB = Path(".hydra") / "config.yaml"
 """File that Hydra writes to a job's folder before the job begins."""
+_CALL = "transfer"
+"""Id of the manifest in the folder of a call from Python; those of sweeps have random ids."""
 
 
 class SweepManifest(BaseModel):
@@ -119,6 +122,32 @@ def read_manifest(folder: Path) -> SweepManifest:
         return SweepManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError) as error:
         raise ValueError(f"{folder / MANIFEST} is damaged.") from error
+
+
+def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:
+    """Prepare one folder per job of a call, after removing the jobs of an earlier call.
+
+    Raises:
+        ValueError: The folder holds other files, such as a sweep of the command line.
+    """
+    if not (folder / MANIFEST).exists():  # as a kill leaves the folder of a first call
+        remove_temporaries(folder)
+    if folder.exists() and any(folder.iterdir()):
+        earlier = read_manifest(folder) if (folder / MANIFEST).exists() else None
+        if earlier is None or earlier.id != _CALL:
+            raise ValueError(
+                f"store={folder} holds files that no call wrote; choose a new or empty folder."
+            )
+        for job in (folder / Path(name).name for name in earlier.jobs):
+            clear(job)
+            if job.is_dir() and not any(job.iterdir()):
+                job.rmdir()
+        clear_summary(folder)
+    names = [f"{number}-{job}" for number, job in enumerate(jobs)]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(folder, SweepManifest(jobs=names, single=False, id=_CALL))
+    return [folder / name for name in names]
 
 
 def job_folders(folder: Path, manifest: SweepManifest) -> dict[int, Path]:

@@ -24,7 +24,7 @@ from ..analysis.source_choice import (
 )
 from ..analysis.source_measures import FEWEST_SOURCES, clean_measures, linear_cka, predictors
 from ..artifacts.jobs import FinishedJob, find_jobs
-from ..artifacts.overlap import RELATED_BY, overlaps
+from ..artifacts.likeness import RELATED_BY, overlaps
 from ..utils.model_names import ModelRef
 from ..utils.terminal import text_table
 

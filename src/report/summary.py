@@ -13,21 +13,20 @@ import pandas as pd
 
 from ..analysis.diagnostics import excess_by_control
 from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
-from ..analysis.matrices import (
-    RELATED,
-    TRANSFER,
-    behind_defences,
-    transfer_matrix,
-    with_cell_columns,
-)
 from ..analysis.quantities import STATISTICS
 from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from ..analysis.sanity_checks import Alarm
 from ..analysis.trajectories import trajectories
-from ..analysis.transfer_rates import rates_by_protocol
+from ..analysis.transfer_rates import (
+    RELATED,
+    TRANSFER,
+    behind_defences,
+    rates_by_protocol,
+    transfer_matrix,
+    with_cell_columns,
+)
 from ..artifacts.jobs import FinishedJob, rows_of_seeds
-from ..artifacts.overlap import RELATED_BY, overlaps
-from ..artifacts.recipe import model_digest
+from ..artifacts.likeness import RELATED_BY, model_digest, overlaps
 from ..utils.model_names import NO_DEFENCE
 from .beside import Ranks, beside
 

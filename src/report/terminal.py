@@ -1,18 +1,224 @@
 """Terminal output and CSV files for a summary: transfer matrices, rankings and alarms."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
+import pandas as pd
+from rich.console import Console, Group
+from rich.table import Table
 from rich.text import Text
 
-from ..analysis import CAUSES, CLEAN
+from ..analysis import CAUSES, CLEAN, OWN, WHITE_BOX
 from ..analysis.image_outcomes import GROUP
-from ..artifacts.layout import ATTACKS, SOURCES
+from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
+from ..analysis.ranking import ALL_TARGETS, exceptions, resolution
+from ..analysis.transfer_rates import matrix_rate
+from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv
 from ..utils.model_names import NO_DEFENCE
-from .matrix_tables import MARKS, defence_table, matrix_table, ranking_table, wide_matrix
-from .summary import Summary
+from ..utils.terminal import text_table
+from .summary import Label, Summary
+
+_DIFFERENCE = ["difference", "difference_low", "difference_high"]
+MARKS = {WHITE_BOX: "*", OWN: "+"}
+"""Marks of cells by the relation of target and source."""
+
+
+def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple[Group, list[str]]:
+    """Lay out a `transfer_matrix` for the terminal, with `*` for white boxes and `+` for `own`.
+
+    There is one row per source. If that would need more than `width` characters, the cells have
+    rates without counts; if these do not fit either, there is one row per pair.
+
+    Returns:
+        The table, and the lines of its legend.
+    """
+    sources, relations = set(matrix["source"]), set(matrix["relation"])
+    counted, rate = "still correct", "robust accuracy"
+    clean = "accuracy on all clean images"
+    if matrix["targeted"].any():
+        counted, rate = "target class reached", "targeted success rate"
+        clean = "clean images already classified as their target label"
+    marks = matrix["relation"].map(MARKS).fillna("")
+    pairs = matrix[["source", "target"]].assign(cell=marks + matrix["cell"])
+    rates = pairs.assign(cell=marks + matrix["cell"].str.rpartition(" = ")[2])
+    narrow, wide = _grid(rates).rename(columns=lambda name: name.replace("_", "_\n")), _grid(pairs)
+    forms = (wide.add_prefix("-> "), narrow, pairs.set_index("source"))
+    tables = [_table(form.reset_index()) for form in forms]
+    widths = [Console(width=10_000).measure(table).maximum for table in tables]
+    chosen = next((place for place in (0, 1) if widths[place] <= width), 2)
+    legend = {
+        f"{counted} / denominator = {rate}": chosen != 1,
+        f"{rate}; a wider terminal and {SUMMARY} show the counts": chosen == 1,
+        f"{CLEAN}: {clean}": CLEAN in sources,
+        "* white box: the target is the source or part of it": WHITE_BOX in relations,
+        "+ own: the source's network behind another defence": OWN in relations,
+        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
+    }
+    shown = Text(f"{counted.capitalize()}: {heading}", style="bold")
+    return Group(shown, tables[chosen]), [line for line, holds in legend.items() if holds]
+
+
+def _grid(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pivot cells to one row per source and one column per target, in their order."""
+    grid = pairs.pivot(index="source", columns="target", values="cell")
+    return grid.loc[pairs["source"].unique(), pairs["target"].unique()].fillna("-")
+
+
+def defence_table(behind: pd.DataFrame) -> tuple[Table, list[str]]:
+    """Lay out a result of `behind_defences` for the terminal, one line per defence.
+
+    Returns:
+        The table, and its legend.
+    """
+    counted, share = behind["counted"].iloc[0], "{:.1%}".format
+    adaptive = (behind["source_defence"] != NO_DEFENCE).any()
+    shown = behind[["source_defence", "defence"] if adaptive else ["defence"]]
+    shown = shown.rename(columns={"source_defence": "attacked through"})
+    shown["clean"] = behind["clean_accuracy"].map(share)
+    shown[counted] = behind["rate"].map(share)
+    if adaptive:
+        shown["the source itself"] = behind["itself"]
+    if behind["abstained"].any():
+        total = behind["abstained"] + behind["n"]
+        pairs_of_counts = zip(behind["abstained"], total, strict=True)
+        shown["abstained"] = [f"{k:.0f} / {n:.0f}" for k, n in pairs_of_counts]
+    targets = " or ".join(map(str, sorted(set(behind["targets"]))))
+    note = f"means over {targets} target{'s' * (targets != '1')}, each over the other sources"
+    if not adaptive:
+        note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
+    return _table(shown.astype(str)), [note]
+
+
+def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
+    """Lay out the first five rows of a ranking of attacks, or of sources, for the terminal.
+
+    The rankings of sources on single targets follow if there is none over all targets.
+    """
+    first, singles, place = rows.iloc[0], list[str](), f"{rows['models'].iloc[0]} models"
+    if of == "source":
+        place = place if first["target"] == ALL_TARGETS else first["target"]
+        each = rows[rows["target"] != first["target"]]
+        rows = rows[rows["target"] == first["target"]]
+        singles = [_on_target(its) for _, its in each.groupby("target", sort=False)]
+    ranked = rows[rows["rank"].notna()]
+    does = "target class reached" if first["targeted"] else "fooled"
+    other = "source" if of == "attack" else "attack"
+    name = first[other] if first[f"{other}s"] > 1 else f"{other}: {first[other]}"
+    heading = (
+        f"{of.capitalize()}s by mean success ({does}) on {place}, "
+        f"eps = {first['eps_255']:g}/255, {name}"
+    )
+    notes = unranked(rows, of)
+    if ranked.empty:
+        if singles:
+            notes.append("all pairs on a target tested together, p < 0.05")
+        texts = [Text("\n".join(lines), style="italic") for lines in (singles, notes) if lines]
+        return Group(Text(heading, style="bold"), *texts)
+    shown = ranked.head(5)
+    frame = pd.DataFrame({"rank": shown["rank"].map("{:g}".format), of: shown[of]})
+    tested = bool(ranked["p"].notna().any())
+    tied = tested and bool(ranked["undecided"].sum() > 1)
+    marks = shown["undecided"].map({True: "=" * tied, False: ""})
+    frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
+    if of == "attack":
+        ends = _points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
+        frame["mean success"] += pd.Series(ends, shown.index)
+    else:
+        beyond = shown["extrapolated"].astype(bool)
+        frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
+        notes.append("sources count images that a target and every source classify correctly")
+    frame["minus the first"] = _points(shown, _DIFFERENCE, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
+    frame["images"] = shown["images"].map("{:g}".format)
+    if of == "attack":
+        frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)
+        if shown["fit_gradients"].any():
+            frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
+    left = len(ranked) - len(shown)
+    remarks = [f"{of}s.csv has {left} more"] if left else []
+    remarks.append(
+        ""
+        if len(ranked) < 2
+        else f"not tested: that needs {FEWEST_TESTED} images"
+        if not tested
+        else "= not significantly weaker than the first (all pairs tested together, p >= 0.05)"
+        if tied
+        else f"{'on average' if first['depends_on'] else 'decided:'} the first is ahead of all "
+        "others (all pairs tested together, p < 0.05)"
+        if first["images"] >= FEWEST_FOR_WINNER
+        else f"{first['images']:g} images name no winner (all pairs tested together, p < 0.05)"
+    )
+    but = exceptions(ranked, of) if first["images"] >= FEWEST_FOR_WINNER else ""
+    lines = "\n".join(filter(None, ["; ".join(remarks), but, *resolution(ranked), *notes]))
+    return Group(Text(heading, style="bold"), _table(frame), Text(lines, style="italic"))
+
+
+def _on_target(ranked: pd.DataFrame) -> str:
+    """Say how the sources compare on one target."""
+    first, others = ranked.iloc[0], ranked.iloc[1:]
+    tied = others.loc[others["undecided"].astype(bool), "source"]
+    verdict = (
+        f"not tested: that needs {FEWEST_TESTED} images"
+        if ranked["p"].isna().all()
+        else "cannot be told apart"
+        if len(tied) == len(others)
+        else f"{first['images']:g} images name no winner"
+        if first["images"] < FEWEST_FOR_WINNER
+        else f"{first['source']} is ahead" + f", except of {', '.join(tied)}" * bool(len(tied))
+    )
+    levels = ", ".join(ranked["source"] + ranked["mean"].map(" {:.1%}".format))
+    return f"on {first['target']} ({first['images']:g} images): {levels}: {verdict}"
+
+
+def unranked(rows: pd.DataFrame, of: str) -> list[str]:
+    """Say what the unranked rows of a ranking lack."""
+    rows = rows[rows["rank"].isna()]
+    if len(rows) and of == "source":
+        return [f"sources are not ranked: that needs {rows['lacks'].iloc[0]}"]
+    return [f"not ranked: {row[of]}, which lacks {row['lacks']}" for _, row in rows.iterrows()]
+
+
+def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
+    """Format shares in percent, or differences in points, leaving out unknown intervals."""
+    numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
+    forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
+    return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
+
+
+def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Convert the long matrix to one row per source, for spreadsheets.
+
+    The columns are `source` and one column of readable cells per target, then for each target, with
+    its name in front, `still_correct`, `denominator` and `robust_accuracy` with its interval,
+    `_low` and `_high`. For targeted attacks they are `success` and `targeted_success_rate`.
+    """
+    sources, targets = matrix["source"].unique(), matrix["target"].unique()
+    targeted = bool(matrix["targeted"].any())
+    shown = matrix_rate(targeted)
+    rate = "targeted_" * targeted + shown.column
+    names = {"k": shown.count, "n": "denominator", "rate": rate}
+    names |= {f"rate{end}": f"{rate}{end}" for end in ("_low", "_high")}
+    if _has_seeds(matrix):
+        names["success_rate_sd"] = f"{rate}_sd"
+    counts = matrix[["k", "n"]].convert_dtypes()  # means over seeds stay fractions
+    pivoted = matrix.assign(**counts).pivot(index="source", columns="target")
+    columns = {
+        f"{target} {name}": pivoted[column, target]
+        for target in targets
+        for column, name in names.items()
+    }
+    wide = pd.concat([pivoted["cell"][targets], pd.DataFrame(columns)], axis=1).loc[sources]
+    return wide.rename_axis("source").reset_index()
+
+
+def _has_seeds(matrix: pd.DataFrame) -> bool:
+    return "success_rate_sd" in matrix and bool(matrix["success_rate_sd"].notna().any())
+
+
+def _table(frame: pd.DataFrame) -> Table:
+    rows = frame.itertuples(index=False, name=None)
+    return text_table([*frame], rows, ("source", "target", "defence", "attack"), ruled=True)
 
 
 def row_text(summary: Summary) -> str:

@@ -4,7 +4,8 @@ from scipy.special import xlogy
 from scipy.stats import binomtest, norm
 from statsmodels.stats.contingency_tables import mcnemar
 
-from src.analysis.intervals import mcnemar_p, paired_interval, wilson_interval
+from findings.paired_tests import mcnemar_p
+from src.analysis.intervals import paired_interval, wilson_interval
 
 
 def test_wilson_interval_equals_scipy():

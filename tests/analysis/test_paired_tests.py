@@ -5,8 +5,8 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from findings.paired_tests import paired_tests
 from src.analysis.image_outcomes import image_outcomes, joined
-from src.analysis.paired_tests import paired_tests
 
 # Label 0, eight images; a is wrong on the clean image 7, b on 6.
 CLEAN = {("a", 0): [0] * 7 + [1], ("b", 0): [0] * 6 + [1, 0]}

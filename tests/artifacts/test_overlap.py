@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.artifacts.overlap import is_public, overlaps
+from src.artifacts.likeness import is_public, overlaps
 from src.artifacts.record import JobRecord
 from src.utils.package import find_asset
 from tests.conftest import make_record

@@ -8,7 +8,7 @@ from rich.console import Console, Group
 
 from src import images_needed
 from src.analysis import CLEAN, TRANSFER, WHITE_BOX, format_cell
-from src.report.matrix_tables import matrix_table, ranking_table, wide_matrix
+from src.report.terminal import matrix_table, ranking_table, wide_matrix
 
 LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
 

@@ -21,8 +21,7 @@ from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights, weight_facts
 from src.run.train import training_attack
-from src.training import after_epoch, train_once
-from src.training.module import FineTuning, augment
+from src.training import FineTuning, after_epoch, augment, train_once
 
 STEPS, EVALUATED = 6, 3  # batches of an epoch; at the end as many are evaluated once more
 TRAINER = TrainerSettings(accelerator="cpu", progress_bar=False)
@@ -214,7 +213,7 @@ def test_a_process_says_that_it_waits_only_if_it_does(tmp_path, caplog):
 def test_an_interruption_of_the_last_evaluation_costs_no_training(tmp_path, monkeypatch, whole):
     path = tmp_path / "net.safetensors"
     cut_short(path, monkeypatch, epochs=4)
-    monkeypatch.setattr("src.training.module.augment", None)
+    monkeypatch.setattr("src.training.augment", None)
     assert_same_weights(train(path), whole)
     assert weight_facts(path) == weight_facts(whole)
 

@@ -17,7 +17,7 @@ from src import callback
 from src.artifacts.sweep_state import job_statuses
 from src.images.attacker import Attacker
 from src.run import job
-from src.training.module import FineTuning
+from src.training import FineTuning
 from src.utils import stopping
 from tests.conftest import REPOSITORY, TINY_RUN
 

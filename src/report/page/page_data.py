@@ -21,7 +21,7 @@ from ...analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
 from ...analysis.trajectories import by_kind
 from ...artifacts.jobs import FinishedJob
 from ...artifacts.layout import TOP_FIVE
-from ...artifacts.recipe import model_digest
+from ...artifacts.likeness import model_digest
 from ...config.sections import ReportSettings
 from ...utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ...utils.package import command

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtr
 
-from .image_outcomes import ImageOutcomes, count_ones
-from .intervals import holm, mcnemar_p, paired_interval
-from .matrices import relation
-from .outcomes import ratio
+from src.analysis import relation
+from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.intervals import Values, paired_interval
+from src.analysis.outcomes import ratio
 
 COMPARISONS = ("attack", "source")
 """Kinds of paired tests, named after what differs between the two sides."""
@@ -22,6 +24,8 @@ _EXCHANGED = {
     for side, other in (("first", "second"), ("second", "first"))
     for end in ("", "_success", "_only")
 }
+
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
 Labels = NDArray[np.int64] | None
 
@@ -94,3 +98,27 @@ def _tested(table: pd.DataFrame) -> pd.DataFrame:
         rows = table["kind"] == kind
         table.loc[rows, "p_holm"] = holm(table.loc[rows, "p"])
     return table
+
+
+def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
+    """Compute two-sided p-values of the exact McNemar test that two paired rates are equal.
+
+    The arguments are the numbers of images on which only the first and only the second attack
+    succeeds, as arrays of the same shape.
+    """
+    b, c = np.asarray(first_only), np.asarray(second_only)
+    return np.minimum(2 * bdtr(np.minimum(b, c).astype(float), b + c, 0.5), 1.0)
+
+
+def holm(p: ArrayLike) -> Values:
+    """Correct p-values for multiple tests with Holm's method (1979); NaN is not a test."""
+    values = np.array(p, np.float64)
+    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # NaN comes last
+    tests = np.arange(len(order), 0, -1)
+    values[order] = np.minimum(np.maximum.accumulate(values[order] * tests), 1)
+    return values
+
+
+def count_ones(bits: NDArray[Any]) -> int:
+    """Count the set bits."""
+    return int(_ONES[bits].sum())
