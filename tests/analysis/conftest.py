@@ -6,6 +6,25 @@ from src.analysis.image_outcomes import ImageOutcomes, joined
 from src.utils.model_names import ModelRef
 
 
+def rows_of(success: dict[tuple[str, str, str], list[int]], aimed: bool = False) -> pd.DataFrame:
+    """Return outcomes of images by (attack, source, target); -1 is an image not counted."""
+    parts = [
+        pd.DataFrame(
+            {
+                "attack": attack,
+                "source": source,
+                "target": [target] * len(values),
+                "index": range(len(values)),
+                "target_label": 3.0 if aimed else np.nan,
+                "counted": [value >= 0 for value in values],
+                "success": [value == 1 for value in values],
+            }
+        )
+        for (attack, source, target), values in success.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 @pytest.fixture(scope="session")
 def make_table():
     """Make a predictions table of images 0, 1, ... from the classes of each (target, eps_255)."""
