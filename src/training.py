@@ -244,32 +244,52 @@ def train_once(
     with FileLock(lock):
         if all(file.exists() for file in files):
             return
-        work = path.with_suffix(".training")
-        resumed = _readable(work / "last.ckpt")
-        after = f"; then {', '.join(then)}" if then else ""
-        epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
-        length = f"{len(train):,} images, {epochs}" + " (resuming)" * bool(resumed)
-        log.info("Training %s: %s%s", name, length, after)
-        pl.seed_everything(settings.seed, verbose=False)
-        loaders = make_loaders(train, test, settings, trainer.num_workers)
-        progress = Progress(name, trainer.progress_bar and is_first_process())
-        use_channels_last(classifier, train.image_size)
-        precision = choose_precision(settings.precision, trainer.accelerator)
-        choose_layout(classifier, device_of(trainer.accelerator), precision)
-        module = FineTuning(
-            classifier, train.num_classes, settings, progress, loaders, after, craft
-        )
+        work, after = path.with_suffix(".training"), f"; then {', '.join(then)}" * bool(then)
         keep = _KeepEpochs(epoch_paths, classifier.network)
-        with make_logger() as logger, stopping.plain_interrupts(), closing(progress):
-            runner = _make_trainer(work, settings, trainer, logger, len(loaders[0]), keep)
-            runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
-            runner.validate(module, loaders[2], verbose=False)
-        correct = round(float(runner.callback_metrics["test_accuracy"]) * len(test))
+        correct = _train(
+            name, work, classifier, train, test, settings, trainer, make_logger, after, craft, keep
+        )
         share = f"{format_cell(correct, len(test))} of the test images correct"
         log.info("Trained %s: %s; weights: %s", name, share, path)
         with atomic_write(path) as temporary:
             save_weights(classifier.network, temporary, tested=f"{correct} / {len(test)}")
         shutil.rmtree(work)
+
+
+def _train(
+    name: str,
+    work: Path,
+    classifier: PixelClassifier,
+    train: ImageDataset,
+    test: ImageDataset,
+    settings: TrainingSettings,
+    trainer: TrainerSettings,
+    make_logger: Callable[[], AbstractContextManager[Logger | None]],
+    after: str,
+    craft: Craft | None,
+    keep: pl.Callback,
+) -> int:
+    """Train a model in place, from the checkpoint in `work` if there is one.
+
+    Returns:
+        The number of test images that it then classifies correctly.
+    """
+    resumed = _readable(work / "last.ckpt")
+    epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
+    length = f"{len(train):,} images, {epochs}" + " (resuming)" * bool(resumed)
+    log.info("Training %s: %s%s", name, length, after)
+    pl.seed_everything(settings.seed, verbose=False)
+    loaders = make_loaders(train, test, settings, trainer.num_workers)
+    progress = Progress(name, trainer.progress_bar and is_first_process())
+    use_channels_last(classifier, train.image_size)
+    precision = choose_precision(settings.precision, trainer.accelerator)
+    choose_layout(classifier, device_of(trainer.accelerator), precision)
+    module = FineTuning(classifier, train.num_classes, settings, progress, loaders, after, craft)
+    with make_logger() as logger, stopping.plain_interrupts(), closing(progress):
+        runner = _make_trainer(work, settings, trainer, logger, len(loaders[0]), keep)
+        runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
+        runner.validate(module, loaders[2], verbose=False)
+    return round(float(runner.callback_metrics["test_accuracy"]) * len(test))
 
 
 def after_epoch(path: Path, epoch: int) -> Path:

@@ -150,7 +150,7 @@ def transfer(
             "progress_bar": progress_bar,
         },
     }
-    finished, call = list[FinishedJob](), uuid4().hex
+    call = uuid4().hex
     with quiet(), TemporaryDirectory() as temporary:
         # Only the images of pictures are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
@@ -159,12 +159,7 @@ def transfer(
             for name, attack in named.items()
             for source in sources
         ]
-        jobs = [f"{job.settings.attack.name}-{job.settings.source_name}" for job in planned]
-        folders = take_store(Path(store), jobs) if store else [None] * len(jobs)
-        cache = Rows(Path(temporary))
-        for job, folder in zip(map(inputs.make_context, planned), folders, strict=True):
-            finished.append(_run(job, cache, folder))
-    return frame_of(finished)
+        return frame_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
 
 
 def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
@@ -216,6 +211,16 @@ def _plan(
         raise ValueError(refusal(error)) from error
     function = attack if callable(attack) else attack_function(settings)
     return Planned(job, function, defences, call=call)
+
+
+def _run_all(
+    planned: Sequence[Planned], inputs: Inputs, cache: Rows, store: str | Path | None
+) -> list[FinishedJob]:
+    """Run the jobs of a call in their order; with a store, each has a folder in it."""
+    names = [f"{job.settings.attack.name}-{job.settings.source_name}" for job in planned]
+    folders = take_store(Path(store), names) if store else [None] * len(names)
+    jobs = map(inputs.make_context, planned)
+    return [_run(job, cache, folder) for job, folder in zip(jobs, folders, strict=True)]
 
 
 def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:

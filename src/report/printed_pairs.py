@@ -5,7 +5,7 @@ import io
 import logging
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -187,35 +187,8 @@ def strip(pair: Pair, number: int, budgets: Sequence[float], fit: bool) -> Chart
     """
     job = pair.jobs[0]
     rows = pair.predictions(job, number).set_index("eps_255")
-    pictures = job.pictures.get(number, {})
-    if not (stored := sorted(eps for eps in pictures if eps)):
-        known = [str(index) for index, its in sorted(job.pictures.items()) if len(its) > 1]
-        ways = [f"choose from {', '.join(known)}"] * bool(known)
-        if job.record.config["dataset"]["name"] == "images":
-            ways += ["call transfer with fewer images, of which it stores more"]
-        else:
-            ways += [f"run the job with report.images=[{number}]"]
-        raise ValueError(f"image {number} has no picture: {', or '.join(ways)}.")
-    if unknown := [eps for eps in budgets if eps not in stored]:
-        names = ", ".join(f"{eps:g}" for eps in stored)
-        raise ValueError(f"eps={unknown[0]:g}: image {number} has pictures at {names}.")
-    shown, clean = [*(budgets or stored)], pictures[0.0]
-    change = pictures[shown[-1]].astype(np.int16) - clean
-    factor = 127 / max(1, np.abs(change).max())
-    noise = np.clip(128 + factor * change, 0, 255).astype(np.uint8)
-    columns: list[tuple[float, Any, str]] = [(0.0, clean, "clean"), (-1.0, noise, "change")]
-    columns += [(eps, pictures[eps], f"{eps:g}/255") for eps in shown]
-    cells = []
-    for eps, picture, head in columns:
-        enhanced = f"\N{MULTIPLICATION SIGN} {factor:.0f}"  # what stands below the perturbation
-        cell = {"url": _address(picture), "head": head, "name": enhanced, "share": " "}
-        cell["colour"] = _TEXT
-        for _, its in rows[rows.index == eps].iterrows():
-            cross = "" if its["right"] else "\N{MULTIPLICATION SIGN} "
-            cell["colour"] = _TEXT if its["right"] else PALETTE[1]
-            cell |= {"name": pair.class_name(its["predicted"])}
-            cell |= {"share": f"{cross}{100 * its['confidence']:.0f} %"}
-        cells.append(cell)
+    pictures = _pictures(job, number, budgets)
+    cells, clean = _picture_cells(pair, rows, pictures), pictures[0.0]
     words = [word for cell in cells for word in [*cell["name"].split(), cell["head"]]]
     need = len(cells) * (max(map(len, words)) * LETTER + 4)
     width = max(pair.figure.width, need) if fit else pair.figure.width
@@ -224,7 +197,7 @@ def strip(pair: Pair, number: int, budgets: Sequence[float], fit: bool) -> Chart
             f"{len(cells)} pictures need a width of {ceil(need / 7.2) / 10:g}in. Set it, or choose "
             "fewer budgets with eps."
         )
-    side = width / len(columns) - 2
+    side = width / len(cells) - 2
     folded = [textwrap.wrap(cell["name"], int((side - 2) / LETTER)) for cell in cells]
     lines = {"head": 1, "name": 2, "share": 2 + max(map(len, folded))}
     tall = side * clean.shape[1] / clean.shape[2]
@@ -249,6 +222,56 @@ def strip(pair: Pair, number: int, budgets: Sequence[float], fit: bool) -> Chart
         title=heading_of(figure, pair.heading(number)),
     )
     return chart.properties(background="white", padding=0).configure(**paper_theme())
+
+
+def _pictures(
+    job: FinishedJob, number: int, budgets: Sequence[float]
+) -> dict[float, NDArray[np.uint8]]:
+    """Return an image by budget: clean (0), then at the given budgets, or else at all stored ones.
+
+    Raises:
+        ValueError: The job has no picture of the image, or none at one of the budgets.
+    """
+    pictures = job.pictures.get(number, {})
+    if not (stored := sorted(eps for eps in pictures if eps)):
+        known = [str(index) for index, its in sorted(job.pictures.items()) if len(its) > 1]
+        ways = [f"choose from {', '.join(known)}"] * bool(known)
+        if job.record.config["dataset"]["name"] == "images":
+            ways += ["call transfer with fewer images, of which it stores more"]
+        else:
+            ways += [f"run the job with report.images=[{number}]"]
+        raise ValueError(f"image {number} has no picture: {', or '.join(ways)}.")
+    if unknown := [eps for eps in budgets if eps not in stored]:
+        names = ", ".join(f"{eps:g}" for eps in stored)
+        raise ValueError(f"eps={unknown[0]:g}: image {number} has pictures at {names}.")
+    return {eps: pictures[eps] for eps in (0.0, *(budgets or stored))}
+
+
+def _picture_cells(
+    pair: Pair, rows: pd.DataFrame, pictures: Mapping[float, NDArray[np.uint8]]
+) -> list[dict[str, str]]:
+    """Return the addresses and texts of the pictures: clean, the last perturbation, budgets.
+
+    `rows` has the target's predictions of the image, with the budget as index.
+    """
+    clean, last = pictures[0.0], [*pictures.values()][-1]
+    change = last.astype(np.int16) - clean
+    factor = 127 / max(1, np.abs(change).max())
+    noise = np.clip(128 + factor * change, 0, 255).astype(np.uint8)
+    columns = [(0.0, clean, "clean"), (-1.0, noise, "change")]
+    columns += [(eps, picture, f"{eps:g}/255") for eps, picture in pictures.items() if eps]
+    cells = []
+    for eps, picture, head in columns:
+        enhanced = f"\N{MULTIPLICATION SIGN} {factor:.0f}"  # what stands below the perturbation
+        cell = {"url": _address(picture), "head": head, "name": enhanced, "share": " "}
+        cell["colour"] = _TEXT
+        for _, its in rows[rows.index == eps].iterrows():
+            cross = "" if its["right"] else "\N{MULTIPLICATION SIGN} "
+            cell["colour"] = _TEXT if its["right"] else PALETTE[1]
+            cell |= {"name": pair.class_name(its["predicted"])}
+            cell |= {"share": f"{cross}{100 * its['confidence']:.0f} %"}
+        cells.append(cell)
+    return cells
 
 
 def _address(picture: NDArray[np.uint8]) -> str:
