@@ -116,7 +116,7 @@ def test_one_against_all_sees_smaller_differences_than_all_pairs(sweep: Path):
     [
         ({"weights": {"vgg": "other"}}, "source vgg has another digest of weights"),
         (
-            {"weights": {"vgg": "other"}, "config": {"model": {"vgg": {"network": {"name": "a"}}}}},
+            {"weights": {"vgg": "other"}, "config": {"model": {"vgg": {"weights": "included"}}}},
             "source vgg has another digest of a module passed to transfer",
         ),
         ({"source": "vgg@jpeg"}, "source vgg@jpeg is not stored"),
