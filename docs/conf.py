@@ -6,9 +6,11 @@ exclude_patterns = ["results"]
 nitpicky = True
 redirect_html_template_file = "redirect.html"
 redirects = {  # old pages and their places
+    "ask": "audit.html#a-target-i-can-only-ask",
     "cheatsheet": "index.html#commands",
     "clip": "models.html#clip-as-a-classifier",
     "coming-from": "api.html#coming-from-torchattacks-or-foolbox",
+    "compare": "card.html#did-my-last-training-make-it-worse",
     "definitions": "report.html#definitions",
     "figures": "tables.html#figures",
     "findings/confidence": "studies.html#are-confident-images-harder-to-manipulate",
@@ -18,6 +20,7 @@ redirects = {  # old pages and their places
     "findings/time": "../benchmarks.html#results",
     "first-run": "index.html#first-run",
     "fitted": "attacks.html#fitted-attacks",
+    "images": "own-data.html#attack-towards-a-class",
     "keys": "options.html#all-keys",
     "new-attack": "own-attack.html#part-of-the-program",
     "new-measurement": "own-measurement.html#part-of-the-program",
@@ -25,6 +28,7 @@ redirects = {  # old pages and their places
     "own-models": "models.html#models-of-your-own",
     "public-models": "models.html#public-models",
     "references": "reproducibility.html#attacks-beside-their-authors-code",
+    "sources": "no-transfer.html#which-source-to-attack",
     "trust": "reproducibility.html#what-the-program-trusts",
 }
 

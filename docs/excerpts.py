@@ -79,9 +79,11 @@ def _described(text: str, node: Any, owner: str) -> Iterator[str]:
 
 
 def _head(text: str, node: Any) -> str:
-    """Return the lines of a definition above its docstring or body, without decorators."""
+    """Return the lines of a definition above its docstring or body; of decorators `property`."""
     lines = text.splitlines()[node.lineno - 1 : node.body[0].lineno - 1]
-    return textwrap.dedent("\n".join(lines)).rstrip("\n:")
+    names = [ast.unparse(each) for each in node.decorator_list]
+    start = "@property\n" if "property" in names else ""
+    return start + textwrap.dedent("\n".join(lines)).rstrip("\n:")
 
 
 def _is_public(node: ast.stmt) -> bool:

@@ -187,7 +187,12 @@ def compose_words(
         folder: Folder of the primary config.
         overrides: Overrides, as on the command line.
         config_dir: Folder of more config files, as for `--config-dir`.
+
+    Raises:
+        ValueError: There is no such folder; Hydra would only warn.
     """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ValueError(f"config_dir={config_dir}: there is no such folder.")
     command = Command.parse(overrides)
     overrides = with_files(command, [folder, *([] if config_dir is None else [config_dir])])
     if config_dir is not None:

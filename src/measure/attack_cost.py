@@ -103,14 +103,19 @@ def examples(job: Job) -> list[int]:
     All jobs on the same images and budgets have the same ones.
     """
     images, report = job.images, job.settings.report
-    if unknown := sorted({*report.images} - {*images.indices.tolist()}):
-        raise ValueError(
-            f"report.images: image {unknown[0]} is not one of the job's {len(images)} images."
-        )
+    check_named(report.images, images.indices)
     by_class = images.indices[np.argsort(images.labels, kind="stable")]
     count = min(report.examples, len(images), most_pictures(job))
     spread = [int(by_class[position * len(images) // count]) for position in range(count)]
     return list(dict.fromkeys([*report.images, *spread]))
+
+
+def check_named(named: Iterable[int], index: np.ndarray) -> None:
+    """Raise ValueError if a number in `report.images` is none of the job's images, int64 (n,)."""
+    if unknown := sorted({*named} - {*index.tolist()}):
+        raise ValueError(
+            f"report.images: image {unknown[0]} is not one of the job's {len(index)} images."
+        )
 
 
 def most_pictures(job: Job) -> int:

@@ -70,7 +70,12 @@ class PixelClassifier(nn.Module):
 
     @property
     def digest(self) -> str:
-        """Digest of the network's weights, whether its state dict holds them or not."""
+        """Digest of the network's weights, whether its state dict holds them or not.
+
+        It covers names, types, shapes and values of the tensors in the state dict, and the whole
+        state if there are weights elsewhere. Folded batch norms are other tensors: where there are
+        some, a classifier from `load_classifier` has another digest than a sweep's record.
+        """
         digest = weights_digest(self.network)
         return value_digest([digest, self.state]) if self.unsaved else digest
 

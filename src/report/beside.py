@@ -291,9 +291,11 @@ def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list
 
 def _difference(name: str, mine: JobRecord, stored: JobRecord) -> str:
     """Return what differs between the models of two jobs: weights, preprocessing, or nothing."""
-    if mine.weights.get(name) != stored.weights.get(name):
-        return "another digest of weights"
     models = [record.config["model"].get(name, {}) for record in (mine, stored)]
+    if mine.weights.get(name) != stored.weights.get(name):
+        built = "_target_" in models[0].get("network", {})
+        passed = not built and models[0].get("weights") == "included"  # to `transfer`
+        return f"another digest of {'a module passed to transfer' if passed else 'weights'}"
     same = all(models[0].get(key) == models[1].get(key) for key in ("mean", "std", "input_size"))
     return "" if same else "another preprocessing"
 

@@ -19,6 +19,7 @@ from ..data.classes import numbers_of, place_classes
 from ..data.image_files import has_splits
 from ..data.load import make_dataset, open_source
 from ..images.saved import SavedImages, open_set, saved_dataset
+from ..measure.attack_cost import check_named
 from ..utils.refusals import shortened
 from .batches import layout
 from .stages import Data, Planned
@@ -64,10 +65,11 @@ class DataSets:
         return make_dataset(opened, split, n_images=n_images, **common)
 
     def open_all(self, jobs: Iterable[Settings]) -> None:
-        """Open each data set before the first job, so that a failed download is noticed at once."""
+        """Open each data set before the first job, to refuse what fails or lacks named images."""
         loaded = [job for job in jobs if job.attack.kind != "saved"]
-        for job in {(job.dataset.model_dump_json(), job.n_images): job for job in loaded}.values():
-            self.open(job, "test")
+        keys = [(its.dataset.model_dump_json(), its.n_images, *its.report.images) for its in loaded]
+        for job in dict(zip(keys, loaded, strict=True)).values():
+            check_named(job.report.images, self.open(job, "test").indices)
 
     def open_saved(self, settings: SavedSettings) -> SavedImages:
         """Open and measure a set of adversarial images, so that damage shows before any job."""

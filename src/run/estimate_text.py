@@ -99,7 +99,7 @@ def check_hours(estimate: Estimate, hours: float | None) -> None:
             f"plan.max_hours={hours:g}: the plan cannot tell the duration. Set plan.tflops."
         )
     fixed = sum(training.cost.seconds for training in estimate.trainings.values())
-    rest, images = estimate.seconds - fixed, max(job.images for job in estimate.jobs)
+    rest = sum(job.cost.seconds for job in estimate.jobs)  # grows with the images
     longest = max(estimate.jobs, key=lambda job: job.cost.seconds)
     text = (
         f"plan.max_hours={hours:g}: the plan takes {duration(estimate.seconds)}. The longest job "
@@ -107,8 +107,9 @@ def check_hours(estimate: Estimate, hours: float | None) -> None:
     )
     if fixed:
         text += f" Trainings take {duration(fixed)}: lower training.n_images or training.epochs."
-    if (share := (3600 * hours - fixed) / rest) > 0:
-        text += f" n_images={max(1, int(share * images))} fits."
+    share = 1 - (estimate.seconds - 3600 * hours) / rest if rest else 0
+    if (images := int(share * max(job.images for job in estimate.jobs))) > 0:
+        text += f" n_images={images} fits."
     raise ValueError(text)
 
 

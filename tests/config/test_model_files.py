@@ -34,3 +34,8 @@ def test_a_file_that_hydra_would_not_read_is_refused(workspace, command_line, ca
     (workspace / "conf" / file).write_text("steps: 2\n")
     assert command_line("attack=fgsm", "plan=only") == 2
     assert f"conf/{file} is not read" in capsys.readouterr().err
+
+
+def test_a_folder_of_files_that_does_not_exist_is_refused(workspace):
+    with pytest.raises(ValueError, match=r"^config_dir=absent: there is no such folder\.$"):
+        load_classifier("vgg_small", "experiment=demo", config_dir="absent")

@@ -115,6 +115,10 @@ def test_one_against_all_sees_smaller_differences_than_all_pairs(sweep: Path):
     ("facts", "reason"),
     [
         ({"weights": {"vgg": "other"}}, "source vgg has another digest of weights"),
+        (
+            {"weights": {"vgg": "other"}, "config": {"model": {"vgg": {"weights": "included"}}}},
+            "source vgg has another digest of a module passed to transfer",
+        ),
         ({"source": "vgg@jpeg"}, "source vgg@jpeg is not stored"),
         ({"norm": "l2"}, "norm l2; stored is linf"),
         ({"storage": "uint8"}, "storage uint8; stored is float32"),
@@ -126,9 +130,8 @@ def test_what_does_not_fit_is_named_and_not_compared(
     sweep: Path, facts: dict[str, Any], reason: str
 ):
     job = jobs_named(sweep, "mi_own")[0]
-    if "weights" in facts:
-        facts = {"weights": job.record.weights | facts["weights"]}
-
+    for key in facts.keys() & {"weights", "config"}:
+        facts = facts | {key: getattr(job.record, key) | facts[key]}
     changed = replace(job, record=job.record.model_copy(update=facts))
     changed.__dict__["predictions"] = job.predictions
     with pytest.raises(ValueError, match=reason):

@@ -36,6 +36,13 @@ def attacked_again(capsys):
     return sum(map(int, re.findall(r"attacking (\d+) images again", text)))
 
 
+def test_a_number_that_no_image_has_is_refused_before_anything_runs(run_job, workspace, capsys):
+    words = ["attack=bim", "report=default", "report.images=[99999]", "hydra.run.dir=out"]
+    assert run_job(*words) == 2
+    assert "report.images: image 99999 is not one of the job's" in capsys.readouterr().err
+    assert not (workspace / "out").exists()
+
+
 def wanted(job):
     """Return the typical image per target and budget, and the first of each kind per target."""
     record = job.record
