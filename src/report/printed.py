@@ -17,6 +17,7 @@ import vl_convert
 from altair.typing import ChartType
 
 from ..analysis import CLEAN, TRANSFER
+from ..analysis.ranking import by_mean
 from ..utils.model_names import renamed
 from .charts.curves import names_at_ends, series_chart
 from .charts.dot_plot import means
@@ -87,7 +88,7 @@ class Figure:
         """The rows of the ranking at the chosen budget, best first."""
         rows = self.means
         rows = rows[rows["eps_255"] == self.view.choice.eps]
-        return self.labelled(rows.sort_values("mean", ascending=False, kind="stable"))
+        return self.labelled(by_mean(rows, "attack"))
 
     @property
     def means(self) -> pd.DataFrame:
