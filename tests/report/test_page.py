@@ -83,7 +83,7 @@ def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, mad
             tested = chosen["protocol"] == "joint" and not correct  # sources, on the chosen target
             firsts = tab.locator("#ranking .ranked :text-is('first')").count()
             assert firsts <= (1 if tested else 0) or correct
-            assert firsts == tab.locator("#ranking .whole:text('tested on')").count() or correct
+            assert firsts == tab.locator("#ranking .whole:text('sources of')").count() or correct
         if chosen["target"]:
             assert "for all targets" in tab.inner_text("#details")
         assert ("about fooled images" in tab.inner_text("#details")) == correct
