@@ -54,9 +54,15 @@ function fill(box, ...children) {
   (again?.disabled ? again.closest(".row")?.querySelector("button:not(:disabled)") : again)?.focus();
 }
 
-const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : (100 * share).toFixed(digits)
+/** Format a number with decimals; an exact half goes to the even digit, as in the terminal and in tables. */
+function fixed(number, digits) {
+  const up = number.toFixed(digits);
+  const half = Math.abs(number * 2 ** (digits + 1)) % 2 === 1;
+  return half && Number(up.at(-1)) % 2 ? (number - Math.sign(number) * 1e-9).toFixed(digits) : up;
+}
+const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : fixed(100 * share, digits)
   .replace(/^-(?=[0.]+$)/, ""));
-const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : Number(number).toFixed(1));
+const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : fixed(Number(number), 1));
 const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
 const broken = (name) => String(name).replaceAll("_", "_\u200b"); // names break after "_"
 const words = (protocol) => protocol.replace("_", " ");
