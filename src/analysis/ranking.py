@@ -119,6 +119,13 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
     return _joined(parts, SOURCE_COLUMNS)
 
 
+def by_mean(rows: pd.DataFrame, of: str) -> pd.DataFrame:
+    """Sort rows by decreasing `mean`; means that differ by rounding alone, by the name in `of`."""
+    falling = rows.sort_values("mean", ascending=False, kind="stable")
+    level = (falling["mean"].diff() < -_ROUNDING).cumsum()
+    return falling.iloc[np.lexsort((falling[of], level))]
+
+
 def target_means(outcomes: ImageOutcomes) -> pd.DataFrame:
     """Return `mean`, `low`, `high` and `images` of each attack on single targets, over sources."""
     rows = []
@@ -224,7 +231,7 @@ def _rank_attacks(
         return pd.DataFrame()
     frame = pd.DataFrame({"attack": names, **means(values, weights)})
     frame["targets"] = len({target for _, target in complete})
-    place: int | None = int(np.argmax(frame["mean"]))
+    place: int | None = by_mean(frame, "attack").index[0]
     if against is not None:
         place = names.index(against) if against in names else None
     tests = compare_pairs(values, one=place if against is not None else None)
@@ -290,7 +297,7 @@ def _rank_sources(
     frame = pd.DataFrame({"source": sources, "mean": values.mean(axis=1)})
     frame = frame.assign(images=values.shape[1], targets=len(targets))
     frame["extrapolated"] = ~frame["mean"].between(-_ROUNDING, 1 + _ROUNDING)
-    first = int(np.argmax(frame["mean"]))
+    first = by_mean(frame, "source").index[0]
     ranked = _tested(frame, compare_pairs(values), first, values.shape[1]).assign(lacks="")
     columns = {outcomes.targets[target].model: column for column, target in enumerate(targets)}
     return _with_exceptions(
@@ -374,7 +381,7 @@ def _tested(frame: pd.DataFrame, tests: PairTests, place: int | None, images: in
     )
     usual = float(np.nanmedian(discordance)) if np.isfinite(discordance).any() else np.nan
     frame["detectable"] = detectable(tests.cutoff, usual, max(images, 1))
-    frame = frame.sort_values("mean", ascending=False, kind="stable")
+    frame = by_mean(frame, frame.columns[0])
     return frame.assign(rank=np.arange(1.0, len(frame) + 1))
 
 

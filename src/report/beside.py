@@ -52,7 +52,7 @@ class Beside:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.attack} beside {self.title}"]
+        lines = [f"{self.attack} beside {self.title}", *[self.tuned] * bool(self.tuned)]
         for heading, table in self.tables:
             lines += ["", f"{heading}:", rank_sentence(table, self.attack)]
             head = ("rank", "attack", "gradients", "mean", f"minus {self.attack}")
@@ -60,6 +60,12 @@ class Beside:
             lines += [_LINE.format(*row).rstrip() for row in rows]
             lines.append(alike_sentence(table, self.attack))
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
+
+    @property
+    def tuned(self) -> str:
+        """The mean on the images for tuning, which all rankings share, as text; may be empty."""
+        mean = self.own.set_index("attack")["mean_tuned"][self.attack]
+        return "" if np.isnan(mean) else f"mean success on the images for tuning: {_percent(mean)}"
 
     @property
     def tables(self) -> list[tuple[str, pd.DataFrame]]:
@@ -280,13 +286,16 @@ def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list
             return [], [f"{start} source {name} has {differs} than the stored one."]
     targets = [name for name in mine.targets if name in stored.targets]
     different = {name: its for name in targets if (its := _difference(name, mine, stored))}
-    absent = [name for name in mine.targets if name not in targets]
+    shared = [name for name in targets if name not in different]
     notes = [f"{start} targets behind {', '.join(mine.defences)}."] * bool(mine.defences)
-    notes += [f"{start} target {name} is not stored." for name in absent]
     notes += [
         f"{start} target {name} has {its} than the stored one." for name, its in different.items()
     ]
-    return [name for name in targets if name not in different], notes
+    if {*shared} <= {*members}:
+        known = ", ".join(name for name in stored.targets if name not in members)
+        return [], [*notes, f"{start} no target is shared; those stored are {known}."]
+    absent = [name for name in mine.targets if name not in targets]
+    return shared, notes + [f"{start} target {name} is not stored." for name in absent]
 
 
 def _difference(name: str, mine: JobRecord, stored: JobRecord) -> str:
@@ -352,11 +361,9 @@ def rank_sentence(table: pd.DataFrame, attack: str) -> str:
     ranked = table.dropna(subset="rank")
     row = ranked[ranked["attack"] == attack].iloc[0]
     ends = "" if np.isnan(row["low"]) else f" [{_percent(row['low'])}, {_percent(row['high'])}]"
-    tuned = row["mean_tuned"]
     return (
         f"rank {row['rank']:.0f} of {len(ranked)}: mean success {_percent(row['mean'])}{ends} on "
         f"{row['images']:g} images"
-        + ("" if np.isnan(tuned) else f"; {_percent(tuned)} on the images for tuning")
     )
 
 

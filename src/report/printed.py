@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import vl_convert
 from altair.typing import ChartType
 
 from ..analysis import CLEAN, TRANSFER
+from ..analysis.ranking import by_mean
 from ..utils.model_names import renamed
 from .charts.curves import names_at_ends, series_chart
 from .charts.dot_plot import means
@@ -87,7 +89,7 @@ class Figure:
         """The rows of the ranking at the chosen budget, best first."""
         rows = self.means
         rows = rows[rows["eps_255"] == self.view.choice.eps]
-        return self.labelled(rows.sort_values("mean", ascending=False, kind="stable"))
+        return self.labelled(by_mean(rows, "attack"))
 
     @property
     def means(self) -> pd.DataFrame:
@@ -254,21 +256,33 @@ def over_cost(figure: Figure) -> ChartType:
     rows, x = figure.ranked, "gradients"
     if rows[x].isna().any():
         raise ValueError("The gradients of some attacks are unknown: choose others with attack.")
-    powers = alt.Axis(values=[10**power for power in range(8)], format="~s", grid=False)
+    if free := ", ".join(rows.loc[rows[x] == 0, "label"]):
+        raise ValueError(
+            f"{free}: a cost of 0 has no place on a logarithmic axis. Choose others with attack."
+        )
+    steps = [step * 10.0**power for power in range(-3, 9) for step in (1, 2, 5)]
+    ticks = alt.Axis(values=steps, format=",.6~g", grid=False, labelOverlap=True)
     start = rows[x].min() / 1.3
-    left = 1 - (rows["label"].str.len() * LETTER + 34) / (
-        figure.width - 45
-    )  # of the axis, by a name
-    end = (start * (rows[x] / start) ** (1 / left.clip(lower=0.3))).max()  # names end in the figure
+    room = (rows["label"].str.len() * LETTER + 34) / (figure.width - 45)  # of the axis, for a name
+    end = (start * (rows[x] / start) ** (1 / (1 - room).clip(lower=0.3))).max()
+    at = (np.log(rows[x] / start) / np.log(end / start)).sort_values()
+    right = (at + room).loc[at.index].cummax()  # ends of names
+    rows["column"] = (at > right.shift()).cumsum()  # of names one below another
     across = alt.Scale(type="log", domain=[start, end], nice=False)
     low = floor(20 * rows[["mean", "low"]].min().min()) / 20
     high = (floor(20 * rows[["mean", "high"]].max().max()) + 1) / 20
     colour, scale = figure.colour(rows), alt.Scale(domain=[low, high], nice=False)
     base = alt.Chart().encode(
-        x=alt.X(f"{x}:Q", title="gradients per image", axis=powers, scale=across), color=colour
+        x=alt.X(f"{x}:Q", title="gradients per image", axis=ticks, scale=across), color=colour
     )
-    layers = points(base, "y", "mean", "low", "high", title=_SUCCESS, axis=PERCENT, scale=scale)
-    return _with_names(layers, rows, alt.Chart(), colour, figure, scale, x)
+    bars, dots = points(base, "y", "mean", "low", "high", title=_SUCCESS, axis=PERCENT, scale=scale)
+    step = LINE / (figure.height - _BELOW) * (high - low)
+    line, name = names_at_ends("label", "mean", alt.Chart(), colour, x, step, scale, ["column"])
+    dark, around = (name.encode(color=alt.value(tone)) for tone in ("#16191d", "white"))
+    around.mark = alt.MarkDef(**{**name.mark.to_dict(), "stroke": "white", "strokeWidth": 2})
+    heading = figure.heading(rows, figure.view.choice.eps)
+    chart = alt.layer(bars, line, around, dots, dark, data=inline(rows))
+    return printed(chart, figure, heading)
 
 
 def in_order(figure: Figure) -> ChartType:
@@ -306,23 +320,6 @@ def cells(figure: Figure) -> ChartType:
     heading = figure.heading(rows, choice.eps)
     chart = matrix_chart(rows, printed=True, angle=-40 * turned)
     return printed(chart, figure, heading, right)
-
-
-def _with_names(
-    layers: Sequence[Any],
-    rows: pd.DataFrame,
-    ends: alt.Chart,
-    colour: alt.Color,
-    figure: Figure,
-    scale: alt.Scale,
-    x: str = "eps_255",
-) -> ChartType:
-    """Combine layers with the labels of their `ends`; `scale` is that of the y axis."""
-    low, top = scale.to_dict()["domain"]
-    step = LINE / (figure.height - _BELOW) * (top - low)
-    names = names_at_ends("label", "mean", ends, colour, x, step, scale)
-    heading = figure.heading(rows, figure.view.choice.eps)
-    return printed(alt.layer(*layers, *names, data=inline(rows)), figure, heading)
 
 
 def heading_of(figure: Figure, *texts: str) -> Any:

@@ -101,7 +101,7 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
         place = place if first["target"] == ALL_TARGETS else first["target"]
         each = rows[rows["target"] != first["target"]]
         rows = rows[rows["target"] == first["target"]]
-        singles = [_on_target(its) for _, its in each.groupby("target", sort=False)]
+        singles = [on_target(its) for _, its in each.groupby("target", sort=False)]
     ranked = rows[rows["rank"].notna()]
     does = "target class reached" if first["targeted"] else "fooled"
     other = "source" if of == "attack" else "attack"
@@ -118,9 +118,8 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
         return Group(Text(heading, style="bold"), *texts)
     shown = ranked.head(5)
     frame = pd.DataFrame({"rank": shown["rank"].map("{:g}".format), of: shown[of]})
-    tested = bool(ranked["p"].notna().any())
-    tied = tested and bool(ranked["undecided"].sum() > 1)
-    marks = shown["undecided"].map({True: "=" * tied, False: ""})
+    tied = ranked["p"].notna().any() and ranked["undecided"].sum() > 1
+    marks = shown["undecided"].map({True: "=" * bool(tied), False: ""})
     frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
     if of == "attack":
         ends = _points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
@@ -136,26 +135,31 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
         if shown["fit_gradients"].any():
             frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)
-    remarks = [f"{of}s.csv has {left} more"] if left else []
-    remarks.append(
-        ""
-        if len(ranked) < 2
-        else f"not tested: that needs {FEWEST_TESTED} images"
-        if not tested
-        else "= not significantly weaker than the first (all pairs tested together, p >= 0.05)"
-        if tied
-        else f"{'on average' if first['depends_on'] else 'decided:'} the first is ahead of all "
-        "others (all pairs tested together, p < 0.05)"
-        if first["images"] >= FEWEST_FOR_WINNER
-        else f"{first['images']:g} images name no winner (all pairs tested together, p < 0.05)"
-    )
-    but = exceptions(ranked, of) if first["images"] >= FEWEST_FOR_WINNER else ""
-    lines = "\n".join(filter(None, ["; ".join(remarks), but, *resolution(ranked), *notes]))
-    return Group(Text(heading, style="bold"), _table(frame), Text(lines, style="italic"))
+    remarks = [f"{of}s.csv has {left} more"] * bool(left) + verdict(ranked, of)[:1]
+    lines = ["; ".join(remarks), *verdict(ranked, of)[1:], *resolution(ranked), *notes]
+    texts = Text("\n".join(filter(None, lines)), style="italic")
+    return Group(Text(heading, style="bold"), _table(frame), texts)
 
 
-def _on_target(ranked: pd.DataFrame) -> str:
-    """Say how the sources compare on one target."""
+def verdict(ranked: pd.DataFrame, of: str) -> list[str]:
+    """Say what the tests of a ranking decide, and then its exceptions; empty for a single row."""
+    first = ranked.iloc[0]
+    if len(ranked) < 2:
+        return []
+    if ranked["p"].isna().all():
+        return [f"not tested: that needs {FEWEST_TESTED} images"]
+    if ranked["undecided"].sum() > 1:
+        return ["= not significantly weaker than the first (all pairs tested together, p >= 0.05)"]
+    together = "(all pairs tested together, p < 0.05)"
+    if first["images"] < FEWEST_FOR_WINNER:
+        return [f"{first['images']:g} images name no winner {together}"]
+    lead = "on average" if first["depends_on"] else "decided:"
+    lines = [f"{lead} the first is ahead of all others {together}", exceptions(ranked, of)]
+    return list(filter(None, lines))
+
+
+def on_target(ranked: pd.DataFrame) -> str:
+    """Say how the sources of a ranking on one target compare, for the terminal and the page."""
     first, others = ranked.iloc[0], ranked.iloc[1:]
     tied = others.loc[others["undecided"].astype(bool), "source"]
     verdict = (

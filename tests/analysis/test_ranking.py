@@ -1,5 +1,7 @@
 """Rankings of attacks against tables worked out by hand."""
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +113,26 @@ def test_an_attack_that_lacks_a_pair_is_listed_last_without_a_rank(outcomes_of) 
     assert ranked["lacks"].to_dict() == {"mi": "", "bim": "", "pgd": "s -> u"}
     assert ranked.loc["pgd", ["mean", "difference", "p"]].isna().all()
     assert ranked.loc["pgd", "undecided"]
+
+
+@pytest.mark.parametrize("names", [*permutations("pqr")], ids="".join)
+def test_names_order_what_differs_by_rounding_alone(outcomes_of, names) -> None:
+    """Three that fool 1, 2 and 3 of 7 images, each on other targets: sums of thirds of sevenths."""
+    fooled = {
+        (name, target): [1] * k + [0] * (7 - k)
+        for name, counts in zip(names, ((1, 2, 3), (2, 3, 1), (3, 1, 2)), strict=True)
+        for target, k in zip("tuv", counts, strict=True)
+    }
+    attacks = rankings(
+        outcomes_of(_rows({(name, "s", target): its for (name, target), its in fooled.items()}))
+    )
+    sources = source_rankings(
+        outcomes_of(_rows({("mi", name, target): its for (name, target), its in fooled.items()}))
+    )
+    sources = sources[sources["target"] == ALL_TARGETS]
+    for ranked, of in ((attacks, "attack"), (sources, "source")):
+        assert ranked[of].tolist() == ["p", "q", "r"] and ranked["rank"].tolist() == [1, 2, 3]
+        assert ranked["difference"].isna().tolist() == [True, False, False]  # the first is compared
 
 
 def test_seeds_are_averaged_per_image(outcomes_of) -> None:

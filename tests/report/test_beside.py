@@ -308,6 +308,30 @@ def test_targets_that_a_job_lacks_are_left_out_of_all_means(sweep: Path, tmp_pat
     assert "Source vgg: all means are without target vit." in result.notes
 
 
+@pytest.mark.parametrize("targets", [["none such", "nor this"], ["vgg"]])
+def test_one_note_says_that_no_target_is_shared(sweep: Path, tmp_path: Path, targets: list[str]):
+    (job,) = [its for its in jobs_named(sweep, "mi_own") if its.record.source == "vgg"]
+
+    def on_others(rows: pd.DataFrame) -> pd.DataFrame:
+        names = {"resnet": targets[0], "vgg": targets[0], "vit": targets[-1]}
+        rows = rows.assign(target=rows["target"].where(rows["eps_255"] == 0, "vgg"))
+        rows["target"] = rows["target"].mask(rows["eps_255"] > 0, rows["target"].map(names))
+        return rows.drop_duplicates(["index", "target", "eps_255"])
+
+    mine = changed([job], on_others, tmp_path / "mine.parquet", targets=targets)
+    fits = jobs_named(sweep, "bim_own")
+    ranks = beside([*mine, *fits], "made-up")
+    note = "mi_own: Not compared: no target is shared; those stored are resnet, vit."
+    assert ranks.notes == (note,) and [result.attack for result in ranks] == ["bim_own"]
+
+
+def test_the_mean_on_the_images_for_tuning_is_printed_once(sweep: Path):
+    (result,) = beside(jobs_named(sweep, "mi_own"), "made-up")
+    mean = result.own.set_index("attack")["mean_tuned"]["mi_own"]
+    assert str(result).count(f"images for tuning: {100 * mean:.1f}%") == 1
+    assert str(replace(result, equal_cost=result.own)).count("images for tuning") == 1
+
+
 def test_seeds_and_defences_are_named(sweep: Path, tmp_path: Path):
     facts: dict[str, Any] = {"models": MODELS, "budgets": (4.0,), "full": False, "images": 300}
     facts |= {"attacks": ("mi_own",), "sources": ("vgg",)}

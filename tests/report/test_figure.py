@@ -166,11 +166,38 @@ def test_one_ranking_is_drawn_unless_attacks_are_named(folder):
         assert ("bim" in rows) == bim and "fgsm" in rows
 
 
+def with_costs(folder, **costs):
+    """Return a sweep's predictions with the gradients per image and budget of each attack."""
+    frame = load_sweep(folder)
+    gradients = frame["attack"].str.split().str[0].map(costs).astype(float)
+    return frame.assign(gradients=gradients * (frame["eps_255"] > 0))
+
+
+def test_costs_have_ticks_of_1_2_5_and_names_inside_the_figure(folder):
+    long = {"mi steps=5": "a name of some length"}
+    spec = cost(with_costs(folder, fgsm=1, bim=12, mi=900), names=long).to_dict()
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+    shift = re.compile(r"translate\(([-\d.]+),([-\d.]+)\)")
+    root, ends = ElementTree.fromstring(svg), {}
+    ticks = [int(text.replace(",", "")) for text in texts_of(svg) if re.fullmatch(r"[\d,]+", text)]
+    assert len(ticks) > 3 and {str(tick).rstrip("0") for tick in ticks} <= {"1", "2", "5"}
+    for text in root.iter("{http://www.w3.org/2000/svg}text"):
+        if text.text in ("fgsm", "bim", *long.values()) and text.attrib["fill"] != "white":
+            assert text.attrib["fill"] == "#16191d"
+            ends[text.text] = float(shift.match(text.attrib["transform"])[1])
+    assert len(ends) == 3
+    for name, start in ends.items():  # of the axis, at whose left is room for its labels
+        assert start + 3.5 * len(name) + 20 < float(root.attrib["width"]), name
+
+
+def test_an_attack_without_gradients_has_no_place_over_cost(folder):
+    with pytest.raises(ValueError, match="bim: a cost of 0 has no place"):
+        cost(with_costs(folder, fgsm=1, bim=0, mi=900))
+
+
 @pytest.mark.slow
 def test_success_over_cost(folder, tmp_path):
-    frame = load_sweep(folder)
-    frame["gradients"] = frame["attack"].map({"fgsm": 1.0, "bim": 10.0, "mi steps=5": 5.0})
-    frame["gradients"] = frame["gradients"].astype(float) * (frame["eps_255"] > 0)
+    frame = with_costs(folder, fgsm=1, bim=10, mi=5)
     for draw in (cost, ranking):
         draw(frame, width="3.3in", attack=["fgsm", "bim"]).save(tmp_path / "figure.pdf")
         assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")

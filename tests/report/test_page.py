@@ -2,10 +2,12 @@
 
 import random
 import re
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
 
+from src.report.page.html import write_page
 from src.report.summary import primary_rates
 from tests.report.conftest import drawn
 
@@ -83,7 +85,7 @@ def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, mad
             tested = chosen["protocol"] == "joint" and not correct  # sources, on the chosen target
             firsts = tab.locator("#ranking .ranked :text-is('first')").count()
             assert firsts <= (1 if tested else 0) or correct
-            assert firsts == tab.locator("#ranking .whole:text('tested on')").count() or correct
+            assert firsts == tab.locator("#ranking .whole:text('sources of')").count() or correct
         if chosen["target"]:
             assert "for all targets" in tab.inner_text("#details")
         assert ("about fooled images" in tab.inner_text("#details")) == correct
@@ -154,6 +156,32 @@ def test_groups_of_images_differ_in_line_and_marker(opened):
             "all => all.map((o) => o.innerHTML)"
         )
         assert len(set(looks)) == len(looks) > 1
+
+
+def test_exact_halves_are_rounded_as_in_the_terminal(chromium, made_up, tmp_path):
+    report = made_up("ordinary")
+    shown = {"s": 0.4125, "sl": 0.3125, "sh": 0.8375}
+    values = report.page["values"]
+    values = values | {name: [share] * len(values[name]) for name, share in shown.items()}
+    path = tmp_path / "report.html"
+    write_page(replace(report, page={**report.page, "values": values}), path, tmp_path)
+    tab = chromium.new_page()
+    tab.goto(path.as_uri())
+    drawn(tab)
+    assert set(tab.locator("#matrix td button b").all_inner_texts()) == {f"{41.25:.1f}"}
+    ends = f"[{31.25:.1f}, {83.75:.1f}]"
+    assert ends == "[31.2, 83.8]" and ends in tab.inner_text("#tiles")
+    tab.close()
+
+
+def test_class_names_keep_their_own_direction(opened):
+    tab = opened("ordinary", "#view=images")
+    tab.wait_for_selector("#images .classes")
+    places = "#images .title h2 bdi, #images h3 bdi, #images .gallery bdi, #images .class > bdi"
+    names = tab.locator(places).all_inner_texts()
+    assert {*names} <= {"cat", "dog", "owl", "fox", "elk", "ape"}
+    chips = tab.locator("#images .class").count()
+    assert len(names) >= 2 + chips + tab.locator("#images .gallery button").count() > chips > 0
 
 
 def test_unknown_values_of_an_address_are_left_out(opened):

@@ -96,6 +96,18 @@ def test_the_page_prints_every_part(opened, tmp_path, view):
     assert "fgsm" in tab.inner_text("#selected") and "2/255" in tab.inner_text("#selected")
 
 
+def test_paper_cuts_no_table(opened):
+    tab = opened("many models")
+    tab.set_viewport_size({"width": 718, "height": 1000})  # A4 with margins of 1 cm
+    tab.emulate_media(media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    cut = """() => [...document.querySelectorAll('main table, main .scroll, main li')].filter(
+      (box) => box.getBoundingClientRect().right > 719 || (box.scrollWidth > box.clientWidth + 1
+        && getComputedStyle(box).overflowX !== 'visible')).map((box) => box.className)"""
+    assert tab.evaluate("document.querySelectorAll('main table').length") > 1
+    assert tab.evaluate(cut) == []
+
+
 def test_lines_of_templates_are_short():
     folder = REPOSITORY / "src" / "report" / "templates"
     lines = [line for path in folder.iterdir() for line in path.read_text().splitlines()]

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from src import rankings, table
 from src.artifacts.jobs import find_jobs
@@ -14,6 +15,7 @@ from src.report.page.content import build_report
 from src.report.page.html import as_json
 from src.report.page.selections import AXES, SOURCE_KEYS, key_of
 from src.report.summary import summarise
+from src.report.terminal import print_rankings
 from tests.report.conftest import KINDS, make_sweep
 
 KEYS = ("defence", "source", "eps_255")
@@ -85,6 +87,40 @@ def test_rankings_are_those_of_rankings(made_up, folder):
                     assert (one["tie"] == "yes") == row["undecided"]
                 checked += 1
         assert checked
+
+
+def printed(summary):
+    """Return what the terminal shows of the rankings."""
+    console = Console(file=io.StringIO(), width=300)
+    print_rankings(summary, console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("images", [20, 60, 150])
+def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images):
+    """Three networks that attack each other are ranked on single targets alone."""
+    summary = summarise(find_jobs([make_sweep(tmp_path, attacks=("bim",), images=images)]))
+    page, text = build_report(summary).page, printed(summary)
+    place = {"defence": "none", "attack": "bim", "eps_255": page["first"]["eps"]}
+    for target in ("vgg", "resnet", "vit"):
+        ranked = page["sources"][key_of(page["axes"], {**place, "target": target}, SOURCE_KEYS)]
+        assert ranked[0]["text"].startswith(f"on {target}") and ranked[0]["text"] in text
+        assert ("not tested" in ranked[0]["text"]) == (images < 30)
+        assert all(f"{row['name']} {row['m']:.1%}" in ranked[0]["text"] for row in ranked)
+
+
+@pytest.mark.parametrize("images", [99, 400])
+def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images):
+    models = ("vgg", "resnet", "vit", "mixer")
+    folder = make_sweep(tmp_path, models=models, attacks=("bim",), images=images, full=False)
+    summary = summarise(find_jobs([folder]))
+    summary.sources["depends_on"] = summary.sources["target"].map({"all targets": "vit"}).fillna("")
+    summary.sources["undecided"] = summary.sources["rank"] == 1
+    page, text = build_report(summary).page, printed(summary)
+    place = {"defence": "none", "attack": "bim", "eps_255": page["first"]["eps"], "target": ""}
+    (first, *_) = page["sources"][key_of(page["axes"], place, SOURCE_KEYS)]
+    assert all(line in text for line in first["text"].split("; "))
+    assert ("not significant without vit" in first["text"]) == (first["images"] >= 100)
 
 
 def test_intervals_of_means_are_those_of_the_ranking(made_up, folder):

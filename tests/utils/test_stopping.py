@@ -163,6 +163,15 @@ def test_outputs_that_cannot_be_written_are_named(run_job, workspace, capfd):
     assert "cannot be written: Not a directory." in line
 
 
+@pytest.fixture
+def heeded_interrupts():
+    """Let commands heed Ctrl-C; a shell's background jobs, such as these tests, may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_interrupts")
 def test_ctrl_c_among_the_imports_ends_quietly(workspace):
     words = [sys.executable, "-X", "importtime", "-m", "src.main", *TINY_RUN]
     path = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

@@ -126,18 +126,21 @@ def names_at_ends(
     x: str = "eps_255",
     step: float = 0.085,
     scale: alt.Scale = WHOLE,
+    apart: Sequence[str] = (),
 ) -> list[Any]:
     """Write names to the right of points (`x`, `value`), without overlap, with lines to them.
 
     A name is at least one `step` below the name above it, and within the domain of the `scale`.
+    Rows that differ in the columns `apart` have their names side by side.
     """
     low = scale.to_dict()["domain"][0]
     by_value: Any = [alt.SortField(value, order="descending")]
+    within: Any = {"groupby": [*apart]} if apart else {}
     placed = (
-        ends.transform_window(rank="row_number()", sort=by_value)
-        .transform_joinaggregate(count="count()")
+        ends.transform_window(rank="row_number()", sort=by_value, **within)
+        .transform_joinaggregate(count="count()", **within)
         .transform_calculate(shifted=f"datum.{value} + datum.rank * {step}")
-        .transform_window(least="min(shifted)", sort=by_value, frame=[None, 0])
+        .transform_window(least="min(shifted)", sort=by_value, frame=[None, 0], **within)
         .transform_calculate(
             place=f"max(datum.least, {low} + datum.count * {step}) - datum.rank * {step}"
         )

@@ -12,10 +12,11 @@ import pandas as pd
 
 from ...analysis import TRANSFER, WHITE_BOX
 from ...analysis.image_outcomes import joined
-from ...analysis.ranking import exceptions, target_means
+from ...analysis.ranking import ALL_TARGETS, target_means
 from ...utils.model_names import NO_DEFENCE
 from ..cells import averaged_pairs, cell_means
 from ..charts.theme import MEAN
+from ..terminal import on_target, verdict
 from ..summary import Summary
 from .answers import answer_of, own_answer
 from .view import View, ranked_sources
@@ -176,21 +177,26 @@ def _rankings(view: View, axes: Axes) -> dict[str, list[dict[str, Any]]]:
 
 
 def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
-    """Return the ranked sources by defence, attack and budget, or what their ranking lacks."""
+    """Return the ranked sources by defence, attack, budget and target, or what they lack.
+
+    The first has a `text`, as in the terminal: what the tests say.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for defence in axes["defence"]:
         rows = ranked_sources(summary.sources, defence)
         rows = rows[rows["attack"].isin(axes["attack"])] if len(rows) else rows
-        for row in rows.to_dict("records"):
-            key = key_of(axes, {"defence": defence, **row, **_target(row, axes)}, SOURCE_KEYS)
-            place = _ranked(row, "source")
-            its = found.setdefault(key, [])
-            if not its and (but := exceptions(pd.DataFrame([row]), "source")):
-                place["but"] = but
-            first = its[0]["m"] if its else place["m"]
-            if place["dl"] is not None:  # the interval of the difference, drawn from the first
-                place |= {"l": round(first - place["dh"], 6), "h": round(first - place["dl"], 6)}
-            its.append(place)
+        for _, ranked in rows.groupby([*SOURCE_KEYS], sort=False) if len(rows) else ():
+            records = ranked.to_dict("records")
+            key = key_of(axes, {**records[0], **_target(records[0], axes)}, SOURCE_KEYS)
+            first, *others = found[key] = [_ranked(row, "source") for row in records]
+            for place in others:  # the interval of the difference, drawn from the first
+                if place["dl"] is not None:
+                    place["l"] = round(first["m"] - place["dh"], 6)
+                    place["h"] = round(first["m"] - place["dl"], 6)
+            tested = summary.sources.loc[ranked.index]
+            all_targets = records[0]["target"] == ALL_TARGETS
+            lines = verdict(tested, "source") if all_targets else [on_target(tested)]
+            first["text"] = "; ".join(lines)
     if len(summary.sources):
         unranked = summary.sources[summary.sources["rank"].isna()]
         for row in unranked.drop_duplicates(SOURCE_KEYS).to_dict("records"):
@@ -216,7 +222,7 @@ def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
             *(("m", "mean"), ("l", "low"), ("h", "high"), ("rank", "rank")),
             *(("d", "difference"), ("dl", "difference_high"), ("dh", "difference_low")),
             *(("images", "images"), ("targets", "targets")),
-            *(("gradients", "gradients"), ("fit", "fit_gradients"), ("p", "p")),
+            *(("gradients", "gradients"), ("fit", "fit_gradients")),
         )
     }
     for name in ("d", "dl", "dh"):

@@ -10,6 +10,7 @@ import pandas as pd
 from ...analysis import CLEAN, TRANSFER
 from ...analysis.image_outcomes import GROUP
 from ...analysis.quantities import QUANTITIES, STATISTICS
+from ...analysis.ranking import by_mean
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..charts.transfer_matrix import drawn_rows
@@ -188,8 +189,7 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
     shown = [name for name in _COMMON[1:] if rankings[name].nunique() > 1]
     several = rankings["group"].nunique() > 1
     for _, rows in rankings.groupby([*_COMMON, *GROUP], sort=False):
-        rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
-        rows = rows.dropna(subset="rank")
+        rows = by_mean(rows.merge(jobs).dropna(subset="rank"), "attack")
         if len(rows):
             ranking_name = str(ranking_label(rows.iloc[0]))
             heading = ", ".join([ranking_name, *(str(rows[name].iloc[0]) for name in shown)])

@@ -54,9 +54,15 @@ function fill(box, ...children) {
   (again?.disabled ? again.closest(".row")?.querySelector("button:not(:disabled)") : again)?.focus();
 }
 
-const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : (100 * share).toFixed(digits)
+/** Format a number with decimals; an exact half goes to the even digit, as in the terminal and in tables. */
+function fixed(number, digits) {
+  const up = number.toFixed(digits);
+  const half = Math.abs(number * 2 ** (digits + 1)) % 2 === 1;
+  return half && Number(up.at(-1)) % 2 ? (number - Math.sign(number) * 1e-9).toFixed(digits) : up;
+}
+const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : fixed(100 * share, digits)
   .replace(/^-(?=[0.]+$)/, ""));
-const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : Number(number).toFixed(1));
+const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : fixed(Number(number), 1));
 const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
 const broken = (name) => String(name).replaceAll("_", "_\u200b"); // names break after "_"
 const words = (protocol) => protocol.replace("_", " ");
@@ -335,11 +341,11 @@ function renderRanking() {
     }
     for (const target of lacks ? axes.target.slice(1) : []) {
       const its = sourcesRanked(target);
-      if (its.length > 1) table.append(el("div", { class: "whole" }, onTarget(target, its)));
+      if (its.length > 1) table.append(el("div", { class: "whole" }, its[0].text));
     }
     if (tested.length) {
       const heading = `sources of ${selection.attack}, `
-        + (selection.target ? `tested on ${selection.target}` : "adjusted");
+        + (selection.target ? `on ${selection.target}` : "adjusted");
       table.append(el("div", { class: "whole" }, heading), ...tested.flatMap((row) => rankedRow({ ...row, level: row.m,
         ends: [row.l, row.h], verdict: true }, top, "source", tested.length, tested[0].m / top)));
     }
@@ -350,13 +356,6 @@ function renderRanking() {
   const fold = few > 12 && el("button", { type: "button", "data-value": "fold", click: () =>
     { box.dataset.open = open ? "" : "yes"; renderRanking(); } }, open ? "fold" : `all ${few} attacks`);
   fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, rankingNote(attacks, tested, lacks)));
-}
-
-/** Return how the sources compare on one target, as text. */
-function onTarget(target, its) {
-  const tied = its.filter((row) => row.tie === "yes").length > 1;
-  const verdict = its[1].p === null ? "not tested" : tied ? "cannot be told apart" : "the first is ahead";
-  return `on ${target}: ${its.map((row) => `${row.name} ${percent(row.m)} %`).join(", ")} (${verdict})`;
 }
 
 function rankedRow(row, top, axis, many, dotted) {
@@ -409,8 +408,7 @@ function countsOf(where) {
 
 function rankingNote(attacks, sources, single) {
   const notes = [];
-  const tied = [...attacks, ...sources].some((row) => row.tie === "yes");
-  if (tied && ranked() && !(selection.target && !sources.length)) notes.push("= cannot be told apart from the first.");
+  if (attacks.some((row) => row.verdict && row.tie === "yes")) notes.push("= cannot be told apart from the first.");
   if (selection.target && attacks.length > 1) notes.push("Attacks are not tested on one target.");
   if (!ranked()) notes.push(`Not tested: the ranking counts by ${words(first.protocol)}.`);
   const lines = [
@@ -425,7 +423,7 @@ function rankingNote(attacks, sources, single) {
     notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} and `
       + "all of them classify correctly, so their values are not those of the matrix.");
   }
-  if (sources[0]?.but) notes.push(`Of the first source: ${sources[0].but}.`);
+  if (sources.length > 1) notes.push(`Sources: ${sources[0].text}.`);
   const rows = attacks.filter((row) => row.name && !row.source && !selection.source);
   const counts = new Set(rows.map((row) => sourcesOf(row.name)));
   if (counts.size > 1) {

@@ -139,7 +139,7 @@ function classOf(its, role, attack = selection.attack) {
   const wrong = !its.right && !its.none;
   return el("div", { style: `--its: ${colour(attack)}` }, role && el("span", { class: "inner-role" }, role),
     el("div", { class: wrong ? "class wrong" : "class" }, its.none ? null : mark(its.right),
-      el("span", { class: "name" }, broken(its.name)),
+      el("bdi", { class: "name" }, broken(its.name)),
       its.none ? "" : `${percent(its.share, 0)} %`),
     el("div", { class: "track" }, el("i", { style: `width: ${100 * its.share}%` })));
 }
@@ -233,7 +233,7 @@ async function renderImage(box, own) {
       el("button", { type: "button", "data-value": "next", disabled: place < 0 || place + 1 >= list.length,
         click: () => go(1) }, "next \u203a")));
   const behind = selection.defence === "none" ? "" : ` behind ${selection.defence}`;
-  const title = el("div", { class: "title" }, el("h2", {}, `One image: ${image}, ${label}`),
+  const title = el("div", { class: "title" }, el("h2", {}, `One image: ${image}, `, el("bdi", {}, label)),
     el("span", { class: "second" }, `${own ? "" : `${source} \u2192 ${target}${behind}: `}${words}${near}`),
       controls);
   const { roles, rows } = own ? await ownRoles(job, image, source, target) : pairRoles(job, image, source, target);
@@ -268,7 +268,7 @@ async function ownRoles(job, image, source, target) {
     const second = ["second", (eps, inner) => {
       const top = its.seconds.get(`${target} ${image} ${eps}`);
       return el("div", { class: "class second" }, inner && el("span", { class: "inner-role" }, inner), top
-        ? [el("span", { class: "name" }, broken(its.names[top[0]])), `${top[1]} %`] : "");
+        ? [el("bdi", { class: "name" }, broken(its.names[top[0]])), `${top[1]} %`] : "");
     }];
     const has = attack === selection.attack && its.eps.some((eps) => its.seconds.has(`${target} ${image} ${eps}`));
     return has ? [row, second] : [row];
@@ -448,7 +448,7 @@ async function renderImages() {
   const all = overTargets(job, job.placeOf.has(selection.image) ? selection.image : firstImage(job, target));
   const gallery = el("div", { class: "gallery" }, pictured.map((image) => el("button", { type: "button", click: () =>
     choose({ image }) },
-    picture(job, image, selection.eps), `${image}, ${job.names[job.label[job.placeOf.get(image)]]}`)));
+    picture(job, image, selection.eps), `${image}, `, el("bdi", {}, job.names[job.label[job.placeOf.get(image)]]))));
   fill(one, ...all,
     el("h2", {}, `Pictures under ${attack} from ${source}, ${budget(selection.eps)}: ${pictured.length}`), gallery,
     el("p", { class: "note" }, "report.images=[45,412] stores more images by number."));
@@ -462,8 +462,10 @@ function overTargets(job, image) {
   const rows = job.models.map(([name, defence], model) => el("tr", {},
     el("th", { scope: "row" }, broken(defence === "none" ? name : `${name} behind ${defence}`)),
     job.eps.map((eps) => el("td", {}, classOf(prediction(job, model, eps, image), "")))));
-  const title = `Image ${image}, ${label}, under ${selection.attack} from ${job.source}: class for each target`;
-  return [el("h3", {}, title), el("div", { class: "scroll" }, el("table", { class: "classes", "aria-label": title },
+  const title = [`Image ${image}, `, el("bdi", {}, label),
+    `, under ${selection.attack} from ${job.source}: class for each target`];
+  const heading = el("h3", { id: "over-targets" }, title);
+  return [heading, el("div", { class: "scroll" }, el("table", { class: "classes", "aria-labelledby": heading.id },
     el("tbody", {}, el("tr", {}, el("th"), job.eps.map((eps) => el("th", { scope: "col" },
       eps ? budget(eps) : "clean"))), rows)))];
 }
