@@ -17,6 +17,7 @@ HONEST, HONEST_WIDE = 0.0005, 0.002
 The second is for outcomes with the tolerance `WIDE`, and for another type of device.
 """
 _KEYS = ["target", "defence", "eps_255", "index"]
+_MANY = 10  # passes, of which one hardly matters
 _ROUNDING = 1e-6  # of float32, in a sum of probabilities
 
 
@@ -28,9 +29,9 @@ def wrong_outcomes(
     Two outcomes differ if the probability of their predicted class or of the true class differs by
     more than a limit, or if the computed probability of the stated class is that far below the
     likeliest one's. An outcome that is not stated differs, and so does one of another image or
-    label, of another number of passes through a defence, or with other correct passes: `wide`
-    outcomes may differ by one of them. An outcome also differs if its own probabilities or passes
-    exclude its class.
+    label, of another number of passes through a defence, or with other correct passes: ten passes,
+    and `wide` outcomes, may differ by one. An outcome also differs if its own probabilities or
+    passes exclude its class.
 
     Args:
         stated: Rows of a table of predictions.
@@ -50,7 +51,7 @@ def wrong_outcomes(
     for name in ("confidence", "true_confidence"):  # NaN: unknown
         wrong |= (both[name] - both[f"{name}_stated"]).abs() > limit
     passes = both["draws_correct"] - both["draws_correct_stated"].fillna(np.inf)
-    wrong |= passes.abs() > np.where(wide, 1, 0)
+    wrong |= passes.abs() > np.where(wide | (both["draws"] >= _MANY), 1, 0)
     for name in ("label", "target_label", "image", "iteration", "draws"):
         wrong |= both[name].fillna(-1) != both[f"{name}_stated"].fillna(-1)
     return (wrong | _contradicts(both, step)).to_numpy(bool)
@@ -76,15 +77,15 @@ def honest_shares(
 ) -> NDArray[np.float64]:
     """Return for each computed outcome the largest probability that an honest one is wrong.
 
-    Each pass through a random defence may differ.
+    Each pass through a random defence may differ where all must be equal.
 
     Args:
         computed: Computed rows of a table of predictions.
         wide: As in `wrong_outcomes`.
         other_device: Whether the outcomes are stated for another type of device.
     """
-    shares = np.where(wide | other_device, HONEST_WIDE, HONEST)
-    return shares * computed["draws"].to_numpy()
+    shares, draws = np.where(wide | other_device, HONEST_WIDE, HONEST), computed["draws"].to_numpy()
+    return shares * np.where(wide | (draws >= _MANY), 1, draws)
 
 
 def most_wrong(honest: float, tests: int) -> int:

@@ -1,6 +1,7 @@
 """Recompute a sample of the outcomes in a card, as many as a time allows."""
 
 import copy
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +53,7 @@ _FOLLOWING += ["storage", "dataset", "precision", "seed", "backward_rule", "iter
 _FOLLOWING += ["class_names"]
 _ASSETS = ((CLONE, "assets"), (INSTALLED, "assets"))
 # Keys whose texts open nothing, and keys whose types list the texts that they may have.
-_LABELS = ("dataset.name.", "dataset.class_names.", "attack.layer.", "model.feature_layer.")
+_LABELS = ("dataset.name", "dataset.class_names", "model.feature_layer")
 _CHOICES: Sequence[tuple[str, type, Sequence[str]]] = (
     ("attack", AttackSettings, ("norm", "target_label")),
     ("attack", LoopSettings, ("loss", "random_start", "lookahead", "copies_average")),
@@ -197,8 +198,8 @@ def _compare(
     predictions = results.predictions or {record.storage: results.clean[:0]}
     names = {its: f"{PREDICTIONS}-{its}" for its in (*predictions, *CONTROLS)}
     names[record.storage] = PREDICTIONS
-    if other := stated.tables.keys() - names.values():
-        raise DifferenceError(f"its settings lack the rows of {', '.join(sorted(other))}")
+    if unasked := stated.tables.keys() - names.values():
+        raise DifferenceError(f"its settings lack the rows of {', '.join(sorted(unasked))}")
     for name, table in predictions.items():
         if names[name] not in stated.tables:
             raise DifferenceError(f"it lacks the rows of {name}")
@@ -260,8 +261,9 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
             if not find(called["name"]).path.exists():
                 raise ValueError(f"weights of {called['name']} are missing")
         for place, text in _texts(section):
+            label = re.sub(r"\.\d+$", "", f"{group}.{place}") in _LABELS  # or in a list of them
             trusted = (f"{group}.{place}", text) in known or (f"{key}.{place}", text) in typed
-            if not (trusted or f"{group}.{place}.".startswith(_LABELS)):
+            if not (label or trusted):
                 unknown.append(f"'{key}.{place}={text}'")
     if unknown:
         raise ValueError(f"it names files or code. If you trust them, type: {' '.join(unknown)}")
@@ -297,7 +299,7 @@ def _known(group: str, target: str) -> frozenset[tuple[str, str]]:
             included = [path.with_stem(base) for base in bases if base != "_self_"]
             sections = [section, *(yaml.safe_load(its.read_bytes()) for its in included)]
             known |= {pair for its in sections for pair in _texts(its, group)}
-    return frozenset(pair for pair in known if not pair[1].startswith(("${", "???")))
+    return frozenset(pair for pair in known if "${" not in pair[1] and pair[1] != "???")
 
 
 @cache

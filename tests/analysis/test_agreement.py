@@ -109,12 +109,15 @@ def test_only_wide_outcomes_may_differ_by_a_pass_or_by_much():
     votes, near = rows(**VOTES), {"confidence": 0.5, "true_confidence": 0.5}
     assert is_wrong(votes, draws_correct=4) and not is_wrong(votes, wide=True, draws_correct=4)
     assert is_wrong(rows(), **near) and not is_wrong(rows(), wide=True, **near)
+    many = rows(**VOTES | {"draws": 10, "draws_correct": 10})
+    assert not is_wrong(many, draws_correct=9) and is_wrong(many, draws_correct=8)
     close = {"confidence": 0.591, "true_confidence": 0.591}
     assert not is_wrong(rows(), **close)
 
 
 def test_honest_shares_are_larger_for_wide_limits_other_devices_and_several_passes():
-    computed, narrow = pd.DataFrame({"draws": [1, 10]}), np.zeros(2, bool)
-    assert honest_shares(computed, narrow, False) == pytest.approx([HONEST, 10 * HONEST])
-    for shares in (honest_shares(computed, ~narrow, False), honest_shares(computed, narrow, True)):
-        assert shares == pytest.approx([HONEST_WIDE, 10 * HONEST_WIDE])
+    computed, narrow = pd.DataFrame({"draws": [1, 5, 10]}), np.zeros(3, bool)
+    assert honest_shares(computed, narrow, False) == pytest.approx(HONEST * np.array([1, 5, 1]))
+    other = HONEST_WIDE * np.array([1, 5, 1])
+    assert honest_shares(computed, narrow, True) == pytest.approx(other)
+    assert honest_shares(computed, ~narrow, False) == pytest.approx([HONEST_WIDE] * 3)

@@ -217,24 +217,44 @@ def test_trust_in_a_file_for_one_network_is_none_for_another(verify, trust, forg
 
 
 @pytest.mark.parametrize(
-    ("key", "text", "asked"),
+    ("key", "value"),
     [
-        ("loss", "margin", False),
-        ("random_start", "sign", False),
-        ("copies_average", "logits", False),
-        ("loss", "margin.py", True),
-        ("random_start", "margin", True),
-        ("fit_images", "margin", True),
+        ("attack.loss", "margin"),
+        ("attack.random_start", "sign"),
+        ("attack.copies_average", "logits"),
+        ("dataset.class_names", ["a", "b"]),
     ],
 )
-def test_words_that_a_type_lists_need_no_trust(verify, trust, forge, key, text, asked: bool):
-    def other(job: CardJob) -> CardJob:
-        attack = copy.deepcopy(job.record.config["attack"])
-        attack["settings"][key] = text
-        return with_record(job, {"attack": attack})
+def test_words_that_open_nothing_need_no_trust(verify, trust, forge, key: str, value):
+    _, printed = verify(forge(lambda job: with_setting(job, key, value)), *trust)
+    assert "If you trust them" not in printed
 
-    _, printed = verify(forge(other), *trust)
-    assert (f"'attack.{key}={text}'" in printed) == asked
+
+@pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("attack.loss", "margin.py", ""),
+        ("attack.random_start", "margin", ""),  # a word of another key
+        ("attack.fit_images", "linf", ""),
+        ("attack._target_", "src.attacks.torchattacks.${attack.name}", ""),
+        ("attack.layer", "${oc.create:{_target_:canary.run}}", ""),
+        ("attack.transforms", [{"_target_": "canary.run"}], ".0._target_"),
+        ("dataset.class_names", {"_target_": "canary.run"}, "._target_"),
+    ],
+)
+def test_other_words_need_it(made, verify, trust, forge, key: str, value, place: str):
+    (made / "canary.py").write_text("raise SystemExit('imported')")
+    code, printed = verify(forge(lambda job: with_setting(job, key, value)), *trust)
+    assert code == 2 and "imported" not in printed
+    assert f"If you trust them, type: '{key}{place}=" in printed
+
+
+def with_setting(job: CardJob, key: str, value: Any) -> CardJob:
+    """Return a job with another setting of its attack or data set."""
+    group, _, name = key.partition(".")
+    section = copy.deepcopy(job.record.config[group])
+    (section["settings"] if group == "attack" else section)[name] = value
+    return with_record(job, {group: section})
 
 
 @pytest.mark.parametrize(
