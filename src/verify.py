@@ -44,16 +44,16 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
         raise ValueError(f"--seed {seed}: it must be at least 0.")
     stated, seed = read_card(card), secrets.randbits(32) if seed is None else seed
     print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
-    step = 1 / (COARSE_STEPS if read_facts(card)["coarse"] else STEPS)
+    step = 1 / (COARSE_STEPS if read_facts(card).get("coarse") else STEPS)
     jobs = check_jobs(stated, words, step, minutes, seed)
     total, wrong = (sum(map(of, (job.wrong for job in jobs))) for of in (len, sum))
     checked = sum(len(job.wrong) > 0 for job in jobs)
-    most, rows, notes = most_wrong(total, checked + 1), [], []
+    most, rows, notes = most_wrong(sum(job.honest for job in jobs), checked + 1), [], []
     differ = wrong > most or any(job.differs for job in jobs)
     for job in jobs:
         name = " ".join(filter(None, [job.stated.record.label, job.stated.record.source]))
         count, bad = len(job.wrong), int(sum(job.wrong))
-        result = "agrees" if bad <= most_wrong(count, checked + 1) else "differs"
+        result = "agrees" if bad <= most_wrong(job.honest, checked + 1) else "differs"
         if job.differs or not count:
             result = "differs" if job.differs else "not checked"
             notes.append(f"{name}: {result}: {job.differs or job.reason}")
@@ -74,7 +74,8 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
     if total:
         console.print(
             f"A card in which more than {found_share(total, most):.2%} of these outcomes were "
-            "changed, scattered at random, would differ in 95 % of such samples."
+            "changed by more than rounding, scattered at random, would differ in 95 % of such "
+            "samples."
         )
     return DIFFERS if differ else 0
 

@@ -1,29 +1,32 @@
 """Recompute a sample of the outcomes in a card, as many as a time allows."""
 
 import copy
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from ..analysis.agreement import TOLERANCE, WIDE, wrong_outcomes
+from ..analysis.agreement import honest_shares, wrong_outcomes
 from ..artifacts.card import CardJob
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
+from ..attacks.settings import Settings as LoopSettings
 from ..cache.rows import Rows
 from ..config.attack_file import crafted_settings
+from ..config.attack_settings import AttackSettings
 from ..config.compose import files
 from ..config.errors import explain
 from ..config.resolvers import CONF
-from ..config.sections import ModelSettings
+from ..config.sections import CONTROLS, ModelSettings
 from ..config.settings import Settings
 from ..models.providers import LOADER, find, section_of
 from ..run.build import without_downloads
@@ -48,7 +51,13 @@ _OF_TRAINER = ("precision", "attack_precision", "fold_batch_norms")
 _FOLLOWING = ["source", "targets", "defences", "norm", "budgets", "reference", "protocol", "layer"]
 _FOLLOWING += ["storage", "dataset", "precision", "seed", "backward_rule", "iterative", "values"]
 _FOLLOWING += ["class_names"]
-_LABELS = ("dataset.name.", "dataset.class_names.", "model.channels.")  # texts that open nothing
+# Keys whose texts open nothing, and keys whose types list the texts that they may have.
+_LABELS = ("dataset.name", "dataset.class_names", "model.feature_layer")
+_CHOICES: Sequence[tuple[str, type, Sequence[str]]] = (
+    ("attack", AttackSettings, ("norm", "target_label")),
+    ("attack", LoopSettings, ("loss", "random_start", "lookahead", "copies_average")),
+    ("model", ModelSettings, ("channels",)),
+)
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
 
 
@@ -63,6 +72,7 @@ class CheckedJob:
     Attributes:
         order: Positions of its images in a random order, of which the first `images` are checked.
         wrong: Whether each outcome of these images differs by more than rounding, bool (n,).
+        honest: Expected number of such outcomes in an honest card, at most.
         pace: Seconds per image of the last pass.
         differs: What differs apart from outcomes, such as `weights of vgg16`.
         reason: Why nothing was recomputed.
@@ -71,6 +81,7 @@ class CheckedJob:
     stated: CardJob
     order: NDArray[np.int64]
     wrong: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    honest: float = 0.0
     images: int = 0
     pace: float = 0.0
     differs: str = ""
@@ -121,7 +132,7 @@ def _check(
     try:
         context, start = _prepare(job.stated.record, words, pool), time.monotonic()
         order = job.order[:size]
-        job.wrong = _compare(context, job.stated, np.sort(order), step, rows)
+        job.wrong, job.honest = _compare(context, job.stated, np.sort(order), step, rows)
         job.pace = (time.monotonic() - start) / (len(order) - job.images)
         job.images = len(order)
     except DifferenceError as difference:
@@ -163,8 +174,10 @@ def _fetches(model: ModelSettings) -> bool:
 
 def _compare(
     job: JobContext, stated: CardJob, positions: NDArray[np.int64], step: float, cache: Rows
-) -> NDArray[np.bool_]:
+) -> tuple[NDArray[np.bool_], float]:
     """Compute the outcomes of some images, and return which of the stated ones are wrong.
+
+    The second result is the number of wrong ones to expect in an honest card, at most.
 
     Raises:
         DifferenceError: The record states facts that do not follow from its settings.
@@ -179,17 +192,24 @@ def _compare(
         raise DifferenceError(f"{', '.join(other)} in the record, from its settings")
     coarse = record.arithmetic != "float32"  # of another format
     large = coarse or record.values > _SMALL
-    limits = [step / 2 + (WIDE if wide else TOLERANCE) for wide in (coarse, large)]
-    clean, wrong = results.clean.to_pandas(), []
-    for name, table in (results.predictions or {record.storage: results.clean[:0]}).items():
-        rows = stated.tables.get(PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}")
-        if rows is None:
+    other_device = record.device != follows.device
+    clean, wrong, honest = results.clean.to_pandas(), [], 0.0
+    predictions = results.predictions or {record.storage: results.clean[:0]}
+    names = {its: f"{PREDICTIONS}-{its}" for its in (*predictions, *CONTROLS)}
+    names[record.storage] = PREDICTIONS
+    if unasked := stated.tables.keys() - names.values():
+        raise DifferenceError(f"its settings lack the rows of {', '.join(sorted(unasked))}")
+    for name, table in predictions.items():
+        if names[name] not in stated.tables:
             raise DifferenceError(f"it lacks the rows of {name}")
-        frame = rows.to_pandas()
+        frame = stated.tables[names[name]].to_pandas()
         pairs = [its["target"] + "@" + its["defence"] for its in (clean, frame)]
         of_table = clean[pairs[0].isin(pairs[1])]  # a variant has fewer models
-        wrong.append(wrong_outcomes(frame, pd.concat([of_table, table.to_pandas()]), *limits))
-    return np.concatenate(wrong)
+        computed = pd.concat([of_table, table.to_pandas()])
+        wide = np.where(computed["eps_255"] > 0, large, coarse)
+        wrong.append(wrong_outcomes(frame, computed, step, wide))
+        honest += float(honest_shares(computed, wide, other_device).sum())
+    return np.concatenate(wrong), honest
 
 
 def _is_named(record: JobRecord) -> bool:
@@ -210,11 +230,12 @@ def _is_named(record: JobRecord) -> bool:
 def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     """Return a job's settings, without those that decide no outcome.
 
-    A text in a card may name code or a file. It is used only if the program's own files have it in
-    the same group, if it belongs to a public model, or if the user has typed it.
+    A text in a card may name code or a file. It is used only if the program's own files have it for
+    the same key and `_target_`, if it is a word that the key's type lists, if it belongs to a
+    public model, or if the user has typed it for this key.
     """
     config = copy.deepcopy(record.config) | copy.deepcopy(_OURS)
-    typed = {text for word in words for text in _type(config, word)}
+    typed = {pair for word in words for pair in _type(config, word)}
     attack, sections, unknown = config["attack"], {"dataset": config["dataset"]}, []
     if attack["kind"] == "crafted":
         sections["attack"] = attack["settings"]
@@ -230,19 +251,18 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     for key, section in sections.items():
         group = key.partition(".")[0]
         called = section["network"] if group == "model" else section
-        known = _known(group) | typed
         if "_target_" not in called:
             raise ValueError(f"{key} was passed as a Python object")
+        known = _known(group, str(called["_target_"])) | _choices()
         if called["_target_"] == LOADER and str(called["name"]).startswith(_PUBLIC):
-            known |= {text for _, text in _texts(section_of(called["name"]))}
+            known |= {*_texts(section_of(called["name"]), group)}
             if not find(called["name"]).path.exists():
                 raise ValueError(f"weights of {called['name']} are missing")
-        places = (pair for pair in _texts(section) if pair[1] not in known)
-        unknown += [
-            f"'{key}.{place}={text}'"
-            for place, text in places
-            if not f"{group}.{place}.".startswith(_LABELS)
-        ]
+        for place, text in _texts(section):
+            label = re.sub(r"\.\d+$", "", f"{group}.{place}") in _LABELS  # or in a list of them
+            trusted = (f"{group}.{place}", text) in known or (f"{key}.{place}", text) in typed
+            if not (label or trusted):
+                unknown.append(f"'{key}.{place}={text}'")
     if unknown:
         raise ValueError(f"it names files or code. If you trust them, type: {' '.join(unknown)}")
     for section in config["model"].values():
@@ -254,22 +274,44 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     return Settings.model_validate({key: config[key] for key in _TAKEN}, strict=False)
 
 
-def _type(config: dict[str, Any], word: str) -> Iterator[str]:
-    """Set a typed `KEY=VALUE` in a job's config if it has the key; yield the texts in VALUE."""
+def _type(config: dict[str, Any], word: str) -> Iterator[tuple[str, str]]:
+    """Set a typed `KEY=VALUE` in a job's config if it has the key; yield its texts with keys."""
     key, _, text = word.partition("=")
     (first, *path), section, value = key.split("."), config, yaml.safe_load(text)
     for name in (first, *["settings"] * (first == "attack"), *path)[:-1]:
         section = section.get(name, {}) if isinstance(section, dict) else {}
     if key == "cache.dir" or (isinstance(section, dict) and key.rpartition(".")[2] in section):
         section[key.rpartition(".")[2]] = value
-    yield from (text for _, text in _texts(value))
+    yield from _texts(value, key)
 
 
 @cache
-def _known(group: str) -> frozenset[str]:
-    """Return the texts in the program's files of a group, except interpolations."""
-    contents = (yaml.safe_load(path.read_bytes()) for path in (CONF / group).glob("*.yaml"))
-    return frozenset(text for its in contents for _, text in _texts(its) if "${" not in text)
+def _known(group: str, target: str) -> frozenset[tuple[str, str]]:
+    """Return the keys and texts in the program's files of a group that have this `_target_`."""
+    known = set[tuple[str, str]]()
+    for path in files(group, [CONF]).values():
+        section = yaml.safe_load(path.read_bytes())
+        called = section["network"] if group == "model" else section
+        if called.get("_target_") == target:
+            bases = (base.partition("@")[0] for base in section.pop("defaults", ()))
+            included = [path.with_stem(base) for base in bases if base != "_self_"]
+            sections = [section, *(yaml.safe_load(its.read_bytes()) for its in included)]
+            known |= {pair for its in sections for pair in _texts(its, group)}
+    return frozenset(pair for pair in known if "${" not in pair[1] and pair[1] != "???")
+
+
+@cache
+def _choices() -> frozenset[tuple[str, str]]:
+    """Return the keys in `_CHOICES`, each with the words that its type lists."""
+    return frozenset(
+        (f"{group}.{name}", word)
+        for group, owner, names in _CHOICES
+        for name in names
+        for hint in (get_type_hints(owner)[name],)
+        for its in (hint, *get_args(hint))
+        if get_origin(its) is Literal
+        for word in get_args(its)
+    )
 
 
 def _texts(section: Any, place: str = "") -> Iterator[tuple[str, str]]:

@@ -167,6 +167,8 @@ def _in_steps(column: pa.ChunkedArray, steps: int) -> pa.Array:
 
 def _read(path: Path) -> pa.Table:
     """Return a card's rows, after checks of its size, version and columns."""
+    if not path.is_file():  # opening a named pipe would wait for ever
+        raise ValueError(f"{path} is no card: it is not a regular file.")
     footer = pq.read_metadata(path)
     text = (footer.metadata or {}).get(_KEY)
     facts = {} if text is None else json.loads(text)
@@ -235,10 +237,11 @@ def _runs(table: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
         codes, table = codes[order], table.take(order)
         columns = [column.take(pa.array(order)) for column in columns]
     starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(table)]
+    texts = [column.dictionary.to_pylist() for column in columns]  # once: a record may be long
     for start, end in pairwise(starts):
         if end > start:
-            texts = (column[start].as_py() for column in columns)
-            yield *texts, table.slice(start, end - start)
+            record, variant = divmod(int(codes[start]), len(texts[1]))
+            yield texts[0][record], texts[1][variant], table.slice(start, end - start)
 
 
 def _finished(job: CardJob, variants: Mapping[str, Sequence[pa.Table]], path: Path) -> CardJob:

@@ -167,6 +167,9 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
 
     Only targets behind a defence may abstain.
     """
+    pairs = len(record.targets) * (1 + len(record.defences) * primary)
+    if pairs * len(record.budgets) > len(table):  # listing them all could fill the memory
+        raise ValueError("it has fewer rows than targets and budgets")
     plain = table.filter(pc.equal(table["defence"], NO_DEFENCE))
     abstains = pc.or_(pc.equal(plain["predicted"], ABSTAINED), pc.is_nan(plain["confidence"]))
     if pc.any(abstains).as_py():

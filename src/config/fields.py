@@ -1,6 +1,7 @@
 """Types and checks of values: names, lists of distinct values, budgets, variants."""
 
 import re
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -35,7 +36,7 @@ def _level(value: Any) -> Any:
 
 def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
     """Return the values; refuse repeated ones."""
-    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
     if twice:
         raise ValueError(f"{', '.join(twice)} is listed more than once")
     return values

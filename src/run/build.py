@@ -73,14 +73,12 @@ def without_downloads(model: ModelSettings) -> dict[str, Any]:
 
     Only the arguments that have to change are returned.
     """
-    network = model.network
-    others = {"weights": None} if str(network.get("_target_")).startswith("torchvision.") else {}
-    included = model.missing or model.weights in (None, "included")
-    return {
-        key: value
-        for key, value in ({"pretrained": False} | others).items()
-        if included and network.get(key)
-    }
+    network, arguments = model.network, dict[str, Any]()
+    if model.missing or model.weights in (None, "included"):  # a file replaces these
+        arguments["pretrained"] = False
+    if str(network.get("_target_")).startswith("torchvision."):
+        arguments["weights"] = None
+    return {key: value for key, value in arguments.items() if network.get(key)}
 
 
 def read_facts(settings: Settings, name: str) -> WeightFacts:

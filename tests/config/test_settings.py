@@ -14,6 +14,7 @@ from src.config import resolvers
 from src.config.command import parse
 from src.config.compose import compose_jobs, compose_words
 from src.config.errors import REFUSALS, explain
+from src.config.fields import distinct
 from src.config.hydra_internals import job_composer
 from src.config.read import read_job
 from src.config.sections import DEFAULT_TARGETS
@@ -204,6 +205,22 @@ def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
                 for each in (job, alone)
             )
             assert one == two
+
+
+def test_a_long_list_is_not_compared_pair_by_pair():
+    compared = 0
+
+    class Value:
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return self is other
+
+        __hash__ = object.__hash__
+
+    values = tuple(Value() for _ in range(200))
+    assert distinct(values) == values
+    assert compared < 400
 
 
 # A wrong word of each kind, and what its refusal names: the key, the value or the way out.

@@ -1,7 +1,9 @@
 """Cards against the folders that they were made of, and cards that are damaged or hostile."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,24 @@ def test_wrong_values_are_refused(card: Path, column: str, values: Callable[[Any
     changed(card, column, values)
     with pytest.raises(ValueError, match=r"made-up\.card"):
         load_sweep(card)
+
+
+def test_a_record_cannot_ask_for_more_rows_than_there_are(card: Path):
+    def many(column: pa.ChunkedArray) -> pa.Array:
+        text = json.loads(column[0].as_py())
+        names = [f"n{number}" for number in range(2000)]
+        text["job"] |= {"targets": names, "defences": names}
+        text["digest"] = sha256(json.dumps(text["job"]).encode()).hexdigest()[:16]
+        return pa.repeat(json.dumps(text), len(column))
+
+    changed(card, "record", many)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"made-up\.card is not a valid table"):
+            load_sweep(card)
+        assert tracemalloc.get_traced_memory()[1] < 100e6  # of 4 million pairs
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """`python -m src.verify CARD`: honest cards agree, forged ones differ, none opens a file."""
 
 import copy
+import os
 import re
 import shlex
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 
 from src.artifacts.card import CardJob, read_card, write_card
+from src.config.resolvers import CONF
 
 RUN = ["attack=bim", "attack.steps=3", "epsilon.grid=[8]", "hydra.run.dir=out", "variants=[uint8]"]
 
@@ -106,8 +110,29 @@ def larger_budget(job: CardJob) -> CardJob:
     return replace(changed, tables=tables)
 
 
+def other_passes(job: CardJob) -> CardJob:
+    """Return a job whose first outcomes, of one pass each, state the other number of correct ones.
+
+    Reports show this number as a share.
+    """
+    tables = {}
+    for name, table in job.tables.items():
+        place, passes = (
+            table.column_names.index("draws_correct"),
+            table["draws_correct"].to_numpy().copy(),
+        )
+        passes[:10] = 1 - passes[:10]
+        tables[name] = table.set_column(place, table.schema.field(place), pa.array(passes))
+    return replace(job, tables=tables)
+
+
 FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
     "flipped outcomes": (flipped, "differs *$"),
+    "other passes": (other_passes, "differs *$"),
+    "rows that no setting asks for": (
+        lambda job: with_record(job, {"variants": []}),
+        "differs: its settings lack the rows of predictions-uint8",
+    ),
     "another attack": (steps, "differs *$"),
     "a larger budget": (larger_budget, "differs *$"),
     "other settings of the budget": (
@@ -178,6 +203,90 @@ def test_a_hostile_card_opens_no_file_and_imports_no_module(made, verify, trust,
     code, printed = verify(forge(hostile), *words)
     assert code == 2 and "imported" not in printed
     assert f"If you trust them, type: 'model.fine.{key}=" in printed
+
+
+def test_trust_in_a_file_for_one_network_is_none_for_another(verify, trust, forge):
+    def swapped(job: CardJob) -> CardJob:
+        models = copy.deepcopy(job.record.config["model"])
+        models["coarse"]["weights"] = models["fine"]["weights"]
+        return with_record(job, {"model": models})
+
+    words = [word for word in trust if not word.startswith("model.coarse.weights=")]
+    code, printed = verify(forge(swapped), *words)
+    assert code == 2 and "If you trust them, type: 'model.coarse.weights=" in printed
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attack.loss", "margin"),
+        ("attack.random_start", "sign"),
+        ("attack.copies_average", "logits"),
+        ("dataset.class_names", ["a", "b"]),
+    ],
+)
+def test_words_that_open_nothing_need_no_trust(verify, trust, forge, key: str, value):
+    _, printed = verify(forge(lambda job: with_setting(job, key, value)), *trust)
+    assert "If you trust them" not in printed
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("attack.loss", "margin.py", ""),
+        ("attack.random_start", "margin", ""),  # a word of another key
+        ("attack.fit_images", "linf", ""),
+        ("attack._target_", "src.attacks.torchattacks.${attack.name}", ""),
+        ("attack.layer", "${oc.create:{_target_:canary.run}}", ""),
+        ("attack.transforms", [{"_target_": "canary.run"}], ".0._target_"),
+        ("dataset.class_names", {"_target_": "canary.run"}, "._target_"),
+    ],
+)
+def test_other_words_need_it(made, verify, trust, forge, key: str, value, place: str):
+    (made / "canary.py").write_text("raise SystemExit('imported')")
+    code, printed = verify(forge(lambda job: with_setting(job, key, value)), *trust)
+    assert code == 2 and "imported" not in printed
+    assert f"If you trust them, type: '{key}{place}=" in printed
+
+
+def with_setting(job: CardJob, key: str, value: Any) -> CardJob:
+    """Return a job with another setting of its attack or data set."""
+    group, _, name = key.partition(".")
+    section = copy.deepcopy(job.record.config[group])
+    (section["settings"] if group == "attack" else section)[name] = value
+    return with_record(job, {group: section})
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked"),
+    [
+        # Without `download` its function would download.
+        ({"_target_": "src.data.nips17.nips17", "root": "data/nips17"}, False),
+        # Another file of the program has this root; here it would be a name on the hub.
+        ({"_target_": "src.data.library_datasets.huggingface", "root": "data/cifar10"}, True),
+    ],
+)
+def test_a_hostile_data_set_downloads_nothing(verify, trust, forge, monkeypatch, keys, asked: bool):
+    asked_for = list[Any]()
+    monkeypatch.setattr("requests.Session.get", lambda *arguments, **_: asked_for.append(arguments))
+    dataset = {"name": "mine", "seed": 0, **keys}
+    if not asked:
+        dataset["url"] = yaml.safe_load((CONF / "dataset" / "nips17.yaml").read_text())["url"]
+    code, printed = verify(forge(lambda job: with_record(job, {"dataset": dataset})), *trust)
+    assert (code, asked_for) == (2, [])
+    assert ("'dataset.root=data/cifar10'" in printed) == asked
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
+def test_what_is_no_regular_file_is_refused_at_once(made, verify, kind: str):
+    path = {"folder": made / "conf", "device": Path(os.devnull)}.get(kind, made / kind)
+    if kind == "pipe":
+        os.mkfifo(path)
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.relpath(path))  # a socket's path is short
+    code, printed = verify(str(path))
+    assert code == 2 and printed == f"{path} is no card: it is not a regular file.\n"
 
 
 def test_a_typed_setting_replaces_that_of_the_card(made, verify, trust, tiny_weights):

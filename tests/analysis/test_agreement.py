@@ -1,0 +1,123 @@
+"""Agreement of outcomes: exact bounds, the power against few changes, and what contradicts."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from src.analysis.agreement import (
+    HONEST,
+    HONEST_WIDE,
+    found_share,
+    honest_shares,
+    most_wrong,
+    wrong_outcomes,
+)
+
+TESTS = 7  # six jobs and their total
+STEP = 0.001
+
+
+@pytest.mark.parametrize("honest", [0.05, 0.18, 0.75, 3.0, 40.0])
+@pytest.mark.parametrize("tests", [1, 7, 100])
+def test_the_bound_is_the_smallest_that_honest_cards_rarely_exceed(honest, tests):
+    most = most_wrong(honest, tests)
+    assert stats.poisson.sf(most, honest) <= 0.01 / tests
+    assert most == 0 or stats.poisson.sf(most - 1, honest) > 0.01 / tests
+
+
+def test_few_outcomes_show_two_percent_of_changes():
+    power = {
+        count: stats.binom.sf(most_wrong(count * HONEST, TESTS), count, 0.02)
+        for count in (150, 360)
+    }
+    assert power == pytest.approx({150: 0.579, 360: 0.976}, abs=0.001)
+
+
+@pytest.mark.parametrize(("outcomes", "most"), [(20, 0), (150, 2), (360, 2), (1200, 4)])
+def test_the_printed_share_is_found_in_95_percent_of_samples(outcomes, most):
+    assert stats.binom.sf(most, outcomes, found_share(outcomes, most)) == pytest.approx(0.95)
+
+
+def test_bounds_grow_with_what_is_tested_and_the_share_falls():
+    counts = range(50, 2000, 50)
+    bounds = [most_wrong(count * HONEST, TESTS) for count in counts]
+    assert bounds == sorted(bounds) and bounds[0] < bounds[-1]
+    assert most_wrong(0.5, 100) > most_wrong(0.5, 1)
+    shares = [found_share(count, 2) for count in counts]
+    assert shares == sorted(shares, reverse=True)
+    assert (most_wrong(0, 1), found_share(0, 0), found_share(2, 2)) == (0, 1, 1)
+
+
+def rows(**columns) -> pd.DataFrame:
+    """Return rows of one image each, by default a correct single pass."""
+    common = {
+        **{"target": "a", "defence": "none", "eps_255": 8.0, "image": "digest", "label": 0},
+        **{"target_label": None, "iteration": None, "draws": 1, "draws_correct": 1},
+        **{"predicted": 0, "confidence": 0.6, "true_confidence": 0.6},
+        **{"top5_classes": [0, 1, 2], "top5_confidences": [0.6, 0.3, 0.1]},
+    }
+    return pd.DataFrame([common | columns]).assign(index=[3])
+
+
+def is_wrong(computed: pd.DataFrame, wide: bool = False, **changes) -> bool:
+    """Return whether stated rows differ that are the computed ones but for some changes."""
+    stated = computed.drop(columns=["top5_classes", "top5_confidences"]).assign(**changes)
+    (wrong,) = wrong_outcomes(stated, computed, STEP, np.array([wide]))
+    return bool(wrong)
+
+
+FOOLED = {"predicted": 1, "draws_correct": 0, "confidence": 0.6, "true_confidence": 0.3}
+FOOLED |= {"top5_classes": [1, 0, 2]}
+ABSTAINS = {"predicted": -1, "draws_correct": 0, "confidence": math.nan}
+VOTES = {"draws": 5, "draws_correct": 5}
+
+
+@pytest.mark.parametrize("columns", [{}, FOOLED, ABSTAINS, VOTES, VOTES | {"draws_correct": 3}])
+@pytest.mark.parametrize("wide", [False, True])
+def test_equal_outcomes_agree(columns, wide):
+    assert not is_wrong(rows(**columns), wide)
+
+
+@pytest.mark.parametrize(
+    ("computed", "changes"),
+    [
+        ({}, {"draws_correct": 0}),  # one pass is correct if its class is
+        ({}, {"predicted": 1, "draws_correct": 0}),  # it keeps the probabilities of the true class
+        ({}, {"predicted": 1, "draws_correct": 0, "confidence": 0.35, "true_confidence": 0.4}),
+        ({}, {"true_confidence": 0.4}),
+        (FOOLED, {"draws_correct": 1}),
+        (FOOLED, {"predicted": 0, "draws_correct": 1}),
+        (FOOLED, {"predicted": 0, "draws_correct": 1, "confidence": 0.5}),
+        (FOOLED, {"iteration": 1}),
+        (ABSTAINS, {"predicted": 2}),
+        (ABSTAINS, {"confidence": 0.2}),
+        (VOTES, {"draws_correct": 3}),
+        (VOTES, {"draws_correct": math.nan}),
+        (VOTES, {"draws": 1}),
+        (VOTES, {"predicted": 1}),  # three of five passes predict the true class
+    ],
+)
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_class_that_contradicts_the_rest_of_its_outcome_differs(computed, changes, wide):
+    assert is_wrong(rows(**computed), wide, **changes)
+
+
+def test_only_wide_outcomes_may_differ_by_a_pass_or_by_much():
+    votes, near = rows(**VOTES), {"confidence": 0.5, "true_confidence": 0.5}
+    assert is_wrong(votes, draws_correct=4) and not is_wrong(votes, wide=True, draws_correct=4)
+    assert is_wrong(rows(), **near) and not is_wrong(rows(), wide=True, **near)
+    many = rows(**VOTES | {"draws": 10, "draws_correct": 10})
+    assert not is_wrong(many, draws_correct=9) and is_wrong(many, draws_correct=8)
+    close = {"confidence": 0.591, "true_confidence": 0.591}
+    assert not is_wrong(rows(), **close)
+
+
+def test_honest_shares_are_larger_for_wide_limits_other_devices_and_several_passes():
+    computed, narrow = pd.DataFrame({"draws": [1, 5, 10]}), np.zeros(3, bool)
+    assert honest_shares(computed, narrow, False) == pytest.approx(HONEST * np.array([1, 5, 1]))
+    other = HONEST_WIDE * np.array([1, 5, 1])
+    assert honest_shares(computed, narrow, True) == pytest.approx(other)
+    assert honest_shares(computed, ~narrow, False) == pytest.approx([HONEST_WIDE] * 3)
