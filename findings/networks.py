@@ -59,9 +59,20 @@ class Networks(Sweep):
         table = pd.concat(rows, ignore_index=True)
         return table.assign(p_holm=holm(table["p"]))
 
-    def decided(self, eps: float) -> tuple[int, int, int]:
-        """Return on how many pairs FGSM fools more than BIM, fewer (p < 0.05), and all pairs."""
+    def decided(self, eps: float, *, related: bool | None = None) -> tuple[int, int, int]:
+        """Count the pairs on which FGSM and BIM differ at one budget, with p < 0.05.
+
+        Args:
+            eps: The budget in units of 1/255.
+            related: Count pairs of one family alone, or other pairs alone; None: all.
+
+        Returns:
+            Pairs on which FGSM fools more images, on which it fools fewer, and all pairs.
+        """
         its = self.steps[self.steps["eps_255"] == eps]
+        if related is not None:
+            pairs = zip(its["common"], its["target"], strict=True)
+            its = its[[self.related(*pair) == related for pair in pairs]]
         signs = np.sign(its["difference"]) * (its["p_holm"] < 0.05)
         return int((signs > 0).sum()), int((signs < 0).sum()), len(its)
 
