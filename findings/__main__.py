@@ -13,12 +13,13 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.growth import drawn
-from findings.baselines import pack
+from findings.baselines import TUNING, pack, pack_preset
 from findings.board import Boards
 from findings.collect import collect, collect_benchmark
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
 from findings.defences import adaptive, behind_defences
 from findings.matched import Matched
+from findings.networks import Networks
 from findings.numbers import (
     Sweep,
     benchmarks,
@@ -161,6 +162,8 @@ def page_values() -> dict[str, Any]:
         cell=format_cell,
         alone=white_boxes(photographs.found.table("filtered")),
         mi=mi,
+        networks=Networks(RESULTS / "networks.card"),
+        preset_photographs=Boards("photographs"),
         span=span,
         p_value=p_value,
     )
@@ -294,16 +297,22 @@ def main() -> None:
     bench = commands.add_parser("benchmark", help="store the results.json of a benchmark")
     bench.add_argument("name", help="of a file in docs/results/benchmarks/, without .json")
     bench.add_argument("found", type=Path)
+    card = commands.add_parser("card", help="store sweeps as a card")
+    card.add_argument("name", help="of a card in docs/results/, without .card")
+    card.add_argument("sweeps", nargs="+", type=Path)
     preset = commands.add_parser("baselines", help="store sweeps as the baselines of a preset")
     preset.add_argument("name", help="of the preset")
     preset.add_argument("sweeps", nargs="+", type=Path)
+    preset.add_argument("--tuning", type=int, default=TUNING, help="number of images for tuning")
     options = parser.parse_args()
     if options.command == "collect":
         collect(options.sweeps, RESULTS / options.name)
     elif options.command == "benchmark":
         collect_benchmark(options.found, RESULTS / "benchmarks" / f"{options.name}.json")
+    elif options.command == "card":
+        pack(RESULTS / f"{options.name}.card", find_jobs(options.sweeps))
     elif options.command == "baselines":
-        pack(options.name, options.sweeps)
+        pack_preset(options.name, options.sweeps, options.tuning)
     else:
         for path, text in pages().items():
             write_text(DOCS / path, text)

@@ -1,9 +1,9 @@
-"""Pack the stored baselines of a preset: `python -m findings baselines NAME FOLDER ...`.
+"""Pack sweeps into a card of the findings, or into the stored baselines of a preset.
 
-The folders hold finished sweeps of files `ATTACK_own`, `ATTACK_10` and `ATTACK_100` as
-`findings.costs` writes them. In the card these attacks are `ATTACK`, `ATTACK at 10 gradients` and
-`ATTACK at 100 gradients`. Overrides, flags and folders of one machine are left out, and so is the
-number of images of a data set, which versions before 0.5.0 stored twice.
+Attacks of files `ATTACK_own`, `ATTACK_10` and `ATTACK_100`, as `findings.costs` writes them, are
+`ATTACK`, `ATTACK at 10 gradients` and `ATTACK at 100 gradients` in the card; others keep their
+names. Overrides, flags and folders of one machine are left out, and so is the number of images of a
+data set, which versions before 0.5.0 stored twice.
 """
 
 import re
@@ -13,40 +13,59 @@ from typing import Any
 
 import numpy as np
 
+from findings.collect import ABSOLUTE
+from findings.costs import COSTS
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
+from src.artifacts.record import JobRecord
 from src.config.fields import PRESETS
 from src.data.subset import balanced_subset
 
 TUNING = 200
-"""Number of images for tuning: those of the demo."""
+"""Number of images for tuning in the preset `small`: those of the demo."""
 VERSION = 1
 """Version of the presets; it rises if a stored value changes."""
+_SETTINGS = ("own", *map(str, COSTS))
 
 
-def pack(name: str, folders: Sequence[Path]) -> None:
-    """Write the card of a preset from the finished jobs in some folders."""
+def pack_preset(name: str, folders: Sequence[Path], images: int) -> None:
+    """Write the card of a preset from the finished jobs in some folders.
+
+    Args:
+        name: Name of the preset.
+        folders: Folders of sweeps.
+        images: Number of the images that are for tuning.
+    """
     jobs = find_jobs(folders)
     rows = jobs[0].defended.drop_duplicates("index").sort_values("index")
-    chosen = balanced_subset(rows["label"].to_numpy(), min(TUNING, len(rows)))
+    chosen = balanced_subset(rows["label"].to_numpy(), min(images, len(rows))) if images else []
     tuning = rows["index"].to_numpy(np.int64)[chosen].tolist()
-    packed = sorted(_packed(name, jobs), key=lambda job: (job.record.source, job.record.label))
-    path = PRESETS / f"{name}.card"
-    write_card(packed, path, coarse=True, preset=name, preset_version=VERSION, tuning=tuning)
+    facts = {"preset": name, "preset_version": VERSION, "tuning": tuning}
+    pack(PRESETS / f"{name}.card", jobs, **facts)
+
+
+def pack(path: Path, jobs: Sequence[FinishedJob], **facts: Any) -> None:
+    """Write a card of jobs, with facts about it; that of a preset has coarse confidences."""
+    packed = sorted(_packed(path.stem, jobs), key=lambda job: (job.record.source, job.record.label))
+    write_card(packed, path, coarse="preset" in facts, **facts)
     print(f"{path}: {len(packed)} jobs, {path.stat().st_size / 1e6:.2f} MB")
 
 
-def _packed(name: str, jobs: list[FinishedJob]) -> Iterator[CardJob]:
+def _packed(name: str, jobs: Sequence[FinishedJob]) -> Iterator[CardJob]:
     """Yield the jobs under the names that they have in a ranking."""
     for number, job in enumerate(jobs):
-        attack, _, setting = job.record.attack.rpartition("_")
-        label = attack if setting == "own" else f"{attack} at {setting} gradients"
+        attack, label = job.record.attack, job.record.label
+        name_of, _, setting = attack.rpartition("_")
+        if setting in _SETTINGS:
+            attack = name_of
+            label = attack if setting == "own" else f"{attack} at {setting} gradients"
         facts: dict[str, Any] = {"attack": attack, "label": label, "overrides": (), "flags": ()}
         config = job.record.config
         dataset = {key: value for key, value in config["dataset"].items() if key != "n_images"}
         facts["config"] = config | {"model": _models(config["model"]), "dataset": dataset}
-        card = job.as_card()
-        yield CardJob(job.record.model_copy(update=facts), (name, number), (), card.tables)
+        card, record = job.as_card(), job.record.model_copy(update=facts)
+        record = JobRecord.model_validate_json(ABSOLUTE.sub("", record.model_dump_json()))
+        yield CardJob(record, (name, number), (), card.tables)
         job.forget()
 
 

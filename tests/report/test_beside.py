@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 import findings.baselines
 import src.config.fields
-from findings.baselines import pack
+from findings.baselines import pack_preset
 from src import attacks, rank, rankings
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
@@ -36,8 +36,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = make_sweep(tmp_path / "sweep", **SWEEP)
     monkeypatch.setattr(src.config.fields, "PRESETS", tmp_path)
     monkeypatch.setattr(findings.baselines, "PRESETS", tmp_path)
-    monkeypatch.setattr(findings.baselines, "TUNING", 60)
-    pack("made-up", [folder])
+    pack_preset("made-up", [folder], 60)
     return folder
 
 

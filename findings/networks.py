@@ -1,0 +1,129 @@
+"""Numbers of the findings on six ImageNet networks."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from findings.numbers import Sweep
+from src.analysis.image_outcomes import joined
+from src.analysis.intervals import holm, wilson_interval
+from src.analysis.paired_tests import both_ways, paired_tests
+
+FAMILY = "same family"
+"""What rates say of a source and a target that are sizes or versions of one architecture."""
+
+
+class Networks(Sweep):
+    """Attacks from three of six networks on photographs, in one card."""
+
+    def __init__(self, card: Path) -> None:
+        super().__init__(card)
+        first = self.jobs[0].record
+        self.targets = first.targets
+        self.sources = list(dict.fromkeys(job.record.source for job in self.jobs))
+        self.budgets = [eps for eps in first.budgets if eps]
+        self.images = first.images
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """The mean success of each attack over the sources, by `eps_255` and `attack`."""
+        rows = self.summary.rankings
+        rows = rows[rows["sources"] == len(self.sources)]
+        return rows.set_index(["eps_255", "attack"]).sort_index()
+
+    @cached_property
+    def clean(self) -> pd.DataFrame:
+        """The networks' clean predictions: `target`, `still_correct` of `denominator`, an interval.
+
+        The 95 % interval of the share `rate` is from `low` to `high`.
+        """
+        rates = self.found.table("rates")
+        rates = rates[(rates["protocol"] == "all") & rates["primary"] & (rates["eps_255"] == 0)]
+        rows = rates.drop_duplicates("target").set_index("target").loc[list(self.targets)]
+        low, high = wilson_interval(rows["still_correct"], rows["denominator"])
+        share = rows["still_correct"] / rows["denominator"]
+        return rows.assign(rate=share, low=low, high=high).reset_index()
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """FGSM against BIM: `paired_tests` of every pair and budget, `p_holm` over all of them."""
+        rows = []
+        for eps in self.budgets:
+            every = joined([its.outcomes[eps] for its in self.summary.attacked])
+            tests = both_ways(paired_tests(every))
+            pairs = (tests["first"] == "fgsm") & (tests["second"] == "bim")
+            others = tests["common"] != tests["target"]
+            rows.append(tests[pairs & others].assign(eps_255=eps))
+        table = pd.concat(rows, ignore_index=True)
+        return table.assign(p_holm=holm(table["p"]))
+
+    def decided(self, eps: float, *, related: bool | None = None) -> tuple[int, int, int]:
+        """Count the pairs on which FGSM and BIM differ at one budget, with p < 0.05.
+
+        Args:
+            eps: The budget in units of 1/255.
+            related: Count pairs of one family alone, or other pairs alone; None: all.
+
+        Returns:
+            Pairs on which FGSM fools more images, on which it fools fewer, and all pairs.
+        """
+        its = self.steps[self.steps["eps_255"] == eps]
+        if related is not None:
+            pairs = zip(its["common"], its["target"], strict=True)
+            its = its[[self.related(*pair) == related for pair in pairs]]
+        signs = np.sign(its["difference"]) * (its["p_holm"] < 0.05)
+        return int((signs > 0).sum()), int((signs < 0).sum()), len(its)
+
+    @cached_property
+    def kin(self) -> pd.DataFrame:
+        """Mean success on the source's `relatives`, of its family, and on `strangers`.
+
+        One row per attack, source with relatives, and budget.
+        """
+        rates = self.found.table("rates")
+        rates = rates[(rates["relation"] == "transfer") & (rates["protocol"] == "joint")]
+        rates = rates[rates["primary"] & (rates["eps_255"] > 0)]
+        same = rates["overlap"].str.contains(FAMILY)
+        kinds = same.map({True: "relatives", False: "strangers"}).rename("kind")
+        place = [rates["attack"], rates["source"], rates["eps_255"], kinds]
+        return rates.groupby(place)["success_rate"].mean().unstack().dropna().reset_index()
+
+    def on_targets(self, attack: str, variant: str | None = None) -> pd.DataFrame:
+        """Mean success of an attack, or of its control, over sources other than the target.
+
+        Args:
+            attack: Name of the attack.
+            variant: `noise` or `shuffled`; None: the attack itself.
+
+        Returns:
+            One row per target, in their order, and one column per budget.
+        """
+        rates = self.found.table("rates")
+        rates = rates[(rates["attack"] == attack) & (rates["protocol"] == "joint")]
+        rates = rates[(rates["relation"] == "transfer") & (rates["eps_255"] > 0)]
+        rates = rates[rates["primary"] if variant is None else rates["variant"] == variant]
+        means = rates.groupby(["target", "eps_255"])["success_rate"].mean().unstack()
+        return means.loc[list(self.targets)]
+
+    def step(self, source: str, target: str, eps: float) -> pd.Series:
+        """Return the row of `steps` of a pair and budget."""
+        its = self.steps
+        rows = its[(its["common"] == source) & (its["target"] == target) & (its["eps_255"] == eps)]
+        return rows.iloc[0]
+
+    def own(self, attack: str, source: str, eps: float) -> pd.Series:
+        """Return a source's rates on its own images, of all images."""
+        pair = {"attack": attack, "source": source, "target": source, "protocol": "all"}
+        return self.row("rates", **pair, eps_255=eps, primary=True)
+
+    def cost(self, attack: str) -> float:
+        """Return an attack's gradients per image and budget."""
+        return float(self.summary.rankings.set_index("attack")["gradients"][attack].iloc[0])
+
+    def related(self, source: str, target: str) -> bool:
+        """Return True if two networks are of one family."""
+        rates = self.found.table("rates")
+        rows = rates[(rates["source"] == source) & (rates["target"] == target)]
+        return FAMILY in rows["overlap"].iloc[0]
