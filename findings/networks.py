@@ -9,7 +9,7 @@ import pandas as pd
 from findings.numbers import Sweep
 from src.analysis.image_outcomes import joined
 from src.analysis.intervals import holm, wilson_interval
-from src.analysis.paired_tests import both_ways, paired_tests
+from findings.paired_tests import both_ways, paired_tests
 
 FAMILY = "same family"
 """What rates say of a source and a target that are sizes or versions of one architecture."""
