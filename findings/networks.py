@@ -7,16 +7,23 @@ import numpy as np
 import pandas as pd
 
 from findings.numbers import Sweep
+from findings.paired_tests import both_ways, holm, paired_tests
 from src.analysis.image_outcomes import joined
-from src.analysis.intervals import holm, wilson_interval
-from findings.paired_tests import both_ways, paired_tests
+from src.analysis.intervals import wilson_interval
 
 FAMILY = "same family"
 """What rates say of a source and a target that are sizes or versions of one architecture."""
 
 
 class Networks(Sweep):
-    """Attacks from three of six networks on photographs, in one card."""
+    """Attacks from three of six networks on photographs, in one card.
+
+    Attributes:
+        targets: The six networks.
+        sources: Those that were attacked.
+        budgets: Budgets above 0, in units of 1/255.
+        size: Number of images.
+    """
 
     def __init__(self, card: Path) -> None:
         super().__init__(card)
@@ -24,7 +31,7 @@ class Networks(Sweep):
         self.targets = first.targets
         self.sources = list(dict.fromkeys(job.record.source for job in self.jobs))
         self.budgets = [eps for eps in first.budgets if eps]
-        self.images = first.images
+        self.size = first.images
 
     @cached_property
     def means(self) -> pd.DataFrame:

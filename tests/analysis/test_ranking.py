@@ -8,7 +8,7 @@ import pytest
 
 from src.analysis.image_outcomes import joined
 from src.analysis.intervals import wilson_interval
-from src.analysis.ranking import rankings
+from src.analysis.ranking import ALL_TARGETS, rankings, source_rankings
 from tests.analysis.conftest import rows_of
 
 
@@ -124,10 +124,10 @@ def test_names_order_what_differs_by_rounding_alone(outcomes_of, names) -> None:
         for target, k in zip("tuv", counts, strict=True)
     }
     attacks = rankings(
-        outcomes_of(_rows({(name, "s", target): its for (name, target), its in fooled.items()}))
+        outcomes_of(rows_of({(name, "s", target): its for (name, target), its in fooled.items()}))
     )
     sources = source_rankings(
-        outcomes_of(_rows({("mi", name, target): its for (name, target), its in fooled.items()}))
+        outcomes_of(rows_of({("mi", name, target): its for (name, target), its in fooled.items()}))
     )
     sources = sources[sources["target"] == ALL_TARGETS]
     for ranked, of in ((attacks, "attack"), (sources, "source")):
