@@ -38,8 +38,10 @@ def pack_preset(name: str, folders: Sequence[Path], images: int) -> None:
     """
     jobs = find_jobs(folders)
     rows = jobs[0].defended.drop_duplicates("index").sort_values("index")
-    chosen = balanced_subset(rows["label"].to_numpy(), min(images, len(rows))) if images else []
-    tuning = rows["index"].to_numpy(np.int64)[chosen].tolist()
+    tuning = list[int]()
+    if images:
+        chosen = balanced_subset(rows["label"].to_numpy(), min(images, len(rows)))
+        tuning = rows["index"].to_numpy(np.int64)[chosen].tolist()
     facts = {"preset": name, "preset_version": VERSION, "tuning": tuning}
     pack(PRESETS / f"{name}.card", jobs, **facts)
 
