@@ -23,12 +23,11 @@ def saved(new_workspace, run_tiny):
     return folder
 
 
-@pytest.fixture
-def asked(saved, workspace):
-    """A folder of saved images, and the answers of `fine` about them, asked file by file."""
-    shutil.copytree(saved, workspace, dirs_exist_ok=True)
-    folder = Path("outputs/0-saved/adversarial").absolute()
-    fine = load_classifier("fine", "dataset=cifar10_mini", config_dir="conf")
+@pytest.fixture(scope="module")
+def answered(saved):
+    """The answers of `fine` about the saved images, asked file by file."""
+    folder = saved / "outputs/0-saved/adversarial"
+    fine = load_classifier("fine", "dataset=cifar10_mini", config_dir=saved / "conf")
     rows = []
     for path in sorted(folder.rglob("*.png")):
         images = np.asarray(Image.open(path)).transpose(2, 0, 1)[None] / np.float32(255)
@@ -41,7 +40,14 @@ def asked(saved, workspace):
                 "confidence": float(confidences.max()),
             }
         )
-    return folder, pd.DataFrame(rows)
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def asked(saved, answered, workspace):
+    """A folder of saved images here, and answers about them."""
+    shutil.copytree(saved, workspace, dirs_exist_ok=True)
+    return Path("outputs/0-saved/adversarial").absolute(), answered
 
 
 def evaluate(run_job, folder, *words):

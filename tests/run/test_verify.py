@@ -6,7 +6,9 @@ import re
 import shlex
 import socket
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +34,20 @@ def made(new_workspace, run_tiny, run_in) -> Path:
     return folder
 
 
-@pytest.fixture
-def verify(made, run_in, capsys) -> Callable[..., tuple[int, str]]:
+@pytest.fixture(scope="module")
+def verify(made, run_in) -> Callable[..., tuple[int, str]]:
     """A function that runs the command there, and returns its exit code and what it printed."""
 
     def run(*words: str) -> tuple[int, str]:
-        capsys.readouterr()
-        code = run_in(made, *words, "--seed=1", module="src.verify")
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return code, printed.out + printed.err
+        with redirect_stdout(StringIO()) as printed, redirect_stderr(printed):
+            code = run_in(made, *words, "--seed=1", module="src.verify")
+        assert "Traceback" not in printed.getvalue()
+        return code, printed.getvalue()
 
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trust(verify) -> list[str]:
     """The words with which the user trusts the code and the files of the honest card."""
     code, printed = verify("mine.card")
