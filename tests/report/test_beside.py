@@ -307,20 +307,14 @@ def test_targets_that_a_job_lacks_are_left_out_of_all_means(sweep: Path, tmp_pat
     assert "Source vgg: all means are without target vit." in result.notes
 
 
-@pytest.mark.parametrize("targets", [["none such", "nor this"], ["vgg"]])
-def test_one_note_says_that_no_target_is_shared(sweep: Path, tmp_path: Path, targets: list[str]):
-    (job,) = [its for its in jobs_named(sweep, "mi_own") if its.record.source == "vgg"]
-
-    def on_others(rows: pd.DataFrame) -> pd.DataFrame:
-        names = {"resnet": targets[0], "vgg": targets[0], "vit": targets[-1]}
-        rows = rows.assign(target=rows["target"].where(rows["eps_255"] == 0, "vgg"))
-        rows["target"] = rows["target"].mask(rows["eps_255"] > 0, rows["target"].map(names))
-        return rows.drop_duplicates(["index", "target", "eps_255"])
-
-    mine = changed([job], on_others, tmp_path / "mine.parquet", targets=targets)
-    fits = jobs_named(sweep, "bim_own")
-    ranks = beside([*mine, *fits], "made-up")
-    note = "mi_own: Not compared: no target is shared; those stored are resnet, vit."
+@pytest.mark.parametrize("models", [("vgg", "none", "other"), ("vgg",)])
+def test_one_note_says_that_no_target_is_shared(
+    sweep: Path, tmp_path: Path, models: tuple[str, ...]
+):
+    facts = SWEEP | {"models": models, "sources": ("vgg",), "attacks": ("mine",)}
+    mine = find_jobs([make_sweep(tmp_path / "mine", **facts)])
+    ranks = beside([*mine, *jobs_named(sweep, "bim_own")], "made-up")
+    note = "mine: Not compared: no target is shared; those stored are resnet, vit."
     assert ranks.notes == (note,) and [result.attack for result in ranks] == ["bim_own"]
 
 

@@ -321,17 +321,33 @@ def test_settings_that_open_files_without_an_attack_are_ignored(verify, trust, f
     assert code and "labels.csv" not in printed
 
 
-def test_a_network_whose_library_downloads_weights_is_not_built(verify, trust, forge):
-    network = {"_target_": "timm.create_model", "model_name": "resnet18", "pretrained": True}
-
+@pytest.mark.parametrize(
+    ("network", "typed", "keeps_file"),
+    [
+        (
+            {"_target_": "timm.create_model", "model_name": "resnet18", "pretrained": True},
+            "model_name",
+            False,
+        ),
+        (
+            {"_target_": "torchvision.models.get_model", "name": "resnet18", "weights": "DEFAULT"},
+            "name",
+            True,  # the library would bring its own first
+        ),
+    ],
+)
+def test_a_network_whose_library_downloads_weights_is_not_built(
+    verify, trust, forge, network: dict[str, Any], typed: str, keeps_file: bool
+):
     def pretrained(job: CardJob) -> CardJob:
         models = copy.deepcopy(job.record.config["model"])
-        models["fine"] |= {"network": network, "weights": None}
+        weights = models["fine"]["weights"] if keeps_file else None
+        models["fine"] |= {"network": network, "weights": weights}
         return with_record(job, {"model": models})
 
-    words = [*trust, "model.fine.network.model_name=resnet18"]
-    words = [word for word in words if "fine.weights" not in word]
-    code, printed = verify(forge(pretrained), *words)
+    words = [word for word in trust if not word.startswith("model.fine.network")]
+    words = [word for word in words if keeps_file or "fine.weights" not in word]
+    code, printed = verify(forge(pretrained), *words, f"model.fine.network.{typed}=resnet18")
     assert code == 2 and "weights of fine are in no file here" in printed
 
 
