@@ -37,7 +37,7 @@ from .inputs import name_of
 from .transfer import plain_keywords, quiet
 
 WORDS = {"small": ("experiment=demo", "epsilon.grid=[4]")}
-"""The command line of a preset's jobs, without attack, source and number of images."""
+"""The command line of the jobs of a preset that every machine has, without attack and source."""
 _OTHERS = ("tracking=none", "report=none", "trainer.progress_bar=false", "cache.images_mb=0")
 
 
@@ -55,7 +55,7 @@ def rank(
         attack: A function `attack(model, images, labels, eps)` that returns images of the same
             shape, or one like those in `src.attacks`; an attack object of torchattacks or foolbox;
             the name of an attack; or finished jobs: a card or a folder of sweeps.
-        preset: Name of the preset.
+        preset: Name of the preset; only a card or a folder can be ranked in `photographs`.
         source: One or more of the preset's sources, for a function or a name; None: all.
         tuning: Use the images for tuning alone, to choose settings in less time. Report the result
             on the other images: the best of several settings gains by luck on these.
@@ -76,6 +76,11 @@ def rank(
     if not callable(attack) and not _is_name(attack):
         return beside(jobs_of(attack), preset)
     facts, stored = read_preset(preset)
+    if preset not in WORDS:
+        raise ValueError(
+            f"preset {preset}: its images or networks are not in the package. Run the attack on "
+            "them with the command line, and pass the sweep's folder."
+        )
     sources = list(dict.fromkeys(job.record.source for job in stored))
     chosen = sources if source is None else [source] if isinstance(source, str) else [*source]
     if unknown := [word for word in chosen if word not in sources]:
