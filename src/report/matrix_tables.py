@@ -135,8 +135,8 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     left = len(ranked) - len(shown)
     remarks = [f"{of}s.csv has {left} more"] * bool(left) + verdict(ranked, of)[:1]
     lines = ["; ".join(remarks), *verdict(ranked, of)[1:], *resolution(ranked), *notes]
-    texts = Text("\n".join(filter(None, lines)), style="italic")
-    return Group(Text(heading, style="bold"), _table(frame), texts)
+    below = Text("\n".join(filter(None, lines)), style="italic")
+    return Group(Text(heading, style="bold"), _table(frame), below)
 
 
 def verdict(ranked: pd.DataFrame, of: str) -> list[str]:
