@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from filelock import FileLock
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from safetensors.torch import save_file
 
 from tests.short_cuts import load_configuration, load_whole, speed_up_libraries
 
@@ -60,6 +58,10 @@ TINY_RUN = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):
+        return  # the process that deals the tests out: its workers would wait while it loads torch
+    import torch
+
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have stores of their own
     speed_up_libraries()
@@ -71,8 +73,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("it needs a GPU")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("it needs a GPU")
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +102,9 @@ def write_weights(folder: Path, pools: dict[str, int] = POOLS) -> None:
 
     They classify about half of these correctly, so that there is something to fool.
     """
+    import torch
+    from safetensors.torch import save_file
+
     from src.data import load_dataset
 
     images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})

@@ -24,7 +24,7 @@ from src.attacks.__main__ import listed
 from src.report.beside import read_preset
 from src.report.summary import summarise
 from tests.analysis.test_tries import outcomes_of
-from tests.conftest import REPOSITORY, TINY_RUN
+from tests.conftest import REPOSITORY, TINY_RUN, replaced
 from tests.report.conftest import make_sweep
 
 AUDIT = REPOSITORY / "conf" / "experiment" / "audit.yaml"
@@ -112,7 +112,8 @@ def test_a_sweep_computes_each_audit_once(audited, run_in, monkeypatch):
 def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, printed_by):
     folder, _ = audited
     saving = ["targets=coarse", "storage=uint8", "save_adversarial=true", "hydra.sweep.dir=images"]
-    assert run_in(folder, *WORDS, *saving) == 0
+    alone = replaced(WORDS, "attack=fgsm")
+    assert run_in(folder, *alone, *saving) == 0
     network = load_classifier("fine", "dataset=cifar10_mini", config_dir=folder / "conf")
     files = {sha256(file.read_bytes()).hexdigest(): file for file in folder.glob("images/**/*.png")}
     pixels = np.array([np.asarray(Image.open(file)) for file in files.values()])
@@ -122,7 +123,7 @@ def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, pr
     asked = ["targets=answers", "model.answers.network.file=answers.csv", "storage=uint8"]
     found = []
     for words in ([*asked, "model.answers.network.images=[images]"], ["targets=fine", asked[-1]]):
-        code, printed = printed_by(run_in, folder, *WORDS, *words)
+        code, printed = printed_by(run_in, folder, *alone, *words)
         assert code == 0
         found.append(printed[printed.index("With these sources") :].partition("report:")[0])
     assert found[0].replace("answers", "fine") == found[1]

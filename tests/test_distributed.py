@@ -184,6 +184,7 @@ def test_the_end_of_a_pass_is_awaited_without_limit(workspace, tiny_run, run_job
     assert pq.read_table("many/predictions.parquet").num_rows == 8 * 2 * 3
 
 
+@pytest.mark.slow
 def test_processes_without_a_batch_have_nothing_to_do(workspace, tiny_run, run_job):
     words = ["attack=fgsm", "n_images=2", "trainer.batch_size=auto"]
     started_by_torchrun(run_job, tiny_run, [*words, *DDP, "trainer.devices=3"], 3)

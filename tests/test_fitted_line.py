@@ -46,10 +46,11 @@ def test_an_attack_is_fitted_once_for_each_budget_and_found_again(workspace, run
     assert run_job(*UAP, "hydra.run.dir=two", "epsilon.grid=[0,0.5,4,8]") == 0
     assert len(states()) == 3 and first.items() <= states().items()
     assert success(Path("one")).equals(success(Path("two")))
-    for words in (["seed=1"], ["attack.epochs=2"], ["source=fine"], ["attack.norm=l2"]):
-        before = len(states())
-        assert run_job(*UAP, *words, "hydra.run.dir=three") == 0
-        assert len(states()) == before + 2
+    for fits, *words in ((0,), (2, "seed=1"), (2, "attack.epochs=2"), (2, "attack.norm=l2")):
+        planned = printed_by(run_job, *UAP, *words, "plan=only")[1]
+        assert planned.count("60 images, ") == fits, words
+    assert run_job(*UAP, "source=fine", "hydra.run.dir=three") == 0
+    assert len(states()) == 3 + 2
 
 
 @pytest.mark.slow
@@ -104,6 +105,7 @@ def save_images(folder, images):
         Image.fromarray(batch.images.permute(1, 2, 0).numpy()).save(place)
 
 
+@pytest.mark.slow  # test_fit_images.py has both in `make test`
 def test_images_of_a_folder_serve_unless_they_are_evaluated(workspace, run_job, capfd):
     save_images(workspace / "train", load_dataset("train", DATA).subset(40))
     save_images(workspace / "test", load_dataset("test", DATA).subset(100))
@@ -111,7 +113,11 @@ def test_images_of_a_folder_serve_unless_they_are_evaluated(workspace, run_job, 
     assert len(states()) == 2
     assert run_job(*UAP, "attack.fit_images=test") == 1
     assert "such as image " in capfd.readouterr().out
+
+
+def test_missing_images_are_refused(run_job, capfd):
     assert run_job(*UAP, "attack.fit_images=nowhere") != 0
+    assert "nowhere" in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("key", ["diagnostics.bisection=2", "diagnostics.iterations=[1,2]"])

@@ -60,7 +60,7 @@ def test_data_that_cannot_be_had_is_asked_for_once_and_class_folders_lead_to_a_c
 
 @pytest.mark.parametrize("attack", ["still", "bsr", "shared"])
 def test_an_attack_that_fails_does_so_before_other_models_are_trained(
-    command_line, workspace, capsys, attack
+    run_job, workspace, capsys, attack
 ):
     code = "def still(model, images, labels, eps): return images"
     own_attack(workspace, "still", "_target_: still_code.still", code)
@@ -69,7 +69,7 @@ def test_an_attack_that_fails_does_so_before_other_models_are_trained(
     code += "    return torch.stack([fgsm(model, images, labels, 0.1) * e / e for e in eps])"
     own_attack(workspace, "shared", "_target_: shared_code.shared", code)
     more = ["diagnostics.bisection=2"] if attack == "shared" else more
-    assert command_line(f"attack={attack}", "model.fine.weights=null", *FRESH[1:], *more) == 1
+    assert run_job(f"attack={attack}", "model.fine.weights=null", *FRESH[1:], *more) == 1
     printed = " ".join(capsys.readouterr().out.split())
     reasons = {"still": "must return a tensor (2, 2, 3, 32, 32)", "bsr": "blocks=33"}
     reasons["shared"] = "diagnostics.bisection=0"
@@ -106,9 +106,9 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "parts"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
 def test_a_refusal_is_a_line_with_the_key_or_file_the_value_and_what_is_allowed(
-    command_line, workspace, capfd, words, parts
+    run_job, workspace, capfd, words, parts
 ):
-    assert command_line(*words) == 2
+    assert run_job(*words) == 2
     out, err = capfd.readouterr()
     assert [part for part in parts if part not in err] == []
     assert err.count("\n") == 1 and not out and len(err.split()) <= 60
@@ -123,8 +123,8 @@ def test_a_refusal_is_a_line_with_the_key_or_file_the_value_and_what_is_allowed(
         (["trainer.devices=-1"], "trainer: "),
     ],
 )
-def test_a_job_that_its_data_or_device_forbid_says_so(command_line, capfd, words, named):
-    assert command_line(*words) == 1
+def test_a_job_that_its_data_or_device_forbid_says_so(run_job, capfd, words, named):
+    assert run_job(*words) == 1
     out, err = capfd.readouterr()
     assert named in (out + err).replace("\n", "") and "Traceback" not in out + err
 
@@ -165,9 +165,9 @@ def test_a_folder_whose_name_is_not_utf_8_is_refused(command_line, workspace, ca
 
 
 @pytest.mark.parametrize("key", ["precision", "attack_precision"])
-def test_tf32_is_refused_where_the_device_has_none(command_line, workspace, capfd, key):
+def test_tf32_is_refused_where_the_device_has_none(run_job, workspace, capfd, key):
     words = ["-m", "attack=fgsm,bim", "trainer=cpu", f"trainer.{key}=tf32", "hydra.sweep.dir=out"]
-    assert command_line(*words) == 2
+    assert run_job(*words) == 2
     error = capfd.readouterr().err
     assert f"trainer.{key}=tf32: this device (cpu) has no TF32" in error
     assert not (workspace / "out").exists() and not [*workspace.glob("cache/*")]

@@ -5,11 +5,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-TOLERANCE, WIDE = 0.01, 0.4
+TOLERANCE, ATTACKED, WIDE = 0.01, 0.1, 0.4
 """Largest difference of two probabilities that counts as rounding.
 
-The second is for adversarial images of more than 64 pixels, and for other formats than float32.
-There an iterative attack follows the signs of small gradients, which rounding changes.
+The first is for clean images, the second for adversarial ones: an iterative attack follows the
+signs of small gradients, which rounding changes. The third is for adversarial images of more than
+64 pixels, and for other formats than float32.
 """
 HONEST, HONEST_WIDE = 0.0005, 0.002
 """Largest share of an honest card's outcomes that differ by more on another machine.
@@ -37,10 +38,11 @@ def wrong_outcomes(
         stated: Rows of a table of predictions.
         computed: The same rows for some images, with the five likeliest classes.
         step: Size of the steps in which probabilities are stated.
-        wide: Whether the limit of a computed outcome is `WIDE` instead of `TOLERANCE`, bool (n,).
+        wide: Whether the limit of a computed outcome is `WIDE`, bool (n,).
     """
     both = computed.merge(stated, "left", _KEYS, suffixes=("", "_stated"))
-    limit = step / 2 + np.where(wide, WIDE, TOLERANCE)
+    usual = np.where(both["eps_255"] > 0, ATTACKED, TOLERANCE)
+    limit = step / 2 + np.where(wide, WIDE, usual)
     likely = zip(both["top5_classes"], both["top5_confidences"], strict=True)
     chances = [dict(zip(*pair, strict=True)) for pair in likely]
     classes = both["predicted_stated"]

@@ -34,9 +34,9 @@ def module(seed: int) -> nn.Module:
 
 
 def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
-    words = demo("attack=fgsm,mi", "source=resnet_small,[resnet_small,vgg_small]")
-    words += ["n_images=8", "attack.target_label=next", "defences=[none,bit_depth]"]
-    words += ["epsilon.grid=[4,8]"]
+    words = demo("attack=mi", "source=resnet_small,[resnet_small,vgg_small]")
+    words += ["attack.steps=2", "n_images=8", "attack.target_label=next"]
+    words += ["defences=[none,bit_depth]", "epsilon.grid=[4,8]"]
     words += ["targets=[resnet_small,vgg_small]", "controls=true", "tracking=none", "report=none"]
     run_in(tmp_path, *words, "hydra.sweep.dir=sweep", "trainer.progress_bar=false")
     wanted = load_sweep(tmp_path / "sweep")
@@ -51,7 +51,7 @@ def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
         {"resnet_small": resnet, "vgg_small": vgg},
         batch.images / 255,
         batch.labels,
-        attacks=["fgsm", "mi"],
+        attacks={"mi": {"steps": 2}},
         eps=torch.tensor([4.0, 8.0]) / 255,
         reference=4 / 255,
         target_labels="next",

@@ -30,14 +30,23 @@ SWEEP: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a sweep that is stored as preset `made-up`, with 60 images for tuning."""
-    folder = make_sweep(tmp_path / "sweep", **SWEEP)
-    monkeypatch.setattr(src.config.fields, "PRESETS", tmp_path)
-    monkeypatch.setattr(findings.baselines, "PRESETS", tmp_path)
-    pack_preset("made-up", [folder], 60)
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep, beside the preset `made-up` of it, with 60 images for tuning."""
+    place = tmp_path_factory.mktemp("presets")
+    folder = make_sweep(place / "sweep", **SWEEP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(src.config.fields, "PRESETS", place)
+        patch.setattr(findings.baselines, "PRESETS", place)
+        pack_preset("made-up", [folder], 60)
     return folder
+
+
+@pytest.fixture
+def sweep(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the sweep whose preset `made-up` can be named. Tests only read it."""
+    monkeypatch.setattr(src.config.fields, "PRESETS", stored.parent)
+    return stored
 
 
 def jobs_named(folder: Path, name: str) -> list[FinishedJob]:
@@ -364,7 +373,9 @@ def test_impossible_costs_are_refused(sweep: Path, tmp_path: Path, value: float)
         )
 
 
-def test_costs_decide_who_is_of_equal_cost(sweep: Path):
+def test_costs_decide_who_is_of_equal_cost(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def with_cost(job: FinishedJob, gradients: float) -> pa.Table:
         table = job.as_card().tables["predictions"]
         place = table.schema.get_field_index("gradients")
@@ -380,8 +391,9 @@ def test_costs_decide_who_is_of_equal_cost(sweep: Path):
         record = job.record.model_copy(update=facts)
         cards.append(CardJob(record, ("made-up", len(cards)), (), tables))
     facts = {"preset": "made-up", "preset_version": 1, "tuning": []}
-    write_card(cards, sweep.parent / "made-up.card", **facts)
-    mine = [job for job in find_jobs([sweep.parent / "made-up.card"]) if job.attack == "weak"]
+    monkeypatch.setattr(src.config.fields, "PRESETS", tmp_path)
+    write_card(cards, tmp_path / "made-up.card", **facts)
+    mine = [job for job in find_jobs([tmp_path / "made-up.card"]) if job.attack == "weak"]
     (result,) = beside(mine, "made-up")
     assert {*result.equal_cost["attack"]} == {"weak (mine)", "weak", "mi"}
     assert result.cost == 10

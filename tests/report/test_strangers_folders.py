@@ -1,8 +1,8 @@
 """Folders of strangers: links, named pipes, and names that steer a terminal or a shell."""
 
+import multiprocessing
 import os
 import shlex
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 from src.artifacts.jobs import FinishedJob
 from src.artifacts.sweep_state import SweepManifest, noted_failure, write_manifest
 from src.report.page.content import commands
-from tests.conftest import REPOSITORY, make_record
+from tests.conftest import make_record
 
 
 def test_linked_figures_and_pages_of_others_are_kept(make_sweep, run_in, tmp_path, capfd):
@@ -39,12 +39,18 @@ def test_linked_figures_and_pages_of_others_are_kept(make_sweep, run_in, tmp_pat
         pytest.param("0-job/error.txt", "src.table", 0, marks=pytest.mark.slow),
     ],
 )
-def test_a_named_pipe_is_not_waited_for(make_sweep, name, module, code):
+def test_a_named_pipe_is_not_waited_for(make_sweep, run_in, capfd, name, module, code):
     folder = make_sweep()
     os.mkfifo(folder / name)
-    command = [sys.executable, "-W", "ignore", "-m", module, str(folder)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == code and (name in done.stderr) == (code == 2), done.stderr
+
+    def run() -> None:
+        sys.exit(run_in(folder, str(folder), module=module))
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(120)
+    process.kill()  # one that waits
+    assert process.exitcode == code and (name in capfd.readouterr().err) == (code == 2)
 
 
 def test_names_do_not_steer_a_terminal(tmp_path, run_in, capsys):

@@ -61,7 +61,9 @@ def noted(workspace, run_job, monkeypatch):
 SWEEP = ["-m", "attack=fgsm,rfgsm", "source=one,two", "targets=[one,two]"]
 
 
-@pytest.mark.parametrize("words", [["source=one", "targets=[one,two]"], SWEEP])
+@pytest.mark.parametrize(
+    "words", [pytest.param(["source=one", "targets=[one,two]"], marks=pytest.mark.slow), SWEEP]
+)
 def test_a_command_builds_each_model_and_opens_each_data_set_once(noted, words):
     counts = noted(*words)
     assert {name: counts[name] for name in counts if "build" in name} == {

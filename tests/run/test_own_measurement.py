@@ -118,29 +118,6 @@ def test_what_is_no_measurement_is_refused_before_any_job(place, run_job, capfd,
     assert not (place / "outputs" / "a" / "predictions.parquet").exists()
 
 
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ("return []", "0 tables for"),
-        ("return [None for _ in requests]", "measurements.bad"),
-        (
-            "return [table.drop_columns('entropy') for table in super().rows(batch, requests)]",
-            "ent",
-        ),
-        ("return [table.slice(1) for table in super().rows(batch, requests)]", "has no row"),
-    ],
-)
-def test_rows_that_do_not_fit_cost_the_job_and_are_said_in_a_sentence(
-    place, run_job, capfd, rows, said
-):
-    code = f"\nclass Bad(Entropy):\n    def rows(self, batch, requests):\n        {rows}\n"
-    (place / "bad.py").write_text(f"from entropy import Entropy\n{code}")
-    assert run_job(words("bad.Bad", "bad"), "hydra.run.dir=outputs/a") == 1
-    told = capfd.readouterr()
-    assert said in told.out and "measurements.bad" in told.out
-    assert "Traceback" not in told.out + told.err
-
-
 def test_a_chart_in_a_strangers_record_is_checked(place, run_job):
     run_job(words(f"entropy.Entropy, {CHART}"), "hydra.run.dir=outputs/a")
     (job,) = find_jobs([place / "outputs" / "a"])
@@ -196,6 +173,10 @@ def at(*budgets: float) -> pa.Table:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
+        ([], "0 tables for"),
+        ([None], "returns NoneType"),
+        ([TABLE.drop_columns("eps_255")], "eps_255"),
+        ([at(8.0).slice(1)], "has no row"),
         ([at(8.0, 8.0)], "several rows have the same index, eps_255"),
         ([at(99.0)], "odd: rows with eps_255=99.0 for a request of [8.0]"),
         ([at(8.0, 0.0)], "eps_255=0.0 for a request of [8.0]"),
@@ -284,12 +265,12 @@ def test_columns_that_are_added_are_reserved(name):
     ("method", "body"),
     [
         ("requests(self, job, clean)", "raise KeyError('net')"),
-        ("requests(self, job, clean)", "return [RowRequest('bad', np.array([99999]))]"),
+        ("rows(self, batch, requests)", "return []"),
         ("finish(self, name, tables, job)", "return None"),
     ],
 )
 def test_a_job_says_in_a_sentence_which_measurement_is_wrong(place, run_job, capfd, method, body):
-    code = "import numpy as np\nfrom entropy import Entropy, RowRequest\n\nclass Bad(Entropy):\n"
+    code = "from entropy import Entropy\n\nclass Bad(Entropy):\n"
     (place / "bad.py").write_text(f"{code}    def {method}:\n        {body}\n")
     assert run_job(words("bad.Bad", "bad"), "hydra.run.dir=outputs/a") in (1, 2)
     told = capfd.readouterr()

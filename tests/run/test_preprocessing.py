@@ -51,7 +51,7 @@ def check(run_in, workspace, capsys, name):
     return re.findall(r"(\w[^\n]*?)  +(RGB|BGR) +\S.*? (\d+) / 200", table), yaml.safe_load(lines)
 
 
-@pytest.mark.parametrize("bgr", [False, True])
+@pytest.mark.parametrize("bgr", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_check_finds_the_lines_of_a_models_file(run_in, workspace, run_job, capsys, bgr):
     wrong = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     write_model(workspace, "other", for_input(**CAFFE, bgr=bgr), **wrong)

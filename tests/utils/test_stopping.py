@@ -210,7 +210,8 @@ def test_closed_streams_are_open_and_no_file_takes_their_numbers(tmp_path, close
     assert done.stderr == (b"" if "2>&-" in closed else printed)
 
 
-@pytest.mark.parametrize("module", [pytest.param("src.main", marks=pytest.mark.slow), "src.figure"])
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["src.main", "src.figure"])
 def test_commands_with_closed_streams_write_their_files(workspace, run_job, module):
     words = [*TINY_RUN, *SMALL, "attack=fgsm", "hydra.run.dir=out"]
     if module == "src.figure":
