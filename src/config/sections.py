@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from ..utils.about import listed
-from ..utils.package import CLONE, FOLDER, INSTALLED
+from ..utils.package import CLONE, INSTALLED, find_asset
 from .fields import Budget, Budgets, Name, Preset, check_units, distinct
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
@@ -92,7 +92,7 @@ class ModelSettings(Section):
             return value
         path = Path(str(value)).expanduser()
         if not path.is_file() and path.parts[:1] in ((CLONE,), (INSTALLED,)):
-            path = FOLDER.joinpath(*path.parts[1:])  # in the package, such as src/assets/...
+            path = find_asset("/".join(path.parts[1:]))  # such as src/assets/...
         if not path.is_file() and not info.data.get("url"):
             raise ValueError(
                 f"{value} is not a file. Use a file, null (train here) or included (the network is "

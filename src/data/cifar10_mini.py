@@ -7,14 +7,14 @@ test files and 500 training files of each class, by name.
 import tarfile
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
+from ..utils.package import find_asset
 from .dataset import LabelledImages
 from .files import to_rgb
 
-ARCHIVE = Path(__file__).parents[1] / "assets" / "cifar10-mini.tar.xz"
+ARCHIVE = find_asset("assets/cifar10-mini.tar.xz")
 """Archive of `SPLIT/CLASS/NUMBER.jpg`: test images first, each split sorted by number and class."""
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZES = {"test": 1000, "train": 5000}

@@ -14,13 +14,14 @@ from requests.exceptions import ChunkedEncodingError
 from urllib3 import Retry
 
 from ..utils.files import atomic_write, remove_temporaries, sha256_of, write_csv
+from ..utils.package import find_asset
 from ..utils.refusals import first_line
 from ..utils.stopping import raise_if_interrupted
 from ..utils.terminal import Progress
 from .dataset import LabelledImages
 from .image_files import image_csv
 
-LIST = Path(__file__).parents[1] / "assets" / "nips17.csv"
+LIST = find_asset("assets/nips17.csv")
 """Names, classes, target classes, bytes and SHA-256 of the 1,000 images."""
 _AT_ONCE, _SECONDS = 8, 30
 _RETRIES = Retry(
