@@ -124,7 +124,7 @@ def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
 
     rows, mine = told("from src.config.sections import TrainingSettings as go\n", "mine.py")
     assert rows == program_digest() and told("# so be it\n", *RULES) == [rows, mine]
-    same, edited = told("more = 1\n", "report/page/html.py", "training/module.py", "mine.py")
+    same, edited = told("more = 1\n", "report/page/html.py", "training.py", "mine.py")
     assert same == rows and edited != mine
     codes = {told("more = 1\n", name)[0] for name in RULES}
     assert len(codes | {rows}) == 1 + len(RULES)
