@@ -106,7 +106,7 @@ def test_a_class_that_contradicts_the_rest_of_its_outcome_differs(computed, chan
 
 
 def test_only_wide_outcomes_may_differ_by_a_pass_or_by_much():
-    votes, near = rows(**VOTES), {"confidence": 0.5, "true_confidence": 0.5}
+    votes, near = rows(**VOTES), {"confidence": 0.45, "true_confidence": 0.45}
     assert is_wrong(votes, draws_correct=4) and not is_wrong(votes, wide=True, draws_correct=4)
     assert is_wrong(rows(), **near) and not is_wrong(rows(), wide=True, **near)
     many = rows(**VOTES | {"draws": 10, "draws_correct": 10})
@@ -121,3 +121,9 @@ def test_honest_shares_are_larger_for_wide_limits_other_devices_and_several_pass
     other = HONEST_WIDE * np.array([1, 5, 1])
     assert honest_shares(computed, narrow, True) == pytest.approx(other)
     assert honest_shares(computed, ~narrow, False) == pytest.approx([HONEST_WIDE] * 3)
+
+
+@pytest.mark.parametrize(("eps", "change", "wrong"), [(0, 0.05, 1), (8, 0.05, 0), (8, 0.15, 1)])
+def test_adversarial_outcomes_may_differ_by_more_than_clean_ones(eps, change, wrong):
+    its = 0.6 - change
+    assert is_wrong(rows(eps_255=eps), confidence=its, true_confidence=its) == bool(wrong)
