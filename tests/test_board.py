@@ -5,6 +5,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from findings.board import Boards
 from findings.costs import COSTS, MOST_OF_TRANSFORMERS
+from src import rank
 from src.report.beside import beside, read_preset
 from src.report.published import load_published
 from tests.conftest import REPOSITORY
@@ -44,3 +45,12 @@ def test_no_published_table_has_a_network_of_the_board(boards: Boards):
     published = {name for its in load_published()[0].values() for name in its.models}
     assert not published & {*boards.first.weights.values()}
     assert not any(its["weights"] == "included" for its in boards.first.config["model"].values())
+
+
+def test_rank_needs_a_sweep_where_the_package_lacks_the_images():
+    with pytest.raises(ValueError, match=r"^preset photographs: "):
+        rank("mi", preset="photographs")
+    jobs = [job for job in read_preset("photographs")[1] if job.record.label == "mi"]
+    (result,) = beside(jobs, "photographs")
+    rows = result.own.set_index("attack")
+    assert rows["difference"]["mi"] == 0 and rows["undecided"]["mi"]
