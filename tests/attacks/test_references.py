@@ -25,8 +25,13 @@ from src.models import Ensemble, PixelClassifier
 FOLDER = Path(__file__).parent / "references"
 EPS, IMAGES, CLASSES = 8 / 255, 12, 10
 IN_NO_LIBRARY = {"s4st"}
-ROUNDING = 0.01
-"""Share of signs that may differ on another processor, where a gradient is 0 but for rounding."""
+ROUNDING, DIVERGED = 0.01, 0.03
+"""Share of signs that may differ on another processor, where a gradient is 0 but for rounding.
+
+The second is that over all images. An iteration may leave its path on some of them: on an AMD
+processor `bfa` and `rap` had all signs on 9 and 6 of the 12 images, and 89 to 97 % on the others. A
+wrong rule changes every image.
+"""
 
 ROWS = pd.read_csv(FOLDER / "references.csv")
 STORED = {f"{row.attack}.{row.library}": row for row in ROWS.itertuples() if row.equal_signs >= 0}
@@ -64,9 +69,11 @@ def test_signs_are_those_of_the_library(name, perturbations):
     goal = (labels + 1) % CLASSES if settings.get("targeted") else labels
     adversarial = getattr(attacks, row.attack)(source(row.source), images, goal, EPS, **settings)
     expected = torch.from_numpy(perturbations[name])
-    moved = expected != 0
-    equal = (adversarial - images).sign()[moved] == expected.sign()[moved]
-    assert equal.double().mean() >= row.equal_signs - ROUNDING
+    moved = (expected != 0).flatten(1)
+    equal = ((adversarial - images).sign() == expected.sign()).flatten(1) & moved
+    assert equal.sum() / moved.sum() >= row.equal_signs - DIVERGED
+    of_images = equal.sum(dim=1) / moved.sum(dim=1)
+    assert of_images.quantile(0.75) >= row.equal_signs - ROUNDING
 
 
 def test_every_attack_has_a_reference_or_is_in_no_library():
