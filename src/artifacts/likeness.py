@@ -1,4 +1,4 @@
-"""What makes jobs and models alike according to records: equal digests, and shared facts."""
+"""Likeness of jobs and models by their records: equal digests, and shared facts."""
 
 import hashlib
 import json

@@ -144,7 +144,7 @@ def _percent(value: float, low: float, high: float) -> str:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an attacker can do to one target.
+    """Reach of an attacker who knows only public models, on one target.
 
     Attributes:
         target: The target, `NAME@DEFENCE` behind a defence.

@@ -263,7 +263,7 @@ def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, to: str) -> 
 PARTIAL, DAGGER = "\N{DOUBLE DAGGER}", "\N{DAGGER}"
 """Marks of an average over fewer sources or targets than another average, and of white boxes."""
 _SINGLE = {"attack": "under", "source": "from", "target": "on"}
-"""How a caption names what neither rows nor columns do."""
+"""Prepositions of a caption before what neither rows nor columns name."""
 _OF_IMAGES = {name for name, quantity in VALUES.items() if quantity.of_predictions}
 _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
