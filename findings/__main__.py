@@ -99,7 +99,7 @@ def page_values() -> dict[str, Any]:
     published = pd.read_csv(RESULTS / "published.csv")
     apart, beyond = beside_published(published, cifar_large, 32)
     cifar_pairs = list(permutations(CIFAR_MODELS, 2))
-    photos = find_jobs([RESULTS / "defences-photos"])
+    six = find_jobs([RESULTS / "networks-defences.card"])
     through = find_jobs([RESULTS / "defences-adaptive"])
 
     def mi(control: str, source: str) -> pd.Series:
@@ -150,7 +150,10 @@ def page_values() -> dict[str, Any]:
         matched_most=MOST,
         matched_most_of_transformers=MOST_OF_TRANSFORMERS,
         behind_small={name: behind_small(name) for name in ("fgsm", "mi", "di", "bsr")},
-        behind_photos={name: behind(photos, name, MODELS) for name in ("fgsm", "mi", "di", "bsr")},
+        six_behind={name: behind(six, name, six[0].record.targets) for name in ("fgsm", "mi", "di")},
+        six_adaptive=adaptive(
+            [job for job in six if job.record.attack in ("mi", "pgd")], six[0].record.targets
+        ),
         noisy=behind(
             [job for job in through if "smoothing" in job.record.defences], "mi", ["resnet_noisy"]
         ),
@@ -163,6 +166,8 @@ def page_values() -> dict[str, Any]:
         alone=white_boxes(photographs.found.table("filtered")),
         mi=mi,
         networks=Networks(RESULTS / "networks.card"),
+        study=Networks(RESULTS / "networks-grid.card"),
+        frequencies=Networks(RESULTS / "networks-frequencies"),
         preset_photographs=Boards("photographs"),
         span=span,
         p_value=p_value,

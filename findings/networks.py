@@ -114,6 +114,16 @@ class Networks(Sweep):
         means = rates.groupby(["target", "eps_255"])["success_rate"].mean().unstack()
         return means.loc[list(self.targets)]
 
+    @cached_property
+    def excess(self) -> pd.DataFrame:
+        """Success of filtered perturbations on other networks beyond that of filtered noise.
+
+        One row per `attack`, `source` and `target`, and a column per band of frequencies.
+        """
+        rows = self.found.table("filtered")
+        rows = rows[rows["source"] != rows["target"]]
+        return rows.set_index(["attack", "source", "target", "band"])["excess"].unstack()
+
     def step(self, source: str, target: str, eps: float) -> pd.Series:
         """Return the row of `steps` of a pair and budget."""
         its = self.steps
