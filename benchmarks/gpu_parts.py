@@ -31,7 +31,7 @@ from src.models import (
 )
 from src.run.data import DataSets
 from src.run.trainer import for_device
-from src.training import choose_precision, train_once
+from src.training import Training, choose_precision
 from src.utils.about import About
 from src.utils.devices import arithmetic, deterministic, is_out_of_memory
 
@@ -146,7 +146,7 @@ def _train(setup: Setup, name: str) -> Row:
     sets = opened.training_images(settings, test), test
     path = setup.folder / "trained" / f"{name}.safetensors"
     path.unlink(missing_ok=True)
-    train_once(name, path, _build(settings), *sets, recipe, trainer, lambda: clock)
+    Training(name, path, _build(settings), *sets, recipe, trainer, lambda: clock).run_once()
     images = 10 * recipe.batch_size * (len(clock.times) - 1)  # a loss is logged every 10 steps
     chosen = choose_precision(recipe.precision, trainer.accelerator)
     rate = images / (clock.times[-1] - clock.times[0])

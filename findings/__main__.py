@@ -150,7 +150,9 @@ def page_values() -> dict[str, Any]:
         matched_most=MOST,
         matched_most_of_transformers=MOST_OF_TRANSFORMERS,
         behind_small={name: behind_small(name) for name in ("fgsm", "mi", "di", "bsr")},
-        six_behind={name: behind(six, name, six[0].record.targets) for name in ("fgsm", "mi", "di")},
+        six_behind={
+            name: behind(six, name, six[0].record.targets) for name in ("fgsm", "mi", "di")
+        },
         six_adaptive=adaptive(
             [job for job in six if job.record.attack in ("mi", "pgd")], six[0].record.targets
         ),

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -205,27 +206,14 @@ class FineTuning(pl.LightningModule):
         }
 
 
-def train_once(
-    name: str,
-    path: Path,
-    classifier: PixelClassifier,
-    train: ImageDataset,
-    test: ImageDataset,
-    settings: TrainingSettings,
-    trainer: TrainerSettings,
-    make_logger: Callable[[], AbstractContextManager[Logger | None]],
-    then: Sequence[str] = (),
-    craft: Craft | None = None,
-) -> None:
-    """Train a model in place if the file of its trained weights does not exist.
+@dataclass(frozen=True)
+class Training:
+    """A training that starts if the file of its trained weights does not exist.
 
-    If several processes need the same file, one trains, on one device, and the others wait. An
-    interrupted training resumes after its last complete epoch.
-
-    Args:
+    Attributes:
         name: Name of the model.
         path: The `.safetensors` file; its name must identify model, data and settings.
-        classifier: The model.
+        classifier: The model, which is trained in place.
         train: Training images.
         test: Test images.
         settings: Recipe of the training.
@@ -234,62 +222,69 @@ def train_once(
         then: Names of the models that are trained next, for the log.
         craft: Makes adversarial images, for adversarial training; None: ordinary training.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    epoch_paths = {epoch: after_epoch(path, epoch) for epoch in settings.keep_epochs}
-    lock, files = path.with_suffix(".lock"), [path, *epoch_paths.values()]
-    if all(file.exists() for file in files):
-        return
-    if is_held(lock):
-        log.info("Waiting for another process to train %s.", name)
-    with FileLock(lock):
+
+    name: str
+    path: Path
+    classifier: PixelClassifier
+    train: ImageDataset
+    test: ImageDataset
+    settings: TrainingSettings
+    trainer: TrainerSettings
+    make_logger: Callable[[], AbstractContextManager[Logger | None]]
+    then: Sequence[str] = ()
+    craft: Craft | None = None
+
+    def run_once(self) -> None:
+        """Train the model if a file of its weights is missing, and write the files.
+
+        If several processes need the same file, one trains, on one device, and the others wait. An
+        interrupted training resumes after its last complete epoch.
+        """
+        path, network = self.path, self.classifier.network
+        path.parent.mkdir(parents=True, exist_ok=True)
+        epoch_paths = {epoch: after_epoch(path, epoch) for epoch in self.settings.keep_epochs}
+        lock, files = path.with_suffix(".lock"), [path, *epoch_paths.values()]
         if all(file.exists() for file in files):
             return
-        work, after = path.with_suffix(".training"), f"; then {', '.join(then)}" * bool(then)
-        keep = _KeepEpochs(epoch_paths, classifier.network)
-        correct = _train(
-            name, work, classifier, train, test, settings, trainer, make_logger, after, craft, keep
+        if is_held(lock):
+            log.info("Waiting for another process to train %s.", self.name)
+        with FileLock(lock):
+            if all(file.exists() for file in files):
+                return
+            work = path.with_suffix(".training")
+            correct = self._fit(work, _KeepEpochs(epoch_paths, network))
+            share = f"{format_cell(correct, len(self.test))} of the test images correct"
+            log.info("Trained %s: %s; weights: %s", self.name, share, path)
+            with atomic_write(path) as temporary:
+                save_weights(network, temporary, tested=f"{correct} / {len(self.test)}")
+            shutil.rmtree(work)
+
+    def _fit(self, work: Path, keep: pl.Callback) -> int:
+        """Train the model, from the checkpoint in `work` if there is one.
+
+        Returns:
+            The number of test images that it then classifies correctly.
+        """
+        train, settings, trainer = self.train, self.settings, self.trainer
+        resumed = _readable(work / "last.ckpt")
+        epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
+        length = f"{len(train):,} images, {epochs}" + " (resuming)" * bool(resumed)
+        after = f"; then {', '.join(self.then)}" * bool(self.then)
+        log.info("Training %s: %s%s", self.name, length, after)
+        pl.seed_everything(settings.seed, verbose=False)
+        loaders = make_loaders(train, self.test, settings, trainer.num_workers)
+        progress = Progress(self.name, trainer.progress_bar and is_first_process())
+        use_channels_last(self.classifier, train.image_size)
+        precision = choose_precision(settings.precision, trainer.accelerator)
+        choose_layout(self.classifier, device_of(trainer.accelerator), precision)
+        module = FineTuning(
+            self.classifier, train.num_classes, settings, progress, loaders, after, self.craft
         )
-        share = f"{format_cell(correct, len(test))} of the test images correct"
-        log.info("Trained %s: %s; weights: %s", name, share, path)
-        with atomic_write(path) as temporary:
-            save_weights(classifier.network, temporary, tested=f"{correct} / {len(test)}")
-        shutil.rmtree(work)
-
-
-def _train(
-    name: str,
-    work: Path,
-    classifier: PixelClassifier,
-    train: ImageDataset,
-    test: ImageDataset,
-    settings: TrainingSettings,
-    trainer: TrainerSettings,
-    make_logger: Callable[[], AbstractContextManager[Logger | None]],
-    after: str,
-    craft: Craft | None,
-    keep: pl.Callback,
-) -> int:
-    """Train a model in place, from the checkpoint in `work` if there is one.
-
-    Returns:
-        The number of test images that it then classifies correctly.
-    """
-    resumed = _readable(work / "last.ckpt")
-    epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
-    length = f"{len(train):,} images, {epochs}" + " (resuming)" * bool(resumed)
-    log.info("Training %s: %s%s", name, length, after)
-    pl.seed_everything(settings.seed, verbose=False)
-    loaders = make_loaders(train, test, settings, trainer.num_workers)
-    progress = Progress(name, trainer.progress_bar and is_first_process())
-    use_channels_last(classifier, train.image_size)
-    precision = choose_precision(settings.precision, trainer.accelerator)
-    choose_layout(classifier, device_of(trainer.accelerator), precision)
-    module = FineTuning(classifier, train.num_classes, settings, progress, loaders, after, craft)
-    with make_logger() as logger, stopping.plain_interrupts(), closing(progress):
-        runner = _make_trainer(work, settings, trainer, logger, len(loaders[0]), keep)
-        runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
-        runner.validate(module, loaders[2], verbose=False)
-    return round(float(runner.callback_metrics["test_accuracy"]) * len(test))
+        with self.make_logger() as logger, stopping.plain_interrupts(), closing(progress):
+            runner = _make_trainer(work, settings, trainer, logger, len(loaders[0]), keep)
+            runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
+            runner.validate(module, loaders[2], verbose=False)
+        return round(float(runner.callback_metrics["test_accuracy"]) * len(self.test))
 
 
 def after_epoch(path: Path, epoch: int) -> Path:

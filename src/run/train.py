@@ -18,7 +18,7 @@ from ..data import ImageDataset
 from ..images.attacker import accepted
 from ..models import PixelClassifier, load_weights, network_text, tensors_of
 from ..tracking import Tracker, TrainingLogger
-from ..training import TRAINING, Craft, after_epoch, train_once
+from ..training import TRAINING, Craft, Training, after_epoch
 from ..utils.model_names import ModelRef
 from .attack import attack_function
 from .build import build, network_settings
@@ -120,7 +120,10 @@ class Trainings:
                 return nullcontext(loggers[0])
 
             model = built[name]
-            train_once(name, path, model, train, test, recipe, trainer, make_logger, then, craft)
+            training = Training(
+                name, path, model, train, test, recipe, trainer, make_logger, then, craft
+            )
+            training.run_once()
             # Built anew, as by later commands: training may have changed state that the file lacks.
             classifier = build(settings, name, self.images)
             load_weights(classifier.network, file)

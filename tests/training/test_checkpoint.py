@@ -21,7 +21,7 @@ from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights, weight_facts
 from src.run.train import training_attack
-from src.training import FineTuning, after_epoch, augment, train_once
+from src.training import FineTuning, Training, after_epoch, augment
 
 STEPS, EVALUATED = 6, 3  # batches of an epoch; at the end as many are evaluated once more
 TRAINER = TrainerSettings(accelerator="cpu", progress_bar=False)
@@ -46,7 +46,7 @@ def classifier() -> PixelClassifier:
 
 def train(path, make_logger=nullcontext, model=None, trainer=TRAINER, then=(), **changes):
     images = (model or classifier(), dataset(), dataset(30))
-    train_once("net", path, *images, recipe(**changes), trainer, make_logger, then)
+    Training("net", path, *images, recipe(**changes), trainer, make_logger, then).run_once()
     return path
 
 
@@ -224,7 +224,7 @@ def test_adversarial_training_is_that_of_a_hand_written_loop(tmp_path):
     path = tmp_path / "net.safetensors"
     craft = training_attack(settings)
     images = (classifier(), dataset(), dataset(30))
-    train_once("net", path, *images, settings, TRAINER, nullcontext, craft=craft)
+    Training("net", path, *images, settings, TRAINER, nullcontext, craft=craft).run_once()
     model = classifier().train()
     torch.manual_seed(0)
     kinds = [[p for p in model.parameters() if (p.ndim > 1) == wide] for wide in (True, False)]
