@@ -114,6 +114,19 @@ class Networks(Sweep):
         means = rates.groupby(["target", "eps_255"])["success_rate"].mean().unstack()
         return means.loc[list(self.targets)]
 
+    def effects_beside(self, finer: "Networks") -> pd.DataFrame:
+        """Test on other networks whether confident images are harder to manipulate.
+
+        Args:
+            finer: A sweep with more budgets, which replaces the attacks that it has.
+
+        Returns:
+            The report's `effects`, a row per attack, source and other target.
+        """
+        parts = finer.found.table("effects"), self.found.table("effects")
+        rows = pd.concat(parts, ignore_index=True).drop_duplicates(["attack", "source", "target"])
+        return rows[rows["source"] != rows["target"]]
+
     @cached_property
     def excess(self) -> pd.DataFrame:
         """Success of filtered perturbations on other networks beyond that of filtered noise.
