@@ -17,7 +17,7 @@ from findings.baselines import TUNING, pack, pack_preset
 from findings.board import Boards
 from findings.collect import collect, collect_benchmark
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
-from findings.defences import adaptive, behind_defences
+from findings.defences import adaptive, behind_defences, through_defences
 from findings.matched import Matched
 from findings.networks import Networks
 from findings.numbers import (
@@ -153,9 +153,7 @@ def page_values() -> dict[str, Any]:
         six_behind={
             name: behind(six, name, six[0].record.targets) for name in ("fgsm", "mi", "di")
         },
-        six_adaptive=adaptive(
-            [job for job in six if job.record.attack in ("mi", "pgd")], six[0].record.targets
-        ),
+        six_through=through_defences(six, six[0].record.targets),
         noisy=behind(
             [job for job in through if "smoothing" in job.record.defences], "mi", ["resnet_noisy"]
         ),

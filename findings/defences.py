@@ -133,6 +133,34 @@ def adaptive(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def through_defences(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFrame:
+    """Compare attacks through defences with the same attacks without, on networks behind them.
+
+    Args:
+        jobs: Plain attacks of one source, and attacks of the source behind defences.
+        targets: Networks, of which those that are not the source count.
+
+    Returns:
+        A row per defence of the plain jobs, none first, with the columns `others_` of `adaptive`:
+        for each attack such as `mi`, the share that stays correct is `others_mi`, and
+        `others_mi_through` if the attack takes gradients through the row's defence; `least` is the
+        smallest of these shares.
+    """
+    models = [job.record.source_model for job in jobs]
+    plain = [job for job, at in zip(jobs, models, strict=True) if at.defence == NO_DEFENCE]
+    others = [name for name in targets if name != models[0].model]
+    rows = []
+    for defence in (NO_DEFENCE, *plain[0].record.defences):
+        rivals = {job.record.attack: job for job in plain}
+        for job, at in zip(jobs, models, strict=True):
+            if at.defence == defence != NO_DEFENCE:
+                rivals[f"{job.record.attack}_through"] = job
+        row = _rivals("others", rivals, others, defence)
+        least = min(row[f"others_{name}"] for name in rivals)
+        rows.append({"defence": defence, "least": least} | row)
+    return pd.DataFrame(rows)
+
+
 def _rivals(
     kind: str, rivals: Mapping[str, FinishedJob], targets: Sequence[str], defence: str
 ) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -19,6 +20,7 @@ from findings.__main__ import (
 )
 from findings.collect import collect
 from findings.costs import TABLE
+from findings.defences import through_defences
 from src.artifacts.jobs import find_jobs
 from tests.conftest import block_of
 
@@ -112,6 +114,28 @@ def test_a_row_of_adaptive_attacks_is_what_its_tables_count():
     assert row["itself_mi"] == correct["mi", 4][counted].mean()
     assert row["itself_adaptive"] == correct["pgd", 4][counted].mean()
     assert row["gradients"] == 100
+
+
+def test_a_share_of_attacks_through_defences_is_what_its_tables_count():
+    """The share right behind JPEG under MI through it, once more from the predictions."""
+    jobs = find_jobs([RESULTS / "networks-defences.card"])
+    targets = jobs[0].record.targets
+    row = through_defences(jobs, targets).set_index("defence").loc["jpeg"]
+    rights = {}
+    for job in jobs:
+        source = job.record.source_model
+        if source.defence in ("none", "jpeg"):
+            table = job.defended.assign(right=lambda rows: rows["predicted"] == rows["label"])
+            right = table.pivot_table("right", ["target", "defence", "index"], "eps_255")
+            own = right.loc[source.model, source.defence][0]
+            rights[job.record.attack, source.defence] = right, own
+    shares = []
+    for target in (name for name in targets if name != "mobilenetv2"):
+        behind = [(right.loc[target, "jpeg"], own) for right, own in rights.values()]
+        counted = np.all([right[0] * own > 0 for right, own in behind], axis=0)
+        shares.append(rights["mi", "jpeg"][0].loc[target, "jpeg"][8][counted].mean())
+    assert row["others_mi_through"] == pytest.approx(np.mean(shares))
+    assert row["least"] <= row["others_mi_through"]
 
 
 @pytest.mark.slow
