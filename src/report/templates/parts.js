@@ -171,6 +171,14 @@ function strip(job, image, roles, jobAt = job) {
   return box;
 }
 
+/** Let pictures end with the window, if that leaves them 100 pixels. */
+function endAboveFold(box) {
+  if (onPaper()) return;
+  const below = box.getBoundingClientRect().bottom + scrollY + 8 - innerHeight;
+  const side = box.querySelector(".picture").offsetHeight;
+  box.style.setProperty("--most", `${Math.max(100, side - below)}px`);
+}
+
 function imageRows(job, model, image, name, paint, line, mark_ = "circle") {
   return job.eps.map((eps_255) => [eps_255, prediction(job, model, eps_255, image)])
     .filter(([, its]) => its && !its.none)
@@ -240,9 +248,11 @@ async function renderImage(box, own) {
   if (turn !== latest.get(box)) return;
   const curve = box.querySelector(".chart") ?? el("div", { class: "chart", role: "img" });
   const sheet = el("div", { class: "one" }, strip(job, image, roles),
-    el("div", {}, el("span", { class: "second" }, "confidence in the predicted class: dot right, cross wrong"), curve));
+    el("div", {}, el("span", { class: "second" }, "confidence: dot right, cross wrong"), curve));
   curve.setAttribute("aria-label", `Confidence of image ${image} over the budget; ${budget(selection.eps)} is chosen`);
   fill(box, title, sheet);
+  endAboveFold(sheet.firstChild);
+  curve.dataset.height = Math.max(96, sheet.firstChild.offsetHeight - 68);
   draw(curve, data.charts.image, rows, (eps) => choose({ eps }));
 }
 
