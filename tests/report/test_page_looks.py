@@ -30,12 +30,12 @@ def test_nothing_overflows(opened, kind, width):
 
 @pytest.mark.parametrize("kind", ["ordinary", "long names"])
 def test_the_first_screen_ends_above_the_fold(opened, kind):
-    tab = opened(kind, "#attack=fgsm")  # bim has no pictures
+    tab = opened(kind, "#attack=fgsm&image=1")  # it has pictures
     assert tab.locator("#image .strip canvas").count() > 2
     bottom = "one => one.getBoundingClientRect().bottom"
     assert tab.eval_on_selector("#image .strip", bottom) <= 900
     assert tab.eval_on_selector("#image .chart", bottom) <= 900
-    tab = opened(kind, "#attack=fgsm", viewport={"width": 1280, "height": 900})
+    tab = opened(kind, "#attack=fgsm&image=1", viewport={"width": 1280, "height": 900})
     top = "one => one.getBoundingClientRect().top"
     assert tab.eval_on_selector("#image .strip", top) < 900
 

@@ -80,13 +80,13 @@ def _ranking(summary: Summary, source: str, defence: str, eps_255: float) -> pd.
 
 def _details(first: pd.Series, total: int) -> str:
     """Say what is counted, and how the means weigh targets and sources."""
-    weight = f"gives the {first['targets']:g} targets the same weight"
+    weight = f"weighs the {first['targets']:g} targets equally"
     parts = {weight: first["targets"] > 1, "leaves out white boxes": first.get("sources", 1) > 1}
     mean = " and ".join(part for part, holds in parts.items() if holds)
     unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
     counted = _counted(first["protocol"], f"{first['images']:g}", total)
     several = first["targets"] > 1 or first.get("sources", 1) > 1
-    union = ", in one pair or more (each pair has its own count)" * bool(several)
+    union = "; each pair has its own count" * bool(several)
     text = f"Counted: the {counted}{union * (first['protocol'] != 'all')}."
     return text + f" The mean {mean}." * bool(mean) + unrelated
 

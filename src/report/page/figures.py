@@ -336,7 +336,7 @@ def page_charts(tried: Sequence[float], top: float) -> dict[str, Any]:
         "success": series_chart(tried, 128, part),
         "correct": series_chart(tried, 128),
         "confidence": series_chart(tried, 90),
-        "image": series_chart(tried, 96),
+        "image": series_chart(tried, 80),
         "group": series_chart(tried, 200, names=False),
     }
     fit: Any = alt.AutoSizeParams(type="fit-x", contains="padding")

@@ -241,6 +241,7 @@ function renderAnswer() {
     places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
     || data.answers[key("defence", "source", "protocol", "eps")] || data.no_answer;
   $("answer").replaceChildren(el("b", {}, lead), rest);
+  $("answer").classList.toggle("long", lead.length + rest.length > 80);
   $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "")
     + (correct() && !(own && ofClean()) ? " The answer is about fooled images; all other numbers, about "
       + "images that are still correct." : "");
@@ -416,7 +417,8 @@ function countsOf(where) {
 function rankingNotes(attacks, sources, single) {
   const notes = [];
   const more = [];
-  if (attacks.some((row) => row.verdict && row.tie === "yes")) notes.push("= cannot be told apart from the first.");
+  const tied = [...attacks.filter((row) => row.verdict), ...sources].some((row) => row.tie === "yes");
+  if (tied) notes.push("= cannot be told apart from the first.");
   if (selection.target && attacks.length > 1) notes.push("Attacks are not tested on one target.");
   if (!ranked()) notes.push(`Not tested: the ranking counts by ${words(first.protocol)}.`);
   const lines = [
@@ -496,8 +498,8 @@ function renderMatrix() {
     targets.map((one) => el("td", { class: "mean" },
     meanText({ source: "", target: one }))), targets.length > 1 && el("td",
       { class: "mean", style: `color: ${colour(selection.attack)}` }, meanText({ source: "", target: "" })));
-  const table = el("table", { class: ["cells", narrow && "narrow", sources.length > 4 && "low"].filter(Boolean).join(" "),
-    style: `--many: ${targets.length + 1}` },
+  const size = narrow ? "narrow" : sources.length > 4 ? "low" : "";
+  const table = el("table", { class: `cells ${size}`, style: `--many: ${targets.length + 1}` },
     el("tbody", {}, head, clean, rows, axes.source[0] === "" ? means : null));
   const behind = selection.defence === "none" ? "" : ` behind ${selection.defence}`;
   const title = `${selection.attack} at ${budget(selection.eps)}${behind}: % ${word()}, `

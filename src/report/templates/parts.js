@@ -171,12 +171,12 @@ function strip(job, image, roles, jobAt = job) {
   return box;
 }
 
-/** Let pictures end with the window, if that leaves them 100 pixels. */
+/** Let pictures that begin in the first window end in it, if that leaves them 72 pixels. */
 function endAboveFold(box) {
-  if (onPaper()) return;
-  const below = box.getBoundingClientRect().bottom + scrollY + 8 - innerHeight;
+  const { top, bottom } = box.getBoundingClientRect();
+  if (onPaper() || top + scrollY > innerHeight) return;
   const side = box.querySelector(".picture").offsetHeight;
-  box.style.setProperty("--most", `${Math.max(100, side - below)}px`);
+  box.style.setProperty("--most", `${Math.max(72, side + innerHeight - bottom - scrollY - 8)}px`);
 }
 
 function imageRows(job, model, image, name, paint, line, mark_ = "circle") {
@@ -252,7 +252,7 @@ async function renderImage(box, own) {
   curve.setAttribute("aria-label", `Confidence of image ${image} over the budget; ${budget(selection.eps)} is chosen`);
   fill(box, title, sheet);
   endAboveFold(sheet.firstChild);
-  curve.dataset.height = Math.max(96, sheet.firstChild.offsetHeight - 68);
+  curve.dataset.height = Math.min(220, Math.max(80, sheet.firstChild.offsetHeight - 68));
   draw(curve, data.charts.image, rows, (eps) => choose({ eps }));
 }
 
