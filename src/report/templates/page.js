@@ -97,23 +97,14 @@ function choose(changes, replace = false) {
   render();
 }
 
-/** Return a value of the arrays at a selection; names that are left out are those selected. */
-function value(column, where = {}) {
+/** Return a place in arrays over some axes; names that are left out are those selected. */
+function placeOn(names, where) {
   const at = { ...selection, eps_255: selection.eps, ...where };
-  let place = 0;
-  for (const [name, names] of Object.entries(axes)) place = place * names.length + places[name].get(at[name]);
-  return data.values[column][place] ?? null;
+  return names.reduce((place, name) => place * axes[name].length + places[name].get(at[name]), 0);
 }
-
-/** Return a number of the tiles, whose arrays have no targets. */
-function tile(column) {
-  let place = 0;
-  for (const [name, names] of Object.entries(axes)) {
-    const its = name === "eps_255" ? selection.eps : selection[name];
-    if (name !== "target") place = place * names.length + places[name].get(its);
-  }
-  return data.tiles[column][place] ?? null;
-}
+const allAxes = Object.keys(axes ?? {});
+const value = (column, where) => data.values[column][placeOn(allAxes, where)] ?? null;
+const tile = (column) => data.tiles[column][placeOn(allAxes.filter((name) => name !== "target"))] ?? null;
 
 const key = (...names) => names.map((name) => (
   places[name === "eps" ? "eps_255" : name].get(selection[name]))).join(".");
@@ -157,17 +148,12 @@ const colour = (attack) => (slot(attack) ? `var(--c${slot(attack)})` : "var(--gr
 const shape = (attack) => SHAPES[(slot(attack) || 1) - 1];
 const dash = (attack) => DASHES[(slot(attack) || 1) - 1];
 
-function marker(attack, line = 0, paint = colour(attack)) {
-  const path = el("path", { d: PATHS[shape(attack)], fill: paint });
-  const size = line || 12;
-  const svg = el("svg", { width: size, height: 12, viewBox: `${-size / 2} -6 ${size} 12`, "aria-hidden": "true" });
-  if (line) {
-    const half = line / 2 - 1;
-    svg.append(el("path", { d: `M${-half},0H${half}`, stroke: paint, "stroke-width": 2,
-      "stroke-dasharray": dash(attack) }));
-  }
-  svg.append(path);
-  return svg;
+/** Draw a marker, on a piece of line if it has dashes. */
+function marker(form, paint, dashes) {
+  const size = dashes ? 30 : 12;
+  return el("svg", { width: size, height: 12, viewBox: `${-size / 2} -6 ${size} 12`, "aria-hidden": "true" },
+    dashes && el("path", { d: "M-14,0H14", stroke: paint, "stroke-width": 2, "stroke-dasharray": dashes }),
+    el("path", { d: PATHS[form], fill: paint }));
 }
 
 function buttons(label, options, chosen, change) {
@@ -178,12 +164,12 @@ function buttons(label, options, chosen, change) {
   return row;
 }
 
-function menu(name, label, options) {
+function menu(name, label, options, chosen = selection[name], change = (its) => choose({ [name]: its })) {
   const select = el("select", { name, "aria-label": label },
-    options.map(([one, words]) => el("option", { value: one }, words)));
-  select.value = selection[name];
-  select.addEventListener("change", () => choose({ [name]: select.value }));
-  return el("label", {}, label, select);
+    options.map(([one, words = one]) => el("option", { value: one }, words)));
+  select.value = chosen;
+  select.addEventListener("change", () => change(select.value));
+  return el("label", {}, label, " ", select);
 }
 
 function renderControls() {
@@ -192,7 +178,8 @@ function renderControls() {
   const more = axes.attack.filter((name) => !slot(name));
   const chips = shown.map((name) => el("button", {
     type: "button", class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
-    "data-value": name, click: () => choose({ attack: name }) }, marker(name, 30), broken(name)));
+    "data-value": name, click: () => choose({ attack: name }) },
+    marker(shape(name), colour(name), dash(name)), broken(name)));
   const pair = !ofOwn();
   const controls = {
     budget: el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps,
@@ -202,7 +189,7 @@ function renderControls() {
     source: pair && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
     target: pair && axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
       || `all ${axes.target.length - 1} targets`])),
-    defence: several("defence") && menu("defence", "defence", axes.defence.map((one) => [one, one])),
+    defence: several("defence") && menu("defence", "defence", axes.defence.map((one) => [one])),
     show: el("span", {}, "show", buttons("show", [["fooled", aimed() ? "target class" : "fooled"],
       ["correct", "still correct"]],
       selection.shown, (shown) => choose({ shown }))),
@@ -376,8 +363,7 @@ function rankedRow(row, top, axis, many, dotted) {
     plot.append(el("i", { style: `left: ${left(low)}; width: ${width}%; top: 50%` }));
   }
   if (row.level !== null && row.level !== undefined) {
-    const dot = axis === "attack" ? marker(row.name) : el("svg", { width: 12, height: 12, viewBox: "-6 -6 12 12" },
-      el("path", { d: PATHS.circle, fill: paint }));
+    const dot = marker(axis === "attack" ? shape(row.name) : "circle", paint);
     dot.setAttribute("style", `left: ${left(row.level)}; top: calc(50% - 5.5px)`);
     plot.append(dot);
   }

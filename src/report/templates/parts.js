@@ -354,10 +354,7 @@ function groupsOf(job, target, box) {
   });
   const legend = el("div", { class: "legend" }, [...groups].reverse().map((group, place) => {
     const { colour: paint, dash: line_, shape: form } = groupLook(place, groups.length);
-    const line = el("svg", { width: 30, height: 12, viewBox: "-15 -6 30 12", "aria-hidden": "true" },
-      el("path", { d: "M-14,0H14", stroke: paint, "stroke-width": 2, "stroke-dasharray": line_ }),
-      el("path", { d: PATHS[form], fill: paint }));
-    return el("span", {}, line, `${groupName(group)} (${group.n[0]})`);
+    return el("span", {}, marker(form, paint, line_), `${groupName(group)} (${group.n[0]})`);
   }));
   const place = groups[0].eps_255.indexOf(selection.eps);
   const left = groups.map((group) => `${group.still_correct[place]} of ${group.n[place]}`).join(", ");
@@ -507,11 +504,11 @@ function renderFigures(part) {
 }
 
 function renderModels() {
-  const select = el("select", { "aria-label": "model" }, data.models.map((name) => el("option", { value: name },
-    name)));
-  select.value = model;
-  select.addEventListener("change", () => { model = select.value; renderFigures("data"); });
-  if (data.models.length > 1) $("models").replaceChildren(el("label", {}, "model ", select));
+  const select = menu("model", "model", data.models.map((name) => [name]), model, (name) => {
+    model = name;
+    renderFigures("data");
+  });
+  if (data.models.length > 1) $("models").replaceChildren(select);
 }
 
 const SHOWN = { own: ["study"], groups: ["study"], results: ["results"], images: ["images"], why: ["why"],
