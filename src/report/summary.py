@@ -36,17 +36,7 @@ if TYPE_CHECKING:
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 
 
-@dataclass(frozen=True)
-class Label:
-    """A text for people; it has no methods of `str`, so that nothing reads its parts."""
-
-    _text: str
-
-    def __str__(self) -> str:
-        return self._text
-
-
-def ranking_label(ranked: pd.Series, goal: bool = True) -> Label:
+def ranking_label(ranked: pd.Series, goal: bool = True) -> str:
     """Return the heading of a ranking from a row with the columns of `RankingGroup`.
 
     With `goal=False` the heading does not say whether the attacks are targeted.
@@ -56,7 +46,7 @@ def ranking_label(ranked: pd.Series, goal: bool = True) -> Label:
         "of ensembles": ranked["ensemble"],
         "behind a defence": ranked["source_defended"],
     }
-    return Label(" ".join(word for word, holds in words.items() if holds))
+    return " ".join(word for word, holds in words.items() if holds)
 
 
 @dataclass(frozen=True)
@@ -129,7 +119,7 @@ class Matrix:
     """The `transfer_matrix` (`cells`) and `behind_defences` of one attack at one budget."""
 
     attack: str
-    heading: Label
+    heading: str
     cells: pd.DataFrame
     defences: pd.DataFrame
 
@@ -356,7 +346,7 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
         ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]
         yield Matrix(
             attack,
-            Label(", ".join([heading, *ends])),
+            ", ".join([heading, *ends]),
             transfer_matrix(plain, eps, protocol),
             behind_defences(rates, eps, protocol) if len(plain) < len(rates) else pd.DataFrame(),
         )
