@@ -142,22 +142,20 @@ def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
             {
                 **{name: getattr(figure, name) for name in ("name", "title", "caption", "part")},
                 "keys": figure.keys,
-                "spec": vega_of(_fitted(figure.drawn(PAGE_THEME))),
+                "spec": vega_of(figure.drawn(PAGE_THEME)),
                 "columns": json.loads(rows.to_json(orient="split", index=False)),
             }
         )
     return shown
 
 
-def _fitted(spec: dict[str, Any]) -> dict[str, Any]:
-    """Let a single chart take the width of its place on the page, axes included."""
-    fit = {} if "concat" in spec else {"autosize": {"type": "fit-x", "contains": "padding"}}
-    return {**spec, **fit}
-
-
 def vega_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Compile a Vega-Lite specification, so that the page needs Vega alone."""
-    compiled: dict[str, Any] = vl_convert.vegalite_to_vega(dict(spec), vl_version=VEGA_LITE)
+    """Compile a Vega-Lite specification, so that the page needs Vega alone.
+
+    A single chart takes the width of its place on the page, axes included.
+    """
+    fit = {} if "concat" in spec else {"autosize": {"type": "fit-x", "contains": "padding"}}
+    compiled: dict[str, Any] = vl_convert.vegalite_to_vega({**spec, **fit}, vl_version=VEGA_LITE)
     return compiled
 
 
