@@ -44,7 +44,6 @@ class Figure:
         data: All rows, which its CSV file has.
         keys: Columns that select rows, with the key of the selection that each follows.
         part: The part of the page that shows it: `why` or `data`; empty: it is a file only.
-        first: Values of the keys that its SVG file shows.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Figure:
     data: pd.DataFrame
     keys: Mapping[str, str] = field(default_factory=dict)
     part: str = "why"
-    first: Mapping[str, Any] = field(default_factory=dict)
 
     def drawn(self, theme: str) -> dict[str, Any]:
         """Return the Vega-Lite specification without rows, under a theme."""
@@ -64,10 +62,10 @@ class Figure:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The specification with the rows that are shown first, for files."""
+        """The specification with the first rows of the keys, for files."""
         rows = self.data
-        for column, key in self.keys.items():
-            rows = rows[rows[column] == self.first.get(key, rows[column].iloc[0])]
+        for column in self.keys:
+            rows = rows[rows[column] == rows[column].iloc[0]]
         spec = self.drawn(THEME)
         records = json.loads(rows.to_json(orient="records"))
         return {**spec, "datasets": {"rows": records, **spec.get("datasets", {})}}
