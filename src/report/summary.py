@@ -36,7 +36,17 @@ if TYPE_CHECKING:
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
 
 
-def ranking_label(ranked: pd.Series, goal: bool = True) -> str:
+@dataclass(frozen=True)
+class Label:
+    """A text for people; it has no methods of `str`, so that nothing reads its parts."""
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def ranking_label(ranked: pd.Series, goal: bool = True) -> Label:
     """Return the heading of a ranking from a row with the columns of `RankingGroup`.
 
     With `goal=False` the heading does not say whether the attacks are targeted.
@@ -46,7 +56,7 @@ def ranking_label(ranked: pd.Series, goal: bool = True) -> str:
         "of ensembles": ranked["ensemble"],
         "behind a defence": ranked["source_defended"],
     }
-    return " ".join(word for word, holds in words.items() if holds)
+    return Label(" ".join(word for word, holds in words.items() if holds))
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,7 @@ class Matrix:
     """The `transfer_matrix` (`cells`) and `behind_defences` of one attack at one budget."""
 
     attack: str
-    heading: str
+    heading: Label
     cells: pd.DataFrame
     defences: pd.DataFrame
 
@@ -346,7 +356,7 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
         ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]
         yield Matrix(
             attack,
-            ", ".join([heading, *ends]),
+            Label(", ".join([heading, *ends])),
             transfer_matrix(plain, eps, protocol),
             behind_defences(rates, eps, protocol) if len(plain) < len(rates) else pd.DataFrame(),
         )

@@ -18,14 +18,14 @@ from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import text_table
-from .summary import Summary
+from .summary import Label, Summary
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 MARKS = {WHITE_BOX: "*", OWN: "+"}
 """Marks of cells by the relation of target and source."""
 
 
-def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> tuple[Group, list[str]]:
+def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple[Group, list[str]]:
     """Lay out a `transfer_matrix` for the terminal, with `*` for white boxes and `+` for `own`.
 
     There is one row per source. If that would need more than `width` characters, the cells have

@@ -18,7 +18,7 @@ from ..artifacts.layout import PAGE, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
 from ..config.sections import job_name
 from ..config.settings import Settings
-from ..report.summary import JobSummary, Summary, ranking_label
+from ..report.summary import JobSummary, Label, Summary, ranking_label
 from ..tracking import Point, Run, Tracker
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
@@ -213,7 +213,7 @@ def sweep_points(summary: Summary) -> list[Point]:
     return [(name, fmean(column), eps) for (name, eps), column in values.items()]
 
 
-def _metric(attack: str, defence: str, heading: str = "") -> str:
+def _metric(attack: str, defence: str, heading: Label | str = "") -> str:
     """Return an attack's name in characters that MLflow accepts, with the ranking's heading."""
     allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:150]
     name = f"{allowed} {heading}".strip()

@@ -191,7 +191,7 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
     for _, rows in rankings.groupby([*_COMMON, *GROUP], sort=False):
         rows = by_mean(rows.merge(jobs).dropna(subset="rank"), "attack")
         if len(rows):
-            ranking_name = ranking_label(rows.iloc[0])
+            ranking_name = str(ranking_label(rows.iloc[0]))
             heading = ", ".join([ranking_name, *(str(rows[name].iloc[0]) for name in shown)])
             heading += f", {rows['images'].max()} images" * several
             verdicts = _undecided(rows, ["source"])
