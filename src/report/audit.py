@@ -22,6 +22,7 @@ from ..utils.model_names import NO_DEFENCE, renamed
 from ..utils.terminal import text_table
 from .cells import TableSpec
 from .paper import ESCAPES
+from .source_choice import share
 from .summary import JobSummary, Summary, summarise
 
 SHOWN = (1, 2, 5, 10, 20, 50)
@@ -214,7 +215,7 @@ def _audit(
     cells = [
         (
             str(its["q"]),
-            _share(its, "fooled"),
+            share(its, "fooled"),
             "n/a" if isnan(its["gradients"]) else f"{its['gradients']:,.0f}",
             f"{its['attack']} from {its['source']}",
         )
@@ -223,7 +224,7 @@ def _audit(
     records = [its.job.record for its in group if its.job.record.source in _tried(outcomes)]
     public = all(is_public(its, name) for its in records for name in its.source_model.members)
     fool = "reach the target class on" if targeted else "fool"
-    images = f"{_share(row, 'fooled')} of the images of {target} at {records[0].reference:g}/255"
+    images = f"{share(row, 'fooled')} of the images of {target} at {records[0].reference:g}/255"
     if row["q"] < last["q"]:
         needed = f"an attacker needs {row['q']} candidate{'s' * bool(row['q'] > 1)} to {fool}"
         images += f"; all {last['q']} {fool} {last['fooled']:.1%}"
@@ -277,16 +278,11 @@ def _first_of(rows: Sequence[Any], names: Sequence[str]) -> str:
     """List the first `_NAMED` classes, but at most half, and count more that tie."""
     listed = rows[: min(_NAMED, len(rows) // 2)]
     texts = [
-        f"{names[its['label']]} {its['left']} / {its['n']} = {_share(its, 'share')}"
+        f"{names[its['label']]} {its['left']} / {its['n']} = {share(its, 'share')}"
         for its in listed
     ]
     more = sum(its["share"] == rows[0]["share"] for its in rows) - len(listed)
     return ", ".join(texts) + f" and {more} more with the first share" * (more > 0)
-
-
-def _share(row: Any, name: str) -> str:
-    low, high = 100 * row[f"{name}_low"], 100 * row[f"{name}_high"]
-    return f"{row[name]:.1%}" + f" [{low:z.1f}, {high:z.1f}]" * (not isnan(low))
 
 
 def print_audits(summary: Summary, console: Console) -> None:

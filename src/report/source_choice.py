@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -240,10 +241,10 @@ def source_tables(choice: SourceChoice) -> Group:
     """Lay out a choice of sources for the terminal."""
     mean = choice.choices.iloc[-1]
     lines = [
-        f"chosen: {_span(mean, 'success')}; at random: {_span(mean, 'any')}; best on each target: "
-        f"{_span(mean, 'most')}",
-        f"either of two sources: {_span(mean, 'best_2')}"
-        + f"; of three: {_span(mean, 'best_3')}" * bool(choice.choices["candidates"].max() > 2),
+        f"chosen: {share(mean, 'success')}; at random: {share(mean, 'any')}; best on each target: "
+        f"{share(mean, 'most')}",
+        f"either of two sources: {share(mean, 'best_2')}"
+        + f"; of three: {share(mean, 'best_3')}" * bool(choice.choices["candidates"].max() > 2),
         f"{INTERVALS if np.isfinite(mean['success_low']) else FEW_TARGETS} Models related to the "
         "target are left out.",
     ]
@@ -305,7 +306,8 @@ def _predictors(predictors: pd.DataFrame) -> Table:
     return text_table(["measure", "pairs", "rho", "beyond accuracy", "p"], rows, ["measure"])
 
 
-def _span(row: pd.Series, name: str) -> str:
+def share(row: Any, name: str) -> str:
+    """Return a share of a row in percent, with its interval if there is one."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     ends = "" if pd.isna(low) else f" [{100 * low:z.1f}, {100 * high:z.1f}]"
     return f"{row[name]:.1%}{ends}"

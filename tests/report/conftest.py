@@ -26,6 +26,11 @@ BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FINE = (0.0234375, 1 / 3, 234.56789)
 SIDE = 8  # pixels of an image
 HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
+LONG = (
+    *("efficientnet_lite0", "squeezenet1_1", "wide_resnet50_2.racm_in1k"),
+    *("timm/convnext_tiny.fb_in22k_ft_in1k", "swin-large-patch4-window12-384.ms_in22k"),
+    "vit_base_patch16_clip_224.openai_ft_in1k",
+)
 SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",), "budgets": (2.0, 8.0)}
 KINDS: dict[str, dict[str, Any]] = {
     "ordinary": {},
@@ -35,6 +40,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "hostile names": {
         **{"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
         **{"budgets": (8.0,), "images": 60},
+    },
+    "long names": {
+        **{"models": LONG, "sources": LONG[:5], "attacks": ("fgsm",), "images": 60},
+        "budgets": (2.0, 8.0),
     },
     "clean images": {**SMALL, "images": 60, "attacks": ("",), "sources": ("vgg",), "full": False},
     "one source": {**SMALL, "attacks": ("fgsm", "bim"), "sources": ("vgg",), "full": False},

@@ -181,3 +181,9 @@ def test_the_page_names_the_command_that_adds_diagnostics(make_sweep):
     report = report_of([make_sweep(models=("a", "b"))])
     assert not report.page["diagnosed"]
     assert report.page["command"].endswith("diagnostics=full")
+
+
+def test_the_answer_names_the_first_two_of_many_attacks(make_sweep):
+    report = report_of([make_sweep(attacks=("fgsm", "bim", "mi", "di"))])
+    ranked, shown = [row["name"] for row in report.ranking], "".join(report.answer[:2])
+    assert [re.search(rf"\b{name}\b", shown) is not None for name in ranked] == [1, 1, 0, 0]

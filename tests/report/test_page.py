@@ -130,7 +130,8 @@ def test_a_cell_sets_the_pair_of_the_image_and_not_the_ranking(opened):
     tab.click("#matrix [data-pair='resnet>vit']")
     tab.wait_for_function("document.querySelector('#image').innerText.includes('resnet → vit')")
     assert "pair=resnet%3Evit" in tab.url and tab.inner_text("#ranking") == before
-    assert "resnet → vit" in tab.inner_text("#matrix .note")
+    counts = tab.inner_text("#matrix .pair[data-pair='resnet>vit'] small")
+    assert f"image: {counts} [" in tab.inner_text("#matrix .note")
     tab.go_back()
     tab.wait_for_function("location.hash === ''")
     assert tab.locator("#matrix .pair[data-pair='resnet>vit']").count() <= 1

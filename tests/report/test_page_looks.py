@@ -5,15 +5,18 @@ from itertools import product
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.report.conftest import LONG
 
-QUICK = [("ordinary", 390), ("one model", 1280), ("many models", 768)]
+QUICK = [("ordinary", 390), ("one model", 1280), ("many models", 768), ("long names", 390)]
 
 
 @pytest.mark.parametrize(
     ("kind", "width"),
     [
         pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
-        for pair in product(("ordinary", "one model", "many models"), (390, 768, 1280, 1920))
+        for pair in product(
+            ("ordinary", "one model", "many models", "long names"), (390, 768, 1280, 1920)
+        )
     ],
 )
 def test_nothing_overflows(opened, kind, width):
@@ -25,13 +28,31 @@ def test_nothing_overflows(opened, kind, width):
         assert tab.evaluate("document.documentElement.scrollWidth") <= width, views[number]
 
 
-def test_the_first_screen_ends_above_the_fold(opened):
-    tab = opened("ordinary")
+@pytest.mark.parametrize("kind", ["ordinary", "long names"])
+def test_the_first_screen_ends_above_the_fold(opened, kind):
+    tab = opened(kind, "#attack=fgsm&image=1")  # it has pictures
+    assert tab.locator("#image .strip canvas").count() > 2
     bottom = "one => one.getBoundingClientRect().bottom"
     assert tab.eval_on_selector("#image .strip", bottom) <= 900
-    tab.set_viewport_size({"width": 1280, "height": 900})
+    assert tab.eval_on_selector("#image .chart", bottom) <= 900
+    tab = opened(kind, "#attack=fgsm&image=1", viewport={"width": 1280, "height": 900})
     top = "one => one.getBoundingClientRect().top"
     assert tab.eval_on_selector("#image .strip", top) < 900
+
+
+@pytest.mark.parametrize("width", [1440, pytest.param(1280, marks=pytest.mark.slow)])
+def test_names_in_the_matrix_break_between_their_parts_alone(opened, width):
+    tab = opened("long names", viewport={"width": width, "height": 900})
+    parts = tab.locator("#matrix th span").evaluate_all(
+        """all => all.map((one) => [one.textContent, one.offsetHeight /
+          parseFloat(getComputedStyle(one).lineHeight), one.offsetWidth])"""
+    )
+    names = "".join(text for text, _, _ in parts)
+    assert all(names.count(name) >= 1 for name in LONG)
+    assert all(lines == 1 for _, lines, _ in parts), parts
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    cut = "all => all.some((one) => one.scrollWidth > one.clientWidth)"
+    assert not tab.locator("#matrix :is(.scroll, th, button)").evaluate_all(cut)
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])

@@ -64,7 +64,7 @@ def series_chart(
         low = alt.Y("low:Q", scale=scale, axis=grid)
         layers.insert(0, base.mark_area(opacity=0.13).encode(y=low, y2="high:Q"))
     if at:
-        layers = _mark(x, height, layers)
+        layers = _mark(x, layers)
     if names:
         step = line_height * top / height
         colour = alt.Color("colour:N", **as_given)
@@ -74,10 +74,10 @@ def series_chart(
     return alt.layer(*layers).properties(height=height)
 
 
-def _mark(x: alt.X, height: float, layers: Sequence[Any]) -> list[Any]:
+def _mark(x: alt.X, layers: Sequence[Any]) -> list[Any]:
     """Add marks of the chosen budget: a rule below the layers, a number on the axis."""
     rule = alt.Chart(_AT).mark_rule(strokeWidth=1, color="var(--second)").encode(x=x)
-    tick = alt.Chart(_AT).encode(x=x, y=alt.value(height + 13))
+    tick = alt.Chart(_AT).encode(x=x, y=alt.value(alt.ExprRef("height + 13")))
     square: dict[str, Any] = {"shape": "square", "size": 230, "filled": True, "opacity": 1}
     box = tick.mark_point(color="var(--text)", **square)
     number = tick.mark_text(color="var(--back)", fontSize=11, fontWeight="bold", dy=1)

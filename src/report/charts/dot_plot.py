@@ -18,17 +18,16 @@ def dot_plot(
     tooltips: Sequence[str],
     *,
     by: str,
-    row: str = "target",
 ) -> ChartType:
-    """Draw `ROWS`, some rows of a frame, as points with intervals, and a rule at 0.
+    """Draw `ROWS`, some rows of a frame, as points with intervals per target, and a rule at 0.
 
     The columns `VALUE_low` and `VALUE_high` hold the intervals (NaN: none). Each value of `by` has
-    a colour and its own line within a row.
+    a colour and its own line within a target's row.
     """
     low, high = f"{value}_low", f"{value}_high"
     rows = alt.Axis(grid=True, ticks=False, labelPadding=8)
     base = alt.Chart(ROWS).encode(
-        y=alt.Y(f"{row}:N", sort=None, title=None, axis=rows),
+        y=alt.Y("target:N", sort=None, title=None, axis=rows),
         yOffset=alt.YOffset(f"{by}:N", sort=None),
         color=colour_by(by, frame[by].tolist(), orient="bottom"),
         tooltip=tooltip(*tooltips, shares=[value, low, high]),
@@ -37,7 +36,7 @@ def dot_plot(
     axis: Any = {"title": title, "axis": PERCENT, "scale": scale}
     zero = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY)
     rule = zero.encode(x=alt.X("at:Q", **axis))
-    height = max(22, 9 * frame[by].nunique()) * frame[row].nunique()
+    height = max(22, 9 * frame[by].nunique()) * frame["target"].nunique()
     layers = points(base, "x", value, low, high, **axis)
     return alt.layer(rule, *layers).properties(height=height, width=PANEL)
 
@@ -63,10 +62,10 @@ def means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
     return alt.layer(*layers)
 
 
-def success_over(column: str, title: str, scale: Any = "linear") -> ChartType:
+def success_over(column: str, title: str) -> ChartType:
     """Draw the `mean` success in `ROWS` of a ranking over a column, with the attacks' names."""
     lines = tooltip("attack", "source", "targets", column, shares=["mean", "low", "high"])
-    across = alt.Scale(type=scale, padding=34, zero=False)
+    across = alt.Scale(padding=34, zero=False)
     axis = alt.Axis(format=".4~g", grid=True)  # `~s` would turn 0.9 into 900m
     base = alt.Chart(ROWS).encode(
         x=alt.X(f"{column}:Q", scale=across, axis=axis).title(title),

@@ -171,10 +171,10 @@ def colour_by(
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
 
 
-def colour_of_levels(column: str, sort: Any = "descending", **legend: Any) -> alt.Color:
-    """Return one colour per level of initial confidence; without `legend` there is no legend."""
+def colour_of_levels(column: str, sort: Any = "descending") -> alt.Color:
+    """Return one colour per level of initial confidence."""
     scheme: Any = alt.SchemeParams(name="viridis", extent=[0.15, 0.95])
-    named = alt.Legend(title="initial confidence", format=".0%", **legend) if legend else None
+    named = alt.Legend(title="initial confidence", format=".0%", orient="bottom")
     return alt.Color(f"{column}:O", sort=sort, scale=alt.Scale(scheme=scheme), legend=named)
 
 
@@ -187,18 +187,11 @@ def budgets(frame: pd.DataFrame) -> alt.X:
     return alt.X("eps_255:Q", title="budget (1/255), square-root scale", scale=scale, axis=axis)
 
 
-def curve(
-    base: alt.Chart,
-    value: str,
-    lines: list[Any],
-    title: str | None = None,
-    scale: alt.Scale = WHOLE,
-    **encodings: Any,
-) -> Any:
+def curve(base: alt.Chart, value: str, lines: list[Any], **encodings: Any) -> Any:
     """Draw curves of shares with bands from `VALUE_low` to `VALUE_high`; bands have no tooltip."""
-    low = alt.Y(f"{value}_low:Q", title=title)
+    low = alt.Y(f"{value}_low:Q", title=None)
     band = base.mark_area(opacity=0.13).encode(y=low, y2=f"{value}_high:Q")
-    y = alt.Y(f"{value}:Q", title=title, scale=scale, axis=PERCENT)
+    y = alt.Y(f"{value}:Q", title=None, scale=WHOLE, axis=PERCENT)
     line = base.mark_line(point=alt.OverlayMarkDef(style="vertex"))
     return alt.layer(band, line.encode(y=y, tooltip=lines, **encodings))
 

@@ -80,13 +80,13 @@ def _ranking(summary: Summary, source: str, defence: str, eps_255: float) -> pd.
 
 def _details(first: pd.Series, total: int) -> str:
     """Say what is counted, and how the means weigh targets and sources."""
-    weight = f"gives the {first['targets']:g} targets the same weight"
+    weight = f"weighs the {first['targets']:g} targets equally"
     parts = {weight: first["targets"] > 1, "leaves out white boxes": first.get("sources", 1) > 1}
     mean = " and ".join(part for part, holds in parts.items() if holds)
     unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
     counted = _counted(first["protocol"], f"{first['images']:g}", total)
     several = first["targets"] > 1 or first.get("sources", 1) > 1
-    union = ", in one pair or more (each pair has its own count)" * bool(several)
+    union = "; each pair has its own count" * bool(several)
     text = f"Counted: the {counted}{union * (first['protocol'] != 'all')}."
     return text + f" The mean {mean}." * bool(mean) + unrelated
 
@@ -118,8 +118,9 @@ def _decided(rows: pd.DataFrame, of: str, where: str, details: str) -> Answer:
         decided = "differences are" if len(others) > 1 else "difference is"
         details += f" The {decided} decided (tested together, p < {LEVEL})."
         but = exceptions(rows, of)
+        details += f" But {but}." * bool(but)
         lead = f"{name} leads on average" if first["depends_on"] else f"{name} transfers best"
-        return (lead, f"{where}{reaches}: {behind}" + f"; {but}" * bool(but), details)
+        return (lead, f"{where}{reaches}: {behind}", details)
     named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
     verb = "is" if len(tied) == 1 else "are"
     details += f" {named} {verb} not significantly weaker (tested together, p < {LEVEL})."
@@ -127,12 +128,13 @@ def _decided(rows: pd.DataFrame, of: str, where: str, details: str) -> Answer:
 
 
 def _behind(others: pd.DataFrame, of: str) -> str:
-    """Say by how many points the first is ahead of two others."""
+    """Say by how many points the first is ahead of two others, or of the next of many."""
     points = [f"{abs(100 * row['difference']):.1f}" for _, row in others.iterrows()]
     names = others[of].tolist()
-    text = f"{points[0]} point{'s' * (points[0] != '1.0')} ahead of {names[0]}"
-    text += f", {points[1]} ahead of {names[1]}" if len(names) > 1 else ""
-    return text + f" and of {len(names) - 2} more" * (len(names) > 2)
+    text = f"{points[0]} point{'s' * (points[0] != '1.0')} ahead of "
+    if len(names) > 2:
+        return f"{text}the next, {names[0]}"
+    return text + names[0] + "".join(f", {points[1]} ahead of {name}" for name in names[1:])
 
 
 def _levels(rows: pd.DataFrame, of: str, column: str) -> str:

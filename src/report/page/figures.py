@@ -64,7 +64,7 @@ def file_figures(view: View, numbers: PageData) -> Iterator[Figure]:
         keys = {"attack": attack, "source": its, "target": target}
         rows = groups[(groups[list(keys)] == pd.Series(keys)).all(axis=1)]
         base = alt.Chart(inline(rows)).encode(
-            x=budgets(rows), color=colour_of_levels("group", "ascending", orient="bottom")
+            x=budgets(rows), color=colour_of_levels("group", "ascending")
         )
         panels = [
             curve(base, name, []).properties(width=PANEL, height=190, title=title)
@@ -322,7 +322,7 @@ def profiles_chart() -> ChartType:
             x=alt.X("rank:O", title="class, by probability", axis=alt.Axis(labelAngle=0)),
             xOffset=alt.XOffset("level:N", sort="descending"),
             y=alt.Y("confidence:Q", title="mean probability", axis=PERCENT),
-            color=colour_of_levels("level", orient="bottom"),
+            color=colour_of_levels("level"),
             tooltip=tooltip("model", "level", "rank", "images", shares=["confidence"]),
         )
     )
@@ -336,10 +336,11 @@ def page_charts(tried: Sequence[float], top: float) -> dict[str, Any]:
         "success": series_chart(tried, 128, part),
         "correct": series_chart(tried, 128),
         "confidence": series_chart(tried, 90),
-        "image": series_chart(tried, 150),
+        "image": series_chart(tried, 80),
         "group": series_chart(tried, 200, names=False),
     }
-    fit: Any = alt.AutoSizeParams(type="fit-x", contains="padding")
-    sized = {name: chart.properties(width=PANEL, autosize=fit) for name, chart in charts.items()}
     with alt.theme.enable(PAGE_THEME):
-        return {name: vega_of(chart.to_dict(validate=False)) for name, chart in sized.items()}
+        return {
+            name: vega_of(chart.properties(width=PANEL).to_dict(validate=False))
+            for name, chart in charts.items()
+        }

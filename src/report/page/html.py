@@ -44,7 +44,6 @@ class Figure:
         data: All rows, which its CSV file has.
         keys: Columns that select rows, with the key of the selection that each follows.
         part: The part of the page that shows it: `why` or `data`; empty: it is a file only.
-        first: Values of the keys that its SVG file shows.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Figure:
     data: pd.DataFrame
     keys: Mapping[str, str] = field(default_factory=dict)
     part: str = "why"
-    first: Mapping[str, Any] = field(default_factory=dict)
 
     def drawn(self, theme: str) -> dict[str, Any]:
         """Return the Vega-Lite specification without rows, under a theme."""
@@ -64,10 +62,10 @@ class Figure:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The specification with the rows that are shown first, for files."""
+        """The specification with the first rows of the keys, for files."""
         rows = self.data
-        for column, key in self.keys.items():
-            rows = rows[rows[column] == self.first.get(key, rows[column].iloc[0])]
+        for column in self.keys:
+            rows = rows[rows[column] == rows[column].iloc[0]]
         spec = self.drawn(THEME)
         records = json.loads(rows.to_json(orient="records"))
         return {**spec, "datasets": {"rows": records, **spec.get("datasets", {})}}
@@ -142,22 +140,20 @@ def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
             {
                 **{name: getattr(figure, name) for name in ("name", "title", "caption", "part")},
                 "keys": figure.keys,
-                "spec": vega_of(_fitted(figure.drawn(PAGE_THEME))),
+                "spec": vega_of(figure.drawn(PAGE_THEME)),
                 "columns": json.loads(rows.to_json(orient="split", index=False)),
             }
         )
     return shown
 
 
-def _fitted(spec: dict[str, Any]) -> dict[str, Any]:
-    """Let a single chart take the width of its place on the page, axes included."""
-    fit = {} if "concat" in spec else {"autosize": {"type": "fit-x", "contains": "padding"}}
-    return {**spec, **fit}
-
-
 def vega_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Compile a Vega-Lite specification, so that the page needs Vega alone."""
-    compiled: dict[str, Any] = vl_convert.vegalite_to_vega(dict(spec), vl_version=VEGA_LITE)
+    """Compile a Vega-Lite specification, so that the page needs Vega alone.
+
+    A single chart takes the width of its place on the page, axes included.
+    """
+    fit = {} if "concat" in spec else {"autosize": {"type": "fit-x", "contains": "padding"}}
+    compiled: dict[str, Any] = vl_convert.vegalite_to_vega({**spec, **fit}, vl_version=VEGA_LITE)
     return compiled
 
 

@@ -3,7 +3,7 @@
 import io
 import shlex
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
@@ -16,7 +16,6 @@ from PIL import Image
 from ...analysis import relation
 from ...analysis.confidence import initial_confidence_effect, initial_groups
 from ...analysis.diagnostics import mean_visibility, success_over_iterations
-from ...analysis.image_outcomes import ImageOutcomes
 from ...analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
 from ...analysis.trajectories import by_kind
 from ...artifacts.jobs import FinishedJob
@@ -263,7 +262,6 @@ class PageData:
     """The numbers and pictures of a report.
 
     Attributes:
-        outcomes: From the `Summary`.
         tables: Rows of all jobs, with `attack` and `source`, by name: `rates`, `behind_defences`
             (rates of defended targets), `excess`, `effects`, `groups`, `spectra`, `filtered`,
             `low_passed`, `similarity`, `visibility`, `iterations`. A table that no job has is
@@ -274,7 +272,6 @@ class PageData:
         alarms: The (name, finding) pairs of all jobs, without duplicates.
     """
 
-    outcomes: Sequence[ImageOutcomes] = ()
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
     own: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -294,7 +291,7 @@ class PageData:
 def compute_page_data(summary: Summary, settings: ReportSettings | None = None) -> PageData:
     """Compute the numbers and pictures of the page from a summary, job by job in order of rank."""
     settings = settings or ReportSettings()
-    numbers = PageData(summary.outcomes, blocks=JobBlocks(settings.confidence_groups))
+    numbers = PageData(blocks=JobBlocks(settings.confidence_groups))
     names: dict[str, str] = {}
     for job_summary in summary.jobs:
         for name in job_summary.job.record.weights:

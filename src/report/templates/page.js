@@ -64,7 +64,9 @@ const percent = (share, digits = 1) => (share === null || share === undefined ? 
   .replace(/^-(?=[0.]+$)/, ""));
 const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : fixed(Number(number), 1));
 const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
-const broken = (name) => String(name).replaceAll("_", "_\u200b"); // names break after "_"
+const partsOf = (name) => String(name).split(/(?<=[_/.-])/); // names break between them
+const broken = (name) => partsOf(name).join("\u200b");
+const inParts = (name) => partsOf(name).map((part) => el("span", {}, part));
 const words = (protocol) => protocol.replace("_", " ");
 const minus = (text) => String(text).replace("-", "\u2212");
 
@@ -95,23 +97,14 @@ function choose(changes, replace = false) {
   render();
 }
 
-/** Return a value of the arrays at a selection; names that are left out are those selected. */
-function value(column, where = {}) {
+/** Return a place in arrays over some axes; names that are left out are those selected. */
+function placeOn(names, where) {
   const at = { ...selection, eps_255: selection.eps, ...where };
-  let place = 0;
-  for (const [name, names] of Object.entries(axes)) place = place * names.length + places[name].get(at[name]);
-  return data.values[column][place] ?? null;
+  return names.reduce((place, name) => place * axes[name].length + places[name].get(at[name]), 0);
 }
-
-/** Return a number of the tiles, whose arrays have no targets. */
-function tile(column) {
-  let place = 0;
-  for (const [name, names] of Object.entries(axes)) {
-    const its = name === "eps_255" ? selection.eps : selection[name];
-    if (name !== "target") place = place * names.length + places[name].get(its);
-  }
-  return data.tiles[column][place] ?? null;
-}
+const allAxes = Object.keys(axes ?? {});
+const value = (column, where) => data.values[column][placeOn(allAxes, where)] ?? null;
+const tile = (column) => data.tiles[column][placeOn(allAxes.filter((name) => name !== "target"))] ?? null;
 
 const key = (...names) => names.map((name) => (
   places[name === "eps" ? "eps_255" : name].get(selection[name]))).join(".");
@@ -155,17 +148,12 @@ const colour = (attack) => (slot(attack) ? `var(--c${slot(attack)})` : "var(--gr
 const shape = (attack) => SHAPES[(slot(attack) || 1) - 1];
 const dash = (attack) => DASHES[(slot(attack) || 1) - 1];
 
-function marker(attack, line = 0, paint = colour(attack)) {
-  const path = el("path", { d: PATHS[shape(attack)], fill: paint });
-  const size = line || 12;
-  const svg = el("svg", { width: size, height: 12, viewBox: `${-size / 2} -6 ${size} 12`, "aria-hidden": "true" });
-  if (line) {
-    const half = line / 2 - 1;
-    svg.append(el("path", { d: `M${-half},0H${half}`, stroke: paint, "stroke-width": 2,
-      "stroke-dasharray": dash(attack) }));
-  }
-  svg.append(path);
-  return svg;
+/** Draw a marker, on a piece of line if it has dashes. */
+function marker(form, paint, dashes) {
+  const size = dashes ? 30 : 12;
+  return el("svg", { width: size, height: 12, viewBox: `${-size / 2} -6 ${size} 12`, "aria-hidden": "true" },
+    dashes && el("path", { d: "M-14,0H14", stroke: paint, "stroke-width": 2, "stroke-dasharray": dashes }),
+    el("path", { d: PATHS[form], fill: paint }));
 }
 
 function buttons(label, options, chosen, change) {
@@ -176,12 +164,12 @@ function buttons(label, options, chosen, change) {
   return row;
 }
 
-function menu(name, label, options) {
+function menu(name, label, options, chosen = selection[name], change = (its) => choose({ [name]: its })) {
   const select = el("select", { name, "aria-label": label },
-    options.map(([one, words]) => el("option", { value: one }, words)));
-  select.value = selection[name];
-  select.addEventListener("change", () => choose({ [name]: select.value }));
-  return el("label", {}, label, select);
+    options.map(([one, words = one]) => el("option", { value: one }, words)));
+  select.value = chosen;
+  select.addEventListener("change", () => change(select.value));
+  return el("label", {}, label, " ", select);
 }
 
 function renderControls() {
@@ -190,7 +178,8 @@ function renderControls() {
   const more = axes.attack.filter((name) => !slot(name));
   const chips = shown.map((name) => el("button", {
     type: "button", class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
-    "data-value": name, click: () => choose({ attack: name }) }, marker(name, 30), broken(name)));
+    "data-value": name, click: () => choose({ attack: name }) },
+    marker(shape(name), colour(name), dash(name)), broken(name)));
   const pair = !ofOwn();
   const controls = {
     budget: el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps,
@@ -200,7 +189,7 @@ function renderControls() {
     source: pair && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
     target: pair && axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
       || `all ${axes.target.length - 1} targets`])),
-    defence: several("defence") && menu("defence", "defence", axes.defence.map((one) => [one, one])),
+    defence: several("defence") && menu("defence", "defence", axes.defence.map((one) => [one])),
     show: el("span", {}, "show", buttons("show", [["fooled", aimed() ? "target class" : "fooled"],
       ["correct", "still correct"]],
       selection.shown, (shown) => choose({ shown }))),
@@ -239,6 +228,7 @@ function renderAnswer() {
     places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
     || data.answers[key("defence", "source", "protocol", "eps")] || data.no_answer;
   $("answer").replaceChildren(el("b", {}, lead), rest);
+  $("answer").classList.toggle("long", lead.length + rest.length > 80);
   $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "")
     + (correct() && !(own && ofClean()) ? " The answer is about fooled images; all other numbers, about "
       + "images that are still correct." : "");
@@ -320,7 +310,8 @@ function renderRanking() {
   const top = axisTop(levels);
   const few = attacks.filter((row) => row.name).length;
   const open = box.dataset.open === "yes" || few <= 12;
-  const table = el("div", { class: "ranked", style: `--step: ${100 * tick(top) / top}%` });
+  const dense = attacks.length + tested.length > 8;
+  const table = el("div", { class: dense ? "ranked dense" : "ranked", style: `--step: ${100 * tick(top) / top}%` });
   const pair = selection.source && selection.target;
   const last = ranked() && !selection.target ? "points behind" : pair ? "k / n"
     : attacks.some((row) => row.ends?.length) ? "95 %" : "";
@@ -355,7 +346,10 @@ function renderRanking() {
       + (selection.source ? ` from ${selection.source}` : "");
   const fold = few > 12 && el("button", { type: "button", "data-value": "fold", click: () =>
     { box.dataset.open = open ? "" : "yes"; renderRanking(); } }, open ? "fold" : `all ${few} attacks`);
-  fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, rankingNote(attacks, tested, lacks)));
+  const [note, more] = rankingNotes(attacks, tested, lacks);
+  fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, note),
+    more && el("details", { class: "note", open: box.querySelector("details")?.open },
+      el("summary", {}, "More on this ranking"), more));
 }
 
 function rankedRow(row, top, axis, many, dotted) {
@@ -369,8 +363,7 @@ function rankedRow(row, top, axis, many, dotted) {
     plot.append(el("i", { style: `left: ${left(low)}; width: ${width}%; top: 50%` }));
   }
   if (row.level !== null && row.level !== undefined) {
-    const dot = axis === "attack" ? marker(row.name) : el("svg", { width: 12, height: 12, viewBox: "-6 -6 12 12" },
-      el("path", { d: PATHS.circle, fill: paint }));
+    const dot = marker(axis === "attack" ? shape(row.name) : "circle", paint);
     dot.setAttribute("style", `left: ${left(row.level)}; top: calc(50% - 5.5px)`);
     plot.append(dot);
   }
@@ -406,9 +399,12 @@ function countsOf(where) {
   return n === null ? interval(where) : `${count(value(correct() ? "kc" : "k", where))} / ${count(n)}`;
 }
 
-function rankingNote(attacks, sources, single) {
+/** Return what a reader of the ranking needs, and what is folded: texts that list names. */
+function rankingNotes(attacks, sources, single) {
   const notes = [];
-  if (attacks.some((row) => row.verdict && row.tie === "yes")) notes.push("= cannot be told apart from the first.");
+  const more = [];
+  const tied = [...attacks.filter((row) => row.verdict), ...sources].some((row) => row.tie === "yes");
+  if (tied) notes.push("= cannot be told apart from the first.");
   if (selection.target && attacks.length > 1) notes.push("Attacks are not tested on one target.");
   if (!ranked()) notes.push(`Not tested: the ranking counts by ${words(first.protocol)}.`);
   const lines = [
@@ -423,15 +419,15 @@ function rankingNote(attacks, sources, single) {
     notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} and `
       + "all of them classify correctly, so their values are not those of the matrix.");
   }
-  if (sources.length > 1) notes.push(`Sources: ${sources[0].text}.`);
+  if (sources.length > 1) more.push(`Sources: ${sources[0].text}.`);
   const rows = attacks.filter((row) => row.name && !row.source && !selection.source);
   const counts = new Set(rows.map((row) => sourcesOf(row.name)));
   if (counts.size > 1) {
-    notes.push(`Sources per mean: ${rows.map((row) => `${row.name} ${sourcesOf(row.name)}`).join(", ")}.`);
+    more.push(`Sources per mean: ${rows.map((row) => `${row.name} ${sourcesOf(row.name)}`).join(", ")}.`);
   }
   const lacking = attacks.filter((row) => row.lacks);
-  if (lacking.length) notes.push(`Not ranked: ${lacking.map((row) => `${row.name} lacks ${row.lacks}`).join("; ")}.`);
-  return notes.join(" ");
+  if (lacking.length) more.push(`Not ranked: ${lacking.map((row) => `${row.name} lacks ${row.lacks}`).join("; ")}.`);
+  return [notes.join(" "), more.join(" ")];
 }
 
 /** A small line over the budget with a dot at the chosen one, 0 to 100 %. */
@@ -455,8 +451,8 @@ function renderMatrix() {
   const narrow = targets.length > 10;
   const part = (share) => `calc(${share} * var(--l${slot(selection.attack) || 1}) * 1%)`;
   const mixed = (share) => `color-mix(in srgb, ${colour(selection.attack)} ${part(share)}, var(--back))`;
-  const head = el("tr", {}, el("th"), targets.map((one) => el("th", { scope: "col" }, broken(one))),
-    targets.length > 1 && el("th", { scope: "col" }, "mean of others"));
+  const head = el("tr", {}, el("th"), targets.map((one) => el("th", { scope: "col" }, inParts(one))),
+    targets.length > 1 && el("th", { scope: "col" }, "mean\u00a0of others"));
   const clean = el("tr", {}, el("th", { scope: "row", class: "second" }, "clean, % correct"), targets.map((one) => {
     const where = { target: one, protocol: "all", eps_255: 0,
       source: sources.find((its) => value("n", { target: one, protocol: "all", eps_255: 0, source: its }) !== null) };
@@ -464,7 +460,7 @@ function renderMatrix() {
     return el("td", { class: "clean" }, percent(value("c", where)),
       el("small", { class: "second" }, `${count(value("kc", where))} / ${count(value("n", where))}`));
   }));
-  const rows = sources.map((its) => el("tr", {}, el("th", { scope: "row" }, broken(its)), targets.map((one) => {
+  const rows = sources.map((its) => el("tr", {}, el("th", { scope: "row" }, inParts(its)), targets.map((one) => {
     const where = { source: its, target: one };
     const share = rate(where);
     const n = value("n", where);
@@ -488,8 +484,8 @@ function renderMatrix() {
     targets.map((one) => el("td", { class: "mean" },
     meanText({ source: "", target: one }))), targets.length > 1 && el("td",
       { class: "mean", style: `color: ${colour(selection.attack)}` }, meanText({ source: "", target: "" })));
-  const table = el("table", { class: narrow ? "cells narrow" : "cells", style: targets.length > 10
-    ? `min-width: ${150 + 62 * targets.length}px` : "" },
+  const size = narrow ? "narrow" : sources.length > 4 ? "low" : "";
+  const table = el("table", { class: `cells ${size}`, style: `--many: ${targets.length + 1}` },
     el("tbody", {}, head, clean, rows, axes.source[0] === "" ? means : null));
   const behind = selection.defence === "none" ? "" : ` behind ${selection.defence}`;
   const title = `${selection.attack} at ${budget(selection.eps)}${behind}: % ${word()}, `
@@ -497,7 +493,7 @@ function renderMatrix() {
   const there = value("n", { source, target });
   const without = value("a", { source, target });
   const cell = there === null ? ""
-    : `Outlined: ${source} \u2192 ${target}, ${countsOf({ source, target })} ${interval({ source, target })}`
+    : `The pair of the image: ${countsOf({ source, target })} ${interval({ source, target })}`
       + `${without ? `, ${count(without)} without a prediction` : ""}. `;
   const kinds = new Set(sources.flatMap((its) => targets.map((one) => relation(its, one)[0])));
   const note = el("p", { class: "note" },
@@ -531,11 +527,13 @@ async function chart(box, spec, rows, onBudget) {
   await loadVega();
   const width = box.clientWidth;
   if (!width) return;
+  const height = Number(box.dataset.height);
   const at = [{ eps_255: selection.eps }];
   const old = drawn.get(box);
   if (old?.spec === spec) {
     for (const [name, its] of Object.entries({ rows, at })) if (old.names.has(name)) old.view.data(name, its);
     old.view.width(width - old.less);
+    if (height) old.view.height(height);
     await old.view.runAsync();
     return;
   }
@@ -546,7 +544,7 @@ async function chart(box, spec, rows, onBudget) {
     : one.name === "at" ? { values: at } : {}) })) };
   const label = box.getAttribute("aria-label");
   const { view } = await window.vegaEmbed(box, filled, { mode: "vega", renderer: "svg", actions: false,
-    width: width - less });
+    width: width - less, ...(height && { height }) });
   box.setAttribute("aria-label", label); // vegaEmbed has its own
   drawn.set(box, { view, spec, names, less });
   if (onBudget) view.addEventListener("click", (event) => {

@@ -171,6 +171,14 @@ function strip(job, image, roles, jobAt = job) {
   return box;
 }
 
+/** Let pictures that begin in the first window end in it, if that leaves them 72 pixels. */
+function endAboveFold(box) {
+  const { top, bottom } = box.getBoundingClientRect();
+  if (onPaper() || top + scrollY > innerHeight) return;
+  const side = box.querySelector(".picture").offsetHeight;
+  box.style.setProperty("--most", `${Math.max(72, side + innerHeight - bottom - scrollY - 8)}px`);
+}
+
 function imageRows(job, model, image, name, paint, line, mark_ = "circle") {
   return job.eps.map((eps_255) => [eps_255, prediction(job, model, eps_255, image)])
     .filter(([, its]) => its && !its.none)
@@ -240,9 +248,11 @@ async function renderImage(box, own) {
   if (turn !== latest.get(box)) return;
   const curve = box.querySelector(".chart") ?? el("div", { class: "chart", role: "img" });
   const sheet = el("div", { class: "one" }, strip(job, image, roles),
-    el("div", {}, el("span", { class: "second" }, "confidence in the predicted class: dot right, cross wrong"), curve));
+    el("div", {}, el("span", { class: "second" }, "confidence: dot right, cross wrong"), curve));
   curve.setAttribute("aria-label", `Confidence of image ${image} over the budget; ${budget(selection.eps)} is chosen`);
   fill(box, title, sheet);
+  endAboveFold(sheet.firstChild);
+  curve.dataset.height = Math.min(220, Math.max(80, sheet.firstChild.offsetHeight - 68));
   draw(curve, data.charts.image, rows, (eps) => choose({ eps }));
 }
 
@@ -344,10 +354,7 @@ function groupsOf(job, target, box) {
   });
   const legend = el("div", { class: "legend" }, [...groups].reverse().map((group, place) => {
     const { colour: paint, dash: line_, shape: form } = groupLook(place, groups.length);
-    const line = el("svg", { width: 30, height: 12, viewBox: "-15 -6 30 12", "aria-hidden": "true" },
-      el("path", { d: "M-14,0H14", stroke: paint, "stroke-width": 2, "stroke-dasharray": line_ }),
-      el("path", { d: PATHS[form], fill: paint }));
-    return el("span", {}, line, `${groupName(group)} (${group.n[0]})`);
+    return el("span", {}, marker(form, paint, line_), `${groupName(group)} (${group.n[0]})`);
   }));
   const place = groups[0].eps_255.indexOf(selection.eps);
   const left = groups.map((group) => `${group.still_correct[place]} of ${group.n[place]}`).join(", ");
@@ -497,11 +504,11 @@ function renderFigures(part) {
 }
 
 function renderModels() {
-  const select = el("select", { "aria-label": "model" }, data.models.map((name) => el("option", { value: name },
-    name)));
-  select.value = model;
-  select.addEventListener("change", () => { model = select.value; renderFigures("data"); });
-  if (data.models.length > 1) $("models").replaceChildren(el("label", {}, "model ", select));
+  const select = menu("model", "model", data.models.map((name) => [name]), model, (name) => {
+    model = name;
+    renderFigures("data");
+  });
+  if (data.models.length > 1) $("models").replaceChildren(select);
 }
 
 const SHOWN = { own: ["study"], groups: ["study"], results: ["results"], images: ["images"], why: ["why"],
