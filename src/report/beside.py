@@ -1,7 +1,7 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
@@ -88,7 +88,19 @@ class Ranks(tuple[Beside, ...]):
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n\n".join([*map(str, self), *["\n".join(self.notes)] * bool(self.notes)])
+        last = [*self.shared, *self.notes]
+        results = [replace(its, notes=self.notes_of(its)) for its in self]
+        return "\n\n".join([*map(str, results), *["\n".join(last)] * bool(last)])
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Notes that all of several attacks have; they are shown once."""
+        first = self[0].notes if len(self) > 1 else ()
+        return tuple(note for note in first if all(note in its.notes for its in self))
+
+    def notes_of(self, result: Beside) -> tuple[str, ...]:
+        """Return the notes of an attack that others lack."""
+        return tuple(note for note in result.notes if note not in self.shared)
 
 
 def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
@@ -126,6 +138,7 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
 
 def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
     """Return the results of `beside` for the jobs of sweeps as text to print after a table."""
+    find_preset(preset)  # a wrong name is refused before the jobs are read
     return f"\n{beside(jobs_of(*sweeps), preset)}\n"
 
 
