@@ -304,7 +304,9 @@ def main() -> None:
     preset.add_argument("name", help="of the preset")
     preset.add_argument("sweeps", nargs="+", type=Path)
     preset.add_argument("--tuning", type=int, default=TUNING, help="number of images for tuning")
-    preset.add_argument("--page", help="page about its images and networks, as docs/PAGE.md")
+    preset.add_argument(
+        "--page", default="", help="page about its images and networks, as docs/PAGE.md"
+    )
     options = parser.parse_args()
     if options.command == "collect":
         collect(options.sweeps, RESULTS / options.name)

@@ -28,14 +28,14 @@ VERSION = 1
 _SETTINGS = ("own", *map(str, COSTS))
 
 
-def pack_preset(name: str, folders: Sequence[Path], images: int, page: str | None) -> None:
+def pack_preset(name: str, folders: Sequence[Path], images: int, page: str = "") -> None:
     """Write the card of a preset from the finished jobs in some folders.
 
     Args:
         name: Name of the preset.
         folders: Folders of sweeps.
         images: Number of the images that are for tuning.
-        page: Page that describes the images and networks, if these are not in the package.
+        page: Page about images and networks that are not in the package; may be empty.
     """
     jobs = find_jobs(folders)
     rows = jobs[0].defended.drop_duplicates("index").sort_values("index")

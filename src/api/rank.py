@@ -13,8 +13,8 @@ import pandas as pd
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.card import described, needs
+from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
 from ..attacks.libraries import from_object
 from ..cache.rows import Rows

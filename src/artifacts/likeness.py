@@ -59,7 +59,7 @@ def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
     """Return the facts that a target shares with a source or one of its members.
 
     - `same weights`: equal digests.
-    - `same architecture`: same network name (timm's and torchvision's without tags) and equal arguments.
+    - `same architecture`: same network name (timm's and torchvision's without tag), arguments.
     - `same family`: same first word of the name before a number, such as `resnet`.
     - `same pretraining`: weights `included` or fine-tuned, with the same tag or name.
     - `same data`: last trained on the job's data set, on the embedded images, or on the data set
