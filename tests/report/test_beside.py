@@ -198,14 +198,6 @@ def test_notes_that_all_attacks_share_are_printed_once(sweep: Path, tmp_path: Pa
     assert len(ranks) == 2 and str(ranks).count("images are not stored") == 1
 
 
-def test_an_attack_beside_itself_has_one_interval(sweep: Path):
-    (result,) = beside(jobs_named(sweep, "mi_own"), "made-up")
-    for table in (result.own, result.equal_cost):
-        row = table.set_index("attack").loc["mi"]
-        assert row["difference"] == 0
-        assert 1.9 < row["difference_high"] * row["images"] < 4
-
-
 def test_a_report_has_the_ranks_in_a_fold(
     sweep: Path, run_in: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
