@@ -6,7 +6,7 @@ from functools import wraps
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeGuard
 from uuid import uuid4
 
 import pandas as pd
@@ -76,23 +76,18 @@ def rank(
         >>> print(rank("mi", source="vgg_small"))  # doctest: +SKIP
     """
     attack = from_object(attack)
-    finished = not callable(attack) and not _is_name(attack)
-    if finished and (tuning or source is not None):
-        raise ValueError("source and tuning are for a function or the name of an attack.")
-    if finished and not isinstance(attack, str | Path | Mapping | pd.DataFrame):
-        kind = type(attack).__name__
-        raise ValueError(f"attack is {kind}. Pass a function, a name, or finished jobs.")
-    if finished:
+    if _is_finished(attack):
+        if tuning or source is not None:
+            raise ValueError("source and tuning are for a function or the name of an attack.")
         return beside(jobs_of(attack), preset)
     facts, stored = read_preset(preset)
     if isinstance(attack, str):
         _compose([f"attack={attack}"])  # a wrong name is refused first
     if preset not in WORDS:
+        none = " It has no images for tuning." * (tuning and not facts["tuning"])
         raise ValueError(
-            f"preset {preset} needs {needs(stored[0].record)}. {described(facts)}Run the attack on "
-            "them with the command line, and pass the sweep's folder."
-            + " The preset has no images for tuning."
-            * (tuning and not facts["tuning"])
+            f"preset {preset}: it needs {needs(stored[0].record)}. {described(facts)}Run the attack "
+            f"on them with the command line, and pass the sweep's folder.{none}"
         )
     sources = list(dict.fromkeys(job.record.source for job in stored))
     chosen = sources if source is None else [source] if isinstance(source, str) else [*source]
@@ -108,6 +103,16 @@ def rank(
             for its in chosen
         ]
     return beside(jobs, preset)
+
+
+def _is_finished(attack: Any) -> TypeGuard[Sweeps | pd.DataFrame]:
+    """Return False for a function and a name, True for finished jobs; refuse anything else."""
+    if callable(attack) or _is_name(attack):
+        return False
+    if not isinstance(attack, str | Path | Mapping | pd.DataFrame):
+        kind = type(attack).__name__
+        raise ValueError(f"attack is {kind}. Pass a function, a name, or finished jobs.")
+    return True
 
 
 def _is_name(attack: Any) -> bool:

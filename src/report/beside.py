@@ -82,25 +82,14 @@ class Ranks(tuple[Beside, ...]):
     """Results of several attacks; as text, one after another.
 
     Attributes:
-        notes: The attacks of which nothing was compared, and why.
+        notes: Notes that all of several results share, and the attacks of which nothing was
+            compared, and why.
     """
 
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        last = [*self.shared, *self.notes]
-        results = [replace(its, notes=self.notes_of(its)) for its in self]
-        return "\n\n".join([*map(str, results), *["\n".join(last)] * bool(last)])
-
-    @property
-    def shared(self) -> tuple[str, ...]:
-        """Notes that all of several attacks have; they are shown once."""
-        first = self[0].notes if len(self) > 1 else ()
-        return tuple(note for note in first if all(note in its.notes for its in self))
-
-    def notes_of(self, result: Beside) -> tuple[str, ...]:
-        """Return the notes of an attack that others lack."""
-        return tuple(note for note in result.notes if note not in self.shared)
+        return "\n\n".join([*map(str, self), *["\n".join(self.notes)] * bool(self.notes)])
 
 
 def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
@@ -131,8 +120,11 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
         reasons = dict.fromkeys(reason for its in refused.values() for reason in its)
         why = " ".join(reasons) or "There is no attack."
         raise ValueError(f"nothing can be compared with preset {preset}. {why}")
-    ranks = Ranks(results)
-    ranks.notes = tuple(f"{attack}: {' '.join(reasons)}" for attack, reasons in refused.items())
+    first = results[0].notes if len(results) > 1 else ()
+    shared = [note for note in first if all(note in its.notes for its in results)]
+    rest = [tuple(note for note in its.notes if note not in shared) for its in results]
+    ranks = Ranks(replace(its, notes=notes) for its, notes in zip(results, rest, strict=True))
+    ranks.notes = (*shared, *(f"{attack}: {' '.join(its)}" for attack, its in refused.items()))
     return ranks
 
 
