@@ -86,8 +86,8 @@ def rank(
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
         raise ValueError(
-            f"preset {preset}: it needs {needs(stored[0].record)}. {described(facts)}Run the attack "
-            f"on them with the command line, and pass the sweep's folder.{none}"
+            f"preset {preset}: it needs {needs(stored[0].record)}. {described(facts)}Run the "
+            f"attack on them with the command line, and pass the sweep's folder.{none}"
         )
     sources = list(dict.fromkeys(job.record.source for job in stored))
     chosen = sources if source is None else [source] if isinstance(source, str) else [*source]
