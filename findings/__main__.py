@@ -309,6 +309,9 @@ def main() -> None:
     preset.add_argument("name", help="of the preset")
     preset.add_argument("sweeps", nargs="+", type=Path)
     preset.add_argument("--tuning", type=int, default=TUNING, help="number of images for tuning")
+    preset.add_argument(
+        "--page", default="", help="page about its images and networks, as docs/PAGE.md"
+    )
     options = parser.parse_args()
     if options.command == "collect":
         collect(options.sweeps, RESULTS / options.name)
@@ -317,7 +320,7 @@ def main() -> None:
     elif options.command == "card":
         pack(RESULTS / f"{options.name}.card", find_jobs(options.sweeps))
     elif options.command == "baselines":
-        pack_preset(options.name, options.sweeps, options.tuning)
+        pack_preset(options.name, options.sweeps, options.tuning, options.page)
     else:
         for path, text in pages().items():
             write_text(DOCS / path, text)

@@ -28,13 +28,14 @@ VERSION = 1
 _SETTINGS = ("own", *map(str, COSTS))
 
 
-def pack_preset(name: str, folders: Sequence[Path], images: int) -> None:
+def pack_preset(name: str, folders: Sequence[Path], images: int, page: str = "") -> None:
     """Write the card of a preset from the finished jobs in some folders.
 
     Args:
         name: Name of the preset.
         folders: Folders of sweeps.
         images: Number of the images that are for tuning.
+        page: Page about images and networks that are not in the package; may be empty.
     """
     jobs = find_jobs(folders)
     rows = jobs[0].defended.drop_duplicates("index").sort_values("index")
@@ -42,7 +43,8 @@ def pack_preset(name: str, folders: Sequence[Path], images: int) -> None:
     if images:
         chosen = balanced_subset(rows["label"].to_numpy(), min(images, len(rows)))
         tuning = rows["index"].to_numpy(np.int64)[chosen].tolist()
-    facts = {"preset": name, "preset_version": VERSION, "tuning": tuning}
+    facts: dict[str, Any] = {"preset": name, "preset_version": VERSION, "tuning": tuning}
+    facts |= {"page": page} if page else {}
     pack(PRESETS / f"{name}.card", jobs, **facts)
 
 
@@ -62,13 +64,21 @@ def _packed(name: str, jobs: Sequence[FinishedJob]) -> Iterator[CardJob]:
             attack = name_of
             label = attack if setting == "own" else f"{attack} at {setting} gradients"
         facts: dict[str, Any] = {"attack": attack, "label": label, "overrides": (), "flags": ()}
+        facts["gradients"] = _gradients(job)  # also those of an earlier run, whose rows were stored
         config = job.record.config
         dataset = {key: value for key, value in config["dataset"].items() if key != "n_images"}
         facts["config"] = config | {"model": _models(config["model"]), "dataset": dataset}
         card, record = job.as_card(), job.record.model_copy(update=facts)
         record = JobRecord.model_validate_json(ABSOLUTE.sub("", record.model_dump_json()))
-        yield CardJob(record, (name, number), (), card.tables)
+        place = card.place if card.place[0] == name else (name, number)  # packed again: as before
+        yield CardJob(record, place, (), card.tables)
         job.forget()
+
+
+def _gradients(job: FinishedJob) -> int:
+    """Return the number of gradients that the attack of a job took for all of its images."""
+    costs = job.defended.groupby("index")["gradients"].max()
+    return round(costs.sum())
 
 
 def _models(section: dict[str, Any]) -> dict[str, Any]:

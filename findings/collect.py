@@ -15,8 +15,8 @@ from src.artifacts.tables import read_job_table
 from src.utils.files import atomic_write, write_text
 
 TOLD = {"overrides", "flags", "commit", "created", "versions", "device", "data", "weights"}
-ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^/\"'\s]+/)+")
-"""Folders of the machine where a job ran, which mean nothing elsewhere."""
+ABSOLUTE = re.compile(r"(?<![\w.])(?<!:/)/(?:[^/\"'\s]+/)+")
+"""Folders of the machine where a job ran, which mean nothing elsewhere; not those in URLs."""
 
 
 def collect(sweeps: Sequence[Path], results: Path) -> None:

@@ -74,8 +74,8 @@ def _print_table(
 
     sweeps = folder or [newest_sweep(finished=True)]
     lay_out = tries_table if tries else table
-    text = printable(str(lay_out(*sweeps, **options, names=dict(names))))
-    text += "" if beside is None else beside_text(sweeps, beside)
+    ranks = "" if beside is None else beside_text(sweeps, beside)  # first: it may be refused
+    text = printable(str(lay_out(*sweeps, **options, names=dict(names)))) + ranks
     warn(named_folders(*sweeps), dict(names))
     if out:
         write_text(out, text)

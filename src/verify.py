@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
-from .utils.refusals import printable
+from .utils.refusals import printable, shortened
 from .utils.terminal import LastingConsole, text_table
 
 MOST_MINUTES = 10_000
@@ -34,7 +34,7 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
     """Print what a sample of a card's outcomes shows, and return the exit code."""
     from .analysis.agreement import found_share, most_wrong  # here: loading these takes seconds
     from .api.verification import check_jobs
-    from .artifacts.card import COARSE_STEPS, STEPS, read_card, read_facts
+    from .artifacts.card import COARSE_STEPS, STEPS, described, read_card, read_facts
 
     if not 0 < minutes <= MOST_MINUTES:
         raise ValueError(f"--minutes {minutes:g}: it must be above 0, and at most {MOST_MINUTES}.")
@@ -44,11 +44,12 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
         raise ValueError(f"--seed {seed}: it must be at least 0.")
     stated, seed = read_card(card), secrets.randbits(32) if seed is None else seed
     print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
-    step = 1 / (COARSE_STEPS if read_facts(card).get("coarse") else STEPS)
+    step = 1 / (COARSE_STEPS if (facts := read_facts(card)).get("coarse") else STEPS)
     jobs = check_jobs(stated, words, step, minutes, seed)
     total, wrong = (sum(map(of, (job.wrong for job in jobs))) for of in (len, sum))
     checked = sum(len(job.wrong) > 0 for job in jobs)
-    most, rows, notes = most_wrong(sum(job.honest for job in jobs), checked + 1), [], []
+    most, rows = most_wrong(sum(job.honest for job in jobs), checked + 1), []
+    notes = dict[str, list[str]]()
     differ = wrong > most or any(job.differs for job in jobs)
     for job in jobs:
         name = " ".join(filter(None, [job.stated.record.label, job.stated.record.source]))
@@ -56,16 +57,18 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
         result = "agrees" if bad <= most_wrong(job.honest, checked + 1) else "differs"
         if job.differs or not count:
             result = "differs" if job.differs else "not checked"
-            notes.append(f"{name}: {result}: {job.differs or job.reason}")
+            notes.setdefault(f"{result}: {job.differs or job.reason}", []).append(name)
         differ |= result == "differs"
         every = sum(map(len, job.stated.tables.values()))
         rows.append([printable(name), f"{count:,} of {every:,}", f"{bad:,}", result])
     console = LastingConsole(markup=False, highlight=False, soft_wrap=True)
     columns = ["job", "outcomes", "differ", "result"]
-    console.print(text_table(columns, rows, left=["job", "result"]), soft_wrap=False)
-    console.print(*map(printable, notes), sep="\n")
+    if total or differ:
+        console.print(text_table(columns, rows, left=["job", "result"]), soft_wrap=False)
+    for note, names in notes.items():
+        console.print(printable(f"{_listed(names, len(jobs))}: {note}"))
     if not (total or differ):
-        console.print("No outcome can be recomputed here.")
+        console.print(f"{described(facts)}No outcome can be recomputed here.")
         return NOTHING
     console.print(
         f"{'differs' if differ else 'agrees'}: {wrong:,} of {total:,} outcomes differ, in "
@@ -78,6 +81,13 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
             "samples."
         )
     return DIFFERS if differ else 0
+
+
+def _listed(names: Sequence[str], jobs: int) -> str:
+    """Return the names of some of a card's jobs as text."""
+    if len(names) == jobs > 1:
+        return f"all {jobs} jobs"
+    return shortened(names) + f" ({len(names)} jobs)" * (len(names) > 3)
 
 
 if __name__ == "__main__":

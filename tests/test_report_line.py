@@ -149,7 +149,7 @@ def test_a_report_that_fails_costs_no_results(run_job, workspace, capsys, monkey
 
 REFUSED = [
     ([], "no sweep in outputs/"),
-    (["gone"], "gone is not a folder"),
+    (["gone"], "gone does not exist"),
     (["folder=strange"], "cannot be read as a parquet file"),
     (["report.example=3"], "report.examples"),
 ]

@@ -1,17 +1,19 @@
 """Rank an attack among the stored attacks of a preset, in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeGuard
 from uuid import uuid4
 
 import pandas as pd
+from omegaconf import DictConfig
 from torch import Tensor
 
+from ..artifacts.card import described, needs
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
 from ..attacks.libraries import from_object
@@ -58,7 +60,8 @@ def rank(
         preset: Name of the preset; only a card or a folder can be ranked in `photographs`.
         source: One or more of the preset's sources, for a function or a name; None: all.
         tuning: Use the images for tuning alone, to choose settings in less time. Report the result
-            on the other images: the best of several settings gains by luck on these.
+            on the other images: the best of several settings gains by luck on these. Finished jobs
+            have their images, and so no `tuning`.
         name: The function's name in the ranking.
 
     Returns:
@@ -73,13 +76,18 @@ def rank(
         >>> print(rank("mi", source="vgg_small"))  # doctest: +SKIP
     """
     attack = from_object(attack)
-    if not callable(attack) and not _is_name(attack):
+    if _is_finished(attack):
+        if tuning or source is not None:
+            raise ValueError("source and tuning are for a function or the name of an attack.")
         return beside(jobs_of(attack), preset)
     facts, stored = read_preset(preset)
+    if isinstance(attack, str):
+        _compose([f"attack={attack}"])  # a wrong name is refused first
     if preset not in WORDS:
+        none = " It has no images for tuning." * (tuning and not facts["tuning"])
         raise ValueError(
-            f"preset {preset}: its images or networks are not in the package. Run the attack on "
-            "them with the command line, and pass the sweep's folder."
+            f"preset {preset}: it needs {needs(stored[0].record)}. {described(facts)}Run the "
+            f"attack on them with the command line, and pass the sweep's folder.{none}"
         )
     sources = list(dict.fromkeys(job.record.source for job in stored))
     chosen = sources if source is None else [source] if isinstance(source, str) else [*source]
@@ -97,10 +105,23 @@ def rank(
     return beside(jobs, preset)
 
 
+def _is_finished(attack: Any) -> TypeGuard[Sweeps | pd.DataFrame]:
+    """Return False for a function and a name, True for finished jobs; refuse anything else."""
+    if callable(attack) or _is_name(attack):
+        return False
+    if not isinstance(attack, str | Path | Mapping | pd.DataFrame):
+        kind = type(attack).__name__
+        raise ValueError(f"attack is {kind}. Pass a function, a name, or finished jobs.")
+    return True
+
+
 def _is_name(attack: Any) -> bool:
     """Return True for an attack's name, and for a text that is neither that nor a path."""
-    known = isinstance(attack, str) and (CONF / "attack" / f"{attack}.yaml").is_file()
-    return known or (isinstance(attack, str) and not Path(attack).exists())
+    if not isinstance(attack, str):
+        return False
+    path = Path(attack)
+    is_path = path.exists() or len(path.parts) > 1 or path.suffix == ".card"
+    return (CONF / "attack" / f"{attack}.yaml").is_file() or not is_path
 
 
 def _for_budgets(attack: Attack) -> Attack:
@@ -119,6 +140,14 @@ def _for_budgets(attack: Attack) -> Attack:
     return with_budgets
 
 
+def _compose(words: Sequence[str]) -> DictConfig:
+    """Return the config of a command line; raise a ValueError of one sentence if it is refused."""
+    try:
+        return compose_words(CONF, words)
+    except REFUSALS as error:
+        raise ValueError(explain(error)) from error
+
+
 def _run(
     attack: Any,
     function: Attack | None,
@@ -129,9 +158,9 @@ def _run(
     call: str,
 ) -> FinishedJob:
     """Run a job as the command line would with some words, without files."""
+    word = "fgsm" if function else attack  # replaced below
+    config = _compose([*words, f"attack={word}", f"cache.dir={cache}"])
     try:
-        word = "fgsm" if function else attack  # replaced below
-        config = compose_words(CONF, [*words, f"attack={word}", f"cache.dir={cache}"])
         settings = read_job(config, config.hydra)
         if function:
             keys = {"function": name_of(attack), "called": name, **plain_keywords(attack)}

@@ -3,7 +3,7 @@
 import copy
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from ..analysis.agreement import honest_shares, wrong_outcomes
-from ..artifacts.card import CardJob
+from ..artifacts.card import CardJob, needs
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..attacks.settings import Settings as LoopSettings
@@ -42,6 +42,8 @@ from .transfer import quiet
 
 _FIRST, _GROWTH = 4, 4  # images per job in the first round, and growth per round
 _SPARE = 0.8  # share of the time left that a round may take
+_SAME_COST = 1e-6  # relative difference of equal numbers of gradients
+_LARGEST_SIDE = 1024  # in pixels; a pass over larger images does not stop in time
 _SMALL = 3 * 64**2  # values of an image, up to which rounding hardly changes an attack
 _TAKEN = ["attack", "source", "targets", "ensemble", "defences", "source_defence", "source_draws"]
 _TAKEN += ["epsilon", "protocol", "storage", "variants", "seed", "n_images", "dataset", "model"]
@@ -58,6 +60,8 @@ _CHOICES: Sequence[tuple[str, type, Sequence[str]]] = (
     ("attack", LoopSettings, ("loss", "random_start", "lookahead", "copies_average")),
     ("model", ModelSettings, ("channels",)),
 )
+_LOCAL = (LOADER, "src.models.efficientnet_lite.efficientnet_lite")
+"""Functions that bring a network's weights without a download; `LOADER` is checked before."""
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
 
 
@@ -169,7 +173,7 @@ def _prepare(record: JobRecord, words: Sequence[str], pool: ModelPool) -> JobCon
 
 def _fetches(model: ModelSettings) -> bool:
     """Return True if a library would bring a network's weights, perhaps by a download."""
-    return model.network["_target_"] != LOADER and bool(without_downloads(model))
+    return model.network["_target_"] not in _LOCAL and bool(without_downloads(model))
 
 
 def _compare(
@@ -205,7 +209,12 @@ def _compare(
         frame = stated.tables[names[name]].to_pandas()
         pairs = [its["target"] + "@" + its["defence"] for its in (clean, frame)]
         of_table = clean[pairs[0].isin(pairs[1])]  # a variant has fewer models
-        computed = pd.concat([of_table, table.to_pandas()])
+        adversarial = table.to_pandas()
+        costs = (its.groupby("index")["gradients"].max() for its in (frame, adversarial))
+        stated_cost, cost = (its.loc[adversarial["index"]] for its in costs)
+        if not np.allclose(stated_cost, cost, rtol=_SAME_COST, equal_nan=True):
+            raise DifferenceError(f"gradients per image: {cost.mean():g} are computed")
+        computed = pd.concat([of_table, adversarial])
         wide = np.where(computed["eps_255"] > 0, large, coarse)
         wrong.append(wrong_outcomes(frame, computed, step, wide))
         honest += float(honest_shares(computed, wide, other_device).sum())
@@ -236,7 +245,8 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     """
     config = copy.deepcopy(record.config) | copy.deepcopy(_OURS)
     typed = {pair for word in words for pair in _type(config, word)}
-    attack, sections, unknown = config["attack"], {"dataset": config["dataset"]}, []
+    attack, sections = config["attack"], {"dataset": config["dataset"]}
+    unknown = dict[str, str]()
     if attack["kind"] == "crafted":
         sections["attack"] = attack["settings"]
     elif attack["kind"] == "none":
@@ -262,16 +272,46 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
             label = re.sub(r"\.\d+$", "", f"{group}.{place}") in _LABELS  # or in a list of them
             trusted = (f"{group}.{place}", text) in known or (f"{key}.{place}", text) in typed
             if not (label or trusted):
-                unknown.append(f"'{key}.{place}={text}'")
+                unknown[f"{key}.{place}"] = text
+    absent = [name for name, section in config["model"].items() if _lacks_weights(section)]
     if unknown:
-        raise ValueError(f"it names files or code. If you trust them, type: {' '.join(unknown)}")
+        raise ValueError(_untrusted(record, unknown, absent))
+    if absent:
+        paths = (f"{config['model'][name]['weights']} of {name}" for name in absent)
+        raise ValueError(f"no file has the weights {', '.join(paths)}")
     for section in config["model"].values():
         for name in section.keys() - ModelSettings.model_fields.keys():
             del section[name]  # of another version
     if attack["kind"] == "crafted":
         config["attack"] = crafted_settings(attack["name"], attack["settings"])
     config["trainer"] = {key: config["trainer"][key] for key in _OF_TRAINER}
-    return Settings.model_validate({key: config[key] for key in _TAKEN}, strict=False)
+    settings = Settings.model_validate({key: config[key] for key in _TAKEN}, strict=False)
+    sides = {f"model.{name}.input_size": its.input_size for name, its in settings.model.items()}
+    for key in ("image_size", "resize"):
+        sides[f"dataset.{key}"] = getattr(settings.dataset, key)
+    for key, side in sides.items():
+        if (side or 0) > _LARGEST_SIDE:
+            raise ValueError(f"{key}={side} is above {_LARGEST_SIDE}")
+    return settings
+
+
+def _lacks_weights(section: Mapping[str, Any]) -> bool:
+    """Return True if a network's weights are a file that is neither here nor in the program."""
+    weights = section.get("weights")
+    file = weights not in (None, "included") and not section.get("url")
+    return bool(file) and not (is_asset(str(weights)) or Path(str(weights)).expanduser().is_file())
+
+
+def _untrusted(record: JobRecord, unknown: Mapping[str, str], absent: Sequence[str]) -> str:
+    """Return what a user may type for files and code that a card names, and what is not here."""
+    root = unknown.get("dataset.root")
+    elsewhere = {f"model.{name}.weights": "FILE" for name in absent}
+    elsewhere |= {"dataset.root": "FOLDER"} if root and not Path(root).is_dir() else {}
+    words = " ".join(sorted(f"'{key}={elsewhere.get(key, its)}'" for key, its in unknown.items()))
+    if elsewhere:
+        text = f"it needs {needs(record)}. Type where they are, and the code that you trust"
+        return f"{text}: {words}"
+    return f"it names files or code. If you trust them, type: {words}"
 
 
 def _type(config: dict[str, Any], word: str) -> Iterator[tuple[str, str]]:

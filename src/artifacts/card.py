@@ -17,8 +17,9 @@ from pydantic import TypeAdapter
 
 from ..analysis.sanity_checks import Alarm
 from ..utils.files import atomic_write
-from ..utils.refusals import first_line, printable_all
-from .layout import PREDICTIONS
+from ..utils.package import is_asset
+from ..utils.refusals import first_line, printable, printable_all
+from .layout import PREDICTIONS, kind_of
 from .record import JobRecord, parse_record, sealed
 from .tables import NAMES, PREDICTION_SCHEMA, TEXT, checked
 
@@ -101,6 +102,21 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
+def described(facts: Mapping[str, Any]) -> str:
+    """Say which page describes a card's images and networks; empty if its facts name none."""
+    return f"{printable(str(facts['page'])[:200])} describes them. " if "page" in facts else ""
+
+
+def needs(record: JobRecord) -> str:
+    """Name the images and the networks of a job that are not in the package."""
+    embedded = "cifar10_mini" in str(record.config["dataset"].get("_target_"))
+    images = [] if embedded else [f"{record.images} images of {record.dataset}"]
+    models = record.config["model"].items()
+    foreign = [name for name, its in models if not is_asset(str(its.get("weights")))]
+    weights = [f"the weights of {', '.join(sorted(foreign))}"] if foreign else []
+    return " and ".join([*images, *weights])
+
+
 def read_card(path: Path) -> list[CardJob]:
     """Read the jobs of a card.
 
@@ -168,7 +184,7 @@ def _in_steps(column: pa.ChunkedArray, steps: int) -> pa.Array:
 def _read(path: Path) -> pa.Table:
     """Return a card's rows, after checks of its size, version and columns."""
     if not path.is_file():  # opening a named pipe would wait for ever
-        raise ValueError(f"{path} is no card: it is not a regular file.")
+        raise ValueError(f"{path} {kind_of(path)}. Name a card.")
     footer = pq.read_metadata(path)
     text = (footer.metadata or {}).get(_KEY)
     facts = {} if text is None else json.loads(text)

@@ -23,7 +23,12 @@ Sweeps = str | Path | Mapping[str, str | Path]
 def named_folders(*sweeps: Sweeps) -> dict[Path, str]:
     """Return the names of sweeps by folder; an empty text if a sweep has no name."""
     named = [sweep if isinstance(sweep, Mapping) else {"": sweep} for sweep in sweeps]
-    return {Path(folder): name for part in named for name, folder in part.items()}
+    folders = [(folder, name) for part in named for name, folder in part.items()]
+    for folder, _ in folders:
+        if not isinstance(folder, str | Path):
+            kind = type(folder).__name__
+            raise ValueError(f"{kind} is no path. Pass a folder of sweeps, a card, or a frame.")
+    return {Path(folder): name for folder, name in folders}
 
 
 def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[FinishedJob]:

@@ -19,7 +19,7 @@ from ..analysis.sanity_checks import Alarm
 from ..config.sections import CONTROLS
 from ..utils.model_names import NO_DEFENCE
 from .card import CardJob, read_card
-from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
+from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command, kind_of
 from .likeness import digest, recipe
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
@@ -213,7 +213,7 @@ def find_jobs(
     cards = [folder for folder in names if folder.is_file()]
     for folder, sweep in ((its, names[its]) for its in names if its not in cards):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is not a folder.")
+            raise ValueError(f"{folder} {kind_of(folder)}. Name a folder of sweeps, or a card.")
         paths = folder.rglob("*.parquet") if below else folder.glob("*.parquet")
         for path in sorted(paths, key=_rank):
             stale = path.name.startswith(".") or noted_failure(path.parent) is not None
@@ -238,7 +238,7 @@ def find_jobs(
         if PREDICTIONS in job.files
     ]
     if not finished and not none_is_fine:
-        where = ", ".join(map(str, names))
+        where = ", ".join(map(str, names)) or "An empty list of folders"
         raise ValueError(
             f"{where} has no predictions of this program (parquet files written by jobs)."
         )

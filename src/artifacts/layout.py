@@ -27,6 +27,19 @@ OF_JOB += [RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST]
 """Files of a job beside its tables."""
 
 
+def kind_of(path: Path) -> str:
+    """Say what a path is, such as `is a folder` or `does not exist`, for a refusal."""
+    kinds = {
+        "is_dir": "is a folder",
+        "is_file": "is a file",
+        "is_fifo": "is a named pipe",
+        "is_socket": "is a socket",
+        "is_char_device": "is a device",
+        "is_block_device": "is a device",
+    }
+    return next((kind for test, kind in kinds.items() if getattr(path, test)()), "does not exist")
+
+
 def folder_of_command(folder: Path) -> Path:
     """Return the folder of a job's command: the parent folder in a sweep, else the job's own."""
     numbered = re.match(r"\d+-(?!\d\d-\d\d_)", folder.name)  # unlike 2026-01-31_12-00-00

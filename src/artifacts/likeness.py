@@ -21,6 +21,8 @@ _CHOICE = {"n_images", "seed", "images"}
 
 Records of version 0.4.0 and earlier ones have `n_images` there.
 """
+_TAGGED = ("timm/", "torchvision/")
+"""Providers whose names end in a tag of the weights, as in `resnet50.a1_in1k`."""
 _PREPROCESSING = ("network", "mean", "std", "input_size")
 RELATED_BY = {"same weights", "same architecture", "same family"}
 _COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_size", "stem"}
@@ -57,7 +59,7 @@ def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
     """Return the facts that a target shares with a source or one of its members.
 
     - `same weights`: equal digests.
-    - `same architecture`: same network name (timm's without its tag) and equal arguments.
+    - `same architecture`: same network name (timm's and torchvision's without tag), arguments.
     - `same family`: same first word of the name before a number, such as `resnet`.
     - `same pretraining`: weights `included` or fine-tuned, with the same tag or name.
     - `same data`: last trained on the job's data set, on the embedded images, or on the data set
@@ -81,7 +83,9 @@ def _facts(record: JobRecord, name: str) -> dict[str, str]:
     target = str(network.get("_target_", "torch.nn"))  # parts of torch.nn are no architecture
     stated = network.get("model_name") or network.get("name") or target.rpartition(".")[2]
     stated = "" if target.startswith("torch.nn") else str(stated).lower()
-    architecture, _, tag = stated.partition(".")
+    # Elsewhere a dot may part a package from a class, or belong to a repository.
+    tagged = "model_name" in network or stated.startswith(_TAGGED)
+    architecture, _, tag = stated.partition(".") if tagged else (stated, "", "")
     family = re.match(r"(?:tf_|wide_)?([a-z]+?)(?=v?\d|_|$)", architecture)
     others = {key: value for key, value in network.items() if key not in _COMMON}
     start = tag or "DEFAULT" if network.get("pretrained") else network.get("weights")

@@ -47,7 +47,7 @@ def find_preset(name: str) -> Path:
     cards = {path.stem: path for path in sorted(PRESETS.glob("*.card"))}
     if name not in cards:
         known = f"Available: {', '.join(cards)}.{suggestion(name, [*cards])}"
-        raise ValueError(f"{name}: no such preset. {known}")
+        raise ValueError(f"{name or repr(name)}: no such preset. {known}")
     return cards[name]
 
 

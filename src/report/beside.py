@@ -1,7 +1,7 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
@@ -82,7 +82,8 @@ class Ranks(tuple[Beside, ...]):
     """Results of several attacks; as text, one after another.
 
     Attributes:
-        notes: The attacks of which nothing was compared, and why.
+        notes: Notes that all of several results share, and the attacks of which nothing was
+            compared, and why.
     """
 
     notes: tuple[str, ...] = ()
@@ -119,13 +120,17 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
         reasons = dict.fromkeys(reason for its in refused.values() for reason in its)
         why = " ".join(reasons) or "There is no attack."
         raise ValueError(f"nothing can be compared with preset {preset}. {why}")
-    ranks = Ranks(results)
-    ranks.notes = tuple(f"{attack}: {' '.join(reasons)}" for attack, reasons in refused.items())
+    first = results[0].notes if len(results) > 1 else ()
+    shared = [note for note in first if all(note in its.notes for its in results)]
+    rest = [tuple(note for note in its.notes if note not in shared) for its in results]
+    ranks = Ranks(replace(its, notes=notes) for its, notes in zip(results, rest, strict=True))
+    ranks.notes = (*shared, *(f"{attack}: {' '.join(its)}" for attack, its in refused.items()))
     return ranks
 
 
 def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
     """Return the results of `beside` for the jobs of sweeps as text to print after a table."""
+    find_preset(preset)  # a wrong name is refused before the jobs are read
     return f"\n{beside(jobs_of(*sweeps), preset)}\n"
 
 

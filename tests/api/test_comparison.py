@@ -186,7 +186,7 @@ def test_exit_codes_tell_falls_from_bad_input(run_job, workspace, run_in, capfd)
         (sides, 1, "clean accuracy, fine: fell by"),
         (sides[::-1], 0, "rose by"),
         ([sides[0], sides[0]], 0, "falls above 7.3 points are excluded"),
-        ([sides[0], Path("nowhere")], 2, "nowhere is not a folder"),
+        ([sides[0], Path("nowhere")], 2, "nowhere does not exist"),
         ([sides[0], sides[1], "--pair", "fine=better"], 2, "NEW lacks"),
     ):
         assert run_in(workspace, *map(str, folders), module="src.compare") == code

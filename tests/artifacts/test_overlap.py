@@ -4,6 +4,7 @@ import pytest
 
 from src.artifacts.likeness import is_public, overlaps
 from src.artifacts.record import JobRecord
+from src.models.providers import LOADER
 from src.utils.package import find_asset
 from tests.conftest import make_record
 
@@ -29,6 +30,16 @@ MODELS = {
     "shallow": ({"_target_": "mine.net", "depth": 18}, "c.pt"),
     "parts": ({"_target_": "torch.nn.Sequential", "_args_": [1]}, "d.pt"),
     "others": ({"_target_": "torch.nn.Sequential", "_args_": [1]}, "e.pt"),
+    "class": ({"_target_": "mine.load", "name": "package.Net"}, "f.pt"),
+    "other class": ({"_target_": "mine.load", "name": "package.Other"}, "g.pt"),
+    "loaded": (
+        {"_target_": LOADER, "name": "timm/resnet50.a1_in1k", "pretrained": True},
+        "included",
+    ),
+    "reloaded": (
+        {"_target_": LOADER, "name": "timm/resnet50.a2_in1k", "pretrained": True},
+        "included",
+    ),
     "module": ({"name": "ResNet"}, "included"),
     "another": ({"name": "ResNet"}, "included"),
 }
@@ -59,6 +70,8 @@ def _record(models: dict[str, tuple], source: str) -> JobRecord:
         ("deep", "shallow", "family"),
         ("parts", "others", ""),
         ("module", "another", ""),
+        ("class", "other class", ""),
+        ("loaded", "reloaded", "architecture, data"),
         ("module", "module", "weights"),
         ("eva+a2@jpeg", "a1", "architecture, family, data"),
     ],

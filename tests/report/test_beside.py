@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from html import unescape
+from os import mkfifo
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,20 @@ def test_the_line_prints_the_ranks_below_the_table(
     printed = capsys.readouterr().out
     assert "mi_own beside preset made-up, version 1" in printed
     assert "on the images for tuning" in printed
-    assert run_in(tmp_path, str(card), "--beside", "made-down", module="src.table") == 2
-    assert "made-up" in capsys.readouterr().err
+    for name in ("made-down", ""):
+        assert run_in(tmp_path, str(card), "--beside", name, module="src.table") == 2
+        printed = capsys.readouterr().err
+        assert "made-up" in printed and not printed.startswith(":")
+
+
+def test_notes_that_all_attacks_share_are_printed_once(sweep: Path, tmp_path: Path):
+    def with_new_images(rows: pd.DataFrame) -> pd.DataFrame:
+        new = "new" + rows["index"].astype(str)
+        return rows.assign(image=rows["image"].where(rows["index"] < 100, new))
+
+    jobs = [*jobs_named(sweep, "mi_own"), *jobs_named(sweep, "bim_own")]
+    ranks = beside(changed(jobs, with_new_images, tmp_path / "mine.parquet"), "made-up")
+    assert len(ranks) == 2 and str(ranks).count("images are not stored") == 1
 
 
 def test_a_report_has_the_ranks_in_a_fold(
@@ -424,8 +437,17 @@ def test_refusals_of_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         (lambda: rank("fgsm", preset="large"), "large: .*photographs, small"),
         (lambda: rank("fgsm", source="vgg16"), "source=vgg16"),
         (lambda: rank("mii"), "mii.*Did you mean"),
+        (lambda: rank("mii", preset="photographs"), "mii.*Did you mean"),
+        (lambda: rank("mi", preset="photographs", tuning=True), "mobilenetv2.*networks.md.*tuning"),
+        (lambda: rank(None), "NoneType"),  # type: ignore[arg-type]
+        (lambda: rank([]), "list"),  # type: ignore[arg-type]
+        (lambda: rank({}), "empty"),
+        (lambda: rank("nowhere.card"), "does not exist"),
+        (lambda: rank("pipe"), "is a named pipe"),
+        (lambda: rank(tmp_path, tuning=True), "tuning"),
     ]
     monkeypatch.chdir(tmp_path)
+    mkfifo("pipe")
     for call, sentence in calls:
         with pytest.raises(ValueError, match=sentence):
             call()
