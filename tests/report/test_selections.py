@@ -99,7 +99,8 @@ def printed(summary):
 @pytest.mark.parametrize("images", [20, 60, 150])
 def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images):
     """Three networks that attack each other are ranked on single targets alone."""
-    summary = summarise(find_jobs([make_sweep(tmp_path, attacks=("bim",), images=images)]))
+    small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}
+    summary = summarise(find_jobs([make_sweep(tmp_path, images=images, **small)]))
     page, text = build_report(summary).page, printed(summary)
     place = {"defence": "none", "attack": "bim", "eps_255": page["first"]["eps"]}
     for target in ("vgg", "resnet", "vit"):
@@ -112,7 +113,8 @@ def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images
 @pytest.mark.parametrize("images", [99, 400])
 def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images):
     models = ("vgg", "resnet", "vit", "mixer")
-    folder = make_sweep(tmp_path, models=models, attacks=("bim",), images=images, full=False)
+    small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}
+    folder = make_sweep(tmp_path, models=models, images=images, **small)
     summary = summarise(find_jobs([folder]))
     summary.sources["depends_on"] = summary.sources["target"].map({"all targets": "vit"}).fillna("")
     summary.sources["undecided"] = summary.sources["rank"] == 1
@@ -220,7 +222,8 @@ def test_one_network_has_an_answer_for_each_attack(made_up):
 
 
 def test_white_boxes_are_in_no_mean_and_one_source_with_another_target_is_ranked(tmp_path):
-    folder = make_sweep(tmp_path, models=("vgg", "resnet"), targets=("vgg",), full=False)
+    small = {"targets": ("vgg",), "budgets": (8.0,), "full": False}
+    folder = make_sweep(tmp_path, models=("vgg", "resnet"), **small)
     page = build_report(summarise(find_jobs([folder]))).page
     place = {"defence": "none", "protocol": "joint", "eps_255": 8.0}
     ranked = rankings(folder).query("eps_255 == 8")
