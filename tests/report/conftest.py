@@ -17,7 +17,7 @@ from src.artifacts.record import with_record
 from src.report.page.content import build_report
 from src.report.page.html import Report, write_page
 from src.report.summary import Summary, summarise
-from tests.conftest import make_record
+from tests.records import make_record
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
