@@ -38,11 +38,24 @@ SENTENCE = re.compile(
 
 
 @pytest.fixture(scope="module")
-def audited(new_workspace, run_in, printed_by):
+def computed():
+    """The targets whose audits the command of `audited` has computed, once per computation."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def audited(new_workspace, run_in, printed_by, computed):
     """The workspace of an audit of `fine`, also behind JPEG, and what the command has printed."""
+
+    def counting(outcomes, costs):
+        computed.append(str(outcomes.targets[0]))
+        return success_within(outcomes, costs)
+
     folder = new_workspace()
     words = ["targets=[fine,coarse]", "defences=[none,jpeg]", "hydra.sweep.dir=out"]
-    code, printed = printed_by(run_in, folder, *WORDS, *words, "report.figures=true")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.report.audit.success_within", counting)
+        code, printed = printed_by(run_in, folder, *WORDS, *words, "report.figures=true")
     assert code == 0
     return folder, printed
 
@@ -94,25 +107,16 @@ def test_page_summary_and_figure_show_the_audit(audited):
         assert (rows["fooled_low"] < rows["fooled_high"]).all()
 
 
-def test_a_sweep_computes_each_audit_once(audited, run_in, monkeypatch):
-    """The terminal, the summary file, MLflow and the page show one computation."""
-    folder, _ = audited
-    computed = []
-
-    def counting(outcomes, costs):
-        computed.append(str(outcomes.targets[0]))
-        return success_within(outcomes, costs)
-
-    monkeypatch.setattr("src.report.audit.success_within", counting)
-    words = ["targets=[fine,coarse]", "defences=[none,jpeg]", "hydra.sweep.dir=again"]
-    assert run_in(folder, *WORDS, *words) == 0
+@pytest.mark.usefixtures("audited")
+def test_a_sweep_computes_each_audit_once(computed):
+    """The terminal, the summary file, the page and the figure show one computation."""
     assert sorted(computed) == ["coarse", "coarse@jpeg", "fine", "fine@jpeg"]
 
 
 def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, printed_by):
     folder, _ = audited
     saving = ["targets=coarse", "storage=uint8", "save_adversarial=true", "hydra.sweep.dir=images"]
-    alone = replaced(WORDS, "attack=fgsm")
+    alone = [*replaced(WORDS, "attack=fgsm"), "report=none"]
     assert run_in(folder, *alone, *saving) == 0
     network = load_classifier("fine", "dataset=cifar10_mini", config_dir=folder / "conf")
     files = {sha256(file.read_bytes()).hexdigest(): file for file in folder.glob("images/**/*.png")}
@@ -125,7 +129,7 @@ def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, pr
     for words in ([*asked, "model.answers.network.images=[images]"], ["targets=fine", asked[-1]]):
         code, printed = printed_by(run_in, folder, *alone, *words)
         assert code == 0
-        found.append(printed[printed.index("With these sources") :].partition("report:")[0])
+        found.append(printed[printed.index("With these sources") :].partition("files:")[0])
     assert found[0].replace("answers", "fine") == found[1]
 
 

@@ -1,4 +1,4 @@
-"""Whole runs through the real command line, with two tiny models."""
+"""Whole runs with two tiny models: what they print, write and track."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from src.artifacts.record import job_record
 from src.data.cifar10_mini import CLASSES
 from src.images.attacker import Attacker
-from tests.conftest import TINY_RUN, own_attack, replaced
+from tests.conftest import own_attack
 
 FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
 FRESH += ["dataset.n_test=100", "training.epochs=2", "training.batch_size=50"]
@@ -46,13 +46,13 @@ def store(workspace, empty_store) -> mlflow.MlflowClient:
 
 
 @pytest.fixture(scope="module")
-def sweep(new_workspace, run_in, printed_by, empty_store):
+def sweep(new_workspace, run_tiny, printed_by, empty_store):
     """The workspace of a tracked sweep of four jobs, and what it has printed."""
     folder = new_workspace()
     shutil.copytree(empty_store, folder / "mlruns")
     words = ["-m", "attack=fgsm,bim", "source=coarse,[coarse,fine]", "controls=true"]
-    words = replaced(TINY_RUN, *words, "ensemble=loss", "tracking=mlflow")
-    code, printed = printed_by(run_in, folder, *words)
+    words += ["ensemble=loss", "tracking=mlflow"]
+    code, printed = printed_by(run_tiny, folder, *words)
     assert code == 0
     return folder, printed
 
@@ -109,9 +109,9 @@ def test_a_sweep_leaves_runs(sweep):
         assert whole.data.metrics[f"{kind}_success/bim/reference"] == point.value
 
 
-def test_training_happens_once_and_is_tracked(command_line, workspace, store):
+def test_training_happens_once_and_is_tracked(run_job, workspace, store):
     words = [*FRESH, "targets=[coarse]"]
-    assert command_line(*words, "tracking=mlflow") == 0
+    assert run_job(*words, "tracking=mlflow") == 0
     checkpoints = workspace / "cache" / "checkpoints"
     (trained,) = checkpoints.glob("*.safetensors")
     stamp = trained.stat().st_mtime_ns
@@ -130,9 +130,9 @@ def test_training_happens_once_and_is_tracked(command_line, workspace, store):
     (data,) = run.inputs.dataset_inputs
     assert json.loads(data.dataset.profile) == {"images": 100, "classes": 10}
 
-    assert command_line(*words, "seed=3") == 0  # other images, the same weights
+    assert run_job(*words, "seed=3") == 0  # other images, the same weights
     assert trained.stat().st_mtime_ns == stamp
-    assert command_line(*words, "training.seed=1") == 0
+    assert run_job(*words, "training.seed=1") == 0
     assert len(list(checkpoints.glob("*.safetensors"))) == 2
 
 
@@ -149,16 +149,16 @@ class Mirror:
 """
 
 
-def test_a_transform_of_ones_own_shows_its_copies(command_line, workspace, capsys):
+def test_a_transform_of_ones_own_shows_its_copies(run_job, workspace, capsys):
     text = "defaults: [mi, _self_]\ntransforms: [{_target_: mirror_code.Mirror}]"
     own_attack(workspace, "mirror", text, MIRROR)
-    assert command_line("attack=mirror") == 0
+    assert run_job("attack=mirror") == 0
     gradients = 2 * (1 + 2 * 9)  # a step that all budgets share, and nine of each
     assert f"mirror coarse, {gradients} gradients per image" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_feature_attacks_are_of_a_layer(command_line, workspace, monkeypatch):
+def test_feature_attacks_are_of_a_layer(run_job, workspace, monkeypatch):
     real, attacked = Attacker.forward, []
 
     def forward(self, images, batch, budgets):
@@ -180,26 +180,26 @@ def test_feature_attacks_are_of_a_layer(command_line, workspace, monkeypatch):
         )
     ):
         attacked.clear()
-        assert command_line("attack=fia", *few, *words, f"hydra.run.dir=out/{number}") == 0
+        assert run_job("attack=fia", *few, *words, f"hydra.run.dir=out/{number}") == 0
         record = job_record(workspace / "out" / str(number))
         assert (sum(attacked), record.layer, record.backward_rule) == (images, layer, "")
         assert record.gradients == images * (3 + 1 + 2) * (1 + ("+" in record.source))
 
 
-def test_feature_attacks_without_their_layer_are_refused(command_line, capsys):
-    assert command_line("attack=fia") == 1
+def test_feature_attacks_without_their_layer_are_refused(run_job, capsys):
+    assert run_job("attack=fia") == 1
     assert "attack=fia: attack.layer=null: the source has no" in capsys.readouterr().out
-    assert command_line("attack=ilpd", "++model.coarse.feature_layer=body") == 1
+    assert run_job("attack=ilpd", "++model.coarse.feature_layer=body") == 1
     assert "model coarse: feature_layer=body " in capsys.readouterr().out
-    assert command_line("attack=fia", "source=[coarse,fine]", "attack.layer=['0']") == 1
+    assert run_job("attack=fia", "source=[coarse,fine]", "attack.layer=['0']") == 1
     assert "attack.layer names 1 layers for 2 ensemble members" in capsys.readouterr().out
-    assert command_line("attack=bim", "++attack.layer=body") == 1
+    assert run_job("attack=bim", "++attack.layer=body") == 1
     assert "attack.layer=body needs attack.objective" in capsys.readouterr().out
 
 
-def test_settings_unlike_the_defaults_stand_in_every_name(command_line, workspace, store):
+def test_settings_unlike_the_defaults_stand_in_every_name(run_job, workspace, store):
     words = ["attack=bim", "attack.norm=l2", "attack.steps=2,10", "targets=[fine]"]
-    assert command_line("-m", *words, "attack.target_label=next", "tracking=mlflow") == 0
+    assert run_job("-m", *words, "attack.target_label=next", "tracking=mlflow") == 0
     labels = [f"bim ({steps}norm=l2, target_label=next)" for steps in ("steps=2, ", "")]
     files = sorted(output(workspace).glob("matrix*"))
     names = [f"matrix-bim-{steps}norm=l2-target_label=next" for steps in ("", "steps=2-")]
@@ -230,11 +230,11 @@ def test_attacks_in_a_folder_may_be_swept(command_line, workspace):
 
 
 @pytest.mark.slow
-def test_images_to_mix_in_do_not_depend_on_the_subset(command_line, workspace):
+def test_images_to_mix_in_do_not_depend_on_the_subset(run_job, workspace):
     words = ["attack=admix", "attack.scales=1", "attack.steps=3", "targets=[fine]"]
     tables = []
     for count in (10, 20):
-        assert command_line(*words, f"n_images={count}", f"hydra.run.dir={count}") == 0
+        assert run_job(*words, f"n_images={count}", f"hydra.run.dir={count}") == 0
         rows = table(workspace / str(count)).query("target == 'fine'")
         tables.append(rows.set_index(["index", "eps_255"])["true_confidence"])
     both = pd.concat(tables, axis=1, join="inner")
@@ -243,24 +243,24 @@ def test_images_to_mix_in_do_not_depend_on_the_subset(command_line, workspace):
 
 
 @pytest.mark.slow
-def test_a_used_folder_does_not_mix_old_jobs_in(command_line, workspace):
+def test_a_used_folder_does_not_mix_old_jobs_in(run_job, workspace):
     words = ["-m", "hydra.sweep.dir=here", "targets=[fine]"]
-    assert command_line(*words, "attack=rfgsm,fgsm", "controls=true") == 0
+    assert run_job(*words, "attack=rfgsm,fgsm", "controls=true") == 0
     os.utime(workspace / "here" / "1-fgsm-coarse" / ".hydra" / "config.yaml", (2**32, 2**32))
     (workspace / "here" / "figures").mkdir()
     for name in ("answer.svg", "answer.csv", "mine.csv"):
         (workspace / "here" / "figures" / name).touch()
-    assert command_line(*words, "attack=rfgsm") == 0
+    assert run_job(*words, "attack=rfgsm") == 0
     assert os.listdir(workspace / "here" / "figures") == ["mine.csv"]  # the user's own
     assert [path.name for path in (workspace / "here").glob("matrix-*")] == ["matrix-rfgsm.csv"]
     left = " ".join(path.name for path in (workspace / "here" / "0-rfgsm-coarse").iterdir())
     assert "predictions.parquet" in left and "noise" not in left and "excess" not in left
 
 
-def test_a_failed_job_leaves_the_others_alone(command_line, workspace, store, capsys):
+def test_a_failed_job_leaves_the_others_alone(run_job, workspace, store, capsys):
     wanted = ["model.fine.expected_accuracy=0.999", "clean_accuracy_check.tolerance=0.0001"]
     words = ["clean_accuracy_check.action=stop,warn", "tracking=mlflow"]
-    assert command_line("-m", *words, *wanted) == 1
+    assert run_job("-m", *words, *wanted) == 1
     printed = capsys.readouterr().out
     assert "FAILED 0-fgsm-coarse: model fine: clean accuracy is" in printed
     assert printed.count("its file expects 99.90%") == 2  # the other job warns
@@ -273,14 +273,12 @@ def test_a_failed_job_leaves_the_others_alone(command_line, workspace, store, ca
 
 
 @pytest.mark.slow
-def test_weights_that_state_their_classes_are_for_these(
-    command_line, workspace, tiny_weights, capsys
-):
+def test_weights_that_state_their_classes_are_for_these(run_job, workspace, tiny_weights, capsys):
     def run(names: list[str], *more: str) -> int:
         facts = {"class_names": ",".join(names), "expected_accuracy": "0.99"}
         save_file(load_file(tiny_weights / "fine.safetensors"), "fine.safetensors", facts)
         words = ["source=fine", "targets=[fine]", "model.fine.weights=fine.safetensors"]
-        return command_line(*words, *more)
+        return run_job(*words, *more)
 
     assert run(CLASSES) == 0
     assert "its weights state 99.00%" in " ".join(capsys.readouterr().out.split())
@@ -308,36 +306,34 @@ def hooked(model, images, labels, eps):
 
 
 @pytest.mark.slow
-def test_a_textbook_attack_that_looks_at_layers_of_its_source_is_fgsm(
-    command_line, workspace, capsys
-):
+def test_a_textbook_attack_that_looks_at_layers_of_its_source_is_fgsm(run_job, workspace, capsys):
     own_attack(workspace, "hooked", "_target_: hooked_code.hooked", HOOKED)
-    assert command_line("-m", "attack=fgsm,hooked", "hydra.sweep.dir=here") == 0
+    assert run_job("-m", "attack=fgsm,hooked", "hydra.sweep.dir=here") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "hooked coarse, 1 gradient per image, still correct" in printed
     jobs = (workspace / "here" / f"{job}-coarse" for job in ("0-fgsm", "1-hooked"))
     pd.testing.assert_frame_equal(*map(table, jobs))
 
 
-def test_a_model_with_two_names_has_the_rows_of_one(workspace, command_line):
+def test_a_model_with_two_names_has_the_rows_of_one(workspace, run_job):
     text = (workspace / "conf" / "model" / "fine.yaml").read_text()
     copy = text.replace("@package model.fine", "@package model.same")
     (workspace / "conf" / "model" / "same.yaml").write_text(copy)
     words = ["attack=bim", "targets=[coarse,fine,same]", "model=[coarse,fine,same]"]
-    assert command_line(*words, "hydra.run.dir=out") == 0
+    assert run_job(*words, "hydra.run.dir=out") == 0
     rows = table(workspace / "out").drop(columns="confidence")
     one, other = (rows[rows["target"] == name].drop(columns="target") for name in ("fine", "same"))
     assert len(one) == 23 * 3 and one.reset_index(drop=True).equals(other.reset_index(drop=True))
 
 
 def test_a_trial_that_runs_out_of_memory_says_so_in_a_sentence(
-    command_line, workspace, capsys, monkeypatch
+    run_job, workspace, capsys, monkeypatch
 ):
     def full(*arguments, **keywords):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(Attacker, "__call__", full)
-    assert command_line("attack=fgsm", "hydra.run.dir=out") == 1
+    assert run_job("attack=fgsm", "hydra.run.dir=out") == 1
     printed = capsys.readouterr()
     assert "free memory" in printed.err + printed.out
     assert "Traceback" not in printed.err + printed.out

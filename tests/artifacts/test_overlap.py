@@ -6,7 +6,7 @@ from src.artifacts.likeness import is_public, overlaps
 from src.artifacts.record import JobRecord
 from src.models.providers import LOADER
 from src.utils.package import find_asset
-from tests.conftest import make_record
+from tests.records import make_record
 
 TIMM, OURS = "timm.create_model", "src.models.architectures"
 MODELS = {

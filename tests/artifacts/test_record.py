@@ -7,7 +7,7 @@ import pytest
 from src.artifacts.record import _backward_rule, public, read_record, with_record
 from src.artifacts.sweep_state import noted_failure
 from src.config.attack_settings import AttackSettings
-from tests.conftest import make_record
+from tests.records import make_record
 
 RECORD = make_record(
     **{"key": "k", "images": 2, "class_names": ("a", "b"), "weights": {"net": "w"}},

@@ -1,5 +1,8 @@
 """The backward rules, and gradients to compare theirs with."""
 
+from copy import deepcopy
+from functools import cache
+
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -34,6 +37,11 @@ def gradient(model: nn.Module, images: Tensor, weights: Tensor) -> Tensor:
 
 def built(name: str) -> nn.Module:
     """Return a network of the catalogue for 32 pixels or its input size, without weights."""
+    return deepcopy(_built(name))
+
+
+@cache
+def _built(name: str) -> nn.Module:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_container(compose(f"model/{name}"), resolve=True)
     section = config["model"][name]

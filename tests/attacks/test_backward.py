@@ -4,7 +4,6 @@ from itertools import product
 
 import pytest
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.func import vjp
 from torchvision.models.densenet import _DenseLayer
@@ -23,38 +22,6 @@ from src.attacks import (
 )
 from src.attacks.source import Source, apply_backward_rule
 from tests.attacks.backward_rules import EPS, built, gradient, seeded
-
-
-class Residual(nn.Module):
-    """z + W tanh(z), under the names that a residual block has."""
-
-    downsample = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bn2 = nn.Linear(5, 5)
-
-    def forward(self, z: Tensor) -> Tensor:
-        out = self.bn2(z.tanh())
-        out += z  # in place, as in torchvision
-        return out
-
-
-Residual.__name__ = "BasicBlock"
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.2, 1.0])
-def test_skip_gradients_of_three_layers_by_hand(gamma):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Identity(), Residual(), Residual(), Residual()).double()
-    z, g = torch.randn(2, 4, 5, dtype=torch.float64, generator=seeded())
-    found = gradient(apply_backward_rule(model, SkipGradient(gamma)), z, g)
-    seen = [z]
-    for block in model[1:]:
-        seen.append(block(seen[-1]).detach())
-    for block, inside in zip(reversed(model[1:]), reversed(seen[:-1]), strict=True):
-        g = g + gamma * (g @ block.bn2.weight) * (1 - inside.tanh() ** 2)
-    torch.testing.assert_close(found, g.detach(), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
@@ -187,56 +154,6 @@ def test_linear_gradients_of_relus_that_are_all_on_are_bim(batch):
     expected = bim(*given, **words)
     torch.testing.assert_close(linbp(*given, **words), expected, atol=1e-12, rtol=0)
     assert not torch.equal(expected, images.expand_as(expected))
-
-
-def damped(g: Tensor, factor: float) -> Tensor:
-    """Return gradients (tokens, channels) without the extremes of each channel."""
-    g = g.clone()
-    for column in g.T:
-        extremes = int(column.argmax()), int(column.argmin())
-        column[list(extremes)] = 0
-    return factor * g
-
-
-def regularised(block: Block, x: Tensor, g: Tensor) -> Tensor:
-    """Return the gradient at the tokens x of one image, from that at the block's output."""
-    attention = block.attn
-    h, back_norm = vjp(block.norm1, x)
-    qkv, back_qkv = vjp(attention.qkv, h)
-    heads = qkv.reshape(len(x), 3, attention.num_heads, -1)
-    scale = heads.shape[-1] ** -0.5
-    maps = [(heads[:, 0, n] @ heads[:, 1, n].T * scale).softmax(1) for n in range(heads.shape[2])]
-    out = torch.cat([p @ heads[:, 2, n] for n, p in enumerate(maps)], dim=1)
-    _, back_mlp = vjp(lambda z: block.mlp(block.norm2(z)), x + attention.proj(out))
-    g = g + back_mlp(damped(g, 0.5))[0]
-    above = (g @ attention.proj.weight).reshape(len(x), len(maps), -1)
-    below = torch.zeros_like(heads)
-    for n, p in enumerate(maps):
-        q, k, v = heads[:, :, n].unbind(1)
-        at_map = above[:, n] @ v.T
-        scores = p * (at_map - (p * at_map).sum(1, keepdim=True))
-        places = [divmod(int(scores.argmax()), len(x)), divmod(int(scores.argmin()), len(x))]
-        for i, j in places:
-            scores[i, :] = 0
-            scores[:, j] = 0
-        scores = 0.25 * scores
-        below[:, 0, n], below[:, 1, n] = scores @ k * scale, scores.T @ q * scale
-        below[:, 2, n] = p.T @ above[:, n]
-    return g + back_norm(back_qkv(damped(below.flatten(1), 0.75))[0])[0]
-
-
-def test_token_gradients_of_two_blocks_by_hand_image_by_image():
-    torch.manual_seed(0)
-    blocks = nn.Sequential(*(Block(12, 3, qkv_bias=True) for _ in range(2)))
-    blocks.double().eval().requires_grad_(False)
-    x, g = torch.randn(2, 3, 7, 12, dtype=torch.float64, generator=seeded())
-    changed = apply_backward_rule(blocks, TokenGradient())
-    torch.testing.assert_close(changed(x), blocks(x), atol=1e-12, rtol=0)
-    found = gradient(changed, x, g)
-    for n in range(3):
-        between = blocks[0](x[n : n + 1])[0]
-        expected = regularised(blocks[0], x[n], regularised(blocks[1], between, g[n]))
-        torch.testing.assert_close(found[n], expected, atol=1e-12, rtol=0)
 
 
 def test_patches_are_those_of_the_transformer_unless_a_number_is_given(transformer, network, batch):

@@ -60,7 +60,13 @@ FITTING["linbp"] = FITTING["bpa"]
 """Models of the catalogue that a backward rule can change."""
 
 
-@pytest.mark.parametrize("name", sorted(set.union(*FITTING.values())))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.endswith("_small") else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(set.union(*FITTING.values()))
+    ],
+)
 def test_a_backward_rule_changes_the_gradients_of_models_that_have_its_layers_alone(name):
     network = built(name)
     size = 224 if name == "convnext" else 32
@@ -177,6 +183,7 @@ def test_ghosts_that_keep_every_value_are_mi(batch):
     assert not torch.equal(ghost(*given, steps=2), expected)
 
 
+@pytest.mark.slow
 def test_ghosts_of_the_catalogue():
     for name in ("convnext", "densenet121", "inception", "resnet50"):
         size = 224 if name == "convnext" else 32
@@ -184,6 +191,9 @@ def test_ghosts_of_the_catalogue():
         changed = apply_backward_rule(model, GhostNetwork())
         drawn(changed, random_for(images, [3]))
         assert changed(images).isfinite().all() and not torch.equal(changed(images), model(images))
+
+
+def test_a_source_without_blocks_and_relus_has_no_ghosts():
     with pytest.raises(ValueError, match=r"must have residual blocks .* or ReLUs"):
         apply_backward_rule(built("mobilenet_v2"), GhostNetwork())
 

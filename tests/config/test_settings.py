@@ -27,14 +27,18 @@ PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
     "tabench": ("bim", 8, 1, 100, 224, 10),
     "zhao2021": ("logit_mi_di_ti", 16, 2, 300, 299, 3),
 }
-GROUPS = [
-    (group.name, option.stem)
+GROUPS = {
+    group.name: [option.stem for option in sorted(group.glob("[!_]*.yaml"))]
     for group in sorted(resolvers.CONF.iterdir())
     if group.is_dir() and group.name not in ("hydra", "model", "attack", "defence", "panel")
-    for option in sorted(group.glob("[!_]*.yaml"))
-    if option.stem not in PROTOCOLS
+}
+EXPERIMENTS = [name for name in GROUPS.pop("experiment") if name not in PROTOCOLS]
+TOGETHER = [
+    tuple(f"{group}={names[place % len(names)]}" for group, names in GROUPS.items())
+    for place in range(max(map(len, GROUPS.values())))
 ]
-ATTACKS = [("attack", name) for name in ("bim", "none", "mi_di_ti")]
+"""Options of all groups but the experiments, each of them at least once."""
+ATTACKS = ("bim", "none", "mi_di_ti")
 MODELS = sorted(path.stem for path in (resolvers.CONF / "model").glob("[!_]*.yaml"))
 
 
@@ -110,10 +114,18 @@ def test_a_gpu_is_one_that_the_system_knows_and_torch_can_use(monkeypatch, tmp_p
     assert read("trainer=default").training.device == ("gpu" if known and usable else "cpu")
 
 
-@pytest.mark.parametrize(("group", "option"), [*GROUPS, *ATTACKS])
-def test_every_option_makes_a_job(group, option):
-    needed = ["dataset.name=SVHN"] if option == "torchvision" else []
-    assert read(f"{group}={option}", *needed)
+@pytest.mark.parametrize(
+    "words",
+    [
+        *TOGETHER,
+        *([f"experiment={name}"] for name in EXPERIMENTS),
+        *([f"attack={name}"] for name in ATTACKS),
+    ],
+    ids=" ".join,
+)
+def test_every_option_makes_a_job(words):
+    needed = ["dataset.name=SVHN"] if "dataset=torchvision" in words else []
+    assert read(*words, *needed)
 
 
 def test_a_published_protocol_lists_the_weights_that_are_missing(tmp_path, monkeypatch):

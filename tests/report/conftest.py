@@ -17,7 +17,7 @@ from src.artifacts.record import with_record
 from src.report.page.content import build_report
 from src.report.page.html import Report, write_page
 from src.report.summary import Summary, summarise
-from tests.conftest import make_record
+from tests.records import make_record
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -103,13 +103,16 @@ def summary_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Summ
     return make
 
 
-@pytest.fixture
-def written(made_up, tmp_path, tmp_path_factory):
-    """A function that writes the page of a kind of sweep and returns its path."""
+@pytest.fixture(scope="session")
+def written(made_up, tmp_path_factory):
+    """A function that returns the page of a kind of sweep, which is written once and only read."""
+    folder = tmp_path_factory.mktemp("pages")
 
     def write(kind: str):
-        path = tmp_path / "report.html"
-        write_page(made_up(kind), path, tmp_path_factory.getbasetemp() / "cache")
+        path = folder / kind / "report.html"
+        if not path.exists():
+            path.parent.mkdir()
+            write_page(made_up(kind), path, folder / "cache")
         return path
 
     return write

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from html import unescape
-from os import mkfifo
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from torch.nn.functional import cross_entropy
 
 import findings.baselines
 import src.config.fields
 from findings.baselines import pack_preset
-from src import attacks, rank, rankings
+from src import rankings
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.beside import beside, read_preset
@@ -218,20 +216,20 @@ def test_a_report_has_the_ranks_in_a_fold(
 
 
 def test_a_sweep_ends_with_the_ranks_that_the_table_shows(
-    command_line: Callable[..., int],
+    run_job: Callable[..., int],
     run_in: Callable[..., int],
     printed_by: Callable[..., tuple[int, str]],
     workspace: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     words = ("n_images=40", "protocol=all", "attack=fgsm", "report=none", "tracking=none")
-    assert command_line(*words, "hydra.run.dir=first") == 0
+    assert run_job(*words, "hydra.run.dir=first") == 0
     (job,) = find_jobs([workspace / "first"])
     monkeypatch.setattr(src.config.fields, "PRESETS", workspace)
     facts = {"preset": "tiny", "preset_version": 1, "tuning": []}
     write_card([job.as_card()], workspace / "tiny.card", **facts)
     words += ("beside=tiny", "hydra.run.dir=mine")
-    code, printed = printed_by(command_line, *words)
+    code, printed = printed_by(run_job, *words)
     assert code == 0
     _, table = printed_by(
         partial(run_in, workspace, module="src.table"), "mine", "--beside", "tiny"
@@ -239,16 +237,16 @@ def test_a_sweep_ends_with_the_ranks_that_the_table_shows(
     ranks = table[table.index("fgsm (mine) beside preset tiny") :].strip()
     assert ranks in printed
     assert ranks in (workspace / "mine" / "summary.txt").read_text("utf-8")
-    code, printed = printed_by(command_line, *words, "epsilon.grid=[2]", "hydra.run.dir=other")
+    code, printed = printed_by(run_job, *words, "epsilon.grid=[2]", "hydra.run.dir=other")
     assert code == 0 and (workspace / "other" / "attacks.csv").is_file()
     assert "beside=tiny: nothing can be compared" in printed
 
 
 def test_an_unknown_preset_is_refused_before_anything_is_computed(
-    command_line: Callable[..., int], workspace: Path, capsys: pytest.CaptureFixture[str]
+    run_job: Callable[..., int], workspace: Path, capsys: pytest.CaptureFixture[str]
 ):
     for word in ("beside=smal", "beside=../small", "beside=''", "beside=3"):
-        assert command_line(word, "hydra.run.dir=none") == 2
+        assert run_job(word, "hydra.run.dir=none") == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not (workspace / "none").exists()
 
@@ -410,44 +408,3 @@ def test_costs_decide_who_is_of_equal_cost(
     (result,) = beside(mine, "made-up")
     assert {*result.equal_cost["attack"]} == {"weak (mine)", "weak", "mi"}
     assert result.cost == 10
-
-
-@pytest.mark.slow
-def test_a_stored_attack_called_as_a_function_gives_what_is_stored():
-    (result,) = rank(partial(attacks.fgsm), source="vgg_small", tuning=True)
-    rows = result.own.set_index("attack")
-    assert rows.loc["fgsm", "difference"] == 0
-    assert rows.loc["mine", "gradients"] == 1
-    assert any("Images for tuning" in note for note in result.notes)
-
-
-@pytest.mark.slow
-def test_a_function_of_four_arguments_is_enough():
-    def mine(model: Any, images: Any, labels: Any, eps: Any) -> Any:
-        images = images.clone().requires_grad_()
-        cross_entropy(model(images), labels, reduction="sum").backward()
-        return (images + eps * images.grad.sign()).clamp(0, 1).detach()
-
-    (result,) = rank(mine, source="vgg_small", tuning=True)
-    assert result.own.set_index("attack").loc["fgsm", "difference"] == 0
-
-
-def test_refusals_of_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    calls: list[tuple[Callable[[], object], str]] = [
-        (lambda: rank("fgsm", preset="large"), "large: .*photographs, small"),
-        (lambda: rank("fgsm", source="vgg16"), "source=vgg16"),
-        (lambda: rank("mii"), "mii.*Did you mean"),
-        (lambda: rank("mii", preset="photographs"), "mii.*Did you mean"),
-        (lambda: rank("mi", preset="photographs", tuning=True), "mobilenetv2.*networks.md.*tuning"),
-        (lambda: rank(None), "NoneType"),  # type: ignore[arg-type]
-        (lambda: rank([]), "list"),  # type: ignore[arg-type]
-        (lambda: rank({}), "empty"),
-        (lambda: rank("nowhere.card"), "does not exist"),
-        (lambda: rank("pipe"), "is a named pipe"),
-        (lambda: rank(tmp_path, tuning=True), "tuning"),
-    ]
-    monkeypatch.chdir(tmp_path)
-    mkfifo("pipe")
-    for call, sentence in calls:
-        with pytest.raises(ValueError, match=sentence):
-            call()

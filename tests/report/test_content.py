@@ -47,7 +47,8 @@ def test_attacks_on_other_images_are_ranked_apart(tmp_path):
 
 
 def test_ensembles_are_ranked_apart(make_sweep):
-    folder = make_sweep(attacks=("mi", "di"), sources=("vgg", "resnet", "vgg+resnet"))
+    sources = ("vgg", "resnet", "vgg+resnet")
+    folder = make_sweep(attacks=("mi", "di"), sources=sources, budgets=(8.0,))
     report = report_of([folder])
     (ranking,) = (one.data for one in report.figures if one.name == "ranking")
     shown = ranking[(ranking["of"] == "mean of sources") & (ranking["eps_255"] == 8)]
@@ -72,7 +73,7 @@ def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep
 
 
 def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_asked_for(make_sweep):
-    folder = make_sweep(alike=("vgg", "resnet"))
+    folder = make_sweep(alike=("vgg", "resnet"), budgets=(8.0,))
     jobs = find_jobs([folder])
     kept, left = (summarise(jobs, related) for related in ("keep", "exclude"))
     rates = kept.jobs[0].rates
@@ -98,7 +99,7 @@ def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_ask
 
 
 def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):
-    folder = make_sweep(models=("a",), attacks=("fgsm", "bim"))
+    folder = make_sweep(models=("a",), attacks=("fgsm", "bim"), budgets=(8.0,))
     listed = [
         {"name": "few_images", "finding": "a -> b: 3 images counted (joint)"},
         {"name": "of_a_later_version", "finding": "something"},
@@ -145,7 +146,7 @@ def test_sources_of_saved_sets_are_ranked_though_their_weights_are_unknown(make_
 
 def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
     words = {"attacks": ("mi", "di"), "sources": ("vgg@jpeg",), "defences": ("jpeg",)}
-    summary = summarise(find_jobs([make_sweep(**words)]))
+    summary = summarise(find_jobs([make_sweep(**words, budgets=(8.0,))]))
     report = build_report(summary)
     rows = summary.rankings.query("defence == 'jpeg' and eps_255 == 8")
     best = rows.loc[rows["mean"].idxmax()]
@@ -157,7 +158,7 @@ def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
 
 
 def test_plain_attacks_are_ranked_on_targets_without_a_defence(make_sweep):
-    report = build_report(summarise(find_jobs([make_sweep(defences=("jpeg",))])))
+    report = report_of([make_sweep(defences=("jpeg",), budgets=(8.0,))])
     assert report.page["first"]["defence"] == "none" and "behind" not in report.answer[1]
     assert report.page["axes"]["defence"] == ["none", "jpeg"]
 
@@ -165,7 +166,7 @@ def test_plain_attacks_are_ranked_on_targets_without_a_defence(make_sweep):
 def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_named(
     make_sweep, monkeypatch
 ):
-    folder = make_sweep(full=True)
+    folder = make_sweep(full=True, budgets=(8.0,))
     whole = report_of([folder]).page
     assert len(whole["jobs"]) == 3 and not whole["left_out"]
     monkeypatch.setitem(MOST_BYTES, "pictures", -1)
@@ -178,7 +179,7 @@ def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_n
 
 
 def test_the_page_names_the_command_that_adds_diagnostics(make_sweep):
-    report = report_of([make_sweep(models=("a", "b"))])
+    report = report_of([make_sweep(models=("a", "b"), budgets=(8.0,))])
     assert not report.page["diagnosed"]
     assert report.page["command"].endswith("diagnostics=full")
 

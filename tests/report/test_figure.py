@@ -20,9 +20,8 @@ ATTACKS = ("fgsm", "bim", "mi steps=5")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_sweep(
-        tmp_path_factory.mktemp("sweep"), attacks=ATTACKS, budgets=(4.0, 8.0, 16.0), full=False
-    )
+    small = {"sources": ("vgg", "vit"), "budgets": (4.0, 8.0, 16.0), "full": False}
+    return write_sweep(tmp_path_factory.mktemp("sweep"), attacks=ATTACKS, **small)
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_numbers_are_those_of_the_report(folder):
     header, *lines = (line.split(",") for line in rows.splitlines())
     cells = [dict(zip(header, line, strict=True)) for line in lines]
     assert {(cell["attack"], float(cell["eps_255"])) for cell in cells} == {("bim", 4.0)}
-    assert len(cells) == 9
+    assert len(cells) == 2 * 3
     for cell in cells:
         rate = int(cell["success"]) / int(cell["n"])
         assert float(cell["success_rate"]) == pytest.approx(rate, rel=1e-3)

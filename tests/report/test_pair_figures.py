@@ -15,12 +15,13 @@ from tests.conftest import REPOSITORY
 from tests.report.conftest import make_sweep as write_sweep
 
 PAIR = ("--attack", "fgsm", "--source", "vgg", "--target", "vit")
+NAMED = "vgg \N{RIGHTWARDS ARROW} vit"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("sweep")
-    return write_sweep(place, models=("vgg", "vit", "mixer"), budgets=(2.0, 8.0), images=60)
+    models = {"models": ("vgg", "vit", "mixer"), "sources": ("vgg", "vit")}
+    return write_sweep(tmp_path_factory.mktemp("sweep"), **models, budgets=(2.0, 8.0), images=60)
 
 
 @pytest.fixture
@@ -110,6 +111,7 @@ def test_groups_name_their_confidences_and_counts(draw, folder, caplog):
     sentence = f"Not drawn: {left} of {len(counted)} images, in bins of fewer than 3."
     assert left and sentence in texts and sentence in caplog.text
     texts = " ".join(texts_of(draw("confidence-groups", folder, *PAIR, "--groups", 2)))
+    assert NAMED in texts and "fgsm" in texts
     sizes = sorted(map(int, re.findall(r"% \((\d+)\)", texts)))
     assert sum(sizes) == len(counted) and sizes[1] - sizes[0] <= 1
 
@@ -126,7 +128,7 @@ def test_an_image_shows_its_classes_when_clean_and_when_first_wrong(draw, folder
         (right.index[right[0.0] & right[2.0] & ~right[8.0]][0], "fgsm: wrong at 8/255"),
     ):
         texts = texts_of(draw("image", number, folder, *PAIR))
-        assert {"clean", title} < {*texts} and "fgsm" in texts
+        assert {"clean", title} < {*texts} and "fgsm" in texts and NAMED in " ".join(texts)
         top = frame[(frame["index"] == number) & (frame["eps_255"] == 0)].iloc[0]
         names = ("cat", "dog", "owl", "fox", "elk", "ape")
         assert f"{names[top['label']]} {100 * top['confidence']:.0f} %" in texts
@@ -136,6 +138,7 @@ def test_a_strip_has_a_picture_per_budget_and_the_classes(draw, folder):
     svg = draw("strip", 1, folder, *PAIR)
     assert svg.count(b"<image") == 4
     texts = texts_of(svg)
+    assert NAMED in " ".join(texts) and "fgsm" in " ".join(texts)
     rows = load_sweep(folder).query(
         "variant == 'float32' and attack == 'fgsm' and source == 'vgg' and target == 'vit'"
     )
@@ -154,13 +157,6 @@ def test_a_strip_is_as_wide_as_its_texts(draw, folder, capsys):
     )
     texts = " ".join(texts_of(draw(*words)))
     assert name in texts and "image 1" in texts
-
-
-@pytest.mark.parametrize("words", [("confidence-groups",), ("image", 1), ("strip", 1)])
-def test_a_figure_of_one_pair_names_it(draw, folder, words):
-    kind, *number = words
-    texts = " ".join(texts_of(draw(kind, *number, folder, *PAIR)))
-    assert "vgg \N{RIGHTWARDS ARROW} vit" in texts and "fgsm" in texts
 
 
 def test_every_line_has_a_look_of_its_own(folder):

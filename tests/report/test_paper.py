@@ -17,7 +17,8 @@ from src.api.frames import COLUMNS
 from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
 from src.artifacts.sweep_state import SweepManifest, write_manifest
 from src.utils.model_names import TARGET_COLUMNS, ModelRef
-from tests.conftest import REPOSITORY, make_record
+from tests.conftest import REPOSITORY
+from tests.records import make_record
 
 IMAGES = 40
 BUDGETS = (0.0, 4.0, 8.0)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from src import rankings, table
+from src import load_sweep, rankings, table
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.html import as_json
@@ -36,6 +36,16 @@ def folder(tmp_path_factory):
     return make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS["defended"])
 
 
+@pytest.fixture(scope="module")
+def frame(folder):
+    return load_sweep(folder)
+
+
+@pytest.fixture(scope="module")
+def attack_rankings(frame):
+    return rankings(frame)
+
+
 VALUES = {"s": "success", "c": "accuracy", "f": "confidence"}
 QUICK = {("s", 8.0, "joint"), ("c", 2.0, "all"), ("f", 2.0, "joint")}
 
@@ -47,11 +57,11 @@ QUICK = {("s", 8.0, "joint"), ("c", 2.0, "all"), ("f", 2.0, "joint")}
         for place in product(VALUES, (2.0, 8.0), ("joint", "all"))
     ],
 )
-def test_cells_and_means_are_those_of_the_table(made_up, folder, short, eps, protocol):
+def test_cells_and_means_are_those_of_the_table(made_up, frame, short, eps, protocol):
     page = made_up("defended").page
     for defence, rows in product(("none", "jpeg"), (["source", "attack"], ["attack"])):
         words = {"value": VALUES[short], "eps_255": eps, "protocol": protocol, "defence": defence}
-        text = table(folder, rows=rows, columns="target", to="csv", **words)
+        text = table(frame, rows=rows, columns="target", to="csv", **words)
         for row in pd.read_csv(io.StringIO(text)).to_dict("records"):
             for target in ("vgg", "resnet", "vit", "mixer", "average"):
                 place = {"attack": row["attack"], "source": row.get("source", "")}
@@ -60,10 +70,11 @@ def test_cells_and_means_are_those_of_the_table(made_up, folder, short, eps, pro
                 assert shown == pytest.approx(row[target], abs=1e-5), (place, defence)
 
 
-def test_rankings_are_those_of_rankings(made_up, folder):
+def test_rankings_are_those_of_rankings(made_up, frame, attack_rankings):
     page = made_up("defended").page
+    both = {"attack": attack_rankings, "source": rankings(frame, of="source")}
     for of, key in (("attack", "source"), ("source", "attack")):
-        ranked = rankings(folder, of=of)
+        ranked = both[of]
         every = ranked["sources" if of == "attack" else "attacks"] > 1
         ranked = ranked.assign(
             **{key: ranked[key].mask(every, "") if of == "attack" else ranked[key]}
@@ -99,7 +110,8 @@ def printed(summary):
 @pytest.mark.parametrize("images", [20, 60, 150])
 def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images):
     """Three networks that attack each other are ranked on single targets alone."""
-    summary = summarise(find_jobs([make_sweep(tmp_path, attacks=("bim",), images=images)]))
+    small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}
+    summary = summarise(find_jobs([make_sweep(tmp_path, images=images, **small)]))
     page, text = build_report(summary).page, printed(summary)
     place = {"defence": "none", "attack": "bim", "eps_255": page["first"]["eps"]}
     for target in ("vgg", "resnet", "vit"):
@@ -112,7 +124,8 @@ def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images
 @pytest.mark.parametrize("images", [99, 400])
 def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images):
     models = ("vgg", "resnet", "vit", "mixer")
-    folder = make_sweep(tmp_path, models=models, attacks=("bim",), images=images, full=False)
+    small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}
+    folder = make_sweep(tmp_path, models=models, images=images, **small)
     summary = summarise(find_jobs([folder]))
     summary.sources["depends_on"] = summary.sources["target"].map({"all targets": "vit"}).fillna("")
     summary.sources["undecided"] = summary.sources["rank"] == 1
@@ -123,10 +136,9 @@ def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images
     assert ("not significant without vit" in first["text"]) == (first["images"] >= 100)
 
 
-def test_intervals_of_means_are_those_of_the_ranking(made_up, folder):
+def test_intervals_of_means_are_those_of_the_ranking(made_up, attack_rankings):
     page = made_up("defended").page
-    ranked = rankings(folder).query("sources > 1")
-    for _, row in ranked.iterrows():
+    for _, row in attack_rankings.query("sources > 1").iterrows():
         place = {name: row[name] for name in ("attack", "defence", "protocol", "eps_255")}
         for short, long in (("s", "mean"), ("sl", "low"), ("sh", "high")):
             shown = value(page, short, **place, source="", target="")
@@ -135,8 +147,8 @@ def test_intervals_of_means_are_those_of_the_ranking(made_up, folder):
         assert low < value(page, "s", **place, source="", target="vit")
 
 
-def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, folder):
-    report, ranked = made_up("defended"), rankings(folder)
+def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, attack_rankings):
+    report, ranked = made_up("defended"), attack_rankings
     for eps, defence, source in product((2.0, 8.0), ("none", "jpeg"), ("", "vgg")):
         rows = ranked.query("eps_255 == @eps and defence == @defence")
         rows = rows[rows["sources"] > 1] if not source else rows[rows["source"] == source]
@@ -153,7 +165,7 @@ def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, folder):
         assert "Not tested" in other[2] and f"at {eps:g}/255" in other[0]
 
 
-def test_white_boxes_and_the_hardest_target_have_tiles(made_up, folder):
+def test_white_boxes_and_the_hardest_target_have_tiles(made_up, frame):
     page = made_up("defended").page
     axes = {name: names for name, names in page["axes"].items() if name != "target"}
     place = {"attack": "bim", "source": "", "defence": "none", "protocol": "joint", "eps_255": 8.0}
@@ -163,12 +175,12 @@ def test_white_boxes_and_the_hardest_target_have_tiles(made_up, folder):
     )
     tiles = {name: page["tiles"][name][at] for name in ("w", "wn", "hard")}
     boxes = table(
-        folder, rows=["source", "attack"], columns="target", eps_255=8.0, to="csv", defence="none"
+        frame, rows=["source", "attack"], columns="target", eps_255=8.0, to="csv", defence="none"
     )
     cells = pd.read_csv(io.StringIO(boxes)).query("attack == 'bim'").set_index("source")
     own = [cells.loc[name, name] for name in cells.index]
     assert tiles["w"] == pytest.approx(np.mean(own), abs=1e-5) and tiles["wn"] == 4
-    means = table(folder, rows="attack", columns="target", eps_255=8.0, to="csv", defence="none")
+    means = table(frame, rows="attack", columns="target", eps_255=8.0, to="csv", defence="none")
     row = (
         pd.read_csv(io.StringIO(means))
         .set_index("attack")
@@ -220,7 +232,8 @@ def test_one_network_has_an_answer_for_each_attack(made_up):
 
 
 def test_white_boxes_are_in_no_mean_and_one_source_with_another_target_is_ranked(tmp_path):
-    folder = make_sweep(tmp_path, models=("vgg", "resnet"), targets=("vgg",), full=False)
+    small = {"targets": ("vgg",), "budgets": (8.0,), "full": False}
+    folder = make_sweep(tmp_path, models=("vgg", "resnet"), **small)
     page = build_report(summarise(find_jobs([folder]))).page
     place = {"defence": "none", "protocol": "joint", "eps_255": 8.0}
     ranked = rankings(folder).query("eps_255 == 8")

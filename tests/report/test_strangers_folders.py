@@ -12,11 +12,11 @@ import pytest
 from src.artifacts.jobs import FinishedJob
 from src.artifacts.sweep_state import SweepManifest, noted_failure, write_manifest
 from src.report.page.content import commands
-from tests.conftest import make_record
+from tests.records import make_record
 
 
 def test_linked_figures_and_pages_of_others_are_kept(make_sweep, run_in, tmp_path, capfd):
-    folder, paper = make_sweep(), tmp_path / "paper"
+    folder, paper = make_sweep(models=("a", "b"), budgets=(8.0,)), tmp_path / "paper"
     paper.mkdir()
     for name in ("a.csv", "a.svg", "report.html"):
         (paper / name).write_text("mine")

@@ -14,8 +14,9 @@ N, BUDGETS = 23, (2.0, 8.0)  # images of a tiny job
 
 
 @pytest.fixture
-def run(run_job, workspace):
-    """A function that runs a job in a folder, and returns it."""
+def run(run_job, workspace, monkeypatch):
+    """A function that runs a job in a folder, and returns it; its page is not written."""
+    monkeypatch.setattr("src.report.finished_jobs.write_report", lambda *_: None)
     text = "_target_: counting_code.counting\nname: counting\n"
     (workspace / "conf" / "attack" / "counting.yaml").write_text(text)
     (workspace / "counting_code.py").write_text(APART)

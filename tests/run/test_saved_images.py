@@ -12,7 +12,7 @@ from src.data import Batch, ImageDataset, LabelledImages
 from src.images.saved import Breach, SavedImages, SavedImagesSource, open_set, write_set
 from src.images.storage import AttackedImages
 from src.utils.files import WriteError
-from tests.conftest import make_record
+from tests.records import make_record
 
 INDEX, LABELS, TARGETS = np.array([3, 5, 8, 17, 40]), np.array([1, 2, 0, 0, 1]), np.arange(5) % 3
 BUDGETS = (0.5, 2.0, 8.0)
