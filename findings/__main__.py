@@ -19,7 +19,7 @@ from findings.collect import collect, collect_benchmark
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
 from findings.defences import adaptive, behind_defences, through_defences
 from findings.matched import Matched
-from findings.networks import Networks
+from findings.networks import Networks, frequencies
 from findings.numbers import (
     Sweep,
     benchmarks,
@@ -37,6 +37,7 @@ from src.analysis.trajectories import KINDS
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.page.html import VEGA_LITE
 from src.utils.files import atomic_write, write_text
+from src.utils.model_names import NO_DEFENCE
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -55,6 +56,8 @@ BASES_ON_PHOTOGRAPHS = {
     **dict.fromkeys(("gi", "dem", "mumodig", "ghost", "bpa", "fia", "naa", "rpa", "bfa"), "mi"),
     **dict.fromkeys(("pi_patchwise", "linbp", "ila", "ilpd"), "bim"),
 }
+FREQUENCIES = "networks-frequencies.parquet"
+"""Success of filtered perturbations in a sweep on six networks, as the report counts it."""
 OWN_GRID = "jpeg on the images' own grid"
 LGV_RENEWALS = 40 * 8 * 128 / 200
 """Forward passes per image that renew batch norms, which the stored records do not count."""
@@ -100,6 +103,7 @@ def page_values() -> dict[str, Any]:
     apart, beyond = beside_published(published, cifar_large, 32)
     cifar_pairs = list(permutations(CIFAR_MODELS, 2))
     six = find_jobs([RESULTS / "networks-defences.card"])
+    plain_six = [job for job in six if job.record.source_model.defence == NO_DEFENCE]
     through = find_jobs([RESULTS / "defences-adaptive"])
 
     def mi(control: str, source: str) -> pd.Series:
@@ -151,7 +155,7 @@ def page_values() -> dict[str, Any]:
         matched_most_of_transformers=MOST_OF_TRANSFORMERS,
         behind_small={name: behind_small(name) for name in ("fgsm", "mi", "di", "bsr")},
         six_behind={
-            name: behind(six, name, six[0].record.targets) for name in ("fgsm", "mi", "di")
+            name: behind(plain_six, name, six[0].record.targets) for name in ("fgsm", "mi", "di")
         },
         six_through=through_defences(six, six[0].record.targets),
         noisy=behind(
@@ -167,7 +171,7 @@ def page_values() -> dict[str, Any]:
         mi=mi,
         networks=Networks(RESULTS / "networks.card"),
         study=Networks(RESULTS / "networks-grid.card"),
-        frequencies=Networks(RESULTS / "networks-frequencies"),
+        frequencies=frequencies(pd.read_parquet(RESULTS / FREQUENCIES)),
         preset_photographs=Boards("photographs"),
         span=span,
         p_value=p_value,
@@ -312,6 +316,8 @@ def main() -> None:
     preset.add_argument(
         "--page", default="", help="page about its images and networks, as docs/PAGE.md"
     )
+    bands = commands.add_parser("frequencies", help=f"store a sweep's counts as {FREQUENCIES}")
+    bands.add_argument("sweep", type=Path)
     options = parser.parse_args()
     if options.command == "collect":
         collect(options.sweeps, RESULTS / options.name)
@@ -321,6 +327,9 @@ def main() -> None:
         pack(RESULTS / f"{options.name}.card", find_jobs(options.sweeps))
     elif options.command == "baselines":
         pack_preset(options.name, options.sweeps, options.tuning, options.page)
+    elif options.command == "frequencies":
+        found = Sweep(options.sweep).found.table("filtered")
+        found.to_parquet(RESULTS / FREQUENCIES, index=False)
     else:
         for path, text in pages().items():
             write_text(DOCS / path, text)

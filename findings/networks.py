@@ -11,6 +11,8 @@ from findings.paired_tests import both_ways, holm, paired_tests
 from src.analysis.image_outcomes import joined
 from src.analysis.intervals import wilson_interval
 
+BANDS = ["low", "mid", "high"]
+"""Bands of frequencies."""
 FAMILY = "same family"
 """What rates say of a source and a target that are sizes or versions of one architecture."""
 
@@ -127,16 +129,6 @@ class Networks(Sweep):
         rows = pd.concat(parts, ignore_index=True).drop_duplicates(["attack", "source", "target"])
         return rows[rows["source"] != rows["target"]]
 
-    @cached_property
-    def excess(self) -> pd.DataFrame:
-        """Success of filtered perturbations on other networks beyond that of filtered noise.
-
-        One row per `attack`, `source` and `target`, and a column per band of frequencies.
-        """
-        rows = self.found.table("filtered")
-        rows = rows[rows["source"] != rows["target"]]
-        return rows.set_index(["attack", "source", "target", "band"])["excess"].unstack()
-
     def step(self, source: str, target: str, eps: float) -> pd.Series:
         """Return the row of `steps` of a pair and budget."""
         its = self.steps
@@ -157,3 +149,16 @@ class Networks(Sweep):
         rates = self.found.table("rates")
         rows = rates[(rates["source"] == source) & (rates["target"] == target)]
         return FAMILY in rows["overlap"].iloc[0]
+
+
+def frequencies(filtered: pd.DataFrame) -> pd.DataFrame:
+    """Return success of filtered perturbations on other networks beyond that of filtered noise.
+
+    Args:
+        filtered: The report's table `filtered`.
+
+    Returns:
+        A row per `source`, `attack` and `target`, and the columns `low`, `mid` and `high`.
+    """
+    rows = filtered[filtered["source"] != filtered["target"]]
+    return rows.set_index(["source", "attack", "target", "band"])["excess"].unstack()[BANDS]

@@ -43,7 +43,7 @@ class Sweep:
     def found(self) -> PageData:
         """Every statistic of the report, its paired tests as the table `tests`."""
         found = compute_page_data(self.summary)
-        tests = [paired_tests(group) for group in found.outcomes]
+        tests = [paired_tests(group) for group in self.summary.outcomes]
         found.tables["tests"] = pd.concat(tests, ignore_index=True)
         return found
 
