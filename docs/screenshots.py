@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
+from mlflow import MlflowClient
 from playwright.sync_api import Browser, sync_playwright
 
 HERE = Path(__file__).resolve().parent
@@ -21,6 +23,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 SOURCES = "vgg_small,resnet_small,inception_small"
 DEMO = f"-m src.main -m experiment=demo attack=fgsm,bim,mi source={SOURCES}"
+DATASET, FILTER = "cifar10_mini", "tags.attack = 'bim'"
 SIZE = {"width": 1280, "height": 1010}
 PATIENCE = 120_000  # milliseconds
 ASSISTANT = "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1"  # MLflow's panel, which opens but once
@@ -35,30 +38,34 @@ def main() -> None:
     with TemporaryDirectory() as place:
         folder = Path(place)
         run_demo(folder, "seed=1")
-        report, links = run_demo(folder, "seed=0")
+        report = run_demo(folder, "seed=0")
         with served(folder) as address, sync_playwright() as play:
             browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
             for scheme, suffix in SUFFIXES.items():
-                shots = {"answer": report.as_uri(), **pages(links, address)}
+                shots = {"answer": report.as_uri(), **pages(address)}
                 for name, page in shots.items():
                     take(browser, page, scheme, HERE / f"{name}{suffix}.png")
             browser.close()
 
 
-def run_demo(folder: Path, *words: str) -> tuple[Path, dict[str, str]]:
-    """Run the demo and return its report and, by description, the links that it prints."""
+def run_demo(folder: Path, *words: str) -> Path:
+    """Run the demo and return its report, whose path it prints."""
     command = [sys.executable, *DEMO.split(), *words, "trainer.progress_bar=false"]
     done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, check=True)
-    links = dict(re.findall(r"^([a-z]+(?: curves)?): (\S+)$", done.stdout, re.MULTILINE))
-    return folder / links["report"], links
+    (report,) = re.findall(r"^report: (\S+)$", done.stdout, re.MULTILINE)
+    return folder / report
 
 
-def pages(links: dict[str, str], address: str) -> dict[str, str]:
+def pages(address: str) -> dict[str, str]:
     """Return the addresses of MLflow's pages by the names of their pictures."""
-    experiment = links["sweep"].partition("/runs/")[0]
-    sweeps = f"{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
-    links = {"mlflow-curves": links["bim curves"], "mlflow-sweep": sweeps}
-    return {name: address + link[link.index("/#/") :] for name, link in links.items()}
+    client, charts = MlflowClient(address), "workflowType=machine_learning&compareRunsMode=CHART"
+    of_bim = f"{charts}&searchFilter={quote(FILTER)}"
+    shown = {"mlflow-curves": (DATASET, of_bim), "mlflow-sweep": (f"{DATASET}-sweeps", charts)}
+    return {
+        name: f"{address}/#/experiments/"
+        f"{client.get_experiment_by_name(experiment).experiment_id}/runs?{words}"
+        for name, (experiment, words) in shown.items()
+    }
 
 
 @contextmanager
