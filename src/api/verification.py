@@ -29,7 +29,7 @@ from ..config.resolvers import CONF
 from ..config.sections import CONTROLS, ModelSettings
 from ..config.settings import Settings
 from ..models.providers import LOADER, find, section_of
-from ..run.build import without_downloads
+from ..run.build import fetches
 from ..run.check_job import check_job
 from ..run.data import DataSets
 from ..run.job import make_record
@@ -60,8 +60,6 @@ _CHOICES: Sequence[tuple[str, type, Sequence[str]]] = (
     ("attack", LoopSettings, ("loss", "random_start", "lookahead", "copies_average")),
     ("model", ModelSettings, ("channels",)),
 )
-_LOCAL = (LOADER, "src.models.efficientnet_lite.efficientnet_lite")
-"""Functions that bring a network's weights without a download; `LOADER` is checked before."""
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
 
 
@@ -155,7 +153,7 @@ def _prepare(record: JobRecord, words: Sequence[str], pool: ModelPool) -> JobCon
     settings = _settings(record, words)
     if {0.0, *settings.budgets} != {*record.budgets}:
         raise DifferenceError("budgets in the record, from its settings")
-    missing = [name for name, model in settings.model.items() if model.missing or _fetches(model)]
+    missing = [name for name, model in settings.model.items() if model.missing or fetches(model)]
     if not missing:
         job, untrained = pool.prepare(check_job(settings, pool.sets))
         missing = [*untrained]
@@ -169,11 +167,6 @@ def _prepare(record: JobRecord, words: Sequence[str], pool: ModelPool) -> JobCon
     if other := [name for name, digest in record.weights.items() if own.get(name) != digest]:
         raise DifferenceError(f"weights of {', '.join(other)}")
     return job
-
-
-def _fetches(model: ModelSettings) -> bool:
-    """Return True if a library would bring a network's weights, perhaps by a download."""
-    return model.network["_target_"] not in _LOCAL and bool(without_downloads(model))
 
 
 def _compare(

