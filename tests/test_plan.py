@@ -222,3 +222,9 @@ def test_a_plan_downloads_no_network(plan, monkeypatch, name, words):
     words += ["model.torchvision.network.num_classes=10"] if name == "torchvision" else []
     printed = plan(*words)
     assert f"model {name}: weights" in printed and "refused" not in printed
+
+
+def test_weights_of_an_installed_package_are_no_download(plan):
+    words = ["targets=[coarse,efficientnet_lite0]", "n_images=10"]
+    printed = plan(*words, "model.efficientnet_lite0.network.num_classes=10")
+    assert "Plan: 1 job" in printed and "efficientnet_lite0" not in printed
