@@ -105,6 +105,7 @@ def page_values() -> dict[str, Any]:
     six = find_jobs([RESULTS / "networks-defences.card"])
     plain_six = [job for job in six if job.record.source_model.defence == NO_DEFENCE]
     through = find_jobs([RESULTS / "defences-adaptive"])
+    networks, preset = Networks(RESULTS / "networks.card"), Boards("photographs")
 
     def mi(control: str, source: str) -> pd.Series:
         target = dict(PAIRS)[source]
@@ -169,10 +170,11 @@ def page_values() -> dict[str, Any]:
         cell=format_cell,
         alone=white_boxes(photographs.found.table("filtered")),
         mi=mi,
-        networks=Networks(RESULTS / "networks.card"),
+        networks=networks,
         study=Networks(RESULTS / "networks-grid.card"),
         frequencies=frequencies(pd.read_parquet(RESULTS / FREQUENCIES)),
-        preset_photographs=Boards("photographs"),
+        preset_photographs=preset,
+        six_means=preset.means(networks.sources),
         span=span,
         p_value=p_value,
     )

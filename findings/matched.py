@@ -85,24 +85,31 @@ class Matched:
             ["key", "other"], ascending=False, kind="stable"
         )
 
-    def correlation(self, ranking: pd.DataFrame, among: pd.DataFrame | None = None) -> pd.Series:
+    def correlation(self, means: pd.DataFrame, among: pd.DataFrame | None = None) -> pd.Series:
         """Return Spearman's rank correlation with published success.
 
         Args:
-            ranking: A row per attack, as `of` returns, with its `mean` success.
+            means: A row per attack, with its mean success from each source or over all of them.
             among: Rankings whose attacks alone are used; None: all.
 
         Returns:
             `rho` with the ends of its 95 % interval, `rho_low` and `rho_high` (percentiles of a
-            bootstrap over attacks), and the number of attacks, `n`.
+            bootstrap over attacks and the columns of `means`), and the number of attacks, `n`.
         """
-        both = self.published.join(ranking["mean"], how="inner")
+        both = self.published[["success"]].join(means, how="inner")
         both = both if among is None else both[both.index.isin(among.index)]
-        values, random = both[["success", "mean"]].to_numpy(), np.random.default_rng(0)
-        drawn = [values[random.integers(0, len(both), len(both))] for _ in range(9_999)]
-        ends = np.nanquantile([spearmanr(*its.T).statistic for its in drawn], [0.025, 0.975])
-        rho = float(spearmanr(*values.T).statistic)
-        return pd.Series({"rho": rho, "rho_low": ends[0], "rho_high": ends[1], "n": len(both)})
+        values, random = both.to_numpy(), np.random.default_rng(0)
+        success, own = values[:, 0], values[:, 1:]
+
+        def rho(attacks: np.ndarray, sources: np.ndarray) -> float:
+            mean = own[np.ix_(attacks, sources)].mean(axis=1)
+            return float(spearmanr(success[attacks], mean).statistic)
+
+        shape = own.shape
+        drawn = [[random.integers(0, size, size) for size in shape] for _ in range(9_999)]
+        ends = np.nanquantile([rho(*parts) for parts in drawn], [0.025, 0.975])
+        whole = rho(*(np.arange(size) for size in shape))
+        return pd.Series({"rho": whole, "rho_low": ends[0], "rho_high": ends[1], "n": len(both)})
 
     def moved(self, setting: str) -> pd.DataFrame:
         """Return published and own ranks among the attacks that have both, most moved first."""

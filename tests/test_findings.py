@@ -62,8 +62,8 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     at_100 = matched_tables().of("100")
     assert at_100.index[0] == "di"
     behind_di = int((~at_100["undecided"]).sum())
-    alike = matched_tables().correlation(on_photographs())
-    unlike = matched_tables().correlation(matched_tables().of("own"), on_photographs())
+    alike = matched_tables().correlation(on_photographs()[["mean"]])
+    unlike = matched_tables().correlation(matched_tables().of("own")[["mean"]], on_photographs())
     numbers = [percent(at_100["mean"].iloc[0]), behind_di, len(at_100) - 1, int(alike["n"])]
     for found in (alike, unlike):
         numbers += [f"{abs(found[name]):.2f}" for name in ("rho", "rho_low", "rho_high")]
