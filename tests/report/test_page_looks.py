@@ -53,6 +53,7 @@ def test_names_in_the_matrix_break_between_their_parts_alone(opened, width):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     cut = "all => all.some((one) => one.scrollWidth > one.clientWidth)"
     assert not tab.locator("#matrix :is(.scroll, th, button)").evaluate_all(cut)
+    assert not tab.locator("#ranking .ranked > :not(.plot)").evaluate_all(cut)
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
