@@ -42,7 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"budgets": (8.0,), "images": 60},
     },
     "long names": {
-        **{"models": LONG, "sources": LONG[:5], "attacks": ("fgsm",), "images": 60},
+        **{"models": LONG, "attacks": ("fgsm", "bim", "momentum_iterative"), "images": 60},
         "budgets": (2.0, 8.0),
     },
     "clean images": {**SMALL, "images": 60, "attacks": ("",), "sources": ("vgg",), "full": False},

@@ -149,6 +149,16 @@ def test_parts_name_their_pair_and_show_only_controls_that_they_use(opened):
     assert not tab.locator("#controls :is([aria-label=budget], [name=protocol])").count()
 
 
+def test_charts_without_rows_of_the_selection_are_not_drawn(opened):
+    tab = opened("ordinary", "#attack=fgsm&view=why")  # the only attack with diagnostics
+    chart = tab.locator("#figure-spectra .scroll")
+    tab.wait_for_selector("#figure-spectra svg.marks")
+    for attack in ("bim", "fgsm"):
+        select(tab, attack=attack, view="why")
+        assert chart.is_visible() == (attack == "fgsm")
+        assert tab.inner_text("#figure-spectra figcaption")
+
+
 def test_groups_of_images_differ_in_line_and_marker(opened):
     tab = opened("ordinary", "#view=images")
     for choice in ("no", "yes"):

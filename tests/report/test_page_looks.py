@@ -53,6 +53,7 @@ def test_names_in_the_matrix_break_between_their_parts_alone(opened, width):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     cut = "all => all.some((one) => one.scrollWidth > one.clientWidth)"
     assert not tab.locator("#matrix :is(.scroll, th, button)").evaluate_all(cut)
+    assert not tab.locator("#ranking .ranked > :not(.plot)").evaluate_all(cut)
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
@@ -127,6 +128,25 @@ def test_paper_cuts_no_table(opened):
         && getComputedStyle(box).overflowX !== 'visible')).map((box) => box.className)"""
     assert tab.evaluate("document.querySelectorAll('main table').length") > 1
     assert tab.evaluate(cut) == []
+
+
+def test_legends_of_long_names_are_whole(opened):
+    tab = opened("long names", "#attack=fgsm&view=why")
+    tab.wait_for_selector("#figure-similarity svg.marks")
+    tab.wait_for_timeout(500)
+    beyond = """all => all.filter((one) => one.getBoundingClientRect().right
+      > one.closest('.chart').getBoundingClientRect().right + 1).map((one) => one.textContent)"""
+    names = tab.locator("#why .role-legend-label text")
+    assert names.count() > len(LONG) and names.evaluate_all(beyond) == []
+
+
+def test_long_names_do_not_widen_paper(opened):
+    tab = opened("long names", "#attack=fgsm", viewport={"width": 718, "height": 1000})
+    tab.emulate_media(media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    tab.wait_for_selector("#figure-similarity svg.marks", state="attached")
+    tab.wait_for_timeout(500)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 719
 
 
 def test_lines_of_templates_are_short():

@@ -6,11 +6,14 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from src import load_sweep, rankings, table
 from src.artifacts.jobs import find_jobs
+from src.report.page.answers import NO_ANSWER
 from src.report.page.content import build_report
 from src.report.page.html import as_json
 from src.report.page.selections import AXES, SOURCE_KEYS, key_of
@@ -229,6 +232,18 @@ def test_one_network_has_an_answer_for_each_attack(made_up):
     n = value(page, "n", **place, source="vgg", defence="none", protocol="joint")
     assert lead.startswith("fgsm") and f"the {n} images" in details
     assert f"leaves {left or 'none'} of {n}" in lead or "spares" in lead
+
+
+def test_a_network_that_is_always_wrong_has_no_result(tmp_path):
+    small = {"models": ("vgg",), "attacks": ("fgsm",), "budgets": (8.0,), "full": False}
+    folder = make_sweep(tmp_path, images=20, **small)
+    (path,) = folder.glob("*/predictions.parquet")
+    rows = pq.read_table(path)
+    place = rows.schema.get_field_index("predicted")
+    wrong = pa.array((rows["label"].to_numpy() + 1) % 6, rows.schema.field(place).type)
+    pq.write_table(rows.set_column(place, rows.schema.field(place), wrong), path)
+    report = build_report(summarise(find_jobs([folder])))
+    assert report.answer == NO_ANSWER and report.page["own"] == "vgg"
 
 
 def test_white_boxes_are_in_no_mean_and_one_source_with_another_target_is_ranked(tmp_path):

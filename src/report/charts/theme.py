@@ -22,6 +22,8 @@ PANEL = 260
 """Width of a chart, or of one of its panels, in a file; on a page it adapts to the window."""
 STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
 """Legend symbols for curves."""
+_LEGEND = 300
+"""Width of a legend below a chart, in pixels."""
 PERCENT = alt.Axis(format=".2~%")  # a step may be less than 1 %
 WHOLE = alt.Scale(domain=[0, 1])
 """Scale for shares, from 0 to 1."""
@@ -168,6 +170,9 @@ def colour_by(
     few: Any = {"range": PALETTE[: len(domain)]}
     many: Any = {"scheme": "tableau20"}
     scale = alt.Scale(domain=domain, **(few if len(domain) <= len(PALETTE) else many))
+    columns = _LEGEND // (24 + 6 * max(map(len, domain), default=0))
+    if columns < 4:  # long names have fewer columns than the theme's
+        legend["columns"] = max(1, columns)
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
 
 

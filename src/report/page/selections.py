@@ -248,6 +248,8 @@ def _answers(
 
 def own_answers(groups: pd.DataFrame, effects: pd.DataFrame, axes: Axes) -> dict[str, Any]:
     """Return the answers of a study of one network by attack, target and budget."""
+    if groups.empty:  # the network classifies no image correctly
+        return {}
     keys = [*OWN_KEYS]
     rows = groups[(groups["eps_255"] > 0) & groups["target"].isin(axes["target"])]
     verdicts: dict[Any, Any] = effects.set_index(["attack", "target"]).to_dict("index")

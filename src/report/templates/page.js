@@ -62,6 +62,7 @@ function fixed(number, digits) {
 }
 const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : fixed(100 * share, digits)
   .replace(/^-(?=[0.]+$)/, ""));
+const inPercent = (share, digits = 1) => (percent(share, digits) === "n/a" ? "n/a" : `${percent(share, digits)} %`);
 const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : fixed(Number(number), 1));
 const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
 const partsOf = (name) => String(name).split(/(?<=[_/.-])/); // names break between them
@@ -306,11 +307,12 @@ function renderRanking() {
   const sources = ranked() && !correct() ? sourcesRanked() : [];
   const lacks = sources.length && sources[0].rank === undefined;
   const tested = lacks ? [] : sources;
+  const single = lacks ? axes.target.slice(1).map(sourcesRanked).filter((its) => its.length > 1) : [];
   const levels = [...attacks, ...tested].flatMap((row) => [row.level ?? row.m, row.h, ...(row.ends ?? [])]);
   const top = axisTop(levels);
   const few = attacks.filter((row) => row.name).length;
   const open = box.dataset.open === "yes" || few <= 12;
-  const dense = attacks.length + tested.length > 8;
+  const dense = attacks.length + tested.length + 2 * single.length > 7;
   const table = el("div", { class: dense ? "ranked dense" : "ranked", style: `--step: ${100 * tick(top) / top}%` });
   const pair = selection.source && selection.target;
   const last = ranked() && !selection.target ? "points behind" : pair ? "k / n"
@@ -330,10 +332,7 @@ function renderRanking() {
       table.append(el("div", { class: "whole" },
         `Sources are not ranked over all targets: that needs ${sources[0].lacks}.`));
     }
-    for (const target of lacks ? axes.target.slice(1) : []) {
-      const its = sourcesRanked(target);
-      if (its.length > 1) table.append(el("div", { class: "whole" }, its[0].text));
-    }
+    table.append(...single.map(([{ text }]) => el("div", { class: "whole" }, text)));
     if (tested.length) {
       const heading = `sources of ${selection.attack}, `
         + (selection.target ? `on ${selection.target}` : "adjusted");
@@ -484,7 +483,7 @@ function renderMatrix() {
     targets.map((one) => el("td", { class: "mean" },
     meanText({ source: "", target: one }))), targets.length > 1 && el("td",
       { class: "mean", style: `color: ${colour(selection.attack)}` }, meanText({ source: "", target: "" })));
-  const size = narrow ? "narrow" : sources.length > 4 ? "low" : "";
+  const size = narrow ? "narrow" : sources.length > 3 ? "low" : "";
   const table = el("table", { class: `cells ${size}`, style: `--many: ${targets.length + 1}` },
     el("tbody", {}, head, clean, rows, axes.source[0] === "" ? means : null));
   const behind = selection.defence === "none" ? "" : ` behind ${selection.defence}`;
@@ -493,7 +492,7 @@ function renderMatrix() {
   const there = value("n", { source, target });
   const without = value("a", { source, target });
   const cell = there === null ? ""
-    : `The pair of the image: ${countsOf({ source, target })} ${interval({ source, target })}`
+    : `The pair of the image: ${[countsOf({ source, target }), interval({ source, target })].filter(Boolean).join(" ")}`
       + `${without ? `, ${count(without)} without a prediction` : ""}. `;
   const kinds = new Set(sources.flatMap((its) => targets.map((one) => relation(its, one)[0])));
   const note = el("p", { class: "note" },
@@ -504,7 +503,7 @@ function renderMatrix() {
     el("span", { class: "swatch pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
     axes.source[0] === "" && targets.length > 1 && "Bottom right: the mean of the bottom row.");
   fill($("matrix"), el("h2", {}, title), el("div", { class: "scroll" }, table), note);
-  $("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 6);
+  $("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 7);
 }
 
 function meanText(where) {

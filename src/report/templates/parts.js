@@ -293,12 +293,12 @@ function ownTiles() {
   const two = [selection.attack, ...axes.attack.filter((name) => name !== selection.attack)].slice(0, 2);
   const [rateOf, counts] = correct() ? ["c", "kc"] : ["s", "k"];
   const found = two.map((attack) => [`${shortWord()} under ${attack}`,
-    `${percent(where(attack, rateOf))} %`, "",
+    inPercent(where(attack, rateOf)), "",
     `${count(where(attack, counts))} / ${count(where(attack, "n"))}`, true]);
   const clean = value("f", { attack: selection.attack, source: axes.source.at(-1), target: data.own, eps_255: 0 });
   return [...found, [`confidence, ${two.join(", ")}`, two.map((attack) =>
-    `${percent(where(attack, "f"), 0)} %`).join(", "), "",
-    `clean ${percent(clean, 0)}\u00a0%`, true]];
+    inPercent(where(attack, "f"), 0)).join(", "), "",
+    `clean ${inPercent(clean, 0).replace(" ", "\u00a0")}`, true]];
 }
 
 const FEWEST = 3; // images of a bin that is drawn
@@ -422,7 +422,8 @@ async function renderOwn() {
     about.append(el("h2", {}, "The data"), el("span", { class: "second" }, "images by confidence when clean"), bars_,
       el("table", { class: "plain" }, el("tbody", {}, lines.map(([term, words]) => el("tr", {}, el("th", {}, term),
         el("td", {}, words))))));
-    drawFigure(bars_, data.figures.find((one) => one.name === "confidences"), { model: target });
+    const figure = data.figures.find((one) => one.name === "confidences");
+    draw(bars_, figure.spec, rowsOf(figure, { model: target }));
   }
   groupsOf(job, target, groups);
   exceptions(job, target, others);
@@ -483,7 +484,6 @@ function rowsOf(figure, chosen) {
   return rows.filter((row) => keys.every(([at, wanted]) => row[at] === wanted))
     .map((row) => Object.fromEntries(row.map((one, at) => [columns[at], one])));
 }
-const drawFigure = (box, figure, chosen) => draw(box, figure.spec, rowsOf(figure, chosen));
 let model = data.models[0];
 
 /** The charts of a part; the rows are those of the selection. */
@@ -495,11 +495,14 @@ function renderFigures(part) {
     const id = `figure-${figure.name}`;
     if (!$(id)) box.append(el("figure", { id, style: "margin: 0" }, el("h3"),
       el("div", { class: "scroll" }, el("div", { class: "chart", role: "img" })),
-      el("figcaption", { class: "note" }, figure.caption)));
+      el("figcaption", { class: "note" })));
+    const rows = rowsOf(figure, chosen);
+    $(id).querySelector(".scroll").hidden = !rows.length;
+    $(id).querySelector("figcaption").textContent = rows.length ? figure.caption : "Not measured for this selection.";
     const names = Object.values(figure.keys).map((name) => chosen[name]);
     $(id).querySelector("h3").textContent = [figure.title, ...names].join(", ");
     $(id).querySelector(".chart").setAttribute("aria-label", `${figure.title}. ${figure.caption}`);
-    drawFigure($(id).querySelector(".chart"), figure, chosen);
+    if (rows.length) draw($(id).querySelector(".chart"), figure.spec, rows);
   }
 }
 
