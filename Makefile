@@ -21,6 +21,7 @@ setup: $(READY) ## Install everything into .venv (2 to 6 minutes, 7 GB; CPU=1 wi
 # The stamp is written last, so that an interrupted installation is taken up again.
 $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo 'Downloading and installing; nothing is printed until it is done.'
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # knows dependency groups
 	$(if $(CPU),$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_CPU) torch torchvision)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,joblib]'
@@ -85,7 +86,7 @@ format: $(READY) ## Put the code into its standard form
 PORT ?= 5000
 ui: $(READY) ## Open the MLflow UI on this folder's runs, at http://127.0.0.1:5000 (or PORT=N)
 	mkdir -p mlruns
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --port $(PORT)
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --port $(PORT) --workers 1
 
 clean: ## Remove .venv and caches; mlruns, outputs, data and trained weights stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .import_linter_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -13,8 +13,7 @@ from ..analysis.image_outcomes import GROUP
 from ..analysis.multiple_comparisons import images_for
 from ..artifacts.frame_jobs import JOBS, SHOWS_SEED, Sweeps, jobs_of, named_folders
 from ..artifacts.jobs import FinishedJob, find_jobs
-from ..artifacts.layout import MANIFEST
-from ..artifacts.sweep_state import job_statuses
+from ..artifacts.sweep_state import unfinished
 from ..report.summary import summarise
 from ..utils.model_names import parts_of
 
@@ -188,10 +187,8 @@ def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
 
     Unknown are printed names that belong to no attack, model or defence.
     """
-    for folder in (folder for folder in folders if (folder / MANIFEST).exists()):
-        states = [job.state for job in job_statuses(folder)]
-        if left := len(states) - states.count("done"):
-            print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)
+    for folder, (left, jobs) in unfinished(folders).items():
+        print(f"{folder}: {left} of {jobs} jobs are not done.", file=sys.stderr)
     known = {analysis.CLEAN}
     for job in find_jobs(folders):
         for name in (job.attack, job.record.source, *job.record.targets, *job.record.defences):

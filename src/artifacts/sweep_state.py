@@ -4,7 +4,7 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -175,6 +175,14 @@ def job_statuses(folder: Path) -> list[JobStatus]:
     }
     work = dict(enumerate(manifest.work))
     return [status._replace(work=work.get(number, 1.0)) for number, status in statuses.items()]
+
+
+def unfinished(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Return, of each sweep's folder with unfinished jobs, their number and that of all jobs."""
+    sweeps = [folder for folder in folders if (folder / MANIFEST).is_file()]
+    states = {folder: [status.state for status in job_statuses(folder)] for folder in sweeps}
+    left = {folder: (len(its) - its.count("done"), len(its)) for folder, its in states.items()}
+    return {folder: numbers for folder, numbers in left.items() if numbers[0]}
 
 
 def _status(name: str, folder: Path) -> JobStatus:

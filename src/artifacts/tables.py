@@ -88,7 +88,7 @@ def read_table(path: Path, filters: Any = None, columns: Sequence[str] | None = 
             path, columns=columns, filters=filters, page_checksum_verification=True
         )
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged or no parquet file ({first_line(error)}).") from error
+        raise ValueError(f"{path} is damaged or no parquet file: {_cause(error)}.") from error
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
@@ -109,7 +109,7 @@ def checked(table: pa.Table, path: Path, name: str, record: JobRecord) -> pa.Tab
         if of_predictions:
             _check_rows(table, record, name == PREDICTIONS)
     except (ValueError, KeyError, pa.ArrowException) as error:
-        raise ValueError(f"{path} is not a valid table: {first_line(error)[:400]}.") from error
+        raise ValueError(f"{path} is not a valid table: {_cause(error)}.") from error
     return table
 
 
@@ -129,7 +129,7 @@ def read_images(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except Exception as error:  # its type depends on where the damage is
-        raise ValueError(f"{path} is damaged ({first_line(error)[:400]}).") from error
+        raise ValueError(f"{path} is damaged or no NumPy archive.") from error
 
 
 def read_alarms(folder: Path) -> list[Alarm]:
@@ -139,7 +139,7 @@ def read_alarms(folder: Path) -> list[Alarm]:
         stated = json.loads(path.read_bytes()) if path.is_file() else []
         return TypeAdapter(list[Alarm]).validate_python(printable_all(stated))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a list of alarms ({first_line(error)[:400]}).") from error
+        raise ValueError(f"{path} is not a list of alarms: {_cause(error)}.") from error
 
 
 def _check_values(table: pa.Table, classes: int) -> None:
@@ -199,3 +199,7 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     }
     if rows != attacked | clean or numbers != {record.images}:
         raise ValueError("it must have one row per target, budget and image of its job")
+
+
+def _cause(error: Exception) -> str:
+    return first_line(error)[:400].rstrip(".")

@@ -14,9 +14,8 @@ from ..analysis.multiple_comparisons import LEVEL
 from ..analysis.tries import left_by_class, success_within
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
-from ..artifacts.layout import MANIFEST
 from ..artifacts.likeness import is_public
-from ..artifacts.sweep_state import job_statuses
+from ..artifacts.sweep_state import unfinished
 from ..utils.files import no_formula
 from ..utils.model_names import NO_DEFENCE, renamed
 from ..utils.terminal import text_table
@@ -168,7 +167,7 @@ def compute_audits(summary: Summary) -> Iterator[Audit]:
     Candidates, units and skipped sources are those of `tries`.
     """
     jobs = [its.job for first in summary.attacked for its in first.seeds or [first]]
-    unfinished = _count_unfinished(jobs)
+    lacking = _count_unfinished(jobs)
     try:
         groups = comparable(jobs)
     except ValueError as error:  # a saved set without its source's predictions
@@ -183,18 +182,16 @@ def compute_audits(summary: Summary) -> Iterator[Audit]:
                 tries = success_within(alone, costs)
             except ValueError as error:
                 reason = str(error) if _tried(alone) else f"Every source is {_RELATED}."
-                yield Audit(str(target), f"{target}: {reason}{unfinished}")
+                yield Audit(str(target), f"{target}: {reason}{lacking}")
             else:
-                yield _audit(alone, tries, group, unfinished)
+                yield _audit(alone, tries, group, lacking)
 
 
 def _count_unfinished(jobs: Sequence[FinishedJob]) -> str:
     """Say how many jobs have finished if the sweeps' folders show that some have not."""
-    folders = dict.fromkeys(job.sweep_folder for job in jobs)
-    known = [folder for folder in folders if (folder / MANIFEST).is_file()]
-    states = [status.state for folder in known for status in job_statuses(folder)]
-    done = states.count("done")
-    return f" Only {done} of {len(states)} jobs finished." * (done < len(states))
+    counts = unfinished({job.sweep_folder for job in jobs}).values()
+    left, every = map(sum, zip(*counts, strict=True)) if counts else (0, 0)
+    return f" {left} of {every} jobs are not done." * bool(left)
 
 
 def _tried(outcomes: ImageOutcomes) -> set[str]:
@@ -203,7 +200,7 @@ def _tried(outcomes: ImageOutcomes) -> set[str]:
 
 
 def _audit(
-    outcomes: ImageOutcomes, tries: pd.DataFrame, group: Sequence[JobSummary], unfinished: str
+    outcomes: ImageOutcomes, tries: pd.DataFrame, group: Sequence[JobSummary], lacking: str
 ) -> Audit:
     target, last = str(outcomes.targets[0]), tries.iloc[-1]
     targeted = outcomes.target_labels[0] is not None
@@ -233,7 +230,7 @@ def _audit(
         needed += f" {fool}"
     sentence = f"With {'public models' if public else 'these sources'} {needed} {images}."
     notes = tuple(_notes(outcomes, tries, group))
-    return Audit(target, sentence + unfinished, [heads, *cells], notes, tries)
+    return Audit(target, sentence + lacking, [heads, *cells], notes, tries)
 
 
 def _notes(

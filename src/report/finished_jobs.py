@@ -8,7 +8,7 @@ from rich.status import Status
 from ..artifacts.frame_jobs import named_folders
 from ..artifacts.jobs import find_jobs
 from ..artifacts.layout import FIGURES, PAGE, remove_figures
-from ..artifacts.sweep_state import OUTPUTS, newest_sweep
+from ..artifacts.sweep_state import OUTPUTS, newest_sweep, unfinished
 from ..config.sections import ReportCommand, ReportSettings
 from .page.content import build_report
 from .page.html import save_figures, write_page
@@ -30,6 +30,10 @@ def report(settings: ReportCommand) -> None:
     if settings.beside:
         summary = summary.ranked_beside(settings.beside)
     write_report(summary, out, settings.report, Path(settings.cache.dir), console)
+    for folder, (left, jobs) in unfinished(folders).items():
+        console.print(
+            f"{folder}: {left} of {jobs} jobs are not done.", soft_wrap=True, markup=False
+        )
     console.print(f"report: {page}", soft_wrap=True, markup=False)
 
 

@@ -178,7 +178,7 @@ def _one_pair(
         row = row[row["source"] == (source or its)]
         if len(row) and row["n"].iloc[0] >= FEWEST_IMAGES:
             return _of_pair(row.iloc[0], where)
-    return ("Too few images to rank", where, f"A ranking needs {FEWEST_IMAGES} counted images.")
+    return ("Too few images to name a first", where, f"That needs {FEWEST_IMAGES} counted images.")
 
 
 def _of_pair(row: pd.Series, where: str) -> Answer:
