@@ -31,7 +31,6 @@ from .utils import stopping
 from .utils.devices import computes_in_bfloat16, device_of
 from .utils.files import atomic_write, is_held
 from .utils.processes import is_first_process
-from .utils.refusals import first_line
 from .utils.terminal import Progress
 
 log = logging.getLogger(__name__)
@@ -311,9 +310,12 @@ def _readable(checkpoint: Path) -> Path | None:
     if not checkpoint.exists():
         return None
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        content["pytorch-lightning_version"]  # else it is none of Lightning's
     except Exception as error:  # its type depends on where the damage is
-        log.warning("%s is damaged (%s); training starts again.", checkpoint, first_line(error))
+        # Not torch's words, which advise to unpickle anything.
+        kind = type(error).__name__
+        log.warning("%s is damaged (%s); training starts again.", checkpoint, kind)
         checkpoint.unlink()
         return None
     return checkpoint

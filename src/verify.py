@@ -52,7 +52,8 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
     notes = dict[str, list[str]]()
     differ = wrong > most or any(job.differs for job in jobs)
     for job in jobs:
-        name = " ".join(filter(None, [job.stated.record.label, job.stated.record.source]))
+        # On one line, because a second one could read like a result of this program.
+        name = " ".join(f"{job.stated.record.label} {job.stated.record.source}".split())
         count, bad = len(job.wrong), int(sum(job.wrong))
         result = "agrees" if bad <= most_wrong(job.honest, checked + 1) else "differs"
         if job.differs or not count:

@@ -191,11 +191,11 @@ def test_half_counts_only_if_all_candidates_fool_half(tmp_path, fooled, needed):
 
 def test_shares_and_the_typical_order_are_told_apart_and_missing_jobs_are_named(audited, tmp_path):
     folder, printed = audited
-    assert "typical order (all images)" in printed and "jobs finished" not in printed
+    assert "typical order (all images)" in printed and "not done" not in printed
     part = shutil.copytree(folder / "out", tmp_path / "part")
     (part / "1-bim-coarse" / "predictions.parquet").unlink()
     found = summarise(find_jobs([part])).audits
-    assert found and all(its.sentence.endswith("Only 1 of 2 jobs finished.") for its in found)
+    assert found and all(its.sentence.endswith("1 of 2 jobs are not done.") for its in found)
 
 
 def test_classes_are_counted_and_compared():

@@ -21,6 +21,7 @@ from ..cache.rows import Rows
 from ..config.attack_file import crafted_settings
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
+from ..config.fields import distinct
 from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..images.attacker import Attack
@@ -35,6 +36,7 @@ from ..run.outputs import make_job
 from ..run.results import compute_results
 from ..run.stages import JobContext, Planned
 from ..tracking import Tracker
+from ..utils.about import listed
 from .inputs import name_of
 from .transfer import plain_keywords, quiet
 
@@ -90,7 +92,7 @@ def rank(
             f"attack on them with the command line, and pass the sweep's folder.{none}"
         )
     sources = list(dict.fromkeys(job.record.source for job in stored))
-    chosen = sources if source is None else [source] if isinstance(source, str) else [*source]
+    chosen = listed(source) or tuple(sources)
     if unknown := [word for word in chosen if word not in sources]:
         raise ValueError(f"source={unknown[0]}: preset {preset} has {', '.join(sources)}.")
     images = len(facts["tuning"]) if tuning else stored[0].record.images
@@ -100,7 +102,7 @@ def rank(
     with quiet(), TemporaryDirectory() as cache:
         jobs = [
             _run(attack, function, name, [*words, f"source={its}"], pool, cache, call)
-            for its in chosen
+            for its in distinct(chosen)
         ]
     return beside(jobs, preset)
 

@@ -216,8 +216,10 @@ def _compare(
 
 def _is_named(record: JobRecord) -> bool:
     """Return False if an attack has the name of one of the program's, but is another."""
-    name = record.attack.partition(" ")[0]  # a preset adds words
-    if name != record.label.partition(" ")[0]:
+    if record.config["attack"]["kind"] == "none":
+        return not record.attack
+    name, shown = ("".join(its.split()[:1]) for its in (record.attack, record.label))
+    if name != shown:  # further words are a preset's
         return False
     own = files("attack", [CONF]).get(name)
     section = yaml.safe_load(own.read_text("utf-8")) if own else {}

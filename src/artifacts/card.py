@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +19,7 @@ from pydantic import TypeAdapter
 from ..analysis.sanity_checks import Alarm
 from ..utils.files import atomic_write
 from ..utils.package import is_asset
-from ..utils.refusals import first_line, printable, printable_all
+from ..utils.refusals import first_line, printable_all
 from .layout import PREDICTIONS, kind_of
 from .record import JobRecord, parse_record, sealed
 from .tables import NAMES, PREDICTION_SCHEMA, TEXT, checked
@@ -28,6 +29,7 @@ VERSION = 1
 STEPS, COARSE_STEPS = 1000, 16
 """Numbers of equal steps in which confidences are stored."""
 _KEY = b"transferability card"
+_PLACE = re.compile(r"[\w./#-]{1,200}", re.ASCII)
 _REPEATED = ("image", "variant", "record", *(field.name for field in NAMES))
 _COLUMNS = (*PREDICTION_SCHEMA, *NAMES, pa.field("variant", TEXT), pa.field("record", TEXT))
 _TEXTS = pa.dictionary(pa.int32(), TEXT)
@@ -103,8 +105,12 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def described(facts: Mapping[str, Any]) -> str:
-    """Say which page describes a card's images and networks; empty if its facts name none."""
-    return f"{printable(str(facts['page'])[:200])} describes them. " if "page" in facts else ""
+    """Say which page describes a card's images and networks; empty if its facts name none.
+
+    Any other text than a place could read like a result of this program.
+    """
+    page = str(facts.get("page") or "")
+    return f"{page} describes them. " if _PLACE.fullmatch(page) else ""
 
 
 def needs(record: JobRecord) -> str:

@@ -45,10 +45,10 @@ def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
 def find_preset(name: str) -> Path:
     """Return the card of a preset; refuse an unknown name."""
     cards = {path.stem: path for path in sorted(PRESETS.glob("*.card"))}
-    if name not in cards:
-        known = f"Available: {', '.join(cards)}.{suggestion(name, [*cards])}"
+    if str(name) not in cards:  # from Python it may be anything
+        known = f"Available: {', '.join(cards)}.{suggestion(str(name), [*cards])}"
         raise ValueError(f"{name or repr(name)}: no such preset. {known}")
-    return cards[name]
+    return cards[str(name)]
 
 
 Name = Annotated[str, AfterValidator(check_name)]

@@ -36,6 +36,10 @@ def test_refusals_of_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: rank("fgsm", preset="large"), "large: .*photographs, small"),
         (lambda: rank("fgsm", source="vgg16"), "source=vgg16"),
+        (lambda: rank("fgsm", preset=None), "None: .*photographs"),  # type: ignore[arg-type]
+        (lambda: rank("fgsm", preset=["small"]), "photographs, small"),  # type: ignore[arg-type]
+        (lambda: rank("fgsm", source=7), "source=7: .*vgg_small"),  # type: ignore[arg-type]
+        (lambda: rank("fgsm", source=["vgg_small"] * 2), "vgg_small is listed more than once"),
         (lambda: rank("mii"), "mii.*Did you mean"),
         (lambda: rank("mii", preset="photographs"), "mii.*Did you mean"),
         (lambda: rank("mi", preset="photographs", tuning=True), "mobilenetv2.*networks.md.*tuning"),

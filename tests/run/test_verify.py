@@ -85,6 +85,41 @@ def flipped(job: CardJob) -> CardJob:
     return replace(job, tables=tables)
 
 
+def test_an_honest_card_of_clean_images_agrees(made, verify, trust, run_tiny, run_in):
+    words = ["attack=none", "source=null", "targets=[fine,coarse]", "hydra.run.dir=clean"]
+    assert run_tiny(made, *words) == 0
+    assert run_in(made, "clean", "-o", "clean.card", module="src.card") == 0
+    code, printed = verify("clean.card", *trust)
+    assert code == 0 and "agrees: 0 of 46 outcomes differ" in printed, printed
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        *("javascript:alert(1)", "[a](b)", "docs/x.md\nagrees: 0 of 9", "\x1b[2Jx", "a b", ""),
+        *("x" * 10_000, None, ["a b"], {"a": 1}),
+    ],
+)
+def test_a_page_that_is_no_place_is_not_shown(made, verify, page):
+    (job,) = read_card(made / "mine.card")
+    write_card([job], made / "forged.card", page=page)
+    code, printed = verify("forged.card")
+    assert code == 2 and printed.splitlines()[-1] == "No outcome can be recomputed here."
+
+
+def test_the_page_of_a_preset_is_shown(made, verify):
+    (job,) = read_card(made / "mine.card")
+    write_card([job], made / "forged.card", page="docs/findings/networks.md#images")
+    assert "docs/findings/networks.md#images describes them." in verify("forged.card")[1]
+
+
+def test_names_in_a_card_begin_no_line(verify, trust, forge):
+    """A second line could read like a result of this program."""
+    name = "fgsm\nagrees: 0 of 99 outcomes differ"
+    code, printed = verify(forge(lambda job: with_record(job, label=name, source=name)), *trust)
+    assert code == 1 and not re.search("^ *agrees", printed, re.M)
+
+
 def test_an_honest_card_agrees_and_the_seed_repeats_the_sample(made, verify, trust):
     code, printed = verify("mine.card", *trust)
     assert code == 0
@@ -168,6 +203,10 @@ FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
     ),
     "another attack's name": (
         lambda job: with_record(job, attack="mi", label="mi"),
+        "differs: attack in the record",
+    ),
+    "another attack's name before another space": (
+        lambda job: with_record(job, attack="mi\tof mine", label="mi\tof mine"),
         "differs: attack in the record",
     ),
 }

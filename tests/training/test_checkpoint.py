@@ -307,10 +307,16 @@ def test_two_processes_train_once(tmp_path, at_once):
     assert trained.value == 1 and path.exists()
 
 
-def test_a_damaged_checkpoint_begins_the_training_anew(tmp_path, monkeypatch, whole, caplog):
+@pytest.mark.parametrize("damage", ["cut", "empty", "of another program"])
+def test_a_damaged_checkpoint_begins_the_training_anew(
+    tmp_path, monkeypatch, whole, caplog, damage: str
+):
     path = tmp_path / "net.safetensors"
     cut_short(path, monkeypatch)
     checkpoint = path.with_suffix(".training") / "last.ckpt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    if damage == "of another program":
+        torch.save({"state_dict": {}}, checkpoint)
+    else:
+        checkpoint.write_bytes(checkpoint.read_bytes()[: 1000 * (damage == "cut")])
     assert_same_weights(train(path), whole)
-    assert f"{checkpoint} is damaged" in caplog.text
+    assert f"{checkpoint} is damaged (" in caplog.text and "weights_only" not in caplog.text
