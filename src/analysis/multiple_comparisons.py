@@ -54,8 +54,9 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
     and the sum of squares is taken as at least 1. Each draw has one random sign per image, shared
     by all pairs. The p-value of a pair is the share of draws in which the largest statistic of all
     pairs reaches the pair's own, so the error level holds for all pairs together, if differences
-    of equal attacks have a symmetric distribution. The interval of rows that are equal on all N
-    images reaches at least 1.96 / N.
+    of equal attacks have a symmetric distribution. Where p is at least 0.05, the sum of squares of
+    the interval has `_UNSEEN` images more, and the cutoff is at least that of one normal variable:
+    with few images that differ, the permutations alone make it too short.
 
     Args:
         scores: Scores of images, shape (A, N), whose means over images are compared.
@@ -65,7 +66,9 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
 
     Reference:
         P. H. Westfall and S. S. Young, Resampling-Based Multiple Testing (1993), 2.3 (single-step
-        maxT); P. Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005), 3.2.
+        maxT); P. Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005), 3.2;
+        A. Agresti and Y. Min, Simple improved confidence intervals for comparing matched
+        proportions, Stat. Med. 24 (2005), adds pseudo-images for the same reason.
     """
     size = len(scores)
     first, second = np.triu_indices(size, 1)
@@ -73,9 +76,9 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
         chosen = (first == one) | (second == one)
         first, second = first[chosen], second[chosen]
     tests = _compare_rows(scores, first, second, draws, lambda squares: np.maximum(squares, 1.0))
-    # Rows that are equal on these images may differ on others, also if they are the only ones.
-    equal = tests.discordance * scores.shape[1] < 1
-    margin = np.where(equal, max(1, _NORMAL / tests.cutoff), 1) * tests.margin
+    images = scores.shape[1]
+    least = max(tests.cutoff, _NORMAL) * np.sqrt(tests.discordance * images + _UNSEEN) / images
+    margin = np.where(tests.p < LEVEL, tests.margin, np.maximum(tests.margin, least))
     numbers = (tests.difference, tests.discordance, margin, tests.p)
     matrices = np.full((len(numbers), size, size), np.nan)
     matrices[:, range(size), range(size)] = 0
@@ -100,10 +103,6 @@ def compare_versions(old: Values, new: Values, draws: int = _DRAWS) -> tuple[Val
 
     Returns:
         The changes, new minus old, and half the lengths of their 95 % intervals, shape (R,).
-
-    Reference:
-        A. Agresti and Y. Min, Simple improved confidence intervals for comparing matched
-        proportions, Stat. Med. 24 (2005), adds pseudo-images for the same reason.
     """
     rows = np.arange(len(old))
     pairs = len(old) + rows, rows
