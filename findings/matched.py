@@ -105,10 +105,13 @@ class Matched:
             mean = own[np.ix_(attacks, sources)].mean(axis=1)
             return float(spearmanr(success[attacks], mean).statistic)
 
-        shape = own.shape
-        drawn = [[random.integers(0, size, size) for size in shape] for _ in range(9_999)]
-        ends = np.nanquantile([rho(*parts) for parts in drawn], [0.025, 0.975])
-        whole = rho(*(np.arange(size) for size in shape))
+        size, count = own.shape
+        drawn = [
+            rho(random.integers(0, size, size), random.integers(0, count, count))
+            for _ in range(9_999)
+        ]
+        ends = np.nanquantile(drawn, [0.025, 0.975])
+        whole = rho(np.arange(size), np.arange(count))
         return pd.Series({"rho": whole, "rho_low": ends[0], "rho_high": ends[1], "n": len(both)})
 
     def moved(self, setting: str) -> pd.DataFrame:
