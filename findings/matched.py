@@ -101,7 +101,7 @@ class Matched:
         values, random = both.to_numpy(), np.random.default_rng(0)
         success, own = values[:, 0], values[:, 1:]
 
-        def rho(attacks: np.ndarray, sources: np.ndarray) -> float:
+        def rho(attacks: Any, sources: Any) -> float:
             mean = own[np.ix_(attacks, sources)].mean(axis=1)
             return float(spearmanr(success[attacks], mean).statistic)
 
