@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from src import rankings
-from tests.conftest import block_of
+from src.artifacts.sweep_state import SweepManifest, write_manifest
+from tests.conftest import REPOSITORY, block_of
 
 MODELS = ("coarse", "fine")
 PLAIN = ["report.figures=true"]
@@ -145,6 +146,18 @@ def test_a_report_that_fails_costs_no_results(run_job, workspace, capsys, monkey
     assert "No report: the ink is out." in printed and "Traceback" not in printed
     (folder,) = (workspace / "outputs").iterdir()
     assert (folder / "predictions.parquet").exists() and f"folder=outputs/{folder.name}" in printed
+
+
+def test_a_report_says_how_many_jobs_are_not_done(report, workspace, capsys, monkeypatch):
+    job = REPOSITORY / "docs" / "results" / "demo" / "0-fgsm-vgg_small"
+    shutil.copytree(job, workspace / "part" / "0-a")
+    (workspace / "part" / "0-a" / ".hydra").mkdir()
+    (workspace / "part" / "0-a" / ".hydra" / "config.yaml").write_text("sweep: a\n")
+    jobs = ["attack=fgsm", "attack=mi"]
+    write_manifest(workspace / "part", SweepManifest(jobs=jobs, single=False, id="a"))
+    monkeypatch.setattr("src.report.finished_jobs.write_report", lambda *_: None)
+    assert report("part") == 0
+    assert "part: 1 of 2 jobs are not done." in capsys.readouterr().out
 
 
 REFUSED = [
