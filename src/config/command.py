@@ -73,8 +73,9 @@ class Command:
 
         Raises:
             OverrideParseException: A word is no override.
-            ValueError: A key or option is from an earlier version.
+            ValueError: A key or option is from an earlier version, or a list is split into words.
         """
+        refuse_split(words)
         overrides = tuple(map(parse, words))
         names: defaultdict[str, list[str]] = defaultdict(list)
         for override in overrides:
@@ -117,6 +118,20 @@ class Command:
                     f"{override.input_line} is not an option of {group}: {', '.join(stems)}. To "
                     f"set a key, use {group}.KEY=VALUE; to run two options, use -m {group}=A,B."
                 )
+
+
+def refuse_split(words: Sequence[str]) -> None:
+    """Refuse a list that the shell has split at its blanks, and print it in quotes."""
+    for number, word in enumerate(words):
+        text = word
+        for more in words[number + 1 :]:
+            is_open = sum(map(text.count, "[{(")) > sum(map(text.count, "]})"))
+            if "=" in more or not (is_open or text.endswith(",") or more.startswith(",")):
+                break
+            text += more
+        if text != word:
+            way = repair(text) or shlex.quote(text)
+            raise ValueError(f"{word}: the shell split this list at a blank. Type {way}")
 
 
 def refuse_replaced(key: str, value: Any) -> None:
