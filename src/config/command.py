@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 
 from .fields import distinct
@@ -26,6 +26,11 @@ TEXTS = (
     *("*.root", "*.csv", "*.folder", "*.file", "*.path", "*.clean", "*.labels", "*.fit_images"),
 )
 """Keys whose values are paths or names, also if they look like numbers."""
+LISTS = (
+    *("source", "targets", "defences", "variants", "epsilon.grid"),
+    *("diagnostics.iterations", "diagnostics.tables", "report.images"),
+)
+"""Keys that take a list."""
 REPLACED = {
     "cache_dir": "cache.dir",
     "store.images_mb": "cache.images_mb",
@@ -119,6 +124,19 @@ class Command:
                     f"set a key, use {group}.KEY=VALUE; to run two options, use -m {group}=A,B."
                 )
 
+    def refuse_sweeps(self) -> None:
+        """Refuse several values of a key, which are several jobs, in a command without `-m`."""
+        for override in filter(Override.is_sweep_override, self.overrides):
+            key, value = override.key_or_group, override.get_value_string()
+            way = ""
+            if key in LISTS and override.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
+                listed = shlex.quote(f"{override.get_key_element()}=[{value}]")
+                kind = "one ensemble" if key == "source" else "all in one job"
+                way = f", or type {listed} for {kind}" * ("[" not in value)
+            raise ValueError(
+                f"{override.input_line}: add -m to run one job for each of these values{way}."
+            )
+
 
 def refuse_split(words: Sequence[str]) -> None:
     """Refuse a list that the shell has split at its blanks, and print it in quotes."""
@@ -126,7 +144,8 @@ def refuse_split(words: Sequence[str]) -> None:
         text = word
         for more in words[number + 1 :]:
             is_open = sum(map(text.count, "[{(")) > sum(map(text.count, "]})"))
-            if "=" in more or not (is_open or text.endswith(",") or more.startswith(",")):
+            goes_on = is_open or text.endswith(",") or more.startswith(",")
+            if "=" in more or more.startswith("~") or not goes_on:
                 break
             text += more
         if text != word:
