@@ -26,6 +26,8 @@ TEXTS = (
     *("*.root", "*.csv", "*.folder", "*.file", "*.path", "*.clean", "*.labels", "*.fit_images"),
 )
 """Keys whose values are paths or names, also if they look like numbers."""
+BUDGETS = ("budget", "budgets", "eps", "epsilon")
+"""Keys that users may take for that of the budgets."""
 LISTS = (
     *("source", "targets", "defences", "variants", "epsilon.grid"),
     *("diagnostics.iterations", "diagnostics.tables", "report.images"),
@@ -115,6 +117,11 @@ class Command:
             group = override.key_or_group
             if override.is_delete() or group in ("model", "defence", "experiment"):
                 continue
+            if group in BUDGETS and (budgets := numbers_in(override.value())):
+                raise ValueError(
+                    f"{override.input_line}: set budgets, in units of 1/255, with "
+                    f"'epsilon.grid=[{','.join(budgets)}]'."
+                )
             option = override.is_sweep_override() or isinstance(override.value(), str)
             base = any(name.startswith("_") for name in flat(override.value()))
             if (folder / group).is_dir() and (base or not option):
@@ -224,6 +231,13 @@ def _items(value: Any) -> Iterator[Any]:
 def flat(value: Any) -> list[str]:
     """Return the names in an override's value, or in a value of a YAML file."""
     return [str(item) for item in _items(value) if item is not None]
+
+
+def numbers_in(value: Any) -> list[str]:
+    """Return the numbers in an override's value as text; empty if it has anything else."""
+    items = [*_items(value)]
+    numbers = all(type(item) in (int, float) for item in items)  # no truth values
+    return [f"{item:g}" for item in items] if numbers else []
 
 
 def quoted(text: str) -> str:

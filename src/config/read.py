@@ -35,7 +35,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         ("targets", targets),
     ):
         if not names:
-            known = ", ".join(files("model", _folders(hydra)))
+            known = ", ".join(_complete_files("model", hydra))
             raise ValueError(f"{key} is empty. Use any of {known}.")
     _refuse_what_needs_an_attack(attack, section)
     if section["storage"] is None and attack_origin == "crafted":
@@ -188,6 +188,14 @@ def _folders(hydra: Any) -> list[str]:
     return [place.path for place in hydra.runtime.config_sources if place.schema == "file"]
 
 
+def _complete_files(group: str, hydra: Any) -> list[str]:
+    """Return the names of a group's files, except files with a value that the user must set."""
+    texts = {
+        name: file.read_text("utf-8-sig") for name, file in files(group, _folders(hydra)).items()
+    }
+    return [name for name, text in texts.items() if not re.search(r": *\?\?\?", text)]
+
+
 def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, hydra: Any) -> None:
     for name in names:
         if "_target_" in {**catalogue, **(catalogue.get("network") or {})}:  # no package line
@@ -201,7 +209,7 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
         if str(name).startswith("_"):
             raise ValueError(
                 f"{key}={name}: a file that begins with _ is a base of other files. Use any of "
-                f"{', '.join(sorted(listed))}."
+                f"{', '.join(sorted(_complete_files(group, hydra)))}."
             )
         text = listed[name].read_text("utf-8-sig") if name in listed else ""
         if name in listed and "." in name:
@@ -214,11 +222,11 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
             )
         known = sorted({*map(str, catalogue), *listed} - {name})
         panels = [PANEL + panel for panel in files("panel", _folders(hydra))] * (key == "targets")
-        public = near_models(str(name)) if group == "model" else ""
-        raise ValueError(
-            f"{key}: there is no {group} {name!r}. Available: {', '.join(known)}."
-            f"{suggestion(str(name), [*known, *panels]) or public}"
-        )
+        near = suggestion(str(name), [*known, *panels])
+        near = near or (near_models(str(name)) if group == "model" else "")
+        needy = listed.keys() - _complete_files(group, hydra)
+        available = f" Available: {', '.join(other for other in known if other not in needy)}."
+        raise ValueError(f"{key}: there is no {group} {str(name)!r}.{near or available}")
 
 
 def _check_model_keys(config: DictConfig, keys: Sequence[str]) -> None:
