@@ -139,6 +139,17 @@ def test_a_list_of_names_has_only_those_to_choose_and_comes_without_a_guess(run_
         assert "Did you mean " in line and not {"convnext", "bim"} & {*re.findall(r"\w+", line)}
 
 
+@pytest.mark.parametrize(("root", "named"), [("gone", True), (".", False)])
+def test_missing_weights_lead_to_the_demo_and_a_missing_folder_is_named_with_them(
+    run_job, capfd, root, named
+):
+    weights = ["++model.fine.url=https://example.org/x.pt", "model.fine.weights=x.pt"]
+    assert run_job(*weights, "dataset=image_folder", f"dataset.root={root}") == 2
+    line = capfd.readouterr().err
+    assert {"x.pt.", "plan=only.", "experiment=demo."} <= {*line.split()}
+    assert (f"dataset.root={root} " in line) == named and line.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "code", "named"),
     [

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..utils.about import About, listed
 from ..utils.model_names import NO_DEFENCE, ModelRef, near_models
-from ..utils.package import canonical_name, rename_targets
+from ..utils.package import OFFLINE, canonical_name, rename_targets
 from ..utils.refusals import suggestion, warn_once
 from .attack_settings import attack_label, stated_about, takes
 from .command import Command, refuse_replaced
@@ -262,11 +262,15 @@ def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any
 
 
 def _refuse_missing_weights(settings: Settings) -> None:
+    """Refuse missing weight files; also name a folder of images that is missing, too."""
     if missing := [model.missing for model in settings.model.values() if model.missing]:
-        files = ", ".join(missing)
+        source = settings.dataset.model_extra or {}
+        root = Path(str(source.get("root"))).expanduser()
+        local = str(source.get("_target_")).startswith("src.data.image_files.")  # never downloaded
         raise ValueError(
-            f"{len(missing)} weight files are missing in {Path.cwd()}: {files}. To see the "
-            "commands that fetch them, add plan=only."
+            f"{len(missing)} weight files are missing in {Path.cwd()}: {', '.join(missing)}. "
+            f"{f'dataset.root={root} is not a folder. ' * (local and not root.is_dir())}"
+            f"To see the commands that fetch the weights, add plan=only. {OFFLINE}"
         )
 
 
