@@ -18,6 +18,7 @@ if __name__ == "__main__":
         )
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from .config.command import Command, parse
@@ -58,7 +59,12 @@ def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
         overrides = split_jobs(Command.parse(overrides).overrides)[0]
     sys.argv[1:] = [*flags, *overrides]
-    run()
+    try:
+        run()
+    except HydraException:
+        if not known["multirun"]:
+            command.refuse_sweeps()
+        raise
 
 
 if __name__ == "__main__":

@@ -189,8 +189,8 @@ def test_feature_attacks_are_of_a_layer(run_job, workspace, monkeypatch):
 def test_feature_attacks_without_their_layer_are_refused(run_job, capsys):
     assert run_job("attack=fia") == 1
     assert "attack=fia: attack.layer=null: the source has no" in capsys.readouterr().out
-    assert run_job("attack=ilpd", "++model.coarse.feature_layer=body") == 1
-    assert "model coarse: feature_layer=body " in capsys.readouterr().out
+    assert run_job("attack=ilpd", "++model.coarse.feature_layer=body") == 2  # without a trial
+    assert "model coarse: feature_layer=body " in capsys.readouterr().err
     assert run_job("attack=fia", "source=[coarse,fine]", "attack.layer=['0']") == 1
     assert "attack.layer names 1 layers for 2 ensemble members" in capsys.readouterr().out
     assert run_job("attack=bim", "++attack.layer=body") == 1

@@ -240,7 +240,7 @@ def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["defences=[jpg]"], "'jpg'. Available: bit_depth, jpeg, median"),
+        (["defences=[jpg]"], "'jpg'. Did you mean jpeg?"),
         (["source_defence=jpg"], "Did you mean jpeg?"),
         (["defences=[jpeg,jpeg]"], "listed more than once"),
         (["protocol=common"], "defences=[none,jpeg]"),

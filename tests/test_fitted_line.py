@@ -111,8 +111,8 @@ def test_images_of_a_folder_serve_unless_they_are_evaluated(workspace, run_job, 
     save_images(workspace / "test", load_dataset("test", DATA).subset(100))
     assert run_job(*UAP, "attack.fit_images=train") == 0
     assert len(states()) == 2
-    assert run_job(*UAP, "attack.fit_images=test") == 1
-    assert "such as image " in capfd.readouterr().out
+    assert run_job(*UAP, "attack.fit_images=test") == 2
+    assert "such as image " in capfd.readouterr().err
 
 
 def test_missing_images_are_refused(run_job, capfd):

@@ -1,6 +1,7 @@
 """Commands that are refused, and what a refusal leaves as it was."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -83,13 +84,26 @@ REFUSED = [
     (["-m", "attack=fgsm", "attack.steps=5"], ("attack.steps", "fgsm")),
     (["attack=fgsm", "attack.steps=5"], ("attack.steps", "attack=fgsm", "norm")),
     (["attack=fgsm", "attack=bim"], ("attack",)),
+    (["attack=fgsm,bim"], ("attack=fgsm,bim", " -m ")),
+    (["source=coarse,fine"], ("source=coarse,fine", " -m ", "'source=[coarse,fine]'", "ensemble")),
+    (["source=[coarse,fine],fine"], ("source=[coarse,fine],fine", " -m ")),
+    (["targets=coarse,fine"], ("targets=coarse,fine", " -m ", "'targets=[coarse,fine]'")),
+    (["attack=fgms"], ("attack/fgms", "mean fgsm?")),
+    (["atack.norm=l2"], ("'atack.norm'", "mean attack.norm?")),
+    (["n_images=range(2,4)"], ("n_images=range(2,4)", " -m ")),
+    (["defences=[jpeg,", "none]"], ("defences=[jpeg,", "'defences=[jpeg,none]'")),
     (["-m", "attack=fgsm,bim", "trainer.devices=2"], ("trainer.devices", "trainer=default")),
     (["dataset=image_folder", "dataset.root=gone"], ("dataset.root=gone",)),
     (["tracking=mlflow", "tracking.uri=nonsense://x"], ("nonsense://x", "tracking=none")),
     (["dataset=_saved"], ("dataset=_saved", "arrays, cifar10")),
     (["-m", "dataset=_common,cifar10"], ("dataset=_common", "arrays, cifar10")),
     (["plan=false"], ("plan=false", "default, only")),
-    (["epsilon=[4,8]"], ("epsilon=[4,8]", "default, fine", "epsilon.KEY=VALUE")),
+    (["epsilon=[fine,4]"], ("epsilon=[fine,4]", "default, fine", "epsilon.KEY=VALUE")),
+    (["epsilon=[4,8]"], ("epsilon=[4,8]", "'epsilon.grid=[4,8]'")),
+    (["epsilon=0.5"], ("epsilon=0.5", "'epsilon.grid=[0.5]'")),
+    (["-m", "epsilon=4,8"], ("epsilon=4,8", "'epsilon.grid=[4,8]'")),
+    (["eps=8"], ("eps=8", "'epsilon.grid=[8]'")),
+    (["attack.epsilon=16"], ("attack.epsilon", "'epsilon.grid=[16]'")),
     (["attack=fgsm", "--nope", "-m"], ("--nope",)),
     (["-m", "hydra.sweep.subdir=x"], ("hydra.sweep.subdir", "hydra:job.num")),
     (["hydra.run.dir="], ("hydra.run.dir",)),
@@ -115,18 +129,61 @@ def test_a_refusal_is_a_line_with_the_key_or_file_the_value_and_what_is_allowed(
     assert not (workspace / "outputs").exists()
 
 
+def test_a_list_of_names_has_only_those_to_choose_and_comes_without_a_guess(run_job, capfd):
+    assert run_job("source=nosuchnet") == run_job("source=", "model=[coarse,fine]") == 2
+    for line in capfd.readouterr().err.splitlines():
+        names = re.findall(r"\w+", line)
+        assert "vgg_small" in names and not {"answers", "timm", "torchvision"} & {*names}
+    assert run_job("source=vgg61") == run_job("attack=fgms") == 2
+    for line in capfd.readouterr().err.splitlines():
+        assert "Did you mean " in line and not {"convnext", "bim"} & {*re.findall(r"\w+", line)}
+
+
+@pytest.mark.parametrize(("root", "named"), [("gone", True), (".", False)])
+def test_missing_weights_lead_to_the_demo_and_a_missing_folder_is_named_with_them(
+    run_job, capfd, root, named
+):
+    weights = ["++model.fine.url=https://example.org/x.pt", "model.fine.weights=x.pt"]
+    assert run_job(*weights, "dataset=image_folder", f"dataset.root={root}") == 2
+    line = capfd.readouterr().err
+    assert {"x.pt.", "plan=only.", "experiment=demo."} <= {*line.split()}
+    assert (f"dataset.root={root} " in line) == named and line.count("\n") == 1
+
+
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "code", "named"),
     [
-        (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
-        (["attack.target_label=data"], "attack.target_label=data, but the data set cifar10_mini"),
-        (["trainer.devices=-1"], "trainer: "),
+        (["controls=true", "n_images=1"], 2, "controls=true needs at least 2 images"),
+        (
+            ["attack.target_label=data"],
+            1,
+            "attack.target_label=data, but the data set cifar10_mini",
+        ),
+        (["trainer.devices=-1"], 1, "trainer: "),
     ],
 )
-def test_a_job_that_its_data_or_device_forbid_says_so(run_job, capfd, words, named):
-    assert run_job(*words) == 1
+def test_a_job_that_its_data_or_device_forbid_says_so(run_job, capfd, words, code, named):
+    assert run_job(*words) == code
     out, err = capfd.readouterr()
     assert named in (out + err).replace("\n", "") and "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "attack=fgsm,bim"]])
+@pytest.mark.parametrize(("side", "value"), [([], ""), (["model.fine.input_size=48"], "=48")])
+def test_images_of_several_sizes_are_refused_in_the_plan_with_a_size_to_set(
+    run_job, workspace, capfd, sweep, side, value
+):
+    for number, name in enumerate(CLASSES):
+        (workspace / "own" / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (80, 64), (25 * number, 0, 0)).save(f"own/test/{name}/0.png")
+    words = ["dataset=image_folder", "dataset.root=own", "n_images=null", "source=coarse", *side]
+    assert run_job(*words, *sweep) == 2
+    out, err = capfd.readouterr()
+    assert "64 x 80" in err and err.endswith(f"dataset.image_size{value}\n") and not out
+    assert not (workspace / "outputs").exists()
+    assert run_job(*words, *sweep, "plan=only") == 1
+    out = capfd.readouterr().out
+    assert f"dataset.image_size{value}\n" in out and "Plan:" not in out and "TFLOP." not in out
 
 
 def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, tiny_run):

@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 
 from .fields import distinct
@@ -26,6 +26,13 @@ TEXTS = (
     *("*.root", "*.csv", "*.folder", "*.file", "*.path", "*.clean", "*.labels", "*.fit_images"),
 )
 """Keys whose values are paths or names, also if they look like numbers."""
+BUDGETS = ("budget", "budgets", "eps", "epsilon")
+"""Keys that users may take for that of the budgets."""
+LISTS = (
+    *("source", "targets", "defences", "variants", "epsilon.grid"),
+    *("diagnostics.iterations", "diagnostics.tables", "report.images"),
+)
+"""Keys that take a list."""
 REPLACED = {
     "cache_dir": "cache.dir",
     "store.images_mb": "cache.images_mb",
@@ -73,8 +80,9 @@ class Command:
 
         Raises:
             OverrideParseException: A word is no override.
-            ValueError: A key or option is from an earlier version.
+            ValueError: A key or option is from an earlier version, or a list is split into words.
         """
+        refuse_split(words)
         overrides = tuple(map(parse, words))
         names: defaultdict[str, list[str]] = defaultdict(list)
         for override in overrides:
@@ -109,6 +117,11 @@ class Command:
             group = override.key_or_group
             if override.is_delete() or group in ("model", "defence", "experiment"):
                 continue
+            if group in BUDGETS and (budgets := numbers_in(override.value())):
+                raise ValueError(
+                    f"{override.input_line}: set budgets, in units of 1/255, with "
+                    f"'epsilon.grid=[{','.join(budgets)}]'."
+                )
             option = override.is_sweep_override() or isinstance(override.value(), str)
             base = any(name.startswith("_") for name in flat(override.value()))
             if (folder / group).is_dir() and (base or not option):
@@ -117,6 +130,34 @@ class Command:
                     f"{override.input_line} is not an option of {group}: {', '.join(stems)}. To "
                     f"set a key, use {group}.KEY=VALUE; to run two options, use -m {group}=A,B."
                 )
+
+    def refuse_sweeps(self) -> None:
+        """Refuse several values of a key, which are several jobs, in a command without `-m`."""
+        for override in filter(Override.is_sweep_override, self.overrides):
+            key, value = override.key_or_group, override.get_value_string()
+            way = ""
+            if key in LISTS and override.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
+                listed = shlex.quote(f"{override.get_key_element()}=[{value}]")
+                kind = "one ensemble" if key == "source" else "all in one job"
+                way = f", or type {listed} for {kind}" * ("[" not in value)
+            raise ValueError(
+                f"{override.input_line}: add -m to run one job for each of these values{way}."
+            )
+
+
+def refuse_split(words: Sequence[str]) -> None:
+    """Refuse a list that the shell has split at its blanks, and print it in quotes."""
+    for number, word in enumerate(words):
+        text = word
+        for more in words[number + 1 :]:
+            is_open = sum(map(text.count, "[{(")) > sum(map(text.count, "]})"))
+            goes_on = is_open or text.endswith(",") or more.startswith(",")
+            if "=" in more or more.startswith("~") or not goes_on:
+                break
+            text += more
+        if text != word:
+            way = repair(text) or shlex.quote(text)
+            raise ValueError(f"{word}: the shell split this list at a blank. Type {way}")
 
 
 def refuse_replaced(key: str, value: Any) -> None:
@@ -190,6 +231,13 @@ def _items(value: Any) -> Iterator[Any]:
 def flat(value: Any) -> list[str]:
     """Return the names in an override's value, or in a value of a YAML file."""
     return [str(item) for item in _items(value) if item is not None]
+
+
+def numbers_in(value: Any) -> list[str]:
+    """Return the numbers in an override's value as text; empty if it has anything else."""
+    items = [*_items(value)]
+    numbers = all(type(item) in (int, float) for item in items)  # no truth values
+    return [f"{item:g}" for item in items] if numbers else []
 
 
 def quoted(text: str) -> str:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from importlib.metadata import packages_distributions
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ from yaml import YAMLError
 
 from ..utils.package import install_command
 from ..utils.refusals import first_line, printable, suggestion
-from .command import repair
+from .command import BUDGETS, repair
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
@@ -51,19 +52,27 @@ def explain(error: BaseException) -> str:
         known = list(error.options or ())
         short = re.sub("[-_]?fgsm$", "", name.lower())  # papers write MI-FGSM for mi
         near = f" Did you mean {short}?" if short in known else suggestion(name, known)
-        listed = f" {group} has {', '.join(known)}." if known else ""
+        listed = f" {group} has {', '.join(known)}." if known and not near else ""
         return f"{text.rstrip('.')}.{near}{listed}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
-        return f"{first_line(error)}{_near(str(cause.full_key), cause.parent_node)}"
+        text = first_line(error)
+        match = re.search(rf"'{re.escape(str(cause.full_key))}(\.\S+)'", text)  # the key as typed
+        near = _near(str(cause.full_key), cause.parent_node, match[1] if match else "")
+        return f"{text}{near}"
     return text
 
 
-def _near(full_key: str, parent: Any) -> str:
-    """Return a question with keys of the config that resemble a missing one."""
-    if full_key.rpartition(".")[2] in ("eps", "epsilon", "budget", "budgets"):
+def _near(full_key: str, parent: Any, rest: str) -> str:
+    """Return a question with keys of the config that resemble a missing one.
+
+    If a section is missing, `rest` is the end of the typed key, such as `.steps`.
+    """
+    if full_key.rpartition(".")[2] in BUDGETS:
         return " Set budgets, in units of 1/255, with epsilon.grid=[8]"
     root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
     keys = [key for key, _ in dotted(root) if not key.startswith("hydra.")]
+    if rest and (sections := get_close_matches(full_key, keys, n=1)):
+        return f" Did you mean {sections[0]}{rest}?"
     same = [key for key in keys if key.endswith(f".{full_key.rpartition('.')[2]}")]
     return suggestion(full_key, same, cutoff=0) or suggestion(full_key, keys)
 

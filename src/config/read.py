@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..utils.about import About, listed
 from ..utils.model_names import NO_DEFENCE, ModelRef, near_models
-from ..utils.package import canonical_name, rename_targets
+from ..utils.package import OFFLINE, canonical_name, rename_targets
 from ..utils.refusals import suggestion, warn_once
 from .attack_settings import attack_label, stated_about, takes
 from .command import Command, refuse_replaced
@@ -35,7 +35,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         ("targets", targets),
     ):
         if not names:
-            known = ", ".join(files("model", _folders(hydra)))
+            known = ", ".join(_complete_files("model", hydra))
             raise ValueError(f"{key} is empty. Use any of {known}.")
     _refuse_what_needs_an_attack(attack, section)
     if section["storage"] is None and attack_origin == "crafted":
@@ -188,6 +188,14 @@ def _folders(hydra: Any) -> list[str]:
     return [place.path for place in hydra.runtime.config_sources if place.schema == "file"]
 
 
+def _complete_files(group: str, hydra: Any) -> list[str]:
+    """Return the names of a group's files, except files with a value that the user must set."""
+    texts = {
+        name: file.read_text("utf-8-sig") for name, file in files(group, _folders(hydra)).items()
+    }
+    return [name for name, text in texts.items() if not re.search(r": *\?\?\?", text)]
+
+
 def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, hydra: Any) -> None:
     for name in names:
         if "_target_" in {**catalogue, **(catalogue.get("network") or {})}:  # no package line
@@ -201,7 +209,7 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
         if str(name).startswith("_"):
             raise ValueError(
                 f"{key}={name}: a file that begins with _ is a base of other files. Use any of "
-                f"{', '.join(sorted(listed))}."
+                f"{', '.join(sorted(_complete_files(group, hydra)))}."
             )
         text = listed[name].read_text("utf-8-sig") if name in listed else ""
         if name in listed and "." in name:
@@ -214,11 +222,11 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
             )
         known = sorted({*map(str, catalogue), *listed} - {name})
         panels = [PANEL + panel for panel in files("panel", _folders(hydra))] * (key == "targets")
-        public = near_models(str(name)) if group == "model" else ""
-        raise ValueError(
-            f"{key}: there is no {group} {name!r}. Available: {', '.join(known)}."
-            f"{suggestion(str(name), [*known, *panels]) or public}"
-        )
+        near = suggestion(str(name), [*known, *panels])
+        near = near or (near_models(str(name)) if group == "model" else "")
+        needy = listed.keys() - _complete_files(group, hydra)
+        available = f" Available: {', '.join(other for other in known if other not in needy)}."
+        raise ValueError(f"{key}: there is no {group} {str(name)!r}.{near or available}")
 
 
 def _check_model_keys(config: DictConfig, keys: Sequence[str]) -> None:
@@ -254,11 +262,15 @@ def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any
 
 
 def _refuse_missing_weights(settings: Settings) -> None:
+    """Refuse missing weight files; also name a folder of images that is missing, too."""
     if missing := [model.missing for model in settings.model.values() if model.missing]:
-        files = ", ".join(missing)
+        source = settings.dataset.model_extra or {}
+        root = Path(str(source.get("root"))).expanduser()
+        local = str(source.get("_target_")).startswith("src.data.image_files.")  # never downloaded
         raise ValueError(
-            f"{len(missing)} weight files are missing in {Path.cwd()}: {files}. To see the "
-            "commands that fetch them, add plan=only."
+            f"{len(missing)} weight files are missing in {Path.cwd()}: {', '.join(missing)}. "
+            f"{f'dataset.root={root} is not a folder. ' * (local and not root.is_dir())}"
+            f"To see the commands that fetch the weights, add plan=only. {OFFLINE}"
         )
 
 

@@ -24,6 +24,10 @@ from .files import content_of, to_rgb
 from .subset import balanced_subset, check_names, listed_subset
 
 
+class SizeError(ValueError):
+    """Error: images are not square, or differ in size, and no `image_size` is set."""
+
+
 class Batch(NamedTuple):
     """Images with their labels and positions.
 
@@ -284,7 +288,7 @@ class ImageDataset(Dataset[Batch]):
 
     def _check_size(self, i: int, height: int, width: int, side: int) -> None:
         if not height == width == side:
-            raise ValueError(
+            raise SizeError(
                 f"image {self._chosen[i]} has {height} x {width} pixels (height x width), not "
                 f"{side} x {side}. To resize all images, set dataset.image_size"
             )

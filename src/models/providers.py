@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import models
 
 from ..utils.model_names import PROVIDERS, not_found
-from ..utils.package import command
+from ..utils.package import OFFLINE, command
 from ..utils.refusals import first_line, suggestion, warn_once
 from .onnx_file import onnx_input_size, onnx_network
 from .weights import WeightFacts
@@ -75,8 +75,8 @@ def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Mo
         if not model.path.exists():
             place = str(model.path).partition("/snapshots/")[0]  # Hugging Face: the whole folder
             text = (
-                f"it cannot be downloaded {reason}. Put {model.source} at {place}. On a machine "
-                f"with a network: {command('models')} --fetch {name}"
+                f"it cannot be downloaded {reason}. {OFFLINE} Or put {model.source} at {place}: "
+                f"on a machine with a network, type {command('models')} --fetch {name}"
             )
         raise ValueError(f"{name}: {text}") from error
 

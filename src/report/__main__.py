@@ -7,7 +7,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from ..config.command import Command, quoted
+from ..config.command import Command, quoted, refuse_split
 from ..config.command_line import parse_flags, run_command
 from ..config.errors import refuse
 from ..config.resolvers import CONF
@@ -32,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
     """Put `folder=` before bare words, which are folders of sweeps, and hand them on to Hydra."""
+    refuse_split(overrides)
     words = [
         word if "=" in word or word[:1] in "+~" else f"folder={quoted(word)}" for word in overrides
     ]

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..cache.rows import Rows
 from ..config.attack_settings import AttackSettings, function_of
+from ..config.command import BUDGETS
 from ..config.errors import refusal
 from ..config.sections import PROGRAM_KEYWORDS
 from ..config.settings import Settings
@@ -87,10 +88,11 @@ def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Para
                 "attack, seed for random numbers, trainer.gradient_batch for the batch size."
             )
         if key not in named and not any_key:
-            raise ValueError(
-                f"attack.{key}: attack={attack.name} has no such setting. Its settings: "
-                f"{', '.join(settings) or 'none'}.{suggestion(key, settings)}"
-            )
+            way = f" Its settings: {', '.join(settings) or 'none'}.{suggestion(key, settings)}"
+            if key in BUDGETS:
+                value = str(keywords[key]).strip("[]").replace(" ", "")
+                way = f" Set budgets, in units of 1/255, with 'epsilon.grid=[{value}]'."
+            raise ValueError(f"attack.{key}: attack={attack.name} has no such setting.{way}")
     for name in settings:
         if named[name].default is inspect.Parameter.empty and name not in keywords:
             raise ValueError(f"attack.{name}: attack={attack.name} needs this setting.")

@@ -16,6 +16,7 @@ from ..config.sections import DatasetSettings
 from ..config.settings import Settings
 from ..data import Batch, ImageDataset, load_dataset
 from ..data.classes import numbers_of, place_classes
+from ..data.dataset import SizeError
 from ..data.image_files import has_splits
 from ..data.load import make_dataset, open_source
 from ..images.saved import SavedImages, open_set, saved_dataset
@@ -141,7 +142,11 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
             include={"num_classes", "class_names", "images", "seed"}
         )
         images = saved_dataset(saved, n_images=settings.n_images, **stated)
-    images.digest()  # reads all files, so a bad one is refused here
+    try:
+        images.digest()  # reads all files, so a bad one is refused here
+    except SizeError as error:
+        sides = [side for name in settings.models if (side := settings.model[name].input_size)]
+        raise ValueError(f"{error}{f'={max(sides)}' if sides else ''}") from error
     seed = settings.dataset.seed
     pair_seed = seed if settings.controls else None
     layout(len(images), 2, pair_seed)  # refuses a single image with controls

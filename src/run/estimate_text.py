@@ -34,7 +34,8 @@ def print_estimate(estimate: Estimate, console: Console) -> None:
         parts.append(f"{estimate.bytes / 1e6:,.0f} MB")
     if estimate.basis and not math.isnan(estimate.seconds):
         parts.append(f"about {duration(estimate.seconds)} {estimate.basis}")
-    console.print(f"Plan: {', '.join(parts)}.")
+    if not all(job.refused for job in jobs):
+        console.print(f"Plan: {', '.join(parts)}.")
     if estimate.pictures:
         console.print(f"Pictures: {estimate.pictures}. Name others with report.images.")
     if estimate.trainings:

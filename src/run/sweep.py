@@ -138,7 +138,7 @@ class Sweep:
             print_plan(result, jobs, console)
             sys.exit(any(job.refused for job in result.jobs))
         refused = {job.refused for job in result.jobs}
-        if len(jobs) > 1 and len(refused) == 1 and all(refused):
+        if len(refused) == 1 and all(refused):
             raise ValueError(*refused)  # the same error awaits every job
         print_estimate(result, console)
         check_hours(result, jobs[0].plan.max_hours)

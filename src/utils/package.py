@@ -16,6 +16,8 @@ CLONE, INSTALLED = "src", "transferability"
 PACKAGE = __name__.partition(".")[0]
 """The name under which this process imported the package first."""
 FOLDER = Path(__file__).resolve().parents[1]
+OFFLINE = "Without a network: experiment=demo."
+"""Way on if weights cannot be downloaded: the embedded images and networks."""
 
 
 def command(module: str = "main") -> str:

@@ -76,6 +76,33 @@ def test_a_refusal_prints_the_word_as_it_works_in_a_shell(word, value):
 
 
 @pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ("targets=[vgg_small, resnet_small]", ["vgg_small", "resnet_small"]),
+        ("targets=[ a , b ,c ] seed=2", ["a", "b", "c"]),
+        ("targets=[a, b seed=2", ["a", "b"]),
+        ("source=[[a, net(1)], b]", None),
+        ("source=a, b, c", ["a", "b", "c"]),
+        ("source=a ,b", ["a", "b"]),
+        ("tracking.tags={paper: A, epoch: 3}", {"paper": "A", "epoch": 3}),
+    ],
+)
+def test_a_list_that_the_shell_split_is_printed_whole_and_quoted(words, value):
+    split = ["seed=1", *words.split(" ")]
+    with pytest.raises(ValueError, match="the shell split this list at a blank") as caught:
+        Command.parse(split)
+    sentence = explain(caught.value)
+    assert sentence.startswith(f"{split[1]}: ")
+    (printed,) = shlex.split(sentence.rpartition("Type ")[2])
+    if value is None:
+        assert printed == words.replace(" ", "")
+        return
+    (override,) = Command.parse([printed]).overrides
+    parsed = override.value()
+    assert (parsed.list if override.is_sweep_override() else parsed) == value
+
+
+@pytest.mark.parametrize(
     "word",
     [
         *("source", "1a=3", "a b=c", "attack.x={a:b(1)}", "=1(", "a=[[b(1)]]"),

@@ -262,6 +262,7 @@ def test_missing_weights_are_refused_once_before_anything_runs(home, capsys):
     assert len(lines) == 1 and lines[0].startswith(f"{TIMM}: it cannot be downloaded (")
     assert len(lines[0]) < 400 + len(str(home))
     assert lines[0].endswith(f"python -m src.models --fetch {TIMM} {names[1]}")
+    assert "experiment=demo" in lines[0]
     assert not printed.out and {path.name for path in home.iterdir()} <= {"torch", "cache"}
 
 
