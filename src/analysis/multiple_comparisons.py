@@ -54,9 +54,9 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
     and the sum of squares is taken as at least 1. Each draw has one random sign per image, shared
     by all pairs. The p-value of a pair is the share of draws in which the largest statistic of all
     pairs reaches the pair's own, so the error level holds for all pairs together, if differences
-    of equal attacks have a symmetric distribution. Where p is at least 0.05, the sum of squares of
-    the interval has `_UNSEEN` images more, and the cutoff is at least that of one normal variable:
-    with few images that differ, the permutations alone make it too short.
+    of equal attacks have a symmetric distribution. Where p is at least 0.05, the interval has
+    `_UNSEEN` images more that differ, as much as one does in the mean of all pairs, and the cutoff
+    is at least that of one normal variable: with few images that differ, it would be too short.
 
     Args:
         scores: Scores of images, shape (A, N), whose means over images are compared.
@@ -77,7 +77,10 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
         first, second = first[chosen], second[chosen]
     tests = _compare_rows(scores, first, second, draws, lambda squares: np.maximum(squares, 1.0))
     images = scores.shape[1]
-    least = max(tests.cutoff, _NORMAL) * np.sqrt(tests.discordance * images + _UNSEEN) / images
+    squares, pairs = tests.discordance * images, zip(first, second, strict=True)
+    differ = sum(int((abs(scores[a] - scores[b]) > _ROUNDING).sum()) for a, b in pairs)
+    unseen = _UNSEEN * (squares.sum() / differ if differ else 1)
+    least = max(tests.cutoff, _NORMAL) * np.sqrt(squares + unseen) / images
     margin = np.where(tests.p < LEVEL, tests.margin, np.maximum(tests.margin, least))
     numbers = (tests.difference, tests.discordance, margin, tests.p)
     matrices = np.full((len(numbers), size, size), np.nan)

@@ -36,6 +36,8 @@ def test_scores_between_zero_and_one_agree_with_a_plain_loop():
     scores[4] = scores[3] + (np.arange(80) == 7) * 0.1  # the floor under the sum of squares
     tests = compare_pairs(scores)
     signs, tested = random.integers(0, 2, (20_000, 80)) * 2 - 1, []
+    every = np.concatenate([scores[a] - scores[b] for a, b in combinations(range(5), 2)])
+    typical = np.square(every[every != 0]).mean()
     for a, b in combinations(range(5), 2):
         d = scores[a] - scores[b]
         tested.append((a, b, abs(d.sum()), np.sqrt(max(d @ d, 1)), signs @ d))
@@ -43,7 +45,7 @@ def test_scores_between_zero_and_one_agree_with_a_plain_loop():
     for a, b, total, length, _ in tested:
         assert tests.p[a, b] == pytest.approx(np.mean(largest >= total / length), abs=0.03)
         if tests.p[a, b] >= LEVEL:  # four images may differ unseen
-            length = np.sqrt(np.square(scores[a] - scores[b]).sum() + 4)
+            length = np.sqrt(np.square(scores[a] - scores[b]).sum() + 4 * typical)
         assert tests.margin[a, b] == pytest.approx(tests.cutoff * length / 80)
     assert tests.cutoff == pytest.approx(np.quantile(largest, 0.95), abs=0.08)
 
@@ -75,6 +77,15 @@ def test_the_intervals_of_all_pairs_cover_together():
         tests = compare_pairs(scores, draws=399)
         covered += bool((np.abs(tests.difference - truth) <= tests.margin).all())
     assert covered >= 0.92 * 300
+
+
+def test_means_of_many_outcomes_keep_the_interval_that_they_permit():
+    """Half of the images differ, each in one of five outcomes."""
+    random = np.random.default_rng(0)
+    scores = random.random((2, 200))
+    scores[1] = scores[0] + (np.arange(200) % 2) * random.choice([-0.2, 0.2], 200)
+    tests = compare_pairs(scores)
+    assert tests.margin[0, 1] < 1.05 * tests.cutoff * np.sqrt(tests.discordance[0, 1] / 200)
 
 
 @pytest.mark.parametrize("images", [30, 50, 250])
