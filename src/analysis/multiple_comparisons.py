@@ -80,7 +80,7 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
     squares, pairs = tests.discordance * images, zip(first, second, strict=True)
     differ = sum(int((abs(scores[a] - scores[b]) > _ROUNDING).sum()) for a, b in pairs)
     unseen = _UNSEEN * (squares.sum() / differ if differ else 1)
-    least = max(tests.cutoff, _NORMAL) * np.sqrt(squares + unseen) / images
+    least = max(tests.cutoff, _NORMAL) * np.sqrt(np.maximum(squares + unseen, 1)) / images
     margin = np.where(tests.p < LEVEL, tests.margin, np.maximum(tests.margin, least))
     numbers = (tests.difference, tests.discordance, margin, tests.p)
     matrices = np.full((len(numbers), size, size), np.nan)
