@@ -75,8 +75,8 @@ def load_network(name: str, pretrained: bool = True, version: str = "") -> nn.Mo
         if not model.path.exists():
             place = str(model.path).partition("/snapshots/")[0]  # Hugging Face: the whole folder
             text = (
-                f"it cannot be downloaded {reason}. {OFFLINE} Or put {model.source} at {place}: "
-                f"on a machine with a network, type {command('models')} --fetch {name}"
+                f"it cannot be downloaded {reason}. {OFFLINE} Or put {model.source} at {place}. On "
+                f"a machine with a network: {command('models')} --fetch {name}"
             )
         raise ValueError(f"{name}: {text}") from error
 

@@ -163,7 +163,7 @@ def test_models_of_robustbench_take_images_as_they_are(home, robustbench):
 
 @pytest.mark.parametrize("name", [TIMM, VISION, HUB.format(COMMIT)])
 def test_what_is_missing_is_named_with_its_place(home, name):
-    with pytest.raises(ValueError, match=rf"^{name}: .*\(.*\)\. Put http\S+ at {home}/\S+\. "):
+    with pytest.raises(ValueError, match=rf"^{name}: .*\(.*\)\. .* put http\S+ at {home}/\S+\. "):
         load_network(name)
     if "hub/" not in name:
         assert load_network(name, pretrained=False)
