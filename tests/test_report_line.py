@@ -163,6 +163,7 @@ def test_a_report_says_how_many_jobs_are_not_done(report, workspace, capsys, mon
 REFUSED = [
     ([], "no sweep in outputs/"),
     (["gone"], "gone does not exist"),
+    (["gone(1", "strange"], "gone(1 does not exist"),
     (["folder=strange"], "cannot be read as a parquet file"),
     (["report.example=3"], "report.examples"),
 ]

@@ -149,7 +149,7 @@ def refuse_split(words: Sequence[str]) -> None:
     """Refuse a list that the shell has split at its blanks, and print it in quotes."""
     for number, word in enumerate(words):
         text = word
-        for more in words[number + 1 :]:
+        for more in words[number + 1 :] if "=" in word else ():  # else it is a folder's name
             is_open = sum(map(text.count, "[{(")) > sum(map(text.count, "]})"))
             goes_on = is_open or text.endswith(",") or more.startswith(",")
             if "=" in more or more.startswith("~") or not goes_on:

@@ -31,11 +31,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
-    """Put `folder=` before bare words, which are folders of sweeps, and hand them on to Hydra."""
+    """Make bare words, which are folders of sweeps, one `folder=[...]`, and hand all to Hydra."""
     refuse_split(overrides)
-    words = [
-        word if "=" in word or word[:1] in "+~" else f"folder={quoted(word)}" for word in overrides
-    ]
+    words = [word for word in overrides if "=" in word or word[:1] in "+~"]
+    if folders := [quoted(word) for word in overrides if word not in words]:
+        words.append(f"folder=[{','.join(folders)}]")
     sys.argv[1:] = [*flags, *Command.parse(words).words]
     run()
 
