@@ -32,12 +32,15 @@ ALL_TARGETS = "all targets"
 """Target of a ranking of sources over several targets."""
 
 _ROUNDING = 1e-9
-_NONE = {"depends_on": "", "reversed_on": ""}
+_UNRANKED = {"undecided": True, "depends_on": "", "reversed_on": ""}
 _PLACE = [*GROUP, "defence", "attack", "source"]
 ATTACK_COLUMNS = [*_PLACE, *statistics_of("attack")]
 SOURCE_COLUMNS = [*_PLACE, "target", *statistics_of("source")]
 
 Values = NDArray[np.float64]
+Row = dict[str, Any]
+"""Statistics of one attack or source by column; tables of few rows are slow to change."""
+
 Jobs = Mapping[str, Mapping[str, list[int]]]
 """Positions of the seeds of a job, by attack and source."""
 
@@ -74,7 +77,7 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
           significantly ahead of it, with the other; empty for other attacks;
         - `lacks`: pairs that the attack lacks; empty if it is ranked.
     """
-    parts = []
+    ranked: list[Row] = []
     for place, targets, jobs in _groups(outcomes):
         sources = sorted({source for its in jobs.values() for source in its})
         groups = {source: [source] for source in sources}
@@ -82,9 +85,8 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
             groups = {f"mean of {len(sources)} sources": sources, **groups}
         for name, members in groups.items():
             rows = _rank_attacks(outcomes, jobs, members, targets, against)
-            if len(rows):
-                parts.append(rows.assign(**place, source=name, sources=len(members)))
-    return _joined(parts, ATTACK_COLUMNS)
+            ranked += [row | place | {"source": name, "sources": len(members)} for row in rows]
+    return pd.DataFrame(ranked, columns=ATTACK_COLUMNS)
 
 
 def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
@@ -103,7 +105,7 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
         `ALL_TARGETS` or the only target; `extrapolated` is True for a mean outside 0 to 1. Without
         enough common targets, no source has a rank, and `lacks` says what to add.
     """
-    parts = []
+    ranked: list[Row] = []
     for place, targets, jobs in _groups(outcomes):
         sources = {source for its in jobs.values() for source in its}
         shared = [its for its in jobs.values() if len(its) == len(sources)]
@@ -113,17 +115,22 @@ def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
             every |= {outcomes.targets[target].model: [target] for target in targets}
             for target, its in every.items() if len(members[0]) > 1 else ():
                 rows = _rank_sources(outcomes, members, its)
-                if len(rows) > 1 and (target == next(iter(every)) or not rows["lacks"].any()):
-                    rows = rows.assign(**place, attack=name, attacks=len(members), target=target)
-                    parts.append(rows)
-    return _joined(parts, SOURCE_COLUMNS)
+                if len(rows) > 1 and (target == next(iter(every)) or not rows[0]["lacks"]):
+                    of = {"attack": name, "attacks": len(members), "target": target}
+                    ranked += [row | place | of for row in rows]
+    return pd.DataFrame(ranked, columns=SOURCE_COLUMNS)
 
 
 def by_mean(rows: pd.DataFrame, of: str) -> pd.DataFrame:
     """Sort rows by decreasing `mean`; means that differ by rounding alone, by the name in `of`."""
-    falling = rows.sort_values("mean", ascending=False, kind="stable")
-    level = (falling["mean"].diff() < -_ROUNDING).cumsum()
-    return falling.iloc[np.lexsort((falling[of], level))]
+    return rows.iloc[_falling(rows["mean"].to_numpy(float), rows[of].to_numpy(str))]
+
+
+def _falling(means: Values, names: NDArray[np.str_]) -> NDArray[np.intp]:
+    """Return the positions in decreasing order, NaN last; equal means in the order of names."""
+    falling = np.argsort(-means, kind="stable")
+    level = np.cumsum(np.diff(means[falling], prepend=np.inf) < -_ROUNDING)
+    return falling[np.lexsort((names[falling], level))]
 
 
 def target_means(outcomes: ImageOutcomes) -> pd.DataFrame:
@@ -209,7 +216,7 @@ def _rank_attacks(
     members: Sequence[str],
     targets: Sequence[int],
     against: str | None,
-) -> pd.DataFrame:
+) -> list[Row]:
     """Rank the attacks of some sources; those that lack a pair of the others come last."""
     pairs = {
         attack: _pairs(outcomes, {name: its[name] for name in members if name in its}, targets)
@@ -228,25 +235,33 @@ def _rank_attacks(
     }
     values, weights = contributions(scores)
     if not len(weights):
-        return pd.DataFrame()
-    frame = pd.DataFrame({"attack": names, **means(values, weights)})
-    frame["targets"] = len({target for _, target in complete})
-    place: int | None = by_mean(frame, "attack").index[0]
+        return []
+    numbers = means(values, weights) | {"targets": len({target for _, target in complete})}
+    order = _falling(numbers["mean"], np.array(names))
+    place: int | None = int(order[0])
     if against is not None:
         place = names.index(against) if against in names else None
     tests = compare_pairs(values, one=place if against is not None else None)
-    ranked = _tested(frame, tests, place, values.shape[1]).assign(lacks="")
+    ranked = _tested(_rows("attack", names, numbers), order, tests, place)
     counting = [pair[1] for pair, its in scores.items() if np.isfinite(its).all(axis=0).any()]
-    ranked = _with_exceptions(
+    _add_exceptions(
         ranked,
+        order,
         "attack",
         {outcomes.targets[at].model: at for at in counting if against is None},
         lambda its: contributions({pair: scores[pair] for pair in scores if pair[1] in its})[0],
     )
     others = [attack for attack in pairs if attack not in names]
     lacking = [_first(outcomes, complete.keys() - pairs[attack].keys()) for attack in others]
-    unranked = pd.DataFrame({"attack": others, "lacks": lacking, "undecided": True, **_NONE})
-    return pd.concat([ranked, unranked], ignore_index=True) if others else ranked
+    unranked = zip(others, lacking, strict=True)
+    return ranked + [{"attack": name, "lacks": its, **_UNRANKED} for name, its in unranked]
+
+
+def _rows(of: str, names: Sequence[str], numbers: Mapping[str, Any]) -> list[Row]:
+    """Return a row per name; a number is one for all names, or an array with one for each."""
+    columns = {key: np.broadcast_to(its, len(names)).tolist() for key, its in numbers.items()}
+    rows = zip(names, *columns.values(), strict=True)
+    return [dict(zip([of, *columns], row, strict=True)) for row in rows]
 
 
 def _holders(pairs: Mapping[str, Mapping[Pair, Any]], its: Mapping[Pair, Any]) -> int:
@@ -267,7 +282,7 @@ def _first(outcomes: ImageOutcomes, pairs: Iterable[Pair]) -> str:
 
 def _rank_sources(
     outcomes: ImageOutcomes, attacks: Sequence[Mapping[str, list[int]]], targets: Sequence[int]
-) -> pd.DataFrame:
+) -> list[Row]:
     """Rank the sources of some attacks, which all have them; on one target, the other sources."""
     sources, pairs = list(attacks[0]), _pairs(outcomes, attacks[0], targets)
     if one := len(targets) == 1:
@@ -287,47 +302,57 @@ def _rank_sources(
         known = [str(outcomes.targets[target]) for target in targets]
         lacks = "" if one else missing_target(there, sources, known)
     if lacks:
-        return pd.DataFrame({"source": sources, "lacks": lacks, "undecided": True, **_NONE})
+        return [{"source": source, "lacks": lacks, **_UNRANKED} for source in sources]
     scores = np.full((*there.shape, len(outcomes.index)), np.nan)
     for row, column in np.argwhere(there):
         seeds = [its[sources[row]] for its in attacks]
         scores[row, column] = np.mean([outcomes.scores(s, targets[column]) for s in seeds], axis=0)
     counted = np.array([*common.values()])
     values = source_contributions(scores, counted)
-    frame = pd.DataFrame({"source": sources, "mean": values.mean(axis=1)})
-    frame = frame.assign(images=values.shape[1], targets=len(targets))
-    frame["extrapolated"] = ~frame["mean"].between(-_ROUNDING, 1 + _ROUNDING)
-    first = by_mean(frame, "source").index[0]
-    ranked = _tested(frame, compare_pairs(values), first, values.shape[1]).assign(lacks="")
+    mean = values.mean(axis=1)
+    numbers = {
+        "mean": mean,
+        "images": values.shape[1],
+        "targets": len(targets),
+        "extrapolated": ~((mean >= -_ROUNDING) & (mean <= 1 + _ROUNDING)),
+    }
+    order = _falling(mean, np.array(sources))
+    rows = _rows("source", sources, numbers)
+    ranked = _tested(rows, order, compare_pairs(values), int(order[0]))
     columns = {outcomes.targets[target].model: column for column, target in enumerate(targets)}
-    return _with_exceptions(
+    _add_exceptions(
         ranked,
+        order,
         "source",
         columns,
         lambda its: source_contributions(scores[:, its], counted[its]),
         there,
     )
+    return ranked
 
 
-def _with_exceptions(
-    ranked: pd.DataFrame,
+def _add_exceptions(
+    ranked: Sequence[Row],
+    order: NDArray[np.intp],
     of: str,
     targets: Mapping[str, int],
     values_of: Callable[[list[int]], Values],
     there: Mask | None = None,
-) -> pd.DataFrame:
-    """Add `depends_on` and `reversed_on` to a ranking whose index has the rows of the values.
+) -> None:
+    """Set `depends_on` and `reversed_on` of the first of a ranking.
 
     Args:
         ranked: The ranking.
+        order: Position of each of its rows in the values.
         of: Column with the names of its rows.
         targets: Positions of the targets that count an image, by name.
         values_of: Function that returns the contributions from some of the targets alone.
         there: Pairs of a row and a target that are compared; None: all.
     """
-    first, *others = ranked.index
+    first, *others = order
+    names = {place: row[of] for place, row in zip(order, ranked, strict=True)}
     depends, reverse = list[str](), list[str]()
-    if others and len(targets) > 1 and not ranked["undecided"].iloc[1:].any():
+    if others and len(targets) > 1 and not any(row["undecided"] for row in ranked[1:]):
         for name, place in targets.items():
             tests = compare_pairs(
                 values_of([its for its in targets.values() if its != place]), one=first
@@ -339,9 +364,8 @@ def _with_exceptions(
                 alone = compare_pairs(values_of([place])[rows], one=0)
                 lead = alone.difference[0] * (alone.p[0] < LEVEL)
                 if lead.min() < 0:
-                    reverse.append(f"{name} ({ranked[of][rows[lead.argmin()]]})")
-    lists = {"depends_on": ", ".join(depends), "reversed_on": ", ".join(reverse)}
-    return ranked.assign(**{name: [its] + [""] * len(others) for name, its in lists.items()})
+                    reverse.append(f"{name} ({names[rows[lead.argmin()]]})")
+    ranked[0] |= {"depends_on": ", ".join(depends), "reversed_on": ", ".join(reverse)}
 
 
 def source_contributions(scores: Values, counted: Mask) -> Values:
@@ -363,29 +387,30 @@ def source_contributions(scores: Values, counted: Mask) -> Values:
     return values
 
 
-def _tested(frame: pd.DataFrame, tests: PairTests, place: int | None, images: int) -> pd.DataFrame:
+def _tested(
+    rows: Sequence[Row], order: NDArray[np.intp], tests: PairTests, place: int | None
+) -> list[Row]:
     """Add rank, detectable difference, and the tested difference from the row at `place`."""
-    columns = np.full((4, len(frame)), np.nan)
+    columns = np.full((4, len(rows)), np.nan)
     if place is not None:
         numbers = (tests.difference, tests.margin, tests.p, tests.discordance)
         columns[:] = [matrix[:, place] for matrix in numbers]
         columns[:, place] = np.nan
-    difference, margin, p, discordance = columns
-    frame = frame.assign(
-        difference=difference,
-        difference_low=difference - margin,
-        difference_high=difference + margin,
-        p=p,
-        undecided=~(p < LEVEL),
-        discordance=discordance,
-    )
+    discordance = columns[3]
     usual = float(np.nanmedian(discordance)) if np.isfinite(discordance).any() else np.nan
-    frame["detectable"] = detectable(tests.cutoff, usual, max(images, 1))
-    frame = by_mean(frame, frame.columns[0])
-    return frame.assign(rank=np.arange(1.0, len(frame) + 1))
-
-
-def _joined(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    if not parts:
-        return pd.DataFrame(columns=list(columns))
-    return pd.concat(parts, ignore_index=True).reindex(columns=list(columns))
+    least = detectable(tests.cutoff, usual, max(rows[0]["images"], 1))
+    ranked = []
+    for rank, at in enumerate(order, 1):
+        difference, margin, p, its = columns[:, at].tolist()
+        tested = {
+            "rank": float(rank),
+            "difference": difference,
+            "difference_low": difference - margin,
+            "difference_high": difference + margin,
+            "p": p,
+            "undecided": not p < LEVEL,
+            "discordance": its,
+            "detectable": least,
+        }
+        ranked.append(rows[at] | tested | {"lacks": "", "depends_on": "", "reversed_on": ""})
+    return ranked
