@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 from .image_outcomes import GROUP, ImageOutcomes, Pair, contributions
 from .intervals import means
 from .multiple_comparisons import (
-    FEWEST_FOR_WINNER,
     LEVEL,
     PairTests,
     compare_pairs,
     detectable,
-    images_for,
 )
 from .outcomes import Mask
 from .quantities import statistics_of
@@ -146,38 +144,6 @@ def target_means(outcomes: ImageOutcomes) -> pd.DataFrame:
                 numbers |= {"attack": attack, "target": outcomes.targets[target].model}
                 rows.append({**place, **numbers})
     return pd.DataFrame(rows)
-
-
-def resolution(ranked: pd.DataFrame) -> list[str]:
-    """Describe which differences one ranking can detect, and what few images cannot tell."""
-    first, lines = ranked.iloc[0], []
-    if 0 < first["detectable"] < 1:
-        points = f"{100 * first['detectable']:.1f}"
-        lines.append(f"{first['images']:g} images detect differences of {points} points or more")
-    if first["images"] < FEWEST_FOR_WINNER:
-        lines.append(needed(ranked))
-    return list(filter(None, lines))
-
-
-def exceptions(ranked: pd.DataFrame, of: str) -> str:
-    """Say which targets a decided lead depends on, and where another leads; may be empty."""
-    first, lines = ranked.iloc[0], []
-    if first["depends_on"]:
-        targets = first["depends_on"].replace(", ", " or ")
-        lines.append(f"the lead is not significant without {targets}")
-    if first["reversed_on"]:
-        lines.append(f"{first[of]} is significantly behind on {first['reversed_on']}")
-    return "; ".join(lines)
-
-
-def needed(ranked: pd.DataFrame) -> str:
-    """Say how many images would decide between the first two rows; empty if they do not differ."""
-    if len(ranked) < 2 or not abs(ranked["difference"].iloc[1]) > _ROUNDING:
-        return ""
-    second = ranked.iloc[1]
-    count = images_for(abs(second["difference"]), second["discordance"], len(ranked))
-    count = max(count, FEWEST_FOR_WINNER)
-    return f"to decide between the first two takes about {count:,} images"
 
 
 def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, Any], list[int], Jobs]]:

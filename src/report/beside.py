@@ -1,6 +1,6 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
@@ -19,12 +19,12 @@ from ..artifacts.jobs import FinishedJob, find_jobs
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..config.fields import find_preset
+from .verdicts import DIFFERENCES, alike_sentence, neighbours, rank_sentence
 
 NEAR = 0.05
 """Largest relative difference of two equal costs."""
-_DIFFERENCES = ["difference", "difference_low", "difference_high"]
 _COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
-_COLUMNS += [*_DIFFERENCES, "p", "undecided", "lacks"]
+_COLUMNS += [*DIFFERENCES, "p", "undecided", "lacks"]
 _COLUMNS += ["images", "targets", "sources"]
 _LINE = "{:>4}  {:<30} {:>9}  {:>6}  {}"
 
@@ -65,7 +65,7 @@ class Beside:
     def tuned(self) -> str:
         """The mean on the images for tuning, which all rankings share, as text; may be empty."""
         mean = self.own.set_index("attack")["mean_tuned"][self.attack]
-        return "" if np.isnan(mean) else f"mean success on the images for tuning: {_percent(mean)}"
+        return "" if np.isnan(mean) else f"mean success on the images for tuning: {mean:.1%}"
 
     @property
     def tables(self) -> list[tuple[str, pd.DataFrame]]:
@@ -359,49 +359,3 @@ def rank_untuned(
         tables.append(ranked[ranked["source"] == ranked["source"].iloc[0]] if whole else ranked[:0])
     table, tuned = tables
     return table.assign(mean_tuned=table["attack"].map(tuned.set_index("attack")["mean"]))
-
-
-def rank_sentence(table: pd.DataFrame, attack: str) -> str:
-    """State the rank and the mean of an attack in a ranking."""
-    ranked = table.dropna(subset="rank")
-    row = ranked[ranked["attack"] == attack].iloc[0]
-    ends = "" if np.isnan(row["low"]) else f" [{_percent(row['low'])}, {_percent(row['high'])}]"
-    return (
-        f"rank {row['rank']:.0f} of {len(ranked)}: mean success {_percent(row['mean'])}{ends} on "
-        f"{row['images']:g} images"
-    )
-
-
-def neighbours(table: pd.DataFrame, attack: str) -> Iterator[tuple[str, ...]]:
-    """Yield the first of a ranking, an attack, and its neighbours.
-
-    A row has rank, attack, gradients per image, mean, and the difference from the attack.
-    """
-    ranked = table.dropna(subset="rank").reset_index(drop=True)
-    at = int(ranked.index[ranked["attack"] == attack][0])
-    for place in sorted({0, at - 1, at, at + 1} & {*range(len(ranked))}):
-        its = ranked.iloc[place]
-        points = [_points(its[key]) for key in _DIFFERENCES if not np.isnan(its[key])]
-        ends = f" [{', '.join(points[1:])}]" if points[1:] else ""
-        cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
-        difference = "".join(points[:1]) + ends
-        yield f"{its['rank']:.0f}", its["attack"], cost, _percent(its["mean"]), difference
-
-
-def alike_sentence(table: pd.DataFrame, attack: str) -> str:
-    """Name the attacks that an attack cannot be told apart from."""
-    ranked = table.dropna(subset="rank")
-    alike = ranked.loc[ranked["undecided"].astype(bool) & (ranked["attack"] != attack), "attack"]
-    if len(alike):
-        return f"cannot be told apart from: {', '.join(alike)}"
-    return f"{attack} differs from every other attack (paired tests of it against each, p < 0.05)"
-
-
-def _points(difference: float) -> str:
-    """Return a difference in points; without a sign where it rounds to 0."""
-    points = round(100 * difference, 1)
-    return f"{points:+.1f}" if points else "0.0"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"

@@ -11,16 +11,15 @@ from rich.text import Text
 
 from ..analysis import CAUSES, CLEAN, OWN, WHITE_BOX
 from ..analysis.image_outcomes import GROUP
-from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
-from ..analysis.ranking import ALL_TARGETS, exceptions, resolution
+from ..analysis.ranking import ALL_TARGETS
 from ..analysis.transfer_rates import matrix_rate
 from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import text_table
 from .summary import Label, Summary
+from .verdicts import DIFFERENCES, on_target, resolution, unranked, verdict
 
-_DIFFERENCE = ["difference", "difference_low", "difference_high"]
 MARKS = {WHITE_BOX: "*", OWN: "+"}
 """Marks of cells by the relation of target and source."""
 
@@ -128,7 +127,7 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
         beyond = shown["extrapolated"].astype(bool)
         frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
         notes.append("sources count images that a target and every source classify correctly")
-    frame["minus the first"] = _points(shown, _DIFFERENCE, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
+    frame["minus the first"] = _points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack":
         frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)
@@ -139,48 +138,6 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     lines = ["; ".join(remarks), *verdict(ranked, of)[1:], *resolution(ranked), *notes]
     below = Text("\n".join(filter(None, lines)), style="italic")
     return Group(Text(heading, style="bold"), _table(frame), below)
-
-
-def verdict(ranked: pd.DataFrame, of: str) -> list[str]:
-    """Say what the tests of a ranking decide, and then its exceptions; empty for a single row."""
-    first = ranked.iloc[0]
-    if len(ranked) < 2:
-        return []
-    if ranked["p"].isna().all():
-        return [f"not tested: that needs {FEWEST_TESTED} images"]
-    if ranked["undecided"].sum() > 1:
-        return ["= not significantly weaker than the first (all pairs tested together, p >= 0.05)"]
-    together = "(all pairs tested together, p < 0.05)"
-    if first["images"] < FEWEST_FOR_WINNER:
-        return [f"{first['images']:g} images name no winner {together}"]
-    lead = "on average" if first["depends_on"] else "decided:"
-    lines = [f"{lead} the first is ahead of all others {together}", exceptions(ranked, of)]
-    return list(filter(None, lines))
-
-
-def on_target(ranked: pd.DataFrame) -> str:
-    """Say how the sources of a ranking on one target compare, for the terminal and the page."""
-    first, others = ranked.iloc[0], ranked.iloc[1:]
-    tied = others.loc[others["undecided"].astype(bool), "source"]
-    verdict = (
-        f"not tested: that needs {FEWEST_TESTED} images"
-        if ranked["p"].isna().all()
-        else "cannot be told apart"
-        if len(tied) == len(others)
-        else f"{first['images']:g} images name no winner"
-        if first["images"] < FEWEST_FOR_WINNER
-        else f"{first['source']} is ahead" + f", except of {', '.join(tied)}" * bool(len(tied))
-    )
-    levels = ", ".join(ranked["source"] + ranked["mean"].map(" {:.1%}".format))
-    return f"on {first['target']} ({first['images']:g} images): {levels}: {verdict}"
-
-
-def unranked(rows: pd.DataFrame, of: str) -> list[str]:
-    """Say what the unranked rows of a ranking lack."""
-    rows = rows[rows["rank"].isna()]
-    if len(rows) and of == "source":
-        return [f"sources are not ranked: that needs {rows['lacks'].iloc[0]}"]
-    return [f"not ranked: {row[of]}, which lacks {row['lacks']}" for _, row in rows.iterrows()]
 
 
 def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:

@@ -10,10 +10,10 @@ from ...analysis import WHITE_BOX
 from ...analysis.image_outcomes import GROUP
 from ...analysis.intervals import FEWEST_IMAGES
 from ...analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL
-from ...analysis.ranking import exceptions, needed
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..summary import Summary
+from ..verdicts import exceptions, needed
 from .html import ENOUGH, TOO_FEW
 from .view import View, over_sources
 

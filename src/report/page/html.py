@@ -20,8 +20,9 @@ from markupsafe import Markup
 
 from ...utils.files import WriteError, write_csv, write_text
 from ...utils.package import PACKAGE, command
-from ..beside import Ranks, alike_sentence, neighbours, rank_sentence
+from ..beside import Ranks
 from ..charts.theme import PAGE_THEME, THEME
+from ..verdicts import alike_sentence, neighbours, rank_sentence
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 ENOUGH = 39

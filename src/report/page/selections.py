@@ -17,7 +17,7 @@ from ...utils.model_names import NO_DEFENCE
 from ..cells import averaged_pairs, cell_means
 from ..charts.theme import MEAN
 from ..summary import Summary
-from ..terminal import on_target, verdict
+from ..verdicts import on_target, verdict
 from .answers import answer_of, own_answer
 from .view import View, ranked_sources
 

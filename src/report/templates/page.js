@@ -335,7 +335,7 @@ function renderRanking() {
     table.append(...single.map(([{ text }]) => el("div", { class: "whole" }, text)));
     if (tested.length) {
       const heading = `sources of ${selection.attack}, `
-        + (selection.target ? `on ${selection.target}` : "adjusted");
+        + (selection.target ? `on ${selection.target}` : "over all targets");
       table.append(el("div", { class: "whole" }, heading), ...tested.flatMap((row) => rankedRow({ ...row, level: row.m,
         ends: [row.l, row.h], verdict: true }, top, "source", tested.length, tested[0].m / top)));
     }
@@ -419,6 +419,9 @@ function rankingNotes(attacks, sources, single) {
       + "all of them classify correctly, so their values are not those of the matrix.");
   }
   if (sources.length > 1) more.push(`Sources: ${sources[0].text}.`);
+  if (sources.length > 1 && !selection.target) {
+    more.push("A source is no target of its own, so means over all targets are fitted: a source plus a target effect.");
+  }
   const rows = attacks.filter((row) => row.name && !row.source && !selection.source);
   const counts = new Set(rows.map((row) => sourcesOf(row.name)));
   if (counts.size > 1) {
