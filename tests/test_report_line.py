@@ -165,6 +165,7 @@ REFUSED = [
     (["gone"], "gone does not exist"),
     (["gone(1", "strange"], "gone(1 does not exist"),
     (["folder=strange"], "cannot be read as a parquet file"),
+    (["folder="], "is empty"),
     (["report.example=3"], "report.examples"),
 ]
 

@@ -198,10 +198,10 @@ def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
             print(f"--names {name}: no attack, model or defence has this name.", file=sys.stderr)
 
 
-def _sweep(word: str) -> Path | dict[str, Path]:
+def _sweep(word: str) -> str | dict[str, str]:
     """Parse `FOLDER` or `NAME=FOLDER`."""
     name, sign, folder = word.partition("=")
-    return {name: Path(folder)} if sign and not Path(word).exists() else Path(word)
+    return {name: folder} if sign and not Path(word).exists() else word
 
 
 def new_name(word: str) -> tuple[str, str]:

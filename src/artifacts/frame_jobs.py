@@ -28,6 +28,8 @@ def named_folders(*sweeps: Sweeps) -> dict[Path, str]:
         if not isinstance(folder, str | Path):
             kind = type(folder).__name__
             raise ValueError(f"{kind} is no path. Pass a folder of sweeps, a card, or a frame.")
+        if folder == "":
+            raise ValueError("The name of a folder is empty. For the current folder, name a dot.")
     return {Path(folder): name for folder, name in folders}
 
 

@@ -79,6 +79,8 @@ def run_command(
         try:
             if at_once:
                 stopping.interrupt_at_once()
+            if "" in (sys.argv[1:] if words is None else words):  # as a path: the current folder
+                refuse("One of the arguments is empty. Leave it out, or write what it stands for.")
             code = function(**vars(parse(words)))
             sys.stdout.flush()
             return code or 0

@@ -149,6 +149,7 @@ def test_a_refusal_is_one_sentence(draw, folder, words, refusal, capsys):
 def test_other_refusals(draw, folder, tmp_path, capsys):
     for words, suffix, refusal in (
         (["curves", tmp_path / "nosuch"], ".pdf", "nosuch does not exist"),
+        (["curves", ""], ".pdf", "is empty"),
         (["curves", folder], ".eps", ".pdf, .svg or .png"),
         (["curves", folder, "--names", "bim"], ".pdf", "write NAME=NEW"),
     ):
