@@ -180,7 +180,8 @@ def job_statuses(folder: Path) -> list[JobStatus]:
 def unfinished(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     """Return the numbers of unfinished jobs and of all jobs per sweep that has unfinished ones.
 
-    The sweeps are in the folders, at any depth. A sweep counts once, also if several folders lead to it.
+    The sweeps are in the folders, at any depth. A sweep counts once, also if several folders lead
+    to it.
     """
     sweeps = dict[Path, Path]()
     for manifest in (path for folder in folders for path in sorted(folder.rglob(MANIFEST))):
