@@ -17,11 +17,13 @@ if __name__ == "__main__":
             signal.SIGINT, lambda *_: (print("\nInterrupted.", flush=True), os._exit(130))
         )
 import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from .config.command import Command, parse
+from .config.command import Command, parse, parse_for
 from .config.command_line import ignore_harmless_warnings, parse_flags, run_command
 from .config.compose import with_files
 from .config.hydra_internals import speed_up, split_jobs
@@ -57,7 +59,11 @@ def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
     overrides = with_files(command, [CONF, *([folder] if folder else [])])
     if known["multirun"] and known["cfg"]:  # print the sweep's first job
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
-        overrides = split_jobs(Command.parse(overrides).overrides)[0]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            overrides = split_jobs(parse_for(loader, overrides))[0]
+    if known["hydra_help"]:  # Hydra's own page knows no key of this program
+        overrides = []
     sys.argv[1:] = [*flags, *overrides]
     try:
         run()

@@ -213,6 +213,56 @@ def test_cfg_of_a_sweep_prints_its_first_job(command_line, workspace, capfd):
     assert not (workspace / "outputs").exists()
 
 
+def test_cfg_of_a_sweep_through_files_prints_its_first_job(command_line, workspace, capfd):
+    assert command_line("-m", "attack=glob(fgsm*)", "--cfg", "job") == 0
+    assert yaml.safe_load(capfd.readouterr().out)["attack"]["_target_"] == "src.attacks.fgsm"
+
+
+def test_hydras_help_is_printed(command_line, workspace, capfd):
+    assert command_line("--hydra-help", "attack=bim") == 0
+    assert "--multirun" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("attack=glob(zz*)", "source=glob(*)", "seed=range(3,0)", "seed=range(0,3,0)"),
+        *("seed=interval(0,3)", "seed=range(0,1e12)"),
+    ],
+)
+@pytest.mark.parametrize("flags", [("-m",), ("-m", "--cfg", "job")])
+def test_a_sweep_without_a_value_or_with_too_many_is_refused(
+    command_line, workspace, capfd, word, flags
+):
+    assert command_line(*flags, word) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"{word}: ")
+    assert not (workspace / "outputs").exists()
+
+
+@pytest.mark.parametrize("key", ["seed", "source", "targets", "attack", "cache", "epsilon.grid"])
+def test_a_deleted_key_that_the_program_needs_is_named(command_line, workspace, capfd, key):
+    assert command_line(f"~{key}") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"{key}")
+
+
+def test_a_deleted_reference_budget_is_the_default(command_line, workspace, capfd):
+    assert command_line("experiment=demo", "~epsilon.reference", "plan=only") == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [("attack=FGSM", "fgsm?"), ("attack=mi/x", "attack has "), ("epsilon=x/y", "epsilon has ")],
+)
+def test_an_unknown_option_is_refused_with_those_of_its_group(
+    command_line, workspace, capfd, word, named
+):
+    assert command_line(word) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert named in line
+
+
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_a_folder_whose_name_is_not_utf_8_is_refused(command_line, workspace, capfd, quote):
     assert command_line(f"hydra.run.dir={quote}{SURROGATE}{quote}") == 2

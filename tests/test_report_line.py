@@ -158,6 +158,17 @@ def test_a_report_says_how_many_jobs_are_not_done(report, workspace, capsys, mon
     monkeypatch.setattr("src.report.finished_jobs.write_report", lambda *_: None)
     assert report("part") == 0
     assert "part: 1 of 2 jobs are not done." in capsys.readouterr().out
+    (workspace / "all").mkdir()
+    (workspace / "part").rename(workspace / "all" / "a=[b")
+    for words in (["all/a=[b", "all/../all/a=[b", "all"], ["all/a=[b"], ["all"]):
+        assert report(*words, "out=page") == 0
+        assert capsys.readouterr().out.count("all/a=[b: 1 of 2 jobs are not done.") == 1
+    (workspace / "all" / "a=[b" / "sweep.json").write_text("{")
+    monkeypatch.undo()
+    monkeypatch.chdir(workspace)
+    assert report("all", "out=page") == 2
+    assert "sweep.json is damaged" in capsys.readouterr().err
+    assert not (workspace / "page").exists()
 
 
 REFUSED = [

@@ -178,9 +178,15 @@ def job_statuses(folder: Path) -> list[JobStatus]:
 
 
 def unfinished(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Return, of each sweep's folder with unfinished jobs, their number and that of all jobs."""
-    sweeps = [folder for folder in folders if (folder / MANIFEST).is_file()]
-    states = {folder: [status.state for status in job_statuses(folder)] for folder in sweeps}
+    """Return the numbers of unfinished jobs and of all jobs per sweep that has unfinished ones.
+
+    The sweeps are in the folders, at any depth. A sweep counts once, also if several folders lead
+    to it.
+    """
+    sweeps = dict[Path, Path]()
+    for manifest in (path for folder in folders for path in sorted(folder.rglob(MANIFEST))):
+        sweeps.setdefault(manifest.parent.resolve(), manifest.parent)
+    states = {path: [status.state for status in job_statuses(path)] for path in sweeps.values()}
     left = {folder: (len(its) - its.count("done"), len(its)) for folder, its in states.items()}
     return {folder: numbers for folder, numbers in left.items() if numbers[0]}
 

@@ -1,5 +1,6 @@
 """Overrides of a command, each parsed once, by Hydra's parser."""
 
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,16 +8,24 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
+from math import isfinite
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, ValueType
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    Override,
+    Quote,
+    QuotedString,
+    ValueType,
+)
+from hydra.errors import HydraException, OverrideParseException
 
-from .fields import distinct
+from .fields import in_255ths
 from .hydra_internals import value_tokens
 
 TEXTS = (
@@ -80,7 +89,7 @@ class Command:
 
         Raises:
             OverrideParseException: A word is no override.
-            ValueError: A key or option is from an earlier version, or a list is split into words.
+            ValueError: A key or option is from an earlier version, or a value is split into words.
         """
         refuse_split(words)
         overrides = tuple(map(parse, words))
@@ -111,18 +120,27 @@ class Command:
 
     def check(self, folder: Path) -> None:
         """Refuse repeated overrides of attack or source, and options without a file in `folder`."""
-        keys = [override.get_key_element() for override in self.overrides]
-        distinct(tuple(key for key in keys if key in ("attack", "source")))
+        for key in ("attack", "source"):
+            again = [its for its in self.overrides if its.get_key_element() == key]
+            if len(again) > 1:
+                values = dict.fromkeys(override.get_value_string() for override in again)
+                word = shlex.quote(f"{key}={','.join(values)}")
+                raise ValueError(
+                    f"{key} is set more than once. To run one job for each value, type -m {word}"
+                )
         for override in self.overrides:
             group = override.key_or_group
             if override.is_delete() or group in ("model", "defence", "experiment"):
                 continue
-            if group in BUDGETS and (budgets := numbers_in(override.value())):
+            if group in BUDGETS and (budgets := budgets_in(override.value())):
                 raise ValueError(
                     f"{override.input_line}: set budgets, in units of 1/255, with "
                     f"'epsilon.grid=[{','.join(budgets)}]'."
                 )
-            option = override.is_sweep_override() or isinstance(override.value(), str)
+            if (folder / group).is_dir() and override.get_key_element()[0] == "+":
+                word = shlex.quote(f"{group}={override.get_value_string()}")
+                raise ValueError(f"{override.input_line}: an option takes no +. Type {word}")
+            option = is_option(override.value())
             base = any(name.startswith("_") for name in flat(override.value()))
             if (folder / group).is_dir() and (base or not option):
                 stems = sorted(path.stem for path in (folder / group).glob("[!_]*.yaml"))
@@ -146,18 +164,24 @@ class Command:
 
 
 def refuse_split(words: Sequence[str]) -> None:
-    """Refuse a list that the shell has split at its blanks, and print it in quotes."""
+    """Refuse a value that the shell has split at its blanks, and print it in quotes."""
     for number, word in enumerate(words):
         text = word
-        for more in words[number + 1 :] if "=" in word else ():  # else it is a folder's name
-            is_open = sum(map(text.count, "[{(")) > sum(map(text.count, "]})"))
-            goes_on = is_open or text.endswith(",") or more.startswith(",")
-            if "=" in more or more.startswith("~") or not goes_on:
+        for more in words[number + 1 :]:
+            if "=" in text:
+                is_open = sum(map(text.count, "[{(")) > sum(map(text.count, "]})"))
+                goes_on = is_open or text.endswith((",", "=")) or more.startswith(",")
+                goes_on = goes_on and "=" not in more and not more.startswith("~")
+            else:  # a word without = is a folder's name, or a key before a blank
+                goes_on = more.startswith("=")
+            if not goes_on:
                 break
-            text += more
+            between = " " if text.count("{") > text.count("}") else ","
+            joined = text[-1:] in ",=[({" or more[:1] in ",=])}"
+            text += more if joined else between + more
         if text != word:
             way = repair(text) or shlex.quote(text)
-            raise ValueError(f"{word}: the shell split this list at a blank. Type {way}")
+            raise ValueError(f"{word}: the shell split this value at a blank. Type {way}")
 
 
 def refuse_replaced(key: str, value: Any) -> None:
@@ -173,6 +197,8 @@ def parse(word: str) -> Override:
     if word.encode(errors="ignore").decode() != word:
         raise ValueError(f"{word}: it is not valid UTF-8. Rename the file or folder.")
     (override,) = _parser.parse_overrides([word])
+    if not override.key_or_group:
+        raise OverrideParseException(word, "it has no key")
     return _with_texts(override)
 
 
@@ -233,11 +259,24 @@ def flat(value: Any) -> list[str]:
     return [str(item) for item in _items(value) if item is not None]
 
 
-def numbers_in(value: Any) -> list[str]:
-    """Return the numbers in an override's value as text; empty if it has anything else."""
+def budgets_in(value: Any) -> list[str]:
+    """Return the budgets in an override's value in units of 1/255, as text; empty: other values.
+
+    A budget is a number, or a text such as `8/255`.
+    """
     items = [*_items(value)]
-    numbers = all(type(item) in (int, float) for item in items)  # no truth values
-    return [f"{item:g}" for item in items] if numbers else []
+    for index, item in enumerate(items):
+        if isinstance(item, str) and (match := re.fullmatch(r"(\d+\.?\d*) */ *255", item)):
+            items[index] = float(match[1])
+    # A truth value is no number.
+    numbers = all(type(item) in (int, float) and isfinite(item) for item in items)
+    return in_255ths(items) if items and numbers else []
+
+
+def is_option(value: Any) -> bool:
+    """Return True if an override's value names a file of a group, for each job of a sweep."""
+    items = value.list if isinstance(value, ChoiceSweep) else [value]
+    return all(isinstance(item, str | QuotedString | Glob) for item in items)
 
 
 def quoted(text: str) -> str:
@@ -254,13 +293,19 @@ def repair(word: str) -> str | None:
     source=vgg16
     """
     key, _, value = word.partition("=")
-    value = expanduser(value).strip().rstrip(", ")
-    items = value[1:].removesuffix("]")
-    if not value or value[0] == "{" or (value[0] == "[" and {*items} & {*"[]{'\""}):
+    key, value = key.strip(), expanduser(value.strip().lstrip("=")).strip(", ")
+    if value[:1] in ("'", '"') and value.count(value[0]) == 1:
+        value = value[1:]  # the quote is never closed
+    if not key or not value.strip("[](){}, "):
         return None
-    for change in (str, quoted):
-        listed = ",".join(change(text.strip()) for text in items.split(","))
-        text = f"[{listed}]" if value[0] == "[" else change(value)
+    if key in LISTS and (value[0] in "({" or (value[-1] == "]" and value[0] != "[")):
+        value = f"[{value.lstrip('({').rstrip(')}]')}]"
+    items = value[1:].removesuffix("]")
+    if value[0] == "{" or (value[0] == "[" and {*items} & {*"[]{'\""}):
+        return None
+    texts = [text.strip() for text in items.split(",") if text.strip()]
+    for change in (str, "{})".format, quoted):  # as it is, a function that is closed, a text
+        text = f"[{','.join(map(change, texts))}]" if value[0] == "[" else change(value)
         with suppress(HydraException):
             return shlex.quote(str(_parser.parse_override(f"{key}={text}").input_line))
     return None

@@ -40,22 +40,33 @@ def explain(error: BaseException) -> str:
     else:
         text = " ".join(str(error).split("\n\n")[0].split())
     if isinstance(error, OverrideParseException):
-        repaired = repair(str(error.override))
-        way = f"Type {repaired}" if repaired else "Close brackets and quote texts in the value."
-        return f"{error.override}: it cannot be read as KEY=VALUE. {way}"
+        word = str(error.override)
+        way = "Close brackets and quote texts in the value."
+        if "=" not in word:
+            way = "Write no blanks beside = and commas, and quote a value that has blanks."
+        elif repaired := repair(word):
+            way = f"Type {repaired}"
+        return f"{word if word.strip() else repr(word)}: it cannot be read as KEY=VALUE. {way}"
     if isinstance(error, MissingConfigException):
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        parts = str(error.missing_cfg_file).split("/")  # the typed name may have slashes
+        depth = 2 if parts[0] == "hydra" else 1
+        group, name = "/".join(parts[:depth]), "/".join(parts[depth:])
         extra = name.partition("_")[0] if group == "hydra/launcher" else ""
         having = packages_distributions().get("hydra_plugins", ()) if extra in LAUNCHERS else ()
         if extra in LAUNCHERS and f"hydra-{extra}-launcher" not in having:
             return f"hydra/launcher needs the extra {extra}: {install_command(extra)}"
         known = list(error.options or ())
-        short = re.sub("[-_]?fgsm$", "", name.lower())  # papers write MI-FGSM for mi
-        near = f" Did you mean {short}?" if short in known else suggestion(name, known)
+        lower = name.lower()
+        names = (lower, re.sub("[-_]?fgsm$", "", lower))  # papers write MI-FGSM for mi
+        near = next((f" Did you mean {its}?" for its in names if its in known), "")
+        near = near or suggestion(name, known)
         listed = f" {group} has {', '.join(known)}." if known and not near else ""
         return f"{text.rstrip('.')}.{near}{listed}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         text = first_line(error)
+        if text.endswith("is not in struct"):  # `~` has deleted a key of the program
+            key = str(cause.full_key).removeprefix("hydra.runtime.choices.")
+            return f"{key} is missing: the program needs this key. Leave out ~{key}"
         match = re.search(rf"'{re.escape(str(cause.full_key))}(\.\S+)'", text)  # the key as typed
         near = _near(str(cause.full_key), cause.parent_node, match[1] if match else "")
         return f"{text}{near}"

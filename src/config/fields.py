@@ -62,10 +62,18 @@ Preset = Annotated[str, AfterValidator(lambda name: find_preset(name).stem)]
 
 def check_units(budgets: Sequence[float]) -> None:
     """Refuse budgets with a maximum in (0, 0.1): probably meant in [0, 1] units, not in 1/255."""
+    texts = [f"{eps:g}" for eps in budgets]
+    if (levels := in_255ths(budgets)) != texts:
+        raise ValueError(
+            f"{', '.join(texts)}: budgets have unit 1/255. Did you mean {', '.join(levels)}?"
+        )
+
+
+def in_255ths(budgets: Sequence[float]) -> list[str]:
+    """Return budgets in units of 1/255 as text; those with a maximum in (0, 0.1) are in [0, 1]."""
     if 0 < max(budgets) < 0.1:
-        levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
-        text = ", ".join(f"{eps:g}" for eps in budgets)
-        raise ValueError(f"{text}: budgets have unit 1/255. Did you mean {', '.join(levels)}?")
+        return [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
+    return [f"{eps:g}" for eps in budgets]
 
 
 def check_among(key: str, value: float, budgets: Sequence[float]) -> None:

@@ -6,7 +6,9 @@ If a name of a later version is gone, importing this module or its test fails wi
 import pickle
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
+from itertools import islice
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository
@@ -20,6 +22,8 @@ from hydra.plugins.config_source import ConfigSource
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
+MOST_VALUES = 100_000
+"""Most values of one key in a sweep; more would take minutes to list, and all memory."""
 _read_header = ConfigSource._get_header_dict
 _load_job = ConfigLoaderImpl.load_sweep_config
 _list_options = ConfigRepository.get_group_options
@@ -67,7 +71,18 @@ def split_jobs(overrides: Sequence[Override]) -> list[list[str]]:
 
     All jobs are checked before the first one starts. If Hydra changed the order, the sweeper and
     this program would number the jobs differently.
+
+    Raises:
+        ValueError: A sweep has no value, as with a pattern that no file has, or far too many.
     """
+    for override in filter(Override.is_sweep_override, overrides):
+        values = 0
+        with suppress(ValueError):  # a range with step 0
+            if override.is_discrete_sweep():
+                values = sum(1 for _ in islice(override.sweep_string_iterator(), MOST_VALUES + 1))
+        if not 0 < values <= MOST_VALUES:
+            number = f"more than {MOST_VALUES:,} values" if values else "no value to run a job for"
+            raise ValueError(f"{override.input_line}: it has {number}.")
     ((*jobs,),) = BasicSweeper.split_arguments([*overrides], None)
     return jobs
 

@@ -100,8 +100,8 @@ def _named(
 
 def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
     """Replace an experiment's reference budget by the largest one if the grid does not have it."""
-    experiment, reference = hydra.runtime.choices.get("experiment"), epsilon["reference"]
-    grid = [eps for eps in listed(epsilon["grid"]) or () if isinstance(eps, int | float)]
+    experiment, reference = hydra.runtime.choices.get("experiment"), epsilon.get("reference")
+    grid = [eps for eps in listed(epsilon.get("grid")) or () if isinstance(eps, int | float)]
     typed = "epsilon.reference" in Command.parse(overrides_of(hydra)).keys
     valid = min(grid, default=-1) >= 0  # others are refused
     if experiment and valid and not typed and reference not in (None, *grid):

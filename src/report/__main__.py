@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from os.path import exists
 from typing import Any
 
 import hydra
@@ -32,8 +33,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
     """Make bare words, which are folders of sweeps, one `folder=[...]`, and hand all to Hydra."""
-    refuse_split(overrides)
-    words = [word for word in overrides if "=" in word or word[:1] in "+~"]
+    refuse_split([word for word in overrides if not exists(word)])
+    words = [word for word in overrides if ("=" in word or word[:1] in "+~") and not exists(word)]
     if folders := [quoted(word) for word in overrides if word not in words]:
         words.append(f"folder=[{','.join(folders)}]")
     sys.argv[1:] = [*flags, *Command.parse(words).words]

@@ -26,7 +26,10 @@ UNREADABLE = {
     "dataset.root=~/net(1)": f"{HOME}/net(1)",
     "dataset.root=a b=c": "a b=c",
     "dataset.root=it's#ü": "it's#ü",
-    'dataset.root="a': '"a',
+    'dataset.root="a': "a",
+    "source='vgg16": "vgg16",
+    "source==vgg16": "vgg16",
+    "source=,vgg16": "vgg16",
     r"dataset.root=C:\a\net(1)": r"C:\a\net(1)",
     "dataset.root=!x:y;z&": "!x:y;z&",
     "+tracking.tags.of=u=v": "u=v",
@@ -34,6 +37,10 @@ UNREADABLE = {
     "source=vgg16,": "vgg16",
     "targets=[a, b": ["a", "b"],
     "targets=[net(1), b]": ["net(1)", "b"],
+    "targets=[a,,b,]": ["a", "b"],
+    "targets=(a,b)": ["a", "b"],
+    "targets={a,b}": ["a", "b"],
+    "epsilon.grid=1,2]": [1, 2],
 }
 TEXTS = {
     "2024_01": ["2024_01"],
@@ -84,12 +91,17 @@ def test_a_refusal_prints_the_word_as_it_works_in_a_shell(word, value):
         ("source=[[a, net(1)], b]", None),
         ("source=a, b, c", ["a", "b", "c"]),
         ("source=a ,b", ["a", "b"]),
+        ("source= a", "a"),
+        ("source =a", "a"),
+        ("source = a, b", ["a", "b"]),
+        ("epsilon.grid=[1 2 4]", [1, 2, 4]),
+        ("tracking.tags={paper: My paper, epoch: 3}", {"paper": "My paper", "epoch": 3}),
         ("tracking.tags={paper: A, epoch: 3}", {"paper": "A", "epoch": 3}),
     ],
 )
-def test_a_list_that_the_shell_split_is_printed_whole_and_quoted(words, value):
+def test_a_value_that_the_shell_split_is_printed_whole_and_quoted(words, value):
     split = ["seed=1", *words.split(" ")]
-    with pytest.raises(ValueError, match="the shell split this list at a blank") as caught:
+    with pytest.raises(ValueError, match="the shell split this value at a blank") as caught:
         Command.parse(split)
     sentence = explain(caught.value)
     assert sentence.startswith(f"{split[1]}: ")
@@ -105,7 +117,17 @@ def test_a_list_that_the_shell_split_is_printed_whole_and_quoted(words, value):
 @pytest.mark.parametrize(
     "word",
     [
-        *("source", "1a=3", "a b=c", "attack.x={a:b(1)}", "=1(", "a=[[b(1)]]"),
+        *(
+            "source",
+            "1a=3",
+            "=a",
+            "=",
+            "targets=]",
+            "a b=c",
+            "attack.x={a:b(1)}",
+            "=1(",
+            "a=[[b(1)]]",
+        ),
         *("targets=[b(1)],c", "targets=['a, b',b(1)]"),
     ],
 )
@@ -113,6 +135,58 @@ def test_a_refusal_without_a_way_out_names_the_word(word):
     with pytest.raises(OverrideParseException) as caught:
         Command.parse([word])
     assert explain(caught.value).startswith(f"{word}: ")
+
+
+def test_a_function_that_is_never_closed_is_printed_closed():
+    with pytest.raises(OverrideParseException) as caught:
+        Command.parse(["attack=choice(fgsm,bim"])
+    (printed,) = shlex.split(explain(caught.value).rpartition("Type ")[2])
+    (override,) = Command.parse([printed]).overrides
+    assert override.value().list == ["fgsm", "bim"]
+
+
+@pytest.mark.parametrize(
+    ("word", "budgets"),
+    {
+        "epsilon=8": [8],
+        "epsilon=[2,4]": [2, 4],
+        "eps=8/255": [8],
+        "eps=8/255,16/255": [8, 16],
+        "+eps=0.03": [8],
+        "budget=0.05,8": [0.05, 8],
+    }.items(),
+)
+def test_budgets_in_any_unit_and_key_are_printed_as_a_grid_that_is_accepted(word, budgets):
+    with pytest.raises(ValueError, match="budgets") as caught:
+        Command.parse([word]).check(resolvers.CONF)
+    (printed,) = shlex.split(str(caught.value).rpartition("with ")[2].removesuffix("."))
+    assert list(compose_words(resolvers.CONF, [printed]).epsilon.grid) == budgets
+
+
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        (["+attack=bim"], ["attack=bim"]),
+        (["++attack=bim"], ["attack=bim"]),
+        (["attack=fgsm", "attack=bim,fgsm"], ["-m", "attack=fgsm,bim,fgsm"]),
+        (["source=[a,b]", "source=c"], ["-m", "source=[a,b],c"]),
+    ],
+)
+def test_an_option_that_is_added_or_set_again_is_refused_with_what_to_type(words, way):
+    with pytest.raises(ValueError, match=r"attack|source") as caught:
+        Command.parse(words).check(resolvers.CONF)
+    assert shlex.split(str(caught.value).lower().rpartition("type ")[2]) == way
+
+
+@pytest.mark.parametrize("word", ["attack=fgsm,5", "epsilon=range(1,4)", "attack=fgsm,null"])
+def test_a_sweep_of_options_has_only_names(word):
+    with pytest.raises(ValueError, match="is not an option"):
+        Command.parse([word]).check(resolvers.CONF)
+
+
+def test_options_in_sweeps_are_not_refused():
+    Command.parse(["attack=glob(f*)", "tracking=none,mlflow"]).check(resolvers.CONF)
+    Command.parse(["attack=choice(fgsm,bim)", "hydra/launcher=joblib"]).check(resolvers.CONF)
 
 
 @pytest.mark.parametrize(
