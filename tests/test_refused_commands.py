@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 
 import pandas as pd
 import pytest
@@ -278,3 +279,16 @@ def test_tf32_is_refused_where_the_device_has_none(run_job, workspace, capfd, ke
     error = capfd.readouterr().err
     assert f"trainer.{key}=tf32: this device (cpu) has no TF32" in error
     assert not (workspace / "out").exists() and not [*workspace.glob("cache/*")]
+
+
+def test_a_refusal_runs_no_job_if_nobody_reads_it(run_job, workspace, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with (
+        monkeypatch.context() as patch,
+        suppress(BrokenPipeError),
+        os.fdopen(write, "w", 1) as pipe,
+    ):
+        patch.setattr(sys, "stderr", pipe)
+        code = run_job("-m", "trainer.precision=tf32", "trainer=cpu", "hydra.sweep.dir=out")
+    assert code == 2 and not (workspace / "out").exists()

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import packages_distributions
 from typing import Any, NoReturn
@@ -26,7 +27,8 @@ LAUNCHERS = ("joblib", "submitit", "ray")
 
 def refuse(message: str) -> NoReturn:
     """Print why a command cannot run, and exit with the code of a refusal."""
-    print(printable(message), file=sys.stderr)
+    with suppress(OSError):  # a closed stream; Hydra would warn of the error, and run the jobs
+        print(printable(message), file=sys.stderr, flush=True)
     sys.exit(REFUSED)
 
 
