@@ -113,6 +113,7 @@ def test_a_sweep_computes_each_audit_once(computed):
     assert sorted(computed) == ["coarse", "coarse@jpeg", "fine", "fine@jpeg"]
 
 
+@pytest.mark.slow
 def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, printed_by):
     folder, _ = audited
     saving = ["targets=coarse", "storage=uint8", "save_adversarial=true", "hydra.sweep.dir=images"]

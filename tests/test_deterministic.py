@@ -179,6 +179,7 @@ def test_vgg16_is_deterministic_on_a_gpu_and_the_same_at_224_pixels():
     assert torch.equal(torch.autograd.grad(network(images).sum(), images)[0], gradient)
 
 
+@pytest.mark.slow
 def test_a_pass_with_all_diagnostics_is_deterministic_on_a_gpu():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     dataset = ImageDataset(LabelledImages(pixels, np.arange(3), ("x", "y", "z")))

@@ -125,6 +125,7 @@ def test_diagnostics_at_other_budgets_are_refused(run_job, key):
     assert run_job(*UAP, key) == 2
 
 
+@pytest.mark.slow
 def test_behind_a_defence_and_with_target_labels(workspace, run_job):
     defended = ["source_defence=random_resize_pad", "source_draws=2", "attack.target_label=next"]
     for words in (UAP, LGV):

@@ -108,6 +108,7 @@ def test_without_weights_the_refusal_is_the_command_that_trains_them(
     assert torch.equal(fine(images), given(images))
 
 
+@pytest.mark.slow
 def test_sweeps_are_one_frame_whose_rates_are_those_of_their_jobs(sweep, run_tiny):
     words = ["attack=none", "source=null", "hydra.run.dir=outputs/clean"]
     assert run_tiny(sweep.parents[1], *words) == 0

@@ -97,6 +97,7 @@ def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
     assert len({DataSets().open_saved(SavedSettings(path=path)).digest for path in sets}) == 1
 
 
+@pytest.mark.slow
 def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
     run_job, workspace, attacked, capsys
 ):

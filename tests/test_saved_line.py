@@ -94,6 +94,7 @@ def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(
     pd.testing.assert_frame_equal(predictions(made.parent / "honest"), predictions(made))
 
 
+@pytest.mark.slow
 def test_sets_with_other_budgets_have_matrices_of_their_own(line, made):
     folder, run = line
     words = ["attack=bim", "source=fine", "n_images=23", "epsilon.grid=[2]"]

@@ -201,6 +201,7 @@ def test_functions_of_two_calls_are_never_taken_for_one(images, tmp_path):
     assert not np.array_equal(*(part.to_numpy() for _, part in confidences))
 
 
+@pytest.mark.slow
 def test_a_store_is_read_as_a_sweep(images, tmp_path):
     one, two = module(0), module(1)
     given = ({"a": one, "a+b": [one, two]}, {"a": one, "b": two}, *images)

@@ -317,6 +317,7 @@ def test_a_sweep_with_targets_a_defence_and_resume(clone, run_job, workspace):
         assert record.label == "transferattack.signs"
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_clone_counts(clone, run_job, workspace):
     words = ["attack=transferattack", f"attack.root={clone}", "attack.name=signs", "rerun=false"]
     codes = []

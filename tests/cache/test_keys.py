@@ -113,6 +113,7 @@ def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
     assert code_of({"_target_": "src.attacks.bim"}) == code_of({"_target_": "json.loads"}) == {}
 
 
+@pytest.mark.slow
 def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     shutil.copytree(REPOSITORY / "src", tmp_path / "src")
     script = "print(program_digest(), code_of({'_target_': 'src.mine.go'})['src.mine'])"

@@ -208,6 +208,7 @@ def test_misspelt_names_are_refused_with_near_ones(name, told):
         section_of(name)
 
 
+@pytest.mark.slow
 def test_the_list_of_the_release_is_that_of_its_libraries(home):
     for library in ("timm", "torchvision"):
         names = [f"{library}/{name}" for name in open_provider(library).names()]

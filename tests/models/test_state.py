@@ -240,6 +240,7 @@ class Net(nn.Sequential):
 """
 
 
+@pytest.mark.slow
 def test_training_leaves_what_its_file_holds(workspace, run_tiny, capsys):
     (workspace / "holding.py").write_text(TRAINED)
     text = MODEL.format(name="Net").replace("included", "null")

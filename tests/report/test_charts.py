@@ -39,6 +39,7 @@ def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
     assert "WARN" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_ranking_is_in_the_order_of_the_summary(made_up):
     (ranking,) = (one.data for one in made_up("ordinary").figures if one.name == "ranking")
     assert ranking["eps_255"].iloc[0] == 8 and ranking["eps_255"].nunique() > 1

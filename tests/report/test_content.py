@@ -46,6 +46,7 @@ def test_attacks_on_other_images_are_ranked_apart(tmp_path):
     assert headings == shown["heading"][shown["heading"] != ""].tolist()
 
 
+@pytest.mark.slow
 def test_ensembles_are_ranked_apart(make_sweep):
     sources = ("vgg", "resnet", "vgg+resnet")
     folder = make_sweep(attacks=("mi", "di"), sources=sources, budgets=(8.0,))
@@ -157,6 +158,7 @@ def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
     assert drawn.to_dict() == pytest.approx(rows.set_index("attack")["mean"].to_dict())
 
 
+@pytest.mark.slow
 def test_plain_attacks_are_ranked_on_targets_without_a_defence(make_sweep):
     report = report_of([make_sweep(defences=("jpeg",), budgets=(8.0,))])
     assert report.page["first"]["defence"] == "none" and "behind" not in report.answer[1]
@@ -184,6 +186,7 @@ def test_the_page_names_the_command_that_adds_diagnostics(make_sweep):
     assert report.page["command"].endswith("diagnostics=full")
 
 
+@pytest.mark.slow
 def test_the_answer_names_the_first_two_of_many_attacks(make_sweep):
     report = report_of([make_sweep(attacks=("fgsm", "bim", "mi", "di"))])
     ranked, shown = [row["name"] for row in report.ranking], "".join(report.answer[:2])

@@ -157,6 +157,7 @@ def test_other_refusals(draw, folder, tmp_path, capsys):
         assert refusal in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_ranking_is_drawn_unless_attacks_are_named(folder):
     frame = load_sweep(folder)
     for record in frame.attrs["jobs"]:

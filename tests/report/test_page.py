@@ -37,7 +37,11 @@ def titles(tab) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["defended", pytest.param("ordinary", marks=pytest.mark.slow), "targeted"]
+    "kind",
+    [
+        "defended",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ordinary", "targeted")),
+    ],
 )
 def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, made_up, kind):
     tab, page = opened(kind), made_up(kind).page
@@ -201,6 +205,7 @@ def test_unknown_values_of_an_address_are_left_out(opened):
     assert tab.input_value("select[name=target]") == ""
 
 
+@pytest.mark.slow
 def test_next_goes_through_all_fooled_images_by_confidence(opened, made_up, summary_of):
     tab = opened("ordinary", "#attack=fgsm&source=vgg&target=vit&eps=8")
     job = next(one for one in summary_of("ordinary").attacked if one.job.record.source == "vgg")

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.report.conftest import LONG
 
-QUICK = [("ordinary", 390), ("one model", 1280), ("many models", 768), ("long names", 390)]
+QUICK = [("ordinary", 390), ("one model", 1280), ("long names", 390)]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_markers_and_dashes_are_those_of_the_page():
         assert page[: len(ours)] == ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -92,6 +93,7 @@ def test_a_figure_has_its_size(draw, folder, words):
     assert {*re.findall(rb'font-size="(.*?)"', svg)} == {b"7px"}
 
 
+@pytest.mark.slow
 def test_groups_name_their_confidences_and_counts(draw, folder, caplog):
     frame = load_sweep(folder).query(
         "variant == 'float32' and attack == 'fgsm' and source == 'vgg'"

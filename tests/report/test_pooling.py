@@ -131,6 +131,7 @@ def test_averages_over_different_targets_are_marked(sweep):
     assert "‡" not in table(one, to="markdown", **words)
 
 
+@pytest.mark.slow
 def test_only_the_choice_of_images_may_differ_in_a_pool(sweep):
     """What is named, prepared or labelled otherwise are two rows, even if no digest is common."""
     days = [sweep("a"), sweep("b", first=60)]

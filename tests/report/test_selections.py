@@ -50,7 +50,7 @@ def attack_rankings(frame):
 
 
 VALUES = {"s": "success", "c": "accuracy", "f": "confidence"}
-QUICK = {("s", 8.0, "joint"), ("c", 2.0, "all"), ("f", 2.0, "joint")}
+QUICK = {("s", 8.0, "joint"), ("c", 2.0, "all")}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,10 @@ def printed(summary):
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("images", [20, 60, 150])
+FEW = [pytest.param(20, marks=pytest.mark.slow), 60, pytest.param(150, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("images", FEW)
 def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images):
     """Three networks that attack each other are ranked on single targets alone."""
     small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}
@@ -124,7 +127,7 @@ def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images
         assert all(f"{row['name']} {row['m']:.1%}" in ranked[0]["text"] for row in ranked)
 
 
-@pytest.mark.parametrize("images", [99, 400])
+@pytest.mark.parametrize("images", [99, pytest.param(400, marks=pytest.mark.slow)])
 def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images):
     models = ("vgg", "resnet", "vit", "mixer")
     small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}

@@ -78,6 +78,7 @@ def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(place, 
         assert "Mean of entropy in the table entropy" in page
 
 
+@pytest.mark.slow
 def test_rows_are_kept_and_a_larger_job_measures_its_new_images(place, run_job):
     asked = words("counted.Counted")
     run_job = partial(run_job, "rerun=false")

@@ -31,7 +31,10 @@ def calls(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("words", [[], ["-m", "attack=fgsm,rfgsm", "defences=[none,jpeg]"]])
+SWEEP = ["-m", "attack=fgsm,rfgsm", "defences=[none,jpeg]"]
+
+
+@pytest.mark.parametrize("words", [[], pytest.param(SWEEP, marks=pytest.mark.slow)])
 def test_predictions_are_written_once_last_and_read_at_most_twice(
     run_job, workspace, empty_store, calls, words
 ):

@@ -56,6 +56,7 @@ def test_jobs_never_share_a_gpu(gpus, at_once):
         assert one != other or end <= start
 
 
+@pytest.mark.slow
 def test_a_job_of_another_sweep_waits_until_a_killed_one_leaves_its_gpu(gpus):
     context = multiprocessing.get_context("fork")
     first = [context.Process(target=note, args=(gpus, job, 600)) for job in range(GPUS)]
