@@ -82,9 +82,9 @@ def rank(
         if tuning or source is not None:
             raise ValueError("source and tuning are for a function or the name of an attack.")
         return beside(jobs_of(attack), preset)
-    facts, stored = read_preset(preset)
     if isinstance(attack, str):
-        _compose([f"attack={attack}"])  # a wrong name is refused first
+        _compose([f"attack={attack}"])  # a wrong name is refused before seconds of reading
+    facts, stored = read_preset(preset)
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
         raise ValueError(
