@@ -33,7 +33,7 @@ def on_target(ranked: pd.DataFrame) -> str:
     """Say how the sources of a ranking on one target compare, for the terminal and the page."""
     first, others = ranked.iloc[0], ranked.iloc[1:]
     tied = others.loc[others["undecided"].astype(bool), "source"]
-    verdict = (
+    compared = (
         f"not tested: that needs {FEWEST_TESTED} images"
         if ranked["p"].isna().all()
         else "cannot be told apart"
@@ -43,7 +43,7 @@ def on_target(ranked: pd.DataFrame) -> str:
         else f"{first['source']} is ahead" + f", except of {', '.join(tied)}" * bool(len(tied))
     )
     levels = ", ".join(ranked["source"] + ranked["mean"].map(" {:.1%}".format))
-    return f"on {first['target']} ({first['images']:g} images): {levels}: {verdict}"
+    return f"on {first['target']} ({first['images']:g} images): {levels}: {compared}"
 
 
 def unranked(rows: pd.DataFrame, of: str) -> list[str]:
