@@ -134,6 +134,7 @@ def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, pr
     assert found[0].replace("answers", "fine") == found[1]
 
 
+@pytest.mark.slow
 def test_names_with_markup_and_targets_without_images_are_shown_as_they_are(
     audited, run_in, printed_by
 ):
@@ -190,6 +191,7 @@ def test_half_counts_only_if_all_candidates_fool_half(tmp_path, fooled, needed):
     assert needed in audit.sentence
 
 
+@pytest.mark.slow
 def test_shares_and_the_typical_order_are_told_apart_and_missing_jobs_are_named(audited, tmp_path):
     folder, printed = audited
     assert "typical order (all images)" in printed and "not done" not in printed

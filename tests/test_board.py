@@ -16,6 +16,7 @@ def stored():
     return read_preset("small")
 
 
+@pytest.mark.slow
 def test_the_board_has_the_numbers_and_order_of_rank(stored, monkeypatch):
     facts, every = stored
     few = [job for job in every if job.record.label in FEW]
@@ -35,6 +36,7 @@ def test_the_board_has_the_numbers_and_order_of_rank(stored, monkeypatch):
     assert {*without} == {*board.lacking} == {"vmi"}
 
 
+@pytest.mark.slow
 def test_no_published_table_has_a_network_of_the_board(stored):
     """If one had, the board would need a column of published values."""
     first = stored[1][0].record

@@ -57,6 +57,7 @@ def sweep(new_workspace, run_tiny, printed_by, empty_store):
     return folder, printed
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_files(sweep):
     workspace, printed = sweep
     rows = [line for line in printed.splitlines() if line.startswith("job ")]
@@ -80,6 +81,7 @@ def test_a_sweep_leaves_files(sweep):
     assert set(excess["control"]) == {"noise", "shuffled"}
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_runs(sweep):
     workspace, _ = sweep
     store = client(workspace)
@@ -186,6 +188,7 @@ def test_feature_attacks_are_of_a_layer(run_job, workspace, monkeypatch):
         assert record.gradients == images * (3 + 1 + 2) * (1 + ("+" in record.source))
 
 
+@pytest.mark.slow
 def test_feature_attacks_without_their_layer_are_refused(run_job, capsys):
     assert run_job("attack=fia") == 1
     assert "attack=fia: attack.layer=null: the source has no" in capsys.readouterr().out
@@ -197,6 +200,7 @@ def test_feature_attacks_without_their_layer_are_refused(run_job, capsys):
     assert "attack.layer=body needs attack.objective" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_settings_unlike_the_defaults_stand_in_every_name(run_job, workspace, store):
     words = ["attack=bim", "attack.norm=l2", "attack.steps=2,10", "targets=[fine]"]
     assert run_job("-m", *words, "attack.target_label=next", "tracking=mlflow") == 0
@@ -315,6 +319,7 @@ def test_a_textbook_attack_that_looks_at_layers_of_its_source_is_fgsm(run_job, w
     pd.testing.assert_frame_equal(*map(table, jobs))
 
 
+@pytest.mark.slow
 def test_a_model_with_two_names_has_the_rows_of_one(workspace, run_job):
     text = (workspace / "conf" / "model" / "fine.yaml").read_text()
     copy = text.replace("@package model.fine", "@package model.same")

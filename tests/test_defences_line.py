@@ -50,6 +50,7 @@ def cells(folder: Path) -> pd.DataFrame:
     return rates.set_index(["protocol", "target", "defence", "eps_255"])
 
 
+@pytest.mark.slow
 def test_every_target_is_evaluated_behind_each_defence_on_the_same_images(line, made):
     found = predictions(made)
     counts = found.groupby(["target", "defence", "eps_255"]).size()
@@ -69,6 +70,7 @@ def test_every_target_is_evaluated_behind_each_defence_on_the_same_images(line, 
 DATA = ["dataset=cifar10_mini", "n_images=23"]
 
 
+@pytest.mark.slow
 def test_defences_leave_the_other_rows_as_they_are_and_cost_no_attack(line, made, monkeypatch):
     folder, run = line
     before = predictions(made).query("defence == 'none'").reset_index(drop=True)
@@ -114,6 +116,7 @@ def test_the_majority_of_draws_decides_and_their_share_is_a_column(made):
     assert every["draws_correct"] == pytest.approx(share)
 
 
+@pytest.mark.slow
 def test_batches_and_processes_change_nothing(line, made):
     folder, run = line
     words = ["rerun=true", "cache.dir=other", "trainer.batch_size=4", "hydra.run.dir=small"]
@@ -181,6 +184,7 @@ def test_a_defence_that_draws_nothing_refuses_draws(line):
     assert "source_draws=3: source_defence=jpeg" in (folder / "none_drawn/error.txt").read_text()
 
 
+@pytest.mark.slow
 def test_draws_of_a_randomised_defence_count_as_gradients(line):
     folder, run = line
     words = ["source_defence=random_resize_pad", "source_draws=3", "hydra.run.dir=drawn"]

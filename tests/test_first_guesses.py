@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from src.artifacts.record import job_record
 
 SHORT = ["dataset.n_train=100", "dataset.n_test=100", "training.epochs=2", "training.batch_size=50"]
 
 
+@pytest.mark.slow
 def test_a_sweeps_attacks_take_the_settings_that_they_have(run_job, workspace, capfd):
     assert run_job("attack=fgsm", "hydra.run.dir=alone") == 0
     capfd.readouterr()

@@ -157,6 +157,7 @@ def network_pair():
     return {"a": make(0), "b": make(1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [UAP, pytest.param(LGV, marks=pytest.mark.slow)])
 def test_two_processes_equal_one(workspace, tiny_run, run_job, words):
     many = [*words, "trainer.strategy=ddp", "trainer.devices=2", "hydra.run.dir=many"]

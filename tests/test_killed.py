@@ -95,7 +95,7 @@ def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
     [
         pytest.param("os.replace", 4, marks=pytest.mark.slow),  # of the plan
         pytest.param("os.replace", 17, marks=pytest.mark.slow),  # of a table
-        ("os.replace", 19),  # of the predictions
+        pytest.param("os.replace", 19, marks=pytest.mark.slow),  # of the predictions
         # of the set of adversarial images
         pytest.param("pathlib.Path.rename", 1, marks=pytest.mark.slow),
         ("pathlib.Path.rename", 2),  # of the new set, when the earlier one has been moved away
@@ -129,6 +129,7 @@ def test_the_same_call_after_a_kill_replaces_its_store(tmp_path, number):
     assert len(load_sweep(words["store"])) == len(frame) and not list(words["store"].rglob(".*"))
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
     run_job, workspace, empty_store, capsys, monkeypatch
 ):
@@ -157,6 +158,7 @@ def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
     assert tracked_wrongly(workspace / "mlruns") == []
 
 
+@pytest.mark.slow
 def test_a_damaged_store_costs_tracking_and_no_table(
     run_job, workspace, empty_store, caplog, capsys
 ):

@@ -53,6 +53,7 @@ def flattening(workspace: Path) -> dict[str, nn.Module]:
     return {name: names[name](10).eval() for name in ("Maps", "Pixels")}
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_them_as_plain_torch_does(flattening, run_job):
     words = ["source=Maps", "targets=[Maps,Pixels]", "attack=di", "epsilon.grid=[8]"]
     assert run_job(*words, "hydra.run.dir=job") == 0
@@ -67,6 +68,7 @@ def test_the_command_line_runs_them_as_plain_torch_does(flattening, run_job):
     assert len(rows[(rows["eps_255"] == 8) & (rows["target"] == "Pixels")])
 
 
+@pytest.mark.slow
 def test_they_can_be_trained(flattening, run_job):
     words = ["source=Maps", "targets=[Maps]", "model.Maps.weights=null", "attack=fgsm"]
     recipe = ["training=quick", "training.epochs=1", "training.n_images=100"]

@@ -80,6 +80,7 @@ def test_a_panel_is_a_list_of_targets(run_job, workspace, capfd):
         assert told in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_public_model_has_a_short_name_in_folders_and_tables(run_job, workspace, provider):
     words = ["-m", *QUICK, f"source={PUBLIC},coarse", f"targets=[{PUBLIC},coarse]"]
     assert run_job(*words, "hydra.sweep.dir=out") == 0

@@ -71,6 +71,7 @@ def test_the_table_has_it_too_and_its_columns_subtract(sweep, attacks):
     assert len(behind) == len(ATTACKS) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [["source"], ["source", "target"]])
 def test_tables_of_other_columns_have_it_too(sweep, attacks, columns):
     text = table(sweep, rows="attack", columns=columns, to="csv", differences=True)

@@ -137,6 +137,7 @@ def project(workspace) -> Path:
     return workspace
 
 
+@pytest.mark.slow
 def test_the_wheel_has_every_file_and_leaves_the_name_src_to_others(wheel):
     names = {Path(name) for name in ZipFile(wheel).namelist()}
     assert {name.parts[0].partition("-")[0] for name in names} == {"transferability"}

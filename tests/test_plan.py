@@ -37,6 +37,7 @@ def count(name, printed):
     return int(number.replace(",", ""))
 
 
+@pytest.mark.slow
 def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, run_job, workspace):
     words = ["-m", "attack=bim,mi", "attack.steps=3", "rerun=false", "hydra.sweep.dir=out"]
     printed = plan(*words)
@@ -195,6 +196,7 @@ def test_a_model_after_an_epoch_is_a_source_beside_the_trained_one(plan, run_job
     assert "set its weights to null" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_images_that_are_attacked_again_are_planned(plan, run_job):
     words = ["attack=bim", "attack.steps=3", "rerun=false", "report.examples=0"]
     words += ["cache.images_mb=0", "hydra.run.dir=out"]
@@ -224,6 +226,7 @@ def test_a_plan_downloads_no_network(plan, monkeypatch, name, words):
     assert f"model {name}: weights" in printed and "refused" not in printed
 
 
+@pytest.mark.slow
 def test_weights_of_an_installed_package_are_no_download(plan):
     words = ["targets=[coarse,efficientnet_lite0]", "n_images=10"]
     printed = plan(*words, "model.efficientnet_lite0.network.num_classes=10")

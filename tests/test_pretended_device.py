@@ -116,7 +116,13 @@ PASSES = {
 }
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "every defence" else [])
+        for name in PASSES
+    ],
+)
 def test_a_pass_computes_on_one_device_what_it_computes_on_a_cpu(name, tmp_path, monkeypatch):
     words = PASSES[name]
     expected = tables(tmp_path / "cpu", device=torch.device("cpu"), **words)

@@ -69,6 +69,7 @@ def test_a_classifier_has_a_layer_for_attacks_on_features(workspace):
     assert not any(module._forward_hooks for module in coarse.modules())
 
 
+@pytest.mark.slow
 def test_a_classifier_is_the_one_of_the_command_line(sweep):
     workspace = sweep.parents[1]
     before = torch.random.get_rng_state(), random.getstate()
@@ -91,6 +92,7 @@ def test_a_classifier_is_the_one_of_the_command_line(sweep):
     assert torch.allclose(confidence, torch.tensor(rows["confidence"].to_numpy()), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_weights_the_refusal_is_the_command_that_trains_them(
     workspace, run_in, monkeypatch, capsys
 ):

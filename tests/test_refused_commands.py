@@ -169,6 +169,7 @@ def test_a_job_that_its_data_or_device_forbid_says_so(run_job, capfd, words, cod
     assert named in (out + err).replace("\n", "") and "Traceback" not in out + err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", [[], ["-m", "attack=fgsm,bim"]])
 @pytest.mark.parametrize(("side", "value"), [([], ""), (["model.fine.input_size=48"], "=48")])
 def test_images_of_several_sizes_are_refused_in_the_plan_with_a_size_to_set(

@@ -43,6 +43,7 @@ def sweep(new_workspace, run_tiny, printed_by, empty_store):
     return folder, printed
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_its_report(sweep):
     workspace, printed = sweep
     folder = workspace / "outputs" / "out"

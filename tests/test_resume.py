@@ -160,6 +160,7 @@ NAMED = {  # a module that settings name, and not as their `_target_`
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # users still have some
 @pytest.mark.parametrize(
     "named", ["path", *(pytest.param(name, marks=pytest.mark.slow) for name in ("folder", "file"))]
@@ -236,6 +237,7 @@ def test_of_two_commands_at_once_one_computes(run_job, workspace, attacked, at_o
     same_tables(workspace / "out/one", workspace / "out/two", [TABLES[0], *TABLES[2:4]])
 
 
+@pytest.mark.slow
 def test_damaged_rows_are_computed_again(run_job, workspace, attacked, capsys):
     words = ["attack=counting", GO_ON, "report.examples=2", "controls=true"]
     assert run_job(*words, "hydra.run.dir=out/one") == 0
@@ -295,6 +297,7 @@ def test_a_killed_job_goes_on_where_it_was(
     assert [job_record(folder).gradients for folder in folders] == [23, 23 - 4 * 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "size"),
     [

@@ -55,6 +55,7 @@ def predictions(folder: Path, variant: str = "") -> pd.DataFrame:
     return pd.read_parquet(folder / f"predictions{variant}.parquet")
 
 
+@pytest.mark.slow
 def test_the_matrix_is_of_what_the_files_hold(made):
     saved = opened(made / "adversarial")
     rows = range(len(saved))
@@ -78,6 +79,7 @@ def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
     assert predictions(made.parent / "few")["index"].nunique() == 7
 
 
+@pytest.mark.slow
 def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(
     line, made, saved_attack, tmp_path
 ):
@@ -125,6 +127,7 @@ def test_ensembles_targets_and_weights_are_those_of_the_set(line, tiny_weights, 
     assert "model.fine.weights=PATH" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_set_without_its_record_is_foreign(made, saved_attack, capsys):
     words = [*BOTH, *FOREIGN]
     given = ["attack.eps_255=8", "source=coarse", "hydra.run.dir=given"]

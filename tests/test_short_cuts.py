@@ -6,9 +6,12 @@ import pytest
 @pytest.mark.parametrize(
     "words",
     [
-        ["attack=bim", "attack.steps=2", "hydra.run.dir=out"],
+        pytest.param(["attack=bim", "attack.steps=2", "hydra.run.dir=out"], marks=pytest.mark.slow),
         ["-m", "attack=fgsm,bim", "source=coarse,fine", "seed=1", "hydra.sweep.dir=out"],
-        ["experiment=demo", "+dataset.note=1", "~attack.norm", "targets=[coarse]"],
+        pytest.param(
+            ["experiment=demo", "+dataset.note=1", "~attack.norm", "targets=[coarse]"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_short_cut_composes_what_the_command_composes(run_job, command_line, capsys, words):

@@ -151,6 +151,7 @@ def test_clean_measures_are_those_of_their_definitions():
     assert (found["target accuracy"]["a"] == right["a"].mean()).all()
 
 
+@pytest.mark.slow
 def test_predictors_are_measured_on_other_images_and_tested_over_models():
     transfer, seen = made_up(), []
     names = ["source accuracy", "target accuracy", "chance"]

@@ -114,6 +114,7 @@ def test_equal_candidates_are_judged_without_optimism():
     assert np.abs(totals[:, 2] - rate).max() < 0.012 and hindsight > rate + 0.015
 
 
+@pytest.mark.slow
 def test_a_sweep_is_judged_at_its_reference_budget_without_relatives():
     frame = load_sweep(DEMO)
     frame = frame[frame["eps_255"].isin([0, 1, 4])]

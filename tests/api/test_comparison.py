@@ -125,6 +125,7 @@ def test_a_fall_that_no_image_shows_is_not_excluded(fall):
     assert covered >= 0.95 * 300
 
 
+@pytest.mark.slow
 def test_models_are_paired_by_their_names(old):
     new = renamed(old, "vgg_small", "better")
     with pytest.raises(ValueError, match=r"NEW lacks 14 of the 30 cells.*--pair"):

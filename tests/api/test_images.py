@@ -132,6 +132,7 @@ def test_other_forms_are_refused_in_a_sentence(evaluate, batch, form, sentence):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_fit_images_may_be_a_data_set(evaluate, batch):
     train = load_dataset("train", MINI)[:20]
     words = {"attacks": {"uap": {"epochs": 1}}}

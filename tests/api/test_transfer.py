@@ -286,6 +286,7 @@ def test_a_traced_module_is_the_module_and_numpy_numbers_are_numbers(images):
     pd.testing.assert_frame_equal(*(frame[columns] for frame in frames))
 
 
+@pytest.mark.slow
 def test_a_frame_can_be_kept_in_a_file_and_without_its_jobs_says_so(images, tmp_path: Path):
     one = module(0)
     frame = transfer({"a": one}, {"a": one}, *images, progress_bar=False)

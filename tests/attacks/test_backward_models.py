@@ -97,6 +97,7 @@ def names(model: nn.Module, rule) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_published_layers_are_changed():
     assert names(built("resnet18"), SkipGradient()) == [f"layer{n}.1.bn2" for n in (1, 2, 3, 4)]
     late = [f"layer3.{n}.relu" for n in range(1, 6)] + [f"layer4.{n}.relu" for n in range(3)]

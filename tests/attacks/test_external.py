@@ -177,6 +177,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_installation(monkeypa
     assert "\n" not in explain(caught.value)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_torchattacks_classes(run_job, workspace):
     words = ["attack=torchattacks", "attack.name=FGSM,MIFGSM", "hydra.sweep.dir=out"]
     assert run_job("-m", *words) == 0

@@ -6,7 +6,7 @@ from benchmarks.attacks import names, operations
 
 # Times the operations of the bare gradients.
 BOUNDS = {"bsr": 6, "sia": 6, "cfm": 6, "s4st": 5, "ssa": 4, "mumodig": 4}  # others: 3
-QUICK = {"bim", "di", "fgsm", "ghost"}
+QUICK = {"di", "fgsm"}
 
 
 def attacks():

@@ -124,6 +124,7 @@ def test_each_setting_changes_exactly_these_keys(keys):
     assert found == {word: {*names.split()} for word, names in CHANGES.items()}
 
 
+@pytest.mark.slow
 def test_code_and_libraries_change_exactly_these_keys(keys, monkeypatch):
     before, found = keys(), {}
     for place, (value, _) in PROGRAM.items():

@@ -83,6 +83,7 @@ def own(tmp_path, monkeypatch):
     forget_modules(tmp_path)
 
 
+@pytest.mark.slow
 def test_code_is_the_same_whatever_was_imported_before(own):
     folder, told = own
     both = told(*TARGETS)
@@ -169,6 +170,7 @@ def later_classifier(settings, name, sets):
     return stored_classifier(settings.model_copy(update={"training": training}), name, sets)
 
 
+@pytest.mark.slow
 def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
     run_job, workspace, monkeypatch
 ):

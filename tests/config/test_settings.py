@@ -195,7 +195,9 @@ def test_the_label_names_the_settings_that_differ_from_the_functions(tmp_path):
     assert read("attack=llc").attack.label == "llc (target_label=least_likely)"
 
 
-@pytest.mark.parametrize("jobs", ["files and values", "interpolations"])
+@pytest.mark.parametrize(
+    "jobs", [pytest.param("files and values", marks=pytest.mark.slow), "interpolations"]
+)
 def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
     monkeypatch.setattr(f"{LOADER}.load_sweep_config", job_composer(parse))
     words = {

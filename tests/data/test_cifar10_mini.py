@@ -9,6 +9,7 @@ import pytest
 from src.data.cifar10_mini import ARCHIVE, CLASSES, SIZES, cifar10_mini
 
 
+@pytest.mark.slow
 def test_images_are_of_the_classes_that_their_files_lie_in():
     with tarfile.open(ARCHIVE) as archive:
         names = [Path(member.name) for member in archive]

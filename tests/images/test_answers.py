@@ -72,6 +72,7 @@ def test_answers_count_as_the_model_that_gave_them(asked, run_job, workspace, se
         pd.testing.assert_series_equal(its, other, **columns)
 
 
+@pytest.mark.slow
 def test_changed_answers_are_evaluated_anew(asked, run_job, workspace):
     folder, answers = asked
     for predicted in (3, 4):

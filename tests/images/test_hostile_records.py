@@ -147,6 +147,7 @@ def test_a_sets_record_runs_nothing(canary, tmp_path, edits):
     assert canary()
 
 
+@pytest.mark.slow
 @settings(FUZZ, max_examples=40)
 @given(edits=EDITS, printed=st.sampled_from([True, *[False] * 9]))
 def test_the_metadata_of_a_table_run_nothing(canary, tmp_path, edits, printed):

@@ -17,7 +17,7 @@ MORE = [*TABLES, *(OWN := named(SelfTransfer))]
 FULL = {"bisection": 1, "tables": ["all"]}
 
 
-@pytest.mark.parametrize("primary", ["float32", "uint8"])
+@pytest.mark.parametrize("primary", ["float32", pytest.param("uint8", marks=pytest.mark.slow)])
 def test_predictions_stay_the_same_to_the_last_bit(primary, images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])
@@ -40,6 +40,7 @@ def assert_close(first, second, name):
             assert first[column].tolist() == second[column].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [fgsm, partial(pgd, steps=2)])
 def test_batches_do_not_matter(attack, images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
@@ -51,6 +52,7 @@ def test_batches_do_not_matter(attack, images, curved, diagnosed):
         assert_close(first, second, name)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])

@@ -350,6 +350,7 @@ def test_whole_networks_are_refused_with_the_lines_that_convert_them(tmp_path):
         loaded(path)
 
 
+@pytest.mark.slow
 def test_the_command_line_and_python_take_the_other_weights(
     workspace, run_job, tiny_weights, capsys
 ):

@@ -109,6 +109,7 @@ def test_means_are_those_of_one_sweep_that_ran_all(sweep: Path):
     assert result.own["images"].max() <= 300 - len(tuning)
 
 
+@pytest.mark.slow
 def test_one_against_all_sees_smaller_differences_than_all_pairs(sweep: Path):
     (result,) = beside(jobs_named(sweep, "bim_own"), "made-up")
     one = result.own.set_index("attack")
@@ -276,6 +277,7 @@ def test_only_sources_with_images_for_reporting_are_ranked(sweep: Path, tmp_path
     assert f"Images for tuning: {counted:g} of {counted:g}." in str(result)
 
 
+@pytest.mark.slow
 def test_an_attack_that_does_not_fit_is_named_after_the_others(
     sweep: Path, run_in: Callable[..., int], tmp_path: Path
 ):

@@ -49,8 +49,11 @@ def packed(folder: Path, card: Path) -> Path:
 @pytest.mark.parametrize(
     "kind",
     [
-        *("one image", "hostile names", "missing values", "clean images"),
-        pytest.param("defended", marks=pytest.mark.slow),
+        *("one image", "clean images"),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("hostile names", "missing values", "defended")
+        ),
     ],
 )
 def test_a_card_gives_the_frame_and_the_rankings_of_its_folder(tmp_path: Path, kind: str):

@@ -18,6 +18,7 @@ def figure(report, name: str) -> Figure:
     return next(one for one in report.figures if one.name == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [*DRAWN, "hostile names"]
@@ -50,6 +51,7 @@ def test_the_ranking_is_in_the_order_of_the_summary(made_up):
         assert own["mean"].is_monotonic_decreasing and list(own["rank"]) == [1, 2]
 
 
+@pytest.mark.slow
 def test_each_attack_of_a_single_source_has_one_row_in_the_ranking(made_up):
     spec = figure(made_up("one source"), "ranking").spec
     svg = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
@@ -61,6 +63,7 @@ def test_numbers_keep_all_digits_before_the_point():
     assert inline(frame).values.splitlines()[1:] == ["12345,21555", ",0.1235"]
 
 
+@pytest.mark.slow
 def test_full_jobs_have_every_chart(made_up):
     assert {one.name for one in made_up("ordinary").figures} == {
         *("ranking", "curves", "matrix", "groups"),

@@ -27,6 +27,7 @@ def report_of(folders):
     return build_report(summarise(find_jobs(folders)))
 
 
+@pytest.mark.slow
 def test_attacks_on_other_images_are_ranked_apart(tmp_path):
     words = {"models": ("a", "b", "c", "d"), "budgets": (8.0,), "full": False}
     make_sweep(tmp_path / "one", attacks=("mi", "di"), **words)
@@ -73,6 +74,7 @@ def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep
     assert (found.predictors["pairs"] == 3 * 5 - 3).all()  # measures are of two models
 
 
+@pytest.mark.slow
 def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_asked_for(make_sweep):
     folder = make_sweep(alike=("vgg", "resnet"), budgets=(8.0,))
     jobs = find_jobs([folder])
@@ -145,6 +147,7 @@ def test_sources_of_saved_sets_are_ranked_though_their_weights_are_unknown(make_
     assert set(choice.profiles["source"]) == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
     words = {"attacks": ("mi", "di"), "sources": ("vgg@jpeg",), "defences": ("jpeg",)}
     summary = summarise(find_jobs([make_sweep(**words, budgets=(8.0,))]))
@@ -165,6 +168,7 @@ def test_plain_attacks_are_ranked_on_targets_without_a_defence(make_sweep):
     assert report.page["axes"]["defence"] == ["none", "jpeg"]
 
 
+@pytest.mark.slow
 def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_named(
     make_sweep, monkeypatch
 ):

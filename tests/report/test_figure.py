@@ -51,6 +51,7 @@ def test_a_figure_has_its_size_and_text_of_seven_points(draw, folder, kind, capf
     assert not capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_every_suffix_has_its_format(draw, folder):
     for suffix, start in ((".pdf", b"%PDF"), (".png", b"\x89PNG"), (".svg", b"<svg")):
         assert draw("ranking", folder, suffix=suffix).startswith(start)
@@ -67,6 +68,7 @@ def test_a_line_for_what_is_named(draw, folder):
     assert {f"{a}, {s}" for a in ("bim", "fgsm") for s in ("vgg", "vit")} < {*texts_of(svg)}
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_report(folder):
     frame = load_sweep(folder)
     spec = curves(frame, width="3.3in").to_dict()

@@ -22,6 +22,7 @@ def test_charts_render_without_a_warning(make_sweep, capfd):
     assert "WARN" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_chart_shows_what_was_asked_for(make_sweep):
     folder = make_sweep(attacks=("fgsm", "bim"))
     for words in ({"attack": "fgsm"}, {"attack": "bim", "eps_255": 2.0}):

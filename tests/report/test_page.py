@@ -36,6 +36,7 @@ def titles(tab) -> list[str]:
     return tab.locator("#results h2").all_inner_texts()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -128,6 +129,7 @@ def test_every_selection_of_one_network_shows_its_numbers(opened, summary_of, ma
         assert all(set(re.findall(r"[\d.]+/255", text)) == {budget} for text in shown), shown
 
 
+@pytest.mark.slow
 def test_a_cell_sets_the_pair_of_the_image_and_not_the_ranking(opened):
     tab = opened("ordinary")
     before = tab.inner_text("#ranking")
@@ -141,6 +143,7 @@ def test_a_cell_sets_the_pair_of_the_image_and_not_the_ranking(opened):
     assert tab.locator("#matrix .pair[data-pair='resnet>vit']").count() <= 1
 
 
+@pytest.mark.slow
 def test_parts_name_their_pair_and_show_only_controls_that_they_use(opened):
     tab = opened("ordinary", "#attack=bim&pair=resnet%3Evit&view=images")
     tab.wait_for_selector("#images .classes")
@@ -153,6 +156,7 @@ def test_parts_name_their_pair_and_show_only_controls_that_they_use(opened):
     assert not tab.locator("#controls :is([aria-label=budget], [name=protocol])").count()
 
 
+@pytest.mark.slow
 def test_charts_without_rows_of_the_selection_are_not_drawn(opened):
     tab = opened("ordinary", "#attack=fgsm&view=why")  # the only attack with diagnostics
     chart = tab.locator("#figure-spectra .scroll")
@@ -173,6 +177,7 @@ def test_groups_of_images_differ_in_line_and_marker(opened):
         assert len(set(looks)) == len(looks) > 1
 
 
+@pytest.mark.slow
 def test_exact_halves_are_rounded_as_in_the_terminal(chromium, made_up, tmp_path):
     report = made_up("ordinary")
     shown = {"s": 0.4125, "sl": 0.3125, "sh": 0.8375}
@@ -278,6 +283,7 @@ def test_one_network_has_its_own_page(opened):
     assert "device" not in tab.inner_text("#why pre")
 
 
+@pytest.mark.slow
 def test_other_targets_of_one_network_have_a_link(opened):
     tab = opened("one source")
     tab.click("nav a:text-is('Transfer')")
@@ -288,6 +294,7 @@ def test_other_targets_of_one_network_have_a_link(opened):
     assert tab.locator("#matrix table").is_visible()
 
 
+@pytest.mark.slow
 def test_a_control_for_targets_is_only_where_parts_follow_it(opened):
     tab = opened("one source", "#view=groups&target=vit")
     tab.wait_for_selector("#own .legend")
@@ -312,8 +319,10 @@ def test_clean_images_have_a_page(opened):
     "view",
     [
         "results",
-        "images",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("why", "data", "method")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("images", "why", "data", "method")
+        ),
     ],
 )
 def test_hostile_names_are_text(opened, view):

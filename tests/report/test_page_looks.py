@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.report.conftest import LONG
 
-QUICK = [("ordinary", 390), ("one model", 1280), ("long names", 390)]
+QUICK = [("ordinary", 390)]
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_nothing_overflows(opened, kind, width):
         assert tab.evaluate("document.documentElement.scrollWidth") <= width, views[number]
 
 
-@pytest.mark.parametrize("kind", ["ordinary", "long names"])
+@pytest.mark.parametrize("kind", ["ordinary", pytest.param("long names", marks=pytest.mark.slow)])
 def test_the_first_screen_ends_above_the_fold(opened, kind):
     tab = opened(kind, "#attack=fgsm&image=1")  # it has pictures
     assert tab.locator("#image .strip canvas").count() > 2
@@ -40,6 +40,7 @@ def test_the_first_screen_ends_above_the_fold(opened, kind):
     assert tab.eval_on_selector("#image .strip", top) < 900
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1440, pytest.param(1280, marks=pytest.mark.slow)])
 def test_names_in_the_matrix_break_between_their_parts_alone(opened, width):
     tab = opened("long names", viewport={"width": width, "height": 900})
@@ -56,6 +57,7 @@ def test_names_in_the_matrix_break_between_their_parts_alone(opened, width):
     assert not tab.locator("#ranking .ranked > :not(.plot)").evaluate_all(cut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
     tab = opened("ordinary", color_scheme=scheme)
@@ -93,8 +95,7 @@ def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
     "view",
     [
         "results",
-        "own",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("images", "method")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("own", "images", "method")),
     ],
 )
 def test_the_page_prints_every_part(opened, tmp_path, view):
@@ -118,6 +119,7 @@ def test_the_page_prints_every_part(opened, tmp_path, view):
     assert "fgsm" in tab.inner_text("#selected") and "2/255" in tab.inner_text("#selected")
 
 
+@pytest.mark.slow
 def test_paper_cuts_no_table(opened):
     tab = opened("many models")
     tab.set_viewport_size({"width": 718, "height": 1000})  # A4 with margins of 1 cm
@@ -130,6 +132,7 @@ def test_paper_cuts_no_table(opened):
     assert tab.evaluate(cut) == []
 
 
+@pytest.mark.slow
 def test_legends_of_long_names_are_whole(opened):
     tab = opened("long names", "#attack=fgsm&view=why")
     tab.wait_for_selector("#figure-similarity svg.marks")
@@ -140,6 +143,7 @@ def test_legends_of_long_names_are_whole(opened):
     assert names.count() > len(LONG) and names.evaluate_all(beyond) == []
 
 
+@pytest.mark.slow
 def test_long_names_do_not_widen_paper(opened):
     tab = opened("long names", "#attack=fgsm", viewport={"width": 718, "height": 1000})
     tab.emulate_media(media="print")

@@ -42,7 +42,7 @@ def texts_of(svg: bytes) -> list[str]:
 @pytest.mark.parametrize(
     ("value", "column"),
     [
-        ("success", "success_rate"),
+        pytest.param("success", "success_rate", marks=pytest.mark.slow),
         pytest.param("accuracy", "robust_accuracy", marks=pytest.mark.slow),
         pytest.param("confidence", "confidence", marks=pytest.mark.slow),
         ("true_confidence", "true_confidence"),
@@ -136,6 +136,7 @@ def test_an_image_shows_its_classes_when_clean_and_when_first_wrong(draw, folder
         assert f"{names[top['label']]} {100 * top['confidence']:.0f} %" in texts
 
 
+@pytest.mark.slow
 def test_a_strip_has_a_picture_per_budget_and_the_classes(draw, folder):
     svg = draw("strip", 1, folder, *PAIR)
     assert svg.count(b"<image") == 4

@@ -145,6 +145,7 @@ def test_clean_accuracies_need_equal_images():
         table(frame, value="counts", rows="attack")
 
 
+@pytest.mark.slow
 def test_other_axes_values_budgets_and_protocols():
     frame = ordinary()
     head, _, *body = cells_of(
@@ -173,6 +174,7 @@ def test_attacks_are_compared_within_one_norm_alone():
         tries(frame)
 
 
+@pytest.mark.slow
 def test_white_boxes_are_grey_or_left_out():
     latex = table(ordinary(), to="latex")
     assert latex.count(r"\color[HTML]{777777}") == 6
@@ -181,6 +183,7 @@ def test_white_boxes_are_grey_or_left_out():
     assert "grey" in latex and "grey" not in without
 
 
+@pytest.mark.slow
 def test_intervals_are_in_small_print_and_in_columns_of_the_csv():
     wilson = stats.binomtest(32, IMAGES).proportion_ci(method="wilson")
     ends = f"[{100 * wilson.low:.1f}, {100 * wilson.high:.1f}]"
@@ -235,6 +238,7 @@ def test_five_targets_fit_a_column(tmp_path):
     assert done.returncode == 0 and "Overfull" not in done.stdout, done.stdout
 
 
+@pytest.mark.slow
 def test_new_names_replace_those_of_rows_and_columns():
     names = {"vgg": "VGG-16", "mi": "MI_2"}
     found = cells_of(table(ordinary(), names=names, to="markdown"))
@@ -319,6 +323,7 @@ def run_table(run_in, tmp_path, capfd):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_the_table_of_a_folder(run_table, tmp_path):
     folder = REPOSITORY / "docs" / "results" / "demo"
     words = [folder, "--rows", "attack", "--to", "csv", "--no-average"]

@@ -40,6 +40,7 @@ def cell(folder, attack="fgsm"):
     return found.loc[(attack, "vgg", "vit", 8.0), ["success", "denominator"]].to_numpy(int)
 
 
+@pytest.mark.slow
 def test_jobs_on_disjoint_images_are_one_row(sweep):
     days = [sweep("a"), sweep("b", first=60)]
     success, images = sum(map(cell, days))
@@ -87,6 +88,7 @@ def test_jobs_of_one_sweep_are_told_apart_by_their_swept_words(sweep):
         load_sweep(sweep("x/out"), sweep("y/out", first=30))
 
 
+@pytest.mark.slow
 def test_seeds_are_one_row_of_means_whose_intervals_they_do_not_narrow(sweep):
     seeds = [sweep(f"{seed}", seed=seed, attacks=("fgsm",)) for seed in range(3)]
     shares = [np.divide(*cell(folder)) for folder in seeds]

@@ -15,6 +15,7 @@ from src.report.page.content import commands
 from tests.records import make_record
 
 
+@pytest.mark.slow
 def test_linked_figures_and_pages_of_others_are_kept(make_sweep, run_in, tmp_path, capfd):
     folder, paper = make_sweep(models=("a", "b"), budgets=(8.0,)), tmp_path / "paper"
     paper.mkdir()

@@ -45,7 +45,7 @@ def same(grown, whole):
     [
         (fgsm, {1: 1, 2: 1, 3: 1}),
         pytest.param(partial(mi, steps=3), {1: 3, 2: 5, 3: 7}, marks=pytest.mark.slow),
-        (partial(pgd, steps=2), {1: 2, 2: 4, 3: 6}),
+        pytest.param(partial(pgd, steps=2), {1: 2, 2: 4, 3: 6}, marks=pytest.mark.slow),
     ],
 )
 def test_more_images_and_budgets_attack_only_what_is_new(

@@ -54,6 +54,7 @@ def wanted(job):
     }
 
 
+@pytest.mark.slow
 def test_named_images_come_first_then_those_that_results_choose(run, workspace):
     numbers = run("clean", "attack=none", "source=null").predictions["index"].unique().tolist()
     named = [numbers[17], numbers[3]]

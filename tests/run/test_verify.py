@@ -293,7 +293,7 @@ def test_trust_in_a_file_for_one_network_is_none_for_another(verify, trust, forg
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("attack.loss", "margin"),
+        pytest.param("attack.loss", "margin", marks=pytest.mark.slow),
         ("attack.random_start", "sign"),
         ("attack.copies_average", "logits"),
         ("dataset.class_names", ["a", "b"]),

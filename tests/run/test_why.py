@@ -62,6 +62,7 @@ def test_each_difference_is_a_line_and_rows_are_reused_as_it_says(
     assert "cache/rows-3 lacks rows" in end
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_are_compared(run_job, why):
     words = ["-m", "attack=fgsm,bim", "attack.steps=2", "hydra.sweep.dir=out", "rerun=false"]
     assert run_job(*words) == 0

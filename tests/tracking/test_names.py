@@ -38,6 +38,7 @@ def folder(new_workspace, run_tiny, empty_store):
     return folder
 
 
+@pytest.mark.slow
 def test_the_names_in_the_store_are_those_of_the_table(folder):
     rows = re.findall(r"^\| (\w+) \| ([a-z ]+) \| (`.*?`) \|", PAGE.read_text("utf-8"), re.M)
     listed = {
@@ -57,6 +58,7 @@ def test_the_names_in_the_store_are_those_of_the_table(folder):
     assert not [row for row in listed if not any(same(one, row) for one in found)]
 
 
+@pytest.mark.slow
 def test_what_is_not_float32_says_so(folder):
     words = "gradients in bfloat16"
     for name, arithmetic in {"a/0-fgsm_l2-coarse": words, "b/0-saved": "float32"}.items():

@@ -29,6 +29,7 @@ def test_a_network_at_chance_stops_each_job_that_needs_it(run_job, workspace, ca
     assert printed.count("FAILED") == 1
 
 
+@pytest.mark.slow
 def test_a_training_takes_a_balanced_part_that_is_in_its_key(run_job, workspace, capsys):
     words = [*RECIPE, "targets=[fine]", "attack=fgsm"]
     for more in ("n_images=50", "n_images=50", "n_images=null", "evaluate_on=7"):

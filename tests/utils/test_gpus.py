@@ -48,6 +48,7 @@ def note(folder, job, seconds):
     (folder / f"{job}.json").write_text(json.dumps(row))
 
 
+@pytest.mark.slow
 def test_jobs_never_share_a_gpu(gpus, at_once):
     at_once(*(partial(note, gpus, job, 0.2) for job in range(5)))
     rows = sorted(json.loads(file.read_text()) for file in gpus.glob("*.json"))

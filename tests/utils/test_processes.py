@@ -17,6 +17,7 @@ def leftovers(monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 1)  # read when Lightning was imported
 
 
+@pytest.mark.slow
 def test_a_plain_command_trains_and_writes_all_files(run_job, workspace):
     words = ["model.coarse.weights=null", "dataset.n_train=40", "training.epochs=1"]
     assert run_job(*words, "hydra.run.dir=out", "diagnostics=full") == 0

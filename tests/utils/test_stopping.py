@@ -64,7 +64,13 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+RARE = ("Hydra's files", "tables")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(moment, marks=pytest.mark.slow if moment in RARE else []) for moment in MOMENTS],
+)
 def test_an_interrupt_at_any_moment_ends_the_sweep(run, monkeypatch, moment):
     at_call(monkeypatch, *MOMENTS[moment], interrupt)
     code, printed, folder = run(*SWEEP)
