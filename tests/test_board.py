@@ -45,6 +45,7 @@ def test_no_published_table_has_a_network_of_the_board(stored):
     assert not any(its["weights"] == "included" for its in first.config["model"].values())
 
 
+@pytest.mark.slow
 def test_rank_needs_a_sweep_where_the_package_lacks_the_images():
     with pytest.raises(ValueError, match=r"^preset photographs: "):
         rank("mi", preset="photographs")

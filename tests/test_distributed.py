@@ -142,9 +142,7 @@ def cramped(model, images, labels, eps, seeds, room=2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "start", [started_by_torchrun, pytest.param(started_by_lightning, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("start", [started_by_torchrun, started_by_lightning])
 def test_if_one_process_runs_out_of_memory_all_halve_their_batches(
     workspace, tiny_run, run_job, start
 ):

@@ -116,6 +116,7 @@ def test_a_row_of_adaptive_attacks_is_what_its_tables_count():
     assert row["gradients"] == 100
 
 
+@pytest.mark.slow
 def test_a_share_of_attacks_through_defences_is_what_its_tables_count():
     """The share right behind JPEG under MI through it, once more from the predictions."""
     jobs = find_jobs([RESULTS / "networks-defences.card"])

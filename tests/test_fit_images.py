@@ -78,6 +78,7 @@ def test_class_folders_are_numbered_by_name(workspace):
             opened(place)
 
 
+@pytest.mark.slow
 def test_the_split_train_is_read(workspace):
     save_images(workspace / "both" / "train", 40)
     save_images(workspace / "both" / "val", 20, split="test")
@@ -158,6 +159,7 @@ def confidences(net, images, labels, attack="uap", **words):
     return frame[frame["eps_255"] > 0].sort_values("index")["confidence"].to_numpy()
 
 
+@pytest.mark.slow
 def test_a_fit_takes_its_own_target_labels_whatever_the_evaluated_images(net):
     images, train = pictures(20, 0), pictures(12, 1)
     labels = net(images / 255).argmax(1)

@@ -34,6 +34,7 @@ def success(folder, eps=8.0):
     return table[table["eps_255"] == eps].set_index(["target", "index"])["predicted"]
 
 
+@pytest.mark.slow
 def test_an_attack_is_fitted_once_for_each_budget_and_found_again(workspace, run_job, printed_by):
     planned = printed_by(run_job, *UAP, "plan=only")[1]
     assert planned.count("60 images, 3 epochs") == 2 and not Path("cache/fitted").exists()
@@ -158,7 +159,7 @@ def network_pair():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [UAP, pytest.param(LGV, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("words", [UAP, LGV])
 def test_two_processes_equal_one(workspace, tiny_run, run_job, words):
     many = [*words, "trainer.strategy=ddp", "trainer.devices=2", "hydra.run.dir=many"]
     started_by_torchrun(run_job, tiny_run, many, 2)

@@ -56,6 +56,7 @@ def test_an_experiment_names_models_too(composed, workspace):
     assert models["vit_small"]["network"]["_target_"] == "src.models.small.vit_small"
 
 
+@pytest.mark.slow
 def test_files_that_are_named_by_hand_are_taken_as_they_are(composed):
     assert composed("model=[fine]", "source=coarse")["model"].keys() == {"fine"}
 

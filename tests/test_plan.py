@@ -151,6 +151,7 @@ def test_fits_are_planned_without_images(plan):
     assert "uap coarse" in printed.partition("Trainings and fits: ")[2] and "refused" not in printed
 
 
+@pytest.mark.slow
 def test_hours_follow_from_operations_and_a_stated_speed(plan, workspace):
     printed = plan("attack=bim", "plan.tflops=1e-12")
     coarse, fine = 2 * 10 * 3 * 4 * 4, 2 * 10 * 3 * 8 * 8  # products and sums of the linear layers
@@ -169,6 +170,7 @@ def test_jobs_that_run_elsewhere_have_gradients_alone(plan):
     assert count("gradients", printed) == 2 * 23 * 5 and "about" not in printed
 
 
+@pytest.mark.slow
 def test_a_plan_lists_trainings_once_and_jobs_that_cannot_run(plan, workspace):
     words = ["model.coarse.weights=null", "training.n_images=500", "training.epochs=2"]
     printed = plan("-m", "attack=fgsm,bim", *words)

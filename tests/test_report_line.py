@@ -67,6 +67,7 @@ def test_a_sweep_ends_with_its_report(sweep):
     assert figures == {f"{stem}.{ending}" for stem in stems for ending in ("svg", "csv")}
 
 
+@pytest.mark.slow
 def test_a_report_and_its_tables_are_tracked(sweep):
     workspace, _ = sweep
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
@@ -127,6 +128,7 @@ def test_other_data_weights_and_norms_are_never_compared(
     assert sorted(map(len, groups)) == [1, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_clean_images_are_reported_without_an_attack(run_job, workspace):
     words = ["-m", "attack=none", "source=null", "report=default"]
     assert run_job(*words, "hydra.sweep.dir=out") == 0

@@ -162,9 +162,7 @@ NAMED = {  # a module that settings name, and not as their `_target_`
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # users still have some
-@pytest.mark.parametrize(
-    "named", ["path", *(pytest.param(name, marks=pytest.mark.slow) for name in ("folder", "file"))]
-)
+@pytest.mark.parametrize("named", ["path", "folder", "file"])
 def test_rows_are_of_the_code_that_settings_name_otherwise(run_job, workspace, named):
     (workspace / "hub").mkdir()
     (workspace / "calling.py").write_text("def call(build):\n    return build()\n")
@@ -302,10 +300,8 @@ def test_a_killed_job_goes_on_where_it_was(
     ("words", "size"),
     [
         (["attack=bim", "attack.steps=3"], 6),  # of 5 gradients at two budgets
-        pytest.param(
-            ["attack=bim", "attack.steps=3", "source=[coarse,fine]"], 3, marks=pytest.mark.slow
-        ),
-        pytest.param(["attack=counting"], 10, marks=pytest.mark.slow),  # which states none
+        (["attack=bim", "attack.steps=3", "source=[coarse,fine]"], 3),
+        (["attack=counting"], 10),  # which states none
     ],
 )
 def test_a_batch_holds_so_many_gradients(run_job, workspace, attacked, words, size):

@@ -96,6 +96,7 @@ def test_the_order_of_jobs_does_not_matter():
     pd.testing.assert_frame_equal(success_within(again, np.arange(6.0)[other]), found)
 
 
+@pytest.mark.slow
 def test_equal_candidates_are_judged_without_optimism():
     """The best of 20 equal candidates on the same images seems several points better."""
     random, totals, hindsight, worlds = np.random.default_rng(2), 0, 0, 60

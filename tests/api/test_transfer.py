@@ -71,6 +71,7 @@ class InDict(nn.Sequential):
         return {"logits": super().forward(pictures)}
 
 
+@pytest.mark.slow
 def test_a_module_may_return_its_logits_in_a_dictionary(images):
     made_by = {"bim": {"steps": 2}, "fia": {"layer": "0", "masks": 2, "steps": 2}}
     frames = [
@@ -276,6 +277,7 @@ def test_inference_mode_is_refused(images):
         transfer({"a": one}, {"a": one}, *images, progress_bar=False)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")  # users still have some
 def test_a_traced_module_is_the_module_and_numpy_numbers_are_numbers(images):
     one = module(0).eval()

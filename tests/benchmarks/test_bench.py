@@ -129,6 +129,7 @@ def test_a_machine_is_checked(tmp_path):
     assert len(table.splitlines()) > 2 + len(measured)
 
 
+@pytest.mark.slow
 def test_a_failed_part_is_noted_and_the_others_go_on(tmp_path, monkeypatch):
     def broken(setup):
         yield Row("made", "before", 32, 1.0)

@@ -8,7 +8,8 @@ from tests.conftest import own_attack
 BOM = b"\xef\xbb\xbf"
 
 
-@pytest.mark.parametrize("end", [b"\n", pytest.param(b"\r\n", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_a_byte_order_mark_changes_nothing(workspace, run_job, end):
     own_attack(workspace, "mine", "_target_: src.attacks.bim\nsteps: 2")
     for file in (*workspace.glob("conf/model/*.yaml"), workspace / "conf/attack/mine.yaml"):

@@ -43,6 +43,7 @@ def drawn() -> None:
     """Seven steps: no more."""
 
 
+@pytest.mark.slow
 def test_an_attack_of_ones_own_states_what_its_function_or_its_file_does(tmp_path):
     (tmp_path / "attack").mkdir()
 

@@ -128,6 +128,7 @@ def test_every_option_makes_a_job(words):
     assert read(*words, *needed)
 
 
+@pytest.mark.slow
 def test_a_published_protocol_lists_the_weights_that_are_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError) as refusal:
@@ -183,6 +184,7 @@ def test_the_catalogue_lists_every_model_file():
         read("source=nope")
 
 
+@pytest.mark.slow
 def test_the_label_names_the_settings_that_differ_from_the_functions(tmp_path):
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\nattack: {steps: 20, loss: cross_entropy}\n"

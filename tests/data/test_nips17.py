@@ -80,6 +80,7 @@ def test_all_images_arrive_once_in_the_order_of_the_list(section, tmp_path):
     assert written.columns.tolist() == ["ImageId", "TrueLabel", "TargetClass"]
 
 
+@pytest.mark.slow
 def test_one_cut_connection_is_tried_again(section, tmp_path):
     Server.faults[IDS[5]] = "half once"
     assert len(load_dataset("test", section, lock_folder=tmp_path / "locks", num_classes=30)) == 20

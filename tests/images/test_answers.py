@@ -108,6 +108,7 @@ def test_answers_that_do_not_fit_the_images_are_refused(asked, run_job, capsys, 
     assert re.search(text, captured.out + captured.err)
 
 
+@pytest.mark.slow
 def test_answers_are_neither_a_source_nor_for_new_images(asked, run_job, capsys):
     folder, answers = asked
     answers.to_csv("answers.csv", index=False)

@@ -86,6 +86,7 @@ class Watched(torch.nn.Module):
         return self.network(images)
 
 
+@pytest.mark.slow
 def test_what_needs_no_attack_is_computed_once(images, curved, diagnosed, tmp_path):
     def attack(model, images, labels, eps):
         return images.expand(len(eps), *images.shape)

@@ -1,6 +1,7 @@
 """Gradients around an image, against autograd and a network whose gradient is known."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -18,6 +19,7 @@ class Wave(nn.Module):
         return torch.stack([torch.zeros_like(value), value], dim=1)
 
 
+@pytest.mark.slow
 def test_a_linear_source_is_consistent_and_a_rapid_one_is_not(images, linear, diagnosed):
     smooth, rapid = linear(0, 2), Wave()
     dataset = images(40, classes=2)
@@ -30,6 +32,7 @@ def test_a_linear_source_is_consistent_and_a_rapid_one_is_not(images, linear, di
     assert abs(found["consistency"].mean()) < 0.4 and found["consistency"].min() < 0
 
 
+@pytest.mark.slow
 def test_points_belong_to_the_image_and_the_seed(images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
     arguments = (images(11), networks["a"], networks)

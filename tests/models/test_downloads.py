@@ -100,6 +100,7 @@ def test_what_is_damaged_or_missing_is_refused_and_not_kept(hub, tmp_path, name,
     assert bool(cached(tmp_path)) == kept_by_its_size
 
 
+@pytest.mark.slow
 def test_weights_come_from_hugging_face(hub, tmp_path):
     network = timm.create_model("resnet18")
     save_file(network.state_dict(), tmp_path / "model.safetensors")

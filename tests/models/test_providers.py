@@ -127,6 +127,7 @@ def forget():
         del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_the_librarys_own_network(home):
     for name, network in ((TIMM, timm.create_model("resnet18")), (VISION, models.squeezenet1_1())):
         keep(home, name, network.eval())

@@ -207,7 +207,8 @@ weights: included
 """
 
 
-@pytest.mark.parametrize("name", ["Net", pytest.param("scripted", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Net", "scripted"])
 def test_rows_follow_weights_that_are_no_parameters(workspace, run_tiny, capsys, name):
     (workspace / "holding.py").write_text(NETWORK)
     (workspace / "conf/model/net.yaml").write_text(MODEL.format(name=name))

@@ -174,6 +174,7 @@ def test_other_images_are_never_compared(sweep: Path, tmp_path: Path):
     assert 50 < result.own["images"].max() <= 100
 
 
+@pytest.mark.slow
 def test_the_line_prints_the_ranks_below_the_table(
     sweep: Path, run_in: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):

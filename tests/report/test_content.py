@@ -184,6 +184,7 @@ def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_n
         assert len(lacking) == count and all(str(folder) in command for *_, command in lacking)
 
 
+@pytest.mark.slow
 def test_the_page_names_the_command_that_adds_diagnostics(make_sweep):
     report = report_of([make_sweep(models=("a", "b"), budgets=(8.0,))])
     assert not report.page["diagnosed"]

@@ -37,13 +37,7 @@ def titles(tab) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "defended",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ordinary", "targeted")),
-    ],
-)
+@pytest.mark.parametrize("kind", ["defended", "ordinary", "targeted"])
 def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, made_up, kind):
     tab, page = opened(kind), made_up(kind).page
     summary, axes = summary_of(kind), page["axes"]
@@ -167,6 +161,7 @@ def test_charts_without_rows_of_the_selection_are_not_drawn(opened):
         assert tab.inner_text("#figure-spectra figcaption")
 
 
+@pytest.mark.slow
 def test_groups_of_images_differ_in_line_and_marker(opened):
     tab = opened("ordinary", "#view=images")
     for choice in ("no", "yes"):
@@ -194,6 +189,7 @@ def test_exact_halves_are_rounded_as_in_the_terminal(chromium, made_up, tmp_path
     tab.close()
 
 
+@pytest.mark.slow
 def test_class_names_keep_their_own_direction(opened):
     tab = opened("ordinary", "#view=images")
     tab.wait_for_selector("#images .classes")
@@ -204,6 +200,7 @@ def test_class_names_keep_their_own_direction(opened):
     assert len(names) >= 2 + chips + tab.locator("#images .gallery button").count() > chips > 0
 
 
+@pytest.mark.slow
 def test_unknown_values_of_an_address_are_left_out(opened):
     tab = opened("ordinary", "#attack=fgsm&source=vgg&target=%3Cb%3E&eps=2&view=x&pair=y&image=-3")
     assert "fgsm at 2/255" in titles(tab)[1] and "from vgg" in titles(tab)[0]
@@ -272,6 +269,7 @@ def test_the_focus_stays_on_a_control_that_was_used(opened):
         assert tab.evaluate(name).split()[:1] == before.split()[:1] or "matrix" in box, control
 
 
+@pytest.mark.slow
 def test_one_network_has_its_own_page(opened):
     tab = opened("one model")
     assert tab.locator("nav a").all_inner_texts()[0] == "Image"
@@ -309,6 +307,7 @@ def test_a_control_for_targets_is_only_where_parts_follow_it(opened):
         )
 
 
+@pytest.mark.slow
 def test_clean_images_have_a_page(opened):
     tab = opened("clean images")
     assert not tab.query_selector("#controls") and tab.query_selector("#figure-classes svg.marks")
@@ -342,6 +341,7 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(written):
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.slow
 def test_without_scripts_answer_ranking_and_method_are_there(
     chromium, written, made_up, summary_of
 ):

@@ -28,7 +28,8 @@ def test_nothing_overflows(opened, kind, width):
         assert tab.evaluate("document.documentElement.scrollWidth") <= width, views[number]
 
 
-@pytest.mark.parametrize("kind", ["ordinary", pytest.param("long names", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ordinary", "long names"])
 def test_the_first_screen_ends_above_the_fold(opened, kind):
     tab = opened(kind, "#attack=fgsm&image=1")  # it has pictures
     assert tab.locator("#image .strip canvas").count() > 2
@@ -41,7 +42,7 @@ def test_the_first_screen_ends_above_the_fold(opened, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1440, pytest.param(1280, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", [1440, 1280])
 def test_names_in_the_matrix_break_between_their_parts_alone(opened, width):
     tab = opened("long names", viewport={"width": width, "height": 900})
     parts = tab.locator("#matrix th span").evaluate_all(
@@ -58,7 +59,7 @@ def test_names_in_the_matrix_break_between_their_parts_alone(opened, width):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
     tab = opened("ordinary", color_scheme=scheme)
     # Colours of texts against the background of the nearest element that has one.
@@ -91,13 +92,8 @@ def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
     assert not [each for each in found if each[1] < 11]
 
 
-@pytest.mark.parametrize(
-    "view",
-    [
-        "results",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("own", "images", "method")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("view", ["results", "own", "images", "method"])
 def test_the_page_prints_every_part(opened, tmp_path, view):
     kind = "one model" if view == "own" else "ordinary"
     tab = opened(kind, f"#attack=fgsm&eps=2&view={view}", color_scheme="dark")

@@ -77,10 +77,8 @@ def test_markers_and_dashes_are_those_of_the_page():
     [
         ("confidence-groups", "--bins", "20"),
         ("image", 5),
-        *(
-            pytest.param(kind, marks=pytest.mark.slow)
-            for kind in (("confidence-groups",), ("profiles",))
-        ),
+        ("confidence-groups",),
+        ("profiles",),
     ],
 )
 def test_a_figure_has_its_size(draw, folder, words):

@@ -62,6 +62,7 @@ def state(monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_a_published_row_stands_below_its_attack_with_a_verdict_per_cell(frame, state):
     state()
     text = table(frame, published=True, to="markdown")

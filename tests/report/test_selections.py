@@ -50,15 +50,12 @@ def attack_rankings(frame):
 
 
 VALUES = {"s": "success", "c": "accuracy", "f": "confidence"}
-QUICK = {("f", 2.0, "joint")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("short", "eps", "protocol"),
-    [
-        pytest.param(*place, marks=[] if place in QUICK else pytest.mark.slow)
-        for place in product(VALUES, (2.0, 8.0), ("joint", "all"))
-    ],
+    [*product(VALUES, (2.0, 8.0), ("joint", "all"))],
 )
 def test_cells_and_means_are_those_of_the_table(made_up, frame, short, eps, protocol):
     page = made_up("defended").page
@@ -73,6 +70,7 @@ def test_cells_and_means_are_those_of_the_table(made_up, frame, short, eps, prot
                 assert shown == pytest.approx(row[target], abs=1e-5), (place, defence)
 
 
+@pytest.mark.slow
 def test_rankings_are_those_of_rankings(made_up, frame, attack_rankings):
     page = made_up("defended").page
     both = {"attack": attack_rankings, "source": rankings(frame, of="source")}
@@ -128,7 +126,7 @@ def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("images", [99, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("images", [99, 400])
 def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images):
     models = ("vgg", "resnet", "vit", "mixer")
     small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}

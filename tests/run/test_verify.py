@@ -363,6 +363,7 @@ def test_what_is_no_regular_file_is_refused_at_once(made, verify, kind: str):
     assert code == 2 and re.fullmatch(rf"{path} is a .*{kind}.*\.\n", printed)
 
 
+@pytest.mark.slow
 def test_a_typed_setting_replaces_that_of_the_card(made, verify, trust, tiny_weights):
     (made / "moved.safetensors").write_bytes((tiny_weights / "fine.safetensors").read_bytes())
     words = [word for word in trust if not word.startswith("model.fine.weights=")]

@@ -211,6 +211,7 @@ def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # instead of its 5
     with socket.socket() as server:

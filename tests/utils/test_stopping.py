@@ -162,6 +162,7 @@ def test_a_job_that_finds_the_disk_full_fails_in_a_sentence(run, monkeypatch, na
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
 
 
+@pytest.mark.slow
 def test_outputs_that_cannot_be_written_are_named(run_job, workspace, capfd):
     (workspace / "outputs").write_text("no folder")
     assert run_job(*SWEEP) == 2
