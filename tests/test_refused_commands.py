@@ -157,7 +157,7 @@ def test_missing_weights_lead_to_the_demo_and_a_missing_folder_is_named_with_the
         (["controls=true", "n_images=1"], 2, "controls=true needs at least 2 images"),
         (
             ["attack.target_label=data"],
-            1,
+            2,
             "attack.target_label=data, but the data set cifar10_mini",
         ),
         (["trainer.devices=-1"], 1, "trainer: "),

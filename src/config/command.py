@@ -130,6 +130,9 @@ class Command:
                 )
         for override in self.overrides:
             group = override.key_or_group
+            if (folder / group).is_dir() and override.get_key_element()[0] == "+":
+                word = shlex.quote(f"{group}={override.get_value_string()}")
+                raise ValueError(f"{override.input_line}: an option takes no +. Type {word}")
             if override.is_delete() or group in ("model", "defence", "experiment"):
                 continue
             if group in BUDGETS and (budgets := budgets_in(override.value())):
@@ -137,9 +140,6 @@ class Command:
                     f"{override.input_line}: set budgets, in units of 1/255, with "
                     f"'epsilon.grid=[{','.join(budgets)}]'."
                 )
-            if (folder / group).is_dir() and override.get_key_element()[0] == "+":
-                word = shlex.quote(f"{group}={override.get_value_string()}")
-                raise ValueError(f"{override.input_line}: an option takes no +. Type {word}")
             option = is_option(override.value())
             base = any(name.startswith("_") for name in flat(override.value()))
             if (folder / group).is_dir() and (base or not option):

@@ -20,8 +20,7 @@ from ..config.attack_settings import AttackSettings, function_of
 from ..config.command import BUDGETS
 from ..config.errors import refusal
 from ..config.sections import PROGRAM_KEYWORDS
-from ..config.settings import Settings
-from ..data import Batch, ImageDataset, to_unit
+from ..data import Batch, to_unit
 from ..defences import AttackedDefence
 from ..images.attacker import Attack, Attacker
 from ..measure.attack_cost import AttackCost
@@ -30,6 +29,7 @@ from ..utils.model_names import NO_DEFENCE
 from ..utils.package import importable_name, rename_targets
 from ..utils.processes import is_first_process
 from ..utils.refusals import first_line, suggestion, warn_once
+from .data import target_labels_of
 from .fit import discard_fits, fitted_states
 from .predict import PassProgress
 from .stages import JobContext
@@ -148,7 +148,7 @@ def make_attacker(
         norm=attack.norm,
         target_label_rule=attack.target_label,
         num_classes=job.images.num_classes,
-        data_target_labels=_known_target_labels(settings, job.images),
+        data_target_labels=target_labels_of(settings, job.images),
         seed=settings.seed,
         pool=pool and (pool.images, pool.labels),
         max_batch=job.gradient_batch,
@@ -211,22 +211,3 @@ def try_attack(job: JobContext, cache: Rows) -> None:
     if is_first_process():
         total = f"{gradients * len(job.images):,}"
         log.debug("%s: %d gradients per image, %s in all", job.settings.job, gradients, total)
-
-
-def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:
-    """Return the data set's target labels by image index; empty unless the attack uses them."""
-    if settings.attack.target_label != "data":
-        return {}
-    name = settings.dataset.name
-    if images.target_labels is None:
-        raise ValueError(
-            f"attack.target_label=data, but the data set {name} has no target labels. "
-            "Use least_likely, random or next."
-        )
-    wrong = images.indices[images.target_labels == images.labels]
-    if len(wrong):
-        raise ValueError(
-            f"attack.target_label=data, but the target label of image {wrong[0]} of {name} is "
-            "its true class."
-        )
-    return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))

@@ -147,6 +147,7 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
     except SizeError as error:
         sides = [side for name in settings.models if (side := settings.model[name].input_size)]
         raise ValueError(f"{error}{f'={max(sides)}' if sides else ''}") from error
+    target_labels_of(settings, images)  # so that a plan refuses them, too
     seed = settings.dataset.seed
     pair_seed = seed if settings.controls else None
     layout(len(images), 2, pair_seed)  # refuses a single image with controls
@@ -238,6 +239,29 @@ def open_fit_images(
         )
     own = chosen.target_labels
     return chosen.with_target_labels(np.full(len(chosen), aims[0]) if own is None else own)
+
+
+def target_labels_of(settings: Settings, images: ImageDataset) -> dict[int, int]:
+    """Return the data set's target labels by image index; empty unless the attack uses them.
+
+    Raises:
+        ValueError: There are none, or one is the image's class.
+    """
+    if settings.attack.target_label != "data":
+        return {}
+    name = settings.dataset.name
+    if images.target_labels is None:
+        raise ValueError(
+            f"attack.target_label=data, but the data set {name} has no target labels. "
+            "Use least_likely, random or next."
+        )
+    wrong = images.indices[images.target_labels == images.labels]
+    if len(wrong):
+        raise ValueError(
+            f"attack.target_label=data, but the target label of image {wrong[0]} of {name} is "
+            "its true class."
+        )
+    return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))
 
 
 def mixing_pool(dataset: ImageDataset, seed: int) -> Batch:

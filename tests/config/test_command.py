@@ -168,12 +168,13 @@ def test_budgets_in_any_unit_and_key_are_printed_as_a_grid_that_is_accepted(word
     [
         (["+attack=bim"], ["attack=bim"]),
         (["++attack=bim"], ["attack=bim"]),
+        (["+experiment=demo"], ["experiment=demo"]),
         (["attack=fgsm", "attack=bim,fgsm"], ["-m", "attack=fgsm,bim,fgsm"]),
         (["source=[a,b]", "source=c"], ["-m", "source=[a,b],c"]),
     ],
 )
 def test_an_option_that_is_added_or_set_again_is_refused_with_what_to_type(words, way):
-    with pytest.raises(ValueError, match=r"attack|source") as caught:
+    with pytest.raises(ValueError, match=r"attack|source|experiment") as caught:
         Command.parse(words).check(resolvers.CONF)
     assert shlex.split(str(caught.value).lower().rpartition("type ")[2]) == way
 
