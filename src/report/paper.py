@@ -330,7 +330,7 @@ def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
         f"Seed {_distinct(seeds)}": True,
-        _distinct(map(_versions, records)): True,
+        _distinct(version for record in records for version in _versions(record)): True,
     }
     return [line for line, holds in lines.items() if holds]
 
@@ -381,6 +381,6 @@ def _weights(record: JobRecord) -> list[str]:
     return models
 
 
-def _versions(record: JobRecord) -> str:
+def _versions(record: JobRecord) -> list[str]:
     versions = [f"{name} {record.versions[name]}" for name in _PACKAGES if name in record.versions]
-    return ", ".join([*versions, f"commit {record.commit[:12]}"])
+    return [*versions, f"commit {record.commit[:12]}"]
