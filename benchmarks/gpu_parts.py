@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -146,7 +146,8 @@ def _train(setup: Setup, name: str) -> Row:
     sets = opened.training_images(settings, test), test
     path = setup.folder / "trained" / f"{name}.safetensors"
     path.unlink(missing_ok=True)
-    Training(name, path, _build(settings), *sets, recipe, trainer, lambda: clock).run_once()
+    logger = partial(nullcontext, clock)
+    Training(name, path, _build(settings), *sets, recipe, trainer, logger).run_once()
     images = 10 * recipe.batch_size * (len(clock.times) - 1)  # a loss is logged every 10 steps
     chosen = choose_precision(recipe.precision, trainer.accelerator)
     rate = images / (clock.times[-1] - clock.times[0])
