@@ -129,6 +129,10 @@ def test_a_machine_is_checked(tmp_path):
     assert len(table.splitlines()) > 2 + len(measured)
 
 
+def test_quick_parts_run_in_this_process(tmp_path):
+    assert check(True, ["precisions", "training"], tmp_path, {}) == 0
+
+
 @pytest.mark.slow
 def test_a_failed_part_is_noted_and_the_others_go_on(tmp_path, monkeypatch):
     def broken(setup):
