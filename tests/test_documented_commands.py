@@ -120,14 +120,15 @@ def place(printed, run_in) -> Path:
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]
     assert run_in(folder, *small(sweep)) == 0
-    assert run_in(folder, "outputs/DATE", "-o", "mine.card", module="src.card") == 0
+    for card in ("mine.card", "bim.card"):
+        assert run_in(folder, "outputs/DATE", "-o", card, module="src.card") == 0
     (audit,) = (one for one in MAIN if "hydra.sweep.dir=outputs/audit" in one)
     assert run_in(folder, *small(words_of(audit))) == 0
     for table, place in {"answers": "DATE/0-fgsm-vgg_small", "audit": "audit"}.items():
         files = (folder / "outputs" / place).rglob("*.png")
         rows = sorted({f"{sha256(file.read_bytes()).hexdigest()},3" for file in files})
         (folder / f"{table}.csv").write_text("\n".join(["sha256,predicted", *rows]))
-    for copy in ("outputs/A", "outputs/B", "PATH/A"):
+    for copy in ("outputs/A", "outputs/B", "PATH/A", "alone/outputs/DATE"):
         shutil.copytree(folder / "outputs" / "DATE", folder / copy)
     return folder
 
@@ -271,24 +272,30 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
             main()
         assert "--rounds: none is not a whole number" in capsys.readouterr().err  # the rest is
     elif words[:3] in (["python", "-m", "src.table"], ["python", "-m", "src.figure"]):
-        if words[3] in ("image", "strip"):
+        kind = "".join(words[3:4])
+        if kind in ("image", "strip"):
             index = pd.read_csv(place / "outputs" / "DATE" / "0-fgsm-vgg_small" / "images.csv")[
                 "index"
             ]
             words[4:5] = [str(index[0]), "outputs/DATE"]
-        elif words[3] == "confidence-groups":
+        elif kind == "confidence-groups":
             words.insert(4, "docs/results/demo")  # of enough images
-        if words[3] == "strip":  # without a report the small sweep stores no pictures
+        if kind == "strip":  # without a report the small sweep stores no pictures
             assert run_in(place, *words[3:], module="src.figure") == 2
             assert "has no picture" in capsys.readouterr().err
+        elif "photographs" in words:  # a preset of other images and sources
+            assert run_in(place, *words[3:], module="src.table") == 2
+            assert "Not compared" in capsys.readouterr().err
         else:
-            assert run_python(*words[1:], folder=place) or "--out" in words
+            named = any((place / word.rpartition("=")[2]).exists() for word in words[3:])
+            folder = place if named else place / "alone"
+            assert run_python(*words[1:], folder=folder) or "--out" in words
     elif words[:2] == ["python", "-m"] and words[2].startswith("src."):
         words = shlex.split(command.replace("--uri http://host:5000", "--uri=sqlite:///other.db"))
         packages = ("src.report", "src.models", "src.attacks")
         module = f"{words[2]}.__main__" if words[2] in packages else words[2]
-        # No clone, too few images, too few targets, and networks of one's own.
-        refused = words[2] in ("src.attacks", "src.compare", "src.sources", "src.verify")
+        # No clone, too few images, and too few targets.
+        refused = words[2] in ("src.attacks", "src.compare", "src.sources")
         refused &= words[2:] != ["src.attacks"]
         assert "--fetch" in words or run_in(place, *words[3:], module=module) == 2 * refused
     else:
