@@ -66,6 +66,30 @@ def test_the_matrix_is_of_what_the_files_hold(made):
     assert not predictions(made, "-float32")["confidence"].equals(primary["confidence"])
 
 
+def test_a_set_aimed_at_the_target_labels_of_its_data_is_read(line):
+    folder, run = line
+    rows = ["ImageId,TrueLabel,TargetClass"]
+    (folder / "aimed" / "images").mkdir(parents=True)
+    for number in range(1, 11):
+        image = Image.new("RGB", (32, 32), (20 * number, 99, 0))
+        image.save(folder / "aimed" / "images" / f"{number}.png")
+        rows.append(f"{number},{number},{number % 10 + 1}")
+    (folder / "aimed" / "images.csv").write_text("\n".join(rows))
+    data = ["dataset=image_csv", "dataset.root=aimed", "dataset.image_size=32"]
+    data += ["attack.target_label=data", "epsilon.grid=[8]", "save_adversarial=true"]
+    alike = [
+        "source=coarse",
+        "targets=[fine]",
+        "dataset.num_classes=10",
+        "dataset.class_names=null",
+    ]
+    assert run("attack=fgsm", *data, *alike, "hydra.run.dir=aimed/made") == 0
+    path = "attack.path=aimed/made/adversarial"
+    assert run("attack=saved", path, *alike, "hydra.run.dir=aimed/shown") == 0
+    tables = [predictions(folder / "aimed" / name) for name in ("made", "shown")]
+    assert tables[0]["predicted"].equals(tables[1]["predicted"])
+
+
 def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
     assert saved_attack(*BOTH, OWN, "source=coarse", "hydra.run.dir=shown") == 0
     assert "All 23 saved images are within their budgets." in capsys.readouterr().out

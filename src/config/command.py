@@ -130,10 +130,12 @@ class Command:
                 )
         for override in self.overrides:
             group = override.key_or_group
+            if override.is_delete() or group in ("model", "defence"):
+                continue
             if (folder / group).is_dir() and override.get_key_element()[0] == "+":
                 word = shlex.quote(f"{group}={override.get_value_string()}")
                 raise ValueError(f"{override.input_line}: an option takes no +. Type {word}")
-            if override.is_delete() or group in ("model", "defence", "experiment"):
+            if group == "experiment":
                 continue
             if group in BUDGETS and (budgets := budgets_in(override.value())):
                 raise ValueError(

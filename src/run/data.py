@@ -147,13 +147,13 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
     except SizeError as error:
         sides = [side for name in settings.models if (side := settings.model[name].input_size)]
         raise ValueError(f"{error}{f'={max(sides)}' if sides else ''}") from error
-    target_labels_of(settings, images)  # so that a plan refuses them, too
     seed = settings.dataset.seed
     pair_seed = seed if settings.controls else None
     layout(len(images), 2, pair_seed)  # refuses a single image with controls
     diagnosed = images.subset(settings.diagnostics.n_images, seed)
     pool = None
     if planned.attack is not None:
+        target_labels_of(settings, images)  # so that a plan refuses them, too
         pool = mixing_pool(sets.open(settings, "test", whole=True), seed)
     fitted_on = open_fit_images(planned, images, sets)
     planned = replace(planned, settings=for_device(settings, len(images)))
