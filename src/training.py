@@ -258,6 +258,11 @@ class Training:
                 save_weights(network, temporary, tested=f"{correct} / {len(self.test)}")
             shutil.rmtree(work)
 
+    def _missing_epochs(self) -> list[int]:
+        """Return the epochs after which weights are kept and whose files are missing."""
+        kept = self.settings.keep_epochs
+        return [epoch for epoch in kept if not after_epoch(self.path, epoch).exists()]
+
     def _fit(self, work: Path, keep: pl.Callback) -> int:
         """Train the model, from the checkpoint in `work` if there is one.
 
@@ -265,7 +270,7 @@ class Training:
             The number of test images that it then classifies correctly.
         """
         train, settings, trainer = self.train, self.settings, self.trainer
-        resumed = _readable(work / "last.ckpt")
+        resumed = _readable(work / "last.ckpt", self._missing_epochs())
         epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
         length = f"{len(train):,} images, {epochs}" + " (resuming)" * bool(resumed)
         after = f"; then {', '.join(self.then)}" * bool(self.then)
@@ -305,18 +310,25 @@ class _KeepEpochs(pl.Callback):
                 save_weights(self.network, temporary)
 
 
-def _readable(checkpoint: Path) -> Path | None:
-    """Return a checkpoint if it exists and can be read; remove a damaged one."""
+def _readable(checkpoint: Path, missing: Sequence[int]) -> Path | None:
+    """Return a checkpoint if it exists, can be read, and is before the `missing` epochs.
+
+    Remove a damaged one.
+    """
     if not checkpoint.exists():
         return None
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
         content["pytorch-lightning_version"]  # else it is none of Lightning's
+        done = int(content["epoch"]) + 1
     except Exception as error:  # its type depends on where the damage is
         # Not torch's words, which advise to unpickle anything.
         kind = type(error).__name__
         log.warning("%s is damaged (%s); training starts again.", checkpoint, kind)
         checkpoint.unlink()
+        return None
+    if passed := [epoch for epoch in missing if epoch <= done]:
+        log.warning("Training starts again: it kept no weights of epoch %d.", min(passed))
         return None
     return checkpoint
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..utils.model_names import ModelRef
+from ..utils.model_names import ABSTAINED, ModelRef
 from .intervals import FEWEST_IMAGES, wilson_interval
 from .outcomes import Outcomes, outcomes, ratio
 
@@ -67,8 +67,9 @@ def by_class(clean: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per class by decreasing confidence: `label`, `images` (their number), mean
-        `confidence` and `accuracy`.
+        `confidence` and `accuracy`. Images on which the model abstains are left out.
     """
+    clean = clean[clean["predicted"] != ABSTAINED]
     rows = clean.assign(correct=clean["predicted"] == clean["label"])
     groups = rows.astype({"confidence": np.float64}).groupby("label")
     table = groups.agg(
@@ -107,7 +108,9 @@ def top_k(clean: pd.DataFrame) -> pd.DataFrame:
         One row per `k`: `n` images, `correct`, `accuracy` with its 95 % Wilson interval, and the
         mean `confidence`. For k = 1 this is the confidence in the predicted class over all images;
         for k = 5 the confidence in the true class over the images that have it among the five.
+        Images on which the model abstains are left out.
     """
+    clean = clean[clean["predicted"] != ABSTAINED]
     among = {1: (clean["predicted"] == clean["label"]).to_numpy()}
     values = [clean["confidence"]]
     if "top5_classes" in clean:

@@ -97,8 +97,7 @@ TERMS = {
     ),
     "difference of two rates, excess": (
         "Both rates are of the same images. The interval is Tango's score interval for paired "
-        "proportions (1998), 95 %. p: two-sided exact McNemar test, corrected by Holm within one "
-        "kind of comparison of jobs on the same images, with one norm, budget and protocol. "
+        "proportions (1998), 95 %. "
         "Excess: the attack's success rate minus that of a control with the same budget."
     ),
     "rounding": (

@@ -35,12 +35,14 @@ def success_over_iterations(
 ) -> pd.DataFrame:
     """Compute the `rates` of each target by iterate; iterate 0 is the clean image.
 
+    The images are those of `iterations`, which may be a part of those in `predictions`.
     The column `iteration` replaces the budget. `eps_255` is the budget of the run, `step_255` the
     step size.
     """
     predictions, moved = with_defence(predictions), with_defence(iterations)
     shared = [name for name in predictions if name in moved]
-    clean = predictions.loc[predictions["eps_255"] == 0, shared]
+    used = predictions["index"].isin(moved["index"])
+    clean = predictions.loc[used & (predictions["eps_255"] == 0), shared]
     moved = moved.assign(eps_255=iterations["iteration"].astype(float))
     rows = rates(pd.concat([clean, moved], ignore_index=True), source, targets, protocol)
     rows = rows.rename(columns={"eps_255": "iteration"}).astype({"iteration": int})

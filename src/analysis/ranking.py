@@ -202,14 +202,14 @@ def _rank_attacks(
     values, weights = contributions(scores)
     if not len(weights):
         return []
-    numbers = means(values, weights) | {"targets": len({target for _, target in complete})}
+    counting = [pair[1] for pair, its in scores.items() if np.isfinite(its).all(axis=0).any()]
+    numbers = means(values, weights) | {"targets": len({*counting})}
     order = _falling(numbers["mean"], np.array(names))
     place: int | None = int(order[0])
     if against is not None:
         place = names.index(against) if against in names else None
     tests = compare_pairs(values, one=place if against is not None else None)
     ranked = _tested(_rows("attack", names, numbers), order, tests, place)
-    counting = [pair[1] for pair, its in scores.items() if np.isfinite(its).all(axis=0).any()]
     _add_exceptions(
         ranked,
         order,
@@ -250,7 +250,9 @@ def _rank_sources(
     outcomes: ImageOutcomes, attacks: Sequence[Mapping[str, list[int]]], targets: Sequence[int]
 ) -> list[Row]:
     """Rank the sources of some attacks, which all have them; on one target, the other sources."""
-    sources, pairs = list(attacks[0]), _pairs(outcomes, attacks[0], targets)
+    sources = list(attacks[0])
+    of_attacks = [_pairs(outcomes, its, targets) for its in attacks]
+    pairs = [pair for pair in of_attacks[0] if all(pair in its for its in of_attacks)]
     if one := len(targets) == 1:
         sources = [source for source in sources if (source, targets[0]) in pairs]
     jobs = [seed for its in attacks for seeds in its.values() for seed in seeds]

@@ -108,7 +108,7 @@ def predictors(
         rho = np.mean([_rank_correlations(measures[name], rates)[0] for rates, measures in halves])
         added = np.mean([_beyond_trivial(measures, name, rates) for rates, measures in halves])
         p = np.nan
-        if len(transfer.sources) >= FEWEST_SOURCES:
+        if len(transfer.sources) >= FEWEST_SOURCES and np.isfinite(rho):
             drawn = np.mean(
                 [
                     _rank_correlations(np.stack([measures[name][o] for o in orders]), rates)
@@ -116,7 +116,8 @@ def predictors(
                 ],
                 axis=0,
             )
-            p = (1 + np.sum(np.abs(drawn) >= abs(rho) - 1e-12)) / (1 + _DRAWS)
+            drawn = drawn[np.isfinite(drawn)]  # others have a constant measure
+            p = (1 + np.sum(np.abs(drawn) >= abs(rho) - 1e-12)) / (1 + len(drawn))
         pairs = int(np.isfinite(halves[0][0]).sum())
         rows.append({"measure": name, "pairs": pairs, "rho": rho, "added": added, "p": p})
     return pd.DataFrame(rows)

@@ -67,13 +67,15 @@ def compare(
         first, second, left_out = _in_both(first, second, common)
         notes += left_out
         rows, weights = _means(measure, first.columns)
-        parts.append(rows.assign(images=first.notna().any(axis=1).sum()))
+        counted = (weights > 0).astype(int) @ first.notna().to_numpy().T > 0
+        parts.append(rows.assign(images=counted.sum(axis=1)))
         values.append([weights @ (side / side.count()).fillna(0).T for side in (first, second)])
     before, after = (np.concatenate(its) for its in zip(*values, strict=True))
     images = before.shape[1]
     change, margin = compare_versions(before * images, after * images)
     frame = pd.concat(parts, ignore_index=True)
-    frame = frame.assign(old=before.sum(axis=1), new=after.sum(axis=1), change=change)
+    old_rate, new_rate = (its.sum(axis=1).clip(0, 1) for its in (before, after))  # of rounding
+    frame = frame.assign(old=old_rate, new=new_rate, change=change)
     frame["low"] = np.maximum(change - margin, -frame["old"])
     frame["high"] = np.minimum(change + margin, 1 - frame["old"])
     keys = [frame["measure"] == CLEAN, frame["cells"] == 1, change]
@@ -176,7 +178,8 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
             pair = renamed(str(model), pairs), str(defence)
             if (attacked := (rows["eps_255"] == eps) & (eps > 0)).any():
                 right[ROBUST][job.attack, source, *pair, record.norm, eps] = is_right[attacked]
-                right[CLEAN][pair] = is_right[rows["eps_255"] == 0]
+                clean = is_right[rows["eps_255"] == 0]
+                right[CLEAN][pair] = right[CLEAN].get(pair, clean).combine_first(clean)
                 labels.append(rows["label"])
     if not labels:
         at = "" if eps_255 is None else f" at --eps {eps_255:g}"

@@ -38,6 +38,7 @@ from ..run.results import compute_results
 from ..run.stages import JobContext
 from ..utils import stopping
 from ..utils.package import CLONE, is_asset
+from ..utils.refusals import suggestion
 from .transfer import quiet
 
 _FIRST, _GROWTH = 4, 4  # images per job in the first round, and growth per round
@@ -101,7 +102,11 @@ def check_jobs(
         step: Size of the steps in which the card has confidences.
         minutes: Time for all jobs together.
         seed: Seed of the sample.
+
+    Raises:
+        ValueError: No job has the key of a word.
     """
+    _check_keys(stated, words)
     end, size = time.monotonic() + 60 * minutes, _FIRST
     draws = [np.random.default_rng([seed, number]) for number in range(len(stated) + 1)]
     orders = [draw.permutation(job.record.images) for job, draw in zip(stated, draws, strict=False)]
@@ -124,6 +129,17 @@ def check_jobs(
     finally:
         timer.cancel()
     return jobs
+
+
+def _check_keys(stated: Sequence[CardJob], words: Sequence[str]) -> None:
+    """Refuse a typed key that no job in a card has."""
+    places = {"cache.dir"}
+    for job in stated:
+        of_job = (place for place, _ in _leaves(job.record.config))
+        places |= {re.sub("^attack.settings.", "attack.", place) for place in of_job}
+    for key in (word.partition("=")[0] for word in words):
+        if not any(f"{place}.".startswith(f"{key}.") for place in places):
+            raise ValueError(f"{key}: no job in the card has this key.{suggestion(key, [*places])}")
 
 
 def _check(
@@ -351,8 +367,13 @@ def _choices() -> frozenset[tuple[str, str]]:
 
 def _texts(section: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """Yield the texts in a section with their dotted places, recursively."""
-    if isinstance(section, str):
-        yield place, section
-    elif isinstance(section, dict | list):
+    return ((its, text) for its, text in _leaves(section, place) if isinstance(text, str))
+
+
+def _leaves(section: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values in a section with their dotted places, recursively."""
+    if isinstance(section, dict | list) and section:
         for key, value in section.items() if isinstance(section, dict) else enumerate(section):
-            yield from _texts(value, f"{place}.{key}".strip("."))
+            yield from _leaves(value, f"{place}.{key}".strip("."))
+    else:
+        yield place, section

@@ -132,7 +132,7 @@ def _describe(function: Any, keywords: Collection[str]) -> dict[str, Any]:
         "paper": paper[0] if paper else "",
         "year": int(year[0]) if year else None,
         "needs": "layers" if "objective" in keywords else (),
-        "mixes": False,
+        "mixes": not place,  # an own part may use the pool
     }
 
 

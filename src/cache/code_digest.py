@@ -48,7 +48,7 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
 
     The code consists of each file that a value names, the Python files in each folder that a value
     names, and the module of each `_target_` with the modules that it imports, recursively. An
-    installed package is represented by its version.
+    installed package is represented by its version if it has one.
 
     Args:
         settings: The section.
@@ -66,10 +66,11 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
             decided = not upgrades or name == CLONE or file.resolve() in _ROWS  # if it is own
             if name in code or (is_own and decided):
                 continue
-            if not is_own and {"site-packages", "dist-packages"} & {*file.parts}:
-                names = _distributions().get(module.partition(".")[0], ()) if upgrades else ()
-                code |= {name: version(name) for name in names}
-            elif is_own or not file.is_relative_to(sysconfig.get_path("stdlib")):
+            is_installed = not is_own and {"site-packages", "dist-packages"} & {*file.parts}
+            names = _distributions().get(module.partition(".")[0], ()) if is_installed else ()
+            if names:
+                code |= {name: version(name) for name in names if upgrades}
+            elif is_own or is_installed or not file.is_relative_to(sysconfig.get_path("stdlib")):
                 code[name], imports = read_code(file, module)
                 pending += imports
     return dict(sorted(code.items()))

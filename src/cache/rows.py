@@ -99,9 +99,9 @@ class Rows:
                 continue
             others = rows.filter(pc.invert(pc.is_in(rows["key"], pa.array(keys, pa.string()))))
             if len(others) < len(rows):
-                path.unlink(missing_ok=True)
                 if len(others):
                     self.add(origin, table, others)
+                path.unlink(missing_ok=True)  # last, so that a kill loses no rows
 
     @contextmanager
     def locked(self, origins: Sequence[str]) -> Iterator[None]:

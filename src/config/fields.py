@@ -17,12 +17,15 @@ PRESETS = find_asset("assets/baselines")
 Item = TypeVar("Item", bound=Hashable)
 
 
+_TAKEN = ("average", "clean", "difference")
+
+
 def check_name(value: str) -> str:
     """Return a name after checking that it is valid for folders, experiments, columns and rows."""
-    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", "..", "clean"):
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", "..", *_TAKEN):
         raise ValueError(
             f"{value[:120]!r} is not a valid name: use 1 to 100 letters, digits and _ . + -, but "
-            "not clean, which names the row of clean images"
+            f"not {', '.join(_TAKEN)}, which name rows and columns of tables"
         )
     return value
 

@@ -84,6 +84,8 @@ def arrays(split: str, *, file: str | None, labels: str | None = None) -> Labell
     path, classes = Path(file).expanduser(), None
     try:
         if path.suffix.lower() == ".npz":
+            if labels is not None:
+                raise ValueError("a .npz file has its own labels. Leave out dataset.labels")
             images, numbers, classes = _open_npz(path, NAMES[split])
         elif labels is None or split == "train":
             raise ValueError(f"it has no {split} labels. Set dataset.labels, or use a .npz file")

@@ -89,6 +89,14 @@ def choose_names(
             "dataset.class_names=imagenet needs classes that are WordNet ids of its 1,000 classes, "
             f"or numbers from 0 to 999, not {(others or classes)[0]}"
         )
+    elif moved := [
+        name for at, name in enumerate(classes) if place_classes([name], names) not in (None, [at])
+    ]:
+        others = [name for name in classes if place_classes([name], names) is None]
+        raise ValueError(
+            f"dataset.class_names lacks {(others or classes)[0]}, and has {moved[0]} in another "
+            "place than the data. Name the classes alike"
+        )
     if len(names) != len(classes) or num_classes not in (None, len(names)):
         raise ValueError(
             f"dataset.class_names={str(class_names)[:200]} and dataset.num_classes={num_classes} "

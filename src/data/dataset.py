@@ -202,7 +202,9 @@ class ImageDataset(Dataset[Batch]):
         names = [
             self._read(i, by=lambda image: getattr(image, "name", "")) for i in range(len(self))
         ]
-        return pd.DataFrame({"index": self.indices, "label": self.labels, "file": names})
+        # A name may have bytes that no text file can have.
+        columns = {"index": self.indices, "label": self.labels, "file": printable_names(names)}
+        return pd.DataFrame(columns)
 
     def digest(self) -> str:
         """Return a digest of the data set's content, 16 hexadecimal digits of a SHA-256.

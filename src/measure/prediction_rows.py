@@ -76,7 +76,8 @@ def top_predictions(target: ModelRef, logits: Tensor, labels: Tensor) -> TopPred
     predicted = likeliest[0]
     if len(draws) > 1:
         votes = functional.one_hot(likeliest, mean.shape[1]) * ~abstains[..., None]
-        ranks = draws.argsort(dim=2, descending=True).argsort(dim=2).float().mean(dim=0)
+        ranks = draws.argsort(dim=2, descending=True).argsort(dim=2).float()
+        ranks = ranks.masked_fill(abstains[..., None], torch.nan).nanmean(dim=0)
         predicted = (votes.sum(dim=0) - ranks / mean.shape[1]).argmax(dim=1)
     predicted = predicted.masked_fill(abstains.float().mean(dim=0) > 0.5, ABSTAINED)
     places = torch.stack([predicted.clamp_min(0), labels], dim=1)

@@ -245,11 +245,16 @@ def cell_means(used: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) 
 def with_partial(
     cells: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str], averaged: Sequence[str]
 ) -> pd.DataFrame:
-    """Add `partial`: whether a mean over the `averaged` axes lacks names that another mean has."""
+    """Add `partial`: whether a mean over the `averaged` axes lacks names that another mean has.
+
+    Ensembles are in no mean, unless there is nothing else.
+    """
     if not averaged:
         return cells.assign(partial=False)
-    lacking = rows.groupby([*keys, *averaged]).size().unstack([*averaged]).isna().any(axis=1)
-    return cells.join(lacking.rename("partial"), on=[*keys])
+    rows = rows if rows["ensemble"].all() else rows[~rows["ensemble"]]
+    whole = rows.groupby([*keys, *averaged]).size().unstack([*averaged]).notna().all(axis=1)
+    whole = cells[[*keys]].join(whole.rename("whole"), on=[*keys])["whole"]
+    return cells.assign(partial=whole.ne(True).to_numpy())
 
 
 def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:

@@ -151,7 +151,11 @@ class Figure:
 
     def renamed(self, column: pd.Series) -> pd.Series:
         """Return a column with the printed names."""
-        return column.map(lambda name: renamed(name, self.names))
+        printed = column.map(lambda name: renamed(name, self.names))
+        if printed.nunique() < column.nunique():
+            same = column.groupby(printed).nunique().idxmax()
+            raise ValueError(f"names: {same} is the printed name of several.")
+        return printed
 
     def check(self, names: Collection[str]) -> None:
         """Raise a `ValueError` if the names do not fit below each other or into half the width."""
@@ -228,7 +232,7 @@ def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
         rows = rows[others & rows["attack"].isin(means["attack"])].assign(value=rows[column])
         by_target = rows.groupby(["attack", "source", "eps_255"], sort=False)["value"].mean()
         return by_target.reset_index().assign(target="", low=nan, high=nan)
-    if figure.view.choice.protocol == "all":  # it counts images that are wrong without an attack
+    if figure.view.choice.protocol in ("all", "source_correct"):  # wrong clean images count, too
         return means
     zeros = means.drop_duplicates(["attack", "source"])
     return pd.concat([zeros.assign(eps_255=0.0, value=0.0, low=0.0, high=0.0), means])

@@ -55,6 +55,7 @@ class Pair:
     def predictions(self, job: FinishedJob, number: int) -> pd.DataFrame:
         """Return the target's predictions of an image by budget, and whether they are `right`."""
         rows = job.predictions[job.predictions["target"] == self.target]
+        rows = rows[rows["defence"] == NO_DEFENCE]  # others are of a source behind a defence
         if number not in (known := rows["index"].unique()):
             raise ValueError(f"image {number}: choose one of the {len(known)} in images.csv.")
         rows = rows[rows["index"] == number].sort_values("eps_255")

@@ -27,7 +27,7 @@ from ..analysis.transfer_rates import (
 )
 from ..artifacts.jobs import FinishedJob, rows_of_seeds
 from ..artifacts.likeness import RELATED_BY, model_digest, overlaps
-from ..utils.model_names import NO_DEFENCE
+from ..utils.model_names import NO_DEFENCE, ModelRef
 from .beside import Ranks, beside
 
 if TYPE_CHECKING:
@@ -297,7 +297,10 @@ def _over_seeds(seeds: Sequence[JobSummary]) -> JobSummary:
 
 
 def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame:
-    """Add the gradients per image, and those of fits, for a source or averaged over sources."""
+    """Add the gradients per image, and those of fits, for a source or averaged over sources.
+
+    Ensembles and sources behind defences are in no average.
+    """
     pairs = [*zip(ranked["attack"], ranked["source"], strict=True)]
     columns = {}
     for name, unknown in (("gradients", nan), ("fit_gradients", 0.0)):
@@ -309,7 +312,10 @@ def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame
                 for summary in jobs
             }
         ).sort_index()
-        columns[name] = [costs.get(pair, costs[pair[0]].mean()) for pair in pairs]
+        parsed = map(ModelRef.parse, costs.index.get_level_values(1))
+        alone = costs[[not (its.is_ensemble or its.is_defended) for its in parsed]]
+        means = alone.groupby(level=0).mean()
+        columns[name] = [costs.get(pair, means.get(pair[0], nan)) for pair in pairs]
     return ranked.assign(**columns)
 
 
@@ -341,14 +347,13 @@ def _summary(job: FinishedJob, group: str, related: str) -> JobSummary:
 
 
 def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
-    """Yield one matrix per attack, reference budget and protocol."""
-    groups: dict[tuple[str, float, str], list[JobSummary]] = {}
+    """Yield one matrix per set of images, attack, reference budget and protocol."""
+    groups: dict[tuple[str, str, float, str], list[JobSummary]] = {}
     for summary in jobs:
         record = summary.job.record
-        groups.setdefault((summary.job.attack, record.reference, record.protocol), []).append(
-            summary
-        )
-    for (attack, eps, protocol), members in groups.items():
+        key = (record.data, summary.job.attack, record.reference, record.protocol)
+        groups.setdefault(key, []).append(summary)
+    for (_, attack, eps, protocol), members in groups.items():
         rates = pd.concat([member.primary for member in members], ignore_index=True)
         plain = rates[rates["defence"] == NO_DEFENCE]
         heading = f"{attack} on {members[0].job.record.dataset}, eps = {eps:g}/255"

@@ -129,8 +129,9 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
         notes.append("sources count images that a target and every source classify correctly")
     frame["minus the first"] = _points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
-    if of == "attack":
-        frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)
+    if of == "attack" and shown["gradients"].notna().any():
+        costs = shown["gradients"].map("{:g}".format, na_action="ignore")
+        frame["gradients\n/ image"] = costs.astype(object).fillna("")
         if shown["fit_gradients"].any():
             frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)

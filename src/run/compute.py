@@ -132,7 +132,8 @@ def compute(
         if is_first_process():
             if rerun:
                 for (origin, table), keys in places(job, requests).items():
-                    cache.discard(origin, table, [key for key, _ in keys])
+                    with cache.locked([origin]):
+                        cache.discard(origin, table, [key for key, _ in keys])
             result.rows, incomplete = find_work(job, requests, cache, rerun)
             if incomplete:
                 locks.enter_context(cache.locked([job.place(request)[0] for request in incomplete]))

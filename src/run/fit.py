@@ -29,6 +29,7 @@ from .stages import JobContext
 log = logging.getLogger(__name__)
 
 State = Mapping[str, Tensor]
+_LONGEST = 150  # characters of a file name before its key; an ensemble may have more
 
 
 def fit_files(job: JobContext) -> dict[float, Path]:
@@ -40,7 +41,7 @@ def fit_files(job: JobContext) -> dict[float, Path]:
     if part is None:
         return {}
     settings, folder = job.settings, Path(job.settings.cache.dir) / "fitted"
-    name = f"{settings.attack.name}-{settings.attacked}"
+    name = f"{settings.attack.name}-{settings.attacked}"[:_LONGEST]
     budgets = (0.0,) if part.one_state else settings.budgets
     return {
         eps: folder / f"{name}-{eps:g}-{job.fit_key(eps)}.safetensors"

@@ -1,5 +1,6 @@
 """Stages of a job: its plan, data and models, and the context that combines them."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -196,7 +197,9 @@ class JobContext:
         result may depend on the other images in its batch.
         """
         settings, planned, attack = self.settings, self.planned, self.settings.attack
-        mixed = self.data.pool if attack.about.mixes else None
+        # A file may add parts, such as Admix, to an attack that states that it does not mix.
+        parts = json.dumps([its for key, its in attack.settings.items() if key != "_target_"])
+        mixed = self.data.pool if attack.about.mixes or '"_target_"' in parts else None
         return {
             **self.common_parts,
             "attack": attack.settings,
@@ -266,6 +269,8 @@ class JobContext:
                 include={"storage", "variants", "controls", "diagnostics"}
             ),
             "reference": analysed and settings.reference,
+            "diagnosed": analysed and self.data.diagnosed.indices.tolist(),
+            "pairs": self.pair_seed,
             "measurements": {name: measurement_key(section) for name, section in sections},
         }
         return content_key(parts)

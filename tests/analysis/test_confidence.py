@@ -120,3 +120,13 @@ def test_images_that_are_wrong_when_clean_or_have_their_own_target_label_are_lef
     frame = by_initial_confidence(table_of(*rows, target_label=[1, 0]), "a", ["b"])
     assert frame["n"].tolist() == [1, 1] and frame["still_correct"].tolist() == [1, 0]
     assert by_initial_confidence(table_of({0: [1, 1], 4: [0, 1]}, rows[1]), "a", ["b"]).empty
+
+
+def test_images_on_which_a_model_abstains_are_left_out():
+    rows = clean_rows().assign(predicted=[3, -1, -1, -1, 3, -1])
+    rows.loc[rows["predicted"] == -1, "confidence"] = np.nan
+    assert top_k(rows)[["n", "correct"]].to_numpy().tolist() == [[2, 1], [2, 2]]
+    means = by_class(rows)
+    assert means[["label", "images", "accuracy"]].to_numpy().tolist() == [[3, 1, 1], [7, 1, 0]]
+    nothing = rows[rows["predicted"] == -1]
+    assert top_k(nothing)["n"].tolist() == [0, 0] and by_class(nothing).empty

@@ -248,3 +248,14 @@ def test_an_attack_ahead_on_every_target_depends_on_none(outcomes_of) -> None:
     shares["low"]["u"] = 0.5
     first = ranked("one", "low")
     assert first[["attack", "depends_on", "reversed_on"]].tolist() == ["one", "t", "u (low)"]
+
+
+def test_a_target_that_counts_no_image_is_in_no_number_of_targets(outcomes_of) -> None:
+    rows = {
+        (attack, "a", target): [-1] * 4 if target == "never" else [hit, 0, 1, 1]
+        for attack, hit in (("mi", 1), ("bim", 0))
+        for target in ("b", "c", "never")
+    }
+    ranked = rankings(outcomes_of(rows_of(rows)))
+    assert ranked["mean"].tolist() == pytest.approx([0.75, 0.5])
+    assert ranked["targets"].tolist() == [2, 2]

@@ -190,6 +190,8 @@ def test_what_a_measure_adds_is_beyond_the_accuracies():
     assert found.loc["the same", "rho"] == found.loc["source accuracy", "rho"] > 0.5
     assert np.isnan(found.loc["the same", "added"]) and found.loc["rates", "added"] > 0.9
     assert found.loc["rates", "p"] < 0.01
+    constant = predictors(transfer, lambda places: frames | {"one": rates * 0}, related)
+    assert np.isnan(constant.set_index("measure").loc["one", "p"])
     few = predictors(made_up(MODELS[:5]), lambda places: frames, related)
     assert few["p"].isna().all()
 

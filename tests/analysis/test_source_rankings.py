@@ -217,3 +217,19 @@ def test_a_lead_that_one_target_decides_names_it_and_where_the_second_is_ahead(
     wins, losses = (both["a"] > both["b"]).sum(), (both["a"] < both["b"]).sum()
     ahead = wins > losses and binomtest(wins, wins + losses).pvalue < 0.05
     assert whole["reversed_on"].iloc[0] == ("c (a)" if ahead else "")
+
+
+@pytest.mark.parametrize("lacking", ["bim", "mi"])
+def test_a_mean_over_attacks_has_only_the_pairs_of_all(outcomes_of, lacking) -> None:
+    rates = {"a": 0.6, "b": 0.4}
+    rows = {
+        (attack, source, target): [1] * round(40 * rate) + [0] * round(40 * (1 - rate))
+        for attack in ("bim", "mi")
+        for source, rate in rates.items()
+        for target in "tuv"
+        if (attack, target) != (lacking, "v")
+    }
+    ranked = _over_targets(outcomes_of(rows_of(rows)))
+    ranked = ranked[ranked["attack"] == "mean of 2 attacks"].set_index("source")
+    assert ranked["mean"].to_dict() == pytest.approx(rates)
+    assert ranked["targets"].eq(2).all()

@@ -192,3 +192,27 @@ def test_exit_codes_tell_falls_from_bad_input(run_job, workspace, run_in, capfd)
     ):
         assert run_in(workspace, *map(str, folders), module="src.compare") == code
         assert said in "".join(capfd.readouterr())
+
+
+def test_a_network_that_is_always_right_has_not_fallen(old):
+    """The mean of 200 ones over targets is not exactly one."""
+    right = old.assign(predicted=old["label"])
+    right.attrs = old.attrs
+    changes = compare(right, right)
+    assert changes["old"].max() <= 1 and (changes["high"] >= 0).all()
+
+
+def test_jobs_may_have_attacked_parts_of_the_images(old):
+    part = (old["attack"] != old["attack"].iloc[-1]) | (old["index"] % 2 == 0)
+    frame = old[part]
+    changes = compare(frame, frame).set_index("measure")
+    assert set(changes.loc[CLEAN, "images"]) == {200}
+    counts = changes.loc[ROBUST].groupby("attack", observed=True)["images"].first()
+    assert sorted(counts) == [100, 200]
+    last = frame[(frame["attack"] == old["attack"].iloc[-1]) & (frame["eps_255"] == 4)]
+    cell = last[(last["source"] == "vgg_small") & (last["target"] == "vit_small")]
+    row = changes[
+        (changes["attack"] == last["attack"].iloc[0]) & (changes["target"] == "vit_small")
+    ]
+    row = row[row["source"] == "vgg_small"]
+    assert row["old"].item() == pytest.approx((cell["predicted"] == cell["label"]).mean())

@@ -106,12 +106,28 @@ def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
             "attack": job.attack_key,
             "model": job.models["coarse"].key,
             "defence": job.target_keys["coarse@jpeg"],
-            "fit": job.fit_key(0.0),
+            **({"fit": job.fit_key(0.0)} if job.planned.fitted else {}),
             "job": job.key,
             **({"weights": file.name} if file else {}),
         }
 
     return compute
+
+
+def test_what_is_chosen_by_a_seed_for_tables_is_in_the_jobs_key(keys):
+    """All images, whatever the seed; it still chooses the diagnosed ones and the pairs."""
+    for word in ("controls=true", "diagnostics={tables:[visibility],n_images:3}"):
+        words = ["n_images=null", "dataset.n_test=6", word]
+        assert {*changed(keys(*words), keys(*words, "dataset.seed=1"))} == {"job"}
+
+
+def test_parts_that_a_file_adds_may_mix_in_other_images(keys):
+    """`mi` states that it does not mix, and a file that is based on it inherits this."""
+    admix = "+attack.transforms=[{_target_: src.attacks.Admix}]"
+    job = ["attack=mi", "~attack.fit_n_images", "n_images=null", "dataset.n_test=6"]
+    other = [*job, "dataset.seed=1"]
+    assert not {*changed(keys(*job), keys(*other))}
+    assert {*changed(keys(*job, admix), keys(*other, admix))} == {"attack", "job"}
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:

@@ -196,3 +196,16 @@ def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
     assert is_trained()  # this process runs the code that it has imported
     forget_modules(workspace)
     assert not is_trained()
+
+
+def test_an_installed_file_without_a_version_is_told_by_its_content(tmp_path, monkeypatch):
+    place = tmp_path / "site-packages"
+    place.mkdir()
+    monkeypatch.syspath_prepend(place)
+    (place / "copied_attack.py").write_text("def attack(x):\n    return x\n")
+    section = {"_target_": "copied_attack.attack"}
+    before = code_of(section)
+    forget_modules(place)
+    append(place / "copied_attack.py", "more = 1\n")
+    assert [*before] == [*code_of(section)] == ["copied_attack"] and before != code_of(section)
+    forget_modules(place)

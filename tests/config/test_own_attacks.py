@@ -54,7 +54,7 @@ def test_an_attack_of_ones_own_states_what_its_function_or_its_file_does(tmp_pat
 
     attack = own("steps: 7", "source=[vgg16,resnet50]").attack
     assert (attack.about.category, attack.about.does) == ("own", "Seven steps")
-    assert attack.gradients(budgets=2, members=2) == 1 + 2 * 6 and not attack.about.mixes
+    assert attack.gradients(budgets=2, members=2) == 1 + 2 * 6 and attack.about.mixes
     with pytest.raises(ValueError, match=r"source=vgg16: attack=own needs .* 2 models"):
         own("", "source=vgg16")
     assert own("about: {does: other}", "source=vgg16").attack.about.does == "other"

@@ -248,6 +248,7 @@ REFUSED = [
     ("targets=[]", "targets .*empty"),
     ("source=vgg61", "source.*vgg61.* Did you mean vgg16"),
     ("source=clean +model.clean={name:x}", "source.0: .clean. is not a valid name"),
+    ("source=average +model.average={name:x}", "source.0: .average. is not a valid name"),
     ("~dataset n_images=10", "dataset"),
     ("model.vgg16.meen=[0]", "model.vgg16.meen.*Did you mean mean"),
     ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),

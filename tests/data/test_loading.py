@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.data import load_dataset
+from src.data.arrays import arrays
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 COMMON = ("n_images", "seed", "image_size", "num_classes", "class_names")
@@ -81,6 +82,7 @@ def test_the_split_is_passed_as_torchvision_takes_it(monkeypatch):
     [
         ({"num_classes": 5}, "num_classes=5"),
         ({"class_names": ["one"]}, r"class_names=\['one'\] .*\(ant, bee, "),
+        ({"class_names": ["bee", "wasp"]}, "lacks ant, and has bee in another place"),
         ({"root": None}, r"dataset\.root is not set"),
         ({"_target_": "src.data.nothing.here"}, r"src\.data\.nothing\.here"),
         ({"_target_": "builtins.dict"}, "targets"),
@@ -91,3 +93,11 @@ def test_a_wrong_configuration_is_refused(tmp_path, write_classes, changes, mess
     with pytest.raises(ValueError, match=message) as caught:
         load("image_folder", **({"root": root} | changes))
     assert "\n" not in str(caught.value)
+
+
+def test_labels_beside_a_file_that_has_its_own_are_refused(tmp_path):
+    labels, pixels = np.zeros(2, np.int64), np.zeros((2, 4, 4, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=labels)
+    np.save(tmp_path / "b.npy", labels + 1)
+    with pytest.raises(ValueError, match=r"Leave out dataset\.labels"):
+        arrays("test", file=str(tmp_path / "a.npz"), labels=str(tmp_path / "b.npy"))

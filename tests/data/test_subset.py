@@ -1,12 +1,13 @@
 """The fixed, class-balanced subset."""
 
+import os
 from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from src.data import ImageDataset, balanced_subset, load_dataset
+from src.data import ImageDataset, LabelledImages, balanced_subset, load_dataset
 from src.utils.files import write_csv
 
 TARGET = "src.data.image_files.image_folder"
@@ -102,4 +103,20 @@ def test_a_written_list_finds_files_whose_names_look_like_formulas(tmp_path):
     open_images = partial(load_dataset, "test", {"_target_": TARGET, "root": f"{tmp_path}/images"})
     write_csv(tmp_path / "list.csv", open_images().listed())
     assert "'=1.png" in (tmp_path / "list.csv").read_text()
+    assert len(open_images(images=str(tmp_path / "list.csv"))) == 1
+
+
+def test_images_without_names_take_a_list_with_names(tmp_path):
+    """Such as those of a saved set, and the list of the job that saved it."""
+    (tmp_path / "list.csv").write_text("index,label,file\n1,1,b.png\n")
+    data = LabelledImages(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2), ("a", "b"))
+    assert ImageDataset(data, images=str(tmp_path / "list.csv")).indices.tolist() == [1]
+
+
+def test_a_name_that_is_no_text_can_be_listed(tmp_path):
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / os.fsdecode(b"caf\xe9.png"))
+    open_images = partial(load_dataset, "test", {"_target_": TARGET, "root": f"{tmp_path}/images"})
+    write_csv(tmp_path / "list.csv", open_images().listed())
     assert len(open_images(images=str(tmp_path / "list.csv"))) == 1

@@ -88,3 +88,7 @@ def test_rates_are_counted_by_hand():
     assert found["iteration"].tolist() == [0, 1, 5, 9] and set(found["denominator"]) == {2}
     assert found["success_rate"].tolist() == [0, 0, 0.5, 1]
     assert set(found["eps_255"]) == {8} and set(found["step_255"]) == {2}
+    part = pd.concat(moved).query("index < 2")  # `diagnostics.n_images`
+    found = success_over_iterations(part, pd.concat(clean), "a", ["b"], "all")
+    assert found["denominator"].tolist() == [2] * 4
+    assert found["success_rate"].tolist() == [0, 0, 0.5, 1]

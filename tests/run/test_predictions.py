@@ -50,3 +50,15 @@ def test_a_defence_is_applied_once_for_all_targets(run, linear):
         run({name: linear(ord(name)) for name in names}, defences={"dims": dims})
         counts.append(sum(calls))
     assert counts[0] == counts[1] >= 33  # eleven images, clean and at two budgets
+
+
+def test_a_draw_that_abstains_breaks_no_tie():
+    """The votes of two draws are equal; class 5 has the better mean rank."""
+    draws = torch.tensor(
+        [[9.0, 1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 8.0, 7.0, 9.0], [torch.nan] * 6]
+    )
+    rows = [
+        prediction_rows(NET, batch([0], [0]), its[:, None], LEVEL).to_pylist()[0]
+        for its in (draws, draws[:2])
+    ]
+    assert [row["predicted"] for row in rows] == [5, 5]

@@ -379,6 +379,7 @@ def test_a_typed_setting_replaces_that_of_the_card(made, verify, trust, tiny_wei
         (["mine.card", "other.card"], "other.card: type KEY=VALUE"),
         (["mine.card", "--minutes=soon"], "invalid float value"),
         (["mine.card", "--minutes=nan"], "--minutes nan: it must be above 0"),
+        (["mine.card", "model.fin.weights=x"], "model.fin.weights: no job in the card has"),
     ],
 )
 def test_wrong_words_are_refused(verify, words: list[str], refusal: str):

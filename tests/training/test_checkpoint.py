@@ -320,3 +320,11 @@ def test_a_damaged_checkpoint_begins_the_training_anew(
         checkpoint.write_bytes(checkpoint.read_bytes()[: 1000 * (damage == "cut")])
     assert_same_weights(train(path), whole)
     assert f"{checkpoint} is damaged (" in caplog.text and "weights_only" not in caplog.text
+
+
+def test_a_training_that_is_past_an_epoch_to_keep_starts_again(tmp_path, monkeypatch, whole):
+    path = tmp_path / "net.safetensors"
+    cut_short(path, monkeypatch)
+    train(path, keep_epochs=(1,))
+    assert after_epoch(path, 1).exists()
+    assert_same_weights(path, whole)

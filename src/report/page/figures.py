@@ -12,7 +12,7 @@ from ...analysis import OWN
 from ...analysis.confidence import by_class, confidence_profiles
 from ...analysis.diagnostics import SIZES
 from ...config.sections import CONTROLS
-from ...utils.model_names import ModelRef
+from ...utils.model_names import ABSTAINED, ModelRef
 from ..audit import Audit
 from ..charts.curves import curves_chart, series_chart
 from ..charts.dot_plot import dot_plot, means, success_over
@@ -292,6 +292,7 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
 
 def _histogram(rows: pd.DataFrame) -> pd.DataFrame:
     """Count correct and wrong clean images of one model by confidence, in ten bins."""
+    rows = rows[rows["predicted"] != ABSTAINED]
     bins = np.clip((10 * rows["confidence"].to_numpy(float)).astype(int), 0, 9)
     right = np.where(rows["predicted"] == rows["label"], "correct", "wrong")
     counts = pd.DataFrame({"low": bins / 10, "images_are": right}).value_counts()

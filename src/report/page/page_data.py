@@ -327,7 +327,8 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
 
 def _by_rank(summary: Summary) -> list[int]:
     """Return the positions of the jobs, those with the best-ranked attack and source first."""
-    ranked = summary.rankings.iloc[::-1]  # the reference budget comes last and so replaces others
+    ranked = summary.rankings.dropna(subset="rank")
+    ranked = ranked.iloc[::-1]  # the reference budget comes last and so replaces others
     ranks = {(row["attack"], row["source"]): row["rank"] for _, row in ranked.iterrows()}
     jobs = [(job_summary.job.attack, job_summary.job.record.source) for job_summary in summary.jobs]
     return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))

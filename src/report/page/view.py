@@ -104,7 +104,8 @@ def make_view(summary: Summary) -> View:
         defence = NO_DEFENCE
     ranking = _ranking(rows, summary.rankings, tried, apart)
     reference = ranking[(ranking["eps_255"] == record.reference) & (ranking["defence"] == defence)]
-    order = list(dict.fromkeys(name for name in reference["attack"] if name))
+    first = pd.concat([reference, ranking])  # an attack may have other budgets alone
+    order = list(dict.fromkeys(name for name in first["attack"] if name))
     at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
     pairs = rows[at & (rows["defence"] == defence) & ~rows["source"].isin([MEAN, CLEAN])]
     pairs = pairs.assign(

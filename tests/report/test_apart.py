@@ -1,0 +1,75 @@
+"""What is ranked apart stays out of means, and what is not measured is not drawn."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from src import rankings, table
+from src.api import charts
+from src.artifacts.frame_jobs import JOBS, jobs_of
+from src.report.page.content import build_report
+from src.report.summary import summarise
+from tests.report.test_paper import frame_of, ordinary
+
+ENSEMBLE = "vgg+vit"
+
+
+def with_ensemble() -> pd.DataFrame:
+    """MI also from an ensemble, for twice as many gradients; the targets are others."""
+    counts = {"fgsm": 2, "mi": 9}
+    fooled = {
+        (attack, source, target): count
+        for attack, count in counts.items()
+        for source in ("vgg", "vit")
+        for target in ("net", "other")
+    }
+    frame = frame_of(fooled | {("mi", ENSEMBLE, target): 12 for target in ("net", "other")})
+    rows = (frame["source"] == ENSEMBLE) & (frame["eps_255"] > 0)
+    frame.loc[rows, "gradients"] *= 2
+    return frame
+
+
+def test_an_ensemble_is_in_no_mean_of_sources():
+    ranked = rankings(with_ensemble())
+    ranked = ranked[(ranked["attack"] == "mi") & (ranked["eps_255"] == 8)]
+    costs = ranked.set_index("source")["gradients"]
+    assert costs["mean of 2 sources"] == costs["vgg"] == 7 and costs[ENSEMBLE] == 14
+    assert "‡" not in table(with_ensemble(), rows="attack", to="markdown")
+
+
+def test_images_of_other_data_sets_have_a_matrix_of_their_own():
+    frames = [ordinary(), ordinary()]
+    frames[1].attrs[JOBS] = [job | {"data": "f" * 16} for job in frames[1].attrs[JOBS]]
+    summary = summarise([job for frame in frames for job in jobs_of(frame)])
+    assert len(summary.matrices) == 2 * 3
+    assert all(len(matrix.cells) == 6 for matrix in summary.matrices)
+
+
+def test_an_attack_with_other_budgets_can_be_chosen():
+    frame = ordinary()
+    other = {"fgsm": 8, "mi": 4, "di": 4}
+    kept = frame["eps_255"] == frame["attack"].map(other)
+    part = frame[kept | (frame["eps_255"] == 0)]
+    for job in part.attrs[JOBS]:
+        eps = float(other[job["attack"]])
+        job |= {"budgets": [0.0, eps], "reference": eps}
+    spec = charts.matrix(part, attack="mi", eps_255=4).to_dict()
+    assert "mi" in json.dumps(spec)
+    axes = build_report(summarise(jobs_of(part))).page["axes"]
+    assert {*axes["attack"]} == {*other}
+
+
+@pytest.mark.parametrize(("protocol", "starts"), [("joint", True), ("source_correct", False)])
+def test_a_curve_begins_at_zero_where_no_clean_image_counts_as_fooled(protocol, starts):
+    frame = ordinary()
+    frame["protocol"] = protocol
+    for job in frame.attrs[JOBS]:
+        job["protocol"] = protocol
+    spec = json.dumps(charts.curves(frame, width="3.3in", names={}).to_dict())
+    assert ('"eps_255": 0.0' in spec) == starts
+
+
+def test_two_models_with_one_printed_name_are_refused():
+    with pytest.raises(ValueError, match="net is the printed name of several"):
+        charts.matrix(ordinary(), width="3.3in", names={"vgg": "net", "vit": "net"})
