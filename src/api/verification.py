@@ -135,8 +135,9 @@ def _check_keys(stated: Sequence[CardJob], words: Sequence[str]) -> None:
     """Refuse a typed key that no job in a card has."""
     places = {"cache.dir"}
     for job in stated:
-        of_job = (place for place, _ in _leaves(job.record.config))
-        places |= {re.sub("^attack.settings.", "attack.", place) for place in of_job}
+        config = job.record.config
+        config = config | {"attack": config["attack"].get("settings", {})}
+        places |= {place for place, _ in _leaves(config)}
     for key in (word.partition("=")[0] for word in words):
         if not any(f"{place}.".startswith(f"{key}.") for place in places):
             raise ValueError(f"{key}: no job in the card has this key.{suggestion(key, [*places])}")

@@ -52,7 +52,7 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
 
     Args:
         settings: The section.
-        upgrades: False: leave out installed packages and imports from this program.
+        upgrades: False: leave out packages with a version and imports from this program.
     """
     values = list(_values(settings))
     paths = [Path(value) for value in values if isinstance(value, str) and os.path.exists(value)]

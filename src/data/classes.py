@@ -89,14 +89,8 @@ def choose_names(
             "dataset.class_names=imagenet needs classes that are WordNet ids of its 1,000 classes, "
             f"or numbers from 0 to 999, not {(others or classes)[0]}"
         )
-    elif moved := [
-        name for at, name in enumerate(classes) if place_classes([name], names) not in (None, [at])
-    ]:
-        others = [name for name in classes if place_classes([name], names) is None]
-        raise ValueError(
-            f"dataset.class_names lacks {(others or classes)[0]}, and has {moved[0]} in another "
-            "place than the data. Name the classes alike"
-        )
+    else:
+        _refuse_other_order(classes, names)
     if len(names) != len(classes) or num_classes not in (None, len(names)):
         raise ValueError(
             f"dataset.class_names={str(class_names)[:200]} and dataset.num_classes={num_classes} "
@@ -104,6 +98,20 @@ def choose_names(
             "For the data's own names, or numbers, set dataset.class_names=null"
         )
     return names
+
+
+def _refuse_other_order(classes: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse names that lack some classes and have others in another place than the data.
+
+    Names of which none is in another place rename the classes.
+    """
+    places = [place_classes([name], names) for name in classes]
+    moved = [name for at, name in enumerate(classes) if places[at] not in (None, [at])]
+    if moved and None in places:
+        raise ValueError(
+            f"dataset.class_names lacks {classes[places.index(None)]}, and has {moved[0]} in "
+            "another place than the data. Name the classes alike"
+        )
 
 
 def printable_names(names: Sequence[Any]) -> tuple[str, ...]:

@@ -247,11 +247,12 @@ def with_partial(
 ) -> pd.DataFrame:
     """Add `partial`: whether a mean over the `averaged` axes lacks names that another mean has.
 
-    Ensembles are in no mean, unless there is nothing else.
+    Ensembles are in no mean over sources, unless there is nothing else.
     """
     if not averaged:
         return cells.assign(partial=False)
-    rows = rows if rows["ensemble"].all() else rows[~rows["ensemble"]]
+    if "source" in averaged and not rows["ensemble"].all():
+        rows = rows[~rows["ensemble"]]
     whole = rows.groupby([*keys, *averaged]).size().unstack([*averaged]).notna().all(axis=1)
     whole = cells[[*keys]].join(whole.rename("whole"), on=[*keys])["whole"]
     return cells.assign(partial=whole.ne(True).to_numpy())

@@ -121,7 +121,7 @@ class Figure:
                 "Nothing to draw: with these names no image counts on other models. Choose others."
             )
         axes = [axis for axis in _AXES if rows[axis].nunique() > 1]
-        names = pd.DataFrame({axis: self.renamed(rows[axis]) for axis in axes or ["attack"]})
+        names = pd.DataFrame({axis: self.drawn(rows[axis]) for axis in axes or ["attack"]})
         separator = ", "
         if axes[-2:] == ["source", "target"]:
             separator, names["target"] = ": ", names.pop("source") + _TO + names["target"]
@@ -151,11 +151,15 @@ class Figure:
 
     def renamed(self, column: pd.Series) -> pd.Series:
         """Return a column with the printed names."""
-        printed = column.map(lambda name: renamed(name, self.names))
-        if printed.nunique() < column.nunique():
-            same = column.groupby(printed).nunique().idxmax()
-            raise ValueError(f"names: {same} is the printed name of several.")
-        return printed
+        return column.map(lambda name: renamed(name, self.names))
+
+    def drawn(self, column: pd.Series) -> pd.Series:
+        """Return `renamed` names that are drawn; raise a `ValueError` if two are alike."""
+        names = self.renamed(column)
+        if names.nunique() < column.nunique():
+            same = column.groupby(names).nunique().idxmax()
+            raise ValueError(f"names: {same!r} is the printed name of several.")
+        return names
 
     def check(self, names: Collection[str]) -> None:
         """Raise a `ValueError` if the names do not fit below each other or into half the width."""
@@ -311,7 +315,7 @@ def cells(figure: Figure) -> ChartType:
     rows = rows[~rows["source"].isin([MEAN, CLEAN]) & (rows["eps_255"] == choice.eps)]
     for axis in ("source", "target"):
         rows = rows[rows[axis].isin(getattr(figure, axis) or rows[axis])]
-        rows[axis] = figure.renamed(rows[axis])
+        rows[axis] = figure.drawn(rows[axis])
     sources, targets = (list(rows[axis].unique()) for axis in ("source", "target"))
     figure.check(sources)
     cell = (figure.width - max(map(len, sources)) * LETTER - 20) / len(targets)

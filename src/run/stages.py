@@ -23,6 +23,7 @@ from ..cache.keys import (
     measurement_key,
     source_defence_parts,
 )
+from ..config.attack_settings import AttackSettings, stated_about
 from ..config.sections import TargetLabelRule
 from ..config.settings import Settings
 from ..data import Batch, ImageDataset
@@ -30,6 +31,7 @@ from ..defences import Defence, Defended
 from ..images.attacker import Attack, keeps_images_apart
 from ..images.saved import SavedImages
 from ..measure.protocol import Measurement, RowRequest
+from ..utils.about import About
 from ..utils.model_names import ModelRef
 
 FITTING = 2
@@ -197,9 +199,7 @@ class JobContext:
         result may depend on the other images in its batch.
         """
         settings, planned, attack = self.settings, self.planned, self.settings.attack
-        # A file may add parts, such as Admix, to an attack that states that it does not mix.
-        parts = json.dumps([its for key, its in attack.settings.items() if key != "_target_"])
-        mixed = self.data.pool if attack.about.mixes or '"_target_"' in parts else None
+        mixed = self.data.pool if _may_mix(attack) else None
         return {
             **self.common_parts,
             "attack": attack.settings,
@@ -360,6 +360,20 @@ class JobContext:
         origin = content_key({**self.common_parts, **models})
         rows = {"table": request.table, "budgets": request.budgets, "parts": request.key_parts}
         return self.attack_key if request.attacked else origin, content_key({**rows, **models})
+
+
+def _may_mix(attack: AttackSettings) -> bool:
+    """Return True if an attack may use other images of the data set.
+
+    A file that is based on another one inherits its statement. So the statement of an attack's
+    function comes first, then that of a file that has no category of this program. Parts that a
+    file adds may mix.
+    """
+    parts = json.dumps([its for key, its in attack.settings.items() if key != "_target_"])
+    stated = stated_about(attack.settings)
+    if isinstance(stated, About):
+        return stated.mixes or '"_target_"' in parts
+    return attack.about.mixes or attack.about.category != "own" or '"_target_"' in parts
 
 
 def _digest(batch: Batch) -> str:

@@ -128,6 +128,8 @@ def test_parts_that_a_file_adds_may_mix_in_other_images(keys):
     other = [*job, "dataset.seed=1"]
     assert not {*changed(keys(*job), keys(*other))}
     assert {*changed(keys(*job, admix), keys(*other, admix))} == {"attack", "job"}
+    own = "attack._target_=src.attacks.admix"
+    assert {*changed(keys(*job, own), keys(*other, own))} == {"attack", "job"}
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:

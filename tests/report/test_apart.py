@@ -35,6 +35,10 @@ def test_an_ensemble_is_in_no_mean_of_sources():
     ranked = ranked[(ranked["attack"] == "mi") & (ranked["eps_255"] == 8)]
     costs = ranked.set_index("source")["gradients"]
     assert costs["mean of 2 sources"] == costs["vgg"] == 7 and costs[ENSEMBLE] == 14
+    frame = with_ensemble()
+    alone = frame[frame["attack"] == "mi"]
+    for rows in ("source", ["source", "attack"]):
+        assert "‡" not in table(alone, rows=rows, to="markdown")
     assert "‡" not in table(with_ensemble(), rows="attack", to="markdown")
 
 
@@ -71,5 +75,7 @@ def test_a_curve_begins_at_zero_where_no_clean_image_counts_as_fooled(protocol, 
 
 
 def test_two_models_with_one_printed_name_are_refused():
-    with pytest.raises(ValueError, match="net is the printed name of several"):
+    with pytest.raises(ValueError, match="'net' is the printed name of several"):
         charts.matrix(ordinary(), width="3.3in", names={"vgg": "net", "vit": "net"})
+    names = {"mi": "MI", "di": "MI"}  # of which one is drawn
+    charts.curves(ordinary(), width="3.3in", attack=["fgsm", "mi"], names=names)
