@@ -291,7 +291,11 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
             folder = place if named else place / "alone"
             assert run_python(*words[1:], folder=folder) or "--out" in words
     elif words[:2] == ["python", "-m"] and words[2].startswith("src."):
-        words = shlex.split(command.replace("--uri http://host:5000", "--uri=sqlite:///other.db"))
+        replaced = command.replace("--uri http://host:5000", "--uri=sqlite:///other.db")
+        jobs = "outputs/DATE/0-fgsm-vgg_small,outputs/A/0-fgsm-vgg_small"
+        words = shlex.split(
+            replaced.replace("outputs/DATE/0-fgsm-vgg16,outputs/DATE/1-bim-vgg16", jobs)
+        )
         packages = ("src.report", "src.models", "src.attacks")
         module = f"{words[2]}.__main__" if words[2] in packages else words[2]
         # No clone, too few images, and too few targets.
