@@ -66,6 +66,14 @@ def test_the_matrix_is_of_what_the_files_hold(made):
     assert not predictions(made, "-float32")["confidence"].equals(primary["confidence"])
 
 
+def test_a_set_takes_the_list_of_its_own_job(made, tmp_path):
+    """In which the files have the names that they have in the data set."""
+    listed = pd.read_csv(made / "images.csv").assign(file="class/name.png")[::2]
+    listed.to_csv(tmp_path / "list.csv")
+    chosen = saved_dataset(opened(made / "adversarial"), images=str(tmp_path / "list.csv"))
+    assert chosen.indices.tolist() == listed["index"].tolist()
+
+
 def test_a_set_aimed_at_the_target_labels_of_its_data_is_read(line):
     folder, run = line
     rows = ["ImageId,TrueLabel,TargetClass"]

@@ -128,7 +128,7 @@ class ImageDataset(Dataset[Batch]):
         self._data, self._chosen, self._size = data, chosen, image_size
         self._shorter = resize or image_size
         self._digest = ""
-        if images is not None:
+        if images is not None and getattr(data, "keeps_names", True):
             check_names(images, self.listed())
 
     @property

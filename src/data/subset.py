@@ -59,8 +59,7 @@ def check_names(path: str, images: pd.DataFrame) -> None:
     rows = _read_list(path).sort_values("index", kind="stable").reset_index(drop=True)
     files = images["file"].map(no_formula)  # the list may be written like this
     names = rows["file"].map(no_formula) if "file" in rows else files
-    other = (names != files) & (names != "") & (files != "")  # arrays and saved sets have no names
-    if others := images["index"][other].tolist():
+    if others := images["index"][(names != files) & (names != "")].tolist():
         raise ValueError(f"dataset.images={path}: image {others[0]} is another file in the data")
 
 

@@ -60,7 +60,12 @@ class Breach(NamedTuple):
 
 
 class _Decoded(LabelledImages):
-    """Images in files, identified in keys by their pixels instead of the files' bytes."""
+    """Images in files, identified in keys by their pixels instead of the files' bytes.
+
+    Their files have other names than those in the data set, in which a job lists its images.
+    """
+
+    keeps_names = False
 
     def __getitem__(self, position: int) -> tuple[np.ndarray, int]:
         return to_rgb(self.images[position]), int(self.targets[position])

@@ -106,11 +106,11 @@ def test_a_written_list_finds_files_whose_names_look_like_formulas(tmp_path):
     assert len(open_images(images=str(tmp_path / "list.csv"))) == 1
 
 
-def test_images_without_names_take_a_list_with_names(tmp_path):
-    """Such as those of a saved set, and the list of the job that saved it."""
+def test_a_list_of_files_is_none_of_arrays(tmp_path):
     (tmp_path / "list.csv").write_text("index,label,file\n1,1,b.png\n")
     data = LabelledImages(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2), ("a", "b"))
-    assert ImageDataset(data, images=str(tmp_path / "list.csv")).indices.tolist() == [1]
+    with pytest.raises(ValueError, match="image 1 is another file"):
+        ImageDataset(data, images=str(tmp_path / "list.csv"))
 
 
 def test_a_name_that_is_no_text_can_be_listed(tmp_path):
