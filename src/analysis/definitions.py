@@ -97,8 +97,8 @@ TERMS = {
     ),
     "difference of two rates, excess": (
         "Both rates are of the same images. The interval is Tango's score interval for paired "
-        "proportions (1998), 95 %. "
-        "Excess: the attack's success rate minus that of a control with the same budget."
+        "proportions (1998), 95 %. Excess: the attack's success rate minus that of a control with "
+        "the same budget."
     ),
     "rounding": (
         "Another batch size, grid or processor changes the signs of gradients close to zero. Do "
