@@ -158,7 +158,8 @@ class TableCells:
         known = cells[names].join(known.groupby(names, sort=False)[seeds].all(), on=names)
         cells[seeds] = cells[seeds].where(known[seeds])  # a seed that lacks a pair has no mean
         averaged = [axis for axis in ("source", "target") if axis not in keys]
-        return self.marked(with_partial(cells, self.pairs, keys, averaged), keys)
+        counted = self.pairs[column].notna() | (self.pairs["relation"] != TRANSFER)
+        return self.marked(with_partial(cells, self.pairs[counted], keys, averaged), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Mark the best of the comparable attacks in each group of cells that agree on `keys`.

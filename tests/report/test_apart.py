@@ -42,6 +42,18 @@ def test_an_ensemble_is_in_no_mean_of_sources():
     assert "‡" not in table(with_ensemble(), rows="attack", to="markdown")
 
 
+def test_a_mean_without_a_pair_that_counts_no_image_is_marked():
+    pairs = [(source, target) for source in ("vgg", "vit") for target in ("net", "other")]
+    frame = frame_of({("fgsm", *pair): 12 for pair in pairs})
+    clean, half = frame["eps_255"] == 0, frame["index"] < len(frame["index"].unique()) / 2
+    wrong = frame["target"].eq("vgg") & half | frame["target"].eq("net") & ~half
+    frame.loc[clean & wrong, "predicted"] = 1
+    lines = table(frame, rows="source", columns="target", to="markdown").splitlines()
+    assert [line.split()[1] for line in lines if "‡ |" in line] == ["vgg"]
+    lines = table(frame, rows="target", columns="source", to="markdown").splitlines()
+    assert [line.split()[1] for line in lines if "‡ |" in line] == ["net"]
+
+
 def test_images_of_other_data_sets_have_a_matrix_of_their_own():
     frames = [ordinary(), ordinary()]
     frames[1].attrs[JOBS] = [job | {"data": "f" * 16} for job in frames[1].attrs[JOBS]]
