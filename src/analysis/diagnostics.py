@@ -79,16 +79,16 @@ def excess(
         )
     by_attack = counted & attack.success
     by_control = counted & attack.is_success(control["predicted"].to_numpy()[row])
-    result, evaluated = evaluated_budgets(attack)
-    result["targeted"] = attack.target_labels is not None
-    for name, mask in (
-        ("denominator", counted),
-        ("success", by_attack),
-        ("control_success", by_control),
-        ("attack_only", by_attack & ~by_control),
-        ("control_only", by_control & ~by_attack),
-    ):
-        result[name] = np.count_nonzero(mask, axis=1)[evaluated]
+    columns, evaluated = evaluated_budgets(attack)
+    masks = {
+        "denominator": counted,
+        "success": by_attack,
+        "control_success": by_control,
+        "attack_only": by_attack & ~by_control,
+        "control_only": by_control & ~by_attack,
+    }
+    counts = {name: np.count_nonzero(mask, axis=1)[evaluated] for name, mask in masks.items()}
+    result = pd.DataFrame(columns | {"targeted": attack.target_labels is not None} | counts)
     result = result[result["eps_255"] > 0].drop(columns="defence").reset_index(drop=True)
     n = result["denominator"].to_numpy()
     b, c = result["attack_only"].to_numpy(), result["control_only"].to_numpy()

@@ -160,27 +160,30 @@ def _ranking(
         here = rankings[(rankings["eps_255"] == eps) & (rankings["defence"] == defence)]
         for of in sorted(jobs["source"].unique(), key=lambda name: name != MEAN):
             mine = jobs[jobs["source"].isin({MEAN, *apart} if of == MEAN else {of})]
-            parts.append(_placed(here, mine).assign(of=of, defence=defence, eps_255=eps))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _placed(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
-    """Return the jobs by rank, then unranked jobs, with headings for several rankings."""
-    parts = list(_parts(rankings, jobs))
-    ranked = pd.concat([part for _, part in parts]) if parts else jobs.iloc[:0]
-    left = jobs.merge(ranked[_JOB], how="left", indicator=True)
-    left = left[left["_merge"] == "left_only"][_JOB]
-    if len(left):
-        parts.append(("not ranked", left))
-    frames = []
-    for heading, part in parts:
-        frames += [pd.DataFrame({"heading": [heading]})] * (len(parts) > 1) + [part]
-    text_columns = [*_JOB, "kind", "undecided", "heading"]
-    table = pd.concat(frames).reindex(columns=[*text_columns, *_STATISTICS, "lacks"])
-    lacks = rankings.drop_duplicates(_JOB).set_index(_JOB)["lacks"]
-    table["lacks"] = [lacks.get(job) for job in zip(*(table[key] for key in _JOB), strict=True)]
-    texts = [*text_columns, "lacks"]
+            place = {"of": of, "defence": defence, "eps_255": eps}
+            parts += [rows.assign(**place) for rows in _placed(here, mine)]
+    texts = [*_JOB, "kind", "undecided", "heading"]
+    table = pd.concat(parts, ignore_index=True).reindex(
+        columns=[*texts, *_STATISTICS, "of", "defence", "eps_255"]
+    )
+    key = [*_JOB, "defence", "eps_255"]
+    lacks = rankings.drop_duplicates(key)[[*key, "lacks"]]
+    table = table.merge(lacks, how="left", on=key)
+    texts.append("lacks")
     return table.assign(**table[texts].astype(object).where(table[texts].notna(), ""))
+
+
+def _placed(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the jobs by rank, then unranked jobs, with headings for several rankings."""
+    parts = list(_parts(rankings, jobs))
+    ranked = {job for _, part in parts for job in zip(*(part[key] for key in _JOB), strict=True)}
+    left = [job not in ranked for job in zip(*(jobs[key] for key in _JOB), strict=True)]
+    if any(left):
+        parts.append(("not ranked", jobs[left]))
+    for heading, part in parts:
+        if len(parts) > 1:
+            yield pd.DataFrame({"heading": [heading]})
+        yield part
 
 
 def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
