@@ -149,7 +149,7 @@ def test_adaptive_attacks_on_defences_are_deterministic_on_a_gpu(name):
 @pytest.mark.parametrize(
     "name",
     [
-        name if name.endswith("_small") else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "resnet_small" else pytest.param(name, marks=pytest.mark.slow)
         for name in MODELS
     ],
 )

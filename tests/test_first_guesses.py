@@ -43,6 +43,7 @@ def as_dict():
 """
 
 
+@pytest.mark.slow
 def test_networks_may_return_their_logits_in_an_object(run_job, workspace):
     (workspace / "outputs_code.py").write_text(OUTPUTS)
     for name in ("as_object", "as_dict"):

@@ -295,6 +295,7 @@ def test_a_fit_of_another_key_is_not_believed(workspace, run_job):
     assert states() == before
 
 
+@pytest.mark.slow
 def test_rerun_fits_again(workspace, run_job):
     save_images(workspace / "train")
     assert run_job(*UAP, "attack.fit_images=train") == 0

@@ -68,9 +68,10 @@ def test_tables_show_the_gradients_of_fits_beside_those_of_attacks(workspace, ru
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "part"),
-    [pytest.param(UAP, UniversalPerturbation, marks=pytest.mark.slow), (LGV, CollectedWeights)],
+    [(UAP, UniversalPerturbation), (LGV, CollectedWeights)],
 )
 def test_a_killed_fit_goes_on_after_its_last_epoch(
     new_workspace, run_tiny, monkeypatch, words, part

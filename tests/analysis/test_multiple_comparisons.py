@@ -143,7 +143,11 @@ def test_as_many_images_as_needed_decide_a_difference_in_four_of_five_samples():
 
 @pytest.mark.parametrize(
     ("difference", "discordance"),
-    [(0.05, 0.1), pytest.param(0.05, 0.3, marks=pytest.mark.slow), (0.2, 0.4)],
+    [
+        pytest.param(0.05, 0.1, marks=pytest.mark.slow),
+        pytest.param(0.05, 0.3, marks=pytest.mark.slow),
+        (0.2, 0.4),
+    ],
 )
 def test_two_attacks_are_decided_with_a_power_of_80_percent(difference, discordance):
     images, random = images_needed(difference, discordance, 2), np.random.default_rng(2)

@@ -88,6 +88,7 @@ def test_one_cut_connection_is_tried_again(section, tmp_path):
     assert len(Server.asked) == 21
 
 
+@pytest.mark.slow
 def test_two_at_once_share_one_download(section, tmp_path):
     def load(_):
         return load_dataset("test", section, lock_folder=tmp_path / "locks", num_classes=30)
@@ -97,7 +98,10 @@ def test_two_at_once_share_one_download(section, tmp_path):
     assert sorted(Server.asked) == sorted(Server.files)
 
 
-@pytest.mark.parametrize("fault", ["missing", "half", "other"])
+@pytest.mark.parametrize(
+    "fault",
+    ["half", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("missing", "other"))],
+)
 def test_a_failed_image_is_named_and_the_others_are_kept(fault, section, tmp_path):
     Server.faults[IDS[11]] = fault
     with pytest.raises(ValueError, match=f"{IDS[11]}.png "):

@@ -64,9 +64,12 @@ ATTACKS = {
     "random target labels": (partial(pgd, steps=3), {"target_label": "random"}),
     "ensemble": (partial(bim, steps=3), {"average": "loss"}),
 }
+RARE = ("l2", "random target labels")
 
 
-@pytest.mark.parametrize("case", ATTACKS)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in RARE else []) for case in ATTACKS]
+)
 def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(
     case, images, curved, batch_of, diagnosed
 ):

@@ -47,7 +47,10 @@ def test_it_is_the_hessians_largest_eigenvalue(images, gentle, batch_of, diagnos
     np.testing.assert_allclose(found["curvature"], wanted, rtol=1e-2)
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities", "loss"])
+@pytest.mark.parametrize(
+    "average",
+    ["logits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("probabilities", "loss"))],
+)
 def test_an_ensemble_is_differentiated_as_it_is_attacked(
     average, images, gentle, batch_of, diagnosed
 ):

@@ -18,6 +18,7 @@ from src.models import build_classifier, check_gradient, fold_batch_norms, save_
 from src.models.architectures import NORMALISATION
 
 FILES = sorted({path.stem for path in (CONF / "model").glob("[!_]*.yaml")} - {"answers"})
+QUICK = ("inception", "resnet50", "vgg16", "vit_small")
 
 
 def entry(file, **changes):
@@ -39,7 +40,10 @@ def own(network, classes=10, **words):
     return build_classifier("mine", network, num_classes=classes, image_size=32, **words)
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    "file",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FILES],
+)
 def test_every_file_builds_on_small_images(file):
     changes = {}
     if file in ("vit", "convnext", "timm") or file.startswith("efficientnet"):

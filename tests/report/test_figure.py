@@ -40,7 +40,10 @@ def texts_of(svg: bytes) -> list[str]:
     return [text for text in ElementTree.fromstring(svg).itertext() if text.strip()]
 
 
-@pytest.mark.parametrize("kind", ["curves", "ranking", "matrix"])
+@pytest.mark.parametrize(
+    "kind",
+    [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("curves", "ranking")), "matrix"],
+)
 def test_a_figure_has_its_size_and_text_of_seven_points(draw, folder, kind, capfd):
     svg = draw(kind, folder, "--width", "84mm", "--height", "5cm")
     root = ElementTree.fromstring(svg)
@@ -136,7 +139,7 @@ def test_a_line_that_ends_early_has_its_name(folder):
                 (["ranking", "--height", "0in"], "height=0in"),
             )
         ),
-        (["ranking", "--width", "wide"], "width=wide"),
+        pytest.param(["ranking", "--width", "wide"], "width=wide", marks=pytest.mark.slow),
         (["ranking", "--names", f"bim={'long' * 12}"], "is too long"),
         (["cost"], "gradients of some attacks are unknown"),
     ],

@@ -232,6 +232,7 @@ def test_next_goes_through_all_fooled_images_by_confidence(opened, made_up, summ
     assert len({label for label, _ in seen}) == count
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_every_control(opened):
     tab = opened("ordinary")
     controls = "main button:not(:disabled), main select, main input, nav a"

@@ -238,12 +238,12 @@ def test_a_sweep_like_a_published_one_gets_each_verdict(monkeypatch):
     ("reason", "words"),
     [
         ("size", ["dataset.image_size=299"]),
-        ("images", ["dataset=image_folder"]),
-        ("denominator", ["protocol=joint"]),
+        pytest.param("images", ["dataset=image_folder"], marks=pytest.mark.slow),
+        pytest.param("denominator", ["protocol=joint"], marks=pytest.mark.slow),
         ("steps", ["attack.steps=20"]),
-        ("steps", ["attack.step_size_255=2"]),
-        ("steps", ["attack.decay=0.9"]),
-        ("budget", ["epsilon.grid=[8]", "epsilon.reference=8"]),
+        pytest.param("steps", ["attack.step_size_255=2"], marks=pytest.mark.slow),
+        pytest.param("steps", ["attack.decay=0.9"], marks=pytest.mark.slow),
+        pytest.param("budget", ["epsilon.grid=[8]", "epsilon.reference=8"], marks=pytest.mark.slow),
         ("weights", ["source=torchvision/resnet50.IMAGENET1K_V1"]),
     ],
 )

@@ -34,7 +34,8 @@ def calls(monkeypatch):
 SWEEP = ["-m", "attack=fgsm,rfgsm", "defences=[none,jpeg]"]
 
 
-@pytest.mark.parametrize("words", [[], pytest.param(SWEEP, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], SWEEP])
 def test_predictions_are_written_once_last_and_read_at_most_twice(
     run_job, workspace, empty_store, calls, words
 ):

@@ -294,7 +294,7 @@ def test_trust_in_a_file_for_one_network_is_none_for_another(verify, trust, forg
     ("key", "value"),
     [
         pytest.param("attack.loss", "margin", marks=pytest.mark.slow),
-        ("attack.random_start", "sign"),
+        pytest.param("attack.random_start", "sign", marks=pytest.mark.slow),
         ("attack.copies_average", "logits"),
         ("dataset.class_names", ["a", "b"]),
     ],

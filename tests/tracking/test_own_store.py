@@ -61,6 +61,7 @@ def runs(place) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_a_run_per_sweep_job_pair_and_training(
     workspace, run_job, monkeypatch
 ):

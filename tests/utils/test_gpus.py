@@ -98,6 +98,7 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.mark.filterwarnings("ignore:GPU available but not used")  # by the job on the CPU
+@pytest.mark.slow
 def test_jobs_for_one_gpu_get_a_free_one(gpus):
     with ExitStack() as held:
         settings = TrainerSettings(accelerator="gpu")

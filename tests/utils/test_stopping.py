@@ -64,7 +64,7 @@ MOMENTS = {
 }
 
 
-RARE = ("Hydra's files", "tables")
+RARE = ("Hydra's files", "tables", "attack")
 
 
 @pytest.mark.parametrize(
