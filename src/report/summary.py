@@ -3,6 +3,7 @@
 CSV files, the terminal, MLflow and the report all show these numbers; none recomputes them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -353,10 +354,14 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
         record = summary.job.record
         key = (record.data, summary.job.attack, record.reference, record.protocol)
         groups.setdefault(key, []).append(summary)
-    for (_, attack, eps, protocol), members in groups.items():
+    images = {(its.record.dataset, its.record.data) for its in (summary.job for summary in jobs)}
+    named = Counter(name for name, _ in images)
+    for (data, attack, eps, protocol), members in groups.items():
         rates = pd.concat([member.primary for member in members], ignore_index=True)
         plain = rates[rates["defence"] == NO_DEFENCE]
-        heading = f"{attack} on {members[0].job.record.dataset}, eps = {eps:g}/255"
+        dataset = members[0].job.record.dataset
+        dataset += f" ({data[:6]})" if named[dataset] > 1 else ""
+        heading = f"{attack} on {dataset}, eps = {eps:g}/255"
         arithmetic = " / ".join(dict.fromkeys(member.job.record.arithmetic for member in members))
         ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]
         yield Matrix(

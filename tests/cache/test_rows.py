@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,6 +58,22 @@ def test_rows_that_are_discarded_leave_those_of_other_keys_and_those_being_writt
     monkeypatch.setattr(Path, "write_bytes", write)
     rows.add("0f", "table", row(2))
     assert sorted(index_of(rows)) == [2, 7]
+
+
+@pytest.mark.parametrize("moment", ["write_bytes", "rename", "replace", "unlink"])
+def test_a_kill_while_rows_are_discarded_loses_no_other_row(rows, monkeypatch, moment):
+    rows.add("0f", "table", pa.concat_tables([row(7), row(7, "b")]))
+    real = getattr(Path, moment)
+
+    def stop(path: Path, *words: object, **options: object) -> None:
+        monkeypatch.setattr(Path, moment, real)  # what ends the process may clean up
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, moment, stop)
+    with suppress(KeyboardInterrupt):
+        rows.discard("0f", "table", ["a"])
+    left = rows.read("0f", "table")
+    assert left is not None and "b" in left["key"].to_pylist()
 
 
 def test_damaged_rows_are_discarded_with_the_others_and_lost_files_have_no_size(rows):

@@ -60,6 +60,7 @@ def test_images_of_other_data_sets_have_a_matrix_of_their_own():
     summary = summarise([job for frame in frames for job in jobs_of(frame)])
     assert len(summary.matrices) == 2 * 3
     assert all(len(matrix.cells) == 6 for matrix in summary.matrices)
+    assert len({str(matrix.heading) for matrix in summary.matrices}) == 2 * 3
 
 
 def test_an_attack_with_other_budgets_can_be_chosen():
