@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from ..utils.about import About, Norm
 from ..utils.package import importable_name
-from .fields import Name, check_units
+from .fields import Name, Place, check_units
 from .sections import Section, TargetLabelRule
 
 
@@ -102,9 +102,9 @@ class SavedOrigin(Section):
 class SavedSettings(Section):
     """Saved set of adversarial images; the keys of `conf/attack/saved.yaml`."""
 
-    path: str
-    clean: str | None = None
-    labels: str | None = None
+    path: Place
+    clean: Place | None = None
+    labels: Place | None = None
     eps_255: Annotated[float, Field(gt=0, le=255)] | None = None
     origin: SavedOrigin = SavedOrigin()
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -61,6 +62,7 @@ Budget = Annotated[float, BeforeValidator(_level), Field(ge=0, le=255)]
 Budgets = Annotated[tuple[Budget, ...], BeforeValidator(listed), AfterValidator(distinct)]
 Variant = Literal["float32", "uint8"]
 Preset = Annotated[str, AfterValidator(lambda name: find_preset(name).stem)]
+Place = Annotated[str, AfterValidator(expanduser)]  # a file or folder; ~ is the home folder
 
 
 def check_units(budgets: Sequence[float]) -> None:

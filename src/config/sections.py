@@ -24,7 +24,7 @@ from pydantic import (
 
 from ..utils.about import listed
 from ..utils.package import CLONE, INSTALLED, find_asset
-from .fields import Budget, Budgets, Name, Preset, check_units, distinct
+from .fields import Budget, Budgets, Name, Place, Preset, check_units, distinct
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
@@ -326,7 +326,7 @@ class ReportSettings(Section):
 class CacheSettings(Section):
     """Cache of rows and trained weights; the keys of `cache`."""
 
-    dir: Annotated[str, Field(min_length=1)] = "cache"
+    dir: Annotated[Place, Field(min_length=1)] = "cache"
     images_mb: Annotated[float, Field(ge=0)] = 300
     total_gb: Annotated[float, Field(ge=0)] = 20
 

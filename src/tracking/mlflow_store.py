@@ -76,7 +76,7 @@ class MlflowStore(MlflowClient):
         experiment: str | None = None,
         system_metrics: bool = False,
     ) -> None:
-        folder = Path(directory).absolute()
+        folder = Path(directory).expanduser().absolute()
         self.dataset, self.prefix = dataset, experiment or dataset
         self.artifacts = None if uri else (folder / "artifacts").as_uri()
         self.remote = "://" in (uri or "") and not str(uri).startswith("sqlite")

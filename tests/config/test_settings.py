@@ -69,6 +69,13 @@ def test_settings_hold_what_the_config_says(tmp_path):
         settings.seed = 1  # type: ignore[misc]
 
 
+def test_a_tilde_in_a_config_file_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = read("cache.dir='~/cache'", "attack=saved", "attack.path='~/set'")
+    assert settings.cache.dir == str(tmp_path / "cache")
+    assert settings.attack.saved.path == str(tmp_path / "set")
+
+
 # Keys that are left open, and what they become.
 RULES: list[tuple[str, dict[str, Any]]] = [
     ("", {"targets": DEFAULT_TARGETS, "reference": 8, "protocol": "joint", "storage": "float32"}),
