@@ -1,6 +1,7 @@
 """A command run again computes what is missing, and leaves what one run from the start leaves."""
 
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -358,3 +359,20 @@ def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, ca
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 0
     assert "outputs/b: 1 done." in capsys.readouterr().out
+
+
+def test_images_that_another_command_removes_meanwhile_are_named(run_job, workspace, monkeypatch):
+    words = ["attack=fgsm", "n_images=4", "epsilon.grid=[8]", "save_adversarial=true"]
+    words += ["hydra.run.dir=out"]
+
+    def remove(*_: object) -> list[int]:
+        for folder in (workspace / "cache").glob("rows-*/*/images"):
+            shutil.rmtree(folder)
+        return [0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("src.run.job.choose_pictures", remove)
+        assert run_job(*words) == 1
+    assert (workspace / "out" / "error.txt").read_text().startswith("Another command has removed")
+    assert run_job(*words) == 0
+    assert len([*(workspace / "out" / "adversarial" / "8").glob("*.png")]) == 4

@@ -111,19 +111,24 @@ def alarms(
 def many_abstentions(
     table: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
 ) -> list[Alarm]:
-    """Return an alarm per target and defence that abstains on over 20 % of images at any budget."""
-    result = outcomes(table, source, evaluated_pairs(table, targets), protocol)
-    counted = result.counted[:, :, None]
-    abstained = np.count_nonzero(result.abstained & counted, axis=1)
-    total = abstained + np.count_nonzero(result.present & counted, axis=1)
+    """Return an alarm per target and defence that abstains on over 20 % of images at any budget.
+
+    These are the images of the protocol, or all: a protocol of images that are classified correctly
+    when clean counts none of those on which a target abstains when clean.
+    """
+    every = outcomes(table, source, evaluated_pairs(table, targets), "all")
     raised = []
-    for place, target in enumerate(result.targets):
-        worst = int(np.argmax(abstained[place] / np.maximum(total[place], 1)))
-        k, n = int(abstained[place, worst]), int(total[place, worst])
-        if k > ABSTENTIONS * n:
-            counts = f"abstains on {format_cell(k, n)} of the images"
-            finding = f"{target}: {counts} at {result.eps_255[worst]:g}/255"
-            raised.append(Alarm("abstentions", finding))
+    for place, target in enumerate(every.targets):
+        worst = (0.0, "")
+        for its in (under(every, protocol), every):
+            counted = its.counted[place, :, None]
+            k = np.count_nonzero(its.abstained[place] & counted, axis=0)
+            n = k + np.count_nonzero(its.present[place] & counted, axis=0)
+            at = int(np.argmax(share := k / np.maximum(n, 1)))
+            finding = f"{target}: abstains on {format_cell(k[at], n[at])} of the images at "
+            worst = max(worst, (share[at], f"{finding}{every.eps_255[at]:g}/255"))
+        if worst[0] > ABSTENTIONS:
+            raised.append(Alarm("abstentions", worst[1]))
     return raised
 
 

@@ -196,7 +196,7 @@ def _compare(
     Raises:
         DifferenceError: The record states facts that do not follow from its settings.
     """
-    part = job.images.part(positions)
+    indices, part = {*job.images.indices.tolist()}, job.images.part(positions)
     job = replace(job, data=replace(job.data, images=part, diagnosed=part))
     results, record = compute_results(job, cache), stated.record
     assert results is not None
@@ -217,6 +217,8 @@ def _compare(
         if names[name] not in stated.tables:
             raise DifferenceError(f"it lacks the rows of {name}")
         frame = stated.tables[names[name]].to_pandas()
+        if {*frame["index"]} != indices:
+            raise DifferenceError(f"images in the rows of {name}")
         pairs = [its["target"] + "@" + its["defence"] for its in (clean, frame)]
         of_table = clean[pairs[0].isin(pairs[1])]  # a variant has fewer models
         adversarial = table.to_pandas()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ..utils.about import About, Norm
+from ..utils.about import About, Norm, inherits_statements
 from ..utils.package import importable_name
 from .fields import Name, Place, check_units
 from .sections import Section, TargetLabelRule
@@ -82,9 +82,10 @@ def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stated_about(settings: Mapping[str, Any]) -> Any:
-    """Return `about` of an attack's function, if it has one."""
+    """Return `about` of an attack's function, if it has one of its own."""
     try:
-        return function_of(settings).about
+        function = function_of(settings)
+        return {} if inherits_statements(function) else function.about
     except Exception:  # as above
         return {}
 

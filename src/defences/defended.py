@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import PerImageRandom, Philox, image_seeds
+from ..utils import stopping
 from ..utils.devices import is_out_of_memory
 from ..utils.refusals import first_line
 
@@ -105,6 +106,7 @@ def classify_behind(targets: Sequence[Defended], images: Tensor, index: Tensor) 
     """
     first, draws = targets[0], list[list[Tensor]]()
     for stream in range(_STREAM, _STREAM + first.repeats):
+        stopping.raise_if_interrupted()
         randoms = (Philox(image_seeds(first.seed, index), images, stream) for _ in targets)
         if first.classify is not None:
             pairs = zip(targets, randoms, strict=True)

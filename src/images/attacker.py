@@ -18,6 +18,7 @@ from ..data import Batch
 from ..defences import AttackedDefence
 from ..models import ModelError, choose_layout
 from ..utils import stopping
+from ..utils.about import inherits_statements
 from ..utils.devices import arithmetic, is_out_of_memory
 from ..utils.refusals import first_line
 from .storage import AdversarialBatch
@@ -358,7 +359,9 @@ def keeps_images_apart(attack: Attack) -> bool:
     """Return True if an image's result depends neither on other images nor on other budgets.
 
     Attacks of `src.attacks` guarantee this. Other attacks declare it by a keyword `seeds`, from
-    which they must draw. Classes of other libraries draw for a batch as a whole.
+    which they must draw; a keyword that `functools.wraps` has copied declares nothing. Classes of
+    other libraries draw for a batch as a whole.
     """
-    drawn_together = getattr(getattr(attack, "func", attack), "draws_per_batch", False)
-    return "seeds" in inspect.signature(attack).parameters and not drawn_together
+    function = getattr(attack, "func", attack)
+    others = getattr(function, "draws_per_batch", False) or inherits_statements(function)
+    return "seeds" in inspect.signature(attack).parameters and not others

@@ -13,7 +13,9 @@ from ..analysis.diagnostics import mean_visibility
 from ..analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
 from ..analysis.quantities import QUANTITIES, Quantity
 from ..analysis.ranking import rankings
+from ..analysis.transfer_rates import relation
 from ..utils.checked_dataclass import checked
+from ..utils.model_names import ModelRef
 from .summary import JobSummary, mean_over_seeds, primary_rates
 
 AXES = ("attack", "source", "target", "defence")
@@ -157,9 +159,8 @@ class TableCells:
         cells[["low", "high"]] = cells[["low", "high"]].where(single)
         known = cells[names].join(known.groupby(names, sort=False)[seeds].all(), on=names)
         cells[seeds] = cells[seeds].where(known[seeds])  # a seed that lacks a pair has no mean
-        averaged = [axis for axis in ("source", "target") if axis not in keys]
-        counted = self.pairs[column].notna() | (self.pairs["relation"] != TRANSFER)
-        return self.marked(with_partial(cells, self.pairs[counted], keys, averaged), keys)
+        used = used[used[column].notna()]
+        return self.marked(with_partial(cells, self.pairs, used, keys), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Mark the best of the comparable attacks in each group of cells that agree on `keys`.
@@ -244,19 +245,32 @@ def cell_means(used: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) 
 
 
 def with_partial(
-    cells: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str], averaged: Sequence[str]
+    cells: pd.DataFrame, pairs: pd.DataFrame, used: pd.DataFrame, keys: Sequence[str]
 ) -> pd.DataFrame:
-    """Add `partial`: whether a mean over the `averaged` axes lacks names that another mean has.
+    """Add `partial`: whether a mean over sources or targets lacks one that another mean has.
 
-    Ensembles are in no mean over sources, unless there is nothing else.
+    It lacks no white box, and no ensemble unless there is nothing else. `used` are the `pairs` that
+    the means count, see `averaged_pairs`.
     """
-    if not averaged:
-        return cells.assign(partial=False)
-    if "source" in averaged and not rows["ensemble"].all():
-        rows = rows[~rows["ensemble"]]
-    whole = rows.groupby([*keys, *averaged]).size().unstack([*averaged]).notna().all(axis=1)
-    whole = cells[[*keys]].join(whole.rename("whole"), on=[*keys])["whole"]
-    return cells.assign(partial=whole.ne(True).to_numpy())
+    averaged = [axis for axis in ("source", "target") if axis not in keys]
+    if "source" in averaged and not used["ensemble"].all():
+        used = used[~used["ensemble"]]
+    relations = {(row.source, row.target): row.relation for row in pairs.itertuples()}
+    has = defaultdict[tuple[Any, ...], set[tuple[str, ...]]](set)
+    counted = used[used["relation"] == TRANSFER]
+    for row in counted[[*keys, *averaged]].itertuples(index=False, name=None):
+        has[row[: len(keys)]].add(row[len(keys) :])
+    every = set[tuple[str, ...]]().union(*has.values())
+
+    def lacks(cell: tuple[Any, ...], names: tuple[str, ...]) -> bool:
+        place = dict(zip([*keys, *averaged], [*cell, *names], strict=True))
+        pair = place["source"], place["target"]
+        known = relations.get(pair) or relation(*map(ModelRef.parse, pair))
+        return str(known) == TRANSFER
+
+    rows = cells[[*keys]].itertuples(index=False, name=None)
+    partial = [any(lacks(cell, names) for names in every - has[cell]) for cell in rows]
+    return cells.assign(partial=np.array(partial, bool) & ~cells["white"])
 
 
 def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:

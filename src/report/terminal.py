@@ -184,10 +184,10 @@ def _table(frame: pd.DataFrame) -> Table:
 
 
 def row_text(summary: Summary) -> str:
-    """Return the gradients that a job has taken and its row of the matrix as one line."""
-    record, parts = summary.jobs[0].job.record, []
-    if record.gradients:
-        gradients = record.gradients / record.images
+    """Return the gradients of an attack that has run and its row of the matrix as one line."""
+    (job,), parts = summary.jobs, []
+    if job.job.record.gradients and "gradients_per_image" in job.cost:
+        gradients = job.cost["gradients_per_image"]
         parts.append(f"{gradients:g} gradient{'s' * (gradients != 1)} per image")
     for matrix in summary.matrices:
         cells = matrix.cells[matrix.cells["source"] != CLEAN]

@@ -83,13 +83,21 @@ def stored_images(
 
 
 def adversarial_images(job: JobContext, cache: Rows, index: Sequence[int]) -> list[AttackedImages]:
-    """Return the images at `index` with their adversarial versions, one batch per budget."""
+    """Return the images at `index` with their adversarial versions, one batch per budget.
+
+    Raises:
+        ValueError: Another command has removed stored images.
+    """
     batch = job.images[np.searchsorted(job.images.indices, index)]
     clean, budgets, norm = to_unit(batch.images), job.settings.budgets, job.settings.attack.norm
     if job.planned.saved is not None:
         versions = [*SavedImagesSource(job.planned.saved)(clean, batch, budgets).images]
     else:
-        stored = (stored_images(job, cache, index, eps_255) for eps_255 in budgets)
+        origins = [job.place(request)[0] for request in AdversarialImages().requests(job, None)]
+        with cache.locked(origins):  # another command may be computing them anew
+            stored = [stored_images(job, cache, index, eps_255) for eps_255 in budgets]
+        if not all({*index} <= images.keys() for images in stored):
+            raise ValueError("Another command has removed images of this job. Start it again.")
         versions = [torch.from_numpy(np.stack([images[i] for i in index])) for images in stored]
     return [
         AttackedImages(clean, images, batch, eps, norm)
@@ -130,13 +138,11 @@ def compute(
     result, size = Computed(), int(job.settings.trainer.batch_size)
     with ExitStack() as locks:
         if is_first_process():
-            if rerun:
-                for (origin, table), keys in places(job, requests).items():
-                    with cache.locked([origin]):
-                        cache.discard(origin, table, [key for key, _ in keys])
             result.rows, incomplete = find_work(job, requests, cache, rerun)
             if incomplete:
                 locks.enter_context(cache.locked([job.place(request)[0] for request in incomplete]))
+                for (origin, table), keys in places(job, requests).items() if rerun else ():
+                    cache.discard(origin, table, [key for key, _ in keys])
                 result.rows = read_rows(job, requests, cache)
         missing = _share(requests, find_missing(requests, result.rows))
         if not missing:

@@ -54,3 +54,9 @@ class About(BaseModel):
     needs: Annotated[tuple[Need, ...], BeforeValidator(listed)] = ()
     universal: bool = False
     mixes: bool = True
+
+
+def inherits_statements(function: Any) -> bool:
+    """Return True if `functools.wraps` has copied the statements of another attack."""
+    inner = getattr(getattr(function, "__wrapped__", None), "about", None)
+    return inner is not None and getattr(function, "about", None) is inner

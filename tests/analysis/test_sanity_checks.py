@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import CAUSES, alarms, explained
+from src.analysis import CAUSES, alarms, explained, many_abstentions
 from src.analysis.sanity_checks import Alarm
 
 
@@ -34,6 +34,27 @@ def test_an_attack_that_works_raises_nothing(make_table):
     assert check(job(make_table, 10), "a", "ab", 10, 0.01) == []
     assert check(job(make_table, 10), "a", "ab", 10, np.nan) == []
     assert check(job(make_table, 0, target_label=[1] * 100), "a", "ab") == []
+
+
+@pytest.mark.parametrize("protocol", ["all", "target_correct", "joint"])
+def test_abstentions_on_clean_images_count_under_each_protocol(make_table, protocol):
+    """No protocol of correctly classified images counts those on which a target abstains."""
+
+    def abstaining(count):
+        predicted = np.where(np.arange(100) < count, -1, 0)
+        table = make_table(
+            {
+                ("a", 0): 0 * predicted,
+                ("a", 8): 0 * predicted,
+                ("b", 0): predicted,
+                ("b", 8): predicted,
+            }
+        )
+        return [alarm.finding for alarm in many_abstentions(table, "a", ["b"], protocol)]
+
+    assert abstaining(20) == []
+    (finding,) = abstaining(43)
+    assert "b: abstains on 43 / 100" in finding
 
 
 def test_every_alarm_names_its_causes(make_table):

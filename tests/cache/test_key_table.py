@@ -1,10 +1,14 @@
 """A table of changes to a job: each changes the keys that it names, and no others."""
 
 from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
+from src.attacks import mi
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
@@ -130,6 +134,19 @@ def test_parts_that_a_file_adds_may_mix_in_other_images(keys):
     assert {*changed(keys(*job, admix), keys(*other, admix))} == {"attack", "job"}
     own = "attack._target_=src.attacks.admix"
     assert {*changed(keys(*job, own), keys(*other, own))} == {"attack", "job"}
+
+
+@wraps(mi)
+def wrapped(*arguments: Any, **keywords: Any) -> Tensor:
+    """An attack of one's own to which `wraps` copies what `mi` states."""
+    return mi(*arguments, **keywords)
+
+
+def test_what_wraps_copies_is_no_statement(keys):
+    job = ["attack=mi", "~attack.fit_n_images", "n_images=null", "dataset.n_test=6"]
+    job.append(f"attack._target_={__name__}.wrapped")
+    assert {*changed(keys(*job), keys(*job, "dataset.seed=1"))} == {"attack", "job"}
+    assert {*changed(keys(*job), keys(*job, "trainer.batch_size=3"))} == {"attack", "job"}
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:

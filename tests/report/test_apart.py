@@ -54,6 +54,13 @@ def test_a_mean_without_a_pair_that_counts_no_image_is_marked():
     assert [line.split()[1] for line in lines if "‡ |" in line] == ["net"]
 
 
+def test_a_mean_lacks_no_white_box():
+    fooled = dict.fromkeys([("fgsm", "vgg"), ("fgsm", "vit"), ("mi", "vgg")], 12)
+    frame = frame_of({(*job, target): 12 for job in fooled for target in ("vgg", "vit")})
+    text = table(frame, rows="attack", columns="target", to="markdown", average=False)
+    assert "‡" not in text and "†" in text
+
+
 def test_images_of_other_data_sets_have_a_matrix_of_their_own():
     frames = [ordinary(), ordinary()]
     frames[1].attrs[JOBS] = [job | {"data": "f" * 16} for job in frames[1].attrs[JOBS]]

@@ -197,6 +197,18 @@ FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
         ),
         "differs: images",
     ),
+    "other numbers of images": (
+        lambda job: replace(
+            job,
+            tables={
+                name: table.set_column(
+                    table.schema.get_field_index("index"), "index", pc.add(table["index"], 1000)
+                )
+                for name, table in job.tables.items()
+            },
+        ),
+        "differs: images in the rows",
+    ),
     "other weights": (
         lambda job: with_record(job, weights={**job.record.weights, "fine": "0" * 16}),
         "differs: weights of fine",
