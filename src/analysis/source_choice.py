@@ -31,10 +31,11 @@ Related = Callable[[str, str], bool]
 
 @dataclass(frozen=True)
 class Transfer:
-    """Success of A attacks from S sources on T targets for N images.
+    """Success of attacks from S sources on T targets for N images.
 
     Attributes:
-        scores: Success in [0, 1], averaged over seeds, shape (A, S, T, N); NaN for white boxes.
+        scores: Success in [0, 1] of A attacks with each seed, shape (A, S, T, N); averaged over
+            seeds if jobs have different numbers of them; NaN for white boxes.
         counts: Images that a target counts for a source, shape (S, T, N); True where the pair was
             not evaluated.
         own: Success rate on the source itself, averaged over attacks, shape (S,); NaN if the source
@@ -114,11 +115,14 @@ def transfer_of(outcomes: ImageOutcomes) -> Transfer:
     pairs = {source: {(attack, source) for attack in attacks} for source in there}
     sources = [source for source in there if pairs[source] <= {*ran.values()}]
     targets = [target.model for target in plain.targets]
-    scores = np.full((len(attacks), len(sources), len(targets), len(plain.index)), np.nan)
+    jobs_of = {name: [job for job, its in ran.items() if its == name] for name in ran.values()}
+    counts_of_seeds = {len(jobs_of[attack, source]) for attack in attacks for source in sources}
+    seeds = counts_of_seeds.pop() if len(counts_of_seeds) == 1 else 1
+    scores = np.full((len(attacks) * seeds, len(sources), len(targets), len(plain.index)), np.nan)
     counts, white_box = np.ones(scores.shape[1:], bool), np.full(scores.shape[:2], np.nan)
     for at in np.ndindex(scores.shape[:3]):
-        names = (attacks[at[0]], sources[at[1]])
-        mine, target = [job for job, name in ran.items() if name == names], at[2]
+        names, target = (attacks[at[0] // seeds], sources[at[1]]), at[2]
+        mine = jobs_of[names][at[0] % seeds :: seeds]
         if not plain.evaluated[mine[0], target]:
             continue
         values = plain.scores(mine, target)
@@ -210,7 +214,9 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
         rows.append(row | {"best": transfer.sources[best[0]]})
         contributions.append(np.mean(parts, axis=0))
     if not rows:
-        raise ValueError("every source is related to every target; add unrelated models.")
+        raise ValueError(
+            "no target has two sources that are unrelated to it and count an image; add models."
+        )
     images = np.array(contributions)  # shape (targets, numbers and weight, images)
     frame = pd.DataFrame(rows)
     frame[_NUMBERS] = images[:, :-1].sum(axis=2)

@@ -93,13 +93,13 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     """
     rows, keys = with_cell_columns(rates), ["source_defence", "defence"]
     rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
-    others = rows["relation"] == TRANSFER
-    counts = rows[~others].groupby(keys)[["k", "n"]].sum()
+    others, own = rows["relation"] == TRANSFER, rows["relation"].isin([WHITE_BOX, OWN])
+    counts = rows[own].groupby(keys)[["k", "n"]].sum()
     kept = {"counted": "first", "abstained": "sum", "n": "sum"}
     of_target = rows[others].groupby([*keys, "target"], sort=False)
     cells_ = of_target.agg({"clean_accuracy": "mean", "rate": "mean", **kept}).reset_index()
     means = cells_.groupby(keys, sort=False).agg(
-        targets=("target", "size"),
+        targets=("rate", "count"),
         clean_accuracy=("clean_accuracy", "mean"),
         rate=("rate", "mean"),
         **{name: (name, how) for name, how in kept.items()},

@@ -231,7 +231,7 @@ def _figure(
     listed: dict[str, Any] = {
         key: [value] if isinstance(value, str | float | int) else list(value)
         for key, value in chosen.items()
-        if value
+        if value not in (None, "", [], ())
     }
     _check(view, listed)
     first = {key: listed.pop(key)[0] for key in ("eps", "protocol") if key in listed}
@@ -251,7 +251,11 @@ def _check(view: View, chosen: Mapping[str, Sequence[Any]]) -> None:
 
 def _chosen(view: View, chosen: Mapping[str, Any]) -> View:
     """Return the view with chosen values, each a single known name."""
-    values = {key: value for key, value in chosen.items() if value and key != "target"}
+    values = {
+        key: value
+        for key, value in chosen.items()
+        if value not in (None, "", [], ()) and key != "target"
+    }
     if more := [key for key, value in values.items() if isinstance(value, list | tuple)]:
         raise ValueError(f"{more[0]}: without width, choose one.")
     _check(view, {key: [value] for key, value in values.items()})

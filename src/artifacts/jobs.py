@@ -20,7 +20,7 @@ from ..config.sections import CONTROLS
 from ..utils.model_names import NO_DEFENCE
 from .card import CardJob, read_card
 from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command, kind_of
-from .likeness import digest, recipe
+from .likeness import comparison_key, digest, recipe
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
 from .tables import read_alarms, read_images, read_job_table, read_table
@@ -348,7 +348,7 @@ def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     """Return the jobs with distinct names, the seeds of one attack next to each other.
 
     A sweep's name is added to all of its jobs if one of them has the same attack and source as a
-    different row.
+    different row, or the same attack as one that it cannot be compared with.
     """
     places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[FinishedJob]]](dict)
     for row in rows_of_seeds(jobs):
@@ -361,6 +361,13 @@ def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
                 f"{other.record.source}. Name their sweeps, as in day1={other.sweep_folder}."
             )
     clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
+    kinds = defaultdict[str, dict[str, set[tuple[str, ...]]]](lambda: defaultdict(set))
+    for (attack, _), rows in places.items():
+        for sweeps, row in rows.items():
+            kinds[attack][comparison_key(row[0].record)].add(sweeps)
+    for attack, groups in kinds.items():
+        if attack and len(groups) > 1:
+            clashing |= set().union(*groups.values())
     named_jobs = []
     for rows in places.values():
         for sweeps, row in rows.items():

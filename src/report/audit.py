@@ -246,13 +246,15 @@ def _notes(
     clean = job.defended.query(here).set_index("index")
     job.forget()
     right = int((clean["predicted"] == clean["label"]).sum())
+    never = ", and on which it never abstains" if target.is_defended else ""
     yield (
         f"Counted: the {tries['images'].iloc[0]} of {record.images} images that {target} and all "
-        f"sources classify correctly. {target} alone: {right} of {len(clean)}."
+        f"sources tried classify correctly{never}. {target} alone: {right} of {len(clean)}."
     )
     yield _ORDERS
     every = {(its.job.attack, its.job.record.source) for its in group}
-    if skipped := sorted({*sources} - _tried(outcomes)):
+    candidates = {source for _, source in outcomes.jobs}
+    if skipped := sorted(candidates.intersection(sources) - _tried(outcomes)):
         yield f"Skipped: {', '.join(skipped)} ({_RELATED})."
     if every - {*outcomes.jobs} or any(its.seeds for its in group):
         yield "Only untargeted attacks and first seeds are candidates; the sweep has others."

@@ -158,7 +158,8 @@ def _csv(wide: pd.DataFrame, spec: TableSpec) -> str:
         ends += ["partial"] * bool(wide[("partial", *place)].eq(True).any())
         for end in ends:
             names = [*place, "" if end == "value" else end]
-            frame[escape(" ".join(filter(None, names)))] = wide[(end, *place)].to_numpy()
+            numbers, head = wide[(end, *place)].to_numpy(), escape(" ".join(filter(None, names)))
+            frame.insert(frame.shape[1], head, numbers, allow_duplicates=True)  # such as `source`
     return frame.to_csv(index=False, lineterminator="\n")
 
 

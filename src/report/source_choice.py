@@ -25,7 +25,7 @@ from ..analysis.source_choice import (
 )
 from ..analysis.source_measures import FEWEST_SOURCES, clean_measures, linear_cka, predictors
 from ..artifacts.jobs import FinishedJob, find_jobs
-from ..artifacts.likeness import RELATED_BY, overlaps
+from ..artifacts.likeness import RELATED_BY, model_digest, overlaps
 from ..utils.model_names import ModelRef
 from ..utils.terminal import text_table
 
@@ -66,7 +66,8 @@ def choose_source(
         eps_255: Budget in 1/255; None: the first job's reference budget.
 
     Raises:
-        ValueError: There are too few models, or the jobs are on different images.
+        ValueError: There are too few models, the jobs are on different images, or networks of one
+            name differ.
     """
     jobs = [job for job in find_jobs(folders) if job.attacked]
     jobs = [job for job in jobs if attack is None or {job.attack, job.row_title} & {*attack}]
@@ -75,6 +76,12 @@ def choose_source(
     first = jobs[0].record
     if any(job.record.data != first.data for job in jobs):
         raise ValueError("the jobs are on different images; name sweeps on the same images.")
+    digests = dict[str, str]()
+    for job in jobs:
+        for name in job.record.weights:
+            its = model_digest(job.record, name)
+            if digests.setdefault(name, its) != its:
+                raise ValueError(f"{name} is another network in {job.folder}; rename one of them.")
     eps, parts = first.reference if eps_255 is None else eps_255, []
     for job in jobs:
         pair = job.record.source, job.record.targets

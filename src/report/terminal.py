@@ -126,7 +126,7 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     else:
         beyond = shown["extrapolated"].astype(bool)
         frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
-        notes.append("sources count images that a target and every source classify correctly")
+        notes.append("sources are compared on images that a target counts for every source")
     frame["minus the first"] = _points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack" and shown["gradients"].notna().any():
@@ -171,7 +171,7 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
         for column, name in names.items()
     }
     wide = pd.concat([pivoted["cell"][targets], pd.DataFrame(columns)], axis=1).loc[sources]
-    return wide.rename_axis("source").reset_index()
+    return wide.rename_axis("source").reset_index(allow_duplicates=True)  # a target of this name
 
 
 def _has_seeds(matrix: pd.DataFrame) -> bool:

@@ -5,12 +5,16 @@ import json
 import pandas as pd
 import pytest
 
-from src import rankings, table
+from src import load_sweep, rankings, table
 from src.api import charts
 from src.artifacts.frame_jobs import JOBS, jobs_of
+from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.summary import summarise
+from src.report.terminal import wide_matrix
+from tests.report.conftest import make_sweep
 from tests.report.test_paper import frame_of, ordinary
+from tests.report.test_selections import value
 
 ENSEMBLE = "vgg+vit"
 
@@ -99,3 +103,33 @@ def test_two_models_with_one_printed_name_are_refused():
         charts.matrix(ordinary(), width="3.3in", names={"vgg": "net", "vit": "net"})
     names = {"mi": "MI", "di": "MI"}  # of which one is drawn
     charts.curves(ordinary(), width="3.3in", attack=["fgsm", "mi"], names=names)
+
+
+def test_models_may_have_the_names_of_columns():
+    frame = frame_of({("fgsm", "source", target): 12 for target in ("target", "attack")})
+    head, row = table(frame, rows=["attack", "source"], to="csv", average=False).splitlines()
+    assert head == "attack,source,target,attack" and row.startswith("fgsm,source,")
+    assert len(wide_matrix(summarise(list(jobs_of(frame))).matrices[0].cells)) == 2
+
+
+def test_one_attack_on_two_data_sets_is_two_attacks(tmp_path):
+    few = {"attacks": ("fgsm",), "budgets": (8.0,), "full": False}
+    one = make_sweep(tmp_path / "one", sources=("vgg",), **few)
+    again = make_sweep(tmp_path / "again", sources=("resnet",), **few)
+    other = make_sweep(tmp_path / "other", sources=("resnet",), first=60, images=60, **few)
+    assert {*load_sweep(one, again)["attack"]} == {"fgsm"}
+    ranked = rankings(one, other)
+    assert {*ranked["attack"]} == {"fgsm (one)", "fgsm (other)"}
+    assert ranked["sources"].max() == 1
+
+
+def test_a_mean_over_sources_is_over_the_same_ones_at_each_budget(tmp_path):
+    few = {"attacks": ("fgsm",), "full": False}
+    make_sweep(tmp_path / "one", sources=("vgg",), budgets=(2.0, 8.0), **few)
+    make_sweep(tmp_path / "other", sources=("resnet",), budgets=(4.0, 8.0), **few)
+    page = build_report(summarise(find_jobs([tmp_path / "one", tmp_path / "other"]))).page
+    place = {"attack": "fgsm", "defence": "none", "protocol": "joint", "target": ""}
+    means = {eps: value(page, "s", **place, source="", eps_255=eps) for eps in (2.0, 4.0, 8.0)}
+    each = [value(page, "s", **place, source=name, eps_255=8.0) for name in ("vgg", "resnet")]
+    assert means[2.0] is None is means[4.0]
+    assert min(each) < means[8.0] < max(each)

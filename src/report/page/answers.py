@@ -162,7 +162,7 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
         text = f" Sources are not ranked{over}: that needs {lacks}." * bool(lacks)
         return (*alone[:2], details + text)
     lead, rest, tested = _decided(ranked, "source", f" as a source of {attack}{where}", details)
-    images = f"the {ranked['images'].iloc[0]:g} images that all of them classify correctly"
+    images = f"the {ranked['images'].iloc[0]:g} images that count for all of them"
     return (lead, rest, f"{tested} Sources are compared on {images}.")
 
 

@@ -228,6 +228,8 @@ def _defences(rates: pd.DataFrame) -> Figure:
     pairs = map(ModelRef.parse, rows["target"], rows["defence"])
     rows = rows.assign(target=list(map(str, pairs)) + mark)
     rows = rows.sort_values("target", kind="stable")
+    kept = {f"rate{end}": rows[f"robust_accuracy{end}"] for end in ("", "_low", "_high")}
+    rows = rows.assign(k=rows["still_correct"], counted="still correct", **kept)
     caption = (
         "Accuracy behind each defence, on clean images and at the reference budget; 95 % Wilson "
         "intervals. A plain transfer attack says little about attackers who know the defence: "
@@ -235,7 +237,7 @@ def _defences(rates: pd.DataFrame) -> Figure:
         "(own): the source's network behind another defence."
     )
     columns = ["attack", "source", "target", "images", "k", "n", "abstained"]
-    chart = dot_plot(rows, "rate", str(attacked["counted"].iloc[0]), columns, by="images")
+    chart = dot_plot(rows, "rate", "still correct", columns, by="images")
     return Figure("defences", "Behind defences", caption, chart, rows, OF_PAIR)
 
 

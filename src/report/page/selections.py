@@ -19,7 +19,7 @@ from ..charts.theme import MEAN
 from ..summary import Summary
 from ..verdicts import on_target, verdict
 from .answers import answer_of, own_answer
-from .view import View, ranked_sources
+from .view import View, at_shared_budgets, ranked_sources
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the values: source and target may be empty, which stands for their mean."""
@@ -58,8 +58,8 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
     axes["source"] = [*([""] if len(single) > 1 else []), *axes["source"]]
     axes["target"] = ["", *axes["target"]]
     axes["eps_255"] = sorted(map(float, axes["eps_255"]))
-    values = _with_intervals(_values(rates, single), summary)
     first = view.choice
+    values = _with_intervals(_values(rates, single, first.eps), summary)
     return {
         "axes": axes,
         "values": _dense(values.rename(columns=_SHORT), axes, _SHORT.values()),
@@ -94,12 +94,12 @@ def _own_target(rates: pd.DataFrame) -> str:
     return str(own[0]) if rates["source"].nunique() == 1 and len(own) else ""
 
 
-def _values(rates: pd.DataFrame, single: Sequence[str]) -> pd.DataFrame:
+def _values(rates: pd.DataFrame, single: Sequence[str], reference: float) -> pd.DataFrame:
     """Return the values of all pairs, and the means over sources, targets and both.
 
     A white box is in no mean: what has only white boxes has no mean.
     """
-    of_single = rates[rates["source"].isin(single)]
+    of_single = at_shared_budgets(rates[rates["source"].isin(single)], reference)
     parts = [rates]
     for rows, empty in ((rates, ["target"]), (of_single, ["source"]), (of_single, AXES[1:3])):
         keys = [name for name in AXES if name not in empty]
@@ -126,9 +126,10 @@ def _with_intervals(values: pd.DataFrame, summary: Summary) -> pd.DataFrame:
     untargeted = joined_["robust_accuracy"] + joined_["success_rate"] > 1 - 1e-9
     at = joined_[plain & there].index
     values.loc[at, "success_rate"] = joined_.loc[at, "mean"]
+    both = joined_.index.isin(at) & untargeted
+    values.loc[both, "robust_accuracy"] = 1 - joined_.loc[both, "mean"]
     for end, other in (("low", "high"), ("high", "low")):
         values.loc[at, f"success_rate_{end}"] = joined_.loc[at, end]
-        both = joined_.index.isin(at) & untargeted
         values.loc[both, f"robust_accuracy_{other}"] = 1 - joined_.loc[both, end]
     return values
 

@@ -97,7 +97,7 @@ def make_view(summary: Summary) -> View:
     rows = drawn_rows(pd.concat([rates[plain], rates[~plain]]))
     ensembles = rates["ensemble"]
     apart = {*rates.loc[ensembles | (rates["source_defence"] != NO_DEFENCE), "source"]}
-    rows = pd.concat([rows, _over_sources(rows, apart)], ignore_index=True)
+    rows = pd.concat([rows, _over_sources(rows, apart, record.reference)], ignore_index=True)
     tried = sorted(_tried(rows), key=lambda eps: eps != record.reference)
     defence, *others = rates["source_defence"].unique()
     if others or not (rows["defence"] == defence).any():
@@ -117,6 +117,8 @@ def make_view(summary: Summary) -> View:
         ascending=[True, True, True, False],
         kind="stable",
     )
+    if pairs.empty:
+        raise ValueError(f"No row has the reference budget, {record.reference:g}/255.")
     best = pairs.iloc[0]
     several = (rows["source"] == MEAN).any()
     choice = Choice(
@@ -137,11 +139,27 @@ def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
     return rankings if alone else rankings[rankings["sources"] > 1]
 
 
-def _over_sources(rows: pd.DataFrame, apart: set[str]) -> pd.DataFrame:
+def at_shared_budgets(rows: pd.DataFrame, reference: float) -> pd.DataFrame:
+    """Return the rows of each attack at the budgets that all its sources have.
+
+    These are its sources at the reference budget, or else at the budget with most of them: a mean
+    over sources is over the same ones at each budget.
+    """
+    shared = pd.Series(False, rows.index)
+    for _, its in rows.groupby("attack", sort=False):
+        sources = its[its["eps_255"] > 0].groupby("eps_255")["source"].agg(set)
+        chosen = sources.get(reference) or max(sources, key=len)
+        budgets = {0.0, *sources.index[[chosen <= names for names in sources]]}
+        shared[its.index] = its["eps_255"].isin(budgets) & its["source"].isin(chosen)
+    return rows[shared]
+
+
+def _over_sources(rows: pd.DataFrame, apart: set[str], reference: float) -> pd.DataFrame:
     """Average each attack over sources, except those `apart`; empty for a single source."""
     single = rows[~rows["source"].isin({CLEAN, *apart})]
     if single["source"].nunique() < 2:
         return rows.iloc[:0]
+    single = at_shared_budgets(single, reference)
     keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
     aggregations = dict.fromkeys(_AVERAGED, "mean")
     return single.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)

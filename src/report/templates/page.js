@@ -260,7 +260,7 @@ function tiles() {
   const boxes = tile(correct() ? "wc" : "w");
   const many = tile("wn");
   if (boxes !== null) found.push([`${of}, white box`, `${percent(boxes)} %`, shortWord(),
-    many > 1 ? `over ${many} sources` : "one source", true]);
+    many > 1 ? `over ${many} ${selection.source ? "members" : "sources"}` : "one source", true]);
   const hard = tile("hard");
   if (hard !== null && axes.target.length > 2 && !selection.target) {
     const target = axes.target[hard];
@@ -415,8 +415,8 @@ function rankingNotes(attacks, sources, single) {
   }
   if (sources.length > 1 || single) {
     const images = single ? "images" : `${sources[0].images} images`;
-    notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} and `
-      + "all of them classify correctly, so their values are not those of the matrix.");
+    notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} counts `
+      + "for all of them, so their values are not those of the matrix.");
   }
   if (sources.length > 1) more.push(`Sources: ${sources[0].text}.`);
   if (sources.length > 1 && !selection.target) {

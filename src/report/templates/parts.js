@@ -220,7 +220,7 @@ async function renderImage(box, own) {
   const words = place < 0 ? "not counted here" : list === fooled
     ? `one of the ${fooled.length} of ${total} ${success} at ${budget(selection.eps)}`
     : (fooled.length ? "" : `none of ${total} is fooled; `)
-      + `one of the ${kept.length} still correct at ${budget(selection.eps)}`;
+      + `one of the ${kept.length} ${aimed() ? "not reached" : "still correct"} at ${budget(selection.eps)}`;
   const close = Math.abs(place - (list.length - 1) / 2) <= Math.max(1, list.length / 20);
   const near = known || !list.length ? ""
     : `, ${close ? "near" : "of those with a picture the nearest to"} the median of `
@@ -358,13 +358,15 @@ function groupsOf(job, target, box) {
   }));
   const place = groups[0].eps_255.indexOf(selection.eps);
   const left = groups.map((group) => `${group.still_correct[place]} of ${group.n[place]}`).join(", ");
+  const kept = place < 0 ? ""
+    : `Still correct at ${budget(selection.eps)}, the most confident first: ${left}.`;
   const drawnImages = groups.reduce((sum, group) => sum + group.n[0], 0);
   const leftOut = total === drawnImages ? ""
     : ` Not drawn: ${total - drawnImages} of ${total} images, in bins of fewer than ${FEWEST}.`;
   const verdict = data.effects[[selection.attack, job.source, target].join("\n")] ?? "";
   return fill(box, title, el("div", { class: "pairs" }, panels), legend,
     el("p", { class: "note" },
-      `Still correct at ${budget(selection.eps)}, the most confident first: ${left}.${leftOut} ${verdict}`));
+      `${kept}${leftOut} ${verdict}`));
 }
 
 /** The exceptions of a target by kind, each with count, example, curve, and its list. */
