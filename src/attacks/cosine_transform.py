@@ -44,6 +44,7 @@ def resizing(
 
 
 @lru_cache(maxsize=256)  # random blocks come in many sizes
+@torch.inference_mode(False)  # later calls may need its gradient
 def dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the orthonormal DCT-II matrix, shape (size, size); it is cached, so do not modify it.
 

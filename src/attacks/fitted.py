@@ -150,6 +150,12 @@ def fit(
     """
     budgets, part = check_budgets(eps, images).flatten().tolist(), part_class(**settings)
     classes = labels if true_labels is None else true_labels
+    for name, numbers in (("labels", labels), ("true_labels", classes)):
+        if numbers.shape != (len(images),):
+            raise ValueError(
+                f"{name} must be one number per image, for {len(images)} images, not of shape "
+                f"{tuple(numbers.shape)}."
+            )
 
     def read(positions: Sequence[int], generator: torch.Generator | None) -> FitBatch:
         where = torch.tensor(positions, device=images.device)

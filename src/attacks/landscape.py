@@ -49,8 +49,11 @@ class Landscape:
         random = self.problem.random
         drawn, shared = random.drawn, random.shared.drawn
         self.problem.source.draw(random, len(images[0]))
-        with torch.no_grad():
-            losses = [self.losses(version) for version in images]
+        first, losses = (random.drawn, random.shared.drawn), []
+        for version in images:
+            random.drawn, random.shared.drawn = first
+            with torch.no_grad():
+                losses.append(self.losses(version))
         random.drawn, random.shared.drawn = drawn, shared  # losses must not change the iterates
         return losses
 

@@ -109,8 +109,13 @@ def _find_layer(model: nn.Module, name: str | None) -> nn.Module:
 
 
 def members_of(model: nn.Module) -> list[nn.Module]:
-    """Return an ensemble's members, however it is wrapped, or the model alone."""
+    """Return an ensemble's members, however it is wrapped, or the model alone.
+
+    Modules of a defence are none of theirs.
+    """
     for module in model.modules():
+        if isinstance(networks := getattr(module, "networks", None), list):  # behind a defence
+            return networks
         if isinstance(members := getattr(module, "members", None), nn.ModuleList):
             return list(members)
     return [model]

@@ -14,6 +14,9 @@ from ..utils.package import importable_name
 from .fields import Name, Place, check_units
 from .sections import Section, TargetLabelRule
 
+_PARTS = ("estimator", "objective", "update")
+_STARTS, _RUNS = ("random_start", "warm_up_steps"), ("warm_up_steps", "restarts")
+
 
 def function_of(settings: Mapping[str, Any]) -> Any:
     """Return the function that an attack's settings name; for a clone, the one in its `root`."""
@@ -59,15 +62,22 @@ def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str,
         numbers: Numbers that are no settings, such as that of the `budgets`.
 
     Raises:
-        ValueError: Other transforms than the attack's own may multiply the count.
+        ValueError: Settings that the count does not cover may change it: other parts than the
+            attack's own, restarts, or other starts.
     """
+    count, defaults = function_of(settings).counts[name], _defaults(settings)
+    other = [key for key in settings if settings[key] != defaults.get(key, settings[key])]
+    covered = getattr(getattr(count, "__code__", None), "co_names", ())
+    for key in other:
+        switched = key in _STARTS and bool(settings[key]) != bool(defaults[key])
+        if switched or key in _PARTS or (key in _RUNS and key not in covered):
+            raise ValueError(f"attack.{key} may change the count.")
     parameter = signature(function_of(settings)).parameters.get("transforms")
     own = [type(transform).__name__ for transform in parameter.default or ()] if parameter else []
     targets = [str(its["_target_"]) for its in settings.get("transforms") or ()]
     if [target.rpartition(".")[2] for target in targets] != own:
         raise ValueError(f"{targets} may multiply the count.")
-    known = {**_defaults(settings), **settings, **numbers}
-    return function_of(settings).counts[name](SimpleNamespace(**known))
+    return count(SimpleNamespace(**{**defaults, **settings, **numbers}))
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,12 @@ class AttackedDefence(nn.Module):
         self.randomised = takes_random(defence)
         self.draws = draws if self.randomised else 1
         self._seeds: Tensor | None = None
+        self._budgets = 1
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The ensemble's members, or the model alone, without the defence."""
+        return list(getattr(self.classifier, "members", [self.classifier]))
 
     @property
     def members(self) -> list[Callable[[Tensor], Tensor]]:
@@ -179,7 +185,7 @@ class AttackedDefence(nn.Module):
     def draw(self, random: PerImageRandom, budgets: int) -> None:
         """Draw random numbers for the next gradient; see `src.attacks.BackwardRule`."""
         if self.randomised:
-            self._seeds = random.integers(0, 2**31).repeat(budgets)
+            self._seeds, self._budgets = random.integers(0, 2**31), budgets
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits for images (B, 3, H, W): (B, C), or (draws, B, C) for several draws.
@@ -204,13 +210,16 @@ class AttackedDefence(nn.Module):
     def _defend(self, images: Tensor, number: int) -> Tensor:
         random = None
         if self.randomised:
-            if self._seeds is None or len(self._seeds) != len(images):
+            seeds = self._seeds
+            if seeds is not None and len(images) == len(seeds) * self._budgets:
+                seeds = seeds.repeat(self._budgets)
+            if seeds is None or len(seeds) != len(images):  # clean images may have no budgets
                 raise ValueError(
                     f"defence={self.name} is randomised: attack through it with this program's "
                     f"attacks and source_defence={self.name}. Your own function must call the "
                     "model's draw(random, budgets) before each gradient."
                 )
-            random = Philox(self._seeds, images, number)
+            random = Philox(seeds, images, number)
         defended = defend(self.defence, self.name, images, random)
         # The difference is 0, with the gradient of the identity.
         return defended if defended.requires_grad else defended + (images - images.detach())

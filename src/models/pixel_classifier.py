@@ -120,6 +120,8 @@ def use_channels_last(classifier: PixelClassifier, image_size: int) -> None:
     Feature maps then have the same layout. A network that flattens them by `view` would fail, so
     its weights stay as they are.
     """
+    if any(tensor.ndim > 4 for tensor in (*classifier.parameters(), *classifier.buffers())):
+        return  # the layout is for four dimensions
     images = torch.full((2, 3, image_size, image_size), 0.5, device=classifier.mean.device)
     classifier.to(memory_format=torch.channels_last)
     try:
@@ -157,6 +159,7 @@ def resize(images: Tensor, side: int) -> Tensor:
 
 
 @lru_cache
+@torch.inference_mode(False)  # later calls may need its gradient
 def _resizing_matrix(length: int, side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the matrix (side, length) that resizes columns as `interpolate`; do not modify it."""
     pixels = torch.eye(length, dtype=torch.float64)[None, None]

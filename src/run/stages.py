@@ -34,7 +34,7 @@ from ..measure.protocol import Measurement, RowRequest
 from ..utils.about import About
 from ..utils.model_names import ModelRef
 
-FITTING = 2
+FITTING = 3
 """Version of the fits; it rises if the same key would give another fit."""
 
 

@@ -217,3 +217,28 @@ def test_imagenet_models_reach_their_accuracy(real_data, tmp_path, name, network
         with torch.inference_mode():
             hits += (model(to_unit(batch.images)).argmax(1) == batch.labels).sum().item()
     assert 100 * hits / 250 == pytest.approx(top1, abs=0.5)
+
+
+class Volumes(nn.Module):
+    """A network with weights of five dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv3d(1, 2, 3), nn.Linear(2 * 14 * 14, 10)
+
+    def forward(self, images):
+        return self.head(self.convolution(images[:, None, :, :16, :16]).flatten(1))
+
+
+def test_weights_of_five_dimensions_are_accepted():
+    classifier = own({"_target_": f"{__name__}.Volumes"})
+    assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_a_use_in_inference_mode_leaves_gradients_to_later_ones():
+    classifier = own({"_target_": f"{__name__}.Volumes"}, input_size=31)
+    with torch.inference_mode():
+        classifier(torch.rand(1, 3, 32, 32))
+    images = torch.rand(1, 3, 32, 32).requires_grad_()
+    classifier(images).sum().backward()
+    assert images.grad.abs().sum() > 0

@@ -15,8 +15,8 @@ from ..source import change_gradient, layers_of
 from .backward_relus import has_relu
 
 _SHORTCUTS_OR_DENSE = (
-    "blocks with an identity shortcut (ResNet, MobileNet v2, ConvNeXt and ViT of torchvision or "
-    "timm) or dense layers"
+    "blocks with an identity shortcut (ResNet and MobileNet of torchvision or timm, ConvNeXt and "
+    "ViT of timm) or dense layers"
 )
 
 
@@ -55,11 +55,11 @@ def _find_branches(network: nn.Module) -> Iterator[nn.Module]:
             case "_DenseLayer" | "DenseLayer":
                 yield block
             case "InvertedResidual" if getattr(block, "use_res_connect", False):
-                yield block.conv
+                yield getattr(block, "conv", None) or block.block
             case "ConvNeXtBlock" if isinstance(block.shortcut, nn.Identity):
                 yield block.mlp
             case "Block" if hasattr(block, "attn") and hasattr(block, "mlp"):
-                yield from (block.attn, block.mlp)
+                yield from filter(None, (block.attn, block.mlp))
 
 
 @attack(backward_rule=SkipGradient, decay=1.0, needs="skip connections")

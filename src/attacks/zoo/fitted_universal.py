@@ -153,7 +153,10 @@ class UniversalPerturbation:
             yield {"perturbation": change, "momentum": momentum, "epochs": count}
 
     def _gradient(self, task: FitTask, change: Tensor, batch: FitBatch) -> Tensor:
-        """Compute the gradient of a batch's clamped losses in the perturbation, (3, H, W)."""
+        """Compute the gradient of a batch's clamped losses in the perturbation, (3, H, W).
+
+        It passes the clip to [0, 1] as if there were none.
+        """
         source, total = Source(task.model), torch.zeros_like(change)
         settings = Settings(objective=_ClampedLoss(self.clamp))
         eps = batch.images.new_full((1, 1, 1, 1, 1), task.eps)

@@ -17,7 +17,7 @@ from ..define import attack
 from ..fitted import FitBatch, FitTask, State, state_of
 from ..losses import loss_of_each
 from ..per_image_random import PerImageRandom
-from ..source import Source
+from ..source import Source, members_of
 
 _RENEWING = 8  # number of batches that renew batch-norm statistics; `fit_gradients` counts them
 
@@ -71,7 +71,8 @@ class CollectedWeights:
             return
         stored = dict(state or {})
         done = int(stored.pop("epochs", 0))
-        parameters = dict(model.named_parameters())
+        trained = {id(its) for network in members_of(model) for its in network.parameters()}
+        parameters = {name: its for name, its in model.named_parameters() if id(its) in trained}
         optimizer = torch.optim.SGD(
             parameters.values(), self.learning_rate, 0.9, weight_decay=self.weight_decay
         )
@@ -99,13 +100,15 @@ class CollectedWeights:
         batches, every = -(-task.count // self.fit_batch), self.weights_per_epoch
         stops = [-(-batches * (number + 1) // every) for number in range(every)]
         for step, batch in enumerate(task.batches(epoch, self.fit_batch, augmented=True), start=1):
-            model.train()
+            for network in members_of(model):
+                network.train()
             source = Source(model)
             optimizer.zero_grad()
             with torch.random.fork_rng():  # for dropout
                 torch.manual_seed(task.seed * 1_000_003 + epoch * 10_007 + step)
-                for member in range(len(source.members)):  # each member as if alone
-                    source.draw(_random(batch), 1)
+                # Batch norms need two images.
+                for member in range(len(source.members) * (step == 1 or len(batch.images) > 1)):
+                    source.draw(_random(batch), 1)  # each member as if alone
                     logits, labels = source.logits(batch.images, member), batch.true_labels
                     loss_of_each("cross_entropy", logits, labels, False, 1).mean().backward()
             optimizer.step()

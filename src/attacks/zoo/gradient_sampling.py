@@ -163,9 +163,10 @@ class PenalisedGradientNorm:
         total = torch.zeros_like(state.images)
         for _ in range(self.samples):
             near = _near(state.at, self.zeta, state)
-            drawn = state.random.drawn
+            drawn, shared = state.random.drawn, state.random.shared.drawn
             here = gradient(near)
-            state.random.drawn = drawn  # the next gradient gets the same numbers
+            # The next gradient gets the same numbers.
+            state.random.drawn, state.random.shared.drawn = drawn, shared
             below = gradient(near - state.step_size * here / mean_size(here))
             total = total + (1 - self.delta) * here + self.delta * below
         return total / self.samples
@@ -275,7 +276,7 @@ class ReversePerturbation:
     steps=400,
     relative_step_size=0.125,
     gradients=lambda n: (
-        n.budgets * (n.steps + n.inner_steps * (n.steps - n.late_start))
+        n.budgets * (n.steps + n.inner_steps * max(0, n.steps - n.late_start))
         - (n.budgets - 1) * (n.late_start > 0)
     ),
 )

@@ -70,6 +70,7 @@ class DiverseInput:
 
 
 @lru_cache
+@torch.inference_mode(False)  # later calls may need its gradient
 def _shrinking(largest: int, length: int, device: torch.device, nearest: bool) -> Tensor:
     places = torch.arange(length, dtype=torch.float64, device=device)
     return resizing(places, largest, length, largest, nearest=nearest)
@@ -200,6 +201,7 @@ def _warp(images: Tensor, move: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # later calls may need its gradient
 def _plate(
     height: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
