@@ -348,7 +348,8 @@ def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     """Return the jobs with distinct names, the seeds of one attack next to each other.
 
     A sweep's name is added to all of its jobs if one of them has the same attack and source as a
-    different row, or the same attack as one that it cannot be compared with.
+    different row, or the same attack as another sweep that it cannot be compared with: on other
+    images, or with another protocol, norm, reference budget, storage, seed or precision.
     """
     places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[FinishedJob]]](dict)
     for row in rows_of_seeds(jobs):
@@ -366,7 +367,7 @@ def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
         for sweeps, row in rows.items():
             kinds[attack][comparison_key(row[0].record)].add(sweeps)
     for attack, groups in kinds.items():
-        if attack and len(groups) > 1:
+        if attack and len({*map(frozenset, groups.values())}) > 1:  # else its name would not help
             clashing |= set().union(*groups.values())
     named_jobs = []
     for rows in places.values():

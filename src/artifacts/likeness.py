@@ -44,11 +44,11 @@ def recipe(record: JobRecord) -> str:
 
 
 def comparison_key(record: JobRecord) -> str:
-    """Return what jobs must share for their rates to be compared: images, settings and code."""
+    """Return what jobs of one version must share for their rates to be compared."""
     trainer = record.config["trainer"]
     options = (record.norm, record.reference, record.protocol, record.storage, record.seed)
     arithmetic = (record.precision, trainer["attack_precision"], trainer["fold_batch_norms"])
-    return str((record.data, *options, *arithmetic, record.code.get("program")))
+    return str((record.data, *options, *arithmetic))
 
 
 def model_digest(record: JobRecord, name: str) -> str:

@@ -269,7 +269,7 @@ def _group(job: FinishedJob, names: dict[str, str]) -> str:
         for name in record.weights
         if names.setdefault(f"{record.data} {name}", digest := model_digest(record, name)) != digest
     ]
-    return comparison_key(record) + "".join(changed)
+    return f"{comparison_key(record)} {record.code.get('program')}" + "".join(changed)
 
 
 def mean_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -52,14 +52,17 @@ def answer_of(
     where = f"{of_source} at {eps_255:g}/255" + f" behind {defence}" * (defence != NO_DEFENCE)
     if values.empty:
         return _one_pair(view, source, defence, eps_255, protocol, where)
+    rows = _ranking(summary, source, defence, eps_255)
     if protocol != view.choice.protocol:
-        ordered = values.sort_values("success_rate", ascending=False, kind="stable")
+        ranked = values["attack"].isin(rows["attack"])  # the others lack pairs
+        ordered = values[ranked | ~ranked.any()].sort_values(
+            "success_rate", ascending=False, kind="stable"
+        )
         detail = (
             f"Counted: {_counted(protocol, '', record.images)}. Not tested: the ranking counts by "
             f"{view.choice.protocol}."
         )
         return (f"Mean success{where}:", " " + _levels(ordered, "attack", "success_rate"), detail)
-    rows = _ranking(summary, source, defence, eps_255)
     if rows.empty or rows["images"].max() < FEWEST_IMAGES:
         return _one_pair(view, source, defence, eps_255, protocol, where)
     if len(rows) == 1:
