@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -362,13 +362,22 @@ def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
                 f"{other.record.source}. Name their sweeps, as in day1={other.sweep_folder}."
             )
     clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
-    kinds = defaultdict[str, dict[str, set[tuple[str, ...]]]](lambda: defaultdict(set))
+    kinds = defaultdict[str, dict[str, dict[tuple[str, ...], FinishedJob]]](
+        lambda: defaultdict(dict)
+    )
     for (attack, _), rows in places.items():
         for sweeps, row in rows.items():
-            kinds[attack][comparison_key(row[0].record)].add(sweeps)
+            kinds[attack][comparison_key(row[0].record)].setdefault(sweeps, row[0])
     for attack, groups in kinds.items():
         if attack and len({*map(frozenset, groups.values())}) > 1:  # else its name would not help
             clashing |= set().union(*groups.values())
+        firsts = dict[tuple[str, ...], FinishedJob]()
+        for sweeps, job in chain.from_iterable(its.items() for its in groups.values()):
+            if (first := firsts.setdefault(sweeps, job)).sweep_folder != job.sweep_folder:
+                raise ValueError(
+                    f"{first.folder} and {job.folder} cannot be compared, and their sweeps have "
+                    f"one name. Name them, as in day1={first.sweep_folder}."
+                )
     named_jobs = []
     for rows in places.values():
         for sweeps, row in rows.items():

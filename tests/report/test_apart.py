@@ -133,3 +133,32 @@ def test_a_mean_over_sources_is_over_the_same_ones_at_each_budget(tmp_path):
     each = [value(page, "s", **place, source=name, eps_255=8.0) for name in ("vgg", "resnet")]
     assert means[2.0] is None is means[4.0]
     assert min(each) < means[8.0] < max(each)
+
+
+def test_sweeps_of_one_name_that_cannot_be_compared_are_refused(tmp_path):
+    few = {"attacks": ("fgsm",), "budgets": (8.0,), "full": False}
+    one = make_sweep(tmp_path / "one" / "out", sources=("vgg",), **few)
+    other = make_sweep(tmp_path / "two" / "out", sources=("vit",), first=60, images=60, **few)
+    with pytest.raises(ValueError, match=r"cannot be compared.*as in day1="):
+        load_sweep(one, other)
+    assert {*load_sweep({"a": one, "b": other})["attack"]} == {"fgsm (a)", "fgsm (b)"}
+
+
+def test_the_sources_of_a_mean_are_those_at_the_attacks_own_reference_budget(tmp_path):
+    few = {"full": False, "sources": ("vgg",)}
+    make_sweep(tmp_path / "mi", attacks=("mi",), budgets=(4.0, 8.0), **few)
+    make_sweep(tmp_path / "one", attacks=("fgsm",), budgets=(2.0, 4.0), **few)
+    few["sources"] = ("resnet",)
+    make_sweep(tmp_path / "other", attacks=("fgsm",), budgets=(1.0, 4.0), **few)
+    jobs = find_jobs([tmp_path / name for name in ("mi", "one", "other")])
+    page = build_report(summarise(jobs)).page
+    place = {"attack": "fgsm", "defence": "none", "protocol": "joint"}
+    at = [value(page, "s", **place, source="", target="", eps_255=eps) for eps in (1, 2, 4, 8)]
+    assert at[:2] == [None, None] and at[3] is None
+    each = [
+        value(page, "s", **place, source=source, target="vit", eps_255=4)
+        for source in ("vgg", "resnet")
+    ]
+    on_vit = value(page, "s", **place, source="", target="vit", eps_255=4)
+    assert on_vit == pytest.approx(sum(each) / 2, abs=2e-6)
+    assert page["single"] == [1, 2]

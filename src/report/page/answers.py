@@ -55,7 +55,7 @@ def answer_of(
     rows = _ranking(summary, source, defence, eps_255)
     if protocol != view.choice.protocol:
         ranked = values["attack"].isin(rows["attack"])  # the others lack pairs
-        ordered = values[ranked | ~ranked.any()].sort_values(
+        ordered = (values[ranked] if ranked.any() else values).sort_values(
             "success_rate", ascending=False, kind="stable"
         )
         detail = (

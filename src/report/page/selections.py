@@ -19,7 +19,7 @@ from ..charts.theme import MEAN
 from ..summary import Summary
 from ..verdicts import on_target, verdict
 from .answers import answer_of, own_answer
-from .view import View, at_shared_budgets, ranked_sources
+from .view import View, at_shared_budgets, ranked_sources, references
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the values: source and target may be empty, which stands for their mean."""
@@ -59,7 +59,9 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
     axes["target"] = ["", *axes["target"]]
     axes["eps_255"] = sorted(map(float, axes["eps_255"]))
     first = view.choice
-    values = _with_intervals(_values(rates, single, first.eps), summary)
+    of_single = rates[rates["source"].isin(single)]
+    meant = at_shared_budgets(of_single, references(rates))
+    values = _with_intervals(_values(rates, single, meant), summary, _whole(of_single, meant))
     return {
         "axes": axes,
         "values": _dense(values.rename(columns=_SHORT), axes, _SHORT.values()),
@@ -73,18 +75,20 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
             bool(rates.loc[rates["attack"] == name, "targeted"].any()) for name in axes["attack"]
         ],
         "pairs": view.pairs,
-        "single": [_sources_of(rates, single, name) for name in axes["attack"]],
+        "single": [
+            int(meant.loc[meant["attack"] == name, "source"].nunique()) for name in axes["attack"]
+        ],
         "top": _top(values, first.protocol),
         "first": {**asdict(first), "target": "", "shown": "fooled"},
         "own": _own_target(rates),
     }
 
 
-def _sources_of(rates: pd.DataFrame, single: Sequence[str], attack: str) -> int:
-    """Return the number of sources in an attack's mean."""
-    return int(
-        rates.loc[(rates["attack"] == attack) & rates["source"].isin(single), "source"].nunique()
-    )
+def _whole(rates: pd.DataFrame, meant: pd.DataFrame) -> list[tuple[str, float]]:
+    """Return attacks and budgets at which the sources are those of the attack's mean."""
+    of_mean = {str(attack): {*its} for attack, its in meant.groupby("attack")["source"]}
+    sources: Any = rates.groupby(["attack", "eps_255"])["source"]
+    return [place for place, its in sources if {*its} == of_mean[place[0]]]
 
 
 def _own_target(rates: pd.DataFrame) -> str:
@@ -94,12 +98,12 @@ def _own_target(rates: pd.DataFrame) -> str:
     return str(own[0]) if rates["source"].nunique() == 1 and len(own) else ""
 
 
-def _values(rates: pd.DataFrame, single: Sequence[str], reference: float) -> pd.DataFrame:
+def _values(rates: pd.DataFrame, single: Sequence[str], of_single: pd.DataFrame) -> pd.DataFrame:
     """Return the values of all pairs, and the means over sources, targets and both.
 
-    A white box is in no mean: what has only white boxes has no mean.
+    A white box is in no mean: what has only white boxes has no mean. Means over sources are those
+    of the rows `of_single`.
     """
-    of_single = at_shared_budgets(rates[rates["source"].isin(single)], reference)
     parts = [rates]
     for rows, empty in ((rates, ["target"]), (of_single, ["source"]), (of_single, AXES[1:3])):
         keys = [name for name in AXES if name not in empty]
@@ -109,8 +113,13 @@ def _values(rates: pd.DataFrame, single: Sequence[str], reference: float) -> pd.
     return pd.concat(parts, ignore_index=True)[[*AXES, "relation", "targeted", *_SHORT]]
 
 
-def _with_intervals(values: pd.DataFrame, summary: Summary) -> pd.DataFrame:
-    """Add the rankings' means and intervals, and those of single targets over several sources."""
+def _with_intervals(
+    values: pd.DataFrame, summary: Summary, whole: Sequence[tuple[str, float]]
+) -> pd.DataFrame:
+    """Add the rankings' means and intervals, and those of single targets over several sources.
+
+    Those over sources are added for attacks and budgets that are `whole`.
+    """
     ranked = summary.rankings
     parts = [ranked.assign(target="", source=ranked["source"].mask(ranked["sources"] > 1, ""))]
     for jobs in summary.groups:
@@ -120,6 +129,8 @@ def _with_intervals(values: pd.DataFrame, summary: Summary) -> pd.DataFrame:
             protocol = jobs[0].job.record.protocol
             parts.append(its.assign(source="", eps_255=eps, protocol=protocol))
     known = pd.concat(parts, ignore_index=True).dropna(subset=["mean"])
+    places = pd.MultiIndex.from_frame(known[["attack", "eps_255"]])
+    known = known[(known["source"] != "") | places.isin(whole)]
     known = known.drop_duplicates(AXES).set_index(AXES)[["mean", "low", "high"]].astype(float)
     joined_ = values.join(known, on=AXES)
     plain, there = joined_["success_rate_low"].isna(), joined_["mean"].notna()

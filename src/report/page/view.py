@@ -1,6 +1,6 @@
 """The rows of the page in the order of its rankings, the initial choice, and the menus."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -97,7 +97,7 @@ def make_view(summary: Summary) -> View:
     rows = drawn_rows(pd.concat([rates[plain], rates[~plain]]))
     ensembles = rates["ensemble"]
     apart = {*rates.loc[ensembles | (rates["source_defence"] != NO_DEFENCE), "source"]}
-    rows = pd.concat([rows, _over_sources(rows, apart, record.reference)], ignore_index=True)
+    rows = pd.concat([rows, _over_sources(rows, apart, references(rates))], ignore_index=True)
     tried = sorted(_tried(rows), key=lambda eps: eps != record.reference)
     defence, *others = rates["source_defence"].unique()
     if others or not (rows["defence"] == defence).any():
@@ -139,22 +139,30 @@ def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
     return rankings if alone else rankings[rankings["sources"] > 1]
 
 
-def at_shared_budgets(rows: pd.DataFrame, reference: float) -> pd.DataFrame:
+def references(rates: pd.DataFrame) -> dict[str, float]:
+    """Return the reference budget of each attack, from `primary_rates`."""
+    rows = rates[rates["reference"]].drop_duplicates("attack")
+    return dict(zip(rows["attack"], rows["eps_255"], strict=True))
+
+
+def at_shared_budgets(rows: pd.DataFrame, reference: Mapping[str, float]) -> pd.DataFrame:
     """Return the rows of each attack at the budgets that all its sources have.
 
-    These are its sources at the reference budget, or else at the budget with most of them: a mean
+    These are its sources at its reference budget, or else at the budget with most of them: a mean
     over sources is over the same ones at each budget.
     """
     shared = pd.Series(False, rows.index)
-    for _, its in rows.groupby("attack", sort=False):
+    for attack, its in rows.groupby("attack", sort=False):
         sources = its[its["eps_255"] > 0].groupby("eps_255")["source"].agg(set)
-        chosen = sources.get(reference) or max(sources, key=len)
+        chosen = sources.get(reference.get(str(attack))) or max(sources, key=len)
         budgets = {0.0, *sources.index[[chosen <= names for names in sources]]}
         shared[its.index] = its["eps_255"].isin(budgets) & its["source"].isin(chosen)
     return rows[shared]
 
 
-def _over_sources(rows: pd.DataFrame, apart: set[str], reference: float) -> pd.DataFrame:
+def _over_sources(
+    rows: pd.DataFrame, apart: set[str], reference: Mapping[str, float]
+) -> pd.DataFrame:
     """Average each attack over sources, except those `apart`; empty for a single source."""
     single = rows[~rows["source"].isin({CLEAN, *apart})]
     if single["source"].nunique() < 2:
