@@ -211,21 +211,17 @@ def rates_by_protocol(
     rows are those of `rates`, after the columns `variant`, `attack`, `source`, `norm` and
     `protocol`.
     """
-    parts, origins = [], []
+    parts = []
     for name, predictions in variants.items():
         outcome = outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
         for protocol in outcome.protocols:
-            parts.append(_rates(under(outcome, protocol)))
-            origins += [(name, attack, source, norm, protocol)] * len(parts[-1]["eps_255"])
-    origin = dict(
-        zip(
-            ("variant", "attack", "source", "norm", "protocol"),
-            zip(*origins, strict=True),
-            strict=True,
-        )
-    )
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return pd.DataFrame(origin | columns)  # one frame, since each takes milliseconds
+            columns = _rates(under(outcome, protocol))
+            origin = {"variant": name, "attack": attack, "source": source, "norm": norm}
+            origin["protocol"] = protocol
+            rows = len(columns["eps_255"])
+            parts.append({key: np.full(rows, its, object) for key, its in origin.items()} | columns)
+    # One frame, since each takes milliseconds.
+    return pd.DataFrame({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
 
 
 def evaluated_budgets(outcome: Outcomes) -> tuple[dict[str, NDArray[Any]], Mask]:

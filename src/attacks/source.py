@@ -114,9 +114,8 @@ def members_of(model: nn.Module) -> list[nn.Module]:
     Modules of a defence are none of theirs.
     """
     for module in model.modules():
-        if isinstance(
-            networks := getattr(module, "networks_behind", None), list
-        ):  # behind a defence
+        networks = getattr(module, "undefended_networks", None)
+        if isinstance(networks, list):
             return networks
         if isinstance(members := getattr(module, "members", None), nn.ModuleList):
             return list(members)

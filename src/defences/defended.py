@@ -172,7 +172,7 @@ class AttackedDefence(nn.Module):
         self._budgets = 1
 
     @property
-    def networks_behind(self) -> list[nn.Module]:
+    def undefended_networks(self) -> list[nn.Module]:
         """The ensemble's members, or the model alone, without the defence."""
         return list(getattr(self.classifier, "members", [self.classifier]))
 

@@ -255,7 +255,8 @@ def with_partial(
     averaged = [axis for axis in ("source", "target") if axis not in keys]
     if "source" in averaged and not used["ensemble"].all():
         used = used[~used["ensemble"]]
-    relations = {(row.source, row.target): row.relation for row in pairs.itertuples()}
+    both = zip(pairs["source"], pairs["target"], strict=True)
+    relations: dict[Any, str] = dict(zip(both, pairs["relation"], strict=True))
     has = defaultdict[tuple[Any, ...], set[tuple[str, ...]]](set)
     counted = used[used["relation"] == TRANSFER]
     for row in counted[[*keys, *averaged]].itertuples(index=False, name=None):
@@ -265,8 +266,7 @@ def with_partial(
     def lacks(cell: tuple[Any, ...], names: tuple[str, ...]) -> bool:
         place = dict(zip([*keys, *averaged], [*cell, *names], strict=True))
         pair = place["source"], place["target"]
-        known = relations.get(pair) or relation(*map(ModelRef.parse, pair))
-        return str(known) == TRANSFER
+        return (relations.get(pair) or relation(*map(ModelRef.parse, pair))) == TRANSFER
 
     rows = cells[[*keys]].itertuples(index=False, name=None)
     partial = [any(lacks(cell, names) for names in every - has[cell]) for cell in rows]

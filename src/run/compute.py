@@ -141,7 +141,7 @@ def compute(
             result.rows, incomplete = find_work(job, requests, cache, rerun)
             if incomplete:
                 locks.enter_context(cache.locked([job.place(request)[0] for request in incomplete]))
-                for (origin, table), keys in places(job, requests).items() if rerun else ():
+                for (origin, table), keys in places(job, incomplete).items() if rerun else ():
                     cache.discard(origin, table, [key for key, _ in keys])
                 result.rows = read_rows(job, requests, cache)
         missing = _share(requests, find_missing(requests, result.rows))

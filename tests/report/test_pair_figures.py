@@ -171,40 +171,25 @@ def test_every_line_has_a_look_of_its_own(folder):
     assert "bim: vgg \N{RIGHTWARDS ARROW} vit" in {look[0] for look in looks}
 
 
+RARE = [
+    (["image", "999"], "image 999: choose one of the 60"),
+    (["image", "cat"], "invalid int value"),
+    (["strip", "1", "--attack", "fgsm", "bim"], "This figure shows one attack"),
+    (["image", "1", "--target", "vit", "vgg"], "This figure shows one target"),
+    (["strip", "1", *PAIR, "--eps", "3"], "eps=3: image 1 has pictures at 2, 8."),
+    (["confidence-groups", "--bins", "0"], "bins above 0"),
+    (["confidence-groups", "--target", "nope"], "target=nope: choose from"),
+    (["confidence-groups", "--bins", "5", "--height", "1in"], "need a height of"),
+]
+
+
 @pytest.mark.parametrize(
     ("words", "refusal"),
     [
         (["curves", "--value", "nope"], "value=nope: choose from success, accuracy"),
-        pytest.param(["image", "999"], "image 999: choose one of the 60", marks=pytest.mark.slow),
-        pytest.param(["image", "cat"], "invalid int value", marks=pytest.mark.slow),
         (["strip", "30", *PAIR], "image 30 has no picture: choose from 0, 1, 2, or run"),
-        pytest.param(
-            ["strip", "1", "--attack", "fgsm", "bim"],
-            "This figure shows one attack",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["image", "1", "--target", "vit", "vgg"],
-            "This figure shows one target",
-            marks=pytest.mark.slow,
-        ),
         (["confidence-groups", "--bins", "0.01"], "no bin has 3 images"),
-        pytest.param(
-            ["strip", "1", *PAIR, "--eps", "3"],
-            "eps=3: image 1 has pictures at 2, 8.",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(["confidence-groups", "--bins", "0"], "bins above 0", marks=pytest.mark.slow),
-        pytest.param(
-            ["confidence-groups", "--target", "nope"],
-            "target=nope: choose from",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["confidence-groups", "--bins", "5", "--height", "1in"],
-            "need a height of",
-            marks=pytest.mark.slow,
-        ),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in RARE),
     ],
 )
 def test_a_refusal_is_one_sentence(draw, folder, words, refusal, capsys):

@@ -106,8 +106,8 @@ class CollectedWeights:
             optimizer.zero_grad()
             with torch.random.fork_rng():  # for dropout
                 torch.manual_seed(task.seed * 1_000_003 + epoch * 10_007 + step)
-                # Batch norms need two images.
-                for member in range(len(source.members) * (step == 1 or len(batch.images) > 1)):
+                enough = step == 1 or len(batch.images) > 1  # batch norms need two images
+                for member in range(len(source.members)) if enough else ():
                     source.draw(_random(batch), 1)  # each member as if alone
                     logits, labels = source.logits(batch.images, member), batch.true_labels
                     loss_of_each("cross_entropy", logits, labels, False, 1).mean().backward()
