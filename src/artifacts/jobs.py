@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..config.sections import CONTROLS
 from ..utils.model_names import NO_DEFENCE
 from .card import CardJob, read_card
 from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command, kind_of
-from .likeness import comparison_key, digest, recipe
+from .likeness import digest, recipe
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
 from .tables import read_alarms, read_images, read_job_table, read_table
@@ -348,8 +348,7 @@ def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     """Return the jobs with distinct names, the seeds of one attack next to each other.
 
     A sweep's name is added to all of its jobs if one of them has the same attack and source as a
-    different row, or the same attack as another sweep that it cannot be compared with: on other
-    images, or with another protocol, norm, reference budget, storage, seed or precision.
+    different row.
     """
     places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[FinishedJob]]](dict)
     for row in rows_of_seeds(jobs):
@@ -362,22 +361,6 @@ def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
                 f"{other.record.source}. Name their sweeps, as in day1={other.sweep_folder}."
             )
     clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
-    kinds = defaultdict[str, dict[str, dict[tuple[str, ...], FinishedJob]]](
-        lambda: defaultdict(dict)
-    )
-    for (attack, _), rows in places.items():
-        for sweeps, row in rows.items():
-            kinds[attack][comparison_key(row[0].record)].setdefault(sweeps, row[0])
-    for attack, groups in kinds.items():
-        if attack and len({*map(frozenset, groups.values())}) > 1:  # else its name would not help
-            clashing |= set().union(*groups.values())
-        firsts = dict[tuple[str, ...], FinishedJob]()
-        for sweeps, job in chain.from_iterable(its.items() for its in groups.values()):
-            if (first := firsts.setdefault(sweeps, job)).sweep_folder != job.sweep_folder:
-                raise ValueError(
-                    f"{first.folder} and {job.folder} cannot be compared, and their sweeps have "
-                    f"one name. Name them, as in day1={first.sweep_folder}."
-                )
     named_jobs = []
     for rows in places.values():
         for sweeps, row in rows.items():

@@ -43,14 +43,6 @@ def recipe(record: JobRecord) -> str:
     return digest([record.model_dump(mode="json", include=_FACTS), settings, models])
 
 
-def comparison_key(record: JobRecord) -> str:
-    """Return what jobs of one version must share for their rates to be compared."""
-    trainer = record.config["trainer"]
-    options = (record.norm, record.reference, record.protocol, record.storage, record.seed)
-    arithmetic = (record.precision, trainer["attack_precision"], trainer["fold_batch_norms"])
-    return str((record.data, *options, *arithmetic))
-
-
 def model_digest(record: JobRecord, name: str) -> str:
     """Return a digest of everything that decides a model's logits: weights, settings and code."""
     model = record.config["model"].get(name, {})  # an ensemble has no settings

@@ -114,9 +114,8 @@ def members_of(model: nn.Module) -> list[nn.Module]:
     Modules of a defence are none of theirs.
     """
     for module in model.modules():
-        networks = getattr(module, "undefended_networks", None)
-        if isinstance(networks, list):
-            return networks
+        if isinstance(network := getattr(module, "undefended", None), nn.Module):
+            return members_of(network)
         if isinstance(members := getattr(module, "members", None), nn.ModuleList):
             return list(members)
     return [model]

@@ -172,9 +172,9 @@ class AttackedDefence(nn.Module):
         self._budgets = 1
 
     @property
-    def undefended_networks(self) -> list[nn.Module]:
-        """The ensemble's members, or the model alone, without the defence."""
-        return list(getattr(self.classifier, "members", [self.classifier]))
+    def undefended(self) -> nn.Module:
+        """The model without the defence."""
+        return self.classifier
 
     @property
     def members(self) -> list[Callable[[Tensor], Tensor]]:

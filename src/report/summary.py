@@ -27,7 +27,7 @@ from ..analysis.transfer_rates import (
     with_cell_columns,
 )
 from ..artifacts.jobs import FinishedJob, rows_of_seeds
-from ..artifacts.likeness import RELATED_BY, comparison_key, model_digest, overlaps
+from ..artifacts.likeness import RELATED_BY, model_digest, overlaps
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .beside import Ranks, beside
 
@@ -263,13 +263,16 @@ def described_images(job: FinishedJob) -> pd.DataFrame:
 
 def _group(job: FinishedJob, names: dict[str, str]) -> str:
     """Return a job's group, plus digests of models whose name was another model in earlier jobs."""
-    record = job.record
+    record, trainer = job.record, job.record.config["trainer"]
+    options = (record.norm, record.reference, record.protocol, record.storage, record.seed)
+    arithmetic = (record.precision, trainer["attack_precision"], trainer["fold_batch_norms"])
     changed = [
         f" {name} {digest}"
         for name in record.weights
         if names.setdefault(f"{record.data} {name}", digest := model_digest(record, name)) != digest
     ]
-    return f"{comparison_key(record)} {record.code.get('program')}" + "".join(changed)
+    key = (record.data, *options, *arithmetic, record.code.get("program"))
+    return str(key) + "".join(changed)
 
 
 def mean_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from src import load_sweep, rankings, table
+from src import rankings, table
 from src.api import charts
 from src.artifacts.frame_jobs import JOBS, jobs_of
 from src.artifacts.jobs import find_jobs
@@ -112,17 +112,6 @@ def test_models_may_have_the_names_of_columns():
     assert len(wide_matrix(summarise(list(jobs_of(frame))).matrices[0].cells)) == 2
 
 
-def test_one_attack_on_two_data_sets_is_two_attacks(tmp_path):
-    few = {"attacks": ("fgsm",), "budgets": (8.0,), "full": False}
-    one = make_sweep(tmp_path / "one", sources=("vgg",), **few)
-    again = make_sweep(tmp_path / "again", sources=("resnet",), **few)
-    other = make_sweep(tmp_path / "other", sources=("resnet",), first=60, images=60, **few)
-    assert {*load_sweep(one, again)["attack"]} == {"fgsm"}
-    ranked = rankings(one, other)
-    assert {*ranked["attack"]} == {"fgsm (one)", "fgsm (other)"}
-    assert ranked["sources"].max() == 1
-
-
 def test_a_mean_over_sources_is_over_the_same_ones_at_each_budget(tmp_path):
     few = {"attacks": ("fgsm",), "full": False}
     make_sweep(tmp_path / "one", sources=("vgg",), budgets=(2.0, 8.0), **few)
@@ -133,15 +122,6 @@ def test_a_mean_over_sources_is_over_the_same_ones_at_each_budget(tmp_path):
     each = [value(page, "s", **place, source=name, eps_255=8.0) for name in ("vgg", "resnet")]
     assert means[2.0] is None is means[4.0]
     assert min(each) < means[8.0] < max(each)
-
-
-def test_sweeps_of_one_name_that_cannot_be_compared_are_refused(tmp_path):
-    few = {"attacks": ("fgsm",), "budgets": (8.0,), "full": False}
-    one = make_sweep(tmp_path / "one" / "out", sources=("vgg",), **few)
-    other = make_sweep(tmp_path / "two" / "out", sources=("vit",), first=60, images=60, **few)
-    with pytest.raises(ValueError, match=r"cannot be compared.*as in day1="):
-        load_sweep(one, other)
-    assert {*load_sweep({"a": one, "b": other})["attack"]} == {"fgsm (a)", "fgsm (b)"}
 
 
 def test_the_sources_of_a_mean_are_those_at_the_attacks_own_reference_budget(tmp_path):

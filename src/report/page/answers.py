@@ -54,8 +54,8 @@ def answer_of(
         return _one_pair(view, source, defence, eps_255, protocol, where)
     rows = _ranking(summary, source, defence, eps_255)
     if protocol != view.choice.protocol:
-        ranked = values["attack"].isin(rows["attack"])  # the others lack pairs
-        ordered = (values[ranked] if ranked.any() else values).sort_values(
+        complete = values[~values["attack"].isin(_lacking(summary, source, defence, eps_255))]
+        ordered = (complete if len(complete) else values).sort_values(
             "success_rate", ascending=False, kind="stable"
         )
         detail = (
@@ -72,13 +72,23 @@ def answer_of(
 
 def _ranking(summary: Summary, source: str, defence: str, eps_255: float) -> pd.DataFrame:
     """Return the ranked attacks of the first group; an empty source stands for the mean."""
-    rows = summary.rankings
-    rows = rows[rows["source"] == source] if source else over_sources(rows)
+    rows = _all_rows(summary, source, defence, eps_255)
     rows = rows[rows["rank"].notna()]
-    rows = rows[(rows["eps_255"] == eps_255) & (rows["defence"] == defence)]
     for name in ("group", *GROUP):
         rows = rows[rows[name] == rows[name].iloc[0]] if len(rows) else rows
     return rows
+
+
+def _all_rows(summary: Summary, source: str, defence: str, eps_255: float) -> pd.DataFrame:
+    rows = summary.rankings
+    rows = rows[rows["source"] == source] if source else over_sources(rows)
+    return rows[(rows["eps_255"] == eps_255) & (rows["defence"] == defence)]
+
+
+def _lacking(summary: Summary, source: str, defence: str, eps_255: float) -> set[str]:
+    """Return the attacks that lack a pair, so that no ranking has them."""
+    rows = _all_rows(summary, source, defence, eps_255)
+    return {*rows["attack"]} - {*rows.loc[rows["rank"].notna(), "attack"]}
 
 
 def _details(first: pd.Series, total: int) -> str:
