@@ -62,7 +62,7 @@ _CHOICES: Sequence[tuple[str, type, Sequence[str]]] = (
     ("attack", LoopSettings, ("loss", "random_start", "lookahead", "copies_average")),
     ("model", ModelSettings, ("channels",)),
 )
-_QUOTES = {*"'\"`\\"}  # which shells read differently
+_ODD = {*"'\"`\\\N{REPLACEMENT CHARACTER}"}  # quotes, and what stands for a control character
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
 
 
@@ -324,7 +324,7 @@ def _untrusted(record: JobRecord, unknown: Mapping[str, str], absent: Sequence[s
     elsewhere = {f"model.{name}.weights": "FILE" for name in absent}
     elsewhere |= {"dataset.root": "FOLDER"} if root and not Path(root).is_dir() else {}
     typed = sorted(f"{key}={elsewhere.get(key, its)}" for key, its in unknown.items())
-    if odd := next((word for word in typed if not word.isprintable() or _QUOTES & {*word}), None):
+    if odd := next((word for word in typed if not word.isprintable() or _ODD & {*word}), None):
         group = odd.partition(".")[0]
         raise ValueError(f"a text in its section {group} has quotes or control characters")
     words = shlex.join(typed)
