@@ -15,12 +15,9 @@ from .api.frames import NEW_NAMES, distinct
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
 
-FELL = 1
-"""Exit code if some accuracy fell significantly."""
-
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, or `FELL`."""
+    """Run the command line and return its exit code."""
     parser = CommandParser(command("compare"), description=__doc__)
     add = parser.add_argument
     for name in ("old", "new"):
@@ -50,7 +47,7 @@ def _print_changes(old: Path, new: Path, pairs: list[Any], **options: Any) -> in
     falls = int((changes["high"] < 0).sum())
     console.print("In points; the 95 % intervals hold for all rows together.")
     console.print(f"Significant falls: {falls} of {len(changes)}.")
-    return FELL if falls else 0
+    return int(falls > 0)
 
 
 if __name__ == "__main__":

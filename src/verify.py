@@ -74,8 +74,8 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
         console.print(printable(f"{_listed(names, len(jobs))}: {note}"))
     if not (total or differ):
         late = any(job.reason == CheckedJob.reason for job in jobs)
-        here = "in the time; set more --minutes" if late else "here"
-        console.print(f"{described(facts)}No outcome can be recomputed {here}.")
+        within = " within --minutes" * late
+        console.print(f"{described(facts)}No outcome can be recomputed here{within}.")
         return NOTHING
     console.print(
         f"{'differs' if differ else 'agrees'}: {wrong:,} of {total:,} outcomes differ, in "

@@ -325,13 +325,11 @@ def _untrusted(record: JobRecord, unknown: Mapping[str, str], absent: Sequence[s
     elsewhere |= {"dataset.root": "FOLDER"} if root and not Path(root).is_dir() else {}
     typed = sorted(f"{key}={elsewhere.get(key, its)}" for key, its in unknown.items())
     if odd := next((word for word in typed if not word.isprintable() or _ODD & {*word}), None):
-        group = odd.partition(".")[0]
-        raise ValueError(f"a text in its section {group} has quotes or control characters")
-    words = shlex.join(typed)
+        raise ValueError(f"its {odd.partition('.')[0]} has text with quotes or control characters")
     if elsewhere:
         text = f"it needs {needs(record)}. Type where they are, and the code that you trust"
-        return f"{text}: {words}"
-    return f"it names files or code. If you trust them, type: {words}"
+        return f"{text}: {shlex.join(typed)}"
+    return f"it names files or code. If you trust them, type: {shlex.join(typed)}"
 
 
 def _type(config: dict[str, Any], word: str) -> Iterator[tuple[str, str]]:

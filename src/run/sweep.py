@@ -135,7 +135,9 @@ class Sweep:
         jobs, console = self.settings, Console(markup=False, highlight=False, soft_wrap=True)
         result = estimate(self.planned, self.pool, here)
         if any(job.stored < 1 for job in result.jobs):
-            _check_cache(Path(jobs[0].cache.dir))
+            cache = Path(jobs[0].cache.dir)
+            with writing(cache), held(cache / ".lock"):  # or the file system has no locks
+                pass
         if jobs[0].plan.only:
             print_plan(result, jobs, console)
             sys.exit(any(job.refused for job in result.jobs))
@@ -304,12 +306,6 @@ def _summarise(folders: Sequence[Path], related: str, console: Console) -> Summa
     except ValueError as error:
         console.print(str(error), style="yellow")
         return Summary()
-
-
-def _check_cache(folder: Path) -> None:
-    """Refuse a cache that cannot be written, or whose file system has no locks."""
-    with writing(folder), held(folder / ".lock"):
-        pass
 
 
 def _check_places(config: DictConfig, folder: Path, sweep: bool) -> None:

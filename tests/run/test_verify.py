@@ -361,7 +361,7 @@ def test_texts_that_shells_or_terminals_read_otherwise_are_not_suggested(
 ):
     key, value = (text, "b") if is_key else ("note", text)
     code, printed = verify(forge(lambda job: with_setting(job, f"dataset.{key}", value)), *trust)
-    assert code == 2 and "section dataset has quotes or control characters" in printed
+    assert code == 2 and "its dataset has text with quotes or control characters" in printed
     assert "type: " not in printed and "touch" not in printed
 
 
@@ -375,9 +375,7 @@ def test_time_that_was_up_is_said_as_such(verify, trust):
     assert (
         code == 2
         and "time was up" in printed
-        and printed.rstrip().endswith(
-            "No outcome can be recomputed in the time; set more --minutes."
-        )
+        and printed.rstrip().endswith("No outcome can be recomputed here within --minutes.")
     )
 
 
