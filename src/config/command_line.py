@@ -31,8 +31,8 @@ def ignore_harmless_warnings() -> None:
 class CommandParser(ArgumentParser):
     """Parser of a command's arguments that refuses wrong ones in one sentence."""
 
-    def __init__(self, *names: Any, **options: Any) -> None:
-        super().__init__(*names, **options, formatter_class=RawDescriptionHelpFormatter)
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **options, formatter_class=RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments."""
