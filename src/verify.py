@@ -73,8 +73,7 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
     for note, names in notes.items():
         console.print(printable(f"{_listed(names, len(jobs))}: {note}"))
     if not (total or differ):
-        late = any(job.reason == CheckedJob.reason for job in jobs)
-        within = " within --minutes" * late
+        within = " within --minutes" * any(job.reason == CheckedJob.reason for job in jobs)
         console.print(f"{described(facts)}No outcome can be recomputed here{within}.")
         return NOTHING
     console.print(
