@@ -1,7 +1,6 @@
 """Hydra callback: read a command's jobs before the slow imports, and report them at the end."""
 
 import gc
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,10 +8,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from .config.compose import compose_jobs, overrides_of
-from .config.errors import REFUSALS, explain, refuse
+from .config.errors import describe, refuse
 from .config.read import check_applied, read_job
 from .utils import stopping
-from .utils.refusals import first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,14 +42,8 @@ class SweepCallback(Callback):
             self.sweep = Sweep(jobs, report)
             self.sweep.start(config)
             gc.freeze()  # later collections skip loaded modules: saves over a second in nine jobs
-        except REFUSALS as error:
-            refuse(explain(error))
-        except OSError as error:
-            refuse(f"A file could not be read or written: {error}.")
-        except (ImportError, MemoryError) as error:
-            refuse(f"The program cannot be loaded: {first_line(error) or 'out of memory'}.")
-        except Exception:  # Hydra would turn it into a warning and continue
-            refuse(traceback.format_exc())
+        except Exception as error:  # Hydra would turn it into a warning and continue
+            refuse(describe(error))
         finally:
             gc.enable()
 

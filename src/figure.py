@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .api.frames import add_sweeps, warn
+from .api.frames import add_sweeps, distinct, warn
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
@@ -78,7 +78,7 @@ def _draw(
     write = writer(out)
     sweeps = folder or [newest_sweep(finished=True)]
     draw, first = getattr(charts, kind.replace("-", "_")), [] if number is None else [number]
-    chart = draw(*first, *sweeps, **options, names=dict(names))
+    chart = draw(*first, *sweeps, **options, names=distinct(names))
     warn(named_folders(*sweeps), dict(names))
     with atomic_write(out) as temporary:
         temporary.write_bytes(write(chart.to_dict()))

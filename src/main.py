@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    _status = 1
+    _status = 2  # if the program cannot be loaded
     # Registered first, so it runs last. It saves the seconds that Python needs to free memory.
     atexit.register(lambda: (sys.stdout.flush(), os._exit(_status)))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -1,6 +1,11 @@
 """List the jobs of a sweep, their states and the remaining time.
 
 `python -m src.status why JOB` prints why the rows of a finished job are not reused.
+
+exit codes:
+  0          all jobs are done
+  1          some jobs are not done
+  2 or more  there is no such sweep, or the command failed
 """
 
 import sys

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .api.frames import add_sweeps, warn
+from .api.frames import add_sweeps, distinct, warn
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.files import write_text
@@ -75,7 +75,7 @@ def _print_table(
     sweeps = folder or [newest_sweep(finished=True)]
     lay_out = tries_table if tries else table
     ranks = "" if beside is None else beside_text(sweeps, beside)  # first: it may be refused
-    text = printable(str(lay_out(*sweeps, **options, names=dict(names)))) + ranks
+    text = printable(str(lay_out(*sweeps, **options, names=distinct(names)))) + ranks
     warn(named_folders(*sweeps), dict(names))
     if out:
         write_text(out, text)

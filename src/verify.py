@@ -1,14 +1,22 @@
-"""Recompute a sample of a card's outcomes on this machine: `python -m src.verify CARD`."""
+"""Recompute a random sample of a card's outcomes on this machine: `python -m src.verify CARD`.
+
+exit codes:
+  0          what was recomputed agrees
+  1          outcomes, images, weights or stated facts differ
+  2 or more  nothing was recomputed, or the command failed
+"""
 
 import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
 from .utils.refusals import printable, shortened
-from .utils.terminal import LastingConsole, text_table
+from .utils.terminal import text_table
 
 MOST_MINUTES = 10_000
 DIFFERS, NOTHING = 1, 2
@@ -17,11 +25,7 @@ DIFFERS, NOTHING = 1, 2
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, `DIFFERS` or `NOTHING`."""
-    parser = CommandParser(
-        command("verify"),
-        description="Recompute a random sample of a card's outcomes on this machine. Exit codes: "
-        "0 if they agree, 1 if they differ, 2 if nothing can be recomputed or there is no card.",
-    )
+    parser = CommandParser(command("verify"), description=__doc__)
     add = parser.add_argument
     add("card", type=Path, help="the card")
     add("words", nargs="*", metavar="KEY=VALUE", help="a file or code of yours that jobs may use")
@@ -33,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> int:
     """Print what a sample of a card's outcomes shows, and return the exit code."""
     from .analysis.agreement import found_share, most_wrong  # here: loading these takes seconds
-    from .api.verification import check_jobs
+    from .api.verification import CheckedJob, check_jobs
     from .artifacts.card import COARSE_STEPS, STEPS, described, read_card, read_facts
 
     if not 0 < minutes <= MOST_MINUTES:
@@ -62,14 +66,15 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
         differ |= result == "differs"
         every = sum(map(len, job.stated.tables.values()))
         rows.append([printable(name), f"{count:,} of {every:,}", f"{bad:,}", result])
-    console = LastingConsole(markup=False, highlight=False, soft_wrap=True)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     columns = ["job", "outcomes", "differ", "result"]
     if total or differ:
         console.print(text_table(columns, rows, left=["job", "result"]), soft_wrap=False)
     for note, names in notes.items():
         console.print(printable(f"{_listed(names, len(jobs))}: {note}"))
     if not (total or differ):
-        console.print(f"{described(facts)}No outcome can be recomputed here.")
+        within = " within --minutes" * any(job.reason == CheckedJob.reason for job in jobs)
+        console.print(f"{described(facts)}No outcome can be recomputed here{within}.")
         return NOTHING
     console.print(
         f"{'differs' if differ else 'agrees'}: {wrong:,} of {total:,} outcomes differ, in "

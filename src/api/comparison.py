@@ -43,21 +43,23 @@ def compare(
     Args:
         old: The frame that the other one is compared with.
         new: The other frame.
-        pairs: Names of models in `new` by their names in `old`, where these differ.
+        pairs: Names of models in `new` by their names in `old`, where these differ. Models of `old`
+            keep different names.
         eps_255: Budget in units of 1/255; None: each job's reference budget.
         common: Leave out the cells of `old` that `new` lacks.
 
     Returns:
         One row per cell with the columns `measure` (robust or clean accuracy), those of `CELL`,
-        `cells` (1), `images`, the accuracies `old` and `new`, their `change` in [-1, 1], and its
-        95 % interval `low` and `high`. The intervals of all rows hold together. The worst change of
-        a measure comes first, except that several cells are preceded by their mean: over targets,
-        of each target's mean over cells without white boxes (with them if there are no others).
+        `is_mean`, `cells`, `images`, the accuracies `old` and `new`, their `change` in [-1, 1], and
+        its 95 % interval `low` and `high`. The intervals of all rows hold together. The worst
+        change of a measure comes first. If a measure has several cells, a row with `is_mean` and
+        without names precedes them. It is the mean over targets of each target's mean over cells
+        without white boxes (with them if there are no others); `cells` is their number.
         `attrs["notes"]` says what else differs.
 
     Raises:
         ValueError: Images, norms or budgets differ; `new` lacks a cell of `old`; there are fewer
-            than 30 images; or `pairs` has an unknown name.
+            than 30 images; or `pairs` has an unknown name, or gives two models one name.
     """
     sides = _read(old, "OLD", eps_255, pairs or {}), _read(new, "NEW", eps_255, {})
     _check_alike(*sides, eps_255)
@@ -78,7 +80,7 @@ def compare(
     frame = frame.assign(old=old_rate, new=new_rate, change=change)
     frame["low"] = np.maximum(change - margin, -frame["old"])
     frame["high"] = np.minimum(change + margin, 1 - frame["old"])
-    keys = [frame["measure"] == CLEAN, frame["cells"] == 1, change]
+    keys = [frame["measure"] == CLEAN, ~frame["is_mean"], change]
     frame = frame.iloc[np.lexsort(list(map(np.asarray, keys[::-1])))].reset_index(drop=True)
     frame.attrs[NOTES] = notes
     return frame
@@ -124,7 +126,7 @@ def change_table(changes: pd.DataFrame) -> Table:
     texts = []
     for _, row in changes.iterrows():
         names = ["" if pd.isna(name) else name for name in row[CELL[:3]]]
-        if row["cells"] > 1:
+        if row["is_mean"]:
             names[0] = f"mean of {row['cells']}"
         elif row["defence"] != NO_DEFENCE:
             names[2] += f"@{row['defence']}"
@@ -142,7 +144,9 @@ def _verdict(row: pd.Series) -> str:
 
 
 def _row_name(row: pd.Series) -> str:
-    return _text([*row[CELL].dropna()]) if row["cells"] == 1 else f"mean of {row['cells']} cells"
+    if row["is_mean"]:
+        return f"mean of {row['cells']} {'cell' if row['cells'] == 1 else 'cells'}"
+    return _text([*row[CELL].dropna()])
 
 
 @dataclass(frozen=True)
@@ -164,13 +168,13 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
     """Read the primary variants at `eps_255`, or at each job's reference budget."""
     jobs: dict[tuple[str, str], JobRecord] = {}
     targets: dict[str, str] = {}
-    labels, unknown = [], {*pairs}
+    labels, models = [], set[str]()
     right: dict[str, dict[tuple[Any, ...], pd.Series]] = {ROBUST: {}, CLEAN: {}}
     for job in (job for job in jobs_of(frame) if job.attacked):
         record, source = job.record, renamed(job.record.source, pairs)
         eps = record.reference if eps_255 is None else eps_255
         jobs[job.attack, source] = record
-        unknown -= {part for model in (record.source, *record.targets) for part in parts_of(model)}
+        models |= {record.source, *record.targets}
         targets |= {renamed(target, pairs): key for target, key in record.target_keys.items()}
         for (model, defence), rows in job.defended.groupby(_TARGET, observed=True):
             rows = rows.set_index("index")
@@ -184,8 +188,13 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
     if not labels:
         at = "" if eps_255 is None else f" at --eps {eps_255:g}"
         raise ValueError(f"{name} has no adversarial images{at}.")
-    if unknown:
-        raise ValueError(f"--pair {min(unknown)}: {name} has no model of this name.")
+    parts = {part for model in models for part in parts_of(model)}
+    called = [renamed(model, pairs) for model in parts.union(models)]
+    for model, new in pairs.items():
+        if model not in parts:
+            raise ValueError(f"--pair {model}: {name} has no model of this name.")
+        if called.count(new) > 1:
+            raise ValueError(f"--pair {model}={new}: {name} has two models of this new name.")
     if pd.concat(labels).groupby(level=0).nunique().max() > 1:
         raise ValueError(f"{name} has several sets of images. Compare sweeps on one set.")
     wide = {measure: pd.DataFrame(its) for measure, its in right.items()}
@@ -232,7 +241,7 @@ def _images_of(record: JobRecord) -> tuple[str, str]:
 def _means(measure: str, cells: pd.Index) -> tuple[pd.DataFrame, Values]:
     """Return the rows of a measure and the cells' weights in each, shape (R, C)."""
     rows = cells.to_frame(index=False)
-    frame = rows.reindex(columns=CELL).assign(measure=measure, cells=1)
+    frame = rows.reindex(columns=CELL).assign(measure=measure, is_mean=False, cells=1)
     weights = np.eye(len(rows))
     if len(rows) == 1:
         return frame, weights
@@ -243,7 +252,7 @@ def _means(measure: str, cells: pd.Index) -> tuple[pd.DataFrame, Values]:
     groups = rows.groupby(_TARGET)
     mean = np.zeros((1, len(frame)))
     mean[0, rows.index] = 1 / groups["target"].transform("size") / groups.ngroups
-    first = pd.DataFrame({"measure": [measure], "cells": len(rows)})
+    first = pd.DataFrame({"measure": [measure], "is_mean": True, "cells": len(rows)})
     return pd.concat([first, frame], ignore_index=True), np.concatenate([mean, weights])
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -179,7 +180,7 @@ def add_sweeps(parser: argparse.ArgumentParser) -> None:
     named = "folders of sweeps, or NAME=FOLDER; default: the newest in outputs/"
     parser.add_argument("folder", nargs="*", type=_sweep, help=named)
     text = "printed names of attacks and models, such as vgg_small=VGG-16"
-    parser.add_argument("--names", nargs="+", default=[], type=new_name, help=text)
+    parser.add_argument("--names", **NEW_NAMES, help=text)
 
 
 def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
@@ -210,6 +211,18 @@ def new_name(word: str) -> tuple[str, str]:
     if not (name and sign and new):
         raise argparse.ArgumentTypeError(f"{word}: write NAME=NEW, such as vgg_small=VGG-16.")
     return name, new
+
+
+NEW_NAMES: Any = {"nargs": "+", "default": [], "type": new_name, "action": "extend"}
+"""Keywords of an option that takes words `NAME=NEW` and may be repeated."""
+
+
+def distinct(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return new names by name; refuse two for one name."""
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]} has two new names. Choose one.")
+    return dict(pairs)
 
 
 def rankings(

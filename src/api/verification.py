@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,7 @@ _CHOICES: Sequence[tuple[str, type, Sequence[str]]] = (
     ("attack", LoopSettings, ("loss", "random_start", "lookahead", "copies_average")),
     ("model", ModelSettings, ("channels",)),
 )
+_ODD = {*"'\"`\\\N{REPLACEMENT CHARACTER}"}  # quotes, and what stands for a control character
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
 
 
@@ -321,11 +323,13 @@ def _untrusted(record: JobRecord, unknown: Mapping[str, str], absent: Sequence[s
     root = unknown.get("dataset.root")
     elsewhere = {f"model.{name}.weights": "FILE" for name in absent}
     elsewhere |= {"dataset.root": "FOLDER"} if root and not Path(root).is_dir() else {}
-    words = " ".join(sorted(f"'{key}={elsewhere.get(key, its)}'" for key, its in unknown.items()))
+    typed = sorted(f"{key}={elsewhere.get(key, its)}" for key, its in unknown.items())
+    if odd := next((word for word in typed if not word.isprintable() or _ODD & {*word}), None):
+        raise ValueError(f"its {odd.partition('.')[0]} has text with quotes or control characters")
     if elsewhere:
         text = f"it needs {needs(record)}. Type where they are, and the code that you trust"
-        return f"{text}: {words}"
-    return f"it names files or code. If you trust them, type: {words}"
+        return f"{text}: {shlex.join(typed)}"
+    return f"it names files or code. If you trust them, type: {shlex.join(typed)}"
 
 
 def _type(config: dict[str, Any], word: str) -> Iterator[tuple[str, str]]:

@@ -120,7 +120,7 @@ def needs(record: JobRecord) -> str:
     models = record.config["model"].items()
     foreign = [name for name, its in models if not is_asset(str(its.get("weights")))]
     weights = [f"the weights of {', '.join(sorted(foreign))}"] if foreign else []
-    return " and ".join([*images, *weights])
+    return " and ".join([*images, *weights]) or "other files"
 
 
 def read_card(path: Path) -> list[CardJob]:

@@ -151,9 +151,15 @@ def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:
 
 
 def job_folders(folder: Path, manifest: SweepManifest) -> dict[int, Path]:
-    """Return the folders of the jobs that have begun by number, without an earlier sweep's."""
+    """Return the folders of the jobs that have begun by number, without an earlier sweep's.
+
+    A call's jobs have no file from their beginning: those that are finished count.
+    """
     if manifest.single:
         return {0: folder}
+    if manifest.id == _CALL:
+        paths = enumerate(folder / Path(name).name for name in manifest.jobs)
+        return {its: path for its, path in paths if (path / f"{PREDICTIONS}.parquet").exists()}
     folders, sweep = {}, re.compile(rf"^sweep: '?{manifest.id}\b", re.MULTILINE)
     for path in folder.iterdir():  # a text search: parsing YAML is far slower
         match, config = re.match(r"(\d+)-", path.name), path / CONFIG_OF_JOB
@@ -198,8 +204,9 @@ def _status(name: str, folder: Path) -> JobStatus:
     failure = failure_of(folder)
     if failure is not None:
         return JobStatus(name, folder, "failed", error=failure)
-    took = (folder / f"{PREDICTIONS}.parquet").stat().st_mtime - _started(folder)
-    return JobStatus(name, folder, "done", took)
+    ended = (folder / f"{PREDICTIONS}.parquet").stat().st_mtime
+    began = _started(folder) if (folder / CONFIG_OF_JOB).exists() else ended
+    return JobStatus(name, folder, "done", ended - began)
 
 
 def start_clock(folder: Path) -> None:

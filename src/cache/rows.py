@@ -49,7 +49,7 @@ class Rows:
             tables.append(read.append_column("file", pa.repeat(len(tables), len(read))))
         if not tables:
             return None
-        with suppress(FileNotFoundError):  # another process has removed it
+        with suppress(OSError):  # another process has removed it, or the cache is read-only
             os.utime(self.folder / origin)
         rows = pa.concat_tables(tables)
         if len(tables) > 1:  # two processes may have computed the same rows
@@ -132,7 +132,7 @@ class Rows:
             lock = self._lock(folder.name)
             try:
                 lock.acquire(timeout=0)
-            except Timeout:
+            except (Timeout, OSError):  # in use, or the cache is read-only
                 continue
             shutil.rmtree(folder, ignore_errors=True)
             excess -= sizes[folder]

@@ -5,13 +5,12 @@ import logging
 import os
 import sys
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..utils import stopping
-from ..utils.refusals import printable
-from .errors import INTERRUPTED, REFUSALS, REFUSED, explain, refuse
+from .errors import INTERRUPTED, REFUSED, describe, refuse, tell
 from .hydra_internals import flags_parser
 
 HARMLESS = (
@@ -31,6 +30,9 @@ def ignore_harmless_warnings() -> None:
 
 class CommandParser(ArgumentParser):
     """Parser of a command's arguments that refuses wrong ones in one sentence."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **options, formatter_class=RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments."""
@@ -58,8 +60,9 @@ def run_command(
 ) -> int:
     """Run a command and return its exit code: 0, or what the function returns.
 
-    A refusal prints one sentence and returns 2. Ctrl-C or SIGTERM returns 130, an error of files
-    or workers 1.
+    A refusal prints one sentence and returns 2. Any error returns 2, too, and so does an output
+    that cannot be written: 1 has the meaning that the function gives it. Ctrl-C or SIGTERM returns
+    130.
 
     Args:
         function: The command, called with the parsed arguments as keywords.
@@ -75,28 +78,39 @@ def run_command(
         # each other as soon as another process uses one of their cores.
         os.environ["GOMP_SPINCOUNT"] = "10000"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+    code: Any = REFUSED
     with stopping.handle_signals():
+        stopping.set_shutdown_hook(_say)
         try:
             if at_once:
                 stopping.interrupt_at_once()
             if "" in (sys.argv[1:] if words is None else words):  # as a path: the current folder
                 refuse("One of the arguments is empty. Leave it out, or write what it stands for.")
             code = function(**vars(parse(words)))
-            sys.stdout.flush()
-            return code or 0
         except SystemExit as stop:
-            return int(stop.code or 0)
+            # At a closed pipe rich exits with 1.
+            code = REFUSED if isinstance(stop.__context__, BrokenPipeError) else stop.code
         except KeyboardInterrupt as interrupt:
             stopping.shut_down(interrupt)
-            return INTERRUPTED
-        except REFUSALS as error:
-            print(printable(explain(error)), file=sys.stderr)
-            return REFUSED
-        except BrokenPipeError:  # a pipe such as `| head` was closed
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            code = INTERRUPTED
         except (OSError, RuntimeError) as error:  # from Hydra's files or a launcher's workers
             stopping.shut_down(error)
-            return 1
+        except Exception as error:
+            _say(error)
         finally:
             gc.unfreeze()  # undo the freeze in `SweepCallback`
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # the disk is full, or a pipe such as `| head` was closed
+        if code != REFUSED:
+            _say(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return REFUSED
+    return int(code or 0)
+
+
+def _say(error: BaseException) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        print("\nInterrupted.")
+    elif not isinstance(error, BrokenPipeError):
+        tell(describe(error))

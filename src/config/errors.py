@@ -2,6 +2,7 @@
 
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -18,18 +19,34 @@ from ..utils.package import install_command
 from ..utils.refusals import first_line, printable, suggestion
 from .command import BUDGETS, repair
 
-REFUSED, INTERRUPTED = 2, 130  # exit codes
+REFUSED, INTERRUPTED = 2, 130  # exit codes; errors have the first, too
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 """Errors raised for an invalid command line or config file."""
 LAUNCHERS = ("joblib", "submitit", "ray")
 """Extras of this package that install a Hydra launcher."""
 
 
-def refuse(message: str) -> NoReturn:
-    """Print why a command cannot run, and exit with the code of a refusal."""
+def tell(message: str) -> None:
+    """Print a message to standard error, if that can be written."""
     with suppress(OSError):  # a closed stream; Hydra would warn of the error, and run the jobs
         print(printable(message), file=sys.stderr, flush=True)
+
+
+def refuse(message: str) -> NoReturn:
+    """Print why a command cannot run, and exit with the code of a refusal."""
+    tell(message)
     sys.exit(REFUSED)
+
+
+def describe(error: BaseException) -> str:
+    """Return a sentence about an error that ends a command; the traceback if it is unforeseen."""
+    if isinstance(error, REFUSALS):
+        return explain(error)
+    if isinstance(error, OSError):
+        return f"A file could not be read or written: {error}."
+    if isinstance(error, ImportError | MemoryError):
+        return f"The program cannot be loaded: {first_line(error) or 'out of memory'}."
+    return "".join(traceback.format_exception(error))
 
 
 def explain(error: BaseException) -> str:

@@ -40,6 +40,8 @@ def read_list(path: str | Path, header: bool = True) -> pd.DataFrame:
     """
     with open(path, encoding="utf-8-sig", newline="") as file:
         line = file.readline(10_000)
+    if "\0" in line:
+        raise ValueError("it is no text: it has NUL bytes")
     try:
         separator = csv.Sniffer().sniff(line, ",;\t| ").delimiter
     except csv.Error:  # one column

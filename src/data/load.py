@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -76,8 +77,10 @@ def _open(source: Mapping[str, Any], lock_folder: Path | None) -> Any:
     """Call a data set's `_target_`; if several processes do so, one downloads and others wait."""
     if not source.get("download") or lock_folder is None:
         return call_target(source)
-    lock_folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_folder / "download.lock"):
+    with ExitStack() as locks:
+        with suppress(OSError):  # a read-only cache: the images should be there
+            lock_folder.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(FileLock(lock_folder / "download.lock"))
         try:
             return call_target(source)
         except ValueError as error:  # from the network, the disk or the archive

@@ -28,14 +28,15 @@ class Answers(nn.Module):
 
     Args:
         file: CSV with the columns `sha256`, `predicted` (class, from 0) and perhaps `confidence`
-            (probability of this class; without it, answers are certain). Other columns, such as
-            `index`, `budget` and `filename`, are ignored.
+            (probability of this class; without it, answers are certain). It has a row for each
+            image in the folders. Other columns, such as `index`, `budget` and `filename`, are
+            ignored.
         num_classes: Number of classes.
         images: Folders of the saved images; None is ignored.
 
     Raises:
         ValueError: The file cannot be read, has a wrong class or confidence or two predictions for
-            an image, or names an image that is not in the folders.
+            an image, or its images are not those in the folders.
     """
 
     predicted: Tensor
@@ -55,7 +56,10 @@ class Answers(nn.Module):
                 "model.answers.network.images=[FOLDER], does not have, such as the file with "
                 f"SHA-256 {min(missing)}."
             )
-        self._unanswered = [files[digest] for digest in files.keys() - numbers.keys()]
+        if lacking := files.keys() - numbers.keys():
+            counts = f"{len(lacking):,} of the {len(files):,} saved images"
+            first = min(files[digest] for digest in lacking)
+            raise ValueError(f"{file} has no answer for {counts}, such as {first}.")
         self._rows = {_digest(to_rgb(files[digest])): row for digest, row in numbers.items()}
         confidence = rows["confidence"].clip(upper=_CERTAIN)
         self.register_buffer("predicted", torch.tensor(rows["predicted"].tolist()))
@@ -67,10 +71,7 @@ class Answers(nn.Module):
         try:
             rows = [self._rows[_digest(image)] for image in levels]
         except KeyError:
-            text = f"{self.file} has no answer for one of the images"
-            if files := sorted(self._unanswered):
-                text += f". {len(files)} saved files have none, the first is {files[0]}"
-            raise ValueError(text) from None
+            raise ValueError(f"{self.file} has no answer for one of the images") from None
         confidence = self.confidence[rows, None]
         others = (1 - confidence) / (self.num_classes - 1)
         wanted = one_hot(self.predicted[rows], self.num_classes).bool()
@@ -86,8 +87,8 @@ def _read(file: str, num_classes: int) -> pd.DataFrame:
             rows["confidence"] = 1.0
         rows["sha256"] = rows["sha256"].str.lower()
         rows["predicted"] = rows["predicted"].str.removesuffix(".0")  # pandas: beside an empty cell
-        for number in rows.index.to_numpy()[~rows["predicted"].str.fullmatch(r"\d+")]:
-            raise ValueError(f"row {number + 1} has no whole number in predicted")
+        for number in rows.index.to_numpy()[~rows["predicted"].str.fullmatch("[0-9]{1,9}")]:
+            raise ValueError(f"row {number + 1} has no class number in predicted")
         rows = rows[[*dtypes]].astype(dtypes).drop_duplicates(["sha256", "predicted"])
     except (OSError, ValueError, KeyError) as error:
         text = f"{file} needs the columns sha256 and predicted: {first_line(error)[:200]}"

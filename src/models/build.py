@@ -76,6 +76,8 @@ def build_classifier(
     except ModelError as error:
         side = input_size or image_size
         raise ValueError(f"{error} (at {side} x {side} pixels; set another input_size)") from error
+    except RuntimeError as error:  # others are a `ModelError`
+        raise ValueError(f"model {name}: two images need too much memory") from error
     finally:
         torch.set_num_threads(threads)
     classifier.state = classifier.state or tensors_digest([("logits", logits)])

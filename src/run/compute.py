@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..images.storage import AttackedImages
 from ..measure.attack_cost import AdversarialImages, AttackCost
 from ..measure.protocol import Measurement, RowRequest
 from ..utils.devices import is_out_of_memory
+from ..utils.files import WriteError
 from ..utils.processes import from_first_process, is_first_process, sum_of_processes
 from .attack import make_attacker
 from .lightning_module import CacheWriter
@@ -94,7 +95,9 @@ def adversarial_images(job: JobContext, cache: Rows, index: Sequence[int]) -> li
         versions = [*SavedImagesSource(job.planned.saved)(clean, batch, budgets).images]
     else:
         origins = [job.place(request)[0] for request in AdversarialImages().requests(job, None)]
-        with cache.locked(origins):  # another command may be computing them anew
+        with ExitStack() as locks:
+            with suppress(WriteError):  # a read-only cache
+                locks.enter_context(cache.locked(origins))  # another command may compute them anew
             stored = [stored_images(job, cache, index, eps_255) for eps_255 in budgets]
         if not all({*index} <= images.keys() for images in stored):
             raise ValueError("Another command has removed images of this job. Start it again.")

@@ -98,7 +98,7 @@ class Sweep:
         if not is_first_process():
             return
         self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
-        _check_places(config, self.folder, sweep, jobs[0].cache.dir)
+        _check_places(config, self.folder, sweep)
         if sweep and distributed:
             raise ValueError(
                 "trainer.devices and trainer.strategy split one job across devices, so they do not "
@@ -134,6 +134,10 @@ class Sweep:
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # Hydra does so later
         jobs, console = self.settings, Console(markup=False, highlight=False, soft_wrap=True)
         result = estimate(self.planned, self.pool, here)
+        if any(job.stored < 1 for job in result.jobs):
+            cache = Path(jobs[0].cache.dir)
+            with writing(cache), held(cache / ".lock"):  # or the file system has no locks
+                pass
         if jobs[0].plan.only:
             print_plan(result, jobs, console)
             sys.exit(any(job.refused for job in result.jobs))
@@ -304,12 +308,8 @@ def _summarise(folders: Sequence[Path], related: str, console: Console) -> Summa
         return Summary()
 
 
-def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str) -> None:
-    """Refuse folders in which jobs would not be found again, or that cannot be written."""
-    with writing(Path(cache_dir)):
-        Path(cache_dir).mkdir(parents=True, exist_ok=True)
-        with held(Path(cache_dir) / ".lock"):  # refused here if the file system has no locks
-            pass
+def _check_places(config: DictConfig, folder: Path, sweep: bool) -> None:
+    """Refuse folders in which jobs would not be found again."""
     key, start = "hydra.sweep.dir" if sweep else "hydra.run.dir", "${hydra:job.num}-"
     if not str(OmegaConf.select(config, key) or "").strip() or config.hydra.output_subdir is None:
         raise ValueError(f"{key} and hydra.output_subdir must not be empty.")

@@ -1,26 +1,14 @@
 """Early stops by Ctrl-C, SIGTERM or a full disk: finished jobs are summarised first."""
 
-import contextlib
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Timer
 from types import FrameType
 
-
-def _say(error: BaseException) -> None:
-    if isinstance(error, KeyboardInterrupt):
-        print("\nInterrupted.")
-    elif isinstance(error, OSError):
-        print(f"A file could not be read or written: {error}.", file=sys.stderr)
-    else:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _requested = False
-_sum_up: Callable[[BaseException], None] = _say
+_sum_up: Callable[[BaseException], object] = print
 
 
 @contextmanager
@@ -38,7 +26,7 @@ def handle_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        _requested, _sum_up = False, _say
+        _requested, _sum_up = False, print
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -90,6 +78,9 @@ def set_shutdown_hook(sum_up: Callable[[BaseException], None]) -> None:
 
 
 def shut_down(error: BaseException) -> None:
-    """Summarise the finished jobs when an error stops the command; Ctrl-C aborts the summary."""
-    with contextlib.suppress(KeyboardInterrupt):
+    """Summarise the finished jobs when an error stops the command.
+
+    Ctrl-C, or an output that cannot be written, ends the summary.
+    """
+    with suppress(KeyboardInterrupt, OSError):
         _sum_up(error)

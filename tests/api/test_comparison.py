@@ -1,5 +1,6 @@
 """Comparison of two sweeps: numbers against plain loops, false alarms, exit codes, refusals."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch import zeros
 
 from src import load_sweep
 from src.analysis.multiple_comparisons import compare_versions
-from src.api.comparison import CELL, CLEAN, NOTES, ROBUST, compare
+from src.api.comparison import CELL, CLEAN, NOTES, ROBUST, change_table, compare, sentence
 from src.artifacts.frame_jobs import JOBS
+from tests.config.test_exit_codes import closed_pipe, full_disk, with_output
 from tests.conftest import REPOSITORY
 
 
@@ -137,6 +139,60 @@ def test_models_are_paired_by_their_names(old):
     assert changes.attrs[NOTES] == compare(old, old).attrs[NOTES]
 
 
+def test_models_that_exchange_their_names_are_paired(old):
+    new = renamed(
+        renamed(renamed(old, "vgg_small", "x"), "vit_small", "vgg_small"), "x", "vit_small"
+    )
+    new.loc[(new["target"] == "vit_small") & (new["index"] % 3 == 0), "predicted"] = -1
+    pairs = {"vgg_small": "vit_small", "vit_small": "vgg_small"}
+    clean = compare(old, new, pairs=pairs).set_index(["measure", "target"]).loc[CLEAN]
+    assert clean.loc["vit_small", "high"] < 0 and clean.loc["vgg_small", "change"] == 0
+    right = old[(old["eps_255"] == 0) & (old["target"] == "vgg_small") & (old["attack"] == "fgsm")]
+    right = right[right["source"] == "vgg_small"]
+    right = (right["predicted"] == right["label"]).mean()
+    assert clean.loc["vit_small", "old"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        {"vgg_small": "vit_small"},  # a target of the old sweep
+        {"vit_small": "vgg_small"},  # a source
+        {"vit_small": "new", "vgg_small": "new"},
+        {"vgg_small": "vit_small", "vit_small": "resnet_small"},
+    ],
+)
+def test_two_models_get_no_common_name(old, pairs):
+    for common in (False, True):
+        with pytest.raises(ValueError, match=r"--pair .*=.*: OLD has two models"):
+            compare(old, old, pairs=pairs, common=common)
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_the_mean_of_one_transfer_cell_is_marked(old, common):
+    one = old[(old["attack"] == "fgsm") & (old["source"] == "vgg_small")]
+    one = one[one["target"].isin(["vgg_small", "resnet_small"])]
+    fewer = copied(one, (one["target"] == "resnet_small") & (one["index"] % 4 == 0))
+    first = old[old["attack"] == "fgsm"] if common else one
+    changes = compare(first, fewer, common=common)
+    robust = changes[changes["measure"] == ROBUST]
+    assert robust["is_mean"].tolist() == [True, False, False] and robust["cells"].eq(1).all()
+    assert robust["target"].isna().tolist() == [True, False, False]
+    cell = robust[robust["target"] == "resnet_small"].iloc[0]
+    rows = fewer[(fewer["target"] == "resnet_small") & (fewer["eps_255"] == 4)]
+    assert cell["new"] == pytest.approx((rows["predicted"] == rows["label"]).mean())
+    numbers = ["images", "old", "new", "change", "low", "high"]
+    assert robust.iloc[0][numbers].tolist() == pytest.approx(cell[numbers].tolist())
+    assert sentence(robust.iloc[0]).startswith("robust accuracy, mean of 1 cell: ")
+    rows = [
+        " ".join(map(str, its))
+        for its in zip(*(c.cells for c in change_table(changes).columns), strict=True)
+    ]
+    assert rows[0].startswith("mean of 1 ") and sum("mean of" in row for row in rows) == 2
+    single = compare(one[one["target"] == "resnet_small"], fewer[fewer["target"] == "resnet_small"])
+    assert not single["is_mean"].any() and len(single) == 2
+
+
 def test_what_else_differs_is_said(old):
     keys = [job["target_keys"] for job in old.attrs[JOBS]]
     other = copied(old, crafting="other", target_keys=keys[0] | {"vit_small": "other"})
@@ -176,7 +232,7 @@ def test_few_images_and_other_images_of_a_target_are_refused(old):
 
 
 def test_exit_codes_tell_falls_from_bad_input(run_job, workspace, run_in, capfd):
-    words = ["n_images=60", "trainer.batch_size=60", "epsilon.grid=[0,8]", "targets=[fine]"]
+    words = ["n_images=60", "trainer.batch_size=60", "epsilon.grid=[0,8]", "targets=[coarse,fine]"]
     assert run_job(*words, "attack=fgsm", "hydra.run.dir=old") == 0
     save_file({"2.weight": zeros(10, 192), "2.bias": zeros(10)}, "worse.safetensors")
     worse = [*words, "model.fine.weights=worse.safetensors", "attack=fgsm", "hydra.run.dir=new"]
@@ -184,14 +240,21 @@ def test_exit_codes_tell_falls_from_bad_input(run_job, workspace, run_in, capfd)
     capfd.readouterr()
     sides = [workspace / "old", workspace / "new"]
     for folders, code, said in (
-        (sides, 1, "clean accuracy, fine: fell by"),
+        (sides, 1, "clean accuracy, mean of 2 cells: fell by"),
         (sides[::-1], 0, "rose by"),
-        ([sides[0], sides[0]], 0, "falls above 7.3 points are excluded"),
+        ([sides[0], sides[0]], 0, "robust accuracy, mean of 1 cell: falls above"),
         ([sides[0], Path("nowhere")], 2, "nowhere does not exist"),
         ([sides[0], sides[1], "--pair", "fine=better"], 2, "NEW lacks"),
+        ([*sides, "--pair", "coarse=x", "--pair", "fine=y"], 2, "such as fgsm from x on x"),
+        ([*sides, "--pair", "coarse=x", "fine=y"], 2, "lacks 2 of the 2 cells"),
+        ([*sides, "--pair", "fine=x", "--pair", "fine=y"], 2, "fine has two new names"),
+        ([*sides, "--pair", "fine=coarse"], 2, "two models of this new name"),
     ):
-        assert run_in(workspace, *map(str, folders), module="src.compare") == code
+        compared = partial(run_in, workspace, *map(str, folders), module="src.compare")
+        assert compared() == code
         assert said in "".join(capfd.readouterr())
+        for stream in (full_disk, closed_pipe) if code == 0 else ():
+            assert with_output(compared, workspace, stream) == 2
 
 
 def test_a_network_that_is_always_right_has_not_fallen(old):

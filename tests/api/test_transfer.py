@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from src import attacks, curves, load_classifier, load_sweep, matrix, rates, table, transfer
+from src.artifacts.sweep_state import job_statuses, unfinished
 from src.data import load_dataset
 from src.defences import BitDepth, Jpeg
 from tests.test_demo import demo
@@ -178,6 +179,7 @@ def test_a_store_holds_the_jobs_of_its_last_call_and_the_users_files(images, tmp
     mine.write_text("of the user")
     call(attacks=["mi"], store=tmp_path / "one")
     assert set(load_sweep(tmp_path / "one")["attack"]) == {"mi"} and mine.exists()
+    assert [(job.name, job.state) for job in job_statuses(tmp_path / "one")] == [("0-mi-a", "done")]
     for name in ("sweep.json", "config.yaml"):  # of another sweep, or of anything else
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
@@ -185,6 +187,24 @@ def test_a_store_holds_the_jobs_of_its_last_call_and_the_users_files(images, tmp
         with pytest.raises(ValueError, match=f"^store={folder} "):
             call(store=folder)
         assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_store_is_finished_for_all_commands(images, tmp_path, run_in, capfd):
+    given = ({"a": module(0)}, {"b": module(1)}, *images)
+    transfer(*given, attacks=["fgsm", "bim"], store=tmp_path / "one", progress_bar=False)
+    capfd.readouterr()
+    for module_name in ("status", "table"):
+        assert run_in(tmp_path, "one", module=f"src.{module_name}") == 0
+        printed = "".join(capfd.readouterr())
+        assert "not done" not in printed and "missing" not in printed
+    assert not unfinished([tmp_path]) and [job.state for job in job_statuses(tmp_path / "one")] == [
+        "done",
+        "done",
+    ]
+    (tmp_path / "one" / "1-bim-a" / "predictions.parquet").unlink()  # as a kill leaves it
+    assert run_in(tmp_path, "one", module="src.status") == 1
+    assert unfinished([tmp_path]) == {tmp_path / "one": (1, 2)}
+    assert "1 done, 1 missing" in capfd.readouterr().out
 
 
 def test_functions_of_two_calls_are_never_taken_for_one(images, tmp_path):

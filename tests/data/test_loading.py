@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src.data import load_dataset
+from src.data import LabelledImages, load_dataset
 from src.data.arrays import arrays
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
@@ -21,6 +21,17 @@ def load(name, split="test", **changes):
     source = OmegaConf.to_container(whole, resolve=True)["dataset"]
     assert source.pop("name") == name
     return load_dataset(split, source, **{key: source.pop(key) for key in COMMON})
+
+
+def downloaded(split, download):
+    """A data set of one grey image that needs no download."""
+    return LabelledImages([np.zeros((8, 8, 3), np.uint8)], np.array([0]), ("a",))
+
+
+def test_images_that_are_there_need_no_lock_for_their_download(tmp_path):
+    (tmp_path / "cache").write_text("no folder can be made here")
+    source = {"_target_": f"{__name__}.downloaded", "download": True}
+    assert len(load_dataset("test", source, lock_folder=tmp_path / "cache" / "images")) == 1
 
 
 def test_training_takes_all_and_the_test_a_balanced_subset():

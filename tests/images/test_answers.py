@@ -96,16 +96,22 @@ def test_changed_answers_are_evaluated_anew(asked, run_job, workspace):
         (lambda rows: rows.assign(confidence=0.05), "row 1 needs .* confidence above 0.1"),
         (lambda rows: rows.assign(sha256=rows["sha256"][0], predicted=range(36)), "needs a class"),
         (lambda rows: rows[:1].assign(sha256="00" * 32), "is about 1 images that attack=saved"),
-        (lambda rows: rows[:-1], "no answer for one of the images. 1 saved files have none, .*/8/"),
-        (lambda rows: rows[:0], "has no answer for one of the images"),
+        (lambda rows: rows[:-1], "no answer for 1 of the 36 saved images, such as .*/8/"),
+        (lambda rows: rows[:-5], "no answer for 5 of the 36 saved images, such as "),
+        (lambda rows: rows[:0], "no answer for 36 of the 36 saved images, such as "),
+        (lambda rows: rows.assign(predicted="9" * 23), "row 1 has no class number"),
+        (lambda rows: rows.assign(predicted="\u0663"), "row 1 has no class number"),
+        (lambda rows: rows.rename(columns={"predicted": "predicted\0"}), "NUL bytes"),
     ],
 )
-def test_answers_that_do_not_fit_the_images_are_refused(asked, run_job, capsys, change, text):
+def test_answers_that_do_not_fit_the_images_are_refused(
+    asked, run_job, workspace, capsys, change, text
+):
     folder, answers = asked
     change(answers).to_csv("answers.csv", index=False)
-    assert evaluate(run_job, folder) != 0
-    captured = capsys.readouterr()
-    assert re.search(text, captured.out + captured.err)
+    before = {*workspace.glob("outputs/*")}
+    assert evaluate(run_job, folder) == 2
+    assert re.search(text, capsys.readouterr().err) and {*workspace.glob("outputs/*")} == before
 
 
 @pytest.mark.slow

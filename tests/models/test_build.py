@@ -35,6 +35,18 @@ def build(file, classes=10, size=32, **changes):
     return build_classifier(file, **entry(file, **changes), num_classes=classes, image_size=size)
 
 
+class Large(nn.Module):
+    """A network that needs more memory than there is."""
+
+    def forward(self, images):
+        return images.mean((1, 2, 3))[:, None] + torch.zeros(10**13)
+
+
+def test_a_network_that_needs_too_much_memory_is_refused():
+    with pytest.raises(ValueError, match="model mine: two images need too much memory"):
+        own({"_target_": f"{__name__}.Large"})
+
+
 def own(network, classes=10, **words):
     words = {"mean": [0.5] * 3, "std": [0.5] * 3} | words
     return build_classifier("mine", network, num_classes=classes, image_size=32, **words)

@@ -63,7 +63,7 @@ def test_every_suffix_has_its_format(draw, folder):
 @pytest.mark.slow
 def test_a_line_for_what_is_named(draw, folder):
     names = {"fgsm": "FGSM", "bim": "bim", "mi steps=5": "MI steps=5"}
-    svg = draw("curves", folder, "--names", "fgsm=FGSM", "mi=MI")
+    svg = draw("curves", folder, "--names", "fgsm=FGSM", "--names", "mi=MI")
     assert {*names.values()} < {*texts_of(svg)}
     svg = draw("curves", folder, "--attack", "bim", "--source", "vgg", "--target", "resnet", "vit")
     assert {"resnet", "vit"} < {*texts_of(svg)} and "bim" not in texts_of(svg)
@@ -157,6 +157,7 @@ def test_other_refusals(draw, folder, tmp_path, capsys):
         (["curves", ""], ".pdf", "is empty"),
         (["curves", folder], ".eps", ".pdf, .svg or .png"),
         (["curves", folder, "--names", "bim"], ".pdf", "write NAME=NEW"),
+        (["curves", folder, "--names", "bim=a", "bim=b"], ".pdf", "bim has two new names"),
     ):
         assert draw(*words, suffix=suffix) == 2
         assert refusal in capsys.readouterr().err

@@ -335,7 +335,7 @@ def test_the_command_line_prints_the_table_of_a_folder(run_table, tmp_path):
 
 def test_a_printed_name_that_nothing_has_is_reported(run_table):
     folder = REPOSITORY / "docs" / "results" / "demo"
-    _, warned = run_table(folder, "--names", "vgg_small=VGG", "vgg_smal=V", "fgsm=F")
+    _, warned = run_table(folder, "--names", "vgg_small=VGG", "vgg_smal=V", "--names", "fgsm=F")
     assert "vgg_smal:" in warned and "vgg_small:" not in warned and "fgsm" not in warned
 
 

@@ -5,9 +5,11 @@ import os
 import re
 import shlex
 import socket
+import subprocess
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from src.artifacts.card import CardJob, read_card, write_card
 from src.config.resolvers import CONF
+from tests.config.test_exit_codes import closed_pipe, full_disk, plain_file, with_output
 
 RUN = ["attack=bim", "attack.steps=3", "epsilon.grid=[8]", "hydra.run.dir=out", "variants=[uint8]"]
 
@@ -265,7 +268,8 @@ def test_a_hostile_card_opens_no_file_and_imports_no_module(made, verify, trust,
     words = [word for word in trust if not word.startswith(f"model.fine.{key}=")]
     code, printed = verify(forge(hostile), *words)
     assert code == 2 and "imported" not in printed
-    assert f"If you trust them, type: 'model.fine.{key}=" in printed
+    (typed,) = re.findall("If you trust them, type: (.*)", printed)
+    assert any(word.startswith(f"model.fine.{key}=") for word in shlex.split(typed))
 
 
 def test_what_a_card_needs_is_said_once_for_all_its_jobs(made, verify, trust):
@@ -276,7 +280,7 @@ def test_what_a_card_needs_is_said_once_for_all_its_jobs(made, verify, trust):
     gone = [with_record(job, {"model": models}, label=name, key=name) for name in ("bim", "b")]
     write_card([replace(its, place=("out", at)) for at, its in enumerate(gone)], made / "two.card")
     code, printed = verify("two.card", *[word for word in trust if "fine.weights" not in word])
-    assert code == 2 and "nowhere" not in printed and printed.count("'model.fine.weights=") == 1
+    assert code == 2 and "nowhere" not in printed and printed.count("model.fine.weights=FILE") == 1
     code, printed = verify("two.card", *trust, "model.fine.weights=nowhere.pt")
     assert code == 2 and printed.count("nowhere.pt") == 1 and "null" not in printed
 
@@ -299,7 +303,7 @@ def test_trust_in_a_file_for_one_network_is_none_for_another(verify, trust, forg
 
     words = [word for word in trust if not word.startswith("model.coarse.weights=")]
     code, printed = verify(forge(swapped), *words)
-    assert code == 2 and "If you trust them, type: 'model.coarse.weights=" in printed
+    assert code == 2 and "If you trust them, type: model.coarse.weights=" in printed
 
 
 @pytest.mark.parametrize(
@@ -332,7 +336,54 @@ def test_other_words_need_it(made, verify, trust, forge, key: str, value, place:
     (made / "canary.py").write_text("raise SystemExit('imported')")
     code, printed = verify(forge(lambda job: with_setting(job, key, value)), *trust)
     assert code == 2 and "imported" not in printed
-    assert f"If you trust them, type: '{key}{place}=" in printed
+    assert re.search(f"If you trust them, type: '?{key}{place}=", printed)
+
+
+HARMLESS = ["a b", "$(touch RAN)", "; touch RAN #", "a & touch RAN", "> RAN", "*", "!!", "~"]
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_is_suggested_is_one_word_for_a_shell(verify, trust, forge, text: str):
+    code, printed = verify(forge(lambda job: with_setting(job, "dataset.note", text)), *trust)
+    (typed,) = re.findall("If you trust them, type: (.*)", printed)
+    assert code == 2 and shlex.split(typed) == [f"dataset.note={text}"]
+    echoed = subprocess.run(["sh", "-c", f"printf %s {typed}"], capture_output=True, check=True)
+    assert echoed.stdout.decode() == f"dataset.note={text}" and not Path("RAN").exists()
+
+
+HOSTILE = ["a'; touch RAN; echo '", 'a"b', "`touch RAN`", "a\\", "a\x1b[2J", "a\u202e", "a\nb"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("is_key", [False, True])
+def test_texts_that_shells_or_terminals_read_otherwise_are_not_suggested(
+    verify, trust, forge, text: str, is_key: bool
+):
+    key, value = (text, "b") if is_key else ("note", text)
+    code, printed = verify(forge(lambda job: with_setting(job, f"dataset.{key}", value)), *trust)
+    assert code == 2 and "its dataset has text with quotes or control characters" in printed
+    assert "type: " not in printed and "touch" not in printed
+
+
+def test_files_that_are_elsewhere_are_named_also_for_embedded_images(verify, trust, forge):
+    code, printed = verify(forge(lambda job: with_setting(job, "dataset.root", "/gone")), *trust)
+    assert code == 2 and re.search(r"it needs \w.*\. Type .*: dataset.root=FOLDER", printed)
+
+
+def test_time_that_was_up_is_said_as_such(verify, trust):
+    code, printed = verify("mine.card", *trust, "--minutes=1e-6")
+    assert (
+        code == 2
+        and "time was up" in printed
+        and printed.rstrip().endswith("No outcome can be recomputed here within --minutes.")
+    )
+
+
+@pytest.mark.parametrize("stream", [full_disk, closed_pipe])
+def test_a_card_that_agrees_is_not_passed_if_nobody_can_read_so(made, run_in, trust, stream):
+    call = partial(run_in, made, "mine.card", *trust, "--seed=1", module="src.verify")
+    assert with_output(call, made, plain_file) == 0
+    assert with_output(call, made, stream) == 2
 
 
 def with_setting(job: CardJob, key: str, value: Any) -> CardJob:
@@ -360,7 +411,7 @@ def test_a_hostile_data_set_downloads_nothing(verify, trust, forge, monkeypatch,
         dataset["url"] = yaml.safe_load((CONF / "dataset" / "nips17.yaml").read_text())["url"]
     code, printed = verify(forge(lambda job: with_record(job, {"dataset": dataset})), *trust)
     assert (code, asked_for) == (2, [])
-    assert ("'dataset.root=" in printed) == asked
+    assert ("dataset.root=FOLDER" in printed) == asked
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])

@@ -1,0 +1,109 @@
+"""Exit codes: 1 is what a command says it is, and no error, full disk or closed pipe returns it."""
+
+import multiprocessing
+import os
+import resource
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from src.config.command_line import run_command
+
+Open = Callable[[Path], int]
+
+
+def closed_pipe(folder: Path) -> int:
+    """Open a pipe that nobody reads, as before `| head -0`."""
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+def full_disk(folder: Path) -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def small_file(folder: Path) -> int:
+    """Open a file that must not grow, as under `ulimit -f 0`."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    return os.open(folder / "printed", os.O_WRONLY | os.O_CREAT)
+
+
+def plain_file(folder: Path) -> int:
+    return os.open(folder / "printed", os.O_WRONLY | os.O_CREAT)
+
+
+def with_output(call: Callable[[], int], folder: Path, *opened: Open) -> int | None:
+    """Return the exit code of a call with other standard streams, in a process of its own."""
+
+    def run() -> None:
+        for number, (name, stream) in enumerate(zip(("stdout", "stderr"), opened, strict=False), 1):
+            os.dup2(stream(folder), number)
+            setattr(sys, name, os.fdopen(number, "w", 1 if number == 2 else -1, closefd=False))
+        os._exit(call())
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def command(function: Callable[[], int | None]) -> int:
+    return run_command(lambda: function(), lambda words: Namespace(), [])
+
+
+def failing(error: BaseException) -> Callable[[], int]:
+    def fail() -> int:
+        print("begun")
+        raise error
+
+    return fail
+
+
+def printing() -> int:
+    print("passed")
+    return 0
+
+
+def printing_with_rich() -> int:
+    Console().print("passed")
+    return 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), AttributeError("x"), MemoryError(), RuntimeError("x"), OSError(28, "full")],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_error_has_the_code_of_a_gate_that_is_not_passed(error, capfd):
+    assert command(failing(error)) == 2
+    assert capfd.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_a_command_s_own_code_is_returned(code):
+    assert command(lambda: code) == code
+    assert command(lambda: sys.exit(code)) == code
+
+
+@pytest.mark.parametrize("stream", [closed_pipe, full_disk, small_file])
+@pytest.mark.parametrize("function", [printing, printing_with_rich])
+def test_an_output_that_cannot_be_written_has_another_code(tmp_path, capfd, stream, function):
+    assert with_output(lambda: command(function), tmp_path, plain_file) == 0
+    assert (tmp_path / "printed").read_text() == "passed\n"
+    capfd.readouterr()
+    assert with_output(lambda: command(function), tmp_path, stream) == 2
+    said = capfd.readouterr().err.strip().splitlines()
+    assert len(said) == (1 if stream is full_disk else 0)
+
+
+@pytest.mark.parametrize("stream", [closed_pipe, full_disk])
+@pytest.mark.parametrize(
+    "function", [printing, failing(KeyError("x")), failing(ValueError("x")), failing(OSError("x"))]
+)
+def test_so_have_two_such_streams(tmp_path, stream, function):
+    assert with_output(lambda: command(function), tmp_path, stream, stream) == 2
