@@ -1,7 +1,11 @@
 """Images as people have them, compared with plain torch on the same files."""
 
+import os
 import re
 import shutil
+import struct
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -250,7 +254,7 @@ def test_arrays_with_training_images_and_class_names(nearest, shown, colours):
         ({"images": np.zeros((4, 8, 8, 3)), "labels": [0] * 3}, "labels"),
         ({"images": np.zeros((4, 8, 8, 3)), "labels": [0, 1, 2, -1]}, "-1"),
         ({"a": np.zeros(3), "b": np.zeros(3)}, "images and labels"),
-        ({"images": np.zeros((0, 8, 8, 3)), "labels": np.zeros(0, int)}, "no images"),
+        ({"images": np.zeros((0, 8, 8, 3)), "labels": np.zeros(0, int)}, "has no images"),
         ({"images": np.array([{}] * 4), "labels": [0] * 4}, "a.npz"),
         ({"images": np.zeros((4, 8, 9, 3)), "labels": [0] * 4}, "dataset.image_size"),
         (b"no array", "a.npz"),
@@ -284,6 +288,75 @@ def test_damaged_arrays_are_refused(tmp_path, colours):
         (tmp_path / "a.npz").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"a\.npz"):
             read(tmp_path)
+
+
+def npy(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:
+    """Return the bytes of a `.npy` file."""
+    file = BytesIO()
+    np.lib.format.write_array(file, array, version)
+    return file.getvalue()
+
+
+def pack(path: Path, pixels: bytes, **more: bytes) -> None:
+    """Write an uncompressed `.npz` file whose `images` have these bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        members = {"images.npy": pixels, "labels.npy": npy(np.arange(64)), **more}
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+@pytest.mark.parametrize("spare", [b"", b"more"])
+def test_arrays_of_every_version_of_the_format(tmp_path, colours, version, spare):
+    pack(tmp_path / "a.npz", npy(colours[0], version) + spare)
+    assert all(map(np.array_equal, read(tmp_path), colours))
+
+
+@pytest.mark.parametrize("kind", [object, [("a", object)]])
+def test_arrays_of_python_objects_are_refused(tmp_path, colours, kind):
+    """Their bytes would be used as addresses."""
+    pixels, labels = (array.astype(kind) for array in colours)
+    for names in ({"images": pixels, "labels": colours[1]}, {"images": pixels, "labels": labels}):
+        np.savez(tmp_path / "a.npz", **names)
+        with pytest.raises(ValueError, match=r"a\.npz cannot be used: Object arrays"):
+            read(tmp_path)
+    content = npy(colours[0]).replace(b"'|u1'", b"'|O' ").ljust(200_000, b"A")
+    pack(tmp_path / "a.npz", content)  # addresses of the file's choice
+    with pytest.raises(ValueError, match=r"a\.npz cannot be used"):
+        read(tmp_path)
+
+
+def test_arrays_that_end_early_are_refused(tmp_path, colours):
+    """They would be filled with the bytes of the arrays behind them."""
+    pack(tmp_path / "a.npz", npy(colours[0])[:9000], **{"more.npy": bytes(20_000)})
+    with pytest.raises(ValueError, match=r"a\.npz cannot be used"):
+        read(tmp_path)
+    pack(tmp_path / "a.npz", npy(colours[0])[:9000], **{"more.npy": bytes(20_000)})
+    size, new = (struct.pack("<L", its) for its in (9000, len(npy(colours[0]))))
+    content = (tmp_path / "a.npz").read_bytes()
+    place = content.index(b"PK\1\2") + 24  # the length of `images` in the list of members
+    assert content[place:][:4] == size
+    (tmp_path / "a.npz").write_bytes(content[:place] + new + content[place + 4 :])
+    with pytest.raises(ValueError, match=r"a\.npz cannot be used"):
+        read(tmp_path)
+
+
+def test_arrays_of_one_name_are_refused(tmp_path, colours):
+    np.savez(tmp_path / "a.npz", images=colours[0], IMAGES=colours[0] // 2, labels=colours[1])
+    with pytest.raises(ValueError, match=r"both images\.npy and IMAGES\.npy"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("names", ["a.npz", "a.npy b.npy", "b.npy a.npy"])
+def test_pipes_and_folders_are_no_arrays(tmp_path, colours, make, names):
+    np.save(tmp_path / "b.npy", colours[1])
+    make(tmp_path / names.replace("b.npy", "").strip())
+    files = dict(
+        zip(("file", "labels"), (str(tmp_path / name) for name in names.split()), strict=False)
+    )
+    with pytest.raises(ValueError, match=r"a\.np[yz] is not a file"):
+        load_dataset("test", {"_target_": "src.data.arrays.arrays", **files})
 
 
 def test_arrays_larger_than_memory_are_read_in_part(nearest, tmp_path):
@@ -343,6 +416,27 @@ def test_data_sets_of_hugging_face_as_files(nearest, shown, saved, tmp_path, mon
     (nearest / "d" / "data").mkdir(parents=True)
     saved.make().to_parquet(nearest / "d" / "data" / "test-00000-of-00001.parquet")
     assert shown(*HUGGING)[:2] == (0, "64 / 64")
+
+
+def test_splits_and_rows_of_hugging_face_without_labels(nearest, shown, saved, caplog):
+    whole = saved.make()
+    rows = {"id": ["0"], "image": whole[:1]["image"], "label": [-1]}
+    hidden = saved.Dataset.from_dict(rows, whole.features)
+    unnamed = saved.Dataset.from_dict({**rows, "label": [None]}, whole.features)
+    empty = saved.Dataset.from_dict({**rows, "image": [None], "label": [0]}, whole.features)
+    saved.DatasetDict({"test": hidden, "validation": whole}).save_to_disk(nearest / "d")
+    assert shown(*HUGGING)[:2] == (0, "64 / 64")
+    assert "test has no labels, so validation is attacked" in caplog.text
+    for number, (test, sentence) in enumerate(
+        [
+            (saved.concatenate_datasets([whole, hidden]), "row 64 of test has no label"),
+            (saved.concatenate_datasets([whole, unnamed]), "row 64 of test has no label"),
+            (empty, "its row has no image"),
+        ]
+    ):
+        saved.DatasetDict({"test": test}).save_to_disk(nearest / f"e{number}")
+        code, _, text = shown("dataset=huggingface", f"dataset.root=e{number}")
+        assert code != 0 and sentence in text and "Traceback" not in text
 
 
 def test_data_sets_of_hugging_face_that_leave_something_open_are_refused(nearest, shown, saved):

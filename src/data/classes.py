@@ -135,8 +135,10 @@ def number_by(names: Sequence[str], data: Any, labels: NDArray[np.int64]) -> NDA
 def check_labels(name: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
     """Return labels as int64 (N,) after checking that they are in 0..num_classes - 1."""
     numbers = np.asarray(labels)
-    if numbers.dtype.kind not in "iu" or not len(numbers):
-        raise ValueError(f"the data set has no images, or {name} are {numbers.dtype}, not integers")
+    if not len(numbers):
+        raise ValueError("the data set has no images")
+    if numbers.dtype.kind not in "iu":
+        raise ValueError(f"{name} are {numbers.dtype}, not whole numbers")
     outside = numbers[(numbers < 0) | (numbers >= num_classes)]
     if len(outside):
         raise ValueError(f"{name} have {outside[0]}, which is not between 0 and {num_classes - 1}")

@@ -1,5 +1,8 @@
 """Images listed in a CSV."""
 
+import os
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -96,3 +99,9 @@ def test_wrong_files_are_refused(tmp_path, content, message):
 def test_there_is_no_training_split(tmp_path):
     with pytest.raises(ValueError, match="no training split"):
         image_csv("train", root=write_root(tmp_path, HEADER))
+
+
+def test_a_list_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(Path(write_root(tmp_path, None)) / "images.csv")
+    with pytest.raises(ValueError, match="not a file"):
+        image_csv("test", root=str(tmp_path))
