@@ -95,7 +95,8 @@ def choose_names(
         raise ValueError(
             f"dataset.class_names={str(class_names)[:200]} and dataset.num_classes={num_classes} "
             f"do not fit the {len(classes)} classes ({', '.join(classes[:5])}, ...). "
-            "For the data's own names, or numbers, set dataset.class_names=null"
+            "For the data's own names, or numbers, set dataset.class_names=null and "
+            "dataset.num_classes=null"
         )
     return names
 

@@ -64,11 +64,17 @@ def build(
     try:
         return build_classifier(name, **section)
     except ValueError as error:
-        if not re.search(r"classes|size mismatch", str(error)) or settings.dataset.class_names:
+        chosen, own = settings.dataset.class_names, len(images.own_names)
+        way = "If the images have only some of the network's classes, set dataset.class_names "
+        way += "(imagenet, or all in order), or dataset.num_classes of lists."
+        if chosen == "imagenet" and own:
+            way = f"To number only the {own} classes of the images, set dataset.class_names=null "
+            way += "and dataset.num_classes=null."
+        elif chosen is not None:
             raise
-        way = "set dataset.class_names (imagenet, or all in order), or dataset.num_classes of lists"
-        text = f"{error} If the images have only some of the network's classes, {way}."
-        raise ValueError(text) from error
+        if not re.search(r"classes|size mismatch", str(error)):
+            raise
+        raise ValueError(f"{error} {way}") from error
 
 
 def without_downloads(model: ModelSettings) -> dict[str, Any]:
