@@ -1,5 +1,6 @@
 """Images as people have them, compared with plain torch on the same files."""
 
+import json
 import os
 import re
 import shutil
@@ -109,6 +110,49 @@ def test_class_folders_that_are_numbers(nearest, shown, caplog, names):
     write_folders(nearest / "d", dict(enumerate(map(str, names))))
     assert shown(*FOLDER)[:2] == (0, "24 / 24")
     assert caplog.text.count("sorted as numbers") == 1
+
+
+def test_class_folders_in_timms_order(nearest, shown, caplog):
+    """The log and an alarm say what to type for a network with natural order."""
+    names = [f"c{number}" for number in range(12)]
+    write_folders(nearest / "d", dict(enumerate(names)))
+    setting = f"dataset.class_names=[{','.join(names)}]"
+    code, ratio, _ = shown(*FOLDER)
+    assert (code, ratio) == (0, "4 / 24")
+    line = next(text for text in caplog.messages if "sorted as text: c0, c1, c10, ..." in text)
+    assert "timm" in line and setting in line
+    alarms = {
+        its["name"]: its["finding"] for its in json.loads(Path("job/alarms.json").read_text())
+    }
+    assert f"24 / 24 = 100.00% with '{setting}'" in alarms["labels_permuted"]
+    assert shown(*FOLDER, setting)[:2] == (0, "24 / 24")
+    assert json.loads(Path("job/alarms.json").read_text()) == []
+
+
+@pytest.mark.parametrize("names", [["c2", "c0", "c1", "c3"], ["2", "0", "1", "3"]])
+def test_a_checkpoint_that_numbers_the_classes_otherwise(nearest, shown, names):
+    write_folders(nearest / "d", {number: name for number, name in enumerate(names)})
+    buffers = {"colours": torch.tensor(COLOURS[:4]) / 255}
+    stated = {"class_to_idx": {name: number for number, name in enumerate(names)}}
+    torch.save({"state_dict": buffers, "hyper_parameters": stated}, nearest / "net.pt")
+    path = nearest / "conf" / "model" / "near.yaml"
+    path.write_text(path.read_text().replace("weights: included", "weights: net.pt"))
+    code, _, text = shown(*FOLDER)
+    setting = f"dataset.class_names=[{','.join(names)}]"
+    assert code != 0 and f"'{setting}'" in text
+    assert shown(*FOLDER, setting)[:2] == (0, "8 / 8")
+    torch.save({"state_dict": buffers, "names": ["cow", "owl", "ape", "yak"]}, nearest / "net.pt")
+    assert shown(*FOLDER, setting)[:2] == (0, "8 / 8")  # other names for the same classes
+
+
+def test_copies_of_one_image_raise_an_alarm(nearest, shown, colours):
+    images, labels = np.repeat(colours[0][:1], 40, axis=0), np.arange(40) % 5
+    np.savez(nearest / "a.npz", images=images, labels=labels)
+    assert shown("dataset=arrays", "dataset.file=a.npz")[:2] == (0, "8 / 40")
+    alarms = {
+        its["name"]: its["finding"] for its in json.loads(Path("job/alarms.json").read_text())
+    }
+    assert alarms["copies_of_images"] == "1 of the 40 images are distinct"
 
 
 def test_some_of_a_networks_classes(nearest, shown):

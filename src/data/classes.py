@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.refusals import printable, shortened, warn_once
+from ..utils.refusals import class_order, printable, shortened, warn_once
 
 
 def numbers_of(names: Sequence[str]) -> list[int] | None:
@@ -20,17 +20,26 @@ def numbers_of(names: Sequence[str]) -> list[int] | None:
 def sort_folders(names: Sequence[str]) -> list[str]:
     """Sort the names of class folders: by value if all are whole numbers, else as text.
 
-    If some are numbers, the log states the order once.
+    If timm or torchvision sorts them in another way, the log says so once.
     """
     ordered, numbers = sorted(names), numbers_of(names)
+    tool, way, others = "timm", "text", sorted(names, key=_natural)
     if numbers is not None:
         if len({*numbers}) < len(numbers):
             raise ValueError(f"class folders have equal numbers: {shortened(ordered)}")
+        tool, way, others = "torchvision", "numbers", ordered
         ordered = [name for _, name in sorted(zip(numbers, names, strict=True))]
-        warn_once(f"The class folders are sorted as numbers: {shortened(ordered)}")
-    elif any(numbers_of([name]) for name in names):
-        warn_once("The class folders are sorted as text, because some are not numbers.")
+    if ordered != others:
+        warn_once(
+            f"The class folders are sorted as {way}: {shortened(ordered)}. For a network that was "
+            f"trained with {tool}'s order ({shortened(others)}): {class_order(others)}."
+        )
     return ordered
+
+
+def _natural(name: str) -> list[str | int]:
+    """Return a key that sorts as timm does: in small letters, and numbers by value."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 @cache

@@ -24,13 +24,14 @@ _LEFT_BY_TOOLS = re.compile(
 
 
 def image_folder(split: str, *, root: str | None) -> ImageFolder:
-    """Load one split, `train` or `test`, of images in one folder per class, as torchvision does.
+    """Load one split, `train` or `test`, of images in one folder per class.
 
-    Classes are numbered in the order of their folder names, see `sort_folders`. Images may be at
-    any depth, and are not decoded; files that are not images are ignored. Hidden files and what
-    tools leave, such as `@eaDir` and `__MACOSX`, are skipped, and the log counts them. `root`
-    contains the class folders (then there is no training split), or `train/` and either `test/` or
-    `val/`. A `test/` without labels, which has none of the classes, is passed over for `val/`.
+    Classes are numbered in the order of their folder names, see `sort_folders`; torchvision sorts
+    numbers as text, and timm sorts text naturally. Images may be at any depth, and are not decoded;
+    files that are not images are ignored. Hidden files and what tools leave, such as `@eaDir` and
+    `__MACOSX`, are skipped, and the log counts them. `root` contains the class folders (then there
+    is no training split), or `train/` and either `test/` or `val/`. A `test/` without labels, which
+    has none of the classes, is passed over for `val/`.
 
     Raises:
         ValueError: The root, the split or the classes are missing, or a class has no images.

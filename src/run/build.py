@@ -46,7 +46,9 @@ def build(
         section["weights"] = "included" if model.missing else model.weights
     if images is None:
         return build_classifier(name, **section)
-    stated, names = read_facts(settings, name).class_names, images.class_names
+    facts, names = read_facts(settings, name), images.class_names
+    comparable = facts.binding or (images.own_names and {*facts.class_names} & {*names})
+    stated = facts.class_names if comparable else ()
     if stated and not _agree(stated, names):
         old, new = _list_new(stated, names), _list_new(names, stated)
         renamed = "set dataset.class_names, " * (len(stated) == len(names))
