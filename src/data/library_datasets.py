@@ -111,21 +111,19 @@ def huggingface(
     image = _choose("image_column", image_column, columns(datasets.Image))
     labels = numbers if label_column in numbers else columns(datasets.ClassLabel) or numbers
     label = _choose("label_column", label_column, labels)
-    both = [name for name in splits if label in data[name].features]
-    classes = {name: data[name].with_format(None)[label][:] for name in both}
-    labelled = [name for name in both if not {*classes[name]} <= {None, -1}]
-    name = [*labelled, *splits][0]
+    data = {name: data[name].with_format(None) for name in splits}
+    hidden = {None, -1}
+    name = next((name for name in splits if not {*data[name][label]} <= hidden), splits[0])
     if name != splits[0]:
         warn_once(f"dataset.root={root}: {splits[0]} has no labels, so {name} is attacked.")
-    missing = [row for row, number in enumerate(classes[name]) if number in (None, -1)]
-    if missing:
+    classes = data[name][label][:]
+    if missing := [row for row, number in enumerate(classes) if number in hidden]:
         raise ValueError(
-            f"dataset.root={root}: row {missing[0]} of {name} has no label ({len(missing)} rows in "
-            f"all). Leave such rows out, or set dataset.{split}_split=NAME ({', '.join(data)})"
+            f"dataset.root={root}: row {missing[0]} of {name} has no label. Leave such rows out, "
+            f"or set dataset.{split}_split=NAME"
         )
-    files = data[name].with_format(None).cast_column(image, datasets.Image(decode=False))
-    names = getattr(features[label], "names", None)  # the files are decoded by `to_rgb`
-    return _ColumnImages(files[image], np.asarray(classes[name]), names)
+    files = data[name].cast_column(image, datasets.Image(decode=False))  # decoded by `to_rgb`
+    return _ColumnImages(files[image], np.asarray(classes), getattr(features[label], "names", None))
 
 
 def _choose(key: str, stated: str | None, columns: list[str]) -> str:
