@@ -165,6 +165,12 @@ def _write_other_layouts(folder: Path) -> None:
     lines = [f"{file[:-5]},{name} 1 2 30 40 " for file, name in zip(files, wordnet, strict=True)]
     text = "\n".join(["ImageId,PredictionString", *lines])
     (folder / "imagenet" / "LOC_val_solution.csv").write_text(text)
+    tiny = folder / "tiny-imagenet-200" / "val"
+    (tiny / "images").mkdir(parents=True)
+    for number, picture in enumerate(pictures):
+        picture.save(tiny / "images" / f"val_{number}.JPEG")
+    lines = [f"val_{label}.JPEG\tn0000000{label}\t0\t0\t9\t9" for label in labels]
+    (tiny / "val_annotations.txt").write_text("\n".join(lines))
     np.savez(folder / "images.npz", images=pixels, labels=labels)
     np.save(folder / "images.npy", pixels)
     np.save(folder / "labels.npy", labels)

@@ -1,7 +1,13 @@
 """Images as people have them, compared with plain torch on the same files."""
 
+import json
+import os
 import re
 import shutil
+import struct
+import zipfile
+from fnmatch import fnmatch
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +111,54 @@ def test_class_folders_that_are_numbers(nearest, shown, caplog, names):
     write_folders(nearest / "d", dict(enumerate(map(str, names))))
     assert shown(*FOLDER)[:2] == (0, "24 / 24")
     assert caplog.text.count("sorted as numbers") == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        ([f"c{number}" for number in range(12)], "sorted as text: c0, c1, c10, ...* timm's order"),
+        (sorted(map(str, range(12))), "sorted as numbers: 0, 1, 2, ...* torchvision's order"),
+    ],
+)
+def test_class_folders_in_the_order_of_another_tool(nearest, shown, caplog, names, line):
+    """The log and an alarm say what to type for a network with the order of `names`."""
+    write_folders(nearest / "d", dict(enumerate(names)))
+    setting = f"dataset.class_names=[{','.join(names)}]"
+    code, ratio, _ = shown(*FOLDER)
+    assert (code, ratio) == (0, "4 / 24")
+    assert any(fnmatch(text, f"*{line}*") and setting in text for text in caplog.messages)
+    alarms = {
+        its["name"]: its["finding"] for its in json.loads(Path("job/alarms.json").read_text())
+    }
+    assert f"24 / 24 = 100.00% with '{setting}'" in alarms["labels_permuted"]
+    assert shown(*FOLDER, setting)[:2] == (0, "24 / 24")
+    assert json.loads(Path("job/alarms.json").read_text()) == []
+
+
+@pytest.mark.parametrize("names", [["c2", "c0", "c1", "c3"], ["2", "0", "1", "3"]])
+def test_a_checkpoint_that_numbers_the_classes_otherwise(nearest, shown, names):
+    write_folders(nearest / "d", {number: name for number, name in enumerate(names)})
+    buffers = {"colours": torch.tensor(COLOURS[:4]) / 255}
+    stated = {"class_to_idx": {name: number for number, name in enumerate(names)}}
+    torch.save({"state_dict": buffers, "hyper_parameters": stated}, nearest / "net.pt")
+    path = nearest / "conf" / "model" / "near.yaml"
+    path.write_text(path.read_text().replace("weights: included", "weights: net.pt"))
+    code, _, text = shown(*FOLDER)
+    setting = f"dataset.class_names=[{','.join(names)}]"
+    assert code != 0 and f"'{setting}'" in text
+    assert shown(*FOLDER, setting)[:2] == (0, "8 / 8")
+    torch.save({"state_dict": buffers, "names": ["cow", "owl", "ape", "yak"]}, nearest / "net.pt")
+    assert shown(*FOLDER, setting)[:2] == (0, "8 / 8")  # other names for the same classes
+
+
+def test_copies_of_one_image_raise_an_alarm(nearest, shown, colours):
+    images, labels = np.repeat(colours[0][:1], 40, axis=0), np.arange(40) % 5
+    np.savez(nearest / "a.npz", images=images, labels=labels)
+    assert shown("dataset=arrays", "dataset.file=a.npz")[:2] == (0, "8 / 40")
+    alarms = {
+        its["name"]: its["finding"] for its in json.loads(Path("job/alarms.json").read_text())
+    }
+    assert alarms["copies_of_images"] == "1 of the 40 images are distinct"
 
 
 def test_some_of_a_networks_classes(nearest, shown):
@@ -250,7 +304,7 @@ def test_arrays_with_training_images_and_class_names(nearest, shown, colours):
         ({"images": np.zeros((4, 8, 8, 3)), "labels": [0] * 3}, "labels"),
         ({"images": np.zeros((4, 8, 8, 3)), "labels": [0, 1, 2, -1]}, "-1"),
         ({"a": np.zeros(3), "b": np.zeros(3)}, "images and labels"),
-        ({"images": np.zeros((0, 8, 8, 3)), "labels": np.zeros(0, int)}, "no images"),
+        ({"images": np.zeros((0, 8, 8, 3)), "labels": np.zeros(0, int)}, "has no images"),
         ({"images": np.array([{}] * 4), "labels": [0] * 4}, "a.npz"),
         ({"images": np.zeros((4, 8, 9, 3)), "labels": [0] * 4}, "dataset.image_size"),
         (b"no array", "a.npz"),
@@ -284,6 +338,75 @@ def test_damaged_arrays_are_refused(tmp_path, colours):
         (tmp_path / "a.npz").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"a\.npz"):
             read(tmp_path)
+
+
+def npy(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:
+    """Return the bytes of a `.npy` file."""
+    file = BytesIO()
+    np.lib.format.write_array(file, array, version)
+    return file.getvalue()
+
+
+def pack(path: Path, pixels: bytes, **more: bytes) -> None:
+    """Write an uncompressed `.npz` file whose `images` have these bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        members = {"images.npy": pixels, "labels.npy": npy(np.arange(64)), **more}
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+@pytest.mark.parametrize("spare", [b"", b"more"])
+def test_arrays_of_every_version_of_the_format(tmp_path, colours, version, spare):
+    pack(tmp_path / "a.npz", npy(colours[0], version) + spare)
+    assert all(map(np.array_equal, read(tmp_path), colours))
+
+
+@pytest.mark.parametrize("kind", [object, [("a", object)]])
+def test_arrays_of_python_objects_are_refused(tmp_path, colours, kind):
+    """Their bytes would be used as addresses."""
+    pixels, labels = (array.astype(kind) for array in colours)
+    for names in ({"images": pixels, "labels": colours[1]}, {"images": pixels, "labels": labels}):
+        np.savez(tmp_path / "a.npz", **names)
+        with pytest.raises(ValueError, match=r"a\.npz cannot be used: Object arrays"):
+            read(tmp_path)
+    content = npy(colours[0]).replace(b"'|u1'", b"'|O' ").ljust(200_000, b"A")
+    pack(tmp_path / "a.npz", content)  # addresses of the file's choice
+    with pytest.raises(ValueError, match=r"a\.npz cannot be used"):
+        read(tmp_path)
+
+
+def test_arrays_that_end_early_are_refused(tmp_path, colours):
+    """They would be filled with the bytes of the arrays behind them."""
+    pack(tmp_path / "a.npz", npy(colours[0])[:9000], **{"more.npy": bytes(20_000)})
+    with pytest.raises(ValueError, match=r"a\.npz cannot be used"):
+        read(tmp_path)
+    pack(tmp_path / "a.npz", npy(colours[0])[:9000], **{"more.npy": bytes(20_000)})
+    size, new = (struct.pack("<L", its) for its in (9000, len(npy(colours[0]))))
+    content = (tmp_path / "a.npz").read_bytes()
+    place = content.index(b"PK\1\2") + 24  # the length of `images` in the list of members
+    assert content[place:][:4] == size
+    (tmp_path / "a.npz").write_bytes(content[:place] + new + content[place + 4 :])
+    with pytest.raises(ValueError, match=r"a\.npz cannot be used"):
+        read(tmp_path)
+
+
+def test_arrays_of_one_name_are_refused(tmp_path, colours):
+    np.savez(tmp_path / "a.npz", images=colours[0], IMAGES=colours[0] // 2, labels=colours[1])
+    with pytest.raises(ValueError, match=r"both images\.npy and IMAGES\.npy"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("names", ["a.npz", "a.npy b.npy", "b.npy a.npy"])
+def test_pipes_and_folders_are_no_arrays(tmp_path, colours, make, names):
+    np.save(tmp_path / "b.npy", colours[1])
+    make(tmp_path / names.replace("b.npy", "").strip())
+    files = dict(
+        zip(("file", "labels"), (str(tmp_path / name) for name in names.split()), strict=False)
+    )
+    with pytest.raises(ValueError, match=r"a\.np[yz] is not a file"):
+        load_dataset("test", {"_target_": "src.data.arrays.arrays", **files})
 
 
 def test_arrays_larger_than_memory_are_read_in_part(nearest, tmp_path):
@@ -343,6 +466,27 @@ def test_data_sets_of_hugging_face_as_files(nearest, shown, saved, tmp_path, mon
     (nearest / "d" / "data").mkdir(parents=True)
     saved.make().to_parquet(nearest / "d" / "data" / "test-00000-of-00001.parquet")
     assert shown(*HUGGING)[:2] == (0, "64 / 64")
+
+
+def test_splits_and_rows_of_hugging_face_without_labels(nearest, shown, saved, caplog):
+    whole = saved.make()
+    rows = {"id": ["0"], "image": whole[:1]["image"], "label": [-1]}
+    hidden = saved.Dataset.from_dict(rows, whole.features)
+    unnamed = saved.Dataset.from_dict({**rows, "label": [None]}, whole.features)
+    empty = saved.Dataset.from_dict({**rows, "image": [None], "label": [0]}, whole.features)
+    saved.DatasetDict({"test": hidden, "validation": whole}).save_to_disk(nearest / "d")
+    assert shown(*HUGGING)[:2] == (0, "64 / 64")
+    assert "test has no labels, so validation is attacked" in caplog.text
+    for number, (test, sentence) in enumerate(
+        [
+            (saved.concatenate_datasets([whole, hidden]), "row 64 of test has no label"),
+            (saved.concatenate_datasets([whole, unnamed]), "row 64 of test has no label"),
+            (empty, "its row has no image"),
+        ]
+    ):
+        saved.DatasetDict({"test": test}).save_to_disk(nearest / f"e{number}")
+        code, _, text = shown("dataset=huggingface", f"dataset.root=e{number}")
+        assert code != 0 and sentence in text and "Traceback" not in text
 
 
 def test_data_sets_of_hugging_face_that_leave_something_open_are_refused(nearest, shown, saved):

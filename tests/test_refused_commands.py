@@ -101,7 +101,7 @@ REFUSED = [
     (["plan=false"], ("plan=false", "default, only")),
     (["epsilon=[fine,4]"], ("epsilon=[fine,4]", "default, fine", "epsilon.KEY=VALUE")),
     (["epsilon=[4,8]"], ("epsilon=[4,8]", "'epsilon.grid=[4,8]'")),
-    (["epsilon=0.5"], ("epsilon=0.5", "'epsilon.grid=[0.5]'")),
+    (["epsilon=0.5"], ("epsilon=0.5", "'epsilon.grid=[127.5]'")),
     (["-m", "epsilon=4,8"], ("epsilon=4,8", "'epsilon.grid=[4,8]'")),
     (["eps=8"], ("eps=8", "'epsilon.grid=[8]'")),
     (["attack.epsilon=16"], ("attack.epsilon", "'epsilon.grid=[16]'")),

@@ -6,8 +6,10 @@ from .sanity_checks import (
     CAUSES,
     alarms,
     clean_at_chance,
+    copies_of_images,
     explained,
     is_at_chance,
+    labels_permuted,
     many_abstentions,
     over_budget,
 )

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import linear_sum_assignment
 from scipy.special import bdtrc
 
-from ..utils.model_names import TARGET_COLUMNS, ModelRef
+from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
+from ..utils.refusals import class_order
 from .intervals import FEWEST_IMAGES, wilson_interval
 from .outcomes import Outcomes, evaluated_pairs, outcomes, under, with_defence
 from .transfer_rates import WHITE_BOX, format_cell, relation
@@ -22,8 +24,14 @@ LOSS_NOT_RISING = 0.05
 """Raise an alarm if the loss does not rise at any budget for more than this share of images."""
 ABSTENTIONS = 0.2
 """Raise an alarm if a target abstains on more than this share of images."""
+COPIES = 0.01
+"""Raise an alarm if more than this share of the images are copies of others."""
 LARGEST_P = 0.05
 """Raise an alarm if a paired test has at most this p-value."""
+RENUMBERED = 0.2
+"""Raise an alarm if other numbers of the classes raise the clean accuracy by this or more."""
+CHANCE_P = 0.001
+"""Largest p-value of such a rise; small, because every network of every job is tested."""
 
 CAUSES = {
     "zero_gradients": "usual causes: masked gradients (a saturated softmax, quantisation or "
@@ -34,6 +42,10 @@ CAUSES = {
     "small largest budget",
     "clean_at_chance": "usual causes: wrong mean or std, another order of the labels, weights of "
     "other classes or of none (not trained), a wrong input size",
+    "labels_permuted": "the network numbers the classes in another order, such as that of timm or "
+    "torchvision, than the images; without class names, renumber the labels",
+    "copies_of_images": "each copy counts, so intervals are too narrow; usual causes: one image "
+    "under several names or in several classes, or frames of a film",
     "over_budget": "the rates are listed at the stated budget; usual causes: eps_255 in another "
     "unit or norm, other clean images, resizing or JPEG after the attack",
     "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
@@ -149,6 +161,53 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
             finding = f"{ModelRef.parse(*pair)}: {counts}, chance is {_chance(num_classes)}"
             raised.append(Alarm("clean_at_chance", finding))
     return raised
+
+
+def copies_of_images(digests: np.ndarray) -> list[Alarm]:
+    """Return an alarm if over 1 % of the images are copies, by the digests of their pixels."""
+    n, distinct = len(digests), len(np.unique(digests))
+    finding = f"{distinct} of the {n} images are distinct"
+    return [Alarm("copies_of_images", finding)] if n - distinct > COPIES * n else []
+
+
+def labels_permuted(table: pd.DataFrame, class_names: Sequence[str]) -> list[Alarm]:
+    """Return an alarm for each network that seems to number the classes in another order.
+
+    Each half of the clean images, every second one of a class, gives each class the number that the
+    network predicts for it most often, a different one for each. With the numbers from the other
+    half, 20 points more of the images are correct (p <= 0.001, one-sided exact McNemar test), and
+    more than are in the largest class.
+    """
+    clean = with_defence(table[(table["eps_255"] == 0) & (table["predicted"] >= 0)])
+    raised = []
+    for name, its in clean[clean["defence"] == NO_DEFENCE].groupby("target", observed=True):
+        its = its.sort_values("index")
+        classes, places = np.unique(its[["label", "predicted"]], return_inverse=True)
+        true, predicted = places.reshape(-1, 2).T
+        first = (its.groupby("label").cumcount() % 2 == 0).to_numpy()
+        renumbered, right, n = true.copy(), true == predicted, len(its)
+        for half in (first, ~first):
+            renumbered[half] = _numbers(true[~half], predicted[~half], len(classes))[true[half]]
+        better = renumbered == predicted
+        k, k_right, only = (int(its.sum()) for its in (better, right, better & ~right))
+        p = bdtrc(only - 1, int((better ^ right).sum()), 0.5)
+        largest = np.bincount(true).max() / n
+        if k - k_right < RENUMBERED * n or p > CHANCE_P or wilson_interval(k, n)[0] <= largest:
+            continue
+        numbers = np.arange(len(class_names))
+        numbers[classes] = classes[_numbers(true, predicted, len(classes))]
+        way = class_order([class_names[number] for number in np.argsort(numbers)])
+        finding = f"{name}: correct on {format_cell(k_right, n)} of the clean images, but on "
+        raised.append(Alarm("labels_permuted", f"{finding}{format_cell(k, n)} with {way}"))
+    return raised
+
+
+def _numbers(true: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
+    """Return a different number for each class, with the most predictions right in total."""
+    table = 1e-6 * np.eye(count)  # classes without images keep their number
+    np.add.at(table, (true, predicted), 1)
+    numbers: np.ndarray = linear_sum_assignment(table, maximize=True)[1]
+    return numbers
 
 
 def is_at_chance(k: int, n: int, num_classes: int) -> bool:

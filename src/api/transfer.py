@@ -138,6 +138,7 @@ def transfer(
         },
         "defences": tuple(functions),
         "epsilon": {
+            "below_one": True,
             "grid": _levels("eps", eps),
             "reference": None if reference is None else _levels("reference", reference)[0],
         },

@@ -260,6 +260,7 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
     public model, or if the user has typed it for this key.
     """
     config = copy.deepcopy(record.config) | copy.deepcopy(_OURS)
+    config["epsilon"]["below_one"] = True  # another version's records may lack the key
     typed = {pair for word in words for pair in _type(config, word)}
     attack, sections = config["attack"], {"dataset": config["dataset"]}
     unknown = dict[str, str]()

@@ -122,7 +122,7 @@ class SavedSettings(Section):
     @field_validator("eps_255")
     @classmethod
     def _in_levels(cls, value: float | None) -> float | None:
-        check_units([value or 0])
+        check_units([value or 0], 0.1)  # an L2 budget may be below 1
         return value
 
 

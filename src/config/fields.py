@@ -65,19 +65,23 @@ Preset = Annotated[str, AfterValidator(lambda name: find_preset(name).stem)]
 Place = Annotated[str, AfterValidator(expanduser)]  # a file or folder; ~ is the home folder
 
 
-def check_units(budgets: Sequence[float]) -> None:
-    """Refuse budgets with a maximum in (0, 0.1): probably meant in [0, 1] units, not in 1/255."""
+def check_units(budgets: Sequence[float], limit: float = 1, otherwise: str = "") -> None:
+    """Refuse budgets with a maximum in (0, `limit`): probably meant in [0, 1] units, not in 1/255.
+
+    `otherwise` says what to do if they are meant in 1/255.
+    """
     texts = [f"{eps:g}" for eps in budgets]
-    if (levels := in_255ths(budgets)) != texts:
+    if (levels := in_255ths(budgets, limit)) != texts:
         raise ValueError(
             f"{', '.join(texts)}: budgets have unit 1/255. Did you mean {', '.join(levels)}?"
+            f"{otherwise}"
         )
 
 
-def in_255ths(budgets: Sequence[float]) -> list[str]:
-    """Return budgets in units of 1/255 as text; those with a maximum in (0, 0.1) are in [0, 1]."""
-    if 0 < max(budgets) < 0.1:
-        return [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
+def in_255ths(budgets: Sequence[float], limit: float = 1) -> list[str]:
+    """Return budgets in 1/255 as text; those with a maximum in (0, `limit`) are in [0, 1]."""
+    if 0 < max(budgets) < limit:  # below 0.1 rounded: 0.03 is short for 8/255
+        return [f"{round(255 * eps, int(eps >= 0.1)) or 255 * eps:g}" for eps in budgets]
     return [f"{eps:g}" for eps in budgets]
 
 

@@ -142,18 +142,25 @@ class DefenceSettings(Section):
 
 
 class EpsilonSettings(Section):
-    """Budgets in units of 1/255, ascending, without 0, which is always evaluated."""
+    """Budgets in units of 1/255, ascending, without 0, which is always evaluated.
 
+    Attributes:
+        below_one: Take a grid whose budgets are all below 1/255.
+    """
+
+    below_one: bool = False
     grid: Budgets
     reference: Annotated[Budget, Field(gt=0)] | None = None
 
     @field_validator("grid")
     @classmethod
-    def _ascend(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+    def _ascend(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         positive = tuple(sorted(float(value) for value in values if value > 0))
         if not positive:
             raise ValueError(f"{list(values)} has no budget above 0")
-        check_units(positive)
+        if not info.data.get("below_one"):
+            way = " If not, set epsilon.below_one=true"
+            check_units(positive, otherwise=way)
         return positive
 
 

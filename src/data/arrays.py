@@ -1,6 +1,6 @@
 """Images and labels in array files, read image by image."""
 
-import struct
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,11 @@ NAMES = {
     "test": (("images", "labels"), ("test_images", "test_labels"), ("x_test", "y_test")),
 }
 """Names of images and labels in a `.npz` file, by split; capitals make no difference."""
-_LARGEST = 2**30  # bytes of a compressed array, which must be read as a whole
+_LARGEST = 2**30  # bytes of an array that must be read as a whole
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class _ArrayImages(LabelledImages):
@@ -83,6 +87,9 @@ def arrays(split: str, *, file: str | None, labels: str | None = None) -> Labell
         raise ValueError("dataset.file is not set. Set it to a .npz file")
     path, classes = Path(file).expanduser(), None
     try:
+        for its in filter(None, (file, labels)):
+            if not Path(its).expanduser().is_file():  # a pipe would wait for ever
+                raise ValueError(f"{its} is not a file")
         if path.suffix.lower() == ".npz":
             if labels is not None:
                 raise ValueError("a .npz file has its own labels. Leave out dataset.labels")
@@ -115,35 +122,36 @@ def _open_npz(
 ) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
     """Return the images, the labels and, if present, the class names in a `.npz` file."""
     with zipfile.ZipFile(path) as archive:
-        stored = {name.removesuffix(".npy").lower(): name for name in archive.namelist()}
+        stored = dict[str, zipfile.ZipInfo]()
+        for info in archive.infolist():
+            other = stored.setdefault(info.filename.removesuffix(".npy").lower(), info)
+            if other is not info:
+                raise ValueError(f"it has both {other.filename} and {info.filename}. Remove one")
         pair = next((pair for pair in names if {*pair} <= stored.keys()), None)
         if pair is None:
             raise ValueError(f"it has {shortened([*stored])}, not {' and '.join(names[0])}")
-
-        def read(name: str) -> np.ndarray:
-            with archive.open(stored[name]) as member:
-                return np.lib.format.read_array(member, allow_pickle=False)
-
-        info = archive.getinfo(stored[pair[0]])
-        if info.compress_type == zipfile.ZIP_STORED:
-            with archive.open(info) as member:
-                while member.read(2**20):  # until the end, where its checksum is compared
-                    pass
-            images = _map_member(path, info.header_offset)
-        elif info.file_size <= _LARGEST:
-            images = read(pair[0])
-        else:
-            raise ValueError("it is too large to be compressed. Save it with numpy.savez")
-        classes = read("class_names").tolist() if "class_names" in stored else None
-        return images, read(pair[1]), classes
+        images, labels = (_read_member(archive, stored[name]) for name in pair)
+        classes = None
+        if "class_names" in stored:
+            classes = _read_member(archive, stored["class_names"]).tolist()
+        return images, labels, classes
 
 
-def _map_member(path: Path, start: int) -> np.ndarray:
-    """Map an uncompressed array of a `.npz` file; its zip header starts at byte `start`."""
-    with path.open("rb") as file:
-        file.seek(start + 26)
-        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)  # name and extra field
-        np.lib.format.read_magic(file)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        begin = file.tell()
-    return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """Map an array of a `.npz` file if it has plain numbers that fill its member, else read it."""
+    path, start = str(archive.filename), info.header_offset
+    with archive.open(info) as member:
+        reader = _HEADERS.get(np.lib.format.read_magic(member))
+        if reader and info.compress_type == zipfile.ZIP_STORED:
+            shape, fortran, dtype = reader(member)
+            begin, size = member.tell(), 0
+            while block := member.read(2**20):  # until the end, where its checksum is compared
+                size += len(block)
+            if dtype.kind in "biuf" and size == math.prod(shape) * dtype.itemsize > 0:
+                lengths = np.fromfile(path, "<u2", 2, offset=start + 26)  # of name and extra field
+                begin += start + 30 + int(lengths.sum())
+                return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
+    if info.file_size > _LARGEST:
+        raise ValueError(f"{info.filename} is too large. Save plain numbers with numpy.savez")
+    with archive.open(info) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)

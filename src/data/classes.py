@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.refusals import printable, shortened, warn_once
+from ..utils.refusals import class_order, printable, shortened, warn_once
 
 
 def numbers_of(names: Sequence[str]) -> list[int] | None:
@@ -20,17 +20,26 @@ def numbers_of(names: Sequence[str]) -> list[int] | None:
 def sort_folders(names: Sequence[str]) -> list[str]:
     """Sort the names of class folders: by value if all are whole numbers, else as text.
 
-    If some are numbers, the log states the order once.
+    If timm or torchvision sorts them in another way, the log says so once.
     """
     ordered, numbers = sorted(names), numbers_of(names)
+    tool, way, others = "timm", "text", sorted(names, key=_natural)
     if numbers is not None:
         if len({*numbers}) < len(numbers):
             raise ValueError(f"class folders have equal numbers: {shortened(ordered)}")
+        tool, way, others = "torchvision", "numbers", ordered
         ordered = [name for _, name in sorted(zip(numbers, names, strict=True))]
-        warn_once(f"The class folders are sorted as numbers: {shortened(ordered)}")
-    elif any(numbers_of([name]) for name in names):
-        warn_once("The class folders are sorted as text, because some are not numbers.")
+    if ordered != others:
+        warn_once(
+            f"The class folders are sorted as {way}: {shortened(ordered)}. For a network that was "
+            f"trained with {tool}'s order ({shortened(others)}): {class_order(others)}."
+        )
     return ordered
+
+
+def _natural(name: str) -> list[str | int]:
+    """Return a key that sorts as timm does: in small letters, and numbers by value."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 @cache
@@ -95,7 +104,8 @@ def choose_names(
         raise ValueError(
             f"dataset.class_names={str(class_names)[:200]} and dataset.num_classes={num_classes} "
             f"do not fit the {len(classes)} classes ({', '.join(classes[:5])}, ...). "
-            "For the data's own names, or numbers, set dataset.class_names=null"
+            "For the data's own names, or numbers, set dataset.class_names=null and "
+            "dataset.num_classes=null"
         )
     return names
 
@@ -135,8 +145,10 @@ def number_by(names: Sequence[str], data: Any, labels: NDArray[np.int64]) -> NDA
 def check_labels(name: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
     """Return labels as int64 (N,) after checking that they are in 0..num_classes - 1."""
     numbers = np.asarray(labels)
-    if numbers.dtype.kind not in "iu" or not len(numbers):
-        raise ValueError(f"the data set has no images, or {name} are {numbers.dtype}, not integers")
+    if not len(numbers):
+        raise ValueError("the data set has no images")
+    if numbers.dtype.kind not in "iu":
+        raise ValueError(f"{name} are {numbers.dtype}, not whole numbers")
     outside = numbers[(numbers < 0) | (numbers >= num_classes)]
     if len(outside):
         raise ValueError(f"{name} have {outside[0]}, which is not between 0 and {num_classes - 1}")

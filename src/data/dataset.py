@@ -123,7 +123,7 @@ class ImageDataset(Dataset[Batch]):
         self.labels, self.target_labels = labels[chosen], None
         if target_labels is not None:
             wanted = check_labels("target_labels", target_labels, self.num_classes)
-            self.target_labels = wanted[chosen]
+            self.target_labels = number_by(self.class_names, data, wanted)[chosen]
         self.indices = positions[chosen]
         self._data, self._chosen, self._size = data, chosen, image_size
         self._shorter = resize or image_size

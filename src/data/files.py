@@ -38,6 +38,8 @@ def read_list(path: str | Path, header: bool = True) -> pd.DataFrame:
         OSError: The file cannot be read.
         ValueError: It is no text, or has rows of different lengths.
     """
+    if not Path(path).is_file():  # a pipe would wait for ever
+        raise FileNotFoundError("it is not a file")
     with open(path, encoding="utf-8-sig", newline="") as file:
         line = file.readline(10_000)
     if "\0" in line:

@@ -1,5 +1,6 @@
 """Image files: in class folders, or listed in a CSV file with true class and target class."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,34 +10,52 @@ import pandas as pd
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
-from ..utils.refusals import first_line
-from .classes import imagenet_names, place_classes, sort_folders
+from ..utils.refusals import first_line, shortened, warn_once
+from .classes import sort_folders
 from .dataset import LabelledImages
 from .files import existing_folder, read_list
 
+_LEFT_BY_TOOLS = re.compile(
+    r"\.|(@eadir|@tmp|@recycle|#recycle|#snapshot|__macosx|__pycache__|lost\+found|\$recycle\.bin"
+    r"|system volume information|thumbs\.db|desktop\.ini)$",
+    re.IGNORECASE,
+)
+"""Hidden names, and those of files and folders that file systems and tools add."""
+
 
 def image_folder(split: str, *, root: str | None) -> ImageFolder:
-    """Load one split, `train` or `test`, of images in one folder per class, as torchvision does.
+    """Load one split, `train` or `test`, of images in one folder per class.
 
-    Classes are numbered in the order of their folder names, see `sort_folders`. Images may be at
-    any depth, and are not decoded; hidden files and files that are not images are ignored. `root`
-    contains the class folders (then there is no training split), or `train/` and either `test/` or
-    `val/`.
+    Classes are numbered in the order of their folder names, see `sort_folders`; torchvision sorts
+    numbers as text, and timm sorts text naturally. Images may be at any depth, and are not decoded;
+    files that are not images are ignored. Hidden files and what tools leave, such as `@eaDir` and
+    `__MACOSX`, are skipped, and the log counts them. `root` contains the class folders (then there
+    is no training split), or `train/` and either `test/` or `val/`. A `test/` without labels, which
+    has none of the classes, is passed over for `val/`.
 
     Raises:
         ValueError: The root, the split or the classes are missing, or a class has no images.
     """
     folder = existing_folder(root)
-    wanted = ("train",) if split == "train" else ("test", "val")
+    train, wanted = folder / "train", ("train",) if split == "train" else ("test", "val")
+    folders = [folder] * (split == "test")
     if has_splits(folder):
         folders = [folder / name for name in wanted if (folder / name).is_dir()]
-    else:
-        folders = [folder] if split == "test" else []
     if not folders:
         needed = "/ or ".join(wanted)
         raise ValueError(f"dataset.root={root} has no {split} split. Add a folder {needed}/")
+    known = {*_subfolders(train if train.is_dir() else folders[-1])}
+    labelled = [its for its in folders if known & {*_subfolders(its)}]
+    chosen = [*labelled, *folders][0]
+    if chosen != folders[0]:
+        warn_once(f"dataset.root={root}: test/ has no labels, so val/ is attacked.")
+    if not labelled and len(names := _subfolders(chosen)) == 1:
+        raise ValueError(
+            f"dataset.root={root}: {chosen.name}/ has no labels: its only folder, {names[0]}, is "
+            "no class of train/. For labels in a list: dataset=image_csv"
+        )
     try:
-        return _ClassFolders(folders[0], loader=Path, is_valid_file=_is_image)
+        return _ClassFolders(chosen)
     except FileNotFoundError as error:  # it names only classes
         raise ValueError(f"dataset.root={root}: {first_line(error)}") from error
 
@@ -67,6 +86,22 @@ def imagenet(split: str, *, root: str | None) -> ImageFolder:
 
 
 class _ClassFolders(ImageFolder):
+    def __init__(self, folder: Path) -> None:
+        left = [path for path in folder.iterdir() if _LEFT_BY_TOOLS.match(path.name)]
+        files = [file for path in left for file in (path, *path.rglob("*")) if file.is_file()]
+        self._skipped = list(map(str, files))
+        super().__init__(folder, loader=Path, is_valid_file=self._is_image)
+        if self._skipped:
+            some = shortened([path.removeprefix(f"{folder}{os.sep}") for path in self._skipped])
+            warn_once(f"{folder}: {len(self._skipped)} files left by tools are skipped: {some}")
+
+    def _is_image(self, path: str) -> bool:
+        parts = path.removeprefix(f"{self.root}{os.sep}").split(os.sep)
+        if any(map(_LEFT_BY_TOOLS.match, parts)):
+            self._skipped.append(path)
+            return False
+        return is_image_file(path)
+
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         classes = sort_folders(_subfolders(Path(directory)))
         if not classes:
@@ -75,12 +110,8 @@ class _ClassFolders(ImageFolder):
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-
-
-def _is_image(path: str) -> bool:
-    hidden = any(part.startswith(".") for part in Path(path).parts[-2:])  # .ipynb_checkpoints
-    return is_image_file(path) and not hidden
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    return [name for name in names if not _LEFT_BY_TOOLS.match(name)]
 
 
 def image_csv(
@@ -95,8 +126,9 @@ def image_csv(
     first_label: int = 1,
     url: str | None = None,
 ) -> LabelledImages:
-    """Load the images that a CSV file lists, in the order of its rows, without class names.
+    """Load the images that a CSV file lists, in the order of its rows.
 
+    Classes are numbers, or WordNet ids, which are then the names of the classes, sorted.
     The defaults are for the layout of the NIPS 2017 adversarial competition's development set,
     which has no training split. See `read_list` for separators.
 
@@ -107,7 +139,7 @@ def image_csv(
         folder: path of the images' folder in `root`.
         id_column: column with the image's name, with or without its suffix. A number, from 0 on, is
             the position of the column in a list without a header.
-        label_column: column with the true class, a number or a WordNet id of ImageNet-1k.
+        label_column: column with the true class, a number or a WordNet id.
         target_column: column with the target label; it may be missing.
         first_label: number of the first class in the CSV file.
         url: address of the images and the CSV file, for error messages.
@@ -125,11 +157,15 @@ def image_csv(
     path = next((top / name for name in names if (top / name).exists()), top / names[0])
     rows = _read_rows(path, id_column, label_column)
     ids = rows[id_column].tolist()
-    labels = _read_classes(rows[label_column], ids, first_label)
-    targets = None
-    if target_column in rows:
-        targets = _read_classes(rows[target_column], ids, first_label)
-    return LabelledImages(_find_images(top / folder, ids), labels, target_labels=targets)
+    columns = [rows[name] for name in (label_column, target_column) if name in rows]
+    wordnet = [its.str.extract(r"^(n\d{8})(?: |$)", expand=False) for its in columns]
+    if all(its.notna().all() for its in wordnet):  # Kaggle adds boxes
+        classes = sorted({*pd.concat(wordnet)})
+        numbers = [np.searchsorted(classes, its) for its in wordnet]
+    else:
+        classes = None
+        numbers = [_read_numbers(its, ids, first_label) for its in columns]
+    return LabelledImages(_find_images(top / folder, ids), numbers[0], classes, *numbers[1:])
 
 
 def _read_rows(path: Path, id_column: str | int, label_column: str | int) -> pd.DataFrame:
@@ -146,15 +182,12 @@ def _read_rows(path: Path, id_column: str | int, label_column: str | int) -> pd.
     return rows
 
 
-def _read_classes(column: "pd.Series[str]", ids: Sequence[str], first: int) -> np.ndarray:
-    """Return the classes in a column, int64 (N,), counted from 0."""
-    wordnet = column.str.extract(r"^(n\d{8})(?: |$)", expand=False)  # Kaggle adds boxes
-    if wordnet.notna().all() and (places := place_classes(wordnet.tolist(), imagenet_names())):
-        return np.array(places)
+def _read_numbers(column: "pd.Series[str]", ids: Sequence[str], first: int) -> np.ndarray:
+    """Return the classes in a column of numbers, int64 (N,), counted from 0."""
     for text, image_id in zip(column, ids, strict=True):
         fault = f"{column.name}={text[:40]!r} of image {image_id[:200]!r}"
         if not re.fullmatch(r"[0-9]{1,9}", text):
-            raise ValueError(f"{fault} is not a whole number or a WordNet id of ImageNet-1k")
+            raise ValueError(f"{fault} is not a whole number, and not all are WordNet ids")
         if int(text) < first:
             raise ValueError(f"{fault} is below dataset.first_label={first}, the first class")
     return column.astype(np.int64).to_numpy() - first

@@ -9,7 +9,7 @@ import numpy as np
 from torchvision import datasets
 
 from ..utils.package import install_command
-from ..utils.refusals import first_line, suggestion
+from ..utils.refusals import first_line, suggestion, warn_once
 from .dataset import LabelledImages
 
 NAMES = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "Flowers102", "Imagenette")
@@ -47,6 +47,8 @@ class _ColumnImages(LabelledImages):
 
     def __getitem__(self, position: int) -> tuple[BytesIO | Path, int]:
         file, label = self.images[position], int(self.targets[position])
+        if file is None:
+            raise ValueError("its row has no image. Leave such rows out")
         return Path(file["path"]) if file["bytes"] is None else BytesIO(file["bytes"]), label
 
 
@@ -67,7 +69,7 @@ def huggingface(
         root: folder written by `save_to_disk`, folder with the files of a data set, or its name on
             the hub.
         config: name of the data set's configuration, if it has several.
-        test_split: name of the split that is attacked; None: the first of `SPLITS`.
+        test_split: name of the split that is attacked; None: the first of `SPLITS` with labels.
         train_split: name of the split that trains models; None: `train`.
         image_column: name of the column of images; None: the only one with that feature type.
         label_column: name of the column of classes; None: the only `ClassLabel`, or else the only
@@ -75,7 +77,7 @@ def huggingface(
 
     Raises:
         ValueError: The package is not installed, the data cannot be read, or a split or column is
-            missing or not the only one.
+            missing or not the only one, or some labels are missing.
     """
     try:
         import datasets
@@ -95,25 +97,33 @@ def huggingface(
     if isinstance(data, datasets.Dataset):
         data = {"test": data}
     stated = {"train": train_split, "test": test_split}[split]
-    name = stated or next((name for name in SPLITS[split] if name in data), None)
-    if name not in data:
+    splits = [name for name in ([stated] if stated else SPLITS[split]) if name in data]
+    if not splits:
         raise ValueError(
             f"dataset.root={root} has the splits {', '.join(data)}. Set dataset.{split}_split=NAME"
         )
-    data = data[name].with_format(None)
+    features = data[splits[0]].features
 
     def columns(feature_type: type) -> list[str]:
-        return [
-            name for name, feature in data.features.items() if isinstance(feature, feature_type)
-        ]
+        return [name for name, feature in features.items() if isinstance(feature, feature_type)]
 
-    numbers = [name for name in columns(datasets.Value) if "int" in data.features[name].dtype]
+    numbers = [name for name in columns(datasets.Value) if "int" in features[name].dtype]
     image = _choose("image_column", image_column, columns(datasets.Image))
     labels = numbers if label_column in numbers else columns(datasets.ClassLabel) or numbers
     label = _choose("label_column", label_column, labels)
-    names = getattr(data.features[label], "names", None)
-    files = data.cast_column(image, datasets.Image(decode=False))  # decoded by `to_rgb`
-    return _ColumnImages(files[image], np.asarray(data[label][:]), names)
+    data = {name: data[name].with_format(None) for name in splits}
+    hidden = {None, -1}
+    name = next((name for name in splits if not {*data[name][label]} <= hidden), splits[0])
+    if name != splits[0]:
+        warn_once(f"dataset.root={root}: {splits[0]} has no labels, so {name} is attacked.")
+    classes = data[name][label][:]
+    if missing := [row for row, number in enumerate(classes) if number in hidden]:
+        raise ValueError(
+            f"dataset.root={root}: row {missing[0]} of {name} has no label. Leave such rows out, "
+            f"or set dataset.{split}_split=NAME"
+        )
+    files = data[name].cast_column(image, datasets.Image(decode=False))  # decoded by `to_rgb`
+    return _ColumnImages(files[image], np.asarray(classes), getattr(features[label], "names", None))
 
 
 def _choose(key: str, stated: str | None, columns: list[str]) -> str:

@@ -77,8 +77,10 @@ _KNOWN: dict[str, Any] = {
 _CONSTANTS = (torch.dtype, torch.layout, torch.qscheme)
 
 
-def load_pickle(path: Path) -> tuple[Any, list[str]]:
+def load_pickle(path: Path, mmap: bool = False) -> tuple[Any, list[str]]:
     """Load a file of `torch.save`; every object that is no tensor or plain value is a `Stub`.
+
+    With `mmap`, which files of early versions of torch do not support, no tensor is read yet.
 
     Returns:
         The content, and the names of the classes and functions that were not read.
@@ -100,6 +102,6 @@ def load_pickle(path: Path) -> tuple[Any, list[str]]:
     reader.load = lambda file, **keywords: Unpickler(file, **keywords).load()
     with warnings.catch_warnings(action="ignore"):  # of other versions' files
         try:
-            return torch.load(path, map_location="cpu", weights_only=True), []
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap), []
         except pickle.UnpicklingError:  # never for TorchScript, which the next call would run
-            return torch.load(path, "cpu", reader, weights_only=False), list(hidden)
+            return torch.load(path, "cpu", reader, weights_only=False, mmap=mmap), list(hidden)

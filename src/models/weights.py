@@ -4,10 +4,12 @@ import hashlib
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +22,9 @@ from .state_digest import tensor_bytes
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
 """Keys of state dicts in files. If several fit, the first one is taken."""
+_NUMBERS = ("class_to_idx", "label2id")
+CLASSES = (*_NUMBERS, "idx_to_class", "id2label", "class_names", "classes", "names", "categories")
+"""Keys of class names in checkpoints: lists, or dicts from names to numbers or back."""
 _AVERAGED = re.compile(
     r"((^|[./_-])(?i:ema|swa|avg|average|averaged|shadow)|[a-z](EMA|Ema|SWA|Swa))(?=[./_-])"
 )
@@ -37,15 +42,20 @@ class WeightFacts:
         expected_accuracy: Accuracy on clean test images of these classes, in [0, 1].
         tested: Numbers of correct and of all test images, if this program trained the weights;
             otherwise zeros.
+        binding: False: the names are those of a checkpoint, which may be all other names than those
+            of the images.
     """
 
     class_names: tuple[str, ...] = ()
     expected_accuracy: float | None = None
     tested: tuple[int, int] = (0, 0)
+    binding: bool = True
 
 
 def weight_facts(path: str | Path, model: str = "") -> WeightFacts:
     """Read the facts in a safetensors file's metadata, under the names of `WeightFacts`.
+
+    Of another file, read the class names, stated as in `CLASSES` at any depth.
 
     Raises:
         ValueError: They are impossible; the message names the file and the `model`.
@@ -64,7 +74,11 @@ def weight_facts(path: str | Path, model: str = "") -> WeightFacts:
             f"{accuracy!s:.40}, tested={tested:.40}. Write an accuracy in [0, 1] and CORRECT / "
             "COUNT, or leave them out."
         ) from error
-    return WeightFacts(tuple(filter(None, names)), expected, (correct, count))
+    stated = tuple(filter(None, names))
+    if not metadata:
+        with suppress(Exception):  # loading finds damage
+            stated = _class_names(load_pickle(Path(path), mmap=is_zipfile(path))[0])
+    return WeightFacts(stated, expected, (correct, count), bool(metadata))
 
 
 def _metadata(path: str | Path) -> dict[str, str]:
@@ -73,6 +87,30 @@ def _metadata(path: str | Path) -> dict[str, str]:
             return file.metadata() or {}
     except (OSError, SafetensorError):  # another format; loading finds damage
         return {}
+
+
+def _class_names(content: Any) -> tuple[str, ...]:
+    """Return the first class names in nested dicts, in the order of their numbers."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if key in CLASSES and (names := _in_order(value, key in _NUMBERS)):
+            return names
+        if names := _class_names(value):
+            return names
+    return ()
+
+
+def _in_order(stated: Any, by_name: bool) -> tuple[str, ...]:
+    """Return the names in a list, or in a dict in either direction, or else none."""
+    if isinstance(stated, dict) and stated:
+        pairs = [*stated.items()]
+        ways = [pairs, [pair[::-1] for pair in pairs]]  # from number to name, and back
+        if isinstance(pairs[0][1], int) and (by_name or isinstance(pairs[0][0], str)):
+            ways.reverse()
+        numbers = [str(number) for number in range(len(pairs))]
+        tables = ({str(number): name for number, name in way} for way in ways)
+        stated = next(([its[n] for n in numbers] for its in tables if {*its} == {*numbers}), None)
+    texts = isinstance(stated, list | tuple) and all(isinstance(its, str | int) for its in stated)
+    return tuple(map(str, stated)) if texts else ()
 
 
 def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True) -> None:

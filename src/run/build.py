@@ -46,7 +46,9 @@ def build(
         section["weights"] = "included" if model.missing else model.weights
     if images is None:
         return build_classifier(name, **section)
-    stated, names = read_facts(settings, name).class_names, images.class_names
+    facts, names = read_facts(settings, name), images.class_names
+    comparable = facts.binding or (images.own_names and {*facts.class_names} & {*names})
+    stated = facts.class_names if comparable else ()
     if stated and not _agree(stated, names):
         old, new = _list_new(stated, names), _list_new(names, stated)
         renamed = "set dataset.class_names, " * (len(stated) == len(names))
@@ -64,11 +66,17 @@ def build(
     try:
         return build_classifier(name, **section)
     except ValueError as error:
-        if not re.search(r"classes|size mismatch", str(error)) or settings.dataset.class_names:
+        chosen, own = settings.dataset.class_names, len(images.own_names)
+        way = "If the images have only some of the network's classes, set dataset.class_names "
+        way += "(imagenet, or all in order), or dataset.num_classes of lists."
+        if chosen == "imagenet" and own:
+            way = f"To number only the {own} classes of the images, set dataset.class_names=null "
+            way += "and dataset.num_classes=null."
+        elif chosen is not None:
             raise
-        way = "set dataset.class_names (imagenet, or all in order), or dataset.num_classes of lists"
-        text = f"{error} If the images have only some of the network's classes, {way}."
-        raise ValueError(text) from error
+        if not re.search(r"classes|size mismatch", str(error)):
+            raise
+        raise ValueError(f"{error} {way}") from error
 
 
 def without_downloads(model: ModelSettings) -> dict[str, Any]:

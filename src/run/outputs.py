@@ -15,7 +15,9 @@ import yaml
 from ..analysis import (
     alarms,
     clean_at_chance,
+    copies_of_images,
     flip_summary,
+    labels_permuted,
     many_abstentions,
     over_budget,
     trajectories,
@@ -65,7 +67,8 @@ def make_job(job: JobContext, results: Results, record: JobRecord, folder: Path)
     for name, path in files.items():
         tables[name] = checked(tables[name], path, name, record)
     finished = JobInMemory(record, folder, files, tables=tables)
-    return replace(finished, raised=_raised_alarms(finished, job.planned.saved, results))
+    raised = _raised_alarms(finished, job.planned.saved, results)
+    return replace(finished, raised=[*raised, *copies_of_images(job.images.pixel_digests[:, 1])])
 
 
 def write_results(
@@ -178,13 +181,14 @@ def save_adversarial_images(
 def _raised_alarms(job: FinishedJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
     """Run a job's sanity checks, and return the alarms that they raise."""
     record = job.record
+    permuted = labels_permuted(job.predictions, record.class_names)
     if not job.attacked:
-        return clean_at_chance(job.predictions, len(record.class_names))
+        return [*clean_at_chance(job.predictions, len(record.class_names)), *permuted]
     breaches, total = ((), 0) if saved is None else (saved.breaches, len(saved))
     if saved is not None and not breaches:
         log.info("All %d saved images are within their budgets.", total)
     raised = [over_budget(record.label, *breach, total, record.norm) for breach in breaches]
-    raised += alarms(
+    raised += permuted + alarms(
         _unrounded(job),
         record.source,
         record.targets,

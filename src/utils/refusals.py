@@ -1,6 +1,7 @@
 """Messages: warnings that come once, suggestions, first lines, printable text."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -57,6 +58,16 @@ def shortened(names: Sequence[str]) -> str:
     'a, b, c, ...'
     """
     return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+
+
+def class_order(names: Sequence[str]) -> str:
+    """Return the setting that numbers classes in an order; of over 20, with the first three.
+
+    >>> class_order("ab")
+    "'dataset.class_names=[a,b]'"
+    """
+    listed = names if len(names) <= 20 else [*names[:3], "..."]
+    return shlex.quote(f"dataset.class_names=[{','.join(listed)}]")
 
 
 def first_line(error: BaseException) -> str:

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import CAUSES, alarms, explained, many_abstentions
+from src.analysis import (
+    CAUSES,
+    alarms,
+    copies_of_images,
+    explained,
+    labels_permuted,
+    many_abstentions,
+)
 from src.analysis.sanity_checks import Alarm
 
 
@@ -111,6 +118,66 @@ def test_models_that_guess_clean_images_are_named(make_table):
         assert k > 2 or raised[0].finding.startswith("b: correct on 2 / 20")
     few = make_table({("a", 0): [0] * 3, ("a", 8): [1] * 3})  # of which two classes say nothing
     assert "clean_at_chance" not in names(check(few, "a", "a", 2, protocol="all"))
+
+
+WORDS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay", "kiwi", "lynx")
+
+
+def permuted(make_table, true, predicted, classes=WORDS):
+    return labels_permuted(make_table({("a", 0): predicted}, label=true), classes)
+
+
+@pytest.mark.parametrize(("each", "right"), [(2, 24), (5, 60), (5, 40)])
+def test_classes_in_another_order_are_named_in_the_networks_order(make_table, each, right):
+    order = np.random.RandomState(1).permutation(12)  # of the network's classes
+    number, true = np.argsort(order), np.repeat(np.arange(12), each)
+    predicted = number[true]
+    predicted[np.random.RandomState(2).permutation(len(true))[right:]] = 0
+    (alarm,) = permuted(make_table, true, predicted)
+    assert f"class_names=[{','.join(WORDS[its] for its in order)}]" in alarm.finding
+    assert f"{(predicted == true).sum()} / {len(true)} " in alarm.finding
+    assert explained(alarm).startswith("a: correct on ")
+    if right == len(true):
+        assert f"but on {right} / {right} = 100.00%" in alarm.finding
+    assert permuted(make_table, true, order[predicted]) == []  # with the setting
+    names = [f"n{number:03}" for number in range(1000)]
+    (alarm,) = permuted(make_table, true, predicted, names)
+    assert "n999" not in alarm.finding and "..." in alarm.finding
+
+
+def test_two_classes_are_swapped_only_if_nearly_all_images_say_so(make_table):
+    for n, wrong, count in ((10, 10, 1), (10, 9, 0), (100, 90, 1), (100, 60, 0)):
+        true = np.arange(n) % 2
+        predicted = np.where(np.random.RandomState(0).permutation(n) < wrong, 1 - true, true)
+        assert len(permuted(make_table, true, predicted, "ab")) == count
+
+
+def test_networks_that_guess_number_their_classes_in_no_other_order(make_table):
+    random = np.random.default_rng(0)
+    for classes in (2, 3, 10, 100):
+        names = [*map(str, range(classes))]
+        for n in (3, 10, 60, 300):
+            true = random.integers(classes, size=n)
+            for predicted in (
+                *random.integers(classes, size=(5, n)),
+                *(np.full(n, its) for its in range(min(classes, 3))),
+                random.integers(2, size=n),
+            ):
+                assert permuted(make_table, true, predicted, names) == []
+    most = np.where(np.arange(200) < 180, 0, 1)
+    assert permuted(make_table, most, np.ones(200, int), "ab") == []
+    assert permuted(make_table, most, np.full(200, -1), "ab") == []  # it abstains
+
+
+def test_one_image_of_each_class_says_nothing_of_the_order(make_table):
+    assert permuted(make_table, np.arange(12), np.roll(np.arange(12), 1)) == []
+
+
+@pytest.mark.parametrize(("distinct", "count"), [(1, 1), (50, 1), (98, 1), (99, 0), (100, 0)])
+def test_copies_of_images_are_counted(distinct, count):
+    raised = copies_of_images(np.array([f"{n % distinct:02}" for n in range(100)]))
+    assert [alarm.name for alarm in raised] == ["copies_of_images"] * count
+    assert all(f"{distinct} of the 100 images are distinct" in explained(its) for its in raised)
 
 
 def test_pairs_that_count_few_images_are_named(make_table):

@@ -291,6 +291,13 @@ def test_what_cannot_be_is_refused(images, change, sentence):
         transfer(**{**given, "labels": images[1], **change}, progress_bar=False)
 
 
+@pytest.mark.parametrize("eps", [1e-5 / 255, 0.3 / 255, 0.3])
+def test_budgets_from_a_millionth_of_a_grey_level_are_in_0_to_1(images, eps):
+    one = module(0)
+    frame = transfer({"a": one}, {"a": one}, *images, eps=eps, progress_bar=False)
+    assert frame["eps_255"].max() == pytest.approx(255 * eps, rel=1e-5)
+
+
 def test_inference_mode_is_refused(images):
     one = module(0)
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):

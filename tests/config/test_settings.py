@@ -69,6 +69,19 @@ def test_settings_hold_what_the_config_says(tmp_path):
         settings.seed = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("words", "budgets"),
+    [
+        (["epsilon.grid=[0.25,4]"], (0.25, 4)),
+        (["epsilon.grid=[0.3,1]"], (0.3, 1)),
+        (["epsilon.grid=[0.3,0.1]", "epsilon.below_one=true"], (0.1, 0.3)),
+        (["epsilon.grid=[0.03]", "epsilon.below_one=true", "epsilon=fine"], (0.03,)),
+    ],
+)
+def test_budgets_below_one_are_in_255ths_beside_larger_ones_or_if_the_key_says_so(words, budgets):
+    assert read("attack=fgsm", *words).budgets == budgets
+
+
 def test_a_tilde_in_a_config_file_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     settings = read("cache.dir='~/cache'", "attack=saved", "attack.path='~/set'")
@@ -261,6 +274,8 @@ REFUSED = [
     ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),
     ("epsilon.grid=8/255", "epsilon.grid.*write 8"),
     ("epsilon.grid=[0,0.0314,0.001]", r"epsilon.grid.*1/255.* 0.255, 8\?"),
+    ("epsilon.grid=[0.1,0.2,0.3]", r"25.5, 51, 76.5\?.*epsilon.below_one=true"),
+    ("epsilon.grid=[0,0.5]", r"epsilon.grid.*127.5\?.*epsilon.below_one=true"),
     ("epsilon.reference=5", "epsilon.reference=5 .*1, 2, 4, 8, 12, 16"),
     ("attack.norm=l1", "attack.norm=l1.*linf.*l2"),
     ("attack.kernel_size=4", "attack.kernel_size: 4 is even"),

@@ -1,5 +1,8 @@
 """Images listed in a CSV."""
 
+import os
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -59,7 +62,30 @@ def test_a_list_without_a_header_and_lists_of_wordnet_ids(tmp_path):
     kaggle = "ImageId,PredictionString\nx1,n01751748 85 1 49 72 \nx3,n15075141 1 0 9 9 n15075141 2 "
     (tmp_path / "val.csv").write_text(kaggle)
     data = image_csv("test", root=root, csv="val.csv", label_column="PredictionString")
-    assert data.targets.tolist() == [65, 999]
+    assert ImageDataset(data, class_names="imagenet").labels.tolist() == [65, 999]
+
+
+def test_wordnet_ids_are_numbered_by_their_own_order_or_among_all(tmp_path):
+    """In the layout of Tiny ImageNet, some of whose classes ImageNet-1k lacks."""
+    lines = ["x1.png\tn03444034\t0\t32\t44\t62", "x3.jpg\tn00007846\t1\t2\t3\t4"]
+    lines = [*lines, "x2.png\tn04067472\t1\t2\t3\t4"]
+    root = write_root(tmp_path, "\n".join(lines), "val_annotations.txt")
+    columns = {"id_column": 0, "label_column": 1, "csv": "val_annotations.txt"}
+    data = image_csv("test", root=root, **columns)
+    assert ImageDataset(data, num_classes=3).labels.tolist() == [1, 0, 2]
+    every = ["n00007846", "n04067472", "n03444034", "n09999999"]
+    assert ImageDataset(data, class_names=every).labels.tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match=r"class_names=imagenet .* not n00007846"):
+        ImageDataset(data, class_names="imagenet")
+
+
+def test_target_labels_are_numbered_as_labels(tmp_path):
+    root = write_root(tmp_path, f"{HEADER}x1,n01751748,n15075141\nx3,n01443537,n01751748\n")
+    data = image_csv("test", root=root)
+    for names, labels, targets in ((None, [1, 0], [2, 1]), ("imagenet", [65, 1], [999, 65])):
+        dataset = ImageDataset(data, class_names=names)
+        assert dataset.labels.tolist() == labels
+        assert dataset.target_labels.tolist() == targets
 
 
 def test_formulas_and_quotes_are_text(tmp_path):
@@ -96,3 +122,9 @@ def test_wrong_files_are_refused(tmp_path, content, message):
 def test_there_is_no_training_split(tmp_path):
     with pytest.raises(ValueError, match="no training split"):
         image_csv("train", root=write_root(tmp_path, HEADER))
+
+
+def test_a_list_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(Path(write_root(tmp_path, None)) / "images.csv")
+    with pytest.raises(ValueError, match="not a file"):
+        image_csv("test", root=str(tmp_path))

@@ -1,5 +1,7 @@
 """Class folders and their splits."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
@@ -65,6 +67,46 @@ def test_suffixes_depth_and_clutter(tmp_path, write_classes):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty"):
         image_folder("test", root=str(tmp_path / "empty"))
+
+
+LEFT_BY_TOOLS = [
+    *("@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/x/b.png", "lost+found/b.png", "._0.png"),
+    *("$RECYCLE.BIN/b.png", ".cache/a/b.png", ".git/a/b/c.png", "Thumbs.db", ".DS_Store"),
+]
+
+
+@pytest.mark.parametrize("within", ["", "ant/", "ant/deep/"])
+def test_what_tools_leave_is_skipped_and_counted(tmp_path, write_classes, caplog, within):
+    root = write_classes(tmp_path / ".data" / "x", ["ant", "bee"])
+    (root / "ant" / "deep").mkdir()
+    Image.new("L", (4, 4), 50).save(root / "ant" / "deep" / "a.png")
+    for name in LEFT_BY_TOOLS:
+        path = root / within / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), 50).save(path, "PNG")
+    data = image_folder("test", root=str(root))
+    assert (data.classes, data.targets) == (["ant", "bee"], [0, 0, 0, 1, 1])
+    assert f"x: {len(LEFT_BY_TOOLS)} files left by tools are skipped: " in caplog.text
+
+
+@pytest.mark.parametrize("hidden", ["0.png", "unknown/0.png", "images/0.png", "@eaDir/0.png"])
+def test_a_test_split_without_labels_is_passed_over(both, caplog, hidden):
+    (both / "test").rename(both / "val")
+    path = both / "test" / hidden
+    path.parent.mkdir(parents=True)
+    Image.new("L", (4, 4), 50).save(path)
+    assert greys("test", both) == TEST and greys("train", both) == TRAIN
+    assert "test/ has no labels, so val/ is attacked" in caplog.text
+
+
+def test_splits_without_labels_are_refused(both):
+    """As in Tiny ImageNet, whose labels are in a list."""
+    shutil.rmtree(both / "test")
+    for split in ("test", "val"):
+        (both / split / "images").mkdir(parents=True)
+        Image.new("L", (4, 4), 50).save(both / split / "images" / "0.png")
+        with pytest.raises(ValueError, match=r"no labels: .*images.* dataset=image_csv"):
+            image_folder("test", root=str(both))
 
 
 def test_a_root_that_is_not_given_is_asked_for():

@@ -161,6 +161,61 @@ def test_every_floating_point_type_is_taken(tmp_path):
         assert loaded(write(tmp_path / "w.pt", state))[3].weight.dtype == torch.float32
 
 
+IN_ORDER = {
+    "class_to_idx": {"b": 0, "c": 2, "a": 1},
+    "label2id": {"a": 1, "b": 0, "c": 2},
+    "idx_to_class": {1: "a", 0: "b", 2: "c"},
+    "id2label": {"1": "a", "0": "b", "2": "c"},
+    "class_names": ("b", "a", "c"),
+    "classes": ["b", "a", "c"],
+    "names": {0: "b", 1: "a", 2: "c"},
+    "categories": {"b": 0, "a": 1, "c": 2},
+}
+
+
+@pytest.mark.parametrize("key", IN_ORDER)
+@pytest.mark.parametrize("within", [(), ("hyper_parameters",), ("meta", "data")])
+@pytest.mark.parametrize("zipped", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_checkpoint_states_its_classes_as_a_list_or_a_dict_either_way(
+    tmp_path, key, within, zipped
+):
+    stated = {key: IN_ORDER[key], "epoch": 3}
+    for name in within:
+        stated = {name: stated}
+    content = {"state_dict": GOOD, **stated}
+    torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    assert weight_facts(tmp_path / "x.pt").class_names == ("b", "a", "c")
+
+
+TEXT_ORDER = [*sorted(map(str, range(12)))]  # torchvision's, of folders that are numbers
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"class_to_idx": {name: number for number, name in enumerate(TEXT_ORDER)}},
+        {"classes": {name: number for number, name in enumerate(TEXT_ORDER)}},
+        {"idx_to_class": dict(enumerate(TEXT_ORDER))},
+        {"idx_to_class": dict(enumerate(map(int, TEXT_ORDER)))},
+        {"id2label": {str(number): name for number, name in enumerate(TEXT_ORDER)}},
+        {"names": TEXT_ORDER},
+    ],
+)
+def test_names_that_are_numbers_are_no_positions(tmp_path, stated):
+    torch.save({"state_dict": GOOD, **stated}, tmp_path / "x.pt")
+    assert weight_facts(tmp_path / "x.pt").class_names == tuple(TEXT_ORDER)
+
+
+@pytest.mark.parametrize(
+    "stated", [{"classes": 6}, {"classes": {}}, {"names": {"a": 1, "b": 2}}, {"names": [[1], {}]}]
+)
+def test_what_numbers_no_classes_is_passed_over(tmp_path, stated):
+    torch.save({**stated, "more": {"class_names": ["b", "a"]}}, tmp_path / "x.pt")
+    assert weight_facts(tmp_path / "x.pt").class_names == ("b", "a")
+    (tmp_path / "y.pt").write_bytes(b"no weights")
+    assert weight_facts(tmp_path / "y.pt").class_names == ()
+
+
 @pytest.mark.parametrize(
     "facts",
     [

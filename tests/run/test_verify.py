@@ -131,6 +131,20 @@ def test_an_honest_card_agrees_and_the_seed_repeats_the_sample(made, verify, tru
     assert verify("mine.card", *trust) == (code, printed)
 
 
+def test_budgets_below_one_agree_also_in_a_card_that_lacks_their_key(
+    made, verify, trust, run_tiny, run_in
+):
+    words = ["attack=fgsm", "epsilon.grid=[0.5]", "epsilon.below_one=true", "hydra.run.dir=low"]
+    assert run_tiny(made, *words) == 0
+    assert run_in(made, "low", "-o", "low.card", module="src.card") == 0
+    (job,) = read_card(made / "low.card")
+    old = {key: its for key, its in job.record.config["epsilon"].items() if key != "below_one"}
+    write_card([with_record(job, {"epsilon": old})], made / "old.card")
+    for name in ("low.card", "old.card"):
+        code, printed = verify(name, *trust)
+        assert code == 0 and "agrees: 0 of " in printed, printed
+
+
 def steps(job: CardJob) -> CardJob:
     attack = copy.deepcopy(job.record.config["attack"])
     attack["settings"]["steps"] = 1
