@@ -85,12 +85,18 @@ class Matched:
             ["key", "other"], ascending=False, kind="stable"
         )
 
-    def correlation(self, means: pd.DataFrame, among: pd.DataFrame | None = None) -> pd.Series:
+    def correlation(
+        self,
+        means: pd.DataFrame,
+        among: pd.DataFrame | None = None,
+        minus: pd.DataFrame | None = None,
+    ) -> pd.Series:
         """Return Spearman's rank correlation of the printed column `mean` with published success.
 
         Args:
             means: A ranking by attack, with its mean success in the column `mean`.
             among: Rankings whose attacks alone are used; None: all.
+            minus: Another ranking, whose correlation over the same attacks is subtracted.
 
         Returns:
             `rho` with the ends of its 95 % interval, `rho_low` and `rho_high` (percentiles of a
@@ -98,10 +104,13 @@ class Matched:
         """
         both = self.published[["success"]].join(means["mean"], how="inner")
         both = both if among is None else both[both.index.isin(among.index)]
+        both = both if minus is None else both.join(minus["mean"], how="inner", rsuffix=" minus")
         values, random = both.to_numpy(), np.random.default_rng(0)
 
         def rho(attacks: Any) -> float:
-            return float(spearmanr(values[attacks]).statistic)
+            success, *own = values[attacks].T
+            first, *second = (spearmanr(success, its).statistic for its in own)
+            return float(first - sum(second))
 
         size = len(values)
         drawn = [rho(random.integers(0, size, size)) for _ in range(9_999)]
