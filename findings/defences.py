@@ -178,11 +178,11 @@ def undefended(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFr
     plain = [name for name in rivals if name.endswith(f" {NO_DEFENCE}")]
     found, rows = _rivals("others", rivals, others, NO_DEFENCE, plain), []
     for name, job in rivals.items():
-        ends = (found[f"others_{name}{end}"] for end in ("", "_low", "_high"))
-        row = dict(zip(("correct", "low", "high"), ends, strict=True))
-        about = {"attack": job.record.attack, "defence": job.record.source_model.defence}
-        rows.append(about | {"gradients": job.record.gradients / job.record.images} | row)
-    return pd.DataFrame(rows).sort_values("correct", ignore_index=True)
+        ends = [found[f"others_{name}{end}"] for end in ("", "_low", "_high")]
+        defence, gradients = job.record.source_model.defence, job.record.gradients
+        rows.append([job.record.attack, defence, gradients / job.record.images, *ends])
+    columns = ["attack", "defence", "gradients", "correct", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).sort_values("correct", ignore_index=True)
 
 
 def _rivals(

@@ -104,7 +104,7 @@ class Matched:
         """
         both = self.published[["success"]].join(means["mean"], how="inner")
         both = both if among is None else both[both.index.isin(among.index)]
-        both = both if minus is None else both.join(minus["mean"], how="inner", rsuffix=" minus")
+        both = both if minus is None else both.join(minus["mean"].rename("minus"), how="inner")
         values, size = both.to_numpy(), len(both)
         drawn = np.random.default_rng(0).integers(0, size, (9_999, size))
         ranks = rankdata(values[np.vstack([np.arange(size), drawn])], axis=1)

@@ -190,7 +190,7 @@ def fall_is_significant(random: Random, images: int, fall: float, cells: int, al
         least = -ndtri(rates - lost * (np.arange(cells + 1) < cells))
         right = (np.sqrt(alike) * shared + own + rest > least[:, None]).astype(float)
         sides.append(np.concatenate([right[:-1].mean(axis=0, keepdims=True)[: cells - 1], right]))
-    change, margin = compare_versions(*sides)
+    change, margin = compare_versions(sides[0], sides[1])
     return bool((change + margin < 0).any())
 
 
@@ -230,8 +230,8 @@ def simulate(name: str, size: int, repeats: int = REPEATS) -> dict[str, int]:
     """
     random = np.random.default_rng([*name.encode(), size])
     if name in FALLS:
-        found = [fall_is_significant(random, size, **FALLS[name]) for _ in range(repeats)]
-        return {"sweeps": repeats, "significant": sum(found)}
+        fell = [fall_is_significant(random, size, **FALLS[name]) for _ in range(repeats)]
+        return {"sweeps": repeats, "significant": sum(fell)}
     if name in MEANS or name in CHOICES:
         compute = mean_of_attack if name in MEANS else choice_of_source
         settings = {**(MEANS | CHOICES)[name]}

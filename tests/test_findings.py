@@ -75,6 +75,8 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     for found in (alike, unlike):
         numbers += [f"{abs(found[name]):.2f}" for name in ("rho", "rho_low", "rho_high")]
     assert tells(README, *numbers)
+    again = recount().loc["rank_16"]
+    assert tells(README, *(f"{abs(again[name]):.2f}" for name in ("value", "low", "high")))
     robust, rows = behind_small("mi").robust, of_adaptive()
     shares = [robust["jpeg"], robust["none"], rows.loc[("jpeg", "resnet_small"), "others_adaptive"]]
     shares.append(undefended_small("resnet_small")["correct"].min())
@@ -83,7 +85,8 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     pair = "mobilenetv2", "efficientnet_lite2", 8
     step, other = networks.step(*pair), networks.control("shuffled", *pair)
     counts = (step["first_success"], step["n"], step["second_success"], other)
-    assert tells(README, *map(int, counts))
+    means = networks.means.loc[8]["mean"]
+    assert tells(README, *map(int, counts), percent(means["mi"]), percent(means["fgsm"]))
 
 
 def recount() -> pd.DataFrame:
