@@ -17,7 +17,7 @@ from findings.baselines import TUNING, pack, pack_preset
 from findings.board import Boards
 from findings.collect import collect, collect_benchmark
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
-from findings.defences import adaptive, behind_defences, through_defences
+from findings.defences import adaptive, behind_defences, through_defences, undefended
 from findings.matched import Matched
 from findings.networks import Networks, frequencies
 from findings.numbers import (
@@ -30,7 +30,7 @@ from findings.numbers import (
     p_value,
     span,
 )
-from findings.sources import choice_rows, luck_rows, source_rows, zoo
+from findings.sources import choice_rows, luck_rows, source_rows, success_under_joint, zoo
 from findings.zoos import ranked, twins
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
@@ -144,6 +144,7 @@ def page_values() -> dict[str, Any]:
         fitted_controls=controls_of_fitted(8),
         lgv=beside_bases([sweep_of("fitted")], {"bim (steps=50)": "lgv"}),
         sources=zoo(),
+        success_under_joint=success_under_joint,
         luck=luck_rows("di"),
         source_rows=source_rows(),
         choice_rows=choice_rows(),
@@ -151,6 +152,7 @@ def page_values() -> dict[str, Any]:
         zoos=ranked(),
         board=Boards("small"),
         matched=matched_tables(),
+        recount=pd.read_csv(RESULTS / "recount.csv", comment="#", index_col="number"),
         matched_costs=COSTS,
         matched_most=MOST,
         matched_most_of_transformers=MOST_OF_TRANSFORMERS,
@@ -159,6 +161,8 @@ def page_values() -> dict[str, Any]:
             name: behind(plain_six, name, six[0].record.targets) for name in ("fgsm", "mi", "di")
         },
         six_through=through_defences(six, six[0].record.targets),
+        six_undefended=undefended(six, six[0].record.targets),
+        small_undefended={name: undefended_small(name) for name in ("resnet_small", "vgg_small")},
         noisy=behind(
             [job for job in through if "smoothing" in job.record.defences], "mi", ["resnet_noisy"]
         ),
@@ -174,7 +178,7 @@ def page_values() -> dict[str, Any]:
         study=Networks(RESULTS / "networks-grid.card"),
         frequencies=frequencies(pd.read_parquet(RESULTS / FREQUENCIES)),
         preset_photographs=preset,
-        six_means=preset.means(networks.sources),
+        six_means=preset.board("own", networks.sources).rows.set_index("attack"),
         span=span,
         p_value=p_value,
     )
@@ -260,6 +264,13 @@ def adaptive_rows(through: Sequence[FinishedJob]) -> pd.DataFrame:
     rows, jpeg = adaptive(others, EMBEDDED), adaptive(off, EMBEDDED)
     bare = rows["defence"] == "none"
     return pd.concat([rows[bare], jpeg[jpeg["defence"] == "jpeg"], rows[~bare]], ignore_index=True)
+
+
+def undefended_small(source: str) -> pd.DataFrame:
+    """Return `undefended` of a small network, with JPEG on another grid than the images'."""
+    names = ("defences-adaptive", "defences-jpeg")  # of two jobs through JPEG the last counts
+    jobs = [job for name in names for job in find_jobs([RESULTS / name])]
+    return undefended([job for job in jobs if job.record.source_model.model == source], EMBEDDED)
 
 
 def between(shares: pd.Series) -> str:

@@ -144,7 +144,7 @@ def through_defences(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.
         A row per defence of the plain jobs, none first, with the columns `others_` of `adaptive`:
         for each attack such as `mi`, the share that stays correct is `others_mi`, and
         `others_mi_through` if the attack takes gradients through the row's defence; `least` is the
-        smallest of these shares.
+        smallest of these shares. Attacks through other defences are left out, see `undefended`.
     """
     models = [job.record.source_model for job in jobs]
     plain = [job for job, at in zip(jobs, models, strict=True) if at.defence == NO_DEFENCE]
@@ -161,16 +161,44 @@ def through_defences(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.
     return pd.DataFrame(rows)
 
 
+def undefended(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFrame:
+    """Compare all attacks of one source, plain or through a defence, on undefended networks.
+
+    Args:
+        jobs: Attacks of the source as it is, and behind defences.
+        targets: Networks, of which those that are not the source count.
+
+    Returns:
+        A row per attack, the strongest first: `attack`, `defence` whose gradients it takes,
+        `gradients` per image, and the share that stays `correct` with its interval, `low` and
+        `high`, on the images that count for the plain attacks.
+    """
+    others = [name for name in targets if name != jobs[0].record.source_model.model]
+    rivals = {f"{job.record.attack} {job.record.source_model.defence}": job for job in jobs}
+    plain = [name for name in rivals if name.endswith(f" {NO_DEFENCE}")]
+    found, rows = _rivals("others", rivals, others, NO_DEFENCE, plain), []
+    for name, job in rivals.items():
+        ends = [found[f"others_{name}{end}"] for end in ("", "_low", "_high")]
+        defence, gradients = job.record.source_model.defence, job.record.gradients
+        rows.append([job.record.attack, defence, gradients / job.record.images, *ends])
+    columns = ["attack", "defence", "gradients", "correct", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).sort_values("correct", ignore_index=True)
+
+
 def _rivals(
-    kind: str, rivals: Mapping[str, FinishedJob], targets: Sequence[str], defence: str
+    kind: str,
+    rivals: Mapping[str, FinishedJob],
+    targets: Sequence[str],
+    defence: str,
+    counting: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Return the numbers of `adaptive` for some targets."""
+    """Return the numbers of `adaptive` for some targets, on the images of all or some rivals."""
     pairs, cells = [ModelRef.parse(name, defence) for name in targets], {}
     for attack, job in rivals.items():
         found = outcomes(job.defended, job.record.source, pairs, "joint")
         at = int(np.flatnonzero(found.eps_255 == job.record.reference)[0])
         cells[attack] = found.counted, found.correct[:, :, at], found.abstained[:, :, at]
-    counted = np.all([cell[0] for cell in cells.values()], axis=0)
+    counted = np.all([cells[attack][0] for attack in counting or cells], axis=0)
     row = {f"{kind}_images": counted.sum() / len(targets)}
     for attack, (_, correct, abstained) in cells.items():
         each = np.full(len(targets), 1 / len(targets))

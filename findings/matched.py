@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from findings.costs import COSTS, TABLE, unpacked
 from src.analysis.multiple_comparisons import LEVEL
@@ -85,34 +85,36 @@ class Matched:
             ["key", "other"], ascending=False, kind="stable"
         )
 
-    def correlation(self, means: pd.DataFrame, among: pd.DataFrame | None = None) -> pd.Series:
-        """Return Spearman's rank correlation with published success.
+    def correlation(
+        self,
+        means: pd.DataFrame,
+        among: pd.DataFrame | None = None,
+        minus: pd.DataFrame | None = None,
+    ) -> pd.Series:
+        """Return Spearman's rank correlation of the printed column `mean` with published success.
 
         Args:
-            means: A row per attack, with its mean success from each source or over all of them.
+            means: A ranking by attack, with its mean success in the column `mean`.
             among: Rankings whose attacks alone are used; None: all.
+            minus: Another ranking, whose correlation over the same attacks is subtracted.
 
         Returns:
             `rho` with the ends of its 95 % interval, `rho_low` and `rho_high` (percentiles of a
-            bootstrap over attacks and the columns of `means`), and the number of attacks, `n`.
+            bootstrap over attacks), and the number of attacks, `n`.
         """
-        both = self.published[["success"]].join(means, how="inner")
+        both = self.published[["success"]].join(means["mean"], how="inner")
         both = both if among is None else both[both.index.isin(among.index)]
-        values, random = both.to_numpy(), np.random.default_rng(0)
-        success, own = values[:, 0], values[:, 1:]
-
-        def rho(attacks: Any, sources: Any) -> float:
-            mean = own[np.ix_(attacks, sources)].mean(axis=1)
-            return float(spearmanr(success[attacks], mean).statistic)
-
-        size, count = own.shape
-        drawn = [
-            rho(random.integers(0, size, size), random.integers(0, count, count))
-            for _ in range(9_999)
-        ]
-        ends = np.nanquantile(drawn, [0.025, 0.975])
-        whole = rho(np.arange(size), np.arange(count))
-        return pd.Series({"rho": whole, "rho_low": ends[0], "rho_high": ends[1], "n": len(both)})
+        both = both if minus is None else both.join(minus["mean"].rename("minus"), how="inner")
+        values, size = both.to_numpy(), len(both)
+        drawn = np.random.default_rng(0).integers(0, size, (9_999, size))
+        ranks = rankdata(values[np.vstack([np.arange(size), drawn])], axis=1)
+        ranks -= ranks.mean(axis=1, keepdims=True)
+        lengths = np.linalg.norm(ranks, axis=1)
+        products = np.einsum("bi,bik->bk", ranks[..., 0], ranks[..., 1:])
+        each = products / (lengths[:, :1] * lengths[:, 1:])
+        rho = each[:, 0] - each[:, 1:].sum(axis=1)
+        low, high = np.quantile(rho[1:], [0.025, 0.975])
+        return pd.Series({"rho": rho[0], "rho_low": low, "rho_high": high, "n": size})
 
     def moved(self, setting: str) -> pd.DataFrame:
         """Return published and own ranks among the attacks that have both, most moved first."""

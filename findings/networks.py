@@ -135,6 +135,11 @@ class Networks(Sweep):
         rows = its[(its["common"] == source) & (its["target"] == target) & (its["eps_255"] == eps)]
         return rows.iloc[0]
 
+    def control(self, variant: str, source: str, target: str, eps: float) -> int:
+        """Return how many of a pair's images a control of FGSM fools, `noise` or `shuffled`."""
+        pair = {"attack": "fgsm", "source": source, "target": target, "protocol": "joint"}
+        return int(self.row("rates", **pair, variant=variant, eps_255=eps)["success"])
+
     def own(self, attack: str, source: str, eps: float) -> pd.Series:
         """Return a source's rates on its own images, of all images."""
         pair = {"attack": attack, "source": source, "target": source, "protocol": "all"}

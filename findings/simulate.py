@@ -1,8 +1,8 @@
-"""Simulate rankings of equal attacks, or of equal sources, and intervals of known means.
+"""Simulate rankings of equals, intervals of known means, and networks that become worse.
 
 `python -m findings.simulate` goes on where it was stopped, and stores the counts in
-docs/results/simulated.json: how many rankings call any two equals unequal, and how many 95 %
-intervals do not contain the mean that they estimate.
+docs/results/simulated.json: how many rankings call any two equals unequal, how many 95 % intervals
+do not contain the mean that they estimate, and in how many pairs of sweeps a fall is significant.
 """
 
 import json
@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from src.analysis.image_outcomes import contributions
 from src.analysis.intervals import means
-from src.analysis.multiple_comparisons import LEVEL, compare_pairs
+from src.analysis.multiple_comparisons import LEVEL, compare_pairs, compare_versions
 from src.analysis.ranking import source_contributions
 from src.analysis.source_choice import Transfer, choices
 from src.utils.files import write_text
@@ -59,6 +60,22 @@ CHOICES: dict[str, dict[str, Any]] = {
     "chosen source, 200 images": {"sources": 4, "spread": 0.5, "images": 200},
 }
 """Settings of `sweep` by name, for intervals of chosen sources' success on new targets."""
+
+REPEATED_FALLS = 1_000
+FALLS: dict[str, dict[str, Any]] = {
+    f"fall of {100 * fall:.0f} points, {cells} cells, {kind}": {
+        "fall": fall,
+        "cells": cells,
+        "alike": alike,
+    }
+    for kind, alike in {"two trainings": 0.82, "less alike": 0.5}.items()
+    for cells in (1, 12)
+    for fall in (0.03, 0.05, 0.1)
+}
+"""Settings of `fall_is_significant` by name, for numbers of images.
+
+Two trainings of `resnet_small` are 0.82 alike, with 4 cells on 1,000 images.
+"""
 
 Random = np.random.Generator
 Values = NDArray[np.float64]
@@ -155,6 +172,28 @@ def choice_of_source(scores: Values) -> tuple[float, float, float]:
     return last["success"], last["success_low"], last["success_high"]
 
 
+def fall_is_significant(random: Random, images: int, fall: float, cells: int, alike: float) -> bool:
+    """Tell whether `compare` finds a fall of robust accuracy in all cells; clean accuracy stays.
+
+    Args:
+        random: Generator of all numbers.
+        images: Number of images.
+        fall: By how much the robust accuracy of each cell falls; its mean is 0.55 before.
+        cells: Number of cells, such as attacks and sources.
+        alike: Correlation of a cell's outcomes before and after, if nothing falls.
+    """
+    rates = np.append(0.55 + 0.2 * np.linspace(-1, 1, cells) * (cells > 1), 0.86)
+    shared, sides = random.standard_normal(images), []
+    for lost in (0, fall):
+        own = np.sqrt(0.85 * (1 - alike)) * random.standard_normal(images)
+        rest = np.sqrt(0.15 * (1 - alike)) * random.standard_normal((cells + 1, images))
+        least = -ndtri(rates - lost * (np.arange(cells + 1) < cells))
+        right = (np.sqrt(alike) * shared + own + rest > least[:, None]).astype(float)
+        sides.append(np.concatenate([right[:-1].mean(axis=0, keepdims=True)[: cells - 1], right]))
+    change, margin = compare_versions(sides[0], sides[1])
+    return bool((change + margin < 0).any())
+
+
 def _others(scores: Values) -> NDArray[np.bool_]:
     """Return the pairs of a source and another network, shape (S, T, 1)."""
     return np.eye(*scores.shape[1:3])[..., None] == 0
@@ -167,7 +206,7 @@ def _unequal(values: Values) -> bool:
 
 
 def cells() -> Iterator[tuple[str, int]]:
-    """Yield scenario and size: a number of equal attacks, of equal sources, or of targets."""
+    """Yield scenario and size: a number of equal attacks or sources, of targets, or of images."""
     for size in (3, 10, 36):
         yield from ((name, size) for name in ATTACKS)
     for size in (3, 5, 10):
@@ -177,6 +216,8 @@ def cells() -> Iterator[tuple[str, int]]:
         yield from ((name, size) for name in MEANS)
     for size in (5, 8, 22):
         yield from ((name, size) for name in CHOICES)
+    for size in (200, 500, 1000, 2000):
+        yield from ((name, size) for name in FALLS)
 
 
 def simulate(name: str, size: int, repeats: int = REPEATS) -> dict[str, int]:
@@ -184,9 +225,13 @@ def simulate(name: str, size: int, repeats: int = REPEATS) -> dict[str, int]:
 
     Returns:
         The number of `rankings`, and of `wrong` ones that call equals unequal; or the number of
-        `intervals`, and of `wrong` ones that do not contain the mean over all repeats.
+        `intervals`, and of `wrong` ones that do not contain the mean over all repeats; or the
+        number of pairs of `sweeps`, and of those in which a fall is `significant`.
     """
     random = np.random.default_rng([*name.encode(), size])
+    if name in FALLS:
+        fell = [fall_is_significant(random, size, **FALLS[name]) for _ in range(repeats)]
+        return {"sweeps": repeats, "significant": sum(fell)}
     if name in MEANS or name in CHOICES:
         compute = mean_of_attack if name in MEANS else choice_of_source
         settings = {**(MEANS | CHOICES)[name]}
@@ -216,6 +261,7 @@ def main() -> None:
         done = stored()
         if str(size) not in done.get(name, {}):
             repeats = REPEATED_CHOICES if name in CHOICES else REPEATS
+            repeats = REPEATED_FALLS if name in FALLS else repeats
             done.setdefault(name, {})[str(size)] = simulate(name, size, repeats)
             write_text(RESULT, json.dumps(done, indent=1) + "\n")
 

@@ -20,7 +20,7 @@ from findings.luck import luck_of
 from findings.measurements import DOOR
 from findings.predictors import all_pair_measures, mutual_information
 from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.source_choice import Related
+from src.analysis.source_choice import Related, transfer_of
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.likeness import RELATED_BY, overlaps
 from src.report.source_choice import Frames, SourceChoice, choice_of
@@ -245,6 +245,16 @@ def source_rows() -> pd.DataFrame:
         zoo()[attack].profiles.set_index("source")["success"].rename(attack) for attack in ATTACKS
     ]
     return pd.concat([first["own"], *parts], axis=1)
+
+
+def success_under_joint(attack: str, source: str) -> float:
+    """Return mean success on unrelated networks, on the images that each counts for the source."""
+    found, _, related = _outcomes(attack)
+    its = transfer_of(found)
+    place = its.sources.index(source)
+    others = [at for at, name in enumerate(its.targets) if not related(source, name)]
+    scores = np.where(its.counts[place], its.scores[0, place], np.nan)[others]
+    return float(np.nanmean(scores, axis=1).mean())
 
 
 def choice_rows() -> pd.DataFrame:

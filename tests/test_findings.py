@@ -2,14 +2,15 @@
 
 import json
 import re
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from findings import simulate
 from findings.__main__ import (
     DOCS,
-    PAIRS,
     RESULTS,
     adaptive_rows,
     behind_small,
@@ -17,13 +18,18 @@ from findings.__main__ import (
     on_photographs,
     pages,
     sweep_of,
+    undefended_small,
 )
+from findings.board import Boards
 from findings.collect import collect
 from findings.costs import TABLE
-from findings.defences import through_defences
+from findings.defences import through_defences, undefended
+from findings.networks import Networks
 from src.artifacts.jobs import find_jobs
+from src.report.published import load_published
 from tests.conftest import block_of
 
+KINDS_OF_FALLS = ("two trainings", "less alike")
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -59,22 +65,70 @@ def test_the_first_run_in_the_readme_is_what_the_tables_say():
 
 @pytest.mark.slow
 def test_the_findings_in_the_readme_are_what_the_tables_say():
-    at_100 = matched_tables().of("100")
-    assert at_100.index[0] == "di"
-    behind_di = int((~at_100["undecided"]).sum())
-    alike = matched_tables().correlation(on_photographs()[["mean"]])
-    unlike = matched_tables().correlation(matched_tables().of("own")[["mean"]], on_photographs())
-    numbers = [percent(at_100["mean"].iloc[0]), behind_di, len(at_100) - 1, int(alike["n"])]
+    at_100 = matched_tables().of("100")["mean"]
+    assert at_100.idxmax() == "di"
+    sia = recount()["value"]["sia_100"]
+    assert tells(README, 100, 4, *map(percent, (at_100["di"], at_100["sia"], sia)))
+    alike = matched_tables().correlation(on_photographs())
+    unlike = matched_tables().correlation(matched_tables().of("own"), on_photographs())
+    numbers = [int(alike["n"])]
     for found in (alike, unlike):
         numbers += [f"{abs(found[name]):.2f}" for name in ("rho", "rho_low", "rho_high")]
     assert tells(README, *numbers)
+    again = recount().loc["rank_16"]
+    assert tells(README, *(f"{abs(again[name]):.2f}" for name in ("value", "low", "high")))
     robust, rows = behind_small("mi").robust, of_adaptive()
     shares = [robust["jpeg"], robust["none"], rows.loc[("jpeg", "resnet_small"), "others_adaptive"]]
-    shares.append(rows.loc[("none", "resnet_small"), "others_pgd"])
+    shares.append(undefended_small("resnet_small")["correct"].min())
     assert tells(README, *map(percent, shares))
-    photographs = sweep_of("photographs")
-    fgsm, bim = (photographs.rates(name, *PAIRS[0], 8) for name in ("fgsm", "bim"))
-    assert tells(README, *(int(n) for n in (fgsm["success"], fgsm["denominator"], bim["success"])))
+    networks = Networks(RESULTS / "networks.card")
+    pair = "mobilenetv2", "efficientnet_lite2", 8
+    step, other = networks.step(*pair), networks.control("shuffled", *pair)
+    counts = (step["first_success"], step["n"], step["second_success"], other)
+    means = networks.means.loc[8]["mean"]
+    assert tells(README, *map(int, counts), percent(means["mi"]), percent(means["fgsm"]))
+
+
+def recount() -> pd.DataFrame:
+    return pd.read_csv(RESULTS / "recount.csv", comment="#", index_col="number")
+
+
+def test_every_published_attack_of_ours_has_the_mean_of_the_seven_undefended_targets():
+    tables, cells = load_published()
+    ours = pd.read_csv(RESULTS / "published-attacks.csv", index_col="attack")["success"]
+    seven = ["VGG-16", "Mobilenet_v2", "Inception_v3", "ViT", "PiT", "Visformer", "Swin"]
+    cells = cells.query("table == 'transferattack' and goal == 'untargeted'")
+    cells = cells[(cells["source"] == "ResNet-50") & cells["target"].isin(seven)]
+    means = cells.groupby("attack")["success_percent"].mean()
+    names = tables["transferattack"].attacks
+    assert {*names} <= {*ours.index} and len(names) == 31
+    for name, theirs in names.items():
+        assert ours[name] == pytest.approx(means[theirs], abs=0.051), name
+
+
+def test_what_the_page_of_cards_says_about_power_is_stored():
+    page = (DOCS / "card.md").read_text(encoding="utf-8")
+    stored = simulate.stored()
+    for images in (200, 500, 1000, 2000):
+        row = [f"{images:,}"]
+        for fall, cells in product((3, 5, 10), (1, 12)):
+            names = (f"fall of {fall} points, {cells} cells, {kind}" for kind in KINDS_OF_FALLS)
+            found = [stored[name][str(images)] for name in names]
+            row += [percent(cell["significant"] / cell["sweeps"]) for cell in found]
+        assert tells(page, *row)
+    found = pd.read_csv(RESULTS / "verify-found.csv")
+    for _, rows in found.groupby("forgery"):
+        assert tells(page, *map(percent, rows["found"]))
+
+
+def test_the_correlation_with_published_success_is_that_of_the_printed_ranks():
+    sources = Networks(RESULTS / "networks.card").sources
+    ranking = Boards("photographs").board("own", sources).rows.set_index("attack")
+    published = pd.read_csv(RESULTS / "published-attacks.csv", index_col="attack")
+    both = published[["success"]].join(ranking["rank"], how="inner")
+    places = both["success"].rank(ascending=False)
+    expected = np.corrcoef(places, both["rank"].rank())[0, 1]
+    assert matched_tables().correlation(ranking)["rho"] == pytest.approx(expected)
 
 
 def of_adaptive() -> pd.DataFrame:
@@ -137,6 +191,29 @@ def test_a_share_of_attacks_through_defences_is_what_its_tables_count():
         shares.append(rights["mi", "jpeg"][0].loc[target, "jpeg"][8][counted].mean())
     assert row["others_mi_through"] == pytest.approx(np.mean(shares))
     assert row["least"] <= row["others_mi_through"]
+
+
+@pytest.mark.slow
+def test_an_attack_through_a_defence_is_compared_on_undefended_networks():
+    """The share right without a defence under DI through random resizing, from the predictions."""
+    jobs = find_jobs([RESULTS / "networks-defences.card"])
+    targets = jobs[0].record.targets
+    rows = undefended(jobs, targets)
+    rights = {}
+    for job in jobs:
+        if job.record.attack == "di":
+            its = job.predictions.assign(right=lambda rows: rows["predicted"] == rows["label"])
+            defence = job.record.source_model.defence
+            rights[defence] = its.pivot_table("right", ["target", "index"], "eps_255")
+    clean = rights["none"][0].unstack("target") > 0
+    counted = clean.mul(clean["mobilenetv2"], axis=0)
+    for defence in ("none", "random_resize_pad"):
+        left = rights[defence][8].unstack("target")
+        others = [name for name in targets if name != "mobilenetv2"]
+        share = np.mean([left.loc[counted[name], name].mean() for name in others])
+        row = rows[(rows["attack"] == "di") & (rows["defence"] == defence)]
+        assert row["correct"].item() == pytest.approx(share)
+    assert rows["defence"][0] == "random_resize_pad" and rows["attack"][0] == "di"
 
 
 @pytest.mark.slow

@@ -198,8 +198,8 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
         values = np.array([_values(its) for its in seen])
         if len(able) < 2 or np.isnan(values).any():
             continue
-        orders = able[np.argsort(-values, axis=1, kind="stable")]
-        best: NDArray[np.intp] = able[rates[:, able, target].argmax(axis=1)]
+        orders = able[np.argsort(-values.round(9), axis=1, kind="stable")]
+        best: NDArray[np.intp] = able[rates[:, able, target].round(9).argmax(axis=1)]
         row = {"target": name, "candidates": len(able), "chosen": transfer.sources[orders[0][0]]}
         parts = []
         for half, order in enumerate(orders[1:], start=1):

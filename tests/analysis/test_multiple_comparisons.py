@@ -4,7 +4,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
 from findings import simulate
 from src import images_needed
@@ -101,7 +101,9 @@ def test_intervals_cover_where_few_images_differ(images, shares):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "size"), list(simulate.cells()))
+@pytest.mark.parametrize(
+    ("name", "size"), [its for its in simulate.cells() if its[0] not in simulate.FALLS]
+)
 def test_equals_are_rarely_called_unequal_and_intervals_contain_their_means(name, size):
     repeats = 400 if size < 20 else 200
     counts = simulate.simulate(name, size, repeats)
@@ -113,12 +115,39 @@ def test_the_stored_simulation_holds_the_level():
     found = {(name, int(size)) for name, cells in stored.items() for size in cells}
     assert found == {*simulate.cells()}
     for name, cells in stored.items():
-        for cell in cells.values():
+        for cell in cells.values() if name not in simulate.FALLS else ():
             repeats = cell.get("rankings") or cell["intervals"]
             assert repeats == simulate.REPEATS or name in simulate.CHOICES
             if name not in simulate.SKEWED:
                 assert cell["wrong"] <= 0.07 * repeats
                 assert cell["wrong"] <= 0.057 * repeats or "intervals" in cell
+
+
+@pytest.mark.parametrize("name", [name for name in simulate.FALLS if "1 cells" in name])
+def test_falls_are_found_as_often_as_a_paired_z_test_finds_them(name):
+    fall, alike = (simulate.FALLS[name][key] for key in ("fall", "alike"))
+    stored = {int(size): cell for size, cell in simulate.stored()[name].items()}
+    images = min(stored)
+    share = stored[images]["significant"] / stored[images]["sweeps"]
+    found = simulate.simulate(name, images, 200)
+    assert found["significant"] / 200 == pytest.approx(share, abs=0.12)
+    wrong = norm.isf([0.55, 0.55 - fall])
+    both = multivariate_normal(cov=[[1, alike], [alike, 1]]).cdf(wrong)
+    differ = norm.cdf(wrong).sum() - 2 * both
+    cutoff = norm.isf(0.025 / 2)  # two rows: the cell, and clean accuracy
+    scale = np.sqrt(images * differ + 4)
+    gained, lost = (differ - fall) / 2, (differ + fall) / 2
+    terms = np.array([1, -1]) - cutoff / (2 * scale)  # of a lost and a gained image, to first order
+    variance = np.dot([lost, gained], terms**2) - np.dot([lost, gained], terms) ** 2
+    power = norm.cdf((images * fall - cutoff * scale) / np.sqrt(images * variance))
+    assert share == pytest.approx(power, abs=0.05)
+
+
+def test_more_images_find_falls_more_often():
+    for name in simulate.FALLS:
+        stored = simulate.stored()[name]
+        shares = [stored[size]["significant"] for size in sorted(stored, key=int)]
+        assert shares == sorted(shares) and shares[-1] > shares[0]
 
 
 def test_as_many_images_as_needed_decide_a_difference_in_four_of_five_samples():

@@ -91,6 +91,17 @@ def test_a_source_is_judged_on_other_images_than_it_was_chosen_on():
     assert np.mean(found, axis=0) == pytest.approx([0.3, 0.3, 0.3, 0.39], abs=0.02)
 
 
+def test_of_sources_that_are_equal_but_for_rounding_the_first_is_chosen():
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        scores = (random.random((1, 6, 6, 60)) < 0.5).astype(float)
+        scores[0, 0] = np.maximum(scores[0, 0], random.random((6, 60)) < 0.6)
+        scores[0, 1] = scores[0, 0, :, ::-1]
+        targets, counts = list("ghijkl"), np.ones((6, 6, 60), bool)
+        transfer = Transfer(MODELS, targets, ["any"], scores, counts, np.full(6, np.nan))
+        assert {*choices(transfer, str.__eq__)["chosen"].dropna()} == {"a"}
+
+
 def test_below_five_targets_there_is_no_interval():
     few, enough = (choices(made_up(MODELS[:count]), str.__eq__).iloc[-1] for count in (4, 5))
     assert np.isnan(few["success_low"]) and np.isnan(few["most_high"]) and few["success"] > 0
