@@ -174,7 +174,7 @@ def page_values() -> dict[str, Any]:
         study=Networks(RESULTS / "networks-grid.card"),
         frequencies=frequencies(pd.read_parquet(RESULTS / FREQUENCIES)),
         preset_photographs=preset,
-        six_means=preset.means(networks.sources),
+        six_means=preset.board("own", networks.sources).rows.set_index("attack"),
         span=span,
         p_value=p_value,
     )

@@ -70,11 +70,6 @@ class Boards:
         lacking = ranked.loc[ranked["rank"].isna(), "attack"]
         return Board(tuple(sources), ranked.dropna(subset="rank"), tuple(lacking))
 
-    def means(self, sources: Sequence[str]) -> pd.DataFrame:
-        """Return mean success at own settings: a row per attack and a column per source."""
-        tables = {source: self.board("own", [source]).rows for source in sources}
-        return pd.DataFrame({name: its.set_index("attack")["mean"] for name, its in tables.items()})
-
     def all(self) -> dict[str, Board]:
         """Return the boards by their headings on the page."""
         sources = tuple(dict.fromkeys(source for _, source in self._stored))

@@ -86,33 +86,28 @@ class Matched:
         )
 
     def correlation(self, means: pd.DataFrame, among: pd.DataFrame | None = None) -> pd.Series:
-        """Return Spearman's rank correlation with published success.
+        """Return Spearman's rank correlation of the printed column `mean` with published success.
 
         Args:
-            means: A row per attack, with its mean success from each source or over all of them.
+            means: A ranking by attack, with its mean success in the column `mean`.
             among: Rankings whose attacks alone are used; None: all.
 
         Returns:
             `rho` with the ends of its 95 % interval, `rho_low` and `rho_high` (percentiles of a
-            bootstrap over attacks and the columns of `means`), and the number of attacks, `n`.
+            bootstrap over attacks), and the number of attacks, `n`.
         """
-        both = self.published[["success"]].join(means, how="inner")
+        both = self.published[["success"]].join(means["mean"], how="inner")
         both = both if among is None else both[both.index.isin(among.index)]
         values, random = both.to_numpy(), np.random.default_rng(0)
-        success, own = values[:, 0], values[:, 1:]
 
-        def rho(attacks: Any, sources: Any) -> float:
-            mean = own[np.ix_(attacks, sources)].mean(axis=1)
-            return float(spearmanr(success[attacks], mean).statistic)
+        def rho(attacks: Any) -> float:
+            return float(spearmanr(values[attacks]).statistic)
 
-        size, count = own.shape
-        drawn = [
-            rho(random.integers(0, size, size), random.integers(0, count, count))
-            for _ in range(9_999)
-        ]
+        size = len(values)
+        drawn = [rho(random.integers(0, size, size)) for _ in range(9_999)]
         ends = np.nanquantile(drawn, [0.025, 0.975])
-        whole = rho(np.arange(size), np.arange(count))
-        return pd.Series({"rho": whole, "rho_low": ends[0], "rho_high": ends[1], "n": len(both)})
+        whole = rho(np.arange(size))
+        return pd.Series({"rho": whole, "rho_low": ends[0], "rho_high": ends[1], "n": size})
 
     def moved(self, setting: str) -> pd.DataFrame:
         """Return published and own ranks among the attacks that have both, most moved first."""

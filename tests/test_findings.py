@@ -18,9 +18,11 @@ from findings.__main__ import (
     pages,
     sweep_of,
 )
+from findings.board import Boards
 from findings.collect import collect
 from findings.costs import TABLE
 from findings.defences import through_defences
+from findings.networks import Networks
 from src.artifacts.jobs import find_jobs
 from tests.conftest import block_of
 
@@ -75,6 +77,16 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     photographs = sweep_of("photographs")
     fgsm, bim = (photographs.rates(name, *PAIRS[0], 8) for name in ("fgsm", "bim"))
     assert tells(README, *(int(n) for n in (fgsm["success"], fgsm["denominator"], bim["success"])))
+
+
+def test_the_correlation_with_published_success_is_that_of_the_printed_ranks():
+    sources = Networks(RESULTS / "networks.card").sources
+    ranking = Boards("photographs").board("own", sources).rows.set_index("attack")
+    published = pd.read_csv(RESULTS / "published-attacks.csv", index_col="attack")
+    both = published[["success"]].join(ranking["rank"], how="inner")
+    places = both["success"].rank(ascending=False)
+    expected = np.corrcoef(places, both["rank"].rank())[0, 1]
+    assert matched_tables().correlation(ranking)["rho"] == pytest.approx(expected)
 
 
 def of_adaptive() -> pd.DataFrame:
