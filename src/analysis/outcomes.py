@@ -102,10 +102,10 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Value
     return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
 
 
-def step_of(confidence: ArrayLike, steps: int = STEPS) -> Values:
-    """Return the step of each probability, 0 to `steps` - 1; a float32 0.95 is 0.95. NaN stays."""
+def in_steps(confidence: ArrayLike, steps: int = STEPS) -> Values:
+    """Return the lower end of each probability's step; a float32 0.95 is 0.95, and NaN stays."""
     values = (np.asarray(confidence, np.float64) * steps).round(4)
-    return np.clip(np.floor(values), 0, steps - 1)
+    return np.clip(np.floor(values), 0, steps - 1) / steps
 
 
 def outcomes(

@@ -5,11 +5,10 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from ..utils.model_names import ModelRef
 from .intervals import Values
-from .outcomes import STEPS, Mask, Outcomes, outcomes, row_positions, step_of
+from .outcomes import Mask, Outcomes, in_steps, outcomes, row_positions
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",
@@ -55,7 +54,7 @@ def trajectories(
     An image flips when it gets any class but the true one, for targeted attacks too. `flips` holds
     minimum budgets from bisection: they replace larger budgets that were tried. If bisection
     covered only some images that flip, the images without a row in `flips` are left out. All
-    confidences but the initial one are rounded down to a multiple of 1 / `STEPS`, and the kinds
+    confidences but the initial one are rounded down to a multiple of 0.001, and the kinds
     compare such values only, so that a card has the kinds of its folder. The other arguments and
     the errors are as for `rates`.
 
@@ -152,7 +151,7 @@ def _numbers(result: Outcomes) -> dict[str, Values]:
     eps = result.eps_255
     tried = result.present & (eps > 0)
     wrong = tried & ~result.correct
-    true_confidence = np.where(tried, _rounded(result.true_confidence), np.nan)
+    true_confidence = np.where(tried, in_steps(result.true_confidence), np.nan)
     lowest = np.fmin.reduce(true_confidence, axis=2)
     lowest_eps = _first_budget(true_confidence == lowest[:, :, None], eps)
     after = eps > lowest_eps[:, :, None]
@@ -164,16 +163,12 @@ def _numbers(result: Outcomes) -> dict[str, Values]:
         "lowest_eps_255": lowest_eps,
         "recovered_confidence": np.fmax.reduce(np.where(after, true_confidence, np.nan), axis=2),
         "back_eps_255": _first_budget(has_flipped & tried & ~wrong, eps),
-        "end_confidence": np.where(wrong, _rounded(result.confidence), np.nan)[:, :, -1],
+        "end_confidence": np.where(wrong, in_steps(result.confidence), np.nan)[:, :, -1],
     }
 
 
-def _rounded(confidence: ArrayLike) -> Values:
-    return step_of(confidence) / STEPS
-
-
 def _kinds(table: pd.DataFrame) -> dict[str, pd.Series]:
-    first, initial = table["first_flip_eps_255"], _rounded(table["initial_confidence"])
+    first, initial = table["first_flip_eps_255"], in_steps(table["initial_confidence"])
     dip = initial - table["lowest_confidence"]
     regained = table["recovered_confidence"] - table["lowest_confidence"]
     recovers = regained >= LEAST_RECOVERY * dip - _ROUNDING

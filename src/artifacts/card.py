@@ -188,7 +188,7 @@ def _correct_draws(table: pa.Table) -> Any:
 def _in_steps(column: pa.ChunkedArray, steps: int, exact: NDArray[np.bool_]) -> pa.Array:
     """Return probabilities as the middles of steps, except those that stay `exact`."""
     values = column.to_numpy()
-    middles = (outcomes.step_of(values, steps) + 0.5) / steps
+    middles = outcomes.in_steps(values, steps) + 0.5 / steps
     return pa.array(np.where(exact, values, middles).astype(np.float32))
 
 
