@@ -60,8 +60,8 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
         One row per attack, ordered by the columns of `RankingGroup`, by the targets' `defence`, the
         mean over sources first, then by decreasing mean:
 
-        - `attack`, `source` (or `mean of N sources`), the number of `sources`, of `targets`, and of
-          `images` counted in any pair;
+        - `attack`, `source` (or `mean of N sources`, those of the ranked attacks), the number of
+          `sources`, of `targets`, and of `images` counted in any pair;
         - `mean` success with its 95 % interval, `low` and `high` (NaN below `FEWEST_IMAGES`);
         - `rank`, and from `compare_pairs` the `difference` from the first with `difference_low` and
           `difference_high`, `p` and `discordance`: NaN for the first, and if a ranking lacks
@@ -80,10 +80,12 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
         sources = sorted({source for its in jobs.values() for source in its})
         groups = {source: [source] for source in sources}
         if len(sources) > 1 and not (place["ensemble"] or place["source_defended"]):
-            groups = {f"mean of {len(sources)} sources": sources, **groups}
+            groups = {"": sources, **groups}
         for name, members in groups.items():
             rows = _rank_attacks(outcomes, jobs, members, targets, against)
-            ranked += [row | place | {"source": name, "sources": len(members)} for row in rows]
+            for row in rows:
+                mean = f"mean of {row['sources']} source{'s' * (row['sources'] > 1)}"
+                ranked.append(row | place | {"source": name or mean})
     return pd.DataFrame(ranked, columns=ATTACK_COLUMNS)
 
 
@@ -203,7 +205,8 @@ def _rank_attacks(
     if not len(weights):
         return []
     counting = [pair[1] for pair, its in scores.items() if np.isfinite(its).all(axis=0).any()]
-    numbers = means(values, weights) | {"targets": len({*counting})}
+    own = {"sources": len({source for source, _ in complete})}
+    numbers = means(values, weights) | {"targets": len({*counting})} | own
     order = _falling(numbers["mean"], np.array(names))
     place: int | None = int(order[0])
     if against is not None:
@@ -220,7 +223,7 @@ def _rank_attacks(
     others = [attack for attack in pairs if attack not in names]
     lacking = [_first(outcomes, complete.keys() - pairs[attack].keys()) for attack in others]
     unranked = zip(others, lacking, strict=True)
-    return ranked + [{"attack": name, "lacks": its, **_UNRANKED} for name, its in unranked]
+    return ranked + [{"attack": name, "lacks": its, **own, **_UNRANKED} for name, its in unranked]
 
 
 def _rows(of: str, names: Sequence[str], numbers: Mapping[str, Any]) -> list[Row]:

@@ -85,7 +85,10 @@ def curves(
     folders = (folder, *more)
     chosen = {"attack": attack, "source": source, "target": target}
     if width is None:
-        return _themed(curves_chart(_chosen(make_view(_summary(folders)), chosen).curves))
+        view = _chosen(make_view(_summary(folders)), chosen)
+        if source is None:
+            view.check_mean([view.choice.attack])
+        return _themed(curves_chart(view.curves))
     return printed.over_budgets(_figure(_summary(folders), chosen, width, height, names), value)
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from ..analysis import outcomes
 from ..analysis.sanity_checks import Alarm
 from ..utils.files import atomic_write
 from ..utils.package import is_asset
@@ -26,7 +28,7 @@ from .tables import NAMES, PREDICTION_SCHEMA, TEXT, checked
 
 VERSION = 1
 """Version of the schema; a program reads its own version only."""
-STEPS, COARSE_STEPS = 1000, 16
+STEPS, COARSE_STEPS = outcomes.STEPS, 16
 """Numbers of equal steps in which confidences are stored."""
 _KEY = b"transferability card"
 _PLACE = re.compile(r"[\w./#-]{1,200}", re.ASCII)
@@ -59,14 +61,16 @@ class CardJob:
 def write_card(jobs: Sequence[CardJob], path: Path, *, coarse: bool = False, **facts: Any) -> None:
     """Write jobs to a card, atomically.
 
-    A confidence is replaced by the middle of its step, of `STEPS` equal steps from 0 to 1. Classes,
-    and therefore all counts and rankings, stay as they are. A cell that follows from others is
-    null: the true class's confidence of a correct prediction, and the correct draws of one draw.
+    Confidences of clean images stay as they are. Another one is replaced by the middle of its step,
+    of `STEPS` equal steps from 0 to 1. Classes, and therefore all counts and rankings, stay as they
+    are, and so do groups by initial confidence and kinds of images. A cell that follows from others
+    is null: the true class's confidence of a correct prediction, and the correct draws of one draw.
 
     Args:
         jobs: The jobs.
         path: The card.
-        coarse: Store `COARSE_STEPS` steps, and no other confidence of the true class.
+        coarse: Store `COARSE_STEPS` steps, of clean images too, and no other confidence of the true
+            class.
         **facts: Further facts about the card, such as the name of a preset.
     """
     parts = [part for job in jobs for part in _parts(job, COARSE_STEPS if coarse else STEPS)]
@@ -159,7 +163,8 @@ def _parts(job: CardJob, steps: int) -> Iterator[pa.Table]:
     for name, table in job.tables.items():
         variant = job.record.storage if name == PREDICTIONS else name.partition("-")[2]
         columns = {field.name: table[field.name] for field in (*PREDICTION_SCHEMA, *NAMES)}
-        confidence, true = (_in_steps(columns[key], steps) for key in _CONFIDENCES)
+        exact = (table["eps_255"].to_numpy() == 0) & (steps == STEPS)
+        confidence, true = (_in_steps(columns[key], steps, exact) for key in _CONFIDENCES)
         correct = pc.equal(table["predicted"], table["label"])
         same = pc.and_(correct, pc.fill_null(pc.equal(confidence, true), False))
         columns |= {"confidence": confidence, "true_confidence": pc.if_else(same, None, true)}
@@ -180,11 +185,11 @@ def _correct_draws(table: pa.Table) -> Any:
     return pc.if_else(pc.equal(table["draws"], 1), correct, None)
 
 
-def _in_steps(column: pa.ChunkedArray, steps: int) -> pa.Array:
-    """Return probabilities as the middles of steps; bins of whole steps keep their images."""
-    values = np.floor(column.to_numpy().astype(np.float64) * steps)
-    middles = (np.clip(values, 0, steps - 1) + 0.5) / steps
-    return pa.array(middles.astype(np.float32))
+def _in_steps(column: pa.ChunkedArray, steps: int, exact: NDArray[np.bool_]) -> pa.Array:
+    """Return probabilities as the middles of steps, except those that stay `exact`."""
+    values = column.to_numpy()
+    middles = outcomes.in_steps(values, steps) + 0.5 / steps
+    return pa.array(np.where(exact, values, middles).astype(np.float32))
 
 
 def _read(path: Path) -> pa.Table:

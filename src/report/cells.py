@@ -16,7 +16,7 @@ from ..analysis.ranking import rankings
 from ..analysis.transfer_rates import relation
 from ..utils.checked_dataclass import checked
 from ..utils.model_names import ModelRef
-from .summary import JobSummary, mean_over_seeds, primary_rates
+from .summary import JobSummary, differences, mean_over_seeds, primary_rates
 
 AXES = ("attack", "source", "target", "defence")
 _DEFAULT_FIRST = sorted(QUANTITIES.values(), key=lambda quantity: quantity.value != "success")
@@ -124,7 +124,7 @@ class TableCells:
         average &= several and all(pairs[key].nunique() == 1 for key in _ALONE & {*columns})
         parts = [self.clean, pairs] if len(self.clean) else [pairs]
         blank: dict[str, Any] = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
-        blank |= dict.fromkeys(("low", "high", "least", "most"), np.nan)
+        blank |= dict.fromkeys(("least", "most"), np.nan)
         if average:
             means = self.table(rows)
             parts.append(means[~means["white"]].assign(**blank))
@@ -145,18 +145,25 @@ class TableCells:
         there are only white boxes; `least` and `most`, the range of image counts; `seed=N`, the
         value for each seed; `partial`, whether the mean lacks sources or targets that another cell
         has; `best` and `undecided` (not significantly weaker) attacks, see `rankings`.
+
+        Raises:
+            ValueError: A cell would combine jobs that no ranking compares.
         """
         column, seeds = VALUES[self.spec.value].column, seeds_of(self.pairs)
         if column not in self.pairs:
             raise ValueError(f"value={self.spec.value}: run the jobs with diagnostics=full.")
         names, used = list(keys), averaged_pairs(self.pairs, keys)
+        mixed = used.groupby(names)["group"].transform("nunique") > 1
+        if unlike := differences(used.loc[mixed, "group"]):
+            named = "source" in self.spec.keys
+            way = "leave out the average (--no-average)" if named else "add source to rows"
+            raise ValueError(f"{way}: a mean would combine jobs that differ in {unlike}.")
         ends = {f"{column}_{end}": end for end in ("low", "high")}
         wide = used.assign(**{name: np.nan for name in ends if name not in used})
-        first = wide.groupby(names, sort=False)[[*ends, COUNTS]].first().rename(columns=ends)
-        means = cell_means(used, keys, [column, *seeds]).rename(columns={column: "value"})
-        cells = self.pairs[names].drop_duplicates().merge(means).join(first, on=names)
-        single, known = cells["pairs"] == 1, used.assign(**used[seeds].notna())
-        cells[["low", "high"]] = cells[["low", "high"]].where(single)
+        means = cell_means(wide, keys, [column, *seeds], [*ends, COUNTS])
+        means = means.rename(columns={column: "value", **ends})
+        cells = self.pairs[names].drop_duplicates().merge(means)
+        known = used.assign(**used[seeds].notna())
         known = cells[names].join(known.groupby(names, sort=False)[seeds].all(), on=names)
         cells[seeds] = cells[seeds].where(known[seeds])  # a seed that lacks a pair has no mean
         used = used[used[column].notna()]
@@ -224,13 +231,15 @@ def averaged_pairs(pairs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return pairs
 
 
-def cell_means(used: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+def cell_means(
+    used: pd.DataFrame, keys: Sequence[str], columns: Sequence[str], of_one: Sequence[str]
+) -> pd.DataFrame:
     """Average `averaged_pairs` over sources, then over targets, so that targets weigh equally.
 
     Returns:
         One row per cell: `keys`, the means of the `columns` over the pairs that have a value, the
-        number of `pairs`, `white` (whether there are only white boxes), and `least` and `most`,
-        the range of image counts.
+        columns `of_one` if there is only one pair (else NaN), the number of `pairs`, `white`
+        (whether there are only white boxes), and `least` and `most`, the range of image counts.
     """
     by_target = used.groupby(list(dict.fromkeys([*keys, "target"])), sort=False)
     means = by_target[[*columns]].mean().groupby(list(keys), sort=False).mean()
@@ -241,7 +250,8 @@ def cell_means(used: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) 
         least=("denominator", "min"),
         most=("denominator", "max"),
     )
-    return means.join(counts).reset_index()
+    one = cells[[*of_one]].first().where(counts["pairs"] == 1)
+    return means.join(one).join(counts).reset_index()
 
 
 def with_partial(

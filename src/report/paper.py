@@ -90,7 +90,7 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
 
     Raises:
         ValueError: As `load_sweep`; an argument is unknown or has an unknown value; or a cell would
-            combine several attacks or several defences of sources.
+            combine several attacks, several defences of sources, or jobs that no ranking compares.
     """
     try:
         spec = TableSpec(**options)
@@ -321,15 +321,18 @@ def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
     sets = [
         f"{len(summary.job.parts)} sets of images" for summary in jobs if len(summary.job.parts) > 1
     ]
-    sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()
+    formats = dict.fromkeys(f"{its.arithmetic}, saved as {its.storage}" for its in records)
+    alike = pairs.groupby(["attack", "group"], sort=False)
+    sizes: Any = alike["rms_255"].mean() if "rms_255" in pairs else {}
     lines = {
         f"Images: {_distinct(map(_images, records))}": True,
         f"Pooled from {_distinct(sets)}": bool(sets),
-        f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": (
+        f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for (k, _), v in sizes.items())}": (
             cells.spec.value in _OF_IMAGES and len(sizes) > 1
         ),
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
+        f"Arithmetic: {'; '.join(formats)}": len(formats) > 1,
         f"Seed {_distinct(seeds)}": True,
         _distinct(version for record in records for version in _versions(record)): True,
     }

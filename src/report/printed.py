@@ -1,6 +1,7 @@
 """Charts at a printed size, for papers: lengths are in 1/72 in, and all text has one size."""
 
 import json
+import logging
 import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,6 +39,8 @@ from .charts.theme import (
 from .charts.transfer_matrix import matrix_chart
 from .page.html import VEGA_LITE
 from .page.view import View
+
+log = logging.getLogger(__name__)
 
 LINE, LETTER = 8.0, 0.52 * PAPER_TEXT
 """Height of a line and mean width of a letter, in 1/72 in."""
@@ -108,7 +111,13 @@ class Figure:
 
     @property
     def sources(self) -> Sequence[str]:
-        """The chosen sources, or else their mean, or else the only source."""
+        """The chosen sources, or else their mean, or else the only source.
+
+        Raises:
+            ValueError: No source is chosen, and no mean combines those of a drawn attack.
+        """
+        if not self.source:
+            self.view.check_mean(self.attack)
         return self.source or [self.view.choice.source or MEAN]
 
     def _chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -127,6 +136,9 @@ class Figure:
             separator, names["target"] = ": ", names.pop("source") + _TO + names["target"]
         rows = rows.assign(label=names.agg(separator.join, axis=1))
         self.check(rows["label"].unique())
+        drawn = self._chosen(self.view.ranking)["attack"].replace("", nan).dropna()
+        if left := ", ".join(drawn[~drawn.isin(rows["attack"])].unique()):
+            log.warning(f"Not drawn: {left} (another ranking, or none). Choose with attack.")
         return rows
 
     def heading(self, rows: pd.DataFrame, eps: float | None = None) -> str:

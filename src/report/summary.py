@@ -3,8 +3,9 @@
 CSV files, the terminal, MLflow and the report all show these numbers; none recomputes them.
 """
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
@@ -72,7 +73,7 @@ class JobSummary:
         outcomes: `image_outcomes` under the job's own protocol and behind every defence, for all
             seeds.
         group: Key of comparable jobs: equal images, models, budget, protocol, arithmetic, seed and
-            code.
+            code. No mean has jobs of several groups; `differences` says why.
         left_out: Targets left out of rankings and means because they are related to the source.
         cost: `gradients_per_image` and `forwards_per_image` (including the passes for gradients) at
             all budgets together, if known.
@@ -109,6 +110,7 @@ class JobSummary:
             primary=table["variant"] == record.storage,
             reference=counted & (table["eps_255"] == record.reference),
             relation=table["relation"].mask(related, RELATED),
+            group=self.group,
             gradients_per_image=self.cost.get("gradients_per_image", nan),
             forwards_per_image=self.cost.get("forwards_per_image", nan),
         )
@@ -261,18 +263,29 @@ def described_images(job: FinishedJob) -> pd.DataFrame:
     return trajectories(job.predictions, *pair, record.protocol, job.flips, record.norm)
 
 
+def differences(groups: Iterable[str]) -> str:
+    """Name the facts in which groups of jobs differ, with their values; empty for one group."""
+    facts = pd.DataFrame([json.loads(group) for group in dict.fromkeys(groups)]).fillna("another")
+    unlike = {name: its.astype(str).unique() for name, its in facts.items()}
+    return ", ".join(f"{name} ({', '.join(its)})" for name, its in unlike.items() if len(its) > 1)
+
+
 def _group(job: FinishedJob, names: dict[str, str]) -> str:
-    """Return a job's group, plus digests of models whose name was another model in earlier jobs."""
+    """Return a job's group: facts as JSON, and models whose name was another in earlier jobs."""
     record, trainer = job.record, job.record.config["trainer"]
-    options = (record.norm, record.reference, record.protocol, record.storage, record.seed)
-    arithmetic = (record.precision, trainer["attack_precision"], trainer["fold_batch_norms"])
-    changed = [
-        f" {name} {digest}"
+    facts = {
+        "images": f"{record.images} of digest {record.data}",
+        **{"norm": record.norm, "epsilon.reference": f"{record.reference!r}".removesuffix(".0")},
+        **{"protocol": record.protocol, "storage": record.storage, "seed": record.seed},
+        **{"trainer.precision": record.precision, "program's code": record.code.get("program", "")},
+        **{f"trainer.{key}": trainer[key] for key in ("attack_precision", "fold_batch_norms")},
+    }
+    changed = {
+        f"model.{name}": digest
         for name in record.weights
         if names.setdefault(f"{record.data} {name}", digest := model_digest(record, name)) != digest
-    ]
-    key = (record.data, *options, *arithmetic, record.code.get("program"))
-    return str(key) + "".join(changed)
+    }
+    return json.dumps(facts | changed)
 
 
 def mean_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -369,6 +382,6 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
             Label(", ".join([heading, *ends])),
             transfer_matrix(plain, eps, protocol),
             behind_defences(primary_rates(members), eps, protocol)
-            if len(plain) < len(rates)
+            if len(plain) < len(rates) and len({member.group for member in members}) == 1
             else pd.DataFrame(),
         )

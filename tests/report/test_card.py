@@ -17,7 +17,10 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from src import load_sweep, rankings, rates, table
+from src.analysis.confidence import by_initial_confidence
+from src.analysis.trajectories import by_kind, trajectories
 from src.artifacts.card import SCHEMA, digest_rows
+from src.artifacts.jobs import find_jobs
 from src.card import main
 from tests.conftest import REPOSITORY
 from tests.report.conftest import KINDS, make_sweep
@@ -77,6 +80,41 @@ def test_the_demo_is_small_and_its_table_the_same(tmp_path: Path):
     assert table(DEMO, to="csv") == table(card, to="csv")
     again = packed(card, tmp_path / "again.card")
     assert_frame_equal(load_sweep(card), load_sweep(again))
+
+
+def at_edges(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Put confidences on the edges of bins and steps, and just beside them, as float32 values."""
+    random = np.random.default_rng(seed)
+    near = random.choice([0, 1e-8, 1e-7, 1e-5, 4e-4], len(rows)) * random.choice([-1, 1], len(rows))
+    shares = random.choice([20, 1000, 37], len(rows))
+    true = np.clip(random.integers(shares) / shares + near, 1e-6, 1).astype(np.float32)
+    correct = rows["predicted"] == rows["label"]
+    shown = np.where(correct, true, np.float32(1) - true)
+    return rows.assign(confidence=shown, true_confidence=true)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_card_has_the_groups_and_kinds_of_its_folder(tmp_path: Path, seed: int):
+    facts = {"images": 300, "budgets": (2.0, 4.0, 8.0), "seed": seed}
+    folder = make_sweep(tmp_path / "sweep", **KINDS["one source"] | facts)
+    for path in folder.rglob("predictions.parquet"):
+        stored = pq.read_table(path)
+        edges = pa.Table.from_pandas(at_edges(stored.to_pandas(), seed), preserve_index=False)
+        pq.write_table(edges.replace_schema_metadata(stored.schema.metadata), path)
+    card = packed(folder, tmp_path / "x.card")
+    for job, small in zip(*(find_jobs([path]) for path in (folder, card)), strict=True):
+        for groups in (3, 7, [0.05 * step for step in range(1, 20)], [1 / 3, 0.5, 0.98765]):
+            frames = [
+                by_initial_confidence(its.predictions, "vgg", ["vgg", "vit"], "all", groups)
+                for its in (job, small)
+            ]
+            same = ["target", "group", "lowest", "highest", "eps_255", "n", "still_correct"]
+            assert_frame_equal(*(frame[same] for frame in frames))
+        rows = [trajectories(its.predictions, "vgg", ["vgg", "vit"], "all") for its in (job, small)]
+        assert_frame_equal(*rows)
+        for kind, found in by_kind(rows[0]).items():
+            assert list(found["index"]) == list(by_kind(rows[1])[kind]["index"]), kind
+        assert rows[0][["dip_and_recovery", "ends_more_confident_wrong"]].any().all()
 
 
 def test_a_folder_and_its_card_are_one_sweep(tmp_path: Path):

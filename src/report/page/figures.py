@@ -133,7 +133,8 @@ def _visibility(view: View, sizes: pd.DataFrame) -> Iterator[Figure]:
     """Yield the chart of mean success over the visibility of the perturbations."""
     if sizes.empty:
         return
-    averaged = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
+    of_mean = sizes.merge(view.averaged[["attack", "source"]].drop_duplicates())
+    averaged = of_mean.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
     both = pd.concat([sizes.rename(columns={"images": "measured"}), averaged])
     rows = view.first_ranking.merge(both, on=["attack", "source"]).dropna(subset="mean")
     if len(rows):

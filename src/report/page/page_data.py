@@ -361,7 +361,7 @@ def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFram
     """Compute the statistics of a job's tables, except for single images."""
     job, record, rows = summary.job, summary.job.record, summary.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    rates = summary.drawn.assign(group=summary.group)
+    rates = summary.drawn
     plain = rates["defence"] == NO_DEFENCE
     tables = {"rates": rates[plain]}
     if not plain.all():

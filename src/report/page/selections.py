@@ -19,7 +19,7 @@ from ..charts.theme import MEAN
 from ..summary import Summary
 from ..verdicts import on_target, verdict
 from .answers import answer_of, own_answer
-from .view import View, at_shared_budgets, ranked_sources, references
+from .view import View, ranked_sources
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the values: source and target may be empty, which stands for their mean."""
@@ -30,6 +30,7 @@ _SHORT = {
     **{"success_rate_sd": "sd", "abstained": "a"},
 }
 _MEANS = ["success_rate", "robust_accuracy", "confidence"]
+_ENDS = [name for name in _SHORT if name.endswith(("_low", "_high"))]
 _COLOURS = 7
 OWN_KEYS = ("attack", "target", "eps_255")
 """Axes of the answers of a study of one network."""
@@ -52,43 +53,40 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
         by positions on axes joined by points; `colours`: number of an attack's colour.
     """
     rates = view.rates
-    single = [name for name in rates["source"].unique() if name not in view.apart]
     axes: dict[str, list[Any]] = {name: list(rates[name].unique()) for name in AXES}
     axes["attack"] = view.options["attack"]
-    axes["source"] = [*([""] if len(single) > 1 else []), *axes["source"]]
+    axes["source"] = [""] * bool(len(view.averaged)) + axes["source"]
     axes["target"] = ["", *axes["target"]]
     axes["eps_255"] = sorted(map(float, axes["eps_255"]))
     first = view.choice
-    of_single = rates[rates["source"].isin(single)]
-    meant = at_shared_budgets(of_single, references(rates))
-    values = _with_intervals(_values(rates, single, meant), summary, _whole(of_single, meant))
+    targeted = rates.groupby("attack")["targeted"].any()
+    sources = view.averaged.groupby("attack")["source"].nunique()
+    whole = _whole(rates[~rates["source"].isin(view.apart)], view.averaged)
+    values = _with_intervals(_values(rates, view.averaged), summary, whole)
     return {
         "axes": axes,
         "values": _dense(values.rename(columns=_SHORT), axes, _SHORT.values()),
-        "tiles": _tiles(rates, single, values, axes),
+        "tiles": _tiles(view, values, axes),
         "relations": _relations(rates, axes),
         "ranking": _rankings(view, axes),
         "sources": _sources(summary, axes),
         "answers": _answers(summary, view, values, axes),
         "colours": _colours(view),
-        "targeted": [
-            bool(rates.loc[rates["attack"] == name, "targeted"].any()) for name in axes["attack"]
-        ],
+        "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": view.pairs,
-        "single": [
-            int(meant.loc[meant["attack"] == name, "source"].nunique()) for name in axes["attack"]
-        ],
+        "single": [int(sources.get(name, 0)) for name in axes["attack"]],
+        "unlike": view.unlike,
         "top": _top(values, first.protocol),
         "first": {**asdict(first), "target": "", "shown": "fooled"},
         "own": _own_target(rates),
     }
 
 
-def _whole(rates: pd.DataFrame, meant: pd.DataFrame) -> list[tuple[str, float]]:
+def _whole(rates: pd.DataFrame, averaged: pd.DataFrame) -> list[tuple[str, float]]:
     """Return attacks and budgets at which the sources are those of the attack's mean."""
-    of_mean = {str(attack): {*its} for attack, its in meant.groupby("attack")["source"]}
+    of_mean = {str(attack): {*its} for attack, its in averaged.groupby("attack")["source"]}
     sources: Any = rates.groupby(["attack", "eps_255"])["source"]
-    return [place for place, its in sources if {*its} == of_mean[place[0]]]
+    return [place for place, its in sources if {*its} == of_mean.get(place[0])]
 
 
 def _own_target(rates: pd.DataFrame) -> str:
@@ -98,17 +96,17 @@ def _own_target(rates: pd.DataFrame) -> str:
     return str(own[0]) if rates["source"].nunique() == 1 and len(own) else ""
 
 
-def _values(rates: pd.DataFrame, single: Sequence[str], of_single: pd.DataFrame) -> pd.DataFrame:
+def _values(rates: pd.DataFrame, averaged: pd.DataFrame) -> pd.DataFrame:
     """Return the values of all pairs, and the means over sources, targets and both.
 
     A white box is in no mean: what has only white boxes has no mean. Means over sources are those
-    of the rows `of_single`.
+    of the rows `averaged`. A mean of one pair has its intervals.
     """
     parts = [rates]
-    for rows, empty in ((rates, ["target"]), (of_single, ["source"]), (of_single, AXES[1:3])):
+    for rows, empty in ((rates, ["target"]), (averaged, ["source"]), (averaged, AXES[1:3])):
         keys = [name for name in AXES if name not in empty]
-        if "source" not in empty or len(single) > 1:
-            means = cell_means(averaged_pairs(rows, keys), keys, _MEANS)
+        if len(rows):
+            means = cell_means(averaged_pairs(rows, keys), keys, _MEANS, _ENDS)
             parts.append(means[~means["white"]].assign(**dict.fromkeys(empty, "")))
     return pd.concat(parts, ignore_index=True)[[*AXES, "relation", "targeted", *_SHORT]]
 
@@ -133,9 +131,9 @@ def _with_intervals(
     known = known[(known["source"] != "") | places.isin(whole)]
     known = known.drop_duplicates(AXES).set_index(AXES)[["mean", "low", "high"]].astype(float)
     joined_ = values.join(known, on=AXES)
-    plain, there = joined_["success_rate_low"].isna(), joined_["mean"].notna()
+    means = (joined_[["source", "target"]] == "").any(axis=1)
     untargeted = joined_["robust_accuracy"] + joined_["success_rate"] > 1 - 1e-9
-    at = joined_[plain & there].index
+    at = joined_[means & joined_["mean"].notna()].index
     values.loc[at, "success_rate"] = joined_.loc[at, "mean"]
     both = joined_.index.isin(at) & untargeted
     values.loc[both, "robust_accuracy"] = 1 - joined_.loc[both, "mean"]
@@ -145,14 +143,11 @@ def _with_intervals(
     return values
 
 
-def _tiles(
-    rates: pd.DataFrame, single: Sequence[str], values: pd.DataFrame, axes: Axes
-) -> dict[str, list[Any]]:
+def _tiles(view: View, values: pd.DataFrame, axes: Axes) -> dict[str, list[Any]]:
     """Return the mean over white boxes, and the target that is fooled least."""
     keys = [name for name in AXES if name != "target"]
-    white = rates[rates["relation"] == WHITE_BOX]
-    of_mean = white[white["source"].isin(single)].assign(source="")
-    boxes = pd.concat([white, of_mean]).groupby(keys)
+    every = pd.concat([view.rates, view.averaged.assign(source="")])
+    boxes = every[every["relation"] == WHITE_BOX].groupby(keys)
     table = boxes[["success_rate", "robust_accuracy"]].mean().assign(wn=boxes.size())
     columns = values[(values["target"] != "") & (values["relation"].isin([TRANSFER, np.nan]))]
     columns = columns[columns["success_rate"].notna() & (columns["eps_255"] > 0)]

@@ -1,6 +1,6 @@
 """The rows of the page in the order of its rankings, the initial choice, and the menus."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -14,12 +14,12 @@ from ...analysis.ranking import by_mean
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..charts.transfer_matrix import drawn_rows
-from ..summary import Summary, primary_rates, ranking_label
+from ..summary import Summary, differences, primary_rates, ranking_label
 
 _AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
 _COMMON = ["group", "dataset", "norm", "protocol"]
 _STATISTICS = [statistic.column for statistic in STATISTICS if statistic.drawn]
-_JOB = ["attack", "source"]
+_JOB, _PAIR = ["attack", "source"], ["attack", "source", "target"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class View:
 
     Attributes:
         rates: The rates of the jobs' primary variants, see `primary_rates`.
+        averaged: Those that means over sources count; empty if no attack has several sources.
         rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`.
         ranking: One row per `defence`, budget, source or mean (`of`) and attack, by rank, and one
             per heading; `lacks` says why a row has no rank.
@@ -51,15 +52,24 @@ class View:
         pairs: Attack, source and target of all pairs, the best rank first.
         options: Known values of each key.
         apart: Sources that are in no mean: ensembles, and sources behind a defence.
+        unlike: What the sources of an attack differ in, if that keeps them from having a mean.
     """
 
     rates: pd.DataFrame
+    averaged: pd.DataFrame
     rows: pd.DataFrame
     ranking: pd.DataFrame
     choice: Choice
     pairs: list[list[str]]
     options: dict[str, list[Any]]
     apart: set[str]
+    unlike: dict[str, str]
+
+    def check_mean(self, attacks: Sequence[str] = ()) -> None:
+        """Raise a `ValueError` if no mean combines all sources of some attacks; empty: of any."""
+        for attack, unlike in self.unlike.items():
+            if attack in (attacks or self.unlike):
+                raise ValueError(f"{attack}: its sources differ in {unlike}. Choose with source.")
 
     @property
     def of_choice(self) -> pd.DataFrame:
@@ -97,12 +107,19 @@ def make_view(summary: Summary) -> View:
     rows = drawn_rows(pd.concat([rates[plain], rates[~plain]]))
     ensembles = rates["ensemble"]
     apart = {*rates.loc[ensembles | (rates["source_defence"] != NO_DEFENCE), "source"]}
-    rows = pd.concat([rows, _over_sources(rows, apart, references(rates))], ignore_index=True)
+    single = rates[~rates["source"].isin(apart)]
+    groups = single.groupby("attack", sort=False)["group"]
+    unlike = {str(attack): differences(its) for attack, its in groups if its.nunique() > 1}
+    without = single["attack"].isin(unlike)
+    averaged = _averaged(single[~without])
+    rows = pd.concat([rows, _over_sources(averaged)], ignore_index=True)
     tried = sorted(_tried(rows), key=lambda eps: eps != record.reference)
     defence, *others = rates["source_defence"].unique()
     if others or not (rows["defence"] == defence).any():
         defence = NO_DEFENCE
-    ranking = _ranking(rows, summary.rankings, tried, apart)
+    ranked, listed = summary.rankings, single[without & bool(len(averaged))].assign(source=MEAN)
+    ranked = ranked[(ranked["sources"] == 1) | ~ranked["attack"].isin(unlike)]
+    ranking = _ranking(pd.concat([rows, listed]), ranked, tried, apart)
     reference = ranking[(ranking["eps_255"] == record.reference) & (ranking["defence"] == defence)]
     first = pd.concat([reference, ranking])  # an attack may have other budgets alone
     order = list(dict.fromkeys(name for name in first["attack"] if name))
@@ -120,7 +137,7 @@ def make_view(summary: Summary) -> View:
     if pairs.empty:
         raise ValueError(f"No row has the reference budget, {record.reference:g}/255.")
     best = pairs.iloc[0]
-    several = (rows["source"] == MEAN).any()
+    several = best["attack"] in {*averaged["attack"]}
     choice = Choice(
         attack=best["attack"],
         source="" if several else best["source"],
@@ -128,8 +145,8 @@ def make_view(summary: Summary) -> View:
         eps=record.reference,
         protocol=record.protocol,
     )
-    names = pairs[["attack", "source", "target"]].to_numpy().tolist()
-    return View(rates, rows, ranking, choice, names, _options(rows, order), apart)
+    names, options = pairs[_PAIR].to_numpy().tolist(), _options(rows, order)
+    return View(rates, averaged, rows, ranking, choice, names, options, apart, unlike)
 
 
 def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
@@ -139,38 +156,29 @@ def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
     return rankings if alone else rankings[rankings["sources"] > 1]
 
 
-def references(rates: pd.DataFrame) -> dict[str, float]:
-    """Return the reference budget of each attack, from `primary_rates`."""
-    rows = rates[rates["reference"]].drop_duplicates("attack")
-    return dict(zip(rows["attack"], rows["eps_255"], strict=True))
+def _averaged(rates: pd.DataFrame) -> pd.DataFrame:
+    """Return the rates that means over sources count; empty if no attack has several sources.
 
-
-def at_shared_budgets(rows: pd.DataFrame, reference: Mapping[str, float]) -> pd.DataFrame:
-    """Return the rows of each attack at the budgets that all its sources have.
-
-    These are its sources at its reference budget, or else at the budget with most of them: a mean
-    over sources is over the same ones at each budget.
+    These are an attack's sources at its reference budget, or else at the budget with most of them,
+    at the budgets that all of them have: a mean is over the same sources at each budget.
     """
-    shared = pd.Series(False, rows.index)
-    for attack, its in rows.groupby("attack", sort=False):
+    if not (rates.groupby("attack")["source"].nunique() > 1).any():
+        return rates.iloc[:0]
+    shared = pd.Series(False, rates.index)
+    for _, its in rates.groupby("attack", sort=False):
         sources = its[its["eps_255"] > 0].groupby("eps_255")["source"].agg(set)
-        chosen = sources.get(reference.get(str(attack))) or max(sources, key=len)
+        reference = its.loc[its["reference"], "eps_255"].max()
+        chosen = sources.get(reference) or max(sources, key=len)
         budgets = {0.0, *sources.index[[chosen <= names for names in sources]]}
         shared[its.index] = its["eps_255"].isin(budgets) & its["source"].isin(chosen)
-    return rows[shared]
+    return rates[shared]
 
 
-def _over_sources(
-    rows: pd.DataFrame, apart: set[str], reference: Mapping[str, float]
-) -> pd.DataFrame:
-    """Average each attack over sources, except those `apart`; empty for a single source."""
-    single = rows[~rows["source"].isin({CLEAN, *apart})]
-    if single["source"].nunique() < 2:
-        return rows.iloc[:0]
-    single = at_shared_budgets(single, reference)
+def _over_sources(averaged: pd.DataFrame) -> pd.DataFrame:
+    """Average each attack over sources."""
     keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
     aggregations = dict.fromkeys(_AVERAGED, "mean")
-    return single.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)
+    return averaged.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)
 
 
 def _ranking(

@@ -121,7 +121,7 @@ const relation = (source, target) =>
   ?? ["transfer", ""];
 const sourcesOf = (attack) => data.single[places.attack.get(attack)];
 const sourceName = (source = selection.source) => source || (sourcesOf(selection.attack) === 1 ? "its only source"
-  : `mean of ${sourcesOf(selection.attack)} sources`);
+  : sourcesOf(selection.attack) ? `mean of ${sourcesOf(selection.attack)} sources` : "no mean over sources");
 
 /** Return true on the screens of one network: its own numbers, whatever the chosen target. */
 const ofOwn = () => data.own && ["own", "groups"].includes(selection.view);
@@ -367,7 +367,7 @@ function rankedRow(row, top, axis, many, dotted) {
     plot.append(dot);
   }
   const tied = row.verdict && (row.tie === "yes") && many > 1;
-  const behind = row.lacks ? "lacks pairs" : !row.verdict ? countsOf(row.where)
+  const behind = row.lacks ? "lacks pairs" : row.level === null && data.unlike[row.name] ? "no mean" : !row.verdict ? countsOf(row.where)
     : row.d === null || row.d === undefined ? (row.rank === 1 ? "first" : "") : `${percent(row.d)} `;
   const span = row.verdict && row.dl !== null && row.dl !== undefined
     ? `[${minus(percent(row.dl))}, ${percent(row.dh)}]` : "";
@@ -402,6 +402,9 @@ function countsOf(where) {
 function rankingNotes(attacks, sources, single) {
   const notes = [];
   const more = [];
+  for (const unlike of new Set(Object.values(data.unlike))) {
+    notes.push(`No mean combines sources that differ in ${unlike}.`);
+  }
   const tied = [...attacks.filter((row) => row.verdict), ...sources].some((row) => row.tie === "yes");
   if (tied) notes.push("= cannot be told apart from the first.");
   if (selection.target && attacks.length > 1) notes.push("Attacks are not tested on one target.");
@@ -566,12 +569,13 @@ function seriesRow(attack, eps_255, share, more = {}) {
 /** Return the rows of all attacks over the budget, for the selected source and target. */
 function overBudget(column) {
   return axes.attack.flatMap((attack) => {
-    const lone = axes.source.find((one) => value("s", { attack, source: one }) !== null);
-    const source = value("s", { attack }) === null && !selection.source ? lone : selection.source;
-    const label = slot(attack) ? attack : "";
-    return axes.eps_255.map((eps_255) => seriesRow(attack, eps_255, value(column, { attack, source, eps_255 }),
-      { label }))
-      .filter((row) => row.value !== null);
+    const apart = value("s", { attack }) === null && !selection.source
+      ? axes.source.filter((one) => value("s", { attack, source: one }) !== null) : [selection.source];
+    return apart.flatMap((source) => {
+      const series = apart.length > 1 ? `${attack}, ${source}` : attack;
+      return axes.eps_255.map((eps_255) => seriesRow(attack, eps_255, value(column, { attack, source, eps_255 }),
+        { series, label: slot(attack) ? series : "" }));
+    }).filter((row) => row.value !== null);
   });
 }
 

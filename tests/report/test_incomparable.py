@@ -1,0 +1,177 @@
+"""No mean has jobs that no ranking compares, and each refusal names what differs."""
+
+import io
+import logging
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from src import rankings, table
+from src.analysis.intervals import wilson_interval
+from src.api import charts
+from src.artifacts.frame_jobs import JOBS, jobs_of
+from src.report.page.selections import key_of, selections
+from src.report.page.view import make_view
+from src.report.summary import summarise
+from tests.report.test_paper import IMAGES, frame_of
+from tests.report.test_selections import value
+
+FOOLED = {
+    ("fgsm", "vgg", "net"): 12,
+    ("fgsm", "vgg", "other"): 4,
+    ("fgsm", "vit", "net"): 6,
+    ("fgsm", "vit", "other"): 10,
+}
+OTHERWISE = {
+    "epsilon.reference": {"reference": 4.0},
+    "epsilon.reference (8, 4)": {"reference": 4.0, "budgets": (0.0, 4.0)},
+    "norm": {"norm": "l2"},
+    "protocol": {"protocol": "all"},
+    "images": {"data": "f" * 16},
+    "images (40 of digest 0123456789abcdef, 20 of": {"data": "f" * 16, "images": IMAGES // 2},
+    "storage": {"storage": "uint8"},
+    "seed": {"seed": 6},
+    "trainer.precision": {"precision": "bf16-mixed"},
+    "program's code": {"code": {"program": "fedcba98"}},
+}
+
+
+def other(frame: pd.DataFrame, source: str, **facts) -> pd.DataFrame:
+    """Return a frame in which the jobs of one source are of another sweep, with other facts."""
+    jobs = [job | facts if job["source"] == source else job for job in frame.attrs[JOBS]]
+    its = frame["source"] == source
+    for column, fact in (("norm", "norm"), ("protocol", "protocol"), ("variant", "storage")):
+        frame[column] = frame[column].mask(its, facts.get(fact, frame[column]))
+    gone = ~frame["eps_255"].isin(facts.get("budgets", frame["eps_255"].unique()))
+    frame = frame[~its | ~(gone | (frame["index"] >= facts.get("images", IMAGES)))]
+    frame.attrs[JOBS] = jobs
+    return frame
+
+
+@pytest.fixture(params=OTHERWISE)
+def unlike(request):
+    """What differs in the second of two sources, and the frame."""
+    return request.param, other(frame_of(FOOLED), "vit", **OTHERWISE[request.param])
+
+
+def page_of(frame: pd.DataFrame) -> dict[str, Any]:
+    summary = summarise(jobs_of(frame))
+    return selections(summary, make_view(summary))
+
+
+def refused(call, *words: str) -> None:
+    with pytest.raises(ValueError) as error:
+        call()
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_no_cell_and_no_average_of_a_table_is_a_mean_over_incomparable_jobs(unlike):
+    name, frame = unlike
+    refused(lambda: table(frame, rows="attack"), "add source to rows", name)
+    words = {"rows": "attack", "columns": ["source"], "to": "csv"}
+    one_target = frame[frame["target"] != "other"]
+    refused(lambda: table(one_target, **words), "--no-average", name)
+    cells = pd.read_csv(io.StringIO(table(one_target, **words, average=False)))
+    expected = 0.3 * (0.5 if "reference" in name else 2 if "20 of" in name else 1)
+    assert cells[["vgg", "vit"]].to_numpy()[0] == pytest.approx([0.6, expected])
+
+
+def test_each_job_has_a_row_and_its_own_mean(unlike):
+    _, frame = unlike
+    cells = pd.read_csv(io.StringIO(table(frame, to="csv"))).set_index("source")
+    assert cells.loc["vgg", ["net", "other", "average"]].tolist() == pytest.approx([0.6, 0.2, 0.4])
+    each = cells.loc["vit", ["net", "other"]].mean()
+    assert cells.loc["vit", "average"] == pytest.approx(each)
+
+
+@pytest.mark.parametrize(("fact", "value_"), [("storage", "uint8"), ("precision", "bf16-mixed")])
+def test_the_caption_names_the_number_formats_where_they_differ(fact, value_):
+    assert "Arithmetic" not in table(frame_of(FOOLED), to="markdown")
+    text = table(other(frame_of(FOOLED), "vit", **{fact: value_}), to="markdown")
+    assert "Arithmetic: float32, saved as float32; " in text
+
+
+def test_the_page_leaves_the_mean_out_and_says_why(unlike):
+    name, frame = unlike
+    rows = make_view(summarise(jobs_of(frame))).rows
+    assert {*rows["source"]} - {"clean"} == {"vgg", "vit"}
+    page = page_of(frame)
+    assert name in page["unlike"]["fgsm"]
+    assert page["axes"]["source"] == ["vgg", "vit"] and page["first"]["source"] in ("vgg", "vit")
+
+
+def test_curves_draw_no_mean_over_incomparable_jobs(unlike):
+    name, frame = unlike
+    words = {"width": "3.3in", "target": "net"}
+    refused(lambda: charts.curves(frame, **words), "Choose with source", name)
+    charts.curves(frame, source=["vgg", "vit"], **words)
+
+
+def test_no_figure_draws_a_mean_over_incomparable_jobs():
+    frame = other(frame_of(FOOLED), "vit", storage="uint8")
+    words = {"width": "3.3in", "height": "3in"}
+    for draw in (charts.curves, charts.ranking, charts.cost):
+        refused(lambda draw=draw: draw(frame, **words), "Choose with source", "storage")
+        draw(frame, source="vgg", **words)
+    refused(lambda: charts.curves(frame), "Choose with source", "storage")
+
+
+def test_other_attacks_keep_their_mean_on_the_page():
+    fooled = {(attack, *pair): n for (_, *pair), n in FOOLED.items() for attack in ("fgsm", "mi")}
+    third = {("fgsm", "mlp", target): count for target, count in (("net", 3), ("other", 20))}
+    page = page_of(other(frame_of(third | fooled), "mlp", storage="uint8"))
+    place = {"source": "", "defence": "none", "eps_255": 8, "protocol": "joint"}
+    for attack, expected in (("mi", [0.45, 0.35, 0.4]), ("fgsm", [None] * 3)):
+        its = [value(page, "s", **place, attack=attack, target=at) for at in ("net", "other", "")]
+        assert its == pytest.approx(expected)
+    assert dict(zip(page["axes"]["attack"], page["single"], strict=True)) == {"mi": 2, "fgsm": 0}
+    assert [*page["unlike"]] == ["fgsm"] and page["first"]["source"] == ""
+    rows = page["ranking"][key_of(page["axes"], place, ("defence", "source", "eps_255"))]
+    assert [row["name"] for row in rows if "name" in row] == ["mi", "fgsm"]
+
+
+def test_attacks_of_another_ranking_are_named(caplog):
+    fooled = {(attack, *pair): n for (_, *pair), n in FOOLED.items() for attack in ("fgsm", "mi")}
+    frame = frame_of(fooled)
+    frame.attrs[JOBS] = [
+        job | ({"seed": 9} if job["attack"] == "mi" else {}) for job in frame.attrs[JOBS]
+    ]
+    for draw in (charts.ranking, charts.cost, charts.curves):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            draw(frame, width="3.3in")
+        assert "Not drawn: mi" in caplog.text and "fgsm" not in caplog.text
+        caplog.clear()
+        draw(frame, width="3.3in", attack=["fgsm", "mi"])
+        assert not caplog.text
+
+
+def test_a_ranking_says_over_how_many_sources_its_attacks_are_means():
+    pairs = {("di", "vgg"): 12, ("di", "vit"): 3, ("fgsm", "vit"): 6, ("fgsm", "mlp"): 8}
+    one = {("di", "vgg", "net"): 12, ("fgsm", "vit", "net"): 6}
+    ranked = rankings(frame_of(one))
+    assert {*ranked["source"]} == {"mean of 1 source", "vgg", "vit"} and {*ranked["sources"]} == {1}
+    assert page_of(frame_of(one))["axes"]["source"] == ["vgg", "vit"]
+    ranked = rankings(frame_of({(*job, "net"): count for job, count in pairs.items()}))
+    means = ranked[(ranked["eps_255"] == 8) & ~ranked["source"].isin(["vgg", "vit", "mlp"])]
+    first = means.set_index("attack").loc["di"]
+    assert (first["source"], first["sources"]) == ("mean of 2 sources", 2)
+    assert first["mean"] == pytest.approx(0.375)
+
+
+@pytest.mark.parametrize("count", [0, 7, 20])
+def test_a_mean_of_one_pair_has_its_interval(count):
+    fooled = {("fgsm", "vgg", "vgg"): 20, ("fgsm", "vgg", "vit"): count}
+    frame = frame_of(fooled | {("fgsm", "vit", "vit"): 20})
+    page = page_of(frame)
+    ends = [float(end) for end in wilson_interval(count * IMAGES // 20, IMAGES)]
+    for protocol in ("joint", "all", "target_correct"):
+        for source, target in (("", "vit"), ("vgg", ""), ("", "")):
+            place = {"attack": "fgsm", "source": source, "target": target, "protocol": protocol}
+            place |= {"defence": "none", "eps_255": 8}
+            found = [value(page, name, **place) for name in ("s", "sl", "sh", "cl", "ch")]
+            expected = [count / 20, *ends, 1 - ends[1], 1 - ends[0]]
+            assert found == pytest.approx(expected, abs=1e-6), (source, target, protocol)
+    row = pd.read_csv(io.StringIO(table(frame, to="csv", intervals=True))).iloc[0]
+    assert row[["average low", "average high"]].tolist() == pytest.approx(ends)
