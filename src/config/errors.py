@@ -65,7 +65,7 @@ def explain(error: BaseException) -> str:
         listed = f" {group} has {', '.join(known)}." if known and not near else ""
         return f"{text.rstrip('.')}.{near}{listed}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
-        text = first_line(error)
+        text = first_line(error).partition(". Did you mean")[0]  # of OmegaConf 2.4
         if text.endswith("is not in struct"):  # `~` has deleted a key of the program
             key = str(cause.full_key).removeprefix("hydra.runtime.choices.")
             return f"{key} is missing: the program needs this key. Leave out ~{key}"

@@ -1,4 +1,4 @@
-"""All uses of Hydra's private names, with their reasons. pyproject.toml allows only Hydra 1.3.
+"""All uses of Hydra's private names, with their reasons. `make canary` tries the next version.
 
 If a name of a later version is gone, importing this module or its test fails with that name.
 """
@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache
 from itertools import islice
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
@@ -21,6 +21,8 @@ from hydra.grammar.gen.OverrideLexer import InputStream, OverrideLexer  # type: 
 from hydra.plugins.config_source import ConfigSource
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
+
+from ..utils.hydra_versions import OLD
 
 MOST_VALUES = 100_000
 """Most values of one key in a sweep; more would take minutes to list, and all memory."""
@@ -129,8 +131,11 @@ def job_composer(
         job: DictConfig = pickle.loads(bases[tuple(files)])  # four times as fast as a copy
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
         job.hydra.overrides.task = list(arguments)
-        style = job.hydra.job.config.override_dirname
-        job.hydra.job.override_dirname = get_overrides_dirname(overrides, **style)
+        if OLD:  # 1.4 computes it when it is read
+            style = job.hydra.job.config.override_dirname
+            named = [word for word in overrides if word.key_or_group not in style.exclude_keys]
+            lines = style.item_sep.join(sorted(str(word.input_line) for word in named))
+            job.hydra.job.override_dirname = lines.replace("=", style.kv_sep)
         OmegaConf.copy_cache(command, job)  # e.g. the time in the folder's name
         return job
 

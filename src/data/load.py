@@ -3,12 +3,12 @@
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from filelock import FileLock
 
 from ..utils.call_target import call_target
+from ..utils.package import resolve_target
 from .dataset import ImageDataset
 
 
@@ -53,7 +53,7 @@ def open_source(split: str, source: Mapping[str, Any], lock_folder: Path | None)
     """
     target = str(source.get("_target_"))
     try:
-        takes_train = "train" in inspect.signature(resolve_name(target)).parameters
+        takes_train = "train" in inspect.signature(resolve_target(target)).parameters
     except (ImportError, AttributeError, ValueError, TypeError):
         takes_train = False  # not found; the call below raises the error
     chosen = {"train": split == "train"} if takes_train else {"split": split}
@@ -81,6 +81,6 @@ def _open(source: Mapping[str, Any], lock_folder: Path | None) -> Any:
         try:
             return call_target(source)
         except ValueError as error:  # from the network, the disk or the archive
-            if isinstance(getattr(error.__cause__, "__cause__", None), ValueError):
+            if isinstance(error.__cause__, ValueError):
                 raise  # the callable refused its arguments
             raise DownloadError(f"{error}", str(source.get("root"))) from error
