@@ -30,7 +30,6 @@ from .config.hydra_internals import speed_up, split_jobs
 from .config.resolvers import CONF
 from .utils import stopping
 from .utils.hydra_versions import VERSION_BASE, allow
-from .utils.package import PACKAGE
 
 
 @hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)
@@ -68,7 +67,7 @@ def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
         overrides = []
     sys.argv[1:] = [*flags, *overrides]
     try:
-        with allow(f"{PACKAGE}.callback.SweepCallback"):
+        with allow(f"{__package__}.callback.SweepCallback"):
             run()
     except HydraException:
         if not known["multirun"]:

@@ -75,7 +75,7 @@ def load_configuration(
     hydra.overrides.task = [word.input_line for word in task]
     hydra.overrides.hydra = [word.input_line for word in words if word not in task]
     if OLD:
-        hydra.job.override_dirname = ",".join(sorted(hydra.overrides.task))
+        hydra.job.override_dirname = ",".join(sorted(str(word.input_line) for word in task))
     hydra.runtime.cwd = os.getcwd()
     if not path:
         hydra.runtime.config_sources = [

@@ -19,7 +19,7 @@ from ..utils.package import (
     FOLDER,
     canonical_name,
     importable_name,
-    resolve_target,
+    resolve,
     values_in,
 )
 
@@ -89,7 +89,7 @@ def _callable(section: dict[str, Any]) -> tuple[str, str]:
         target = str(section.get("path", ""))
     target = importable_name(target)
     try:
-        return target, str(getattr(resolve_target(target), "__module__", ""))
+        return target, str(getattr(resolve(target), "__module__", ""))
     except Exception:  # any error in the module's own code; the plan refuses it later
         return target, ""
 

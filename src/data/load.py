@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock
 
 from ..utils.call_target import call_target
-from ..utils.package import resolve_target
+from ..utils.package import resolve
 from .dataset import ImageDataset
 
 
@@ -53,7 +53,7 @@ def open_source(split: str, source: Mapping[str, Any], lock_folder: Path | None)
     """
     target = str(source.get("_target_"))
     try:
-        takes_train = "train" in inspect.signature(resolve_target(target)).parameters
+        takes_train = "train" in inspect.signature(resolve(target)).parameters
     except (ImportError, AttributeError, ValueError, TypeError):
         takes_train = False  # not found; the call below raises the error
     chosen = {"train": split == "train"} if takes_train else {"split": split}

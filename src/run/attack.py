@@ -45,9 +45,7 @@ def attack_function(attack: AttackSettings) -> Attack:
     try:
         call: Any = call_target(keys | {"_partial_": True})
     except ValueError as error:
-        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
-        reason = " ".join(str(cause).split())  # that of an import is in its further lines
-        raise ValueError(f"attack={attack.name}: {reason}") from error
+        raise ValueError(f"attack={attack.name}: {error}") from error
     if not isinstance(call, partial):
         raise ValueError(f"attack={attack.name}: its _target_ is not a function.")
     call = partial(function_of(keys), **call.keywords)

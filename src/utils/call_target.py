@@ -8,7 +8,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from .hydra_versions import ANY, allow
-from .package import importable_name, rename_targets, resolve_target, values_in
+from .package import importable_name, rename_targets, resolve, values_in
 from .refusals import first_line
 
 
@@ -17,7 +17,7 @@ def check_target(who: str, settings: Mapping[str, Any]) -> None:
     target = str(settings.get("_target_"))
     keys = {str(key): value for key, value in settings.items() if not str(key).startswith("_")}
     try:
-        signature(resolve_target(target)).bind_partial(**keys)
+        signature(resolve(target)).bind_partial(**keys)
     except ValueError:
         return  # it has no signature
     except Exception as error:  # a user's module may raise anything
@@ -43,9 +43,9 @@ def call_target(settings: Mapping[str, Any]) -> Any:
     except Exception as error:
         # Hydra 1.3 raises its own error from the callable's, 1.4 the callable's.
         cause = (error.__cause__ if isinstance(error, InstantiationException) else None) or error
-        if isinstance(cause, ValueError | InstantiationException):
-            raise ValueError(first_line(cause)) from cause
+        reason = first_line(cause)
         if isinstance(cause, ImportError):
-            raise ValueError(f"_target_ {target} cannot be found.") from cause
-        reason = f"{type(cause).__name__}: {first_line(cause)}"
-        raise ValueError(f"{target} failed with {reason}") from cause
+            reason = f"_target_ {target} cannot be found. {' '.join(str(cause).split())}"
+        elif not isinstance(cause, ValueError | InstantiationException):
+            reason = f"{target} failed with {type(cause).__name__}: {reason}"
+        raise ValueError(reason) from cause

@@ -89,7 +89,7 @@ def importable_name(name: str) -> str:
     return own
 
 
-def resolve_target(name: str) -> Any:
+def resolve(name: str) -> Any:
     """Import what a `_target_` names, and return it; raise what the import raises."""
     return resolve_name(importable_name(name))
 

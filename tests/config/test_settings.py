@@ -212,7 +212,12 @@ def test_the_label_names_the_settings_that_differ_from_the_functions(tmp_path):
 def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
     monkeypatch.setattr(f"{LOADER}.load_sweep_config", job_composer(parse))
     words = {
-        "files and values": ["attack=fgsm,bim", "source=vit,[vit,vgg16]", "~ensemble", "+x=1,2"],
+        "files and values": [
+            "attack=fgsm,bim",
+            "source=vit,[vit,vgg16]",
+            "~ensemble=logits",
+            "+x=1,2",
+        ],
         "interpolations": ["n_images=5,7", "trainer=cpu,gpu", "dataset=image_folder", "seed=1"],
     }[jobs]
     with initialize_config_dir(str(resolvers.CONF), **VERSION_BASE):
