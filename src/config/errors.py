@@ -47,7 +47,7 @@ def explain(error: BaseException) -> str:
         if "=" not in word:
             way = "Write no blanks beside = and commas, and quote a value that has blanks."
         elif repaired := repair(word):
-            way = f"Type {repaired}"
+            way = f"Quote texts and close brackets. Type {repaired}"
         return f"{word if word.strip() else repr(word)}: it cannot be read as KEY=VALUE. {way}"
     if isinstance(error, MissingConfigException):
         parts = str(error.missing_cfg_file).split("/")  # the typed name may have slashes
