@@ -2,6 +2,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+CANARY := .venv-canary
+LINE := tests/config $(addprefix tests/test_,command_line.py demo.py launchers.py plan.py refused_commands.py)
+SITE := python -c 'import site; print(site.getsitepackages()[0])'
 READY := $(VENV)/.ready
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BENCH := $(BIN)/python -m benchmarks --folder outputs/bench
@@ -11,7 +14,7 @@ ONE := --libraries torchattacks
 PARALLEL := -n 2 --dist worksteal --durations 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all behaviour bench bench-quick gpu findings screenshots docs docs-tables configs lint format ui clean
+.PHONY: help setup demo test test-all canary behaviour bench bench-quick gpu findings screenshots docs docs-tables configs lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -37,6 +40,13 @@ test: $(READY) ## Check style, types and behaviour; no network, no GPU
 test-all: $(READY) ## The same with the long tests, the launchers and the notebook; before a release
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,joblib,submitit,ray,postgresql,onnx,huggingface,efficientnet-lite]'
 	$(MAKE) --jobs 2 lint behaviour
+
+# The second environment sees the packages of the first one, except those that it has itself.
+canary: $(READY) ## Test the command line with the newest Hydra below 1.5, released or not
+	$(BIN)/python -m venv --clear $(CANARY)
+	$(CANARY)/bin/python -m pip install --quiet --pre 'hydra-core<1.5'
+	echo "import site; site.addsitedir('$$($(BIN)/$(SITE))')" > "$$($(CANARY)/bin/$(SITE))/first.pth"
+	$(CANARY)/bin/python -m pytest -q -m 'not slow' $(LINE)
 
 behaviour: $(READY) # lint has one process and leaves a core idle
 	$(BIN)/python -m pytest -q $(SELECTED) $(PARALLEL)
@@ -88,6 +98,6 @@ ui: $(READY) ## Open the MLflow UI on this folder's runs, at http://127.0.0.1:50
 	mkdir -p mlruns
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --port $(PORT) --workers 1
 
-clean: ## Remove .venv and caches; mlruns, outputs, data and trained weights stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .import_linter_cache .ruff_cache .hypothesis *.egg-info build dist
+clean: ## Remove .venv, .venv-canary and caches; mlruns, outputs, data and trained weights stay
+	rm -rf $(VENV) $(CANARY) .pytest_cache .mypy_cache .import_linter_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

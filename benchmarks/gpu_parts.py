@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor
@@ -33,7 +32,9 @@ from src.run.data import DataSets
 from src.run.trainer import for_device
 from src.training import Training, choose_precision
 from src.utils.about import About
+from src.utils.call_target import call_target
 from src.utils.devices import arithmetic, deterministic, is_out_of_memory
+from src.utils.hydra_versions import VERSION_BASE
 
 SIDES, CLASSES, EPS = (32, 224), 10, 8 / 255
 STUDY = ("vgg16", "resnet50", "inception")
@@ -238,7 +239,7 @@ def _run_twice(
 
 def _sections() -> dict[str, Any]:
     """Return the resolved sections of this program's attacks that need no fit, by name."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         sections: dict[str, Any] = {
             file.stem: OmegaConf.to_container(compose(f"attack/{file.stem}").attack, resolve=True)
             for file in sorted((CONF / "attack").glob("*.yaml"))
@@ -251,7 +252,7 @@ def _call(section: dict[str, Any]) -> Callable[..., Tensor]:
     """Return a short version of an attack, of a model, images and labels."""
     others = ("name", "target_label", "about")
     words = {key: SHORT.get(key, value) for key, value in section.items() if key not in others}
-    attack = instantiate(words, _partial_=True, _convert_="all")
+    attack = call_target({**words, "_partial_": True})
     return partial(attack, eps=EPS, targeted=section["target_label"] is not None)
 
 

@@ -18,6 +18,7 @@ from src import attacks as package
 from src.attacks.__main__ import cost, listed
 from src.defences import Defended
 from src.utils.about import About
+from src.utils.hydra_versions import VERSION_BASE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
@@ -147,7 +148,7 @@ def _weights(keys: dict[str, Any]) -> tuple[str, str]:
 def _files(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the names of a group's files, in order, each with its keys."""
     names = sorted({path.stem for path in (CONF / group).glob("[!_]*.yaml")})
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         for name in names:
             keys: Any = OmegaConf.to_container(compose(f"{group}/{name}")[group])
             yield name, next(iter(keys.values()))

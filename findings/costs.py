@@ -20,6 +20,7 @@ from src.analysis.outcomes import outcomes
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.config.attack_settings import AttackSettings
 from src.utils.files import atomic_write
+from src.utils.hydra_versions import VERSION_BASE
 from src.utils.model_names import ModelRef
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "costs.parquet"
@@ -76,7 +77,7 @@ def matched(
 
 def files(members: int, targeted: bool, cap: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the attacks' files by name, such as `mi_10`, of those that are ensembles' or not."""
-    with initialize_config_dir(str(ATTACKS.parent), version_base="1.3"):
+    with initialize_config_dir(str(ATTACKS.parent), **VERSION_BASE):
         for name in sorted(path.stem for path in ATTACKS.glob("*.yaml")):
             composed = compose("config", [f"attack={name}"]).attack
             settings: Any = OmegaConf.to_container(composed)

@@ -1,6 +1,7 @@
 """Hydra callback: read a command's jobs before the slow imports, and report them at the end."""
 
 import gc
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,7 +61,12 @@ class SweepCallback(Callback):
             SweepCallback.running = self.sweep
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Summarise the finished jobs."""
+        """Summarise the finished jobs, unless an exception ends the command: `shut_down` does it.
+
+        Hydra 1.3 does not call this on an exception, and 1.4 does.
+        """
+        if sys.exception():
+            return
         if hasattr(SweepCallback, "running"):
             del SweepCallback.running  # frees its models
         self.sweep.end()

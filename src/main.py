@@ -29,9 +29,10 @@ from .config.compose import with_files
 from .config.hydra_internals import speed_up, split_jobs
 from .config.resolvers import CONF
 from .utils import stopping
+from .utils.hydra_versions import VERSION_BASE, allow
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)
 def run(config: DictConfig) -> None:
     """Run one job; a failure is recorded beside the job's files, and the sweep continues."""
     stopping.raise_if_interrupted()
@@ -59,14 +60,15 @@ def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
     overrides = with_files(command, [CONF, *([folder] if folder else [])])
     if known["multirun"] and known["cfg"]:  # print the sweep's first job
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF), **VERSION_BASE):
             loader = GlobalHydra.instance().config_loader()
             overrides = split_jobs(parse_for(loader, overrides))[0]
     if known["hydra_help"]:  # Hydra's own page knows no key of this program
         overrides = []
     sys.argv[1:] = [*flags, *overrides]
     try:
-        run()
+        with allow(f"{__package__}.callback.SweepCallback"):
+            run()
     except HydraException:
         if not known["multirun"]:
             command.refuse_sweeps()

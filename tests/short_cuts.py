@@ -12,13 +12,15 @@ import omegaconf
 import pytest
 import vl_convert
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.conf import ConfigSourceInfo
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
+
+from src.utils.hydra_versions import OLD
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 load_whole = ConfigLoaderImpl._load_configuration_impl
@@ -34,10 +36,11 @@ def speed_up_libraries() -> None:
     """
     vl_convert.javascript_bundle = cache(vl_convert.javascript_bundle)
     metadata.entry_points = cache(metadata.entry_points)  # type: ignore[assignment]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
-        loader = omegaconf._utils.get_yaml_loader()
-    omegaconf._utils.get_yaml_loader = lambda: loader
+    if hasattr(omegaconf._utils, "get_yaml_loader"):  # OmegaConf 2.4 takes libyaml by itself
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
+            loader = omegaconf._utils.get_yaml_loader()
+        omegaconf._utils.get_yaml_loader = lambda: loader
     Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     ConfigLoaderImpl._load_configuration_impl = load_configuration  # type: ignore[method-assign]
 
@@ -47,8 +50,7 @@ def load_configuration(
     config_name: str | None,
     overrides: list[str],
     run_mode: RunMode,
-    from_shell: bool = True,
-    validate_sweep_overrides: bool = True,
+    **rest: Any,
 ) -> DictConfig:
     """Return what `load_whole` returns; each combination of files is composed once per process."""
     words = [_parse(word) for word in overrides]
@@ -56,23 +58,24 @@ def load_configuration(
     path = [word for word in fixed if word.key_or_group == "hydra.searchpath"]
     files = [word for word in fixed if loader.repository.group_exists(word.key_or_group)]
     values = [word for word in fixed if word not in files and word not in path]
-    rest = (run_mode, from_shell, validate_sweep_overrides)
+    rest.pop("parsed_overrides", None)  # of Hydra 1.4, which parses them again
     refused = run_mode == RunMode.RUN and len(words) > len(fixed)
     if refused or any(map(Override.is_delete, fixed)):
-        return load_whole(loader, config_name, overrides, *rest)
+        return load_whole(loader, config_name, overrides, run_mode, **rest)
     lines = [str(word.input_line) for word in (*path, *files)]
     folders = [source.path for source in loader.repository.get_sources()]
     folders += [str(folder).removeprefix("file://") for word in path for folder in word.value()]
     key = (config_name, run_mode, *lines, *_own_files(folders))
     if key not in _composed:
-        _composed[key] = pickle.dumps(load_whole(loader, config_name, lines, *rest))
+        _composed[key] = pickle.dumps(load_whole(loader, config_name, lines, run_mode, **rest))
     config: DictConfig = pickle.loads(_composed[key])
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
     task = [word for word in words if not word.is_hydra_override()]
     hydra = config.hydra
     hydra.overrides.task = [word.input_line for word in task]
     hydra.overrides.hydra = [word.input_line for word in words if word not in task]
-    hydra.job.override_dirname = get_overrides_dirname(task, **hydra.job.config.override_dirname)
+    if OLD:
+        hydra.job.override_dirname = ",".join(sorted(str(word.input_line) for word in task))
     hydra.runtime.cwd = os.getcwd()
     if not path:
         hydra.runtime.config_sources = [

@@ -216,6 +216,38 @@ def test_a_target_under_src_is_the_programs_if_it_has_one(run, project, tiny_run
     assert "src.models.net.Missing" in refused
 
 
+BROKEN = 'raise SystemExit("the src of somebody else was imported")'
+LOAD = """
+import sys, yaml
+from transferability.config.resolvers import CONF
+from transferability.data import load_dataset
+for file in (CONF / "dataset").glob("[!_]*.yaml"):
+    try:
+        load_dataset("test", {"_target_": yaml.safe_load(file.read_text())["_target_"]})
+    except ValueError as error:
+        print(error)
+print("imported:", "src" in sys.modules)
+"""
+
+
+@slow
+def test_another_src_is_not_imported_unless_its_name_is_typed(run, workspace, tiny_run):
+    (workspace / "src").mkdir()
+    (workspace / "src" / "__init__.py").write_text(BROKEN)
+    words = [*replaced(tiny_run, "report=default"), "attack=di,mi", "defences=[none,jpeg]"]
+    run("transferability", "-m", *words, "hydra.sweep.dir=out", folder=workspace)
+    assert "mi" in run("transferability", "table", "out", folder=workspace)
+    run("transferability", "status", "out", folder=workspace)
+    run("transferability", "report", "folder=out", folder=workspace)
+    (job, *_) = sorted((workspace / "out").glob("0-*"))
+    run("transferability", "card", str(job), "-o", "mine.card", folder=workspace)
+    assert "mine.card" in run("transferability", "verify", "mine.card", folder=workspace, code=2)
+    run("transferability", "models", "check", "coarse", *words[:-2], folder=workspace)
+    assert run("python", "-c", LOAD, folder=workspace).endswith("imported: False\n")
+    typed = ("attack._target_=src.attacks.nowhere",)
+    assert "somebody else" in run("transferability", *tiny_run, *typed, folder=workspace, code=1)
+
+
 @slow
 def test_a_job_and_its_report(run, workspace, tiny_run):
     words = ("attack=fgsm", "report=default", "hydra.run.dir=outputs/out", "--cfg", "job")

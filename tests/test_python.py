@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from src import attacks, load_classifier, load_sweep, rates
 from src.data import load_dataset
+from src.utils.hydra_versions import VERSION_BASE
 from tests.conftest import REPOSITORY, run_python
 
 DATA = ["dataset=cifar10_mini", "dataset.n_train=40", "n_images=23"]
@@ -77,7 +78,7 @@ def test_a_classifier_is_the_one_of_the_command_line(sweep):
         patch.chdir(workspace)
         Path("conf/experiment").mkdir(exist_ok=True)
         Path("conf/experiment/own.yaml").write_text(EXPERIMENT)
-        with initialize_config_dir(str(workspace / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(workspace / "conf"), **VERSION_BASE):
             coarse = load_classifier("coarse", "experiment=own", *DATA, config_dir="conf")
             assert GlobalHydra.instance().is_initialized()
     assert torch.equal(torch.random.get_rng_state(), before[0]) and random.getstate() == before[1]

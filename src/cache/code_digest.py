@@ -11,11 +11,17 @@ from importlib import metadata
 from importlib.machinery import PathFinder
 from itertools import accumulate
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from ..utils.files import sha256_of
-from ..utils.package import CLONE, FOLDER, canonical_name, importable_name
+from ..utils.package import (
+    CLONE,
+    FOLDER,
+    canonical_name,
+    importable_name,
+    resolve,
+    values_in,
+)
 
 _PACKAGES = ("attacks", "data", "defences", "images", "measure", "models", "run")
 _CONFIG = ("attack_settings", "sections", "settings")
@@ -54,7 +60,7 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
         settings: The section.
         upgrades: False: leave out packages with a version and imports from this program.
     """
-    values = list(_values(settings))
+    values = list(values_in(settings))
     paths = [Path(value) for value in values if isinstance(value, str) and os.path.exists(value)]
     files = [file for path in paths for file in (path, *path.rglob("*.py")) if file.is_file()]
     code = {str(file): read_code(file)[0] for file in files}
@@ -83,17 +89,9 @@ def _callable(section: dict[str, Any]) -> tuple[str, str]:
         target = str(section.get("path", ""))
     target = importable_name(target)
     try:
-        return target, str(getattr(resolve_name(target), "__module__", ""))
+        return target, str(getattr(resolve(target), "__module__", ""))
     except Exception:  # any error in the module's own code; the plan refuses it later
         return target, ""
-
-
-def _values(section: Any) -> Iterator[Any]:
-    """Yield a section and all values in it, recursively."""
-    yield section
-    if isinstance(section, dict | list | tuple):
-        for value in section.values() if isinstance(section, dict) else section:
-            yield from _values(value)
 
 
 def _modules(name: str) -> Iterator[tuple[str, Path]]:

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Mapping
 from inspect import signature
-from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from ..utils.about import About, Norm, inherits_statements
-from ..utils.package import importable_name
+from ..utils.package import resolve
 from .fields import Name, Place, check_units
 from .sections import Section, TargetLabelRule
 
@@ -20,7 +19,7 @@ _STARTS, _RUNS = ("random_start", "warm_up_steps"), ("warm_up_steps", "restarts"
 
 def function_of(settings: Mapping[str, Any]) -> Any:
     """Return the function that an attack's settings name; for a clone, the one in its `root`."""
-    function = resolve_name(importable_name(str(settings["_target_"])))
+    function = resolve(str(settings["_target_"]))
     return function.in_root(settings.get("root")) if hasattr(function, "in_root") else function
 
 

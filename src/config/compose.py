@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from ..utils.hydra_versions import VERSION_BASE
 from ..utils.model_names import ModelRef, check_listed
 from ..utils.refusals import suggestion
 from .command import Command, flat, parse_for
@@ -201,7 +202,7 @@ def compose_words(
     running = GlobalHydra.instance().hydra  # the caller's Hydra, if any
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
+        with initialize_config_dir(str(folder), **VERSION_BASE):
             return compose("config", list(overrides), return_hydra_config=True)
     finally:
         if running is not None:

@@ -64,7 +64,7 @@ def explain(error: BaseException) -> str:
         if "=" not in word:
             way = "Write no blanks beside = and commas, and quote a value that has blanks."
         elif repaired := repair(word):
-            way = f"Type {repaired}"
+            way = f"Quote texts and close brackets. Type {repaired}"
         return f"{word if word.strip() else repr(word)}: it cannot be read as KEY=VALUE. {way}"
     if isinstance(error, MissingConfigException):
         parts = str(error.missing_cfg_file).split("/")  # the typed name may have slashes
@@ -82,7 +82,7 @@ def explain(error: BaseException) -> str:
         listed = f" {group} has {', '.join(known)}." if known and not near else ""
         return f"{text.rstrip('.')}.{near}{listed}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
-        text = first_line(error)
+        text = first_line(error).partition(". Did you mean")[0]  # of OmegaConf 2.4
         if text.endswith("is not in struct"):  # `~` has deleted a key of the program
             key = str(cause.full_key).removeprefix("hydra.runtime.choices.")
             return f"{key} is missing: the program needs this key. Leave out ~{key}"

@@ -1,27 +1,33 @@
-"""All uses of Hydra's private names, with their reasons. pyproject.toml allows only Hydra 1.3.
+"""All uses of Hydra's private names, with their reasons. `make canary` tries the next version.
 
 If a name of a later version is gone, importing this module or its test fails with that name.
 """
 
 import pickle
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import islice
+from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.grammar.gen.OverrideLexer import InputStream, OverrideLexer  # type: ignore[attr-defined]
 from hydra.plugins.config_source import ConfigSource
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
+from ..utils.hydra_versions import OLD
+
+flags_parser = get_args_parser
+"""Function that returns Hydra's parser of flags, which alone knows the flags that take a value.
+
+The overrides must be known before Hydra runs, because they decide which files it loads.
+"""
 MOST_VALUES = 100_000
 """Most values of one key in a sweep; more would take minutes to list, and all memory."""
 _read_header = ConfigSource._get_header_dict
@@ -32,27 +38,15 @@ _list_options = ConfigRepository.get_group_options
 ConfigSource._get_header_dict = lambda text: _read_header(text.removeprefix("\ufeff"))  # type: ignore[method-assign, assignment]
 
 
-def _list_choices(
-    repository: ConfigRepository,
-    group_name: str,
-    results_filter: ObjectType | None = ObjectType.CONFIG,
-) -> list[str]:
+def _list_choices(*arguments: Any, **keywords: Any) -> list[str]:
     """Return the options of a group, without the files that only other files include."""
-    options = _list_options(repository, group_name, results_filter)
+    options = _list_options(*arguments, **keywords)
     return [option for option in options if not option.startswith("_")]
 
 
 # `--help`, refusals and sweeps with `glob(*)` list options. If Hydra stops calling this function,
 # they list bases such as `_small_network`, too.
-ConfigRepository.get_group_options = _list_choices  # type: ignore[method-assign, assignment]
-
-
-def flags_parser() -> ArgumentParser:
-    """Return Hydra's parser of flags, which alone knows the flags that take a value.
-
-    The overrides must be known before Hydra runs, because they decide which files it loads.
-    """
-    return get_args_parser()
+ConfigRepository.get_group_options = _list_choices  # type: ignore[method-assign]
 
 
 def value_tokens(value: str) -> Iterator[tuple[str, int, int]]:
@@ -99,13 +93,11 @@ def speed_up(parse: Callable[[str], Override], multirun: bool) -> None:
     """
     if multirun:
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-    ConfigLoaderImpl.load_sweep_config = job_composer(parse)  # type: ignore[assignment, method-assign]
+    ConfigLoaderImpl.load_sweep_config = job_composer(parse)  # type: ignore[method-assign]
     Sweeper.validate_batch_is_legal = lambda *_: None  # type: ignore[method-assign]
 
 
-def job_composer(
-    parse: Callable[[str], Override],
-) -> Callable[[ConfigLoaderImpl, DictConfig, list[str]], DictConfig]:
+def job_composer(parse: Callable[[str], Override]) -> Callable[..., DictConfig]:
     """Return a faster `ConfigLoaderImpl.load_sweep_config` for the jobs of one command.
 
     Each combination of files is composed once. Values are set in a copy, by Hydra's own rules.
@@ -113,12 +105,10 @@ def job_composer(
     bases: dict[tuple[str, ...], bytes] = {}
 
     @cache
-    def is_group(loader: ConfigLoaderImpl, key: str) -> bool:
+    def is_group(loader: Any, key: str) -> bool:
         return bool(loader.get_group_options(key))
 
-    def compose_job(
-        loader: ConfigLoaderImpl, command: DictConfig, arguments: list[str]
-    ) -> DictConfig:
+    def compose_job(loader: Any, command: DictConfig, arguments: list[str]) -> DictConfig:
         overrides = [parse(word) for word in arguments]
         values = [word for word in overrides if not is_group(loader, word.key_or_group)]
         if any(word.is_hydra_override() for word in values):
@@ -129,8 +119,11 @@ def job_composer(
         job: DictConfig = pickle.loads(bases[tuple(files)])  # four times as fast as a copy
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
         job.hydra.overrides.task = list(arguments)
-        style = job.hydra.job.config.override_dirname
-        job.hydra.job.override_dirname = get_overrides_dirname(overrides, **style)
+        if OLD:  # 1.4 computes it when it is read
+            style = job.hydra.job.config.override_dirname
+            named = [word for word in overrides if word.key_or_group not in style.exclude_keys]
+            name = style.item_sep.join(sorted(str(word.input_line) for word in named))
+            job.hydra.job.override_dirname = name.replace("=", style.kv_sep)
         OmegaConf.copy_cache(command, job)  # e.g. the time in the folder's name
         return job
 

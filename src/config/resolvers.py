@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from ..utils.hydra_versions import OLD
 from ..utils.model_names import ModelRef
 from ..utils.package import PACKAGE, command, find_asset
 
@@ -62,8 +63,9 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "package": lambda: PACKAGE,
     "command": command,
 }
+register: Any = OmegaConf.register_new_resolver if OLD else OmegaConf.register_resolver
 for name, resolver in RESOLVERS.items():
-    OmegaConf.register_new_resolver(name, resolver, replace=True)
+    register(name, resolver, replace=True)
 # The first entry of the defaults list. Overrides may set keys of attacks and models that the chosen
 # files lack: in a sweep, `attack.steps=20` is for those attacks that have steps.
 OPEN = {name: OmegaConf.create({}, flags={"struct": False}) for name in ("attack", "model")}

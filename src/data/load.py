@@ -4,12 +4,12 @@ import inspect
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from filelock import FileLock
 
 from ..utils.call_target import call_target
+from ..utils.package import resolve
 from .dataset import ImageDataset
 
 
@@ -54,7 +54,7 @@ def open_source(split: str, source: Mapping[str, Any], lock_folder: Path | None)
     """
     target = str(source.get("_target_"))
     try:
-        takes_train = "train" in inspect.signature(resolve_name(target)).parameters
+        takes_train = "train" in inspect.signature(resolve(target)).parameters
     except (ImportError, AttributeError, ValueError, TypeError):
         takes_train = False  # not found; the call below raises the error
     chosen = {"train": split == "train"} if takes_train else {"split": split}
@@ -84,6 +84,6 @@ def _open(source: Mapping[str, Any], lock_folder: Path | None) -> Any:
         try:
             return call_target(source)
         except ValueError as error:  # from the network, the disk or the archive
-            if isinstance(getattr(error.__cause__, "__cause__", None), ValueError):
+            if isinstance(error.__cause__, ValueError):
                 raise  # the callable refused its arguments
             raise DownloadError(f"{error}", str(source.get("root"))) from error

@@ -12,9 +12,10 @@ from ..config.command import Command, quoted, refuse_split
 from ..config.command_line import parse_flags, run_command
 from ..config.errors import refuse
 from ..config.resolvers import CONF
+from ..utils.hydra_versions import VERSION_BASE
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")
+@hydra.main(config_path=str(CONF), config_name="report", **VERSION_BASE)
 def run(config: DictConfig) -> None:
     """Build a report from the composed config; exit with 2 if the settings are refused."""
     from ..config.read import read_report_command

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
@@ -24,11 +22,11 @@ from ..data import Batch, to_unit
 from ..defences import AttackedDefence
 from ..images.attacker import Attack, Attacker
 from ..measure.attack_cost import AttackCost
+from ..utils.call_target import call_target
 from ..utils.devices import move_states
 from ..utils.model_names import NO_DEFENCE
-from ..utils.package import importable_name, rename_targets
 from ..utils.processes import is_first_process
-from ..utils.refusals import first_line, suggestion, warn_once
+from ..utils.refusals import suggestion, warn_once
 from .data import target_labels_of
 from .fit import discard_fits, fitted_states
 from .predict import PassProgress
@@ -45,15 +43,9 @@ def attack_function(attack: AttackSettings) -> Attack:
     """
     keys = {key: value for key, value in attack.settings.items() if key != "target_label"}
     try:
-        located = rename_targets(keys, importable_name)
-        call: Any = instantiate(located, _partial_=True, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ImportError):  # its reason is in the further lines
-            reason = " ".join(str(error.__cause__).split())
-            raise ValueError(f"attack={attack.name}: {reason}") from error
-        cause = f" {first_line(error.__cause__)}" if error.__cause__ else ""
-        line = cause if isinstance(error.__cause__, ValueError) else f" {first_line(error)}{cause}"
-        raise ValueError(f"attack={attack.name}:{line}") from error
+        call: Any = call_target(keys | {"_partial_": True})
+    except ValueError as error:
+        raise ValueError(f"attack={attack.name}: {error}") from error
     if not isinstance(call, partial):
         raise ValueError(f"attack={attack.name}: its _target_ is not a function.")
     call = partial(function_of(keys), **call.keywords)

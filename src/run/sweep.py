@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from rich.console import Console
 
 from ..artifacts.jobs import find_jobs
@@ -167,7 +167,8 @@ class Sweep:
         config.sweep = self.manifest.id
         changes: dict[str, Any] = {"sweep": self.manifest.id}
         if sweep:  # the jobs may run in other processes
-            config.hydra.overrides.task += overrides
+            with read_write(config.hydra):
+                config.hydra.overrides.task += overrides
             if not self.run:
                 changes["tracking"] = TrackingSettings()
         self.planned = [

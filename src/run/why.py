@@ -21,7 +21,7 @@ from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..config.settings import Settings
 from ..tracking import UNTRACKED
-from ..utils.package import command
+from ..utils.package import command, values_in
 from ..utils.refusals import first_line
 from .check_job import check_job
 from .models import ModelPool
@@ -132,15 +132,11 @@ def _check_code(
 
 def _code_in(section: Any) -> Iterator[str]:
     """Yield the names of code in a section, recursively."""
-    if isinstance(section, list):
-        for value in section:
-            yield from _code_in(value)
-    elif isinstance(section, dict):
-        target = str(section.get("_target_") or "")
-        yield from [target] if target else []
-        yield from [str(section.get("path"))] if target.startswith("hydra.") else []
-        for value in section.values():
-            yield from _code_in(value)
+    for value in values_in(section):
+        if isinstance(value, dict):
+            target = str(value.get("_target_") or "")
+            yield from [target] if target else []
+            yield from [str(value.get("path"))] if target.startswith("hydra.") else []
 
 
 def _names_code(word: str) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -87,6 +87,19 @@ def importable_name(name: str) -> str:
     except Exception:  # it is ours, and says what it misses
         return own
     return own
+
+
+def resolve(name: str) -> Any:
+    """Import what a `_target_` names, and return it; raise what the import raises."""
+    return resolve_name(importable_name(name))
+
+
+def values_in(section: Any) -> Iterator[Any]:
+    """Yield a section and all values in it, recursively."""
+    yield section
+    if isinstance(section, dict | list | tuple):
+        for value in section.values() if isinstance(section, dict) else section:
+            yield from values_in(value)
 
 
 def rename_targets(section: Any, rename: Callable[[str], str]) -> Any:

@@ -5,7 +5,6 @@ from functools import cache
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -15,6 +14,8 @@ from src.attacks import (
     SkipGradient,
     TokenGradient,
 )
+from src.utils.call_target import call_target
+from src.utils.hydra_versions import VERSION_BASE
 
 from .conftest import CONF
 
@@ -42,10 +43,10 @@ def built(name: str) -> nn.Module:
 
 @cache
 def _built(name: str) -> nn.Module:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         config = OmegaConf.to_container(compose(f"model/{name}"), resolve=True)
     section = config["model"][name]
     known = {"num_classes": 10, "image_size": section["input_size"] or 32, "pretrained": False}
     filled = {key: value for key, value in known.items() if key in section["network"]}
     torch.manual_seed(0)
-    return instantiate({**section["network"], **filled}).eval()
+    return call_target({**section["network"], **filled}).eval()

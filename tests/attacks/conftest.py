@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -15,6 +14,8 @@ from torchvision.models.resnet import BasicBlock
 
 from src.models import Ensemble
 from src.utils.about import About
+from src.utils.call_target import call_target
+from src.utils.hydra_versions import VERSION_BASE
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OTHERS = {
@@ -47,7 +48,7 @@ SMALL = {
 
 def _sections() -> dict[str, Any]:
     """Return all attacks' sections, composed at once: one by one they take six times as long."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         config = compose(overrides=[f"+attack@{name}={name}" for name in EVERY])
     sections: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
     return sections
@@ -205,6 +206,6 @@ def small(sections) -> Callable[..., Configured]:
         keys = {**sections[name], **quick, **changes}
         others = ("name", "target_label", "about")
         words = {key: value for key, value in keys.items() if key not in others}
-        return Configured(instantiate(words, _partial_=True, _convert_="all"), keys)
+        return Configured(call_target({**words, "_partial_": True}), keys)
 
     return make

@@ -279,7 +279,6 @@ def test_experiments_name_models_through_those_that_they_extend(tmp_path, base):
     [
         "hydra._internal.utils:get_args_parser",
         "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments",
-        "hydra._internal.config_loader_impl:get_overrides_dirname",
         "hydra._internal.config_loader_impl:ConfigLoaderImpl._apply_overrides_to_config",
         "hydra._internal.config_loader_impl:ConfigLoaderImpl.load_sweep_config",
         "hydra.grammar.gen.OverrideLexer:OverrideLexer.getAllTokens",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from src.config import resolvers
@@ -20,6 +21,7 @@ from src.config.read import read_job
 from src.config.sections import DEFAULT_TARGETS
 from src.config.settings import Settings
 from src.run.attack import attack_function
+from src.utils.hydra_versions import VERSION_BASE
 
 LOADER = "hydra._internal.config_loader_impl.ConfigLoaderImpl"
 PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
@@ -223,12 +225,17 @@ def test_the_label_names_the_settings_that_differ_from_the_functions(tmp_path):
 def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
     monkeypatch.setattr(f"{LOADER}.load_sweep_config", job_composer(parse))
     words = {
-        "files and values": ["attack=fgsm,bim", "source=vit,[vit,vgg16]", "~ensemble", "+x=1,2"],
+        "files and values": [
+            "attack=fgsm,bim",
+            "source=vit,[vit,vgg16]",
+            "~ensemble=logits",
+            "+x=1,2",
+        ],
         "interpolations": ["n_images=5,7", "trainer=cpu,gpu", "dataset=image_folder", "seed=1"],
     }[jobs]
-    with initialize_config_dir(version_base="1.3", config_dir=str(resolvers.CONF)):
+    with initialize_config_dir(str(resolvers.CONF), **VERSION_BASE):
         config = compose("config", return_hydra_config=True)
-        config.hydra.mode = "MULTIRUN"
+        config.hydra.mode = RunMode.MULTIRUN
         config.hydra.overrides.task = words
         found = list(compose_jobs(config))
         assert len(found) == len({str(job.hydra.overrides.task) for job in found}) >= 4

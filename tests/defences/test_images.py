@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from PIL import Image
 from scipy.ndimage import median_filter
 from torch import Tensor
@@ -18,6 +17,8 @@ from src.attacks import Philox
 from src.data.cifar10_mini import cifar10_mini
 from src.defences import BitDepth, Jpeg, Median, RandomResizePad, Smoothing
 from src.defences.feature_squeezing import soft_round
+from src.utils.call_target import call_target
+from src.utils.hydra_versions import VERSION_BASE
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SETTINGS = {
@@ -37,11 +38,11 @@ def batch(count: int = 4, height: int = 33, width: int = 40) -> Tensor:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_files_have_the_defaults(name):
     assert {file.stem for file in (CONF / "defence").glob("*.yaml")} == set(SETTINGS)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         section = dict(compose(f"defence/{name}").defence[name])
     random = {"random_resize_pad", "smoothing"}
     assert section.pop("repeats", None) == (1 if name in random else None)
-    assert instantiate(section) == SETTINGS[name] == type(SETTINGS[name])()
+    assert call_target(section) == SETTINGS[name] == type(SETTINGS[name])()
 
 
 @pytest.mark.parametrize("bits", [1, 3, 8])

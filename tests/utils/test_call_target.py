@@ -1,0 +1,52 @@
+"""Calling what a `_target_` names."""
+
+from collections import Counter
+
+import pytest
+
+from src.utils.call_target import call_target
+
+
+def test_sections_within_a_section_are_called_first():
+    inner = {"_target_": "builtins.dict", "a": [1, {"_target_": "builtins.complex", "real": 2}]}
+    assert call_target({"_target_": "collections.Counter", "b": inner}) == Counter(b={"a": [1, 2]})
+    later = call_target({"_target_": "builtins.dict", "_partial_": True, "a": 1})
+    assert later(b=2) == {"a": 1, "b": 2}
+
+
+def test_what_a_callable_returns_may_be_callable_and_of_any_class():
+    (layer,) = call_target({"_target_": "torch.nn.Sequential", "_args_": [LAYER]})
+    assert layer.kernel_size == 8
+    one = {"_target_": "hydra.utils.get_object", "path": "math.pi"}  # not callable
+    assert call_target(one) == pytest.approx(3.14159, abs=1e-5)
+
+
+LAYER = {"_target_": "torch.nn.AvgPool2d", "kernel_size": 8}
+
+
+@pytest.mark.parametrize("name", ["os.system", "logging.os.system", "subprocess.run"])
+@pytest.mark.parametrize("within", [False, True])
+def test_hydra_refuses_what_runs_commands(tmp_path, name, within):
+    made = tmp_path / "made"
+    section = {
+        "_target_": name,
+        "_args_": [f"touch {made}" if "system" in name else ["touch", made]],
+    }
+    with pytest.raises(ValueError, match=r"system|run"):
+        call_target({"_target_": "builtins.dict", "a": section} if within else section)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "told", "cause"),
+    [
+        ({"_target_": "no.where"}, "^_target_ no.where cannot be found. .*No module", ImportError),
+        ({"_target_": "math.sqrt", "_args_": [-1]}, "^math domain error$", ValueError),
+        ({"_target_": "math.sqrt", "_args_": ["x"]}, "^math.sqrt failed with TypeErr", TypeError),
+        ({"_target_": "math.pi"}, "callable", Exception),
+    ],
+)
+def test_a_failure_is_a_value_error_with_its_cause(section, told, cause):
+    with pytest.raises(ValueError, match=told) as caught:
+        call_target(section)
+    assert isinstance(caught.value.__cause__, cause) and "\n" not in str(caught.value)
