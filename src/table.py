@@ -35,12 +35,12 @@ def main(words: Sequence[str] | None = None) -> int:
         dest="eps_255",
         help="budget in 1/255; default: each job's reference budget",
     )
-    add("--protocol", help="images to count; default: each job's protocol")
+    add("--protocol", help="images to count; default: each job's; with --tries: target_correct")
     left_out = "leave out white boxes instead of showing them in grey"
     add("--no-average", action="store_false", dest="average", help="leave out the column of means")
     add("--no-white-boxes", action="store_false", dest="white_boxes", help=left_out)
     add("--intervals", action="store_true", help="add 95 %% intervals in small print")
-    within = "instead: success within 1, 2, 5, ... candidates; takes --eps, --defence, --to, --out"
+    within = "instead: success within 1, 2, 5, ... candidates; takes --eps, --defence, --protocol"
     add("--tries", action="store_true", help=within)
     clean = "add a first row with the accuracies on all clean images"
     add("--clean", action="store_true", help=clean)

@@ -33,7 +33,7 @@ WORDS = [word for word in TINY_RUN if not word.startswith(OWN)]
 WORDS += ["-m", "experiment=audit", "source=coarse", "attack=fgsm,bim", "n_images=60"]
 SENTENCE = re.compile(
     r"(?:an attacker needs (\d+) candidates? to|all (\d+) candidates) fool ([\d.]+)%.* of the "
-    r"images of (\S+) at 4/255(?:; all (\d+) fool ([\d.]+)%)?"
+    r"(\d+) images that (\S+) classifies correctly, at 4/255(?:; all (\d+) fool ([\d.]+)%)?"
 )
 
 
@@ -67,29 +67,28 @@ def test_the_sentence_is_that_of_the_stored_predictions(audited):
     said = {target: numbers for *numbers, target in map(_numbers, SENTENCE.findall(printed))}
     assert said.keys() == {"fine", "fine@jpeg"}  # the only source of the others is coarse
     assert "coarse: Every source is" in printed and "coarse@jpeg: Every source is" in printed
-    for target, (q, share, every, reached) in said.items():
+    for target, (q, share, images, every, reached) in said.items():
         name, _, defence = target.partition("@")
         its = rows[(rows["target"] == name) & (rows["defence"] == (defence or "none"))]
-        source = rows[(rows["target"] == "coarse") & (rows["eps_255"] == 0)]
-        source = source[(source["defence"] == "none") & source["right"]]
-        clean = its[(its["eps_255"] == 0) & its["right"]]
-        units = {*clean["index"]} & {*source["index"]}
+        units = {*its.loc[(its["eps_255"] == 0) & its["right"], "index"]}
         attacked = its[(its["eps_255"] == 4) & its["index"].isin(units)]
         left = attacked.groupby("index")["right"].all()
         assert every == 2 and reached == pytest.approx(100 * (1 - left.mean()), abs=0.051)
         assert 1 <= q <= 2 and min(50, 0.95 * reached) <= share + 0.051
-        assert f"the {len(units)} of 60 images" in printed
-        assert f"{target} alone: {clean['index'].nunique()} of 60." in printed
+        assert images == len(units)
+        assert f"the {images} of 60 images that {target} classifies correctly" in printed
         labels = attacked.drop_duplicates("index").set_index("index")["label"]
         counts = left.groupby(labels).agg(["sum", "size"])
         texts = {f"{row['sum']} / {row['size']} = " for _, row in counts.iterrows()}
-        line = printed.partition(f"images of {target} at")[2].partition("\nClasses ")[2]
+        line = printed.partition(f"that {target} classifies correctly, at")[2]
+        line = line.partition("\nClasses ")[2]
         assert set(re.findall(r"\d+ / \d+ = ", line.partition("\n")[0])) <= texts
 
 
-def _numbers(found: tuple[str, ...]) -> tuple[int, float, int, float, str]:
-    q, alone, share, target, every, reached = found
-    return int(q or alone), float(share), int(every or alone), float(reached or share), target
+def _numbers(found: tuple[str, ...]) -> tuple[int, float, int, int, float, str]:
+    q, alone, share, images, target, every, reached = found
+    reach = int(every or alone), float(reached or share)
+    return int(q or alone), float(share), int(images), *reach, target
 
 
 def test_page_summary_and_figure_show_the_audit(audited):
@@ -99,6 +98,7 @@ def test_page_summary_and_figure_show_the_audit(audited):
     for line in printed.splitlines():
         if SENTENCE.search(line) or line.startswith(("Classes", "Counted")):
             assert line in page and line in summary
+    assert {job.record.protocol for job in find_jobs([folder / "out"])} == {"target_correct"}
     curves = pd.read_csv(folder / "out" / "figures" / "tries.csv").groupby("target")
     assert {*curves.groups} == {"fine", "fine@jpeg"}
     for *_, reached, target in map(_numbers, SENTENCE.findall(printed)):
@@ -151,7 +151,7 @@ def test_names_with_markup_and_targets_without_images_are_shown_as_they_are(
 
 
 def test_an_audit_counts_as_tries_does_whatever_the_sweep_kept(tmp_path):
-    """Related sources are skipped, and units are those of protocol joint, in every sweep."""
+    """Related sources are skipped, and units are the target's, whatever the sweep's protocol."""
     axes = {"attacks": ("fgsm", "bim"), "budgets": (2.0, 8.0), "full": False, "images": 60}
     sweep = make_sweep(tmp_path / "a", targets=("vit",), alike=("vit", "vgg"), **axes)
     jobs = find_jobs([sweep])
@@ -164,6 +164,45 @@ def test_an_audit_counts_as_tries_does_whatever_the_sweep_kept(tmp_path):
         (audit,) = summarise(changed, related).audits
         pd.testing.assert_frame_equal(audit.tries, expected)
         assert any(note.startswith("Skipped: vgg (") for note in audit.notes)
+        assert f"of the {expected['images'].iloc[0]} images that vit" in audit.sentence
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"dataset": {"seed": 0}}, {"dataset": {"seed": 5}}, ("dataset.seed=0", "dataset.seed=5")),
+        ({}, {"images": 70}, ("n_images=60", "n_images=70")),
+        ({}, {"budgets": (2.0,)}, ("at 8/255", "at 2/255")),
+        ({}, {"norm": "l2"}, ("norm=linf", "norm=l2")),
+        ({}, {"seed": 3, "norm": "l2"}, ("norm=linf, seed=0", "norm=l2, seed=3")),
+        ({}, {"code": {"program": "new"}}, ("group 1", "group 2")),
+    ],
+    ids=["images", "number", "budget", "norm", "two", "program"],
+)
+def test_audits_of_one_target_are_told_apart_by_what_differs(tmp_path, first, second, said):
+    """On other images, or with another norm, budget or program: two groups, two sentences."""
+    jobs = []
+    for number, differing in enumerate((first, second)):
+        axes = {"targets": ("vit",), "budgets": (2.0, 8.0), "images": 60}
+        axes["attacks"] = (("fgsm", "bim")[number],)
+        made = {key: its for key, its in differing.items() if key not in ("norm", "code", "seed")}
+        sweep = make_sweep(tmp_path / f"{number}", first=30 * number, full=False, **(axes | made))
+        changed = {key: its for key, its in differing.items() if key in ("norm", "code", "seed")}
+        found = [job for job in find_jobs([sweep]) if job.record.source != "vit"]
+        jobs += [replace(job, record=job.record.model_copy(update=changed)) for job in found]
+    audits = summarise(jobs).audits
+    for audit, words in zip(audits, said, strict=True):
+        assert words in audit.sentence and words in audit.target
+    assert len({audit.target for audit in audits}) == 2
+    with pytest.raises(ValueError, match=re.escape(said[1].removeprefix("at "))):
+        tries(frame_of(jobs))
+
+
+def test_a_single_audit_names_only_its_budget(tmp_path):
+    sweep = make_sweep(tmp_path / "a", targets=("vit",), full=False, images=60)
+    (audit,) = summarise(find_jobs([sweep])).audits
+    assert audit.target == "vit" and "classifies correctly, at 8/255" in audit.sentence
+    assert "(" not in audit.sentence
 
 
 @pytest.mark.parametrize(
@@ -225,7 +264,10 @@ def test_classes_are_counted_and_compared():
 
 @pytest.mark.slow
 def test_the_attacks_are_the_first_of_the_stored_ones():
-    """Of those that work with any network at up to 20 gradients, in the order that tries learns."""
+    """Of those that work with any network at up to 20 gradients, in the order that tries learns.
+
+    The fifth is `fgsm`: it adds as much as the fifth in that order, at a tenth of its gradients.
+    """
     params = yaml.safe_load(AUDIT.read_text())["hydra"]["sweeper"]["params"]
     sources = {*params["source"].split(",")}
     able = {name for name, _, about in listed() if not (about.needs or about.fit_gradients)}
@@ -240,5 +282,13 @@ def test_the_attacks_are_the_first_of_the_stored_ones():
             chosen += its
     code = chosen[0].record.code  # later versions gave the same rows
     alike = [replace(job, record=job.record.model_copy(update={"code": code})) for job in chosen]
-    found = tries(frame_of(alike))
-    assert list(dict.fromkeys(found["attack"]))[:5] == params["attack"].split(",")
+    order, named = (
+        list(dict.fromkeys(tries(frame_of(alike))["attack"])),
+        params["attack"].split(","),
+    )
+    assert order[:4] == named[:4] and named[4:] == ["fgsm"]
+    fooled = [
+        tries(frame_of([job for job in alike if job.record.attack in its]))["fooled"].iloc[-1]
+        for its in (named, order[:5])
+    ]
+    assert fooled[0] > fooled[1] - 0.001

@@ -1,8 +1,8 @@
 """Success within q tries: an attacker tries candidates in an order learned on other images.
 
 A candidate is an attack with its source. A target skips candidates whose source is, contains or is
-related to the target. A unit is an image and a target that classifies it correctly, as do the
-sources of all its candidates.
+related to the target. A unit is an image and a target for which all candidates of the target count
+the image.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .image_outcomes import ImageOutcomes, contributions
 from .intervals import means, wilson_interval
 from .outcomes import Mask
 
-_HALVINGS = 5
+_PARTS = 11
 _DRAWS = 9_999
 _CURVES = ("fooled", "unseen", "single")
 
@@ -26,12 +26,15 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
     """Compute the share of units that are fooled within q = 1, 2, ... candidates.
 
     Orders are greedy: the next candidate fools most of the units that those before it do not, as a
-    mean over the targets that do not skip it. They are learned on one half of the images and judged
-    on the other, both ways, for `_HALVINGS` random halves. A share is the mean over targets. Its
-    95 % interval, see `means`, is for other images with these orders.
+    mean over the targets that do not skip it. Each image is judged once, by an order learned on
+    other images: the images are in `_PARTS` random parts on a circle, and each part is judged by
+    the order learned on the next five. So no two images judge each other, and outcomes of different
+    images are uncorrelated, as the interval needs. A share is the mean over targets. Its 95 %
+    interval, see `means`, is for other images with these orders.
 
     Args:
-        outcomes: One job per candidate, counted under the protocol `joint`.
+        outcomes: One job per candidate. Under `target_correct` a target counts the same images for
+            all candidates, so the share that all of them fool never falls if there are more.
         gradients: Gradients per image of each candidate; NaN: unknown.
 
     Returns:
@@ -54,8 +57,8 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
     fooled, counted, available = _units(outcomes, jobs)
     if not counted.size:
         raise ValueError(
-            "No image is left: a target and the sources of all its candidates must classify it "
-            "correctly, and a source must be another network than the target."
+            "No image is left: a target needs images that it classifies correctly, and a source "
+            "that is another network."
         )
     costs = np.array(gradients, np.float64)[jobs]
     tries = int(available.sum(axis=0).min())
@@ -105,33 +108,32 @@ def left_by_class(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[p
 def _judged(
     fooled: Mask, counted: Mask, available: Mask, costs: Values, tries: int
 ) -> tuple[Values, Values]:
-    """Judge each half's orders on the other half.
+    """Judge each part of the images by the order learned on the next parts.
 
     Returns:
-        Shares of halvings in which a unit is fooled within q candidates, by curve (3, Q, T, N), and
-        the mean gradients per image of q candidates (Q,).
+        Whether a unit is fooled within q candidates, by curve (3, Q, T, N), and the mean gradients
+        per image of q candidates (Q,).
     """
     shares, spent = np.zeros((len(_CURVES), tries, *counted.shape)), np.zeros(tries)
-    random, images = np.random.default_rng(1), counted.shape[1]
-    for _ in range(_HALVINGS):
-        half = random.permutation(images) < images / 2
-        for learned in (half, ~half):
-            order, alone = _learn(fooled, counted & learned, available)
-            for target, mine in enumerate(available.T):
-                others = np.arange(len(counted)) != target
-                unseen, _ = _learn(
-                    fooled[:, others], counted[others] & learned, available[:, others]
-                )
-                tried = [candidate for candidate in order if mine[candidate]][:tries]
-                blind = [candidate for candidate in unseen if mine[candidate]][:tries]
-                most = np.cumsum(costs[tried])
-                cheap = mine & ~(costs > most[:, None])
-                single = np.where(cheap, alone, -1).argmax(axis=1)
-                shares[0, :, target] += np.logical_or.accumulate(fooled[tried, target]) & ~learned
-                shares[1, :, target] += np.logical_or.accumulate(fooled[blind, target]) & ~learned
-                shares[2, :, target] += fooled[single, target] & ~learned
-                spent += most / (2 * _HALVINGS * len(counted))
-    return shares / _HALVINGS, spent
+    images = counted.shape[1]
+    part = np.random.default_rng(1).permutation(images) * _PARTS // images
+    for number in range(_PARTS):
+        ahead = (part - number) % _PARTS
+        judged, learned = ahead == 0, (ahead > 0) & (ahead <= _PARTS // 2)
+        order, alone = _learn(fooled, counted & learned, available)
+        for target, mine in enumerate(available.T):
+            others = np.arange(len(counted)) != target
+            unseen, _ = _learn(fooled[:, others], counted[others] & learned, available[:, others])
+            tried = [candidate for candidate in order if mine[candidate]][:tries]
+            blind = [candidate for candidate in unseen if mine[candidate]][:tries]
+            most = np.cumsum(costs[tried])
+            cheap = mine & ~(costs > most[:, None])
+            single = np.where(cheap, alone, -1).argmax(axis=1)
+            shares[0, :, target] += np.logical_or.accumulate(fooled[tried, target]) & judged
+            shares[1, :, target] += np.logical_or.accumulate(fooled[blind, target]) & judged
+            shares[2, :, target] += fooled[single, target] & judged
+            spent += most * judged.sum()
+    return shares, spent / counted.size
 
 
 def _units(outcomes: ImageOutcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Mask]:

@@ -9,20 +9,22 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from ..analysis.image_outcomes import ImageOutcomes, joined
+from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.multiple_comparisons import LEVEL
 from ..analysis.tries import left_by_class, success_within
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.likeness import is_public
 from ..artifacts.sweep_state import unfinished
+from ..config.sections import Protocol
 from ..utils.files import no_formula
-from ..utils.model_names import NO_DEFENCE, renamed
+from ..utils.model_names import ABSTAINED, NO_DEFENCE, renamed
 from ..utils.terminal import text_table
 from .cells import TableSpec
 from .paper import ESCAPES
 from .source_choice import share
 from .summary import JobSummary, Summary, summarise
+from .verdicts import COUNTED
 
 SHOWN = (1, 2, 5, 10, 20, 50)
 _LISTED = 10
@@ -31,8 +33,8 @@ _HEADS = {"fooled": "fooled", "unseen": "unseen target", "single": "best single"
 _NAMED = 3
 """Number of the classes most often fooled, and least often, that the text names."""
 _RELATED = "the target itself, or related to it by weights, architecture or family"
-_ORDERS = "The last column is the order learned on all images, the others are means over orders "
-_ORDERS += "that were learned on one half of the images and tried on the other."
+_ORDERS = "The last column is the order learned on all images. The others are of orders that were "
+_ORDERS += "learned on some of the images and tried on others."
 
 
 def tries(
@@ -40,6 +42,7 @@ def tries(
     *more: Sweeps,
     eps_255: float | None = None,
     defence: str = NO_DEFENCE,
+    protocol: Protocol = "target_correct",
 ) -> pd.DataFrame:
     """Compute the share of images that are fooled within q = 1, 2, ... candidates.
 
@@ -53,19 +56,23 @@ def tries(
         *more: Further folders.
         eps_255: Budget in units of 1/255; None: the reference budget.
         defence: Defence of the targets.
+        protocol: Images that count for a target, whatever the jobs' own protocol. By default those
+            that the target classifies correctly when clean. Where the source must be right, the
+            sources of all the target's candidates must be. An adversarial image on which the target
+            abstains counts as not fooled.
 
     Returns:
         The rows of `success_within`, with one row per q.
 
     Raises:
-        ValueError: The jobs differ in their images, norm or budget; no image is left; or there is
-            no such budget or defence.
+        ValueError: The jobs differ in their images, norm or budget; no image counts; or there is no
+            such budget, defence or protocol.
     """
-    groups = comparable(jobs_of(folder, *more))
+    groups = comparable(jobs_of(folder, *more), protocol)
     if len(groups) != 1:
         raise ValueError(
             "tries needs attacks on the same images and models, with one norm and budget, by one "
-            "version of the program."
+            f"version of the program. There are {' / '.join(_places(groups)) or 'none'}."
         )
     every, costs = candidates_of(groups[0], eps_255)
     every = every.select(defence=defence)
@@ -74,13 +81,10 @@ def tries(
     return success_within(every, costs)
 
 
-def comparable(jobs: Sequence[FinishedJob]) -> list[list[JobSummary]]:
-    """Group jobs as `Summary.groups`, under the protocol of units and without related targets.
-
-    A unit needs that both target and source are right, whatever the jobs' own protocol.
-    """
-    joint = {"protocol": "joint"}
-    units = [replace(job, record=job.record.model_copy(update=joint)) for job in jobs]
+def comparable(jobs: Sequence[FinishedJob], protocol: str) -> list[list[JobSummary]]:
+    """Group jobs as `Summary.groups`, under one protocol and without related targets."""
+    same = {"protocol": protocol}
+    units = [replace(job, record=job.record.model_copy(update=same)) for job in jobs]
     return summarise(units, "exclude").groups
 
 
@@ -89,28 +93,60 @@ def candidates_of(
 ) -> tuple[ImageOutcomes, list[float]]:
     """Return the outcomes of comparable jobs at a budget, and their gradients per image.
 
-    Only first seeds count, and if there are any, only untargeted attacks.
+    Only first seeds count, and if there are any, only untargeted attacks. An image on which the
+    target abstains counts as not fooled, so that all candidates have the same images.
     """
     eps = group[0].job.record.reference if eps_255 is None else eps_255
-    parts = [(its.outcomes[eps].of_first_seeds(), its.cost) for its in group if eps in its.outcomes]
-    untargeted = [part for part in parts if part[0].target_labels[0] is None]
+    parts = list[tuple[ImageOutcomes, float]]()
+    for its in group:
+        job, record = (its.seeds or [its])[0].job, its.job.record
+        names = (its.job.attack, record.source, record.targets, record.protocol)
+        rows = job.defended
+        abstains = (rows["predicted"] == ABSTAINED) & (rows["eps_255"] > 0)
+        rows = rows.assign(predicted=rows["predicted"].mask(abstains, rows["label"]))
+        budgets = image_outcomes(rows, *names)
+        job.forget()
+        if eps in budgets:
+            budgets[eps].leave_out(its.left_out)
+            parts.append((budgets[eps], its.cost.get("gradients_per_image", nan)))
     if not parts:
         raise ValueError(f"eps_255={eps:g}: there are no images with this budget.")
-    parts = untargeted or parts
-    costs = [cost.get("gradients_per_image", nan) for _, cost in parts]
-    return joined([outcomes for outcomes, _ in parts]), costs
+    parts = [part for part in parts if part[0].target_labels[0] is None] or parts
+    return joined([outcomes for outcomes, _ in parts]), [cost for _, cost in parts]
+
+
+def _places(groups: Sequence[Sequence[JobSummary]]) -> list[str]:
+    """Return the reference budget of each group of jobs, and what else tells the groups apart."""
+    records = [group[0].job.record for group in groups]
+    facts = [
+        {f"dataset.{key}": value for key, value in its.config["dataset"].items()}
+        | {"n_images": its.images, "norm": its.norm, "epsilon.reference": f"{its.reference:g}"}
+        | {"storage": its.storage, "seed": its.seed, "precision": its.arithmetic}
+        | {"version": its.versions.get("transferability")}
+        for its in records
+    ]
+    names = dict.fromkeys(name for its in facts for name in its)
+    unlike = [name for name in names if len({str(its.get(name)) for its in facts}) > 1]
+    if "dataset.name" in unlike:
+        unlike = [name for name in unlike if name == "dataset.name" or "dataset." not in name]
+    places = [f"{its.reference:g}/255" for its in records]
+    for number, its in enumerate(facts if len(facts) > 1 else ()):
+        texts = [f"{name}={its.get(name)}" for name in unlike] or [f"group {number + 1}"]
+        places[number] += f" ({', '.join(texts)})"
+    return places
 
 
 def tries_table(*folders: Sweeps, **options: Any) -> str:
     """Lay out the rows of `tries` as Markdown, LaTeX or CSV; CSV has all of them, as numbers.
 
-    The options are the keywords of `table`: `eps_255`, `defence`, `names` and `to`.
+    The options are the keywords of `table`: `eps_255`, `defence`, `protocol`, `names` and `to`.
     """
     spec = TableSpec(**options)
-    taken = {name: getattr(spec, name) for name in ("eps_255", "defence", "names", "to")}
-    if spec != TableSpec(**taken):
-        raise ValueError("--tries takes only --eps, --defence, --names, --to and --out.")
-    frame = tries(*folders, eps_255=spec.eps_255, defence=spec.defence or NO_DEFENCE)
+    names = ("eps_255", "defence", "protocol")
+    given: Any = {name: its for name in names if (its := getattr(spec, name)) is not None}
+    if spec != TableSpec(**given, names=spec.names, to=spec.to):
+        raise ValueError("--tries takes only --eps, --defence, --protocol, --names, --to, --out.")
+    frame = tries(*folders, **given)
     for axis in ("attack", "source"):
         frame[axis] = [renamed(name, spec.names or {}) for name in frame[axis]]
     if spec.to == "csv":
@@ -126,7 +162,8 @@ def tries_table(*folders: Sweeps, **options: Any) -> str:
     first = frame.iloc[0]
     caption = (
         f"Images fooled within so many candidates, in % with 95 % intervals: {first['candidates']} "
-        f"candidates, {first['images']} images, mean over {first['targets']} targets. Order: "
+        f"candidates, mean over {first['targets']} targets. Counted for all candidates: "
+        f"{COUNTED[given.get('protocol', 'target_correct')]}, {first['images']} in all. Order: "
         f"{', '.join(order[:_LISTED])}."
     )
     if spec.to == "latex":
@@ -147,7 +184,7 @@ class Audit:
     """Reach of an attacker who knows only public models, on one target.
 
     Attributes:
-        target: The target, `NAME@DEFENCE` behind a defence.
+        target: The target, `NAME@DEFENCE` behind a defence, and what tells its audits apart.
         sentence: How many candidates fool which share of images.
         rows: The heads, and the curve at some numbers of candidates, as texts.
         notes: The images that count, what takes no part, and the classes most often fooled.
@@ -167,24 +204,21 @@ def compute_audits(summary: Summary) -> Iterator[Audit]:
     Candidates, units and skipped sources are those of `tries`.
     """
     jobs = [its.job for first in summary.attacked for its in first.seeds or [first]]
-    lacking = _count_unfinished(jobs)
-    try:
-        groups = comparable(jobs)
-    except ValueError as error:  # a saved set without its source's predictions
-        yield Audit("", f"No audit: {error}")
-        return
-    for group in groups:
+    lacking, groups = _count_unfinished(jobs), comparable(jobs, "target_correct")
+    for group, place in zip(groups, _places(groups), strict=True):
         outcomes, costs = candidates_of(group)
         for target in outcomes.targets:
             name, defence = target.columns
             alone = outcomes.select(target=name, defence=defence)
+            title = f"{target} at {place}" if len(groups) > 1 else str(target)
             try:
                 tries = success_within(alone, costs)
             except ValueError as error:
                 reason = str(error) if _tried(alone) else f"Every source is {_RELATED}."
-                yield Audit(str(target), f"{target}: {reason}{lacking}")
+                yield Audit(title, f"{title}: {reason}{lacking}")
             else:
-                yield _audit(alone, tries, group, lacking)
+                audit = _audit(alone, tries, group, place)
+                yield replace(audit, target=title, sentence=audit.sentence + lacking)
 
 
 def _count_unfinished(jobs: Sequence[FinishedJob]) -> str:
@@ -200,7 +234,7 @@ def _tried(outcomes: ImageOutcomes) -> set[str]:
 
 
 def _audit(
-    outcomes: ImageOutcomes, tries: pd.DataFrame, group: Sequence[JobSummary], lacking: str
+    outcomes: ImageOutcomes, tries: pd.DataFrame, group: Sequence[JobSummary], place: str
 ) -> Audit:
     target, last = str(outcomes.targets[0]), tries.iloc[-1]
     targeted = outcomes.target_labels[0] is not None
@@ -221,7 +255,8 @@ def _audit(
     records = [its.job.record for its in group if its.job.record.source in _tried(outcomes)]
     public = all(is_public(its, name) for its in records for name in its.source_model.members)
     fool = "reach the target class on" if targeted else "fool"
-    images = f"{share(row, 'fooled')} of the images of {target} at {records[0].reference:g}/255"
+    images = f"{share(row, 'fooled')} of the {last['images']} images that {target} classifies "
+    images += f"correctly, at {place}"
     if row["q"] < last["q"]:
         needed = f"an attacker needs {row['q']} candidate{'s' * bool(row['q'] > 1)} to {fool}"
         images += f"; all {last['q']} {fool} {last['fooled']:.1%}"
@@ -230,7 +265,7 @@ def _audit(
         needed += f" {fool}"
     sentence = f"With {'public models' if public else 'these sources'} {needed} {images}."
     notes = tuple(_notes(outcomes, tries, group))
-    return Audit(target, sentence + lacking, [heads, *cells], notes, tries)
+    return Audit(target, sentence, [heads, *cells], notes, tries)
 
 
 def _notes(
@@ -245,12 +280,10 @@ def _notes(
     record, here = job.record, "eps_255 == 0 & target == @target.model & defence == @target.defence"
     clean = job.defended.query(here).set_index("index")
     job.forget()
-    right = int((clean["predicted"] == clean["label"]).sum())
-    never = ", and on which it never abstains" if target.is_defended else ""
-    yield (
-        f"Counted: the {tries['images'].iloc[0]} of {record.images} images that {target} and all "
-        f"sources tried classify correctly{never}. {target} alone: {right} of {len(clean)}."
-    )
+    aimed = " and that are not of the target class" * (outcomes.target_labels[0] is not None)
+    abstains = " An image on which it abstains is not fooled." * target.is_defended
+    count = f"the {tries['images'].iloc[0]} of {record.images} images"
+    yield f"Counted: {count} that {target} classifies correctly{aimed}.{abstains}"
     yield _ORDERS
     every = {(its.job.attack, its.job.record.source) for its in group}
     candidates = {source for _, source in outcomes.jobs}

@@ -8,6 +8,15 @@ import pandas as pd
 from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, images_for
 
 _ROUNDING = 1e-9
+COUNTED = {
+    "all": "all images",
+    "source_correct": "images that the source classifies correctly when clean",
+    "target_correct": "images that the target classifies correctly when clean",
+    "joint": "images that a source and a target both classify correctly when clean",
+    "common": "images that a source, and a target behind all defences, classify correctly when "
+    "clean",
+}
+"""The images that each protocol counts, in words."""
 DIFFERENCES = ("difference", "difference_low", "difference_high")
 """Columns with the difference from the first, or from a chosen attack, and its interval."""
 

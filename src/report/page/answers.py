@@ -13,19 +13,9 @@ from ...analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, L
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..summary import Summary
-from ..verdicts import exceptions, needed
+from ..verdicts import COUNTED, exceptions, needed
 from .html import ENOUGH, TOO_FEW
 from .view import View, over_sources
-
-COUNTED = {
-    "all": "all images",
-    "source_correct": "images that the source classifies correctly when clean",
-    "target_correct": "images that the target classifies correctly when clean",
-    "joint": "images that a source and a target both classify correctly when clean",
-    "common": "images that a source, and a target behind all defences, classify correctly when "
-    "clean",
-}
-"""The images that each protocol counts, in words."""
 
 Answer = tuple[str, str, str]
 """The lead, the rest of the sentence, and the details: what is counted and how it is tested."""
