@@ -14,7 +14,7 @@ from src.config.attack_settings import SavedSettings
 from src.images.saved import saved_dataset
 from src.run.data import DataSets
 from src.utils.files import sha256_of
-from tests.conftest import TINY_RUN
+from tests.conftest import TINY_RUN, printed_cells
 
 BOTH = ["dataset=cifar10_mini", "targets=[coarse,fine]"]
 SAVING = ["attack=bim", "source=coarse", "n_images=23", "epsilon.grid=[1.5,4,8]"]
@@ -136,8 +136,9 @@ def test_sets_with_other_budgets_have_matrices_of_their_own(line, made):
     paths = ",".join(f"{place}/adversarial" for place in (made, folder / "small"))
     sets = ["-m", "attack=saved", f"attack.path={paths}", "hydra.sweep.dir=sets"]
     assert run(*BOTH, *sets) == 0
-    tables = [pd.read_csv(path) for path in (folder / "sets").glob("matrix-*.csv")]
-    assert sorted(table["source"].iloc[-1] for table in tables) == ["coarse", "fine"]
+    blocks = (folder / "sets" / "summary.txt").read_text().split("Still correct: ")[1:]
+    cells = [[*printed_cells(f"Still correct: {block}")] for block in blocks]
+    assert sorted(block[-1][1] for block in cells) == ["coarse", "fine"]
 
 
 def test_ensembles_targets_and_weights_are_those_of_the_set(line, tiny_weights, capfd):
