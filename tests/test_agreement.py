@@ -39,6 +39,17 @@ def test_the_table_has_the_numbers_of_the_terminal(sweep, wanted):
     pd.testing.assert_series_equal(pd.Series(found).sort_index(), wanted.sort_index())
 
 
+def test_the_table_of_counts_has_the_rows_of_the_terminal(sweep):
+    shown = {cell[:3]: cell[3] for cell in printed_cells((sweep / "summary.txt").read_text())}
+    rows = csv.DictReader(io.StringIO(str(table(sweep, value="counts", clean=True, to="csv"))))
+    for row in rows:
+        for target in TARGETS:
+            k, n = map(int, row[target].partition(" =")[0].split(" / "))
+            attack = row["attack"] or "fgsm"  # clean images have no attack
+            assert shown.pop((attack, row["source"], target)) == k / n
+    assert {(attack, source) for attack, source, _ in shown} == {("ti", "clean")}
+
+
 def test_the_frame_and_the_report_have_them(sweep, wanted):
     every = rates(load_sweep(sweep)).query("eps_255 == 8")
     keys = ["attack", "source", "target"]

@@ -79,7 +79,11 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
         (workspace / "bare" / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, workspace / "bare" / path.parent.name)
     assert report("bare", "out=again") == 0
-    assert block_of(workspace / "again" / "report.html") == block_of(folder / "report.html")
+    again, first = (
+        json.loads(block_of(its / "report.html")) for its in (workspace / "again", folder)
+    )
+    for name in ("axes", "values", "ranking", "sources", "answers", "figures"):
+        assert again[name] == first[name], name
 
 
 @pytest.mark.slow

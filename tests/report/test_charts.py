@@ -24,7 +24,7 @@ COMPILED += ("sources that are no targets",)
 def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
     report = made_up(kind)
     names = [one.name for one in report.figures]
-    assert len(set(names)) == len(names) and "classes" in names
+    assert len(set(names)) == len(names) and "confidences" in names
     for one in report.figures:
         one.chart.to_dict()  # valid by Vega-Lite's schema
         spec = {**one.drawn(), "datasets": {"rows": json.loads(one.data.to_json(orient="records"))}}

@@ -10,7 +10,6 @@ import sys
 from subprocess import PIPE
 
 import mlflow
-import pandas as pd
 import pytest
 from hydra.core import utils as hydra_utils
 
@@ -78,10 +77,9 @@ def test_an_interrupt_at_any_moment_ends_the_sweep(run, monkeypatch, moment):
     assert code == 130
     assert "\n\nInterrupted. Finished jobs are in " in f"\n{printed}"
     finished = moment == "tables"
-    assert "fgsm on cifar10_mini" in printed
-    assert ("rfgsm on cifar10_mini" in printed) == finished
-    ranked = pd.read_csv(folder / "attacks.csv")
-    assert {*ranked["attack"]} == {"fgsm", *["rfgsm"] * finished}
+    for text in (printed, (folder / "summary.txt").read_text()):
+        assert "Still correct: fgsm on cifar10_mini" in text
+        assert ("rfgsm on cifar10_mini" in text) == finished
     begun = moment in ("models", "attack")
     assert ("FAILED 1-rfgsm-coarse: it was interrupted" in printed) == begun
 
