@@ -1,4 +1,4 @@
-"""Terminal output and CSV files for a summary: transfer matrices, rankings and alarms."""
+"""Terminal output for a summary (transfer matrices, rankings, alarms), and rankings as CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path
