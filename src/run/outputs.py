@@ -221,8 +221,9 @@ def _attack_alarms(job: JobContext, function: Attack, results: Results) -> Itera
     """Yield the alarms that an attack's gradients and steps raise."""
     attack, budgets, members = job.settings.attack, job.settings.budgets, len(job.settings.source)
     if k := results.not_finite:
-        finding = f"NaN or infinity in gradients for {format_cell(k, len(job.images))} of the images"
-        yield Alarm("gradients_not_finite", f"{job.settings.source_name}: {finding}")
+        cell, name = format_cell(k, len(job.images)), job.settings.source_name
+        finding = f"NaN or infinity in gradients for {cell} of the images"
+        yield Alarm("gradients_not_finite", f"{name}: {finding}")
     its = {name: parameter.default for name, parameter in signature(function).parameters.items()}
     stated, alone = (attack.gradients(count, members) for count in (len(budgets), 1))
     if stated is not None and alone is not None:
