@@ -245,7 +245,7 @@ def test_another_src_is_not_imported_unless_its_name_is_typed(run, workspace, ti
     run("transferability", "models", "check", "coarse", *words[:-2], folder=workspace)
     assert run("python", "-c", LOAD, folder=workspace).endswith("imported: False\n")
     typed = ("attack._target_=src.attacks.nowhere",)
-    assert "somebody else" in run("transferability", *tiny_run, *typed, folder=workspace, code=1)
+    assert "somebody else" in run("transferability", *tiny_run, *typed, folder=workspace, code=2)
 
 
 @slow

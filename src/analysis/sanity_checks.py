@@ -36,6 +36,10 @@ CHANCE_P = 0.001
 CAUSES = {
     "zero_gradients": "usual causes: masked gradients (a saturated softmax, quantisation or "
     "rounding inside the model) or a precision too low for them",
+    "gradients_not_finite": "they count as 0; usual causes: a square root, norm or logarithm at 0, "
+    "acos at 1, or an overflow in the network or in the attack",
+    "gradients_not_as_stated": "the count is reported; plans need the right number in `about`",
+    "steps_too_short": "usual cause: attack.step_size_255 in another unit (2 stands for 2/255)",
     "loss_not_rising": "usual causes: masked gradients, wrong normalisation, a wrong sign of the "
     "loss, or steps so long that they overshoot at every budget",
     "above_chance": "usual causes: masked gradients, wrong normalisation, too few steps, or a "

@@ -15,7 +15,7 @@ from ..utils.devices import arithmetic
 from .losses import loss_of_each
 from .parts import Problem
 from .settings import Settings
-from .source import Model
+from .source import Model, finite
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Landscape:
                 losses = self._loss(torch.stack(logits).mean(dim=0), len(images))
             # Summed, not averaged: an image's gradient must not depend on its batch.
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
-        return gradient
+        return finite(gradient)  # a transform may have no derivative
 
     def _transform(self, images: Tensor, copy: int, member: int | None) -> Tensor:
         random = self.problem.random

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..utils.refusals import suggestion
 from .projection import Budgets, check_budgets, project
-from .source import Model, Source
+from .source import Model, Source, announce
 
 _FILLED = {
     *("model", "eps", "max_epsilon", "norm", "distance", "constraint", "seed"),
@@ -158,6 +158,7 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
         result = images.expand(len(radii), *images.shape).clone()
         for number, radius in enumerate(radii.flatten().tolist()):
             for part in rows.split(max_batch or len(rows)):
+                announce(model, slice(int(part[0]), int(part[-1]) + 1))
                 seed = int(np.random.SeedSequence(seeds[part].tolist()).generate_state(1)[0])
                 batch = images[part].clone(), labels[part].clone(), true_labels[part].clone()
                 with torch.enable_grad(), isolate_rng():

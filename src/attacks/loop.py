@@ -13,7 +13,7 @@ from .parts import Problem, State
 from .per_image_random import PerImageRandom
 from .projection import Budgets, check_budgets, direction, mean_size, project
 from .settings import Settings
-from .source import Model, Source, apply_backward_rule
+from .source import Model, Source, announce, apply_backward_rule
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def ascend(
         x_{t+1} = project(x_t + a * sign(m_t))
 
     With `norm=l2`, m_t divided by its root mean square replaces the sign. While all budgets are
-    still at the clean image, they share one gradient.
+    still at the clean image, they share one gradient. NaN and infinity in a gradient count as 0.
 
     Args:
         model: Function from images to logits; see `Model`. A module is in evaluation mode during
@@ -85,6 +85,7 @@ def ascend(
     with evaluation_mode(model):
         source = _make_source(model, settings)
         for rows, part in _split(len(flat), len(images), max_batch, settings):
+            announce(model, part)
             random = PerImageRandom(seeds[part], images, classes[part], pool)
             radii = flat[rows, part if per_image else slice(None)]
             batch = (images[part], labels[part], targeted, random, radii, settings.norm)

@@ -42,6 +42,8 @@ class Source:
     def logits(self, images: Tensor, member: int | None = None) -> Tensor:
         """Return logits, at least float32, for images (B, 3, H, W); of one member if it is set."""
         logits = (self.model if member is None else self.members[member])(images)
+        if images.requires_grad and torch.is_grad_enabled():
+            images.register_hook(finite)  # after the model's own hook, which may count
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -133,6 +135,16 @@ def apply_backward_rule(model: nn.Module, rule: Callable[[nn.Module], nn.Module]
     if not all(map(torch.equal, before, shared)):
         raise ValueError("attack.backward_rule must not change the source's weights.")
     return changed
+
+
+def finite(gradient: Tensor) -> Tensor:
+    """Replace NaN and infinity by 0; one such value would stop the attack on a whole image."""
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
+
+
+def announce(model: Model, images: slice) -> None:
+    """Tell a model that counts gradients per image which images of a batch come next."""
+    getattr(model, "expect_images", lambda images: None)(images)
 
 
 def change_gradient(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> None:

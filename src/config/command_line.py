@@ -88,8 +88,11 @@ def run_command(
                 refuse("One of the arguments is empty. Leave it out, or write what it stands for.")
             code = function(**vars(parse(words)))
         except SystemExit as stop:
-            # At a closed pipe rich exits with 1.
-            code = REFUSED if isinstance(stop.__context__, BrokenPipeError) else stop.code
+            code = stop.code
+            if isinstance(code, str):  # a user's module ends the process
+                tell(code)
+            if isinstance(code, str) or isinstance(stop.__context__, BrokenPipeError):
+                code = REFUSED  # at a closed pipe rich exits with 1
         except KeyboardInterrupt as interrupt:
             stopping.shut_down(interrupt)
             code = INTERRUPTED

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..attacks import Philox, image_seeds, project
+from ..attacks.source import finite
 from ..config.sections import PROGRAM_KEYWORDS, TargetLabelRule
 from ..data import Batch
 from ..defences import AttackedDefence
@@ -21,7 +23,7 @@ from ..utils import stopping
 from ..utils.about import inherits_statements
 from ..utils.devices import arithmetic, is_out_of_memory
 from ..utils.refusals import first_line
-from .storage import AdversarialBatch
+from .storage import COST, AdversarialBatch
 
 _TARGET_LABEL_STREAM = 2  # random stream, separate from attacks and noise
 
@@ -65,12 +67,15 @@ class Counts:
         gradients: Number of images with a gradient.
         zeros: Number of these gradients that were zero in every pixel.
         forwards: Number of classified images, including those with a gradient.
+        not_finite: True for images of the batch with NaN or infinity in a gradient, bool (N,).
+        images: Images of the batch that get the next gradients, once or several times in turn.
     """
 
     def __init__(self, on_pass: Callable[[int, int], None]) -> None:
         self.on_pass = on_pass
         self.gradients = self.forwards = 0
         self.zeros = torch.zeros((), dtype=torch.int64)
+        self.not_finite, self.images = torch.zeros(1, dtype=torch.bool), slice(None)
 
     def __deepcopy__(self, memo: object) -> "Counts":
         """Return the same object: copies share their counts."""
@@ -83,12 +88,19 @@ class Counts:
         if images.requires_grad and torch.is_grad_enabled():
             differentiated = True
             self.gradients += count
-            images.register_hook(lambda gradient: self._count_zeros(gradient, passes))
+            images.register_hook(lambda gradient: self._check(gradient, passes))
         self.on_pass(count * differentiated, count * (not differentiated))
 
-    def _count_zeros(self, gradient: Tensor, passes: int) -> None:
-        zero = (gradient == 0).flatten(1).all(dim=1).sum() * passes
+    def _check(self, gradient: Tensor, passes: int) -> Tensor:
+        """Count zero gradients, and return the gradient with 0 for values that are not finite."""
+        cleaned = finite(gradient)
+        zero = (cleaned == 0).flatten(1).all(dim=1).sum() * passes
         self.zeros = self.zeros.to(zero.device) + zero
+        wrong = (cleaned != gradient).flatten(1).any(dim=1)
+        every = self.not_finite = self.not_finite.to(wrong.device)
+        part = every[self.images] if len(every[self.images]) else every
+        part |= functional.pad(wrong, (0, -len(wrong) % len(part))).view(-1, len(part)).any(dim=0)
+        return cleaned
 
 
 class CountedModel(nn.Module):
@@ -117,6 +129,10 @@ class CountedModel(nn.Module):
     def _draws(self) -> int:
         """Number of passes per classification: draws of the defence in front of the model."""
         return self.model.draws if isinstance(self.model, AttackedDefence) else 1
+
+    def expect_images(self, images: slice) -> None:
+        """Take the next gradients as those of a part of the batch."""
+        self.counts.images = images
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, and count the pass and any gradient taken of the images."""
@@ -209,7 +225,7 @@ class Attacker(AdversarialSource):
                 made[place, rows] = True
         if not self.images_apart and not made.all():
             made[:] = False
-        cost = torch.full((3, *made.shape), torch.nan, dtype=torch.float64)
+        cost = torch.full((len(COST), *made.shape), torch.nan, dtype=torch.float64)
         for stored in made.unique(dim=1).T:  # group images by missing budgets
             places = (~stored).nonzero()[:, 0]
             rows = (made == stored[:, None]).all(dim=0).nonzero()[:, 0]
@@ -224,8 +240,10 @@ class Attacker(AdversarialSource):
                 counts = counted.counts
                 self.gradients += counts.gradients
                 totals = [counts.gradients, int(counts.zeros), counts.forwards]
-                shares = torch.tensor(totals, dtype=torch.float64) / (len(places) * len(rows))
-                cost[:, places[:, None], rows] = shares[:, None, None]
+                each = torch.tensor(totals, dtype=torch.float64) / len(rows)
+                cost[:3, places[:, None], rows] = each[:, None, None]
+                cost[3, places[:, None], rows] = len(places)
+                cost[4, places[:, None], rows] = counts.not_finite.to(cost)
         return AdversarialBatch(adversarial, budgets, target_labels, cost)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
@@ -272,6 +290,7 @@ class Attacker(AdversarialSource):
         }
         arguments = {key: keywords[key] for key in accepted(self.attack) if key in keywords}
         arguments |= {"iterates": list(steps)} if steps else {}
+        counted.counts.not_finite = torch.zeros(len(images), dtype=torch.bool)
         copies = images.clone(), labels.clone(), eps.clone()
         device = images.device.type
         choose_layout(counted, device, self.precision)

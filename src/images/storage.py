@@ -9,6 +9,10 @@ from torch import Tensor
 from ..attacks import noise_signs, project, shuffle_pixels
 from ..data import Batch
 
+COST = ("gradients", "zero_gradients", "forwards", "budgets", "not_finite")
+"""Counts per image in one call of the attack, for all budgets of the call: gradients, those that
+were zero in every pixel, forward passes, budgets; and 1 if a gradient had NaN or infinity."""
+
 AS_SAVED = "stored"
 """Variant of images from a saved set, evaluated as they are stored."""
 
@@ -24,9 +28,8 @@ class AdversarialBatch:
     Attributes:
         budgets: The K budgets, in units of 1/255.
         target_labels: int64 (N,); None for an untargeted attack.
-        cost: Cost of this attack per budget and image, float64 (3, K, N): gradients, gradients that
-            were zero in every pixel, and forward passes. NaN if the image was stored already; None:
-            all were.
+        cost: Values of `COST` per budget and image, float64 (5, K, N). NaN if the image was stored
+            already; None: all were.
     """
 
     images: Tensor
@@ -41,9 +44,9 @@ class AdversarialBatch:
         return AdversarialBatch(self.images[:, rows], self.budgets, labels, cost)
 
     def cost_of(self, eps_255: float) -> Tensor:
-        """Return the cost of the images at a budget, float64 (3, N); see `cost`."""
+        """Return the cost of the images at a budget, float64 (5, N); see `cost`."""
         if self.cost is None:
-            return torch.full((3, self.images.shape[1]), torch.nan)
+            return torch.full((len(COST), self.images.shape[1]), torch.nan)
         return self.cost[:, self.budgets.index(eps_255)]
 
 

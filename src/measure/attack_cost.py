@@ -4,23 +4,22 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..artifacts.tables import FLOAT, INDEX, SINGLE, column
+from ..images.storage import COST
 from .prediction_rows import to_lists, to_numpy
 from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
-
-_COUNTS = ("gradients", "zero_gradients", "forwards")
 
 
 class AttackCost(Measurement):
     """Gradients per image, how many were zero in every pixel, and forward passes.
 
-    The cost of attacking several images and budgets at once is divided evenly among them.
+    A row has the cost of the call of the attack that computed it, for all budgets of the call. The
+    cost of attacking several images at once is divided evenly among them.
     """
 
     name = "crafting"
-    schema = pa.schema([INDEX, *(column(name, FLOAT, 0) for name in _COUNTS)])
+    schema = pa.schema([INDEX, *(column(name, FLOAT, 0) for name in COST)])
     switched_by = None
 
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
@@ -35,27 +34,29 @@ class AttackCost(Measurement):
         for request in requests:
             cost = batch.adversarial.cost_of(*request.budgets)
             rows = ~cost[0].isnan()
-            columns = dict(zip(_COUNTS, cost[:, rows].numpy(), strict=True))
+            columns = dict(zip(COST, cost[:, rows].numpy(), strict=True))
             yield pa.table({"index": to_numpy(batch.batch.index)[rows.numpy()], **columns})
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
-        """Return a row per image: the cost of all budgets together in one run of the attack.
+        """Return a row per image: the counted cost of all budgets together.
 
-        The attack's file states this cost. The actual cost may be higher if budgets were added
-        later. It is returned for attacks whose files state no cost.
+        Rows of calls with other numbers of budgets, such as budgets that were added later, only
+        bound this cost. The number that the attack states counts within these bounds; without one,
+        the cost is proportional to the number of budgets.
         """
-        sums = tables[name].group_by("index").aggregate([(count, "sum") for count in _COUNTS])
-        sums = sums.rename_columns(["index", *_COUNTS])
-        settings = job.settings
+        frame, settings = tables[name].to_pandas().set_index("index"), job.settings
+        more = len(settings.budgets) / frame.pop("budgets")  # 1 if the call had the same number
+        least = (frame["gradients"] * more.clip(upper=1)).groupby("index").max()
+        most = (frame["gradients"] * more.clip(lower=1)).groupby("index").mean()
+        cost = frame[[*COST[:3]]].mul(more, axis=0).groupby("index").mean()
         members = len(settings.source)
         stated = settings.attack.gradients(len(settings.budgets), members)
-        taken = sums["gradients"]
-        if stated is None or not pc.all(pc.greater(taken, 0)).as_py():
-            return sums
-        share = pc.divide(stated * members * settings.source_draws, taken)
-        for place, count in enumerate(_COUNTS, start=1):
-            sums = sums.set_column(place, self.schema.field(count), pc.multiply(sums[count], share))
-        return sums
+        if stated is not None:
+            gradients = most.clip(upper=stated * members * settings.source_draws).clip(lower=least)
+            scaled = cost.mul(gradients / cost["gradients"].where(cost["gradients"] > 0), axis=0)
+            cost = scaled.fillna(cost).assign(gradients=gradients)
+        cost["not_finite"] = frame["not_finite"].groupby("index").max()
+        return pa.Table.from_pandas(cost.reset_index(), preserve_index=False)
 
 
 MOST_BYTES = 10_000_000

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..analysis import (
     trajectories,
 )
 from ..analysis.sanity_checks import Alarm
+from ..analysis.transfer_rates import format_cell
 from ..artifacts.jobs import FinishedJob, JobInMemory
 from ..artifacts.layout import (
     ALARMS,
@@ -40,8 +42,10 @@ from ..artifacts.layout import (
 )
 from ..artifacts.record import JobRecord, clear, job_record, with_record
 from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
+from ..attacks.settings import steepest_ascent
 from ..cache.rows import Rows
-from ..images.saved import SavedImages, write_set
+from ..images.attacker import Attack
+from ..images.saved import write_set
 from ..images.storage import AS_SAVED
 from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
 from ..measure.protocol import Measurement
@@ -67,8 +71,7 @@ def make_job(job: JobContext, results: Results, record: JobRecord, folder: Path)
     for name, path in files.items():
         tables[name] = checked(tables[name], path, name, record)
     finished = JobInMemory(record, folder, files, tables=tables)
-    raised = _raised_alarms(finished, job.planned.saved, results)
-    return replace(finished, raised=[*raised, *copies_of_images(job.images.pixel_digests[:, 1])])
+    return replace(finished, raised=_raised_alarms(finished, job, results))
 
 
 def write_results(
@@ -178,18 +181,21 @@ def save_adversarial_images(
     log.info("Saved the adversarial images in %s", folder / SAVED)
 
 
-def _raised_alarms(job: FinishedJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
+def _raised_alarms(finished: FinishedJob, job: JobContext, results: Results) -> list[Alarm]:
     """Run a job's sanity checks, and return the alarms that they raise."""
-    record = job.record
-    permuted = labels_permuted(job.predictions, record.class_names)
-    if not job.attacked:
-        return [*clean_at_chance(job.predictions, len(record.class_names)), *permuted]
+    record, saved = finished.record, job.planned.saved
+    of_images = [
+        *labels_permuted(finished.predictions, record.class_names),
+        *copies_of_images(job.images.pixel_digests[:, 1]),
+    ]
+    if not finished.attacked:
+        return [*clean_at_chance(finished.predictions, len(record.class_names)), *of_images]
     breaches, total = ((), 0) if saved is None else (saved.breaches, len(saved))
     if saved is not None and not breaches:
         log.info("All %d saved images are within their budgets.", total)
     raised = [over_budget(record.label, *breach, total, record.norm) for breach in breaches]
-    raised += permuted + alarms(
-        _unrounded(job),
+    raised += of_images + alarms(
+        _unrounded(finished),
         record.source,
         record.targets,
         len(record.class_names),
@@ -197,9 +203,11 @@ def _raised_alarms(job: FinishedJob, saved: SavedImages | None, results: Results
         protocol=record.protocol,
         iterative=record.iterative,
     )
+    if job.planned.attack is not None:
+        raised += _attack_alarms(job, job.planned.attack, results)
     if record.defences:
         pair = (record.source, record.targets)
-        raised += many_abstentions(job.defended, *pair, record.protocol)
+        raised += many_abstentions(finished.defended, *pair, record.protocol)
     for name, change in results.idle.items():
         text = f"defence {name}: clean images change by {change:.2f}/255 on average"
         raised.append(Alarm("idle_defence", text))
@@ -207,6 +215,29 @@ def _raised_alarms(job: FinishedJob, saved: SavedImages | None, results: Results
     raised += [Alarm("random_model", f"{name}: {text}") for name in results.unsteady]
     text = "its outputs are in [0, 1], as probabilities are"
     return raised + [Alarm("probabilities", f"{name}: {text}") for name in results.probabilities]
+
+
+def _attack_alarms(job: JobContext, function: Attack, results: Results) -> Iterator[Alarm]:
+    """Yield the alarms that an attack's gradients and steps raise."""
+    attack, budgets, members = job.settings.attack, job.settings.budgets, len(job.settings.source)
+    if k := results.not_finite:
+        cell, name = format_cell(k, len(job.images)), job.settings.source_name
+        finding = f"NaN or infinity in gradients for {cell} of the images"
+        yield Alarm("gradients_not_finite", f"{name}: {finding}")
+    its = {name: parameter.default for name, parameter in signature(function).parameters.items()}
+    stated, alone = (attack.gradients(count, members) for count in (len(budgets), 1))
+    if stated is not None and alone is not None:
+        counted = results.gradients_per_image / members / job.settings.source_draws
+        # Budgets in several gradient batches do not share their first gradient.
+        apart = job.gradient_batch < len(budgets) or its.get("copies_average") == "logits"
+        if not 0.99 * stated <= counted <= 1.01 * (len(budgets) * alone if apart else stated):
+            finding = f"{counted:g} gradients per image and member, but {stated:g} are stated"
+            yield Alarm("gradients_not_as_stated", f"{attack.label}: {finding}")
+    if "steps" in its and its.get("update") is steepest_ascent and attack.norm == "linf":
+        step = (its["step_size_255"] or 0) / budgets[-1] or its["relative_step_size"] or 1
+        if its["steps"] * step < 1 - 1e-6:
+            finding = f"its steps add up to {its['steps'] * step:.2g} of the budget {budgets[-1]:g}"
+            yield Alarm("steps_too_short", f"{attack.label}: {finding}/255")
 
 
 def _write_tables(summary: JobSummary, folder: Path) -> None:

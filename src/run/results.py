@@ -43,6 +43,9 @@ class Results:
         gradients: Number of gradients computed in this run.
         zero_gradients: Share of the attack's gradients that were zero in every pixel; NaN if there
             were no gradients.
+        gradients_per_image: Number of gradients that the attack has taken per image, for all
+            budgets; NaN without an attack.
+        not_finite: Number of images with NaN or infinity in a gradient.
         seconds: Duration of the attacked pass; NaN if some of its rows were stored.
         batch_size: Images per batch; smaller than in the settings if memory did not suffice.
         kernels: Names of kernels in this run that are not deterministic.
@@ -56,6 +59,8 @@ class Results:
     diagnostics: Mapping[str, pa.Table]
     gradients: int
     zero_gradients: float
+    gradients_per_image: float
+    not_finite: int
     seconds: float
     batch_size: int
     kernels: Sequence[str]
@@ -79,13 +84,13 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
     attacked = compute(job, later, cache, attacked=True, rerun=rerun)
     if not is_first_process():
         return None
-    attack_costs = [
-        table for request, table in attacked.rows.items() if request.table == AttackCost.name
-    ]
     tables = finish(job, later | requests, attacked.rows | first.rows)
     measurements = {
         request.table: measurement for request, measurement in (later | requests).items()
     }
+    cost = tables.get(AttackCost.name, AttackCost.schema.empty_table())
+    sums = {name: pc.sum(cost[name]).as_py() or 0 for name in cost.column_names}
+    gradients = sums["gradients"]
     networks = job.networks.items()
     variants = [
         name for name, measurement in measurements.items() if isinstance(measurement, Predictions)
@@ -102,7 +107,9 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
         predictions={name: tables[name] for name in variants},
         diagnostics={name.partition("-")[0]: tables[name] for name in diagnosed},
         gradients=attacked.gradients,
-        zero_gradients=_share_of_zeros(attack_costs),
+        zero_gradients=sums["zero_gradients"] / gradients if gradients else math.nan,
+        gradients_per_image=gradients / len(cost) if len(cost) else math.nan,
+        not_finite=int(sums["not_finite"]),
         seconds=attacked.seconds,
         batch_size=attacked.batch_size,
         kernels=sorted(first.kernels | attacked.kernels),
@@ -191,12 +198,3 @@ def _sort(table: pa.Table, measurement: Measurement) -> pa.Table:
         for name in measurement.order
     ]
     return table.sort_by(keys)
-
-
-def _share_of_zeros(tables: Sequence[pa.Table]) -> float:
-    """Return the share of gradients that were zero in every pixel; NaN without gradients."""
-    zeros, total = (
-        sum(pc.sum(table[name]).as_py() or 0 for table in tables)
-        for name in ("zero_gradients", "gradients")
-    )
-    return zeros / total if total else math.nan

@@ -197,7 +197,11 @@ def test_takes_the_stated_number_of_gradients(attack_name, small, source, batch)
         taken, besides = gradients(k, attack.settings, members), forwards(k, attack.settings)
         assert counted.counts.gradients == 2 * members * taken
         assert counted.counts.forwards == 2 * members * (taken + besides)
-        assert int(counted.counts.zeros) == 0
+        assert int(counted.counts.zeros) == 0 and not counted.counts.not_finite.any()
+    parts = CountedModel(source(kind))  # budgets in several batches share no first gradient
+    attacked(attack, parts, *batch(2, 8), EPS, max_batch=2)
+    alone = k * gradients(1, attack.settings, members)
+    assert taken <= parts.counts.gradients / 2 / members <= alone
 
 
 def test_no_gradient_batch_is_larger_than_allowed(attack_name, small, network, batch):
@@ -222,6 +226,56 @@ def test_zero_gradients_leave_the_image_and_are_counted(attack_name, small, netw
     versions = sum(attack.settings.get(key, 0) for key in ("masks", "points"))
     at_layer = versions * len(images)  # not at the pixels
     assert int(counted.counts.zeros) == counted.counts.gradients - at_layer > 0
+
+
+class Cornered(torch.autograd.Function):
+    """The identity, with other derivatives at black and at white than 1."""
+
+    @staticmethod
+    def forward(context: Any, images: Tensor, black: float, white: float) -> Tensor:
+        context.save_for_backward(images)
+        context.there = black, white
+        return images.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (images,) = context.saved_tensors
+        black, white = context.there
+        return gradient.masked_fill(images == 0, black).masked_fill(images == 1, white), None, None
+
+
+class Behind(nn.Module):
+    """A network behind `Cornered`."""
+
+    def __init__(self, network: nn.Module, black: float, white: float) -> None:
+        super().__init__()
+        self.network, self.there = network, (black, white)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(Cornered.apply(images, *self.there))
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_nan_and_infinity_count_as_zero(attack_name, counts, small, network, batch):
+    """Called directly and as a job calls it, other values are attacked as if those had none."""
+    attack, (images, labels), results = small(attack_name), batch(3, 8), []
+    images[0].clamp_(0.3, 0.7)
+    for black, white in ((0.0, 0.0), (torch.nan, -torch.inf)):
+        model = Behind(network(), black, white)
+        model = CountedModel(model) if counts else model
+        results.append(attacked(attack, model, images, labels, EPS[:2], max_batch=3))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("max_batch", [None, 2, 3])
+def test_images_without_a_finite_gradient_are_counted(max_batch, network, batch):
+    images, labels = batch(5)
+    images.clamp_(0.3, 0.7)
+    images[1, 0, 0, 0] = images[4, 2, 3, 3] = 0
+    counted = CountedModel(Behind(network(), torch.nan, 1.0))
+    counted.counts.not_finite = torch.zeros(5, dtype=torch.bool)
+    src.attacks.di(counted, images, labels, EPS[:2], steps=2, max_batch=max_batch)
+    assert counted.counts.not_finite.tolist() == [False, True, False, False, True]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e12])

@@ -90,6 +90,11 @@ def test_a_command_s_own_code_is_returned(code):
     assert command(lambda: sys.exit(code)) == code
 
 
+def test_a_module_that_ends_the_process_with_a_text_is_an_error(capfd):
+    assert command(lambda: sys.exit("a reason")) == 2
+    assert capfd.readouterr().err == "a reason\n"
+
+
 @pytest.mark.parametrize("stream", [closed_pipe, full_disk, small_file])
 @pytest.mark.parametrize("function", [printing, printing_with_rich])
 def test_an_output_that_cannot_be_written_has_another_code(tmp_path, capfd, stream, function):

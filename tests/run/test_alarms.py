@@ -1,16 +1,22 @@
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 from src import load_classifier, transfer
 from src.analysis.sanity_checks import Alarm
+from src.attacks import attack, bim, dem, fgsm, pgd, pgd_l2, pi_patchwise, rfgsm
 from src.data import load_dataset
 from src.defences import Jpeg
 from src.report.summary import JobSummary, Summary
 from src.report.terminal import print_alarms
+from src.run.job import make_record
+from src.run.outputs import make_job
+from tests.job_context import TRAINER, run_modules
 
 
 def test_an_alarm_of_several_jobs_is_printed_once_with_its_causes():
@@ -39,3 +45,125 @@ def test_a_defence_that_hardly_changes_the_clean_images_raises_an_alarm(offset, 
     transfer(models, models, batch.images, batch.labels, **options)
     found = [its.message for its in caplog.records if "defence jpeg: clean images" in its.message]
     assert len(found) == idle
+
+
+def alarms_of(run: SimpleNamespace) -> dict[str, str]:
+    """Return the findings of a run's alarms by name."""
+    finished = make_job(run.job, run.results, make_record(run.job, run.results), Path())
+    return {alarm.name: alarm.finding for alarm in finished.raised}
+
+
+def reported(run: SimpleNamespace) -> list[float]:
+    """Return the different numbers of gradients in a run's predictions."""
+    return sorted({*run.tables["float32"]["gradients"].to_pylist()})
+
+
+@pytest.mark.parametrize(
+    ("stated", "wrong"),
+    [(1, True), (0, True), (4.9, True), (5.04, False), (5.1, True), ("", False)],
+)
+def test_counted_gradients_are_reported_and_another_statement_is_an_alarm(
+    stated, wrong, dataset, networks
+):
+    found = run_modules(dataset, networks, partial(bim, steps=3), about={"gradients": stated})
+    assert reported(found) == [1 + 2 * 2] and found.results.gradients == 5 * len(dataset)
+    text = f"mine: 5 gradients per image and member, but {stated} are stated"
+    assert alarms_of(found).get("gradients_not_as_stated") == (text if wrong else None)
+
+
+@pytest.mark.parametrize(
+    ("stated", "total", "wrong"), [(1, 3, True), (5, 5, False), ("", 6, False), (9, 6, True)]
+)
+def test_a_statement_counts_within_what_several_calls_have_taken(
+    stated, total, wrong, dataset, networks, tmp_path
+):
+    """Calls of one budget each took 3 gradients: a call for both takes 3 to 6."""
+    words = {"about": {"gradients": stated, "mixes": False}, "cache": tmp_path}
+    for budgets in ((2.0,), (2.0, 16.0)):
+        found = run_modules(dataset, networks, partial(bim, steps=3), budgets, **words)
+    assert reported(found) == [total]
+    assert ("gradients_not_as_stated" in alarms_of(found)) == wrong
+    words["about"] = {"gradients": 3, "mixes": False}
+    assert reported(run_modules(dataset, networks, partial(bim, steps=3), (16.0,), **words)) == [3]
+
+
+@pytest.mark.parametrize(
+    ("function", "gradient_batch", "taken"),
+    [(bim, 4, 5), (bim, 1, 6), (fgsm, 1, 1), (pgd, 4, 6), (dem, 100, 25), (dem, 5, 30)],
+)
+def test_gradient_batches_that_hold_few_budgets_raise_no_alarm(
+    function, gradient_batch, taken, dataset, networks
+):
+    """Budgets of several gradient batches do not share their first gradient."""
+    steps = {} if function is fgsm else {"steps": 3}
+    keys = {"_target_": f"src.attacks.{function.__name__}", **steps}
+    words = {"trainer": TRAINER.model_copy(update={"gradient_batch": gradient_batch}), "keys": keys}
+    found = run_modules(dataset, networks, partial(function, **steps), **words)
+    assert reported(found) == [taken]
+    assert "gradients_not_as_stated" not in alarms_of(found)
+
+
+def test_a_decorated_attack_that_states_another_number_raises_an_alarm(dataset, networks):
+    @attack(steps=20, gradients=37)
+    def mine() -> None:
+        """Ascend."""
+
+    found = run_modules(
+        dataset, networks, mine, (2.0, 4.0, 8.0, 16.0), about=mine.about.model_dump()
+    )
+    assert reported(found) == [77] and "gradients_not_as_stated" in alarms_of(found)
+
+
+class Edged(torch.nn.Module):
+    """A network behind the identity, which has no derivative where a value is 0."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images.pow(2).sqrt())
+
+
+def own(model, images, labels, eps):
+    """Return images after one step that a user takes by hand."""
+    images = images.clone().requires_grad_()
+    torch.nn.functional.cross_entropy(model(images), labels).backward()
+    step = images.grad / images.grad.abs().mean((1, 2, 3), keepdim=True)
+    return (images + eps.view(-1, 1, 1, 1, 1) * step.sign()).detach()
+
+
+@pytest.mark.parametrize("function", [bim, own])
+def test_images_with_nan_in_a_gradient_are_counted_in_an_alarm(function, dataset, linear):
+    black = (dataset[:].images == 0).flatten(1).any(1)
+    network = Edged(linear())
+    found, plain = (run_modules(dataset, {"a": its}, function) for its in (network, linear()))
+    text = f"a: NaN or infinity in gradients for {int(black.sum())} / 11"
+    if function is own:  # of the clean images alone; later ones may get further black values
+        assert alarms_of(found)["gradients_not_finite"].startswith(text)
+    assert "gradients_not_finite" in alarms_of(found) and 0 < black.sum() < 11
+    assert "gradients_not_finite" not in alarms_of(plain)
+    classes = [its.tables["float32"]["predicted"].to_pylist() for its in (found, plain)]
+    assert classes[0] == classes[1]
+
+
+@pytest.mark.parametrize(
+    ("function", "short"),
+    [
+        (partial(bim, step_size_255=2 / 255), "0.0049 of the budget 16/255"),
+        (partial(pgd, step_size_255=1), "0.62 of the budget 16/255"),
+        (partial(bim, steps=5, relative_step_size=0.1), "0.5 of the budget 16/255"),
+        (partial(bim, steps=8, step_size_255=2), None),
+        (partial(bim, steps=49), None),
+        (pgd, None),
+        (fgsm, None),
+        (rfgsm, None),
+        (partial(pgd_l2, step_size_255=1), None),
+        (partial(pi_patchwise, step_size_255=1), None),  # it amplifies its steps
+        (own, None),
+    ],
+)
+def test_steps_that_do_not_reach_the_budget_raise_an_alarm(function, short, dataset, networks):
+    norm = "l2" if getattr(function, "func", None) is pgd_l2 else "linf"
+    found = alarms_of(run_modules(dataset, networks, function, norm=norm))
+    assert found.get("steps_too_short") == (short and f"mine: its steps add up to {short}")

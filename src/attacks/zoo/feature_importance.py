@@ -15,6 +15,7 @@ from ..landscape import Landscape
 from ..parts import Problem
 from ..projection import direction
 from ..settings import Settings
+from ..source import finite
 
 Score = Literal["logit", "probability"]
 
@@ -61,7 +62,7 @@ class WeightedFeatures(ABC):
                 scores = scores.softmax(dim=1)
             score = scores.gather(1, problem.labels[:, None]).sum()
             (gradient,) = autograd.grad(score, outputs)
-        return gradient.to(images.dtype)
+        return finite(gradient).to(images.dtype)
 
 
 def unit(features: Tensor) -> Tensor:
