@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.growth import drawn
@@ -32,10 +31,10 @@ from findings.numbers import (
 )
 from findings.sources import choice_rows, luck_rows, source_rows, success_under_joint, zoo
 from findings.zoos import ranked, twins
+from src import curves, ranking
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
 from src.artifacts.jobs import FinishedJob, find_jobs
-from src.report.page.html import VEGA_LITE
 from src.utils.files import atomic_write, write_text
 from src.utils.model_names import NO_DEFENCE
 
@@ -61,13 +60,6 @@ FREQUENCIES = "networks-frequencies.parquet"
 OWN_GRID = "jpeg on the images' own grid"
 LGV_RENEWALS = 40 * 8 * 128 / 200
 """Forward passes per image that renew batch norms, which the stored records do not count."""
-FIGURES = {
-    "photographs": ("photographs", "curves"),
-    "hypothesis": ("photographs", "hypothesis"),
-    "filtered": ("photographs", "filtered"),
-    "cifar": ("cifar", "ranking"),
-}
-"""Charts of the report by the page's name for them, each with its tables."""
 
 
 @cache
@@ -294,19 +286,19 @@ def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:
 
 def write_figures() -> None:
     """Draw the figures of the pages, and that of time and memory."""
-    sweeps = {name: sweep_of(name) for name in ("photographs", "cifar")}
-    for name, (tables, chart) in FIGURES.items():
-        png = vl_convert.vegalite_to_png(
-            sweeps[tables].figure(chart).spec, vl_version=VEGA_LITE, scale=1.5
-        )
-        with atomic_write(DOCS / f"{name}.png") as temporary:
-            temporary.write_bytes(png)
+    photographs = sweep_of("photographs")
     stored = json.loads((RESULTS / "benchmarks" / "growth.json").read_text(encoding="utf-8"))
-    with atomic_write(DOCS / "matched.png") as temporary:
-        matched_tables().chart().save(temporary, format="png", scale_factor=2)
-    with atomic_write(DOCS / "growth.png") as temporary:
-        growth = drawn(pd.DataFrame(stored["results"][0]["growth"]))
-        growth.save(temporary, format="png", scale_factor=2)
+    charts = {
+        "photographs": curves(RESULTS / "photographs"),
+        "hypothesis": photographs.chart("hypothesis"),
+        "filtered": photographs.chart("filtered"),
+        "cifar": ranking(RESULTS / "cifar"),
+        "matched": matched_tables().chart(),
+        "growth": drawn(pd.DataFrame(stored["results"][0]["growth"])),
+    }
+    for name, chart in charts.items():
+        with atomic_write(DOCS / f"{name}.png") as temporary:
+            chart.save(temporary, format="png", scale_factor=2)
 
 
 def main() -> None:

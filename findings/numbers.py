@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from altair.typing import ChartType
 from rich.console import Console
 from statsmodels.stats.proportion import confint_proportions_2indep
 
@@ -16,8 +17,8 @@ from src.analysis import WHITE_BOX, relation
 from src.analysis.image_outcomes import joined
 from src.analysis.trajectories import trajectories
 from src.artifacts.jobs import FinishedJob, find_jobs
+from src.report.charts.theme import theme
 from src.report.page.content import build_report
-from src.report.page.html import Figure
 from src.report.page.page_data import PageData, compute_page_data
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrices
@@ -103,9 +104,14 @@ class Sweep:
         rows = rows[[pair in pairs for pair in zip(rows["source"], rows["target"], strict=True)]]
         return rows.assign(p_holm=holm(rows["p"]))
 
-    def figure(self, name: str) -> Figure:
-        """Return a chart of the report."""
-        return next(one for one in build_report(self.summary).figures if one.name == name)
+    def chart(self, name: str) -> ChartType:
+        """Return a chart of the report, with the rows that the page shows first."""
+        figure = next(one for one in build_report(self.summary).figures if one.name == name)
+        rows = figure.data
+        for column in figure.keys:
+            rows = rows[rows[column] == rows[column].iloc[0]]
+        records = json.loads(rows.to_json(orient="records"))
+        return figure.chart.properties(datasets={"rows": records}).configure(**theme()["config"])
 
 
 def beside_bases(sweeps: Sequence[Sweep], bases: Mapping[str, str]) -> pd.DataFrame:

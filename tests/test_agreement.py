@@ -2,12 +2,13 @@
 
 import csv
 import io
+import json
 
 import pandas as pd
 import pytest
 
 from src import load_sweep, rates, table
-from tests.conftest import printed_cells
+from tests.conftest import block_of, printed_cells
 
 SOURCES = ["coarse", "fine", "finest"]
 TARGETS = [*SOURCES, "large"]
@@ -38,15 +39,28 @@ def test_the_table_has_the_numbers_of_the_terminal(sweep, wanted):
     pd.testing.assert_series_equal(pd.Series(found).sort_index(), wanted.sort_index())
 
 
+def test_the_table_of_counts_has_the_rows_of_the_terminal(sweep):
+    shown = {cell[:3]: cell[3] for cell in printed_cells((sweep / "summary.txt").read_text())}
+    rows = csv.DictReader(io.StringIO(str(table(sweep, value="counts", clean=True, to="csv"))))
+    for row in rows:
+        for target in TARGETS:
+            k, n = map(int, row[target].partition(" =")[0].split(" / "))
+            attack = row["attack"] or "fgsm"  # clean images have no attack
+            assert shown.pop((attack, row["source"], target)) == k / n
+    assert {(attack, source) for attack, source, _ in shown} == {("ti", "clean")}
+
+
 def test_the_frame_and_the_report_have_them(sweep, wanted):
     every = rates(load_sweep(sweep)).query("eps_255 == 8")
     keys = ["attack", "source", "target"]
     found = every.set_index(keys)["robust_accuracy"].sort_index()
     assert found.to_dict() == pytest.approx(wanted.to_dict())
-    shown = pd.read_csv(next((sweep / "figures").glob("matrix*.csv")))
-    shown = shown[(shown["eps_255"] == 8) & (shown["protocol"] == "joint")]
-    shown = shown[shown["source"].isin(SOURCES)].set_index(keys)
-    assert (shown["still_correct"] / shown["n"]).to_dict() == pytest.approx(wanted.to_dict())
+    page = json.loads(block_of(sweep / "report.html"))
+    axes = page["axes"]
+    shown = pd.DataFrame(page["values"], pd.MultiIndex.from_product(axes.values(), names=axes))
+    shown = shown.reset_index().query("eps_255 == 8 and protocol == 'joint'")
+    shown = shown[shown["source"].isin(SOURCES) & (shown["target"] != "")].set_index(keys)
+    assert (shown["kc"] / shown["n"]).to_dict() == pytest.approx(wanted.to_dict())
 
 
 def test_mlflow_alone_makes_the_matrix(sweep, wanted, monkeypatch):

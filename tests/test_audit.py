@@ -1,5 +1,6 @@
 """`experiment=audit`: from the command to its sentence, compared with the stored predictions."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -24,7 +25,7 @@ from src.attacks.__main__ import listed
 from src.report.beside import read_preset
 from src.report.summary import summarise
 from tests.analysis.test_tries import outcomes_of
-from tests.conftest import REPOSITORY, TINY_RUN, replaced
+from tests.conftest import REPOSITORY, TINY_RUN, block_of, replaced
 from tests.report.conftest import make_sweep
 
 AUDIT = REPOSITORY / "conf" / "experiment" / "audit.yaml"
@@ -55,7 +56,7 @@ def audited(new_workspace, run_in, printed_by, computed):
     words = ["targets=[fine,coarse]", "defences=[none,jpeg]", "hydra.sweep.dir=out"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("src.report.audit.success_within", counting)
-        code, printed = printed_by(run_in, folder, *WORDS, *words, "report.figures=true")
+        code, printed = printed_by(run_in, folder, *WORDS, *words)
     assert code == 0
     return folder, printed
 
@@ -99,7 +100,9 @@ def test_page_summary_and_figure_show_the_audit(audited):
         if SENTENCE.search(line) or line.startswith(("Classes", "Counted")):
             assert line in page and line in summary
     assert {job.record.protocol for job in find_jobs([folder / "out"])} == {"target_correct"}
-    curves = pd.read_csv(folder / "out" / "figures" / "tries.csv").groupby("target")
+    drawn = json.loads(block_of(folder / "out" / "report.html"))["figures"]
+    (its,) = (one["columns"] for one in drawn if one["name"] == "tries")
+    curves = pd.DataFrame(**its).groupby("target")
     assert {*curves.groups} == {"fine", "fine@jpeg"}
     for *_, reached, target in map(_numbers, SENTENCE.findall(printed)):
         rows = curves.get_group(target)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from src.artifacts.record import job_record
 from src.data.cifar10_mini import CLASSES
 from src.images.attacker import Attacker
-from tests.conftest import own_attack
+from tests.conftest import own_attack, printed_cells
 
 FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
 FRESH += ["dataset.n_test=100", "training.epochs=2", "training.batch_size=50"]
@@ -71,9 +71,10 @@ def test_a_sweep_leaves_files(sweep):
             assert len(frame) == 23 * (2 * 3 + ("+" in job))  # an ensemble is a model of its own
         names = {path.name for path in (folder / job).iterdir()}
         assert {"config.yaml", "rates.csv", "minimum-budgets.csv", "alarms.json"} <= names
-    csv = pd.read_csv(folder / "matrix-bim.csv").set_index("source")
-    assert list(csv.index) == ["clean", "coarse", "coarse+fine"]
-    assert f"fine {csv.loc['coarse', 'fine'].split()[-1]}" in rows[1]
+    shown = printed_cells((folder / "summary.txt").read_text())
+    cells = {cell[1:3]: cell[3] for cell in shown if cell[0] == "bim"}
+    assert list(dict.fromkeys(source for source, _ in cells)) == ["clean", "coarse", "coarse+fine"]
+    assert f"fine {cells['coarse', 'fine']:.2%}" in rows[1]
     assert printed.count("Still correct: bim on") == 1
     assert printed.count("white box: ") == printed.count("MLflow: mlflow ui ") == 1
     assert printed.rstrip().splitlines()[-1] == f"files: {folder.relative_to(workspace)}"
@@ -95,7 +96,7 @@ def test_a_sweep_leaves_runs(sweep):
     assert {pair.data.tags["sweep"] for pair in pairs} == {whole.info.run_id}
     gradients = {run.info.run_name: run.data.metrics["gradients_per_image"] for run in jobs}
     assert gradients["bim coarse+fine"] == 2 * (1 + 2 * 9)
-    for run, files in ((jobs[0], {"config.yaml", "rates.csv"}), (whole, {"matrix-bim.csv"})):
+    for run, files in ((jobs[0], {"config.yaml", "rates.csv"}), (whole, {"attacks.csv"})):
         assert files <= {file.path for file in store.list_artifacts(run.info.run_id)}
     known = {"sources": "coarse, coarse+fine", "attacks": "fgsm, bim", "budgets_255": "0.5, 8"}
     assert known.items() <= whole.data.params.items()
@@ -205,10 +206,8 @@ def test_settings_unlike_the_defaults_stand_in_every_name(run_job, workspace, st
     words = ["attack=bim", "attack.norm=l2", "attack.steps=2,10", "targets=[fine]"]
     assert run_job("-m", *words, "attack.target_label=next", "tracking=mlflow") == 0
     labels = [f"bim ({steps}norm=l2, target_label=next)" for steps in ("steps=2, ", "")]
-    files = sorted(output(workspace).glob("matrix*"))
-    names = [f"matrix-bim-{steps}norm=l2-target_label=next" for steps in ("", "steps=2-")]
-    assert [path.stem for path in files] == names
-    assert "fine targeted_success_rate" in pd.read_csv(files[0]).columns
+    ranked = pd.read_csv(output(workspace) / "attacks.csv")
+    assert {*ranked["attack"]} == {*labels} and ranked["targeted"].all()
     pairs = {pair.info.run_name for pair in runs(store, "cifar10_mini", "pair")}
     assert pairs == {f"{label} coarse -> fine" for label in labels}
     jobs = [path.parent for path in sorted(output(workspace).glob("*/rates.csv"))]
@@ -230,7 +229,8 @@ def test_attacks_in_a_folder_may_be_swept(command_line, workspace):
     assert command_line("-m", *words) == 0
     jobs = sorted(path.name for path in (workspace / "here").glob("[0-9]-*"))
     assert jobs == ["0-weak-coarse", "1-strong-coarse"]
-    assert (workspace / "here" / "matrix-mine.weak-loss=margin.csv").exists()
+    printed = (workspace / "here" / "summary.txt").read_text()
+    assert "mine.weak (loss=margin) on cifar10_mini" in printed
 
 
 @pytest.mark.slow
@@ -251,12 +251,12 @@ def test_a_used_folder_does_not_mix_old_jobs_in(run_job, workspace):
     words = ["-m", "hydra.sweep.dir=here", "targets=[fine]"]
     assert run_job(*words, "attack=rfgsm,fgsm", "controls=true") == 0
     os.utime(workspace / "here" / "1-fgsm-coarse" / ".hydra" / "config.yaml", (2**32, 2**32))
-    (workspace / "here" / "figures").mkdir()
-    for name in ("answer.svg", "answer.csv", "mine.csv"):
-        (workspace / "here" / "figures" / name).touch()
+    mine = [workspace / "here" / name for name in ("matrix-mine.csv", "mine.svg")]
+    for path in mine:
+        path.touch()
     assert run_job(*words, "attack=rfgsm") == 0
-    assert os.listdir(workspace / "here" / "figures") == ["mine.csv"]  # the user's own
-    assert [path.name for path in (workspace / "here").glob("matrix-*")] == ["matrix-rfgsm.csv"]
+    assert all(path.exists() for path in mine)  # the user's own
+    assert {*pd.read_csv(workspace / "here" / "attacks.csv")["attack"]} == {"rfgsm"}
     left = " ".join(path.name for path in (workspace / "here" / "0-rfgsm-coarse").iterdir())
     assert "predictions.parquet" in left and "noise" not in left and "excess" not in left
 

@@ -44,7 +44,6 @@ OF_SWEEP = {
     "excess.csv": "*/excess.csv",
     "minimum-budgets.csv": "*/minimum-budgets.csv",
     "flip-summary.csv": "*/flip-summary.csv",
-    "matrix.csv": "matrix-*.csv",
 }
 TABLES = ("predictions", "flips", "filtered", "low_passed", "similarity", "spectra", "visibility")
 OF_JOBS = {f"{name}.parquet": f"*/{name}*.parquet" for name in TABLES}

@@ -60,7 +60,7 @@ def test_launched_jobs_equal_those_of_one_process(workspace, command_line, empty
     for job in jobs:
         one, two = (pq.read_table(f"{name}/{job}/predictions.parquet") for name in ("one", "many"))
         assert two.equals(one), job
-    assert Path("one/matrix-bim.csv").read_text() == Path("many/matrix-bim.csv").read_text()
+    assert Path("one/attacks.csv").read_text() == Path("many/attacks.csv").read_text()
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
     for experiment, count in (("cifar10_mini", 8), ("cifar10_mini-sweeps", 5)):
         number = store.get_experiment_by_name(experiment).experiment_id

@@ -10,12 +10,11 @@ import mlflow
 import pandas as pd
 import pytest
 
-from src import rankings
+from src import load_sweep, rankings, rates
 from src.artifacts.sweep_state import SweepManifest, write_manifest
 from tests.conftest import REPOSITORY, block_of
 
 MODELS = ("coarse", "fine")
-PLAIN = ["report.figures=true"]
 
 
 @pytest.fixture
@@ -36,8 +35,7 @@ def sweep(new_workspace, run_tiny, printed_by, empty_store):
     shutil.copytree(empty_store, folder / "mlruns")
     words = ["attack=fgsm", "source=coarse,fine", "n_images=40", "trainer.batch_size=40"]
     words += ["protocol=all", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
-    words += ["diagnostics.n_images=39", "report=default", "report.figures=true"]
-    words += ["hydra.sweep.dir=outputs/out"]
+    words += ["diagnostics.n_images=39", "report=default", "hydra.sweep.dir=outputs/out"]
     code, printed = printed_by(run_tiny, folder, "-m", *words)
     assert code == 0
     return folder, printed
@@ -48,23 +46,18 @@ def test_a_sweep_ends_with_its_report(sweep):
     workspace, printed = sweep
     folder = workspace / "outputs" / "out"
     assert "report: " in printed
-    answer = pd.read_csv(folder / "figures" / "matrix.csv").query("protocol == 'all'")
-    answer = answer[answer["eps_255"] == 8].set_index(["attack", "source", "target"])
-    cells = pd.read_csv(folder / "matrix-fgsm.csv").set_index("source")
-    for source in ("coarse", "fine"):
-        for target in ("coarse", "fine"):
-            k, n = answer.loc[("fgsm", source, target), ["still_correct", "n"]].astype(int)
-            assert cells.loc[source, target].startswith(f"{k} / {n} = ")
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {
+        *("report.html", "summary.txt", "attacks.csv", "sources.csv", "sweep.json"),
+        "multirun.yaml",
+    }
     data = json.loads(block_of(folder / "report.html"))
     assert {tuple(job) for job in data["jobs"]} == {
         ("fgsm", source) for source in ("coarse", "fine")
     }
-    figures = {path.name for path in (folder / "figures").iterdir()}
-    stems = {name.removesuffix(".svg") for name in figures if name.endswith(".svg")}
-    assert {"spectra", "filtered", "low-passed", "similarity", "classes"} <= stems
+    figures = {one["name"]: pd.DataFrame(**one["columns"]) for one in data["figures"]}
+    assert {"spectra", "filtered", "low-passed", "similarity", "classes"} <= figures.keys()
     for name, column in (("spectra", "n"), ("filtered", "denominator"), ("similarity", "n")):
-        assert set(pd.read_csv(folder / "figures" / f"{name}.csv")[column]) == {39}, name
-    assert figures == {f"{stem}.{ending}" for stem in stems for ending in ("svg", "csv")}
+        assert set(figures[name][column]) == {39}, name
 
 
 @pytest.mark.slow
@@ -74,8 +67,6 @@ def test_a_report_and_its_tables_are_tracked(sweep):
     experiment = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
     runs = {run.data.tags["kind"]: run.info.run_id for run in store.search_runs([experiment])}
     assert "report.html" in {file.path for file in store.list_artifacts(runs["sweep"])}
-    logged = {Path(file.path).name for file in store.list_artifacts(runs["sweep"], "figures")}
-    assert logged == {path.name for path in (workspace / "outputs" / "out" / "figures").iterdir()}
     files = {file.path for file in store.list_artifacts(runs["job"])}
     assert {"rates.csv", "alarms.json", "config.yaml"} <= files  # tables: in the job's folder
     assert not [file for file in files if file.endswith(".parquet")]
@@ -87,10 +78,12 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
     for path in folder.rglob("*.parquet"):  # no model, no images
         (workspace / "bare" / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, workspace / "bare" / path.parent.name)
-    assert report("bare", *PLAIN, "out=again") == 0
-    for name in ("matrix.csv", "spectra.csv", "groups.csv"):
-        again, first = workspace / "again" / "figures" / name, folder / "figures" / name
-        assert again.read_text() == first.read_text()
+    assert report("bare", "out=again") == 0
+    again, first = (
+        json.loads(block_of(its / "report.html")) for its in (workspace / "again", folder)
+    )
+    for name in ("axes", "values", "ranking", "sources", "answers", "figures"):
+        assert again[name] == first[name], name
 
 
 @pytest.mark.slow
@@ -118,11 +111,11 @@ def test_other_data_weights_and_norms_are_never_compared(
         )
         assert report() == 0
         assert written == [Path("outputs/retrained")]  # the newest
-    assert report(f"folder=[{','.join(runs)}]", *PLAIN, "out=all") == 0
-    figures = workspace / "all" / "figures"
-    rates = pd.read_csv(figures / "curves.csv")
-    assert rates["attack"].nunique() == 5
-    assert not rates.duplicated(["attack", "protocol", "source", "target", "eps_255"]).any()
+    assert report(f"folder=[{','.join(runs)}]", "out=all") == 0
+    assert len(json.loads(block_of(workspace / "all" / "report.html"))["axes"]["attack"]) == 5
+    found = rates(load_sweep(*runs))
+    assert found["attack"].nunique() == 5
+    assert not found.duplicated(["attack", "source", "target", "eps_255"]).any()
     groups = rankings(*runs).groupby("group")["attack"].agg(set)
     assert {"fgsm (one)", "bim"} in groups.tolist()  # others are ranked apart
     assert sorted(map(len, groups)) == [1, 1, 1, 2]
@@ -136,7 +129,6 @@ def test_clean_images_are_reported_without_an_attack(run_job, workspace):
     correct = frame[frame["target"] == "fine"].eval("label == predicted")
     cell = f"{correct.sum()} / {len(correct)} = {correct.mean():.2%}"
     assert cell in page(workspace / "out")
-    assert not (workspace / "out" / "figures").exists()  # nobody asked for them
 
 
 def test_a_report_that_fails_costs_no_results(run_job, workspace, capsys, monkeypatch):

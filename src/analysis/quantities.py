@@ -254,7 +254,6 @@ STATISTICS = (
     Statistic("discordance"),
     Statistic("detectable"),
     Statistic("depends_on"),
-    Statistic("reversed_on"),
     Statistic("lacks"),
     Statistic("gradients", of=("attack",), cost=True, drawn=True),
     Statistic("fit_gradients", of=("attack",), cost=True, drawn=True),

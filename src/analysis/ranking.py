@@ -30,7 +30,7 @@ ALL_TARGETS = "all targets"
 """Target of a ranking of sources over several targets."""
 
 _ROUNDING = 1e-9
-_UNRANKED = {"undecided": True, "depends_on": "", "reversed_on": ""}
+_UNRANKED = {"undecided": True, "depends_on": ""}
 _PLACE = [*GROUP, "defence", "attack", "source"]
 ATTACK_COLUMNS = [*_PLACE, *statistics_of("attack")]
 SOURCE_COLUMNS = [*_PLACE, "target", *statistics_of("source")]
@@ -71,8 +71,7 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
         - `detectable`: the difference that this number of images decides with a power of 80 %, at
           the median discordance;
         - `depends_on`: for a first attack that is significantly ahead of all others, the targets
-          without any one of which it is not; `reversed_on`: the targets on which another is
-          significantly ahead of it, with the other; empty for other attacks;
+          without any one of which it is not; empty for other attacks;
         - `lacks`: pairs that the attack lacks; empty if it is ranked.
     """
     ranked: list[Row] = []
@@ -213,10 +212,9 @@ def _rank_attacks(
         place = names.index(against) if against in names else None
     tests = compare_pairs(values, one=place if against is not None else None)
     ranked = _tested(_rows("attack", names, numbers), order, tests, place)
-    _add_exceptions(
+    _add_dependence(
         ranked,
         order,
-        "attack",
         {outcomes.targets[at].model: at for at in counting if against is None},
         lambda its: contributions({pair: scores[pair] for pair in scores if pair[1] in its})[0],
     )
@@ -291,38 +289,31 @@ def _rank_sources(
     rows = _rows("source", sources, numbers)
     ranked = _tested(rows, order, compare_pairs(values), int(order[0]))
     columns = {outcomes.targets[target].model: column for column, target in enumerate(targets)}
-    _add_exceptions(
+    _add_dependence(
         ranked,
         order,
-        "source",
         columns,
         lambda its: source_contributions(scores[:, its], counted[its]),
-        there,
     )
     return ranked
 
 
-def _add_exceptions(
+def _add_dependence(
     ranked: Sequence[Row],
     order: NDArray[np.intp],
-    of: str,
     targets: Mapping[str, int],
     values_of: Callable[[list[int]], Values],
-    there: Mask | None = None,
 ) -> None:
-    """Set `depends_on` and `reversed_on` of the first of a ranking.
+    """Set `depends_on` of the first of a ranking.
 
     Args:
         ranked: The ranking.
         order: Position of each of its rows in the values.
-        of: Column with the names of its rows.
         targets: Positions of the targets that count an image, by name.
         values_of: Function that returns the contributions from some of the targets alone.
-        there: Pairs of a row and a target that are compared; None: all.
     """
     first, *others = order
-    names = {place: row[of] for place, row in zip(order, ranked, strict=True)}
-    depends, reverse = list[str](), list[str]()
+    depends = list[str]()
     if others and len(targets) > 1 and not any(row["undecided"] for row in ranked[1:]):
         for name, place in targets.items():
             tests = compare_pairs(
@@ -330,13 +321,7 @@ def _add_exceptions(
             )
             ahead = (tests.difference[first] > 0) & (tests.p[first] < LEVEL)
             depends += [name] * (not ahead[others].all())
-            rows = [first, *(row for row in others if there is None or there[row, place])]
-            if len(rows) > 1 and (there is None or there[first, place]):
-                alone = compare_pairs(values_of([place])[rows], one=0)
-                lead = alone.difference[0] * (alone.p[0] < LEVEL)
-                if lead.min() < 0:
-                    reverse.append(f"{name} ({names[rows[lead.argmin()]]})")
-    ranked[0] |= {"depends_on": ", ".join(depends), "reversed_on": ", ".join(reverse)}
+    ranked[0]["depends_on"] = ", ".join(depends)
 
 
 def source_contributions(scores: Values, counted: Mask) -> Values:
@@ -383,5 +368,5 @@ def _tested(
             "discordance": its,
             "detectable": least,
         }
-        ranked.append(rows[at] | tested | {"lacks": "", "depends_on": "", "reversed_on": ""})
+        ranked.append(rows[at] | tested | {"lacks": "", "depends_on": ""})
     return ranked

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from .intervals import wilson_interval
 from .outcomes import Mask, Outcomes, evaluated_pairs, outcomes, ratio, under
-from .quantities import QUANTITIES, Quantity
+from .quantities import QUANTITIES
 
 CLEAN = "clean"
 """Name of the matrix row for clean images."""
@@ -30,7 +30,8 @@ def with_cell_columns(rates: pd.DataFrame) -> pd.DataFrame:
     `confidence_high`. `success_rate_sd` is added as NaN if there is only one seed.
     """
     targeted = bool(rates["targeted"].any())
-    rate, n = matrix_rate(targeted), rates["denominator"]
+    rate = QUANTITIES["success_rate" if targeted else "robust_accuracy"]
+    n = rates["denominator"]
     columns: dict[str, Any] = {
         f"rate{end}": rates[f"{rate.column}{end}"] for end in ("", "_low", "_high")
     }
@@ -39,11 +40,6 @@ def with_cell_columns(rates: pd.DataFrame) -> pd.DataFrame:
     counted = "target class reached" if targeted else "still correct"
     rows = rates.assign(k=rates[rate.count], n=n, counted=counted, **columns)
     return rows if "success_rate_sd" in rows else rows.assign(success_rate_sd=nan)
-
-
-def matrix_rate(targeted: bool) -> Quantity:
-    """Return the rate in a matrix: success for targeted attacks, else robust accuracy."""
-    return QUANTITIES["success_rate" if targeted else "robust_accuracy"]
 
 
 def clean_rows(

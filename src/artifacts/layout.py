@@ -12,7 +12,7 @@ TOP_FIVE = "top_five"
 ALARMS = "alarms.json"
 IMAGES = "images.npz"
 """Pictures of the report, see `FinishedJob.pictures`."""
-PAGE, FIGURES = "report.html", "figures"
+PAGE = "report.html"
 MANIFEST = "sweep.json"
 FAILURE = "error.txt"
 RATES, EXCESS = "rates.csv", "excess.csv"
@@ -47,24 +47,12 @@ def folder_of_command(folder: Path) -> Path:
 
 
 def files_of_sweep(folder: Path) -> list[Path]:
-    """Return a sweep's own files: report, figures, rankings and matrices."""
-    named = (folder / name for name in (PAGE, FIGURES, ATTACKS, SOURCES))
-    first = (path for path in named if path.exists())
-    return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
+    """Return a sweep's own files: report and rankings."""
+    return [path for name in (PAGE, ATTACKS, SOURCES) if (path := folder / name).exists()]
 
 
 def clear_summary(folder: Path) -> None:
-    """Remove a sweep's rankings, matrices, report and figures, and what kills have left."""
+    """Remove a sweep's rankings, text and report, and what kills have left."""
     remove_temporaries(folder)
-    for pattern in ("matrix-*.csv", ATTACKS, SOURCES, PAGE, SUMMARY):
-        for file in folder.glob(pattern):
-            file.unlink()
-    remove_figures(folder / FIGURES)
-
-
-def remove_figures(folder: Path) -> None:
-    """Remove a report's figures and their data, and nothing else; links are not followed."""
-    for chart in () if folder.is_symlink() else folder.glob("*.svg"):
-        if (data := chart.with_suffix(".csv")).exists():
-            chart.unlink()
-            data.unlink()
+    for name in (ATTACKS, SOURCES, PAGE, SUMMARY):
+        (folder / name).unlink(missing_ok=True)

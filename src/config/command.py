@@ -25,6 +25,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException, OverrideParseException
 
+from ..utils.package import command
 from .fields import in_255ths
 from .hydra_internals import value_tokens
 
@@ -53,6 +54,10 @@ REPLACED = {
     "dataset=saved": "attack=saved, which brings the images of its set",
     "tracking.name=none": "tracking=none",
     "tracking.name=mlflow": "tracking=mlflow",
+    **dict.fromkeys(
+        ("report.figures", "figures"),
+        f"{command('figure')} KIND --out FILE.svg; --help lists the kinds",
+    ),
 }
 """Keys and options of earlier versions, and what to type instead."""
 NUMBERS = {"INT", "FLOAT", "BOOL"}

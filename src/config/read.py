@@ -164,6 +164,8 @@ def crafted_keys(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
 def read_report_command(config: DictConfig) -> ReportCommand:
     """Return the settings of `python -m src.report`."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    for key, value in dotted(plain):
+        refuse_replaced(key, value)
     return _validate(ReportCommand, plain)
 
 

@@ -1,4 +1,4 @@
-"""The report command: find the jobs in folders, write their page, and its figures as files."""
+"""The report command: find the jobs in folders and write their page."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from rich.status import Status
 
 from ..artifacts.frame_jobs import named_folders
 from ..artifacts.jobs import find_jobs
-from ..artifacts.layout import FIGURES, PAGE, remove_figures
+from ..artifacts.layout import PAGE
 from ..artifacts.sweep_state import OUTPUTS, newest_sweep, unfinished
 from ..config.sections import ReportCommand, ReportSettings
 from .page.content import build_report
-from .page.html import save_figures, write_page
+from .page.html import write_page
 from .summary import Summary, summarise
 
 
@@ -41,10 +41,6 @@ def report(settings: ReportCommand) -> None:
 def write_report(
     summary: Summary, out: Path, settings: ReportSettings, cache: Path, console: Console
 ) -> None:
-    """Write the page and, with `settings.figures`, each figure and its data as files."""
+    """Write the page."""
     with Status("Building the report", console=console):
-        content = build_report(summary, settings)
-        write_page(content, out / PAGE, cache)
-        remove_figures(out / FIGURES)
-        if settings.figures:
-            save_figures(content.figures, out / FIGURES)
+        write_page(build_report(summary, settings), out / PAGE, cache)

@@ -1,6 +1,5 @@
-"""Terminal output and CSV files for a summary: transfer matrices, rankings and alarms."""
+"""Terminal output for a summary (transfer matrices, rankings, alarms), and rankings as CSV."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from rich.text import Text
 from ..analysis import CAUSES, CLEAN, OWN, WHITE_BOX
 from ..analysis.image_outcomes import GROUP
 from ..analysis.ranking import ALL_TARGETS
-from ..analysis.transfer_rates import matrix_rate
 from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv
 from ..utils.model_names import NO_DEFENCE
@@ -135,8 +133,8 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
         if shown["fit_gradients"].any():
             frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)
-    remarks = [f"{of}s.csv has {left} more"] * bool(left) + verdict(ranked, of)[:1]
-    lines = ["; ".join(remarks), *verdict(ranked, of)[1:], *resolution(ranked), *notes]
+    remarks = [f"{of}s.csv has {left} more"] * bool(left) + verdict(ranked)[:1]
+    lines = ["; ".join(remarks), *verdict(ranked)[1:], *resolution(ranked), *notes]
     below = Text("\n".join(filter(None, lines)), style="italic")
     return Group(Text(heading, style="bold"), _table(frame), below)
 
@@ -146,32 +144,6 @@ def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
     numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
     forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
     return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
-
-
-def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Convert the long matrix to one row per source, for spreadsheets.
-
-    The columns are `source` and one column of readable cells per target, then for each target, with
-    its name in front, `still_correct`, `denominator` and `robust_accuracy` with its interval,
-    `_low` and `_high`. For targeted attacks they are `success` and `targeted_success_rate`.
-    """
-    sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    targeted = bool(matrix["targeted"].any())
-    shown = matrix_rate(targeted)
-    rate = "targeted_" * targeted + shown.column
-    names = {"k": shown.count, "n": "denominator", "rate": rate}
-    names |= {f"rate{end}": f"{rate}{end}" for end in ("_low", "_high")}
-    if _has_seeds(matrix):
-        names["success_rate_sd"] = f"{rate}_sd"
-    counts = matrix[["k", "n"]].convert_dtypes()  # means over seeds stay fractions
-    pivoted = matrix.assign(**counts).pivot(index="source", columns="target")
-    columns = {
-        f"{target} {name}": pivoted[column, target]
-        for target in targets
-        for column, name in names.items()
-    }
-    wide = pd.concat([pivoted["cell"][targets], pd.DataFrame(columns)], axis=1).loc[sources]
-    return wide.rename_axis("source").reset_index(allow_duplicates=True)  # a target of this name
 
 
 def _has_seeds(matrix: pd.DataFrame) -> bool:
@@ -214,16 +186,11 @@ def print_matrices(summary: Summary, console: Console) -> None:
 
 
 def write_tables(summary: Summary, folder: Path) -> None:
-    """Write the matrix of each attack and the rankings of attacks and sources as CSV files."""
+    """Write the rankings of attacks and of sources as CSV files."""
     if summary.attacked:
         write_csv(folder / ATTACKS, summary.rankings)
     if len(summary.sources):
         write_csv(folder / SOURCES, summary.sources)
-    stems: list[str] = []
-    for matrix in summary.matrices:
-        stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", matrix.attack).strip("-")[:150]
-        stems.append(f"{stem}-{len(stems)}" if stem in stems else stem)
-        write_csv(folder / f"{stems[-1]}.csv", wide_matrix(matrix.cells))
 
 
 def print_rankings(summary: Summary, console: Console) -> None:

@@ -21,8 +21,8 @@ DIFFERENCES = ("difference", "difference_low", "difference_high")
 """Columns with the difference from the first, or from a chosen attack, and its interval."""
 
 
-def verdict(ranked: pd.DataFrame, of: str) -> list[str]:
-    """Say what the tests of a ranking decide, and then its exceptions; empty for a single row."""
+def verdict(ranked: pd.DataFrame) -> list[str]:
+    """Say what the tests of a ranking decide and what a lead needs; empty for a single row."""
     first = ranked.iloc[0]
     if len(ranked) < 2:
         return []
@@ -34,7 +34,7 @@ def verdict(ranked: pd.DataFrame, of: str) -> list[str]:
     if first["images"] < FEWEST_FOR_WINNER:
         return [f"{first['images']:g} images name no winner {together}"]
     lead = "on average" if first["depends_on"] else "decided:"
-    lines = [f"{lead} the first is ahead of all others {together}", exceptions(ranked, of)]
+    lines = [f"{lead} the first is ahead of all others {together}", dependence(ranked)]
     return list(filter(None, lines))
 
 
@@ -74,15 +74,10 @@ def resolution(ranked: pd.DataFrame) -> list[str]:
     return list(filter(None, lines))
 
 
-def exceptions(ranked: pd.DataFrame, of: str) -> str:
-    """Say which targets a decided lead depends on, and where another leads; may be empty."""
-    first, lines = ranked.iloc[0], []
-    if first["depends_on"]:
-        targets = first["depends_on"].replace(", ", " or ")
-        lines.append(f"the lead is not significant without {targets}")
-    if first["reversed_on"]:
-        lines.append(f"{first[of]} is significantly behind on {first['reversed_on']}")
-    return "; ".join(lines)
+def dependence(ranked: pd.DataFrame) -> str:
+    """Say which targets a decided lead depends on; may be empty."""
+    targets = ranked["depends_on"].iloc[0].replace(", ", " or ")
+    return targets and f"the lead is not significant without {targets}"
 
 
 def needed(ranked: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -186,5 +187,5 @@ def test_a_sweep_of_torchattacks_classes(run_job, workspace):
         _, record = read_record(folder / "predictions.parquet")
         found[folder.name] = record.gradients / record.images
     assert found == {"0-torchattacks-coarse": 2, "1-torchattacks-coarse": 2 * 10}
-    names = {f"matrix-torchattacks.{name}.csv" for name in ("FGSM", "MIFGSM")}
-    assert names <= {path.name for path in (workspace / "out").iterdir()}
+    ranked = pd.read_csv(workspace / "out" / "attacks.csv")
+    assert {*ranked["attack"]} == {f"torchattacks.{name}" for name in ("FGSM", "MIFGSM")}

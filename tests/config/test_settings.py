@@ -345,6 +345,8 @@ REPLACED = {
     "+dataset.n_images=1": "n_images",
     "dataset=saved": "attack=saved",
     "dataset=cifar10,saved": "attack=saved",
+    "report.figures=true": r"python -m src\.figure",
+    "figures=true": r"python -m src\.figure",
 }
 
 
@@ -362,6 +364,7 @@ def test_an_earlier_key_is_refused_and_the_new_one_named(word):
         ("plan: true", "plan=only"),
         ("max_hours: 1", "plan.max_hours"),
         ("dataset: {n_images: 1}", "n_images"),
+        ("report: {figures: false}", r"python -m src\.figure .*"),
     ],
 )
 def test_an_earlier_key_in_a_file_is_refused_and_the_new_one_named(tmp_path, line, new):

@@ -11,7 +11,6 @@ from src.artifacts.frame_jobs import JOBS, jobs_of
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.summary import summarise
-from src.report.terminal import wide_matrix
 from tests.report.conftest import make_sweep
 from tests.report.test_paper import frame_of, ordinary
 from tests.report.test_selections import value
@@ -109,7 +108,6 @@ def test_models_may_have_the_names_of_columns():
     frame = frame_of({("fgsm", "source", target): 12 for target in ("target", "attack")})
     head, row = table(frame, rows=["attack", "source"], to="csv", average=False).splitlines()
     assert head == "attack,source,target,attack" and row.startswith("fgsm,source,")
-    assert len(wide_matrix(summarise(list(jobs_of(frame))).matrices[0].cells)) == 2
 
 
 def test_a_mean_over_sources_is_over_the_same_ones_at_each_budget(tmp_path):

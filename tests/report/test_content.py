@@ -18,6 +18,7 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.record import read_record, with_record
 from src.report.page.content import build_report
 from src.report.page.page_data import MOST_BYTES
+from src.report.page.view import make_view
 from src.report.source_choice import choose_source
 from src.report.summary import summarise
 from tests.report.conftest import make_sweep
@@ -32,9 +33,9 @@ def test_attacks_on_other_images_are_ranked_apart(tmp_path):
     words = {"models": ("a", "b", "c", "d"), "budgets": (8.0,), "full": False}
     make_sweep(tmp_path / "one", attacks=("mi", "di"), **words)
     make_sweep(tmp_path / "other", attacks=("ti",), images=60, **words)
-    report = report_of([tmp_path / "one", tmp_path / "other"])
-    tables = {one.name: one.data for one in report.figures}
-    shown = tables["ranking"].query("of == 'mean of sources'")
+    summary = summarise(find_jobs([tmp_path / "one", tmp_path / "other"]))
+    report = build_report(summary)
+    shown = make_view(summary).ranking.query("of == 'mean of sources'")
     counts = [int(re.search(r"(\d+) images", text)[1]) for text in shown["heading"] if text]
     assert shown["heading"].ne("").tolist() == [True, False, False, True, False]
     assert counts[0] > counts[1] == shown["images"].iloc[-1]
@@ -51,8 +52,8 @@ def test_attacks_on_other_images_are_ranked_apart(tmp_path):
 def test_ensembles_are_ranked_apart(make_sweep):
     sources = ("vgg", "resnet", "vgg+resnet")
     folder = make_sweep(attacks=("mi", "di"), sources=sources, budgets=(8.0,))
-    report = report_of([folder])
-    (ranking,) = (one.data for one in report.figures if one.name == "ranking")
+    summary = summarise(find_jobs([folder]))
+    report, ranking = build_report(summary), make_view(summary).ranking
     shown = ranking[(ranking["of"] == "mean of sources") & (ranking["eps_255"] == 8)]
     assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
     assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
@@ -87,7 +88,7 @@ def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_ask
     assert left.jobs[0].rates.equals(rates)
     assert [set(its.rankings["models"]) for its in (kept, left)] == [{"other"}, {"unrelated"}]
     report = build_report(left)
-    (rows,) = (one.data for one in report.figures if one.name == "matrix")
+    rows = make_view(left).rows
     related = rows.loc[rows["relation"] == "related", ["source", "target"]]
     assert set(related["target"]) == {"vgg", "resnet"}
     assert set(related["source"]) == {"vgg", "resnet", "mean of sources"}
@@ -156,8 +157,7 @@ def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
     best = rows.loc[rows["mean"].idxmax()]
     assert report.answer[0].startswith(best["attack"])
     assert report.page["first"]["defence"] == "jpeg" and "behind jpeg" in report.answer[1]
-    (drawn,) = (one.data for one in report.figures if one.name == "ranking")
-    drawn = drawn.query("eps_255 == 8").set_index("attack")["mean"]
+    drawn = make_view(summary).ranking.query("eps_255 == 8").set_index("attack")["mean"]
     assert drawn.to_dict() == pytest.approx(rows.set_index("attack")["mean"].to_dict())
 
 

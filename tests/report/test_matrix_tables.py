@@ -8,7 +8,7 @@ from rich.console import Console, Group
 
 from src import images_needed
 from src.analysis import CLEAN, TRANSFER, WHITE_BOX, format_cell
-from src.report.terminal import matrix_table, ranking_table, wide_matrix
+from src.report.terminal import matrix_table, ranking_table
 
 LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
 
@@ -57,27 +57,10 @@ def test_nothing_is_cut_off_at_any_width_and_white_boxes_are_marked(width):
     assert found == expected
 
 
-@pytest.mark.parametrize(
-    ("targeted", "count", "rate"),
-    [(False, "still_correct", "robust_accuracy"), (True, "success", "targeted_success_rate")],
-)
-def test_a_wide_matrix_holds_cells_and_numbers(targeted, count, rate):
-    names = {"cell": "", "k": f" {count}", "n": " denominator", "rate": f" {rate}"}
-    names |= {f"rate{end}": f" {rate}{end}" for end in ("_low", "_high")}
-    matrix = matrix_of(["b", "a"], targeted=targeted)
-    matrix.loc[3, ["k", "n", "rate", "cell"]] = 0, 0, 0.0, format_cell(0, 0)  # of b and a
-    wide = wide_matrix(matrix).set_index("source")
-    assert list(wide.index) == [CLEAN, "b", "a"] and wide.loc["b", "a"] == "0 / 0 = n/a"
-    assert sorted(wide) == sorted(target + name for target in "ba" for name in names.values())
-    for row in matrix.itertuples():
-        for mine, name in names.items():
-            assert wide.loc[row.source, row.target + name] == getattr(row, mine)
-
-
 def test_pairs_that_were_not_run_are_empty():
     matrix = matrix_of(["b", "a"]).drop(index=3)
     (line,) = [line for line in printed(matrix).splitlines() if line.startswith("b ")]
-    assert line.split()[-1] == "-" and pd.isna(wide_matrix(matrix).loc[1, "a denominator"])
+    assert line.split()[-1] == "-"
 
 
 @pytest.mark.parametrize(("undecided", "decided"), [([True, False], True), ([True, True], False)])
@@ -86,7 +69,7 @@ def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 150, "gradients": 10}
     numbers |= {"fit_gradients": 0, "models": "other"}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
-    numbers |= {"detectable": 0.07, "p": [np.nan, 0.2], "depends_on": "", "reversed_on": ""}
+    numbers |= {"detectable": 0.07, "p": [np.nan, 0.2], "depends_on": ""}
     ranked = ranked.assign(
         targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
     )
@@ -95,8 +78,8 @@ def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     assert "-10.0 [-15.0, -5.0]" in text and "differences of 7.0 points" in text
     assert max(map(len, text.splitlines())) <= 80
     if decided:
-        text = text_of(ranking_table(ranked.assign(depends_on="x, y", reversed_on="z")), 80)
-        assert "decided" not in text and "without x or y" in text and "behind on z" in text
+        text = text_of(ranking_table(ranked.assign(depends_on="x, y")), 80)
+        assert "decided" not in text and "without x or y" in text
 
 
 def test_few_images_name_no_winner_but_how_many_would_decide():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 from functools import partial
 
@@ -12,8 +13,9 @@ import pytest
 from src import load_sweep, rankings, rates, table, tries
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
+from src.report.page.view import make_view
 from src.report.summary import summarise
-from tests.conftest import run_words
+from tests.conftest import block_of, run_words
 from tests.report.conftest import make_sweep
 
 MODELS = ("vgg", "vit")
@@ -52,11 +54,8 @@ def test_jobs_on_disjoint_images_are_one_row(sweep):
     text = table(*days, to="markdown")
     assert "120 images of made-up" in text and "Pooled from 2 sets of images." in text
     pd.testing.assert_frame_equal(rankings(frame), rankings(*reversed(days)))
-    report = build_report(summarise(find_jobs(days)))
-    (matrix,) = (one.data for one in report.figures if one.name == "curves")
-    assert (
-        matrix.query("attack == 'fgsm' and source == 'vgg' and target == 'vit'")["n"].max() == 120
-    )
+    shown = make_view(summarise(find_jobs(days))).rows
+    assert shown.query("attack == 'fgsm' and source == 'vgg' and target == 'vit'")["n"].max() == 120
 
 
 @pytest.mark.slow
@@ -72,10 +71,10 @@ def test_sweeps_that_share_images_have_names_of_their_own(sweep, tmp_path, capsy
     words = ["--to", "csv", "--rows", "attack", "--columns", "source"]
     assert run_words(tmp_path, "day1=one", "day2=two", *words, module="src.table") == 0
     assert capsys.readouterr().out == table(named, to="csv", rows="attack", columns="source")
-    report = ["folder={day1: one, day2: two}", "out=.", "report.figures=true"]
+    report = ["folder={day1: one, day2: two}", "out=."]
     assert run_words(tmp_path, *report, module="src.report.__main__") == 0
-    figure = pd.read_csv(tmp_path / "figures" / "ranking.csv")
-    assert set(figure["attack"].dropna()) == set(named["attack"])
+    axes = json.loads(block_of(tmp_path / "report.html"))["axes"]
+    assert set(axes["attack"]) == set(named["attack"])
 
 
 def test_jobs_of_one_sweep_are_told_apart_by_their_swept_words(sweep):
@@ -111,12 +110,11 @@ def test_seeds_are_one_row_of_means_whose_intervals_they_do_not_narrow(sweep):
     ranked, single = rankings(*seeds), [rankings(folder) for folder in seeds]
     assert set(ranked["attack"]) == {"fgsm"} and set(ranked["images"]) == {*single[0]["images"]}
     assert ranked["mean"].to_numpy() == pytest.approx(np.mean([its["mean"] for its in single], 0))
-    report = build_report(summarise(find_jobs(seeds)))
-    (rows,) = (one.data for one in report.figures if one.name == "matrix")
-    shown = rows.query("source == 'vgg' and target == 'vit' and eps_255 == 8")
+    summary = summarise(find_jobs(seeds))
+    shown = make_view(summary).rows.query("source == 'vgg' and target == 'vit' and eps_255 == 8")
     deviation = shown.query("protocol == 'joint'")["success_rate_sd"].item()
     assert deviation == pytest.approx(np.std(shares, ddof=1))
-    assert "means over the seeds" in str(report.terms)
+    assert "means over the seeds" in str(build_report(summary).terms)
 
 
 @pytest.mark.slow

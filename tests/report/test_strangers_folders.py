@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shlex
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,19 +17,23 @@ from tests.records import make_record
 
 
 @pytest.mark.slow
-def test_linked_figures_and_pages_of_others_are_kept(make_sweep, run_in, tmp_path, capfd):
+def test_files_of_others_and_of_earlier_versions_are_kept(make_sweep, run_in, tmp_path, capfd):
     folder, paper = make_sweep(models=("a", "b"), budgets=(8.0,)), tmp_path / "paper"
     paper.mkdir()
-    for name in ("a.csv", "a.svg", "report.html"):
+    for name in ("a.csv", "a.svg", "matrix-bim.csv", "report.html"):
         (paper / name).write_text("mine")
-    (folder / "figures").symlink_to(paper)
+    shutil.copytree(paper, folder / "figures")  # which earlier versions wrote
+    shutil.copy(paper / "matrix-bim.csv", folder)
     words = [f"folder={folder}", f"cache.dir={tmp_path}"]
     report = partial(run_in, tmp_path, *words, module="src.report.__main__")
-    assert report() == report(f"out={folder}") == 0  # its own page is replaced
-    assert report("report.figures=true") == report(f"out={paper}") == 2
-    link, page = capfd.readouterr().err.splitlines()
-    assert "figures is a link" in link and "report.html is another program's" in page
-    assert [path.read_text() for path in paper.iterdir()] == ["mine"] * 3
+    assert report() == 0
+    page = (folder / "report.html").read_bytes()
+    assert report(f"out={folder}") == 0  # its own page is replaced
+    assert (folder / "report.html").read_bytes() == page
+    assert report(f"out={paper}") == 2
+    assert "report.html is another program's" in capfd.readouterr().err
+    kept = [*paper.iterdir(), *(folder / "figures").iterdir(), folder / "matrix-bim.csv"]
+    assert [path.read_text() for path in kept] == ["mine"] * 9
 
 
 @pytest.mark.parametrize(

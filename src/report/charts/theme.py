@@ -19,7 +19,7 @@ DASHES = [[], [6, 3], [2, 2.5], [9, 3, 2, 3], [4, 4], [10, 4], [1, 3]]
 SHADES = ["#8a939c", "#6b95b8", "#2f77b5", "#16191d"]
 """Colours of groups by initial confidence, the least confident first; those of the page."""
 PANEL = 260
-"""Width of a chart, or of one of its panels, in a file; on a page it adapts to the window."""
+"""Width of a chart, or of one of its panels, in a notebook; on the page it adapts to the window."""
 STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
 """Legend symbols for curves."""
 _LEGEND = 300
@@ -33,11 +33,9 @@ MEAN = "mean of sources"
 """Name in the column `source` for means over single sources."""
 
 
-THEME = "transferability"
 FONT = "-apple-system, 'Segoe UI', Roboto, Arial, 'Liberation Sans', sans-serif"
 
 
-@alt.theme.register(THEME, enable=False)  # importing this module must not change other charts
 def theme() -> alt.theme.ThemeConfig:
     """Return the configuration of every chart; colours of text follow the theme of the page."""
     limits: Any = {"labelLimit": 260, "titleLimit": 400}
@@ -72,7 +70,7 @@ def theme() -> alt.theme.ThemeConfig:
 PAGE_THEME = "transferability-page"
 
 
-@alt.theme.register(PAGE_THEME, enable=False)
+@alt.theme.register(PAGE_THEME, enable=False)  # this import must not change other charts
 def page_theme() -> alt.theme.ThemeConfig:
     """Return the configuration of charts on the page, with the colours of its style sheet."""
     shared: Any = theme()
@@ -126,7 +124,7 @@ def paper_theme() -> dict[str, Any]:
 
 
 ROWS = alt.NamedData("rows")
-"""The rows of a chart that a page, or `Figure.spec`, adds."""
+"""The rows of a chart that the page adds."""
 
 
 def where(test: str, value: Any, otherwise: Any) -> Any:
@@ -174,13 +172,6 @@ def colour_by(
     if columns < 4:  # long names have fewer columns than the theme's
         legend["columns"] = max(1, columns)
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
-
-
-def colour_of_levels(column: str, sort: Any = "descending") -> alt.Color:
-    """Return one colour per level of initial confidence."""
-    scheme: Any = alt.SchemeParams(name="viridis", extent=[0.15, 0.95])
-    named = alt.Legend(title="initial confidence", format=".0%", orient="bottom")
-    return alt.Color(f"{column}:O", sort=sort, scale=alt.Scale(scheme=scheme), legend=named)
 
 
 def budgets(frame: pd.DataFrame) -> alt.X:

@@ -13,7 +13,7 @@ from ...analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, L
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..summary import Summary
-from ..verdicts import COUNTED, exceptions, needed
+from ..verdicts import COUNTED, dependence, needed
 from .html import ENOUGH, TOO_FEW
 from .view import View, over_sources
 
@@ -120,7 +120,7 @@ def _decided(rows: pd.DataFrame, of: str, where: str, details: str) -> Answer:
     if not tied:
         decided = "differences are" if len(others) > 1 else "difference is"
         details += f" The {decided} decided (tested together, p < {LEVEL})."
-        but = exceptions(rows, of)
+        but = dependence(rows)
         details += f" But {but}." * bool(but)
         lead = f"{name} leads on average" if first["depends_on"] else f"{name} transfers best"
         return (lead, f"{where}{reaches}: {behind}", details)

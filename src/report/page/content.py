@@ -14,7 +14,7 @@ from ...utils.package import command
 from ..diagnostics import CHARTS
 from ..summary import JobSummary, Summary
 from .answers import NO_ANSWER
-from .figures import clean_figures, file_figures, page_charts, tries_figure, why_figures
+from .figures import clean_figures, page_charts, tries_figure, why_figures
 from .html import ENOUGH, TOO_FEW, Report
 from .page_data import PageData, compute_page_data
 from .selections import OWN_KEYS, RANKING_KEYS, key_of, own_answers, selections
@@ -52,7 +52,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     if attacked:
         view = make_view(summary)
         runs = [job for job_summary in summary.attacked for job in job_summary.runs]
-        figures = [*file_figures(view, numbers), *why_figures(view, numbers), *figures]
+        figures = [*why_figures(view, numbers), *figures]
         audited = summary.audits if settings and settings.tries else []
         if curves := [its for its in audited if its.rows]:
             figures.append(tries_figure(curves))

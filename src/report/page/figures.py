@@ -1,4 +1,4 @@
-"""The charts of the page, and those that are files only."""
+"""The charts of the page."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from ...analysis.diagnostics import SIZES
 from ...config.sections import CONTROLS
 from ...utils.model_names import ABSTAINED, ModelRef
 from ..audit import Audit
-from ..charts.curves import curves_chart, series_chart
-from ..charts.dot_plot import dot_plot, means, success_over
+from ..charts.curves import series_chart
+from ..charts.dot_plot import dot_plot, success_over
 from ..charts.theme import (
     GREY,
     MEAN,
@@ -25,54 +25,18 @@ from ..charts.theme import (
     ROWS,
     STROKES,
     WHOLE,
-    budgets,
     colour_by,
-    colour_of_levels,
     curve,
     extent,
-    inline,
     tooltip,
 )
-from ..charts.transfer_matrix import matrix_chart
 from ..diagnostics import CHARTS, draw_own
 from .html import ENOUGH, OF_PAIR, Figure, span, vega_of
 from .page_data import PageData
 from .view import View
 
 MOST_CLASSES = 40
-"""Largest number of classes in a chart; its CSV file has all classes."""
-
-
-def file_figures(view: View, numbers: PageData) -> Iterator[Figure]:
-    """Yield the charts that the page shows as HTML, as files: ranking, matrix and curves."""
-    first, rows = view.choice, view.rows
-    source = first.source or MEAN
-    ranked = view.first_ranking
-    if len(ranked) > 1:
-        y = alt.Y("attack:N", sort=list(ranked["attack"]), title=None)
-        chart = means(alt.Chart(inline(ranked)), y, "mean on other models", "low", "high")
-        caption = "Mean share fooled on other models, with its 95 % interval."
-        yield Figure("ranking", "Attacks, ranked", caption, chart, view.ranking, part="")
-    caption = "Rows: sources; columns: targets; cells: k / n of the counted images."
-    yield Figure("matrix", "Sources and targets", caption, matrix_chart(view.cells), rows, part="")
-    caption = f"{first.attack} from {source}, by target. 95 % Wilson intervals; means have none."
-    chart = curves_chart(view.curves)
-    yield Figure("curves", "Targets over the budget", caption, chart, rows, part="")
-    groups = numbers.table("groups")
-    if len(groups):
-        attack, its, target = view.pairs[0]
-        keys = {"attack": attack, "source": its, "target": target}
-        rows = groups[(groups[list(keys)] == pd.Series(keys)).all(axis=1)]
-        base = alt.Chart(inline(rows)).encode(
-            x=budgets(rows), color=colour_of_levels("group", "ascending")
-        )
-        panels = [
-            curve(base, name, []).properties(width=PANEL, height=190, title=title)
-            for name, title in (("robust_accuracy", "still correct"), ("confidence", "confidence"))
-        ]
-        caption = f"{attack}: {its} to {target}; equal groups by initial confidence."
-        chart = alt.hconcat(*panels)
-        yield Figure("groups", "By initial confidence", caption, chart, groups, part="")
+"""Largest number of classes in a chart."""
 
 
 _TICK = "M-0.15,-1H0.15V1H-0.15Z"
@@ -319,6 +283,9 @@ def _classes() -> ChartType:
 
 def profiles_chart() -> ChartType:
     """Draw the five highest probabilities, one colour per level of initial confidence."""
+    scheme: Any = alt.SchemeParams(name="viridis", extent=[0.15, 0.95])
+    named = alt.Legend(title="initial confidence", format=".0%", orient="bottom")
+    scale = alt.Scale(scheme=scheme)
     bars = (
         alt.Chart(ROWS)
         .mark_bar()
@@ -326,7 +293,7 @@ def profiles_chart() -> ChartType:
             x=alt.X("rank:O", title="class, by probability", axis=alt.Axis(labelAngle=0)),
             xOffset=alt.XOffset("level:N", sort="descending"),
             y=alt.Y("confidence:Q", title="mean probability", axis=PERCENT),
-            color=colour_of_levels("level"),
+            color=alt.Color("level:O", sort="descending", scale=scale, legend=named),
             tooltip=tooltip("model", "level", "rank", "images", shares=["confidence"]),
         )
     )

@@ -1,4 +1,4 @@
-"""Write the report as one HTML page that works from disk, and its charts as files."""
+"""Write the report as one HTML page that works from disk."""
 
 import base64
 import json
@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from altair.typing import ChartType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ...utils.files import WriteError, write_csv, write_text
+from ...utils.files import WriteError, write_text
 from ...utils.package import PACKAGE, command
 from ..beside import Ranks
-from ..charts.theme import PAGE_THEME, THEME
+from ..charts.theme import PAGE_THEME
 from ..verdicts import alike_sentence, neighbours, rank_sentence
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -40,11 +39,11 @@ class Figure:
     """A chart with its title, its caption (including denominators) and its data.
 
     Attributes:
-        name: Stem of its files, unique in the report: letters, digits and hyphens.
-        chart: The chart; it draws the named data `rows`, or has its own data.
-        data: All rows, which its CSV file has.
+        name: A name, unique in the report.
+        chart: The chart; it draws the named data `rows`.
+        data: All rows.
         keys: Columns that select rows, with the key of the selection that each follows.
-        part: The part of the page that shows it: `why` or `data`; empty: it is a file only.
+        part: The part of the page that shows it: `why` or `data`.
     """
 
     name: str
@@ -55,21 +54,11 @@ class Figure:
     keys: Mapping[str, str] = field(default_factory=dict)
     part: str = "why"
 
-    def drawn(self, theme: str) -> dict[str, Any]:
-        """Return the Vega-Lite specification without rows, under a theme."""
-        with alt.theme.enable(theme):
+    def drawn(self) -> dict[str, Any]:
+        """Return the Vega-Lite specification without rows, under the theme of the page."""
+        with alt.theme.enable(PAGE_THEME):
             spec = self.chart.to_dict(validate=False)  # validation takes a second: tests do it
         return {**spec, "description": f"{self.title}. {self.caption}"}
-
-    @cached_property
-    def spec(self) -> dict[str, Any]:
-        """The specification with the first rows of the keys, for files."""
-        rows = self.data
-        for column in self.keys:
-            rows = rows[rows[column] == rows[column].iloc[0]]
-        spec = self.drawn(THEME)
-        records = json.loads(rows.to_json(orient="records"))
-        return {**spec, "datasets": {"rows": records, **spec.get("datasets", {})}}
 
 
 @dataclass(frozen=True)
@@ -134,14 +123,14 @@ def _packed(data: bytes) -> str:
 def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     """Return the figures of the page: Vega specification, keys, and rows as columns."""
     shown = []
-    for figure in (figure for figure in figures if figure.part):
+    for figure in figures:
         rows = figure.data.astype(object).where(figure.data.notna(), None)
         rows = rows.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value)
         shown.append(
             {
                 **{name: getattr(figure, name) for name in ("name", "title", "caption", "part")},
                 "keys": figure.keys,
-                "spec": vega_of(figure.drawn(PAGE_THEME)),
+                "spec": vega_of(figure.drawn()),
                 "columns": json.loads(rows.to_json(orient="split", index=False)),
             }
         )
@@ -156,17 +145,6 @@ def vega_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     fit = {} if "concat" in spec else {"autosize": {"type": "fit-x", "contains": "padding"}}
     compiled: dict[str, Any] = vl_convert.vegalite_to_vega({**spec, **fit}, vl_version=VEGA_LITE)
     return compiled
-
-
-def save_figures(figures: Sequence[Figure], folder: Path) -> None:
-    """Write each chart as NAME.svg and its data as NAME.csv; raise if `folder` is a link."""
-    if folder.is_symlink():
-        raise ValueError(f"{folder} is a link, not a folder: remove it to write figures.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for figure in figures:
-        svg = vl_convert.vegalite_to_svg(figure.spec, vl_version=VEGA_LITE)
-        write_text(folder / f"{figure.name}.svg", svg)
-        write_csv(folder / f"{figure.name}.csv", figure.data)
 
 
 def _vega(cache: Path) -> str:

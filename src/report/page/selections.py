@@ -202,7 +202,7 @@ def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
                     place["h"] = round(first["m"] - place["dl"], 6)
             tested = summary.sources.loc[ranked.index]
             all_targets = records[0]["target"] == ALL_TARGETS
-            lines = verdict(tested, "source") if all_targets else [on_target(tested)]
+            lines = verdict(tested) if all_targets else [on_target(tested)]
             first["text"] = "; ".join(lines)
     if len(summary.sources):
         unranked = summary.sources[summary.sources["rank"].isna()]
