@@ -219,7 +219,7 @@ NEW_NAMES: Any = {"nargs": "+", "default": [], "type": new_name, "action": "exte
 
 def distinct(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return new names by name; refuse two for one name."""
-    names = [name for name, _ in pairs]
+    names = [name for name, _ in dict.fromkeys(pairs)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{twice[0]} has two new names. Choose one.")
     return dict(pairs)

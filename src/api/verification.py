@@ -326,7 +326,10 @@ def _untrusted(record: JobRecord, unknown: Mapping[str, str], absent: Sequence[s
     elsewhere |= {"dataset.root": "FOLDER"} if root and not Path(root).is_dir() else {}
     typed = sorted(f"{key}={elsewhere.get(key, its)}" for key, its in unknown.items())
     if odd := next((word for word in typed if not word.isprintable() or _ODD & {*word}), None):
-        raise ValueError(f"its {odd.partition('.')[0]} has text with quotes or control characters")
+        raise ValueError(
+            f"its {odd.partition('.')[0]} has text with quotes or control characters, "
+            "which only its owner can type"
+        )
     if elsewhere:
         text = f"it needs {needs(record)}. Type where they are, and the code that you trust"
         return f"{text}: {shlex.join(typed)}"
@@ -336,9 +339,11 @@ def _untrusted(record: JobRecord, unknown: Mapping[str, str], absent: Sequence[s
 def _type(config: dict[str, Any], word: str) -> Iterator[tuple[str, str]]:
     """Set a typed `KEY=VALUE` in a job's config if it has the key; yield its texts with keys."""
     key, _, text = word.partition("=")
-    (first, *path), section, value = key.split("."), config, yaml.safe_load(text)
+    (first, *path), section = key.split("."), config
     for name in (first, *["settings"] * (first == "attack"), *path)[:-1]:
         section = section.get(name, {}) if isinstance(section, dict) else {}
+    known = section.get(key.rpartition(".")[2]) if isinstance(section, dict) else None
+    value = text if isinstance(known, str) else yaml.safe_load(text)
     if key == "cache.dir" or (isinstance(section, dict) and key.rpartition(".")[2] in section):
         section[key.rpartition(".")[2]] = value
     yield from _texts(value, key)

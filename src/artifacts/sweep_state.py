@@ -160,7 +160,7 @@ def job_folders(folder: Path, manifest: SweepManifest) -> dict[int, Path]:
     if manifest.id == _CALL:
         paths = enumerate(folder / Path(name).name for name in manifest.jobs)
         return {its: path for its, path in paths if (path / f"{PREDICTIONS}.parquet").exists()}
-    folders, sweep = {}, re.compile(rf"^sweep: '?{manifest.id}\b", re.MULTILINE)
+    folders, sweep = {}, re.compile(rf"^sweep: '?{re.escape(manifest.id)}\b", re.MULTILINE)
     for path in folder.iterdir():  # a text search: parsing YAML is far slower
         match, config = re.match(r"(\d+)-", path.name), path / CONFIG_OF_JOB
         if match and config.is_file() and sweep.search(config.read_text(encoding="utf-8")):

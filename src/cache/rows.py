@@ -108,8 +108,8 @@ class Rows:
         """Hold the locks of attacks or models; wait for a process that computes their rows."""
         with ExitStack() as held:
             for origin in sorted(set(origins)):  # a fixed order avoids deadlocks
-                lock = self._lock(origin)
-                with writing(Path(lock.lock_file)):
+                with writing(self.folder / "locks" / origin):
+                    lock = self._lock(origin)
                     try:
                         lock.acquire(timeout=0)
                     except Timeout:
@@ -129,8 +129,8 @@ class Rows:
         for used, folder in by_age:
             if excess <= 0 or used > time.time() - _IN_USE:
                 return
-            lock = self._lock(folder.name)
             try:
+                lock = self._lock(folder.name)
                 lock.acquire(timeout=0)
             except (Timeout, OSError):  # in use, or the cache is read-only
                 continue
@@ -164,7 +164,8 @@ def _load(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
     if _name(path.parent, content) == path.stem:
         return pq.read_table(pa.BufferReader(content), columns=columns)
     log.warning("%s is damaged; its rows are computed again.", path)
-    path.unlink(missing_ok=True)
+    with suppress(OSError):  # the cache is read-only
+        path.unlink(missing_ok=True)
     return None
 
 

@@ -98,7 +98,7 @@ def run_command(
             code = INTERRUPTED
         except (OSError, RuntimeError) as error:  # from Hydra's files or a launcher's workers
             stopping.shut_down(error)
-        except Exception as error:
+        except BaseException as error:
             _say(error)
         finally:
             gc.unfreeze()  # undo the freeze in `SweepCallback`

@@ -45,7 +45,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"A file could not be read or written: {error}."
     if isinstance(error, ImportError | MemoryError):
-        return f"The program cannot be loaded: {first_line(error) or 'out of memory'}."
+        return f"The program cannot go on: {first_line(error) or 'out of memory'}."
     return "".join(traceback.format_exception(error))
 
 

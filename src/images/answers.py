@@ -15,7 +15,7 @@ from torchvision.datasets.folder import is_image_file
 from ..data import to_rgb
 from ..data.files import read_list
 from ..utils.files import sha256_of
-from ..utils.refusals import first_line
+from ..utils.refusals import first_line, warn_once
 
 _CERTAIN = 1 - 1e-6  # its logits are finite
 
@@ -29,7 +29,7 @@ class Answers(nn.Module):
     Args:
         file: CSV with the columns `sha256`, `predicted` (class, from 0) and perhaps `confidence`
             (probability of this class; without it, answers are certain). It has a row for each
-            image in the folders. Other columns, such as `index`, `budget` and `filename`, are
+            image that is evaluated. Other columns, such as `index`, `budget` and `filename`, are
             ignored.
         num_classes: Number of classes.
         images: Folders of the saved images; None is ignored.
@@ -59,7 +59,7 @@ class Answers(nn.Module):
         if lacking := files.keys() - numbers.keys():
             counts = f"{len(lacking):,} of the {len(files):,} saved images"
             first = min(files[digest] for digest in lacking)
-            raise ValueError(f"{file} has no answer for {counts}, such as {first}.")
+            warn_once(f"{file} has no answer for {counts}, such as {first}.")
         self._rows = {_digest(to_rgb(files[digest])): row for digest, row in numbers.items()}
         confidence = rows["confidence"].clip(upper=_CERTAIN)
         self.register_buffer("predicted", torch.tensor(rows["predicted"].tolist()))
@@ -93,6 +93,8 @@ def _read(file: str, num_classes: int) -> pd.DataFrame:
     except (OSError, ValueError, KeyError) as error:
         text = f"{file} needs the columns sha256 and predicted: {first_line(error)[:200]}"
         raise ValueError(text) from error
+    if rows.empty:
+        raise ValueError(f"{file} has no answers.")
     right = rows["predicted"].between(0, num_classes - 1) & ~rows["sha256"].duplicated()
     right &= rows["confidence"].between(1 / num_classes, 1, inclusive="right")
     for number in rows.index.to_numpy()[~right]:

@@ -54,7 +54,7 @@ class JobEstimate:
 
     Attributes:
         images: Number of images; 0: unknown, and `gradients` is per image.
-        stored: Share of the job's rows that are stored.
+        stored: Share of the job's rows that are stored; NaN: unknown.
         bytes: Additional disk space.
         refused: Why the job cannot run; empty if it can.
     """
@@ -64,7 +64,7 @@ class JobEstimate:
     gradients: float | None
     predictions: int = 0
     cost: Cost = UNKNOWN
-    stored: float = 0.0
+    stored: float = math.nan
     bytes: float = 0.0
     refused: str = ""
 

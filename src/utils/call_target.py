@@ -40,7 +40,7 @@ def call_target(settings: Mapping[str, Any]) -> Any:
                 instantiate({"_target_": name, "_partial_": True})
         with allow(ANY):  # what they return is callable, too, and no list knows its class
             return instantiate(section)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Hydra 1.3 raises its own error from the callable's, 1.4 the callable's.
         cause = (error.__cause__ if isinstance(error, InstantiationException) else None) or error
         reason = first_line(cause)

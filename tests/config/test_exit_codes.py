@@ -76,7 +76,16 @@ def printing_with_rich() -> int:
 
 @pytest.mark.parametrize(
     "error",
-    [KeyError("x"), AttributeError("x"), MemoryError(), RuntimeError("x"), OSError(28, "full")],
+    [
+        *(
+            KeyError("x"),
+            AttributeError("x"),
+            MemoryError(),
+            RuntimeError("x"),
+            OSError(28, "full"),
+        ),
+        *(GeneratorExit("x"), BaseExceptionGroup("x", [KeyError("x")])),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_no_error_has_the_code_of_a_gate_that_is_not_passed(error, capfd):
