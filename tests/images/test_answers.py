@@ -112,16 +112,16 @@ def test_answers_that_do_not_fit_the_images_are_refused(
     assert re.search(text, capsys.readouterr().err) and {*workspace.glob("outputs/*")} == before
 
 
-def test_answers_may_lack_images_that_are_not_evaluated(asked, run_job, workspace, capsys):
+def test_answers_may_lack_images_that_are_not_evaluated(asked, run_job, workspace, caplog):
     folder, answers = asked
     Image.new("RGB", (32, 32)).save(folder.parent / "figure.png")
     answers.to_csv("answers.csv", index=False)
     assert evaluate(run_job, folder, f"model.answers.network.images=[{folder.parent}]") == 0
     text = "no answer for 1 of the 37 saved images, such as .*figure.png"
-    assert re.search(text, "".join(capsys.readouterr()))
+    assert re.search(text, caplog.text)
     answers[:-5].to_csv("answers.csv", index=False)
     assert evaluate(run_job, folder) == 1
-    assert "no answer for 5 of the 36 saved images" in "".join(capsys.readouterr())
+    assert "no answer for 5 of the 36 saved images" in caplog.text
 
 
 @pytest.mark.slow
