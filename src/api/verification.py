@@ -327,8 +327,8 @@ def _untrusted(record: JobRecord, unknown: Mapping[str, str], absent: Sequence[s
     typed = sorted(f"{key}={elsewhere.get(key, its)}" for key, its in unknown.items())
     if odd := next((word for word in typed if not word.isprintable() or _ODD & {*word}), None):
         raise ValueError(
-            f"its {odd.partition('.')[0]} has text with quotes or control characters, "
-            "which only its owner can type"
+            f"its {odd.partition('.')[0]} has text with quotes or control characters, which is not "
+            "repeated here. If you know and trust it, type its KEY=VALUE"
         )
     if elsewhere:
         text = f"it needs {needs(record)}. Type where they are, and the code that you trust"
@@ -342,10 +342,10 @@ def _type(config: dict[str, Any], word: str) -> Iterator[tuple[str, str]]:
     (first, *path), section = key.split("."), config
     for name in (first, *["settings"] * (first == "attack"), *path)[:-1]:
         section = section.get(name, {}) if isinstance(section, dict) else {}
-    known = section.get(key.rpartition(".")[2]) if isinstance(section, dict) else None
-    value = text if isinstance(known, str) else yaml.safe_load(text)
-    if key == "cache.dir" or (isinstance(section, dict) and key.rpartition(".")[2] in section):
-        section[key.rpartition(".")[2]] = value
+    known, last = section if isinstance(section, dict) else {}, key.rpartition(".")[2]
+    value = text if isinstance(known.get(last), str) else yaml.safe_load(text)
+    if key == "cache.dir" or last in known:
+        section[last] = value
     yield from _texts(value, key)
 
 

@@ -365,6 +365,13 @@ def test_what_is_suggested_is_one_word_for_a_shell(verify, trust, forge, text: s
     assert echoed.stdout.decode() == f"dataset.note={text}" and not Path("RAN").exists()
 
 
+@pytest.mark.parametrize("text", ["photos #2", "2024", "a: b", "*x"])
+def test_a_typed_text_is_the_text_of_the_card(verify, trust, forge, text: str):
+    words = (*trust, f"dataset.note={text}")
+    _, printed = verify(forge(lambda job: with_setting(job, "dataset.note", text)), *words)
+    assert "If you trust them" not in printed
+
+
 HOSTILE = ["a'; touch RAN; echo '", 'a"b', "`touch RAN`", "a\\", "a\x1b[2J", "a\u202e", "a\nb"]
 
 
