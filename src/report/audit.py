@@ -73,10 +73,8 @@ def tries(
     """
     groups = comparable(jobs_of(folder, *more), protocol)
     if len(groups) != 1:
-        raise ValueError(
-            "tries needs attacks that a ranking compares. There are "
-            f"{' / '.join(_places(groups)) or 'none'}."
-        )
+        known = " / ".join(_places(groups)) or "none"
+        raise ValueError(f"tries needs attacks that a ranking compares. There are {known}.")
     every, costs = candidates_of(groups[0], eps_255)
     every = every.select(defence=defence)
     if not every.targets:

@@ -156,9 +156,8 @@ class TableCells:
         names, used = list(keys), averaged_pairs(self.pairs, keys)
         mixed = used.groupby(names)["group"].transform("nunique") > 1
         if unlike := differences(used.loc[mixed, "group"]):
-            named = "source" in self.spec.keys
-            less = "leave out averages and differences (--no-average)"
-            way = less if named else "add source to rows"
+            ways = ("add source to rows", "leave out averages and differences (--no-average)")
+            way = ways["source" in self.spec.keys]
             raise ValueError(f"{way}: a mean would combine jobs that differ in {unlike}.")
         ends = {f"{column}_{end}": end for end in ("low", "high")}
         wide = used.assign(**{name: np.nan for name in ends if name not in used})

@@ -109,16 +109,10 @@ class Figure:
         return rows if self.attack else rows[rows["part"] == rows["part"].min()]
 
     def of_sources(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows of the chosen sources, or else of their mean, or else the only source.
-
-        Raises:
-            ValueError: No source is chosen, and no mean combines those of a chosen attack.
-        """
-        if self.source:
-            return rows[rows["source"].isin(self.source)]
-        self.view.check_mean(self.attack)
-        its = rows["source"] == (self.view.choice.source or MEAN)
-        return rows[its & ~rows["attack"].isin(self.view.unlike)]
+        """Return the rows of the chosen sources, or else of their mean, or else the only source."""
+        names = self.source or [self.view.choice.source or MEAN]
+        unlike = {} if self.source else self.view.unlike
+        return rows[rows["source"].isin(names) & ~rows["attack"].isin(unlike)]
 
     def _chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
         return rows[rows["attack"].isin(self.attack)] if self.attack else rows
@@ -126,8 +120,8 @@ class Figure:
     def labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Add `label`, the printed names that tell rows apart; raise if none or too many."""
         unlike = {} if self.source else self.view.unlike
+        self.view.check_mean(unlike if rows.empty else unlike.keys() & self.attack)
         if rows.empty:
-            self.view.check_mean(unlike)
             raise ValueError(
                 "Nothing to draw: with these names no image counts on other models. Choose others."
             )

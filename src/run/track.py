@@ -193,17 +193,15 @@ def sweep_points(summary: Summary) -> list[Point]:
         if eps == reference:
             values[f"{name}/reference", 0] += numbers
 
-    groups = Counter(name for name, _ in {(its.job.attack, its.group) for its in summary.attacked})
-    alike = [name for name, count in groups.items() if count == 1]
+    groups = Counter(name for jobs in summary.groups for name in {its.job.attack for its in jobs})
     references = [jobs[0].job.record.reference for jobs in summary.groups]
     keys = ["attack", "defence", *GROUP, "eps_255", "group"]
-    ranked = summary.rankings[summary.rankings["attack"].isin(alike)]
+    ranked = summary.rankings[summary.rankings["attack"].map(groups) == 1]
     for _, rows in ranked.groupby(keys, sort=False):
         head = rows.iloc[0]
         name = _metric(head["attack"], head["defence"], ranking_label(head, goal=False))
         budgets = head["eps_255"], references[head["group"] - 1]
-        mean = head["source"].startswith(MEAN_OF)
-        rows = rows.head(1 if mean else len(rows)).dropna(subset="mean")
+        rows = rows[: 1 if head["source"].startswith(MEAN_OF) else None].dropna(subset="mean")
         if rows.empty:  # it lacks pairs of the others
             continue
         add(f"transfer_success/{name}", *budgets, list(rows["mean"]))
@@ -211,7 +209,7 @@ def sweep_points(summary: Summary) -> list[Point]:
         if len(rows) == 1 and (first | rows["difference"].notna()).all():
             differences = list(rows["difference"].mask(first, 0))
             add(f"difference_from_first/{name}", *budgets, differences)
-    for job in (its for its in summary.attacked if its.job.attack in alike):
+    for job in (its for its in summary.attacked if groups[its.job.attack] == 1):
         rates = job.protocol_rates.dropna(subset="success_rate")
         for row in rates[rates["relation"] == WHITE_BOX].to_dict("records"):
             name = f"white_box_success/{_metric(job.job.attack, row['defence'])}"

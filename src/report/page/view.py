@@ -125,8 +125,7 @@ def make_view(summary: Summary) -> View:
     ranking = _ranking(pd.concat([rows, listed.assign(source=MEAN)]), ranked, tried, apart)
     reference = ranking[(ranking["eps_255"] == record.reference) & (ranking["defence"] == defence)]
     first = pd.concat([reference, ranking])  # an attack may have other budgets alone
-    named = dict.fromkeys(name for name in first["attack"] if name)
-    order = sorted(named, key=lambda name: name in unlike)
+    order = sorted(filter(None, dict.fromkeys(first["attack"])), key=lambda name: name in unlike)
     at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
     pairs = rows[at & (rows["defence"] == defence) & ~rows["source"].isin([MEAN, CLEAN])]
     pairs = pairs.assign(
@@ -141,10 +140,9 @@ def make_view(summary: Summary) -> View:
     if pairs.empty:
         raise ValueError(f"No row has the reference budget, {record.reference:g}/255.")
     best = pairs.iloc[0]
-    several = best["attack"] in {*averaged["attack"]}
     choice = Choice(
         attack=best["attack"],
-        source="" if several else best["source"],
+        source="" if best["attack"] in {*averaged["attack"]} else best["source"],
         defence=defence,
         eps=record.reference,
         protocol=record.protocol,
