@@ -126,7 +126,7 @@ def _places(groups: Sequence[Sequence[JobSummary]]) -> list[str]:
         for its, group in zip(records, groups, strict=True)
     )
     facts = facts.drop(columns=_DIGESTS, errors="ignore").fillna("another").astype(str)
-    unlike = [name for name, its in facts.items() if its.nunique() > 1]
+    unlike = [str(name) for name, its in facts.items() if its.nunique() > 1]
     if "dataset.name" in unlike:
         unlike = [name for name in unlike if name == "dataset.name" or "dataset." not in name]
     places = [f"{its.reference:g}/255" for its in records]
