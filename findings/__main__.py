@@ -33,6 +33,7 @@ from findings.sources import choice_rows, luck_rows, source_rows, success_under_
 from findings.zoos import ranked, twins
 from src import curves, ranking
 from src.analysis import format_cell
+from src.analysis.ranking import MEAN_OF
 from src.analysis.trajectories import KINDS
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.utils.files import atomic_write, write_text
@@ -189,7 +190,7 @@ def fitted() -> pd.DataFrame:
     `high_8` and `undecided_8`.
     """
     rows = sweep_of("fitted").summary.rankings.dropna(subset="rank")
-    rows = rows[rows["sources"] > 1]
+    rows = rows[rows["source"].str.startswith(MEAN_OF)]
     shown = ["mean", "low", "high", "undecided"]
     budgets = sorted(rows["eps_255"].unique())
     parts = {eps: rows[rows["eps_255"] == eps].set_index("attack") for eps in budgets}
@@ -212,7 +213,7 @@ def on_photographs() -> pd.DataFrame:
     """Return the ranking of untargeted attacks on the photographs, the mean over both sources."""
     sweeps = [sweep_of(name) for name in ("attacks", "kinds-photos")]
     rows = pd.concat([each.summary.rankings for each in sweeps], ignore_index=True)
-    mean = (rows["sources"] > 1) & (rows["eps_255"] == 16)
+    mean = rows["source"].str.startswith(MEAN_OF) & (rows["eps_255"] == 16)
     rows = rows[mean & ~rows["targeted"] & (rows["norm"] == "linf")]
     rows = rows.dropna(subset="rank")
     return rows.drop_duplicates("attack").sort_values("mean", ascending=False).set_index("attack")

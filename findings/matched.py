@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from findings.costs import COSTS, TABLE, unpacked
 from src.analysis.multiple_comparisons import LEVEL
-from src.analysis.ranking import rankings
+from src.analysis.ranking import MEAN_OF, rankings
 from src.utils.model_names import ModelRef
 
 SETTINGS = ("own", *map(str, COSTS))
@@ -52,13 +52,15 @@ class Matched:
         """Return one ranking by attack, the mean over sources or that of the only source."""
         found = self.ranked[setting]
         found = found[(found["targeted"] == targeted) & (found["ensemble"] == ensemble)]
-        found = found[found["sources"] == found["sources"].max()]
+        mean = found["source"].str.startswith(MEAN_OF)
+        found = found[mean == mean.max()]
         return found.dropna(subset="rank").set_index("attack")
 
     def against_mi(self, setting: str, better: bool) -> list[str]:
         """Return the attacks that fool more, or fewer, than `mi` of the same cost."""
         found = self.beside[setting]
-        found = found[(found["sources"] > 1) & ~found["targeted"]].set_index("attack")
+        mean = found["source"].str.startswith(MEAN_OF)
+        found = found[mean & ~found["targeted"]].set_index("attack")
         decided = found[found["p"] < LEVEL]
         more = decided["mean"] > found["mean"]["mi"]
         return list(decided.index[more if better else ~more])
@@ -130,7 +132,7 @@ class Matched:
         ensemble = table["source"].map(_is_ensemble)
         other = ~table["source"].isin(TRANSFORMERS) & table["target"].isin(TRANSFORMERS)
         found = rankings(unpacked(table[~ensemble & other]))
-        mean = (found["sources"] > 1) & found["rank"].notna()
+        mean = found["source"].str.startswith(MEAN_OF) & found["rank"].notna()
         return found[mean].set_index("attack")
 
     def chart(self) -> alt.LayerChart:

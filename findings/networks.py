@@ -10,6 +10,7 @@ from findings.numbers import Sweep
 from findings.paired_tests import both_ways, holm, paired_tests
 from src.analysis.image_outcomes import joined
 from src.analysis.intervals import wilson_interval
+from src.analysis.ranking import MEAN_OF
 
 BANDS = ["low", "mid", "high"]
 """Bands of frequencies."""
@@ -39,7 +40,7 @@ class Networks(Sweep):
     def means(self) -> pd.DataFrame:
         """The mean success of each attack over the sources, by `eps_255` and `attack`."""
         rows = self.summary.rankings
-        rows = rows[rows["sources"] == len(self.sources)]
+        rows = rows[rows["source"].str.startswith(MEAN_OF)]
         return rows.set_index(["eps_255", "attack"]).sort_index()
 
     @cached_property

@@ -28,6 +28,8 @@ from .source_choice import missing_target, source_values
 
 ALL_TARGETS = "all targets"
 """Target of a ranking of sources over several targets."""
+MEAN_OF = "mean of "
+"""Start of the `source` of a mean over sources; such a mean may have one source left."""
 
 _ROUNDING = 1e-9
 _UNRANKED = {"undecided": True, "depends_on": ""}
@@ -83,7 +85,7 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
         for name, members in groups.items():
             rows = _rank_attacks(outcomes, jobs, members, targets, against)
             for row in rows:
-                mean = f"mean of {row['sources']} source{'s' * (row['sources'] > 1)}"
+                mean = f"{MEAN_OF}{row['sources']} source{'s' * (row['sources'] > 1)}"
                 ranked.append(row | place | {"source": name or mean})
     return pd.DataFrame(ranked, columns=ATTACK_COLUMNS)
 

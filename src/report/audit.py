@@ -1,5 +1,6 @@
 """Success of attackers within q candidates: a frame, a table for papers, and audits of targets."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan, nan
@@ -33,6 +34,8 @@ _HEADS = {"fooled": "fooled", "unseen": "unseen target", "single": "best single"
 _NAMED = 3
 """Number of the classes most often fooled, and least often, that the text names."""
 _RELATED = "the target itself, or related to it by weights, architecture or family"
+_DIGESTS = ["images", "program's code"]
+"""Facts of comparable jobs that name no setting."""
 _ORDERS = "The last column is the order learned on all images. The others are of orders that were "
 _ORDERS += "learned on some of the images and tried on others."
 
@@ -65,15 +68,13 @@ def tries(
         The rows of `success_within`, with one row per q.
 
     Raises:
-        ValueError: The jobs differ in their images, norm or budget; no image counts; or there is no
-            such budget, defence or protocol.
+        ValueError: No ranking compares the jobs; no image counts; or there is no such budget,
+            defence or protocol.
     """
     groups = comparable(jobs_of(folder, *more), protocol)
     if len(groups) != 1:
-        raise ValueError(
-            "tries needs attacks on the same images and models, with one norm and budget, by one "
-            f"version of the program. There are {' / '.join(_places(groups)) or 'none'}."
-        )
+        known = " / ".join(_places(groups)) or "none"
+        raise ValueError(f"tries needs attacks that a ranking compares. There are {known}.")
     every, costs = candidates_of(groups[0], eps_255)
     every = every.select(defence=defence)
     if not every.targets:
@@ -118,20 +119,19 @@ def candidates_of(
 def _places(groups: Sequence[Sequence[JobSummary]]) -> list[str]:
     """Return the reference budget of each group of jobs, and what else tells the groups apart."""
     records = [group[0].job.record for group in groups]
-    facts = [
+    facts = pd.DataFrame(
         {f"dataset.{key}": value for key, value in its.config["dataset"].items()}
-        | {"n_images": its.images, "norm": its.norm, "epsilon.reference": f"{its.reference:g}"}
-        | {"storage": its.storage, "seed": its.seed, "precision": its.arithmetic}
-        | {"version": its.versions.get("transferability")}
-        for its in records
-    ]
-    names = dict.fromkeys(name for its in facts for name in its)
-    unlike = [name for name in names if len({str(its.get(name)) for its in facts}) > 1]
+        | {"n_images": its.images, "version": its.versions.get("transferability")}
+        | json.loads(group[0].group)
+        for its, group in zip(records, groups, strict=True)
+    )
+    facts = facts.drop(columns=_DIGESTS, errors="ignore").fillna("another").astype(str)
+    unlike = [str(name) for name, its in facts.items() if its.nunique() > 1]
     if "dataset.name" in unlike:
         unlike = [name for name in unlike if name == "dataset.name" or "dataset." not in name]
     places = [f"{its.reference:g}/255" for its in records]
-    for number, its in enumerate(facts if len(facts) > 1 else ()):
-        texts = [f"{name}={its.get(name)}" for name in unlike] or [f"group {number + 1}"]
+    for number, its in enumerate(facts.to_dict("records") if len(groups) > 1 else ()):
+        texts = [f"{name}={its[name]}" for name in unlike] or [f"group {number + 1}"]
         places[number] += f" ({', '.join(texts)})"
     return places
 

@@ -28,8 +28,8 @@ VALUES[COUNTS] = Quantity("rate", "Counts ({counted} / counted = rate)", count="
 FORMATS = ("latex", "markdown", "csv")
 AVERAGE, DIFFERENCE = "average", "difference"
 _NEAR = 1e-9
-_ALONE = {"attack", "defence"}
-"""Axes that are never averaged."""
+_ALONE = {"attack": "attack", "defence": "defence", "source": "source_defence"}
+"""What is never averaged, by the axis that it belongs to."""
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
 
 
@@ -121,7 +121,8 @@ class TableCells:
         average = self.spec.average and self.spec.value != COUNTS
         pairs = self.table(self.spec.keys)
         several = len(pairs[columns].drop_duplicates()) > 1
-        average &= several and all(pairs[key].nunique() == 1 for key in _ALONE & {*columns})
+        alone = [_ALONE[axis] for axis in columns if axis in _ALONE]
+        average &= several and all(self.pairs[name].nunique() == 1 for name in alone)
         parts = [self.clean, pairs] if len(self.clean) else [pairs]
         blank: dict[str, Any] = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
         blank |= dict.fromkeys(("least", "most"), np.nan)
@@ -155,8 +156,8 @@ class TableCells:
         names, used = list(keys), averaged_pairs(self.pairs, keys)
         mixed = used.groupby(names)["group"].transform("nunique") > 1
         if unlike := differences(used.loc[mixed, "group"]):
-            named = "source" in self.spec.keys
-            way = "leave out the average (--no-average)" if named else "add source to rows"
+            ways = ("add source to rows", "leave out averages and differences (--no-average)")
+            way = ways["source" in self.spec.keys]
             raise ValueError(f"{way}: a mean would combine jobs that differ in {unlike}.")
         ends = {f"{column}_{end}": end for end in ("low", "high")}
         wide = used.assign(**{name: np.nan for name in ends if name not in used})

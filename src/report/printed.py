@@ -103,28 +103,24 @@ class Figure:
         """
         rows = self.view.ranking
         rows = rows[rows["defence"] == self.view.choice.defence]
-        rows = rows[rows["of"].isin(self.sources)]
         part = (rows["heading"] != "").groupby([rows["eps_255"], rows["of"]]).cumsum()
         rows = rows.assign(part=part, target="").dropna(subset="mean")
-        rows = self._chosen(rows[rows["source"].isin(self.sources)])
+        rows = self.of_sources(self._chosen(rows[rows["of"] == rows["source"]]))
         return rows if self.attack else rows[rows["part"] == rows["part"].min()]
 
-    @property
-    def sources(self) -> Sequence[str]:
-        """The chosen sources, or else their mean, or else the only source.
-
-        Raises:
-            ValueError: No source is chosen, and no mean combines those of a drawn attack.
-        """
-        if not self.source:
-            self.view.check_mean(self.attack)
-        return self.source or [self.view.choice.source or MEAN]
+    def of_sources(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of the chosen sources, or else of their mean, or else the only source."""
+        names = self.source or [self.view.choice.source or MEAN]
+        unlike = {} if self.source else self.view.unlike
+        return rows[rows["source"].isin(names) & ~rows["attack"].isin(unlike)]
 
     def _chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
         return rows[rows["attack"].isin(self.attack)] if self.attack else rows
 
     def labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Add `label`, the printed names that tell rows apart; raise if none or too many."""
+        unlike = {} if self.source else self.view.unlike
+        self.view.check_mean(unlike if rows.empty else unlike.keys() & self.attack)
         if rows.empty:
             raise ValueError(
                 "Nothing to draw: with these names no image counts on other models. Choose others."
@@ -136,9 +132,14 @@ class Figure:
             separator, names["target"] = ": ", names.pop("source") + _TO + names["target"]
         rows = rows.assign(label=names.agg(separator.join, axis=1))
         self.check(rows["label"].unique())
-        drawn = self._chosen(self.view.ranking)["attack"].replace("", nan).dropna()
-        if left := ", ".join(drawn[~drawn.isin(rows["attack"])].unique()):
-            log.warning(f"Not drawn: {left} (another ranking, or none). Choose with attack.")
+        why = {name: f"its sources differ in {its}" for name, its in unlike.items()}
+        left = [
+            f"{name} ({why.get(name, 'another ranking, or none')})"
+            for name in self.attack or self.view.options["attack"]
+            if name not in {*rows["attack"]}
+        ]
+        if left:
+            log.warning(f"Not drawn: {', '.join(left)}. Choose with attack or source.")
         return rows
 
     def heading(self, rows: pd.DataFrame, eps: float | None = None) -> str:
@@ -236,8 +237,7 @@ def over(
 
 def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
     """Return a quantity as `value` with `low` and `high`, for pairs or as means on other models."""
-    rows = figure.pairs
-    rows = rows[rows["source"].isin(figure.sources)]
+    rows = figure.of_sources(figure.pairs)
     others = rows["relation"] == TRANSFER
     if figure.target:
         rows = rows[rows["target"].isin(figure.target) & ((rows["source"] != MEAN) | others)]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +14,7 @@ import pandas as pd
 from ..analysis import WHITE_BOX, explained
 from ..analysis.image_outcomes import GROUP
 from ..analysis.quantities import QUANTITIES
+from ..analysis.ranking import MEAN_OF
 from ..artifacts.layout import PAGE, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
 from ..config.sections import job_name
@@ -181,7 +182,8 @@ def sweep_points(summary: Summary) -> list[Point]:
     Metrics are `transfer_success/ATTACK`, the mean in the ranking over all sources (else over the
     attack's own sources), `difference_from_first/ATTACK` in that ranking (0 for the first), and
     `white_box_success/ATTACK`, the mean over white boxes, each with `/curve` and `/reference`.
-    There are also metrics for `ATTACK of ensembles` and `ATTACK behind DEFENCE`.
+    There are also metrics for `ATTACK of ensembles` and `ATTACK behind DEFENCE`. An attack whose
+    jobs no single ranking compares has no metric.
     """
     values = defaultdict[tuple[str, int], list[float]](list)
 
@@ -191,13 +193,15 @@ def sweep_points(summary: Summary) -> list[Point]:
         if eps == reference:
             values[f"{name}/reference", 0] += numbers
 
+    groups = Counter(name for jobs in summary.groups for name in {its.job.attack for its in jobs})
     references = [jobs[0].job.record.reference for jobs in summary.groups]
     keys = ["attack", "defence", *GROUP, "eps_255", "group"]
-    for _, rows in summary.rankings.groupby(keys, sort=False):
+    ranked = summary.rankings[summary.rankings["attack"].map(groups) == 1]
+    for _, rows in ranked.groupby(keys, sort=False):
         head = rows.iloc[0]
         name = _metric(head["attack"], head["defence"], ranking_label(head, goal=False))
         budgets = head["eps_255"], references[head["group"] - 1]
-        rows = rows.head(1 if head["sources"] > 1 else len(rows)).dropna(subset="mean")
+        rows = rows[: 1 if head["source"].startswith(MEAN_OF) else None].dropna(subset="mean")
         if rows.empty:  # it lacks pairs of the others
             continue
         add(f"transfer_success/{name}", *budgets, list(rows["mean"]))
@@ -205,7 +209,7 @@ def sweep_points(summary: Summary) -> list[Point]:
         if len(rows) == 1 and (first | rows["difference"].notna()).all():
             differences = list(rows["difference"].mask(first, 0))
             add(f"difference_from_first/{name}", *budgets, differences)
-    for job in summary.attacked:
+    for job in (its for its in summary.attacked if groups[its.job.attack] == 1):
         rates = job.protocol_rates.dropna(subset="success_rate")
         for row in rates[rates["relation"] == WHITE_BOX].to_dict("records"):
             name = f"white_box_success/{_metric(job.job.attack, row['defence'])}"

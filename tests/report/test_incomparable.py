@@ -7,13 +7,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from src import rankings, table
+from src import rankings, table, tries
 from src.analysis.intervals import wilson_interval
 from src.api import charts
 from src.artifacts.frame_jobs import JOBS, jobs_of
 from src.report.page.selections import key_of, selections
 from src.report.page.view import make_view
 from src.report.summary import summarise
+from src.run.track import sweep_points
 from tests.report.test_paper import IMAGES, frame_of
 from tests.report.test_selections import value
 
@@ -158,6 +159,106 @@ def test_a_ranking_says_over_how_many_sources_its_attacks_are_means():
     first = means.set_index("attack").loc["di"]
     assert (first["source"], first["sources"]) == ("mean of 2 sources", 2)
     assert first["mean"] == pytest.approx(0.375)
+
+
+UNEVEN = {
+    **{("fgsm", "vgg", "net"): 12, ("fgsm", "vit", "net"): 6},
+    **{("mi", "vgg", target): 10 for target in ("net", "other", "third")},
+}
+"""A ranking's pairs are those of `mi` alone, which has one source."""
+
+
+def test_a_mean_over_the_one_source_that_is_left_is_a_mean_everywhere():
+    frame = frame_of(UNEVEN)
+    summary = summarise(jobs_of(frame))
+    page = page_of(frame)
+    place = {"source": "", "defence": "none", "eps_255": 8, "protocol": "joint"}
+    rows = page["ranking"][key_of(page["axes"], place, ("defence", "source", "eps_255"))]
+    shown = {row["name"]: (row["m"], row["lacks"]) for row in rows if "name" in row}
+    assert shown == {"mi": (0.5, ""), "fgsm": (None, "vgg -> other and 1 more")}
+    lead, rest, _ = page["answers"][key_of(page["axes"], place)]
+    assert f"{lead}{rest}" == "mi at 8/255 fools 50.0 % of images"
+    low, mean = (value(page, name, **place, attack="mi", target="") for name in ("sl", "s"))
+    assert mean == 0.5 and 0.3 < low < 0.4
+    points = {name: share for name, share, _ in sweep_points(summary)}
+    at = "reference"
+    assert points[f"transfer_success/mi/{at}"] == 0.5
+    assert {name for name in points if name.startswith("diff") and name.endswith(at)} == {
+        f"difference_from_first/mi/{at}"
+    }
+    assert f"transfer_success/fgsm/{at}" not in points
+
+
+def test_figures_draw_a_mean_over_the_one_source_that_is_left(caplog):
+    for draw in (charts.ranking, charts.cost, charts.curves):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            draw(frame_of(UNEVEN), width="3.3in")
+        assert "Not drawn: fgsm (another ranking, or none)" in caplog.text
+
+
+@pytest.mark.parametrize("sources", [["vgg"], ["vgg", "vit"]], ids=["one source", "two sources"])
+def test_figures_leave_out_attacks_without_a_mean_and_say_why(sources, caplog):
+    """FGSM fools most from a network that has no other attack, and the others are drawn."""
+    fooled = {(attack, source, "net"): 9 for attack in ("fgsm", "mi") for source in sources}
+    frame = other(frame_of({("fgsm", "mlp", "net"): 20} | fooled), "mlp", storage="uint8")
+    words = {"width": "3.3in", "height": "3in"}
+    for draw in (charts.ranking, charts.cost, charts.curves):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            drawn = draw(frame, **words).to_json()
+        assert "Not drawn: fgsm (its sources differ in storage (uint8, float32))" in caplog.text
+        assert '"mi: ' in drawn  # the heading: no other attack is drawn
+        refused(lambda draw=draw: draw(frame, attack=["mi", "fgsm"], **words), "fgsm", "storage")
+        draw(frame, attack="fgsm", source="mlp", **words)
+    charts.curves(frame)
+
+
+def test_white_boxes_of_incomparable_jobs_have_no_mean_and_keep_none_from_others():
+    fooled = {("fgsm", "vgg", "net"): 12, ("fgsm", "vit", "net"): 6}
+    frame = frame_of(fooled | {("mi", "vgg", "vgg"): 20, ("mi", "vit", "vit"): 10})
+    frame.attrs[JOBS] = [
+        job | ({"seed": 9} if job["attack"] == "mi" and job["source"] == "vit" else {})
+        for job in frame.attrs[JOBS]
+    ]
+    page = page_of(frame)
+    assert page["unlike"] == {} and page["first"]["attack"] == "fgsm"
+    assert dict(zip(page["axes"]["attack"], page["single"], strict=True)) == {"fgsm": 2, "mi": 0}
+    for draw in (charts.ranking, charts.cost, charts.curves):
+        draw(frame, width="3.3in")
+    points = {name.rpartition("/")[0] for name, *_ in sweep_points(summarise(jobs_of(frame)))}
+    assert points == {"transfer_success/fgsm", "difference_from_first/fgsm"}
+
+
+def test_the_way_out_of_a_refused_average_works(unlike):
+    name, frame = unlike
+    words = {"rows": "attack", "columns": "source", "differences": True, "to": "csv"}
+    refused(lambda: table(frame, **words), "differences", "--no-average", name)
+    table(frame, **words | {"differences": False, "average": False})
+
+
+def test_an_average_has_no_sources_behind_different_defences():
+    frame = frame_of({("fgsm", "vgg", "net"): 12, ("fgsm", "vit@jpeg", "net"): 2})
+    cells = pd.read_csv(io.StringIO(table(frame, rows="attack", columns="source", to="csv")))
+    assert cells[["vgg", "vit@jpeg"]].to_numpy()[0] == pytest.approx([0.6, 0.1])
+    assert not [column for column in cells if "average" in column]
+
+
+@pytest.mark.parametrize("differing", ["storage", "norm", "trainer.precision"])
+def test_a_sweep_has_no_metric_of_an_attack_whose_jobs_no_ranking_compares(differing):
+    third = {("mi", *pair): count for (_, *pair), count in FOOLED.items() if pair[0] == "vgg"}
+    frame = other(frame_of(FOOLED | third), "vit", **OTHERWISE[differing])
+    points = {name: share for name, share, _ in sweep_points(summarise(jobs_of(frame)))}
+    assert {name.split("/")[1] for name in points} == {"mi"}
+    assert points["transfer_success/mi/reference"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("differing", ["epsilon.reference", "norm", "storage", "seed"])
+def test_tries_name_what_keeps_attacks_apart(differing):
+    frame = other(frame_of(FOOLED), "vit", **OTHERWISE[differing])
+    for job, before in zip(frame.attrs[JOBS], frame_of(FOOLED).attrs[JOBS], strict=True):
+        assert job["config"]["dataset"] == before["config"]["dataset"]
+    refused(lambda: tries(frame), f"{differing}=")
 
 
 @pytest.mark.parametrize("count", [0, 7, 20])

@@ -10,6 +10,7 @@ from ...analysis import WHITE_BOX
 from ...analysis.image_outcomes import GROUP
 from ...analysis.intervals import FEWEST_IMAGES
 from ...analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL
+from ...analysis.ranking import MEAN_OF
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..summary import Summary
@@ -88,8 +89,7 @@ def _details(first: pd.Series, total: int) -> str:
     mean = " and ".join(part for part, holds in parts.items() if holds)
     unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
     counted = _counted(first["protocol"], f"{first['images']:g}", total)
-    several = first["targets"] > 1 or first.get("sources", 1) > 1
-    union = "; each pair has its own count" * bool(several)
+    union = "; each pair has its own count" * any(parts.values())
     text = f"Counted: the {counted}{union * (first['protocol'] != 'all')}."
     return text + f" The mean {mean}." * bool(mean) + unrelated
 
@@ -150,11 +150,10 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
     """State which source of the only attack transfers best."""
     details, attack = _details(row, total), row["attack"]
     reached = "reaches its target class on" if row["targeted"] else "fools"
-    alone = (attack, f"{where} {reached} {100 * row['mean']:.1f} % of images", details)
-    if row["sources"] == 1 or summary.sources.empty:
+    rest = f"{where} {reached} {100 * row['mean']:.1f} % of images"
+    if not row["source"].startswith(MEAN_OF) or summary.sources.empty:
         source = f" from {row['source']}" * (f"from {row['source']}" not in where)
-        lead, rest, _ = alone
-        return (lead, f"{source}{rest}", details)
+        return (attack, f"{source}{rest}", details)
     keys = ["group", *GROUP, "eps_255", "defence", "attack"]
     its = summary.sources[(summary.sources[keys] == row[keys]).all(axis=1)]
     every, its = its, its[its["target"] == its["target"].head(1).squeeze()]
@@ -163,7 +162,7 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
         lacks = "".join(its["lacks"].head(1))
         over = " over all targets" * (len(every) > len(its))
         text = f" Sources are not ranked{over}: that needs {lacks}." * bool(lacks)
-        return (*alone[:2], details + text)
+        return (attack, rest, details + text)
     lead, rest, tested = _decided(ranked, "source", f" as a source of {attack}{where}", details)
     images = f"the {ranked['images'].iloc[0]:g} images that count for all of them"
     return (lead, rest, f"{tested} Sources are compared on {images}.")

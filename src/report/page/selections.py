@@ -12,7 +12,7 @@ import pandas as pd
 
 from ...analysis import TRANSFER, WHITE_BOX
 from ...analysis.image_outcomes import joined
-from ...analysis.ranking import ALL_TARGETS, target_means
+from ...analysis.ranking import ALL_TARGETS, MEAN_OF, target_means
 from ...utils.model_names import NO_DEFENCE
 from ..cells import averaged_pairs, cell_means
 from ..charts.theme import MEAN
@@ -118,8 +118,8 @@ def _with_intervals(
 
     Those over sources are added for attacks and budgets that are `whole`.
     """
-    ranked = summary.rankings
-    parts = [ranked.assign(target="", source=ranked["source"].mask(ranked["sources"] > 1, ""))]
+    ranked, mean = summary.rankings, summary.rankings["source"].str.startswith(MEAN_OF)
+    parts = [ranked.assign(target="", source=ranked["source"].mask(mean, ""))]
     for jobs in summary.groups:
         for eps in sorted({eps for job in jobs for eps in job.outcomes}):
             outcomes = joined([job.outcomes[eps] for job in jobs if eps in job.outcomes])

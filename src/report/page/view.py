@@ -1,6 +1,6 @@
 """The rows of the page in the order of its rankings, the initial choice, and the menus."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -10,7 +10,7 @@ import pandas as pd
 from ...analysis import CLEAN, TRANSFER
 from ...analysis.image_outcomes import GROUP
 from ...analysis.quantities import QUANTITIES, STATISTICS
-from ...analysis.ranking import by_mean
+from ...analysis.ranking import MEAN_OF, by_mean
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..charts.transfer_matrix import drawn_rows
@@ -44,7 +44,8 @@ class View:
 
     Attributes:
         rates: The rates of the jobs' primary variants, see `primary_rates`.
-        averaged: Those that means over sources count; empty if no attack has several sources.
+        averaged: Those that means over sources count, of white boxes too; empty if no attack has
+            several sources.
         rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`.
         ranking: One row per `defence`, budget, source or mean (`of`) and attack, by rank, and one
             per heading; `lacks` says why a row has no rank.
@@ -65,10 +66,10 @@ class View:
     apart: set[str]
     unlike: dict[str, str]
 
-    def check_mean(self, attacks: Sequence[str] = ()) -> None:
-        """Raise a `ValueError` if no mean combines all sources of some attacks; empty: of any."""
-        for attack, unlike in self.unlike.items():
-            if attack in (attacks or self.unlike):
+    def check_mean(self, attacks: Iterable[str]) -> None:
+        """Raise a `ValueError` if no mean combines all sources of one of these attacks."""
+        for attack in attacks:
+            if unlike := self.unlike.get(attack):
                 raise ValueError(f"{attack}: its sources differ in {unlike}. Choose with source.")
 
     @property
@@ -108,21 +109,23 @@ def make_view(summary: Summary) -> View:
     ensembles = rates["ensemble"]
     apart = {*rates.loc[ensembles | (rates["source_defence"] != NO_DEFENCE), "source"]}
     single = rates[~rates["source"].isin(apart)]
-    groups = single.groupby("attack", sort=False)["group"]
-    unlike = {str(attack): differences(its) for attack, its in groups if its.nunique() > 1}
-    without = single["attack"].isin(unlike)
-    averaged = _averaged(single[~without])
+    transfer = single["relation"] == TRANSFER
+    mixed = single.groupby(["attack", transfer])["group"].transform("nunique") > 1
+    groups = single[mixed & transfer].groupby("attack", sort=False)["group"]
+    unlike = {str(attack): differences(its) for attack, its in groups}
+    averaged = _averaged(single[~mixed & ~single["attack"].isin(unlike)])
     rows = pd.concat([rows, _over_sources(averaged)], ignore_index=True)
     tried = sorted(_tried(rows), key=lambda eps: eps != record.reference)
     defence, *others = rates["source_defence"].unique()
     if others or not (rows["defence"] == defence).any():
         defence = NO_DEFENCE
-    ranked, listed = summary.rankings, single[without & bool(len(averaged))].assign(source=MEAN)
-    ranked = ranked[(ranked["sources"] == 1) | ~ranked["attack"].isin(unlike)]
-    ranking = _ranking(pd.concat([rows, listed]), ranked, tried, apart)
+    ranked = summary.rankings
+    ranked = ranked[~ranked["source"].str.startswith(MEAN_OF) | ~ranked["attack"].isin(unlike)]
+    listed = single[~single["attack"].isin(averaged["attack"]) & bool(len(averaged))]
+    ranking = _ranking(pd.concat([rows, listed.assign(source=MEAN)]), ranked, tried, apart)
     reference = ranking[(ranking["eps_255"] == record.reference) & (ranking["defence"] == defence)]
     first = pd.concat([reference, ranking])  # an attack may have other budgets alone
-    order = list(dict.fromkeys(name for name in first["attack"] if name))
+    order = sorted(filter(None, dict.fromkeys(first["attack"])), key=lambda name: name in unlike)
     at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
     pairs = rows[at & (rows["defence"] == defence) & ~rows["source"].isin([MEAN, CLEAN])]
     pairs = pairs.assign(
@@ -137,10 +140,9 @@ def make_view(summary: Summary) -> View:
     if pairs.empty:
         raise ValueError(f"No row has the reference budget, {record.reference:g}/255.")
     best = pairs.iloc[0]
-    several = best["attack"] in {*averaged["attack"]}
     choice = Choice(
         attack=best["attack"],
-        source="" if several else best["source"],
+        source="" if best["attack"] in {*averaged["attack"]} else best["source"],
         defence=defence,
         eps=record.reference,
         protocol=record.protocol,
@@ -153,7 +155,7 @@ def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
     """Return the rankings over several sources, or of the only source that has other targets."""
     ranked = rankings[rankings["rank"].notna()]
     alone = ranked["source"].nunique() == 1
-    return rankings if alone else rankings[rankings["sources"] > 1]
+    return rankings if alone else rankings[rankings["source"].str.startswith(MEAN_OF)]
 
 
 def _averaged(rates: pd.DataFrame) -> pd.DataFrame:
@@ -186,7 +188,7 @@ def _ranking(
 ) -> pd.DataFrame:
     """Order the attacks behind each defence at each budget, over the sources and per source."""
     means = over_sources(rankings).assign(source=MEAN)
-    rankings = pd.concat([means, rankings[rankings["sources"] == 1]])
+    rankings = pd.concat([means, rankings[~rankings["source"].str.startswith(MEAN_OF)]])
     every, parts = rows[rows["source"] != CLEAN], []
     for defence, eps in product(every["defence"].unique(), tried):
         at = (every["defence"] == defence) & (every["eps_255"] == eps)
