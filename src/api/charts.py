@@ -1,4 +1,4 @@
-"""The report's main charts for sweeps or data frames, interactive or at a printed size."""
+"""The report's main charts for sweeps or data frames, at a printed size."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,9 +9,6 @@ from altair.typing import ChartType
 
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..report import printed, printed_pairs
-from ..report.charts.curves import curves_chart
-from ..report.charts.theme import theme
-from ..report.charts.transfer_matrix import matrix_chart
 from ..report.page.view import View, make_view
 from ..report.summary import Summary, summarise
 
@@ -27,20 +24,18 @@ def matrix(
     target: Names = None,
     eps_255: float | None = None,
     protocol: str | None = None,
-    width: str | None = None,
+    width: str = "3.3in",
     height: str = "2in",
     names: Mapping[str, str] | None = None,
 ) -> ChartType:
-    """Draw a sweep's transfer matrix, sources x targets, with k / n of the counted images.
-
-    With `width` the chart is a printed figure: success in percent, white boxes in grey.
+    """Draw a sweep's transfer matrix, sources x targets: success in percent, white boxes in grey.
 
     Args:
         folder: A frame from `load_sweep` or `transfer`, or folders as for `table`.
         *more: Further folders.
         attack: Label of the attack; None: the first in the ranking.
-        source: With `width`: sources to draw; None: all.
-        target: With `width`: targets to draw; None: all.
+        source: Sources to draw; None: all.
+        target: Targets to draw; None: all.
         eps_255: Budget in units of 1/255; None: the reference budget.
         protocol: Protocol; None: the job's protocol.
         width: Printed width, such as `3.3in`, `84mm` or `240pt`; the text is set in 7 pt.
@@ -54,12 +49,9 @@ def matrix(
         ValueError: As `load_sweep`; no job has this attack, budget, protocol or model; or the names
             do not fit.
     """
-    folders = (folder, *more)
     chosen: dict[str, Any] = {"attack": attack, "eps": eps_255, "protocol": protocol}
-    if width is None:
-        return _themed(matrix_chart(_chosen(make_view(_summary(folders)), chosen).cells))
     chosen |= {"source": source, "target": target}
-    return printed.cells(_figure(_summary(folders), chosen, width, height, names))
+    return printed.cells(_figure(_summary((folder, *more)), chosen, width, height, names))
 
 
 def curves(
@@ -69,27 +61,20 @@ def curves(
     source: Names = None,
     target: Names = None,
     value: str = "success",
-    width: str | None = None,
+    width: str = "3.3in",
     height: str = "2in",
     names: Mapping[str, str] | None = None,
 ) -> ChartType:
-    """Draw success and confidence over the budget, one colour per target, with 95 % bands.
+    """Draw a value over the budget, one line per named attack, source and target.
 
-    Without `width` the attack and the source are single names: by default the first attack and the
-    mean over the sources. With `width` the chart is a printed figure: `value` (`success`,
-    `accuracy`, `confidence` or `true_confidence`) over the budget, one line per named attack,
-    source and target. If no attack is named, every attack has a line. If no source is named, the
-    lines show the mean over sources; if no target is named, the mean on other models. Up to three
-    lines have 95 % bands. The other arguments, the result and the errors are as for `matrix`.
+    The `value` is `success`, `accuracy`, `confidence` or `true_confidence`. If no attack is named,
+    every attack has a line. If no source is named, the lines show the mean over sources; if no
+    target is named, the mean on other models. Up to three lines have 95 % bands. The other
+    arguments, the result and the errors are as for `matrix`.
     """
-    folders = (folder, *more)
     chosen = {"attack": attack, "source": source, "target": target}
-    if width is None:
-        view = _chosen(make_view(_summary(folders)), chosen)
-        if source is None:
-            view.check_mean([view.choice.attack])
-        return _themed(curves_chart(view.curves))
-    return printed.over_budgets(_figure(_summary(folders), chosen, width, height, names), value)
+    figure = _figure(_summary((folder, *more)), chosen, width, height, names)
+    return printed.over_budgets(figure, value)
 
 
 def ranking(
@@ -250,21 +235,3 @@ def _check(view: View, chosen: Mapping[str, Sequence[Any]]) -> None:
             options = ", ".join(map(str, view.options[key]))
             key = {"eps": "eps_255"}.get(key, key)
             raise ValueError(f"{key}={unknown[0]}: choose from {options}.")
-
-
-def _chosen(view: View, chosen: Mapping[str, Any]) -> View:
-    """Return the view with chosen values, each a single known name."""
-    values = {
-        key: value
-        for key, value in chosen.items()
-        if value not in (None, "", [], ()) and key != "target"
-    }
-    if more := [key for key, value in values.items() if isinstance(value, list | tuple)]:
-        raise ValueError(f"{more[0]}: without width, choose one.")
-    _check(view, {key: [value] for key, value in values.items()})
-    return replace(view, choice=replace(view.choice, **values))
-
-
-def _themed(chart: Any) -> ChartType:
-    """Return a chart with the report's theme."""
-    return chart.configure(**theme()["config"])

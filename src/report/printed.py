@@ -338,7 +338,7 @@ def cells(figure: Figure) -> ChartType:
     turned = max(map(len, targets)) * LETTER > cell
     right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
     heading = figure.heading(rows, choice.eps)
-    chart = matrix_chart(rows, printed=True, angle=-40 * turned)
+    chart = matrix_chart(rows, angle=-40 * turned)
     return printed(chart, figure, heading, right)
 
 

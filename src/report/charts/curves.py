@@ -1,17 +1,13 @@
-"""Curves over the budget: several series, one image, groups of images, and rate with confidence."""
+"""Curves over the budget, and names at the ends of curves."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
-import pandas as pd
 from altair.typing import ChartType
 
-from ...analysis import CLEAN
-from .theme import PANEL, PERCENT, ROWS, WHOLE, budgets, colour_by, curve, inline, points, tooltip
+from .theme import ROWS, WHOLE, tooltip
 
-MOST_COLOURS = 10
-"""Up to this number of targets, each curve has a colour."""
 _CROSS = "M-1,-1L1,1M1,-1L-1,1"
 _AT = alt.NamedData("at")
 """The chosen budget, as the only row: `eps_255`."""
@@ -84,33 +80,6 @@ def _mark(x: alt.X, layers: Sequence[Any]) -> list[Any]:
     return [rule, *layers, box, number.encode(text=alt.Text("eps_255:Q", format=".6~g"))]
 
 
-def curves_chart(rows: pd.DataFrame) -> ChartType:
-    """Draw rate and mean confidence over the budget with 95 % bands, or dots at a single budget.
-
-    Each curve is a target of one attack, from one source or the mean.
-    """
-    rows = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
-    single = rows.loc[rows["eps_255"] > 0, "eps_255"].nunique() <= 1
-    panels: list[Any] = []
-    for value, title in (("success_rate", "fooled"), ("confidence", "confidence")):
-        panel = _dots(rows, value) if single else _over_budgets(rows, value)
-        panels.append(panel.properties(title=title))
-    return alt.concat(*panels, columns=2, data=inline(rows), spacing=24)
-
-
-def _over_budgets(rows: pd.DataFrame, value: str) -> Any:
-    """Draw curves over the budget, one colour per target, with names at their ends."""
-    names = list(dict.fromkeys(rows["target"]))
-    few = len(names) <= MOST_COLOURS
-    colour: Any = colour_by("target", names).legend(None) if few else alt.value("#8894a5")
-    base = alt.Chart().encode(x=budgets(rows), detail=["source:N", "target:N"], color=colour)
-    lines = tooltip("attack", "source", "target", "eps_255", "n", shares=[value])
-    parts = [*curve(base, value, lines).layer][0 if len(names) <= 6 else 1 :]
-    if few:
-        parts += names_at_ends("target", value, at_last("target"), colour)
-    return alt.layer(*parts).properties(width=PANEL - 70 * few, height=190)
-
-
 def at_last(by: str) -> alt.Chart:
     """Return a chart of the rows at the largest budget for each value of the column `by`."""
     last: Any = [alt.JoinAggregateFieldDef(op="max", field="eps_255", **{"as": "last"})]
@@ -152,17 +121,3 @@ def names_at_ends(
         x=f"{x}:Q", y=alt.Y("place:Q", scale=scale), text=f"{by}:N"
     )
     return [part.encode(color=colour) for part in (line, labels)]
-
-
-def _dots(rows: pd.DataFrame, value: str) -> Any:
-    """Draw values with their intervals at the single budget, one row per target."""
-    names = list(dict.fromkeys(rows["target"]))
-    ends = (f"{value}_low", f"{value}_high")
-    base = alt.Chart().transform_filter("datum.eps_255 > 0")
-    base = base.encode(
-        y=alt.Y("target:N", title=None, sort=names, axis=alt.Axis(grid=True)),
-        color=alt.value("#3b76af"),
-        tooltip=tooltip("attack", "source", "target", "eps_255", "n", shares=[value, *ends]),
-    )
-    layers = points(base, "x", value, *ends, title=None, scale=WHOLE, axis=PERCENT)
-    return alt.layer(*layers).properties(width=PANEL, height=22 * len(names))

@@ -8,10 +8,8 @@ from altair.typing import ChartType
 
 from ...analysis import CLEAN, OWN, RELATED, WHITE_BOX, clean_rows
 from ...analysis.quantities import QUANTITIES, SHARE
-from .theme import FOOLED, WHITE_BOX_GREY, inline, tooltip, where
+from .theme import WHITE_BOX_GREY, inline, tooltip, where
 
-MOST_COUNTS = 8
-"""Up to this number of targets, cells show counts; otherwise only the tooltips do."""
 _DRAWN = [quantity for quantity in QUANTITIES.values() if quantity.drawn]
 _COLUMNS = [
     *("attack", "protocol", "source", "target", "defence", "eps_255"),
@@ -46,18 +44,10 @@ def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([clean, rates], ignore_index=True)[_COLUMNS]
 
 
-def word(rows: pd.DataFrame) -> str:
-    """Return the name of a success: `fooled`, unless all rows are of targeted attacks."""
-    return "target class reached" if rows["targeted"].all() else FOOLED
-
-
-def of_success(rows: pd.DataFrame, legend: bool = True) -> Any:
+def of_success() -> Any:
     """Return the colour for a success rate, dark where the attack succeeds; white boxes grey."""
-    drawn: dict[str, Any] = {"orient": "bottom", "titleOrient": "left", "format": ".0%"}
-    drawn |= {"gradientLength": 180, "gradientThickness": 10, "values": [0, 0.5, 1]}
-    named = alt.Legend(title=word(rows), **drawn) if legend else None
     scale = alt.Scale(domain=[0, 1], scheme="blues")
-    rate = alt.Color("success_rate:Q", scale=scale, legend=named)
+    rate = alt.Color("success_rate:Q", scale=scale, legend=None)
     return alt.when(_WHITE).then(alt.value(WHITE_BOX_GREY)).otherwise(rate)
 
 
@@ -66,16 +56,14 @@ def ink() -> Any:
     return where(f"datum.success_rate > 0.55 && !({_WHITE})", "white", "#1d2127")
 
 
-def matrix_chart(rows: pd.DataFrame, printed: bool = False, angle: float = -40) -> ChartType:
-    """Draw the transfer matrix of one attack at one budget, with counts in the cells.
+def matrix_chart(rows: pd.DataFrame, angle: float = -40) -> ChartType:
+    """Draw the transfer matrix of one attack at one budget, with rates in the cells.
 
-    The rows are those of the clean images and of one protocol and defence. A `printed` matrix has
-    no counts and no title. `angle` is that of the targets' names.
+    The rows are those of the clean images and of one protocol and defence. `angle` is that of the
+    targets' names.
     """
     attacked = rows[rows["source"] != CLEAN]
     sources, targets = (list(dict.fromkeys(attacked[name])) for name in ("source", "target"))
-    wide = len(targets) <= MOST_COUNTS and not printed
-    several = bool(attacked["success_rate_sd"].notna().any())
     axis: dict[str, Any] = {"ticks": False, "labelLimit": 220}
     top, left = (
         alt.Axis(orient="top", labelAngle=angle, **axis),
@@ -87,38 +75,19 @@ def matrix_chart(rows: pd.DataFrame, printed: bool = False, angle: float = -40) 
     )
     clean = base.transform_filter(f"datum.source == '{CLEAN}'").encode(color=alt.value("#888888"))
     cells = base.transform_filter(f"datum.source != '{CLEAN}'")
-    rects = cells.mark_rect(strokeWidth=2, invalid=None, cursor="pointer").encode(
-        color=of_success(attacked, legend=not printed), stroke=_frame(), tooltip=COUNTS
+    rects = cells.mark_rect(strokeWidth=2, invalid=None).encode(
+        color=of_success(), stroke=_frame(), tooltip=COUNTS
     )
     layers = [rects]
     for part, colour in ((cells, {"color": ink()}), (clean, {})):
-        text = part.mark_text(dy=-7 if wide else 0, style="cell" if wide else "small-cell")
+        text = part.mark_text(style="small-cell")
         layers.append(text.encode(text="share:N", tooltip=COUNTS, **colour))
-        if wide:
-            text = part.mark_text(style="counts", dy=8)
-            layers.append(text.encode(text="counts:N", tooltip=COUNTS, **colour))
-    subtitle = "grey: white box; row clean: accuracy on all clean images"
-    subtitle += "; violet: related networks" * bool((attacked["relation"] == RELATED).any())
-    subtitle += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds" * several
-    chart = (
-        alt.layer(*layers, data=inline(rows))
-        .transform_calculate(
-            interval=INTERVAL,
-            clean=f"datum.source == '{CLEAN}'",
-            share=f"datum.n > 0 ? format(datum.clean ? datum.still_correct / datum.n "
-            f": datum.success_rate, '{'.0%' if printed else '.1%'}') + {SPREAD} : 'n/a'",
-            counts="format(datum.clean ? datum.still_correct : datum.success, ',') + ' / ' + "
-            "format(datum.n, ',')",
-        )
-        .properties(
-            width={"step": (84 if wide else 38) + 28 * several},
-            height={"step": 42 if wide else 24},
-        )
+    return alt.layer(*layers, data=inline(rows)).transform_calculate(
+        interval=INTERVAL,
+        clean=f"datum.source == '{CLEAN}'",
+        share="datum.n > 0 ? format(datum.clean ? datum.still_correct / datum.n "
+        f": datum.success_rate, '.0%') + {SPREAD} : 'n/a'",
     )
-    first = attacked.iloc[0]
-    shown = f"{first['attack']} at {first['eps_255']:g}/255, protocol {first['protocol']}"
-    heading = alt.Title(f"{shown}: {word(attacked)}", subtitle=subtitle)
-    return chart if printed else chart.properties(title=heading)
 
 
 def _frame() -> Any:

@@ -73,32 +73,11 @@ class View:
                 raise ValueError(f"{attack}: its sources differ in {unlike}. Choose with source.")
 
     @property
-    def of_choice(self) -> pd.DataFrame:
-        """The rows of all attacks behind the chosen defence, under the chosen protocol."""
-        rows = self.rows
-        counted = (rows["protocol"] == self.choice.protocol) | (rows["source"] == CLEAN)
-        return rows[counted & (rows["defence"] == self.choice.defence)]
-
-    @property
     def first_ranking(self) -> pd.DataFrame:
         """The ranked attacks of the choice."""
         first, rows = self.choice, self.ranking
         rows = rows[(rows["defence"] == first.defence) & (rows["eps_255"] == first.eps)]
         return rows[rows["of"] == (first.source or MEAN)].dropna(subset="mean")
-
-    @property
-    def cells(self) -> pd.DataFrame:
-        """The pairs of the chosen attack at the chosen budget, and the row of clean images."""
-        rows = self.of_choice
-        here = (rows["eps_255"] == self.choice.eps) | (rows["source"] == CLEAN)
-        return rows[here & (rows["attack"] == self.choice.attack) & (rows["source"] != MEAN)]
-
-    @property
-    def curves(self) -> pd.DataFrame:
-        """The rows of the chosen attack and source, or of the mean over sources, at all budgets."""
-        rows, source = self.of_choice, self.choice.source or MEAN
-        rows = rows[(rows["attack"] == self.choice.attack) & (rows["source"] == source)]
-        return rows[(source != MEAN) | (rows["relation"] == TRANSFER)]
 
 
 def make_view(summary: Summary) -> View:
