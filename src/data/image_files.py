@@ -171,11 +171,11 @@ def image_csv(
         if found.notna().mean() < 0.5:
             numbers.append(_read_numbers(column, ids, first_label))
             continue
-        places = pd.Index(classes).get_indexer(found)
-        for row in np.flatnonzero(places < 0)[:1]:
+        places = found.map({name: place for place, name in enumerate(classes or ())})
+        for row in np.flatnonzero(places.isna())[:1]:
             fault = f"{column.name}={column[row][:40]!r} of image {ids[row][:200]!r}"
             raise ValueError(f"{fault} is not a WordNet id{' of ImageNet' * (not all(by_id))}")
-        numbers.append(places)
+        numbers.append(places.astype(np.int64).to_numpy())
     return LabelledImages(_find_images(top / folder, ids), numbers[0], classes, *numbers[1:])
 
 

@@ -73,9 +73,8 @@ def class_order(names: Sequence[str]) -> str:
 
 def quoted(text: str) -> str:
     """Return a text in double quotes, which Hydra's parser reads as this text."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(text, Quote.double).with_quotes()
+    doubled = re.sub(r'\\+(?="|\Z)', r"\g<0>\g<0>", text)
+    return '"' + doubled.replace('"', r"\"") + '"'
 
 
 def first_line(error: BaseException) -> str:

@@ -91,7 +91,8 @@ def test_target_labels_are_numbered_as_labels(tmp_path):
 def test_ids_beside_numbers_and_ids_of_networks_with_1000_classes_are_those_of_imagenet(tmp_path):
     own = [f"k{number}" for number in range(1000)]
     for rows in ("x1,n01751748,1000\nx3,n01443537,66", "x1,66,n15075141\nx3,2,n01751748"):
-        data = image_csv("test", root=write_root(tmp_path, HEADER + rows))
+        (tmp_path / rows[:6]).mkdir()
+        data = image_csv("test", root=write_root(tmp_path / rows[:6], HEADER + rows))
         for names in ("imagenet", None, own):
             dataset = ImageDataset(data, class_names=names, num_classes=1000)
             assert dataset.labels.tolist() == [65, 1]
