@@ -123,7 +123,7 @@ def test_class_folders_that_are_numbers(nearest, shown, caplog, names):
 def test_class_folders_in_the_order_of_another_tool(nearest, shown, caplog, names, line):
     """The log and an alarm say what to type for a network with the order of `names`."""
     write_folders(nearest / "d", dict(enumerate(names)))
-    setting = f"dataset.class_names=[{','.join(names)}]"
+    setting = f"dataset.class_names={json.dumps(names, separators=(',', ':'))}"
     code, ratio, _ = shown(*FOLDER)
     assert (code, ratio) == (0, "4 / 24")
     assert any(fnmatch(text, f"*{line}*") and setting in text for text in caplog.messages)
@@ -139,16 +139,21 @@ def test_class_folders_in_the_order_of_another_tool(nearest, shown, caplog, name
 def test_a_checkpoint_that_numbers_the_classes_otherwise(nearest, shown, names):
     write_folders(nearest / "d", {number: name for number, name in enumerate(names)})
     buffers = {"colours": torch.tensor(COLOURS[:4]) / 255}
-    stated = {"class_to_idx": {name: number for number, name in enumerate(names)}}
+    stated = {
+        "names": ["a", "b"],
+        "class_to_idx": {name: number for number, name in enumerate(names)},
+    }
     torch.save({"state_dict": buffers, "hyper_parameters": stated}, nearest / "net.pt")
     path = nearest / "conf" / "model" / "near.yaml"
     path.write_text(path.read_text().replace("weights: included", "weights: net.pt"))
     code, _, text = shown(*FOLDER)
-    setting = f"dataset.class_names=[{','.join(names)}]"
+    setting = f"dataset.class_names={json.dumps(names, separators=(',', ':'))}"
     assert code != 0 and f"'{setting}'" in text
     assert shown(*FOLDER, setting)[:2] == (0, "8 / 8")
-    torch.save({"state_dict": buffers, "names": ["cow", "owl", "ape", "yak"]}, nearest / "net.pt")
-    assert shown(*FOLDER, setting)[:2] == (0, "8 / 8")  # other names for the same classes
+    for others in (["x", *names[1:]], [*names[::-1], "background"], names[:2], list(range(4))):
+        if sorted(map(str, others)) != sorted(names):
+            torch.save({"state_dict": buffers, "names": others}, nearest / "net.pt")
+            assert shown(*FOLDER, setting)[:2] == (0, "8 / 8")  # they prove no other order
 
 
 def test_copies_of_one_image_raise_an_alarm(nearest, shown, colours):

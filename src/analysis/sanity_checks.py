@@ -46,8 +46,8 @@ CAUSES = {
     "small largest budget",
     "clean_at_chance": "usual causes: wrong mean or std, another order of the labels, weights of "
     "other classes or of none (not trained), a wrong input size",
-    "labels_permuted": "the network numbers the classes in another order, such as that of timm or "
-    "torchvision, than the images; without class names, renumber the labels",
+    "labels_permuted": "the network seems to number the classes in another order, such as that of "
+    "timm or torchvision, than the images; without class names, renumber the labels",
     "copies_of_images": "each copy counts, so intervals are too narrow; usual causes: one image "
     "under several names or in several classes, or frames of a film",
     "over_budget": "the rates are listed at the stated budget; usual causes: eps_255 in another "
@@ -179,8 +179,9 @@ def labels_permuted(table: pd.DataFrame, class_names: Sequence[str]) -> list[Ala
 
     Each half of the clean images, every second one of a class, gives each class the number that the
     network predicts for it most often, a different one for each. With the numbers from the other
-    half, 20 points more of the images are correct (p <= 0.001, one-sided exact McNemar test), and
-    more than are in the largest class.
+    half, 20 points more of the images are correct (p <= 0.001, one-sided exact McNemar test), at
+    least half of them, and more than are in the largest class. The stated count is that with the
+    numbers from all images.
     """
     clean = with_defence(table[(table["eps_255"] == 0) & (table["predicted"] >= 0)])
     raised = []
@@ -196,10 +197,13 @@ def labels_permuted(table: pd.DataFrame, class_names: Sequence[str]) -> list[Ala
         k, k_right, only = (int(its.sum()) for its in (better, right, better & ~right))
         p = bdtrc(only - 1, int((better ^ right).sum()), 0.5)
         largest = np.bincount(true).max() / n
-        if k - k_right < RENUMBERED * n or p > CHANCE_P or wilson_interval(k, n)[0] <= largest:
+        clear = k - k_right >= RENUMBERED * n and p <= CHANCE_P and 2 * k >= n
+        if not clear or wilson_interval(k, n)[0] <= largest:
             continue
+        whole = _numbers(true, predicted, len(classes))
+        k = int((whole[true] == predicted).sum())
         numbers = np.arange(len(class_names))
-        numbers[classes] = classes[_numbers(true, predicted, len(classes))]
+        numbers[classes] = classes[whole]
         way = class_order([class_names[number] for number in np.argsort(numbers)])
         finding = f"{name}: correct on {format_cell(k_right, n)} of the clean images, but on "
         raised.append(Alarm("labels_permuted", f"{finding}{format_cell(k, n)} with {way}"))

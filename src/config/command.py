@@ -19,13 +19,13 @@ from hydra.core.override_parser.types import (
     ChoiceSweep,
     Glob,
     Override,
-    Quote,
     QuotedString,
     ValueType,
 )
 from hydra.errors import HydraException, OverrideParseException
 
 from ..utils.package import command
+from ..utils.refusals import quoted
 from .fields import in_255ths
 from .hydra_internals import value_tokens
 
@@ -284,11 +284,6 @@ def is_option(value: Any) -> bool:
     """Return True if an override's value names a file of a group, for each job of a sweep."""
     items = value.list if isinstance(value, ChoiceSweep) else [value]
     return all(isinstance(item, str | QuotedString | Glob) for item in items)
-
-
-def quoted(text: str) -> str:
-    """Return a text in double quotes, which Hydra's parser reads as this text."""
-    return QuotedString(text, Quote.double).with_quotes()
 
 
 def repair(word: str) -> str | None:

@@ -68,5 +68,7 @@ for name, resolver in RESOLVERS.items():
     register(name, resolver, replace=True)
 # The first entry of the defaults list. Overrides may set keys of attacks and models that the chosen
 # files lack: in a sweep, `attack.steps=20` is for those attacks that have steps.
+# A file of budgets may lack `below_one`.
 OPEN = {name: OmegaConf.create({}, flags={"struct": False}) for name in ("attack", "model")}
+OPEN["epsilon"] = OmegaConf.create({"below_one": False})
 ConfigStore.instance().store("open_sections", OPEN)

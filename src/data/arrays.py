@@ -99,6 +99,8 @@ def arrays(split: str, *, file: str | None, labels: str | None = None) -> Labell
         else:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
             numbers = np.load(Path(labels).expanduser(), allow_pickle=False)
+        if images.dtype.kind not in "uif" or images.dtype.itemsize > 8:
+            raise ValueError(f"images are {images.dtype}. Save uint8, or floats in [0, 1]")
         if images.ndim != 3 and not (images.ndim == 4 and {1, 3} & {*images.shape[1::2]}):
             raise ValueError(f"images have shape {images.shape}, not (N, 3, H, W) or (N, H, W, 3)")
         numbers = numbers[:, 0] if numbers.shape[1:] == (1,) else numbers
@@ -133,7 +135,7 @@ def _open_npz(
         images, labels = (_read_member(archive, stored[name]) for name in pair)
         classes = None
         if "class_names" in stored:
-            classes = _read_member(archive, stored["class_names"]).tolist()
+            classes = _read_member(archive, stored["class_names"]).astype(str).tolist()
         return images, labels, classes
 
 

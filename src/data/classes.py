@@ -39,7 +39,7 @@ def sort_folders(names: Sequence[str]) -> list[str]:
 
 def _natural(name: str) -> list[str | int]:
     """Return a key that sorts as timm does: in small letters, and numbers by value."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 @cache
@@ -66,12 +66,12 @@ def is_imagenet(names: Sequence[str]) -> bool:
 def place_classes(classes: Sequence[str], names: Sequence[str]) -> list[int] | None:
     """Return the position of each class in `names`; None if one of them has none.
 
-    Classes are found by name. Those of ImageNet are also found by WordNet id or by number, 0 to
-    999, if all classes are ids or all are numbers.
+    Classes are found by name. In 1,000 names, they are also found by WordNet id of ImageNet, and in
+    those of ImageNet by number, 0 to 999, if all classes are ids or all are numbers.
     """
-    known = [names]
+    known = [names, imagenet_ids()] if len(names) == 1000 else [names]
     if is_imagenet(names):
-        known += [imagenet_ids(), [str(number) for number in range(len(names))]]
+        known.append([str(number) for number in range(len(names))])
         classes = [str(name) for name in numbers_of(classes) or classes]
     for its in known:
         places = {name: place for place, name in enumerate(its)}
@@ -86,6 +86,8 @@ def choose_names(
     """Return the names of the classes: as configured, from the data, or their numbers."""
     names: Any = imagenet_names() if class_names == "imagenet" else class_names
     classes = getattr(data, "classes", None) or names
+    if names is None and num_classes == 1000 and {*(classes or "-")} <= {*imagenet_ids()}:
+        names = imagenet_names()
     if classes is None:
         classes = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
     classes = printable_names(classes)

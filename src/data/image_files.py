@@ -11,12 +11,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
 from ..utils.refusals import first_line, shortened, warn_once
-from .classes import sort_folders
+from .classes import imagenet_ids, sort_folders
 from .dataset import LabelledImages
 from .files import existing_folder, read_list
 
 _LEFT_BY_TOOLS = re.compile(
-    r"\.|(@eadir|@tmp|@recycle|#recycle|#snapshot|__macosx|__pycache__|lost\+found|\$recycle\.bin"
+    r"\.|(@eadir|@tmp|@recycle|@recently-snapshot|recycler|#recycle|#snapshot|__macosx|__pycache__|lost\+found|\$recycle\.bin"
     r"|system volume information|thumbs\.db|desktop\.ini)$",
     re.IGNORECASE,
 )
@@ -44,15 +44,17 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
     if not folders:
         needed = "/ or ".join(wanted)
         raise ValueError(f"dataset.root={root} has no {split} split. Add a folder {needed}/")
-    known = {*_subfolders(train if train.is_dir() else folders[-1])}
-    labelled = [its for its in folders if known & {*_subfolders(its)}]
+    reference = train if train.is_dir() and folders != [folder] else folders[-1]
+    known = {name.casefold() for name in _subfolders(reference)}
+    labelled = [its for its in folders if known & {*map(str.casefold, _subfolders(its))}]
     chosen = [*labelled, *folders][0]
     if chosen != folders[0]:
-        warn_once(f"dataset.root={root}: test/ has no labels, so val/ is attacked.")
-    if not labelled and len(names := _subfolders(chosen)) == 1:
+        of = f"of the classes of {reference.name}/"
+        warn_once(f"dataset.root={root}: test/ has none {of}, so val/ is attacked.")
+    if known and not labelled:
         raise ValueError(
-            f"dataset.root={root}: {chosen.name}/ has no labels: its only folder, {names[0]}, is "
-            "no class of train/. For labels in a list: dataset=image_csv"
+            f"dataset.root={root}: {chosen.name}/ has no labels: none of its folders is a class of "
+            "train/. For labels in a list: dataset=image_csv"
         )
     try:
         return _ClassFolders(chosen)
@@ -93,7 +95,7 @@ class _ClassFolders(ImageFolder):
         super().__init__(folder, loader=Path, is_valid_file=self._is_image)
         if self._skipped:
             some = shortened([path.removeprefix(f"{folder}{os.sep}") for path in self._skipped])
-            warn_once(f"{folder}: {len(self._skipped)} files left by tools are skipped: {some}")
+            warn_once(f"{folder}: skipped, as left by tools ({len(self._skipped)}): {some}")
 
     def _is_image(self, path: str) -> bool:
         parts = path.removeprefix(f"{self.root}{os.sep}").split(os.sep)
@@ -128,7 +130,8 @@ def image_csv(
 ) -> LabelledImages:
     """Load the images that a CSV file lists, in the order of its rows.
 
-    Classes are numbers, or WordNet ids, which are then the names of the classes, sorted.
+    Classes are numbers, or WordNet ids, which are then the names of the classes, sorted. If one
+    column has numbers and the other ids, both are those of ImageNet.
     The defaults are for the layout of the NIPS 2017 adversarial competition's development set,
     which has no training split. See `read_list` for separators.
 
@@ -159,12 +162,20 @@ def image_csv(
     ids = rows[id_column].tolist()
     columns = [rows[name] for name in (label_column, target_column) if name in rows]
     wordnet = [its.str.extract(r"^(n\d{8})(?: |$)", expand=False) for its in columns]
-    if all(its.notna().all() for its in wordnet):  # Kaggle adds boxes
-        classes = sorted({*pd.concat(wordnet)})
-        numbers = [np.searchsorted(classes, its) for its in wordnet]
-    else:
-        classes = None
-        numbers = [_read_numbers(its, ids, first_label) for its in columns]
+    by_id = [its.notna().mean() >= 0.5 for its in wordnet]  # Kaggle adds boxes
+    classes = sorted({*pd.concat(wordnet).dropna()}) if any(by_id) else None
+    if classes and not all(by_id):
+        classes = list(imagenet_ids())
+    numbers = []
+    for column, found in zip(columns, wordnet, strict=True):
+        if found.notna().mean() < 0.5:
+            numbers.append(_read_numbers(column, ids, first_label))
+            continue
+        places = found.map({name: place for place, name in enumerate(classes or ())})
+        for row in np.flatnonzero(places.isna())[:1]:
+            fault = f"{column.name}={column[row][:40]!r} of image {ids[row][:200]!r}"
+            raise ValueError(f"{fault} is not a WordNet id{' of ImageNet' * (not all(by_id))}")
+        numbers.append(places.astype(np.int64).to_numpy())
     return LabelledImages(_find_images(top / folder, ids), numbers[0], classes, *numbers[1:])
 
 
@@ -187,7 +198,7 @@ def _read_numbers(column: "pd.Series[str]", ids: Sequence[str], first: int) -> n
     for text, image_id in zip(column, ids, strict=True):
         fault = f"{column.name}={text[:40]!r} of image {image_id[:200]!r}"
         if not re.fullmatch(r"[0-9]{1,9}", text):
-            raise ValueError(f"{fault} is not a whole number, and not all are WordNet ids")
+            raise ValueError(f"{fault} is not a whole number")
         if int(text) < first:
             raise ValueError(f"{fault} is below dataset.first_label={first}, the first class")
     return column.astype(np.int64).to_numpy() - first

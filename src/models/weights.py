@@ -42,20 +42,19 @@ class WeightFacts:
         expected_accuracy: Accuracy on clean test images of these classes, in [0, 1].
         tested: Numbers of correct and of all test images, if this program trained the weights;
             otherwise zeros.
-        binding: False: the names are those of a checkpoint, which may be all other names than those
-            of the images.
+        lists: Lists of names in a checkpoint, which may be those of the classes in this order.
     """
 
     class_names: tuple[str, ...] = ()
     expected_accuracy: float | None = None
     tested: tuple[int, int] = (0, 0)
-    binding: bool = True
+    lists: tuple[tuple[str, ...], ...] = ()
 
 
 def weight_facts(path: str | Path, model: str = "") -> WeightFacts:
     """Read the facts in a safetensors file's metadata, under the names of `WeightFacts`.
 
-    Of another file, read the class names, stated as in `CLASSES` at any depth.
+    Of another file, read the lists of names, stated as in `CLASSES` at any depth.
 
     Raises:
         ValueError: They are impossible; the message names the file and the `model`.
@@ -74,11 +73,11 @@ def weight_facts(path: str | Path, model: str = "") -> WeightFacts:
             f"{accuracy!s:.40}, tested={tested:.40}. Write an accuracy in [0, 1] and CORRECT / "
             "COUNT, or leave them out."
         ) from error
-    stated = tuple(filter(None, names))
+    lists: tuple[tuple[str, ...], ...] = ()
     if not metadata:
         with suppress(Exception):  # loading finds damage
-            stated = _class_names(load_pickle(Path(path), mmap=is_zipfile(path))[0])
-    return WeightFacts(stated, expected, (correct, count), bool(metadata))
+            lists = tuple(_lists(load_pickle(Path(path), mmap=is_zipfile(path))[0], set()))
+    return WeightFacts(tuple(filter(None, names)), expected, (correct, count), lists)
 
 
 def _metadata(path: str | Path) -> dict[str, str]:
@@ -89,14 +88,15 @@ def _metadata(path: str | Path) -> dict[str, str]:
         return {}
 
 
-def _class_names(content: Any) -> tuple[str, ...]:
-    """Return the first class names in nested dicts, in the order of their numbers."""
-    for key, value in content.items() if isinstance(content, dict) else ():
+def _lists(content: Any, seen: set[int]) -> Iterator[tuple[str, ...]]:
+    """Yield the lists of names in nested dicts, in the order of their numbers."""
+    if not isinstance(content, dict) or id(content) in seen:
+        return
+    seen.add(id(content))
+    for key, value in content.items():
         if key in CLASSES and (names := _in_order(value, key in _NUMBERS)):
-            return names
-        if names := _class_names(value):
-            return names
-    return ()
+            yield names
+        yield from _lists(value, seen)
 
 
 def _in_order(stated: Any, by_name: bool) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from ..models import (
     weight_facts,
 )
 from ..models.providers import LOADER, facts_of
-from ..utils.refusals import shortened
+from ..utils.refusals import class_order, shortened
 from .stages import Model
 
 _INSTALLED = "src.models.efficientnet_lite.efficientnet_lite"
@@ -47,8 +47,8 @@ def build(
     if images is None:
         return build_classifier(name, **section)
     facts, names = read_facts(settings, name), images.class_names
-    comparable = facts.binding or (images.own_names and {*facts.class_names} & {*names})
-    stated = facts.class_names if comparable else ()
+    reordered = (its for its in facts.lists if its != names and sorted(its) == sorted(names))
+    stated = facts.class_names or (next(reordered, ()) if images.own_names else ())
     if stated and not _agree(stated, names):
         old, new = _list_new(stated, names), _list_new(names, stated)
         renamed = "set dataset.class_names, " * (len(stated) == len(names))
@@ -56,8 +56,8 @@ def build(
         if settings.model[name].weights == "included":
             way = f"Name another model, {renamed}or evaluate other images."
         if place_classes(names, stated) is not None:
-            wanted = "imagenet" if is_imagenet(stated) else f"[{','.join(stated)}]"
-            way = f"Number them alike: 'dataset.class_names={wanted}'."
+            setting = "dataset.class_names=imagenet"
+            way = f"Number them alike: {setting if is_imagenet(stated) else class_order(stated)}."
         raise ValueError(
             f"model {name}: its weights are for {len(stated)} classes ({old}), "
             f"but {settings.dataset.name} has {len(names)} ({new}). {way}"

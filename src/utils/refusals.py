@@ -61,18 +61,26 @@ def shortened(names: Sequence[str]) -> str:
 
 
 def class_order(names: Sequence[str]) -> str:
-    """Return the setting that numbers classes in an order; of over 20, with the first three.
+    """Return the setting that numbers classes in an order, or of over 20 what it takes.
 
-    >>> class_order("ab")
-    "'dataset.class_names=[a,b]'"
+    >>> print(class_order("ab"))
+    'dataset.class_names=["a","b"]'
     """
-    listed = names if len(names) <= 20 else [*names[:3], "..."]
-    return shlex.quote(f"dataset.class_names=[{','.join(listed)}]")
+    if len(names) > 20:
+        return f"a dataset.class_names of all {len(names)} names in the network's order"
+    return shlex.quote(f"dataset.class_names=[{','.join(map(quoted, names))}]")
+
+
+def quoted(text: str) -> str:
+    """Return a text in double quotes, which Hydra's parser reads as this text."""
+    doubled = re.sub(r'\\+(?="|\Z)', r"\g<0>\g<0>", text)
+    return '"' + doubled.replace('"', r"\"") + '"'
 
 
 def first_line(error: BaseException) -> str:
     """Return an error's first line, without additions by libraries."""
     line = str(error).strip().split("\n")[0].split(", set env var HYDRA_FULL_ERROR")[0]
+    line = line or type(error).__name__
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))

@@ -17,6 +17,7 @@ from src.config import resolvers
 from src.config.command import Command, flat
 from src.config.compose import compose_words
 from src.config.errors import explain
+from src.utils.refusals import class_order
 
 HOME = str(Path.home())
 UNREADABLE = {
@@ -304,3 +305,23 @@ def test_a_public_function_is_no_command_of_the_same_name():
     from src import compare, table
 
     assert not isinstance(table, ModuleType) and not isinstance(compare, ModuleType)
+
+
+def test_printed_class_names_are_read_back():
+    names = ["a,b", "[c]", "{d}", "(e)", 'f"g', "h'i", "j=k", "ü ②", " l", "m ", "null", "true"]
+    names += ["1", "007", "1e5", "nan", "n\\", "$HOME", "#o", "p:q"]
+    (word,) = shlex.split(class_order(names))
+    assert list(compose_words(resolvers.CONF, [word]).dataset.class_names) == names
+    assert "=" not in class_order([*names, "one more"])
+
+
+def test_a_file_of_budgets_may_lack_below_one(tmp_path):
+    (tmp_path / "epsilon").mkdir()
+    (tmp_path / "epsilon" / "mine.yaml").write_text("grid: [0.1, 0.3]\nreference: null\n")
+    words = ["epsilon=mine", f"hydra.searchpath=[{tmp_path}]"]
+    assert compose_words(resolvers.CONF, words).epsilon.below_one is False
+    assert (
+        compose_words(resolvers.CONF, [*words, "epsilon.below_one=true"]).epsilon.below_one is True
+    )
+    with pytest.raises(ConfigCompositionException):
+        compose_words(resolvers.CONF, [*words, "epsilon.below=true"])

@@ -88,6 +88,21 @@ def test_target_labels_are_numbered_as_labels(tmp_path):
         assert dataset.target_labels.tolist() == targets
 
 
+def test_ids_beside_numbers_and_ids_of_networks_with_1000_classes_are_those_of_imagenet(tmp_path):
+    own = [f"k{number}" for number in range(1000)]
+    for rows in ("x1,n01751748,1000\nx3,n01443537,66", "x1,66,n15075141\nx3,2,n01751748"):
+        (tmp_path / rows[:6]).mkdir()
+        data = image_csv("test", root=write_root(tmp_path / rows[:6], HEADER + rows))
+        for names in ("imagenet", None, own):
+            dataset = ImageDataset(data, class_names=names, num_classes=1000)
+            assert dataset.labels.tolist() == [65, 1]
+            assert dataset.target_labels.tolist() == [999, 65]
+    root = write_root(tmp_path, "ImageId,TrueLabel\nx1,n01751748\nx3,n01443537")
+    for names in (None, own):
+        dataset = ImageDataset(image_csv("test", root=root), class_names=names, num_classes=1000)
+        assert (dataset.labels.tolist(), dataset.num_classes) == ([65, 1], 1000)
+
+
 def test_formulas_and_quotes_are_text(tmp_path):
     name = '=HYPERLINK("x"),\n../1'
     root = write_root(tmp_path, 'ImageId,TrueLabel\n"=HYPERLINK(""x""),\n../1",2\n')
@@ -108,6 +123,8 @@ def test_formulas_and_quotes_are_text(tmp_path):
         (f"{HEADER}x1,1,1\nx1.png,2,1", "'x1.png' is listed twice"),
         (f"{HEADER}../images/x1,1,1", r"'\.\./images/x1'"),
         ("id,TrueLabel\nx1,1", r"lacks dataset\.id_column=ImageId. Its columns are id, TrueLabel"),
+        (f"{HEADER}x1,n01751748,1\nx3,,1", "TrueLabel='' of image 'x3'"),
+        (f"{HEADER}x1,1,1\nx3,n01751748,1\nx2.png,1,1", "TrueLabel='n01751748' of image 'x3'"),
         (f"{HEADER}x1,n00000000,1", "TrueLabel='n00000000'"),
         (b"\xff\xfe\x00", r"images\.csv"),
         (None, r"images\.csv"),

@@ -86,7 +86,7 @@ def test_what_tools_leave_is_skipped_and_counted(tmp_path, write_classes, caplog
         Image.new("L", (4, 4), 50).save(path, "PNG")
     data = image_folder("test", root=str(root))
     assert (data.classes, data.targets) == (["ant", "bee"], [0, 0, 0, 1, 1])
-    assert f"x: {len(LEFT_BY_TOOLS)} files left by tools are skipped: " in caplog.text
+    assert f"x: skipped, as left by tools ({len(LEFT_BY_TOOLS)}): " in caplog.text
 
 
 @pytest.mark.parametrize("hidden", ["0.png", "unknown/0.png", "images/0.png", "@eaDir/0.png"])
@@ -96,7 +96,7 @@ def test_a_test_split_without_labels_is_passed_over(both, caplog, hidden):
     path.parent.mkdir(parents=True)
     Image.new("L", (4, 4), 50).save(path)
     assert greys("test", both) == TEST and greys("train", both) == TRAIN
-    assert "test/ has no labels, so val/ is attacked" in caplog.text
+    assert "test/ has none of the classes of train/, so val/ is attacked" in caplog.text
 
 
 def test_splits_without_labels_are_refused(both):
@@ -105,7 +105,7 @@ def test_splits_without_labels_are_refused(both):
     for split in ("test", "val"):
         (both / split / "images").mkdir(parents=True)
         Image.new("L", (4, 4), 50).save(both / split / "images" / "0.png")
-        with pytest.raises(ValueError, match=r"no labels: .*images.* dataset=image_csv"):
+        with pytest.raises(ValueError, match=r"no labels: .* dataset=image_csv"):
             image_folder("test", root=str(both))
 
 
@@ -131,3 +131,33 @@ def test_folders_that_are_numbers_are_sorted_by_value(tmp_path, write_classes, n
     assert dataset.class_names == tuple(expected)
     folders = [names[grey // 10] for grey in dataset[:].images[:, 0, 0, 0].tolist()]
     assert [expected[label] for label in dataset.labels] == folders
+
+
+@pytest.mark.parametrize(
+    ("folders", "chosen"),
+    [
+        ("train/cat train/dog test/part1 test/part2", None),
+        ("train/cat train/dog test/part1 test/part2 val/dog", ["dog"]),
+        ("train/cat train/dog test/Cat test/Dog", ["Cat", "Dog"]),
+        ("train/cat test/cat test/eel", ["cat", "eel"]),
+        ("test/part1 test/part2", ["part1", "part2"]),
+        ("train/deep cat test2", ["cat", "test2", "train"]),
+    ],
+)
+def test_a_test_split_has_classes_of_the_training_split(tmp_path, caplog, folders, chosen):
+    for name in folders.split():
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("L", (4, 4), 50).save(tmp_path / name / "0.png")
+    if chosen:
+        assert image_folder("test", root=str(tmp_path)).classes == chosen
+        assert ("val/ is attacked" in caplog.text) == ("val" in folders)
+    else:
+        with pytest.raises(ValueError, match="test/ has no labels"):
+            image_folder("test", root=str(tmp_path))
+
+
+def test_digits_that_are_no_decimals_are_text(tmp_path):
+    for name in ("a①", "a²", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4), 50).save(tmp_path / name / "0.png")
+    assert image_folder("test", root=str(tmp_path)).classes == ["a²", "a①", "b"]

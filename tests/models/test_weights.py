@@ -184,7 +184,7 @@ def test_a_checkpoint_states_its_classes_as_a_list_or_a_dict_either_way(
         stated = {name: stated}
     content = {"state_dict": GOOD, **stated}
     torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
-    assert weight_facts(tmp_path / "x.pt").class_names == ("b", "a", "c")
+    assert weight_facts(tmp_path / "x.pt").lists == (("b", "a", "c"),)
 
 
 TEXT_ORDER = [*sorted(map(str, range(12)))]  # torchvision's, of folders that are numbers
@@ -203,7 +203,7 @@ TEXT_ORDER = [*sorted(map(str, range(12)))]  # torchvision's, of folders that ar
 )
 def test_names_that_are_numbers_are_no_positions(tmp_path, stated):
     torch.save({"state_dict": GOOD, **stated}, tmp_path / "x.pt")
-    assert weight_facts(tmp_path / "x.pt").class_names == tuple(TEXT_ORDER)
+    assert weight_facts(tmp_path / "x.pt").lists == (tuple(TEXT_ORDER),)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,17 @@ def test_names_that_are_numbers_are_no_positions(tmp_path, stated):
 )
 def test_what_numbers_no_classes_is_passed_over(tmp_path, stated):
     torch.save({**stated, "more": {"class_names": ["b", "a"]}}, tmp_path / "x.pt")
-    assert weight_facts(tmp_path / "x.pt").class_names == ("b", "a")
+    assert weight_facts(tmp_path / "x.pt").lists == (("b", "a"),)
     (tmp_path / "y.pt").write_bytes(b"no weights")
-    assert weight_facts(tmp_path / "y.pt").class_names == ()
+    assert weight_facts(tmp_path / "y.pt").lists == ()
+
+
+def test_all_lists_in_a_checkpoint_are_read_and_shared_dicts_once(tmp_path):
+    shared = {"names": ["conv1", "bn"]}
+    for _ in range(40):  # 2^40 paths
+        shared = {"a": shared, "b": shared}
+    torch.save({"state": shared, "class_to_idx": {"b": 0, "a": 1}}, tmp_path / "x.pt")
+    assert weight_facts(tmp_path / "x.pt").lists == (("conv1", "bn"), ("b", "a"))
 
 
 @pytest.mark.parametrize(
