@@ -97,9 +97,12 @@ class Counts:
         zero = (cleaned == 0).flatten(1).all(dim=1).sum() * passes
         self.zeros = self.zeros.to(zero.device) + zero
         wrong = (cleaned != gradient).flatten(1).any(dim=1)
-        every = self.not_finite = self.not_finite.to(wrong.device)
-        part = every[self.images] if len(every[self.images]) else every
-        part |= functional.pad(wrong, (0, -len(wrong) % len(part))).view(-1, len(part)).any(dim=0)
+        every = self.not_finite.to(wrong.device)
+        rows = torch.arange(len(every), device=wrong.device)
+        rows = rows[self.images] if len(rows[self.images]) else rows
+        hits = functional.pad(wrong, (0, -len(wrong) % len(rows))).view(-1, len(rows)).any(dim=0)
+        # Nothing in place: `torch.func.grad` refuses that for tensors from outside.
+        self.not_finite = every.index_put((rows,), every[rows] | hits)
         return cleaned
 
 

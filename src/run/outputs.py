@@ -231,8 +231,9 @@ def _attack_alarms(job: JobContext, function: Attack, results: Results) -> Itera
         # Budgets in several gradient batches do not share their first gradient.
         apart = job.gradient_batch < len(budgets) or its.get("copies_average") == "logits"
         if not 0.99 * stated <= counted <= 1.01 * (len(budgets) * alone if apart else stated):
-            finding = f"{counted:g} gradients per image and member, but {stated:g} are stated"
-            yield Alarm("gradients_not_as_stated", f"{attack.label}: {finding}")
+            finding = f"{counted:g} gradients per image and member, but {stated:g}"
+            text = f"{attack.label}: {finding} are stated or assumed"
+            yield Alarm("gradients_not_as_stated", text)
     if "steps" in its and its.get("update") is steepest_ascent and attack.norm == "linf":
         step = (its["step_size_255"] or 0) / budgets[-1] or its["relative_step_size"] or 1
         if its["steps"] * step < 1 - 1e-6:

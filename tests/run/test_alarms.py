@@ -7,9 +7,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from src import load_classifier, transfer
+from src import attacks, load_classifier, transfer
 from src.analysis.sanity_checks import Alarm
 from src.attacks import attack, bim, dem, fgsm, pgd, pgd_l2, pi_patchwise, rfgsm
+from src.attacks.zoo.input_blocks import BlockShuffle
 from src.data import load_dataset
 from src.defences import Jpeg
 from src.report.summary import JobSummary, Summary
@@ -67,24 +68,38 @@ def test_counted_gradients_are_reported_and_another_statement_is_an_alarm(
 ):
     found = run_modules(dataset, networks, partial(bim, steps=3), about={"gradients": stated})
     assert reported(found) == [1 + 2 * 2] and found.results.gradients == 5 * len(dataset)
-    text = f"mine: 5 gradients per image and member, but {stated} are stated"
+    text = f"mine: 5 gradients per image and member, but {stated} are stated or assumed"
     assert alarms_of(found).get("gradients_not_as_stated") == (text if wrong else None)
 
 
 @pytest.mark.parametrize(
-    ("stated", "total", "wrong"), [(1, 3, True), (5, 5, False), ("", 6, False), (9, 6, True)]
+    ("counts", "total", "wrong"),
+    [
+        ((3, 5), 5, False),
+        ((3.02, 4.9), 4.9, False),
+        ((5, 5), 6, True),
+        ((2, 4), 6, True),
+        ((3, 9), 6, True),
+        ((3, 2), 6, True),
+        (None, 6, False),
+    ],
 )
-def test_a_statement_counts_within_what_several_calls_have_taken(
-    stated, total, wrong, dataset, networks, tmp_path
+def test_a_statement_counts_if_the_calls_for_fewer_budgets_agree_with_it(
+    counts, total, wrong, dataset, networks, tmp_path, monkeypatch
 ):
     """Calls of one budget each took 3 gradients: a call for both takes 3 to 6."""
-    words = {"about": {"gradients": stated, "mixes": False}, "cache": tmp_path}
+
+    @attack(steps=3, gradients=lambda n: counts[n.budgets - 1])  # None: unknown
+    def mine() -> None:
+        """Ascend."""
+
+    monkeypatch.setattr(attacks, "mine", mine, raising=False)
+    words = {"keys": {"_target_": "src.attacks.mine"}, "cache": tmp_path}
     for budgets in ((2.0,), (2.0, 16.0)):
-        found = run_modules(dataset, networks, partial(bim, steps=3), budgets, **words)
+        found = run_modules(dataset, networks, mine, budgets, **words)
     assert reported(found) == [total]
     assert ("gradients_not_as_stated" in alarms_of(found)) == wrong
-    words["about"] = {"gradients": 3, "mixes": False}
-    assert reported(run_modules(dataset, networks, partial(bim, steps=3), (16.0,), **words)) == [3]
+    assert reported(run_modules(dataset, networks, mine, (16.0,), **words)) == [3]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +129,27 @@ def test_a_decorated_attack_that_states_another_number_raises_an_alarm(dataset, 
     assert reported(found) == [77] and "gradients_not_as_stated" in alarms_of(found)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        {},
+        {"lookahead": "momentum", "decay": 1.0},
+        {"random_start": "uniform", "restarts": 2},
+        {"transform": BlockShuffle, "copies": 2},
+    ],
+)
+def test_the_assumed_number_of_gradients_includes_a_warm_up(words, dataset, networks, monkeypatch):
+    @attack(steps=3, warm_up_steps=2, **words)
+    def mine() -> None:
+        """Ascend."""
+
+    monkeypatch.setattr(attacks, "mine", mine, raising=False)
+    found = run_modules(dataset, networks, mine, keys={"_target_": "src.attacks.mine"})
+    (taken,) = reported(found)
+    assert found.job.settings.attack.gradients(2, 1) == taken
+    assert "gradients_not_as_stated" not in alarms_of(found)
+
+
 class Edged(torch.nn.Module):
     """A network behind the identity, which has no derivative where a value is 0."""
 
@@ -123,6 +159,31 @@ class Edged(torch.nn.Module):
 
     def forward(self, images):
         return self.network(images.pow(2).sqrt())
+
+
+def functional(model, images, labels, eps):
+    """Return images after one step along a gradient of `torch.func`."""
+    loss = partial(torch.nn.functional.cross_entropy, target=labels, reduction="sum")
+    gradient = torch.func.grad(lambda its: loss(model(its)))(images)
+    return images + eps.view(-1, 1, 1, 1, 1) * gradient.sign()
+
+
+def backwards(model, images, labels, eps):
+    """Take the step of `functional` along a product with a Jacobian."""
+    loss = partial(torch.nn.functional.cross_entropy, target=labels, reduction="none")
+    (gradient,) = torch.func.vjp(lambda its: loss(model(its)), images)[1](torch.ones(len(images)))
+    return images + eps.view(-1, 1, 1, 1, 1) * gradient.sign()
+
+
+@pytest.mark.parametrize("function", [functional, backwards])
+def test_an_own_attack_may_take_gradients_with_torch_func(function, dataset, linear):
+    network = linear()
+    found, plain = (run_modules(dataset, {"a": network}, its) for its in (function, fgsm))
+    for index, images in found.images.items():
+        assert (images == plain.images[index]).all()
+    assert reported(found) == [1] and "gradients_not_finite" not in alarms_of(found)
+    found = run_modules(dataset, {"a": Edged(network)}, function)
+    assert alarms_of(found)["gradients_not_finite"].startswith("a: NaN or infinity in gradients")
 
 
 def own(model, images, labels, eps):
