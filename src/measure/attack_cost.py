@@ -46,20 +46,19 @@ class AttackCost(Measurement):
         states for them, and otherwise proportional to the number of budgets.
         """
         frame, settings = tables[name].to_pandas().set_index("index"), job.settings
-        budgets, taken, members = frame.pop("budgets"), frame["gradients"], len(settings.source)
-        more = len(settings.budgets) / budgets  # 1 if the call had the same number
+        budgets, taken, wanted = frame.pop("budgets"), frame["gradients"], len(settings.budgets)
+        more = wanted / budgets  # 1 if the call had the same number
         least = (taken * more.clip(upper=1)).groupby("index").max()
         most = (taken * more.clip(lower=1)).groupby("index").mean()
         cost = frame[[*COST[:3]]].mul(more, axis=0).groupby("index").mean()
-        counts = {1, len(settings.budgets), *budgets.astype(int)}
+        members, counts = len(settings.source), {1, wanted, *budgets.astype(int)}
         stated = {count: settings.attack.gradients(count, members) for count in counts}
-        if None not in stated.values():
-            each = pd.Series(stated) * members * settings.source_draws
-            total = each[len(settings.budgets)]
-            agree = taken.between(0.99 * budgets.map(each), 1.01 * budgets * each[1]).all()
-            gradients = cost["gradients"].mask(agree & (least <= total) & (total <= most), total)
-            scale = (gradients / cost["gradients"]).fillna(1)  # 0 / 0 without gradients
-            cost = cost.mul(scale, axis=0).assign(gradients=gradients)
+        each = pd.Series(stated, dtype=float) * members * settings.source_draws  # NaN if unknown
+        agree = taken.between(0.99 * budgets.map(each), 1.01 * budgets * each[1]).all()
+        within = agree & (least <= each[wanted]) & (each[wanted] <= most)
+        gradients = cost["gradients"].mask(within, each[wanted])
+        scale = (gradients / cost["gradients"]).fillna(1)  # 0 / 0 without gradients
+        cost = cost.mul(scale, axis=0).assign(gradients=gradients)
         cost["not_finite"] = frame["not_finite"].groupby("index").max()
         return pa.Table.from_pandas(cost.reset_index(), preserve_index=False)
 

@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,6 +193,40 @@ def own(model, images, labels, eps):
     torch.nn.functional.cross_entropy(model(images), labels).backward()
     step = images.grad / images.grad.abs().mean((1, 2, 3), keepdim=True)
     return (images + eps.view(-1, 1, 1, 1, 1) * step.sign()).detach()
+
+
+@dataclass(frozen=True)
+class RootOfNothing:
+    """A transform that changes nothing and has no derivative where a value is 0."""
+
+    copies: int = 1
+
+    def __call__(self, images, random, copy):
+        return images.pow(2).sqrt()
+
+
+@pytest.mark.parametrize("function", [partial(fgsm, transforms=(RootOfNothing(),))])
+def test_nan_that_arises_in_an_attack_itself_is_counted_in_an_alarm(function, dataset, linear):
+    black = (dataset[:].images == 0).flatten(1).any(1)
+    found = run_modules(dataset, {"a": linear()}, function)
+    text = f"a: NaN or infinity in gradients for {int(black.sum())} / 11"
+    assert alarms_of(found)["gradients_not_finite"].startswith(text)
+
+
+def reused_leaf(model, images, labels, eps):
+    """Take three steps on one leaf, whose hooks add up."""
+    point = images.clone().requires_grad_()
+    for _ in range(3):
+        point.grad = None
+        (0 * model(point).sum()).backward()
+        with torch.no_grad():
+            point += 0.001
+    return point.detach().expand(len(eps), *images.shape)
+
+
+def test_a_leaf_that_is_used_again_has_no_more_zero_gradients_than_gradients(dataset, linear):
+    found = run_modules(dataset, {"a": linear()}, reused_leaf)
+    assert found.results.zero_gradients == 1 and reported(found) == [3]
 
 
 @pytest.mark.parametrize("function", [bim, own])
