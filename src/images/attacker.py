@@ -241,8 +241,9 @@ class Attacker(AdversarialSource):
                 self.gradients += counts.gradients
                 zeros = min(int(counts.zeros), counts.gradients)  # a leaf may serve several passes
                 each = [count / len(rows) for count in (counts.gradients, zeros, counts.forwards)]
-                for row, value in enumerate([*each, len(places), counts.not_finite.to(cost)]):
+                for row, value in enumerate([*each, len(places)]):
                     cost[row, places[:, None], rows] = value
+                cost[4, places[:, None], rows] = counts.not_finite.to(cost)
         return AdversarialBatch(adversarial, budgets, target_labels, cost)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:

@@ -57,8 +57,10 @@ class AttackCost(Measurement):
         agree = taken.between(0.99 * budgets.map(each), 1.01 * budgets * each[1]).all()
         within = agree & (least <= each[wanted]) & (each[wanted] <= most)
         gradients = cost["gradients"].mask(within, each[wanted])
-        scale = (gradients / cost["gradients"]).fillna(1)  # 0 / 0 without gradients
-        cost = cost.mul(scale, axis=0).assign(gradients=gradients)
+        # 0 / 0 without gradients
+        cost = cost.mul((gradients / cost["gradients"]).fillna(1), axis=0).assign(
+            gradients=gradients
+        )
         cost["not_finite"] = frame["not_finite"].groupby("index").max()
         return pa.Table.from_pandas(cost.reset_index(), preserve_index=False)
 
