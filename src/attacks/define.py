@@ -105,11 +105,16 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
 def _default_count(keywords: Collection[str], special: Collection[str]) -> Count:
     """Return the number of gradients of an attack that states none.
 
-    All budgets share the first gradient, unless the attack starts at random.
+    All budgets share the first gradient, unless the attack starts at random. After a warm-up they
+    share another one, unless the attack looks ahead.
     """
+    times = "copies" if "transform" in keywords and "copies" in special else "restarts"
+    if "warm_up_steps" in keywords:
+        once = 0 if "random_start" in keywords else 2 - ("lookahead" in keywords)
+        return lambda n: getattr(n, times) * (once + n.budgets * (n.warm_up_steps + n.steps - once))
     if "random_start" in keywords:
         return lambda n: n.budgets * n.steps * n.restarts
-    if "transform" in keywords and "copies" in special:
+    if times == "copies":
         return lambda n: n.copies * (1 + n.budgets * (n.steps - 1))
     return lambda n: 1 + n.budgets * (n.steps - 1)
 

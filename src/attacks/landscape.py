@@ -15,7 +15,7 @@ from ..utils.devices import arithmetic
 from .losses import loss_of_each
 from .parts import Problem
 from .settings import Settings
-from .source import Model, finite
+from .source import Model
 
 
 @dataclass
@@ -94,7 +94,8 @@ class Landscape:
                 losses = self._loss(torch.stack(logits).mean(dim=0), len(images))
             # Summed, not averaged: an image's gradient must not depend on its batch.
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
-        return finite(gradient)  # a transform may have no derivative
+        # A transform may have no derivative.
+        return source.cleaned(gradient.flatten(0, 1)).view_as(gradient)
 
     def _transform(self, images: Tensor, copy: int, member: int | None) -> Tensor:
         random = self.problem.random

@@ -46,6 +46,10 @@ class Source:
             images.register_hook(finite)  # after the model's own hook, which may count
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
+    def cleaned(self, gradient: Tensor) -> Tensor:
+        """Return a gradient with 0 for NaN and infinity, which a model that counts them notes."""
+        return getattr(self.model, "clean_gradient", finite)(gradient)
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the layer's output for images (B, 3, H, W), one per member, from one pass."""
         outputs: dict[int, Tensor] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import pad
 
 from ..attacks import Philox, image_seeds, project
 from ..attacks.source import finite
@@ -83,23 +83,25 @@ class Counts:
 
     def add(self, images: Tensor, passes: int) -> None:
         """Count passes of images: one per ensemble member and per draw of a defence."""
-        count, differentiated = len(images) * passes, False
+        count = len(images) * passes
+        gradients = count * (images.requires_grad and torch.is_grad_enabled())
         self.forwards += count
-        if images.requires_grad and torch.is_grad_enabled():
-            differentiated = True
-            self.gradients += count
-            images.register_hook(lambda gradient: self._check(gradient, passes))
-        self.on_pass(count * differentiated, count * (not differentiated))
+        self.gradients += gradients
+        if gradients:
+            images.register_hook(lambda gradient: self.check(gradient, passes))
+        self.on_pass(gradients, count - gradients)
 
-    def _check(self, gradient: Tensor, passes: int) -> Tensor:
-        """Count zero gradients, and return the gradient with 0 for values that are not finite."""
+    def check(self, gradient: Tensor, passes: int = 0) -> Tensor:
+        """Count zero gradients, and return the gradient with 0 for NaN and infinity."""
         cleaned = finite(gradient)
         zero = (cleaned == 0).flatten(1).all(dim=1).sum() * passes
         self.zeros = self.zeros.to(zero.device) + zero
         wrong = (cleaned != gradient).flatten(1).any(dim=1)
-        every = self.not_finite = self.not_finite.to(wrong.device)
-        part = every[self.images] if len(every[self.images]) else every
-        part |= functional.pad(wrong, (0, -len(wrong) % len(part))).view(-1, len(part)).any(dim=0)
+        every = self.not_finite.to(wrong.device)
+        part = range(len(every))[self.images] or range(len(every))
+        hits = pad(wrong, (0, -len(wrong) % len(part))).view(-1, len(part)).any(dim=0)
+        # Nothing in place: `torch.func.grad` refuses that for tensors from outside.
+        self.not_finite = every | pad(hits, (part[0], len(every) - part[-1] - 1))
         return cleaned
 
 
@@ -116,6 +118,9 @@ class CountedModel(nn.Module):
         self.model = model
         self.in_bf16 = bf16
         self.counts = Counts(on_pass)
+        self.clean_gradient = self.counts.check
+        # Passes per classification: draws of the defence in front of the model.
+        self._draws = model.draws if isinstance(model, AttackedDefence) else 1
 
     @property
     def members(self) -> list[Callable[[Tensor], Tensor]]:
@@ -124,11 +129,6 @@ class CountedModel(nn.Module):
         if members is None:
             return [self]
         return [partial(self._count_pass, member, self._draws) for member in members]
-
-    @property
-    def _draws(self) -> int:
-        """Number of passes per classification: draws of the defence in front of the model."""
-        return self.model.draws if isinstance(self.model, AttackedDefence) else 1
 
     def expect_images(self, images: slice) -> None:
         """Take the next gradients as those of a part of the batch."""
@@ -239,10 +239,10 @@ class Attacker(AdversarialSource):
                 adversarial[places[:, None].to(its), its] = attacked
                 counts = counted.counts
                 self.gradients += counts.gradients
-                totals = [counts.gradients, int(counts.zeros), counts.forwards]
-                each = torch.tensor(totals, dtype=torch.float64) / len(rows)
-                cost[:3, places[:, None], rows] = each[:, None, None]
-                cost[3, places[:, None], rows] = len(places)
+                zeros = min(int(counts.zeros), counts.gradients)  # a leaf may serve several passes
+                each = [count / len(rows) for count in (counts.gradients, zeros, counts.forwards)]
+                for row, value in enumerate([*each, len(places)]):
+                    cost[row, places[:, None], rows] = value
                 cost[4, places[:, None], rows] = counts.not_finite.to(cost)
         return AdversarialBatch(adversarial, budgets, target_labels, cost)
 
@@ -352,9 +352,7 @@ class Attacker(AdversarialSource):
             random = Philox(image_seeds(self.seed, batch.index), images, _TARGET_LABEL_STREAM)
             return (labels + random.integers(1, self.num_classes)) % self.num_classes
         if self.target_label_rule == "least_likely":
-            source = self.source
-            if isinstance(source, AttackedDefence):
-                source = source.classifier  # its prediction is not random
+            source = getattr(self.source, "undefended", self.source)  # it predicts without chance
             with self.arithmetic(images.device.type):  # as for gradients
                 logits = source(images).float()
             others = logits.scatter(1, labels[:, None], torch.inf)
@@ -367,11 +365,7 @@ def accepted(attack: Attack) -> tuple[str, ...]:
     """Return the keyword arguments in `PROGRAM_KEYWORDS` that an attack accepts."""
     parameters: Mapping[str, Any] = inspect.signature(attack).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return (
-        PROGRAM_KEYWORDS
-        if every
-        else tuple(word for word in PROGRAM_KEYWORDS if word in parameters)
-    )
+    return tuple(word for word in PROGRAM_KEYWORDS if every or word in parameters)
 
 
 def keeps_images_apart(attack: Attack) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from ..artifacts.tables import FLOAT, INDEX, SINGLE, column
@@ -41,20 +42,25 @@ class AttackCost(Measurement):
         """Return a row per image: the counted cost of all budgets together.
 
         Rows of calls with other numbers of budgets, such as budgets that were added later, only
-        bound this cost. The number that the attack states counts within these bounds; without one,
-        the cost is proportional to the number of budgets.
+        bound this cost. It is the number that the attack states if all calls agree with what it
+        states for them, and otherwise proportional to the number of budgets.
         """
         frame, settings = tables[name].to_pandas().set_index("index"), job.settings
-        more = len(settings.budgets) / frame.pop("budgets")  # 1 if the call had the same number
-        least = (frame["gradients"] * more.clip(upper=1)).groupby("index").max()
-        most = (frame["gradients"] * more.clip(lower=1)).groupby("index").mean()
+        budgets, taken, wanted = frame.pop("budgets"), frame["gradients"], len(settings.budgets)
+        more = wanted / budgets  # 1 if the call had the same number
+        least = (taken * more.clip(upper=1)).groupby("index").max()
+        most = (taken * more.clip(lower=1)).groupby("index").mean()
         cost = frame[[*COST[:3]]].mul(more, axis=0).groupby("index").mean()
-        members = len(settings.source)
-        stated = settings.attack.gradients(len(settings.budgets), members)
-        if stated is not None:
-            gradients = most.clip(upper=stated * members * settings.source_draws).clip(lower=least)
-            scaled = cost.mul(gradients / cost["gradients"].where(cost["gradients"] > 0), axis=0)
-            cost = scaled.fillna(cost).assign(gradients=gradients)
+        members, counts = len(settings.source), {1, wanted, *budgets.astype(int)}
+        stated = {count: settings.attack.gradients(count, members) for count in counts}
+        each = pd.Series(stated, dtype=float) * members * settings.source_draws  # NaN if unknown
+        agree = taken.between(0.99 * budgets.map(each), 1.01 * budgets * each[1]).all()
+        within = agree & (least <= each[wanted]) & (each[wanted] <= most)
+        gradients = cost["gradients"].mask(within, each[wanted])
+        # 0 / 0 without gradients
+        cost = cost.mul((gradients / cost["gradients"]).fillna(1), axis=0).assign(
+            gradients=gradients
+        )
         cost["not_finite"] = frame["not_finite"].groupby("index").max()
         return pa.Table.from_pandas(cost.reset_index(), preserve_index=False)
 

@@ -162,7 +162,7 @@ def tries_table(*folders: Sweeps, **options: Any) -> str:
     first = frame.iloc[0]
     caption = (
         f"Images fooled within so many candidates, in % with 95 % intervals: {first['candidates']} "
-        f"candidates, mean over {first['targets']} targets. Counted for all candidates: "
+        f"candidates, mean over {first['targets']} targets. Counted if so for all candidates: "
         f"{COUNTED[given.get('protocol', 'target_correct')]}, {first['images']} in all. Order: "
         f"{', '.join(order[:_LISTED])}."
     )

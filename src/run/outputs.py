@@ -87,8 +87,7 @@ def write_results(
     The table of predictions is written last: if it exists, all other files exist.
     """
     record, folder = finished.record, finished.folder
-    raised = [alarm._asdict() for alarm in finished.raised]
-    write_text(folder / ALARMS, json.dumps(raised, indent=1))
+    write_text(folder / ALARMS, json.dumps([its._asdict() for its in finished.raised], indent=1))
     images = job.images.listed().assign(photograph=job.images.pixel_digests[:, 0])
     write_csv(folder / IMAGE_LIST, images)
     write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
@@ -144,8 +143,7 @@ def _top_five(job: JobContext, results: Results, shown: Sequence[int]) -> pa.Tab
         for table in tables
         if table is not None
     ]
-    tables = [results.clean, *attacked]
-    return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
+    return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in [results.clean, *attacked])
 
 
 def _write_pictures(job: JobContext, index: Sequence[int], folder: Path, cache: Rows) -> None:
@@ -227,12 +225,12 @@ def _attack_alarms(job: JobContext, function: Attack, results: Results) -> Itera
     its = {name: parameter.default for name, parameter in signature(function).parameters.items()}
     stated, alone = (attack.gradients(count, members) for count in (len(budgets), 1))
     if stated is not None and alone is not None:
-        counted = results.gradients_per_image / members / job.settings.source_draws
+        taken = results.gradients_per_image / members / job.settings.source_draws
         # Budgets in several gradient batches do not share their first gradient.
         apart = job.gradient_batch < len(budgets) or its.get("copies_average") == "logits"
-        if not 0.99 * stated <= counted <= 1.01 * (len(budgets) * alone if apart else stated):
-            finding = f"{counted:g} gradients per image and member, but {stated:g} are stated"
-            yield Alarm("gradients_not_as_stated", f"{attack.label}: {finding}")
+        if not 0.99 * stated <= taken <= 1.01 * (len(budgets) * alone if apart else stated):
+            text = f"{taken:g} gradients per image and member, but {stated:g} are stated or assumed"
+            yield Alarm("gradients_not_as_stated", f"{attack.label}: {text}")
     if "steps" in its and its.get("update") is steepest_ascent and attack.norm == "linf":
         step = (its["step_size_255"] or 0) / budgets[-1] or its["relative_step_size"] or 1
         if its["steps"] * step < 1 - 1e-6:

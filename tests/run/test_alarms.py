@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,9 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from src import load_classifier, transfer
+from src import attacks, load_classifier, transfer
 from src.analysis.sanity_checks import Alarm
 from src.attacks import attack, bim, dem, fgsm, pgd, pgd_l2, pi_patchwise, rfgsm
+from src.attacks.zoo.input_blocks import BlockShuffle
 from src.data import load_dataset
 from src.defences import Jpeg
 from src.report.summary import JobSummary, Summary
@@ -67,24 +69,38 @@ def test_counted_gradients_are_reported_and_another_statement_is_an_alarm(
 ):
     found = run_modules(dataset, networks, partial(bim, steps=3), about={"gradients": stated})
     assert reported(found) == [1 + 2 * 2] and found.results.gradients == 5 * len(dataset)
-    text = f"mine: 5 gradients per image and member, but {stated} are stated"
+    text = f"mine: 5 gradients per image and member, but {stated} are stated or assumed"
     assert alarms_of(found).get("gradients_not_as_stated") == (text if wrong else None)
 
 
 @pytest.mark.parametrize(
-    ("stated", "total", "wrong"), [(1, 3, True), (5, 5, False), ("", 6, False), (9, 6, True)]
+    ("counts", "total", "wrong"),
+    [
+        ((3, 5), 5, False),
+        ((3.02, 4.9), 4.9, False),
+        ((5, 5), 6, True),
+        ((2, 4), 6, True),
+        ((3, 9), 6, True),
+        ((3, 2), 6, True),
+        (None, 6, False),
+    ],
 )
-def test_a_statement_counts_within_what_several_calls_have_taken(
-    stated, total, wrong, dataset, networks, tmp_path
+def test_a_statement_counts_if_the_calls_for_fewer_budgets_agree_with_it(
+    counts, total, wrong, dataset, networks, tmp_path, monkeypatch
 ):
     """Calls of one budget each took 3 gradients: a call for both takes 3 to 6."""
-    words = {"about": {"gradients": stated, "mixes": False}, "cache": tmp_path}
+
+    @attack(steps=3, gradients=lambda n: counts[n.budgets - 1])  # None: unknown
+    def mine() -> None:
+        """Ascend."""
+
+    monkeypatch.setattr(attacks, "mine", mine, raising=False)
+    words = {"keys": {"_target_": "src.attacks.mine"}, "cache": tmp_path}
     for budgets in ((2.0,), (2.0, 16.0)):
-        found = run_modules(dataset, networks, partial(bim, steps=3), budgets, **words)
+        found = run_modules(dataset, networks, mine, budgets, **words)
     assert reported(found) == [total]
     assert ("gradients_not_as_stated" in alarms_of(found)) == wrong
-    words["about"] = {"gradients": 3, "mixes": False}
-    assert reported(run_modules(dataset, networks, partial(bim, steps=3), (16.0,), **words)) == [3]
+    assert reported(run_modules(dataset, networks, mine, (16.0,), **words)) == [3]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +130,27 @@ def test_a_decorated_attack_that_states_another_number_raises_an_alarm(dataset, 
     assert reported(found) == [77] and "gradients_not_as_stated" in alarms_of(found)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        {},
+        {"lookahead": "momentum", "decay": 1.0},
+        {"random_start": "uniform", "restarts": 2},
+        {"transform": BlockShuffle, "copies": 2},
+    ],
+)
+def test_the_assumed_number_of_gradients_includes_a_warm_up(words, dataset, networks, monkeypatch):
+    @attack(steps=3, warm_up_steps=2, **words)
+    def mine() -> None:
+        """Ascend."""
+
+    monkeypatch.setattr(attacks, "mine", mine, raising=False)
+    found = run_modules(dataset, networks, mine, keys={"_target_": "src.attacks.mine"})
+    (taken,) = reported(found)
+    assert found.job.settings.attack.gradients(2, 1) == taken
+    assert "gradients_not_as_stated" not in alarms_of(found)
+
+
 class Edged(torch.nn.Module):
     """A network behind the identity, which has no derivative where a value is 0."""
 
@@ -125,12 +162,71 @@ class Edged(torch.nn.Module):
         return self.network(images.pow(2).sqrt())
 
 
+def functional(model, images, labels, eps):
+    """Return images after one step along a gradient of `torch.func`."""
+    loss = partial(torch.nn.functional.cross_entropy, target=labels, reduction="sum")
+    gradient = torch.func.grad(lambda its: loss(model(its)))(images)
+    return images + eps.view(-1, 1, 1, 1, 1) * gradient.sign()
+
+
+def backwards(model, images, labels, eps):
+    """Take the step of `functional` along a product with a Jacobian."""
+    loss = partial(torch.nn.functional.cross_entropy, target=labels, reduction="none")
+    (gradient,) = torch.func.vjp(lambda its: loss(model(its)), images)[1](torch.ones(len(images)))
+    return images + eps.view(-1, 1, 1, 1, 1) * gradient.sign()
+
+
+@pytest.mark.parametrize("function", [functional, backwards])
+def test_an_own_attack_may_take_gradients_with_torch_func(function, dataset, linear):
+    network = linear()
+    found, plain = (run_modules(dataset, {"a": network}, its) for its in (function, fgsm))
+    for index, images in found.images.items():
+        assert (images == plain.images[index]).all()
+    assert reported(found) == [1] and "gradients_not_finite" not in alarms_of(found)
+    found = run_modules(dataset, {"a": Edged(network)}, function)
+    assert alarms_of(found)["gradients_not_finite"].startswith("a: NaN or infinity in gradients")
+
+
 def own(model, images, labels, eps):
     """Return images after one step that a user takes by hand."""
     images = images.clone().requires_grad_()
     torch.nn.functional.cross_entropy(model(images), labels).backward()
     step = images.grad / images.grad.abs().mean((1, 2, 3), keepdim=True)
     return (images + eps.view(-1, 1, 1, 1, 1) * step.sign()).detach()
+
+
+@dataclass(frozen=True)
+class RootOfNothing:
+    """A transform that changes nothing and has no derivative where a value is 0."""
+
+    copies: int = 1
+
+    def __call__(self, images, random, copy):
+        return images.pow(2).sqrt()
+
+
+@pytest.mark.parametrize("function", [partial(fgsm, transforms=(RootOfNothing(),))])
+def test_nan_that_arises_in_an_attack_itself_is_counted_in_an_alarm(function, dataset, linear):
+    black = (dataset[:].images == 0).flatten(1).any(1)
+    found = run_modules(dataset, {"a": linear()}, function)
+    text = f"a: NaN or infinity in gradients for {int(black.sum())} / 11"
+    assert alarms_of(found)["gradients_not_finite"].startswith(text)
+
+
+def reused_leaf(model, images, labels, eps):
+    """Take three steps on one leaf, whose hooks add up."""
+    point = images.clone().requires_grad_()
+    for _ in range(3):
+        point.grad = None
+        (0 * model(point).sum()).backward()
+        with torch.no_grad():
+            point += 0.001
+    return point.detach().expand(len(eps), *images.shape)
+
+
+def test_a_leaf_that_is_used_again_has_no_more_zero_gradients_than_gradients(dataset, linear):
+    found = run_modules(dataset, {"a": linear()}, reused_leaf)
+    assert found.results.zero_gradients == 1 and reported(found) == [3]
 
 
 @pytest.mark.parametrize("function", [bim, own])

@@ -15,7 +15,6 @@ from ..landscape import Landscape
 from ..parts import Problem
 from ..projection import direction
 from ..settings import Settings
-from ..source import finite
 
 Score = Literal["logit", "probability"]
 
@@ -62,7 +61,7 @@ class WeightedFeatures(ABC):
                 scores = scores.softmax(dim=1)
             score = scores.gather(1, problem.labels[:, None]).sum()
             (gradient,) = autograd.grad(score, outputs)
-        return finite(gradient).to(images.dtype)
+        return problem.source.cleaned(gradient).to(images.dtype)
 
 
 def unit(features: Tensor) -> Tensor:
