@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .artifacts.card import STEPS, write_card
+from .artifacts.card import write_card
 from .artifacts.frame_jobs import named_folders
 from .artifacts.jobs import find_jobs
 from .artifacts.layout import IMAGES, PREDICTIONS
@@ -37,7 +37,6 @@ def _pack(folder: list[Path], out: Path | None) -> None:
     pictures = any((job.folder / IMAGES).exists() for job in jobs)
     left_out = ", ".join([*sorted(tables), *["pictures"] * pictures]) or "nothing"
     print(f"{out}: {len(jobs)} jobs, {out.stat().st_size / 1000:.0f} KB; left out: {left_out}")
-    print(f"Confidences are exact to {0.5 / STEPS:g}; counts and rankings are unchanged.")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from ..config.sections import Protocol
 from ..utils.model_names import ABSTAINED, NO_DEFENCE, TARGET_COLUMNS, ModelRef, behind_each
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-STEPS = 1000
-"""Number of equal steps of confidence, from 0 to 1, that are told apart at budgets above 0."""
 
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
@@ -100,12 +98,6 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Value
     top = numerator.astype(np.float64)
     known = np.broadcast_to(denominator > 0, top.shape)
     return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
-
-
-def in_steps(confidence: ArrayLike, steps: int = STEPS) -> Values:
-    """Return the lower end of each probability's step; a float32 0.95 is 0.95, and NaN stays."""
-    values = (np.asarray(confidence, np.float64) * steps).round(4)
-    return np.clip(np.floor(values), 0, steps - 1) / steps
 
 
 def outcomes(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..utils.model_names import ModelRef
 from .intervals import Values
-from .outcomes import Mask, Outcomes, in_steps, outcomes, row_positions
+from .outcomes import Mask, Outcomes, outcomes, row_positions
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",
@@ -30,7 +30,7 @@ LEAST_DIP = 0.05
 LEAST_RECOVERY = 0.5
 """Smallest share of a dip that a recovery regains."""
 
-_ROUNDING = 1e-6  # rounding error in a difference of confidences
+_ROUNDING = 1e-6  # rounding error in a difference of float32 confidences
 
 _CLEAREST = {
     NEVER: lambda rows: rows["lowest_confidence"],
@@ -53,10 +53,8 @@ def trajectories(
 
     An image flips when it gets any class but the true one, for targeted attacks too. `flips` holds
     minimum budgets from bisection: they replace larger budgets that were tried. If bisection
-    covered only some images that flip, the images without a row in `flips` are left out. All
-    confidences but the initial one are rounded down to a multiple of 0.001, and the kinds
-    compare such values only, so that a card has the kinds of its folder. The other arguments and
-    the errors are as for `rates`.
+    covered only some images that flip, the images without a row in `flips` are left out. The other
+    arguments and the errors are as for `rates`.
 
     Returns:
         One row per target and image, in the order of `targets` and by index:
@@ -151,7 +149,7 @@ def _numbers(result: Outcomes) -> dict[str, Values]:
     eps = result.eps_255
     tried = result.present & (eps > 0)
     wrong = tried & ~result.correct
-    true_confidence = np.where(tried, in_steps(result.true_confidence), np.nan)
+    true_confidence = np.where(tried, result.true_confidence, np.nan)
     lowest = np.fmin.reduce(true_confidence, axis=2)
     lowest_eps = _first_budget(true_confidence == lowest[:, :, None], eps)
     after = eps > lowest_eps[:, :, None]
@@ -163,12 +161,12 @@ def _numbers(result: Outcomes) -> dict[str, Values]:
         "lowest_eps_255": lowest_eps,
         "recovered_confidence": np.fmax.reduce(np.where(after, true_confidence, np.nan), axis=2),
         "back_eps_255": _first_budget(has_flipped & tried & ~wrong, eps),
-        "end_confidence": np.where(wrong, in_steps(result.confidence), np.nan)[:, :, -1],
+        "end_confidence": np.where(wrong, result.confidence, np.nan)[:, :, -1],
     }
 
 
 def _kinds(table: pd.DataFrame) -> dict[str, pd.Series]:
-    first, initial = table["first_flip_eps_255"], in_steps(table["initial_confidence"])
+    first, initial = table["first_flip_eps_255"], table["initial_confidence"]
     dip = initial - table["lowest_confidence"]
     regained = table["recovered_confidence"] - table["lowest_confidence"]
     recovers = regained >= LEAST_RECOVERY * dip - _ROUNDING

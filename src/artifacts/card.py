@@ -14,10 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from ..analysis import outcomes
 from ..analysis.sanity_checks import Alarm
 from ..utils.files import atomic_write
 from ..utils.package import is_asset
@@ -28,8 +26,8 @@ from .tables import NAMES, PREDICTION_SCHEMA, TEXT, checked
 
 VERSION = 1
 """Version of the schema; a program reads its own version only."""
-STEPS, COARSE_STEPS = outcomes.STEPS, 16
-"""Numbers of equal steps in which confidences are stored."""
+COARSE_STEPS = 16
+"""Number of equal steps of a confidence in a coarse card."""
 _KEY = b"transferability card"
 _PLACE = re.compile(r"[\w./#-]{1,200}", re.ASCII)
 _REPEATED = ("image", "variant", "record", *(field.name for field in NAMES))
@@ -61,19 +59,18 @@ class CardJob:
 def write_card(jobs: Sequence[CardJob], path: Path, *, coarse: bool = False, **facts: Any) -> None:
     """Write jobs to a card, atomically.
 
-    Confidences of clean images stay as they are. Another one is replaced by the middle of its step,
-    of `STEPS` equal steps from 0 to 1. Classes, and therefore all counts and rankings, stay as they
-    are, and so do groups by initial confidence and kinds of images. A cell that follows from others
-    is null: the true class's confidence of a correct prediction, and the correct draws of one draw.
+    All values stay as they are. A cell that follows from others is null: the true class's
+    confidence of a correct prediction, and the correct draws of one draw.
 
     Args:
         jobs: The jobs.
         path: The card.
-        coarse: Store `COARSE_STEPS` steps, of clean images too, and no other confidence of the true
-            class.
+        coarse: Replace each confidence by the middle of its step, of `COARSE_STEPS` equal steps
+            from 0 to 1, and store no other confidence of the true class. Classes stay, and
+            therefore all counts and rankings.
         **facts: Further facts about the card, such as the name of a preset.
     """
-    parts = [part for job in jobs for part in _parts(job, COARSE_STEPS if coarse else STEPS)]
+    parts = [part for job in jobs for part in _parts(job, coarse)]
     table = pa.concat_tables(parts).unify_dictionaries()
     if len(table) > _MOST_ROWS:
         raise ValueError(
@@ -155,7 +152,7 @@ def read_card(path: Path) -> list[CardJob]:
         raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
 
 
-def _parts(job: CardJob, steps: int) -> Iterator[pa.Table]:
+def _parts(job: CardJob, coarse: bool) -> Iterator[pa.Table]:
     """Yield the rows of each variant of a job in a card's columns."""
     sealed_record = sealed(PREDICTIONS, job.record)
     alarms = [alarm._asdict() for alarm in job.alarms]
@@ -163,8 +160,9 @@ def _parts(job: CardJob, steps: int) -> Iterator[pa.Table]:
     for name, table in job.tables.items():
         variant = job.record.storage if name == PREDICTIONS else name.partition("-")[2]
         columns = {field.name: table[field.name] for field in (*PREDICTION_SCHEMA, *NAMES)}
-        exact = (table["eps_255"].to_numpy() == 0) & (steps == STEPS)
-        confidence, true = (_in_steps(columns[key], steps, exact) for key in _CONFIDENCES)
+        confidence, true = (columns[key].combine_chunks() for key in _CONFIDENCES)
+        if coarse:
+            confidence, true = map(_in_steps, (confidence, true))
         correct = pc.equal(table["predicted"], table["label"])
         same = pc.and_(correct, pc.fill_null(pc.equal(confidence, true), False))
         columns |= {"confidence": confidence, "true_confidence": pc.if_else(same, None, true)}
@@ -185,11 +183,11 @@ def _correct_draws(table: pa.Table) -> Any:
     return pc.if_else(pc.equal(table["draws"], 1), correct, None)
 
 
-def _in_steps(column: pa.ChunkedArray, steps: int, exact: NDArray[np.bool_]) -> pa.Array:
-    """Return probabilities as the middles of steps, except those that stay `exact`."""
-    values = column.to_numpy()
-    middles = outcomes.in_steps(values, steps) + 0.5 / steps
-    return pa.array(np.where(exact, values, middles).astype(np.float32))
+def _in_steps(column: pa.Array) -> pa.Array:
+    """Return probabilities as the middles of steps."""
+    values = np.floor(column.to_numpy(zero_copy_only=False).astype(np.float64) * COARSE_STEPS)
+    middles = (np.clip(values, 0, COARSE_STEPS - 1) + 0.5) / COARSE_STEPS
+    return pa.array(middles.astype(np.float32))
 
 
 def _read(path: Path) -> pa.Table:

@@ -63,12 +63,8 @@ def test_a_card_gives_the_frame_and_the_rankings_of_its_folder(tmp_path: Path, k
     folder = make_sweep(tmp_path / "sweep", **KINDS[kind])
     card = packed(folder, tmp_path / "x.card")
     frames = [load_sweep(path) for path in (folder, card)]
-    rows, small = (frame.drop(columns=[*PRECISE, "draws_correct"]) for frame in frames)
-    assert_frame_equal(rows, small)
-    for name in PRECISE:
-        stored, exact = (frame[name].to_numpy() for frame in reversed(frames))
-        assert np.nanmax(abs(stored - exact)) <= 0.00051
-        assert (np.floor(stored * 20) == np.floor(exact * 20))[~np.isnan(exact)].all()
+    rows, small = (frame.drop(columns="draws_correct") for frame in frames)
+    assert_frame_equal(rows, small, check_exact=True)
     for of in ("attack", "source"):
         assert_frame_equal(rankings(folder, of=of), rankings(card, of=of))
 
@@ -76,7 +72,7 @@ def test_a_card_gives_the_frame_and_the_rankings_of_its_folder(tmp_path: Path, k
 @pytest.mark.slow
 def test_the_demo_is_small_and_its_table_the_same(tmp_path: Path):
     card = packed(DEMO, tmp_path / "demo.card")
-    assert card.stat().st_size < 150_000
+    assert card.stat().st_size < 350_000
     assert table(DEMO, to="csv") == table(card, to="csv")
     again = packed(card, tmp_path / "again.card")
     assert_frame_equal(load_sweep(card), load_sweep(again))
