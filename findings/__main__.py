@@ -290,7 +290,7 @@ def write_figures() -> None:
     photographs = sweep_of("photographs")
     stored = json.loads((RESULTS / "benchmarks" / "growth.json").read_text(encoding="utf-8"))
     charts = {
-        "photographs": curves(RESULTS / "photographs"),
+        "photographs": curves(RESULTS / "photographs", width="5in", height="2.5in"),
         "hypothesis": photographs.chart("hypothesis"),
         "filtered": photographs.chart("filtered"),
         "cifar": ranking(RESULTS / "cifar"),

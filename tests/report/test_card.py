@@ -26,7 +26,6 @@ from tests.conftest import REPOSITORY
 from tests.report.conftest import KINDS, make_sweep
 
 DEMO = REPOSITORY / "docs" / "results" / "demo"
-PRECISE = ["confidence", "true_confidence"]
 
 
 @pytest.fixture(scope="module")
