@@ -106,7 +106,8 @@ def arrays(split: str, *, file: str | None, labels: str | None = None) -> Labell
         numbers = numbers[:, 0] if numbers.shape[1:] == (1,) else numbers
         return _ArrayImages(images, check_whole("labels", numbers, len(images)), classes)
     except Exception as error:  # its type depends on where the damage is
-        raise ValueError(f"{file} cannot be used: {first_line(error)}") from error
+        reason = first_line(error) or type(error).__name__
+        raise ValueError(f"{file} cannot be used: {reason}") from error
 
 
 def check_whole(key: str, numbers: np.ndarray, count: int) -> np.ndarray:

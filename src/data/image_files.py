@@ -54,7 +54,7 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
     if known and not labelled:
         raise ValueError(
             f"dataset.root={root}: {chosen.name}/ has no labels: none of its folders is a class of "
-            "train/. For labels in a list: dataset=image_csv"
+            f"train/. For labels in a list: dataset=image_csv; for its own: dataset.root={chosen}"
         )
     try:
         return _ClassFolders(chosen)

@@ -80,7 +80,6 @@ def quoted(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return an error's first line, without additions by libraries."""
     line = str(error).strip().split("\n")[0].split(", set env var HYDRA_FULL_ERROR")[0]
-    line = line or type(error).__name__
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
