@@ -170,7 +170,7 @@ def test_attacks_are_compared_within_one_norm_alone():
     assert "**" in table(frame, to="markdown")
     frame.attrs[JOBS][1]["norm"] = "l2"
     assert "**" not in table(frame, to="markdown")
-    with pytest.raises(ValueError, match="norm=linf.*norm=l2"):
+    with pytest.raises(ValueError, match=r"norm=linf.*norm=l2"):
         tries(frame)
 
 
