@@ -287,7 +287,7 @@ def test_weights_that_state_their_classes_are_for_these(run_job, workspace, tiny
     assert run(CLASSES) == 0
     assert "its weights state 99.00%" in " ".join(capsys.readouterr().out.split())
     assert run(CLASSES[::-1]) == 2
-    listed = f"dataset.class_names=[{','.join(CLASSES[::-1])}]"
+    listed = f"dataset.class_names={json.dumps(CLASSES[::-1], separators=(',', ':'))}"
     assert listed in capsys.readouterr().err
     assert run(CLASSES[::-1], listed, "clean_accuracy_check.action=warn") == 0
     assert run(["zebra", *CLASSES[1:]]) == 2
