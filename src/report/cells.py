@@ -29,7 +29,7 @@ FORMATS = ("latex", "markdown", "csv")
 AVERAGE, DIFFERENCE = "average", "difference"
 _NEAR = 1e-9
 _ALONE = {"attack": "attack", "defence": "defence", "source": "source_defence"}
-"""What is never averaged, by the axis that it belongs to."""
+"""Columns that are never averaged, by the axis that each belongs to."""
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
 
 
