@@ -41,9 +41,10 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     figures = [*clean_figures(numbers)]
     first = jobs[0].record
     norm = NORMS.get(first.norm, first.norm)
+    stored = [f"images as {first.storage}"] * (first.storage != "float32")
     page: dict[str, Any] = {
         "title": "Transfer of adversarial examples" if attacked else "Clean images",
-        "subtitle": ", ".join([names, images_of(jobs), *([norm] if attacked else [])]),
+        "subtitle": ", ".join([names, images_of(jobs), *([norm] if attacked else []), *stored]),
         "models": [model for model, _ in numbers.models],
         "accuracy": _accuracy(numbers),
     }
@@ -64,6 +65,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         of_jobs, own = numbers.blocks, dict[str, Any]()
         if target := chosen["own"]:
             own = own_answers(numbers.table("groups"), numbers.table("effects"), axes)
+        if target and len(axes["target"]) == 2:  # no other targets: the study is the first part
             answer = own.get(key_of(axes, {**first_place, "target": target}, OWN_KEYS), answer)
         page |= {
             **chosen,
@@ -210,7 +212,7 @@ def _budgets(record: JobRecord) -> str:
 
 def _arithmetic(record: JobRecord) -> str:
     batches = f"batches of {record.config['trainer']['batch_size']}"
-    return f"{record.arithmetic}, {batches}, on {record.device}"
+    return f"{record.formats}, {batches}, on {record.device}"
 
 
 def _models(record: JobRecord) -> list[str]:

@@ -166,7 +166,7 @@ function strip(job, image, roles, jobAt = job) {
     box.append(...figures);
   } else {
     box.append(el("span", { class: "role" }), ...figures);
-    roles.forEach(([role], row) => box.append(el("span", { class: "role" }, role), ...cells[row]));
+    roles.forEach(([role], row) => box.append(el("span", { class: "role" }, broken(role)), ...cells[row]));
   }
   return box;
 }
@@ -257,8 +257,8 @@ async function renderImage(box, own) {
 }
 
 function pairRoles(job, image, source, target) {
-  const models = [["source", sourceModel(job)], ["target", modelOf(job, target)]];
-  const shown = models[0][1] === models[1][1] ? models.slice(1) : models;
+  const models = [["source", sourceModel(job)], ["target", modelOf(job, target)]].filter(([, model]) => model >= 0);
+  const shown = models[0][1] === models.at(-1)[1] ? models.slice(-1) : models;
   const roles = shown.map(([role, model]) => [role, (eps, inner) =>
     classOf(prediction(job, model, eps, image), inner)]);
   const rows = shown.flatMap(([role, model]) => imageRows(job, model, image, role,
