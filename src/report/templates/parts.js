@@ -521,8 +521,8 @@ const SHOWN = { own: ["study"], groups: ["study"], results: ["results"], images:
 
 function renderView(name) {
   if (name === "own" || name === "groups") {
-    renderImage($("own-image"), true);
-    renderOwn();
+    const drawn_ = Promise.all([renderImage($("own-image"), true), renderOwn()]);
+    if (selection.view === "groups") drawn_.then(() => $("own").scrollIntoView());
   } else if (name === "results") {
     renderRanking();
     renderMatrix();
@@ -544,7 +544,6 @@ function render() {
     renderAnswer();
   }
   renderView(view);
-  if (view === "groups") $("own").scrollIntoView();
   if (!queue.size) document.body.dataset.drawn = JSON.stringify(selection);
   setTimeout(unpackForPaper);
 }
