@@ -63,6 +63,16 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "targeted": {**SMALL, "models": ("vgg", "resnet", "vit"), "full": False, "aimed": True},
     "one model": {**SMALL, "models": ("vgg",), "images": 60, "full": False},
+    "long attack": {
+        **SMALL,
+        "models": ("vgg",),
+        "attacks": ("transferattack.dlmi",),
+        "full": False,
+    },
+    "long attack in transfer": {
+        **{"models": ("vgg", "vit", "mixer"), "attacks": ("transferattack.dlmi",), "images": 120},
+        **{"sources": ("vgg",), "budgets": (8.0,), "full": False},
+    },
     "audit": {
         **{"models": ("vgg", "resnet", "vit"), "sources": ("vgg", "resnet"), "targets": ("vit",)},
         **{"full": False, "images": 60, "budgets": (2.0, 8.0)},

@@ -58,6 +58,20 @@ def test_counts_of_neighbouring_cells_do_not_touch(opened, width):
 
 
 @pytest.mark.slow
+def test_the_name_of_an_attack_breaks_between_its_parts_alone(opened):
+    height = "one => one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight)"
+    tab = opened("long attack")
+    assert tab.locator("#own-image .role:not(:empty)").first.evaluate(height) < 2
+    tab = opened("long attack in transfer")
+    cut = "all => all.some((one) => one.scrollWidth > one.clientWidth)"
+    assert not tab.locator("#ranking .ranked > :not(.plot)").evaluate_all(cut)
+    assert tab.locator("#ranking .ranked button b").evaluate_all(
+        """all => all.map((one) => { const range = document.createRange();
+          range.selectNodeContents(one); return range.getClientRects().length; })"""
+    ) == [2]
+
+
+@pytest.mark.slow
 def test_the_dot_of_a_small_line_is_round(opened):
     tab = opened("audit")
     dots = tab.locator("#matrix svg path:last-child")

@@ -39,12 +39,13 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
     terms: list[tuple[str, tuple[tuple[str, str], ...]]] = [("What was run", facts(summary.jobs))]
     figures = [*clean_figures(numbers)]
-    first = jobs[0].record
-    norm = NORMS.get(first.norm, first.norm)
-    stored = [f"images as {first.storage}"] * (first.storage != "float32")
+    norm = jobs[0].record.norm
+    stored = " or ".join(dict.fromkeys(job.record.storage for job in jobs))
+    about = [names, images_of(jobs), *[NORMS.get(norm, norm)] * bool(attacked)]
+    about += [f"images as {stored}"] * (stored != "float32")
     page: dict[str, Any] = {
         "title": "Transfer of adversarial examples" if attacked else "Clean images",
-        "subtitle": ", ".join([names, images_of(jobs), *([norm] if attacked else []), *stored]),
+        "subtitle": ", ".join(about),
         "models": [model for model, _ in numbers.models],
         "accuracy": _accuracy(numbers),
     }
