@@ -321,7 +321,7 @@ def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
     sets = [
         f"{len(summary.job.parts)} sets of images" for summary in jobs if len(summary.job.parts) > 1
     ]
-    formats = dict.fromkeys(record.formats for record in records)
+    formats = dict.fromkeys(f"{its.arithmetic}, saved as {its.storage}" for its in records)
     alike = pairs.groupby(["attack", "group"], sort=False)
     sizes: Any = alike["rms_255"].mean() if "rms_255" in pairs else {}
     lines = {
@@ -332,7 +332,7 @@ def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
         ),
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
-        f"Arithmetic: {'; '.join(formats)}": [*formats] != ["float32"],
+        f"Arithmetic: {'; '.join(formats)}": [*formats] != ["float32, saved as float32"],
         f"Seed {_distinct(seeds)}": True,
         _distinct(version for record in records for version in _versions(record)): True,
     }

@@ -153,7 +153,7 @@ def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, m
         assert page["values"]["s"][at] == pytest.approx(rate, abs=1e-5)
     headings = " ".join(str(matrix.heading) for matrix in summary.matrices)
     for text in (page["subtitle"], caption, headings):
-        assert ("images as uint8" in text) == (main == "uint8")
+        assert ("as uint8" in text) == (main == "uint8")
 
 
 def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_path):
