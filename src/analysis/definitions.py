@@ -9,7 +9,8 @@ TERMS = {
     ),
     "budget, eps": (
         "The largest change of any value of an image, in 1/255 of the pixel range. In the L2 norm, "
-        "the largest root-mean-square change. Compare attacks within one norm only."
+        "the largest root-mean-square change. Compare attacks within one norm only. Reference "
+        "budget: that of the answer, the matrix and the ranking, unless another is chosen."
     ),
     "protocol": (
         "Which images count. all: every image. source_correct, target_correct: images that the "
@@ -78,22 +79,21 @@ TERMS = {
         "because few such images say too little. From 30 to 99 images there is a test, but no text "
         "names a winner. A winner is tested again without each target in turn. If it is not first "
         "and significantly ahead of all others each time, it only leads on average, and the answer "
-        "names the targets that it needs. The answer also names targets on which the second is "
-        "ahead."
+        "names the targets that it needs."
     ),
     "differences shown": (
         "N images decide differences of this size or more in 80 % of samples, at the median "
         "discordance. Discordance is the mean squared difference of two attacks on an image."
     ),
     "within q candidates": (
-        "A candidate is an attack with its source. A unit is an image and a target; the target and "
-        "the sources of all its candidates classify the image correctly. Candidates whose source "
-        "is, contains or is related to the target are skipped. The order is greedy. It is learned "
-        "on one half of the images and judged on the other, both ways, for five random halves. The "
-        "share is the mean over targets. Its 95 % interval is for other images and fixed orders. "
-        "Unseen target: orders are learned without the judged target. Best single: the candidate "
-        "that alone fools most in the learning half, among those that need at most as many "
-        "gradients as the q candidates together."
+        "A candidate is one attack from one source. A unit is an image and a target that counts it "
+        "for all its candidates: by default, that classifies it correctly. Candidates whose source "
+        "is, contains or is related to the target are skipped. The order is greedy. The images are "
+        "in 11 random parts, each judged by the order learned on five others. The share is the "
+        "mean over targets. Its 95 % interval is for other images and fixed orders. Unseen target: "
+        "orders are learned without the judged target. Best single: the candidate that alone fools "
+        "most of the learning images, among those that need at most as many gradients as the q "
+        "candidates together."
     ),
     "difference of two rates, excess": (
         "Both rates are of the same images. The interval is Tango's score interval for paired "

@@ -171,6 +171,11 @@ class JobRecord(BaseModel):
             other.append(f"gradients in {formats[gradients]}")
         return ", ".join(other) or "float32"
 
+    @property
+    def formats(self) -> str:
+        """`arithmetic`, and the storage of the evaluated images if it is not float32, as text."""
+        return self.arithmetic + f", images as {self.storage}" * (self.storage != "float32")
+
     def shows(self, word: str) -> bool:
         """Return True if an override is visible in the attack's label or the source's name."""
         names = ("attack", "source", "source_defence")

@@ -283,6 +283,7 @@ def _notes(
     aimed = " and that are not of the target class" * (outcomes.target_labels[0] is not None)
     abstains = " An image on which it abstains is not fooled." * target.is_defended
     count = f"the {tries['images'].iloc[0]} of {record.images} images"
+    yield "A candidate is one attack from one source."
     yield f"Counted: {count} that {target} classifies correctly{aimed}.{abstains}"
     yield _ORDERS
     every = {(its.job.attack, its.job.record.source) for its in group}

@@ -332,7 +332,7 @@ def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
         ),
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
-        f"Arithmetic: {'; '.join(formats)}": len(formats) > 1,
+        f"Arithmetic: {'; '.join(formats)}": [*formats] != ["float32, saved as float32"],
         f"Seed {_distinct(seeds)}": True,
         _distinct(version for record in records for version in _versions(record)): True,
     }

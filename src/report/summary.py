@@ -375,7 +375,7 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
         dataset = members[0].job.record.dataset
         dataset += f" ({data[:6]})" if named[dataset] > 1 else ""
         heading = f"{attack} on {dataset}, eps = {eps:g}/255"
-        arithmetic = " / ".join(dict.fromkeys(member.job.record.arithmetic for member in members))
+        arithmetic = " / ".join(dict.fromkeys(member.job.record.formats for member in members))
         ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]
         yield Matrix(
             attack,

@@ -30,9 +30,9 @@ def verdict(ranked: pd.DataFrame) -> list[str]:
         return [f"not tested: that needs {FEWEST_TESTED} images"]
     if ranked["undecided"].sum() > 1:
         return ["= not significantly weaker than the first (all pairs tested together, p >= 0.05)"]
+    if few := too_few(first):
+        return [few]
     together = "(all pairs tested together, p < 0.05)"
-    if first["images"] < FEWEST_FOR_WINNER:
-        return [f"{first['images']:g} images name no winner {together}"]
     lead = "on average" if first["depends_on"] else "decided:"
     lines = [f"{lead} the first is ahead of all others {together}", dependence(ranked)]
     return list(filter(None, lines))
@@ -47,9 +47,8 @@ def on_target(ranked: pd.DataFrame) -> str:
         if ranked["p"].isna().all()
         else "cannot be told apart"
         if len(tied) == len(others)
-        else f"{first['images']:g} images name no winner"
-        if first["images"] < FEWEST_FOR_WINNER
-        else f"{first['source']} is ahead" + f", except of {', '.join(tied)}" * bool(len(tied))
+        else too_few(first)
+        or f"{first['source']} is ahead" + f", except of {', '.join(tied)}" * bool(len(tied))
     )
     levels = ", ".join(ranked["source"] + ranked["mean"].map(" {:.1%}".format))
     return f"on {first['target']} ({first['images']:g} images): {levels}: {compared}"
@@ -69,15 +68,21 @@ def resolution(ranked: pd.DataFrame) -> list[str]:
     if 0 < first["detectable"] < 1:
         points = f"{100 * first['detectable']:.1f}"
         lines.append(f"{first['images']:g} images detect differences of {points} points or more")
-    if first["images"] < FEWEST_FOR_WINNER:
+    if too_few(first):
         lines.append(needed(ranked))
     return list(filter(None, lines))
 
 
 def dependence(ranked: pd.DataFrame) -> str:
     """Say which targets a decided lead depends on; may be empty."""
-    targets = ranked["depends_on"].iloc[0].replace(", ", " or ")
-    return targets and f"the lead is not significant without {targets}"
+    targets = ranked["depends_on"].iloc[0].replace(", ", " or without ")
+    return targets and f"without target {targets}, no lead is significant"
+
+
+def too_few(first: pd.Series) -> str:
+    """Say that the images of a ranking are too few to name a winner; empty if they are enough."""
+    few = first["images"] < FEWEST_FOR_WINNER
+    return f"{first['images']:g} images are too few to name a winner" * bool(few)
 
 
 def needed(ranked: pd.DataFrame) -> str:

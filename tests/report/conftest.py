@@ -14,6 +14,7 @@ import pytest
 
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import with_record
+from src.config.sections import ReportSettings
 from src.report.page.content import build_report
 from src.report.page.html import Report, write_page
 from src.report.summary import Summary, summarise
@@ -62,6 +63,24 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "targeted": {**SMALL, "models": ("vgg", "resnet", "vit"), "full": False, "aimed": True},
     "one model": {**SMALL, "models": ("vgg",), "images": 60, "full": False},
+    "long attack": {
+        **SMALL,
+        "models": ("vgg",),
+        "attacks": ("transferattack.dlmi",),
+        "full": False,
+    },
+    "long attack in transfer": {
+        **{"models": ("vgg", "vit", "mixer"), "attacks": ("transferattack.dlmi",), "images": 120},
+        **{"sources": ("vgg",), "budgets": (8.0,), "full": False},
+    },
+    "audit": {
+        **{"models": ("vgg", "resnet", "vit"), "sources": ("vgg", "resnet"), "targets": ("vit",)},
+        **{"full": False, "images": 60, "budgets": (2.0, 8.0)},
+    },
+    "thousands": {
+        **{"models": [f"model_{i}" for i in range(5)], "attacks": ("fgsm",), "budgets": (8.0,)},
+        **{"full": False, "images": 1200, "sources": ("model_0",)},
+    },
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
         **{"full": False, "images": 60, "budgets": (8.0,)},
@@ -83,7 +102,8 @@ def made_up(summary_of: Callable[[str], Summary]) -> Callable[[str], Report]:
 
     def make(kind: str) -> Report:
         if kind not in built:
-            built[kind] = build_report(summary_of(kind))
+            settings = ReportSettings(tries=kind == "audit")
+            built[kind] = build_report(summary_of(kind), settings)
         return built[kind]
 
     return make
@@ -175,13 +195,14 @@ def make_sweep(
     dataset: Mapping[str, Any] | None = None,
     photographs: int | None = None,
     aimed: bool = False,
+    storage: str = "float32",
 ) -> Path:
     """Write a job for every attack and source (none: every model), each evaluated on all models.
 
     With `targets`, only these are evaluated on adversarial images.
 
     The reference budget is 8/255, or the last one. Full jobs (the first attack) hold diagnostics,
-    a control, an 8-bit variant and pictures; missing ones NaN, as gradients that vanish give.
+    a control, another storage and pictures; missing ones NaN, as gradients that vanish give.
     Models that are `alike` have equal weights. Behind `defences` attacks are weaker.
     The images are those from the number `first` on, though each sweep counts them from 0. Their
     photographs are those from the number `photographs` on, and are not stored without it.
@@ -204,7 +225,7 @@ def make_sweep(
             **{"images": images, "class_names": classes, "data": f"data{first}-{images}"},
             **{"source": source, "targets": targets or models, "attack": attack},
             **{"budgets": budgets, "reference": reference, "overrides": overrides},
-            **{"defences": tuple(defences)},
+            **{"defences": tuple(defences), "storage": storage},
             config={"dataset": {"name": "made-up", **(dataset or {})}, "attack": settings},
             weights={
                 name: f"{'alike' if name in alike else name}-digest"
@@ -237,7 +258,8 @@ def make_sweep(
             listed["photograph"] = (listed["index"] + photographs).map("p{}".format)
             listed.to_csv(here / "images.csv", index=False)
         if full and attack == attacks[0]:
-            for name, part in (("uint8", 0.9), ("noise", 0.1)):
+            other = "float32" if storage == "uint8" else "uint8"
+            for name, part in ((other, 0.9), ("noise", 0.1)):
                 weak = _predictions(random, label, initial, models, budgets, part * strength)
                 tables[f"predictions-{name}"] = weak.assign(image="")
             tables |= _diagnostics(random, label, models, reference, missing)

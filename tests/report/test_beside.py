@@ -198,17 +198,18 @@ def test_notes_that_all_attacks_share_are_printed_once(sweep: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_report_has_the_ranks_in_a_fold(
+def test_a_report_shows_the_ranks_below_its_answer(
     sweep: Path, run_in: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     card = card_with(jobs_named(sweep, "mi_own"), tmp_path / "mine.parquet")
     words = [f"folder={card}", "beside=made-up", "out=page"]
     assert run_in(tmp_path, *words, module="src.report.__main__") == 0
     text = " ".join(unescape((tmp_path / "page" / "report.html").read_text("utf-8")).split())
-    fold = text.partition('<details class="beside">')[2].partition("</details>")[0]
+    fold = text.partition('<details class="beside" open>')[2].partition("</details>")[0]
     (result,) = beside(find_jobs([card]), "made-up")
     row = result.own.set_index("attack").loc["mi_own"]
-    assert f"rank {row['rank']:.0f} of {len(NAMES) + 1}" in fold
+    rank = f"rank {row['rank']:.0f} of {len(NAMES) + 1}"
+    assert rank in fold.partition("</summary>")[0] and rank in fold.partition("</summary>")[2]
     assert "<td>0.0 [" in fold and "cannot be told apart from: mi" in fold
     others = make_sweep(tmp_path / "others", **SWEEP | {"attacks": ("mine",), "first": 1000})
     words = [f"folder={others}", "beside=made-up", "out=none"]

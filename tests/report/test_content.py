@@ -117,6 +117,45 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     assert unknown == ("of_a_later_version: something", "")
 
 
+def test_the_page_of_one_source_with_other_targets_opens_with_its_transfer(made_up, summary_of):
+    report, rows = made_up("one source"), summary_of("one source").rankings
+    best = rows[rows["eps_255"] == 8].sort_values("rank").iloc[0]
+    assert report.page["own"] == "vgg" and best["source"] == "vgg"
+    assert report.answer in report.page["answers"].values() and best["attack"] in report.answer[0]
+
+
+def test_a_source_without_adversarial_images_of_its_own_has_no_row(made_up):
+    blocks = made_up("sources that are no targets").blocks
+    jobs = [json.loads(block) for name, block in blocks.items() if name.startswith("job-")]
+    assert {job["source"] for job in jobs} == {"a", "b"}
+    for job in jobs:
+        assert {name for name, _ in job["models"]} == {"vgg", "resnet", "vit", "mixer"}
+        assert None not in job["predicted"]
+
+
+@pytest.mark.parametrize("main", ["uint8", "float32"])
+def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, main):
+    folder = make_sweep(full=True, budgets=(8.0,), storage=main)
+    summary = summarise(find_jobs([folder]))
+    rates = pd.concat([its.drawn for its in summary.attacked]).query("reference")
+    rates = rates.set_index(["variant", "source", "target"])["success_rate"].unstack("variant")
+    other = "float32" if main == "uint8" else "uint8"
+    assert not rates[main].equals(rates[other])
+    cells = pd.read_csv(io.StringIO(table(folder, to="csv"))).set_index("source")
+    page, caption = build_report(summary).page, table(folder, to="markdown")
+    axes, places = page["axes"], {"attack": "fgsm", "defence": "none", "protocol": "joint"}
+    for (source, target), rate in rates[main].items():
+        assert cells.loc[source, target] == pytest.approx(rate)
+        names = {**places, "source": source, "target": target, "eps_255": 8.0}
+        at = np.ravel_multi_index(
+            [axes[axis].index(names[axis]) for axis in axes], [*map(len, axes.values())]
+        )
+        assert page["values"]["s"][at] == pytest.approx(rate, abs=1e-5)
+    headings = " ".join(str(matrix.heading) for matrix in summary.matrices)
+    for text in (page["subtitle"], caption, headings):
+        assert ("as uint8" in text) == (main == "uint8")
+
+
 def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_path):
     one, two = make_sweep(full=True), tmp_path / "two"
     shutil.copytree(one, two)

@@ -87,7 +87,7 @@ def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, mad
             assert firsts == tab.locator("#ranking .whole:text('sources of')").count() or correct
         if chosen["target"]:
             assert "for all targets" in tab.inner_text("#details")
-        assert ("about fooled images" in tab.inner_text("#details")) == correct
+        assert ("images fooled" in tab.inner_text("#answer")) == correct
         named = tab.locator("#tiles .tile > span:first-child").all_inner_texts()
         assert all(text.startswith(chosen["attack"]) for text in named)
         assert tab.locator("#controls [aria-pressed=true]").count() == 3
@@ -285,17 +285,21 @@ def test_one_network_has_its_own_page(opened):
 @pytest.mark.slow
 def test_other_targets_of_one_network_have_a_link(opened):
     tab = opened("one source")
-    tab.click("nav a:text-is('Transfer')")
-    tab.wait_for_selector("#matrix table")
-    assert "view=results" in tab.url
+    assert tab.locator(
+        "#matrix button.hatched"
+    ).is_visible()  # the white box, beside the other target
+    assert tab.locator("nav a").all_inner_texts()[:3] == ["Results", "Images", "White box"]
+    tab.click("nav a:text-is('White box')")
+    tab.wait_for_selector("#own h2")
+    assert "view=own" in tab.url
     tab.reload()
     drawn(tab)
-    assert tab.locator("#matrix table").is_visible()
+    assert tab.locator("#own-image").is_visible() and tab.locator("#matrix table").is_hidden()
 
 
 @pytest.mark.slow
 def test_a_control_for_targets_is_only_where_parts_follow_it(opened):
-    tab = opened("one source", "#view=groups&target=vit")
+    tab = opened("one source", "#view=own&target=vit")
     tab.wait_for_selector("#own .legend")
     assert not tab.locator("#controls [name=target]").count()
     assert "vit" not in tab.inner_text("#study") + tab.inner_text("#answer")
@@ -306,6 +310,19 @@ def test_a_control_for_targets_is_only_where_parts_follow_it(opened):
             "text => document.querySelector('#images h2').innerText.includes(text)",
             arg=f"vgg → {target}",
         )
+
+
+def test_the_page_of_an_audit_opens_with_its_sentence(opened, made_up):
+    ((sentence, *_),) = made_up("audit").page["audits"]
+    tab = opened("audit")
+    assert tab.inner_text("main > .first").startswith(sentence)
+    size = "one => parseFloat(getComputedStyle(one).fontSize)"
+    assert tab.eval_on_selector(".audit summary", size) > tab.eval_on_selector("#answer", size)
+    assert tab.locator(".audit .note").first.inner_text() == ""  # folded
+    tab.wait_for_selector("#image .strip")
+    assert "not evaluated" not in tab.inner_text("#image")
+    assert tab.locator("#image .role").all_inner_texts() == ["", "target"]
+    assert tab.locator("#matrix button").first.bounding_box()["width"] < 150
 
 
 @pytest.mark.slow

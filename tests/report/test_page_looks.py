@@ -1,6 +1,6 @@
 """How the page looks in a browser: nothing overflows, texts are legible, and it prints whole."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 
@@ -15,7 +15,8 @@ QUICK = [("ordinary", 390)]
     [
         pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
         for pair in product(
-            ("ordinary", "one model", "many models", "long names"), (390, 768, 1280, 1920)
+            ("ordinary", "one model", "audit", "many models", "long names"),
+            (390, 768, 1280, 1920),
         )
     ],
 )
@@ -26,6 +27,56 @@ def test_nothing_overflows(opened, kind, width):
         tab.locator("nav a").nth(number).click()
         tab.wait_for_timeout(100)
         assert tab.evaluate("document.documentElement.scrollWidth") <= width, views[number]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("kind", ["audit", "one model", "one source"])
+def test_no_part_begins_under_the_bar(opened, kind, width):
+    tab = opened(kind, viewport={"width": width, "height": 844})
+    gap = """() => { const bar = document.querySelector('.bar').getBoundingClientRect().bottom;
+      return Math.min(...[...document.querySelectorAll('main *')].filter((one) =>
+        one.checkVisibility() && [...one.childNodes].some((node) => node.nodeType === 3
+        && node.textContent.trim())).map((one) => one.getBoundingClientRect().top)) - bar; }"""
+    for name in tab.locator("nav a").all_inner_texts():
+        tab.click(f"nav a:text-is('{name}')")
+        tab.evaluate("scrollTo(0, 0)")
+        assert tab.evaluate(gap) >= 6, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_counts_of_neighbouring_cells_do_not_touch(opened, width):
+    tab = opened("thousands", "#protocol=all", viewport={"width": width, "height": 844})
+    spans = """rows => rows.map((row) => [...row.querySelectorAll('small')].map((one) => {
+      const range = document.createRange(); range.selectNodeContents(one);
+      const { left, right } = range.getBoundingClientRect(); return [left, right]; }))"""
+    rows = [row for row in tab.locator("#matrix tr").evaluate_all(spans) if row]
+    assert len(rows) == 2 and all(len(row) == 5 for row in rows)
+    for row in rows:
+        assert all(ahead[0] - behind[1] >= 2 for behind, ahead in pairwise(row))
+
+
+@pytest.mark.slow
+def test_the_name_of_an_attack_breaks_between_its_parts_alone(opened):
+    height = "one => one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight)"
+    tab = opened("long attack")
+    assert tab.locator("#own-image .role:not(:empty)").first.evaluate(height) < 2
+    tab = opened("long attack in transfer")
+    cut = "all => all.some((one) => one.scrollWidth > one.clientWidth)"
+    assert not tab.locator("#ranking .ranked > :not(.plot)").evaluate_all(cut)
+    assert tab.locator("#ranking .ranked button b").evaluate_all(
+        """all => all.map((one) => { const range = document.createRange();
+          range.selectNodeContents(one); return range.getClientRects().length; })"""
+    ) == [2]
+
+
+@pytest.mark.slow
+def test_the_dot_of_a_small_line_is_round(opened):
+    tab = opened("audit")
+    dots = tab.locator("#matrix svg path:last-child")
+    effect = "one => getComputedStyle(one).vectorEffect"
+    assert dots.count() and dots.first.evaluate(effect) == "non-scaling-stroke"
 
 
 @pytest.mark.slow

@@ -9,12 +9,12 @@ from scipy.stats import fisher_exact
 from ...analysis import WHITE_BOX
 from ...analysis.image_outcomes import GROUP
 from ...analysis.intervals import FEWEST_IMAGES
-from ...analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL
+from ...analysis.multiple_comparisons import FEWEST_TESTED, LEVEL
 from ...analysis.ranking import MEAN_OF
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..summary import Summary
-from ..verdicts import COUNTED, dependence, needed
+from ..verdicts import COUNTED, dependence, needed, too_few
 from .html import ENOUGH, TOO_FEW
 from .view import View, over_sources
 
@@ -103,13 +103,12 @@ def _decided(rows: pd.DataFrame, of: str, where: str, details: str) -> Answer:
     """Return the answer for ranked attacks or sources, depending on the tests."""
     first, others = rows.iloc[0], rows.iloc[1:]
     name, reaches = first[of], " (target class reached)" * bool(first["targeted"])
-    if first["images"] < FEWEST_FOR_WINNER:
+    if lead := too_few(first):
         tested = "Nothing is tested." if first["images"] < FEWEST_TESTED else ""
         more = needed(rows)
         details = " ".join(
             filter(None, [details, tested, f"{more[:1].upper()}{more[1:]}." * bool(more)])
         )
-        lead = f"{first['images']:g} images name no winner"
         return (lead, f"{where}{reaches}: {_levels(rows, of, 'mean')}", details)
     if np.ptp(rows["mean"]) < 1e-9:
         return (f"{name} and {len(others)} more are equal", where + reaches, details)

@@ -39,11 +39,13 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
     terms: list[tuple[str, tuple[tuple[str, str], ...]]] = [("What was run", facts(summary.jobs))]
     figures = [*clean_figures(numbers)]
-    first = jobs[0].record
-    norm = NORMS.get(first.norm, first.norm)
+    norm = jobs[0].record.norm
+    stored = " or ".join(dict.fromkeys(job.record.storage for job in jobs))
+    about = [names, images_of(jobs), *[NORMS.get(norm, norm)] * bool(attacked)]
+    about += [f"images as {stored}"] * (stored != "float32")
     page: dict[str, Any] = {
         "title": "Transfer of adversarial examples" if attacked else "Clean images",
-        "subtitle": ", ".join([names, images_of(jobs), *([norm] if attacked else [])]),
+        "subtitle": ", ".join(about),
         "models": [model for model, _ in numbers.models],
         "accuracy": _accuracy(numbers),
     }
@@ -64,6 +66,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         of_jobs, own = numbers.blocks, dict[str, Any]()
         if target := chosen["own"]:
             own = own_answers(numbers.table("groups"), numbers.table("effects"), axes)
+        if target and len(axes["target"]) == 2:  # no other targets: the study is the first part
             answer = own.get(key_of(axes, {**first_place, "target": target}, OWN_KEYS), answer)
         page |= {
             **chosen,
@@ -210,7 +213,7 @@ def _budgets(record: JobRecord) -> str:
 
 def _arithmetic(record: JobRecord) -> str:
     batches = f"batches of {record.config['trainer']['batch_size']}"
-    return f"{record.arithmetic}, {batches}, on {record.device}"
+    return f"{record.formats}, {batches}, on {record.device}"
 
 
 def _models(record: JobRecord) -> list[str]:

@@ -119,18 +119,20 @@ def tries_figure(shown: Sequence[Audit]) -> Figure:
     """Draw the share fooled over the number of candidates, one curve per target."""
     rows = pd.concat([its.tries.assign(target=its.target) for its in shown])
     axis = alt.Axis(tickMinStep=1, grid=False)
+    colour = colour_by("target", rows["target"], orient="bottom", **STROKES)
     base = alt.Chart(ROWS).encode(
         x=alt.X("q:Q", title="candidates", axis=axis),
-        color=colour_by("target", rows["target"], orient="bottom", **STROKES),
+        color=colour if len(shown) > 1 else colour.legend(None),
     )
     ends = ["fooled", "fooled_low", "fooled_high"]
     chart = curve(base, "fooled", tooltip("target q attack source", shares=ends))
     caption = (
-        "Share fooled within so many candidates (attack and source), in an order that was learned "
-        "on other images. 95 % intervals."
+        "Share fooled within so many candidates (one attack from one source), in an order that was "
+        "learned on other images. 95 % intervals."
     )
     chart = chart.properties(width=PANEL, height=220)
-    return Figure("tries", "Fooled within q candidates", caption, chart, rows)
+    title = f"Fooled within q candidates{f', {shown[0].target}' * (len(shown) == 1)}"
+    return Figure("tries", title, caption, chart, rows)
 
 
 def _iterations(rows: pd.DataFrame) -> Figure:

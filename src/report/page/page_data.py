@@ -179,7 +179,8 @@ def _predictions(job: FinishedJob) -> dict[str, Any]:
     """Return the predictions of all images: classes, confidences, and which images count."""
     record = job.record
     pairs = evaluated_pairs(job.defended, record.targets)
-    names = job.defended[["target", "defence"]].drop_duplicates().itertuples(index=False)
+    attacked = job.defended[job.defended["eps_255"] > 0]
+    names = attacked[["target", "defence"]].drop_duplicates().itertuples(index=False)
     source = record.source_model
     if source not in pairs and source in {ModelRef.parse(*name) for name in names}:
         pairs = [*pairs, source]

@@ -16,10 +16,10 @@ const placesOf = (names) => new Map(names.map((name, place) => [name, place]));
 const places = axes && Object.fromEntries(Object.entries(axes).map(([name, its]) => [name, placesOf(its)]));
 const several = (axis) => axes[axis].length > 1;
 const pairNames = new Map((data.pairs ?? []).map(([, source, target]) => [`${source}>${target}`, [source, target]]));
+const alone = data.own && axes.target.length < 3;
 const views = axes
-  ? [...(data.own ? [["own", "Image"], ["groups", "All images"]] : [["results", "Results"], ["images", "Images"]]),
-     ["why", "Why"], ["data", "Data"], ["method", "Method"],
-     ...(data.own && axes.target.length > 2 ? [["results", "Transfer"], ["images", "Images"]] : [])]
+  ? [...(alone ? [["own", "Image"], ["groups", "All images"]] : [["results", "Results"], ["images", "Images"]]),
+     ...(data.own && !alone ? [["own", "White box"]] : []), ["why", "Why"], ["data", "Data"], ["method", "Method"]]
   : [["data", "Data"], ["method", "Method"]];
 const known = axes && {
   attack: axes.attack, source: axes.source, target: axes.target, defence: axes.defence,
@@ -228,11 +228,10 @@ function renderAnswer() {
   const [lead, rest, details] = own && ofClean() && data.answers_own[[places.attack.get(selection.attack),
     places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
     || data.answers[key("defence", "source", "protocol", "eps")] || data.no_answer;
-  $("answer").replaceChildren(el("b", {}, lead), rest);
+  const fooled = correct() && !(own && ofClean()) && el("small", {}, " (counted: images fooled)");
+  $("answer").replaceChildren(...[el("b", {}, lead), rest, fooled].filter(Boolean));
   $("answer").classList.toggle("long", lead.length + rest.length > 80);
-  $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "")
-    + (correct() && !(own && ofClean()) ? " The answer is about fooled images; all other numbers, about "
-      + "images that are still correct." : "");
+  $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "");
   const shown = own ? ownTiles() : tiles();
   $("tiles").replaceChildren(...shown.map(([title, number, unit, note, white]) => el("div",
     { class: white ? "tile white" : "tile" },
@@ -334,8 +333,8 @@ function renderRanking() {
     }
     table.append(...single.map(([{ text }]) => el("div", { class: "whole" }, text)));
     if (tested.length) {
-      const heading = `sources of ${selection.attack}, `
-        + (selection.target ? `on ${selection.target}` : "over all targets");
+      const heading = `sources of ${selection.attack}${selection.target && ` on ${selection.target}`}, `
+        + "on common images (plain means: matrix)";
       table.append(el("div", { class: "whole" }, heading), ...tested.flatMap((row) => rankedRow({ ...row, level: row.m,
         ends: [row.l, row.h], verdict: true }, top, "source", tested.length, tested[0].m / top)));
     }
@@ -442,12 +441,11 @@ function spark(where) {
   const points = axes.eps_255.map((eps_255) => [eps_255, rate({ ...where, eps_255 })]).filter(([, share]) =>
     share !== null);
   const at = ([eps, share]) => `${(52 * eps / last).toFixed(1)},${(15 - 14 * share).toFixed(1)}`;
-  const svg = el("svg", { viewBox: "-2 0 56 16", preserveAspectRatio: "none", "aria-hidden": "true" },
-    el("path", { d: points.length ? `M${points.map(at).join("L")}` : "", fill: "none", stroke: "currentColor",
-      "stroke-width": 1.2 }));
+  const stroke = (d, width) => el("path", { d, fill: "none", stroke: "currentColor", "stroke-width": width,
+    "stroke-linecap": "round", "vector-effect": "non-scaling-stroke" }); // a dot stays round in wide cells
   const here = points.find(([eps]) => eps === selection.eps);
-  if (here) svg.append(el("path", { d: `M${at(here)}m-2,0a2,2 0 1,0 4,0a2,2 0 1,0 -4,0`, fill: "currentColor" }));
-  return svg;
+  return el("svg", { viewBox: "-2 0 56 16", preserveAspectRatio: "none", "aria-hidden": "true" },
+    stroke(points.length ? `M${points.map(at).join("L")}` : "", 1.2), here && stroke(`M${at(here)}h0`, 4));
 }
 
 function renderMatrix() {

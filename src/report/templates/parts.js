@@ -166,7 +166,7 @@ function strip(job, image, roles, jobAt = job) {
     box.append(...figures);
   } else {
     box.append(el("span", { class: "role" }), ...figures);
-    roles.forEach(([role], row) => box.append(el("span", { class: "role" }, role), ...cells[row]));
+    roles.forEach(([role], row) => box.append(el("span", { class: "role" }, broken(role)), ...cells[row]));
   }
   return box;
 }
@@ -257,8 +257,8 @@ async function renderImage(box, own) {
 }
 
 function pairRoles(job, image, source, target) {
-  const models = [["source", sourceModel(job)], ["target", modelOf(job, target)]];
-  const shown = models[0][1] === models[1][1] ? models.slice(1) : models;
+  const models = [["source", sourceModel(job)], ["target", modelOf(job, target)]].filter(([, model]) => model >= 0);
+  const shown = models[0][1] === models.at(-1)[1] ? models.slice(-1) : models;
   const roles = shown.map(([role, model]) => [role, (eps, inner) =>
     classOf(prediction(job, model, eps, image), inner)]);
   const rows = shown.flatMap(([role, model]) => imageRows(job, model, image, role,
@@ -521,8 +521,8 @@ const SHOWN = { own: ["study"], groups: ["study"], results: ["results"], images:
 
 function renderView(name) {
   if (name === "own" || name === "groups") {
-    renderImage($("own-image"), true);
-    renderOwn();
+    const drawn_ = Promise.all([renderImage($("own-image"), true), renderOwn()]);
+    if (selection.view === "groups") drawn_.then(() => $("own").scrollIntoView());
   } else if (name === "results") {
     renderRanking();
     renderMatrix();
@@ -544,7 +544,6 @@ function render() {
     renderAnswer();
   }
   renderView(view);
-  if (view === "groups") $("own").scrollIntoView();
   if (!queue.size) document.body.dataset.drawn = JSON.stringify(selection);
   setTimeout(unpackForPaper);
 }
