@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
     alike = "exclude: treat networks with the source's weights, architecture or family as its own"
     add("--related", default="keep", help=f"keep (default), or {alike}")
     add("--beside", metavar="PRESET", help="rank each attack among stored ones, such as small")
-    add("--against", nargs="+", default=[], help="stored attacks to compare with, such as mi")
+    add("--against", nargs="+", default=[], help="stored attacks that this shows, such as mi")
     add("--to", default="markdown", help="latex, markdown (default) or csv")
     add("--out", type=Path, help="write the table to this file; default: print it")
     return run_command(_print_table, parser.parse_intermixed_args, words)
@@ -76,8 +76,9 @@ def _print_table(
 
     sweeps = folder or [newest_sweep(finished=True)]
     lay_out = tries_table if tries else table
+    preset = "small" if beside is None else beside
     # First, as it may be refused.
-    ranks = beside_text(sweeps, beside or "small", against) if beside or against else ""
+    ranks = beside_text(sweeps, preset, against) if against or beside is not None else ""
     text = printable(str(lay_out(*sweeps, **options, names=distinct(names)))) + ranks
     warn(named_folders(*sweeps), dict(names))
     if out:

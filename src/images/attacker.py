@@ -69,7 +69,7 @@ class Counts:
         forwards: Number of classified images, including those with a gradient.
         not_finite: True for images of the batch with NaN or infinity in a gradient, bool (N,).
         images: Images of the batch that get the next gradients, once or several times in turn.
-        clipped: By how much clipping to the budgets moved a pixel at most, in 1/255, (K, N).
+        clipped: By how much clipping to the budgets moved a pixel at most, (K, N).
     """
 
     def __init__(self, on_pass: Callable[[int, int], None]) -> None:
@@ -245,7 +245,7 @@ class Attacker(AdversarialSource):
                 for row, value in enumerate([*each, len(places)]):
                     cost[row, places[:, None], rows] = value
                 cost[4, places[:, None], rows] = counts.not_finite.to(cost)
-                cost[5, places[:, None], rows] = counts.clipped.to(cost)
+                cost[5, places[:, None], rows] = 255 * counts.clipped.to(cost)
         return AdversarialBatch(adversarial, budgets, target_labels, cost)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
@@ -304,8 +304,7 @@ class Attacker(AdversarialSource):
         self._check_images(adversarial, images, batch, eps)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         inside = torch.stack([project(image, images, size, self.norm) for image, size in pairs])
-        moved = adversarial.detach().clamp(0, 1).sub_(inside).abs_()
-        counted.counts.clipped = 255 * moved.flatten(2).amax(dim=2)
+        counted.counts.clipped = (adversarial.detach().clamp(0, 1) - inside).abs_().amax((2, 3, 4))
         return inside
 
     def arithmetic(self, device: str) -> AbstractContextManager[None]:

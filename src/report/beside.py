@@ -343,7 +343,7 @@ def cost_of(job: FinishedJob) -> float:
     """Return the gradients per image; NaN if several budgets or a fit share them."""
     rows = job.read(PREDICTIONS).select(["eps_255", "gradients"])
     mean = pc.mean(rows.filter(pc.greater(rows["eps_255"], 0))["gradients"]).as_py()
-    alone = not mean or len(job.record.budgets) == 2  # with 0
+    alone = not mean or sum(eps > 0 for eps in job.record.budgets) == 1
     return nan if mean is None or not alone or job.record.fit_gradients else float(mean)
 
 
