@@ -54,6 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
     alike = "exclude: treat networks with the source's weights, architecture or family as its own"
     add("--related", default="keep", help=f"keep (default), or {alike}")
     add("--beside", metavar="PRESET", help="rank each attack among stored ones, such as small")
+    add("--against", nargs="+", default=[], help="stored attacks that this shows, such as mi")
     add("--to", default="markdown", help="latex, markdown (default) or csv")
     add("--out", type=Path, help="write the table to this file; default: print it")
     return run_command(_print_table, parser.parse_intermixed_args, words)
@@ -65,6 +66,7 @@ def _print_table(
     out: Path | None,
     tries: bool,
     beside: str | None,
+    against: list[str],
     **options: Any,
 ) -> None:
     from .artifacts.frame_jobs import named_folders
@@ -74,7 +76,9 @@ def _print_table(
 
     sweeps = folder or [newest_sweep(finished=True)]
     lay_out = tries_table if tries else table
-    ranks = "" if beside is None else beside_text(sweeps, beside)  # first: it may be refused
+    preset = "small" if beside is None else beside
+    # First, as it may be refused.
+    ranks = beside_text(sweeps, preset, against) if against or beside is not None else ""
     text = printable(str(lay_out(*sweeps, **options, names=distinct(names)))) + ranks
     warn(named_folders(*sweeps), dict(names))
     if out:

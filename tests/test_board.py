@@ -21,7 +21,7 @@ def test_the_board_has_the_numbers_and_order_of_rank(stored, monkeypatch):
     facts, every = stored
     few = [job for job in every if job.record.label in FEW]
     for module in ("findings.board", "src.report.beside"):
-        monkeypatch.setattr(f"{module}.read_preset", lambda preset: (facts, few))
+        monkeypatch.setattr(f"{module}.read_preset", lambda *names: (facts, few))
     boards, jobs = Boards("small"), [job for job in few if job.record.label == "mi"]
     (result,) = beside(jobs, "small")
     board = boards.board("own", [job.record.source for job in jobs])

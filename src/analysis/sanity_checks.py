@@ -52,6 +52,8 @@ CAUSES = {
     "under several names or in several classes, or frames of a film",
     "over_budget": "the rates are listed at the stated budget; usual causes: eps_255 in another "
     "unit or norm, other clean images, resizing or JPEG after the attack",
+    "clipped": "the rates are those of the clipped images; usual causes: a budget that the attack "
+    "ignores, another unit (eps is in [0, 1]) or another norm",
     "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
     "models that classify more of them correctly",
     "weaker_at_larger_budget": "usual causes: a single step that overshoots, or masked gradients",

@@ -36,6 +36,7 @@ class Inputs:
         target_labels: ArrayLike | Tensor | None,
         index: ArrayLike | Tensor | None,
         fit_images: tuple[Any, ...] | None = None,
+        class_names: ArrayLike | None = None,
     ) -> None:
         if torch.is_inference_mode_enabled():
             raise ValueError("Attacks need gradients: call this outside torch.inference_mode().")
@@ -60,9 +61,13 @@ class Inputs:
             counts = sorted({logits.shape[1] for logits in tried})
         if len(counts) > 1:
             raise ValueError(f"The modules have different numbers of classes: {counts}.")
+        names = None if class_names is None else [*map(str, np.ravel(class_names))]
+        if names is not None and not len(names) == len({*names}) == counts[0]:
+            text = f"class_names={str(class_names)[:200]} must be {counts[0]} different names"
+            raise ValueError(f"{text}, in the order of the modules' logits.")
         pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
         data = LabelledImages(pixels, _whole("labels", labels, len(levels)), target_labels=classes)
-        self.images = ImageDataset(data, num_classes=counts[0], numbers=numbers)
+        self.images = ImageDataset(data, num_classes=counts[0], numbers=numbers, class_names=names)
         self.fit_images = None
         if fit_images is not None:
             if not isinstance(fit_images, tuple | list) or not 1 <= len(fit_images) <= 3:

@@ -52,6 +52,7 @@ def rank(
     source: str | Sequence[str] | None = None,
     tuning: bool = False,
     name: str = "mine",
+    against: str | Sequence[str] = (),
 ) -> Ranks:
     """Rank an attack among the stored attacks of a preset, on the preset's images and networks.
 
@@ -65,6 +66,9 @@ def rank(
             on the other images: the best of several settings gains by luck on these. Finished jobs
             have their images, and so no `tuning`.
         name: The function's name in the ranking.
+        against: One or more stored attacks, such as `mi`, that the text shows in a line of their
+            own, with difference, interval and p: at their own settings and, if stored, at equal
+            cost.
 
     Returns:
         One result per attack, with the data frames `own` and `equal_cost`; see `Beside`. As text
@@ -77,14 +81,14 @@ def rank(
     Examples:
         >>> print(rank("mi", source="vgg_small"))  # doctest: +SKIP
     """
-    attack = from_object(attack)
+    attack, named = from_object(attack), listed(against)
     if _is_finished(attack):
         if tuning or source is not None:
             raise ValueError("source and tuning are for a function or the name of an attack.")
-        return beside(jobs_of(attack), preset)
+        return beside(jobs_of(attack), preset, named)
     if isinstance(attack, str):
         _compose([f"attack={attack}"])  # a wrong name is refused before seconds of reading
-    facts, stored = read_preset(preset)
+    facts, stored = read_preset(preset, named)
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
         raise ValueError(
@@ -104,7 +108,7 @@ def rank(
             _run(attack, function, name, [*words, f"source={its}"], pool, cache, call)
             for its in distinct(chosen)
         ]
-    return beside(jobs, preset)
+    return beside(jobs, preset, named)
 
 
 def _is_finished(attack: Any) -> TypeGuard[Sweeps | pd.DataFrame]:

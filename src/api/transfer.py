@@ -66,6 +66,7 @@ def transfer(
     ensemble: str = "logits",
     index: ArrayLike | Tensor | None = None,
     fit_images: tuple[Images, ...] | None = None,
+    class_names: ArrayLike | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress_bar: bool = True,
@@ -108,6 +109,8 @@ def transfer(
         fit_images: Training images for fitted attacks, such as `uap`: a tuple of images, true
             classes and, for `target_labels` of several classes, target labels; same formats as
             `images` and `labels`.
+        class_names: Different names of the C classes, in the order of the logits, for pages and
+            pictures; None: their numbers.
         seed: Seed for attacks, target labels, noise and defences.
         batch_size: Images per batch; None: 50 on a CPU, 1,000 on a GPU.
         progress_bar: Show the progress in batches.
@@ -128,7 +131,7 @@ def transfer(
     rule = target_labels if isinstance(target_labels, str | None) else "data"
     classes = None if isinstance(target_labels, str) else target_labels
     sources, targets = loaded(sources, targets)
-    inputs = Inputs(sources, targets, images, labels, classes, index, fit_images)
+    inputs = Inputs(sources, targets, images, labels, classes, index, fit_images, class_names)
     named, functions = _attacks(attacks), _defences(defences)
     keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
     plain = {

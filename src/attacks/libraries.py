@@ -46,9 +46,10 @@ class Library:
     """Attacks from another library, as attributes with the names of their classes.
 
     Each is a function like the attacks of `src.attacks.zoo`, with the keywords of the class. All
-    images share the budgets. Results are inside the ball of `project`; the model and the global
-    random generators stay unchanged. Budgets are attacked one after another with the same random
-    numbers, which depend on the seeds of all images in a batch.
+    images share the budgets. Results are inside the ball of `project`; the caller of a model that
+    counts projects them itself. The model and the global random generators stay unchanged. Budgets
+    are attacked one after another with the same random numbers, which depend on the seeds of all
+    images in a batch.
 
     Attributes:
         module: Module that contains the classes.
@@ -165,7 +166,8 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
                     seed_everything(seed, verbose=False)
                     call = Call(network, *batch, radius * unit, norm, targeted, seed)
                     result[number, part] = run(attack_class, keywords, call).detach().to(images)
-        return project(result, images, radii, norm).reshape(budgets.shape + images.shape)
+        inside = result if hasattr(model, "expect_images") else project(result, images, radii, norm)
+        return inside.reshape(budgets.shape + images.shape)
 
     parameters = [
         value for key, value in signature(attack_class).parameters.items() if key not in _FILLED

@@ -69,12 +69,13 @@ class Counts:
         forwards: Number of classified images, including those with a gradient.
         not_finite: True for images of the batch with NaN or infinity in a gradient, bool (N,).
         images: Images of the batch that get the next gradients, once or several times in turn.
+        clipped: By how much clipping to the budgets moved a pixel at most, (K, N).
     """
 
     def __init__(self, on_pass: Callable[[int, int], None]) -> None:
         self.on_pass = on_pass
         self.gradients = self.forwards = 0
-        self.zeros = torch.zeros((), dtype=torch.int64)
+        self.zeros, self.clipped = torch.zeros((), dtype=torch.int64), torch.zeros(1)
         self.not_finite, self.images = torch.zeros(1, dtype=torch.bool), slice(None)
 
     def __deepcopy__(self, memo: object) -> "Counts":
@@ -244,6 +245,7 @@ class Attacker(AdversarialSource):
                 for row, value in enumerate([*each, len(places)]):
                     cost[row, places[:, None], rows] = value
                 cost[4, places[:, None], rows] = counts.not_finite.to(cost)
+                cost[5, places[:, None], rows] = 255 * counts.clipped.to(cost)
         return AdversarialBatch(adversarial, budgets, target_labels, cost)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
@@ -301,7 +303,9 @@ class Attacker(AdversarialSource):
             adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
         self._check_images(adversarial, images, batch, eps)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
-        return torch.stack([project(image, images, size, self.norm) for image, size in pairs])
+        inside = torch.stack([project(image, images, size, self.norm) for image, size in pairs])
+        counted.counts.clipped = (adversarial.detach().clamp(0, 1) - inside).abs_().amax((2, 3, 4))
+        return inside
 
     def arithmetic(self, device: str) -> AbstractContextManager[None]:
         """Compute gradients in their precision; in bfloat16, only the source is autocast."""

@@ -9,9 +9,10 @@ from torch import Tensor
 from ..attacks import noise_signs, project, shuffle_pixels
 from ..data import Batch
 
-COST = ("gradients", "zero_gradients", "forwards", "budgets", "not_finite")
+COST = ("gradients", "zero_gradients", "forwards", "budgets", "not_finite", "clipped")
 """Counts per image in one call of the attack, for all budgets of the call: gradients, those that
-were zero in every pixel, forward passes, budgets; and 1 if a gradient had NaN or infinity."""
+were zero in every pixel, forward passes, budgets; 1 if a gradient had NaN or infinity; and, for
+each budget, by how much clipping to it moved a pixel of the attack's image, at most, in 1/255."""
 
 AS_SAVED = "stored"
 """Variant of images from a saved set, evaluated as they are stored."""
@@ -28,7 +29,7 @@ class AdversarialBatch:
     Attributes:
         budgets: The K budgets, in units of 1/255.
         target_labels: int64 (N,); None for an untargeted attack.
-        cost: Values of `COST` per budget and image, float64 (5, K, N). NaN if the image was stored
+        cost: Values of `COST` per budget and image, float64 (6, K, N). NaN if the image was stored
             already; None: all were.
     """
 
@@ -44,7 +45,7 @@ class AdversarialBatch:
         return AdversarialBatch(self.images[:, rows], self.budgets, labels, cost)
 
     def cost_of(self, eps_255: float) -> Tensor:
-        """Return the cost of the images at a budget, float64 (5, N); see `cost`."""
+        """Return the cost of the images at a budget, float64 (6, N); see `cost`."""
         if self.cost is None:
             return torch.full((len(COST), self.images.shape[1]), torch.nan)
         return self.cost[:, self.budgets.index(eps_255)]

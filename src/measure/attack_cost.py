@@ -61,7 +61,7 @@ class AttackCost(Measurement):
         cost = cost.mul((gradients / cost["gradients"]).fillna(1), axis=0).assign(
             gradients=gradients
         )
-        cost["not_finite"] = frame["not_finite"].groupby("index").max()
+        cost = cost.join(frame[[*COST[4:]]].groupby("index").max())
         return pa.Table.from_pandas(cost.reset_index(), preserve_index=False)
 
 

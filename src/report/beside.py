@@ -1,7 +1,7 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import nan
 from typing import Any
 
@@ -25,7 +25,8 @@ NEAR = 0.05
 """Largest relative difference of two equal costs."""
 _COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
 _COLUMNS += [*DIFFERENCES, "p", "undecided", "lacks"]
-_COLUMNS += ["images", "targets", "sources"]
+_COLUMNS += ["images", "targets", "sources", "storage"]
+_BUDGET = ("clipped", "over_budget")  # alarms of images outside the budget
 _LINE = "{:>4}  {:<30} {:>9}  {:>6}  {}"
 
 
@@ -38,10 +39,13 @@ class Beside:
         title: The preset, the source, the budget and the denominators.
         own: The attack among the stored attacks at their own settings: the columns of `rankings`
             with `difference` = the row minus this attack, tested against this attack alone;
-            `gradients` per image; and `mean_tuned`, the mean on the images for tuning.
+            `gradients` per image; `mean_tuned`, the mean on the images for tuning; and `storage`,
+            the format of the images that all numbers are of.
         equal_cost: The same among the stored attacks of equal cost; empty if none is stored.
         cost: Gradients per image; NaN if unknown.
-        notes: What was not compared, and why.
+        notes: What was not compared, and why; images that were clipped to the budget, or exceed it;
+            and a leader without a gradient of the source.
+        named: Stored attacks that the text also shows, by their titles in the rankings.
     """
 
     attack: str
@@ -50,15 +54,19 @@ class Beside:
     equal_cost: pd.DataFrame
     cost: float
     notes: tuple[str, ...]
+    named: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.attack} beside {self.title}", *[self.tuned] * bool(self.tuned)]
         for heading, table in self.tables:
             lines += ["", f"{heading}:", rank_sentence(table, self.attack)]
             head = ("rank", "attack", "gradients", "mean", f"minus {self.attack}")
-            rows = (head, *neighbours(table, self.attack))
+            rows = (head, *neighbours(table, self.attack, *self.named))
             lines += [_LINE.format(*row).rstrip() for row in rows]
             lines.append(alike_sentence(table, self.attack))
+            ranked = table.loc[table["rank"].notna(), "attack"].map(self.named)
+            if absent := sorted({*self.named.values()} - {*ranked}):
+                lines.append(f"not ranked here: {', '.join(absent)}")
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
 
     @property
@@ -92,29 +100,32 @@ class Ranks(tuple[Beside, ...]):
         return "\n\n".join([*map(str, self), *["\n".join(self.notes)] * bool(self.notes)])
 
 
-def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
+def beside(jobs: Sequence[FinishedJob], preset: str, against: Sequence[str] = ()) -> Ranks:
     """Rank each attack of some jobs among the stored attacks of a preset.
 
     Images are found by their digests. Jobs, targets and images that differ from the stored ones are
-    left out and named. The stored budget and denominators are used.
+    left out and named. The stored budget and denominators are used. `against` names stored attacks
+    that each result shows, too.
 
     Raises:
-        ValueError: There is no such preset, or nothing of the jobs can be compared with it.
+        ValueError: There is no such preset or stored attack, or nothing of the jobs can be compared
+            with it.
     """
-    facts, stored = read_preset(preset)
+    facts, stored = read_preset(preset, against)
     attacks: dict[str, list[FinishedJob]] = {}
     for job in jobs:
         if job.attacked:
             attacks.setdefault(job.row_title, []).append(job)
     known = dict[tuple[str, tuple[str, ...]], ImageOutcomes]()
     names = {job.row_title for job in stored}
+    named = {job.row_title: job.record.attack for job in stored if job.record.attack in against}
     results, refused = list[Beside](), dict[str, list[str]]()
     for attack, its in attacks.items():
         title = attack
         while title in names | ({*attacks} - {attack}):
             title += " (mine)"
         result = _beside(title, its, stored, facts, known)
-        results += [result] if isinstance(result, Beside) else []
+        results += [replace(result, named=named)] if isinstance(result, Beside) else []
         refused |= {} if isinstance(result, Beside) else {attack: result}
     if not results:
         reasons = dict.fromkeys(reason for its in refused.values() for reason in its)
@@ -128,16 +139,19 @@ def beside(jobs: Sequence[FinishedJob], preset: str) -> Ranks:
     return ranks
 
 
-def beside_text(sweeps: Sequence[Sweeps], preset: str) -> str:
+def beside_text(sweeps: Sequence[Sweeps], preset: str, against: Sequence[str] = ()) -> str:
     """Return the results of `beside` for the jobs of sweeps as text to print after a table."""
     find_preset(preset)  # a wrong name is refused before the jobs are read
-    return f"\n{beside(jobs_of(*sweeps), preset)}\n"
+    return f"\n{beside(jobs_of(*sweeps), preset, against)}\n"
 
 
-def read_preset(name: str) -> tuple[dict[str, Any], list[FinishedJob]]:
-    """Return the facts and the jobs of a stored preset."""
-    path = find_preset(name)
-    return read_facts(path), find_jobs([path])
+def read_preset(name: str, against: Sequence[str] = ()) -> tuple[dict[str, Any], list[FinishedJob]]:
+    """Return the facts and the jobs of a stored preset; refuse attacks `against` that it lacks."""
+    jobs = find_jobs([path := find_preset(name)])
+    attacks = sorted({job.record.attack for job in jobs})
+    if unknown := [its for its in against if its not in attacks]:
+        raise ValueError(f"against={unknown[0]}: preset {name} has {', '.join(attacks)}.")
+    return read_facts(path), jobs
 
 
 def _beside(
@@ -154,6 +168,7 @@ def _beside(
         seeds = [job for job in jobs if job.record.source == source]
         its, costs[source], reasons = _of_source(title, seeds, stored, first)
         notes |= dict.fromkeys(reasons)
+        notes |= {its.finding: None for job in seeds for its in job.alarms if its.name in _BUDGET}
         sources |= {source: its} if its else {}
     counted = {source: _counted(its) for source, its in sources.items()}
     untuned = {source: int(_untuned(its, facts).sum()) for source, its in counted.items()}
@@ -186,12 +201,14 @@ def _beside(
         table = pd.DataFrame(columns=["attack"])
         if chosen:
             table = rank_untuned([*sources.values(), *parts], index, facts, title)
-        tables.append(table.assign(gradients=table["attack"].map(cost)))
+        tables.append(table.assign(gradients=table["attack"].map(cost), storage=first.storage))
     if tables[0].empty:
         return [*notes, "No image is counted for every attack."]
     if (reported := _untuned(index, facts).sum()) < FEWEST_TESTED:
         tuning = f"Images for tuning: {len(index) - reported} of {len(index)}."
         notes[f"{tuning} To report, use all {first.images} images."] = None
+    if not cost[leader := tables[0]["attack"].iloc[0]]:
+        notes[f"{leader} leads, but it used no gradient of the source."] = None
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
     place = f"source {tables[0]['source'].iloc[0]}, eps = {first.reference:g}/255"
     stated = f"{version}: {place}, protocol {first.protocol}"
@@ -326,9 +343,8 @@ def cost_of(job: FinishedJob) -> float:
     """Return the gradients per image; NaN if several budgets or a fit share them."""
     rows = job.read(PREDICTIONS).select(["eps_255", "gradients"])
     mean = pc.mean(rows.filter(pc.greater(rows["eps_255"], 0))["gradients"]).as_py()
-    budgets = [eps for eps in job.record.budgets if eps]
-    alone = len(budgets) == 1 and not job.record.fit_gradients
-    return nan if mean is None or not alone else float(mean)
+    alone = not mean or sum(eps > 0 for eps in job.record.budgets) == 1
+    return nan if mean is None or not alone or job.record.fit_gradients else float(mean)
 
 
 def _untuned(index: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.bool_]:

@@ -102,21 +102,23 @@ def rank_sentence(table: pd.DataFrame, attack: str) -> str:
     ends = "" if np.isnan(row["low"]) else f" [{row['low']:.1%}, {row['high']:.1%}]"
     return (
         f"rank {row['rank']:.0f} of {len(ranked)}: mean success {row['mean']:.1%}{ends} on "
-        f"{row['images']:g} images"
+        f"{row['images']:g} {row['storage']} images"
     )
 
 
-def neighbours(table: pd.DataFrame, attack: str) -> Iterator[tuple[str, ...]]:
-    """Yield the first of a ranking, an attack, and its neighbours.
+def neighbours(table: pd.DataFrame, attack: str, *named: str) -> Iterator[tuple[str, ...]]:
+    """Yield the first of a ranking, an attack, its neighbours, and the named attacks.
 
-    A row has rank, attack, gradients per image, mean, and the difference from the attack.
+    A row has rank, attack, gradients per image, mean, and the difference from the attack with its
+    interval and p.
     """
     ranked = table.dropna(subset="rank").reset_index(drop=True)
     at = int(ranked.index[ranked["attack"] == attack][0])
-    for place in sorted({0, at - 1, at, at + 1} & {*range(len(ranked))}):
+    also = ranked.index[ranked["attack"].isin(named)]
+    for place in sorted({0, at - 1, at, at + 1, *also} & {*ranked.index}):
         its = ranked.iloc[place]
         points = [_points(its[key]) for key in DIFFERENCES if not np.isnan(its[key])]
-        ends = f" [{', '.join(points[1:])}]" if points[1:] else ""
+        ends = f" [{', '.join(points[1:])}], p = {its['p']:.2g}" if points[1:] else ""
         cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
         difference = "".join(points[:1]) + ends
         yield f"{its['rank']:.0f}", its["attack"], cost, f"{its['mean']:.1%}", difference

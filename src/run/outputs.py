@@ -222,6 +222,10 @@ def _attack_alarms(job: JobContext, function: Attack, results: Results) -> Itera
         cell, name = format_cell(k, len(job.images)), job.settings.source_name
         finding = f"NaN or infinity in gradients for {cell} of the images"
         yield Alarm("gradients_not_finite", f"{name}: {finding}")
+    if len(clipped := results.clipped):
+        finding = f"{format_cell(len(clipped), len(job.images))} of the images exceeded the budget"
+        moved = f"and were clipped to it, by up to {clipped.max():.3g}/255 in a pixel"
+        yield Alarm("clipped", f"{attack.label}: {finding} {moved}")
     its = {name: parameter.default for name, parameter in signature(function).parameters.items()}
     stated, alone = (attack.gradients(count, members) for count in (len(budgets), 1))
     if stated is not None and alone is not None:

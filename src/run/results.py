@@ -14,6 +14,7 @@ from ..artifacts.tables import named
 from ..cache.rows import Rows
 from ..data import to_unit
 from ..defences import Defended
+from ..images.storage import TOLERANCE_255
 from ..measure.attack_cost import AttackCost
 from ..measure.predictions import Clean, Predictions
 from ..measure.protocol import ALL, Measurement, RowRequest
@@ -46,6 +47,8 @@ class Results:
         gradients_per_image: Number of gradients that the attack has taken per image, for all
             budgets; NaN without an attack.
         not_finite: Number of images with NaN or infinity in a gradient.
+        clipped: By how much clipping to a budget moved a pixel, at most, in 1/255, for each image
+            that it moved, float64 (n,).
         seconds: Duration of the attacked pass; NaN if some of its rows were stored.
         batch_size: Images per batch; smaller than in the settings if memory did not suffice.
         kernels: Names of kernels in this run that are not deterministic.
@@ -61,6 +64,7 @@ class Results:
     zero_gradients: float
     gradients_per_image: float
     not_finite: int
+    clipped: np.ndarray
     seconds: float
     batch_size: int
     kernels: Sequence[str]
@@ -110,6 +114,7 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
         zero_gradients=sums["zero_gradients"] / gradients if gradients else math.nan,
         gradients_per_image=gradients / len(cost) if len(cost) else math.nan,
         not_finite=int(sums["not_finite"]),
+        clipped=cost["clipped"].filter(pc.greater(cost["clipped"], TOLERANCE_255)).to_numpy(),
         seconds=attacked.seconds,
         batch_size=attacked.batch_size,
         kernels=sorted(first.kernels | attacked.kernels),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from src import attacks, curves, load_classifier, load_sweep, matrix, rates, table, transfer
+from src import attacks, curves, image, load_classifier, load_sweep, matrix, rates, table, transfer
 from src.artifacts.sweep_state import job_statuses, unfinished
 from src.data import load_dataset
 from src.defences import BitDepth, Jpeg
@@ -205,6 +205,40 @@ def test_a_store_is_finished_for_all_commands(images, tmp_path, run_in, capfd):
     assert run_in(tmp_path, "one", module="src.status") == 1
     assert unfinished([tmp_path]) == {tmp_path / "one": (1, 2)}
     assert "1 done, 1 missing" in capfd.readouterr().out
+
+
+NAMES = ("aeroplane", "car", "bird", "tabby", "deer", "dog", "frog", "horse", "ship", "lorry")
+
+
+def test_classes_have_the_names_of_the_call(images, tmp_path):
+    given = ({"a": module(0)}, {"b": module(1)}, *images)
+    named = transfer(*given, class_names=np.array(NAMES), store=tmp_path, progress_bar=False)
+    plain = transfer(*given, progress_bar=False)
+    pd.testing.assert_frame_equal(named, plain)
+    drawn = [json.dumps(image(0, its).to_dict()) for its in (tmp_path, plain)]
+    clean = named.query("index == 0 and eps_255 == 0 and target == 'b'")
+    likeliest = NAMES[clean["predicted"].item()]
+    assert likeliest in drawn[0] and likeliest not in drawn[1]
+    (job,) = named.attrs["jobs"]
+    assert tuple(job["class_names"]) == NAMES
+
+
+@pytest.mark.parametrize(
+    "names",
+    [NAMES[:9], (*NAMES, "boat"), (*NAMES[:9], "car"), [], "imagenet", dict(enumerate(NAMES)), 10],
+)
+def test_class_names_are_one_per_logit_and_distinct(images, names):
+    with pytest.raises(ValueError, match=r"^class_names=.* must be 10 different names"):
+        transfer({"a": module(0)}, {"b": module(1)}, *images, class_names=names)
+
+
+def test_an_attack_called_again_returns_the_images_of_the_call(images):
+    one, two = module(0).eval(), module(1).eval()
+    frame = transfer({"a": one}, {"b": two}, *images, attacks="pgd", progress_bar=False)
+    with torch.no_grad():
+        logits = two(attacks.pgd(one, images[0] / 255, images[1], 8 / 255))
+    found = frame[(frame["eps_255"] == 8) & (frame["target"] == "b")].sort_values("index")
+    assert found["confidence"].to_numpy() == pytest.approx(logits.softmax(1).amax(1), abs=1e-5)
 
 
 def test_functions_of_two_calls_are_never_taken_for_one(images, tmp_path):

@@ -1,5 +1,6 @@
 """An attack beside the stored attacks of a preset."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,9 +17,10 @@ import findings.baselines
 import src.config.fields
 from findings.baselines import pack_preset
 from src import rankings
+from src.analysis.sanity_checks import Alarm
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
-from src.report.beside import beside, read_preset
+from src.report.beside import Beside, beside, read_preset
 from tests.report.conftest import make_sweep
 
 MODELS = ("vgg", "resnet", "vit")
@@ -185,6 +187,13 @@ def test_the_line_prints_the_ranks_below_the_table(
     assert "on the images for tuning" in printed
     assert run_in(tmp_path, str(card), "--beside", "made-down", module="src.table") == 2
     assert "made-up" in capsys.readouterr().err
+    words = ("--beside", "made-up", "--against", "weak")
+    assert run_in(tmp_path, str(card), *words, module="src.table") == 0
+    assert re.search(r"^ +\d+  weak .*, p = ", capsys.readouterr().out, re.MULTILINE)
+    assert run_in(tmp_path, str(card), *words[:-1], "mii", module="src.table") == 2
+    assert "against=mii: preset made-up has bim, dim, mi, pgd, weak." in capsys.readouterr().err
+    for alone in (["--against", "mi"], ["--beside", ""]):
+        assert run_in(tmp_path, str(card), *alone, module="src.table") == 2
 
 
 def test_notes_that_all_attacks_share_are_printed_once(sweep: Path, tmp_path: Path):
@@ -349,6 +358,37 @@ def test_the_mean_on_the_images_for_tuning_is_printed_once(sweep: Path):
     assert str(replace(result, equal_cost=result.own)).count("images for tuning") == 1
 
 
+def test_images_outside_the_budget_are_named_and_no_other_alarm(sweep: Path, tmp_path: Path):
+    names = ("clipped", "over_budget", "few_images")
+    alarms = [Alarm(name, f"mi_own: finding of {name}") for name in names]
+    jobs = [replace(job.as_card(), alarms=alarms) for job in jobs_named(sweep, "mi_own")]
+    write_card(jobs, tmp_path / "mine.parquet")
+    (result,) = beside(find_jobs([tmp_path / "mine.parquet"]), "made-up")
+    assert [note for note in result.notes if "finding" in note] == [
+        "mi_own: finding of clipped",
+        "mi_own: finding of over_budget",
+    ]
+
+
+def test_where_8_bits_are_the_main_storage_the_mean_says_which_counts(sweep: Path, tmp_path: Path):
+    """The stored images are float32, so the job's rows of these are compared."""
+    cards = []
+    for job in jobs_named(sweep, "mi_own"):
+        rows = job.as_card().tables["predictions"]
+        place = rows.schema.get_field_index("predicted")
+        wrong = rows.set_column(place, rows.schema.field(place), rows["label"])  # nothing fooled
+        tables = {"predictions": wrong, "predictions-float32": rows}
+        record = job.record.model_copy(update={"storage": "uint8"})
+        cards.append(replace(job.as_card(), record=record, tables=tables))
+    write_card(cards, tmp_path / "mine.parquet")
+    (result,) = beside(find_jobs([tmp_path / "mine.parquet"]), "made-up")
+    row = result.own.set_index("attack").loc["mi_own"]
+    stored = result.own.set_index("attack").loc["mi"]
+    assert row["storage"] == stored["storage"] == "float32" and row["mean"] == stored["mean"] > 0
+    mean = next(line for line in str(result).splitlines() if line.startswith("rank "))
+    assert f"{row['mean']:.1%}" in mean and mean.endswith(f"{row['images']:g} float32 images")
+
+
 def test_seeds_and_defences_are_named(sweep: Path, tmp_path: Path):
     facts: dict[str, Any] = {"models": MODELS, "budgets": (4.0,), "full": False, "images": 300}
     facts |= {"attacks": ("mi_own",), "sources": ("vgg",)}
@@ -388,27 +428,74 @@ def test_impossible_costs_are_refused(sweep: Path, tmp_path: Path, value: float)
         )
 
 
-def test_costs_decide_who_is_of_equal_cost(
-    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def priced(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Beside]:
+    """A function that ranks an attack of the preset `made-up`, whose attacks have some costs."""
+
     def with_cost(job: FinishedJob, gradients: float) -> pa.Table:
         table = job.as_card().tables["predictions"]
         place = table.schema.get_field_index("gradients")
         values = np.where(table["eps_255"].to_numpy() > 0, gradients, 0)
         return table.set_column(place, table.schema.field(place), [values.astype(float)])
 
-    costs = {"weak": 10, "mi": 10.4, "bim": 10.6, "pgd": 100, "dim": 9.4}
-    cards = []
-    for job in find_jobs([sweep]):
-        name = job.record.attack.removesuffix("_own")
-        tables = {"predictions": with_cost(job, costs[name])}
-        facts = {"attack": name, "label": name}
-        record = job.record.model_copy(update=facts)
-        cards.append(CardJob(record, ("made-up", len(cards)), (), tables))
-    facts = {"preset": "made-up", "preset_version": 1, "tuning": []}
+    def ranked(attack: str, *against: str, **other: float) -> Beside:
+        costs = {"weak": 10, "mi": 10.4, "bim": 10.6, "pgd": 100, "dim": 9.4} | other
+        cards = []
+        for job in find_jobs([sweep]):
+            name = job.record.attack.removesuffix("_own")
+            tables = {"predictions": with_cost(job, costs[name])}
+            facts = {"attack": name, "label": name}
+            record = job.record.model_copy(update=facts)
+            cards.append(CardJob(record, ("made-up", len(cards)), (), tables))
+        facts = {"preset": "made-up", "preset_version": 1, "tuning": []}
+        write_card(cards, tmp_path / "made-up.card", **facts)
+        jobs = find_jobs([tmp_path / "made-up.card"])
+        (result,) = beside([job for job in jobs if job.attack == attack], "made-up", against)
+        return result
+
     monkeypatch.setattr(src.config.fields, "PRESETS", tmp_path)
-    write_card(cards, tmp_path / "made-up.card", **facts)
-    mine = [job for job in find_jobs([tmp_path / "made-up.card"]) if job.attack == "weak"]
-    (result,) = beside(mine, "made-up")
+    return ranked
+
+
+def test_costs_decide_who_is_of_equal_cost(priced: Callable[..., Beside]):
+    result = priced("weak")
     assert {*result.equal_cost["attack"]} == {"weak (mine)", "weak", "mi"}
     assert result.cost == 10
+
+
+def lines_of(result: Beside, attack: str) -> list[str]:
+    """Return the lines of a result that begin with a rank and an attack's name."""
+    return [line for line in str(result).splitlines() if line.split()[1:2] == [attack]]
+
+
+def test_a_named_attack_has_a_line_with_its_difference_interval_and_p(
+    priced: Callable[..., Beside],
+):
+    others = dict.fromkeys(("mi", "bim", "dim"), 1.0)
+    for cost, tables in ((100.0, ("own", "equal_cost")), (10.0, ("own",))):
+        named = priced("pgd", "dim", **others | {"dim": cost})
+        lines = lines_of(named, "dim")
+        assert len(lines) == len(tables)
+        for line, table in zip(lines, tables, strict=True):
+            row = getattr(named, table).set_index("attack").loc["dim"]
+            low, high = 100 * row["difference_low"], 100 * row["difference_high"]
+            assert f"[{low:+.1f}, {high:+.1f}], p = {row['p']:.2g}" in line
+        absent = "not ranked here: dim" in str(named).partition("equal cost")[2]
+        assert absent == (len(tables) == 1)
+    plain = str(replace(named, named={}))
+    assert "dim" not in plain.partition("cannot be told")[0] and "not ranked here" not in plain
+
+
+def test_an_unknown_name_is_refused_with_those_there_are(sweep: Path):
+    with pytest.raises(ValueError, match=r"^against=mii: .*\bbim, dim, mi, pgd, weak\.$"):
+        beside(jobs_named(sweep, "mi_own"), "made-up", ["mi", "mii"])
+
+
+@pytest.mark.parametrize("cost", [0.0, 1.0])
+def test_a_leader_without_a_gradient_of_the_source_is_named(
+    priced: Callable[..., Beside], cost: float
+):
+    result = priced("pgd", weak=cost)
+    assert result.own["attack"].iloc[0] == "weak"
+    said = [its for its in result.notes if "no gradient" in its]
+    assert said == ["weak leads, but it used no gradient of the source."] * (cost == 0)

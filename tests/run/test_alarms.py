@@ -11,6 +11,7 @@ from rich.console import Console
 from src import attacks, load_classifier, transfer
 from src.analysis.sanity_checks import Alarm
 from src.attacks import attack, bim, dem, fgsm, pgd, pgd_l2, pi_patchwise, rfgsm
+from src.attacks.libraries import make_function
 from src.attacks.zoo.input_blocks import BlockShuffle
 from src.data import load_dataset
 from src.defences import Jpeg
@@ -211,6 +212,61 @@ def test_nan_that_arises_in_an_attack_itself_is_counted_in_an_alarm(function, da
     found = run_modules(dataset, {"a": linear()}, function)
     text = f"a: NaN or infinity in gradients for {int(black.sum())} / 11"
     assert alarms_of(found)["gradients_not_finite"].startswith(text)
+
+
+def beyond(model, images, labels, eps, *, share=1.0):
+    """Add three times the budget to some of the images, the budget to the others, and clip none."""
+    size = torch.where(torch.arange(len(images)) < share * len(images), 3.0, 1.0)
+    return images + size.view(-1, 1, 1, 1) * eps.view(-1, 1, 1, 1, 1)
+
+
+class Beyond:
+    """An attack class of another library that does not keep to its budget."""
+
+    def __init__(self, model, eps=0.1):
+        self.eps = eps
+
+
+of_library = make_function(
+    lambda kind, keywords, call: (call.images + 3 * call.radius).clamp(0, 1), Beyond, ("linf",)
+)
+"""Another library's attack that does not keep to its budget, as a function."""
+
+
+@pytest.mark.parametrize(
+    ("function", "norm", "count", "most"),
+    [
+        (beyond, "linf", 11, "32/255"),
+        (partial(beyond, share=0.5), "linf", 6, "32/255"),
+        (partial(beyond, share=0), "linf", 0, ""),  # outside [0, 1] alone
+        (beyond, "l2", 11, "32/255"),
+        (of_library, "linf", 11, "32/255"),
+        *((its, "linf", 0, "") for its in (fgsm, rfgsm, pi_patchwise, functional)),
+        (pgd_l2, "l2", 0, ""),
+    ],
+)
+def test_images_outside_the_budget_are_counted_in_an_alarm(
+    function, norm, count, most, dataset, linear, tmp_path
+):
+    """Batches have 4, 4 and 3 images: half of each is 2, 2 and 2. The budgets are 2 and 16."""
+    said = (
+        f"mine: {count} / 11 = {count / 11:.2%} of the images exceeded the budget and were clipped"
+    )
+    for _ in ("computed", "from stored rows"):
+        found = run_modules(dataset, {"a": linear()}, function, norm=norm, cache=tmp_path)
+        alarm = alarms_of(found).get("clipped", "")
+        assert (alarm == f"{said} to it, by up to {most} in a pixel") if count else not alarm
+    for index, images in found.images.items():
+        clean = dataset[[index]].images[0].numpy() / 255
+        change = 255 * (images - clean)
+        sizes = abs(change).max((1, 2, 3)) if norm == "linf" else (change**2).mean((1, 2, 3)) ** 0.5
+        assert (sizes <= [2.001, 16.001]).all()
+
+
+def test_an_attack_of_a_library_keeps_to_its_budget_where_nothing_counts(dataset, linear):
+    images = dataset[:].images / 255
+    found = of_library(linear(), images, torch.zeros(11, dtype=torch.int64), 8 / 255)
+    assert (found - images).abs().max() <= 8 / 255 + 1e-6
 
 
 def reused_leaf(model, images, labels, eps):

@@ -107,7 +107,7 @@ def test_gradients_of_an_ensemble_count_for_each_member(linear):
     attacker = Attacker(ensemble, bim, num_classes=5)
     found = attacker(to_unit(batch().images), batch(), (4.0, 8.0))
     gradients = 6 * 3 * (1 + 2 * 9)
-    assert found.cost[:, 0, 0].tolist() == [gradients / 6, 0, gradients / 6, 2, 0]
+    assert found.cost[:, 0, 0].tolist() == [gradients / 6, 0, gradients / 6, 2, 0, 0]
 
 
 def test_zero_gradients_are_counted():
