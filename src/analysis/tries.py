@@ -94,7 +94,7 @@ def class_success(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[p
         permutation test, in which the units that are left are drawn from all classes at random.
     """
     fooled, counted, _ = _units(outcomes, range(len(outcomes.jobs)))
-    units = pd.DataFrame({"label": labels[counted[0]], "k": fooled.any(axis=0)[counted]})
+    units = pd.DataFrame({"label": labels[counted[0]], "k": (counted & fooled.any(0))[counted]})
     rows = units.groupby("label", as_index=False).agg(fooled=("k", "sum"), n=("k", "size"))
     k, n = rows["fooled"].to_numpy(), rows["n"].to_numpy()
     left = n - k

@@ -326,13 +326,12 @@ def in_order(figure: Figure) -> ChartType:
     """
     rows = figure.ranked
     at = (rows["mean"] - rows["difference"]).fillna(rows["mean"])
-    lines = {"at": at, "start": at + rows["difference_low"], "end": at + rows["difference_high"]}
+    rows = rows.assign(at=at, start=at + rows["difference_low"], end=at + rows["difference_high"])
     key = "Lines: simultaneous 95 % intervals of the difference from the first (vertical line). "
     key += "Grey: significantly weaker; red: not."
-    if rows["difference_low"].isna().all():
-        lines = {"at": nan, "start": rows["low"], "end": rows["high"], "undecided": ""}
+    if rows["start"].isna().all():
+        rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided="")
         key = "Lines: 95 % intervals of means, not of differences."
-    rows = rows.assign(**lines)
     figure.check(rows["label"], key)
     axis = alt.Axis(ticks=False, labelPadding=3)
     y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=axis)
