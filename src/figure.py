@@ -1,6 +1,7 @@
 """Draw a figure of finished jobs for a paper: `python -m src.figure`."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from .utils.package import command
 
 KINDS = {
     "curves": "success, accuracy or confidence over the budget, a line per attack",
-    "ranking": "mean success on other models with its interval, one row per attack",
-    "matrix": "success of one attack, sources x targets, with white boxes in grey",
+    "ranking": "mean success on other models, and intervals of the differences from the first",
+    "matrix": "success, accuracy or confidence of one attack, sources x targets",
     "cost": "mean success over gradients per image, one point per attack",
     "confidence-groups": "accuracy and confidence of one pair, by initial confidence",
     "image": "confidence of one image over the budget, and its likeliest classes",
@@ -24,6 +25,11 @@ KINDS = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    return run_command(_draw, _parse, words)
+
+
+def _parse(words: Sequence[str] | None) -> Namespace:
+    """Parse the words; refuse an option of other kinds with the kinds that take it."""
     parser = CommandParser(
         command("figure"), description="Draw a figure of finished jobs for a paper."
     )
@@ -39,10 +45,10 @@ def main(words: Sequence[str] | None = None) -> int:
         add("--source", nargs="+", help=f"sources; default: their mean, matrix: all{best}")
         if kind not in ("ranking", "cost"):
             add("--target", nargs="+", help=f"targets; default: mean on others, matrix: all{best}")
-        if kind == "curves":
+        if kind in ("curves", "matrix"):
             values = "success (default), accuracy, confidence or true_confidence"
             add("--value", default="success", help=values)
-        elif kind == "confidence-groups":
+        if kind == "confidence-groups":
             add("--groups", type=int, default=3, help="number of equal groups; default: 3")
             add("--bins", type=float, help="width of fixed groups instead, in points, such as 5")
         elif kind == "strip":
@@ -59,7 +65,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if kind != "strip":  # whose height follows from its width
             add("--height", default="2in", help="printed height; default: 2in")
         add("--out", type=Path, required=True, help="file to write: .pdf, .svg or .png")
-    return run_command(_draw, parser.parse_args, words)
+    for option in (word.partition("=")[0] for word in parser.parse_known_args(words)[1]):
+        usages = {kind: its.format_usage() for kind, its in kinds.choices.items()}
+        if takers := " or ".join(kind for kind, its in usages.items() if f"[{option} " in its):
+            parser.error(f"{option}: only figures of the kind {takers} take it")
+    return parser.parse_args(words)
 
 
 def _draw(

@@ -26,7 +26,7 @@ def main(words: Sequence[str] | None = None) -> int:
     add(
         "--value",
         default="success",
-        help="success (default), accuracy, counts (1711 / 7448 = 22.97 %%), confidence, "
+        help="success (default), accuracy, counts (1711 / 7448 = 22.97%%), confidence, "
         "success_confidence, gradients, rms, psnr or ssim",
     )
     add(

@@ -17,9 +17,10 @@ import yaml
 from PIL import Image
 from scipy.stats import chi2_contingency
 
-from src import load_classifier, tries
-from src.analysis.tries import left_by_class, success_within
+from src import load_classifier, load_sweep, tries
+from src.analysis.tries import class_success, success_within
 from src.api.frames import frame_of
+from src.artifacts.frame_jobs import jobs_of
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.attacks.__main__ import listed
 from src.report.beside import read_preset
@@ -79,7 +80,7 @@ def test_the_sentence_is_that_of_the_stored_predictions(audited):
         assert images == len(units)
         assert f"the {images} of 60 images that {target} classifies correctly" in printed
         labels = attacked.drop_duplicates("index").set_index("index")["label"]
-        counts = left.groupby(labels).agg(["sum", "size"])
+        counts = (~left).groupby(labels).agg(["sum", "size"])
         texts = {f"{row['sum']} / {row['size']} = " for _, row in counts.iterrows()}
         line = printed.partition(f"that {target} classifies correctly, at")[2]
         line = line.partition("\nClasses ")[2]
@@ -251,18 +252,39 @@ def test_classes_are_counted_and_compared():
     counted[:, 0, :300] = False
     for shift in (0, 0.04, 0.1):
         fooled = random.random((2, 1, 4000)) < 0.3 + shift * (labels == 2)
-        rows, p = left_by_class(outcomes_of([("a", "s"), ("b", "s")], "t", fooled, counted), labels)
-        left = pd.Series(~fooled.any(axis=0)[0, 300:]).groupby(labels[300:]).agg(["sum", "size"])
+        rows, p = class_success(outcomes_of([("a", "s"), ("b", "s")], "t", fooled, counted), labels)
+        counts = pd.Series(fooled.any(axis=0)[0, 300:]).groupby(labels[300:]).agg(["sum", "size"])
         found = rows.set_index("label").sort_index()
-        assert found["left"].tolist() == left["sum"].tolist()
-        assert found["n"].tolist() == left["size"].tolist()
-        assert found["share"].tolist() == (left["sum"] / left["size"]).tolist()
+        assert found["fooled"].tolist() == counts["sum"].tolist()
+        assert found["n"].tolist() == counts["size"].tolist()
+        assert found["share"].tolist() == (counts["sum"] / counts["size"]).tolist()
         assert ((found["share_low"] < found["share"]) & (found["share_high"] < 1)).all()
-        assert rows["share"].is_monotonic_increasing
-        pearson = chi2_contingency([left["sum"], left["size"] - left["sum"]]).pvalue
+        assert rows["share"].is_monotonic_decreasing
+        pearson = chi2_contingency([counts["sum"], counts["size"] - counts["sum"]]).pvalue
         assert p == pytest.approx(pearson, abs=0.02)
     alone = outcomes_of([("a", "s")], "t", random.random((1, 1, 40)) < 0.5)
-    assert left_by_class(alone, np.arange(40))[1] == 1  # a class per image tells nothing
+    assert class_success(alone, np.arange(40))[1] == 1  # a class per image tells nothing
+
+
+@pytest.mark.parametrize("aimed", [False, True])
+def test_the_classes_most_often_fooled_have_the_share_fooled(tmp_path, aimed):
+    small = {"attacks": ("fgsm",), "budgets": (8.0,), "full": False, "targets": ("vit",)}
+    frame = load_sweep(make_sweep(tmp_path / "a", **small, aimed=aimed))
+    attacked, cat = frame["eps_255"] > 0, frame["label"] == 0
+    goal = (frame["label"] + 1) % 6  # the class that these targeted attacks aim for
+    frame.loc[attacked, "predicted"] = goal.where(cat | (frame["index"] % 4 == 0), frame["label"])
+    clean = frame[(frame["target"] == "vit") & ~attacked].drop_duplicates("index")
+    right = clean[clean["predicted"] == clean["label"]]
+    cats, dogs = (right[right["label"] == label] for label in (0, 1))
+    (audit,) = summarise(jobs_of(frame)).audits
+    (line,) = (note for note in audit.notes if note.startswith("Classes"))
+    most, least = line.split("Least often: ")
+    assert "(images on which a candidate succeeds)" in most
+    assert f": cat {len(cats)} / {len(cats)} = 100.0% [" in most
+    k, n = (dogs["index"] % 4 == 0).sum(), len(dogs)
+    names = ("dog", "owl", "fox", "elk", "ape")
+    assert not any(name in most for name in names) or f"{k} / {n} = {k / n:.1%}" in line
+    assert "cat" not in least
 
 
 @pytest.mark.slow

@@ -225,7 +225,6 @@ class Statistic:
         of: Rankings that have it: of attacks, of sources or of both.
         cost: True: it comes from the costs of the jobs, not from outcomes.
         drawn: True: the page's charts have it.
-        tooltip: True: it is a line in the tooltip of a mean.
     """
 
     column: str
@@ -233,24 +232,23 @@ class Statistic:
     of: tuple[str, ...] = ("attack", "source")
     cost: bool = False
     drawn: bool = False
-    tooltip: bool = False
 
 
 STATISTICS = (
     Statistic("sources", of=("attack",)),
     Statistic("attacks", of=("source",)),
-    Statistic("targets", drawn=True, tooltip=True),
-    Statistic("images", drawn=True, tooltip=True),
-    Statistic("mean", SHARE, drawn=True, tooltip=True),
-    Statistic("low", SHARE, ("attack",), drawn=True, tooltip=True),
-    Statistic("high", SHARE, ("attack",), drawn=True, tooltip=True),
+    Statistic("targets", drawn=True),
+    Statistic("images", drawn=True),
+    Statistic("mean", SHARE, drawn=True),
+    Statistic("low", SHARE, ("attack",), drawn=True),
+    Statistic("high", SHARE, ("attack",), drawn=True),
     Statistic("extrapolated", of=("source",)),
-    Statistic("rank", drawn=True, tooltip=True),
-    Statistic("difference", SHARE, drawn=True, tooltip=True),
-    Statistic("difference_low", SHARE, drawn=True, tooltip=True),
-    Statistic("difference_high", SHARE, drawn=True, tooltip=True),
-    Statistic("p", "{:.3g}", drawn=True, tooltip=True),
-    Statistic("undecided", tooltip=True),
+    Statistic("rank", drawn=True),
+    Statistic("difference", SHARE, drawn=True),
+    Statistic("difference_low", SHARE, drawn=True),
+    Statistic("difference_high", SHARE, drawn=True),
+    Statistic("p", "{:.3g}", drawn=True),
+    Statistic("undecided"),
     Statistic("discordance"),
     Statistic("detectable"),
     Statistic("depends_on"),

@@ -81,28 +81,29 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
     )
 
 
-def left_by_class(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[pd.DataFrame, float]:
-    """Count the units of each class that no candidate fools, and test if all classes are alike.
+def class_success(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[pd.DataFrame, float]:
+    """Count the units of each class that a candidate fools, and test if all classes are alike.
 
     Args:
         outcomes: As for `success_within`, of one target.
         labels: Class of each image, shape (N,).
 
     Returns:
-        One row per class with units, by increasing `share`: `label`, `left` of `n` units, and the
+        One row per class with units, by decreasing `share`: `label`, `fooled` of `n` units, and the
         share with its Wilson interval, `share_low` and `share_high`; and the p-value of a
         permutation test, in which the units that are left are drawn from all classes at random.
     """
     fooled, counted, _ = _units(outcomes, range(len(outcomes.jobs)))
-    left_units = (counted & ~fooled.any(axis=0))[counted]
-    units = pd.DataFrame({"label": labels[counted[0]], "left": left_units})
-    rows = units.groupby("label", as_index=False).agg(left=("left", "sum"), n=("left", "size"))
-    left, n = rows["left"].to_numpy(), rows["n"].to_numpy()
+    units = pd.DataFrame({"label": labels[counted[0]], "k": (counted & fooled.any(0))[counted]})
+    rows = units.groupby("label", as_index=False).agg(fooled=("k", "sum"), n=("k", "size"))
+    k, n = rows["fooled"].to_numpy(), rows["n"].to_numpy()
+    left = n - k
     draws = np.random.default_rng(1).multivariate_hypergeometric(n, left.sum(), size=_DRAWS)
     extreme = (draws**2 / n).sum(axis=1) >= (left**2 / n).sum() - 1e-9
-    low, high = wilson_interval(left, n)
-    rows = rows.assign(share=left / n, share_low=low, share_high=high)
-    return rows.sort_values(["share", "n"]), float((1 + extreme.sum()) / (1 + _DRAWS))
+    low, high = wilson_interval(k, n)
+    rows = rows.assign(share=k / n, share_low=low, share_high=high)
+    rows = rows.sort_values(["share", "n"], ascending=[False, True])
+    return rows, float((1 + extreme.sum()) / (1 + _DRAWS))
 
 
 def _judged(

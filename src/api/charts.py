@@ -24,11 +24,12 @@ def matrix(
     target: Names = None,
     eps_255: float | None = None,
     protocol: str | None = None,
+    value: str = "success",
     width: str = "3.3in",
     height: str = "2in",
     names: Mapping[str, str] | None = None,
 ) -> ChartType:
-    """Draw a sweep's transfer matrix, sources x targets: success in percent, white boxes in grey.
+    """Draw a sweep's transfer matrix, sources x targets, in percent, white boxes in grey.
 
     Args:
         folder: A frame from `load_sweep` or `transfer`, or folders as for `table`.
@@ -38,6 +39,7 @@ def matrix(
         target: Targets to draw; None: all.
         eps_255: Budget in units of 1/255; None: the reference budget.
         protocol: Protocol; None: the job's protocol.
+        value: What the cells show: `success`, `accuracy`, `confidence` or `true_confidence`.
         width: Printed width, such as `3.3in`, `84mm` or `240pt`; the text is set in 7 pt.
         height: Printed height.
         names: Printed names of attacks and models, by their own names.
@@ -50,7 +52,7 @@ def matrix(
             do not fit.
     """
     chosen: dict[str, Any] = {"attack": attack, "eps": eps_255, "protocol": protocol}
-    chosen |= {"source": source, "target": target}
+    chosen |= {"source": source, "target": target, "value": value}
     return printed.cells(_figure(_summary((folder, *more)), chosen, width, height, names))
 
 
@@ -72,9 +74,8 @@ def curves(
     target is named, the mean on other models. Up to three lines have 95 % bands. The other
     arguments, the result and the errors are as for `matrix`.
     """
-    chosen = {"attack": attack, "source": source, "target": target}
-    figure = _figure(_summary((folder, *more)), chosen, width, height, names)
-    return printed.over_budgets(figure, value)
+    chosen = {"attack": attack, "source": source, "target": target, "value": value}
+    return printed.over_budgets(_figure(_summary((folder, *more)), chosen, width, height, names))
 
 
 def ranking(
@@ -87,10 +88,12 @@ def ranking(
     height: str = "2in",
     names: Mapping[str, str] | None = None,
 ) -> ChartType:
-    """Draw the mean success on other models with its 95 % interval, one row per attack by rank.
+    """Draw the mean success on other models, one row per attack by rank.
 
-    Attacks that are not significantly weaker than the first share its colour. If no source is
-    named, success is the mean over the sources. Arguments, result and errors are as for `matrix`.
+    Lines are the simultaneous 95 % intervals of the difference from the first, as in `rankings`,
+    drawn from its mean, which is a vertical line. They do not reach it exactly where an attack is
+    significantly weaker; the others share the colour of the first. If no source is named, success
+    is the mean over the sources. Arguments, result and errors are as for `matrix`.
     """
     chosen = {"attack": attack, "source": source, "eps": eps_255}
     return printed.in_order(_figure(_summary((folder, *more)), chosen, width, height, names))
@@ -225,13 +228,15 @@ def _figure(
     first = {key: listed.pop(key)[0] for key in ("eps", "protocol") if key in listed}
     view = replace(view, choice=replace(view.choice, **first))
     size = (printed.to_points(width=width), printed.to_points(height=height))
-    return printed.Figure(view, *size, names or {}, **listed)
+    value = listed.pop("value", ["success"])[0]
+    return printed.Figure(view, *size, names or {}, **listed, value=value)
 
 
 def _check(view: View, chosen: Mapping[str, Sequence[Any]]) -> None:
     """Raise a `ValueError` if no job has a chosen value."""
+    known = {**view.options, "value": list(printed.VALUES)}
     for key, values in chosen.items():
-        if unknown := [value for value in values if value not in view.options[key]]:
-            options = ", ".join(map(str, view.options[key]))
+        if unknown := [value for value in values if value not in known[key]]:
+            options = ", ".join(map(str, known[key]))
             key = {"eps": "eps_255"}.get(key, key)
             raise ValueError(f"{key}={unknown[0]}: choose from {options}.")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.multiple_comparisons import LEVEL
-from ..analysis.tries import left_by_class, success_within
+from ..analysis.tries import class_success, success_within
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.likeness import is_public
@@ -293,17 +293,17 @@ def _notes(
     if every - {*outcomes.jobs} or any(its.seeds for its in group):
         yield "Only untargeted attacks and first seeds are candidates; the sweep has others."
     labels = clean["label"].reindex(outcomes.index, fill_value=-1).to_numpy()
-    yield _describe_classes(*left_by_class(outcomes, labels), record.class_names)
+    yield _describe_classes(*class_success(outcomes, labels), record.class_names)
 
 
 def _describe_classes(classes: pd.DataFrame, p: float, names: Sequence[str]) -> str:
-    """Name the classes with the smallest and largest shares that are left, if classes differ."""
+    """Name the classes with the largest and smallest shares fooled, if classes differ."""
     test = f"(p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}, permutation test)"
     if p >= LEVEL:
         return f"Classes cannot be told apart {test}."
     rows = classes.to_dict("records")
     most, least = _first_of(rows, names), _first_of(rows[::-1], names)
-    shown = f"Classes most often fooled (images on which no candidate succeeds): {most}. "
+    shown = f"Classes most often fooled (images on which a candidate succeeds): {most}. "
     return shown + f"Least often: {least}. Classes differ {test}."
 
 
@@ -311,7 +311,7 @@ def _first_of(rows: Sequence[Any], names: Sequence[str]) -> str:
     """List the first `_NAMED` classes, but at most half, and count more that tie."""
     listed = rows[: min(_NAMED, len(rows) // 2)]
     texts = [
-        f"{names[its['label']]} {its['left']} / {its['n']} = {share(its, 'share')}"
+        f"{names[its['label']]} {its['fooled']} / {its['n']} = {share(its, 'share')}"
         for its in listed
     ]
     more = sum(its["share"] == rows[0]["share"] for its in rows) - len(listed)

@@ -353,7 +353,7 @@ def _clean(jobs: Sequence[JobSummary], pairs: pd.DataFrame, spec: TableSpec) -> 
 def _counts(rows: pd.DataFrame) -> list[str]:
     """Format counts with their rate and its standard deviation over seeds."""
     columns = (rows[name] for name in ("k", "n", "success_rate_sd"))
-    return [text.replace("%", " %") for text in map(format_cell, *columns)]
+    return list(map(format_cell, *columns))
 
 
 def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:

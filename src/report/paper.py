@@ -64,7 +64,7 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
             - `columns`: one or more of the same axes; default: `target`;
             - `value`: `success` (default), `accuracy` (robust accuracy), `confidence`,
               `success_confidence` (over fooled images only), `gradients` (per image) or `counts`
-              (`1711 / 7448 = 22.97 %`: still correct, or successes of targeted attacks); with
+              (`1711 / 7448 = 22.97%`: still correct, or successes of targeted attacks); with
               `diagnostics=full` also `rms` (change in 1/255), `psnr` and `ssim`;
             - `eps_255`: budget in units of 1/255; default: each job's reference budget;
             - `protocol`: images to count; default: each job's protocol;
@@ -275,6 +275,7 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
     The first sentence says what was measured, the second explains the marks.
     """
     spec, white = cells.spec, DAGGER if cells.spec.to == "markdown" else "grey"
+    names = spec.names or {}
     pairs, records = cells.pairs, [summary.job.record for summary in jobs]
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
@@ -284,7 +285,7 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
     counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
     title = VALUES[spec.value].title.format(counted=_distinct(pairs["counted"]))
     single = "".join(
-        f" {word} {renamed(pairs[axis].iloc[0], spec.names or {})}"
+        f" {word} {renamed(pairs[axis].iloc[0], names)}"
         for axis, word in _SINGLE.items()
         if axis not in spec.keys and pairs[axis].nunique() == 1
     )
@@ -297,14 +298,13 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
         f"{white}: {boxes}": spec.white_boxes and bool(shown["white"].any()),
         f"without {boxes}": not spec.white_boxes,
         f"cells: means over {' and '.join(pooled)}s without {boxes}": bool(pooled),
-        f"average: over targets, each over its sources, without {boxes}": (
+        f"{names.get(AVERAGE, AVERAGE)}: over targets, each over its sources, without {boxes}": (
             AVERAGE in set(shown[spec.columns[0]])
         ),
-        f"{DIFFERENCE}: from the first in the ranking, in points, simultaneous 95 % intervals": (
-            DIFFERENCE in set(shown[spec.columns[0]])
-        ),
+        f"{names.get(DIFFERENCE, DIFFERENCE)}: from the first in the ranking, in points, "
+        "simultaneous 95 % intervals": (DIFFERENCE in set(shown[spec.columns[0]])),
         "in brackets: 95 % intervals": spec.intervals,
-        f"{CLEAN}: accuracy on all clean images": spec.clean,
+        f"{names.get(CLEAN, CLEAN)}: accuracy on all clean images": spec.clean,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": bool(shown["sd"].notna().any()),
         f"{PARTIAL}: mean over fewer sources or targets than others": bool(shown["partial"].any()),
     }

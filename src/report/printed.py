@@ -18,13 +18,14 @@ import pandas as pd
 import vl_convert
 from altair.typing import ChartType
 
-from ..analysis import CLEAN, TRANSFER
+from ..analysis import CLEAN, OWN, TRANSFER, WHITE_BOX
 from ..analysis.ranking import by_mean
 from ..utils.model_names import renamed
 from .charts.curves import names_at_ends, series_chart
-from .charts.dot_plot import means
+from .charts.dot_plot import differences
 from .charts.theme import (
     DASHES,
+    FOOLED,
     MEAN,
     PALETTE,
     PAPER_TEXT,
@@ -39,6 +40,7 @@ from .charts.theme import (
 from .charts.transfer_matrix import matrix_chart
 from .page.html import VEGA_LITE
 from .page.view import View
+from .verdicts import COUNTED
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +49,13 @@ LINE, LETTER = 8.0, 0.52 * PAPER_TEXT
 _BELOW = 41.0
 """Height of an axis with its title, and of the chart's title, in 1/72 in."""
 _MOST_BANDS = 3
-CURVES = {
-    "success": ("success_rate", "fooled"),
+VALUES = {
+    "success": ("success_rate", FOOLED),
     "accuracy": ("robust_accuracy", "still correct"),
     "confidence": ("confidence", "confidence"),
     "true_confidence": ("true_confidence", "confidence in the true class"),
 }
-"""Columns and titles of what curves show, by the name that users type."""
+"""Columns and titles of what curves and matrices show, by the name that users type."""
 _DRAWN = ["eps_255", "value", "low", "high", "series", "label", "colour", "dash", "shape", "width"]
 _DRAWN += ["right"]
 _TO = " \N{RIGHTWARDS ARROW} "
@@ -69,6 +71,7 @@ class Figure:
     Attributes:
         width: Width in 1/72 in; `height` likewise.
         names: Printed names of attacks and models, by their own names.
+        value: One of `VALUES`.
     """
 
     view: View
@@ -78,6 +81,7 @@ class Figure:
     attack: Sequence[str] = ()
     source: Sequence[str] = ()
     target: Sequence[str] = ()
+    value: str = "success"
 
     @property
     def pairs(self) -> pd.DataFrame:
@@ -162,6 +166,13 @@ class Figure:
         """Return the colours of the labels; single attacks and models have those of the page."""
         return colour_by("label", self.order(rows)).legend(None)
 
+    def title(self, rows: pd.DataFrame, fooled: str = FOOLED) -> str:
+        """Name what is shown of the rows; success is `fooled`, unless all attacks are targeted."""
+        every = self.view.rows
+        aimed = every.loc[every["attack"].isin(rows["attack"]), "targeted"].all()
+        success = "target class reached" if aimed else fooled
+        return success if self.value == "success" else VALUES[self.value][1]
+
     def renamed(self, column: pd.Series) -> pd.Series:
         """Return a column with the printed names."""
         return column.map(lambda name: renamed(name, self.names))
@@ -174,9 +185,13 @@ class Figure:
             raise ValueError(f"names: {same!r} is the printed name of several.")
         return names
 
-    def check(self, names: Collection[str]) -> None:
-        """Raise a `ValueError` if the names do not fit below each other or into half the width."""
-        if (need := len(names) * LINE + _BELOW) > self.height:
+    def check(self, names: Collection[str], key: str = "") -> None:
+        """Raise a `ValueError` if the names do not fit below each other or into half the width.
+
+        `key` is a text below the title.
+        """
+        lines = len(names) + ceil(len(key) * LETTER / self.width)
+        if (need := lines * LINE + _BELOW) > self.height:
             raise ValueError(
                 f"{len(names)} names need a height of {ceil(need / 7.2) / 10:g}in. Set it, or "
                 "choose fewer with attack, source and target."
@@ -197,22 +212,19 @@ def to_points(**length: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def over_budgets(figure: Figure, value: str = "success") -> ChartType:
-    """Draw one of `CURVES` over the budget, one line per chosen attack, source and target.
+def over_budgets(figure: Figure) -> ChartType:
+    """Draw the figure's value over the budget, one line per chosen attack, source and target.
 
     If no target is chosen, lines are means on other models, as in the ranking, or white boxes if
     there are no other models.
     """
-    if value not in CURVES:
-        raise ValueError(f"value={value}: choose from {', '.join(CURVES)}.")
-    column, title = CURVES[value]
     if not (figure.target or (figure.view.rows["relation"] == TRANSFER).any()):
         figure = replace(figure, target=figure.view.options["target"])
+    column = VALUES[figure.value][0]
     rows = figure.labelled(_over_budgets(figure, column).dropna(subset="value"))
     bands = rows["label"].nunique() <= _MOST_BANDS
     top = ceil(10 * rows[["value", "high"] if bands else ["value"]].max().max()) / 10 or 0.1
-    if value == "success" and not figure.target:
-        title = _SUCCESS
+    title = figure.title(rows, FOOLED if figure.target else _SUCCESS)
     rows, heading = styled(rows, figure.order(rows)), figure.heading(rows)
     scale = alt.Scale(domain=[0, min(top, 1)])
     return printed(over(rows, figure.height - _BELOW, title, scale, bands=bands), figure, heading)
@@ -295,7 +307,8 @@ def over_cost(figure: Figure) -> ChartType:
     base = alt.Chart().encode(
         x=alt.X(f"{x}:Q", title="gradients per image", axis=ticks, scale=across), color=colour
     )
-    bars, dots = points(base, "y", "mean", "low", "high", title=_SUCCESS, axis=PERCENT, scale=scale)
+    title = figure.title(rows, _SUCCESS)
+    bars, dots = points(base, "y", "mean", "low", "high", title=title, axis=PERCENT, scale=scale)
     step = LINE / (figure.height - _BELOW) * (high - low)
     line, name = names_at_ends("label", "mean", alt.Chart(), colour, x, step, scale, ["column"])
     dark, around = (name.encode(color=alt.value(tone)) for tone in ("#16191d", "white"))
@@ -306,20 +319,29 @@ def over_cost(figure: Figure) -> ChartType:
 
 
 def in_order(figure: Figure) -> ChartType:
-    """Draw mean success with its interval, one row per attack by rank.
+    """Draw mean success and the difference from the first, one row per attack by rank.
 
-    Attacks that are not significantly weaker than the first share its colour.
+    The interval of the difference is drawn from the first's mean, a vertical line that it does not
+    reach exactly if the attack is significantly weaker. Without tests it is that of the mean.
     """
     rows = figure.ranked
+    at = (rows["mean"] - rows["difference"]).fillna(rows["mean"])
+    rows = rows.assign(at=at, start=at + rows["difference_low"], end=at + rows["difference_high"])
+    key = "Lines: simultaneous 95 % intervals of the difference from the first (vertical line). "
+    key += "Grey: significantly weaker; red: not."
+    if rows["start"].isna().all():
+        rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided="")
+        key = "Lines: 95 % intervals of means, not of differences."
+    figure.check(rows["label"], key)
     axis = alt.Axis(ticks=False, labelPadding=3)
     y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=axis)
-    heading = figure.heading(rows, figure.view.choice.eps)
-    return printed(means(alt.Chart(inline(rows)), y, _SUCCESS, "low", "high"), figure, heading)
+    chart = differences(alt.Chart(inline(rows)), y, figure.title(rows, _SUCCESS))
+    return printed(chart, figure, figure.heading(rows, figure.view.choice.eps), key)
 
 
 def cells(figure: Figure) -> ChartType:
-    """Draw the success of one attack in percent, sources x targets, white boxes in grey."""
-    choice = figure.view.choice
+    """Draw the figure's value for one attack in percent, sources x targets, white boxes in grey."""
+    choice, column = figure.view.choice, VALUES[figure.value][0]
     attack, *more = figure.attack or [choice.attack]
     if more:
         raise ValueError("A matrix shows one attack: choose one with attack.")
@@ -329,7 +351,14 @@ def cells(figure: Figure) -> ChartType:
         rows = rows[rows[axis].isin(getattr(figure, axis) or rows[axis])]
         rows[axis] = figure.drawn(rows[axis])
     sources, targets = (list(rows[axis].unique()) for axis in ("source", "target"))
-    figure.check(sources)
+    words = "mean over" if "confidence" in column else "share of"
+    relations = {*rows["relation"]}
+    spread = column == "success_rate" and bool(rows["success_rate_sd"].notna().any())
+    key = f"Cells: {figure.title(rows)}, {words} {COUNTED[choice.protocol]}"
+    key += "; grey: white box" * (WHITE_BOX in relations)
+    key += "; orange frame: the source's network behind another defence" * (OWN in relations)
+    key += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds, in points" * spread
+    figure.check(sources, key)
     cell = (figure.width - max(map(len, sources)) * LETTER - 20) / len(targets)
     if cell < 2.5 * LETTER:
         raise ValueError(
@@ -337,9 +366,8 @@ def cells(figure: Figure) -> ChartType:
         )
     turned = max(map(len, targets)) * LETTER > cell
     right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
-    heading = figure.heading(rows, choice.eps)
-    chart = matrix_chart(rows, angle=-40 * turned)
-    return printed(chart, figure, heading, right)
+    chart = matrix_chart(rows, column, angle=-40 * turned)
+    return printed(chart, figure, figure.heading(rows, choice.eps), key, right=right)
 
 
 def heading_of(figure: Figure, *texts: str) -> Any:
@@ -348,14 +376,17 @@ def heading_of(figure: Figure, *texts: str) -> Any:
     return alt.Title([*chain(*wrapped)])
 
 
-def printed(chart: Any, figure: Figure, heading: str, right: float = 0) -> ChartType:
-    """Give a chart a title and the figure's size, including the axes and the room at its right."""
+def printed(chart: Any, figure: Figure, *texts: str, right: float = 0) -> ChartType:
+    """Give a chart a title and the figure's size, including the axes and the room at its right.
+
+    Each of the texts begins a line of the title.
+    """
     pads: Any = {"left": 3, "top": 3, "bottom": 3, "right": 3 + right}
     fit: Any = alt.AutoSizeParams(type="fit", contains="padding")
     chart = chart.properties(
         width=figure.width, height=figure.height, autosize=fit, padding=pads, background="white"
     )
-    return chart.properties(title=heading_of(figure, heading)).configure(**paper_theme())
+    return chart.properties(title=heading_of(figure, *texts)).configure(**paper_theme())
 
 
 def writer(path: Path) -> Callable[[dict[str, Any]], bytes]:

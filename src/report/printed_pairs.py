@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -44,13 +45,15 @@ class Pair:
 
     def heading(self, image: int | None = None) -> str:
         """Return the drawn attack, source and target, and an image with its true class."""
-        attacks = [job.attack for job in self.jobs]
-        rows = pd.DataFrame({"attack": attacks, "source": self.jobs[0].record.source})
-        text = self.figure.heading(rows.assign(target=self.target))
+        attacks, source = [job.attack for job in self.jobs], self.jobs[0].record.source
         if image is None:
-            return text
+            rows = pd.DataFrame({"attack": attacks, "source": source, "target": self.target})
+            return self.figure.heading(rows)
+        named = partial(renamed, names=self.figure.names)
+        made = "attacks" if len(attacks) > 1 else f"attack {named(attacks[0])}"
+        made += f", made on {named(source)}, classified by {named(self.target)}"
         label = self.predictions(self.jobs[0], image)["label"].iloc[0]
-        return f"{text}, image {image} ({self.class_name(label)})"
+        return f"Image {image} ({self.class_name(label)}): {made}"
 
     def predictions(self, job: FinishedJob, number: int) -> pd.DataFrame:
         """Return the target's predictions of an image by budget, and whether they are `right`."""
@@ -140,7 +143,8 @@ def image(pair: Pair, number: int) -> ChartType:
     shown = {"clean": parts[0].iloc[0]}
     when = f"{'wrong' if len(wrong) else 'lowest'} at {turn['eps_255']:g}/255"
     shown[f"{labels[0]}: {when}"] = turn
-    heading = heading_of(pair.figure, pair.heading(number))
+    key = "Cross: wrong class. Bars: likeliest classes, the true one grey."
+    heading = heading_of(pair.figure, pair.heading(number), key)
 
     def draw(width: float, height: float) -> Any:
         curve = over(rows, height, "confidence").properties(width=0.55 * width)
@@ -267,10 +271,10 @@ def _picture_cells(
         cell = {"url": _address(picture), "head": head, "name": enhanced, "share": " "}
         cell["colour"] = _TEXT
         for _, its in rows[rows.index == eps].iterrows():
-            cross = "" if its["right"] else "\N{MULTIPLICATION SIGN} "
             cell["colour"] = _TEXT if its["right"] else PALETTE[1]
-            cell |= {"name": pair.class_name(its["predicted"])}
-            cell |= {"share": f"{cross}{100 * its['confidence']:.0f} %"}
+            name = pair.class_name(its["predicted"])
+            cell |= {"name": name if its["right"] else f"wrong: {name}"}
+            cell |= {"share": f"{100 * its['confidence']:.0f} %"}
         cells.append(cell)
     return cells
 

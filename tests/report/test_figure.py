@@ -1,5 +1,8 @@
 """Figures for papers: their size, text and numbers, and what is refused."""
 
+import csv
+import io
+import json
 import re
 from xml.etree import ElementTree
 
@@ -7,7 +10,7 @@ import pytest
 import vl_convert
 
 import src.figure
-from src import cost, curves, load_sweep, matrix, ranking
+from src import cost, curves, load_sweep, matrix, ranking, rankings, rates
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.html import VEGA_LITE
@@ -88,6 +91,84 @@ def test_numbers_are_those_of_the_report(folder):
         assert float(cell["success_rate"]) == pytest.approx(rate, rel=1e-3)
 
 
+def read_rows(spec) -> list[dict[str, str]]:
+    """Return the rows of a figure's only table, as texts."""
+    (rows,) = (data for data in spec["datasets"].values() if isinstance(data, str))
+    return list(csv.DictReader(io.StringIO(rows)))
+
+
+def title_of(spec) -> str:
+    return " ".join(spec["title"]["text"])
+
+
+def texts_drawn(spec) -> list[str]:
+    return texts_of(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE).encode())
+
+
+def test_a_matrix_says_what_its_cells_are_and_shows_any_value(folder):
+    frame = load_sweep(folder).query("attack == 'fgsm'")
+    every = rates(frame).query("eps_255 == 4 and protocol == 'joint'")
+    both = "images that a source and a target both classify correctly when clean"
+    for value, column, words in (
+        ("success", "success_rate", f"Cells: fooled, share of {both}; grey: white box"),
+        ("accuracy", "robust_accuracy", f"Cells: still correct, share of {both}"),
+        ("confidence", "confidence", f"Cells: confidence, mean over {both}"),
+    ):
+        spec = matrix(frame, attack="fgsm", eps_255=4, value=value).to_dict()
+        assert words in title_of(spec) and "at 4/255" in title_of(spec)
+        if value == "accuracy":  # to draw takes seconds
+            cells = [text for text in texts_drawn(spec) if text.endswith("%")]
+            assert sorted(cells) == sorted(f"{share:.0%}" for share in every[column])
+        for cell in read_rows(spec):
+            its = every.query(f"source == '{cell['source']}' and target == '{cell['target']}'")
+            assert float(cell[column]) == pytest.approx(its[column].item(), abs=1e-4)
+    spec = matrix(frame, attack="fgsm", protocol="all", source="vgg", target="vit").to_dict()
+    assert "fooled, share of all images" in title_of(spec) and "grey" not in title_of(spec)
+
+
+def test_the_success_of_a_targeted_attack_is_not_called_fooled(tmp_path):
+    words = {"models": ("vgg", "vit"), "budgets": (8.0,), "full": False, "aimed": True}
+    sweep = write_sweep(tmp_path / "aimed", **words)
+    assert "Cells: target class reached, share of" in title_of(matrix(sweep).to_dict())
+    for draw in (ranking, curves):
+        spec = json.dumps(draw(sweep).to_dict())
+        assert '"target class reached"' in spec and "other models fooled" not in spec
+
+
+def test_lines_of_a_ranking_reach_the_first_unless_an_attack_is_significantly_weaker(folder):
+    frame = load_sweep(folder).query("eps_255 in (0, 8)")
+    frame.loc[(frame["attack"] == "bim") & (frame["index"] % 3 > 0), "predicted"] = frame["label"]
+    spec = ranking(frame).to_dict()
+    assert "difference from the first (vertical line). Grey: significantly weaker" in title_of(spec)
+    known = rankings(frame)
+    known = known[known["source"].str.startswith("mean") & (known["eps_255"] == 8)]
+    known, drawn = known.set_index("attack"), {row["attack"]: row for row in read_rows(spec)}
+    first = known["mean"].iloc[0]
+    assert {*drawn} == {*known.index} and {*known["undecided"]} == {True, False}
+    for attack, row in drawn.items():
+        its = known.loc[attack]
+        assert float(row["mean"]) == pytest.approx(its["mean"], abs=1e-4)
+        assert float(row["at"]) == pytest.approx(first, abs=1e-4)
+        assert (row["undecided"] == "no") == (not its["undecided"])
+        if attack != known.index[0]:
+            ends = [float(row[end]) - first for end in ("start", "end")]
+            wanted = its[["difference_low", "difference_high"]].to_list()
+            assert ends == pytest.approx(wanted, abs=2e-4)
+            assert (ends[1] < 0) == (its["p"] < 0.05)
+    weaker = known.index[-1]
+    (row,) = read_rows(ranking(frame, attack=weaker).to_dict())
+    assert row == drawn[weaker]  # the first need not be drawn
+
+
+def test_without_tests_the_lines_of_a_ranking_are_intervals_of_means(folder):
+    frame = load_sweep(folder).query("attack == 'fgsm' and eps_255 in (0, 8)")
+    spec = ranking(frame).to_dict()
+    (row,) = read_rows(spec)
+    assert "Lines: 95 % intervals of means, not of differences." in title_of(spec)
+    assert (row["start"], row["end"], row["at"]) == (row["low"], row["high"], "")
+    assert float(row["low"]) < float(row["mean"]) < float(row["high"])
+
+
 @pytest.mark.slow
 def test_close_labels_do_not_overlap(tmp_path, draw):
     attacks = [f"attack{number}" for number in range(12)]
@@ -142,6 +223,10 @@ def test_a_line_that_ends_early_has_its_name(folder):
         pytest.param(["ranking", "--width", "wide"], "width=wide", marks=pytest.mark.slow),
         (["ranking", "--names", f"bim={'long' * 12}"], "is too long"),
         (["cost"], "gradients of some attacks are unknown"),
+        (["matrix", "--value", "rms"], "value=rms: choose from success, accuracy, confidence"),
+        (["ranking", "--value", "accuracy"], "--value: only figures of the kind curves or matrix"),
+        (["cost", "--bins=5"], "--bins: only figures of the kind confidence-groups"),
+        (["curves", "--nosuch"], "unrecognized arguments: --nosuch"),
     ],
 )
 def test_a_refusal_is_one_sentence(draw, folder, words, refusal, capsys):

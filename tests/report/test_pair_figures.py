@@ -16,6 +16,7 @@ from tests.report.conftest import make_sweep as write_sweep
 
 PAIR = ("--attack", "fgsm", "--source", "vgg", "--target", "vit")
 NAMED = "vgg \N{RIGHTWARDS ARROW} vit"
+MADE = "attack fgsm, made on vgg, classified by vit"
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,8 @@ def test_an_image_shows_its_classes_when_clean_and_when_first_wrong(draw, folder
         (right.index[right[0.0] & right[2.0] & ~right[8.0]][0], "fgsm: wrong at 8/255"),
     ):
         texts = texts_of(draw("image", number, folder, *PAIR))
-        assert {"clean", title} < {*texts} and "fgsm" in texts and NAMED in " ".join(texts)
+        assert {"clean", title} < {*texts} and "fgsm" in texts and MADE in " ".join(texts)
+        assert "Cross: wrong class." in " ".join(texts)
         top = frame[(frame["index"] == number) & (frame["eps_255"] == 0)].iloc[0]
         names = ("cat", "dog", "owl", "fox", "elk", "ape")
         assert f"{names[top['label']]} {100 * top['confidence']:.0f} %" in texts
@@ -139,13 +141,15 @@ def test_a_strip_has_a_picture_per_budget_and_the_classes(draw, folder):
     svg = draw("strip", 1, folder, *PAIR)
     assert svg.count(b"<image") == 4
     texts = texts_of(svg)
-    assert NAMED in " ".join(texts) and "fgsm" in " ".join(texts)
+    assert MADE in " ".join(texts)
+    assert "".join(texts).count("\N{MULTIPLICATION SIGN}") == 1  # of the enhanced change
     rows = load_sweep(folder).query(
         "variant == 'float32' and attack == 'fgsm' and source == 'vgg' and target == 'vit'"
     )
     for row in rows[rows["index"] == 1].itertuples():
-        cross = "" if row.predicted == row.label else "\N{MULTIPLICATION SIGN} "
-        assert f"{cross}{100 * row.confidence:.0f} %" in texts
+        name = ("cat", "dog", "owl", "fox", "elk", "ape")[row.predicted]
+        wrong = "" if row.predicted == row.label else "wrong: "
+        assert f"{wrong}{name}" in texts and f"{100 * row.confidence:.0f} %" in texts
     assert draw("strip", 1, folder, *PAIR, "--eps", 8).count(b"<image") == 3
 
 
@@ -157,7 +161,7 @@ def test_a_strip_is_as_wide_as_its_texts(draw, folder, capsys):
         r"4 pictures need a width of [\d.]+in", capsys.readouterr().err
     )
     texts = " ".join(texts_of(draw(*words)))
-    assert name in texts and "image 1" in texts
+    assert name in texts and "Image 1" in texts
 
 
 def test_every_line_has_a_look_of_its_own(folder):

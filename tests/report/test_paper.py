@@ -119,9 +119,9 @@ def test_counts_with_clean_accuracies(to):
     text = (result if to else result.to_html()).replace("\\%", "%")
     sign = " †" if to == "markdown" else ""
     cells = [
-        ["clean", "40 / 40 = 100.00 %", "30 / 40 = 75.00 %"],
-        ["vgg", f"0 / 40 = 0.00 %{sign}", "0 / 30 = 0.00 %"],
-        ["vit", "0 / 30 = 0.00 %", f"0 / 30 = 0.00 %{sign}"],
+        ["clean", "40 / 40 = 100.00%", "30 / 40 = 75.00%"],
+        ["vgg", f"0 / 40 = 0.00%{sign}", "0 / 30 = 0.00%"],
+        ["vit", "0 / 30 = 0.00%", f"0 / 30 = 0.00%{sign}"],
     ]
     if to == "markdown":
         head, _, *body = cells_of(text)
@@ -369,9 +369,9 @@ def test_nothing_is_averaged_over_defences():
     assert [row[2] for row in found[2:]] == ["none", "jpeg"] * 2
     found = cells_of(table(both, value="counts", clean=True, to="markdown"))
     assert found[2:5] == [
-        ["clean", "", "none", "40 / 40 = 100.00 %"],
-        ["", "", "jpeg", "40 / 40 = 100.00 %"],
-        ["a", "mi", "none", "0 / 40 = 0.00 %"],
+        ["clean", "", "none", "40 / 40 = 100.00%"],
+        ["", "", "jpeg", "40 / 40 = 100.00%"],
+        ["a", "mi", "none", "0 / 40 = 0.00%"],
     ]
     found = cells_of(table(both, defence="jpeg", to="markdown"))
     assert [row[-1] for row in found[2:]] == ["0.0"] * 2
@@ -398,3 +398,15 @@ def test_a_caption_names_the_attack_that_no_row_names(to):
     text = table(frame, rows="source", to=to, names={"fgsm": "FGSM"})
     assert "under FGSM at eps" in text
     assert "under" not in table(frame, rows=["source", "attack"], to=to)
+
+
+def test_a_caption_has_the_printed_names_of_rows_and_columns():
+    names = {"clean": "Normal Data", "average": "Mean", "difference": "Behind", "mi": "MI"}
+    frame = ordinary()
+    text = table(frame, rows="attack", value="accuracy", clean=True, names=names, to="markdown")
+    head, _, first, *_ = cells_of(text)
+    assert head[-1] == "Mean" and first[0] == "Normal Data"
+    assert "; Normal Data: accuracy on all clean images" in text and "clean:" not in text
+    assert "; Mean: over targets" in text and "average:" not in text
+    text = table(frame, rows="attack", differences=True, names=names, to="markdown")
+    assert "; Behind: from the first in the ranking" in text and "difference:" not in text

@@ -7,7 +7,6 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from ...analysis.quantities import SHARE, STATISTICS
 from .theme import ACCENT, GREY, PANEL, PERCENT, ROWS, colour_by, extent, points, tooltip, where
 
 
@@ -41,25 +40,28 @@ def dot_plot(
     return alt.layer(rule, *layers).properties(height=height, width=PANEL)
 
 
-def means(base: alt.Chart, y: alt.Y, title: str, *ends: str) -> ChartType:
-    """Draw the mean success with its interval (columns `ends`), undecided attacks in colour."""
+def differences(base: alt.Chart, y: alt.Y, title: str) -> ChartType:
+    """Draw the mean success with a line from `start` to `end`, and a vertical line `at` the first.
+
+    Undecided attacks have the colour of the first.
+    """
     head = alt.Axis(
         orient="top", format=".3~%", tickCount=4, grid=True, labelFlush=True, title=title
     )
     domain = alt.Scale(zero=False, nice=True)
-    shown = [entry for entry in STATISTICS if entry.tooltip and "attack" in entry.of]
+    ends = ("", "_low", "_high")
     lines = tooltip(
-        *("attack", "source", "kind"),
-        *(entry.column for entry in shown if not entry.form),
-        shares=[entry.column for entry in shown if entry.form == SHARE],
-        numbers=[entry.column for entry in shown if entry.form not in ("", SHARE)],
+        "attack source kind targets images rank undecided",
+        shares=["mean", "low", "high", *(f"difference{end}" for end in ends)],
+        numbers=["p"],
     )
-    base = base.transform_filter("isValid(datum.mean)")
     colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")
     base = base.encode(y=y, color=colour, tooltip=lines)
-    low, high = ends
-    layers = points(base, "x", "mean", low, high, scale=domain, axis=head)
-    return alt.layer(*layers)
+    along: dict[str, Any] = {"scale": domain, "axis": head}
+    band = {"y": y.bandPosition(0), "y2": alt.Y2("label", bandPosition=1)}
+    line = base.mark_rule(strokeWidth=0.7).encode(x=alt.X("at:Q", **along), **band)
+    line = line.encode(color=alt.value(ACCENT))
+    return alt.layer(line, *points(base, "x", "mean", "start", "end", **along))
 
 
 def success_over(column: str, title: str) -> ChartType:
