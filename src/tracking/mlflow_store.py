@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -32,7 +33,7 @@ from ..artifacts.record import git_commit
 from ..artifacts.sweep_state import is_dead
 from ..utils.files import remove_temporaries, temporary_name
 from ..utils.package import FOLDER, PACKAGE
-from ..utils.refusals import first_line
+from ..utils.refusals import first_line, warn_once
 from .tracker import Point, without_password
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,8 @@ class MlflowStore(MlflowClient):
                 _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
             self.search_experiments(max_results=1)
+        if not uri:
+            self._leave_moved(folder)
 
     @property
     def address(self) -> str:
@@ -172,7 +175,26 @@ class MlflowStore(MlflowClient):
             return f"MLflow: {uri.rstrip('/')}/{page}{_VIEW}"
         made = Path.cwd() == FOLDER.parent and uri == f"sqlite:///{FOLDER.parent}/mlruns/mlflow.db"
         words = "make ui" if made else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-        return f"MLflow: {words}"
+        return f"MLflow, sweep {sweep}: {words}"
+
+    def _leave_moved(self, folder: Path) -> None:
+        """Choose new experiments if those of these names have their files outside the folder."""
+        first, old = self.prefix, None
+        while places := [*filter(None, (self._elsewhere(folder, end) for end in NOTES))]:
+            old, self.prefix = places[0], f"{self.prefix}-moved"
+        if old:
+            warn_once(
+                f"{folder} was moved or copied: its experiments {first} have their files in {old}. "
+                f"New runs are in {self.prefix}; tracking.experiment=NAME chooses another name."
+            )
+
+    def _elsewhere(self, folder: Path, end: str) -> Path | None:
+        """Return the local folder of an experiment's files if it is not in the store's folder."""
+        known = self.get_experiment_by_name(f"{self.prefix}{end}")
+        place = urlsplit(known.artifact_location if known else folder.as_uri())
+        path = Path(url2pathname(place.path))
+        here = path.resolve().is_relative_to(folder.resolve())
+        return None if here or place.scheme not in ("file", "") else path
 
     def _create(self, end: str, name: str, tags: Mapping[str, str]) -> str:
         """Open a run in the experiment with the suffix `end`, and return its id."""
