@@ -95,8 +95,12 @@ class MlflowStore(MlflowClient):
                 _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
             self.search_experiments(max_results=1)
-        if not uri:
-            self._leave_moved(folder)
+        while not uri and (places := self._moved_from(folder)):
+            warn_once(
+                f"{folder} was moved or copied: the experiment {self.prefix} has its files in "
+                f"{places[0]}. New runs are in {self.prefix}-moved, or set tracking.experiment=NAME."
+            )
+            self.prefix += "-moved"
 
     @property
     def address(self) -> str:
@@ -113,7 +117,8 @@ class MlflowStore(MlflowClient):
     ) -> str:
         """Open a run in the experiment of its kind, and return its id; empty if it is rejected."""
         own = {"mlflow.source.name": f"{PACKAGE}.main", "mlflow.source.type": "LOCAL"}
-        own["mlflow.source.git.commit"] = git_commit()
+        if (commit := git_commit()) != "unknown":
+            own["mlflow.source.git.commit"] = commit
         if kind == "job" and tags["sweep"]:
             own["mlflow.parentRunId"] = tags["sweep"]
         end, tags = _ENDS.get(kind, "-sweeps"), dict(tags)
@@ -177,24 +182,12 @@ class MlflowStore(MlflowClient):
         words = "make ui" if made else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
         return f"MLflow, sweep {sweep}: {words}"
 
-    def _leave_moved(self, folder: Path) -> None:
-        """Choose new experiments if those of these names have their files outside the folder."""
-        first, old = self.prefix, None
-        while places := [*filter(None, (self._elsewhere(folder, end) for end in NOTES))]:
-            old, self.prefix = places[0], f"{self.prefix}-moved"
-        if old:
-            warn_once(
-                f"{folder} was moved or copied: its experiments {first} have their files in {old}. "
-                f"New runs are in {self.prefix}; tracking.experiment=NAME chooses another name."
-            )
-
-    def _elsewhere(self, folder: Path, end: str) -> Path | None:
-        """Return the local folder of an experiment's files if it is not in the store's folder."""
-        known = self.get_experiment_by_name(f"{self.prefix}{end}")
-        place = urlsplit(known.artifact_location if known else folder.as_uri())
-        path = Path(url2pathname(place.path))
-        here = path.resolve().is_relative_to(folder.resolve())
-        return None if here or place.scheme not in ("file", "") else path
+    def _moved_from(self, folder: Path) -> list[Path]:
+        """Return the local places of these experiments that are not in the store's folder."""
+        known = (self.get_experiment_by_name(f"{self.prefix}{end}") for end in NOTES)
+        local = (its.artifact_location for its in known if its)
+        paths = [Path(url2pathname(urlsplit(its).path)) for its in local if its[:5] == "file:"]
+        return [path for path in paths if not path.resolve().is_relative_to(folder.resolve())]
 
     def _create(self, end: str, name: str, tags: Mapping[str, str]) -> str:
         """Open a run in the experiment with the suffix `end`, and return its id."""
