@@ -105,7 +105,7 @@ for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         os.set_inheritable(_number, True)
         setattr(sys, _name, os.fdopen(_number, _mode, errors="replace", closefd=False))
 
-# A user that the system does not know, as in containers, has no home folder, and imports of libraries
+# A user that the system does not know, as in containers, has no home folder: imports of libraries
 # fail. Processes that this one starts have the new one, too.
 if os.path.expanduser("~") == "~":
     os.environ["HOME"] = mkdtemp(prefix="home-")

@@ -97,8 +97,8 @@ class MlflowStore(MlflowClient):
             self.search_experiments(max_results=1)
         while not uri and (places := self._moved_from(folder)):
             warn_once(
-                f"{folder} was moved or copied: the experiment {self.prefix} has its files in "
-                f"{places[0]}. New runs are in {self.prefix}-moved, or set tracking.experiment=NAME."
+                f"{folder} was moved or copied: {self.prefix} has its files in {places[0]}. "
+                f"New runs are in {self.prefix}-moved, or set tracking.experiment=NAME."
             )
             self.prefix += "-moved"
 

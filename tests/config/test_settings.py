@@ -395,7 +395,7 @@ def test_a_word_that_yaml_reads_as_a_truth_value_is_to_be_quoted(tmp_path, line,
 def test_an_attack_in_a_file_is_an_override_in_its_defaults(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\nattack: mi\n")
-    with pytest.raises(ValueError, match="^attack=mi: .*override /attack"):
+    with pytest.raises(ValueError, match=r"^attack=mi: .*override /attack"):
         read("experiment=own", extra=tmp_path)
 
 

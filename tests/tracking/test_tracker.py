@@ -26,7 +26,6 @@ from src.tracking.mlflow_store import MlflowStore
 from src.utils.files import held
 from tests.conftest import REPOSITORY, mlflow_settings
 
-
 TRACKING = REPOSITORY / "docs" / "tracking.md"
 
 
