@@ -334,9 +334,7 @@ def _untrusted(
         )
     line = f"type: {command('verify')} CARD {shlex.join([*words, *typed])}"
     if elsewhere:
-        return (
-            f"it needs {needs(record)}. Fill in where they are, and if you trust the code, {line}"
-        )
+        return f"it needs {needs(record)}. Fill in its places and, if you trust the code, {line}"
     return f"it names files or code. If you trust them, {line}"
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ class LabelledImages:
     targets: np.ndarray
     classes: Sequence[str] | None = None
     target_labels: np.ndarray | None = None
-    root: Path | None = None
+    root: Path | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -398,7 +398,7 @@ def test_texts_that_shells_or_terminals_read_otherwise_are_not_suggested(
 
 def test_files_that_are_elsewhere_are_named_also_for_embedded_images(verify, trust, forge):
     code, printed = verify(forge(lambda job: with_setting(job, "dataset.root", "/gone")), *trust)
-    assert code == 2 and re.search(r"it needs \w.*\. Fill in where .*", printed)
+    assert code == 2 and re.search(r"it needs \w.*\. Fill in its places .*", printed)
     assert suggested(printed) == [*trust, "dataset.root=FOLDER"]
 
 
