@@ -46,7 +46,11 @@ def _rows(group: str, path: Path, is_default: bool) -> Iterator[list[str]]:
     word = f"targets=panel/{path.stem}" if group == "panel" else f"{group}={path.stem}"
     name = f"**{FIRST.get(path.stem) or f'`{word}`'}**"
     if group in WHOLE:
-        yield [name, "", f"{said(group, path.stem)} [Its keys](../conf/{group}/{path.name})"]
+        stated = yaml.safe_load(path.read_text(encoding="utf-8"))
+        own = stated.get("epsilon", {}).get("reference") if group == "experiment" else None
+        budget = f" Reference budget: {own}/255." if own else ""
+        keys = f"[Its keys](../conf/{group}/{path.name})"
+        yield [name, "", f"{said(group, path.stem)}{budget} {keys}"]
         return
     file = _read(path)
     parts = ["The default." if is_default else "", file.head]

@@ -43,6 +43,7 @@ classes. A `_target_` may use either name, and stored results are found under bo
 import os
 import sys
 from importlib import import_module
+from tempfile import mkdtemp
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,12 @@ for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         _number = os.open(os.devnull, os.O_RDWR)  # the stream's number, the lowest free one
         os.set_inheritable(_number, True)
         setattr(sys, _name, os.fdopen(_number, _mode, errors="replace", closefd=False))
+
+# A user that the system does not know, as in containers, has no home folder: imports of libraries
+# fail. Processes that this one starts have the new one, too.
+if os.path.expanduser("~") == "~":
+    os.environ["HOME"] = mkdtemp(prefix="home-")
+    print(f"There is no home folder; HOME is now {os.environ['HOME']}.", file=sys.stderr)
 
 # On a GPU, cuBLAS is deterministic only if it finds this variable when it starts.
 if (_torch := sys.modules.get("torch")) is None or not _torch.cuda.is_initialized():

@@ -38,7 +38,7 @@ def _parse(words: Sequence[str] | None) -> Namespace:
         kind_parser = kinds.add_parser(kind, help=description, description=f"Draw {description}.")
         add = kind_parser.add_argument
         if kind in ("image", "strip"):
-            add("number", type=int, help="the image's index, as in images.csv")
+            add("number", metavar="image", help="the image's number or file, as in images.csv")
         add_sweeps(kind_parser)
         best = "; figures of one pair: the pair that the first attack fools most often"
         add("--attack", nargs="+", help=f"attacks; default: all{best}")
@@ -77,7 +77,7 @@ def _draw(
     folder: list[Any],
     names: list[Any],
     out: Path,
-    number: int | None = None,
+    number: str | None = None,
     **options: Any,
 ) -> None:
     from .api import charts

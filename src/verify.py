@@ -3,7 +3,7 @@
 exit codes:
   0          what was recomputed agrees
   1          outcomes, images, weights or stated facts differ
-  2 or more  nothing was recomputed, or the command failed
+  2 or more  nothing was recomputed, or not every job in time, or the command failed
 """
 
 import secrets
@@ -20,7 +20,7 @@ from .utils.terminal import text_table
 
 MOST_MINUTES = 10_000
 DIFFERS, NOTHING = 1, 2
-"""Exit codes: some outcomes or digests differ; nothing could be recomputed."""
+"""Exit codes: some outcomes or digests differ; nothing, or too little, could be recomputed."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -73,8 +73,9 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
         console.print(text_table(columns, rows, left=["job", "result"]), soft_wrap=False)
     for note, names in notes.items():
         console.print(printable(f"{_listed(names, len(jobs))}: {note}"))
+    late = len(notes.get(f"not checked: {CheckedJob.reason}", ()))
     if not (total or differ):
-        within = " within --minutes" * any(job.reason == CheckedJob.reason for job in jobs)
+        within = " within --minutes" * (late > 0)
         console.print(f"{described(facts)}No outcome can be recomputed here{within}.")
         return NOTHING
     console.print(
@@ -87,6 +88,9 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
             "changed by more than rounding, scattered at random, would differ in 95 % of such "
             "samples."
         )
+    if late and not differ:
+        console.print(f"Time was up after {len(jobs) - late} of {len(jobs)} jobs. Raise --minutes.")
+        return NOTHING
     return DIFFERS if differ else 0
 
 

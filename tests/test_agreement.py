@@ -3,12 +3,13 @@
 import csv
 import io
 import json
+import re
 
 import pandas as pd
 import pytest
 
 from src import load_sweep, rates, table
-from tests.conftest import block_of, printed_cells
+from tests.conftest import REPOSITORY, block_of, printed_cells
 
 SOURCES = ["coarse", "fine", "finest"]
 TARGETS = [*SOURCES, "large"]
@@ -67,12 +68,18 @@ def test_mlflow_alone_makes_the_matrix(sweep, wanted, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     store = f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # `set_tracking_uri` would leave it set
-    (digest,) = {each["data"] for each in load_sweep(sweep).attrs["jobs"]}
+    page = (REPOSITORY / "docs" / "tracking.md").read_text()
+    snippet = re.search(r"```python\n(import mlflow.*?)```", page, re.S)[1]
+    printed = {"sqlite:///mlruns/mlflow.db": store, '"D"': '"cifar10_mini"'}
+    printed["'ID'"] = f"'{json.loads((sweep / 'sweep.json').read_text())['id']}'"
     for attack in ("fgsm", "ti"):
-        words = f"tags.kind = 'pair' and tags.attack = '{attack}' and dataset.digest = '{digest}'"
-        runs = mlflow.search_runs(experiment_names=["cifar10_mini"], filter_string=words)
-        values = "metrics.robust_accuracy/reference"
-        found = runs.pivot_table(index="params.source", columns="params.target", values=values)
+        code = snippet
+        for old, new in {**printed, "'bim'": f"'{attack}'"}.items():
+            code = code.replace(old, new)
+        monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
+        shown = dict[str, pd.DataFrame]()
+        exec(code, shown)
+        found, runs = shown["matrix"], shown["runs"]
         assert found.stack().to_dict() == pytest.approx(wanted[attack].to_dict())
         needed = ["params.attack", "params.defence", "params.reference_eps_255", "tags.protocol"]
         needed += ["metrics.success_rate/reference", "metrics.gradients_per_image"]

@@ -76,7 +76,7 @@ def test_a_sweep_leaves_files(sweep):
     assert list(dict.fromkeys(source for source, _ in cells)) == ["clean", "coarse", "coarse+fine"]
     assert f"fine {cells['coarse', 'fine']:.2%}" in rows[1]
     assert printed.count("Still correct: bim on") == 1
-    assert printed.count("white box: ") == printed.count("MLflow: mlflow ui ") == 1
+    assert printed.count("white box: ") == printed.count(": mlflow ui ") == 1
     assert printed.rstrip().splitlines()[-1] == f"files: {folder.relative_to(workspace)}"
     excess = pd.read_csv(folder / "3-bim-coarse+fine" / "excess.csv")
     assert set(excess["control"]) == {"noise", "shuffled"}

@@ -1,8 +1,11 @@
 """The Python interface: attacks on any model, models of the catalogue, sweeps."""
 
+import os
 import random
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -46,6 +49,33 @@ assert main(["--help"]) == 0
 assert not {"torch", "pandas", "src.attacks"} & sys.modules.keys()
 """
     run_python("-c", code, folder=tmp_path)
+
+
+def test_a_user_without_a_home_folder_gets_one_and_is_told_once(tmp_path):
+    """As in a container whose user number the system does not know."""
+    (tmp_path / "sitecustomize.py").write_text("""
+import os, pwd
+
+def getpwuid(number):
+    raise KeyError(number)
+
+pwd.getpwuid = getpwuid
+""")
+    code = """
+import subprocess, sys
+from pathlib import Path
+import src
+assert Path.home().is_dir() and not [*Path.home().iterdir()]
+subprocess.run([sys.executable, "-c", "import src"], check=True)
+"""
+    path = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "PATH": os.environ["PATH"]}
+    words = [sys.executable, "-c", code]
+    run = subprocess.run(
+        words, env=path | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert run.returncode == 0 and run.stdout == "", run.stderr
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("There is no home folder; HOME is now ") and str(tmp_path) in line
 
 
 @pytest.mark.slow

@@ -136,18 +136,22 @@ def confidence_groups(
     return printed_pairs.groups(_pair((folder, *more), _AXES, **options), groups, bins)
 
 
-def image(number: int, folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> ChartType:
+def image(
+    number: int | str, folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any
+) -> ChartType:
     """Draw an image's confidence over the budget, a line per attack, and its likeliest classes.
 
+    The image is its number, or its file such as `cat/17.jpg`, as in `images.csv`.
     A cross marks a wrong class. The likeliest classes are those of the clean image, and at the
     smallest budget at which the first attack makes the class wrong, or else at the budget with the
     lowest confidence. Keywords, result and errors are as for `confidence_groups`.
     """
-    return printed_pairs.image(_pair((folder, *more), **options), number)
+    pair = _pair((folder, *more), **options)
+    return printed_pairs.image(pair, pair.number(number))
 
 
 def strip(
-    number: int,
+    number: int | str,
     folder: Sweeps | pd.DataFrame,
     *more: Sweeps,
     budgets: Sequence[float] = (),
@@ -156,13 +160,14 @@ def strip(
 ) -> ChartType:
     """Draw an image as a row of pictures: clean, perturbation and `budgets`, with classes below.
 
+    The image is its number, or its file such as `cat/17.jpg`, as in `images.csv`.
     The perturbation is that of the last budget. Without `budgets` all that are stored are drawn.
     Without `width` the strip is as wide as its texts need, at least 3.3 in. Keywords, result and
     errors are as for `confidence_groups`; the height follows from the width.
     """
     options |= {} if width is None else {"width": width}
     pair = _pair((folder, *more), _AXES, **options)
-    return printed_pairs.strip(pair, number, budgets, fit=width is None)
+    return printed_pairs.strip(pair, pair.number(number), budgets, fit=width is None)
 
 
 def profiles(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> ChartType:

@@ -38,7 +38,7 @@ from ..run.models import ModelPool
 from ..run.results import compute_results
 from ..run.stages import JobContext
 from ..utils import stopping
-from ..utils.package import CLONE, is_asset
+from ..utils.package import CLONE, command, is_asset
 from ..utils.refusals import suggestion
 from .transfer import quiet
 
@@ -292,7 +292,7 @@ def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
                 unknown[f"{key}.{place}"] = text
     absent = [name for name, section in config["model"].items() if _lacks_weights(section)]
     if unknown:
-        raise ValueError(_untrusted(record, unknown, absent))
+        raise ValueError(_untrusted(record, unknown, absent, words))
     if absent:
         paths = (f"{config['model'][name]['weights']} of {name}" for name in absent)
         raise ValueError(f"no file has the weights {', '.join(paths)}")
@@ -319,8 +319,10 @@ def _lacks_weights(section: Mapping[str, Any]) -> bool:
     return bool(file) and not (is_asset(str(weights)) or Path(str(weights)).expanduser().is_file())
 
 
-def _untrusted(record: JobRecord, unknown: Mapping[str, str], absent: Sequence[str]) -> str:
-    """Return what a user may type for files and code that a card names, and what is not here."""
+def _untrusted(
+    record: JobRecord, unknown: Mapping[str, str], absent: Sequence[str], words: Sequence[str]
+) -> str:
+    """Return a command for files and code that a card names, and what is not here."""
     root = unknown.get("dataset.root")
     elsewhere = {f"model.{name}.weights": "FILE" for name in absent}
     elsewhere |= {"dataset.root": "FOLDER"} if root and not Path(root).is_dir() else {}
@@ -330,10 +332,10 @@ def _untrusted(record: JobRecord, unknown: Mapping[str, str], absent: Sequence[s
             f"its {odd.partition('.')[0]} has text with quotes or control characters, which is not "
             "repeated here. If you know and trust it, type its KEY=VALUE"
         )
+    line = f"type: {command('verify')} CARD {shlex.join([*words, *typed])}"
     if elsewhere:
-        text = f"it needs {needs(record)}. Type where they are, and the code that you trust"
-        return f"{text}: {shlex.join(typed)}"
-    return f"it names files or code. If you trust them, type: {shlex.join(typed)}"
+        return f"it needs {needs(record)}. Fill in its places and, if you trust the code, {line}"
+    return f"it names files or code. If you trust them, {line}"
 
 
 def _type(config: dict[str, Any], word: str) -> Iterator[tuple[str, str]]:

@@ -157,6 +157,17 @@ class FinishedJob:
         return CardJob(self.record, place, self.read_alarms(), tables)
 
     @cached_property
+    def image_files(self) -> dict[int, str]:
+        """The images' files by number, as in `images.csv`; empty without a list of files."""
+        files, types = dict[int, str](), {"index": np.int64, "file": str}
+        lists = {job.folder / IMAGE_LIST: job.offset for job in self.parts}
+        for path in filter(Path.is_file, lists):  # reading a named pipe would block for ever
+            with suppress(OSError, ValueError):  # it cannot be read, or is an older version's
+                listed = pd.read_csv(path, usecols=[*types], dtype=types).dropna()
+                files |= zip(listed["index"] + lists[path], listed["file"], strict=True)
+        return files
+
+    @cached_property
     def pictures(self) -> dict[int, dict[float, np.ndarray]]:
         """Stored pictures, uint8 (3, H, W), by image and budget; the clean one has budget 0."""
         images = dict[int, dict[float, np.ndarray]]()

@@ -25,13 +25,14 @@ from ..config.attack_settings import AttackSettings
 from ..config.settings import Settings
 from ..utils.files import writing
 from ..utils.model_names import ModelRef, behind_each
+from ..utils.package import INSTALLED
 from ..utils.refusals import first_line, printable_all
 from .layout import OF_JOB, PREDICTIONS, clear_summary
 
 FORMAT = 6
 _KEY = b"transferability"
 _PACKAGES = (
-    *("transferability", "torch", "torchvision", "timm", "pytorch-lightning"),
+    *(INSTALLED, "torch", "torchvision", "timm", "pytorch-lightning"),
     *("numpy", "pandas", "scipy", "statsmodels"),
 )
 
@@ -175,6 +176,12 @@ class JobRecord(BaseModel):
     def formats(self) -> str:
         """`arithmetic`, and the storage of the evaluated images if it is not float32, as text."""
         return self.arithmetic + f", images as {self.storage}" * (self.storage != "float32")
+
+    @property
+    def program(self) -> str:
+        """The program as text: its commit, or if that is unknown `version 0.5.0`."""
+        known, number = self.commit != "unknown", self.versions.get(INSTALLED, "unknown")
+        return f"commit {self.commit}" if known else f"version {number}"
 
     def shows(self, word: str) -> bool:
         """Return True if an override is visible in the attack's label or the source's name."""

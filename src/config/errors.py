@@ -119,10 +119,18 @@ def refusal(error: ValidationError, known: Sequence[str] = (), within: str = "")
     first = error.errors()[0]
     # The keys of `saved` are the attack's.
     parts = (within, *first["loc"]) if within else first["loc"]
-    key = ".".join(str(part) for part in parts if part != "saved")
+    key = ".".join(str(part) for part in parts if part != "saved").partition(".list[")[0]
     if first["type"] == "value_error":  # a message of this program
         return f"{key}: {first['ctx']['error']}".removeprefix(": ")
     if first["type"] == "missing":
         return f"{key}: {first['msg']}"
+    if first["type"] == "string_type" and isinstance(first["input"], bool):
+        return misread(key, first["input"])
     near = suggestion(key.rpartition(".")[2], known) if first["type"] == "extra_forbidden" else ""
     return f"{key}={str(first['input'])[:120]}: {first['msg']}.{near}"
+
+
+def misread(key: str, value: bool) -> str:
+    """Return a refusal of a truth value where a config file should have a text."""
+    word, others = ("yes", "on and true") if value else ("no", "off and false")
+    return f"{key}: {value} is YAML's word for {word}, {others}; quote it, as '{word}'"

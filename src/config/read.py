@@ -15,7 +15,7 @@ from ..utils.refusals import suggestion, warn_once
 from .attack_settings import attack_label, stated_about, takes
 from .command import Command, refuse_replaced
 from .compose import PANEL, files, is_public, is_sweep, overrides_of, public_models, without_panels
-from .errors import dotted, refusal
+from .errors import dotted, misread, refusal
 from .sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, Section
 from .settings import Settings
 
@@ -114,6 +114,8 @@ def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
 
 def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     """Return an attack's settings; its name is the file's, including the folder."""
+    if not isinstance(section, Mapping):
+        raise ValueError(f"attack={section}: in a file, write `override /attack: NAME` in defaults")
     name = str(hydra.runtime.choices.attack).replace("/", ".")
     keys = {key: value for key, value in section.items() if key != "name"}
     if name == "none":
@@ -200,6 +202,8 @@ def _complete_files(group: str, hydra: Any) -> list[str]:
 
 def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, hydra: Any) -> None:
     for name in names:
+        if isinstance(name, bool):
+            raise ValueError(misread(key, name))
         if "_target_" in {**catalogue, **(catalogue.get("network") or {})}:  # no package line
             raise ValueError(
                 f"A file in {group}/ lacks its first line, which must be `# @package {group}.NAME`."

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,12 +51,14 @@ class LabelledImages:
         targets: int64 (N,), 0-based classes.
         classes: one name per class; None without names.
         target_labels: int64 (N,), target labels for targeted attacks, or None.
+        root: folder of the image files, for their names in lists.
     """
 
     images: Sequence[Any] | np.ndarray
     targets: np.ndarray
     classes: Sequence[str] | None = None
     target_labels: np.ndarray | None = None
+    root: Path | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -198,13 +200,16 @@ class ImageDataset(Dataset[Batch]):
         return part
 
     def listed(self) -> pd.DataFrame:
-        """Return a row per image: `index`, `label`, and `file`, the name if it is a file."""
-        names = [
-            self._read(i, by=lambda image: getattr(image, "name", "")) for i in range(len(self))
-        ]
+        """Return a row per image: `index`, `label`, and `file`, a file's path from its root."""
+        names = [self._read(i, by=self._file) for i in range(len(self))]
         # A name may have bytes that no text file can have.
         columns = {"index": self.indices, "label": self.labels, "file": printable_names(names)}
         return pd.DataFrame(columns)
+
+    def _file(self, image: Any) -> str:
+        root = getattr(self._data, "root", None)
+        inside = root and isinstance(image, Path) and image.is_relative_to(root)
+        return str(image.relative_to(root).as_posix() if inside else getattr(image, "name", ""))
 
     def digest(self) -> str:
         """Return a digest of the data set's content, 16 hexadecimal digits of a SHA-256.

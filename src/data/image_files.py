@@ -176,7 +176,8 @@ def image_csv(
             fault = f"{column.name}={column[row][:40]!r} of image {ids[row][:200]!r}"
             raise ValueError(f"{fault} is not a WordNet id{' of ImageNet' * (not all(by_id))}")
         numbers.append(places.astype(np.int64).to_numpy())
-    return LabelledImages(_find_images(top / folder, ids), numbers[0], classes, *numbers[1:])
+    files = _find_images(top / folder, ids)
+    return LabelledImages(files, numbers[0], classes, *numbers[1:], root=top / folder)
 
 
 def _read_rows(path: Path, id_column: str | int, label_column: str | int) -> pd.DataFrame:

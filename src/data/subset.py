@@ -55,10 +55,13 @@ def listed_subset(path: str, numbers: np.ndarray, labels: np.ndarray) -> np.ndar
 
 
 def check_names(path: str, images: pd.DataFrame) -> None:
-    """Refuse images whose file names differ from those in the list, see `listed_subset`."""
+    """Refuse images whose file names differ from those in the list, see `listed_subset`.
+
+    Folders may differ: lists of earlier versions have none.
+    """
     rows = _read_list(path).sort_values("index", kind="stable").reset_index(drop=True)
-    files = images["file"].map(no_formula)  # the list may be written like this
-    names = rows["file"].map(no_formula) if "file" in rows else files
+    files = images["file"].str.split("/").str[-1].map(no_formula)  # the list may be written so
+    names = rows["file"].str.split("/").str[-1].map(no_formula) if "file" in rows else files
     if others := images["index"][(names != files) & (names != "")].tolist():
         raise ValueError(f"dataset.images={path}: image {others[0]} is another file in the data")
 

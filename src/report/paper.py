@@ -387,4 +387,4 @@ def _weights(record: JobRecord) -> list[str]:
 
 def _versions(record: JobRecord) -> list[str]:
     versions = [f"{name} {record.versions[name]}" for name in _PACKAGES if name in record.versions]
-    return [*versions, f"commit {record.commit[:12]}"]
+    return [*versions, record.program[:19]]

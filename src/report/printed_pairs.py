@@ -23,6 +23,7 @@ from ..analysis.confidence import by_initial_confidence, confidence_profiles
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import TOP_FIVE
 from ..utils.model_names import NO_DEFENCE, renamed
+from ..utils.refusals import shortened
 from .charts.theme import PALETTE, SHADES, inline, paper_theme
 from .page.figures import profiles_chart
 from .page.html import VEGA_LITE
@@ -64,9 +65,25 @@ class Pair:
         rows = rows[rows["index"] == number].sort_values("eps_255")
         return rows.assign(right=rows["predicted"] == rows["label"], value=rows["confidence"])
 
+    def number(self, image: int | str) -> int:
+        """Return an image's number; it may be named by its file, with or without folders."""
+        if str(image).isdecimal():
+            return int(image)
+        files = self.jobs[0].image_files
+        found = [number for number, file in files.items() if _is_file(file, str(image))]
+        if len(found) == 1:
+            return found[0]
+        way = f"choose from {shortened([files[its] for its in found])}" if found else "no such file"
+        raise ValueError(f"image {image}: {way}. The files and numbers are in images.csv.")
+
     def class_name(self, number: float) -> str:
         """Return the name of a class; a model that abstains has none."""
         return self.jobs[0].record.class_names[int(number)] if number >= 0 else "none"
+
+
+def _is_file(file: str, name: str) -> bool:
+    """Return True if one of two paths ends with the other."""
+    return f"/{file}".endswith(f"/{name}") or f"/{name}".endswith(f"/{file}")
 
 
 def groups(pair: Pair, count: int, bins: float | None) -> ChartType:

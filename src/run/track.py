@@ -132,7 +132,7 @@ def _track_pair(
         "source_weights": record.weights.get(record.source_model.model, "unknown"),
         "target_weights": record.weights[pair.model],
         "white_box": str((rows["relation"] == WHITE_BOX).all()).lower(),
-        "git_commit": record.commit,
+        "git_commit": record.program.removeprefix("commit "),
         **data_tags(record.config, record.data, record.images, len(record.class_names)),
         **intervals,
     }

@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -32,7 +33,7 @@ from ..artifacts.record import git_commit
 from ..artifacts.sweep_state import is_dead
 from ..utils.files import remove_temporaries, temporary_name
 from ..utils.package import FOLDER, PACKAGE
-from ..utils.refusals import first_line
+from ..utils.refusals import first_line, warn_once
 from .tracker import Point, without_password
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,12 @@ class MlflowStore(MlflowClient):
                 _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
             self.search_experiments(max_results=1)
+        while not uri and (places := self._moved_from(folder)):
+            warn_once(
+                f"{folder} was moved or copied: {self.prefix} has its files in {places[0]}. "
+                f"New runs are in {self.prefix}-moved, or set tracking.experiment=NAME."
+            )
+            self.prefix += "-moved"
 
     @property
     def address(self) -> str:
@@ -110,7 +117,8 @@ class MlflowStore(MlflowClient):
     ) -> str:
         """Open a run in the experiment of its kind, and return its id; empty if it is rejected."""
         own = {"mlflow.source.name": f"{PACKAGE}.main", "mlflow.source.type": "LOCAL"}
-        own["mlflow.source.git.commit"] = git_commit()
+        if (commit := git_commit()) != "unknown":
+            own["mlflow.source.git.commit"] = commit
         if kind == "job" and tags["sweep"]:
             own["mlflow.parentRunId"] = tags["sweep"]
         end, tags = _ENDS.get(kind, "-sweeps"), dict(tags)
@@ -172,7 +180,14 @@ class MlflowStore(MlflowClient):
             return f"MLflow: {uri.rstrip('/')}/{page}{_VIEW}"
         made = Path.cwd() == FOLDER.parent and uri == f"sqlite:///{FOLDER.parent}/mlruns/mlflow.db"
         words = "make ui" if made else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-        return f"MLflow: {words}"
+        return f"MLflow, sweep {sweep}: {words}"
+
+    def _moved_from(self, folder: Path) -> list[Path]:
+        """Return the local places of these experiments that are not in the store's folder."""
+        known = (self.get_experiment_by_name(f"{self.prefix}{end}") for end in NOTES)
+        local = (its.artifact_location for its in known if its)
+        paths = [Path(url2pathname(urlsplit(its).path)) for its in local if its[:5] == "file:"]
+        return [path for path in paths if not path.resolve().is_relative_to(folder.resolve())]
 
     def _create(self, end: str, name: str, tags: Mapping[str, str]) -> str:
         """Open a run in the experiment with the suffix `end`, and return its id."""

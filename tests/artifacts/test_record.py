@@ -25,6 +25,13 @@ def test_a_record_names_the_backward_rule():
     assert name("own", backward_rule={"_target_": "package.Linear", "from_block": 3}) == "Linear"
 
 
+def test_a_program_without_a_commit_states_its_version():
+    versions = {"transferability": "0.5.0", "torch": "2.11"}
+    for commit, text in (("unknown", "version 0.5.0"), ("1a2b+changes", "commit 1a2b+changes")):
+        record = RECORD.model_copy(update={"commit": commit, "versions": versions})
+        assert record.program == text
+
+
 def test_a_table_says_what_it_is(tmp_path):
     table = with_record(pa.table({"x": [1, 2]}), "flips", RECORD)
     pq.write_table(table, tmp_path / "renamed.parquet")

@@ -374,6 +374,31 @@ def test_an_earlier_key_in_a_file_is_refused_and_the_new_one_named(tmp_path, lin
         read("experiment=old", extra=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("targets: [vgg16, no]", "targets"),
+        ("source: off", "source"),
+        ("defences: [none, on]", "defences"),
+        ("dataset: {name: yes}", r"dataset\.name"),
+        ("dataset: {class_names: [no, yes]}", r"dataset\.class_names"),
+        ("training: {attack: no}", r"training\.attack"),
+    ],
+)
+def test_a_word_that_yaml_reads_as_a_truth_value_is_to_be_quoted(tmp_path, line, key):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\n{line}\n")
+    with pytest.raises(ValueError, match=rf"^{key}: (True|False) is YAML's word for .* quote it"):
+        read("experiment=own", extra=tmp_path)
+
+
+def test_an_attack_in_a_file_is_an_override_in_its_defaults(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\nattack: mi\n")
+    with pytest.raises(ValueError, match=r"^attack=mi: .*override /attack"):
+        read("experiment=own", extra=tmp_path)
+
+
 @pytest.mark.parametrize(("words", "named"), REFUSED, ids=[words for words, _ in REFUSED])
 def test_refused_in_one_sentence(words, named):
     own = [] if "attack=" in words else ["attack=bim"]

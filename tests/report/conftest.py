@@ -48,6 +48,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "clean images": {**SMALL, "images": 60, "attacks": ("",), "sources": ("vgg",), "full": False},
     "one source": {**SMALL, "attacks": ("fgsm", "bim"), "sources": ("vgg",), "full": False},
+    "image files": {**SMALL, "images": 60, "full": False, "files": True},
     "four sources": {
         **{"models": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 60},
         **{"budgets": (2.0, 8.0)},
@@ -196,6 +197,7 @@ def make_sweep(
     photographs: int | None = None,
     aimed: bool = False,
     storage: str = "float32",
+    files: bool = False,
 ) -> Path:
     """Write a job for every attack and source (none: every model), each evaluated on all models.
 
@@ -206,6 +208,7 @@ def make_sweep(
     Models that are `alike` have equal weights. Behind `defences` attacks are weaker.
     The images are those from the number `first` on, though each sweep counts them from 0. Their
     photographs are those from the number `photographs` on, and are not stored without it.
+    With `files` each class has a folder of files `0000.png`, `0001.png`, ...
     `dataset` has further keys of that section. With `aimed`, attacks aim for the next class.
     """
     random = np.random.default_rng(first)
@@ -253,9 +256,13 @@ def make_sweep(
             "{:016x}".format
         )
         tables["top_five"] = tables["predictions"].query("eps_255 == 0 or index < 40")
-        if photographs is not None:
+        if files or photographs is not None:
             listed = pd.DataFrame({"index": range(images), "label": label, "file": ""})
-            listed["photograph"] = (listed["index"] + photographs).map("p{}".format)
+            listed["photograph"] = (listed["index"] + (photographs or 0)).map("p{}".format)
+            if files:
+                places = listed.groupby("label").cumcount()
+                paths = zip(label, places, strict=True)
+                listed["file"] = [f"{classes[its]}/{at:04d}.png" for its, at in paths]
             listed.to_csv(here / "images.csv", index=False)
         if full and attack == attacks[0]:
             other = "float32" if storage == "uint8" else "uint8"

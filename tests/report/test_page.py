@@ -208,6 +208,33 @@ def test_unknown_values_of_an_address_are_left_out(opened):
 
 
 @pytest.mark.slow
+def test_an_image_is_found_by_its_number_or_its_file(opened, summary_of):
+    files = summary_of("image files").attacked[0].job.image_files
+    names = [file.partition("/")[2] for file in files.values()]
+    several = next(name for name in names if names.count(name) > 1)
+    alike = [number for number, name in enumerate(names) if name == several]
+    tab = opened("image files", "#view=images&image=0")
+    field = tab.locator("#images .search input")
+    for typed, number in (
+        ("7", 7),
+        (files[alike[0]], alike[0]),
+        (f"/a/{files[alike[1]]}", alike[1]),
+    ):
+        field.fill(typed)
+        field.press("Enter")
+        tab.wait_for_function(
+            "wanted => JSON.parse(document.body.dataset.drawn).image === wanted", arg=number
+        )
+    for typed, told in (
+        (several, f"Choose from {', '.join(files[number] for number in alike)}."),
+        ("png", "Image png is not one of the 60 images."),
+    ):
+        field.fill(typed)
+        field.press("Enter")
+        assert tab.inner_text("#images output") == told
+
+
+@pytest.mark.slow
 def test_next_goes_through_all_fooled_images_by_confidence(opened, made_up, summary_of):
     tab = opened("ordinary", "#attack=fgsm&source=vgg&target=vit&eps=8")
     job = next(one for one in summary_of("ordinary").attacked if one.job.record.source == "vgg")

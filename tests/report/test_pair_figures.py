@@ -1,7 +1,9 @@
 """Figures of one source and target, and curves of every value: numbers, size and refusals."""
 
 import json
+import os
 import re
+import shutil
 from xml.etree import ElementTree
 
 import numpy as np
@@ -175,9 +177,44 @@ def test_every_line_has_a_look_of_its_own(folder):
     assert "bim: vgg \N{RIGHTWARDS ARROW} vit" in {look[0] for look in looks}
 
 
+@pytest.fixture(scope="module")
+def with_files(tmp_path_factory):
+    few = {"attacks": ("fgsm",), "models": ("vgg", "vit"), "budgets": (8.0,), "full": False}
+    return write_sweep(tmp_path_factory.mktemp("files"), **few, images=60, files=True)
+
+
+def test_an_image_is_found_by_its_file(draw, with_files, capsys):
+    listed = pd.read_csv(next(with_files.glob("*/images.csv")))
+    names = listed["file"].str.split("/").str[1]
+    number, file = 7, listed["file"][7]
+    alike = [*listed["file"][names == names[7]]]
+    assert len(alike) > 1 and file in alike
+    wanted = draw("image", number, with_files, *PAIR)
+    for name in (file, f"./photographs/{file}", f"/home/me/{file}"):
+        assert draw("image", name, with_files, *PAIR) == wanted
+    assert draw("image", listed["file"][8], with_files, *PAIR) != wanted
+    assert draw("image", names[7], with_files, *PAIR) == 2
+    assert f"choose from {', '.join(alike[:3])}" in capsys.readouterr().err
+    assert draw("image", file[1:], with_files, *PAIR) == 2
+    assert f"image {file[1:]}: no such file" in capsys.readouterr().err
+
+
+def test_a_list_of_files_that_cannot_be_read_leaves_the_numbers(draw, with_files, tmp_path):
+    for at, text in enumerate(
+        ("", "index,file\nx,a.png\n", "index\n1\n", "\0", "index,file\n1,\n")
+    ):
+        folder = shutil.copytree(with_files, tmp_path / str(at))
+        for path in folder.glob("*/images.csv"):
+            path.write_text(text)
+        assert draw("image", 1, folder, *PAIR) != 2 and draw("image", "a.png", folder, *PAIR) == 2
+    path.unlink()
+    os.mkfifo(path)
+    assert draw("image", 1, folder, *PAIR) != 2
+
+
 RARE = [
     (["image", "999"], "image 999: choose one of the 60"),
-    (["image", "cat"], "invalid int value"),
+    (["image", "cat"], "image cat: no such file"),
     (["strip", "1", "--attack", "fgsm", "bim"], "This figure shows one attack"),
     (["image", "1", "--target", "vit", "vgg"], "This figure shows one target"),
     (["strip", "1", *PAIR, "--eps", "3"], "eps=3: image 1 has pictures at 2, 8."),

@@ -58,7 +58,7 @@ def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
                 **{"class_names": ("cat", "dog"), "weights": dict.fromkeys(targets, "fedcba9876")},
                 **{"source": source, "targets": targets, "attack": attack, "seed": 5},
                 **{"budgets": BUDGETS, "reference": 8.0, "dataset": "ten"},
-                **{"versions": {"torch": "2.15.0"}},
+                **{"versions": {"torch": "2.15.0", "transferability": "0.5.0"}},
                 **{"config": config, "commit": "unknown"},
             ).model_dump(mode="json")
             | {SHOWS_SEED: False}
@@ -209,7 +209,7 @@ def test_the_caption_says_what_the_numbers_are():
             f"{IMAGES} counted per cell (joint)",
             "†: white",
         ),
-        *("mi 10", "vgg (vgg.tv_in1k, fedcba98)", "Seed 5", "2.15.0"),
+        *("mi 10", "vgg (vgg.tv_in1k, fedcba98)", "Seed 5", "2.15.0, version 0.5.0"),
     ):
         assert part in caption, part
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from src.api import verification
 from src.artifacts.card import CardJob, read_card, write_card
 from src.config.resolvers import CONF
 from tests.config.test_exit_codes import closed_pipe, full_disk, plain_file, with_output
@@ -55,8 +57,15 @@ def trust(verify) -> list[str]:
     """The words with which the user trusts the code and the files of the honest card."""
     code, printed = verify("mine.card")
     assert code == 2 and "not checked: it names files or code. If you trust them" in printed
-    (words,) = re.findall("type: (.*)", printed)
-    return shlex.split(words)
+    return suggested(printed)
+
+
+def suggested(printed: str) -> list[str]:
+    """Return the words after the card in the command that the program tells to type."""
+    (line,) = re.findall("type: (.*)", printed)
+    *command, card = (words := shlex.split(line))[:4]
+    assert command == ["python", "-m", "src.verify"] and card == "CARD"
+    return words[4:]
 
 
 @pytest.fixture
@@ -282,8 +291,7 @@ def test_a_hostile_card_opens_no_file_and_imports_no_module(made, verify, trust,
     words = [word for word in trust if not word.startswith(f"model.fine.{key}=")]
     code, printed = verify(forge(hostile), *words)
     assert code == 2 and "imported" not in printed
-    (typed,) = re.findall("If you trust them, type: (.*)", printed)
-    assert any(word.startswith(f"model.fine.{key}=") for word in shlex.split(typed))
+    assert any(word.startswith(f"model.fine.{key}=") for word in suggested(printed))
 
 
 def test_what_a_card_needs_is_said_once_for_all_its_jobs(made, verify, trust):
@@ -317,7 +325,7 @@ def test_trust_in_a_file_for_one_network_is_none_for_another(verify, trust, forg
 
     words = [word for word in trust if not word.startswith("model.coarse.weights=")]
     code, printed = verify(forge(swapped), *words)
-    assert code == 2 and "If you trust them, type: model.coarse.weights=" in printed
+    assert code == 2 and suggested(printed)[-1].startswith("model.coarse.weights=")
 
 
 @pytest.mark.parametrize(
@@ -350,7 +358,8 @@ def test_other_words_need_it(made, verify, trust, forge, key: str, value, place:
     (made / "canary.py").write_text("raise SystemExit('imported')")
     code, printed = verify(forge(lambda job: with_setting(job, key, value)), *trust)
     assert code == 2 and "imported" not in printed
-    assert re.search(f"If you trust them, type: '?{key}{place}=", printed)
+    assert suggested(printed)[: len(trust)] == trust
+    assert suggested(printed)[-1].startswith(f"{key}{place}=")
 
 
 HARMLESS = ["a b", "$(touch RAN)", "; touch RAN #", "a & touch RAN", "> RAN", "*", "!!", "~"]
@@ -359,10 +368,11 @@ HARMLESS = ["a b", "$(touch RAN)", "; touch RAN #", "a & touch RAN", "> RAN", "*
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_is_suggested_is_one_word_for_a_shell(verify, trust, forge, text: str):
     code, printed = verify(forge(lambda job: with_setting(job, "dataset.note", text)), *trust)
-    (typed,) = re.findall("If you trust them, type: (.*)", printed)
-    assert code == 2 and shlex.split(typed) == [f"dataset.note={text}"]
-    echoed = subprocess.run(["sh", "-c", f"printf %s {typed}"], capture_output=True, check=True)
-    assert echoed.stdout.decode() == f"dataset.note={text}" and not Path("RAN").exists()
+    assert code == 2 and suggested(printed) == [*trust, f"dataset.note={text}"]
+    (line,) = re.findall("type: (.*)", printed)
+    echoed = subprocess.run(["sh", "-c", f"printf '%s\\n' {line}"], capture_output=True, check=True)
+    assert echoed.stdout.decode().splitlines()[-1] == f"dataset.note={text}"
+    assert not Path("RAN").exists()
 
 
 @pytest.mark.parametrize("text", ["photos #2", "2024", "a: b", "*x"])
@@ -388,7 +398,8 @@ def test_texts_that_shells_or_terminals_read_otherwise_are_not_suggested(
 
 def test_files_that_are_elsewhere_are_named_also_for_embedded_images(verify, trust, forge):
     code, printed = verify(forge(lambda job: with_setting(job, "dataset.root", "/gone")), *trust)
-    assert code == 2 and re.search(r"it needs \w.*\. Type .*: dataset.root=FOLDER", printed)
+    assert code == 2 and re.search(r"it needs \w.*\. Fill in its places .*", printed)
+    assert suggested(printed) == [*trust, "dataset.root=FOLDER"]
 
 
 def test_time_that_was_up_is_said_as_such(verify, trust):
@@ -398,6 +409,26 @@ def test_time_that_was_up_is_said_as_such(verify, trust):
         and "time was up" in printed
         and printed.rstrip().endswith("No outcome can be recomputed here within --minutes.")
     )
+
+
+def test_a_job_that_the_time_did_not_reach_is_no_pass(made, verify, trust, monkeypatch):
+    (job,) = read_card(made / "mine.card")
+    two = [replace(with_record(job, key=name), place=("out", at)) for at, name in enumerate("ab")]
+    write_card(two, made / "two.card")
+    checked = []
+
+    def interrupted(job, *arguments, check=verification._check):
+        if checked:
+            raise KeyboardInterrupt
+        checked.append(check(job, *arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verification, "_check", interrupted)
+        patch.setattr(verification.stopping, "request_after", lambda seconds: Timer(seconds, print))
+        code, printed = verify("two.card", *trust, "--minutes=1e-6")
+    assert code == 2 and "in 1 of 2 jobs" in printed
+    assert printed.splitlines()[-1] == "Time was up after 1 of 2 jobs. Raise --minutes."
+    assert verify("two.card", *trust)[0] == 0
 
 
 @pytest.mark.parametrize("stream", [full_disk, closed_pipe])

@@ -1,6 +1,7 @@
 """Logged runs, read back through MLflow's own client."""
 
 import json
+import re
 import shutil
 import socket
 import time
@@ -24,6 +25,8 @@ from src.tracking import Run, mlflow_store, open_tracker
 from src.tracking.mlflow_store import MlflowStore
 from src.utils.files import held
 from tests.conftest import REPOSITORY, mlflow_settings
+
+TRACKING = REPOSITORY / "docs" / "tracking.md"
 
 
 def changed(settings: TrackingSettings, **changes) -> TrackingSettings:
@@ -185,10 +188,11 @@ def test_a_training_that_fails_ends_so(tracker, store):
 
 def test_a_link_leads_to_the_sweep_and_hides_passwords(tracker, monkeypatch):
     sweep = tracker.start_sweep("sweep", {})
-    assert tracker.link(sweep).startswith("MLflow: mlflow ui --backend-store-uri sqlite:///")
+    words = f"MLflow, sweep {sweep}: mlflow ui --backend-store-uri sqlite:///"
+    assert tracker.link(sweep).startswith(words)
     monkeypatch.setattr(MlflowStore, "address", f"sqlite:///{REPOSITORY}/mlruns/mlflow.db")
     monkeypatch.chdir(REPOSITORY)
-    assert tracker.link(sweep) == "MLflow: make ui"
+    assert tracker.link(sweep) == f"MLflow, sweep {sweep}: make ui"
     monkeypatch.setattr(MlflowStore, "address", "http://me:secret@host")
     link = tracker.link(sweep)
     assert link.startswith("MLflow: http://host/#/experiments/") and sweep in link
@@ -209,6 +213,59 @@ def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
             open_tracker(changed(settings, **changes), dataset).start_sweep("sweep", {})
         assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+def track(directory, file) -> tuple[str, str]:
+    """Track a sweep with a file in a folder's store; return its run and its experiment's name."""
+    open_tracker.cache_clear()  # as another command
+    tracker = open_tracker(mlflow_settings(directory), "images")
+    sweep = tracker.start_sweep("sweep", {})
+    tracker.end_sweep(sweep, "FINISHED", [file], "", [])
+    client = tracker.store
+    return sweep, client.get_experiment(client.get_run(sweep).info.experiment_id).name
+
+
+def artifacts_of(directory, run: str) -> list[str]:
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{directory}/mlflow.db")
+    return [its.path for its in client.list_artifacts(run)]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "attacks.csv"
+    path.write_text("mi\n")
+    return path
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_moved_store_is_told_once_and_its_old_place_gets_no_file(
+    settings, tmp_path, file, caplog, copied
+):
+    old, new = tmp_path / "mlruns", tmp_path / "new" / "ml runs"
+    first, name = track(old, file)
+    assert name == "images-sweeps" and not caplog.records
+    (shutil.copytree if copied else shutil.move)(old, new)
+    before = {path for path in old.rglob("*") if path.is_file()}
+    for _ in range(2):
+        run, name = track(new, file)
+        assert name == "images-moved-sweeps" and artifacts_of(new, run) == [file.name]
+    assert {path for path in old.rglob("*") if path.is_file()} == before
+    assert len(caplog.records) == 1 and f"{old}/" in caplog.text and str(new) in caplog.text
+    shutil.move(new, again := tmp_path / "again")
+    assert track(again, file)[1] == "images-moved-moved-sweeps"
+    snippet = re.search(r"```python\n(import sqlite3.*?)```", TRACKING.read_text(), re.S)[1]
+    code = snippet.replace("mlruns/mlflow.db", f"{again}/mlflow.db")
+    exec(code.replace("/home/me/old/mlruns", str(old)).replace("/home/me/new/mlruns", str(again)))
+    assert artifacts_of(again, first) == [file.name]
+    assert track(again, file)[1] == "images-sweeps"
+
+
+def test_another_path_to_a_store_is_no_move(settings, tmp_path, file, caplog):
+    track(tmp_path / "mlruns", file)
+    (tmp_path / "link").symlink_to(tmp_path)
+    run, name = track(tmp_path / "link" / "mlruns", file)
+    assert name == "images-sweeps" and not caplog.records
+    assert artifacts_of(tmp_path / "mlruns", run) == [file.name]
 
 
 @pytest.mark.slow

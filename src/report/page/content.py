@@ -159,7 +159,7 @@ def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
         "several seeds": [_SEEDS for summary in summaries if summary.seeds],
         "precision and device": [_arithmetic(record) for record in records],
         "finished": sorted(record.created for record in records),
-        "code": [f"commit {record.commit}" for record in records],
+        "code": [record.program for record in records],
         "versions": [
             ", ".join(f"{name} {number}" for name, number in record.versions.items())
             for record in records

@@ -83,6 +83,8 @@ class JobBlocks:
             "groups": [_groups(equal), _groups(initial_groups(result, FIXED_BINS))],
             "kinds": _kinds(images),
         }
+        if files := job.image_files:
+            content["files"] = [files.get(number, "") for number in content["index"]]
         pictures, places = b"", dict[str, Any]()
         if self._fits("pictures", job):
             pictures, places = self._pictures(job)

@@ -443,12 +443,14 @@ async function renderImages() {
   }
   const [head, strip_, { children: [groups, others] }, one] = box.children;
   renderImage(strip_, false);
-  const field = el("input", { type: "number", min: 0, "aria-label": "image number", placeholder: "image number" });
+  const field = el("input", { "aria-label": "image number or file", placeholder: "number or file" });
   field.addEventListener("change", () => {
-    const image = Number(field.value);
-    if (field.value !== "" && job.placeOf.has(image)) choose({ image });
-    else said.textContent = field.value === "" ? ""
-      : `Image ${field.value} is not one of the ${job.index.length} images.`;
+    const typed = field.value.trim();
+    const isFile = (file) => file && (`/${file}`.endsWith(`/${typed}`) || `/${typed}`.endsWith(`/${file}`));
+    const found = job.index.filter((image, place) => typed && (`${image}` === typed || isFile(job.files?.[place])));
+    if (found.length === 1) choose({ image: found[0] });
+    else if (found.length) said.textContent = `Choose from ${found.map((one) => job.files[job.placeOf.get(one)]).join(", ")}.`;
+    else said.textContent = typed && `Image ${typed} is not one of the ${job.index.length} images.`;
   });
   const said = el("output");
   const pictured = job.index.filter((image) => job.at.has(`${image} ${selection.eps}`));
