@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
-from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeGuard
@@ -11,14 +9,11 @@ from uuid import uuid4
 
 import pandas as pd
 from omegaconf import DictConfig
-from torch import Tensor
 
 from ..artifacts.card import described, needs
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
-from ..attacks.libraries import from_object
 from ..cache.rows import Rows
-from ..config.attack_file import crafted_settings
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
 from ..config.fields import distinct
@@ -37,8 +32,8 @@ from ..run.results import compute_results
 from ..run.stages import JobContext, Planned
 from ..tracking import Tracker
 from ..utils.about import listed
-from .inputs import name_of
-from .transfer import plain_keywords, quiet
+from .inputs import craft
+from .transfer import quiet
 
 WORDS = {"small": ("experiment=demo", "epsilon.grid=[4]")}
 """The command line of the jobs of a preset that every machine has, without attack and source."""
@@ -77,13 +72,14 @@ def rank(
     Examples:
         >>> print(rank("mi", source="vgg_small"))  # doctest: +SKIP
     """
-    attack = from_object(attack)
     if _is_finished(attack):
         if tuning or source is not None:
             raise ValueError("source and tuning are for a function or the name of an attack.")
         return beside(jobs_of(attack), preset)
-    if isinstance(attack, str):
-        _compose([f"attack={attack}"])  # a wrong name is refused before seconds of reading
+    # What cannot be used is refused before seconds of reading.
+    crafted = None if isinstance(attack, str) else craft("name", name, attack, {})
+    if crafted is None:
+        _compose([f"attack={attack}"])
     facts, stored = read_preset(preset)
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
@@ -98,10 +94,9 @@ def rank(
     images = len(facts["tuning"]) if tuning else stored[0].record.images
     words = (*WORDS[preset], f"n_images={images}", *_OTHERS)
     pool, call = ModelPool(), uuid4().hex
-    function = _for_budgets(attack) if callable(attack) else None
     with quiet(), TemporaryDirectory() as cache:
         jobs = [
-            _run(attack, function, name, [*words, f"source={its}"], pool, cache, call)
+            _run(crafted or attack, [*words, f"source={its}"], pool, cache, call)
             for its in distinct(chosen)
         ]
     return beside(jobs, preset)
@@ -126,22 +121,6 @@ def _is_name(attack: Any) -> bool:
     return (CONF / "attack" / f"{attack}.yaml").is_file() or not is_path
 
 
-def _for_budgets(attack: Attack) -> Attack:
-    """Return a function whose result has a dimension of budgets, also if the attack's has none."""
-    if "seeds" in signature(attack).parameters:
-        return attack  # as in `src.attacks`
-
-    @wraps(attack)
-    def with_budgets(
-        model: Any, images: Tensor, labels: Tensor, eps: Tensor, **keywords: Any
-    ) -> Tensor:
-        result = attack(model, images, labels, eps, **keywords)
-        one = isinstance(result, Tensor) and result.shape == images.shape
-        return result[None] if one else result
-
-    return with_budgets
-
-
 def _compose(words: Sequence[str]) -> DictConfig:
     """Return the config of a command line; raise a ValueError of one sentence if it is refused."""
     try:
@@ -152,24 +131,21 @@ def _compose(words: Sequence[str]) -> DictConfig:
 
 def _run(
     attack: Any,
-    function: Attack | None,
-    name: str,
     words: Sequence[str],
     pool: ModelPool,
     cache: str,
     call: str,
 ) -> FinishedJob:
     """Run a job as the command line would with some words, without files."""
-    word = "fgsm" if function else attack  # replaced below
+    word = attack if isinstance(attack, str) else "fgsm"  # replaced below
     config = _compose([*words, f"attack={word}", f"cache.dir={cache}"])
     try:
         settings = read_job(config, config.hydra)
-        if function:
-            keys = {"function": name_of(attack), "called": name, **plain_keywords(attack)}
-            changed = {"attack": crafted_settings(name, keys)}
-            planned = Planned(settings.model_copy(update=changed), function, {}, call=call)
-        else:
+        if isinstance(attack, str):
             planned = check_job(settings, pool.sets)
+        else:
+            settings = settings.model_copy(update={"attack": attack[0]})
+            planned = Planned(settings, attack[1], {}, call=call)
         planned, data = open_data(planned, pool.sets)
         models = pool.train(planned, data, planned.settings.models, Tracker())
         job = JobContext(planned, data, with_ensemble(planned.settings, models))

@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..analysis import explained
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.sweep_state import take_store
-from ..attacks.libraries import from_object
 from ..cache.rows import Rows
-from ..config.attack_file import attack_settings, crafted_settings
+from ..config.attack_file import attack_settings
+from ..config.attack_settings import AttackSettings
 from ..config.command_line import ignore_harmless_warnings
 from ..config.errors import refusal
 from ..config.settings import Settings
@@ -40,7 +40,7 @@ from ..run.trainer import for_device
 from ..utils.model_names import NO_DEFENCE
 from .classifier import Models, loaded
 from .frames import frame_of
-from .inputs import Inputs, name_of
+from .inputs import Inputs, craft, name_of
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +127,10 @@ def transfer(
     """
     rule = target_labels if isinstance(target_labels, str | None) else "data"
     classes = None if isinstance(target_labels, str) else target_labels
+    keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
+    crafted, functions = _attacks(attacks, keywords), _defences(defences)
     sources, targets = loaded(sources, targets)
     inputs = Inputs(sources, targets, images, labels, classes, index, fit_images)
-    named, functions = _attacks(attacks), _defences(defences)
-    keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
     plain = {
         "defence": {
             name: {"function": name_of(function), "called": name, "repeats": repeats}
@@ -156,18 +156,17 @@ def transfer(
         # Only the images of pictures are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         planned = [
-            _plan({**plain, **inputs.settings(source)}, name, attack, keywords, functions, call)
-            for name, attack in named.items()
+            _plan({**plain, **inputs.settings(source)}, settings, attack, functions, call)
+            for settings, attack in crafted
             for source in sources
         ]
         return frame_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
 
 
-def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
-    """Return attacks by name: keywords that differ from the attack's file, or a function."""
+def _attacks(attacks: Any, keywords: Mapping[str, Any]) -> list[tuple[AttackSettings, Attack]]:
+    """Return the settings and functions of attacks, which are names, or a mapping from names."""
     attacks = [attacks] if isinstance(attacks, str) or callable(attacks) else attacks
     attacks = attacks if isinstance(attacks, Mapping) else {name: {} for name in attacks}
-    attacks = {name: from_object(attack) for name, attack in attacks.items()}
     valid = [
         isinstance(name, str) and (isinstance(attack, Mapping) or callable(attack))
         for name, attack in attacks.items()
@@ -176,7 +175,17 @@ def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
         raise ValueError(
             "attacks must be names of attacks, or a mapping from names to keywords or functions."
         )
-    return attacks
+    named = {
+        name: attack_settings(name, {**attack, **keywords})
+        for name, attack in attacks.items()
+        if not callable(attack)
+    }
+    return [
+        (named[name], attack_function(named[name]))
+        if name in named
+        else craft("attacks", name, attack, keywords)
+        for name, attack in attacks.items()
+    ]
 
 
 def _defences(defences: Any) -> dict[str, Defence]:
@@ -193,25 +202,17 @@ def _defences(defences: Any) -> dict[str, Defence]:
 
 def _plan(
     keys: Mapping[str, Any],
-    name: str,
-    attack: Mapping[str, Any] | Attack,
-    keywords: Mapping[str, Any],
+    settings: AttackSettings,
+    attack: Attack,
     defences: Mapping[str, Defence],
     call: str,
 ) -> Planned:
-    """Plan a job, either from an attack's file and keywords or from a function."""
-    if callable(attack):
-        # Two functions may have the same name; their names in this call differ.
-        called = {"function": name_of(attack), "called": name}
-        settings = crafted_settings(name, {**plain_keywords(attack), **keywords, **called})
-    else:
-        settings = attack_settings(name, {**attack, **keywords})
+    """Plan a job."""
     try:
         job = for_device(Settings(attack=settings, **keys))
     except ValidationError as error:
-        raise ValueError(refusal(error)) from error
-    function = attack if callable(attack) else attack_function(settings)
-    return Planned(job, function, defences, call=call)
+        raise ValueError(refusal(error)) from None
+    return Planned(job, attack, defences, call=call)
 
 
 def _run_all(
@@ -253,15 +254,6 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in loggers.items():
                 logger.setLevel(level)
-
-
-def plain_keywords(function: Attack) -> dict[str, Any]:
-    """Return the keywords bound to a function, with `repr` of values that a record cannot hold."""
-    keywords = getattr(function, "keywords", {})
-    return {
-        key: value if isinstance(value, int | float | str | None) else repr(value)
-        for key, value in keywords.items()
-    }
 
 
 def _levels(key: str, eps: ArrayLike | Tensor) -> list[float]:

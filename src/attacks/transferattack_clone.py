@@ -9,7 +9,7 @@ from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
-from inspect import Parameter, signature
+from inspect import Parameter, isclass, signature
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..utils.package import command
 from ..utils.refusals import first_line, suggestion
-from .libraries import Call, make_function, select
+from .libraries import Call, base_of, copy_object, kind_of, make_function, parameters_of, select
 from .source import Source, members_of
 
 _NORMS = {"linf": "linfty", "l2": "l2"}
@@ -42,7 +42,7 @@ class TransferAttack:
         def attack(*arguments: Any, root: str, **keywords: Any) -> Tensor:
             return _find(name, root)(*arguments, **keywords)
 
-        vars(attack)["in_root"] = partial(_find, name)
+        vars(attack).update(in_root=partial(_find, name), all_budgets=True)
         return attack
 
 
@@ -56,26 +56,25 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):
             attack_class = clone.load_attack_class(name)
-            base = import_module(f"{clone.__name__}.attack").Attack
     except Exception as error:  # the clone's code may raise anything
         reason = f"its import fails with {type(error).__name__}: {first_line(error)}"
         raise ValueError(f"attack.name={name}: {reason}") from error
-    if getattr(attack_class, "load_model", None) is not base.load_model:
-        raise ValueError(f"attack.name={name}: the class loads its own network, not your source.")
-    faces = (signature(parent).parameters for parent in attack_class.__mro__)
-    face = next(face for face in faces if "epsilon" in face)  # some classes pass on any keywords
-    parameters = [
-        parameter
-        for parameter in face.values()
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    ]
     place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
-    changes = {"__signature__": signature(attack_class).replace(parameters=[*parameters, place])}
-    changes["__module__"] = attack_class.__module__
-    norms = tuple(_NORMS) if "norm" in face else ("linf",)
-    return make_function(
-        partial(_run, clone), type(attack_class.__name__, (attack_class,), changes), norms
-    )
+    return make_attack(attack_class, f"attack.name={name}", place)
+
+
+def make_attack(made: Any, who: str, *more: Parameter) -> Callable[..., Tensor]:
+    """Return the attack of a class or an object; `more` are further keywords of the class."""
+    kind = kind_of(made)
+    if kind.load_model is not base_of(kind).load_model:
+        raise ValueError(f"{who}: the class loads its own network, not your source.")
+    parameters = parameters_of(kind)
+    if isclass(made):
+        face = signature(kind).replace(parameters=[*parameters.values(), *more])
+        changes = {"__signature__": face, "__module__": kind.__module__}
+        made = type(kind.__name__, (kind,), changes)
+    norms = tuple(_NORMS) if "norm" in parameters else ("linf",)
+    return make_function(_run, made, norms)
 
 
 def open_clone(root: str | None) -> Any:
@@ -93,49 +92,49 @@ def open_clone(root: str | None) -> Any:
     return sys.modules[name]
 
 
-def _run(clone: Any, attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
-    """Run a class on a source and return its adversarial images."""
-    defaults = {
-        key: parameter.default for key, parameter in signature(attack_class).parameters.items()
-    }
+def _run(made: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+    """Run a class or an object on a source and return its adversarial images."""
+    kind = kind_of(made)
+    defaults = {key: parameter.default for key, parameter in parameters_of(kind).items()}
     if call.targeted and "targeted" not in defaults:
         raise ValueError("the class has no target labels: set attack.target_label=null.")
     if defaults.get("targeted") is True and not call.targeted:
         raise ValueError("the class needs target labels, such as attack.target_label=random.")
     filled = {"epsilon": call.radius, "targeted": call.targeted, "device": call.images.device}
-    model, filled["norm"] = _load_source(clone, attack_class, call), _NORMS[call.norm]
+    model, filled["norm"] = _load_source(kind, call), _NORMS[call.norm]
     filled["model_name"] = getattr(model, "name", None) or [part.name for part in model.models]
-    if "alpha" in defaults:  # a step keeps its share of the budget
-        filled["alpha"] = defaults["alpha"] / defaults["epsilon"] * call.radius
-    filled = select(attack_class, filled) | {
-        key: keywords[key] for key in keywords.keys() - {"root"}
-    }
+    known = defaults if isclass(made) else vars(made)
+    if all(isinstance(known.get(key), float | int) for key in ("alpha", "epsilon")):
+        filled["alpha"] = known["alpha"] / known["epsilon"] * call.radius  # the same share
+    if isclass(made):
+        filled = select(made, filled) | {key: keywords[key] for key in keywords.keys() - {"root"}}
+        own = type(kind.__name__, (kind,), {"load_model": lambda self, model_name: model})
+        make = partial(own, **filled)
+    else:
+        make = partial(copy_object, made, model, filled)
     labels = torch.stack([call.true_labels, call.labels]) if call.targeted else call.labels
-    made = type(
-        attack_class.__name__, (attack_class,), {"load_model": lambda self, model_name: model}
-    )
     images, printed = call.images.contiguous(), StringIO()
     on_cpu = _WithoutCuda() if images.device.type == "cpu" else nullcontext()
     with redirect_stdout(printed), warnings.catch_warnings(action="ignore"), on_cpu:
         try:
-            return images + made(**filled)(images, labels)
+            return images + make()(images, labels)
         except SystemExit as error:  # raised by classes that print the reason
             reason = printed.getvalue().strip().rpartition("\n")[2]
             raise ValueError(f"the class exits the program: {reason or 'no reason'}") from error
 
 
-def _load_source(clone: Any, attack_class: Any, call: Call) -> Any:
+def _load_source(kind: Any, call: Call) -> Any:
     """Return a copy of the source in the form that TransferAttack expects."""
+    package = base_of(kind).__module__.rpartition(".")[0]
     model: Any = copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format)
     averages = [getattr(part, "average", None) for part in model.modules()]
     if others := {"probabilities", "loss"} & {*averages}:
         raise ValueError(f"ensemble={others.pop()}: TransferAttack needs ensemble=logits.")
     source = Source(model.requires_grad_(True))  # some classes differentiate only layers
     members = [_Member(source, *numbered) for numbered in enumerate(members_of(model))]
-    alone = len(members) == 1 and not attack_class.__module__.startswith(
-        f"{clone.__name__}.ensemble."
-    )
-    return members[0] if alone else import_module(f"{clone.__name__}.utils").EnsembleModel(members)
+    ensembles = any(base.__module__.startswith(f"{package}.ensemble.") for base in kind.__mro__)
+    alone = len(members) == 1 and not ensembles
+    return members[0] if alone else import_module(f"{package}.utils").EnsembleModel(members)
 
 
 class _Member(nn.Sequential):
