@@ -152,7 +152,7 @@ def _run(
         try_attack(job, Rows(Path(cache)))
         results = compute_results(job, Rows(Path(cache)))
     except REFUSALS as error:
-        raise ValueError(explain(error)) from error
+        raise ValueError(explain(error)) from error.__cause__
     assert results is not None
     finished = make_job(job, results, make_record(job, results), Path())
     return replace(finished, title=finished.record.label)

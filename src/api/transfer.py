@@ -23,14 +23,12 @@ from ..analysis import explained
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.sweep_state import take_store
 from ..cache.rows import Rows
-from ..config.attack_file import attack_settings
 from ..config.attack_settings import AttackSettings
 from ..config.command_line import ignore_harmless_warnings
 from ..config.errors import refusal
 from ..config.settings import Settings
 from ..defences import Defence
-from ..images.attacker import Attack
-from ..run.attack import attack_function
+from ..images.attacker import Attack, AttackError
 from ..run.job import make_record
 from ..run.outputs import make_job, write_results
 from ..run.pictures import choose_pictures
@@ -175,17 +173,7 @@ def _attacks(attacks: Any, keywords: Mapping[str, Any]) -> list[tuple[AttackSett
         raise ValueError(
             "attacks must be names of attacks, or a mapping from names to keywords or functions."
         )
-    named = {
-        name: attack_settings(name, {**attack, **keywords})
-        for name, attack in attacks.items()
-        if not callable(attack)
-    }
-    return [
-        (named[name], attack_function(named[name]))
-        if name in named
-        else craft("attacks", name, attack, keywords)
-        for name, attack in attacks.items()
-    ]
+    return [craft("attacks", name, attack, keywords) for name, attack in attacks.items()]
 
 
 def _defences(defences: Any) -> dict[str, Defence]:
@@ -222,7 +210,10 @@ def _run_all(
     names = [f"{job.settings.attack.name}-{job.settings.source_name}" for job in planned]
     folders = take_store(Path(store), names) if store else [None] * len(names)
     jobs = map(inputs.make_context, planned)
-    return [_run(job, cache, folder) for job, folder in zip(jobs, folders, strict=True)]
+    try:
+        return [_run(job, cache, folder) for job, folder in zip(jobs, folders, strict=True)]
+    except AttackError as error:
+        raise error.with_traceback(None) from error.__cause__  # without the program's own lines
 
 
 def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:

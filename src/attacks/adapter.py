@@ -11,19 +11,17 @@ from torch import Tensor
 
 from .libraries import (
     BUDGETS,
-    WAY,
     base_of,
     foolbox,
     is_own,
     kind_of,
     make_function,
     parameters_of,
-    torchattack,
     torchattacks,
 )
 from .transferattack_clone import make_attack
 
-_LIBRARIES = {"foolbox": foolbox, "torchattack": torchattack, "torchattacks": torchattacks}
+_LIBRARIES = {"foolbox": foolbox, "torchattack": torchattacks, "torchattacks": torchattacks}
 
 
 def adapt(attack: Any) -> Any:
@@ -48,7 +46,10 @@ def adapt(attack: Any) -> Any:
     library = _LIBRARIES.get(base_of(kind).__module__.partition(".")[0])
     known = parameters_of(kind) if isclass(made) else vars(made)
     if is_own(kind) and library is not foolbox and BUDGETS.isdisjoint(known):
-        raise ValueError(f"{kind.__name__} has no eps, so its budget cannot be set. {WAY}")
+        raise ValueError(
+            f"{kind.__name__} has no eps, so its budget cannot be set. Pass a function (model, "
+            "images, labels, eps) that makes and calls it."
+        )
     if library:
         function = make_function(library.run, made, library.norms(made) or ("linf",))
     else:

@@ -25,8 +25,7 @@ FILLED = BUDGETS | {
     *("model_name", "targeted", "device", "attack", "normalize"),
 }
 """Arguments of the libraries' classes that the program fills in; they are not keywords."""
-WAY = "Pass the class, functools.partial of it, or a function (model, images, labels, eps)."
-"""What to pass if an attack object cannot be used."""
+_WAY = "Pass the class, functools.partial of it, or a function (model, images, labels, eps)."
 
 
 class Call(NamedTuple):
@@ -92,12 +91,9 @@ class Library:
 
 def _norms_of_torchattacks(made: Any) -> tuple[str, ...]:
     measure = re.search(r"Distance Measure\s*:(.*)", getdoc(kind_of(made)) or "")
-    stated = getattr(made, "norm", measure[1] if measure else "")
+    names = " ".join(base.__name__ for base in kind_of(made).__mro__)  # torchattack states no more
+    stated = getattr(made, "norm", measure[1] if measure else names)
     return tuple(norm for norm in ("linf", "l2") if norm in str(stated).lower())
-
-
-def _norms_of_torchattack(made: Any) -> tuple[str, ...]:
-    return ("l2",) if any("L2" in base.__name__ for base in kind_of(made).__mro__) else ("linf",)
 
 
 def _run_torchattacks(made: Any, keywords: dict[str, Any], call: Call) -> Tensor:
@@ -201,10 +197,11 @@ def copy_object(attack: Any, model: Any, values: Mapping[str, Any]) -> Any:
     try:
         copied = copy.deepcopy(attack, memo)
     except Exception as error:  # attributes raise all kinds of errors
-        raise ValueError(f"{kind.__name__} cannot be copied: {first_line(error)}. {WAY}") from error
-    if is_own(kind) and any(
-        vars(attack).get(key, new) != new for key, new in values.items() if key in BUDGETS
-    ):
+        raise ValueError(
+            f"{kind.__name__} cannot be copied: {first_line(error)}. {_WAY}"
+        ) from error
+    budgets = BUDGETS & vars(attack).keys() & values.keys()
+    if is_own(kind) and any(vars(attack)[key] != values[key] for key in budgets):
         warn_once(
             "%s gets another budget than it was built for: what its constructor computed from the "
             "budget stays as it is. Pass the class to build it for each budget.",
@@ -213,7 +210,7 @@ def copy_object(attack: Any, model: Any, values: Mapping[str, Any]) -> Any:
     parts = [*old.modules()] if isinstance(old, nn.Module) else []
     hooked = any(part._forward_hooks or part._backward_hooks for part in parts)
     if hooked or any(id(part) in memo for part in parts[1:]):
-        raise ValueError(f"{kind.__name__} uses layers of the model that it was built with. {WAY}")
+        raise ValueError(f"{kind.__name__} uses layers of the model that it was built with. {_WAY}")
     for part in [its for its in memo.values() if base_of(type(its))]:
         for key in values.keys() & vars(part).keys():
             setattr(part, key, values[key])
@@ -304,5 +301,4 @@ class FoolboxModel(nn.Module):
 
 
 torchattacks = Library("torchattacks", "torchattacks", _norms_of_torchattacks, _run_torchattacks)
-torchattack = Library("torchattack", "torchattack", _norms_of_torchattack, _run_torchattacks)
 foolbox = Library("foolbox.attacks", "foolbox eagerpy", _norms_of_foolbox, _run_foolbox)

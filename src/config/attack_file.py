@@ -35,7 +35,7 @@ def crafted_settings(name: str, keys: Mapping[str, Any]) -> AttackSettings:
     try:
         settings = AttackSettings(**crafted_keys(name, keys), label=name)
     except ValidationError as error:
-        raise ValueError(refusal(error, within="attack")) from error
+        raise ValueError(refusal(error, within="attack")) from None
     return settings.model_copy(update={"label": attack_label(settings.name, settings.settings)})
 
 

@@ -197,7 +197,7 @@ def try_attack(job: JobContext, cache: Rows) -> None:
                 attacker.perturbed(clean, batch, budgets[:, : len(clean)])
     except ValueError as error:
         hint = " Bisection passes budgets of shape (K, N); switch it off: diagnostics.bisection=0."
-        raise ValueError(f"{error}{hint * bisected}") from error
+        raise ValueError(f"{error}{hint * bisected}") from error.__cause__
     finally:
         attacker.cpu()
         progress.on_predict_end()
