@@ -2,8 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import partial
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,16 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..attacks import adapt
 from ..attacks.libraries import FoolboxModel
-from ..config.attack_file import attack_settings, crafted_settings
-from ..config.attack_settings import AttackSettings
-from ..config.fields import check_name
 from ..data import ImageDataset, LabelledImages, to_rgb
 from ..data.arrays import check_whole, grey_levels
-from ..images.attacker import Attack, accepted
 from ..models import PixelClassifier, network_text, tensors_of, try_classifier
-from ..run.attack import attack_function
 from ..run.build import with_ensemble
 from ..run.data import DataSets, mixing_pool, open_fit_images
 from ..run.stages import Data, JobContext, Model, Planned
@@ -166,45 +158,6 @@ def name_of(value: Any) -> str:
     value = getattr(value, "func", value)
     code = value if hasattr(value, "__qualname__") else type(value)
     return canonical_name(f"{code.__module__}.{code.__qualname__}")
-
-
-def craft(
-    key: str, name: str, attack: Any, keywords: Mapping[str, Any]
-) -> tuple[AttackSettings, Attack]:
-    """Return the settings and the function of an attack.
-
-    Args:
-        key: Argument that has the attack's name, for messages.
-        name: The name.
-        attack: Keywords that differ from those of the attack of this name, or an attack as in
-            `adapt`.
-        keywords: Norm and rule of the target labels, if they are set.
-
-    Raises:
-        ValueError: The name is not valid, or the attack cannot be used.
-    """
-    if isinstance(attack, Mapping):
-        settings = attack_settings(name, {**attack, **keywords})
-        return settings, attack_function(settings)
-    try:
-        check_name(name)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}.") from None
-    function = adapt(attack)
-    bound = getattr(attack, "keywords", getattr(function, "keywords", {}))
-    words = {
-        key: value if isinstance(value, int | float | str | None) else repr(value)
-        for key, value in bound.items()
-    }
-    face = signature(function).parameters
-    if "target_label" in keywords and "targeted" not in accepted(function):
-        raise ValueError(f"{key}: {name} has no argument `targeted`, which target_labels need.")
-    norm = keywords.get("norm", face["norm"].default if "norm" in face else None)
-    if "norm" in face and norm in ("linf", "l2"):
-        function, words["norm"] = partial(function, norm=norm), norm
-    # Two functions may have the same name; their names in this call differ.
-    called = {"function": name_of(attack), "called": name}
-    return crafted_settings(name, {**words, **keywords, **called}), function
 
 
 def _whole(key: str, values: Any, count: int) -> np.ndarray:

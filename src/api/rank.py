@@ -32,8 +32,7 @@ from ..run.results import compute_results
 from ..run.stages import JobContext, Planned
 from ..tracking import Tracker
 from ..utils.about import listed
-from .inputs import craft
-from .transfer import quiet
+from .transfer import craft, quiet
 
 WORDS = {"small": ("experiment=demo", "epsilon.grid=[4]")}
 """The command line of the jobs of a preset that every machine has, without attack and source."""
@@ -77,7 +76,7 @@ def rank(
             raise ValueError("source and tuning are for a function or the name of an attack.")
         return beside(jobs_of(attack), preset)
     # What cannot be used is refused before seconds of reading.
-    crafted = None if isinstance(attack, str) else craft("name", name, attack, {})
+    crafted = None if isinstance(attack, str) else craft(name, attack, {}, "")
     if crafted is None:
         _compose([f"attack={attack}"])
     facts, stored = read_preset(preset)
@@ -129,13 +128,7 @@ def _compose(words: Sequence[str]) -> DictConfig:
         raise ValueError(explain(error)) from error
 
 
-def _run(
-    attack: Any,
-    words: Sequence[str],
-    pool: ModelPool,
-    cache: str,
-    call: str,
-) -> FinishedJob:
+def _run(attack: Any, words: Sequence[str], pool: ModelPool, cache: str, call: str) -> FinishedJob:
     """Run a job as the command line would with some words, without files."""
     word = attack if isinstance(attack, str) else "fgsm"  # replaced below
     config = _compose([*words, f"attack={word}", f"cache.dir={cache}"])

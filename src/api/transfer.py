@@ -6,6 +6,8 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,13 +24,16 @@ from torch.utils.data import DataLoader, Dataset
 from ..analysis import explained
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.sweep_state import take_store
+from ..attacks import adapt
 from ..cache.rows import Rows
+from ..config.attack_file import attack_settings, crafted_settings
 from ..config.attack_settings import AttackSettings
 from ..config.command_line import ignore_harmless_warnings
 from ..config.errors import refusal
 from ..config.settings import Settings
 from ..defences import Defence
-from ..images.attacker import Attack, AttackError
+from ..images.attacker import Attack, AttackError, accepted
+from ..run.attack import attack_function
 from ..run.job import make_record
 from ..run.outputs import make_job, write_results
 from ..run.pictures import choose_pictures
@@ -38,7 +43,7 @@ from ..run.trainer import for_device
 from ..utils.model_names import NO_DEFENCE
 from .classifier import Models, loaded
 from .frames import frame_of
-from .inputs import Inputs, craft, name_of
+from .inputs import Inputs, name_of
 
 log = logging.getLogger(__name__)
 
@@ -153,11 +158,19 @@ def transfer(
     with quiet(), TemporaryDirectory() as temporary:
         # Only the images of pictures are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
-        planned = [
-            _plan({**plain, **inputs.settings(source)}, settings, attack, functions, call)
-            for settings, attack in crafted
-            for source in sources
-        ]
+        try:
+            planned = [
+                Planned(
+                    for_device(Settings(attack=its, **plain, **inputs.settings(source))),
+                    attack,
+                    functions,
+                    call=call,
+                )
+                for its, attack in crafted
+                for source in sources
+            ]
+        except ValidationError as error:
+            raise ValueError(refusal(error)) from None
         return frame_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
 
 
@@ -173,7 +186,7 @@ def _attacks(attacks: Any, keywords: Mapping[str, Any]) -> list[tuple[AttackSett
         raise ValueError(
             "attacks must be names of attacks, or a mapping from names to keywords or functions."
         )
-    return [craft("attacks", name, attack, keywords) for name, attack in attacks.items()]
+    return [craft(name, attack, keywords, "attacks") for name, attack in attacks.items()]
 
 
 def _defences(defences: Any) -> dict[str, Defence]:
@@ -188,19 +201,37 @@ def _defences(defences: Any) -> dict[str, Defence]:
     return dict(named)
 
 
-def _plan(
-    keys: Mapping[str, Any],
-    settings: AttackSettings,
-    attack: Attack,
-    defences: Mapping[str, Defence],
-    call: str,
-) -> Planned:
-    """Plan a job."""
-    try:
-        job = for_device(Settings(attack=settings, **keys))
-    except ValidationError as error:
-        raise ValueError(refusal(error)) from None
-    return Planned(job, attack, defences, call=call)
+def craft(
+    name: str, attack: Any, keywords: Mapping[str, Any], key: str
+) -> tuple[AttackSettings, Attack]:
+    """Return the settings and the function of an attack.
+
+    Args:
+        name: Its name.
+        attack: Keywords that differ from those of the attack of this name, or an attack as in
+            `adapt`.
+        keywords: Norm and rule of the target labels, if they are set.
+        key: Argument that has the name, for messages.
+
+    Raises:
+        ValueError: The name is not valid, or the attack cannot be used.
+    """
+    if isinstance(attack, Mapping):
+        settings = attack_settings(name, {**attack, **keywords})
+        return settings, attack_function(settings)
+    function = adapt(attack)
+    face = signature(function).parameters
+    if "target_label" in keywords and "targeted" not in accepted(function):
+        raise ValueError(f"{key}: {name} has no argument `targeted`, which target_labels need.")
+    if "norm" in face:
+        function = partial(function, norm=keywords.get("norm", face["norm"].default))
+    words = {
+        word: value if isinstance(value, int | float | str | None) else repr(value)
+        for word, value in getattr(function, "keywords", {}).items()
+    }
+    # Two functions may have the same name; their names in this call differ.
+    called = {"function": name_of(attack), "called": name}
+    return crafted_settings(name, {**words, **keywords, **called}, key), function
 
 
 def _run_all(

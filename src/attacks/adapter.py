@@ -1,27 +1,16 @@
-"""Attacks as people bring them: functions, and classes and objects of other libraries."""
+"""Attacks as people bring them: functions, and objects and classes of other libraries."""
 
 import copy
 from collections.abc import Callable
 from functools import partial, wraps
-from inspect import isclass, signature
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .libraries import (
-    BUDGETS,
-    base_of,
-    foolbox,
-    is_own,
-    kind_of,
-    make_function,
-    parameters_of,
-    torchattacks,
-)
-from .transferattack_clone import make_attack
-
-_LIBRARIES = {"foolbox": foolbox, "torchattack": torchattacks, "torchattacks": torchattacks}
+from .libraries import base_of, from_object
+from .transferattack_clone import from_class
 
 
 def adapt(attack: Any) -> Any:
@@ -30,31 +19,19 @@ def adapt(attack: Any) -> Any:
     Args:
         attack: A function `attack(model, images, labels, eps)` with one budget, a number in [0, 1],
             that returns images of the same shape; one that states `all_budgets = True`, like those
-            in `src.attacks`, which gets budgets (K,) and returns (K, N, 3, H, W); or a class or an
-            object with a base class of torchattacks, torchattack, foolbox or TransferAttack. A
-            class is built for each budget. An object is copied with the budget; its other
-            attributes stay as they are.
+            in `src.attacks`, which gets budgets (K,) and returns (K, N, 3, H, W); an object as for
+            `from_object`; or a class of TransferAttack or with a base class of it.
 
     Raises:
-        ValueError: The budget of a class or an object cannot be set.
+        ValueError: An object or a class cannot be used.
     """
-    made = attack.func if isinstance(attack, partial) and isclass(attack.func) else attack
-    kind = kind_of(made)
-    if not base_of(kind):
-        stated = (getattr(its, "all_budgets", False) for its in (attack, made, kind))
-        return attack if any(stated) or not callable(attack) else _each_budget(attack)
-    library = _LIBRARIES.get(base_of(kind).__module__.partition(".")[0])
-    known = parameters_of(kind) if isclass(made) else vars(made)
-    if is_own(kind) and library is not foolbox and BUDGETS.isdisjoint(known):
-        raise ValueError(
-            f"{kind.__name__} has no eps, so its budget cannot be set. Pass a function (model, "
-            "images, labels, eps) that makes and calls it."
-        )
-    if library:
-        function = make_function(library.run, made, library.norms(made) or ("linf",))
-    else:
-        function = make_attack(made, kind.__name__)
-    return partial(function, **attack.keywords) if made is not attack else function
+    if isinstance(attack, partial) and not attack.args:
+        return partial(adapt(attack.func), **attack.keywords)
+    if base := base_of(attack):
+        name = getattr(attack, "__name__", type(attack).__name__)
+        is_clone = base.__module__.startswith("transferattack")
+        return from_class(attack, name) if is_clone else from_object(attack)
+    return attack if getattr(attack, "all_budgets", False) else _each_budget(attack)
 
 
 def _each_budget(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

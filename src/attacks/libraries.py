@@ -4,7 +4,7 @@ import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from inspect import Parameter, Signature, getdoc, getmembers, isclass, signature
 from math import inf, sqrt
@@ -14,18 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..utils.refusals import first_line, suggestion, warn_once
+from ..utils.refusals import suggestion, warn_once
 from .projection import Budgets, check_budgets, project
 from .source import Model, Source, announce
 
-BUDGETS = {"eps", "epsilon", "max_epsilon"}
-"""Names that the libraries' classes have for their budget."""
-FILLED = BUDGETS | {
+_BUDGETS = {"eps", "epsilon", "max_epsilon"}
+_FILLED = _BUDGETS | {
     *("model", "norm", "distance", "constraint", "seed"),
-    *("model_name", "targeted", "device", "attack", "normalize"),
+    *("model_name", "name", "targeted", "device", "attack"),
 }
 """Arguments of the libraries' classes that the program fills in; they are not keywords."""
-_WAY = "Pass the class, functools.partial of it, or a function (model, images, labels, eps)."
+_WAY = "Pass: lambda model, images, labels, eps: {}(model, eps=eps)(images, labels)"
 
 
 class Call(NamedTuple):
@@ -56,8 +55,8 @@ class Library:
     Attributes:
         module: Module that contains the classes.
         packages: Packages to install with pip.
-        norms: Function that returns which of `linf` and `l2` a class or an object supports.
-        run: Function from a class or an object, keywords and a call to adversarial images.
+        norms: Function that returns which of `linf` and `l2` a class supports.
+        run: Function from a class, its keywords and a call to adversarial images.
     """
 
     module: str
@@ -89,57 +88,36 @@ class Library:
         return make_function(self.run, classes[name], norms[name])
 
 
-def _norms_of_torchattacks(made: Any) -> tuple[str, ...]:
-    measure = re.search(r"Distance Measure\s*:(.*)", getdoc(kind_of(made)) or "")
-    names = " ".join(base.__name__ for base in kind_of(made).__mro__)  # torchattack states no more
-    stated = getattr(made, "norm", measure[1] if measure else names)
-    return tuple(norm for norm in ("linf", "l2") if norm in str(stated).lower())
+def _norms_of_torchattacks(attack_class: Any) -> tuple[str, ...]:
+    measure = re.search(r"Distance Measure\s*:(.*)", getdoc(attack_class) or "")
+    return tuple(norm for norm in ("linf", "l2") if measure and norm in measure[1].lower())
 
 
-def _run_torchattacks(made: Any, keywords: dict[str, Any], call: Call) -> Tensor:
-    """Run a class or an object of torchattacks or torchattack."""
-    name, values = kind_of(made).__name__, dict.fromkeys(BUDGETS, call.radius)
-    values |= {"seed": call.seed, "device": call.images.device, "targeted": call.targeted}
-    if isclass(made):
-        filled = {**values, "norm": {"linf": "Linf", "l2": "L2"}[call.norm], "normalize": None}
-        attack = made(call.model, **select(made, filled), **keywords)
-    else:
-        attack = copy_object(made, call.model, {**values, "attack_mode": "default"})
-    if other := {vars(attack)[key] for key in BUDGETS & vars(attack).keys()} - {call.radius}:
-        text = f"{name} turns the budget {call.radius:g} into {other.pop():g}."
-        raise ValueError(f"{text} Its budget must be in [0, 1] units, such as 8 / 255.")
-    if hasattr(attack, "normalization_used"):
-        normalises = attack.normalization_used is not None
-    else:
-        normalises = not torch.equal(attack.normalize(call.images), call.images)
-    if normalises:
-        raise ValueError(
-            f"{name} normalises images, as the model does. Build it without a normalisation, and "
-            "put one that the model lacks into the model."
-        )
-    if call.targeted and hasattr(attack, "set_mode_targeted_by_label"):
+def _run_torchattacks(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+    name = {"linf": "Linf", "l2": "L2"}[call.norm]
+    filled = {"eps": call.radius, "max_epsilon": call.radius, "norm": name, "seed": call.seed}
+    attack = attack_class(call.model, **select(attack_class, filled), **keywords)
+    if call.targeted:
         attack.set_mode_targeted_by_label(quiet=True)
-    elif call.targeted and not getattr(attack, "targeted", False):
-        raise ValueError("Targeted mode is not supported.")
     adversarial: Tensor = attack(call.images, call.labels)
     return adversarial
 
 
-def _norms_of_foolbox(made: Any) -> tuple[str, ...]:
-    if isclass(made) and {"distance", "constraint"} & signature(made).parameters.keys():
+def _norms_of_foolbox(attack_class: Any) -> tuple[str, ...]:
+    if {"distance", "constraint"} & signature(attack_class).parameters.keys():
         return ("linf", "l2")
-    power = getattr(getattr(made, "distance", None), "p", None)
+    power = getattr(getattr(attack_class, "distance", None), "p", None)
     return ("linf",) if power == inf else ("l2",) if power == 2 else ()
 
 
-def _run_foolbox(made: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     foolbox: Any = import_module("foolbox")
     filled = {"distance": getattr(foolbox.distances, call.norm), "constraint": call.norm}
-    attack = made(**select(made, filled), **keywords) if isclass(made) else copy.deepcopy(made)
+    attack = attack_class(**select(attack_class, filled), **keywords)
     wrapped = foolbox.PyTorchModel(call.model, bounds=(0, 1), device=call.images.device)
     rule = "TargetedMisclassification" if call.targeted else "Misclassification"
     criterion = getattr(foolbox.criteria, rule)(call.labels)
-    if not hasattr(attack, "run"):  # only the base classes that users extend have it
+    if not hasattr(attack, "run"):  # its base class has only `__call__`
         raw: Tensor = attack(wrapped, call.images, criterion, epsilons=call.radius)[0]
         return raw
     bound = "epsilon" if "epsilon" in signature(attack.run).parameters else "early_stop"
@@ -147,81 +125,17 @@ def _run_foolbox(made: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     return adversarial
 
 
-def kind_of(made: Any) -> Any:
-    """Return a class itself, and an object's class."""
-    return made if isclass(made) else type(made)
-
-
-def base_of(kind: type) -> Any:
-    """Return the base class of attacks that a class has from a library; None: it has none."""
-    libraries = r"(torchattacks?|foolbox|transferattack(_\w+)?)\."
-    bases = [base for base in kind.__mro__ if re.match(libraries, base.__module__)]
-    return bases[-1] if bases else None
-
-
-def is_own(kind: type) -> bool:
-    """Return True for a class that is a user's own, not one of the library of its base."""
-    return kind.__module__.partition(".")[0] != base_of(kind).__module__.partition(".")[0]
-
-
-def parameters_of(attack_class: Any) -> dict[str, Parameter]:
-    """Return a class's arguments by name, with those of the bases that get its `**keywords`."""
-    found: dict[str, Parameter] = {}
-    for parent in attack_class.__mro__:
-        face = signature(parent).parameters
-        found = {**face, **found}
-        if BUDGETS & face.keys() or all(its.kind is not its.VAR_KEYWORD for its in face.values()):
-            break
+def select(attack_class: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords that a class accepts."""
     return {
-        name: parameter.replace(kind=Parameter.KEYWORD_ONLY)
-        for name, parameter in found.items()
-        if parameter.kind not in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+        key: keywords[key] for key in keywords.keys() & signature(attack_class).parameters.keys()
     }
 
 
-def select(attack_class: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords that a class accepts."""
-    return {key: keywords[key] for key in keywords.keys() & parameters_of(attack_class).keys()}
+def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
+    """Return a function that runs a class, with the class's keywords in its signature."""
 
-
-def copy_object(attack: Any, model: Any, values: Mapping[str, Any]) -> Any:
-    """Return a copy of an attack object on another model, with other values of its attributes.
-
-    Attack objects in it change likewise. All other attributes stay as they are.
-
-    Raises:
-        ValueError: The object cannot be copied, or the other model would lack what its constructor
-            did to its own.
-    """
-    kind, old, memo = type(attack), attack.model, {id(attack.model): model}
-    try:
-        copied = copy.deepcopy(attack, memo)
-    except Exception as error:  # attributes raise all kinds of errors
-        raise ValueError(
-            f"{kind.__name__} cannot be copied: {first_line(error)}. {_WAY}"
-        ) from error
-    budgets = BUDGETS & vars(attack).keys() & values.keys()
-    if is_own(kind) and any(vars(attack)[key] != values[key] for key in budgets):
-        warn_once(
-            "%s gets another budget than it was built for: what its constructor computed from the "
-            "budget stays as it is. Pass the class to build it for each budget.",
-            kind.__name__,
-        )
-    parts = [*old.modules()] if isinstance(old, nn.Module) else []
-    hooked = any(part._forward_hooks or part._backward_hooks for part in parts)
-    if hooked or any(id(part) in memo for part in parts[1:]):
-        raise ValueError(f"{kind.__name__} uses layers of the model that it was built with. {_WAY}")
-    for part in [its for its in memo.values() if base_of(type(its))]:
-        for key in values.keys() & vars(part).keys():
-            setattr(part, key, values[key])
-    return copied
-
-
-def make_function(run: Run, made: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
-    """Return a function that runs a class or an object; a class's keywords are its own."""
-    kind = kind_of(made)
-
-    @wraps(kind, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
+    @wraps(attack_class, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
     def attack(
         model: Model,
         images: Tensor,
@@ -240,9 +154,9 @@ def make_function(run: Run, made: Any, norms: tuple[str, ...]) -> Callable[..., 
 
         budgets, images = check_budgets(eps, images).detach(), images.detach()
         if budgets.ndim == 2:
-            raise ValueError(f"{kind.__name__} does not support one budget per image.")
+            raise ValueError(f"{attack_class.__name__} does not support one budget per image.")
         if norm not in norms:
-            raise ValueError(f"{kind.__name__} has no norm {norm}. Use {' or '.join(norms)}.")
+            raise ValueError(f"{attack_class.__name__} has only norm {norms[0]}.")
         rows = torch.arange(len(images))
         seeds = rows if seeds is None else seeds.cpu()
         true_labels = labels if true_labels is None else true_labels
@@ -258,11 +172,13 @@ def make_function(run: Run, made: Any, norms: tuple[str, ...]) -> Callable[..., 
                     seed_everything(seed, verbose=False)
                     network = _Copy(model, images)  # a class may change it
                     call = Call(network, *batch, radius * unit, norm, targeted, seed)
-                    result[number, part] = run(made, keywords, call).detach().to(images)
+                    result[number, part] = run(attack_class, keywords, call).detach().to(images)
         return project(result, images, radii, norm).reshape(budgets.shape + images.shape)
 
-    parameters = parameters_of(made) if isclass(made) else {}
-    settings = [parameter for key, parameter in parameters.items() if key not in FILLED]
+    parameters = [
+        value for key, value in signature(attack_class).parameters.items() if key not in _FILLED
+    ]
+    settings = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
     main = [*signature(attack, follow_wrapped=False).parameters.values()][:-1]
     main[4] = main[4].replace(annotation=Literal[norms])
     function: Any = attack
@@ -286,6 +202,75 @@ class _Copy(nn.Module):
         if logits.ndim == 3:
             raise ValueError("ensemble=loss: libraries need logits; set ensemble=logits.")
         return logits
+
+
+def base_of(attack: Any) -> Any:
+    """Return the last base class of an attack's class that a library has; None: it has none."""
+    kind = attack if isclass(attack) else type(attack)
+    libraries = r"(torchattacks?|foolbox|transferattack(_\w+)?)\."
+    bases = [base for base in kind.__mro__ if re.match(libraries, base.__module__)]
+    return bases[-1] if bases else None
+
+
+def is_own(attack: Any) -> bool:
+    """Return True for an object of a class that its library does not have."""
+    return type(attack).__module__.partition(".")[0] != base_of(attack).__module__.partition(".")[0]
+
+
+def from_object(attack: Any) -> Callable[..., Tensor]:
+    """Return the function of an attack object of torchattacks, torchattack or foolbox.
+
+    The object may be of a class of one's own. It is copied with the source as its model and with
+    the budget; all other attributes stay as they are.
+
+    Raises:
+        ValueError: It is a class, or the budget of an object cannot be set.
+    """
+    if isclass(attack):
+        raise ValueError(f"{attack.__name__} is a class. Pass an object of it.")
+    kind, state = type(attack), vars(attack)
+    if base_of(attack).__module__.startswith("foolbox"):
+        run, stated = partial(_run_foolbox, partial(copy.deepcopy, attack), {}), attack.distance.p
+    else:
+        run, names = partial(_run_object, attack), [base.__name__ for base in kind.mro()]
+        stated = state.get("norm", _norms_of_torchattacks(kind) or names)
+        if is_own(attack) and _BUDGETS.isdisjoint(state):
+            way = "Pass a function (model, images, labels, eps) that calls it."
+            raise ValueError(f"{kind.__name__} has no attribute eps for its budget. {way}")
+    norms = ("l2",) if re.search("^2|l2", str(stated).lower()) else ("linf",)
+    function = make_function(lambda _, keywords, call: run(call), kind, norms)
+    settings = (signature(kind).parameters.keys() & state.keys()) - _FILLED
+    return partial(function, **{key: state[key] for key in settings})  # for the record
+
+
+def _run_object(attack: Any, call: Call) -> Tensor:
+    """Call a copy of an object of torchattacks or torchattack on the source."""
+    name, old, memo = type(attack).__name__, attack.model, {id(attack.model): call.model}
+    copied = copy.deepcopy(attack, memo)
+    parts = [*old.modules()] if isinstance(old, nn.Module) else []
+    hooked = any(part._forward_hooks or part._backward_hooks for part in parts)
+    if hooked or any(id(part) in memo for part in parts[1:]):
+        raise ValueError(f"{name} has layers of the model it was built with. {_WAY.format(name)}")
+    budgets = {vars(attack)[key] for key in _BUDGETS & vars(attack).keys()}
+    if is_own(attack) and budgets != {call.radius}:
+        text = "%s was built for another budget. If steps depend on its budget, p%s"
+        warn_once(text, name, _WAY.format(name)[1:])
+    values = dict.fromkeys(_BUDGETS, call.radius) | {"attack_mode": "default", "seed": call.seed}
+    values |= {"device": call.images.device, "targeted": call.targeted}
+    for part in [part for part in memo.values() if base_of(part)]:  # others may be inside
+        for key in values.keys() & vars(part).keys():
+            setattr(part, key, values[key])
+    normalise = vars(copied).get("normalize", torch.clone)  # of torchattack
+    changed = not torch.equal(normalise(call.images), call.images)
+    if changed or getattr(copied, "normalization_used", None):  # of torchattacks
+        way = "Build it without a normalisation, and put one that the model lacks into the model."
+        raise ValueError(f"{name} normalises images, as the model does. {way}")
+    if call.targeted and "attack_mode" in vars(copied):
+        copied.set_mode_targeted_by_label(quiet=True)
+    elif call.targeted and "targeted" not in vars(copied):
+        raise ValueError("Targeted mode is not supported.")
+    adversarial: Tensor = copied(call.images, call.labels)
+    return adversarial
 
 
 class FoolboxModel(nn.Module):

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..utils.package import command
 from ..utils.refusals import first_line, suggestion
-from .libraries import Call, base_of, copy_object, kind_of, make_function, parameters_of, select
+from .libraries import Call, base_of, make_function, select
 from .source import Source, members_of
 
 _NORMS = {"linf": "linfty", "l2": "l2"}
@@ -60,21 +60,28 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
         reason = f"its import fails with {type(error).__name__}: {first_line(error)}"
         raise ValueError(f"attack.name={name}: {reason}") from error
     place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
-    return make_attack(attack_class, f"attack.name={name}", place)
+    return from_class(attack_class, f"attack.name={name}", place)
 
 
-def make_attack(made: Any, who: str, *more: Parameter) -> Callable[..., Tensor]:
-    """Return the attack of a class or an object; `more` are further keywords of the class."""
-    kind = kind_of(made)
-    if kind.load_model is not base_of(kind).load_model:
+def from_class(attack_class: Any, who: str, *more: Parameter) -> Callable[..., Tensor]:
+    """Return the function of a class, also of one's own; `more` are further keywords."""
+    base = base_of(attack_class)
+    if not isclass(attack_class):
+        raise ValueError(f"{who}: its objects load a network. Pass the class {who}.")
+    if attack_class.load_model is not base.load_model:
         raise ValueError(f"{who}: the class loads its own network, not your source.")
-    parameters = parameters_of(kind)
-    if isclass(made):
-        face = signature(kind).replace(parameters=[*parameters.values(), *more])
-        changes = {"__signature__": face, "__module__": kind.__module__}
-        made = type(kind.__name__, (kind,), changes)
-    norms = tuple(_NORMS) if "norm" in parameters else ("linf",)
-    return make_function(_run, made, norms)
+    faces = (signature(parent).parameters for parent in attack_class.__mro__)
+    face = next(face for face in faces if "epsilon" in face)  # some classes pass on any keywords
+    parameters = [
+        parameter
+        for parameter in face.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    changes = {"__signature__": signature(attack_class).replace(parameters=[*parameters, *more])}
+    changes["__module__"] = attack_class.__module__
+    norms = tuple(_NORMS) if "norm" in face else ("linf",)
+    made = type(attack_class.__name__, (attack_class,), changes)
+    return make_function(partial(_run, base.__module__.rpartition(".")[0]), made, norms)
 
 
 def open_clone(root: str | None) -> Any:
@@ -92,48 +99,47 @@ def open_clone(root: str | None) -> Any:
     return sys.modules[name]
 
 
-def _run(made: Any, keywords: dict[str, Any], call: Call) -> Tensor:
-    """Run a class or an object on a source and return its adversarial images."""
-    kind = kind_of(made)
-    defaults = {key: parameter.default for key, parameter in parameters_of(kind).items()}
+def _run(package: str, attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+    """Run a class on a source and return its adversarial images."""
+    defaults = {
+        key: parameter.default for key, parameter in signature(attack_class).parameters.items()
+    }
     if call.targeted and "targeted" not in defaults:
         raise ValueError("the class has no target labels: set attack.target_label=null.")
     if defaults.get("targeted") is True and not call.targeted:
         raise ValueError("the class needs target labels, such as attack.target_label=random.")
     filled = {"epsilon": call.radius, "targeted": call.targeted, "device": call.images.device}
-    model, filled["norm"] = _load_source(kind, call), _NORMS[call.norm]
+    model, filled["norm"] = _load_source(package, attack_class, call), _NORMS[call.norm]
     filled["model_name"] = getattr(model, "name", None) or [part.name for part in model.models]
-    known = defaults if isclass(made) else vars(made)
-    if all(isinstance(known.get(key), float | int) for key in ("alpha", "epsilon")):
-        filled["alpha"] = known["alpha"] / known["epsilon"] * call.radius  # the same share
-    if isclass(made):
-        filled = select(made, filled) | {key: keywords[key] for key in keywords.keys() - {"root"}}
-        own = type(kind.__name__, (kind,), {"load_model": lambda self, model_name: model})
-        make = partial(own, **filled)
-    else:
-        make = partial(copy_object, made, model, filled)
+    if defaults.get("alpha"):  # a step keeps its share of the budget; None: the class's own rule
+        filled["alpha"] = defaults["alpha"] / defaults["epsilon"] * call.radius
+    filled = select(attack_class, filled) | {
+        key: keywords[key] for key in keywords.keys() - {"root"}
+    }
     labels = torch.stack([call.true_labels, call.labels]) if call.targeted else call.labels
+    made = type(
+        attack_class.__name__, (attack_class,), {"load_model": lambda self, model_name: model}
+    )
     images, printed = call.images.contiguous(), StringIO()
     on_cpu = _WithoutCuda() if images.device.type == "cpu" else nullcontext()
     with redirect_stdout(printed), warnings.catch_warnings(action="ignore"), on_cpu:
         try:
-            return images + make()(images, labels)
+            return images + made(**filled)(images, labels)
         except SystemExit as error:  # raised by classes that print the reason
             reason = printed.getvalue().strip().rpartition("\n")[2]
             raise ValueError(f"the class exits the program: {reason or 'no reason'}") from error
 
 
-def _load_source(kind: Any, call: Call) -> Any:
+def _load_source(package: str, attack_class: Any, call: Call) -> Any:
     """Return a copy of the source in the form that TransferAttack expects."""
-    package = base_of(kind).__module__.rpartition(".")[0]
     model: Any = copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format)
     averages = [getattr(part, "average", None) for part in model.modules()]
     if others := {"probabilities", "loss"} & {*averages}:
         raise ValueError(f"ensemble={others.pop()}: TransferAttack needs ensemble=logits.")
     source = Source(model.requires_grad_(True))  # some classes differentiate only layers
     members = [_Member(source, *numbered) for numbered in enumerate(members_of(model))]
-    ensembles = any(base.__module__.startswith(f"{package}.ensemble.") for base in kind.__mro__)
-    alone = len(members) == 1 and not ensembles
+    modules = [base.__module__ for base in attack_class.__mro__]
+    alone = len(members) == 1 and not any(f"{package}.ensemble." in module for module in modules)
     return members[0] if alone else import_module(f"{package}.utils").EnsembleModel(members)
 
 
