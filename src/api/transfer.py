@@ -134,7 +134,7 @@ def transfer(
     crafted, functions = _attacks(attacks, keywords), _defences(defences)
     sources, targets = loaded(sources, targets)
     inputs = Inputs(sources, targets, images, labels, classes, index, fit_images)
-    plain = {
+    plain: dict[str, Any] = {
         "defence": {
             name: {"function": name_of(function), "called": name, "repeats": repeats}
             for name, function in functions.items()

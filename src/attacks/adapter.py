@@ -3,14 +3,16 @@
 import copy
 from collections.abc import Callable
 from functools import partial, wraps
-from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..utils.refusals import first_line
 from .libraries import base_of, from_object
 from .transferattack_clone import from_class
+
+_WAY = "A function that takes all budgets at once must state all_budgets = True."
 
 
 def adapt(attack: Any) -> Any:
@@ -36,23 +38,25 @@ def adapt(attack: Any) -> Any:
 
 def _each_budget(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return a function that calls another one with each budget, on copies of all else."""
+    face = function.forward if isinstance(function, nn.Module) else function  # with a signature
 
-    @wraps(function, updated=())
+    @wraps(face, updated=())
     def attack(model: Any, images: Tensor, labels: Tensor, eps: Tensor, **keywords: Any) -> Tensor:
         if eps.ndim == 2:
             raise ValueError("it takes one budget for all images, not one per image.")
         results = []
         for budget in eps.tolist():
             its, *batch, words = copy.deepcopy((model, images, labels, keywords))
-            result = function(its, *batch, budget, **words)
+            try:
+                result = function(its, *batch, budget, **words)
+            except (AttributeError, TypeError) as error:
+                if "float" in str(error):
+                    raise ValueError(f"{first_line(error)}: eps is one number. {_WAY}") from error
+                raise
             shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             if shape != tuple(images.shape) and "iterates" not in keywords:
-                raise ValueError(
-                    f"it returns {shape} instead of {tuple(images.shape)}, one image per image. A "
-                    "function that takes all budgets at once must state all_budgets = True."
-                )
+                raise ValueError(f"it returns {shape} instead of {tuple(images.shape)}. {_WAY}")
             results.append(result.detach())
         return torch.stack(results, dim=-5)
 
-    vars(attack)["__signature__"] = signature(getattr(function, "forward", function))
     return attack

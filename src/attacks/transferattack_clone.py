@@ -9,7 +9,7 @@ from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
-from inspect import Parameter, isclass, signature
+from inspect import Parameter, signature
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
 def from_class(attack_class: Any, who: str, *more: Parameter) -> Callable[..., Tensor]:
     """Return the function of a class, also of one's own; `more` are further keywords."""
     base = base_of(attack_class)
-    if not isclass(attack_class):
+    if not hasattr(attack_class, "__mro__"):
         raise ValueError(f"{who}: its objects load a network. Pass the class {who}.")
     if attack_class.load_model is not base.load_model:
         raise ValueError(f"{who}: the class loads its own network, not your source.")
@@ -77,8 +77,8 @@ def from_class(attack_class: Any, who: str, *more: Parameter) -> Callable[..., T
         for parameter in face.values()
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
-    changes = {"__signature__": signature(attack_class).replace(parameters=[*parameters, *more])}
-    changes["__module__"] = attack_class.__module__
+    changes: dict[str, Any] = {"__module__": attack_class.__module__}
+    changes["__signature__"] = signature(attack_class).replace(parameters=[*parameters, *more])
     norms = tuple(_NORMS) if "norm" in face else ("linf",)
     made = type(attack_class.__name__, (attack_class,), changes)
     return make_function(partial(_run, base.__module__.rpartition(".")[0]), made, norms)
