@@ -113,14 +113,15 @@ def _norms_of_foolbox(attack_class: Any) -> tuple[str, ...]:
 def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     foolbox: Any = import_module("foolbox")
     filled = {"distance": getattr(foolbox.distances, call.norm), "constraint": call.norm}
-    attack = attack_class(**select(attack_class, filled), **keywords)
     wrapped = foolbox.PyTorchModel(call.model, bounds=(0, 1), device=call.images.device)
     rule = "TargetedMisclassification" if call.targeted else "Misclassification"
     criterion = getattr(foolbox.criteria, rule)(call.labels)
-    if not hasattr(attack, "run"):  # its base class has only `__call__`
+    if not isclass(attack_class):  # an object is called as its users do
+        attack = copy.deepcopy(attack_class)
         raw: Tensor = attack(wrapped, call.images, criterion, epsilons=call.radius)[0]
         return raw
-    bound = "epsilon" if "epsilon" in signature(attack.run).parameters else "early_stop"
+    attack = attack_class(**select(attack_class, filled), **keywords)
+    bound = "epsilon" if "epsilon" in signature(attack_class.run).parameters else "early_stop"
     adversarial: Tensor = attack.run(wrapped, call.images, criterion, **{bound: call.radius})
     return adversarial
 
@@ -230,7 +231,7 @@ def from_object(attack: Any) -> Callable[..., Tensor]:
         raise ValueError(f"{attack.__name__} is a class. Pass an object of it.")
     kind, state = type(attack), vars(attack)
     if base_of(attack).__module__.startswith("foolbox"):
-        run, stated = partial(_run_foolbox, partial(copy.deepcopy, attack), {}), attack.distance.p
+        run, stated = partial(_run_foolbox, attack, {}), attack.distance.p
     else:
         run, names = partial(_run_object, attack), [base.__name__ for base in kind.mro()]
         stated = state.get("norm", _norms_of_torchattacks(kind) or names)
