@@ -50,15 +50,18 @@ def rank(
     """Rank an attack among the stored attacks of a preset, on the preset's images and networks.
 
     Args:
-        attack: A function `attack(model, images, labels, eps)` that returns images of the same
-            shape, or one like those in `src.attacks`; an attack object of torchattacks or foolbox;
-            the name of an attack; or finished jobs: a card or a folder of sweeps.
+        attack: A function `attack(model, images, labels, eps)` with one budget, a number in [0, 1],
+            that returns images of the same shape; a function that takes all budgets (K,) and
+            returns (K, N, 3, H, W), if it states `all_budgets = True` as those in `src.attacks` do;
+            an object of torchattacks, torchattack or foolbox, or of a class of yours that extends
+            theirs; or a class that extends TransferAttack's. Alternatively the name of an attack,
+            or finished jobs: a card or a folder of sweeps.
         preset: Name of the preset; only a card or a folder can be ranked in `photographs`.
         source: One or more of the preset's sources, for a function or a name; None: all.
-        tuning: Use the images for tuning alone, to choose settings in less time. Report the result
-            on the other images: the best of several settings gains by luck on these. Finished jobs
-            have their images, and so no `tuning`.
-        name: The function's name in the ranking.
+        tuning: Use the images for tuning alone, to choose settings in less time. To report, leave
+            it out: the mean is measured on the other images, because the best of several settings
+            gains by luck on these. Finished jobs have their images, and so no `tuning`.
+        name: The attack's name in the ranking: letters, digits and `_ . + -`.
 
     Returns:
         One result per attack, with the data frames `own` and `equal_cost`; see `Beside`. As text

@@ -111,7 +111,8 @@ def _run(package: str, attack_class: Any, keywords: dict[str, Any], call: Call) 
     filled = {"epsilon": call.radius, "targeted": call.targeted, "device": call.images.device}
     model, filled["norm"] = _load_source(package, attack_class, call), _NORMS[call.norm]
     filled["model_name"] = getattr(model, "name", None) or [part.name for part in model.models]
-    if defaults.get("alpha"):  # a step keeps its share of the budget; None: the class's own rule
+    if all(isinstance(defaults.get(key), int | float) for key in ("alpha", "epsilon")):
+        # A step keeps its share of the budget; for None the class has a rule of its own.
         filled["alpha"] = defaults["alpha"] / defaults["epsilon"] * call.radius
     filled = select(attack_class, filled) | {
         key: keywords[key] for key in keywords.keys() - {"root"}

@@ -28,7 +28,7 @@ from .storage import COST, AdversarialBatch
 _TARGET_LABEL_STREAM = 2  # random stream, separate from attacks and noise
 
 Attack = Callable[..., Tensor]
-"""Function (model, images, labels, eps) -> adversarial images (K, N, 3, H, W); `src.attacks`."""
+"""Function (model, images, labels, eps) -> adversarial images (K, N, 3, H, W), as of `adapt`."""
 
 
 class AttackError(ValueError):

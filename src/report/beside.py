@@ -191,7 +191,8 @@ def _beside(
         return [*notes, "No image is counted for every attack."]
     if (reported := _untuned(index, facts).sum()) < FEWEST_TESTED:
         tuning = f"Images for tuning: {len(index) - reported} of {len(index)}."
-        notes[f"{tuning} To report, use all {first.images} images."] = None
+        others = f"the mean is then that of the other {first.images - len(facts['tuning'])}"
+        notes[f"{tuning} To report, run all {first.images} images: {others}."] = None
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
     place = f"source {tables[0]['source'].iloc[0]}, eps = {first.reference:g}/255"
     stated = f"{version}: {place}, protocol {first.protocol}"
