@@ -305,7 +305,9 @@ def hooked(model, images, labels, eps):
     hook.remove()
     assert found[0].shape[1] == 48
     (gradient,) = torch.autograd.grad(loss, leaf)
-    return (leaf + eps * gradient.sign()).clamp(0, 1)
+    return (leaf + eps.reshape(-1, 1, 1, 1, 1) * gradient.sign()).clamp(0, 1)
+
+hooked.all_budgets = True
 """
 
 
