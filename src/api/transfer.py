@@ -163,18 +163,14 @@ def transfer(
         # Only the images of pictures are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         try:
-            planned = [
-                Planned(
-                    for_device(Settings(attack=its, **plain, **inputs.settings(source))),
-                    attack,
-                    functions,
-                    call=call,
-                )
+            jobs = [
+                (for_device(Settings(attack=its, **plain, **inputs.settings(source))), attack)
                 for its, attack in crafted
                 for source in sources
             ]
         except ValidationError as error:
             raise ValueError(refusal(error)) from None
+        planned = [Planned(job, attack, functions, call=call) for job, attack in jobs]
         return frame_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
 
 

@@ -116,7 +116,8 @@ def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Ten
     wrapped = foolbox.PyTorchModel(call.model, bounds=(0, 1), device=call.images.device)
     rule = "TargetedMisclassification" if call.targeted else "Misclassification"
     criterion = getattr(foolbox.criteria, rule)(call.labels)
-    if not isclass(attack_class):  # an object is called as its users do
+    is_object = not isclass(attack_class)
+    if is_object:  # it is called as its users do
         attack = copy.deepcopy(attack_class)
         raw: Tensor = attack(wrapped, call.images, criterion, epsilons=call.radius)[0]
         return raw
