@@ -134,8 +134,13 @@ def select(attack_class: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
-    """Return a function that runs a class, with the class's keywords in its signature."""
+def make_function(
+    run: Run, attack_class: Any, norms: tuple[str, ...], inside: bool = True
+) -> Callable[..., Tensor]:
+    """Return a function that runs a class, with the class's keywords in its signature.
+
+    `inside` projects its result, else the caller does, and sees what was beyond the budget.
+    """
 
     @wraps(attack_class, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
     def attack(
@@ -175,7 +180,8 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
                     network = _Copy(model, images)  # a class may change it
                     call = Call(network, *batch, radius * unit, norm, targeted, seed)
                     result[number, part] = run(attack_class, keywords, call).detach().to(images)
-        return project(result, images, radii, norm).reshape(budgets.shape + images.shape)
+        result = project(result, images, radii, norm) if inside else result
+        return result.reshape(budgets.shape + images.shape)
 
     parameters = [
         value for key, value in signature(attack_class).parameters.items() if key not in _FILLED
@@ -240,7 +246,7 @@ def from_object(attack: Any) -> Callable[..., Tensor]:
             way = "Pass a function (model, images, labels, eps) that calls it."
             raise ValueError(f"{kind.__name__} has no attribute eps for its budget. {way}")
     norms = ("l2",) if re.search("^2|l2", str(stated).lower()) else ("linf",)
-    function = make_function(lambda _, keywords, call: run(call), kind, norms)
+    function = make_function(lambda _, keywords, call: run(call), kind, norms, inside=False)
     settings = (signature(kind).parameters.keys() & state.keys()) - _FILLED
     return partial(function, **{key: state[key] for key in settings})  # for the record
 

@@ -247,6 +247,16 @@ def test_attributes_set_later_count_and_budgets_of_attacks_within_an_object_are_
     assert attack.eps == attack.inner.eps == 0.5
 
 
+def test_what_an_object_adds_beyond_its_budget_is_returned_for_its_user_to_be_told(network, batch):
+    class Far(OfTorchattack):
+        def forward(self, x, y):
+            return x + 0.5
+
+    images, labels = batch()
+    found = adapt(Far(network()))(network(), images, labels, EPS)
+    torch.testing.assert_close(found, (images + 0.5).expand(3, *images.shape))
+
+
 def without_budget(model):
     attack = torchattacks_class()(model)
     del attack.eps
