@@ -19,7 +19,7 @@ from tests.conftest import TINY_RUN, replaced, run_words
 
 
 def own_attack(model, images, labels, eps):
-    return torch.stack([images + each * model(images)[0, 0].sign() for each in eps])
+    return images + eps * model(images)[0, 0].sign()
 
 
 JOB = ["attack=bim", "attack.steps=2", "variants=[uint8]"]

@@ -31,6 +31,7 @@ def counting(model, images, labels, eps, *, max_batch=None):
     noise = torch.rand_like(images) / 255 if "STILL" not in os.environ else 0
     images = (images + noise).clamp(0, 1)  # of PyTorch's own generator, by the batch
     return fgsm(model, images, labels, eps, max_batch=max_batch)
+counting.all_budgets = True
 """
 APART = COUNTING.replace("max_batch=None", "seeds, max_batch=None")  # keeps images apart
 NETWORK = """

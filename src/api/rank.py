@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
-from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeGuard
@@ -11,14 +9,11 @@ from uuid import uuid4
 
 import pandas as pd
 from omegaconf import DictConfig
-from torch import Tensor
 
 from ..artifacts.card import described, needs
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
-from ..attacks.libraries import from_object
 from ..cache.rows import Rows
-from ..config.attack_file import crafted_settings
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
 from ..config.fields import distinct
@@ -37,8 +32,7 @@ from ..run.results import compute_results
 from ..run.stages import JobContext, Planned
 from ..tracking import Tracker
 from ..utils.about import listed
-from .inputs import name_of
-from .transfer import plain_keywords, quiet
+from .transfer import craft, quiet
 
 WORDS = {"small": ("experiment=demo", "epsilon.grid=[4]")}
 """The command line of the jobs of a preset that every machine has, without attack and source."""
@@ -57,15 +51,18 @@ def rank(
     """Rank an attack among the stored attacks of a preset, on the preset's images and networks.
 
     Args:
-        attack: A function `attack(model, images, labels, eps)` that returns images of the same
-            shape, or one like those in `src.attacks`; an attack object of torchattacks or foolbox;
-            the name of an attack; or finished jobs: a card or a folder of sweeps.
+        attack: A function `attack(model, images, labels, eps)` with one budget, a number in [0, 1],
+            that returns images of the same shape; a function that takes all budgets (K,) and
+            returns (K, N, 3, H, W), if it states `all_budgets = True` as those in `src.attacks` do;
+            an object of torchattacks, torchattack or foolbox, or of a class of yours that extends
+            theirs; or a class that extends TransferAttack's. Alternatively the name of an attack,
+            or finished jobs: a card or a folder of sweeps.
         preset: Name of the preset; only a card or a folder can be ranked in `photographs`.
         source: One or more of the preset's sources, for a function or a name; None: all.
-        tuning: Use the images for tuning alone, to choose settings in less time. Report the result
-            on the other images: the best of several settings gains by luck on these. Finished jobs
-            have their images, and so no `tuning`.
-        name: The function's name in the ranking.
+        tuning: Use the images for tuning alone, to choose settings in less time. To report, leave
+            it out: the mean is measured on the other images, because the best of several settings
+            gains by luck on these. Finished jobs have their images, and so no `tuning`.
+        name: The attack's name in the ranking: letters, digits and `_ . + -`.
         against: One or more stored attacks, such as `mi`, that the text shows in a line of their
             own, with difference, interval and p: at their own settings and, if stored, at equal
             cost.
@@ -81,13 +78,15 @@ def rank(
     Examples:
         >>> print(rank("mi", source="vgg_small"))  # doctest: +SKIP
     """
-    attack, named = from_object(attack), listed(against)
+    named = listed(against)
     if _is_finished(attack):
         if tuning or source is not None:
             raise ValueError("source and tuning are for a function or the name of an attack.")
         return beside(jobs_of(attack), preset, named)
-    if isinstance(attack, str):
-        _compose([f"attack={attack}"])  # a wrong name is refused before seconds of reading
+    # What cannot be used is refused before seconds of reading.
+    crafted = None if isinstance(attack, str) else craft(name, attack, {}, "")
+    if crafted is None:
+        _compose([f"attack={attack}"])
     facts, stored = read_preset(preset, named)
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
@@ -102,10 +101,9 @@ def rank(
     images = len(facts["tuning"]) if tuning else stored[0].record.images
     words = (*WORDS[preset], f"n_images={images}", *_OTHERS)
     pool, call = ModelPool(), uuid4().hex
-    function = _for_budgets(attack) if callable(attack) else None
     with quiet(), TemporaryDirectory() as cache:
         jobs = [
-            _run(attack, function, name, [*words, f"source={its}"], pool, cache, call)
+            _run(crafted or attack, [*words, f"source={its}"], pool, cache, call)
             for its in distinct(chosen)
         ]
     return beside(jobs, preset, named)
@@ -130,22 +128,6 @@ def _is_name(attack: Any) -> bool:
     return (CONF / "attack" / f"{attack}.yaml").is_file() or not is_path
 
 
-def _for_budgets(attack: Attack) -> Attack:
-    """Return a function whose result has a dimension of budgets, also if the attack's has none."""
-    if "seeds" in signature(attack).parameters:
-        return attack  # as in `src.attacks`
-
-    @wraps(attack)
-    def with_budgets(
-        model: Any, images: Tensor, labels: Tensor, eps: Tensor, **keywords: Any
-    ) -> Tensor:
-        result = attack(model, images, labels, eps, **keywords)
-        one = isinstance(result, Tensor) and result.shape == images.shape
-        return result[None] if one else result
-
-    return with_budgets
-
-
 def _compose(words: Sequence[str]) -> DictConfig:
     """Return the config of a command line; raise a ValueError of one sentence if it is refused."""
     try:
@@ -154,33 +136,24 @@ def _compose(words: Sequence[str]) -> DictConfig:
         raise ValueError(explain(error)) from error
 
 
-def _run(
-    attack: Any,
-    function: Attack | None,
-    name: str,
-    words: Sequence[str],
-    pool: ModelPool,
-    cache: str,
-    call: str,
-) -> FinishedJob:
+def _run(attack: Any, words: Sequence[str], pool: ModelPool, cache: str, call: str) -> FinishedJob:
     """Run a job as the command line would with some words, without files."""
-    word = "fgsm" if function else attack  # replaced below
+    word = attack if isinstance(attack, str) else "fgsm"  # replaced below
     config = _compose([*words, f"attack={word}", f"cache.dir={cache}"])
     try:
         settings = read_job(config, config.hydra)
-        if function:
-            keys = {"function": name_of(attack), "called": name, **plain_keywords(attack)}
-            changed = {"attack": crafted_settings(name, keys)}
-            planned = Planned(settings.model_copy(update=changed), function, {}, call=call)
-        else:
+        if isinstance(attack, str):
             planned = check_job(settings, pool.sets)
+        else:
+            settings = settings.model_copy(update={"attack": attack[0]})
+            planned = Planned(settings, attack[1], {}, call=call)
         planned, data = open_data(planned, pool.sets)
         models = pool.train(planned, data, planned.settings.models, Tracker())
         job = JobContext(planned, data, with_ensemble(planned.settings, models))
         try_attack(job, Rows(Path(cache)))
         results = compute_results(job, Rows(Path(cache)))
     except REFUSALS as error:
-        raise ValueError(explain(error)) from error
+        raise ValueError(explain(error)) from error.__cause__
     assert results is not None
     finished = make_job(job, results, make_record(job, results), Path())
     return replace(finished, title=finished.record.label)

@@ -6,6 +6,8 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,14 +24,15 @@ from torch.utils.data import DataLoader, Dataset
 from ..analysis import explained
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.sweep_state import take_store
-from ..attacks.libraries import from_object
+from ..attacks import adapt
 from ..cache.rows import Rows
 from ..config.attack_file import attack_settings, crafted_settings
+from ..config.attack_settings import AttackSettings
 from ..config.command_line import ignore_harmless_warnings
 from ..config.errors import refusal
 from ..config.settings import Settings
 from ..defences import Defence
-from ..images.attacker import Attack
+from ..images.attacker import Attack, AttackError, accepted
 from ..run.attack import attack_function
 from ..run.job import make_record
 from ..run.outputs import make_job, write_results
@@ -90,9 +93,13 @@ def transfer(
         labels: True classes, shape (N,); None: those of the `Dataset` or `DataLoader`.
         attacks: One or more names of attacks, see `src.attacks`, or a mapping. It maps an attack's
             name to the keywords that differ from the defaults (`{"mi": {"steps": 20}}`), or a name
-            of your own to a function like those in `src.attacks`
-            (`{"mine": partial(attacks.mi, decay=0.5)}`), or to an attack object of torchattacks or
-            foolbox, whose budget is replaced by `eps`.
+            of your own (letters, digits and `_ . + -`) to an attack of your own: a function
+            `attack(model, images, labels, eps)` with one budget, a number in [0, 1], that returns
+            images of the same shape; a function that takes all budgets (K,) and returns
+            (K, N, 3, H, W), if it states `all_budgets = True` as those in `src.attacks` do
+            (`{"mine": partial(attacks.mi, decay=0.5)}`); an object of torchattacks, torchattack or
+            foolbox, or of a class of yours that extends theirs; or a class that extends
+            TransferAttack's.
         eps: Budgets in [0, 1] units, such as `8 / 255`.
         reference: Budget for `matrix` and `table`; None: 8/255 if it is in `eps`, else the largest.
         norm: `linf` or `l2`; None: each attack's own norm.
@@ -130,11 +137,11 @@ def transfer(
     """
     rule = target_labels if isinstance(target_labels, str | None) else "data"
     classes = None if isinstance(target_labels, str) else target_labels
+    keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
+    crafted, functions = _attacks(attacks, keywords), _defences(defences)
     sources, targets = loaded(sources, targets)
     inputs = Inputs(sources, targets, images, labels, classes, index, fit_images, class_names)
-    named, functions = _attacks(attacks), _defences(defences)
-    keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
-    plain = {
+    plain: dict[str, Any] = {
         "defence": {
             name: {"function": name_of(function), "called": name, "repeats": repeats}
             for name, function in functions.items()
@@ -158,19 +165,22 @@ def transfer(
     with quiet(), TemporaryDirectory() as temporary:
         # Only the images of pictures are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
-        planned = [
-            _plan({**plain, **inputs.settings(source)}, name, attack, keywords, functions, call)
-            for name, attack in named.items()
-            for source in sources
-        ]
+        try:
+            jobs = [
+                (for_device(Settings(attack=its, **plain, **inputs.settings(source))), attack)
+                for its, attack in crafted
+                for source in sources
+            ]
+        except ValidationError as error:
+            raise ValueError(refusal(error)) from None
+        planned = [Planned(job, attack, functions, call=call) for job, attack in jobs]
         return frame_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
 
 
-def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
-    """Return attacks by name: keywords that differ from the attack's file, or a function."""
+def _attacks(attacks: Any, keywords: Mapping[str, Any]) -> list[tuple[AttackSettings, Attack]]:
+    """Return the settings and functions of attacks, which are names, or a mapping from names."""
     attacks = [attacks] if isinstance(attacks, str) or callable(attacks) else attacks
     attacks = attacks if isinstance(attacks, Mapping) else {name: {} for name in attacks}
-    attacks = {name: from_object(attack) for name, attack in attacks.items()}
     valid = [
         isinstance(name, str) and (isinstance(attack, Mapping) or callable(attack))
         for name, attack in attacks.items()
@@ -179,7 +189,7 @@ def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
         raise ValueError(
             "attacks must be names of attacks, or a mapping from names to keywords or functions."
         )
-    return attacks
+    return [craft(name, attack, keywords, "attacks") for name, attack in attacks.items()]
 
 
 def _defences(defences: Any) -> dict[str, Defence]:
@@ -194,27 +204,37 @@ def _defences(defences: Any) -> dict[str, Defence]:
     return dict(named)
 
 
-def _plan(
-    keys: Mapping[str, Any],
-    name: str,
-    attack: Mapping[str, Any] | Attack,
-    keywords: Mapping[str, Any],
-    defences: Mapping[str, Defence],
-    call: str,
-) -> Planned:
-    """Plan a job, either from an attack's file and keywords or from a function."""
-    if callable(attack):
-        # Two functions may have the same name; their names in this call differ.
-        called = {"function": name_of(attack), "called": name}
-        settings = crafted_settings(name, {**plain_keywords(attack), **keywords, **called})
-    else:
+def craft(
+    name: str, attack: Any, keywords: Mapping[str, Any], key: str
+) -> tuple[AttackSettings, Attack]:
+    """Return the settings and the function of an attack.
+
+    Args:
+        name: Its name.
+        attack: Keywords that differ from those of the attack of this name, or an attack as in
+            `adapt`.
+        keywords: Norm and rule of the target labels, if they are set.
+        key: Argument that has the name, for messages.
+
+    Raises:
+        ValueError: The name is not valid, or the attack cannot be used.
+    """
+    if isinstance(attack, Mapping):
         settings = attack_settings(name, {**attack, **keywords})
-    try:
-        job = for_device(Settings(attack=settings, **keys))
-    except ValidationError as error:
-        raise ValueError(refusal(error)) from error
-    function = attack if callable(attack) else attack_function(settings)
-    return Planned(job, function, defences, call=call)
+        return settings, attack_function(settings)
+    function = adapt(attack)
+    face = signature(function).parameters
+    if "target_label" in keywords and "targeted" not in accepted(function):
+        raise ValueError(f"{key}: {name} has no argument `targeted`, which target_labels need.")
+    if "norm" in face:
+        function = partial(function, norm=keywords.get("norm", face["norm"].default))
+    words = {
+        word: value if isinstance(value, int | float | str | None) else repr(value)
+        for word, value in getattr(function, "keywords", {}).items()
+    }
+    # Two functions may have the same name; their names in this call differ.
+    called = {"function": name_of(attack), "called": name}
+    return crafted_settings(name, {**words, **keywords, **called}, key), function
 
 
 def _run_all(
@@ -224,7 +244,10 @@ def _run_all(
     names = [f"{job.settings.attack.name}-{job.settings.source_name}" for job in planned]
     folders = take_store(Path(store), names) if store else [None] * len(names)
     jobs = map(inputs.make_context, planned)
-    return [_run(job, cache, folder) for job, folder in zip(jobs, folders, strict=True)]
+    try:
+        return [_run(job, cache, folder) for job, folder in zip(jobs, folders, strict=True)]
+    except AttackError as error:
+        raise error.with_traceback(None) from error.__cause__  # without the program's own lines
 
 
 def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
@@ -256,15 +279,6 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in loggers.items():
                 logger.setLevel(level)
-
-
-def plain_keywords(function: Attack) -> dict[str, Any]:
-    """Return the keywords bound to a function, with `repr` of values that a record cannot hold."""
-    keywords = getattr(function, "keywords", {})
-    return {
-        key: value if isinstance(value, int | float | str | None) else repr(value)
-        for key, value in keywords.items()
-    }
 
 
 def _levels(key: str, eps: ArrayLike | Tensor) -> list[float]:

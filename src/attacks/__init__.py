@@ -1,5 +1,6 @@
 """Attacks: functions from (model, images, labels, eps) to adversarial images."""
 
+from .adapter import adapt
 from .define import Attack, attack
 from .fitted import FitBatch, FitTask, Fitted, NotFittedError, state_of
 from .libraries import foolbox, torchattacks

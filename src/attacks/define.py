@@ -91,7 +91,7 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
         function.__signature__ = face
         function.__doc__ = "\n\n".join(map(str, map(getdoc, (description, *parts.values()))))
         function.about = About(**_describe(function, words) | stated)
-        function.counts = counts
+        function.counts, function.all_budgets = counts, True
         _make_settings(
             parts, {key: known[key] for key in known if key != "states"}, {}
         )  # wrong defaults fail here

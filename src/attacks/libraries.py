@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
 from importlib import import_module
-from inspect import Parameter, Signature, getmembers, isclass, signature
+from inspect import Parameter, Signature, getdoc, getmembers, isclass, signature
 from math import inf, sqrt
 from typing import Any, Literal, NamedTuple
 
@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..utils.refusals import suggestion
+from ..utils.refusals import suggestion, warn_once
 from .projection import Budgets, check_budgets, project
 from .source import Model, Source, announce
 
-_FILLED = {
-    *("model", "eps", "max_epsilon", "norm", "distance", "constraint", "seed"),
-    *("model_name", "epsilon", "targeted", "device", "attack"),
+_BUDGETS = {"eps", "epsilon", "max_epsilon"}
+_FILLED = _BUDGETS | {
+    *("model", "norm", "distance", "constraint", "seed"),
+    *("model_name", "name", "targeted", "device", "attack"),
 }
 """Arguments of the libraries' classes that the program fills in; they are not keywords."""
+_WAY = "Pass: lambda model, images, labels, eps: {}(model, eps=eps)(images, labels)"
 
 
 class Call(NamedTuple):
@@ -88,7 +90,7 @@ class Library:
 
 
 def _norms_of_torchattacks(attack_class: Any) -> tuple[str, ...]:
-    measure = re.search(r"Distance Measure\s*:(.*)", attack_class.__doc__ or "")
+    measure = re.search(r"Distance Measure\s*:(.*)", getdoc(attack_class) or "")
     return tuple(norm for norm in ("linf", "l2") if measure and norm in measure[1].lower())
 
 
@@ -112,10 +114,15 @@ def _norms_of_foolbox(attack_class: Any) -> tuple[str, ...]:
 def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     foolbox: Any = import_module("foolbox")
     filled = {"distance": getattr(foolbox.distances, call.norm), "constraint": call.norm}
-    attack = attack_class(**select(attack_class, filled), **keywords)
     wrapped = foolbox.PyTorchModel(call.model, bounds=(0, 1), device=call.images.device)
     rule = "TargetedMisclassification" if call.targeted else "Misclassification"
     criterion = getattr(foolbox.criteria, rule)(call.labels)
+    is_object = not isclass(attack_class)
+    if is_object:  # it is called as its users do
+        attack = copy.deepcopy(attack_class)
+        raw: Tensor = attack(wrapped, call.images, criterion, epsilons=call.radius)[0]
+        return raw
+    attack = attack_class(**select(attack_class, filled), **keywords)
     bound = "epsilon" if "epsilon" in signature(attack_class.run).parameters else "early_stop"
     adversarial: Tensor = attack.run(wrapped, call.images, criterion, **{bound: call.radius})
     return adversarial
@@ -151,7 +158,9 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
         budgets, images = check_budgets(eps, images).detach(), images.detach()
         if budgets.ndim == 2:
             raise ValueError(f"{attack_class.__name__} does not support one budget per image.")
-        network, rows = _Copy(model, images), torch.arange(len(images))
+        if norm not in norms:
+            raise ValueError(f"{attack_class.__name__} has only norm {norms[0]}.")
+        rows = torch.arange(len(images))
         seeds = rows if seeds is None else seeds.cpu()
         true_labels = labels if true_labels is None else true_labels
         unit = 1.0 if norm == "linf" else sqrt(images[0].numel())
@@ -164,6 +173,7 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
                 batch = images[part].clone(), labels[part].clone(), true_labels[part].clone()
                 with torch.enable_grad(), isolate_rng():
                     seed_everything(seed, verbose=False)
+                    network = _Copy(model, images)  # a class may change it
                     call = Call(network, *batch, radius * unit, norm, targeted, seed)
                     result[number, part] = run(attack_class, keywords, call).detach().to(images)
         inside = result if hasattr(model, "expect_images") else project(result, images, radii, norm)
@@ -176,7 +186,7 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
     main = [*signature(attack, follow_wrapped=False).parameters.values()][:-1]
     main[4] = main[4].replace(annotation=Literal[norms])
     function: Any = attack
-    function.draws_per_batch = True
+    function.draws_per_batch = function.all_budgets = True
     function.__signature__ = Signature([*main[:4], *settings, *main[4:]], return_annotation=Tensor)
     return attack
 
@@ -198,22 +208,73 @@ class _Copy(nn.Module):
         return logits
 
 
-def from_object(attack: Any) -> Any:
-    """Return the function of an attack object of torchattacks or foolbox, with its settings.
+def base_of(attack: Any) -> Any:
+    """Return the last base class of an attack's class that a library has; None: it has none."""
+    kind = attack if isclass(attack) else type(attack)
+    libraries = r"(torchattacks?|foolbox|transferattack(_\w+)?)\."
+    bases = [base for base in kind.__mro__ if re.match(libraries, base.__module__)]
+    return bases[-1] if bases else None
 
-    The object's model and budget do not count. Anything else is returned unchanged.
+
+def is_own(attack: Any) -> bool:
+    """Return True for an object of a class that its library does not have."""
+    return type(attack).__module__.partition(".")[0] != base_of(attack).__module__.partition(".")[0]
+
+
+def from_object(attack: Any) -> Callable[..., Tensor]:
+    """Return the function of an attack object of torchattacks, torchattack or foolbox.
+
+    The object may be of a class of one's own. It is copied with the source as its model and with
+    the budget; all other attributes stay as they are.
+
+    Raises:
+        ValueError: It is a class, or the budget of an object cannot be set.
     """
-    package, name = type(attack).__module__.partition(".")[0], type(attack).__name__
-    if package not in ("torchattacks", "foolbox"):
-        return attack
-    library = torchattacks if package == "torchattacks" else foolbox
-    settings = signature(type(attack)).parameters.keys() - _FILLED
-    if hidden := sorted(settings - vars(attack).keys()):
-        raise ValueError(
-            f"{name} does not show its setting {hidden[0]}. Use attacks.{package}.{name}, a "
-            "function with the same settings."
-        )
-    return partial(getattr(library, name), **{key: vars(attack)[key] for key in settings})
+    if isclass(attack):
+        raise ValueError(f"{attack.__name__} is a class. Pass an object of it.")
+    kind, state = type(attack), vars(attack)
+    if base_of(attack).__module__.startswith("foolbox"):
+        run, stated = partial(_run_foolbox, attack, {}), attack.distance.p
+    else:
+        run, names = partial(_run_object, attack), [base.__name__ for base in kind.mro()]
+        stated = state.get("norm", _norms_of_torchattacks(kind) or names)
+        if is_own(attack) and _BUDGETS.isdisjoint(state):
+            way = "Pass a function (model, images, labels, eps) that calls it."
+            raise ValueError(f"{kind.__name__} has no attribute eps for its budget. {way}")
+    norms = ("l2",) if re.search("^2|l2", str(stated).lower()) else ("linf",)
+    function = make_function(lambda _, keywords, call: run(call), kind, norms)
+    settings = (signature(kind).parameters.keys() & state.keys()) - _FILLED
+    return partial(function, **{key: state[key] for key in settings})  # for the record
+
+
+def _run_object(attack: Any, call: Call) -> Tensor:
+    """Call a copy of an object of torchattacks or torchattack on the source."""
+    name, old, memo = type(attack).__name__, attack.model, {id(attack.model): call.model}
+    copied = copy.deepcopy(attack, memo)
+    parts = [*old.modules()] if isinstance(old, nn.Module) else []
+    hooked = any(part._forward_hooks or part._backward_hooks for part in parts)
+    if hooked or any(id(part) in memo for part in parts[1:]):
+        raise ValueError(f"{name} has layers of the model it was built with. {_WAY.format(name)}")
+    budgets = {vars(attack)[key] for key in _BUDGETS & vars(attack).keys()}
+    if is_own(attack) and budgets != {call.radius}:
+        text = "%s was built for another budget. If steps depend on its budget, p%s"
+        warn_once(text, name, _WAY.format(name)[1:])
+    values = dict.fromkeys(_BUDGETS, call.radius) | {"attack_mode": "default", "seed": call.seed}
+    values |= {"device": call.images.device, "targeted": call.targeted}
+    for part in [part for part in memo.values() if base_of(part)]:  # others may be inside
+        for key in values.keys() & vars(part).keys():
+            setattr(part, key, values[key])
+    normalise = vars(copied).get("normalize", torch.clone)  # of torchattack
+    changed = not torch.equal(normalise(call.images), call.images)
+    if changed or getattr(copied, "normalization_used", None):  # of torchattacks
+        way = "Build it without a normalisation, and put one that the model lacks into the model."
+        raise ValueError(f"{name} normalises images, as the model does. {way}")
+    if call.targeted and "attack_mode" in vars(copied):
+        copied.set_mode_targeted_by_label(quiet=True)
+    elif call.targeted and "targeted" not in vars(copied):
+        raise ValueError("Targeted mode is not supported.")
+    adversarial: Tensor = copied(call.images, call.labels)
+    return adversarial
 
 
 class FoolboxModel(nn.Module):

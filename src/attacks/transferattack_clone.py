@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..utils.package import command
 from ..utils.refusals import first_line, suggestion
-from .libraries import Call, make_function, select
+from .libraries import Call, base_of, make_function, select
 from .source import Source, members_of
 
 _NORMS = {"linf": "linfty", "l2": "l2"}
@@ -42,7 +42,7 @@ class TransferAttack:
         def attack(*arguments: Any, root: str, **keywords: Any) -> Tensor:
             return _find(name, root)(*arguments, **keywords)
 
-        vars(attack)["in_root"] = partial(_find, name)
+        vars(attack).update(in_root=partial(_find, name), all_budgets=True)
         return attack
 
 
@@ -56,12 +56,20 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):
             attack_class = clone.load_attack_class(name)
-            base = import_module(f"{clone.__name__}.attack").Attack
     except Exception as error:  # the clone's code may raise anything
         reason = f"its import fails with {type(error).__name__}: {first_line(error)}"
         raise ValueError(f"attack.name={name}: {reason}") from error
-    if getattr(attack_class, "load_model", None) is not base.load_model:
-        raise ValueError(f"attack.name={name}: the class loads its own network, not your source.")
+    place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
+    return from_class(attack_class, f"attack.name={name}", place)
+
+
+def from_class(attack_class: Any, who: str, *more: Parameter) -> Callable[..., Tensor]:
+    """Return the function of a class, also of one's own; `more` are further keywords."""
+    base = base_of(attack_class)
+    if not hasattr(attack_class, "__mro__"):
+        raise ValueError(f"{who}: its objects load a network. Pass the class {who}.")
+    if attack_class.load_model is not base.load_model:
+        raise ValueError(f"{who}: the class loads its own network, not your source.")
     faces = (signature(parent).parameters for parent in attack_class.__mro__)
     face = next(face for face in faces if "epsilon" in face)  # some classes pass on any keywords
     parameters = [
@@ -69,13 +77,11 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
         for parameter in face.values()
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
-    place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
-    changes = {"__signature__": signature(attack_class).replace(parameters=[*parameters, place])}
-    changes["__module__"] = attack_class.__module__
+    changes: dict[str, Any] = {"__module__": attack_class.__module__}
+    changes["__signature__"] = signature(attack_class).replace(parameters=[*parameters, *more])
     norms = tuple(_NORMS) if "norm" in face else ("linf",)
-    return make_function(
-        partial(_run, clone), type(attack_class.__name__, (attack_class,), changes), norms
-    )
+    made = type(attack_class.__name__, (attack_class,), changes)
+    return make_function(partial(_run, base.__module__.rpartition(".")[0]), made, norms)
 
 
 def open_clone(root: str | None) -> Any:
@@ -93,7 +99,7 @@ def open_clone(root: str | None) -> Any:
     return sys.modules[name]
 
 
-def _run(clone: Any, attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+def _run(package: str, attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     """Run a class on a source and return its adversarial images."""
     defaults = {
         key: parameter.default for key, parameter in signature(attack_class).parameters.items()
@@ -103,9 +109,10 @@ def _run(clone: Any, attack_class: Any, keywords: dict[str, Any], call: Call) ->
     if defaults.get("targeted") is True and not call.targeted:
         raise ValueError("the class needs target labels, such as attack.target_label=random.")
     filled = {"epsilon": call.radius, "targeted": call.targeted, "device": call.images.device}
-    model, filled["norm"] = _load_source(clone, attack_class, call), _NORMS[call.norm]
+    model, filled["norm"] = _load_source(package, attack_class, call), _NORMS[call.norm]
     filled["model_name"] = getattr(model, "name", None) or [part.name for part in model.models]
-    if "alpha" in defaults:  # a step keeps its share of the budget
+    if all(isinstance(defaults.get(key), int | float) for key in ("alpha", "epsilon")):
+        # A step keeps its share of the budget; for None the class has a rule of its own.
         filled["alpha"] = defaults["alpha"] / defaults["epsilon"] * call.radius
     filled = select(attack_class, filled) | {
         key: keywords[key] for key in keywords.keys() - {"root"}
@@ -124,7 +131,7 @@ def _run(clone: Any, attack_class: Any, keywords: dict[str, Any], call: Call) ->
             raise ValueError(f"the class exits the program: {reason or 'no reason'}") from error
 
 
-def _load_source(clone: Any, attack_class: Any, call: Call) -> Any:
+def _load_source(package: str, attack_class: Any, call: Call) -> Any:
     """Return a copy of the source in the form that TransferAttack expects."""
     model: Any = copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format)
     averages = [getattr(part, "average", None) for part in model.modules()]
@@ -132,10 +139,9 @@ def _load_source(clone: Any, attack_class: Any, call: Call) -> Any:
         raise ValueError(f"ensemble={others.pop()}: TransferAttack needs ensemble=logits.")
     source = Source(model.requires_grad_(True))  # some classes differentiate only layers
     members = [_Member(source, *numbered) for numbered in enumerate(members_of(model))]
-    alone = len(members) == 1 and not attack_class.__module__.startswith(
-        f"{clone.__name__}.ensemble."
-    )
-    return members[0] if alone else import_module(f"{clone.__name__}.utils").EnsembleModel(members)
+    modules = [base.__module__ for base in attack_class.__mro__]
+    alone = len(members) == 1 and not any(f"{package}.ensemble." in module for module in modules)
+    return members[0] if alone else import_module(f"{package}.utils").EnsembleModel(members)
 
 
 class _Member(nn.Sequential):

@@ -30,12 +30,12 @@ def attack_settings(name: str, keywords: Mapping[str, Any]) -> AttackSettings:
     return crafted_settings(name, plain["attack"])
 
 
-def crafted_settings(name: str, keys: Mapping[str, Any]) -> AttackSettings:
-    """Return the settings of an attack from the keys of its file."""
+def crafted_settings(name: str, keys: Mapping[str, Any], within: str = "attack") -> AttackSettings:
+    """Return the settings of an attack from the keys of its file, `within` a section."""
     try:
         settings = AttackSettings(**crafted_keys(name, keys), label=name)
     except ValidationError as error:
-        raise ValueError(refusal(error, within="attack")) from error
+        raise ValueError(refusal(error, within=within)) from None
     return settings.model_copy(update={"label": attack_label(settings.name, settings.settings)})
 
 

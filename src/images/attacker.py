@@ -28,7 +28,11 @@ from .storage import COST, AdversarialBatch
 _TARGET_LABEL_STREAM = 2  # random stream, separate from attacks and noise
 
 Attack = Callable[..., Tensor]
-"""Function (model, images, labels, eps) -> adversarial images (K, N, 3, H, W); `src.attacks`."""
+"""Function (model, images, labels, eps) -> adversarial images (K, N, 3, H, W), as of `adapt`."""
+
+
+class AttackError(ValueError):
+    """Error of an attack, in one sentence that names it."""
 
 
 class AdversarialSource(nn.Module, ABC):
@@ -322,7 +326,7 @@ class Attacker(AdversarialSource):
             if is_out_of_memory(error):
                 raise
             error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise ValueError(f"attack={self.name}: {error_type}{first_line(error)}") from error
+            raise AttackError(f"attack={self.name}: {error_type}{first_line(error)}") from error
 
     def _check_images(self, result: Any, images: Tensor, batch: Batch, eps: Tensor) -> None:
         expected = f"a tensor {(len(eps), *images.shape)} of {images.dtype} on {images.device}"
@@ -330,14 +334,14 @@ class Attacker(AdversarialSource):
         if isinstance(result, Tensor):
             returned = f"a tensor {tuple(result.shape)} of {result.dtype} on {result.device}"
         if returned != expected:
-            raise ValueError(
+            raise AttackError(
                 f"attack={self.name} returns {returned}; for eps of shape {tuple(eps.shape)} it "
                 f"must return {expected}."
             )
         wrong = ~result.isfinite().flatten(2).all(dim=2).all(dim=0)
         if bool(wrong.any()):
             number = int(batch.index[wrong][0])
-            raise ValueError(f"attack={self.name} returns NaN or infinity for image {number}.")
+            raise AttackError(f"attack={self.name} returns NaN or infinity for image {number}.")
 
     def _pool(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.pool is None:

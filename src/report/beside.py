@@ -206,7 +206,8 @@ def _beside(
         return [*notes, "No image is counted for every attack."]
     if (reported := _untuned(index, facts).sum()) < FEWEST_TESTED:
         tuning = f"Images for tuning: {len(index) - reported} of {len(index)}."
-        notes[f"{tuning} To report, use all {first.images} images."] = None
+        others = f"the mean is then that of the other {first.images - len(facts['tuning'])}"
+        notes[f"{tuning} To report, run all {first.images} images: {others}."] = None
     if not cost[leader := tables[0]["attack"].iloc[0]]:
         notes[f"{leader} leads, but it used no gradient of the source."] = None
     version = f"preset {facts['preset']}, version {facts['preset_version']}"

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
+from ..attacks import adapt
 from ..cache.rows import Rows
 from ..config.attack_settings import AttackSettings, function_of
 from ..config.command import BUDGETS
@@ -48,7 +49,7 @@ def attack_function(attack: AttackSettings) -> Attack:
         raise ValueError(f"attack={attack.name}: {error}") from error
     if not isinstance(call, partial):
         raise ValueError(f"attack={attack.name}: its _target_ is not a function.")
-    call = partial(function_of(keys), **call.keywords)
+    call = partial(adapt(function_of(keys)), **call.keywords)
     parameters = _check_keywords(attack, call)
     if unchecked := [key for key in call.keywords if key not in parameters]:
         text = "attack=%s takes any keyword; unchecked: %s"
@@ -196,7 +197,7 @@ def try_attack(job: JobContext, cache: Rows) -> None:
                 attacker.perturbed(clean, batch, budgets[:, : len(clean)])
     except ValueError as error:
         hint = " Bisection passes budgets of shape (K, N); switch it off: diagnostics.bisection=0."
-        raise ValueError(f"{error}{hint * bisected}") from error
+        raise ValueError(f"{error}{hint * bisected}") from error.__cause__
     finally:
         attacker.cpu()
         progress.on_predict_end()

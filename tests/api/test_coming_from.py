@@ -41,12 +41,14 @@ def test_three_changed_lines_give_the_librarys_own_predictions(library):
     assert frame.sort_values(["eps_255", "index"]).predicted.tolist() == predicted.tolist()
 
 
-def test_an_object_that_hides_a_setting_is_refused():
+def test_an_object_that_hides_a_setting_is_run_with_it():
     torchattacks = pytest.importorskip("torchattacks")
-    from transferability import transfer
+    from transferability import attacks, transfer
 
     values = make_values()
     model, images, labels = values["model"], values["images"], values["labels"]
     attack = {"square": torchattacks.Square(model)}
-    with pytest.raises(ValueError, match=r"resc_schedule\. Use attacks\.torchattacks\.Square"):
-        transfer({"a": model}, {"a": model}, images, labels, attacks=attack, eps=8 / 255)
+    attack["same"] = attacks.torchattacks.Square
+    frame = transfer({"a": model}, {"a": model}, images, labels, attacks=attack, eps=8 / 255)
+    one, two = (its.true_confidence.tolist() for _, its in frame.groupby("attack", observed=True))
+    assert one == two

@@ -155,6 +155,7 @@ def test_any_function_is_an_attack_with_its_gradients_counted(images):
         half = attacks.fgsm(model, pictures, labels, eps)
         return half if len(eps) > 1 else attacks.fgsm(model, half[0], labels, eps)
 
+    double.all_budgets = True
     one = module(0)
     named = {"mine": double, "slow": partial(attacks.bim, steps=3), "bim": {"steps": 3}}
     frame = transfer({"a": one}, {"a": one}, *images, attacks=named, eps=LEVELS, progress_bar=False)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import torch
 from src import attacks
 from src.api.transfer import transfer
 from src.artifacts.record import read_record
+from src.attacks import adapt
 from src.defences import AttackedDefence
 from src.images.attacker import CountedModel
 from src.models import Ensemble, PixelClassifier
+from src.run.attack import attack_function
+from tests.config.test_settings import read
 
 EPS = torch.tensor([2, 8, 16], dtype=torch.float64) / 255
 SEEDS = torch.tensor([5, 17, 3, 1 << 32])
@@ -198,6 +202,49 @@ def test_makes_the_images_of_our_own_attack(clone, network, batch):
             torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     found = attacks.transferattack.signs(*given, root=clone, epoch=5, alpha=2 / 255)
     torch.testing.assert_close(found, attacks.bim(*given, steps=5, step_size_255=2.0))
+
+
+OWN = """
+from transferattack.gradient.some import Signs
+
+
+class Mine(Signs):
+    def __init__(self, model_name, epsilon=16/255, alpha=None, epoch=4, extra=1, **kwargs):
+        super().__init__(model_name, epsilon, alpha or epsilon / epoch, epoch, **kwargs)
+
+
+class Loading(Mine):
+    def load_model(self, model_name):
+        return model_name
+"""
+
+
+@pytest.fixture
+def own(clone, tmp_path, monkeypatch) -> Any:
+    """A module of the user's own, with the clone on the path, which stays as it is."""
+    (tmp_path / "own_transferattack.py").write_text(OWN)
+    for folder in (clone, tmp_path):
+        monkeypatch.syspath_prepend(str(folder))
+    yield import_module("own_transferattack")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transferattack"]:
+        del sys.modules[name]
+    del sys.modules["own_transferattack"]
+
+
+def test_a_class_of_ones_own_needs_no_edit_of_the_clone(own, network, batch, tmp_path):
+    given = (network(), *batch(), EPS.float())
+    (tmp_path / "attack").mkdir()
+    (tmp_path / "attack" / "mine.yaml").write_text("_target_: own_transferattack.Mine\nepoch: 5\n")
+    settings = read("attack=mine", extra=tmp_path).attack
+    assert settings.label == "mine (epoch=5)"
+    for attack in (partial(own.Mine, epoch=5), None):
+        function = adapt(attack) if attack else attack_function(settings)
+        expected = attacks.bim(*given, steps=5, relative_step_size=0.2)
+        torch.testing.assert_close(function(*given), expected, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="Loading: the class loads its own network"):
+        adapt(own.Loading)
+    with pytest.raises(ValueError, match=r"Mine: its objects load a network\. Pass the class Mine"):
+        adapt(object.__new__(own.Mine))
 
 
 def test_needs_contiguous_gradients_of_a_source_in_another_layout(clone, classifier, batch):

@@ -1,0 +1,62 @@
+"""Attacks as people bring them: functions, and objects and classes of other libraries."""
+
+import copy
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..utils.refusals import first_line
+from .libraries import base_of, from_object
+from .transferattack_clone import from_class
+
+_WAY = "A function that takes all budgets at once must state all_budgets = True."
+
+
+def adapt(attack: Any) -> Any:
+    """Return a function of all budgets at once, like those in `src.attacks`.
+
+    Args:
+        attack: A function `attack(model, images, labels, eps)` with one budget, a number in [0, 1],
+            that returns images of the same shape; one that states `all_budgets = True`, like those
+            in `src.attacks`, which gets budgets (K,) and returns (K, N, 3, H, W); an object as for
+            `from_object`; or a class of TransferAttack or with a base class of it.
+
+    Raises:
+        ValueError: An object or a class cannot be used.
+    """
+    if isinstance(attack, partial) and not attack.args:
+        return partial(adapt(attack.func), **attack.keywords)
+    if base := base_of(attack):
+        name = getattr(attack, "__name__", type(attack).__name__)
+        is_clone = base.__module__.startswith("transferattack")
+        return from_class(attack, name) if is_clone else from_object(attack)
+    return attack if getattr(attack, "all_budgets", False) else _each_budget(attack)
+
+
+def _each_budget(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function that calls another one with each budget, on copies of all else."""
+    face = function.forward if isinstance(function, nn.Module) else function  # with a signature
+
+    @wraps(face, updated=())
+    def attack(model: Any, images: Tensor, labels: Tensor, eps: Tensor, **keywords: Any) -> Tensor:
+        if eps.ndim == 2:
+            raise ValueError("it takes one budget for all images, not one per image.")
+        results = []
+        for budget in eps.tolist():
+            its, *batch, words = copy.deepcopy((model, images, labels, keywords))
+            try:
+                result = function(its, *batch, budget, **words)
+            except (AttributeError, TypeError) as error:
+                if "float" in str(error):
+                    raise ValueError(f"{first_line(error)}: eps is one number. {_WAY}") from error
+                raise
+            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            if shape != tuple(images.shape) and "iterates" not in keywords:
+                raise ValueError(f"it returns {shape} instead of {tuple(images.shape)}. {_WAY}")
+            results.append(result.detach())
+        return torch.stack(results, dim=-5)
+
+    return attack
