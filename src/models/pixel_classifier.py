@@ -1,12 +1,15 @@
 """Classifiers that attacks and evaluations use: from pixels to logits, alone or as an ensemble."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import checkpoint
 
 from ..utils.devices import arithmetic, is_cuda, is_out_of_memory
 from ..utils.refusals import first_line
@@ -35,8 +38,8 @@ class PixelClassifier(nn.Module):
 
     Attributes:
         feature_layer: Name of the module whose output feature-level attacks change, or None.
-        state: Digest of the network's state, as it was given, except the tensors of its state dict;
-            None if it cannot be computed.
+        state: Digest of the network's state, except the tensors of its state dict and, after a
+            trial, tensors of the last pass; None if it cannot be computed.
         unsaved: True if this state has weights.
         steady: True unless, in a trial, an image alone and in a batch got different logits.
         probabilities: True if all outputs of a trial were in [0, 1].
@@ -59,7 +62,7 @@ class PixelClassifier(nn.Module):
         self.channels = channels
         self.network = network
         self.input_size = input_size
-        self.state, self.unsaved = state_digest(network)
+        self.state, self.unsaved, _ = state_digest(network)
         self.steady, self.probabilities, self.any_layout = True, False, False
         self.feature_layer: str | None = None
         self.name = name or type(network).__name__
@@ -96,7 +99,8 @@ class PixelClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
         try:
-            output = self.network(self.prepare(images))
+            with _without_checkpoints():
+                output = self.network(self.prepare(images))
             logits: Any = output.get("logits") if isinstance(output, Mapping) else output
             logits = getattr(logits, "logits", logits)
         except (Exception, SystemExit) as error:  # a user's network may raise anything
@@ -112,6 +116,17 @@ class PixelClassifier(nn.Module):
                 f"(N, num_classes), but for N = {len(images)} images it returned {returned}."
             )
         return cast(Tensor, logits)
+
+
+@contextmanager
+def _without_checkpoints() -> Iterator[None]:
+    """Run reentrant checkpoints as plain calls: `torch.autograd.grad` refuses them."""
+    ours: Any = SimpleNamespace(apply=lambda run, keep_random_state, *inputs: run(*inputs))
+    theirs, checkpoint.CheckpointFunction = checkpoint.CheckpointFunction, ours
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction = theirs  # type: ignore[misc]
 
 
 def use_channels_last(classifier: PixelClassifier, image_size: int) -> None:
