@@ -111,7 +111,7 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
             after_one = state_digest(classifier.network).contents
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
-        floats = filter(torch.is_floating_point, classifier.network.parameters())
+        floats = filter(torch.is_floating_point, classifier.parameters())
         others = {value.dtype for value in floats} - {torch.float32}
         if others and "type" in str(error):
             way = f"Its weights are {others.pop()}: add .float() where it is built"
