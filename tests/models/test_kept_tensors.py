@@ -154,7 +154,7 @@ def test_a_network_without_shapes_yet_gets_them_from_the_first_images():
     made = PixelClassifier(Lazy().eval(), [0] * 3, [1] * 3)
     try_classifier(made, 5, 16)
     assert fold_batch_norms(made)(IMAGES / 255).shape == (6, 5)
-    with pytest.raises(ValueError, match="s cannot be copied.*uninitialized"):
+    with pytest.raises(ValueError, match=r"s cannot be copied.*uninitialized"):
         confidences(Lazy().eval())
 
 
