@@ -108,7 +108,7 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
     try:
         with torch.no_grad():
             logits = classifier(images)
-            after_one = state_digest(classifier.network).contents
+            *_, contents = state_digest(classifier.network)
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
         floats = filter(torch.is_floating_point, classifier.parameters())
@@ -134,8 +134,8 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
         )
     if not logits.isfinite().all():
         raise ValueError(f"model {classifier.name}: its logits are not finite (weights, std?).")
-    if state_digest(classifier.network).contents != after_one:  # it keeps tensors of its last pass
-        classifier.state, classifier.unsaved, _ = state_digest(classifier.network, after_one)
+    if state_digest(classifier.network)[2] != contents:  # it keeps tensors of its last pass
+        classifier.state, classifier.unsaved, _ = state_digest(classifier.network, contents)
     classifier.probabilities = classifier.returns_probabilities(images)
     scale = float(logits.abs().max())
     classifier.steady = torch.allclose(logits, alone, rtol=0, atol=1e-3 * scale)

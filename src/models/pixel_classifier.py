@@ -1,10 +1,10 @@
 """Classifiers that attacks and evaluations use: from pixels to logits, alone or as an ensemble."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from ..utils.devices import arithmetic, is_cuda, is_out_of_memory
 from ..utils.refusals import first_line
 from .state_digest import state_digest, value_digest
 from .weights import weights_digest
+
+_DIRECT = SimpleNamespace(apply=lambda run, keep_random_state, *inputs: run(*inputs))
+"""Stands for a reentrant checkpoint, which refuses `torch.autograd.grad`; it is a plain call."""
 
 
 class ModelError(ValueError):
@@ -99,7 +102,7 @@ class PixelClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
         try:
-            with _without_checkpoints():
+            with patch.object(checkpoint, "CheckpointFunction", _DIRECT):
                 output = self.network(self.prepare(images))
             logits: Any = output.get("logits") if isinstance(output, Mapping) else output
             logits = getattr(logits, "logits", logits)
@@ -116,17 +119,6 @@ class PixelClassifier(nn.Module):
                 f"(N, num_classes), but for N = {len(images)} images it returned {returned}."
             )
         return cast(Tensor, logits)
-
-
-@contextmanager
-def _without_checkpoints() -> Iterator[None]:
-    """Run reentrant checkpoints as plain calls: `torch.autograd.grad` refuses them."""
-    ours: Any = SimpleNamespace(apply=lambda run, keep_random_state, *inputs: run(*inputs))
-    theirs, checkpoint.CheckpointFunction = checkpoint.CheckpointFunction, ours
-    try:
-        yield
-    finally:
-        checkpoint.CheckpointFunction = theirs  # type: ignore[misc]
 
 
 def use_channels_last(classifier: PixelClassifier, image_size: int) -> None:

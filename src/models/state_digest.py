@@ -7,7 +7,7 @@ from collections.abc import Iterable, Set
 from io import BytesIO
 from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,22 +20,9 @@ _NAMED = (type, BuiltinFunctionType, ModuleType)
 _OF_A_CLASS = (FunctionType, Tensor, np.ndarray, int, float, str)
 
 
-class StateDigest(NamedTuple):
-    """Digest of a network's state.
-
-    Attributes:
-        digest: 16 hexadecimal digits; None: an object cannot be pickled, as in TorchScript.
-        unsaved: False if the state has no weights: no tensors, arrays, extra state or objects that
-            cannot be pickled.
-        contents: Digests of its tensors and arrays.
-    """
-
-    digest: str | None
-    unsaved: bool
-    contents: Set[bytes]
-
-
-def state_digest(network: nn.Module, counted: Set[bytes] | None = None) -> StateDigest:
+def state_digest(
+    network: nn.Module, counted: Set[bytes] | None = None
+) -> tuple[str | None, bool, Set[bytes]]:
     """Compute the digest of a network's state, except the tensors in its state dict.
 
     This state consists of the modules' attributes (tensors, arrays, numbers, texts and objects that
@@ -45,6 +32,11 @@ def state_digest(network: nn.Module, counted: Set[bytes] | None = None) -> State
     Args:
         network: The network.
         counted: Digests of the tensors and arrays that count; None: all of them.
+
+    Returns:
+        16 hexadecimal digits, or None if an object cannot be pickled, as in TorchScript; False if
+        the state has no weights: no tensors, arrays, extra state or objects of this kind; and the
+        digests of its tensors and arrays.
     """
     pickler = _Pickler(counted)
     try:
@@ -55,9 +47,9 @@ def state_digest(network: nn.Module, counted: Set[bytes] | None = None) -> State
                 if torch.is_tensor(state.get(name)):
                     pickler.known[id(value)] = f"{name} of the state dict", value
         digest = pickler.digest([network, others])
-        return StateDigest(digest, bool(others or pickler.contents), pickler.contents)
+        return digest, bool(others or pickler.contents), pickler.contents
     except Exception:  # of any type: objects decide how they are pickled
-        return StateDigest(None, True, set())
+        return None, True, set()
 
 
 def value_digest(value: Any) -> str:
@@ -104,8 +96,8 @@ class _Pickler(pickle.Pickler):
                 return self.known[id(value)][0]
             self.known[id(value)] = len(self.known), value  # kept, so that no id is used twice
         if isinstance(value, Tensor | np.ndarray):
-            parts = tensor_bytes(value) if isinstance(value, Tensor) else [value.dumps()]
-            content = hashlib.sha256(b"".join(parts)).digest()
+            written = tensor_bytes(value) if isinstance(value, Tensor) else [value.dumps()]
+            content = hashlib.sha256(b"".join(written)).digest()
             if self.counted is not None and content not in self.counted:
                 return "not counted"
             self.contents.add(content)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -133,13 +133,13 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
             weights.
     """
     path = Path(path)
-    present, stored = network.state_dict(), _read(path)
+    # What the file lacks stays as it is, or shares memory with what it has.
+    state, stored = network.state_dict(), _read(path)
     needed = {name: its for name, its in tensors_of(network) if not name.endswith(COUNTER)}
     prefix = find_prefix(path, stored, needed, averaged) if needed else ""
-    state = OrderedDict(present)  # what the file lacks stays, or shares memory with what it has
     for name in names_under(prefix, stored):
         short, value = name.removeprefix(prefix), stored[name]
-        if short in present or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
+        if short in state or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
             state[short] = value
     for name, own in tensors_of(network):
         new = state.get(name)
@@ -147,7 +147,6 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
             raise ValueError(
                 f"{path}: {name} is {new.dtype}. Save floating-point weights, unpacked."
             )
-    state._metadata = getattr(present, "_metadata", None)  # type: ignore[attr-defined]  # versions
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -187,12 +186,9 @@ def find_prefix(
             f"{shortened([*needed])}. Under {best or 'no prefix'}, {counts[best]} of {len(needed)} "
             f"names are found, but not {shortened(missing[best])}."
         )
-    shapes = {name: its.shape for name, its in needed.items() if not is_lazy(its)}
-    fits = [
-        its
-        for its in named
-        if all(tensors[its + k].shape == shapes[k] for k in shapes if its + k in tensors)
-    ]
+    own = {name: its.shape for name, its in needed.items() if not is_lazy(its)}
+    stated = ({k: tensors[its + k].shape for k in own if its + k in tensors} for its in named)
+    fits = [its for its, shapes in zip(named, stated, strict=True) if shapes.items() <= own.items()]
     means = [prefix for prefix in fits if _AVERAGED.search(prefix)]
     others = [prefix for prefix in fits or named[:1] if prefix not in means]
     chosen = means if means and (averaged or not others) else others
@@ -213,11 +209,8 @@ def _missing(prefix: str, tensors: Mapping[str, Tensor], needed: Mapping[str, Te
     """Return the names that a prefix lacks, except those in the memory of a found tensor."""
     missing = [name for name in needed if prefix + name not in tensors]
     memory = {name: its.untyped_storage() for name, its in needed.items() if missing and its.nbytes}
-    whole = {
-        its.data_ptr()
-        for name, its in memory.items()
-        if name not in missing and needed[name].nbytes == its.nbytes()
-    }
+    found = memory.keys() - {*missing}
+    whole = {memory[k].data_ptr() for k in found if memory[k].nbytes() == needed[k].nbytes}
     return [name for name in missing if name not in memory or memory[name].data_ptr() not in whole]
 
 
