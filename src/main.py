@@ -37,6 +37,7 @@ def run(config: DictConfig) -> None:
     """Run one job; a failure is recorded beside the job's files, and the sweep continues."""
     stopping.raise_if_interrupted()
     ignore_harmless_warnings()
+    os.chdir(HydraConfig.get().runtime.cwd)  # where the plan was made, see `hydra.job.chdir`
     # Imported here so that --help and --cfg do not load torch.
     from .callback import SweepCallback
     from .run.job import attempt

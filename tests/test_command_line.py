@@ -246,6 +246,15 @@ def test_images_to_mix_in_do_not_depend_on_the_subset(run_job, workspace):
     np.testing.assert_allclose(both.iloc[:, 0], both.iloc[:, 1], atol=1e-5)
 
 
+def test_relative_paths_start_where_the_command_does(run_job, workspace):
+    words = ["attack=fgsm", "rerun=false", "targets=[fine]"]
+    assert run_job(*words, "hydra.run.dir=plain") == 0
+    rows = {*workspace.glob("cache/rows-*/*/*/*.parquet")}
+    assert run_job(*words, "hydra.run.dir=moved", "hydra.job.chdir=true") == 0
+    assert rows and {*workspace.rglob("cache/rows-*/*/*/*.parquet")} == rows
+    pd.testing.assert_frame_equal(*(table(workspace / name) for name in ("plain", "moved")))
+
+
 @pytest.mark.slow
 def test_a_used_folder_does_not_mix_old_jobs_in(run_job, workspace):
     words = ["-m", "hydra.sweep.dir=here", "targets=[fine]"]

@@ -1,6 +1,5 @@
 """The modules and images of a call to `transfer`, checked and in the form that a job needs."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..run.data import DataSets, mixing_pool, open_fit_images
 from ..run.stages import Data, JobContext, Model, Planned
 from ..utils.devices import is_cuda
 from ..utils.model_names import NO_DEFENCE, ModelRef
+from ..utils.networks import copy_network
 from ..utils.package import canonical_name
 from ..utils.refusals import first_line
 
@@ -60,7 +60,9 @@ class Inputs:
             tried = (try_classifier(its, None, levels.shape[-1]) for its in self.networks.values())
             counts = sorted({logits.shape[1] for logits in tried})
         if len(counts) > 1:
-            raise ValueError(f"The modules have different numbers of classes: {counts}.")
+            way = " If the first of them is the background, let a module return logits[:, 1:]."
+            way *= counts[-1] == counts[0] + 1
+            raise ValueError(f"The modules have different numbers of classes: {counts}.{way}")
         names = None if class_names is None else [*map(str, np.ravel(class_names))]
         if names is not None and not len(names) == len({*names}) == counts[0]:
             text = f"class_names={str(class_names)[:200]} must be {counts[0]} different names"
@@ -150,8 +152,7 @@ def _modules(
 def _classifier(name: str, module: nn.Module) -> PixelClassifier:
     """Return a frozen copy of a module in evaluation mode."""
     try:
-        with torch.no_grad():  # otherwise the copied weights of a traced module are not leaves
-            copied = copy.deepcopy(module)
+        copied = copy_network(module)
     except Exception as error:  # modules raise all kinds of errors
         raise ValueError(f"{name} cannot be copied: {first_line(error)}") from error
     classifier = PixelClassifier(copied, mean=(0, 0, 0), std=(1, 1, 1), name=name)

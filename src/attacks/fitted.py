@@ -1,6 +1,5 @@
 """Attacks that are fitted to a source, on training images, before they attack other images."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -8,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..utils.networks import copy_network
 from .projection import Budgets, check_budgets
 from .source import Model
 
@@ -163,6 +163,6 @@ def fit(
 
     states = {}
     for budget in [0.0] if part.one_state else budgets:
-        task = FitTask(copy.deepcopy(model), budget, norm, targeted, seed, len(images), read)
+        task = FitTask(copy_network(model), budget, norm, targeted, seed, len(images), read)
         *_, states[budget] = part.fit(task, None)
     return states

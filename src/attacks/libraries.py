@@ -1,6 +1,5 @@
 """Attacks from other libraries, called like the attacks of `src.attacks.zoo`."""
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..utils.networks import copy_network
 from ..utils.refusals import suggestion, warn_once
 from .projection import Budgets, check_budgets, project
 from .source import Model, Source, announce
@@ -197,7 +197,7 @@ class _Copy(nn.Module):
     def __init__(self, model: Model, images: Tensor) -> None:
         super().__init__()
         self.device = nn.Parameter(images.new_zeros(()))  # libraries read the device from it
-        self.copy: Any = copy.deepcopy(model)
+        self.copy: Any = copy_network(model)
         self.source = Source(self.copy)
         self.eval().requires_grad_(False)
 

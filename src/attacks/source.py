@@ -1,6 +1,5 @@
 """Source models: members of an ensemble, outputs of layers, changed copies."""
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..utils.networks import copy_network
 from .per_image_random import PerImageRandom
 
 Model = Callable[[Tensor], Tensor]
@@ -135,7 +135,7 @@ def apply_backward_rule(model: nn.Module, rule: Callable[[nn.Module], nn.Module]
     """
     shared = [*model.parameters(), *model.buffers()]
     before = [tensor.clone() for tensor in shared]  # a version counter does not see `.data`
-    changed = rule(copy.deepcopy(model, {id(tensor): tensor for tensor in shared}))
+    changed = rule(copy_network(model, {id(tensor): tensor for tensor in shared}))
     if not all(map(torch.equal, before, shared)):
         raise ValueError("attack.backward_rule must not change the source's weights.")
     return changed

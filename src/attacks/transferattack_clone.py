@@ -1,6 +1,5 @@
 """Attacks from a clone of TransferAttack (github.com/Trustworthy-AI-Group/TransferAttack)."""
 
-import copy
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..utils.networks import copy_network
 from ..utils.package import command
 from ..utils.refusals import first_line, suggestion
 from .libraries import Call, base_of, make_function, select
@@ -133,7 +133,7 @@ def _run(package: str, attack_class: Any, keywords: dict[str, Any], call: Call) 
 
 def _load_source(package: str, attack_class: Any, call: Call) -> Any:
     """Return a copy of the source in the form that TransferAttack expects."""
-    model: Any = copy.deepcopy(call.model.copy).to(memory_format=torch.contiguous_format)
+    model: Any = copy_network(call.model.copy).to(memory_format=torch.contiguous_format)
     averages = [getattr(part, "average", None) for part in model.modules()]
     if others := {"probabilities", "loss"} & {*averages}:
         raise ValueError(f"ensemble={others.pop()}: TransferAttack needs ensemble=logits.")

@@ -1,6 +1,5 @@
 """Sources of adversarial images, such as an attack on a model."""
 
-import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from ..models import ModelError, choose_layout
 from ..utils import stopping
 from ..utils.about import inherits_statements
 from ..utils.devices import arithmetic, is_out_of_memory
+from ..utils.networks import copy_network
 from ..utils.refusals import first_line
 from .storage import COST, AdversarialBatch
 
@@ -273,7 +273,7 @@ class Attacker(AdversarialSource):
 
     def make_counted(self) -> CountedModel:
         """Return a copy of the source that counts its passes."""
-        return CountedModel(copy.deepcopy(self.source), self.precision == "bf16", self.on_pass)
+        return CountedModel(copy_network(self.source), self.precision == "bf16", self.on_pass)
 
     def _attack_batch(
         self,

@@ -1,11 +1,12 @@
 """Folding of batch norms into the convolutions before them, for frozen networks."""
 
-import copy
 from collections import Counter
 from typing import Any, TypeVar
 
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..utils.networks import copy_network
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -16,7 +17,7 @@ def fold_batch_norms(network: ModuleT) -> ModuleT:
     The copy is faster, and exact up to rounding. It keeps the module structure, but not the state
     dict. Nothing is folded if the network's data flow cannot be traced.
     """
-    folded = copy.deepcopy(network)
+    folded = copy_network(network)
     for module in folded.modules():  # whatever the network's own eval() does
         module.training = False
     _fold(folded)

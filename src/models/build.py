@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..utils.call_target import call_target
 from ..utils.refusals import first_line
 from .pixel_classifier import ModelError, PixelClassifier
+from .state_digest import state_digest
 from .weights import load_weights, tensors_digest
 
 
@@ -107,8 +108,14 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
     try:
         with torch.no_grad():
             logits = classifier(images)
+            *_, contents = state_digest(classifier.network)
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
+        floats = filter(torch.is_floating_point, classifier.parameters())
+        others = {value.dtype for value in floats} - {torch.float32}
+        if others and "type" in str(error):
+            way = f"Its weights are {others.pop()}: add .float() where it is built"
+            raise ValueError(f"{error}. {way}.") from error
         grey = None
         with suppress(Exception), torch.no_grad():  # a user's network may raise anything
             grey = classifier.network(classifier.prepare(images)[:, :1])
@@ -120,11 +127,15 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
         way = "For two classes return cat([0, z]), that is torch.cat([torch.zeros_like(z), z], 1)"
         raise ValueError(f"model {classifier.name}: it returns one logit z per image. {way}.")
     if num_classes is not None and logits.shape[1] != num_classes:
+        way = " If its first class is the background, let it return logits[:, 1:]."
         raise ValueError(
             f"model {classifier.name}: it has {logits.shape[1]} classes, the data {num_classes}."
+            f"{way * (logits.shape[1] == num_classes + 1)}"
         )
     if not logits.isfinite().all():
         raise ValueError(f"model {classifier.name}: its logits are not finite (weights, std?).")
+    if state_digest(classifier.network)[2] != contents:  # it keeps tensors of its last pass
+        classifier.state, classifier.unsaved, _ = state_digest(classifier.network, contents)
     classifier.probabilities = classifier.returns_probabilities(images)
     scale = float(logits.abs().max())
     classifier.steady = torch.allclose(logits, alone, rtol=0, atol=1e-3 * scale)

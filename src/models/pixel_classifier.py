@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import checkpoint
 
 from ..utils.devices import arithmetic, is_cuda, is_out_of_memory
 from ..utils.refusals import first_line
 from .state_digest import state_digest, value_digest
 from .weights import weights_digest
+
+_DIRECT = SimpleNamespace(apply=lambda run, keep_random_state, *inputs: run(*inputs))
+"""Stands for a reentrant checkpoint, which refuses `torch.autograd.grad`; it is a plain call."""
 
 
 class ModelError(ValueError):
@@ -35,8 +41,8 @@ class PixelClassifier(nn.Module):
 
     Attributes:
         feature_layer: Name of the module whose output feature-level attacks change, or None.
-        state: Digest of the network's state, as it was given, except the tensors of its state dict;
-            None if it cannot be computed.
+        state: Digest of the network's state, except the tensors of its state dict and, after a
+            trial, tensors of the last pass; None if it cannot be computed.
         unsaved: True if this state has weights.
         steady: True unless, in a trial, an image alone and in a batch got different logits.
         probabilities: True if all outputs of a trial were in [0, 1].
@@ -59,7 +65,7 @@ class PixelClassifier(nn.Module):
         self.channels = channels
         self.network = network
         self.input_size = input_size
-        self.state, self.unsaved = state_digest(network)
+        self.state, self.unsaved, _ = state_digest(network)
         self.steady, self.probabilities, self.any_layout = True, False, False
         self.feature_layer: str | None = None
         self.name = name or type(network).__name__
@@ -96,7 +102,8 @@ class PixelClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
         try:
-            output = self.network(self.prepare(images))
+            with patch.object(checkpoint, "CheckpointFunction", _DIRECT):
+                output = self.network(self.prepare(images))
             logits: Any = output.get("logits") if isinstance(output, Mapping) else output
             logits = getattr(logits, "logits", logits)
         except (Exception, SystemExit) as error:  # a user's network may raise anything

@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from io import BytesIO
 from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -20,18 +20,25 @@ _NAMED = (type, BuiltinFunctionType, ModuleType)
 _OF_A_CLASS = (FunctionType, Tensor, np.ndarray, int, float, str)
 
 
-def state_digest(network: nn.Module) -> tuple[str | None, bool]:
+def state_digest(
+    network: nn.Module, counted: Set[bytes] | None = None
+) -> tuple[str | None, bool, Set[bytes]]:
     """Compute the digest of a network's state, except the tensors in its state dict.
 
     This state consists of the modules' attributes (tensors, arrays, numbers, texts and objects that
     hold them), buffers that are not persistent, hooks, extra state and packed quantised weights.
     Functions and classes count by their names, devices do not count.
 
+    Args:
+        network: The network.
+        counted: Digests of the tensors and arrays that count; None: all of them.
+
     Returns:
-        16 hexadecimal digits, or None if an object cannot be pickled, as in TorchScript; and False
-        if the state has no weights: no tensors, arrays, extra state or objects of this kind.
+        16 hexadecimal digits, or None if an object cannot be pickled, as in TorchScript; False if
+        the state has no weights: no tensors, arrays, extra state or objects of this kind; and the
+        digests of its tensors and arrays.
     """
-    pickler = _Pickler()
+    pickler = _Pickler(counted)
     try:
         state = network.state_dict()
         others = {name: value for name, value in state.items() if not torch.is_tensor(value)}
@@ -39,9 +46,10 @@ def state_digest(network: nn.Module) -> tuple[str | None, bool]:
             for name, value in named(remove_duplicate=False):
                 if torch.is_tensor(state.get(name)):
                     pickler.known[id(value)] = f"{name} of the state dict", value
-        return pickler.digest([network, others]), bool(others) or pickler.weights
+        digest = pickler.digest([network, others])
+        return digest, bool(others or pickler.contents), pickler.contents
     except Exception:  # of any type: objects decide how they are pickled
-        return None, True
+        return None, True, set()
 
 
 def value_digest(value: Any) -> str:
@@ -65,15 +73,16 @@ class _Pickler(pickle.Pickler):
 
     Attributes:
         known: Tensors and modules by id, each after the text or number that stands for it.
-        weights: True if there was a tensor that was not known, or an array.
+        contents: Digests of the tensors that were not known, and of arrays.
+        counted: Digests of tensors and arrays that count; None: all count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counted: Set[bytes] | None = None) -> None:
         self.file = BytesIO()
         super().__init__(self.file, protocol=4)
         self.fast = True  # equal texts are written alike, whether they are one object or two
         self.known: dict[int, tuple[str | int, Any]] = {}
-        self.weights = False
+        self.contents, self.counted = set[bytes](), counted
 
     def digest(self, value: Any) -> str:
         """Return the digest of a value, as 16 hexadecimal digits."""
@@ -86,9 +95,13 @@ class _Pickler(pickle.Pickler):
             if id(value) in self.known:
                 return self.known[id(value)][0]
             self.known[id(value)] = len(self.known), value  # kept, so that no id is used twice
-        self.weights |= isinstance(value, Tensor | np.ndarray)
-        if isinstance(value, Tensor):
-            return hashlib.sha256(b"".join(tensor_bytes(value))).digest()
+        if isinstance(value, Tensor | np.ndarray):
+            written = tensor_bytes(value) if isinstance(value, Tensor) else [value.dumps()]
+            content = hashlib.sha256(b"".join(written)).digest()
+            if self.counted is not None and content not in self.counted:
+                return "not counted"
+            self.contents.add(content)
+            return content if isinstance(value, Tensor) else None
         if isinstance(value, nn.Module):
             hook_names = sorted(
                 name for name in vars(value) if re.match("_(for|back)ward.*hooks$", name)

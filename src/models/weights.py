@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..utils.refusals import first_line, shortened, warn_once
 from .restricted_pickle import load_pickle
@@ -132,13 +133,13 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
             weights.
     """
     path = Path(path)
-    present, stored = network.state_dict(), _read(path)
+    # What the file lacks stays as it is, or shares memory with what it has.
+    state, stored = network.state_dict(), _read(path)
     needed = {name: its for name, its in tensors_of(network) if not name.endswith(COUNTER)}
     prefix = find_prefix(path, stored, needed, averaged) if needed else ""
-    state = OrderedDict((name, present[name]) for name in present.keys() - needed.keys())
     for name in names_under(prefix, stored):
         short, value = name.removeprefix(prefix), stored[name]
-        if short in present or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
+        if short in state or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
             state[short] = value
     for name, own in tensors_of(network):
         new = state.get(name)
@@ -146,7 +147,6 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
             raise ValueError(
                 f"{path}: {name} is {new.dtype}. Save floating-point weights, unpacked."
             )
-    state._metadata = getattr(present, "_metadata", None)  # type: ignore[attr-defined]  # versions
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -162,8 +162,8 @@ def find_prefix(
 ) -> str:
     """Return the prefix that a network's state dict has in a file, and log a choice.
 
-    All names that the network needs must follow the prefix. Prefixes with the network's shapes are
-    preferred.
+    All names that the network needs must follow the prefix, except parts of another's memory, as
+    tied weights are. Prefixes with the network's shapes are preferred.
 
     Args:
         path: The file, for messages.
@@ -177,17 +177,18 @@ def find_prefix(
     tensors = {name: value for name, value in stored.items() if torch.is_tensor(value)}
     starts = ((name, (0, *(m.end() for m in re.finditer("[./]", name)))) for name in tensors)
     counts = Counter(name[:at] for name, places in starts for at in places if name[at:] in needed)
-    named = [prefix for prefix, count in counts.items() if count == len(needed)]
-    named = [prefix for prefix in named if not _OF_AN_OPTIMIZER.search(prefix)]
+    missing = {prefix: _missing(prefix, tensors, needed) for prefix in counts or ("",)}
+    named = [its for its in missing if not missing[its] and not _OF_AN_OPTIMIZER.search(its)]
     if not named:
-        best = max(counts, key=lambda prefix: (counts[prefix], len(prefix)), default="")
-        missing = [name for name in needed if best + name not in tensors]
+        best = max(missing, key=lambda prefix: (counts[prefix], len(prefix)))
         raise ValueError(
             f"{path} does not fit the network. The file has {shortened([*tensors])}; the network "
             f"{shortened([*needed])}. Under {best or 'no prefix'}, {counts[best]} of {len(needed)} "
-            f"names are found, but not {shortened(missing)}."
+            f"names are found, but not {shortened(missing[best])}."
         )
-    fits = [its for its in named if all(tensors[its + k].shape == needed[k].shape for k in needed)]
+    own = {name: its.shape for name, its in needed.items() if not is_lazy(its)}
+    stated = ({k: tensors[its + k].shape for k in own if its + k in tensors} for its in named)
+    fits = [its for its, shapes in zip(named, stated, strict=True) if shapes.items() <= own.items()]
     means = [prefix for prefix in fits if _AVERAGED.search(prefix)]
     others = [prefix for prefix in fits or named[:1] if prefix not in means]
     chosen = means if means and (averaged or not others) else others
@@ -202,6 +203,15 @@ def find_prefix(
     elif beside := [*beside, *(its for its in fits if its != prefix)]:
         warn_once("%s: the weights under %s are used, not %s.", path, prefix, shortened(beside))
     return prefix
+
+
+def _missing(prefix: str, tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> list[str]:
+    """Return the names that a prefix lacks, except those in the memory of a found tensor."""
+    missing = [name for name in needed if prefix + name not in tensors]
+    memory = {name: its.untyped_storage() for name, its in needed.items() if missing and its.nbytes}
+    found = memory.keys() - {*missing}
+    whole = {memory[k].data_ptr() for k in found if memory[k].nbytes() == needed[k].nbytes}
+    return [name for name in missing if name not in memory or memory[name].data_ptr() not in whole]
 
 
 def names_under(prefix: str, names: Mapping[str, Any]) -> list[str]:

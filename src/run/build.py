@@ -1,6 +1,5 @@
 """Build the untrained models of a job, freeze them, and combine its sources to an ensemble."""
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from ..models import (
     weight_facts,
 )
 from ..models.providers import LOADER, facts_of
+from ..utils.networks import copy_network
 from ..utils.refusals import class_order, shortened
 from .stages import Model
 
@@ -69,7 +69,7 @@ def build(
         chosen, own = settings.dataset.class_names, len(images.own_names)
         way = "If the images have only some of the network's classes, set dataset.class_names "
         way += "(imagenet, or all in order), or dataset.num_classes of lists."
-        if chosen == "imagenet" and own:
+        if chosen == "imagenet" and own and "background" not in str(error):
             way = f"To number only the {own} classes of the images, set dataset.class_names=null "
             way += "and dataset.num_classes=null."
         elif chosen is not None:
@@ -140,7 +140,7 @@ def freeze(
     digest = classifier.digest
     parts = model_parts(settings, name, classifier, digest)
     classifier.eval().requires_grad_(False)
-    as_built = copy.deepcopy(classifier) if keep_layers else None
+    as_built = copy_network(classifier) if keep_layers else None
     speed_up(settings, classifier, images.image_size)
     expected, facts = settings.model[name].expected_accuracy, read_facts(settings, name)
     if expected is None and facts.class_names == images.class_names:

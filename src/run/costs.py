@@ -1,6 +1,5 @@
 """Costs of work: speeds on this device, measured once and remembered, and numbers of operations."""
 
-import copy
 import json
 import math
 import platform
@@ -23,6 +22,7 @@ from ..training import choose_precision
 from ..utils import stopping
 from ..utils.devices import arithmetic, deterministic, is_cuda, is_out_of_memory
 from ..utils.files import write_text
+from ..utils.networks import copy_network
 from ..utils.processes import keep_freed_memory
 from .trainer import make_trainer, on_free_gpu
 
@@ -62,7 +62,7 @@ class Speeds:
         if place not in known:
             with on_free_gpu(settings.trainer) as trainer:
                 device = make_trainer(trainer).strategy.root_device
-                known[place] = self._measure(work_type, copy.deepcopy(classifier), side, device)
+                known[place] = self._measure(work_type, copy_network(classifier), side, device)
             write_text(self.path, json.dumps(tables, indent=1))
         return known[place]
 
@@ -232,7 +232,7 @@ def count_operations(model: PixelClassifier, side: int) -> dict[WorkType, float]
             FlopCounterMode(display=False) as counter,
         ):
             images = torch.zeros(1, 3, size, size).requires_grad_()
-            copy.deepcopy(model, empty).eval()(images)
+            copy_network(model, empty).eval()(images)
     except Exception:  # a user's network may raise anything
         return dict.fromkeys(("prediction", "gradient", "training"), math.nan)
     forward, counts = counter.get_total_flops(), counter.get_flop_counts()["Global"]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 from torchvision.models import mnasnet0_5
 
@@ -449,3 +449,44 @@ def test_moments_of_an_optimizer_are_no_averaged_weights(tmp_path, other, averag
     torch.save({"state_dict": net.state_dict(), **content}, tmp_path / "net.pt")
     load_weights(read, tmp_path / "net.pt")
     assert torch.equal(read.weight, mean.weight if averaged else net.weight)
+
+
+class Tied(nn.Module):
+    """A network with two layers of the same weight, and a third one with a part of it."""
+
+    def __init__(self, seed=0, part=False):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.encoder, self.decoder = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.decoder.weight, self.head = self.encoder.weight, nn.Linear(4, 2)
+        if part:
+            self.head.weight = nn.Parameter(self.encoder.weight.detach()[:2])
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_weights_in_the_memory_of_others_need_not_be_in_a_file(tmp_path, part):
+    wanted = Tied(part=part)
+    save_model(wanted, str(tmp_path / "tied.safetensors"))
+    state = load_file(tmp_path / "tied.safetensors")
+    assert len(state) < len(wanted.state_dict())
+    pairs = [(f"module.{name}", value) for name, value in state.items()]
+    write(tmp_path / "tied.pt", {"model": dict(pairs), "epoch": 3})
+    for name in ("tied.safetensors", "tied.pt"):
+        found = loaded(tmp_path / name, into=Tied(seed=1, part=part))
+        assert same(found, wanted) and found.decoder.weight is found.encoder.weight
+    apart = Tied(seed=1)
+    apart.decoder.weight = nn.Parameter(apart.encoder.weight.detach().clone())
+    with pytest.raises(ValueError, match=r"but not .*(decoder|encoder)\.weight"):
+        loaded(tmp_path / "tied.pt", into=apart)
+
+
+def test_layers_without_shapes_yet_get_them_from_the_file(tmp_path):
+    def lazy():
+        return nn.Sequential(
+            nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(10)
+        )
+
+    path = write(tmp_path / "net.pt", GOOD)
+    assert same(loaded(path, into=lazy()), network())
+    with pytest.raises(ValueError, match=r"but not 3\.weight"):
+        loaded(write(path, {name: GOOD[name] for name in GOOD if name != "3.weight"}), into=lazy())

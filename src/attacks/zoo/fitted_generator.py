@@ -1,6 +1,5 @@
 """Adversarial images from a trained generator."""
 
-import copy
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ from pydantic import AfterValidator, NonNegativeInt
 from torch import Tensor, nn
 
 from ...utils.checked_dataclass import checked, odd
+from ...utils.networks import copy_network
 from ...utils.refusals import first_line
 from ..define import ALL_BUT_NORM, attack
 from ..landscape import smooth
@@ -51,7 +51,7 @@ class Generator:
 
 def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
     """Return a copy of a generator with a file's weights, without unpickling objects."""
-    network = copy.deepcopy(network)
+    network = copy_network(network)
     if file is not None:
         try:
             network.load_state_dict(load_tensors(Path(file)))

@@ -1,6 +1,5 @@
 """Gradients of weights that are collected while the source is trained further."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -13,6 +12,7 @@ from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
 from ...utils.checked_dataclass import checked
+from ...utils.networks import copy_network
 from ..define import attack
 from ..fitted import FitBatch, FitTask, State, state_of
 from ..losses import loss_of_each
@@ -65,7 +65,7 @@ class CollectedWeights:
         """Yield all weights collected so far after each epoch, as `NUMBER/NAME`."""
         if not isinstance(task.model, nn.Module):
             raise ValueError("attack=lgv trains its source, which must be a torch module.")
-        model = copy.deepcopy(task.model).requires_grad_()
+        model = copy_network(task.model).requires_grad_()
         if self.epochs == 0:
             yield {f"0/{name}": value for name, value in _weights(model).items()}
             return
@@ -136,7 +136,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:
     """Return a model's weights, with the batch-norm statistics of training images."""
-    renewed = copy.deepcopy(model)
+    renewed = copy_network(model)
     source = Source(renewed)
 
     def images() -> Iterator[Tensor]:
