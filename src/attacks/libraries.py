@@ -119,7 +119,7 @@ def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Ten
     criterion = getattr(foolbox.criteria, rule)(call.labels)
     is_object = not isclass(attack_class)
     if is_object:  # it is called as its users do
-        attack = copy.deepcopy(attack_class)
+        attack = copy_network(attack_class)
         raw: Tensor = attack(wrapped, call.images, criterion, epsilons=call.radius)[0]
         return raw
     attack = attack_class(**select(attack_class, filled), **keywords)
@@ -250,7 +250,7 @@ def from_object(attack: Any) -> Callable[..., Tensor]:
 def _run_object(attack: Any, call: Call) -> Tensor:
     """Call a copy of an object of torchattacks or torchattack on the source."""
     name, old, memo = type(attack).__name__, attack.model, {id(attack.model): call.model}
-    copied = copy.deepcopy(attack, memo)
+    copied = copy_network(attack, memo)
     parts = [*old.modules()] if isinstance(old, nn.Module) else []
     hooked = any(part._forward_hooks or part._backward_hooks for part in parts)
     if hooked or any(id(part) in memo for part in parts[1:]):
