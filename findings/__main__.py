@@ -29,7 +29,6 @@ from findings.numbers import (
     p_value,
     span,
 )
-from findings.sources import choice_rows, luck_rows, source_rows, success_under_joint, zoo
 from findings.zoos import ranked, twins
 from src import curves, ranking
 from src.analysis import format_cell
@@ -136,11 +135,6 @@ def page_values() -> dict[str, Any]:
         fitted=fitted(),
         fitted_controls=controls_of_fitted(8),
         lgv=beside_bases([sweep_of("fitted")], {"bim (steps=50)": "lgv"}),
-        sources=zoo(),
-        success_under_joint=success_under_joint,
-        luck=luck_rows("di"),
-        source_rows=source_rows(),
-        choice_rows=choice_rows(),
         twins=twins(),
         zoos=ranked(),
         board=Boards("small"),

@@ -1,4 +1,4 @@
-"""Rank the sources of finished sweeps for an unseen target, and test what predicts transfer."""
+"""Rank the sources of finished sweeps for an unseen target."""
 
 import sys
 from collections.abc import Sequence

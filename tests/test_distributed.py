@@ -26,11 +26,11 @@ JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=ran
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
 JOB += ["diagnostics.n_images=21", "defences=[none,jpeg,random_resize_pad]"]
 JOB += ["defence.random_resize_pad.repeats=2", "epsilon.grid=[1.5,8]"]
-JOB += ["diagnostics.tables=[all,features]", DOOR]
+JOB += [DOOR]
 JOB += ["report.examples=3", "++model.coarse.feature_layer='0'"]
 DDP = ["trainer.strategy=ddp", "hydra.run.dir=many"]
 DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity"]
-DIAGNOSTICS += ["smoothness", "features", "output_changes", "self_transfer"]
+DIAGNOSTICS += ["smoothness", "output_changes", "self_transfer"]
 DIAGNOSTICS += ["gradient_consistency"]
 
 

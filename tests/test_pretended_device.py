@@ -100,7 +100,7 @@ PASSES = {
         "diagnostics": {
             "bisection": 1,
             "iterations": [1, 2],
-            "tables": ["all", "features"],
+            "tables": ["all"],
         },
         "measurements": named(OutputChanges, SelfTransfer, Smoothness, GradientConsistency),
         "controls": True,

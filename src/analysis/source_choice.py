@@ -1,10 +1,9 @@
 """Choice of a source for an unseen target."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,10 +72,6 @@ class Transfer:
             self.counts[places],
             self.own[places],
         )
-
-    def of_images(self, places: Any) -> "Transfer":
-        """Return the transfer for the images at these positions."""
-        return replace(self, scores=self.scores[..., places], counts=self.counts[..., places])
 
     def rates_of(self, weights: Values) -> Values:
         """Compute the rates, shape (B, S, T), for weights of images, shape (B, N)."""

@@ -6,7 +6,7 @@ from .iterations import Iterations
 from .minimum_budget import MinimumBudget
 from .predictions import Clean, Controls, DefendedTargets, Predictions
 from .protocol import Measurement
-from .similarity import Features, GradientSimilarity
+from .similarity import GradientSimilarity
 from .visibility import Visibility
 
 MEASUREMENTS: tuple[Measurement, ...] = (
@@ -23,5 +23,4 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     BandFilters(),
     LowPassed(),
     GradientSimilarity(),
-    Features(),
 )

@@ -1,7 +1,6 @@
-"""Ranking of sources for an unseen target, and predictors of transfer, for the terminal."""
+"""Ranking of sources for an unseen target, for the terminal."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -9,28 +8,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
+from ..analysis.image_outcomes import image_outcomes, joined
 from ..analysis.source_choice import (
     FEWEST_FOR_INTERVAL,
-    Related,
     Transfer,
     choices,
     profiles,
     transfer_of,
 )
-from ..analysis.source_measures import FEWEST_SOURCES, clean_measures, linear_cka, predictors
 from ..artifacts.jobs import FinishedJob, find_jobs
 from ..artifacts.likeness import RELATED_BY, model_digest, overlaps
 from ..utils.model_names import ModelRef
 from ..utils.terminal import text_table
-
-Frames = dict[str, pd.DataFrame]
-"""Frames by name: a measure's (source, target), or a model's vectors by number of the image."""
 
 INTERVALS = "95 % intervals are for new targets and new images."
 FEW_TARGETS = f"Below {FEWEST_FOR_INTERVAL} targets there is no interval."
@@ -52,7 +45,6 @@ class SourceChoice:
     profiles: pd.DataFrame
     spread: float
     choices: pd.DataFrame
-    predictors: pd.DataFrame
 
 
 def choose_source(
@@ -90,63 +82,19 @@ def choose_source(
         if eps not in outcomes:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
         parts.append(outcomes[eps])
-    return source_choice(jobs, joined(parts), eps)
+    transfer, shared = transfer_of(joined(parts)), _shared(jobs)
 
-
-def source_choice(
-    jobs: Sequence[FinishedJob], outcomes: ImageOutcomes, eps_255: float
-) -> SourceChoice:
-    """Rank the sources of comparable jobs for an unseen target, from outcomes at one budget."""
-    first, shared = jobs[0].record, _shared(jobs)
-    named = {(name, job.record.source): job for job in jobs for name in (job.attack, job.row_title)}
-    known = [place for place, name in enumerate(outcomes.jobs) if name in named]
-    selection = outcomes.of_jobs(known)
-    return choice_of(
-        f"{first.dataset}, eps = {eps_255:g}/255, {first.protocol}",
-        selection,
-        _correct(jobs),
-        pair_measures(jobs),
-        lambda a, b: a == b or frozenset((a, b)) in shared,
-        first.seed,
-    )
-
-
-def choice_of(
-    heading: str,
-    outcomes: ImageOutcomes,
-    correct: pd.DataFrame,
-    of_pairs: Callable[[NDArray[np.int64], Sequence[str]], Frames],
-    related: Related,
-    seed: int = 0,
-) -> SourceChoice:
-    """Rank sources for an unseen target, from outcomes and measures of the models.
-
-    Args:
-        heading: Text with data set, budget and protocol.
-        outcomes: Outcomes at one budget.
-        correct: Whether each model (column) is correct on each clean image (row, by number).
-        of_pairs: Function like the result of `pair_measures`.
-        related: Whether two models are related.
-        seed: Seed for permutations and bootstrap.
-    """
-    transfer = transfer_of(outcomes)
-
-    def members_related(first: str, second: str) -> bool:
+    def related(first: str, second: str) -> bool:
         members = (ModelRef.parse(name).members for name in (first, second))
-        return any(related(a, b) for a, b in product(*members))
+        return any(a == b or frozenset((a, b)) in shared for a, b in product(*members))
 
-    def measure(places: list[int]) -> Frames:
-        rows = correct.iloc[places]
-        return clean_measures(rows) | of_pairs(rows.index.to_numpy(), transfer.targets)
-
-    ranked = profiles(transfer, members_related)
+    ranked = profiles(transfer, related)
     return SourceChoice(
-        f"{', '.join(transfer.attacks)} on {heading}",
+        f"{', '.join(transfer.attacks)} on {first.dataset}, eps = {eps:g}/255, {first.protocol}",
         transfer,
         ranked,
         _spread(ranked),
-        choices(transfer, members_related, seed),
-        predictors(transfer.single, measure, related, seed),
+        choices(transfer, related, first.seed),
     )
 
 
@@ -163,16 +111,6 @@ def _spread(ranked: pd.DataFrame) -> float:
     return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
 
 
-def _correct(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
-    """Return whether each model (column) is correct on each clean image (row, by number)."""
-    columns: dict[str, pd.Series] = {}
-    for job in jobs:
-        for model, rows in job.clean.groupby("target", observed=True):
-            right = (rows["predicted"] == rows["label"]).set_axis(rows["index"])
-            columns.setdefault(str(model), right)
-    return pd.DataFrame(columns).sort_index()
-
-
 def _shared(jobs: Sequence[FinishedJob]) -> set[frozenset[str]]:
     """Return the pairs of models that share weights, architecture or family."""
     overlap: dict[frozenset[str], tuple[str, ...]] = {}
@@ -182,66 +120,6 @@ def _shared(jobs: Sequence[FinishedJob]) -> set[frozenset[str]]:
             if pair not in overlap:
                 overlap[pair] = overlaps(job.record, first, second)
     return {pair for pair, shared in overlap.items() if RELATED_BY & {*shared}}
-
-
-def pair_measures(
-    jobs: Sequence[FinishedJob],
-) -> Callable[[NDArray[np.int64], Sequence[str]], Frames]:
-    """Return a function that computes measures as frames (source, target).
-
-    Its arguments are the numbers of images and the targets. A measure is averaged over the attacks
-    that have it; measures that no job has are left out:
-
-    - `gradient cosine`: mean cosine between the gradients of source and target;
-    - `cka`: `linear_cka` of the outputs of their feature layers.
-    """
-    tables = defaultdict[str, dict[tuple[str, str], pd.DataFrame]](dict)
-    for job in jobs:
-        for name in {"similarity", "features"} & job.files.keys():
-            tables[name][job.row_title, job.record.source] = job.table(name).set_index("index")
-    vectors = (vectors_by_model(table, "features") for table in tables["features"].values())
-    features = {name: rows for models in vectors for name, rows in models.items()}
-
-    def measure(index: NDArray[np.int64], targets: Sequence[str]) -> Frames:
-        cosines = means_by_pair(tables["similarity"], "cosine", index)
-        frames = {"gradient cosine": cosines, "cka": _cka(features, index)}
-        return {name: frame for name, frame in frames.items() if not frame.empty}
-
-    return measure
-
-
-def vectors_by_model(table: pd.DataFrame, column: str) -> Frames:
-    """Return each model's vectors, with a row per image."""
-    return {
-        str(model): pd.DataFrame(np.stack(rows[column].to_list()), rows.index)
-        for model, rows in table.groupby("target", observed=True)
-    }
-
-
-def of_images(rows: pd.DataFrame, index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the rows of some images, sorted by number."""
-    return rows.loc[rows.index.isin(index)].sort_index().to_numpy(np.float64)
-
-
-def means_by_pair(
-    tables: Mapping[tuple[str, str], pd.DataFrame], column: str, index: NDArray[np.int64]
-) -> pd.DataFrame:
-    """Return the means over images by source (row) and model (column)."""
-    parts = [
-        rows[rows.index.isin(index)].groupby("target", observed=True)[column].mean().rename(source)
-        for (_, source), rows in tables.items()
-    ]
-    return pd.DataFrame(parts).groupby(level=0).mean()
-
-
-def _cka(features: Frames, index: NDArray[np.int64]) -> pd.DataFrame:
-    values = {name: of_images(rows, index) for name, rows in features.items()}
-    return pd.DataFrame(
-        {
-            other: {name: linear_cka(mine, its) for name, mine in values.items()}
-            for other, its in values.items()
-        }
-    )
 
 
 def source_tables(choice: SourceChoice) -> Group:
@@ -255,9 +133,6 @@ def source_tables(choice: SourceChoice) -> Group:
         f"{INTERVALS if np.isfinite(mean['success_low']) else FEW_TARGETS} Models related to the "
         "target are left out.",
     ]
-    few = len(choice.transfer.single.sources) < FEWEST_SOURCES
-    note = f"not tested: that needs {FEWEST_SOURCES} sources" if few else "p: models permuted"
-    note += "; measures from one half of the images, transfer from the other, then swapped"
     parts: list[RenderableType] = [
         Text(f"Which source for an unseen target: {choice.heading}", style="bold"),
         _ranking(choice),
@@ -265,9 +140,6 @@ def source_tables(choice: SourceChoice) -> Group:
         Text("\nEach target in turn as the unseen target", style="bold"),
         _choices(choice.choices),
         Text("\n".join(lines), style="italic"),
-        Text("\nPredictors of success between two models (Spearman's rho)", style="bold"),
-        _predictors(choice.predictors),
-        Text(note, style="italic"),
     ]
     return Group(*parts)
 
@@ -302,15 +174,6 @@ def _choices(choices: pd.DataFrame) -> Table:
         rows.append([row["target"], row["chosen"], success, row["best"], most, by_chance])
     columns = ["target", "chosen", "success", "best", "success", "random"]
     return text_table(columns, rows, ["target", "chosen", "best"])
-
-
-def _predictors(predictors: pd.DataFrame) -> Table:
-    rows = []
-    for row in predictors.to_dict("records"):
-        numbers = ["" if pd.isna(row[name]) else f"{row[name]:+z.2f}" for name in ("rho", "added")]
-        p = "" if pd.isna(row["p"]) else f"{row['p']:.3f}"
-        rows.append([row["measure"], str(row["pairs"]), *numbers, p])
-    return text_table(["measure", "pairs", "rho", "beyond accuracy", "p"], rows, ["measure"])
 
 
 def share(row: Any, name: str) -> str:

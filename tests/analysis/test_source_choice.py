@@ -1,15 +1,9 @@
-"""The choice of a source and its predictors against loops and exhaustive permutations."""
-
-from itertools import permutations
+"""The choice of a source against loops."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy.stats import entropy, spearmanr
 
-from findings.predictors import mutual_information
 from src.analysis.source_choice import Transfer, choices, profiles
-from src.analysis.source_measures import clean_measures, predictors
 from src.sources import main
 from tests.conftest import REPOSITORY
 
@@ -145,72 +139,10 @@ def test_too_few_models_are_refused():
         choices(made_up(MODELS[:4]), lambda one, other: True)
 
 
-def test_clean_measures_are_those_of_their_definitions():
-    from statsmodels.stats.inter_rater import cohens_kappa
-
-    right = pd.DataFrame(
-        np.random.default_rng(0).random((50, 3)) < [0.5, 0.8, 1], columns=["a", "b", "c"]
-    )
-    found, information = clean_measures(right), mutual_information(right)
-    counts = np.histogram2d(right["a"], right["b"], bins=2)[0]
-    parts = [counts.sum(axis=1), counts.sum(axis=0), counts.ravel()]
-    one, other, both = (entropy(part, base=2) for part in parts)
-    assert information.loc["a", "b"] == pytest.approx(one + other - both)
-    assert found["kappa"].loc["a", "b"] == pytest.approx(cohens_kappa(counts).kappa)
-    assert information.loc["a", "c"] == pytest.approx(0)
-    assert (found["source accuracy"].loc["a"] == right["a"].mean()).all()
-    assert (found["target accuracy"]["a"] == right["a"].mean()).all()
-
-
-@pytest.mark.slow
-def test_predictors_are_measured_on_other_images_and_tested_over_models():
-    transfer, seen = made_up(), []
-    names = ["source accuracy", "target accuracy", "chance"]
-    random = np.random.default_rng(1)
-    fixed = {name: pd.DataFrame(random.random((6, 6)), MODELS, MODELS) for name in names}
-
-    def measure(places):
-        seen.append(places)
-        return fixed
-
-    found = predictors(transfer, measure, related).set_index("measure")
-    assert seen == [list(range(1, 60, 2)), list(range(0, 60, 2))]
-    used = np.array([[not related(one, other) for other in MODELS] for one in MODELS])
-    halves = [transfer.of_images(slice(start, None, 2)).rates for start in (0, 1)]
-
-    def rho(values):
-        return np.mean([spearmanr(values[used], rates[used]).statistic for rates in halves])
-
-    for name, frame in fixed.items():
-        values = frame.to_numpy()
-        assert found.loc[name, "rho"] == pytest.approx(rho(values))
-        orders = [np.ix_(order, order) for order in permutations(range(6))]
-        exact = np.mean(np.abs([rho(values[order]) for order in orders]) >= abs(rho(values)) - NEAR)
-        assert found.loc[name, "p"] == pytest.approx(exact, abs=0.05)
-    assert (found["pairs"] == 28).all()
-
-
-def test_what_a_measure_adds_is_beyond_the_accuracies():
-    transfer = made_up(images=400)
-    rates = pd.DataFrame(transfer.rates, MODELS, MODELS)
-    source = pd.DataFrame(np.tile(np.nanmean(transfer.rates, 1)[:, None], 6), MODELS, MODELS)
-    target = pd.DataFrame(np.tile(np.nanmean(transfer.rates, 0), (6, 1)), MODELS, MODELS)
-    frames = {"source accuracy": source, "target accuracy": target}
-    frames |= {"the same": source**2, "rates": rates.fillna(0)}
-    found = predictors(transfer, lambda places: frames, related).set_index("measure")
-    assert found.loc["the same", "rho"] == found.loc["source accuracy", "rho"] > 0.5
-    assert np.isnan(found.loc["the same", "added"]) and found.loc["rates", "added"] > 0.9
-    assert found.loc["rates", "p"] < 0.01
-    constant = predictors(transfer, lambda places: frames | {"one": rates * 0}, related)
-    assert np.isnan(constant.set_index("measure").loc["one", "p"])
-    few = predictors(made_up(MODELS[:5]), lambda places: frames, related)
-    assert few["p"].isna().all()
-
-
 def test_the_command_prints_a_choice_or_why_there_is_none(capsys):
     demo = str(REPOSITORY / "docs" / "results" / "demo")
     assert main([demo]) == 0
     printed = capsys.readouterr().out
-    assert "vit_small        resnet_small" in printed and "that needs 6 sources" in printed
+    assert "vit_small        resnet_small" in printed and "Luck is unknown" in printed
     for words in ([demo, "--attack", "none"], [demo, "--eps", "3"], ["nowhere"]):
         assert main(words) == 2 and capsys.readouterr().err.count("\n") == 1

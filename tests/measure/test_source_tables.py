@@ -1,80 +1,20 @@
-"""Features, changes of outputs and transfer to resized copies, against direct computation."""
+"""Changes of outputs and transfer to resized copies, against direct computation."""
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from findings.measurements import OutputChanges, SelfTransfer
 from src.attacks import fgsm
-from src.cache.rows import Rows
-from src.run.results import compute_results
-from tests.job_context import make_context, named
+from tests.job_context import named
 
 REFERENCE = 8.0
 """Reference budget of `diagnosed`."""
 
 
-class Tokens(nn.Module):
-    """Classifier whose layer `words` gives (N, T, C) and `pooled` (N, C)."""
-
-    def __init__(self):
-        super().__init__()
-        self.words, self.pooled, self.head = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, 3)
-
-    def forward(self, images):
-        return self.head(self.pooled(self.words(images.flatten(2).mT).amax(dim=1)))
-
-
-class ChannelsLast(Tokens):
-    """Classifier whose layer `words` gives (N, H, W, C)."""
-
-    def forward(self, images):
-        return self.head(self.pooled(self.words(images.movedim(1, -1)).amax(dim=(1, 2))))
-
-
-def convolved():
-    layers = nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(216, 3)
-    return nn.Sequential(*layers).eval().requires_grad_(False)
-
-
 def stacked(column):
     return np.stack([*column])
-
-
-@pytest.fixture
-def features(tmp_path):
-    """A function that returns the features of models that state some layers, in pandas."""
-
-    def compute(dataset, networks, layers):
-        job = make_context(dataset, networks, diagnostics={"tables": ["features"]})
-        for name, layer in layers.items():
-            stated = job.settings.model[name].model_copy(update={"feature_layer": layer})
-            job.settings.model[name] = stated
-        return compute_results(job, Rows(tmp_path)).diagnostics["features"].to_pandas()
-
-    return compute
-
-
-def test_features_are_a_layers_output_averaged_over_positions(images, batch_of, features):
-    maps, tokens, unstated = convolved(), Tokens().eval().requires_grad_(False), convolved()
-    last = ChannelsLast().eval().requires_grad_(False)
-    networks = {"maps": maps, "tokens": tokens, "last": last, "unstated": unstated}
-    dataset = images(11)
-    clean, _ = batch_of(dataset)
-    found = features(dataset, networks, {"maps": "0", "tokens": "words", "last": "words"})
-    assert found["target"].unique().tolist() == ["maps", "tokens", "last"]
-    with torch.no_grad():
-        wanted = {"maps": maps[0](clean).mean((2, 3)), "tokens": tokens.words(clean.flatten(2).mT)}
-    wanted["tokens"] = wanted["tokens"].mean(dim=1)
-    wanted["last"] = last.words(clean.movedim(1, -1)).mean((1, 2))
-    for name, rows in found.groupby("target"):
-        assert rows["index"].tolist() == list(range(11))
-        np.testing.assert_allclose(stacked(rows["features"]), wanted[name], atol=1e-5)
-    flat = features(dataset, networks, {"tokens": "pooled"})  # another layer has other rows
-    inner = tokens.pooled(tokens.words(clean.flatten(2).mT).amax(dim=1))
-    np.testing.assert_allclose(stacked(flat["features"]), inner, atol=1e-5)
 
 
 def test_changes_are_clean_minus_adversarial_logits(images, curved, batch_of, diagnosed):
