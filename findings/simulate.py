@@ -86,7 +86,7 @@ FALLS: dict[str, dict[str, Any]] = {
     for fall in (0.03, 0.05, 0.1)
 }
 """Settings of `versions` by name, for numbers of images."""
-REPEATED_WORSE = 2_000
+REPEATED_GATES = 4_000
 MAX_FALL = 0.05
 UNCHANGED: dict[str, dict[str, Any]] = {
     f"unchanged, {cells} cells, {kind}": {"cells": cells, **KINDS[kind]}
@@ -229,7 +229,7 @@ def versions(
     """
     rates = np.append(0.55 + 0.2 * np.linspace(-1, 1, cells) * (cells > 1), 0.86)
     rates = rates if accuracy is None else np.full(cells + 1, accuracy)
-    places = {"all cells": slice(cells), "one cell": 0, "clean accuracy": cells}
+    places: dict[str, Any] = {"all cells": slice(cells), "one cell": 0, "clean accuracy": cells}
     shared, sides = random.standard_normal(images), []
     for lost in (0, fall):
         own = np.sqrt(0.85 * (1 - alike)) * random.standard_normal(images)
@@ -248,7 +248,8 @@ def verdicts(old: Values, new: Values, draws: int = 399) -> tuple[bool, bool]:
         np.concatenate([its[:-1].mean(axis=0, keepdims=True)[: len(its) - 2], its[:-1]])
         for its in (old, new)
     ]
-    tests = [compare_versions(*sides, draws) for sides in (robust, (old[-1:], new[-1:]))]
+    families = (robust[0], robust[1]), (old[-1:], new[-1:])
+    tests = [compare_versions(before, after, draws) for before, after in families]
     fell = any((test["high"] < 0).any() for test in tests)
     return fell, all((test["largest_fall"] <= MAX_FALL).all() for test in tests)
 
@@ -326,8 +327,8 @@ def main() -> None:
         done = stored()
         if str(size) not in done.get(name, {}):
             repeats = REPEATED_CHOICES if name in CHOICES else REPEATS
-            repeats = REPEATED_FALLS if name in FALLS | UNCHANGED else repeats
-            repeats = REPEATED_WORSE if name in WORSE else repeats
+            repeats = REPEATED_FALLS if name in FALLS else repeats
+            repeats = REPEATED_GATES if name in UNCHANGED | WORSE else repeats
             done.setdefault(name, {})[str(size)] = simulate(name, size, repeats)
             write_text(RESULT, json.dumps(done, indent=1) + "\n")
 

@@ -47,9 +47,9 @@ def _print_changes(
     passed, verdict = gate(changes, max_fall)
     code = int(not passed)
     if json_only:
-        facts = {"exit_code": code, "verdict": verdict, "max_fall": max_fall, "old": str(old)}
-        facts |= {"new": str(new), **changes.attrs, "rows": json.loads(as_json(changes, max_fall))}
-        print(json.dumps(facts))
+        facts = {"exit_code": code, "verdict": verdict, "max_fall": max_fall}
+        facts |= {"old": str(old), "new": str(new), NOTES: changes.attrs[NOTES]}
+        print(json.dumps(facts | {"rows": json.loads(as_json(changes, max_fall))}))
         return code
     console = Console(markup=False, highlight=False)
     budgets = changes[["eps_255", "norm"]].dropna().drop_duplicates().to_numpy()

@@ -133,12 +133,13 @@ def compare_versions(
     change, error, unit = tests.difference, tests.margin / tests.cutoff, most / images
     size, squares = np.abs(change), tests.discordance * images
     unseen, none_seen = log(2 * len(old) / LEVEL) * unit, 2 * len(old) * np.exp(-size / unit)
-    p = np.minimum(1, np.max([tests.p, 2 * ndtr(-size / error), none_seen, alone + 0 * size], 0))
-    margin = np.max([tests.margin, _NORMAL * error, unseen + 0 * size, size * (p >= LEVEL)], 0)
+    p = np.maximum(np.maximum(tests.p, 2 * ndtr(-size / error)), np.minimum(none_seen, 1))
+    p = np.maximum(p, alone)
+    margin = np.maximum(np.maximum(tests.margin, _NORMAL * error), unseen)
+    margin = np.where(p < LEVEL, margin, np.maximum(margin, size))
     half = _ONE_SIDED * most / 2
-    more = _ONE_SIDED * (half + np.sqrt(squares + half**2))
-    fall = np.maximum(more, _NONE_SEEN * most) / images - change
-    fall = np.abs(np.ceil(1000 * np.maximum(fall, 0) - _ROUNDING)) / 1000
+    lost = np.maximum(_ONE_SIDED * (half + np.sqrt(squares + half**2)), _NONE_SEEN * most)
+    fall = np.ceil(1000 * np.maximum(lost / images - change, 0) - _ROUNDING) / 1000 + 0.0
     low, high = np.clip([change - margin, change + margin], -1, 1)
     return {"change": change, "low": low, "high": high, "p_adjusted": p, "largest_fall": fall}
 

@@ -88,8 +88,8 @@ def compare(
             rows[f"{name}_right"] = (its.sum(axis=1) / most).round(6)
         steps = (after - before).round(9)
         rows["lost"], rows["gained"] = (steps < 0).sum(axis=1), (steps > 0).sum(axis=1)
-        pairs = rows.loc[~rows["is_mean"], ["lost", "gained"]]
-        rows["p"] = pairs.apply(lambda its: binomtest(max(its), max(its.sum(), 1)).pvalue, axis=1)
+        changed = rows.loc[~rows["is_mean"], ["lost", "gained"]]
+        rows["p"] = changed.apply(lambda its: binomtest(max(its), max(its.sum(), 1)).pvalue, axis=1)
         alone = rows["p"].fillna(0).to_numpy()
         parts.append(rows.assign(**compare_versions(before, after, most=most, alone=alone)))
     frame = pd.concat(parts, ignore_index=True)
@@ -144,7 +144,7 @@ def gate(changes: pd.DataFrame, max_fall: float | None = None) -> tuple[bool, st
         R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24
         (1982), intersection-union tests.
     """
-    worst = changes.loc[changes["largest_fall"].idxmax()]
+    worst = changes.iloc[changes["largest_fall"].argmax()]
     if max_fall is None:
         falls = int((changes["high"] < 0).sum())
         said = f"Significant falls: {falls} of {len(changes)}."
