@@ -2,7 +2,8 @@
 
 `python -m findings.simulate` goes on where it was stopped, and stores the counts in
 docs/results/simulated.json: how many rankings call any two equals unequal, how many 95 % intervals
-do not contain the mean that they estimate, and in how many pairs of sweeps a fall is significant.
+do not contain the mean that they estimate, in how many pairs of sweeps a fall is significant, and
+in how many falls above 5 points are excluded.
 """
 
 import json
@@ -62,20 +63,50 @@ CHOICES: dict[str, dict[str, Any]] = {
 """Settings of `sweep` by name, for intervals of chosen sources' success on new targets."""
 
 REPEATED_FALLS = 1_000
+KINDS: dict[str, dict[str, float]] = {
+    "two trainings": {"alike": 0.82},
+    "less alike": {"alike": 0.5},
+    "unrelated": {"alike": 0.0},
+    "nearly always right": {"alike": 0.5, "accuracy": 0.97},
+    "nearly always wrong": {"alike": 0.5, "accuracy": 0.06},
+}
+"""Settings of `versions` by name.
+
+Two trainings of `resnet_small` are 0.82 alike, with 4 cells on 1,000 images.
+"""
 FALLS: dict[str, dict[str, Any]] = {
     f"fall of {100 * fall:.0f} points, {cells} cells, {kind}": {
         "fall": fall,
         "cells": cells,
-        "alike": alike,
+        "worse": "all cells",
+        **KINDS[kind],
     }
-    for kind, alike in {"two trainings": 0.82, "less alike": 0.5}.items()
+    for kind in ("two trainings", "less alike")
     for cells in (1, 12)
     for fall in (0.03, 0.05, 0.1)
 }
-"""Settings of `fall_is_significant` by name, for numbers of images.
-
-Two trainings of `resnet_small` are 0.82 alike, with 4 cells on 1,000 images.
-"""
+"""Settings of `versions` by name, for numbers of images."""
+REPEATED_GATES = 4_000
+MAX_FALL = 0.05
+UNCHANGED: dict[str, dict[str, Any]] = {
+    f"unchanged, {cells} cells, {kind}": {"cells": cells, **KINDS[kind]}
+    for kind in KINDS
+    for cells in (1, 12)
+}
+"""Settings of `versions` by name: networks that a gate should pass."""
+WORSE: dict[str, dict[str, Any]] = {
+    f"5 points worse in {worse}, {cells} cells, {kind}": {
+        "fall": MAX_FALL,
+        "cells": cells,
+        "worse": worse,
+        **KINDS[kind],
+    }
+    for kind in KINDS
+    for cells in (1, 12)
+    for worse in ("one cell", "clean accuracy")
+}
+"""Settings of `versions` by name: networks that `--max-fall 5` should not pass."""
+GATES = FALLS | UNCHANGED | WORSE
 
 Random = np.random.Generator
 Values = NDArray[np.float64]
@@ -172,26 +203,55 @@ def choice_of_source(scores: Values) -> tuple[float, float, float]:
     return last["success"], last["success_low"], last["success_high"]
 
 
-def fall_is_significant(random: Random, images: int, fall: float, cells: int, alike: float) -> bool:
-    """Tell whether `compare` finds a fall of robust accuracy in all cells; clean accuracy stays.
+def versions(
+    random: Random,
+    images: int,
+    cells: int,
+    alike: float,
+    fall: float = 0.0,
+    worse: str = "all cells",
+    accuracy: float | None = None,
+) -> tuple[Values, Values]:
+    """Return made-up outcomes of a network's images before and after a change, in cells.
 
     Args:
         random: Generator of all numbers.
-        images: Number of images.
-        fall: By how much the robust accuracy of each cell falls; its mean is 0.55 before.
-        cells: Number of cells, such as attacks and sources.
+        images: Number of images, N.
+        cells: Number of cells of robust accuracy, C, such as attacks and sources.
         alike: Correlation of a cell's outcomes before and after, if nothing falls.
+        fall: By how much an accuracy falls.
+        worse: Which falls: `all cells` or `one cell` of robust accuracy, or `clean accuracy`.
+        accuracy: Accuracy of each cell and of clean images before. None: the mean of the cells is
+            0.55, and clean accuracy is 0.86.
+
+    Returns:
+        Whether images are right, two arrays of shape (C + 1, N); clean accuracy comes last.
     """
     rates = np.append(0.55 + 0.2 * np.linspace(-1, 1, cells) * (cells > 1), 0.86)
+    rates = rates if accuracy is None else np.full(cells + 1, accuracy)
+    places: dict[str, Any] = {"all cells": slice(cells), "one cell": 0, "clean accuracy": cells}
     shared, sides = random.standard_normal(images), []
     for lost in (0, fall):
         own = np.sqrt(0.85 * (1 - alike)) * random.standard_normal(images)
         rest = np.sqrt(0.15 * (1 - alike)) * random.standard_normal((cells + 1, images))
-        least = -ndtri(rates - lost * (np.arange(cells + 1) < cells))
-        right = (np.sqrt(alike) * shared + own + rest > least[:, None]).astype(float)
-        sides.append(np.concatenate([right[:-1].mean(axis=0, keepdims=True)[: cells - 1], right]))
-    change, margin = compare_versions(sides[0], sides[1])
-    return bool((change + margin < 0).any())
+        rates[places[worse]] -= lost
+        sides.append((np.sqrt(alike) * shared + own + rest > -ndtri(rates)[:, None]).astype(float))
+    return sides[0], sides[1]
+
+
+def verdicts(old: Values, new: Values, draws: int = 399) -> tuple[bool, bool]:
+    """Tell whether `compare` finds a significant fall, and whether it excludes falls of 5 points.
+
+    Rows are the mean over cells, if there are several, and the cells; and clean accuracy.
+    """
+    robust = [
+        np.concatenate([its[:-1].mean(axis=0, keepdims=True)[: len(its) - 2], its[:-1]])
+        for its in (old, new)
+    ]
+    families = (robust[0], robust[1]), (old[-1:], new[-1:])
+    tests = [compare_versions(before, after, draws) for before, after in families]
+    fell = any((test["high"] < 0).any() for test in tests)
+    return fell, all((test["largest_fall"] <= MAX_FALL).all() for test in tests)
 
 
 def _others(scores: Values) -> NDArray[np.bool_]:
@@ -217,7 +277,9 @@ def cells() -> Iterator[tuple[str, int]]:
     for size in (5, 8, 22):
         yield from ((name, size) for name in CHOICES)
     for size in (200, 500, 1000, 2000):
-        yield from ((name, size) for name in FALLS)
+        yield from ((name, size) for name in FALLS | UNCHANGED)
+    for size in (200, 2000):
+        yield from ((name, size) for name in WORSE)
 
 
 def simulate(name: str, size: int, repeats: int = REPEATS) -> dict[str, int]:
@@ -226,12 +288,16 @@ def simulate(name: str, size: int, repeats: int = REPEATS) -> dict[str, int]:
     Returns:
         The number of `rankings`, and of `wrong` ones that call equals unequal; or the number of
         `intervals`, and of `wrong` ones that do not contain the mean over all repeats; or the
-        number of pairs of `sweeps`, and of those in which a fall is `significant`.
+        number of pairs of `sweeps`, and of those in which a fall is `significant`, and in which
+        falls above 5 points are excluded (`passed`).
     """
     random = np.random.default_rng([*name.encode(), size])
-    if name in FALLS:
-        fell = [fall_is_significant(random, size, **FALLS[name]) for _ in range(repeats)]
-        return {"sweeps": repeats, "significant": sum(fell)}
+    if name in GATES:
+        draws = 39 if name in WORSE else 399  # the falls that are excluded need no draws
+        pairs = (versions(random, size, **GATES[name]) for _ in range(repeats))
+        fell, passed = np.sum([verdicts(*pair, draws) for pair in pairs], axis=0)
+        counts = {"sweeps": repeats, "passed": int(passed)}
+        return counts if name in WORSE else counts | {"significant": int(fell)}
     if name in MEANS or name in CHOICES:
         compute = mean_of_attack if name in MEANS else choice_of_source
         settings = {**(MEANS | CHOICES)[name]}
@@ -262,6 +328,7 @@ def main() -> None:
         if str(size) not in done.get(name, {}):
             repeats = REPEATED_CHOICES if name in CHOICES else REPEATS
             repeats = REPEATED_FALLS if name in FALLS else repeats
+            repeats = REPEATED_GATES if name in UNCHANGED | WORSE else repeats
             done.setdefault(name, {})[str(size)] = simulate(name, size, repeats)
             write_text(RESULT, json.dumps(done, indent=1) + "\n")
 

@@ -116,6 +116,17 @@ def test_what_the_page_of_cards_says_about_power_is_stored():
             found = [stored[name][str(images)] for name in names]
             row += [percent(cell["significant"] / cell["sweeps"]) for cell in found]
         assert tells(page, *row)
+        row = [f"{images:,}"]
+        for cells, kind in product((1, 12), reversed(KINDS_OF_FALLS)):
+            cell = stored[f"unchanged, {cells} cells, {kind}"][str(images)]
+            row.append(percent(cell["passed"] / cell["sweeps"]))
+        assert tells(page, *row)
+    for kind in simulate.KINDS:
+        cells = stored[f"unchanged, 12 cells, {kind}"]
+        shares = [cells[size]["significant"] / cells[size]["sweeps"] for size in ("200", "2000")]
+        assert tells(page, *(f"{100 * share:.1f}" for share in shares))
+    worse = [cell for name in simulate.WORSE for cell in stored[name].values()]
+    assert tells(page, f"{100 * max(cell['passed'] / cell['sweeps'] for cell in worse):.1f}")
     found = pd.read_csv(RESULTS / "verify-found.csv")
     for _, rows in found.groupby("forgery"):
         assert tells(page, *map(percent, rows["found"]))

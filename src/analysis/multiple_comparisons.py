@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, inf, log, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 from scipy.stats import studentized_range
 
 LEVEL = 0.05
@@ -22,6 +23,9 @@ _BLOCK = 2_000_000  # random numbers per block
 _ROUNDING = 1e-5  # largest rounding error between equal statistics
 _NORMAL = float(ndtri(1 - LEVEL / 2))
 """Cutoff of one normal variable."""
+_ONE_SIDED = float(ndtri(1 - LEVEL))
+_NONE_SEEN = -log(LEVEL)
+"""Images whose loss no image shows with a probability of `LEVEL`: the rule of three."""
 _UNSEEN = 4.0  # images that may differ although none does: the square of the cutoff 1.96
 
 Values = NDArray[np.float64]
@@ -91,30 +95,53 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
     return PairTests(difference, discordance, margin, p, tests.cutoff)
 
 
-def compare_versions(old: Values, new: Values, draws: int = _DRAWS) -> tuple[Values, Values]:
-    """Compute the change of each row's mean from `old` to `new`, with simultaneous intervals.
+def compare_versions(
+    old: Values, new: Values, draws: int = _DRAWS, most: Any = 1.0, alone: Any = 0.0
+) -> dict[str, Values]:
+    """Compute the change of each row's mean from `old` to `new`, and which changes are excluded.
 
     The test is that of `compare_pairs`, for the R pairs of equal rows alone. Its sum of squares
     has `_UNSEEN` images more, and its cutoff is at least that of one normal variable: where hardly
     an image changes, the interval keeps the length that the number of images permits. It reaches at
     least ln(R / 0.025) / N: the chance to see no change of this share is 0.025 / R.
 
+    The bound of a row's fall is that of a score test, whose variance is that under the fall: the
+    sum of squared changes, and of the further losses that a fall of this size would have brought.
+    With S the sum of changes and Q that of their squares, it is
+    (z^2 / 2 + z sqrt(Q + z^2 / 4) - S) / N, and at least (3 - S) / N, the rule of three. For one
+    outcome per image this is a little above the bound of T. Tango, Equivalence test and confidence
+    interval for the difference in proportions for the paired-sample design, Stat. Med. 17 (1998).
+
     Args:
         old: Scores of images, shape (R, N), at least `FEWEST_TESTED` images.
         new: Scores of the same images, of the same shape.
         draws: Number of draws of signs.
+        most: Largest possible score of an image, for all rows or shape (R,).
+        alone: p-values of the rows alone, which corrected ones must reach, likewise.
 
     Returns:
-        The changes, new minus old, and half the lengths of their 95 % intervals, shape (R,).
+        Vectors by name, shape (R,): `change`, new minus old, with its simultaneous 95 % interval
+        `low` and `high`; `p_adjusted`, corrected for all rows, at least 0.05 exactly where the
+        interval contains 0; and `largest_fall`, the fall that is just not excluded at one-sided
+        95 % in this row alone, rounded up to 0.001.
     """
-    rows = np.arange(len(old))
+    rows, images = np.arange(len(old)), old.shape[1]
     pairs = len(old) + rows, rows
     tests = _compare_rows(
-        np.concatenate([old, new]), *pairs, draws, lambda squares: squares + _UNSEEN
+        np.concatenate([old, new]), *pairs, draws, lambda squares: squares + _UNSEEN * most**2
     )
-    unseen = log(len(old) / (LEVEL / 2)) / old.shape[1]
-    margin = tests.margin * max(tests.cutoff, _NORMAL) / tests.cutoff
-    return tests.difference, np.maximum(margin, unseen)
+    change, error, unit = tests.difference, tests.margin / tests.cutoff, most / images
+    size, squares = np.abs(change), tests.discordance * images
+    unseen, none_seen = log(2 * len(old) / LEVEL) * unit, 2 * len(old) * np.exp(-size / unit)
+    p = np.maximum(np.maximum(tests.p, 2 * ndtr(-size / error)), np.minimum(none_seen, 1))
+    p = np.maximum(p, alone)
+    margin = np.maximum(np.maximum(tests.margin, _NORMAL * error), unseen)
+    margin = np.where(p < LEVEL, margin, np.maximum(margin, size))
+    half = _ONE_SIDED * most / 2
+    lost = np.maximum(_ONE_SIDED * (half + np.sqrt(squares + half**2)), _NONE_SEEN * most)
+    fall = np.ceil(1000 * np.maximum(lost / images - change, 0) - _ROUNDING) / 1000 + 0.0
+    low, high = np.clip([change - margin, change + margin], -1, 1)
+    return {"change": change, "low": low, "high": high, "p_adjusted": p, "largest_fall": fall}
 
 
 def _compare_rows(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
+from scipy.stats import binomtest
 
 from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
 from ..analysis.transfer_rates import TRANSFER, relation
@@ -50,12 +51,21 @@ def compare(
 
     Returns:
         One row per cell with the columns `measure` (robust or clean accuracy), those of `CELL`,
-        `is_mean`, `cells`, `images`, the accuracies `old` and `new`, their `change` in [-1, 1], and
-        its 95 % interval `low` and `high`. The intervals of all rows hold together. The worst
-        change of a measure comes first. If a measure has several cells, a row with `is_mean` and
-        without names precedes them. It is the mean over targets of each target's mean over cells
-        without white boxes (with them if there are no others); `cells` is their number.
-        `attrs["notes"]` says what else differs.
+        `is_mean`, `cells`, `images`, and these:
+
+        - `old`, `new`, `change`: the accuracies, and the second minus the first, in [-1, 1];
+        - `old_right`, `new_right`: numbers of images that are right;
+        - `lost`, `gained`: numbers of images that are less, or more, often right than before;
+        - `low`, `high`, `p_adjusted`: 95 % interval and p-value, which hold together for all rows
+          of a measure (random signs per image);
+        - `p`: p-value of this row alone (exact McNemar test);
+        - `largest_fall`: falls up to this one cannot be excluded, at one-sided 95 % in each row,
+          rounded up to 0.001.
+
+        The worst change of a measure comes first. If a measure has several cells, a row with
+        `is_mean` and without names and `p` precedes them. It is the mean over targets of each
+        target's mean over cells without white boxes (with them if there are no others); `cells` is
+        their number. `attrs["notes"]` says what else differs.
 
     Raises:
         ValueError: Images, norms or budgets differ; `new` lacks a cell of `old`; there are fewer
@@ -63,24 +73,27 @@ def compare(
     """
     sides = _read(old, "OLD", eps_255, pairs or {}), _read(new, "NEW", eps_255, {})
     _check_alike(*sides, eps_255)
-    parts, values, notes = [], [], _notes(*sides)
+    parts, notes = [], _notes(*sides)
     for measure in (ROBUST, CLEAN):
         first, second = (side.right[measure] for side in sides)
         first, second, left_out = _in_both(first, second, common)
         notes += left_out
         rows, weights = _means(measure, first.columns)
-        counted = (weights > 0).astype(int) @ first.notna().to_numpy().T > 0
-        parts.append(rows.assign(images=counted.sum(axis=1)))
-        values.append([weights @ (side / side.count()).fillna(0).T for side in (first, second)])
-    before, after = (np.concatenate(its) for its in zip(*values, strict=True))
-    images = before.shape[1]
-    change, margin = compare_versions(before * images, after * images)
+        tables = first.notna().astype(float), first.fillna(0), second.fillna(0)
+        weights = weights * len(first) / first.count().to_numpy()
+        shown, before, after = (weights @ table.to_numpy().T for table in tables)
+        most, rows["images"] = shown.max(axis=1), (shown > 0).sum(axis=1)
+        for name, its in (("old", before), ("new", after)):
+            rows[name] = its.mean(axis=1).clip(max=1)  # of rounding
+            rows[f"{name}_right"] = (its.sum(axis=1) / most).round(6)
+        steps = (after - before).round(9)
+        rows["lost"], rows["gained"] = (steps < 0).sum(axis=1), (steps > 0).sum(axis=1)
+        changed = rows.loc[~rows["is_mean"], ["lost", "gained"]]
+        rows["p"] = changed.apply(lambda its: binomtest(max(its), max(its.sum(), 1)).pvalue, axis=1)
+        alone = rows["p"].fillna(0).to_numpy()
+        parts.append(rows.assign(**compare_versions(before, after, most=most, alone=alone)))
     frame = pd.concat(parts, ignore_index=True)
-    old_rate, new_rate = (its.sum(axis=1).clip(0, 1) for its in (before, after))  # of rounding
-    frame = frame.assign(old=old_rate, new=new_rate, change=change)
-    frame["low"] = np.maximum(change - margin, -frame["old"])
-    frame["high"] = np.minimum(change + margin, 1 - frame["old"])
-    keys = [frame["measure"] == CLEAN, ~frame["is_mean"], change]
+    keys = [frame["measure"] == CLEAN, ~frame["is_mean"], frame["change"]]
     frame = frame.iloc[np.lexsort(list(map(np.asarray, keys[::-1])))].reset_index(drop=True)
     frame.attrs[NOTES] = notes
     return frame
@@ -112,17 +125,49 @@ def _in_both(
 
 
 def sentence(row: pd.Series) -> str:
-    """Say how the accuracy of a row of `compare` has changed, or which fall is excluded."""
-    name = f"{row['measure']}, {_row_name(row)}"
-    if row["low"] <= 0 <= row["high"]:
-        return f"{name}: falls above {-100 * row['low']:.1f} points are excluded"
-    size, *ends = (abs(100 * row[column]) for column in ("change", "low", "high"))
-    return f"{name}: {_verdict(row)} by {size:z.1f} points [{min(ends):z.1f}, {max(ends):z.1f}]"
+    """Say how the accuracy of a row of `compare` has changed, and which falls are not excluded."""
+    said = f"falls up to {100 * row['largest_fall']:.1f} points cannot be excluded"
+    if verdict := _verdict(row):
+        size, *ends = (abs(100 * row[column]) for column in ("change", "low", "high"))
+        said = f"{verdict} by {size:z.1f} points [{min(ends):z.1f}, {max(ends):z.1f}]; {said}"
+    return f"{row['measure']}, {_row_name(row)}: {said}"
+
+
+def gate(changes: pd.DataFrame, max_fall: float | None = None) -> tuple[bool, str]:
+    """Decide whether the rows of `compare` pass, and say why.
+
+    They pass if a fall above `max_fall` points is excluded in every row; None: if no row fell
+    significantly. Each row is tested at 5 % without correction, because all must pass: a network
+    that is worse by `max_fall` in any row passes with a probability of at most 5 %.
+
+    Reference:
+        R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24
+        (1982), intersection-union tests.
+    """
+    worst = changes.iloc[changes["largest_fall"].argmax()]
+    if max_fall is None:
+        falls = int((changes["high"] < 0).sum())
+        said = f"Significant falls: {falls} of {len(changes)}."
+        return not falls, f"{said} Largest fall not excluded: {sentence(worst)}."
+    falls_above = f"Falls above {max_fall:g} points are"
+    if round(100 * worst["largest_fall"], 9) <= max_fall:  # 7.000000000000001 is 7
+        return True, f"{falls_above} excluded in all {len(changes)} rows."
+    return False, f"{falls_above} not excluded: {sentence(worst)}."
+
+
+def as_json(changes: pd.DataFrame, max_fall: float | None = None) -> str:
+    """Return the rows of `compare` as a JSON list, in percent and points; null: unknown."""
+    shares = changes[["old", "new", "change", "low", "high", "largest_fall"]]
+    points = (100 * shares).round(9)
+    excluded = None if max_fall is None else points["largest_fall"] <= max_fall
+    verdicts = {"verdict": changes.apply(_verdict, axis=1), "excluded": excluded}
+    return changes.assign(**points, **verdicts).to_json(orient="records")
 
 
 def change_table(changes: pd.DataFrame) -> Table:
     """Lay out the rows of `compare` for the terminal, in percent and points."""
-    heads = ["attack", "source", "target", "OLD", "NEW", "change", "95 % interval", ""]
+    numbers = ["OLD", "NEW", "change", "95 % interval", "fall ≤"]
+    heads = ["attack", "source", "target", *numbers, ""]
     texts = []
     for _, row in changes.iterrows():
         names = ["" if pd.isna(name) else name for name in row[CELL[:3]]]
@@ -134,7 +179,8 @@ def change_table(changes: pd.DataFrame) -> Table:
             names[0] = f"clean {names[0]}".strip()
         old, new = (f"{100 * row[name]:.1f}" for name in ("old", "new"))
         change, low, high = (f"{100 * row[name]:+z.1f}" for name in ("change", "low", "high"))
-        texts.append([*names, old, new, change, f"[{low}, {high}]", _verdict(row)])
+        fall = f"{100 * row['largest_fall']:.1f}"
+        texts.append([*names, old, new, change, f"[{low}, {high}]", fall, _verdict(row)])
     return text_table(heads, texts, heads[:3], ruled=True)
 
 
@@ -169,17 +215,22 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
     jobs: dict[tuple[str, str], JobRecord] = {}
     targets: dict[str, str] = {}
     labels, models = [], set[str]()
+
+    def called(model: str) -> str:
+        ref = ModelRef.parse(renamed(model, pairs))
+        return str(ModelRef(tuple(sorted(ref.members)), ref.defence))  # a+b is b+a
+
     right: dict[str, dict[tuple[Any, ...], pd.Series]] = {ROBUST: {}, CLEAN: {}}
     for job in (job for job in jobs_of(frame) if job.attacked):
-        record, source = job.record, renamed(job.record.source, pairs)
+        record, source = job.record, called(job.record.source)
         eps = record.reference if eps_255 is None else eps_255
         jobs[job.attack, source] = record
         models |= {record.source, *record.targets}
-        targets |= {renamed(target, pairs): key for target, key in record.target_keys.items()}
+        targets |= {called(target): key for target, key in record.target_keys.items()}
         for (model, defence), rows in job.defended.groupby(_TARGET, observed=True):
             rows = rows.set_index("index")
             is_right = (rows["predicted"] == rows["label"]).astype(float)
-            pair = renamed(str(model), pairs), str(defence)
+            pair = called(str(model)), str(defence)
             if (attacked := (rows["eps_255"] == eps) & (eps > 0)).any():
                 right[ROBUST][job.attack, source, *pair, record.norm, eps] = is_right[attacked]
                 clean = is_right[rows["eps_255"] == 0]
@@ -189,11 +240,11 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
         at = "" if eps_255 is None else f" at --eps {eps_255:g}"
         raise ValueError(f"{name} has no adversarial images{at}.")
     parts = {part for model in models for part in parts_of(model)}
-    called = [renamed(model, pairs) for model in parts.union(models)]
+    names = [renamed(model, pairs) for model in parts.union(models)]
     for model, new in pairs.items():
         if model not in parts:
             raise ValueError(f"--pair {model}: {name} has no model of this name.")
-        if called.count(new) > 1:
+        if names.count(new) > 1:
             raise ValueError(f"--pair {model}={new}: {name} has two models of this new name.")
     if pd.concat(labels).groupby(level=0).nunique().max() > 1:
         raise ValueError(f"{name} has several sets of images. Compare sweeps on one set.")

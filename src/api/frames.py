@@ -253,7 +253,8 @@ def images_needed(
         discordance: Mean squared difference between their success on an image, in [0, 1]. With one
             target it is the share of images that exactly one of the attacks fools. None: the
             median in `frame`.
-        attacks: Number of attacks that are ranked together. None: the number in `frame`.
+        attacks: Number of attacks that are ranked together. None: the number in `frame`. For a
+            gate of `compare` that excludes a fall, the number of its rows plus 1.
         frame: A frame, or the folder of a sweep; its first ranking is used.
 
     Raises:

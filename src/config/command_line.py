@@ -62,7 +62,7 @@ def run_command(
 
     A refusal prints one sentence and returns 2. Any error returns 2, too, and so does an output
     that cannot be written: 1 has the meaning that the function gives it. Ctrl-C or SIGTERM returns
-    130.
+    130. `sys.exit` in the function is an error, unless it is not `at_once`.
 
     Args:
         function: The command, called with the parsed arguments as keywords.
@@ -79,6 +79,7 @@ def run_command(
         os.environ["GOMP_SPINCOUNT"] = "10000"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     code: Any = REFUSED
+    arguments: Namespace | None = None
     with stopping.handle_signals():
         stopping.set_shutdown_hook(_say)
         try:
@@ -86,13 +87,18 @@ def run_command(
                 stopping.interrupt_at_once()
             if "" in (sys.argv[1:] if words is None else words):  # as a path: the current folder
                 refuse("One of the arguments is empty. Leave it out, or write what it stands for.")
-            code = function(**vars(parse(words)))
+            arguments = parse(words)
+            code = function(**vars(arguments))
         except SystemExit as stop:
             code = stop.code
-            if isinstance(code, str):  # a user's module ends the process
-                tell(code)
-            if isinstance(code, str) or isinstance(stop.__context__, BrokenPipeError):
-                code = REFUSED  # at a closed pipe rich exits with 1
+            closed = isinstance(stop.__context__, BrokenPipeError)  # rich exits with 1
+            foreign = isinstance(code, str) or (at_once and arguments is not None)
+            if foreign and not closed and code != REFUSED:  # a user's module ends the process
+                tell(
+                    code if isinstance(code, str) else f"A module ended the command: exit({code})."
+                )
+            if foreign or closed:
+                code = REFUSED
         except KeyboardInterrupt as interrupt:
             stopping.shut_down(interrupt)
             code = INTERRUPTED

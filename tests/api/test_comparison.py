@@ -1,5 +1,6 @@
 """Comparison of two sweeps: numbers against plain loops, false alarms, exit codes, refusals."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -7,12 +8,25 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import save_file
+from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm
+from statsmodels.stats.contingency_tables import mcnemar
 from torch import zeros
 
+from findings import simulate
 from src import load_sweep
 from src.analysis.multiple_comparisons import compare_versions
-from src.api.comparison import CELL, CLEAN, NOTES, ROBUST, change_table, compare, sentence
+from src.api.comparison import (
+    CELL,
+    CLEAN,
+    NOTES,
+    ROBUST,
+    as_json,
+    change_table,
+    compare,
+    gate,
+    sentence,
+)
 from src.artifacts.frame_jobs import JOBS
 from tests.config.test_exit_codes import closed_pipe, full_disk, with_output
 from tests.conftest import REPOSITORY
@@ -47,6 +61,37 @@ def renamed(frame: pd.DataFrame, old: str, new: str) -> pd.DataFrame:
         other.attrs[JOBS] = [*other.attrs.get("done", ()), job | fields]
         other.attrs["done"] = other.attrs[JOBS]
     return other
+
+
+Right = np.ndarray
+
+
+def outcomes(images: int, before: int, lost: int, gained: int) -> tuple[Right, Right]:
+    """Return whether images are right before and after."""
+    old = np.arange(images) < before
+    new = old.copy()
+    new[:lost], new[images - gained :] = False, True
+    return old, new
+
+
+def sweep(old: pd.DataFrame, clean: Right, *robust: Right) -> pd.DataFrame:
+    """Return a sweep of FGSM on one target, whose images are right or not, from some sources."""
+    frame, parts = old[(old["attack"] == "fgsm") & (old["target"] == "vit_small")], []
+    for source, right in zip(["vgg_small", "resnet_small"], robust, strict=False):
+        for eps, its in ((0, clean), (4, right)):
+            row = frame[(frame["source"] == source) & (frame["eps_255"] == eps)].iloc[
+                [0] * len(its)
+            ]
+            parts.append(row.assign(index=range(len(its)), label=0, predicted=1 - its.astype(int)))
+    whole = pd.concat(parts, ignore_index=True)
+    whole.attrs[JOBS] = old.attrs[JOBS]
+    return whole
+
+
+def sweeps(old: pd.DataFrame, *pairs: tuple[Right, Right]) -> pd.DataFrame:
+    """Compare two such sweeps; the first pair is clean accuracy."""
+    before, after = zip(*pairs, strict=True)
+    return compare(sweep(old, *before), sweep(old, *after))
 
 
 def test_accuracies_and_their_means_are_those_of_plain_loops(old):
@@ -84,16 +129,25 @@ def test_intervals_are_those_of_all_sign_flips_in_a_plain_loop():
     random = np.random.default_rng(3)
     old, new = random.integers(0, 2, (2, 6, 40)).astype(float)
     new[:3] = np.where(random.random((3, 40)) < 0.8, old[:3], new[:3])
-    change, margin = compare_versions(old, new)
+    found = compare_versions(old, new)
     scale = [np.sqrt(np.sum((a - b) ** 2) + 4) for a, b in zip(old, new, strict=True)]
     signs = random.integers(0, 2, (20_000, 40)) * 2 - 1
     largest = np.max(np.abs(signs @ (new - old).T) / scale, axis=1)
+    change = found["change"]
     assert change == pytest.approx((new - old).mean(axis=1))
     unseen = np.log(6 / 0.025) / 40  # (1 - unseen)^40 is about 0.025 / 6
     wanted = np.maximum(np.quantile(largest, 0.95) * np.array(scale) / 40, unseen)
-    assert margin == pytest.approx(wanted, rel=0.04)
+    assert found["high"] - change == pytest.approx(wanted, rel=0.04)
+    assert change - found["low"] == pytest.approx(wanted, rel=0.04)
+    statistic = np.abs(change) * 40 / scale
+    p = (largest[:, None] >= statistic).mean(axis=0)
+    none_seen = 2 * 6 * np.exp(-40 * np.abs(change))
+    p = np.minimum(1, np.max([p, 2 * norm.sf(statistic), none_seen], axis=0))
+    assert found["p_adjusted"] == pytest.approx(p, abs=0.03)
+    assert ((found["p_adjusted"] < 0.05) == (found["low"] * found["high"] > 0)).all()
     alike = compare_versions(old, old)
-    assert not alike[0].any() and alike[1] == pytest.approx(unseen)
+    assert not alike["change"].any() and (alike["p_adjusted"] == 1).all()
+    assert alike["high"] == pytest.approx(unseen)
 
 
 @pytest.mark.parametrize(("images", "worlds"), [(30, 300), (200, 300), (2000, 60)])
@@ -110,10 +164,123 @@ def test_equal_versions_are_rarely_told_apart(images, worlds):
             latent = latent + np.sqrt(0.3) * random.standard_normal((13, images))
             right = (latent > norm.isf(rates)[:, None]).astype(float)
             sides.append(np.concatenate([right[:12].mean(axis=0, keepdims=True), right]))
-        change, margin = compare_versions(*sides, draws=399)
-        alarms += bool((change + margin < 0).any())
-        covered += bool((np.abs(change) <= margin).all())
+        found = compare_versions(*sides, draws=399)
+        alarms += bool((found["high"] < 0).any())
+        covered += bool((found["low"] * found["high"] <= 0).all())
     assert alarms <= 0.05 * worlds and covered >= 0.92 * worlds
+
+
+def test_a_known_fall_of_clean_accuracy_has_its_own_test(old):
+    clean, robust = outcomes(200, 152, 22, 9), outcomes(200, 142, 25, 16)
+    changes = sweeps(old, clean, robust, robust).set_index("measure")
+    row = changes.loc[CLEAN]
+    assert tuple(row[["old_right", "new_right", "lost", "gained"]]) == (152, 139, 22, 9)
+    assert row["p"] == pytest.approx(mcnemar([[130, 22], [9, 39]], exact=True).pvalue)
+    assert row["p"] <= row["p_adjusted"] < 0.05 and row["high"] < 0
+    assert not changes.loc[ROBUST, "high"].lt(0).any()
+    changes = changes.reset_index()
+    assert (
+        gate(changes) == (False, gate(changes)[1]) and "points cannot be excl" in gate(changes)[1]
+    )
+    assert not gate(changes, 5)[0]
+    largest = 100 * changes["largest_fall"].max()
+    assert gate(changes, round(largest, 1))[0] and not gate(changes, round(largest - 0.1, 1))[0]
+    assert f"falls up to {largest:.1f} points cannot" in gate(changes)[1]
+    alike = sweeps(old, *[outcomes(200, 152, 0, 0)] * 2)
+    assert gate(alike)[0] and gate(alike, 1.5)[0] and not gate(alike, 1.4)[0]  # 3 of 200 images
+
+
+def test_a_small_fall_may_be_significant_and_pass(old):
+    fell = sweeps(old, outcomes(2000, 1700, 60, 20), outcomes(2000, 1000, 10, 10))
+    assert not gate(fell)[0] and gate(fell, 5)[0]
+    worse = sweeps(old, outcomes(2000, 1700, 10, 10), outcomes(2000, 1000, 160, 60))
+    assert not gate(worse, 5)[0]
+
+
+@pytest.mark.parametrize("gained", [0, 1, 10])
+@pytest.mark.parametrize(("images", "lost"), [(60, 0), (60, 9), (200, 1), (200, 40), (2000, 200)])
+def test_the_largest_fall_is_a_little_above_the_score_bound(images, lost, gained):
+    """Tango's bound, with the likelihood maximised numerically."""
+
+    def score(fall: float) -> float:
+        def minus(p: float) -> float:
+            rest = images - lost - gained
+            parts = ((lost, p + fall), (gained, p), (rest, 1 - fall - 2 * p))
+            return -sum(count * np.log(share) for count, share in parts if count)
+
+        p = minimize_scalar(minus, bounds=(1e-12, (1 - fall) / 2 - 1e-12), method="bounded").x
+        variance = images * (2 * p + fall - fall**2)
+        return (lost - gained - images * fall) / np.sqrt(variance) + norm.isf(0.05)
+
+    least = max((lost - gained) / images, 0) + 1e-9
+    bound = brentq(score, least, 0.999) if score(least) > 0 else 0
+    pair = [its[None].astype(float) for its in outcomes(images, images // 2 + 20, lost, gained)]
+    largest = compare_versions(*pair, draws=39)["largest_fall"].item()
+    assert bound <= largest <= bound + 0.12 * (bound - (lost - gained) / images) + 3 / images
+
+
+@pytest.mark.parametrize("kind", simulate.KINDS)
+@pytest.mark.parametrize("cells", [1, 12])
+def test_a_gate_rarely_errs(kind, cells):
+    for worse in ("one cell", "clean accuracy"):
+        counts = simulate.simulate(f"5 points worse in {worse}, {cells} cells, {kind}", 200, 150)
+        assert counts["passed"] <= 0.05 * 150 + 8  # three standard errors
+    counts = simulate.simulate(f"unchanged, {cells} cells, {kind}", 200, 150)
+    assert counts["significant"] <= 0.05 * 150 + 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [200, 2000])
+@pytest.mark.parametrize("worse", ["nothing", "clean accuracy", "one cell"])
+def test_a_gate_rarely_errs_between_two_sweeps(old, worse, images):
+    random, passed, fell, worlds = np.random.default_rng(images), 0, 0, 200
+    settings = {"fall": 0.05, "worse": worse} if worse != "nothing" else {}
+    for _ in range(worlds):
+        sides = simulate.versions(random, images, 2, alike=0.5, **settings)
+        first, second = (sweep(old, its[2] > 0, its[0] > 0, its[1] > 0) for its in sides)
+        changes = compare(first, second)
+        passed, fell = passed + gate(changes, 5)[0], fell + (not gate(changes)[0])
+    assert (fell if worse == "nothing" else passed) <= 0.05 * worlds + 9
+
+
+def test_a_cell_with_part_of_the_images_is_judged_by_these(old):
+    """A fall of a quarter of 60 images, beside a cell with 240."""
+    clean, part = outcomes(240, 200, 4, 4), outcomes(60, 50, 10, 2)
+    alone = sweeps(old, tuple(its[:60] for its in clean), part)
+    before, after = (
+        sweep(old, whole, whole, np.r_[few, whole[60:]])
+        for whole, few in zip(clean, part, strict=True)
+    )
+    some = [its[(its["source"] == "vgg_small") | (its["index"] < 60)] for its in (before, after)]
+    row = compare(*some).set_index("source").loc["resnet_small"]
+    expected = alone[alone["measure"] == ROBUST].iloc[0]
+    for name in ("images", "old_right", "lost", "gained", "p", "change", "largest_fall"):
+        assert row[name] == pytest.approx(expected[name]), name
+    assert row["low"] <= expected["low"] + 1e-9
+
+
+def test_json_has_the_numbers_of_the_table(old):
+    clean, robust = outcomes(200, 152, 22, 9), outcomes(200, 142, 25, 16)
+    changes = sweeps(old, clean, robust, robust[::-1])
+    rows = json.loads(as_json(changes, 11))
+    texts = zip(*(column.cells for column in change_table(changes).columns), strict=True)
+    for row, text in zip(rows, texts, strict=True):
+        text = [*map(str, text)]
+        for number in (f"{row['old']:.1f}", f"{row['new']:.1f}", f"{row['change']:+.1f}"):
+            assert number in text
+        assert f"[{row['low']:+.1f}, {row['high']:+.1f}]" in text
+        assert f"{row['largest_fall']:.1f}" in text and row["verdict"] in text
+        assert row["excluded"] == (row["largest_fall"] <= 11)
+        assert (row["p"] is None) == row["is_mean"]
+    assert {row["excluded"] for row in json.loads(as_json(changes))} == {None}
+    assert [row["attack"] for row in rows] == [None, "fgsm", "fgsm", None]
+
+
+def test_members_of_an_ensemble_have_no_order(old):
+    one, other = (renamed(old, "vgg_small", name) for name in ("a+b", "b+a"))
+    changes = compare(one, other)
+    assert len(changes) == 37 and not changes["change"].any()
+    assert compare(one, other, pairs={"a": "b", "b": "a"})["change"].eq(0).all()
 
 
 @pytest.mark.parametrize("fall", [0.0, 0.01, 0.03])
@@ -122,8 +289,8 @@ def test_a_fall_that_no_image_shows_is_not_excluded(fall):
     for _ in range(300):
         old = np.ones((1, 40))
         new = old - (random.random((1, 40)) < fall)
-        change, margin = compare_versions(old, new, draws=399)
-        covered += bool(np.abs(change + fall) <= margin)
+        found = compare_versions(old, new, draws=399)
+        covered += bool(found["low"] <= -fall <= found["high"])
     assert covered >= 0.95 * 300
 
 
@@ -242,7 +409,7 @@ def test_exit_codes_tell_falls_from_bad_input(run_job, workspace, run_in, capfd)
     for folders, code, said in (
         (sides, 1, "clean accuracy, mean of 2 cells: fell by"),
         (sides[::-1], 0, "rose by"),
-        ([sides[0], sides[0]], 0, "robust accuracy, mean of 1 cell: falls above"),
+        ([sides[0], sides[0]], 0, "robust accuracy, mean of 1 cell: falls up to 5.0 points"),
         ([sides[0], Path("nowhere")], 2, "nowhere does not exist"),
         ([sides[0], sides[1], "--pair", "fine=better"], 2, "NEW lacks"),
         ([*sides, "--pair", "coarse=x", "--pair", "fine=y"], 2, "such as fgsm from x on x"),
@@ -255,6 +422,28 @@ def test_exit_codes_tell_falls_from_bad_input(run_job, workspace, run_in, capfd)
         assert said in "".join(capfd.readouterr())
         for stream in (full_disk, closed_pipe) if code == 0 else ():
             assert with_output(compared, workspace, stream) == 2
+    # Nothing changed: 3 of 60 images may be lost although none is.
+    for folders, fall, code in (
+        (sides, "5", 1),
+        (sides[::-1], "5", 1),
+        ([sides[0]] * 2, "5", 0),
+        ([sides[0]] * 2, "4.9", 1),
+        ([sides[0]] * 2, "99.9", 0),
+        *(([sides[0]] * 2, bad, 2) for bad in ("0", "-1", "100", "nan", "inf", "five", "5%")),
+    ):
+        words = [*map(str, folders), "--max-fall", fall]
+        assert run_in(workspace, *words, module="src.compare") == code
+        text = capfd.readouterr()
+        assert run_in(workspace, *words, "--json", module="src.compare") == code
+        printed = capfd.readouterr()
+        if code == 2:
+            assert not text.out + printed.out and "--max-fall" in text.err == printed.err
+            continue
+        facts = json.loads(printed.out)
+        assert facts["exit_code"] == code and facts["max_fall"] == float(fall)
+        assert facts["verdict"] in " ".join(text.out.split())
+        assert [facts["old"], facts["new"]] == [*map(str, folders)] and facts["notes"]
+        assert code == (not all(row["excluded"] for row in facts["rows"]))
 
 
 def test_a_network_that_is_always_right_has_not_fallen(old):

@@ -6,6 +6,7 @@ import resource
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,15 @@ def test_no_error_has_the_code_of_a_gate_that_is_not_passed(error, capfd):
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_a_command_s_own_code_is_returned(code):
     assert command(lambda: code) == code
-    assert command(lambda: sys.exit(code)) == code
+    exiting = partial(run_command, lambda: sys.exit(code), lambda words: Namespace(), [])
+    assert exiting(at_once=False) == code
+    assert run_command(print, lambda words: sys.exit(code), []) == code  # as --help does
+
+
+@pytest.mark.parametrize("code", [None, 0, 1, 2, 3, 256, 257])
+def test_no_module_that_ends_the_process_decides_a_gate(code, capfd):
+    assert command(lambda: sys.exit(code)) == 2
+    assert (f"exit({code})" in capfd.readouterr().err) == (code != 2)
 
 
 def test_a_module_that_ends_the_process_with_a_text_is_an_error(capfd):
