@@ -449,8 +449,10 @@ async function renderImages() {
     const isFile = (file) => file && (`/${file}`.endsWith(`/${typed}`) || `/${typed}`.endsWith(`/${file}`));
     const found = job.index.filter((image, place) => typed && (`${image}` === typed || isFile(job.files?.[place])));
     if (found.length === 1) choose({ image: found[0] });
-    else if (found.length) said.textContent = `Choose from ${found.map((one) => job.files[job.placeOf.get(one)]).join(", ")}.`;
-    else said.textContent = typed && `Image ${typed} is not one of the ${job.index.length} images.`;
+    else if (found.length) {
+      const files = found.map((image) => job.files[job.placeOf.get(image)]);
+      said.textContent = `Choose from ${files.join(", ")}.`;
+    } else said.textContent = typed && `Image ${typed} is not one of the ${job.index.length} images.`;
   });
   const said = el("output");
   const pictured = job.index.filter((image) => job.at.has(`${image} ${selection.eps}`));
