@@ -1,6 +1,6 @@
 """Attacks as people bring them: functions, and objects and classes of other libraries."""
 
-import copy
+import re
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..utils.networks import copy_network
 from ..utils.refusals import first_line
 from .libraries import base_of, from_object
 from .transferattack_clone import from_class
@@ -46,17 +47,20 @@ def _each_budget(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             raise ValueError("it takes one budget for all images, not one per image.")
         results = []
         for budget in eps.tolist():
-            its, *batch, words = copy.deepcopy((model, images, labels, keywords))
+            its, *batch = copy_network((model, images, labels))
+            tensors = {
+                key: value.clone() for key, value in keywords.items() if torch.is_tensor(value)
+            }
             try:
-                result = function(its, *batch, budget, **words)
+                result = function(its, *batch, budget, **keywords | tensors)
             except (AttributeError, TypeError) as error:
-                if "float" in str(error):
+                if re.search("'float' object|not '?float", str(error)):
                     raise ValueError(f"{first_line(error)}: eps is one number. {_WAY}") from error
                 raise
             shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             if shape != tuple(images.shape) and "iterates" not in keywords:
                 raise ValueError(f"it returns {shape} instead of {tuple(images.shape)}. {_WAY}")
-            results.append(result.detach())
+            results.append(result.detach().clone())  # the function may reuse its memory
         return torch.stack(results, dim=-5)
 
     return attack

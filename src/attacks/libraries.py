@@ -235,6 +235,8 @@ def from_object(attack: Any) -> Callable[..., Tensor]:
     kind, state = type(attack), vars(attack)
     if base_of(attack).__module__.startswith("foolbox"):
         run, stated = partial(_run_foolbox, attack, {}), attack.distance.p
+        if stated not in (2, inf):
+            raise ValueError(f"{kind.__name__} has norm {stated:g}; only linf and l2 are known.")
     else:
         run, names = partial(_run_object, attack), [base.__name__ for base in kind.mro()]
         stated = state.get("norm", _norms_of_torchattacks(kind) or names)
@@ -252,7 +254,8 @@ def _run_object(attack: Any, call: Call) -> Tensor:
     name, old, memo = type(attack).__name__, attack.model, {id(attack.model): call.model}
     copied = copy_network(attack, memo)
     parts = [*old.modules()] if isinstance(old, nn.Module) else []
-    hooked = any(part._forward_hooks or part._backward_hooks for part in parts)
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks")
+    hooked = any(getattr(part, hooks) for part in parts for hooks in kinds)
     if hooked or any(id(part) in memo for part in parts[1:]):
         raise ValueError(f"{name} has layers of the model it was built with. {_WAY.format(name)}")
     budgets = {vars(attack)[key] for key in _BUDGETS & vars(attack).keys()}

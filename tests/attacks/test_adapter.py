@@ -338,3 +338,32 @@ def test_foolbox_repeats_an_attack(network, batch):
     attack, given = adapt(foolbox_class()().repeat(2)), (network(), *batch(), EPS)
     expected = attacks.bim(*given, steps=3, relative_step_size=1 / 3)
     torch.testing.assert_close(attack(*given), expected, atol=1e-6, rtol=0)
+
+
+def test_a_function_may_reuse_its_memory(network, batch):
+    memory = []
+
+    def attack(model, images, labels, eps):
+        memory.append(memory[0].copy_(images + eps) if memory else images + eps)
+        return memory[0]
+
+    images, labels = batch()
+    found = adapt(attack)(network(), images, labels, EPS)
+    torch.testing.assert_close(found, images + EPS.view(-1, 1, 1, 1, 1))
+
+
+def test_keywords_of_a_function_stay_those_of_its_user(network, batch):
+    calls, images, labels = [], *batch()
+
+    def attack(model, images, labels, eps, calls):
+        calls.append(eps)
+        return images
+
+    adapt(partial(attack, calls=calls))(network(), images, labels, EPS)
+    assert calls == EPS.tolist()
+
+
+def test_an_object_with_another_norm_is_refused(network):
+    foolbox = pytest.importorskip("foolbox")
+    with pytest.raises(ValueError, match="norm 1"):
+        adapt(foolbox.attacks.L1FastGradientAttack())
