@@ -73,6 +73,8 @@ class Pair:
         found = [number for number, file in files.items() if _is_file(file, str(image))]
         if len(found) == 1:
             return found[0]
+        if not any(files.values()):
+            raise ValueError(f"image {image}: these images have no files. Name one by its number.")
         way = f"choose from {shortened([files[its] for its in found])}" if found else "no such file"
         raise ValueError(f"image {image}: {way}. The files and numbers are in images.csv.")
 

@@ -89,7 +89,7 @@ def _details(first: pd.Series, total: int) -> str:
     mean = " and ".join(part for part, holds in parts.items() if holds)
     unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
     counted = _counted(first["protocol"], f"{first['images']:g}", total)
-    union = "; each pair has its own count" * any(parts.values())
+    union = ", in at least one pair; each pair has its own count" * any(parts.values())
     text = f"Counted: the {counted}{union * (first['protocol'] != 'all')}."
     return text + f" The mean {mean}." * bool(mean) + unrelated
 

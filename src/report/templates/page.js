@@ -419,7 +419,7 @@ function rankingNotes(attacks, sources, single) {
   if (sources.length > 1 || single) {
     const images = single ? "images" : `${sources[0].images} images`;
     notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} counts `
-      + "for all of them, so their values are not those of the matrix.");
+      + "for all of them, so their values may differ from those of the matrix.");
   }
   if (sources.length > 1) more.push(`Sources: ${sources[0].text}.`);
   if (sources.length > 1 && !selection.target) {
