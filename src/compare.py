@@ -54,7 +54,8 @@ def _print_changes(
     console = Console(markup=False, highlight=False)
     budgets = changes[["eps_255", "norm"]].dropna().drop_duplicates().to_numpy()
     where = ", ".join(f"{eps:g}/255 ({norm})" for eps, norm in budgets)
-    head = f"{changes['images'].max()} images at {where}"
+    images = " to ".join(f"{its:g}" for its in sorted({*changes["images"].agg(["min", "max"])}))
+    head = f"{images} images at {where}"
     console.print(head, *changes.attrs[NOTES], "", sep="\n", soft_wrap=True)
     for _, row in changes[~changes["measure"].duplicated()].iterrows():
         console.print(sentence(row), soft_wrap=True)

@@ -120,6 +120,10 @@ def _in_both(
     old, new = old[cells], new[cells].reindex(old.index)
     if (old.isna() != new.isna()).any(axis=None):
         raise ValueError("Some targets have predictions for other images in NEW than in OLD.")
+    counts = old.count()
+    if (images := counts.min()) < FEWEST_TESTED:
+        where = f"{_text(counts.idxmin())}: {images} images are too few to compare"
+        raise ValueError(f"{where}: {FEWEST_TESTED} are needed.")
     listed = {name: shortened([*map(_text, its)]) for name, its in only.items()}
     return old, new, [f"only in {name}: {texts}" for name, texts in listed.items() if texts]
 
@@ -161,7 +165,7 @@ def as_json(changes: pd.DataFrame, max_fall: float | None = None) -> str:
     points = (100 * shares).round(9)
     excluded = None if max_fall is None else points["largest_fall"] <= max_fall
     verdicts = {"verdict": changes.apply(_verdict, axis=1), "excluded": excluded}
-    return changes.assign(**points, **verdicts).to_json(orient="records")
+    return changes.assign(**points, **verdicts).to_json(orient="records", double_precision=15)
 
 
 def change_table(changes: pd.DataFrame) -> Table:
@@ -214,7 +218,7 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
     """Read the primary variants at `eps_255`, or at each job's reference budget."""
     jobs: dict[tuple[str, str], JobRecord] = {}
     targets: dict[str, str] = {}
-    labels, models = [], set[str]()
+    labels, doubled, models = [], [], set[str]()
 
     def called(model: str) -> str:
         ref = ModelRef.parse(renamed(model, pairs))
@@ -232,7 +236,9 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
             is_right = (rows["predicted"] == rows["label"]).astype(float)
             pair = called(str(model)), str(defence)
             if (attacked := (rows["eps_255"] == eps) & (eps > 0)).any():
-                right[ROBUST][job.attack, source, *pair, record.norm, eps] = is_right[attacked]
+                cell = job.attack, source, *pair, record.norm, eps
+                doubled += [cell] if cell in right[ROBUST] else []
+                right[ROBUST][cell] = is_right[attacked]
                 clean = is_right[rows["eps_255"] == 0]
                 right[CLEAN][pair] = right[CLEAN].get(pair, clean).combine_first(clean)
                 labels.append(rows["label"])
@@ -246,6 +252,8 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
             raise ValueError(f"--pair {model}: {name} has no model of this name.")
         if names.count(new) > 1:
             raise ValueError(f"--pair {model}={new}: {name} has two models of this new name.")
+    if doubled:
+        raise ValueError(f"{name} has two jobs with {_text(doubled[0])}. Keep one of them.")
     if pd.concat(labels).groupby(level=0).nunique().max() > 1:
         raise ValueError(f"{name} has several sets of images. Compare sweeps on one set.")
     wide = {measure: pd.DataFrame(its) for measure, its in right.items()}
@@ -266,8 +274,6 @@ def _check_alike(old: _Side, new: _Side, eps_255: float | None) -> None:
                 raise ValueError(
                     f"The {what} of {' from '.join(job)} differ: OLD {one}, NEW {two}.{how}"
                 )
-    if (images := len(old.right[ROBUST])) < FEWEST_TESTED:
-        raise ValueError(f"{images} images are too few to compare: {FEWEST_TESTED} are needed.")
 
 
 def _notes(old: _Side, new: _Side) -> list[str]:

@@ -53,13 +53,13 @@ def renamed(frame: pd.DataFrame, old: str, new: str) -> pd.DataFrame:
     other = frame.assign(
         **{name: its.cat.rename_categories({old: new}) for name, its in names.items()}
     )
+    other.attrs[JOBS] = []
     for job in frame.attrs[JOBS]:
         fields = {"source": job["source"].replace(old, new)}
         fields["targets"] = [name.replace(old, new) for name in job["targets"]]
         for name in ("weights", "target_keys"):
             fields[name] = {key.replace(old, new): value for key, value in job[name].items()}
-        other.attrs[JOBS] = [*other.attrs.get("done", ()), job | fields]
-        other.attrs["done"] = other.attrs[JOBS]
+        other.attrs[JOBS].append(job | fields)
     return other
 
 
@@ -283,6 +283,18 @@ def test_members_of_an_ensemble_have_no_order(old):
     assert compare(one, other, pairs={"a": "b", "b": "a"})["change"].eq(0).all()
 
 
+def test_two_jobs_of_one_cell_are_refused(old):
+    frames = [renamed(old, "vgg_small", name) for name in ("a+b", "b+a")]
+    frames[1] = frames[1][frames[1]["source"] == "b+a"]
+    both = pd.concat([its.astype({"source": str, "target": str}) for its in frames])
+    both.attrs[JOBS] = [
+        *frames[0].attrs[JOBS],
+        *(job for job in frames[1].attrs[JOBS] if job["source"] == "b+a"),
+    ]
+    with pytest.raises(ValueError, match="two jobs"):
+        compare(both, both)
+
+
 @pytest.mark.parametrize("fall", [0.0, 0.01, 0.03])
 def test_a_fall_that_no_image_shows_is_not_excluded(fall):
     random, covered = np.random.default_rng(7), 0
@@ -391,6 +403,9 @@ def test_few_images_and_other_images_of_a_target_are_refused(old):
     few = old[old["index"].isin(sorted(old["index"].unique())[:29])]
     with pytest.raises(ValueError, match="29 images are too few"):
         compare(few, few)
+    one = old[(old["source"] != "vgg_small") | (old["index"].isin(few["index"]))]
+    with pytest.raises(ValueError, match=r"from vgg_small on .*: 29 images are too few"):
+        compare(one, one)
     with pytest.raises(ValueError, match="other images"):
         compare(old, old[(old["index"] < old["index"].median()) | (old["target"] != "vit_small")])
     clean = old[old["eps_255"] == 0]
