@@ -120,9 +120,10 @@ def _in_both(
     old, new = old[cells], new[cells].reindex(old.index)
     if (old.isna() != new.isna()).any(axis=None):
         raise ValueError("Some targets have predictions for other images in NEW than in OLD.")
-    counts = old.count()
-    if (images := counts.min()) < FEWEST_TESTED:
-        where = f"{_text(counts.idxmin())}: {images} images are too few to compare"
+    counted: dict[Any, Any] = old.count().to_dict()
+    fewest = min(counted, key=counted.__getitem__)
+    if (images := counted[fewest]) < FEWEST_TESTED:
+        where = f"{_text(fewest)}: {images} images are too few to compare"
         raise ValueError(f"{where}: {FEWEST_TESTED} are needed.")
     listed = {name: shortened([*map(_text, its)]) for name, its in only.items()}
     return old, new, [f"only in {name}: {texts}" for name, texts in listed.items() if texts]
