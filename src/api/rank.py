@@ -51,12 +51,12 @@ def rank(
     """Rank an attack among the stored attacks of a preset, on the preset's images and networks.
 
     Args:
-        attack: A function `attack(model, images, labels, eps)` with one budget, a number in [0, 1],
-            that returns images of the same shape; a function that takes all budgets (K,) and
-            returns (K, N, 3, H, W), if it states `all_budgets = True` as those in `src.attacks` do;
-            an object of torchattacks, torchattack or foolbox, or of a class of yours that extends
-            theirs; or a class that extends TransferAttack's. Alternatively the name of an attack,
-            or finished jobs: a card or a folder of sweeps.
+        attack: A function `attack(model, images, labels, eps)`. It gets one budget, a number in
+            [0, 1], and returns images of the same shape. A function of all budgets gets them as
+            (K,), returns (K, N, 3, H, W), and states `all_budgets = True`, as those in
+            `src.attacks` do. An object of torchattacks, torchattack or foolbox, also of a class of
+            yours that extends theirs. A class that extends TransferAttack's. The name of an attack.
+            Finished jobs: a card or a folder of sweeps.
         preset: Name of the preset; only a card or a folder can be ranked in `photographs`.
         source: One or more of the preset's sources, for a function or a name; None: all.
         tuning: Use the images for tuning alone, to choose settings in less time. To report, leave

@@ -93,13 +93,8 @@ def transfer(
         labels: True classes, shape (N,); None: those of the `Dataset` or `DataLoader`.
         attacks: One or more names of attacks, see `src.attacks`, or a mapping. It maps an attack's
             name to the keywords that differ from the defaults (`{"mi": {"steps": 20}}`), or a name
-            of your own (letters, digits and `_ . + -`) to an attack of your own: a function
-            `attack(model, images, labels, eps)` with one budget, a number in [0, 1], that returns
-            images of the same shape; a function that takes all budgets (K,) and returns
-            (K, N, 3, H, W), if it states `all_budgets = True` as those in `src.attacks` do
-            (`{"mine": partial(attacks.mi, decay=0.5)}`); an object of torchattacks, torchattack or
-            foolbox, or of a class of yours that extends theirs; or a class that extends
-            TransferAttack's.
+            of your own (letters, digits and `_ . + -`) to an attack of your own: a function, an
+            object or a class as for `rank`. `{"mine": partial(attacks.mi, decay=0.5)}` is one.
         eps: Budgets in [0, 1] units, such as `8 / 255`.
         reference: Budget for `matrix` and `table`; None: 8/255 if it is in `eps`, else the largest.
         norm: `linf` or `l2`; None: each attack's own norm.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..utils.networks import copy_network
 from ..utils.refusals import first_line
-from .libraries import base_of, from_object
+from .libraries import base_of, from_object, keep_layout
 from .transferattack_clone import from_class
 
 _WAY = "A function that takes all budgets at once must state all_budgets = True."
@@ -47,7 +47,9 @@ def _each_budget(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             raise ValueError("it takes one budget for all images, not one per image.")
         results = []
         for budget in eps.tolist():
-            its, *batch = copy_network((model, images, labels))
+            its, *batch = copy_network((model, images.contiguous(), labels))
+            if isinstance(its, nn.Module):
+                its.register_forward_pre_hook(keep_layout)
             tensors = {
                 key: value.clone() for key, value in keywords.items() if torch.is_tensor(value)
             }

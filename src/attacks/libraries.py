@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from importlib import import_module
 from inspect import Parameter, Signature, getdoc, getmembers, isclass, signature
-from math import inf, sqrt
+from math import inf, isclose, sqrt
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -170,7 +170,8 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
             for part in rows.split(max_batch or len(rows)):
                 announce(model, slice(int(part[0]), int(part[-1]) + 1))
                 seed = int(np.random.SeedSequence(seeds[part].tolist()).generate_state(1)[0])
-                batch = images[part].clone(), labels[part].clone(), true_labels[part].clone()
+                plain = images[part].clone(memory_format=torch.contiguous_format)
+                batch = plain, labels[part].clone(), true_labels[part].clone()
                 with torch.enable_grad(), isolate_rng():
                     seed_everything(seed, verbose=False)
                     network = _Copy(model, images)  # a class may change it
@@ -200,12 +201,19 @@ class _Copy(nn.Module):
         self.copy: Any = copy_network(model)
         self.source = Source(self.copy)
         self.eval().requires_grad_(False)
+        self.register_forward_pre_hook(keep_layout)
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.source.logits(images)
         if logits.ndim == 3:
             raise ValueError("ensemble=loss: libraries need logits; set ensemble=logits.")
         return logits
+
+
+def keep_layout(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Make gradients contiguous, so that `view` works on them whatever layout the model has."""
+    if inputs[0].requires_grad:
+        inputs[0].register_hook(Tensor.contiguous)
 
 
 def base_of(attack: Any) -> Any:
@@ -259,13 +267,15 @@ def _run_object(attack: Any, call: Call) -> Tensor:
     if hooked or any(id(part) in memo for part in parts[1:]):
         raise ValueError(f"{name} has layers of the model it was built with. {_WAY.format(name)}")
     budgets = {vars(attack)[key] for key in _BUDGETS & vars(attack).keys()}
-    if is_own(attack) and budgets != {call.radius}:
+    fixed = (vars(attack).get("alpha") or 0) * vars(attack).get("steps", 0)
+    if (is_own(attack) or any(isclose(fixed, its) for its in budgets)) and budgets != {call.radius}:
         text = "%s was built for another budget. If steps depend on its budget, p%s"
         warn_once(text, name, _WAY.format(name)[1:])
     values = dict.fromkeys(_BUDGETS, call.radius) | {"attack_mode": "default", "seed": call.seed}
     values |= {"device": call.images.device, "targeted": call.targeted}
     for part in [part for part in memo.values() if base_of(part)]:  # others may be inside
-        for key in values.keys() & vars(part).keys():
+        others = _BUDGETS - {"eps"} if "eps" in vars(part) else set[str]()
+        for key in (values.keys() - others) & vars(part).keys():
             setattr(part, key, values[key])
     normalise = vars(copied).get("normalize", torch.clone)  # of torchattack
     changed = not torch.equal(normalise(call.images), call.images)

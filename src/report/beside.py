@@ -208,8 +208,10 @@ def _beside(
         tuning = f"Images for tuning: {len(index) - reported} of {len(index)}."
         others = f"the mean is then that of the other {first.images - len(facts['tuning'])}"
         notes[f"{tuning} To report, run all {first.images} images: {others}."] = None
-    if not cost[leader := tables[0]["attack"].iloc[0]]:
-        notes[f"{leader} leads, but it used no gradient of the source."] = None
+    leader = tables[0]["attack"].iloc[0]
+    for name in (name for name in (leader, title) if not cost[name]):
+        leads = " leads, but it" * (name == leader)
+        notes[f"{name}{leads} used no gradient of the source."] = None
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
     place = f"source {tables[0]['source'].iloc[0]}, eps = {first.reference:g}/255"
     stated = f"{version}: {place}, protocol {first.protocol}"

@@ -367,3 +367,26 @@ def test_an_object_with_another_norm_is_refused(network):
     foolbox = pytest.importorskip("foolbox")
     with pytest.raises(ValueError, match="norm 1"):
         adapt(foolbox.attacks.L1FastGradientAttack())
+
+
+def test_gradients_can_be_viewed_whatever_the_layout_of_the_model(network, batch):
+    def flat(model, images, labels, eps):
+        images = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(model(images), labels), images)
+        return (images + eps * gradient.view(len(images), -1).tanh().view_as(images)).detach()
+
+    images, labels = batch()
+    convolved = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10))
+    convolved(images)
+    found = adapt(flat)(convolved, images, labels, EPS)
+    last = convolved.to(memory_format=torch.channels_last)
+    strided = images.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(adapt(flat)(last, strided, labels, EPS), found)
+
+
+def test_a_step_fixed_by_an_earlier_call_is_said(network, batch, caplog):
+    library = type("MIFGSM", (OfTorchattack,), {"__module__": "torchattack.mifgsm"})
+    used = library(network(), eps=16 / 255, steps=10)
+    used.alpha = used.eps / used.steps
+    adapt(used)(network(), *batch(), EPS)
+    assert "built for another budget" in caplog.text
