@@ -35,7 +35,9 @@ class _Tracer(fx.Tracer):
 def _fold(network: nn.Module) -> None:
     """Fold every batch norm that directly follows a convolution, in place."""
     try:
-        graph = _Tracer().trace(network)
+        # A network that keeps values would keep those of the trace, so a copy is traced.
+        tensors = [*network.parameters(), *network.buffers()]
+        graph = _Tracer().trace(copy_network(network, {id(its): its for its in tensors}))
     except Exception:  # of any type: the control flow may depend on the data
         return
     modules: dict[str, nn.Module] = dict(network.named_modules())

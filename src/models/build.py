@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.call_target import call_target
+from ..utils.networks import copy_network
 from ..utils.refusals import first_line
 from .pixel_classifier import ModelError, PixelClassifier
 from .state_digest import state_digest
@@ -98,6 +99,26 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
         ) from error
 
 
+def _matter(kept: list[Any], classifier: PixelClassifier, images: Tensor, logits: Tensor) -> bool:
+    """Return True if other values of tensors and arrays that a network keeps change its logits."""
+    room = 1e-3 * float(logits.abs().max())
+    for filler in (torch.nan, 1e4):  # a comparison with NaN is False
+        others: dict[int, Any] = {}
+        try:
+            for value in kept:
+                tensor = torch.as_tensor(value)
+                is_real = tensor.is_floating_point()
+                other = torch.full_like(tensor, filler) if is_real else ~tensor
+                others[id(value)] = other if torch.is_tensor(value) else other.numpy()
+            with torch.no_grad():
+                found = copy_network(classifier, others)(images)
+        except Exception:  # of any type: another value may be no valid one
+            return True
+        if not torch.allclose(found, logits, rtol=0, atol=room):
+            return True
+    return False
+
+
 def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> Tensor:
     """Classify two fixed images to find misfits before any work.
 
@@ -134,8 +155,10 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
         )
     if not logits.isfinite().all():
         raise ValueError(f"model {classifier.name}: its logits are not finite (weights, std?).")
-    if state_digest(classifier.network)[2] != contents:  # it keeps tensors of its last pass
-        classifier.state, classifier.unsaved, _ = state_digest(classifier.network, contents)
+    *_, now = state_digest(classifier.network)
+    kept = [value for digest, values in now.items() if digest not in contents for value in values]
+    if kept and not _matter(kept, classifier, images, logits):  # they are of the last pass
+        classifier.state, classifier.unsaved, _ = state_digest(classifier.network, contents.keys())
     classifier.probabilities = classifier.returns_probabilities(images)
     scale = float(logits.abs().max())
     classifier.steady = torch.allclose(logits, alone, rtol=0, atol=1e-3 * scale)

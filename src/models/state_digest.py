@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from io import BytesIO
 from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -22,7 +22,7 @@ _OF_A_CLASS = (FunctionType, Tensor, np.ndarray, int, float, str)
 
 def state_digest(
     network: nn.Module, counted: Set[bytes] | None = None
-) -> tuple[str | None, bool, Set[bytes]]:
+) -> tuple[str | None, bool, Mapping[bytes, list[Any]]]:
     """Compute the digest of a network's state, except the tensors in its state dict.
 
     This state consists of the modules' attributes (tensors, arrays, numbers, texts and objects that
@@ -35,8 +35,8 @@ def state_digest(
 
     Returns:
         16 hexadecimal digits, or None if an object cannot be pickled, as in TorchScript; False if
-        the state has no weights: no tensors, arrays, extra state or objects of this kind; and the
-        digests of its tensors and arrays.
+        the state has no weights: no tensors, arrays, extra state or objects of this kind; and its
+        tensors and arrays by their digests.
     """
     pickler = _Pickler(counted)
     try:
@@ -49,7 +49,7 @@ def state_digest(
         digest = pickler.digest([network, others])
         return digest, bool(others or pickler.contents), pickler.contents
     except Exception:  # of any type: objects decide how they are pickled
-        return None, True, set()
+        return None, True, {}
 
 
 def value_digest(value: Any) -> str:
@@ -73,7 +73,7 @@ class _Pickler(pickle.Pickler):
 
     Attributes:
         known: Tensors and modules by id, each after the text or number that stands for it.
-        contents: Digests of the tensors that were not known, and of arrays.
+        contents: Tensors that were not known, and arrays, by their digests.
         counted: Digests of tensors and arrays that count; None: all count.
     """
 
@@ -82,7 +82,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(self.file, protocol=4)
         self.fast = True  # equal texts are written alike, whether they are one object or two
         self.known: dict[int, tuple[str | int, Any]] = {}
-        self.contents, self.counted = set[bytes](), counted
+        self.contents, self.counted = dict[bytes, list[Any]](), counted
 
     def digest(self, value: Any) -> str:
         """Return the digest of a value, as 16 hexadecimal digits."""
@@ -100,7 +100,7 @@ class _Pickler(pickle.Pickler):
             content = hashlib.sha256(b"".join(written)).digest()
             if self.counted is not None and content not in self.counted:
                 return "not counted"
-            self.contents.add(content)
+            self.contents.setdefault(content, []).append(value)
             return content if isinstance(value, Tensor) else None
         if isinstance(value, nn.Module):
             hook_names = sorted(

@@ -99,6 +99,36 @@ def test_weights_beside_kept_tensors_still_count():
     assert digests[0].state == digests[1].state != digests[2].state
 
 
+def mixed(net, features):
+    net.scale = torch.cat([net.scale[:4], features.detach().mean(0)])
+
+
+def moved(net, features):
+    net.scale = 0.9 * net.scale + 0.1 * features.detach().mean(0)
+
+
+def test_a_tensor_that_each_pass_changes_and_uses_counts():
+    digests = [classifier(Net(moved, torch.full((4,), k)).eval()).digest for k in (1.0, 1.0, 2.0)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_weights_within_a_tensor_that_each_pass_changes_count():
+    class Part(Net):
+        def forward(self, images):
+            features = self.relu(self.norm(self.convolution(images))).mean((2, 3))
+            mixed(self, features)
+            return self.head(features * self.scale[:4])
+
+    digests = [classifier(Part(scale=torch.full((4,), k)).eval()).digest for k in (1.0, 1.0, 2.0)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_folding_leaves_nothing_in_a_network_that_reads_what_it_kept():
+    plain = Net(moved, torch.ones(4)).eval()
+    folded = fold_batch_norms(plain)
+    torch.testing.assert_close(folded(IMAGES / 255), plain(IMAGES / 255))
+
+
 def confidences(network, *others, **words):
     names = {"s": network, **{f"t{number}": its for number, its in enumerate(others)}}
     words = {"attacks": {"mi": {"steps": 2}}, "eps": 8 / 255, "progress_bar": False} | words
