@@ -61,7 +61,7 @@ def _print_changes(
         console.print(sentence(row), soft_wrap=True)
     console.print("", change_table(changes), "", sep="\n")
     console.print(
-        "In points. Intervals hold together for each accuracy, and `fall ≤` for each row."
+        "In points. Intervals hold together for each accuracy, and `fall <=` for each row."
     )
     console.print(verdict, soft_wrap=True)
     return code

@@ -280,7 +280,7 @@ def test_the_classes_most_often_fooled_have_the_share_fooled(tmp_path, aimed):
     (line,) = (note for note in audit.notes if note.startswith("Classes"))
     most, least = line.split("Least often: ")
     assert "(images on which a candidate succeeds)" in most
-    assert f": cat {len(cats)} / {len(cats)} = 100.0% [" in most
+    assert f": cat: {len(cats)} / {len(cats)} = 100.0% [" in most
     k, n = (dogs["index"] % 4 == 0).sum(), len(dogs)
     names = ("dog", "owl", "fox", "elk", "ape")
     assert not any(name in most for name in names) or f"{k} / {n} = {k / n:.1%}" in line

@@ -85,7 +85,7 @@ def compare(
         most, rows["images"] = shown.max(axis=1), (shown > 0).sum(axis=1)
         for name, its in (("old", before), ("new", after)):
             rows[name] = its.mean(axis=1).clip(max=1)  # of rounding
-            rows[f"{name}_right"] = (its.sum(axis=1) / most).round(6)
+            rows[f"{name}_right"] = (rows[name] * rows["images"]).round(6)
         steps = (after - before).round(9)
         rows["lost"], rows["gained"] = (steps < 0).sum(axis=1), (steps > 0).sum(axis=1)
         changed = rows.loc[~rows["is_mean"], ["lost", "gained"]]
@@ -120,13 +120,16 @@ def _in_both(
     old, new = old[cells], new[cells].reindex(old.index)
     if (old.isna() != new.isna()).any(axis=None):
         raise ValueError("Some targets have predictions for other images in NEW than in OLD.")
-    counted: dict[Any, Any] = old.count().to_dict()
-    fewest = min(counted, key=counted.__getitem__)
-    if (images := counted[fewest]) < FEWEST_TESTED:
-        where = f"{_text(fewest)}: {images} images are too few to compare"
-        raise ValueError(f"{where}: {FEWEST_TESTED} are needed.")
-    listed = {name: shortened([*map(_text, its)]) for name, its in only.items()}
-    return old, new, [f"only in {name}: {texts}" for name, texts in listed.items() if texts]
+    few: list[Any] = [cell for cell in old if old[cell].count() < FEWEST_TESTED]
+    if few and not (common and len(few) < old.shape[1]):
+        raise ValueError(
+            f"{_text(few[0])}: {old[few[0]].count()} images are too few to compare: "
+            f"{FEWEST_TESTED} are needed."
+        )
+    left: dict[str, Any] = {f"only in {name}": its for name, its in only.items()}
+    left["too few images"] = few
+    notes = [f"{why}: {shortened([*map(_text, its)])}" for why, its in left.items() if len(its)]
+    return old.drop(columns=few), new.drop(columns=few), notes
 
 
 def sentence(row: pd.Series) -> str:
@@ -171,7 +174,7 @@ def as_json(changes: pd.DataFrame, max_fall: float | None = None) -> str:
 
 def change_table(changes: pd.DataFrame) -> Table:
     """Lay out the rows of `compare` for the terminal, in percent and points."""
-    numbers = ["OLD", "NEW", "change", "95 % interval", "fall ≤"]
+    numbers = ["OLD", "NEW", "change", "95 % interval", "fall <="]
     heads = ["attack", "source", "target", *numbers, ""]
     texts = []
     for _, row in changes.iterrows():

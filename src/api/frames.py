@@ -15,6 +15,7 @@ from ..analysis.multiple_comparisons import images_for
 from ..artifacts.frame_jobs import JOBS, SHOWS_SEED, Sweeps, jobs_of, named_folders
 from ..artifacts.jobs import FinishedJob, find_jobs
 from ..artifacts.sweep_state import unfinished
+from ..report.cells import AVERAGE, DIFFERENCE
 from ..report.summary import summarise
 from ..utils.model_names import parts_of
 
@@ -190,7 +191,7 @@ def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
     """
     for folder, (left, jobs) in unfinished(folders).items():
         print(f"{folder}: {left} of {jobs} jobs are not done.", file=sys.stderr)
-    known = {analysis.CLEAN}
+    known = {analysis.CLEAN, AVERAGE, DIFFERENCE}
     for job in find_jobs(folders):
         for name in (job.attack, job.record.source, *job.record.targets, *job.record.defences):
             known |= {name, *parts_of(name)}

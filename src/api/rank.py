@@ -46,7 +46,7 @@ def rank(
     source: str | Sequence[str] | None = None,
     tuning: bool = False,
     name: str = "mine",
-    against: str | Sequence[str] = (),
+    against: str | Sequence[str] | None = None,
 ) -> Ranks:
     """Rank an attack among the stored attacks of a preset, on the preset's images and networks.
 
@@ -78,7 +78,7 @@ def rank(
     Examples:
         >>> print(rank("mi", source="vgg_small"))  # doctest: +SKIP
     """
-    named = listed(against)
+    named = listed(against) or ()
     if _is_finished(attack):
         if tuning or source is not None:
             raise ValueError("source and tuning are for a function or the name of an attack.")

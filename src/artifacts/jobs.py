@@ -164,7 +164,8 @@ class FinishedJob:
         for path in filter(Path.is_file, lists):  # reading a named pipe would block for ever
             with suppress(OSError, ValueError):  # it cannot be read, or is an older version's
                 listed = pd.read_csv(path, usecols=[*types], dtype=types).dropna()
-                files |= zip(listed["index"] + lists[path], listed["file"], strict=True)
+                names = listed["file"].str.replace(r"^'(?=[=+\-@])", "", regex=True)  # no formulas
+                files |= zip(listed["index"] + lists[path], names, strict=True)
         return files
 
     @cached_property

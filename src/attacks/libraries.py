@@ -164,7 +164,7 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
         seeds = rows if seeds is None else seeds.cpu()
         true_labels = labels if true_labels is None else true_labels
         unit = 1.0 if norm == "linf" else sqrt(images[0].numel())
-        radii = budgets.reshape(-1, 1, 1, 1, 1)
+        radii, name = budgets.reshape(-1, 1, 1, 1, 1), attack_class.__name__
         result = images.expand(len(radii), *images.shape).clone()
         for number, radius in enumerate(radii.flatten().tolist()):
             for part in rows.split(max_batch or len(rows)):
@@ -176,7 +176,8 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
                     seed_everything(seed, verbose=False)
                     network = _Copy(model, images)  # a class may change it
                     call = Call(network, *batch, radius * unit, norm, targeted, seed)
-                    result[number, part] = run(attack_class, keywords, call).detach().to(images)
+                    made = floats_like(plain, run(attack_class, keywords, call), name)
+                    result[number, part] = made.detach().to(images)
         inside = result if hasattr(model, "expect_images") else project(result, images, radii, norm)
         return inside.reshape(budgets.shape + images.shape)
 
@@ -190,6 +191,18 @@ def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callab
     function.draws_per_batch = function.all_budgets = True
     function.__signature__ = Signature([*main[:4], *settings, *main[4:]], return_annotation=Tensor)
     return attack
+
+
+def floats_like(images: Tensor, made: Any, name: str) -> Tensor:
+    """Return what an attack made, as a tensor; refuse other types and shapes than the images'."""
+    try:
+        found = torch.as_tensor(made)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} returns {type(made).__name__} instead of a tensor.") from None
+    if not found.is_floating_point() or found.shape != images.shape:
+        returned = f"{tuple(found.shape)} of {found.dtype}"
+        raise ValueError(f"{name} returns {returned} instead of floats {tuple(images.shape)}.")
+    return found
 
 
 class _Copy(nn.Module):

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from ..utils.networks import copy_network
 from ..utils.package import command
 from ..utils.refusals import first_line, suggestion
-from .libraries import Call, base_of, make_function, select
+from .libraries import Call, base_of, floats_like, make_function, select
 from .source import Source, members_of
 
 _NORMS = {"linf": "linfty", "l2": "l2"}
@@ -75,7 +75,7 @@ def from_class(attack_class: Any, who: str, *more: Parameter) -> Callable[..., T
     parameters = [
         parameter
         for parameter in face.values()
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     changes: dict[str, Any] = {"__module__": attack_class.__module__}
     changes["__signature__"] = signature(attack_class).replace(parameters=[*parameters, *more])
@@ -125,10 +125,11 @@ def _run(package: str, attack_class: Any, keywords: dict[str, Any], call: Call) 
     on_cpu = _WithoutCuda() if images.device.type == "cpu" else nullcontext()
     with redirect_stdout(printed), warnings.catch_warnings(action="ignore"), on_cpu:
         try:
-            return images + made(**filled)(images, labels)
+            change = made(**filled)(images, labels)
         except SystemExit as error:  # raised by classes that print the reason
             reason = printed.getvalue().strip().rpartition("\n")[2]
             raise ValueError(f"the class exits the program: {reason or 'no reason'}") from error
+    return images + floats_like(images, change, attack_class.__name__)
 
 
 def _load_source(package: str, attack_class: Any, call: Call) -> Any:

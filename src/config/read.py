@@ -27,6 +27,10 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     source, targets, defences, section = _named(config, hydra)
     for key, value in dotted(section):
         refuse_replaced(key, value)
+    for group in hydra.runtime.choices:
+        if not isinstance(section.get(group, {}), Mapping):
+            way = f"in a file, write `override /{group}: NAME` in defaults"
+            raise ValueError(f"{group}={section[group]}: {way}")
     _set_reference(section["epsilon"], hydra)
     attack = _attack(section["attack"], hydra)
     attack_origin = attack["kind"]
@@ -53,8 +57,9 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
             "defences": tuple(defences),
             "source_defence": section["source_defence"] or NO_DEFENCE,
             "variants": variants,
-            "protocol": section["protocol"]
-            or {"crafted": "joint", "none": "all"}.get(attack_origin),
+            "protocol": {"crafted": "joint", "none": "all"}.get(attack_origin)
+            if section["protocol"] is None
+            else section["protocol"],
         },
     )
     if not settings.plan.only:
@@ -114,8 +119,6 @@ def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
 
 def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     """Return an attack's settings; its name is the file's, including the folder."""
-    if not isinstance(section, Mapping):
-        raise ValueError(f"attack={section}: in a file, write `override /attack: NAME` in defaults")
     name = str(hydra.runtime.choices.attack).replace("/", ".")
     keys = {key: value for key, value in section.items() if key != "name"}
     if name == "none":

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from threading import RLock
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from ..utils.refusals import first_line
 from .state_digest import state_digest, value_digest
 from .weights import weights_digest
 
+_PATCHING = RLock()  # one of two threads would leave the patch for ever
 _DIRECT = SimpleNamespace(apply=lambda run, keep_random_state, *inputs: run(*inputs))
 """Stands for a reentrant checkpoint, which refuses `torch.autograd.grad`; it is a plain call."""
 
@@ -102,7 +104,7 @@ class PixelClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
         try:
-            with patch.object(checkpoint, "CheckpointFunction", _DIRECT):
+            with _PATCHING, patch.object(checkpoint, "CheckpointFunction", _DIRECT):
                 output = self.network(self.prepare(images))
             logits: Any = output.get("logits") if isinstance(output, Mapping) else output
             logits = getattr(logits, "logits", logits)

@@ -32,14 +32,18 @@ def main(words: Sequence[str] | None = None) -> int:
     return run_command(_start, parse_flags, words)
 
 
-def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
+def _start(overrides: list[str], flags: list[str], **known: Any) -> Any:
     """Make bare words, which are folders of sweeps, one `folder=[...]`, and hand all to Hydra."""
     refuse_split([word for word in overrides if not exists(word)])
     words = [word for word in overrides if ("=" in word or word[:1] in "+~") and not exists(word)]
     if folders := [quoted(word) for word in overrides if word not in words]:
         words.append(f"folder=[{','.join(folders)}]")
     sys.argv[1:] = [*flags, *Command.parse(words).words]
-    run()
+    try:
+        run()
+    except SystemExit as stop:  # of Hydra's --help
+        return stop.code
+    return None
 
 
 if __name__ == "__main__":

@@ -311,7 +311,7 @@ def _first_of(rows: Sequence[Any], names: Sequence[str]) -> str:
     """List the first `_NAMED` classes, but at most half, and count more that tie."""
     listed = rows[: min(_NAMED, len(rows) // 2)]
     texts = [
-        f"{names[its['label']]} {its['fooled']} / {its['n']} = {share(its, 'share')}"
+        f"{names[its['label']]}: {its['fooled']} / {its['n']} = {share(its, 'share')}"
         for its in listed
     ]
     more = sum(its["share"] == rows[0]["share"] for its in rows) - len(listed)

@@ -176,7 +176,8 @@ class TableCells:
         Add the `difference` from the first in the group's ranking with its simultaneous interval. A
         mean over targets is that of the ranking, which counts the same images for all attacks.
         """
-        cells = cells.assign(best=False, undecided=False, **dict.fromkeys(_ENDS, np.nan))
+        flags = dict.fromkeys(("best", "undecided", "untested"), False)
+        cells = cells.assign(**flags, **dict.fromkeys(_ENDS, np.nan))
         if "attack" not in keys or self.spec.value not in ("success", "accuracy"):
             return cells
         sign, shared = 1 if self.spec.value == "success" else -1, [k for k in keys if k != "attack"]
@@ -209,6 +210,7 @@ class TableCells:
                     if np.ptp(values) > _NEAR:
                         cells.loc[its.index[values > values.max() - _NEAR], "best"] = True
                         tested = first["p"].notna().any()
+                        cells.loc[its.index, "untested"] = not tested
                         undecided = first.loc[first["undecided"] & tested, "attack"]
                         cells.loc[its.index[its["attack"].isin(undecided)], "undecided"] = True
         return cells.assign(undecided=cells["undecided"] & ~cells["best"])

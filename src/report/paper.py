@@ -13,6 +13,7 @@ from pandas.io.formats.style import Styler
 from pydantic import ValidationError
 
 from ..analysis import CLEAN
+from ..analysis.multiple_comparisons import FEWEST_TESTED
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.record import JobRecord
 from ..config.errors import refusal
@@ -295,6 +296,9 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
         "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
+        f"below {FEWEST_TESTED} common images nothing is tested": (
+            shown["untested"].eq(True).any()
+        ),
         f"{white}: {boxes}": spec.white_boxes and bool(shown["white"].any()),
         f"without {boxes}": not spec.white_boxes,
         f"cells: means over {' and '.join(pooled)}s without {boxes}": bool(pooled),

@@ -327,7 +327,9 @@ def in_order(figure: Figure) -> ChartType:
     rows = figure.ranked
     at = (rows["mean"] - rows["difference"]).fillna(rows["mean"])
     rows = rows.assign(at=at, start=at + rows["difference_low"], end=at + rows["difference_high"])
-    key = "Lines: simultaneous 95 % intervals of the difference from the first (vertical line). "
+    first = "the first of the ranking" if rows["rank"].min() > 1 else "the first"  # not drawn
+    first = "the first of its ranking" if at.round(9).nunique() > 1 else first
+    key = f"Lines: simultaneous 95 % intervals of the difference from {first} (vertical line). "
     key += "Grey: significantly weaker; red: not."
     if rows["start"].isna().all():
         rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided="")

@@ -399,6 +399,13 @@ def test_sweeps_that_cannot_be_compared_are_refused(old, change, options, said):
         assert not compare(old, copied(old, **change), eps_255=4)["change"].any()
 
 
+def test_a_mean_of_cells_with_different_images_has_their_share(old):
+    half = old["index"].median()
+    some = old[(old["source"] == "vgg_small") == (old["index"] < half)]
+    mean = compare(some, some).iloc[0]
+    assert mean["is_mean"] and mean["old_right"] == pytest.approx(mean["old"] * mean["images"])
+
+
 def test_few_images_and_other_images_of_a_target_are_refused(old):
     few = old[old["index"].isin(sorted(old["index"].unique())[:29])]
     with pytest.raises(ValueError, match="29 images are too few"):
@@ -406,6 +413,10 @@ def test_few_images_and_other_images_of_a_target_are_refused(old):
     one = old[(old["source"] != "vgg_small") | (old["index"].isin(few["index"]))]
     with pytest.raises(ValueError, match=r"from vgg_small on .*: 29 images are too few"):
         compare(one, one)
+    changes = compare(one, one, common=True)
+    assert (
+        "vgg_small" not in set(changes["source"]) and "too few images" in changes.attrs[NOTES][-1]
+    )
     with pytest.raises(ValueError, match="other images"):
         compare(old, old[(old["index"] < old["index"].median()) | (old["target"] != "vit_small")])
     clean = old[old["eps_255"] == 0]

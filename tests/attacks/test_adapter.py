@@ -363,6 +363,25 @@ def test_keywords_of_a_function_stay_those_of_its_user(network, batch):
     assert calls == EPS.tolist()
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda x: None, "NoneType"),
+        (lambda x: (x, x), "tuple"),
+        (lambda x: x[:1], r"\(1, "),
+        (lambda x: (255 * x).byte(), "uint8"),
+        (lambda x: x[:, :1], "instead of floats"),
+    ],
+)
+def test_what_an_object_returns_has_the_form_of_the_images(made, said, network, batch):
+    class Odd(OfTorchattack):
+        def forward(self, x, y):
+            return made(x)
+
+    with pytest.raises(ValueError, match=f"^Odd returns .*{said}"):
+        adapt(Odd(network()))(network(), *batch(), EPS)
+
+
 def test_an_object_with_another_norm_is_refused(network):
     foolbox = pytest.importorskip("foolbox")
     with pytest.raises(ValueError, match="norm 1"):

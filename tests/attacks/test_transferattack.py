@@ -213,6 +213,11 @@ class Mine(Signs):
         super().__init__(model_name, epsilon, alpha or epsilon / epoch, epoch, **kwargs)
 
 
+class Named(Signs):
+    def __init__(self, model_name, *, epsilon=16/255, alpha=None, epoch=5, **kwargs):
+        super().__init__(model_name, epsilon, alpha or epsilon / epoch, epoch, **kwargs)
+
+
 class Loading(Mine):
     def load_model(self, model_name):
         return model_name
@@ -237,7 +242,7 @@ def test_a_class_of_ones_own_needs_no_edit_of_the_clone(own, network, batch, tmp
     (tmp_path / "attack" / "mine.yaml").write_text("_target_: own_transferattack.Mine\nepoch: 5\n")
     settings = read("attack=mine", extra=tmp_path).attack
     assert settings.label == "mine (epoch=5)"
-    for attack in (partial(own.Mine, epoch=5), None):
+    for attack in (partial(own.Mine, epoch=5), partial(own.Named, epoch=5), None):
         function = adapt(attack) if attack else attack_function(settings)
         expected = attacks.bim(*given, steps=5, relative_step_size=0.2)
         torch.testing.assert_close(function(*given), expected, atol=1e-6, rtol=0)

@@ -102,6 +102,10 @@ def test_a_command_s_own_code_is_returned(code):
     assert run_command(print, lambda words: sys.exit(code), []) == code  # as --help does
 
 
+def test_the_help_of_the_report_is_no_error(run_in, tmp_path):
+    assert run_in(tmp_path, "--help", module="src.report") == 0
+
+
 @pytest.mark.parametrize("code", [None, 0, 1, 2, 3, 256, 257])
 def test_no_module_that_ends_the_process_decides_a_gate(code, capfd):
     assert command(lambda: sys.exit(code)) == 2

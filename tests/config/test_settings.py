@@ -392,10 +392,18 @@ def test_a_word_that_yaml_reads_as_a_truth_value_is_to_be_quoted(tmp_path, line,
         read("experiment=own", extra=tmp_path)
 
 
-def test_an_attack_in_a_file_is_an_override_in_its_defaults(tmp_path):
+def test_a_protocol_that_yaml_reads_as_a_truth_value_is_refused(tmp_path):
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\nattack: mi\n")
-    with pytest.raises(ValueError, match=r"^attack=mi: .*override /attack"):
+    (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\nprotocol: no\n")
+    with pytest.raises(ValueError, match=r"^protocol=False: .*'joint'"):
+        read("experiment=own", extra=tmp_path)
+
+
+@pytest.mark.parametrize(("group", "value"), [("attack", "mi"), ("epsilon", "no"), ("plan", "no")])
+def test_a_group_in_a_file_is_an_override_in_its_defaults(tmp_path, group, value):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\n{group}: {value}\n")
+    with pytest.raises(ValueError, match=rf"^{group}=(mi|False): .*override /{group}"):
         read("experiment=own", extra=tmp_path)
 
 

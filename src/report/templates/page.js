@@ -78,6 +78,7 @@ function readAddress() {
     const found = options.find((one) => String(one) === parts.get(name));
     if (found !== undefined) selection[name] = found;
   }
+  if (parts.get("view") === "groups" && data.own && !alone) selection.view = "own"; // an older link
   const image = Number(parts.get("image"));
   if (parts.has("image") && Number.isInteger(image) && image >= 0) selection.image = image;
 }
