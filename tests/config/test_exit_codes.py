@@ -103,7 +103,7 @@ def test_a_command_s_own_code_is_returned(code):
 
 
 def test_the_help_of_the_report_is_no_error(run_in, tmp_path):
-    assert run_in(tmp_path, "--help", module="src.report") == 0
+    assert run_in(tmp_path, "--help", module="src.report.__main__") == 0
 
 
 @pytest.mark.parametrize("code", [None, 0, 1, 2, 3, 256, 257])
