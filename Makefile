@@ -14,7 +14,7 @@ ONE := --libraries torchattacks
 PARALLEL := -n 2 --dist worksteal --durations 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all canary behaviour bench bench-quick gpu findings screenshots docs docs-tables configs lint format ui clean
+.PHONY: help setup demo test test-all canary behaviour bench bench-quick gpu findings screenshots docs docs-tables configs lint equal format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -83,11 +83,15 @@ configs: $(READY) ## Write conf/attack/ from the attacks' functions, and list th
 	$(BIN)/python docs/attack_files.py
 	$(BIN)/python docs/public_models.py
 
-lint: $(READY) ## Check style, types and which package may import which
+lint: $(READY) ## Check style, types, which package may import which, and lines of code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.size
+
+equal: $(READY) ## Check that no number moved since commit BASE: seven commands there and here (minutes)
+	$(BIN)/python -m tests.guard $(BASE)
 
 format: $(READY) ## Put the code into its standard form
 	$(BIN)/ruff check --fix .

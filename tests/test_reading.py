@@ -1,0 +1,172 @@
+"""What finished jobs show, against the tables and texts in `tests/golden/reading/`.
+
+Stored sweeps are read; nothing is computed. Each of them gives every number of the page before it
+is rounded, the rankings, the metrics of sweep and pairs, the rows behind printed figures, and
+texts: tables in all formats, the summary at two widths, comparisons and ranks. Where something is
+meant to change,
+
+    GOLDEN=write python -m pytest tests/test_reading.py
+
+writes the files anew, and their diff shows what has changed.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from src.api import charts
+from src.api.comparison import change_table, compare, sentence
+from src.api.frames import load_sweep
+from src.artifacts.jobs import find_jobs
+from src.report.audit import print_audits
+from src.report.beside import beside
+from src.report.page import selections
+from src.report.page.view import make_view
+from src.report.paper import table
+from src.report.source_choice import choose_source, source_tables
+from src.report.summary import Summary, summarise
+from src.report.terminal import print_alarms, print_matrices, print_rankings
+from src.run.track import pair_points, sweep_points
+
+GOLDEN = Path(__file__).parent / "golden" / "reading"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+SWEEPS = ["demo", "attacks", "cifar", "kinds", "targeted", "networks-defences.card"]
+ROUNDING = 1e-5  # of numbers: processors differ in the last digits; classes, counts, texts do not
+FORMATS = ["markdown", "latex", "csv", "html"]
+TABLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("demo", {}),
+    "counts and clean images": ("demo", {"value": "counts", "clean": True}),
+    "differences": ("demo", {"rows": ["attack"], "columns": ["source"], "differences": True}),
+    "accuracy at another budget": ("demo", {"value": "accuracy", "eps_255": 8, "average": False}),
+    "towards a class": ("targeted", {}),
+    "intervals": ("targeted", {"intervals": True, "white_boxes": False}),
+    "confidence": ("targeted", {"value": "confidence"}),
+    "cost": ("targeted", {"value": "gradients", "rows": ["attack"], "columns": ["source"]}),
+}
+FIGURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "matrix": ("demo", {}),
+    "curves": ("cifar", {}),
+    "curves of accuracy": ("demo", {"value": "accuracy"}),
+    "ranking": ("demo", {}),
+    "cost": ("kinds", {}),
+    "confidence_groups": ("demo", {}),
+    "image": ("photographs", {"image": (45,)}),
+}
+
+
+@pytest.fixture(scope="module")
+def summaries() -> dict[str, Summary]:
+    return {name: summarise(find_jobs([RESULTS / name])) for name in SWEEPS}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_page_shows_the_stored_values(name: str, summaries: dict[str, Summary]) -> None:
+    view = make_view(summaries[name])
+    whole = selections._whole(view.rates[~view.rates["source"].isin(view.apart)], view.averaged)
+    values = selections._values(view.rates, view.averaged)
+    check(f"{name}-values", selections._with_intervals(values, summaries[name], whole))
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_attacks_and_sources_rank_as_stored(name: str, summaries: dict[str, Summary]) -> None:
+    check(f"{name}-attacks", summaries[name].rankings)
+    check(f"{name}-sources", summaries[name].sources)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_trackers_get_the_stored_metrics(name: str, summaries: dict[str, Summary]) -> None:
+    points = [("", *point) for point in sweep_points(summaries[name])]
+    for summary in summaries[name].attacked:
+        record = summary.job.record
+        for target, rows in summary.protocol_rates.groupby(["target", "defence"], sort=False):
+            place = " ".join([record.label, record.source, *map(str, target)])
+            points += [(place, *point) for point in pair_points(rows, record.reference)[0]]
+    check(f"{name}-metrics", pd.DataFrame(points, columns=["pair", "metric", "value", "step"]))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_draw_the_stored_rows(name: str, summaries: dict[str, Summary]) -> None:
+    sweep, options = FIGURES[name][0], dict(FIGURES[name][1])
+    draw = getattr(charts, name.split(" ")[0])
+    chart = draw(*options.pop("image", ()), RESULTS / sweep, width="3.3in", **options)
+    cells = [
+        (number, at, column, value)
+        for number, rows in enumerate(chart.to_dict()["datasets"].values())
+        for at, row in enumerate(rows)
+        for column, value in (row.items() if isinstance(row, dict) else [("", row)])
+    ]
+    frame = pd.DataFrame(cells, columns=["data", "row", "column", "value"])
+    number = pd.to_numeric(frame["value"], errors="coerce")
+    text = frame["value"].astype(str).where(number.isna())
+    check(f"figure-{name}", frame.assign(value=number, text=text))
+
+
+def test_tables_are_the_stored_texts() -> None:
+    texts = (
+        f"== {name}, {to}\n{_table(RESULTS / sweep, to, options)}"
+        for name, (sweep, options) in TABLES.items()
+        for to in FORMATS
+    )
+    check_text("tables", "\n".join(texts))
+
+
+def _table(folder: Path, to: str, options: dict[str, Any]) -> str:
+    if to == "html":
+        return str(table(folder, **options).to_html(table_uuid="t"))
+    return str(table(folder, to=to, **options))
+
+
+def test_summaries_are_the_stored_texts(summaries: dict[str, Summary]) -> None:
+    texts = []
+    for name in ("demo", "targeted", "networks-defences.card"):
+        summary = summaries[name]
+        for width in (80, 120):
+            wide = Console(file=io.StringIO(), markup=False, soft_wrap=True, width=width)
+            for show in (print_matrices, print_rankings, print_alarms, print_audits):
+                show(summary, wide)
+            texts.append(f"== {name}, {width} columns\n{wide.file.getvalue()}")  # type: ignore[attr-defined]
+    check_text("summary", "\n".join(texts))
+
+
+def test_comparisons_and_choices_are_the_stored_texts() -> None:
+    texts = io.StringIO()
+    console = Console(file=texts, markup=False, highlight=False, soft_wrap=True, width=120)
+    old, new = RESULTS / "demo", RESULTS / "demo-bfloat16"
+    changes = compare(load_sweep(old), load_sweep(new))
+    console.print(*map(sentence, _rows(changes)), change_table(changes), sep="\n")
+    console.print(source_tables(choose_source([RESULTS / "demo"])))
+    console.print(*map(str, beside(find_jobs([RESULTS / "kinds"]), "small")), sep="\n")
+    check_text("comparisons", texts.getvalue())
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[pd.Series]:
+    return (row for _, row in frame.iterrows())
+
+
+def check(name: str, frame: pd.DataFrame) -> None:
+    """Compare a table with the stored one, or write it."""
+    path = GOLDEN / f"{name}.parquet"
+    frame = pd.read_parquet(io.BytesIO(frame.reset_index(drop=True).to_parquet()))
+    if os.environ.get("GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        frame.to_parquet(path, compression="zstd")
+    stored = pd.read_parquet(path)
+    pd.testing.assert_frame_equal(
+        stored, frame, check_dtype=False, check_like=True, rtol=0, atol=ROUNDING
+    )
+
+
+def check_text(name: str, text: str) -> None:
+    """Compare a text with the stored one, or write it."""
+    path = GOLDEN / f"{name}.txt"
+    lines = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    if os.environ.get("GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(lines)
+    assert lines == path.read_text()
