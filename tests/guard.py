@@ -36,7 +36,7 @@ COMMANDS = {
     "saved": ["attack=saved", "attack.path=full/adversarial", "epsilon.reference=null"],
 }
 EQUAL = COMMANDS | {
-    "full": [*COMMANDS["full"], "attack=mi", "defences=[none,jpeg]"],
+    "full": replaced(COMMANDS["full"], "attack=mi", "defences=[none,jpeg]"),
     "fitted": ["attack=uap", "attack.fit_n_images=50", "attack.epochs=1"],
 }
 FRAME = """
