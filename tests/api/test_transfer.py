@@ -261,7 +261,8 @@ def test_functions_of_two_calls_are_never_taken_for_one(images, tmp_path):
 def test_a_store_is_read_as_a_sweep(images, tmp_path):
     one, two = module(0), module(1)
     given = ({"a": one, "a+b": [one, two]}, {"a": one, "b": two}, *images)
-    frame = transfer(*given, eps=LEVELS, store=tmp_path, progress_bar=False)
+    words = {"eps": LEVELS, "protocol": "all", "progress_bar": False}
+    frame = transfer(*given, store=tmp_path, **words)
     stored = load_sweep(tmp_path)
     pd.testing.assert_frame_equal(frame, stored)
     others = stored["source"].astype(str) != stored["target"].astype(str)
@@ -276,7 +277,7 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         named = (f"{name} ({weights[0][1][name][:8]})" for name in "ab")
         assert f"Weights: {', '.join(named)}. Seed" in table(part, to="markdown")
         assert "a+b" in table(part).to_html()
-    own = rates(frame[frame["source"] == "a"], "a", ["a", "b"])
+    own = rates(frame[frame["source"] == "a"], "a", ["a", "b"], "all")
     every = rates(frame)
     every = every[every["source"] == "a"][own.columns].reset_index(drop=True)
     pd.testing.assert_frame_equal(every, own)
