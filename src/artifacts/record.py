@@ -30,7 +30,7 @@ from ..utils.refusals import first_line, printable_all, warn_once
 from .layout import OF_JOB, PREDICTIONS, clear_summary
 
 FORMAT = 6
-REMOVED_KEYS = {
+REMOVED_KEYS: dict[str, Any] = {
     "plan.tflops": None,
     "report.figures": False,
     "report.related": "keep",

@@ -56,6 +56,10 @@ REPLACED = {
     "tracking.name=mlflow": "tracking=mlflow",
     "diagnostics=sources": "diagnostics=full; python -m src.sources needs predictions only",
     **dict.fromkeys(
+        ("training.noise", "training.keep_epochs"),
+        "model.NAME.weights=FILE, weights that you trained with your own program",
+    ),
+    **dict.fromkeys(
         ("report.figures", "figures"),
         f"{command('figure')} KIND --out FILE.svg; --help lists the kinds",
     ),
