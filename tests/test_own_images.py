@@ -322,17 +322,6 @@ def test_arrays_that_cannot_be_used_are_refused(tmp_path, contents, part):
         read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("level", "part"),
-    [(128.0, "above 1"), (None, "a.npz")],  # found when images are read, and when the file is
-)
-def test_a_command_refuses_arrays_in_a_sentence(nearest, shown, level, part):
-    if level:
-        np.savez(nearest / "a.npz", images=np.full((4, 8, 8, 3), level), labels=[0] * 4)
-    code, _, text = shown("dataset=arrays", "dataset.file=a.npz")
-    assert code != 0 and part in text and "Traceback" not in text
-
-
 def test_damaged_arrays_are_refused(tmp_path, colours):
     np.savez(tmp_path / "a.npz", images=colours[0], labels=colours[1])
     content = bytearray((tmp_path / "a.npz").read_bytes())
