@@ -5,12 +5,8 @@ import os
 import re
 import sys
 import zipfile
-from collections import defaultdict, deque
-from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from itertools import product
-from pathlib import Path
 from pkgutil import resolve_name
 
 import numpy as np
@@ -340,11 +336,6 @@ class Canary(dict):
     append = extend = __setitem__ = __setstate__
 
 
-@dataclass
-class Point:
-    x: int = 3
-
-
 class Colour(Enum):
     RED = 1
 
@@ -354,13 +345,7 @@ OBJECTS = {
     **{f"canary {way}": Canary(way) for way in ("state", "call", "nested")},
     "interpolation": OmegaConf.create({"a": "${canary:created-by-a-pickle}", "b": [1, "${a}"]}),
     "Namespace": argparse.Namespace(epochs=3),
-    "path": Path("a/b"),
-    "dataclass": Point(),
     "enumeration": Colour.RED,
-    "defaultdict": defaultdict(list, {"a": [1]}),
-    "deque": deque([1, 2]),
-    "set of objects": {Colour.RED, Path("a")},
-    "time": datetime(2026, 1, 1),
     "function": os.path.join,
     "array": np.ones(3),
     "layer": nn.Linear(2, 2),

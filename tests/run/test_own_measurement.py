@@ -55,10 +55,6 @@ def measured(place) -> set[int]:
     return {*map(int, text.split())}
 
 
-def test_the_page_keeps_its_word():
-    assert len(CODE.splitlines()) <= 30
-
-
 def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(place, run_job, run_in):
     sweep = "hydra.run.dir=outputs/a"
     assert run_job(words(f"entropy.Entropy, {CHART}"), sweep, "report=default") == 0
