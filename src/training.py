@@ -5,7 +5,7 @@ Interrupted trainings resume.
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,9 +135,6 @@ class FineTuning(pl.LightningModule):
         inputs = to_unit(images)
         if self.craft is not None:
             inputs = self._attack(self.craft, inputs, batch)
-        if settings.noise:
-            noise = torch.randn(inputs.shape, generator=generator).to(inputs)
-            inputs = inputs + settings.noise / 255 * noise
         logits = self.classifier(inputs).float()
         smoothing = settings.label_smoothing
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
@@ -234,43 +231,37 @@ class Training:
     craft: Craft | None = None
 
     def run_once(self) -> None:
-        """Train the model if a file of its weights is missing, and write the files.
+        """Train the model if the file of its weights is missing, and write it.
 
-        If several processes need the same file, one trains, on one device, and the others wait. An
+        If several processes need the file, one trains, on one device, and the others wait. An
         interrupted training resumes after its last complete epoch.
         """
-        path, network = self.path, self.classifier.network
+        path = self.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        epoch_paths = {epoch: after_epoch(path, epoch) for epoch in self.settings.keep_epochs}
-        lock, files = path.with_suffix(".lock"), [path, *epoch_paths.values()]
-        if all(file.exists() for file in files):
+        lock = path.with_suffix(".lock")
+        if path.exists():
             return
         if is_held(lock):
             log.info("Waiting for another process to train %s.", self.name)
         with FileLock(lock):
-            if all(file.exists() for file in files):
+            if path.exists():
                 return
-            work = path.with_suffix(".training")
-            correct = self._fit(work, _KeepEpochs(epoch_paths, network))
+            work, network = path.with_suffix(".training"), self.classifier.network
+            correct = self._fit(work)
             share = f"{format_cell(correct, len(self.test))} of the test images correct"
             log.info("Trained %s: %s; weights: %s", self.name, share, path)
             with atomic_write(path) as temporary:
                 save_weights(network, temporary, tested=f"{correct} / {len(self.test)}")
             shutil.rmtree(work)
 
-    def _missing_epochs(self) -> list[int]:
-        """Return the epochs after which weights are kept and whose files are missing."""
-        kept = self.settings.keep_epochs
-        return [epoch for epoch in kept if not after_epoch(self.path, epoch).exists()]
-
-    def _fit(self, work: Path, keep: pl.Callback) -> int:
+    def _fit(self, work: Path) -> int:
         """Train the model, from the checkpoint in `work` if there is one.
 
         Returns:
             The number of test images that it then classifies correctly.
         """
         train, settings, trainer = self.train, self.settings, self.trainer
-        resumed = _readable(work / "last.ckpt", self._missing_epochs())
+        resumed = _readable(work / "last.ckpt")
         epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
         length = f"{len(train):,} images, {epochs}" + " (resuming)" * bool(resumed)
         after = f"; then {', '.join(self.then)}" * bool(self.then)
@@ -285,50 +276,24 @@ class Training:
             self.classifier, train.num_classes, settings, progress, loaders, after, self.craft
         )
         with self.make_logger() as logger, stopping.plain_interrupts(), closing(progress):
-            runner = _make_trainer(work, settings, trainer, logger, len(loaders[0]), keep)
+            runner = _make_trainer(work, settings, trainer, logger, len(loaders[0]))
             runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
             runner.validate(module, loaders[2], verbose=False)
         return round(float(runner.callback_metrics["test_accuracy"]) * len(self.test))
 
 
-def after_epoch(path: Path, epoch: int) -> Path:
-    """Return the file for the weights after an epoch; `path` is the file after the last epoch."""
-    return path.with_stem(f"{path.stem}-epoch{epoch}")
-
-
-class _KeepEpochs(pl.Callback):
-    """Callback that saves the weights after some epochs, one file per epoch."""
-
-    def __init__(self, files: Mapping[int, Path], network: nn.Module) -> None:
-        self.files, self.network = files, network
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save an epoch's weights, before Lightning writes the checkpoint for resuming."""
-        file = self.files.get(trainer.current_epoch + 1)
-        if file is not None:
-            with atomic_write(file) as temporary:
-                save_weights(self.network, temporary)
-
-
-def _readable(checkpoint: Path, missing: Sequence[int]) -> Path | None:
-    """Return a checkpoint if it exists, can be read, and is before the `missing` epochs.
-
-    Remove a damaged one.
-    """
+def _readable(checkpoint: Path) -> Path | None:
+    """Return a checkpoint if it exists and can be read; remove a damaged one."""
     if not checkpoint.exists():
         return None
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
         content["pytorch-lightning_version"]  # else it is none of Lightning's
-        done = int(content["epoch"]) + 1
     except Exception as error:  # its type depends on where the damage is
         # Not torch's words, which advise to unpickle anything.
         kind = type(error).__name__
         log.warning("%s is damaged (%s); training starts again.", checkpoint, kind)
         checkpoint.unlink()
-        return None
-    if passed := [epoch for epoch in missing if epoch <= done]:
-        log.warning("Training starts again: it kept no weights of epoch %d.", min(passed))
         return None
     return checkpoint
 
@@ -339,7 +304,6 @@ def _make_trainer(
     trainer: TrainerSettings,
     logger: Logger | None,
     steps: int,
-    keep: pl.Callback,
 ) -> pl.Trainer:
     """Return a trainer on one device that saves the last complete epoch in `work`."""
     keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
@@ -350,7 +314,7 @@ def _make_trainer(
         plugins=LightningEnvironment(),  # one process trains, whatever launcher started it
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
-        callbacks=[keep, keep_last],
+        callbacks=[keep_last],
         logger=logger or False,
         enable_progress_bar=False,
         enable_model_summary=False,

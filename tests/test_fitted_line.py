@@ -10,7 +10,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from src.api.transfer import transfer
 from src.artifacts.record import job_record
@@ -97,29 +96,6 @@ def test_a_killed_fit_goes_on_after_its_last_epoch(
     expected = states()
     monkeypatch.chdir(broken)
     assert states() == expected and not [*broken.glob("cache/fitted/*.part")]
-
-
-def save_images(folder, images):
-    for number in range(len(images)):
-        batch = images[number]
-        place = folder / str(int(batch.labels)) / f"{number}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(batch.images.permute(1, 2, 0).numpy()).save(place)
-
-
-@pytest.mark.slow  # test_fit_images.py has both in `make test`
-def test_images_of_a_folder_serve_unless_they_are_evaluated(workspace, run_job, capfd):
-    save_images(workspace / "train", load_dataset("train", DATA).subset(40))
-    save_images(workspace / "test", load_dataset("test", DATA).subset(100))
-    assert run_job(*UAP, "attack.fit_images=train") == 0
-    assert len(states()) == 2
-    assert run_job(*UAP, "attack.fit_images=test") == 2
-    assert "such as image " in capfd.readouterr().err
-
-
-def test_missing_images_are_refused(run_job, capfd):
-    assert run_job(*UAP, "attack.fit_images=nowhere") != 0
-    assert "nowhere" in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("key", ["diagnostics.bisection=2", "diagnostics.iterations=[1,2]"])

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import struct
 import zipfile
 from fnmatch import fnmatch
@@ -15,12 +14,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torchvision.models import squeezenet1_1
-from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from src.data import load_dataset
-from src.data.classes import imagenet_ids
-from src.models import load_weights
 from src.utils.refusals import warn_once
 
 CODE = """
@@ -101,19 +96,6 @@ FOLDER = ["dataset=image_folder", "dataset.root=d"]
 
 
 @pytest.mark.parametrize(
-    "names",
-    [
-        *(range(1, 13), range(-3, 9)),
-        *(pytest.param(names, marks=slow) for names in (range(12), range(0, 24, 2))),
-    ],
-)
-def test_class_folders_that_are_numbers(nearest, shown, caplog, names):
-    write_folders(nearest / "d", dict(enumerate(map(str, names))))
-    assert shown(*FOLDER)[:2] == (0, "24 / 24")
-    assert caplog.text.count("sorted as numbers") == 1
-
-
-@pytest.mark.parametrize(
     ("names", "line"),
     [
         ([f"c{number}" for number in range(12)], "sorted as text: c0, c1, c10, ...* timm's order"),
@@ -178,70 +160,11 @@ def test_some_of_a_networks_classes(nearest, shown):
     assert shown(*FOLDER, f"dataset.class_names=[{names}]", model="twelve")[:2] == (0, "6 / 6")
 
 
-@pytest.mark.parametrize(
-    ("train", "test"),
-    [
-        ("0 1 2 3", "0 1 3 4"),
-        pytest.param("1 2 3 4", "0 1 2 3", marks=slow),
-        pytest.param("ant bee cat dog", "ant bee cat eel", marks=slow),
-    ],
-)
-def test_training_images_of_other_classes_are_refused(nearest, shown, train, test):
-    write_folders(nearest / "d" / "train", dict(enumerate(train.split())))
-    write_folders(nearest / "d" / "test", dict(enumerate(test.split())))
+def test_training_images_of_other_classes_are_refused(nearest, shown):
+    write_folders(nearest / "d" / "train", dict(enumerate("0123")))
+    write_folders(nearest / "d" / "test", dict(enumerate("0134")))
     code, _, text = shown(*FOLDER, "training=quick", "training.epochs=1", model="new")
     assert code != 0 and "cannot be trained on image_folder: its classes" in text
-
-
-@slow
-def test_parts_of_imagenet_as_in_plain_torch(nearest, shown, real_data, tmp_path):
-    """Photographs in folders of WordNet ids and of numbers, and flat with three kinds of lists."""
-    shutil.unpack_archive(real_data / "imagenet-nips2017-250.tar", tmp_path, filter="data")
-    rows = pd.read_csv(tmp_path / "images.csv").iloc[:12]
-    ids, weights = imagenet_ids(), real_data / "imagenet-squeezenet1_1.pt"
-    labels, names = (rows["TrueLabel"] - 1).tolist(), [f"{name}.png" for name in rows["ImageId"]]
-    for name, label in zip(names, labels, strict=True):
-        for folder in (f"wordnet/{ids[label]}", f"numbers/{label}", "flat/images"):
-            (nearest / folder).mkdir(parents=True, exist_ok=True)
-            shutil.copy(tmp_path / "images" / name, nearest / folder / name)
-    pairs = [*zip(names, labels, strict=True)]
-    lists = {
-        "val.txt": [f"{name} {label}" for name, label in pairs],
-        "names.csv": ["file;label", *(f"{name};{label}" for name, label in pairs)],
-        "LOC_val_solution.csv": [
-            "ImageId,PredictionString",
-            *(f"{Path(name).stem},{ids[label]} 1 2 30 40 " for name, label in pairs),
-        ],
-    }
-    for name, lines in lists.items():
-        (nearest / "flat" / name).write_text("\n".join(lines))
-    mean, std = "[0.485, 0.458, 0.408]", "[0.00392, 0.00392, 0.00392]"
-    text = MODEL.format("squeeze", "torchvision.models.squeezenet1_1", mean, std)
-    (nearest / "conf/model/squeeze.yaml").write_text(
-        f"{text.replace('num_classes: null', '')}weights: {weights}\n".replace(", }", "}")
-    )
-    network = squeezenet1_1().eval()
-    load_weights(network, weights)
-    prepare = Compose([Resize(256), CenterCrop(224), ToTensor()])
-    images = torch.stack([prepare(Image.open(tmp_path / "images" / name)) for name in names])
-    scaled = (images - torch.tensor([0.485, 0.458, 0.408]).view(3, 1, 1)) / 0.00392
-    with torch.no_grad():
-        correct = int((network(scaled).argmax(1) == torch.tensor(labels)).sum())
-    cut = ["dataset.resize=256", "dataset.image_size=224"]
-    flat = ["dataset=image_csv", "dataset.root=flat", *cut]
-    kaggle = ["dataset.csv=LOC_val_solution.csv", "dataset.label_column=PredictionString"]
-    columns = ["dataset.id_column=file", "dataset.label_column=label", "dataset.first_label=0"]
-    headless = ["dataset.id_column=0", "dataset.label_column=1", "dataset.first_label=0"]
-    for words in (
-        ["dataset=imagenet", "dataset.root=wordnet"],
-        ["dataset=image_folder", "dataset.root=numbers", "dataset.class_names=imagenet", *cut],
-        [*flat, "dataset.csv=names.csv", *columns],
-        [*flat, "dataset.csv=val.txt", *headless],
-        [*flat, *kaggle],
-    ):
-        assert shown(*words, model="squeeze")[:2] == (0, f"{correct} / 12")
-    code, _, text = shown("dataset=image_folder", "dataset.root=wordnet", *cut, model="squeeze")
-    assert code != 0 and "set dataset.class_names (imagenet, or all in order)" in text
 
 
 @pytest.fixture(scope="module")
@@ -320,17 +243,6 @@ def test_arrays_that_cannot_be_used_are_refused(tmp_path, contents, part):
         (tmp_path / "a.npz").write_bytes(contents)
     with pytest.raises(ValueError, match=re.escape(part)):
         read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("level", "part"),
-    [(128.0, "above 1"), (None, "a.npz")],  # found when images are read, and when the file is
-)
-def test_a_command_refuses_arrays_in_a_sentence(nearest, shown, level, part):
-    if level:
-        np.savez(nearest / "a.npz", images=np.full((4, 8, 8, 3), level), labels=[0] * 4)
-    code, _, text = shown("dataset=arrays", "dataset.file=a.npz")
-    assert code != 0 and part in text and "Traceback" not in text
 
 
 def test_damaged_arrays_are_refused(tmp_path, colours):

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
@@ -178,24 +177,6 @@ def test_a_plan_lists_trainings_once_and_jobs_that_cannot_run(plan, workspace):
     assert not (workspace / "cache" / "checkpoints").exists()
     printed = plan("model.fine.mean=null", exits=1)
     assert "refused: model fine: mean or std is null" in printed
-
-
-@pytest.mark.slow
-def test_a_model_after_an_epoch_is_a_source_beside_the_trained_one(plan, run_job, capfd):
-    words = ["model.coarse.weights=null", "training.n_images=100", "training.epochs=2"]
-    words += ["source=coarse.epoch1", "clean_accuracy_check.action=warn"]
-    both = ["targets=[coarse,coarse.epoch1]", "hydra.run.dir=out"]
-    assert "needs training.keep_epochs=[1]" in plan(*words, *both, exits=1)
-    words.append("training.keep_epochs=[1]")
-    assert plan(*words, *both).count("coarse (100 images, 2 epochs") == 1
-    assert run_job(*words, *both) == 0
-    digests = job_record(Path("out")).weights
-    assert digests["coarse"] != digests["coarse.epoch1"]
-    alone = [*words, "targets=[coarse.epoch1]", "hydra.run.dir=alone"]
-    assert "coarse (" not in plan(*alone) and run_job(*alone) == 0
-    assert job_record(Path("alone")).weights == {"coarse.epoch1": digests["coarse.epoch1"]}
-    assert run_job(*words[1:], *both) == 2
-    assert "set its weights to null" in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -142,8 +142,7 @@ def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
 
     Returns:
         One row per source: `success`, its value as in `source_rankings` (NaN if sources have too
-        few common targets, and `lacks` says what to add); `own`, its success on itself; and for a
-        saved epoch of a training, the `model` and the `epoch` (NaN: not an epoch).
+        few common targets, and `lacks` says what to add), and `own`, its success on itself.
     """
     transfer = transfer.single
     barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
@@ -152,9 +151,6 @@ def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
     rows["lacks"] = missing_target(np.isfinite(rates), transfer.sources, transfer.targets)
     if not rows["lacks"].any():
         rows["success"] = _values(rates)
-    models = [*map(ModelRef.parse, transfer.sources)]
-    rows[["model", "epoch"]] = [(model.base, model.epoch) for model in models]
-    rows["epoch"] = rows["epoch"].astype(np.float64)
     return rows.sort_values("success", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -78,7 +78,7 @@ class Fitted(Protocol):
         one_state: True if one state serves all budgets.
         as_built: True if it trains weights and so needs the source's layers as built.
         reads_target_labels: False if its fit uses only the true classes; True if it is missing.
-        fit_images: Folder or CSV of training images; None: those of the data set.
+        fit_images: Folder of class folders with training images; None: those of the data set.
         fit_n_images: Number of training images to use; None: all.
         epochs: Number of passes over the training images.
     """

@@ -55,6 +55,11 @@ REPLACED = {
     "tracking.name=none": "tracking=none",
     "tracking.name=mlflow": "tracking=mlflow",
     "diagnostics=sources": "diagnostics=full; python -m src.sources needs predictions only",
+    "attack.fit_first_label": "attack.fit_images=FOLDER, with a folder of images per class",
+    **dict.fromkeys(
+        ("training.noise", "training.keep_epochs"),
+        "model.NAME.weights=FILE, weights that you trained with your own program",
+    ),
     **dict.fromkeys(
         ("report.figures", "figures"),
         f"{command('figure')} KIND --out FILE.svg; --help lists the kinds",

@@ -49,7 +49,6 @@ def with_files(command: Command, folders: Sequence[str | Path]) -> list[str]:
     panels = {PANEL + name: file for name, file in files("panel", folders).items()}
     for panel in named["model"] & panels.keys():
         named["model"] |= {*flat(_read(panels[panel]))}
-    named["model"] = {ModelRef((name,)).base for name in named["model"]}
     loaded = []
     for group, names in named.items():
         chosen = sorted((names & files(group, folders).keys()) - complete[group])

@@ -90,15 +90,11 @@ def _named(
             _check_names(key, names, config.get(group) or DictConfig({}), group, hydra)
     public = public_models([*source, *targets])
     source, targets = ([str(ModelRef.typed(name)) for name in names] for names in (source, targets))
-    named = {name: ModelRef((name,)) for name in (*source, *targets)}
-    trained = {model.base for model in named.values()}
-    section = _to_plain(config, {"model": trained, "defence": {*defences, *attacked}})
+    named = [*source, *targets]
+    section = _to_plain(config, {"model": {*named}, "defence": {*defences, *attacked}})
     models = section["model"]
     for name, keys in public.items():
         models[name] = keys | models.get(name, {})
-    for name, model in named.items():
-        if model.epoch is not None:
-            models[name] = models[model.base] | {"epoch": model.epoch}
     section["model"] = {name: models[name] for name in named}
     return source, targets, defences, section
 
@@ -211,8 +207,7 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
             raise ValueError(
                 f"A file in {group}/ lacks its first line, which must be `# @package {group}.NAME`."
             )
-        known_as = ModelRef((str(name),)).base if group == "model" else name
-        if known_as in catalogue or (group == "model" and is_public(name)):
+        if str(name) in catalogue or (group == "model" and is_public(name)):
             continue
         listed = files(group, _folders(hydra))
         if str(name).startswith("_"):

@@ -55,7 +55,6 @@ class ModelSettings(Section):
         url: Address of the weights' file for download.
         weights: A file in the current folder or the program's; `included`; or None.
         averaged: Take averaged weights if the file has others, too; False: take the others.
-        epoch: The epoch of its training whose weights are used; None: the last one.
     """
 
     network: dict[str, Any]
@@ -68,7 +67,6 @@ class ModelSettings(Section):
     averaged: bool = True
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
-    epoch: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -76,13 +74,6 @@ class ModelSettings(Section):
         """Use the weights in an ONNX file, which is complete."""
         included = {"weights": "included"} if ONNX in str(values.get("network")) else {}
         return included | values
-
-    @model_validator(mode="after")
-    def _check_epoch(self) -> Self:
-        """Refuse an epoch for a model that is not trained here."""
-        if self.epoch is not None and self.weights is not None:
-            raise ValueError("a model with an epoch is trained here: set its weights to null")
-        return self
 
     @field_validator("weights")
     @classmethod
@@ -254,9 +245,6 @@ class TrainerSettings(Section):
         return not single or self.num_nodes > 1 or self.strategy == "ddp"
 
 
-Epochs = Annotated[tuple[PositiveInt, ...], BeforeValidator(listed), AfterValidator(distinct)]
-
-
 class TrainingSettings(Section):
     """Recipe for models without weights; keys and defaults of `conf/training/quick`."""
 
@@ -277,8 +265,6 @@ class TrainingSettings(Section):
     eps: Annotated[float, Field(gt=0, le=255)] = 8
     steps: PositiveInt | None = None
     clean_share: Annotated[float, Field(ge=0, lt=1)] = 0
-    noise: Annotated[float, Field(ge=0, le=255)] = 0
-    keep_epochs: Epochs = ()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     evaluate_on: PositiveInt | None = 1000
 
@@ -288,10 +274,6 @@ class TrainingSettings(Section):
         set_ = self.model_dump(include={"eps", "steps", "clean_share"}, exclude_defaults=True)
         if set_ and self.attack is None:
             raise ValueError(f"{', '.join(set_)}: adversarial training needs training.attack=NAME")
-        if late := [epoch for epoch in self.keep_epochs if epoch > self.epochs]:
-            raise ValueError(
-                f"keep_epochs has {late[0]}, but the training has only {self.epochs} epochs"
-            )
         return self
 
 

@@ -100,12 +100,11 @@ def choose_source(
 
 def _spread(ranked: pd.DataFrame) -> float:
     """Compute the root mean square difference between trainings of one network."""
-    finished = ranked[ranked["epoch"].isna()]
     pairs = [
         first - second
-        for _, its in finished.groupby(
-            [ModelRef((name,)).architecture for name in finished["source"]]
-        )["success"]
+        for _, its in ranked.groupby([ModelRef((name,)).architecture for name in ranked["source"]])[
+            "success"
+        ]
         for first, second in combinations(its, 2)
     ]
     return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan

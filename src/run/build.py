@@ -40,7 +40,7 @@ def build(
     """
     pl.seed_everything(settings.training.seed, verbose=False)
     model = settings.model[name]
-    section = model.model_dump(exclude={"expected_accuracy", "epoch", "url"})
+    section = model.model_dump(exclude={"expected_accuracy", "url"})
     if not download:
         section["network"] |= without_downloads(model)
         section["weights"] = "included" if model.missing else model.weights

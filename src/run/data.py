@@ -15,7 +15,7 @@ from ..config.errors import explain
 from ..config.sections import DatasetSettings
 from ..config.settings import Settings
 from ..data import Batch, ImageDataset, load_dataset
-from ..data.classes import numbers_of, place_classes
+from ..data.classes import place_classes
 from ..data.dataset import SizeError
 from ..data.image_files import has_splits
 from ..data.load import make_dataset, open_source
@@ -27,7 +27,7 @@ from .stages import Data, Planned
 from .trainer import for_device, make_trainer
 
 _POOL = 32  # images that attacks may mix in
-_CSV, _FOLDER = "src.data.image_files.image_csv", "src.data.image_files.image_folder"
+_FOLDER = "src.data.image_files.image_folder"
 _NIPS17 = "src.data.nips17.nips17"
 
 
@@ -85,8 +85,8 @@ class DataSets:
         Args:
             settings: The job's settings.
             images: The evaluated images.
-            part: The fitted part of an attack, which may name other images than those of the data
-                set: a folder of class folders, or a CSV with the columns stated in `dataset`.
+            part: The fitted part of an attack, which may name a folder of class folders instead of
+                the data set's training split.
 
         Raises:
             ValueError: They cannot be opened, or it is unknown which classes theirs are.
@@ -94,22 +94,20 @@ class DataSets:
         place = part.fit_images if part else None
         if place is None:
             training = self.open(settings, "train")
-        elif place.endswith(".csv"):
-            return _open_csv(settings, images, Path(place).expanduser(), part)
         else:
             root = Path(place).expanduser()
-            root = root / "train" if root.is_dir() and has_splits(root) else root
-            training = _load(settings, images, {"_target_": _FOLDER, "root": str(root)})
+            if not root.is_dir():
+                raise ValueError("this is not a folder with a folder of images per class")
+            root = root / "train" if has_splits(root) else root
+            source, size = {"_target_": _FOLDER, "root": str(root)}, images.image_size
+            training = load_dataset("test", source, image_size=size, resize=settings.dataset.resize)
         names, classes = training.own_names, images.class_names
         if names == images.own_names or place_classes(names, classes) is not None:
             same = training.class_names == classes
             return training if same else self._with_classes(training, classes)
-        numbers = tuple(map(str, range(len(classes))))
-        if place is None:  # the splits of a data set have the same names, or none
-            if not images.own_names and classes == numbers and training.num_classes == len(classes):
-                return training
-        elif "0" in names and {*names} <= {*numbers} and numbers_of(images.own_names) is None:
-            return self._with_classes(training, numbers)  # positions of the words
+        numbers = tuple(map(str, range(training.num_classes)))
+        if place is None and not images.own_names and classes == numbers:
+            return training
         new = [name for name in names if name not in classes]
         raise ValueError(
             f"its classes ({shortened(new)}) are not those of the images ({shortened(classes)}). "
@@ -160,34 +158,6 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
     return planned, Data(images, diagnosed, pool, runner.strategy.root_device, fitted_on)
 
 
-def _open_csv(settings: Settings, images: ImageDataset, path: Path, part: Any) -> ImageDataset:
-    """Open the training images that a CSV lists."""
-    stated = settings.dataset.model_extra or {}
-    keys = ("folder", "id_column", "label_column", "target_column", "first_label")
-    columns = {key: stated[key] for key in keys if key in stated and stated["_target_"] == _CSV}
-    first = getattr(part, "fit_first_label", None)
-    first = columns.pop("first_label", None) if first is None else first
-    source = {"_target_": _CSV, **columns, "root": str(path.parent), "csv": path.name}
-    opened, errors = [], []
-    for number in (0, 1) if first is None else (first,):
-        try:
-            opened.append(_load(settings, images, {**source, "first_label": number}))
-        except ValueError as error:
-            errors.append(error)
-    if len(opened) > 1:
-        raise ValueError("its classes may count from 0 or from 1. Set attack.fit_first_label")
-    if not opened:
-        raise errors[0]
-    return opened[0]
-
-
-def _load(settings: Settings, images: ImageDataset, source: dict[str, Any]) -> ImageDataset:
-    """Load training images from files, prepared as the evaluated images are."""
-    size, resize = images.image_size, settings.dataset.resize
-    names = images.class_names if source["_target_"] == _CSV else None
-    return load_dataset("test", source, image_size=size, resize=resize, class_names=names)
-
-
 def open_fit_images(
     planned: Planned,
     images: ImageDataset,
@@ -234,8 +204,7 @@ def open_fit_images(
     if chosen.target_labels is None and len(aims) != 1:
         raise ValueError(
             f"{key} without target labels, and attack.target_label=data has several for the "
-            "images. Add the column TargetClass to a CSV of training images, or set "
-            "attack.target_label=random."
+            "images. Set attack.target_label=random."
         )
     own = chosen.target_labels
     return chosen.with_target_labels(np.full(len(chosen), aims[0]) if own is None else own)

@@ -18,7 +18,6 @@ from ..measure.protocol import RowRequest
 from ..models import PixelClassifier, tensors_of
 from ..models.providers import LOADER, find
 from ..utils import stopping
-from ..utils.model_names import ModelRef
 from ..utils.package import command
 from ..utils.refusals import first_line
 from .build import fetches
@@ -210,7 +209,7 @@ def _estimate_job(planned: Planned, pool: ModelPool, result: Estimate) -> JobEst
     result.basis = costs.basis
     trainings = Trainings(settings, images, pool.sets)
     for name, classifier in untrained.items():
-        path = trainings.file(name, classifier, at_end=True)
+        path = trainings.file(name, classifier)
         if path not in result.trainings:
             result.trainings[path] = _estimate_training(trainings, name, classifier, costs)
     missing, rows = find_all_work(job, Rows(Path(settings.cache.dir)))
@@ -253,7 +252,7 @@ def _estimate_training(
 ) -> Training:
     settings, sets = trainings.settings, trainings.sets
     recipe, train = settings.training, sets.training_images(settings, trainings.images)
-    test, base = sets.open(settings, "test", whole=True), ModelRef((name,)).base
+    test = sets.open(settings, "test", whole=True)
     evaluated = min(recipe.evaluate_on or len(test), len(test))  # test images per epoch
     work: dict[tuple[WorkType, str], float] = {
         ("training", name): recipe.epochs * len(train),
@@ -265,7 +264,7 @@ def _estimate_training(
         work["gradient", name] = attacked * (math.nan if taken is None else taken)
     size = sum(4 * value.numel() for _, value in tensors_of(classifier.network))
     cost = costs.of(work, {name: classifier}, train.image_size)
-    return Training(base, len(train), recipe.epochs, cost, size)
+    return Training(name, len(train), recipe.epochs, cost, size)
 
 
 def _add_fits(job: JobContext, result: Estimate, costs: Costs) -> None:

@@ -18,8 +18,7 @@ from ..data import ImageDataset
 from ..images.attacker import accepted
 from ..models import PixelClassifier, load_weights, network_text, tensors_of
 from ..tracking import Tracker, TrainingLogger
-from ..training import TRAINING, Craft, Training, after_epoch
-from ..utils.model_names import ModelRef
+from ..training import TRAINING, Craft, Training
 from .attack import attack_function
 from .build import build, network_settings
 from .data import DataSets
@@ -43,16 +42,9 @@ class Trainings:
     images: ImageDataset
     sets: DataSets
 
-    def file(self, name: str, classifier: PixelClassifier, *, at_end: bool = False) -> Path:
-        """Return the file of the weights that a model gets from this data and recipe.
-
-        With `at_end`, return the file after the last epoch, regardless of the epoch in the model's
-        name.
-        """
-        settings, dataset, model = self.settings, self.settings.dataset.name, ModelRef((name,))
-        epoch = model.epoch
-        if epoch is not None and epoch not in settings.training.keep_epochs:
-            raise ValueError(f"model {name} needs training.keep_epochs=[{epoch}].")
+    def file(self, name: str, classifier: PixelClassifier) -> Path:
+        """Return the file of the weights that a model gets from this data and recipe."""
+        settings, dataset = self.settings, self.settings.dataset.name
         if not settings.dataset.has_loader:
             raise ValueError(
                 f"model {name} has no weights, and a saved set has no training images. Set "
@@ -66,8 +58,7 @@ class Trainings:
                 f"model {name} cannot be trained on {dataset}: {error}. {way}."
             ) from error
         folder, key = Path(settings.cache.dir) / "checkpoints", self._make_key(name, classifier)
-        path = folder / f"{model.base}-{dataset}-{key}.safetensors"
-        return path if epoch is None or at_end else after_epoch(path, epoch)
+        return folder / f"{name}-{dataset}-{key}.safetensors"
 
     def _make_key(self, name: str, classifier: PixelClassifier) -> str:
         """Return the lasting key of a model's trained weights.
@@ -78,7 +69,7 @@ class Trainings:
         images = self.sets.training_images(settings, self.images)
         shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
         layers, code = network_text(classifier.network), code_of(network, upgrades=False)
-        others = {"device", "evaluate_on", "keep_epochs"}  # do not affect the weights
+        others = {"device", "evaluate_on"}  # do not affect the weights
         parts = {
             "training": TRAINING,
             "network": [network, code, shapes, layers],
@@ -100,7 +91,7 @@ class Trainings:
         `built` are the model and those that may be trained after it.
         """
         settings, recipe, files = self.settings, self.settings.training, self.files(built)
-        file, path = files.pop(name), self.file(name, built[name], at_end=True)
+        file = files.pop(name)
         train = self.sets.training_images(settings, self.images)
         test = self.sets.open(settings, "test", whole=True)
         tags = {"model": name, "dataset": settings.dataset.name, "seed": str(recipe.seed)}
@@ -121,7 +112,7 @@ class Trainings:
 
             model = built[name]
             training = Training(
-                name, path, model, train, test, recipe, trainer, make_logger, then, craft
+                name, file, model, train, test, recipe, trainer, make_logger, then, craft
             )
             training.run_once()
             # Built anew, as by later commands: training may have changed state that the file lacks.

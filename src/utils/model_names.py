@@ -74,25 +74,6 @@ class ModelRef:
         return self.defence != NO_DEFENCE
 
     @property
-    def base(self) -> str:
-        """Name of the model without the epoch.
-
-        >>> ModelRef.parse("resnet_small.epoch10").base
-        'resnet_small'
-        """
-        return _EPOCH.sub("", self.model)
-
-    @property
-    def epoch(self) -> int | None:
-        """Epoch of the model's training after which its weights were kept; None: the last.
-
-        >>> ModelRef.parse("resnet_small.epoch10").epoch
-        10
-        """
-        match = _EPOCH.search(self.model)
-        return int(match[1]) if match else None
-
-    @property
     def architecture(self) -> str:
         """Name of the model without the seed of its training, which repeated trainings end with.
 
@@ -109,9 +90,6 @@ class ModelRef:
     def behind(self, defence: str) -> "ModelRef":
         """Return the model behind another defence."""
         return replace(self, defence=defence)
-
-
-_EPOCH = re.compile(r"\.epoch([1-9]\d*)$")
 
 
 def behind_each(targets: Iterable[str], defences: Iterable[str]) -> tuple[ModelRef, ...]:

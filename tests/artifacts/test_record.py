@@ -1,10 +1,21 @@
 """Records of jobs in their tables: read back, refused, and without secrets."""
 
+import json
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.artifacts.record import _backward_rule, public, read_record, with_record
+from src.artifacts.jobs import find_jobs
+from src.artifacts.record import (
+    REMOVED_KEYS,
+    _backward_rule,
+    _digest,
+    public,
+    read_record,
+    with_record,
+)
 from src.artifacts.sweep_state import noted_failure
 from src.config.attack_settings import AttackSettings
 from tests.records import make_record
@@ -70,6 +81,28 @@ def test_other_files_are_told_from_this_programs(tmp_path):
         pq.write_table(table.replace_schema_metadata({b"transferability": content}), path)
         with pytest.raises(ValueError, match=message):
             read_record(path)
+
+
+@pytest.mark.parametrize("key", REMOVED_KEYS)
+def test_a_removed_setting_is_named_and_the_folder_is_read(tmp_path, caplog, key):
+    path = Path("docs/results/demo/8-mi-inception_small/predictions.parquet")
+    table = pq.read_table(path)
+    content = json.loads(table.schema.metadata[b"transferability"])
+    section, name = content["job"]["config"], key.rpartition(".")[2]
+    for part in key.replace("*", "vgg_small").split(".")[:-1]:
+        section = section.setdefault(part, {})
+    records = []
+    for value in (REMOVED_KEYS[key], "other"):
+        section[name] = value
+        content["digest"] = _digest(content["job"])
+        text = {b"transferability": json.dumps(content).encode()}
+        for folder in (tmp_path / "0", tmp_path / "1"):
+            folder.mkdir(exist_ok=True)
+            pq.write_table(table.replace_schema_metadata(text), folder / path.name)
+        (job,) = find_jobs([tmp_path])
+        records.append(job.record)
+        assert job.record == records[0] and f"'{name}'" not in str(job.record.config)
+        assert len(caplog.messages) == (value == "other") == caplog.text.count(f"{key}=other,")
 
 
 def test_a_damaged_note_of_a_failure_is_a_failure(tmp_path):

@@ -33,7 +33,6 @@ CHANGES = {
     "trainer.gradients_per_batch=9": "",
     "trainer.progress_bar=false": "",
     "training.evaluate_on=7": "",
-    "training.keep_epochs=[1]": "",
     "+training.device=cpu": "",
     "model.coarse.expected_accuracy=0.3": "",
     "clean_accuracy_check.tolerance=0.5": "",

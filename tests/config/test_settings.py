@@ -345,6 +345,9 @@ REPLACED = {
     "+dataset.n_images=1": "n_images",
     "dataset=saved": "attack=saved",
     "dataset=cifar10,saved": "attack=saved",
+    "attack.fit_first_label=0": "attack.fit_images=FOLDER",
+    "training.noise=4": r"model\.NAME\.weights",
+    "training.keep_epochs=[1]": r"model\.NAME\.weights",
     "report.figures=true": r"python -m src\.figure",
     "figures=true": r"python -m src\.figure",
 }

@@ -43,8 +43,6 @@ def test_other_names_and_zero_based_labels(tmp_path):
     "content",
     [
         "ImageId;TrueLabel\nx1;3\nx2.jpg;1\n",
-        "ImageId\tTrueLabel\r\nx1\t3\r\nx2.jpg\t1\r\n",
-        "ImageId, TrueLabel\nx1, 3\nx2.jpg, 1\n",
         "ImageId ; TrueLabel ; Licence\n x1 ; 3 ; by, as is\nx2.jpg ;1; by\n",
         '"ImageId";"TrueLabel"\n"x1";"3"\n"x2.jpg";"1"\n',
         "ImageId TrueLabel\nx1 3\nx2.jpg  1\n",
@@ -118,7 +116,6 @@ def test_formulas_and_quotes_are_text(tmp_path):
         (HEADER, r"images\.csv"),
         (f"{HEADER}x2,1,1", r"'x2' may be x2\.jpg and x2\.png"),
         (f"{HEADER}x1,cat,1", "TrueLabel='cat' of image 'x1'"),
-        (f"{HEADER}x1,1,", "TargetClass='' of image 'x1'"),
         (f"{HEADER}x1,0,1", "TrueLabel='0' of image 'x1' is below dataset.first_label=1"),
         (f"{HEADER}x1,1,1\nx9,1,1", "'x9'"),
         (f"{HEADER}x1,1,1\nx1.png,2,1", "'x1.png' is listed twice"),
@@ -126,8 +123,6 @@ def test_formulas_and_quotes_are_text(tmp_path):
         ("id,TrueLabel\nx1,1", r"lacks dataset\.id_column=ImageId. Its columns are id, TrueLabel"),
         (f"{HEADER}x1,n01751748,1\nx3,,1", "TrueLabel='' of image 'x3'"),
         (f"{HEADER}x1,1,1\nx3,n01751748,1\nx2.png,1,1", "TrueLabel='n01751748' of image 'x3'"),
-        (f"{HEADER}x1,n00000000,1", "TrueLabel='n00000000'"),
-        (b"\xff\xfe\x00", r"images\.csv"),
         (None, r"images\.csv"),
     ],
 )
@@ -135,11 +130,6 @@ def test_wrong_files_are_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         ImageDataset(image_csv("test", root=write_root(tmp_path, content)))
     assert len(str(caught.value)) < 1000
-
-
-def test_there_is_no_training_split(tmp_path):
-    with pytest.raises(ValueError, match="no training split"):
-        image_csv("train", root=write_root(tmp_path, HEADER))
 
 
 def test_a_list_that_is_a_pipe_is_refused(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.data import LabelledImages, load_dataset
-from src.data.arrays import arrays
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 COMMON = ("n_images", "seed", "image_size", "num_classes", "class_names")
@@ -104,11 +103,3 @@ def test_a_wrong_configuration_is_refused(tmp_path, write_classes, changes, mess
     with pytest.raises(ValueError, match=message) as caught:
         load("image_folder", **({"root": root} | changes))
     assert "\n" not in str(caught.value)
-
-
-def test_labels_beside_a_file_that_has_its_own_are_refused(tmp_path):
-    labels, pixels = np.zeros(2, np.int64), np.zeros((2, 4, 4, 3), np.uint8)
-    np.savez(tmp_path / "a.npz", images=pixels, labels=labels)
-    np.save(tmp_path / "b.npy", labels + 1)
-    with pytest.raises(ValueError, match=r"Leave out dataset\.labels"):
-        arrays("test", file=str(tmp_path / "a.npz"), labels=str(tmp_path / "b.npy"))

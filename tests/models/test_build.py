@@ -1,7 +1,5 @@
 """From a file of the catalogue to a classifier."""
 
-import shutil
-
 import pytest
 import timm
 import torch
@@ -12,9 +10,7 @@ from src import transfer
 from src.attacks import Source
 from src.config.compose import compose_words
 from src.config.resolvers import CONF
-from src.data import ImageDataset, to_unit
-from src.data.image_files import image_csv
-from src.models import build_classifier, check_gradient, fold_batch_norms, save_weights
+from src.models import build_classifier, check_gradient, save_weights
 from src.models.architectures import NORMALISATION
 
 FILES = sorted({path.stem for path in (CONF / "model").glob("[!_]*.yaml")} - {"answers"})
@@ -201,34 +197,6 @@ def test_logits_that_are_not_the_images_own_are_noticed(monkeypatch):
     for kind, steady in ((Noisy, False), (Mixing, False), (nn.Flatten, True)):
         monkeypatch.setattr(f"torch.nn.{kind.__name__}", kind, raising=False)
         assert own({"_target_": f"torch.nn.{kind.__name__}"}, classes=3072).steady == steady
-
-
-TIMM = {"_target_": "timm.create_model", "model_name": "mobilenetv2_100", "pad_type": "same"}
-TORCHVISION = {"_target_": "torchvision.models.get_model", "name": "squeezenet1_0"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "network", "constants", "top1"),
-    [
-        ("mobilenetv2_100", TIMM, {"mean": [0.5] * 3, "std": [0.5] * 3}, 84.8),
-        ("squeezenet1_0", TORCHVISION, IMAGENET, 48.8),
-    ],
-)
-def test_imagenet_models_reach_their_accuracy(real_data, tmp_path, name, network, constants, top1):
-    weights = str(real_data / f"imagenet-{name}.pt")
-    words = {"input_size": 224, "weights": weights, "num_classes": 1000, "image_size": 299}
-    model = build_classifier(name, network | {"num_classes": None}, **constants, **words)
-    model.network = fold_batch_norms(model.network)
-    model = model.to(memory_format=torch.channels_last)
-    shutil.unpack_archive(real_data / "imagenet-nips2017-250.tar", tmp_path, filter="data")
-    dataset = ImageDataset(image_csv("test", root=str(tmp_path)), num_classes=1000)
-    hits = 0
-    for start in range(0, 250, 50):
-        batch = dataset[range(start, start + 50)]
-        with torch.inference_mode():
-            hits += (model(to_unit(batch.images)).argmax(1) == batch.labels).sum().item()
-    assert 100 * hits / 250 == pytest.approx(top1, abs=0.5)
 
 
 class Volumes(nn.Module):

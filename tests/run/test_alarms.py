@@ -120,17 +120,6 @@ def test_gradient_batches_that_hold_few_budgets_raise_no_alarm(
     assert "gradients_not_as_stated" not in alarms_of(found)
 
 
-def test_a_decorated_attack_that_states_another_number_raises_an_alarm(dataset, networks):
-    @attack(steps=20, gradients=37)
-    def mine() -> None:
-        """Ascend."""
-
-    found = run_modules(
-        dataset, networks, mine, (2.0, 4.0, 8.0, 16.0), about=mine.about.model_dump()
-    )
-    assert reported(found) == [77] and "gradients_not_as_stated" in alarms_of(found)
-
-
 @pytest.mark.parametrize(
     "words",
     [

@@ -69,16 +69,6 @@ def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(
     assert half.results.gradients == single.results.gradients
 
 
-def test_gradients_in_float32_are_so_where_predictions_are_in_bfloat16(run, networks):
-    single, mixed = (
-        run(networks, partial(bim, steps=3), trainer=changed(precision=precision))
-        for precision in ("32-true", "bf16-mixed")
-    )
-    for number, images in single.images.items():
-        np.testing.assert_array_equal(mixed.images[number], images)
-    assert not mixed.tables["float32"].equals(single.tables["float32"])
-
-
 class Noting(nn.Module):
     """Notes the switches of float32's products at every call."""
 

@@ -95,11 +95,3 @@ def test_the_plan_counts_the_images_that_may_be_attacked_again(run, run_job, cap
         text = capsys.readouterr().out.replace(",", "")
         gradients.append(int(re.search(r"(\d+) gradients", text)[1]))
     assert gradients[1] - gradients[0] == (N // 20) * 2 * 3  # one image at two budgets
-
-
-@pytest.mark.slow
-def test_no_examples_leave_only_the_named_ones(run):
-    job = run("none", "report.examples=0")
-    assert not job.pictures
-    named = job.predictions["index"].iloc[5]
-    assert [*run("named", "report.examples=0", f"report.images=[{named}]").pictures] == [named]

@@ -1,15 +1,12 @@
 """The search for a model's preprocessing."""
 
 import re
-import tarfile
 
 import pandas as pd
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-
-from src.run import clean_accuracy
 
 CAFFE = {"mean": [0.48502, 0.457957, 0.407604], "std": [1 / 255] * 3}
 
@@ -84,42 +81,3 @@ def test_a_miss_suggests_another_normalisation(workspace, run_job, capsys):
     assert run_job(*words) == 1
     text = "".join(capsys.readouterr())
     assert "expects 90.00%" in text and "mean: [" not in text
-
-
-def test_a_suggestion_takes_no_longer_than_its_limit(workspace, run_job, capsys, monkeypatch):
-    write_model(workspace, "other", for_input(**CAFFE), mean=[0.0] * 3, std=[1.0] * 3,
-                expected_accuracy=0.5)  # fmt: skip
-    monkeypatch.setattr(clean_accuracy, "_SECONDS", -1)
-    words = ("attack=none", "source=null", "targets=[other]", "clean_accuracy_check.action=stop")
-    assert run_job(*words) == 1
-    text = "".join(capsys.readouterr())
-    assert "expects 50.00%" in text and "mean: [" not in text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("weights", "network", "mean"),
-    [
-        ("squeezenet1_1", {"_target_": "torchvision.models.squeezenet1_1"}, CAFFE["mean"]),
-        (
-            "efficientnet_lite0",
-            {"_target_": "timm.create_model", "model_name": "tf_efficientnet_lite0"},
-            [0.5] * 3,
-        ),
-    ],
-)
-def test_networks_of_imagenet_get_their_own_normalisation(
-    real_data, run_in, tmp_path, capsys, weights, network, mean
-):
-    with tarfile.open(real_data / "imagenet-nips2017-250.tar") as archive:
-        archive.extractall(tmp_path, filter="data")
-    settings = {"network": network | {"num_classes": None}, "input_size": 224}
-    settings |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-    settings["weights"] = str(real_data / f"imagenet-{weights}.pt")
-    file = tmp_path / "mine" / "model" / "net.yaml"
-    file.parent.mkdir(parents=True)
-    file.write_text(f"# @package model.net\n{yaml.safe_dump(settings)}")
-    words = ("check", "net", "--config-dir=mine", "dataset=image_csv", "dataset.root=.")
-    assert run_in(tmp_path, *words, "n_images=80", module="src.models.__main__") == 0
-    lines = yaml.safe_load(capsys.readouterr().out.partition("file:\n")[2])
-    assert lines["mean"] == pytest.approx(mean, abs=1e-5)

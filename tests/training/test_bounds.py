@@ -4,6 +4,13 @@ import pytest
 from safetensors import safe_open
 
 from src.api.classifier import load_classifier
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
+from src.run.build import build
+from src.run.check_job import check_job
+from src.run.data import DataSets
+from src.run.train import Trainings
 
 RECIPE = ["model.fine.weights=null", "dataset.n_train=200"]
 RECIPE += ["training.epochs=2", "training.batch_size=10", "dataset.n_test=100"]
@@ -29,15 +36,28 @@ def test_a_network_at_chance_stops_each_job_that_needs_it(run_job, workspace, ca
     assert printed.count("FAILED") == 1
 
 
-@pytest.mark.slow
-def test_a_training_takes_a_balanced_part_that_is_in_its_key(run_job, workspace, capsys):
-    words = [*RECIPE, "targets=[fine]", "attack=fgsm"]
-    for more in ("n_images=50", "n_images=50", "n_images=null", "evaluate_on=7"):
-        assert run_job(*words, f"training.{more}") == 0
-    printed = capsys.readouterr().out
-    assert printed.count("Training fine") == 2
-    assert "Training fine: 50 images" in printed and "Training fine: 200 images" in printed
-    for wrong in (9, 201):
-        more = ["dataset=cifar10_mini", f"training.n_images={wrong}"]
-        with pytest.raises(ValueError, match=rf"n_images={wrong}: .*10 \(classes\) to 200 "):
-            load_classifier("fine", *RECIPE, *more, config_dir="conf")
+@pytest.mark.parametrize("count", [9, 201])
+def test_too_few_or_too_many_training_images_are_refused(workspace, count):
+    more = ["dataset=cifar10_mini", f"training.n_images={count}"]
+    with pytest.raises(ValueError, match=rf"n_images={count}: .*10 \(classes\) to 200 "):
+        load_classifier("fine", *RECIPE, *more, config_dir="conf")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "words"),
+    [
+        ("resnet_small", "1f1d1ccb25b1edbd", []),
+        ("vgg_small", "5d58ffaa917dcba5", []),
+        ("inception_small", "2703337e7cf83853", []),
+        ("vit_small", "d5b88052b41e21e2", []),
+        ("resnet_small", "8f8015632cf14d80", ["attack=fgsm", "eps=4", "epochs=20"]),
+    ],
+)
+def test_weights_that_earlier_versions_trained_are_found(name, key, words):
+    words = ["dataset=cifar10_mini", "training=quick", *(f"training.{word}" for word in words)]
+    words += [f"source={name}", f"targets=[{name}]", f"model.{name}.weights=null", "trainer=cpu"]
+    config, sets = compose_words(CONF, words), DataSets()
+    settings = check_job(read_job(config, config.hydra), sets).settings
+    images = sets.open(settings, "test")
+    file = Trainings(settings, images, sets).file(name, build(settings, name, images))
+    assert file.name == f"{name}-cifar10_mini-{key}.safetensors"

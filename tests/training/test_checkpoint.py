@@ -21,7 +21,7 @@ from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights, weight_facts
 from src.run.train import training_attack
-from src.training import FineTuning, Training, after_epoch, augment
+from src.training import FineTuning, Training, augment
 
 STEPS, EVALUATED = 6, 3  # batches of an epoch; at the end as many are evaluated once more
 TRAINER = TrainerSettings(accelerator="cpu", progress_bar=False)
@@ -91,46 +91,6 @@ def test_learns_in_bfloat16(tmp_path):
     load_weights(trained.network, train(tmp_path / "net.safetensors", **changes))
     predicted = trained(to_unit(batch.images)).argmax(1)
     assert (predicted == batch.labels).float().mean() > 0.9
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_recipe_is_what_its_settings_say(tmp_path, optimizer):
-    """Two steps of all images at once, beside a plain loop."""
-    same = {"crop_padding": 0, "flip": False, "weight_decay": 0.5, "gradient_clip": 0.2}
-    logger = CSVLogger(tmp_path)
-    words = {"epochs": 2, "batch_size": 60, "optimizer": optimizer, **same}
-    path = train(tmp_path / "net.safetensors", lambda: nullcontext(logger), **words)
-    model, images, tested = classifier(), dataset(), dataset(30)
-    batch = images[:60]
-    weights = [value for value in model.parameters() if value.ndim > 1]
-    others = [value for value in model.parameters() if value.ndim < 2]
-    groups = [{"params": weights, "weight_decay": 0.5}, {"params": others, "weight_decay": 0}]
-    kinds = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, nesterov=True, momentum=1)}
-    stepping = kinds[optimizer](groups, lr=1)
-    # One cycle of five steps: up to 0.05 at step 0.25, and down along a cosine to step 4.
-    fallen = (1 + np.cos(np.pi * (1 - 0.25) / (4 - 0.25))) / 2
-    model.train()
-    for length, momentum in ((0.05 / 25, 0.95), (0.05 * fallen, 0.95 - 0.1 * fallen)):
-        for group in stepping.param_groups:
-            group["lr"] = length
-            if optimizer == "sgd":
-                group["momentum"] = momentum
-            else:
-                group["betas"] = (momentum, 0.999)
-        stepping.zero_grad()
-        logits = model(to_unit(batch.images))
-        functional.cross_entropy(logits, batch.labels, label_smoothing=0.1).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 0.2)
-        stepping.step()
-    trained = load_file(path)
-    if optimizer == "adamw":  # which scales up the rounding that is this bias's whole gradient
-        del trained["0.bias"], trained["1.running_mean"]
-    for name, value in trained.items():
-        torch.testing.assert_close(value, model.network.state_dict()[name], rtol=1e-4, atol=1e-5)
-    given = tested[:30]
-    right = (model.eval()(to_unit(given.images)).argmax(1) == given.labels).float().mean()
-    noted = pd.read_csv(next(tmp_path.rglob("metrics.csv")))["test_accuracy"].dropna()
-    assert noted.iloc[-1] == pytest.approx(right.item())
 
 
 def with_dropout():
@@ -218,24 +178,33 @@ def test_an_interruption_of_the_last_evaluation_costs_no_training(tmp_path, monk
     assert weight_facts(path) == weight_facts(whole)
 
 
-def test_adversarial_training_is_that_of_a_hand_written_loop(tmp_path):
-    words = {"epochs": 2, "attack": "bim", "eps": 16, "steps": 3, "clean_share": 0.3, "noise": 4}
-    settings = recipe(**words)
-    path = tmp_path / "net.safetensors"
-    craft = training_attack(settings)
-    images = (classifier(), dataset(), dataset(30))
-    Training("net", path, *images, settings, TRAINER, nullcontext, craft=craft).run_once()
+ADVERSARIAL = {"attack": "bim", "eps": 16, "steps": 3, "clean_share": 0.3, "batch_size": 10}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [("sgd", {"batch_size": 60}), ("adamw", {"batch_size": 60}), ("sgd", ADVERSARIAL)],
+)
+def test_a_training_is_that_of_a_hand_written_loop(tmp_path, optimizer, words):
+    more = {"optimizer": optimizer, "weight_decay": 0.5, "gradient_clip": 0.2}
+    settings, logger = recipe(epochs=2, **more, **words), CSVLogger(tmp_path)
+    given = (classifier(), dataset(), dataset(30), settings, TRAINER, lambda: nullcontext(logger))
+    path, craft, size = tmp_path / "net.safetensors", training_attack(settings), settings.batch_size
+    Training("net", path, *given, craft=craft).run_once()
     model = classifier().train()
     torch.manual_seed(0)
     kinds = [[p for p in model.parameters() if (p.ndim > 1) == wide] for wide in (True, False)]
-    groups = [{"params": kinds[0], "weight_decay": 5e-4}, {"params": kinds[1], "weight_decay": 0}]
-    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.95, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=12, pct_start=0.25)
+    groups = [{"params": kinds[0], "weight_decay": 0.5}, {"params": kinds[1], "weight_decay": 0}]
+    makers = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, nesterov=True)}
+    momentum = {"momentum": 0.95} if optimizer == "sgd" else {}
+    stepping = makers[optimizer](groups, lr=0.05, **momentum)
+    steps = max(5, 2 * 60 // size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(stepping, 0.05, steps, pct_start=0.25)
     sampler = DistributedSampler(dataset(), num_replicas=1, rank=0, seed=0)
     for epoch in range(2):
         sampler.set_epoch(epoch)
         order = list(sampler)
-        for part in [order[at : at + 10] for at in range(0, 60, 10)]:
+        for part in [order[at : at + size] for at in range(0, 60, size)]:
             batch, step = dataset()[part], schedule.last_epoch
             generator = torch.Generator().manual_seed(step)
             clean = to_unit(augment(batch.images, 1, True, generator))
@@ -248,36 +217,22 @@ def test_adversarial_training_is_that_of_a_hand_written_loop(tmp_path):
                 moved = point + 16 / 255 / 3 * gradient.sign()
                 attacked = moved.clamp(clean - 16 / 255, clean + 16 / 255).clamp(0, 1).detach()
             model.train()
-            inputs = torch.cat([clean[:3], attacked[3:]])
-            inputs = inputs + 4 / 255 * torch.randn(inputs.shape, generator=generator)
-            logits = model(inputs)
+            logits = model(torch.cat([clean[:3], attacked[3:]]) if craft else clean)
             loss = functional.cross_entropy(logits, batch.labels, label_smoothing=0.1)
-            optimizer.zero_grad()
+            stepping.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.2)
+            stepping.step()
             schedule.step()
-    trained = classifier()
-    load_weights(trained.network, path)
-    for ours, theirs in zip(trained.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_the_weights_after_an_epoch_are_kept_also_by_a_resumed_training(
-    tmp_path, monkeypatch, whole
-):
-    paths = [tmp_path / "net.safetensors", tmp_path / "cut.safetensors"]
-    train(paths[0], keep_epochs=(1, 3))
-    cut_short(paths[1], monkeypatch, keep_epochs=(1, 3))
-    train(paths[1], keep_epochs=(1, 3))
-    for epoch in (1, 3):
-        assert_same_weights(*(after_epoch(path, epoch) for path in paths))
-    assert_same_weights(paths[0], whole)
-    first, later = (load_file(after_epoch(paths[0], epoch))["0.weight"] for epoch in (1, 3))
-    assert not torch.equal(first, later)
-    after_epoch(paths[0], 1).unlink()
-    train(paths[0], keep_epochs=(1, 3))
-    assert_same_weights(*(after_epoch(path, 1) for path in paths))
+    trained, expected = load_file(path), model.eval().network.state_dict()
+    if optimizer == "adamw":  # which scales up the rounding that is this bias's whole gradient
+        del trained["0.bias"], trained["1.running_mean"]
+    for name, value in trained.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+    tested = dataset(30)[:]
+    right = (model(to_unit(tested.images)).argmax(1) == tested.labels).float().mean()
+    noted = pd.read_csv(next(tmp_path.rglob("metrics.csv")))["test_accuracy"].dropna()
+    assert noted.iloc[-1] == pytest.approx(right.item())
 
 
 @pytest.mark.parametrize(
@@ -320,11 +275,3 @@ def test_a_damaged_checkpoint_begins_the_training_anew(
         checkpoint.write_bytes(checkpoint.read_bytes()[: 1000 * (damage == "cut")])
     assert_same_weights(train(path), whole)
     assert f"{checkpoint} is damaged (" in caplog.text and "weights_only" not in caplog.text
-
-
-def test_a_training_that_is_past_an_epoch_to_keep_starts_again(tmp_path, monkeypatch, whole):
-    path = tmp_path / "net.safetensors"
-    cut_short(path, monkeypatch)
-    train(path, keep_epochs=(1,))
-    assert after_epoch(path, 1).exists()
-    assert_same_weights(path, whole)

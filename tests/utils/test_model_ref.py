@@ -2,7 +2,7 @@ import pytest
 
 from src.utils.model_names import ModelRef
 
-NAMES = ["vgg", "vgg@jpeg", "vgg+resnet", "vgg+resnet@jpeg", "vgg.epoch10", "vgg_seed1.epoch2", ""]
+NAMES = ["vgg", "vgg@jpeg", "vgg+resnet", "vgg+resnet@jpeg", "vgg_seed1", ""]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -14,11 +14,3 @@ def test_a_name_is_parsed_and_printed_without_loss(name):
 def test_a_name_in_the_column_of_models_has_no_defence_in_it():
     assert ModelRef.parse("a@b", "none").members == ("a@b",)
     assert ModelRef.parse("timm/x").model == "timm/x"  # as a frame of one's own has it
-
-
-@pytest.mark.parametrize(
-    ("name", "base", "epoch"),
-    [("vgg.epoch10", "vgg", 10), ("vgg.epoch0", "vgg.epoch0", None), ("vgg", "vgg", None)],
-)
-def test_an_epoch_is_the_end_of_a_name(name, base, epoch):
-    assert (ModelRef.parse(name).base, ModelRef.parse(name).epoch) == (base, epoch)

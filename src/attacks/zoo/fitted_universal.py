@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from annotated_types import Gt
 from PIL import Image
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
@@ -100,10 +100,8 @@ class UniversalPerturbation:
     The loss is clamped so that images that are fooled by far do not dominate.
 
     Attributes:
-        fit_images: Folder or CSV of training images, which the program reads; None: those of the
-            data set.
-        fit_first_label: Number of the first class in a CSV of training images; None: as its
-            numbers require.
+        fit_images: Folder of class folders with training images, which the program reads; None:
+            those of the data set.
         fit_n_images: Largest number of training images, the same for every class; None: all.
         epochs: Passes over the training images.
         fit_batch: Images per batch.
@@ -122,7 +120,6 @@ class UniversalPerturbation:
     """
 
     fit_images: str | None = None
-    fit_first_label: NonNegativeInt | None = None
     fit_n_images: PositiveInt | None = 2000
     epochs: PositiveInt = 3
     fit_batch: PositiveInt = 100

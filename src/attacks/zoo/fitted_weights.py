@@ -30,10 +30,8 @@ class CollectedWeights:
     attack's gradients use the collected weights in turn, in a random order.
 
     Attributes:
-        fit_images: Folder or CSV of training images, which the program reads; None: those of the
-            data set.
-        fit_first_label: Number of the first class in a CSV of training images; None: as its
-            numbers require.
+        fit_images: Folder of class folders with training images, which the program reads; None:
+            those of the data set.
         fit_n_images: Largest number of training images, the same for every class; None: all.
         epochs: Passes over the training images; 0: the source's own weights.
         weights_per_epoch: Number of weights collected per epoch.
@@ -50,7 +48,6 @@ class CollectedWeights:
     """
 
     fit_images: str | None = None
-    fit_first_label: NonNegativeInt | None = None
     fit_n_images: PositiveInt | None = None
     epochs: NonNegativeInt = 10
     weights_per_epoch: PositiveInt = 4
