@@ -246,36 +246,6 @@ def test_stored_tables_replace_those_of_earlier_sweeps(tmp_path):
     }
 
 
-def speeds(name: str) -> pd.DataFrame:
-    stored = json.loads((RESULTS / "benchmarks" / f"speeds-{name}.json").read_text("utf-8"))
-    return pd.DataFrame(stored["results"][0]["speeds"]).set_index("model")
-
-
-def test_the_hours_of_the_daily_command_are_by_the_speeds_that_were_measured():
-    images, budgets, steps = 10_000, 6, 10
-    page = (DOCS / "scaling.md").read_text(encoding="utf-8")
-    for name in ("daily", "resized"):
-        found = images / 3600 / speeds(name)  # hours of a pass, by model
-        passes = 1 + len(found) * budgets  # of predictions: the clean images, and every source's
-        hours = {
-            (gradients, kind): gradients * found[kind].sum() + passes * found["predictions"].sum()
-            for gradients in (1, 1 + (steps - 1) * budgets)
-            for kind in ("gradients", "gradients_bf16")
-        }
-        assert tells(page, *(f"{hours[n, 'gradients']:.2g}" for n in (1, 55))), name
-        assert name != "daily" or tells(README, *(f"{hours[n, 'gradients']:.2g}" for n in (1, 55)))
-    assert tells(page, f"{hours[55, 'gradients_bf16']:.2g}")
-
-
-def test_what_imagenet_takes_is_by_the_speeds_that_were_measured():
-    page = (DOCS / "scaling.md").read_text(encoding="utf-8")
-    found = speeds("resnet101").loc["timm"]
-    for kind in ("gradients", "gradients_bf16"):
-        days = (711e6 / found[kind] + 100e6 / found["predictions"]) / 86_400
-        speed = (f"{found[kind]:.1f}", f"{found['predictions']:.0f}")
-        assert tells(page, *speed, f"{days / 365.25:.1f}", f"{days / 50:.0f}")
-
-
 def test_attacks_are_brought_to_the_cost_that_their_rows_state():
     table = pd.read_parquet(TABLE).query("setting != 'own'")
     assert (table["gradients"] <= table["setting"].astype(int)).all()
