@@ -7,9 +7,6 @@ LINE := tests/config $(addprefix tests/test_,command_line.py demo.py launchers.p
 SITE := python -c 'import site; print(site.getsitepackages()[0])'
 READY := $(VENV)/.ready
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
-BENCH := $(BIN)/python -m benchmarks --folder outputs/bench
-BF16 := --variant bf16 trainer.attack_precision=bf16
-ONE := --libraries torchattacks
 # Neighbouring tests share sweeps and stores, so that a worker gets many in a row.
 PARALLEL := -n 2 --dist worksteal --durations 10
 
@@ -51,17 +48,12 @@ canary: $(READY) ## Test the command line with the newest Hydra below 1.5, relea
 behaviour: $(READY) # lint has one process and leaves a core idle
 	$(BIN)/python -m pytest -q $(SELECTED) $(PARALLEL)
 
-bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
-	$(BENCH)/demo-fgsm --inputs demo --attacks fgsm --images 1000 $(BF16)
-	$(BENCH)/demo-aside --inputs demo --attacks fgsm --images 1000 --budgets 8 --rounds 3 $(ONE) --variant aside hydra/launcher=processes
-	$(BENCH)/demo-bim --inputs demo --attacks bim --images 1000 --budgets 4 8 --rounds 3 $(BF16)
-	$(BENCH)/demo-family --inputs demo --attacks pgd mi di --images 1000 --budgets 8 --rounds 3 --threads 1 $(ONE)
-	$(BENCH)/demo-ssa --inputs demo --attacks ssa --images 250 --budgets 4 --rounds 1 --threads 1
-	$(BENCH)/cifar --inputs cifar --attacks fgsm bim --images 100 --budgets 8 --rounds 3 --threads 1 $(ONE)
-	$(BENCH)/photographs --inputs photographs --attacks fgsm bim --images 30 --budgets 8 --rounds 3 --threads 1 $(ONE)
+bench: $(READY) ## Compare whole sweeps with torchattacks, and attacks with bare gradients (hours)
+	$(BIN)/python -m benchmarks torchattacks --folder outputs/bench/torchattacks --images 1000 --rounds 3
+	$(BIN)/python -m benchmarks attacks --folder outputs/bench/attacks --rounds 3
 
-bench-quick: $(READY) ## The same of FGSM and BIM on 50 of the demo's images (minutes)
-	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 50 --rounds 1
+bench-quick: $(READY) ## Sweeps of FGSM and BIM on 50 images beside torchattacks (minutes)
+	$(BIN)/python -m benchmarks torchattacks --attacks fgsm bim --images 50 --rounds 1
 
 gpu: $(READY) ## Check and measure this machine's GPU in 7 minutes; ARGS=--tiny tries it on the CPU
 	$(BIN)/python -m benchmarks gpu --folder docs/results/benchmarks $(ARGS)

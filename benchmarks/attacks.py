@@ -1,12 +1,11 @@
 """Cost of each attack beside that of the bare gradients it takes: CPU time and operations."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from inspect import isfunction, signature
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -14,9 +13,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import src.attacks
-from benchmarks.compare import records, show
 from src.api.classifier import load_classifier
-from src.attacks.projection import Budgets
 from src.config.resolvers import CONF
 from src.data import load_dataset
 from src.models import Ensemble
@@ -30,10 +27,6 @@ SHORT = {
     **{"masks": 8, "points": 8},
 }
 """Settings that make an attack short: its costs are those of a gradient."""
-COLUMNS = {
-    **{"time / bare": "{ratio:.2f}", "operations, 4 images": "{operations_4:.0f}"},
-    **{"24 images": "{operations_24:.0f}", "bare": "{bare:.0f}"},
-}
 
 
 class Pass(NamedTuple):
@@ -63,8 +56,8 @@ def names() -> list[str]:
     return sorted(name for name, about in described.items() if about.category != "fitted")
 
 
-def costs(rounds: int) -> dict[str, Any]:
-    """Print and return the costs of all attacks: CPU time over bare gradients, and operations.
+def costs(rounds: int) -> Iterator[dict[str, Any]]:
+    """Print and yield the cost of each attack: CPU time over bare gradients, and operations.
 
     Args:
         rounds: Number of times that an attack and its bare gradients take turns; the least time of
@@ -72,9 +65,10 @@ def costs(rounds: int) -> dict[str, Any]:
     """
     keep_freed_memory()
     torch.set_num_threads(1)
-    table = pd.DataFrame([_cost(name, rounds) for name in names()]).set_index("attack")
-    show("cost of a gradient", table, COLUMNS)
-    return {"input": "cifar10_mini", "attacks": records(table)}
+    for name in names():
+        one = _cost(name, rounds)
+        print(*(its if key == "attack" else f"{key} {its:.4g}" for key, its in one.items()))
+        yield one
 
 
 def _cost(name: str, rounds: int) -> dict[str, Any]:
@@ -97,22 +91,14 @@ def operations(name: str, images: int) -> tuple[float, float]:
 
 
 def prepare(name: str, images: int) -> tuple[Callable[[], int], Callable[[], int]]:
-    """Return an attack and its bare gradients: functions that return the number of gradients."""
+    """Return an attack and its bare gradients: functions that return the number of gradients.
+
+    The attack runs once, so that the batches that its networks see are known.
+    """
     data = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})[:images]
-    return record(name, _source(name), data.images.float() / 255, data.labels, EPS, SHORT)
-
-
-def record(
-    name: str,
-    source: nn.Module,
-    pixels: Tensor,
-    labels: Tensor,
-    eps: Budgets,
-    short: dict[str, int],
-) -> tuple[Callable[[], int], Callable[[], int]]:
-    """Return such functions for a source and images, after the attack has run once."""
+    source, pixels, labels = _source(name), data.images.float() / 255, data.labels
     attack = getattr(src.attacks, name)
-    keys = {key: value for key, value in short.items() if key in signature(attack).parameters}
+    keys = {key: value for key, value in SHORT.items() if key in signature(attack).parameters}
     passes: list[Pass] = []
     networks = [*getattr(source, "members", [source])]
 
@@ -124,13 +110,13 @@ def record(
         network.register_forward_pre_hook(partial(note, number))
         for number, network in enumerate(networks)
     ]
-    attack(source, pixels, labels, eps, **keys)
+    attack(source, pixels, labels, EPS, **keys)
     for hook in hooks:
         hook.remove()
     gradients = sum(one.gradient for one in passes)
 
     def run() -> int:
-        attack(source, pixels, labels, eps, **keys)
+        attack(source, pixels, labels, EPS, **keys)
         return gradients
 
     def bare() -> int:
@@ -149,16 +135,10 @@ def record(
 @cache
 def _source(name: str) -> nn.Module:
     """Return the smallest source in the package that has what an attack needs."""
-    networks = [_network(f"{kind}_small") for kind in kinds(name)]
-    return Ensemble(networks, "logits") if networks[1:] else networks[0]
-
-
-def kinds(name: str) -> list[str]:
-    """Return the kinds of networks that an attack needs: of two members, of attention."""
     about = OmegaConf.load(CONF / "attack" / f"{name}.yaml").about
     if about.get("members"):
-        return ["resnet", "vgg"]
-    return ["vit" if "attention" in about.get("needs", ()) else "resnet"]
+        return Ensemble([_network("resnet_small"), _network("vgg_small")], "logits")
+    return _network("vit_small" if "attention" in about.get("needs", ()) else "resnet_small")
 
 
 @cache

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +14,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gradients import gradient, seconds
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
@@ -178,7 +179,7 @@ def precisions(setup: Setup) -> Iterator[Row]:
                 batch = images.contiguous(memory_format=memory_format)
                 for chosen, (what, call) in product(("float32", "TF32", "bfloat16"), calls.items()):
                     with _precision(chosen, setup.device):
-                        rate = count / seconds(call, (batch,), (labels,))
+                        rate = count / seconds(call, batch, labels)
                     of = f"{name}, {chosen}, {layout}"
                     yield Row(f"{what} / s", of, side, rate, count)
                     teraflops = rate / count * operations[what] / 1e12
@@ -188,6 +189,31 @@ def precisions(setup: Setup) -> Iterator[Row]:
                 gradient(network, images, labels)
                 megabytes = torch.cuda.max_memory_allocated() / 2**20
                 yield Row("gradients, peak MiB", f"{name}, float32", side, megabytes, count)
+
+
+def gradient(network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the summed cross-entropy with respect to images."""
+    images = images.clone().requires_grad_()
+    loss = functional.cross_entropy(network(images), labels, reduction="sum")
+    return torch.autograd.grad(loss, images)[0]
+
+
+def seconds(call: Callable[..., object], *batch: Tensor, repeats: int = 3) -> float:
+    """Return the median time of a call, after one that does not count."""
+    call(*batch)
+    passes = []
+    for _ in range(repeats):
+        _synchronise(batch[0])
+        start = time.perf_counter()
+        call(*batch)
+        _synchronise(batch[0])
+        passes.append(time.perf_counter() - start)
+    return median(passes)
+
+
+def _synchronise(images: Tensor) -> None:
+    if images.is_cuda:
+        torch.cuda.synchronize()
 
 
 @torch.no_grad()
@@ -264,6 +290,6 @@ def _ratio(
     attack(counted, images, labels)
     gradient(bare, images, labels)
     taken = counted.counts.gradients / bare.counts.gradients
-    whole = seconds(partial(attack, source), (images,), (labels,), repeats=1)
-    alone = seconds(partial(gradient, source), (images,), (labels,))
+    whole = seconds(partial(attack, source), images, labels, repeats=1)
+    alone = seconds(partial(gradient, source), images, labels)
     return whole / (taken * alone), 1000 * whole / taken

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make a folder of wheels for `python3 -m benchmarks gpu` on a machine without a package index.
 # That machine has Python PYTHON on x86-64 Linux, and torch, torchvision, torchmetrics,
-# pytorch-lightning, timm, pandas, pyarrow, statsmodels, rich, filelock and pytest.
+# pytorch-lightning, timm, pandas, pyarrow, rich, filelock and pytest.
 #     sh benchmarks/wheels.sh FOLDER PYTHON     for example: sh benchmarks/wheels.sh wheels 3.12
 # There:
 #     python3 -m pip install --no-index --no-deps --target site FOLDER/*.whl

@@ -40,13 +40,18 @@ def attacks() -> str:
 
 def _attack(name: str, target: str, about: About) -> list[str]:
     function = target.removeprefix("src.attacks.")
-    own = function in vars(package)
-    shown = f"[`{name}`](formulas.md#{function})" if own else f"`{name}`"
+    own = vars(package).get(function)
+    shown = f"[`{name}`]({_code(own)})" if own else f"`{name}`"
     needs = [*about.needs, *(["target labels"] if about.targeted == "only" else ())]
     needs += [f"{about.members} sources"] if about.members > 1 else []
     paper = _paper(about.paper) if about.paper else ""
     facts = [about.name, str(about.year or ""), paper, about.does, cost(about)]
     return [shown, *facts, ", ".join(needs)]
+
+
+def _code(thing: Any) -> str:
+    """Return the file of a function or class, whose docstring has its formula, from `docs/`."""
+    return f"../{thing.__module__.replace('.', '/')}.py"
 
 
 def _paper(paper: str) -> str:
@@ -102,7 +107,7 @@ def defences() -> str:
         settings = [f"`{key}` {value}" for key, value in keys.items()]
         rows.append(
             [
-                f"[`{name}`](formulas.md#{name})",
+                f"[`{name}`]({_code(kind)})",
                 f"{does} ([{authors}]({ARXIV}{paper}))",
                 ", ".join([*settings, *([f"`repeats` {repeats}"] if drawn else [])]),
                 str(repeats * keys.get("copies", 1)),

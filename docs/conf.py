@@ -1,9 +1,13 @@
 """Settings of the site that `make docs` builds with Sphinx."""
 
 project = html_title = "Transferability of adversarial examples"
-extensions = ["myst_nb", "sphinx_copybutton", "sphinx_reredirects"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions += ["sphinx_reredirects"]
 exclude_patterns = ["results"]
 nitpicky = True
+nitpick_ignore_regex = [("py:.*", ".*")]  # types in signatures
+default_role = "literal"  # of single backticks in docstrings
+napoleon_use_ivar = True  # a list, not entries of the index
 redirect_html_template_file = "redirect.html"
 redirects = {  # old pages and their places
     "ask": "audit.html#a-target-i-can-only-ask",
@@ -14,10 +18,11 @@ redirects = {  # old pages and their places
     "definitions": "report.html#definitions",
     "figures": "tables.html#figures",
     "findings/confidence": "studies.html#are-confident-images-harder-to-manipulate",
-    "findings/fitted": "attacks.html#fitted-attacks",
+    "findings/fitted": "more-attacks.html#fitted-attacks",
     "findings/frequencies": "studies.html#frequencies-and-controls",
-    "findings/matched-cost": "attacks.html#attacks-at-matched-cost-on-photographs-and-fitted",
+    "findings/matched-cost": "attacks.html#attacks-at-matched-cost-and-on-photographs",
     "findings/time": "../benchmarks.html#results",
+    "formulas": "reference.html#reference",
     "first-run": "index.html#first-run",
     "fitted": "attacks.html#fitted-attacks",
     "images": "own-data.html#attack-towards-a-class",

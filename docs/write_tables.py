@@ -1,20 +1,16 @@
-"""Write the tables, formulas and excerpts of the pages, made from code: `make docs-tables`.
+"""Write the tables of the pages, made from code: `make docs-tables`.
 
 A table follows the comment `<!-- NAME: made by make docs-tables -->` and ends at `<!-- end -->`.
 """
 
 import re
 from collections.abc import Callable
-from inspect import getdoc
 from pathlib import Path
 
 import catalogue
-import excerpts
-import formulas
 import house
 import key_tables
 
-import src
 from src.analysis.quantities import definitions
 
 DOCS = Path(__file__).parent
@@ -37,36 +33,21 @@ def pages() -> dict[Path, str]:
 
 def _fill(place: re.Match[str]) -> str:
     start, name, end = place.groups()
-    kind, _, of = name.partition(" of ")
-    text = EXCERPTS[kind](of) if of else MAKERS[name]()
-    return f"{start}\n{text}\n\n{end}"
+    return f"{start}\n{MAKERS[name]()}\n\n{end}"
 
 
 def _definitions() -> str:
     return "\n".join(f"- **{term}**: {meaning}" for term, meaning in definitions().items())
 
 
-def _interface() -> str:
-    return (getdoc(src) or "").partition("\n\n")[2]
-
-
 MAKERS: dict[str, Callable[[], str]] = {
     "attacks": catalogue.attacks,
     "defences": catalogue.defences,
-    "formulas": formulas.formulas,
     "models": catalogue.models,
     "differing references": catalogue.differing_references,
     "equal references": catalogue.equal_references,
     "definitions": _definitions,
-    "interface": _interface,
     "keys": key_tables.keys,
-}
-EXCERPTS: dict[str, Callable[[str], str]] = {
-    "code": excerpts.code,
-    "fields": excerpts.fields,
-    "file": excerpts.file,
-    "interface": excerpts.interface,
-    "section": excerpts.section,
 }
 
 

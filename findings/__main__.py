@@ -1,9 +1,8 @@
 """Rebuild the pages of findings and their figures from docs/results/, or store tables there."""
 
 import argparse
-import json
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,14 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks.growth import drawn
 from findings.baselines import TUNING, pack, pack_preset
 from findings.board import Boards
-from findings.collect import collect, collect_benchmark
+from findings.collect import collect
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
 from findings.defences import adaptive, behind_defences, through_defences, undefended
 from findings.matched import Matched
 from findings.networks import Networks, frequencies
-from findings.numbers import (
-    Sweep,
-    benchmarks,
-    beside_bases,
-    beside_published,
-    decided_otherwise,
-    difference,
-    p_value,
-    span,
-)
-from findings.zoos import ranked, twins
+from findings.numbers import Sweep, beside_published, difference, p_value, span
 from src import curves, ranking
 from src.analysis import format_cell
 from src.analysis.ranking import MEAN_OF
@@ -45,21 +33,9 @@ MODELS = ("mobilenet", "squeezenet")
 PAIRS = (("mobilenet", "squeezenet"), ("squeezenet", "mobilenet"))
 CIFAR_MODELS = ("vgg16", "resnet50", "inception")
 EMBEDDED = ("vgg_small", "resnet_small", "inception_small", "mobilenet_small", "vit_small")
-BASES = {
-    **dict.fromkeys(("pgn", "decowa", "sgm", "bpa", "tgr", "fia", "cwa"), "mi"),
-    **dict.fromkeys(("pi_patchwise", "ilpd"), "bim"),
-    "logit_mi_di_ti (target_label=random)": "mi (target_label=random)",
-}
-"""Attacks of other kinds, and those that they build on."""
-BASES_ON_PHOTOGRAPHS = {
-    **dict.fromkeys(("gi", "dem", "mumodig", "ghost", "bpa", "fia", "naa", "rpa", "bfa"), "mi"),
-    **dict.fromkeys(("pi_patchwise", "linbp", "ila", "ilpd"), "bim"),
-}
 FREQUENCIES = "networks-frequencies.parquet"
 """Success of filtered perturbations in a sweep on six networks, as the report counts it."""
 OWN_GRID = "jpeg on the images' own grid"
-LGV_RENEWALS = 40 * 8 * 128 / 200
-"""Forward passes per image that renew batch norms, which the stored records do not count."""
 
 
 @cache
@@ -74,8 +50,7 @@ def pages() -> dict[str, str]:
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
     )
     parts = (f"pages/{path.stem}" for path in HERE.glob("pages/*.md.j2"))
-    names = ["findings.md", "benchmarks.md", *parts]
-    templates = {name: environment.get_template(f"{name}.j2") for name in names}
+    templates = {name: environment.get_template(f"{name}.j2") for name in ("findings.md", *parts)}
     values = page_values()
     return {
         name.replace("pages/", "findings/"): template.render(values)
@@ -87,9 +62,6 @@ def page_values() -> dict[str, Any]:
     """Compute what the templates show, from the stored tables."""
     photographs, attacks = sweep_of("photographs"), sweep_of("attacks")
     cifar = sweep_of("cifar")
-    timings = benchmarks(RESULTS / "benchmarks")
-    photo_kinds = sweep_of("kinds-photos")
-    single, half = (sweep_of(name) for name in ("demo", "demo-bfloat16"))
     cifar_large = sweep_of("cifar-large")
     published = pd.read_csv(RESULTS / "published.csv")
     apart, beyond = beside_published(published, cifar_large, 32)
@@ -120,23 +92,11 @@ def page_values() -> dict[str, Any]:
         cifar_models=CIFAR_MODELS,
         cifar_against=cifar.against("bim", cifar_pairs),
         cifar_others=[attack for attack in cifar.attacks() if attack != "bim"],
-        timings=timings,
-        otherwise=partial(decided_otherwise, single, half, eps_255=single.jobs[0].record.reference),
         published=published,
         apart=apart,
         beyond=beyond,
         budgets=(0, 1, 2, 4, 8, 12, 16),
         kinds=KINDS,
-        kinds_beside=beside_bases(
-            [sweep_of(name) for name in ("kinds", "kinds-surrogates")], BASES
-        ),
-        photo_kinds=photo_kinds,
-        kinds_photos=beside_bases([photo_kinds], BASES_ON_PHOTOGRAPHS),
-        fitted=fitted(),
-        fitted_controls=controls_of_fitted(8),
-        lgv=beside_bases([sweep_of("fitted")], {"bim (steps=50)": "lgv"}),
-        twins=twins(),
-        zoos=ranked(),
         board=Boards("small"),
         matched=matched_tables(),
         recount=pd.read_csv(RESULTS / "recount.csv", comment="#", index_col="number"),
@@ -175,32 +135,6 @@ def page_values() -> dict[str, Any]:
 def matched_tables() -> Matched:
     """Return the attacks at matched cost."""
     return Matched(pd.read_csv(RESULTS / "published-attacks.csv"))
-
-
-def fitted() -> pd.DataFrame:
-    """Return attacks, fitted ones among them, by their mean success at the largest budget.
-
-    Columns are `gradients` and `fit_gradients` per image, and by budget `mean_8`, `low_8`,
-    `high_8` and `undecided_8`.
-    """
-    rows = sweep_of("fitted").summary.rankings.dropna(subset="rank")
-    rows = rows[rows["source"].str.startswith(MEAN_OF)]
-    shown = ["mean", "low", "high", "undecided"]
-    budgets = sorted(rows["eps_255"].unique())
-    parts = {eps: rows[rows["eps_255"] == eps].set_index("attack") for eps in budgets}
-    first = parts[budgets[-1]][["gradients", "fit_gradients", *shown]].sort_values("mean")
-    cost = first[["gradients", "fit_gradients"]][::-1]
-    cost.loc["lgv", "fit_gradients"] += LGV_RENEWALS / 3
-    return cost.join([part[shown].add_suffix(f"_{eps:g}") for eps, part in parts.items()])
-
-
-def controls_of_fitted(eps_255: float) -> pd.Series:
-    """Return the share of other models' images that `uap` and its controls fool at a budget."""
-    rates = sweep_of("fitted").found.table("rates")
-    rates = rates[(rates["attack"] == "uap") & (rates["eps_255"] == eps_255)]
-    rates = rates[(rates["protocol"] == "joint") & (rates["relation"] == "transfer")]
-    of_targets = rates.groupby(["variant", "target"])["success_rate"].mean()
-    return of_targets.groupby("variant").mean()
 
 
 def on_photographs() -> pd.DataFrame:
@@ -280,16 +214,14 @@ def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:
 
 
 def write_figures() -> None:
-    """Draw the figures of the pages, and that of time and memory."""
+    """Draw the figures of the pages."""
     photographs = sweep_of("photographs")
-    stored = json.loads((RESULTS / "benchmarks" / "growth.json").read_text(encoding="utf-8"))
     charts = {
         "photographs": curves(RESULTS / "photographs", width="5in", height="2.5in"),
         "hypothesis": photographs.chart("hypothesis"),
         "filtered": photographs.chart("filtered"),
         "cifar": ranking(RESULTS / "cifar"),
         "matched": matched_tables().chart(),
-        "growth": drawn(pd.DataFrame(stored["results"][0]["growth"])),
     }
     for name, chart in charts.items():
         with atomic_write(DOCS / f"{name}.png") as temporary:
@@ -303,9 +235,6 @@ def main() -> None:
     store = commands.add_parser("collect", help="store the tables of sweeps")
     store.add_argument("name", help="of a folder in docs/results/")
     store.add_argument("sweeps", nargs="+", type=Path)
-    bench = commands.add_parser("benchmark", help="store the results.json of a benchmark")
-    bench.add_argument("name", help="of a file in docs/results/benchmarks/, without .json")
-    bench.add_argument("found", type=Path)
     card = commands.add_parser("card", help="store sweeps as a card")
     card.add_argument("name", help="of a card in docs/results/, without .card")
     card.add_argument("sweeps", nargs="+", type=Path)
@@ -321,8 +250,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "collect":
         collect(options.sweeps, RESULTS / options.name)
-    elif options.command == "benchmark":
-        collect_benchmark(options.found, RESULTS / "benchmarks" / f"{options.name}.json")
     elif options.command == "card":
         pack(RESULTS / f"{options.name}.card", find_jobs(options.sweeps))
     elif options.command == "baselines":

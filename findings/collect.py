@@ -1,4 +1,4 @@
-"""Finished jobs and benchmarks to the small tables that findings are rebuilt from."""
+"""Finished jobs to the small tables that findings are rebuilt from."""
 
 import json
 import re
@@ -51,13 +51,3 @@ def collect(sweeps: Sequence[Path], results: Path) -> None:
                 pq.write_table(with_record(table, name, record), temporary, compression="zstd")
         provenance.append({"folder": folder.name, **record.model_dump(mode="json", include=TOLD)})
     write_text(results / "provenance.json", json.dumps(provenance, indent=1) + "\n")
-
-
-def collect_benchmark(found: Path, results: Path) -> None:
-    """Store what a benchmark wrote, with its command, commit, machine and versions.
-
-    Args:
-        found: Its `results.json`.
-        results: The file that it becomes.
-    """
-    write_text(results, ABSOLUTE.sub("", found.read_text(encoding="utf-8")) + "\n")

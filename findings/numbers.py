@@ -1,7 +1,7 @@
 """Numbers of the stored tables, as the documentation words them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 from altair.typing import ChartType
 from rich.console import Console
-from statsmodels.stats.proportion import confint_proportions_2indep
 
-from findings.paired_tests import both_ways, count_ones, holm, paired_tests
-from src.analysis import WHITE_BOX, relation
-from src.analysis.image_outcomes import joined
+from findings.paired_tests import both_ways, holm, paired_tests
+from src.analysis.intervals import wilson_interval
 from src.analysis.trajectories import trajectories
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.charts.theme import theme
@@ -22,11 +20,9 @@ from src.report.page.content import build_report
 from src.report.page.page_data import PageData, compute_page_data
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrices
-from src.utils.model_names import ModelRef
 
 WIDTH = 120
 """Characters of a line of a matrix."""
-DIFFER = {"cells": "cells", "cells_differ": "cells_differ", "largest": "largest_difference"}
 
 
 class Sweep:
@@ -114,107 +110,6 @@ class Sweep:
         return figure.chart.properties(datasets={"rows": records}).configure(**theme()["config"])
 
 
-def beside_bases(sweeps: Sequence[Sweep], bases: Mapping[str, str]) -> pd.DataFrame:
-    """Compare attacks with those that they build on, on models that are no part of the source.
-
-    Returns:
-        A row per attack of `bases` and source: `attack`, `base`, `source`; mean success of either
-        over the `targets`, `success` and `base_success`; numbers of targets on which the attack is
-        `better` or `worse` with p < 0.05, by McNemar's exact test with Holm's correction for all
-        targets of all rows; and `gradients` an image.
-    """
-    tests = pd.concat([one.found.table("tests").query("kind == 'attack'") for one in sweeps])
-    models = (map(ModelRef.parse, tests[name]) for name in ("common", "target"))
-    others = np.array([relation(*pair) != WHITE_BOX for pair in zip(*models, strict=True)])
-    tests = tests[others & (tests["second"].map(bases) == tests["first"])]
-    significant = holm(tests["p"]) < 0.05
-    tests = tests.assign(
-        success=tests["second_success"] / tests["n"],
-        base_success=tests["first_success"] / tests["n"],
-        better=significant & (tests["difference"] < 0),
-        worse=significant & (tests["difference"] > 0),
-    )
-    cost = {
-        (one.job.attack, one.job.record.source): one.cost["gradients_per_image"]
-        for sweep in sweeps
-        for one in sweep.summary.jobs
-    }
-    found = tests.groupby(["second", "first", "common"], sort=False).agg(
-        targets=("n", "size"),
-        success=("success", "mean"),
-        base_success=("base_success", "mean"),
-        better=("better", "sum"),
-        worse=("worse", "sum"),
-    )
-    rows = found.reset_index().set_axis(["attack", "base", "source", *found.columns], axis=1)
-    order = {name: number for number, name in enumerate(bases)}
-    rows = rows.sort_values("attack", key=lambda names: names.map(order), kind="stable")
-    pairs = zip(rows["attack"], rows["source"], strict=True)
-    return rows.assign(gradients=[cost[pair] for pair in pairs])
-
-
-def benchmarks(folder: Path) -> pd.DataFrame:
-    """Return what the stored benchmarks measured.
-
-    Returns:
-        A row per file, `input`, `attack` and library or variant of ours: the file's name, `plan`,
-        `images`, `rounds`, `threads`, number of `budgets`; columns of `benchmarks.compare.times`;
-        `bare`, seconds over those of the bare network calls that ours needed; of the `cells` of
-        source, target and budget `cells_differ` in their count from ours, by `largest_difference`
-        (NaN: ours).
-    """
-    times = []
-    for path in sorted(folder.glob("*.json")):
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        for one in stored.get("results", ()):  # none of a GPU
-            if "times" not in one:  # of growth
-                continue
-            about = {"plan": path.stem, **{key: one[key] for key in ("input", "attack")}}
-            about |= {key: stored["options"][key] for key in ("images", "rounds", "threads")}
-            about["budgets"] = len(stored["options"]["budgets"])
-            for row in one["times"]:
-                found = one["agreement"].get(row["library"], {})
-                times.append(about | row | {name: found.get(key) for key, name in DIFFER.items()})
-    return pd.DataFrame(times)
-
-
-def decided_otherwise(one: Sweep, other: Sweep, attack: str, eps_255: float) -> dict[str, float]:
-    """Compare two sweeps of the same attack, models and images, pair by pair and image by image.
-
-    Returns:
-        `n` pairs of a target and an image that both sweeps count under `joint`; `unlike`, how many
-        of them one sweep alone fools; `first_only` and `second_only`, which; and `largest`, the
-        largest difference of a source and target's rates, in points.
-
-    Raises:
-        ValueError: Data or weights are not the same.
-    """
-    found, models = [], []
-    for sweep in (one, other):
-        jobs = [job for job in sweep.summary.attacked if job.job.record.attack == attack]
-        jobs.sort(key=lambda job: job.job.record.source)
-        records = [job.job.record for job in jobs]
-        models.append([(record.source, record.data, record.weights) for record in records])
-        found.append(joined([job.outcomes[eps_255] for job in jobs]))
-    if models[0] != models[1]:
-        raise ValueError("the sweeps are not of the same data and weights.")
-    both = found[0].counted & found[1].counted
-    first, second = found[0].fooled & both, found[1].fooled & both
-    masks = first, second, both
-    cells = [
-        100 * abs(count_ones(a) - count_ones(b)) / count_ones(n)
-        for a, b, n in zip(*(each.reshape(-1, each.shape[-1]) for each in masks), strict=True)
-        if n.any()
-    ]
-    return {
-        "n": count_ones(both),
-        "unlike": count_ones(first ^ second),
-        "first_only": count_ones(first & ~second),
-        "second_only": count_ones(second & ~first),
-        "largest": max(cells),
-    }
-
-
 def beside_published(
     published: pd.DataFrame, sweep: Sweep, eps_255: float
 ) -> tuple[tuple[float, float], int]:
@@ -222,16 +117,17 @@ def beside_published(
 
     Returns:
         The smallest and the largest difference, ours minus theirs, in points; and of how many
-        pairs the 95 % interval of the difference of two independent rates leaves 0 out.
+        pairs Newcombe's 95 % interval of the difference of two independent rates leaves 0 out.
     """
     found = []
     for row in published[published["source"] != published["target"]].to_dict("records"):
         own = sweep.rates("fgsm", row["source"], row["target"], eps_255)
-        counts = [
-            int(each[name]) for each in (own, row) for name in ("still_correct", "denominator")
-        ]
-        low, high = confint_proportions_2indep(*counts)
-        found.append((100 * (counts[0] / counts[1] - counts[2] / counts[3]), low > 0 or high < 0))
+        pair = [(int(each["still_correct"]), int(each["denominator"])) for each in (own, row)]
+        k, n = map(np.array, zip(*pair, strict=True))
+        (p, q), (low, high) = k / n, wilson_interval(k, n)
+        least = p - q - np.hypot(p - low[0], high[1] - q)
+        most = p - q + np.hypot(q - low[1], high[0] - p)
+        found.append((100 * (p - q), least > 0 or most < 0))
     differences, beyond = zip(*found, strict=True)
     return (min(differences), max(differences)), sum(beyond)
 

@@ -1,6 +1,5 @@
 """A job of modules that a test makes, with nothing composed or written."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,13 +31,6 @@ from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.about import About
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
-
-
-def named(*classes: type) -> dict[str, dict[str, str]]:
-    """Return the section `measurements` with some classes, by their names in small letters."""
-    targets = {its.__name__: f"{its.__module__}.{its.__qualname__}" for its in classes}
-    places = {name: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in targets}
-    return {places[name]: {"_target_": target} for name, target in targets.items()}
 
 
 def make_context(

@@ -15,7 +15,6 @@ from pandas.testing import assert_frame_equal
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import distributed, multiprocessing
 
-from findings.measurements import DOOR
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
 from src.images.attacker import Attacker
@@ -26,12 +25,10 @@ JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=ran
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
 JOB += ["diagnostics.n_images=21", "defences=[none,jpeg,random_resize_pad]"]
 JOB += ["defence.random_resize_pad.repeats=2", "epsilon.grid=[1.5,8]"]
-JOB += [DOOR]
+JOB += ["measurements={changes: {_target_: tests.own_measurement.Changes}}"]
 JOB += ["report.examples=3", "++model.coarse.feature_layer='0'"]
 DDP = ["trainer.strategy=ddp", "hydra.run.dir=many"]
-DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity"]
-DIAGNOSTICS += ["smoothness", "output_changes", "self_transfer"]
-DIAGNOSTICS += ["gradient_consistency"]
+DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity", "changes"]
 
 
 def as_torchrun(number, count, port, run_job, words):

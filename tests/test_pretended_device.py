@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from findings.measurements import GradientConsistency, OutputChanges, SelfTransfer, Smoothness
 from src.api.inputs import Inputs
 from src.attacks import lgv, mi, pgd, uap
 from src.cache.rows import Rows
@@ -23,7 +22,8 @@ from src.run import predict, trainer
 from src.run.costs import Speeds
 from src.run.results import compute_results
 from src.utils import devices
-from tests.job_context import make_context, named
+from tests.job_context import make_context
+from tests.own_measurement import OWN
 from tests.pretended_device import (
     DEVICE,
     DeviceTensor,
@@ -102,7 +102,7 @@ PASSES = {
             "iterations": [1, 2],
             "tables": ["all"],
         },
-        "measurements": named(OutputChanges, SelfTransfer, Smoothness, GradientConsistency),
+        "measurements": OWN,
         "controls": True,
         "variants": ["uint8"],
     },

@@ -1,9 +1,6 @@
-"""Counts and ratios of the benchmark by hand, and the whole of it on two tiny networks."""
+"""Counts and ratios of the benchmark by hand, and the whole of it on few images."""
 
 import json
-import shutil
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,15 +8,12 @@ import torch
 from torch import nn
 
 from benchmarks.agreement import counted, counts, differences
-from benchmarks.bench import Run
-from benchmarks.compare import times
+from benchmarks.beside import times
 from benchmarks.gpu import PARTS, check
 from benchmarks.gpu_parts import Row
-from benchmarks.peers import PEERS, Files
+from benchmarks.theirs import ATTACKS, craft
 from src.attacks import bim, fgsm, mi
-from tests.conftest import REPOSITORY, run_python
-
-INPUT = REPOSITORY / "tests" / "golden" / "input"
+from tests.conftest import run_python
 
 
 def rows(predicted: dict[tuple[str, str, float], list[int]]) -> pd.DataFrame:
@@ -50,64 +44,38 @@ def test_differences_count_cells_and_single_predictions_in_any_order():
 
 
 def test_ratios_are_of_the_same_round():
-    seconds = {"ours": [10, 20, 40], "peer": [20, 20, 120]}
-    runs = [
-        Run(name, number, value, value / 2, 100)
-        for name, values in seconds.items()
-        for number, value in enumerate(values)
-    ]
-    peer = times(runs).loc["peer"]
-    assert peer[["ratio", "least", "largest", "loop"]].tolist() == [2, 1, 3, 10]
+    seconds = {"ours": [10, 20, 40], "torchattacks": [20, 20, 120]}
+    runs = (
+        pd.DataFrame(seconds)
+        .rename_axis("round")
+        .melt(var_name="library", value_name="seconds", ignore_index=False)
+    )
+    runs = runs.reset_index().assign(loop=lambda rows: rows["seconds"] / 2, megabytes=100)
+    theirs = times(runs).loc["torchattacks"]
+    assert theirs[["ratio", "least", "largest", "loop"]].tolist() == [2, 1, 3, 10]
 
 
-@pytest.mark.filterwarnings("ignore")  # the libraries' own, when they are imported
-@pytest.mark.parametrize(
-    ("library", "attack"),
-    [(name, attack) for name, peer in PEERS.items() for attack in peer.attacks],
-)
-def test_every_library_is_asked_for_the_same_attack(library, attack):
-    pytest.importorskip(library, exc_type=ImportError)
+@pytest.mark.filterwarnings("ignore")  # the library's own, when it is imported
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_library_is_asked_for_the_same_attack(attack):
+    pytest.importorskip("torchattacks", exc_type=ImportError)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         images, labels = torch.rand(6, 3, 16, 16), torch.arange(6) % 3
         network = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
-        peer = PEERS[library].build(network, attack, Files(images, labels, 3, {}), 4)
-        budgets = [4 / 255, 16 / 255]
-        theirs = [torch.as_tensor(one) for one in peer.craft(images, labels, budgets)]
-    assert peer.classify(theirs[0]).tolist() == network(theirs[0]).argmax(1).tolist()
-    for eps, found in zip(budgets, theirs, strict=True):
-        assert 0.9 * eps < (found - images).abs().max() <= eps + 1e-6
-        assert found.min() >= 0 and found.max() <= 1
-        if attack not in ("pgd", "di") and (library, attack) != ("foolbox", "mi"):
-            ours = {"fgsm": fgsm, "bim": bim, "mi": mi}[attack](network, images, labels, eps)
-            torch.testing.assert_close(found, ours, atol=1e-6, rtol=0)
+        eps = 4 / 255
+        theirs = craft(network, attack, images, labels, eps)
+    assert 0.9 * eps < (theirs - images).abs().max() <= eps + 1e-6
+    assert theirs.min() >= 0 and theirs.max() <= 1
+    if attack not in ("pgd", "di"):
+        ours = {"fgsm": fgsm, "bim": bim, "mi": mi}[attack](network, images, labels, eps)
+        torch.testing.assert_close(theirs, ours, atol=1e-6, rtol=0)
 
 
 def test_without_a_gpu_there_is_nothing_to_check(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert check(False, [*PARTS], tmp_path, {}) == 2 and not list(tmp_path.iterdir())
     assert "--tiny" in capsys.readouterr().err
-
-
-def run_on_tiny_networks(folder: Path, *words: str) -> dict[str, Any]:
-    """Run the benchmark in a process of its own, and return its only result."""
-    shutil.copytree(INPUT, folder, dirs_exist_ok=True)
-    own = ["--own", "wide,flat", f"hydra.searchpath=['file://{folder / 'conf'}']"]
-    own += ["dataset=cifar10_mini", "seed=35"]
-    own += ["trainer.attack_precision=bf16"]  # of the input, not of the bench's own
-    own += ["--images", "20", "--threads", "1", "--folder", "found"]
-    run_python("-m", "benchmarks", *words, *own, folder=folder)
-    (found,) = json.loads((folder / "found" / "results.json").read_text())["results"]
-    return found
-
-
-@pytest.mark.slow
-def test_the_speeds_of_networks_are_measured_without_a_sweep(tmp_path):
-    found = run_on_tiny_networks(tmp_path, "speeds")
-    speeds = pd.DataFrame(found["speeds"]).set_index("model")
-    assert speeds.index.tolist() == ["wide", "flat"]
-    assert (speeds[["gradients", "gradients_bf16", "predictions"]] > 0).all(axis=None)
-    assert (speeds["predictions"] > speeds["gradients"]).all()
 
 
 @pytest.mark.slow
@@ -150,16 +118,11 @@ def test_a_failed_part_is_noted_and_the_others_go_on(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_bench_agrees_with_torchattacks_on_tiny_networks(tmp_path):
+def test_the_bench_agrees_with_torchattacks(tmp_path):
     pytest.importorskip("torchattacks", exc_type=ImportError)
-    words = ["--attacks", "fgsm", "--rounds", "1", "--libraries", "torchattacks"]
-    words += ["--variant", "unfolded", "trainer.fold_batch_norms=false"]
-    words += ["--budgets", "8", "2"]
-    found = run_on_tiny_networks(tmp_path, *words)
+    words = ["--attacks", "fgsm", "--rounds", "1", "--images", "10", "--budgets", "8", "2"]
+    run_python("-m", "benchmarks", "torchattacks", *words, "--folder", "found", folder=tmp_path)
+    (found,) = json.loads((tmp_path / "found" / "results.json").read_text())["results"]
     measured = pd.DataFrame(found["times"]).set_index("library")
-    assert measured.index.tolist() == ["ours", "unfolded", "torchattacks"]
-    assert (measured > 0).all(axis=None)
-    assert all(one["predictions_differ"] == 0 for one in found["agreement"].values())
-    assert found["counts"]["ours"] == found["counts"]["torchattacks"]
-    assert {one["eps_255"] for one in found["counts"]["ours"]} == {2.0, 8.0}
-    assert 0 < found["needed"] < measured.loc["ours", "seconds"]
+    assert measured.index.tolist() == ["ours", "torchattacks"] and (measured > 0).all(axis=None)
+    assert found["agreement"]["predictions_differ"] == 0 and found["agreement"]["cells"] == 18

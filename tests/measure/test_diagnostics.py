@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from findings.measurements import SelfTransfer
 from src.attacks import fgsm, pgd
 from src.config.sections import CONTROLS
-from tests.job_context import named
+from tests.own_measurement import OWN
 
 TABLES = ["flips", "spectra", "filtered", "visibility", "low_passed", "similarity"]
 GRID = (0.5, 2.0, 8.0)
-MORE = [*TABLES, *(OWN := named(SelfTransfer))]
+MORE = [*TABLES, *OWN]
 FULL = {"bisection": 1, "tables": ["all"]}
 
 
