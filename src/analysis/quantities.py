@@ -33,9 +33,6 @@ class Quantity:
             a 95 % Wilson interval, in the columns with `_low` and `_high`.
         interval: True: the page shows a 95 % interval of this mean of values in [0, 1].
         value: Its name in `table(value=NAME)`; empty: tables do not show it.
-        drawn: Its column in the page's matrix and curves; empty: they do not have it.
-        tooltip: Its place among the lines of a cell's tooltip; 0: no line.
-        averaged: True: the page averages it over sources.
         metric: `reference`: an MLflow metric at the reference budget; `curve`: also over budgets.
     """
 
@@ -48,21 +45,12 @@ class Quantity:
     count: str = ""
     interval: bool = False
     value: str = ""
-    drawn: str = ""
-    tooltip: int = 0
-    averaged: bool = False
     metric: Literal["", "reference", "curve"] = ""
 
     @property
     def of_predictions(self) -> bool:
         """True if it is computed from predictions, of which a protocol counts some."""
         return self.compute is not None or bool(self.count)
-
-    @property
-    def drawn_columns(self) -> list[str]:
-        """Its columns on the page, with the ends of its interval."""
-        ends = ("", "_low", "_high") if self.count or self.interval else ("",)
-        return [f"{self.drawn}{end}" for end in ends if self.drawn]
 
 
 def _count(mask: Mask) -> NDArray[np.int64]:
@@ -92,17 +80,12 @@ _ENTRIES = (
         COUNT,
         _RATE,
         compute=lambda outcome: _count(outcome.denominator),
-        drawn="n",
-        tooltip=3,
-        averaged=True,
     ),
     Quantity(
         "clean_accuracy",
         "Accuracy on clean images in %",
         term="defence",
         compute=_clean_accuracy,
-        drawn="clean_accuracy",
-        averaged=True,
         metric="reference",
     ),
     Quantity(
@@ -111,8 +94,6 @@ _ENTRIES = (
         COUNT,
         "defence",
         compute=lambda outcome: _count(outcome.abstained & outcome.counted[:, :, None]),
-        drawn="abstained",
-        tooltip=4,
     ),
     Quantity(
         "still_correct",
@@ -120,8 +101,6 @@ _ENTRIES = (
         COUNT,
         _RATE,
         compute=lambda outcome: _count(outcome.denominator & outcome.correct),
-        drawn="still_correct",
-        tooltip=2,
     ),
     Quantity(
         "robust_accuracy",
@@ -129,8 +108,6 @@ _ENTRIES = (
         term=_RATE,
         count="still_correct",
         value="accuracy",
-        drawn="robust_accuracy",
-        averaged=True,
         metric="curve",
     ),
     Quantity(
@@ -139,8 +116,6 @@ _ENTRIES = (
         COUNT,
         _RATE,
         compute=lambda outcome: _count(outcome.denominator & outcome.success),
-        drawn="success",
-        tooltip=1,
     ),
     Quantity(
         "success_rate",
@@ -148,9 +123,6 @@ _ENTRIES = (
         term=_RATE,
         count="success",
         value="success",
-        drawn="success_rate",
-        tooltip=7,
-        averaged=True,
         metric="curve",
     ),
     Quantity(
@@ -160,9 +132,6 @@ _ENTRIES = (
         compute=lambda outcome: _mean(outcome.confidence, outcome.denominator),
         interval=True,
         value="confidence",
-        drawn="confidence",
-        tooltip=8,
-        averaged=True,
         metric="curve",
     ),
     Quantity(
@@ -171,17 +140,12 @@ _ENTRIES = (
         term=_CONFIDENCE,
         compute=lambda outcome: _mean(outcome.confidence, outcome.denominator & outcome.success),
         value="success_confidence",
-        drawn="success_confidence",
-        tooltip=9,
-        averaged=True,
     ),
     Quantity(
         "true_confidence",
         "Mean probability of the true class in %",
         term=_CONFIDENCE,
         compute=lambda outcome: _mean(outcome.true_confidence, outcome.denominator),
-        drawn="true_confidence",
-        averaged=True,
         metric="curve",
     ),
     Quantity(
@@ -195,17 +159,11 @@ _ENTRIES = (
         "Gradients per image, at all budgets together",
         COUNT,
         value="gradients",
-        drawn="gradients_per_image",
-        tooltip=5,
-        averaged=True,
     ),
     Quantity(
         "forwards_per_image",
         "Forward passes per image, at all budgets together",
         COUNT,
-        drawn="forwards_per_image",
-        tooltip=6,
-        averaged=True,
     ),
     Quantity("rms_255", "Root-mean-square change in 1/255", "{:.2f}", "visibility", value="rms"),
     Quantity("psnr", "PSNR in dB", "{:.1f}", "visibility", value="psnr"),

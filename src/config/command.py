@@ -64,6 +64,7 @@ REPLACED = {
         ("report.figures", "figures"),
         f"{command('figure')} KIND --out FILE.svg; --help lists the kinds",
     ),
+    "report beside": f"{command('table')} FOLDER --beside PRESET",
 }
 """Keys and options of earlier versions, and what to type instead."""
 NUMBERS = {"INT", "FLOAT", "BOOL"}

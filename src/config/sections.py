@@ -24,7 +24,7 @@ from pydantic import (
 
 from ..utils.about import listed
 from ..utils.package import CLONE, INSTALLED, find_asset
-from .fields import Budget, Budgets, Name, Place, Preset, check_units, distinct
+from .fields import Budget, Budgets, Name, Place, check_units, distinct
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
@@ -340,5 +340,4 @@ class ReportCommand(Section):
     folder: dict[str, str] | Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
     out: str | None
     report: ReportSettings
-    beside: Preset | None
     cache: CacheSettings

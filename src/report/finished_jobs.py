@@ -28,8 +28,6 @@ def report(settings: ReportCommand) -> None:
         raise ValueError(f"{page} is another program's file: change out={out} to keep it.")
     counts = unfinished(folders)  # a damaged file is refused before anything is written
     summary, console = summarise(find_jobs(folders), settings.report.related), Console()
-    if settings.beside:
-        summary = summary.ranked_beside(settings.beside)
     write_report(summary, out, settings.report, Path(settings.cache.dir), console)
     for folder, (left, jobs) in counts.items():
         console.print(

@@ -18,7 +18,7 @@ import pandas as pd
 import vl_convert
 from altair.typing import ChartType
 
-from ..analysis import CLEAN, OWN, TRANSFER, WHITE_BOX
+from ..analysis import OWN, TRANSFER, WHITE_BOX
 from ..analysis.ranking import by_mean
 from ..utils.model_names import renamed
 from .charts.curves import names_at_ends, series_chart
@@ -348,7 +348,7 @@ def cells(figure: Figure) -> ChartType:
     if more:
         raise ValueError("A matrix shows one attack: choose one with attack.")
     rows = replace(figure, attack=[attack]).pairs
-    rows = rows[~rows["source"].isin([MEAN, CLEAN]) & (rows["eps_255"] == choice.eps)]
+    rows = rows[(rows["source"] != MEAN) & (rows["eps_255"] == choice.eps)]
     for axis in ("source", "target"):
         rows = rows[rows[axis].isin(getattr(figure, axis) or rows[axis])]
         rows[axis] = figure.drawn(rows[axis])

@@ -1,6 +1,5 @@
 """The registry of quantities: what is added there shows everywhere."""
 
-import re
 import shutil
 import sqlite3
 import sys
@@ -26,7 +25,7 @@ def run_with_another_quantity(words: list[str]) -> None:
     QUANTITIES["doubt"] = Quantity(
         *("doubt", "Mean doubt in %"),
         **{"term": "doubt", "definition": "One minus the confidence.", "compute": doubt},
-        **{"value": "doubt", "drawn": "doubt", "tooltip": 10, "averaged": True, "metric": "curve"},
+        **{"value": "doubt", "metric": "curve"},
     )
     for name in [*sys.modules]:  # parts of reports choose from the registry when they are loaded
         if name.startswith(("src.report", "src.table")):
@@ -35,9 +34,6 @@ def run_with_another_quantity(words: list[str]) -> None:
     with redirect_stdout(StringIO()) as printed:
         assert run_words(Path(), "out", "--value", "doubt", module="src.table") == 0
     Path("table.txt").write_text(printed.getvalue())
-    from src import matrix  # here: it reads the registry when it is loaded
-
-    Path("matrix.json").write_text(matrix("out").to_json(indent=None))
 
 
 @pytest.mark.slow
@@ -51,8 +47,6 @@ def test_a_quantity_added_to_the_registry_shows_everywhere(
     rates = pd.read_csv(workspace / "out" / "rates.csv")
     assert rates["doubt"].to_numpy() == pytest.approx(1 - rates["confidence"].to_numpy())
     row = rates.query("target == 'fine' and protocol == 'joint' and eps_255 == 8").iloc[0]
-    drawn = (workspace / "matrix.json").read_text()
-    assert re.search(r'\{"field": "doubt", "format": "\.1%", "title": "doubt"', drawn)
     page = (workspace / "out" / "report.html").read_text(encoding="utf-8")
     assert "One minus the confidence." in page
     table = (workspace / "table.txt").read_text()
@@ -67,9 +61,5 @@ def test_a_quantity_added_to_the_registry_shows_everywhere(
 def test_every_quantity_has_a_defined_term_and_a_place_of_its_own():
     terms = definitions()
     assert all(entry.term in terms for entry in QUANTITIES.values() if entry.term)
-    for places in (
-        [entry.tooltip for entry in QUANTITIES.values() if entry.tooltip],
-        [entry.value for entry in QUANTITIES.values() if entry.value],
-        [entry.drawn for entry in QUANTITIES.values() if entry.drawn],
-    ):
-        assert len(places) == len(set(places))
+    values = [entry.value for entry in QUANTITIES.values() if entry.value]
+    assert len(values) == len(set(values))

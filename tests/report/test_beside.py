@@ -21,6 +21,9 @@ from src.analysis.sanity_checks import Alarm
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.beside import Beside, beside, read_preset
+from src.report.page.content import build_report
+from src.report.page.html import write_page
+from src.report.summary import summarise
 from tests.report.conftest import make_sweep
 
 MODELS = ("vgg", "resnet", "vit")
@@ -210,21 +213,17 @@ def test_notes_that_all_attacks_share_are_printed_once(sweep: Path, tmp_path: Pa
 def test_a_report_shows_the_ranks_below_its_answer(
     sweep: Path, run_in: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
-    card = card_with(jobs_named(sweep, "mi_own"), tmp_path / "mine.parquet")
-    words = [f"folder={card}", "beside=made-up", "out=page"]
-    assert run_in(tmp_path, *words, module="src.report.__main__") == 0
-    text = " ".join(unescape((tmp_path / "page" / "report.html").read_text("utf-8")).split())
+    summary = summarise(jobs_named(sweep, "mi_own")).ranked_beside("made-up")
+    write_page(build_report(summary), tmp_path / "report.html", tmp_path)
+    text = " ".join(unescape((tmp_path / "report.html").read_text("utf-8")).split())
     fold = text.partition('<details class="beside" open>')[2].partition("</details>")[0]
-    (result,) = beside(find_jobs([card]), "made-up")
+    (result,) = summary.ranks
     row = result.own.set_index("attack").loc["mi_own"]
     rank = f"rank {row['rank']:.0f} of {len(NAMES) + 1}"
     assert rank in fold.partition("</summary>")[0] and rank in fold.partition("</summary>")[2]
     assert "<td>0.0 [" in fold and "cannot be told apart from: mi" in fold
-    others = make_sweep(tmp_path / "others", **SWEEP | {"attacks": ("mine",), "first": 1000})
-    words = [f"folder={others}", "beside=made-up", "out=none"]
-    assert run_in(tmp_path, *words, module="src.report.__main__") == 2
-    assert "images are not stored" in capsys.readouterr().err
-    assert not (tmp_path / "none").exists()
+    assert run_in(tmp_path, "beside=made-up", module="src.report.__main__") == 2
+    assert "python -m src.table FOLDER --beside PRESET" in capsys.readouterr().err
 
 
 def test_a_sweep_ends_with_the_ranks_that_the_table_shows(
@@ -289,9 +288,7 @@ def test_only_sources_with_images_for_reporting_are_ranked(sweep: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_an_attack_that_does_not_fit_is_named_after_the_others(
-    sweep: Path, run_in: Callable[..., int], tmp_path: Path
-):
+def test_an_attack_that_does_not_fit_is_named_after_the_others(sweep: Path, tmp_path: Path):
     other = changed(
         jobs_named(sweep, "bim_own"), as_they_are, tmp_path / "bim.parquet", norm="l2", label="<b>"
     )
@@ -300,10 +297,6 @@ def test_an_attack_that_does_not_fit_is_named_after_the_others(
     assert [result.attack for result in ranks] == ["mi_own"]
     reason = "<b>: Not compared: norm l2; stored is linf."
     assert ranks.notes == (reason,) and str(ranks).endswith(reason)
-    card_with(fits, tmp_path / "mi.parquet")
-    words = ["folder=[bim.parquet,mi.parquet]", "beside=made-up", "out=page"]
-    assert run_in(tmp_path, *words, module="src.report.__main__") == 0
-    assert reason in unescape((tmp_path / "page" / "report.html").read_text("utf-8"))
 
 
 def test_stored_clean_predictions_decide_which_images_count(sweep: Path, tmp_path: Path):

@@ -11,7 +11,8 @@ from src import rankings, table, tries
 from src.analysis.intervals import wilson_interval
 from src.api import charts
 from src.artifacts.frame_jobs import JOBS, jobs_of
-from src.report.page.selections import key_of, selections
+from src.report.page.answers import answer_of
+from src.report.page.selections import RANKING_KEYS, key_of, selections
 from src.report.page.view import make_view
 from src.report.summary import summarise
 from src.run.track import sweep_points
@@ -96,7 +97,7 @@ def test_the_caption_names_the_number_formats_where_they_differ(fact, value_):
 def test_the_page_leaves_the_mean_out_and_says_why(unlike):
     name, frame = unlike
     rows = make_view(summarise(jobs_of(frame))).rows
-    assert {*rows["source"]} - {"clean"} == {"vgg", "vit"}
+    assert {*rows["source"]} == {"vgg", "vit"}
     page = page_of(frame)
     assert name in page["unlike"]["fgsm"]
     assert page["axes"]["source"] == ["vgg", "vit"] and page["first"]["source"] in ("vgg", "vit")
@@ -128,7 +129,7 @@ def test_other_attacks_keep_their_mean_on_the_page():
         assert its == pytest.approx(expected)
     assert dict(zip(page["axes"]["attack"], page["single"], strict=True)) == {"mi": 2, "fgsm": 0}
     assert [*page["unlike"]] == ["fgsm"] and page["first"]["source"] == ""
-    rows = page["ranking"][key_of(page["axes"], place, ("defence", "source", "eps_255"))]
+    rows = page["ranking"][key_of(page["axes"], place, RANKING_KEYS)]
     assert [row["name"] for row in rows if "name" in row] == ["mi", "fgsm"]
 
 
@@ -173,10 +174,10 @@ def test_a_mean_over_the_one_source_that_is_left_is_a_mean_everywhere():
     summary = summarise(jobs_of(frame))
     page = page_of(frame)
     place = {"source": "", "defence": "none", "eps_255": 8, "protocol": "joint"}
-    rows = page["ranking"][key_of(page["axes"], place, ("defence", "source", "eps_255"))]
+    rows = page["ranking"][key_of(page["axes"], place, RANKING_KEYS)]
     shown = {row["name"]: (row["m"], row["lacks"]) for row in rows if "name" in row}
     assert shown == {"mi": (0.5, ""), "fgsm": (None, "vgg -> other and 1 more")}
-    lead, rest, _ = page["answers"][key_of(page["axes"], place)]
+    lead, rest, _ = answer_of(summary, make_view(summary))
     assert f"{lead}{rest}" == "mi at 8/255 fools 50.0 % of images"
     low, mean = (value(page, name, **place, attack="mi", target="") for name in ("sl", "s"))
     assert mean == 0.5 and 0.3 < low < 0.4

@@ -61,7 +61,7 @@ def test_counts_of_neighbouring_cells_do_not_touch(opened, width):
 def test_the_name_of_an_attack_breaks_between_its_parts_alone(opened):
     height = "one => one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight)"
     tab = opened("long attack")
-    assert tab.locator("#own-image .role:not(:empty)").first.evaluate(height) < 2
+    assert tab.locator("#images .role:not(:empty)").first.evaluate(height) < 2
     tab = opened("long attack in transfer")
     cut = "all => all.some((one) => one.scrollWidth > one.clientWidth)"
     assert not tab.locator("#ranking .ranked > :not(.plot)").evaluate_all(cut)
@@ -144,10 +144,9 @@ def test_texts_have_contrast_and_charts_have_a_legible_size(opened, scheme):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("view", ["results", "own", "images", "method"])
+@pytest.mark.parametrize("view", ["results", "images", "method"])
 def test_the_page_prints_every_part(opened, tmp_path, view):
-    kind = "one model" if view == "own" else "ordinary"
-    tab = opened(kind, f"#attack=fgsm&eps=2&view={view}", color_scheme="dark")
+    tab = opened("ordinary", f"#attack=fgsm&eps=2&view={view}", color_scheme="dark")
     tab.wait_for_timeout(500)  # blocks are unpacked in advance
     tab.evaluate(
         """() => addEventListener('beforeprint', () => {
@@ -157,8 +156,7 @@ def test_the_page_prints_every_part(opened, tmp_path, view):
     )
     tab.pdf(path=tmp_path / "page.pdf", format="A4")
     printed = tab.evaluate("window.printed")
-    parts = {"study", "data"} if view == "own" else {"results", "images", "why", "data"}
-    assert parts <= {part for part, _ in printed}
+    assert {"results", "images", "why", "data"} <= {part for part, _ in printed}
     assert all(0 < width <= 700 for _, width in printed), printed
     tab.wait_for_timeout(300)
     tab.emulate_media(media="print")

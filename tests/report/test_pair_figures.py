@@ -214,7 +214,7 @@ def test_a_list_of_files_that_cannot_be_read_leaves_the_numbers(draw, with_files
 
 RARE = [
     (["image", "999"], "image 999: choose one of the 60"),
-    (["image", "cat"], "image cat: no such file"),
+    (["image", "cat"], "image cat: these images have no files"),
     (["strip", "1", "--attack", "fgsm", "bim"], "This figure shows one attack"),
     (["image", "1", "--target", "vit", "vgg"], "This figure shows one target"),
     (["strip", "1", *PAIR, "--eps", "3"], "eps=3: image 1 has pictures at 2, 8."),

@@ -49,14 +49,8 @@ def differences(base: alt.Chart, y: alt.Y, title: str) -> ChartType:
         orient="top", format=".3~%", tickCount=4, grid=True, labelFlush=True, title=title
     )
     domain = alt.Scale(zero=False, nice=True)
-    ends = ("", "_low", "_high")
-    lines = tooltip(
-        "attack source kind targets images rank undecided",
-        shares=["mean", "low", "high", *(f"difference{end}" for end in ends)],
-        numbers=["p"],
-    )
     colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")
-    base = base.encode(y=y, color=colour, tooltip=lines)
+    base = base.encode(y=y, color=colour)
     along: dict[str, Any] = {"scale": domain, "axis": head}
     band = {"y": y.bandPosition(0), "y2": alt.Y2("label", bandPosition=1)}
     line = base.mark_rule(strokeWidth=0.7).encode(x=alt.X("at:Q", **along), **band)

@@ -41,9 +41,6 @@ def theme() -> alt.theme.ThemeConfig:
     limits: Any = {"labelLimit": 260, "titleLimit": 400}
     legend: Any = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     styles: Any = {
-        **{"name": {"fontSize": 11.5}, "counts": {"fontSize": 10.5}},
-        **{"cell": {"fontSize": 13, "fontWeight": 600}},
-        **{"small-cell": {"fontSize": 10, "fontWeight": 600}},
         **{"dot": {"size": 60}, "vertex": {"size": 28}, "interval": {"strokeWidth": 1.5}},
     }
     return {
@@ -57,7 +54,6 @@ def theme() -> alt.theme.ThemeConfig:
                 **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
                 **{"gridOpacity": 0.3, "domain": False, "tickSize": 4, "labelSeparation": 5},
             },
-            "header": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 180},
             "legend": legend | {"symbolOpacity": 1, "columns": 4} | limits,
             "view": {"stroke": None},
             "axisY": {"labelLimit": 480},
@@ -119,7 +115,7 @@ def paper_theme() -> dict[str, Any]:
         },
         "legend": sizes
         | {"symbolSize": 30, "columns": 5, "titleFontWeight": "normal", "offset": 2},
-        "style": dict.fromkeys(("name", "cell", "small-cell", "counts"), text) | marks,
+        "style": dict.fromkeys(("name", "small-cell"), text) | marks,
     }
 
 

@@ -1,4 +1,4 @@
-"""Chart of the transfer matrix, and the rows that all charts of rates share."""
+"""Chart of the transfer matrix."""
 
 from typing import Any
 
@@ -6,42 +6,15 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from ...analysis import OWN, WHITE_BOX, clean_rows
-from ...analysis.quantities import QUANTITIES, SHARE
-from .theme import WHITE_BOX_GREY, inline, tooltip, where
+from ...analysis import OWN, WHITE_BOX
+from .theme import WHITE_BOX_GREY, inline, where
 
-_DRAWN = [quantity for quantity in QUANTITIES.values() if quantity.drawn]
-_COLUMNS = [
-    *("attack", "protocol", "source", "target", "defence", "eps_255"),
-    *(name for quantity in _DRAWN for name in quantity.drawn_columns),
-    *("success_rate_sd", "relation", "overlap", "targeted"),
-]
-_LINES = sorted((entry for entry in _DRAWN if entry.tooltip), key=lambda entry: entry.tooltip)
-COUNTS = tooltip(
-    "attack source target relation overlap defence",
-    *(quantity.drawn for quantity in _LINES if quantity.form != SHARE),
-    "interval",
-    shares=[quantity.drawn for quantity in _LINES if quantity.form == SHARE],
-)
-"""Tooltip of a cell: names, counts and denominator."""
 _WHITE = f"datum.relation == '{WHITE_BOX}'"
-INTERVAL = (
-    "isValid(datum.success_rate_low) ? format(datum.success_rate_low, '.1%') + ' to ' + "
-    "format(datum.success_rate_high, '.1%') : 'none'"
-)
-"""Expression for the interval in the tooltip."""
 _SPREAD = (
     "(isValid(datum.success_rate_sd) ? "
     "' \N{PLUS-MINUS SIGN} ' + format(100 * datum.success_rate_sd, '.1f') : '')"
 )
 """Expression for the standard deviation over seeds, in points."""
-
-
-def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that the charts draw, from `primary_rates`, with source `clean` first."""
-    costs = [quantity.drawn for quantity in _DRAWN if not quantity.of_predictions]
-    clean = clean_rows(rates).assign(**dict.fromkeys(costs, 0.0))
-    return pd.concat([clean, rates], ignore_index=True)[_COLUMNS]
 
 
 def matrix_chart(rows: pd.DataFrame, column: str, angle: float) -> ChartType:
@@ -57,7 +30,6 @@ def matrix_chart(rows: pd.DataFrame, column: str, angle: float) -> ChartType:
     base = alt.Chart().encode(
         x=alt.X("target:N", sort=targets, title="target", axis=top),
         y=alt.Y("source:N", sort=sources, title="source", axis=left),
-        tooltip=COUNTS,
     )
     scale = alt.Scale(domain=[0, 1], scheme="blues")
     rate = alt.Color(f"{column}:Q", scale=scale, legend=None)
@@ -68,7 +40,7 @@ def matrix_chart(rows: pd.DataFrame, column: str, angle: float) -> ChartType:
     ink = where(f"datum.{column} > 0.55 && !({_WHITE})", "white", "#1d2127")
     texts = base.mark_text(style="small-cell").encode(text="share:N", color=ink)
     spread = _SPREAD if column == "success_rate" else "''"
-    return alt.layer(rects, texts, data=inline(rows)).transform_calculate(
-        interval=INTERVAL,
+    drawn = rows[["source", "target", "relation", "n", column, "success_rate_sd"]]
+    return alt.layer(rects, texts, data=inline(drawn)).transform_calculate(
         share=f"datum.n > 0 ? format(datum.{column}, '.0%') + {spread} : 'n/a'",
     )

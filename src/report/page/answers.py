@@ -1,10 +1,7 @@
-"""Answers in words: which attack or source transfers best, and whether that is decided."""
-
-from typing import Any
+"""The answer in words: which attack or source transfers best, and whether that is decided."""
 
 import numpy as np
 import pandas as pd
-from scipy.stats import fisher_exact
 
 from ...analysis import WHITE_BOX
 from ...analysis.image_outcomes import GROUP
@@ -12,74 +9,32 @@ from ...analysis.intervals import FEWEST_IMAGES
 from ...analysis.multiple_comparisons import FEWEST_TESTED, LEVEL
 from ...analysis.ranking import MEAN_OF
 from ...utils.model_names import NO_DEFENCE
-from ..charts.theme import MEAN
 from ..summary import Summary
 from ..verdicts import COUNTED, dependence, needed, too_few
-from .html import ENOUGH, TOO_FEW
 from .view import View, over_sources
 
 Answer = tuple[str, str, str]
 """The lead, the rest of the sentence, and the details: what is counted and how it is tested."""
-NO_ANSWER: Answer = ("No result", " for this selection: it counts no image", "")
 
 
-def answer_of(
-    summary: Summary,
-    view: View,
-    values: pd.DataFrame,
-    *,
-    defence: str,
-    source: str,
-    protocol: str,
-    eps_255: float,
-) -> Answer:
+def answer_of(summary: Summary, view: View) -> Answer:
     """State which attack, or source, transfers best, by how much, and if the tests decide it.
 
-    `values` has the mean success of each attack in this selection, which is the answer under a
-    protocol that the ranking does not have; empty: there are only white boxes.
+    The answer is that of the view's choice: at the reference budget.
     """
-    record = summary.attacked[0].job.record
-    of_source = f" from {source}" * (bool(source) and len(values) > 1)
-    where = f"{of_source} at {eps_255:g}/255" + f" behind {defence}" * (defence != NO_DEFENCE)
-    if values.empty:
-        return _one_pair(view, source, defence, eps_255, protocol, where)
-    rows = _ranking(summary, source, defence, eps_255)
-    if protocol != view.choice.protocol:
-        complete = values[~values["attack"].isin(_lacking(summary, source, defence, eps_255))]
-        ordered = (complete if len(complete) else values).sort_values(
-            "success_rate", ascending=False, kind="stable"
-        )
-        detail = (
-            f"Counted: {_counted(protocol, '', record.images)}. Not tested: the ranking counts by "
-            f"{view.choice.protocol}."
-        )
-        return (f"Mean success{where}:", " " + _levels(ordered, "attack", "success_rate"), detail)
-    if rows.empty or rows["images"].max() < FEWEST_IMAGES:
-        return _one_pair(view, source, defence, eps_255, protocol, where)
-    if len(rows) == 1:
-        return _best_source(summary, rows.iloc[0], where, record.images)
-    return _decided(rows, "attack", where, _details(rows.iloc[0], record.images))
-
-
-def _ranking(summary: Summary, source: str, defence: str, eps_255: float) -> pd.DataFrame:
-    """Return the ranked attacks of the first group; an empty source stands for the mean."""
-    rows = _all_rows(summary, source, defence, eps_255)
+    first, total, rows = view.choice, summary.attacked[0].job.record.images, summary.rankings
+    rows = rows[rows["source"] == first.source] if first.source else over_sources(rows)
+    rows = rows[(rows["eps_255"] == first.eps) & (rows["defence"] == first.defence)]
     rows = rows[rows["rank"].notna()]
     for name in ("group", *GROUP):
         rows = rows[rows[name] == rows[name].iloc[0]] if len(rows) else rows
-    return rows
-
-
-def _all_rows(summary: Summary, source: str, defence: str, eps_255: float) -> pd.DataFrame:
-    rows = summary.rankings
-    rows = rows[rows["source"] == source] if source else over_sources(rows)
-    return rows[(rows["eps_255"] == eps_255) & (rows["defence"] == defence)]
-
-
-def _lacking(summary: Summary, source: str, defence: str, eps_255: float) -> set[str]:
-    """Return the attacks that lack a pair, so that no ranking has them."""
-    rows = _all_rows(summary, source, defence, eps_255)
-    return {*rows["attack"]} - {*rows.loc[rows["rank"].notna(), "attack"]}
+    where = f" from {first.source}" * (bool(first.source) and len(rows) > 1)
+    where += f" at {first.eps:g}/255" + f" behind {first.defence}" * (first.defence != NO_DEFENCE)
+    if rows.empty or rows["images"].max() < FEWEST_IMAGES:
+        return _one_pair(view, where)
+    if len(rows) == 1:
+        return _best_source(summary, rows.iloc[0], where, total)
+    return _decided(rows, "attack", where, _details(rows.iloc[0], total))
 
 
 def _details(first: pd.Series, total: int) -> str:
@@ -88,15 +43,10 @@ def _details(first: pd.Series, total: int) -> str:
     parts = {weight: first["targets"] > 1, "leaves out white boxes": first.get("sources", 1) > 1}
     mean = " and ".join(part for part, holds in parts.items() if holds)
     unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
-    counted = _counted(first["protocol"], f"{first['images']:g}", total)
+    part = f"{first['images']:g} of {total} " * (first["protocol"] != "all")
     union = ", in at least one pair; each pair has its own count" * any(parts.values())
-    text = f"Counted: the {counted}{union * (first['protocol'] != 'all')}."
+    text = f"Counted: the {part}{COUNTED[first['protocol']]}{union * bool(part)}."
     return text + f" The mean {mean}." * bool(mean) + unrelated
-
-
-def _counted(protocol: str, images: str, total: int) -> str:
-    part = f"{images} of {total} " if images and protocol != "all" else ""
-    return f"{part}{COUNTED[protocol]}"
 
 
 def _decided(rows: pd.DataFrame, of: str, where: str, details: str) -> Answer:
@@ -109,7 +59,7 @@ def _decided(rows: pd.DataFrame, of: str, where: str, details: str) -> Answer:
         details = " ".join(
             filter(None, [details, tested, f"{more[:1].upper()}{more[1:]}." * bool(more)])
         )
-        return (lead, f"{where}{reaches}: {_levels(rows, of, 'mean')}", details)
+        return (lead, f"{where}{reaches}: {_levels(rows, of)}", details)
     if np.ptp(rows["mean"]) < 1e-9:
         return (f"{name} and {len(others)} more are equal", where + reaches, details)
     behind = _behind(others, of)
@@ -139,9 +89,9 @@ def _behind(others: pd.DataFrame, of: str) -> str:
     return text + names[0] + "".join(f", {points[1]} ahead of {name}" for name in names[1:])
 
 
-def _levels(rows: pd.DataFrame, of: str, column: str) -> str:
-    """List the first three rows with their values."""
-    named = [f"{row[of]} {100 * row[column]:.1f} %" for _, row in rows.head(3).iterrows()]
+def _levels(rows: pd.DataFrame, of: str) -> str:
+    """List the first three rows with their means."""
+    named = [f"{row[of]} {100 * row['mean']:.1f} %" for _, row in rows.head(3).iterrows()]
     return ", ".join(named) + f" and {len(rows) - 3} more" * (len(rows) > 3)
 
 
@@ -167,65 +117,22 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
     return (lead, rest, f"{tested} Sources are compared on {images}.")
 
 
-def _one_pair(
-    view: View, source: str, defence: str, eps_255: float, protocol: str, where: str
-) -> Answer:
+def _one_pair(view: View, where: str) -> Answer:
     """State the result of the first pair, if no ranking has enough images or other models."""
-    rows = view.rows
-    rows = rows[(rows["eps_255"] == eps_255) & (rows["defence"] == defence)]
-    rows = rows[(rows["protocol"] == protocol) & (rows["source"] != MEAN)]
-    for attack, its, target in view.pairs:
-        row = rows[(rows["attack"] == attack) & (rows["target"] == target)]
-        row = row[row["source"] == (source or its)]
-        if len(row) and row["n"].iloc[0] >= FEWEST_IMAGES:
-            return _of_pair(row.iloc[0], where)
-    return ("Too few images to name a first", where, f"That needs {FEWEST_IMAGES} counted images.")
-
-
-def _of_pair(row: pd.Series, where: str) -> Answer:
+    first, rows = view.choice, pd.DataFrame(view.pairs, columns=["attack", "source", "target"])
+    rows = rows.merge(view.rows[view.rows["n"] >= FEWEST_IMAGES])
+    for name in ("eps", "defence", "protocol", *["source"] * bool(first.source)):
+        rows = rows[rows["eps_255" if name == "eps" else name] == getattr(first, name)]
+    if rows.empty:
+        return (
+            "Too few images to name a first",
+            where,
+            f"That needs {FEWEST_IMAGES} counted images.",
+        )
+    row = rows.iloc[0]
     reached = "reaches its target class on" if row["targeted"] else "fools"
     white = " (white box)" * (row["relation"] == WHITE_BOX)
-    counts = f"{row['success']:g} of {row['n']:g} images"
     source = f" from {row['source']}" * (f"from {row['source']}" not in where)
+    counts = f"{row['success']:g} of {row['n']:g} images"
     rest = f"{source}{where} {reached} {row['target']}{white} on {counts}"
-    return (row["attack"], rest, f"Counted: {COUNTED[row['protocol']]}.")
-
-
-def own_answer(groups: pd.DataFrame, effect: dict[str, Any]) -> Answer:
-    """State what an attack leaves correct of its own network, most confident images first.
-
-    `groups` are equal groups by initial confidence at one budget; `effect` is their row of
-    `initial_confidence_effect`.
-    """
-    attack, target, eps = (groups[name].iloc[0] for name in ("attack", "target", "eps_255"))
-    groups = groups.sort_values("group")
-    counts = groups[["still_correct", "n"]].to_numpy(int)
-    (top, of_top), (others, of_others) = counts[0], counts[1:].sum(axis=0)
-    total, n = counts.sum(axis=0)
-    details = (
-        f"Counted: the {n} image{'s' * bool(n != 1)} that {target} classifies correctly when clean."
-    )
-    where = f" at {eps:g}/255"
-    if n < ENOUGH:
-        left = f" leaves {total} of {n} images correct{where}"
-        return (f"{attack}", left, f"{details} Not compared by confidence: {TOO_FEW}.")
-    verdicts = {
-        "supported": "confident images are harder to manipulate",
-        "contradicted": "confident images are easier to manipulate",
-        "undecided": "whether confident images are harder to manipulate is undecided",
-    }
-    if (verdict := effect.get("verdict")) in verdicts:
-        span = f"[{effect['rho_low']:.2f}, {effect['rho_high']:.2f}]"
-        details += f" Over all budgets: {verdicts[verdict]} (rho {effect['rho']:.2f} {span})."
-    if total == 0 or len(counts) < 2:
-        return (f"{attack} leaves {total or 'none'} of {n} images correct", where, details)
-    p = fisher_exact([[top, of_top - top], [others, of_others - others]]).pvalue
-    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-    test = f"{shown}, Fisher's exact test"
-    differs = "differs" if p < LEVEL else "is not shown to differ"
-    details += f" At this budget alone the most confident group {differs} from the others ({test})."
-    if p < LEVEL and top * of_others > others * of_top:
-        only = "only " * bool(others == 0)
-        rest = f": {top} of {of_top}{where}, {others or 'none'} of {of_others} others"
-        return (f"{attack} spares {only}confident images", rest, details)
-    return (f"{attack} leaves {total} of {n} images correct", where, details)
+    return (row["attack"], rest, f"Counted: {COUNTED[first.protocol]}.")

@@ -13,11 +13,11 @@ from ...config.sections import ReportSettings
 from ...utils.package import command
 from ..diagnostics import CHARTS
 from ..summary import JobSummary, Summary
-from .answers import NO_ANSWER
+from .answers import answer_of
 from .figures import clean_figures, page_charts, tries_figure, why_figures
 from .html import ENOUGH, TOO_FEW, Report
 from .page_data import PageData, compute_page_data
-from .selections import OWN_KEYS, RANKING_KEYS, key_of, own_answers, selections
+from .selections import RANKING_KEYS, key_of, selections
 from .view import make_view
 
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
@@ -59,19 +59,12 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         if curves := [its for its in audited if its.rows]:
             figures.append(tries_figure(curves))
         chosen = selections(summary, view)
-        axes = chosen["axes"]
-        first_place = {**chosen["first"], "eps_255": view.choice.eps}
-        answer = chosen["answers"].get(key_of(axes, first_place), NO_ANSWER)
-        ranking = chosen["ranking"].get(key_of(axes, first_place, RANKING_KEYS), ())
-        of_jobs, own = numbers.blocks, dict[str, Any]()
-        if target := chosen["own"]:
-            own = own_answers(numbers.table("groups"), numbers.table("effects"), axes)
-        if target and len(axes["target"]) == 2:  # no other targets: the study is the first part
-            answer = own.get(key_of(axes, {**first_place, "target": target}, OWN_KEYS), answer)
+        axes, answer = chosen["axes"], answer_of(summary, view)
+        place = {**chosen["first"], "eps_255": view.choice.eps}
+        ranking = chosen["ranking"].get(key_of(axes, place, RANKING_KEYS), ())
+        of_jobs = numbers.blocks
         page |= {
             **chosen,
-            "answers_own": own,
-            "no_answer": NO_ANSWER,
             "jobs": of_jobs.jobs,
             "classes": of_jobs.classes,
             "clean": of_jobs.clean_places,

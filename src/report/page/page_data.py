@@ -65,12 +65,11 @@ class JobBlocks:
     _sizes: dict[str, int] = field(default_factory=dict)
     _data: list[str] = field(default_factory=list)
 
-    def add(self, job: FinishedJob, images: pd.DataFrame) -> pd.DataFrame:
-        """Add a job's blocks, and return its equal groups; `images` are its `trajectories`."""
+    def add(self, job: FinishedJob, images: pd.DataFrame) -> None:
+        """Add a job's blocks; `images` are its `trajectories`."""
         record = job.record
         targets = list(map(ModelRef.parse, record.targets))
         result = outcomes(job.predictions, record.source, targets, record.protocol)
-        equal = initial_groups(result, self.groups)
         if record.class_names not in self.classes:
             self.classes.append(record.class_names)
         if record.data not in self._data:
@@ -80,7 +79,7 @@ class JobBlocks:
             "source": record.source,
             "classes": self.classes.index(record.class_names),
             **_predictions(job),
-            "groups": [_groups(equal), _groups(initial_groups(result, FIXED_BINS))],
+            "groups": [_groups(initial_groups(result, by)) for by in (self.groups, FIXED_BINS)],
             "kinds": _kinds(images),
         }
         if files := job.image_files:
@@ -101,7 +100,6 @@ class JobBlocks:
                 self.blocks[f"{name}-{number}"] = block
                 size = len(zlib.compress(block, 1))
                 self._sizes[kind] = self._sizes.get(kind, 0) + size
-        return equal
 
     def _fits(self, kind: str, job: FinishedJob) -> bool:
         """Return True while there is room for a kind of block; note the job if there is none."""
@@ -266,8 +264,8 @@ class PageData:
 
     Attributes:
         tables: Rows of all jobs, with `attack` and `source`, by name: `rates`, `behind_defences`
-            (rates of defended targets), `excess`, `effects`, `groups`, `spectra`, `filtered`,
-            `low_passed`, `similarity`, `visibility`, `iterations`. A table that no job has is
+            (rates of defended targets), `excess`, `effects`, `spectra`, `filtered`, `low_passed`,
+            `similarity`, `visibility`, `iterations`. A table that no job has is
             missing.
         clean: Rows for clean images with the five most likely classes, by data set and model.
         own: Statistics of users' measurements with a chart, by the name of their table.
@@ -309,7 +307,7 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
             images = described_images(job)
             tables = _tables(job_summary, names)
             tables["effects"] = initial_confidence_effect(images)
-            tables["groups"] = numbers.blocks.add(job, images)
+            numbers.blocks.add(job, images)
             origin = {"attack": job.attack, "source": job.record.source}
             parts[number] = {
                 name: table.assign(**{key: origin[key] for key in origin if key not in table})

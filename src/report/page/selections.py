@@ -13,12 +13,10 @@ import pandas as pd
 from ...analysis import TRANSFER, WHITE_BOX
 from ...analysis.image_outcomes import joined
 from ...analysis.ranking import ALL_TARGETS, MEAN_OF, target_means
-from ...utils.model_names import NO_DEFENCE
 from ..cells import averaged_pairs, cell_means
 from ..charts.theme import MEAN
 from ..summary import Summary
 from ..verdicts import on_target, verdict
-from .answers import answer_of, own_answer
 from .view import View, ranked_sources
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
@@ -32,9 +30,6 @@ _SHORT = {
 _MEANS = ["success_rate", "robust_accuracy", "confidence"]
 _ENDS = [name for name in _SHORT if name.endswith(("_low", "_high"))]
 _COLOURS = 7
-OWN_KEYS = ("attack", "target", "eps_255")
-"""Axes of the answers of a study of one network."""
-
 RANKING_KEYS = ("defence", "source", "eps_255")
 """Axes of the rankings of attacks."""
 SOURCE_KEYS = ("defence", "attack", "eps_255", "target")
@@ -44,13 +39,13 @@ Axes = Mapping[str, list[Any]]
 
 
 def selections(summary: Summary, view: View) -> dict[str, Any]:
-    """Return the axes, the values and answers of all selections, and the first selection.
+    """Return the axes, the values of all selections, and the first selection.
 
     Returns:
         `axes`: names in order; `values`: columns in the order of the axes, the last fastest;
         `tiles`: the same without targets (`w`: success of white boxes, `wc`: correct, `wn`: their
-        number, `hard`: position of the target fooled least); `ranking`, `sources` and `answers`,
-        by positions on axes joined by points; `colours`: number of an attack's colour.
+        number, `hard`: position of the target fooled least); `ranking` and `sources`, by positions
+        on axes joined by points; `colours`: number of an attack's colour.
     """
     rates = view.rates
     axes: dict[str, list[Any]] = {name: list(rates[name].unique()) for name in AXES}
@@ -70,15 +65,13 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
         "relations": _relations(rates, axes),
         "ranking": _rankings(view, axes),
         "sources": _sources(summary, axes),
-        "answers": _answers(summary, view, values, axes),
         "colours": _colours(view),
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": view.pairs,
         "single": [int(sources.get(name, 0)) for name in axes["attack"]],
         "unlike": view.unlike,
         "top": _top(values, first.protocol),
-        "first": {**asdict(first), "target": "", "shown": "fooled"},
-        "own": _own_target(rates),
+        "first": {**asdict(first), "shown": "fooled", **_first_view(axes)},
     }
 
 
@@ -89,11 +82,10 @@ def _whole(rates: pd.DataFrame, averaged: pd.DataFrame) -> list[tuple[str, float
     return [place for place, its in sources if {*its} == of_mean.get(place[0])]
 
 
-def _own_target(rates: pd.DataFrame) -> str:
-    """Return the only source as a target of its own, in a study of one network; else nothing."""
-    plain = (rates["relation"] == WHITE_BOX) & (rates["defence"] == NO_DEFENCE)
-    own = rates.loc[plain, "target"].unique()
-    return str(own[0]) if rates["source"].nunique() == 1 and len(own) else ""
+def _first_view(axes: Axes) -> dict[str, str]:
+    """Return the part and the target shown first: a single network has no target but itself."""
+    alone = len(axes["source"]) == 1 and axes["target"][1:] == axes["source"]
+    return {"view": "images" if alone else "results", "target": axes["target"][-1] * alone}
 
 
 def _values(rates: pd.DataFrame, averaged: pd.DataFrame) -> pd.DataFrame:
@@ -239,35 +231,6 @@ def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
     return {**numbers, **text, "lacks": row.get("lacks", "")}
 
 
-def _answers(
-    summary: Summary, view: View, values: pd.DataFrame, axes: Axes
-) -> dict[str, Sequence[str]]:
-    """Return the answers by defence, source, protocol and budget; `own`: by attack and budget."""
-    keys = ["defence", "source", "protocol", "eps_255"]
-    answers: dict[str, Sequence[str]] = {}
-    counted = values[values["success_rate"].notna() & (values["eps_255"] > 0)]
-    for names, rows in counted.groupby(keys, sort=False):
-        place: dict[str, Any] = dict(zip(keys, names, strict=True))
-        means = rows[rows["target"] == ""]
-        answers[key_of(axes, place)] = answer_of(summary, view, means, **place)
-    return answers
-
-
-def own_answers(groups: pd.DataFrame, effects: pd.DataFrame, axes: Axes) -> dict[str, Any]:
-    """Return the answers of a study of one network by attack, target and budget."""
-    if groups.empty:  # the network classifies no image correctly
-        return {}
-    keys = [*OWN_KEYS]
-    rows = groups[(groups["eps_255"] > 0) & groups["target"].isin(axes["target"])]
-    verdicts: dict[Any, Any] = effects.set_index(["attack", "target"]).to_dict("index")
-    return {
-        key_of(axes, dict(zip(keys, place, strict=True)), keys): own_answer(
-            its, verdicts.get(place[:2], {})
-        )
-        for place, its in rows.groupby(keys, sort=False)
-    }
-
-
 def _colours(view: View) -> dict[str, int]:
     """Return the colours of the best-ranked attacks at the reference budget, from 1 on."""
     return {name: n for n, name in enumerate(view.options["attack"][:_COLOURS], 1)}
@@ -280,12 +243,8 @@ def _top(values: pd.DataFrame, protocol: str) -> float:
     return float(np.ceil(5 * max(highest, 0.1)) / 5) if highest == highest else 1.0
 
 
-def key_of(
-    axes: Axes,
-    row: Mapping[Any, Any],
-    keys: Sequence[str] = ("defence", "source", "protocol", "eps_255"),
-) -> str:
-    """Join the places of a row on axes by points; by default those of an answer."""
+def key_of(axes: Axes, row: Mapping[Any, Any], keys: Sequence[str]) -> str:
+    """Join the places of a row on axes by points."""
     return ".".join(str(axes[name].index(row[name])) for name in keys)
 
 

@@ -7,16 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from ...analysis import CLEAN, TRANSFER
+from ...analysis import TRANSFER
 from ...analysis.image_outcomes import GROUP
-from ...analysis.quantities import QUANTITIES, STATISTICS
+from ...analysis.quantities import STATISTICS
 from ...analysis.ranking import MEAN_OF, by_mean
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
-from ..charts.transfer_matrix import drawn_rows
 from ..summary import Summary, differences, primary_rates, ranking_label
 
-_AVERAGED = [quantity.drawn for quantity in QUANTITIES.values() if quantity.averaged]
+_AVERAGED = ["success_rate", "robust_accuracy", "confidence", "true_confidence"]
 _COMMON = ["group", "dataset", "norm", "protocol"]
 _STATISTICS = [statistic.column for statistic in STATISTICS if statistic.drawn]
 _JOB, _PAIR = ["attack", "source"], ["attack", "source", "target"]
@@ -46,7 +45,7 @@ class View:
         rates: The rates of the jobs' primary variants, see `primary_rates`.
         averaged: Those that means over sources count, of white boxes too; empty if no attack has
             several sources.
-        rows: The rows of `drawn_rows`, with means over single sources as source `MEAN`.
+        rows: The rates, and means over single sources as source `MEAN`.
         ranking: One row per `defence`, budget, source or mean (`of`) and attack, by rank, and one
             per heading; `lacks` says why a row has no rank.
         choice: The cell that is shown first.
@@ -84,7 +83,7 @@ def make_view(summary: Summary) -> View:
     """Order the rows of the attacked jobs; the first has the budget and protocol to show first."""
     record, rates = summary.attacked[0].job.record, primary_rates(summary.attacked)
     plain = rates["defence"] == NO_DEFENCE
-    rows = drawn_rows(pd.concat([rates[plain], rates[~plain]]))
+    rows = pd.concat([rates[plain], rates[~plain]])
     ensembles = rates["ensemble"]
     apart = {*rates.loc[ensembles | (rates["source_defence"] != NO_DEFENCE), "source"]}
     single = rates[~rates["source"].isin(apart)]
@@ -106,7 +105,7 @@ def make_view(summary: Summary) -> View:
     first = pd.concat([reference, ranking])  # an attack may have other budgets alone
     order = sorted(filter(None, dict.fromkeys(first["attack"])), key=lambda name: name in unlike)
     at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
-    pairs = rows[at & (rows["defence"] == defence) & ~rows["source"].isin([MEAN, CLEAN])]
+    pairs = rows[at & (rows["defence"] == defence) & (rows["source"] != MEAN)]
     pairs = pairs.assign(
         own=pairs["relation"] != TRANSFER,
         ensemble=pairs["source"].isin(rates.loc[ensembles, "source"]),
@@ -168,15 +167,15 @@ def _ranking(
     """Order the attacks behind each defence at each budget, over the sources and per source."""
     means = over_sources(rankings).assign(source=MEAN)
     rankings = pd.concat([means, rankings[~rankings["source"].str.startswith(MEAN_OF)]])
-    every, parts = rows[rows["source"] != CLEAN], []
-    for defence, eps in product(every["defence"].unique(), tried):
-        at = (every["defence"] == defence) & (every["eps_255"] == eps)
-        jobs = every.loc[at, _JOB].drop_duplicates()
+    parts = []
+    for defence, eps in product(rows["defence"].unique(), tried):
+        at = (rows["defence"] == defence) & (rows["eps_255"] == eps)
+        jobs = rows.loc[at, _JOB].drop_duplicates()
         here = rankings[(rankings["eps_255"] == eps) & (rankings["defence"] == defence)]
         for of in sorted(jobs["source"].unique(), key=lambda name: name != MEAN):
             mine = jobs[jobs["source"].isin({MEAN, *apart} if of == MEAN else {of})]
             place = {"of": of, "defence": defence, "eps_255": eps}
-            parts += [rows.assign(**place) for rows in _placed(here, mine)]
+            parts += [its.assign(**place) for its in _placed(here, mine)]
     texts = [*_JOB, "kind", "undecided", "heading"]
     table = pd.concat(parts, ignore_index=True).reindex(
         columns=[*texts, *_STATISTICS, "of", "defence", "eps_255"]
@@ -239,10 +238,9 @@ def ranked_sources(rankings: pd.DataFrame, defence: str) -> pd.DataFrame:
 
 def _options(rows: pd.DataFrame, order: list[str]) -> dict[str, list[Any]]:
     """Return the known values of each key of a selection, attacks by rank."""
-    attacked = rows[rows["source"] != CLEAN]
-    names = {key: list(attacked[key].unique()) for key in ("target", "defence", "protocol")}
-    sources = [name for name in attacked["source"].unique() if name != MEAN]
-    return {"attack": order, "source": sources, **names, "eps": _tried(attacked)}
+    names = {key: list(rows[key].unique()) for key in ("target", "defence", "protocol")}
+    sources = [name for name in rows["source"].unique() if name != MEAN]
+    return {"attack": order, "source": sources, **names, "eps": _tried(rows)}
 
 
 def _tried(rows: pd.DataFrame) -> list[float]:

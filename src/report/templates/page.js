@@ -16,17 +16,14 @@ const placesOf = (names) => new Map(names.map((name, place) => [name, place]));
 const places = axes && Object.fromEntries(Object.entries(axes).map(([name, its]) => [name, placesOf(its)]));
 const several = (axis) => axes[axis].length > 1;
 const pairNames = new Map((data.pairs ?? []).map(([, source, target]) => [`${source}>${target}`, [source, target]]));
-const alone = data.own && axes.target.length < 3;
-const views = axes
-  ? [...(alone ? [["own", "Image"], ["groups", "All images"]] : [["results", "Results"], ["images", "Images"]]),
-     ...(data.own && !alone ? [["own", "White box"]] : []), ["why", "Why"], ["data", "Data"], ["method", "Method"]]
-  : [["data", "Data"], ["method", "Method"]];
+const views = [...(axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
+  ["data", "Data"], ["method", "Method"]];
 const known = axes && {
   attack: axes.attack, source: axes.source, target: axes.target, defence: axes.defence,
   protocol: axes.protocol, eps: axes.eps_255.slice(1), shown: ["fooled", "correct"],
   pair: [...pairNames.keys(), ""], view: views.map(([name]) => name),
 };
-const first = { ...data.first, pair: "", image: null, view: views[0][0] };
+const first = { view: "data", ...data.first, pair: "", image: null };
 let selection = { ...first };
 
 /** Make an element; all texts are text nodes, whatever they hold. */
@@ -62,7 +59,6 @@ function fixed(number, digits) {
 }
 const percent = (share, digits = 1) => (share === null || share === undefined ? "n/a" : fixed(100 * share, digits)
   .replace(/^-(?=[0.]+$)/, ""));
-const inPercent = (share, digits = 1) => (percent(share, digits) === "n/a" ? "n/a" : `${percent(share, digits)} %`);
 const count = (number) => (Number.isInteger(number) ? number.toLocaleString("en") : fixed(Number(number), 1));
 const budget = (eps) => `${Number(eps.toPrecision(6))}/255`;
 const partsOf = (name) => String(name).split(/(?<=[_/.-])/); // names break between them
@@ -78,7 +74,6 @@ function readAddress() {
     const found = options.find((one) => String(one) === parts.get(name));
     if (found !== undefined) selection[name] = found;
   }
-  if (parts.get("view") === "groups" && data.own && !alone) selection.view = "own"; // an older link
   const image = Number(parts.get("image"));
   if (parts.has("image") && Number.isInteger(image) && image >= 0) selection.image = image;
 }
@@ -124,14 +119,10 @@ const sourcesOf = (attack) => data.single[places.attack.get(attack)];
 const sourceName = (source = selection.source) => source || (sourcesOf(selection.attack) === 1 ? "its only source"
   : sourcesOf(selection.attack) ? `mean of ${sourcesOf(selection.attack)} sources` : "no mean over sources");
 
-/** Return true on the screens of one network: its own numbers, whatever the chosen target. */
-const ofOwn = () => data.own && ["own", "groups"].includes(selection.view);
-
 /** Return source and target of the image: the chosen pair, or the best-ranked one that agrees. */
-function pairOf(own = false) {
+function pairOf() {
   const agrees = ([attack, source, target]) => attack === selection.attack
     && (!selection.source || source === selection.source) && (!selection.target || target === selection.target);
-  if (own) return [axes.source.at(-1), data.own];
   if (selection.pair) return pairNames.get(selection.pair);
   const found = data.pairs.find(agrees) ?? data.pairs.find(([attack]) => attack === selection.attack) ?? data.pairs[0];
   return found.slice(1);
@@ -182,14 +173,13 @@ function renderControls() {
     type: "button", class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
     "data-value": name, click: () => choose({ attack: name }) },
     marker(shape(name), colour(name), dash(name)), broken(name)));
-  const pair = !ofOwn();
   const controls = {
     budget: el("span", {}, "budget", buttons("budget", axes.eps_255.slice(1).map((eps) => [eps,
       String(Number(eps.toPrecision(6)))]),
       selection.eps, (eps) => choose({ eps })), "/255"),
     attack: el("span", {}, "attack", chips, more.length ? search(more) : null),
-    source: pair && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
-    target: pair && axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
+    source: several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
+    target: axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
       || `all ${axes.target.length - 1} targets`])),
     defence: several("defence") && menu("defence", "defence", axes.defence.map((one) => [one])),
     show: el("span", {}, "show", buttons("show", [["fooled", aimed() ? "target class" : "fooled"],
@@ -206,7 +196,6 @@ function renderControls() {
 function uses(control) {
   const { view } = selection;
   if (view === "data" || view === "method") return false;
-  if (view === "images") return control !== "show";
   const key_ = control === "source" ? "pair_source" : control;
   return view !== "why"
     || data.figures.some(({ part, keys }) => part === "why" && Object.values(keys).includes(key_));
@@ -220,21 +209,8 @@ function search(names) {
   return [field, el("datalist", { id: "more" }, names.map((name) => el("option", { value: name })))];
 }
 
-/** Return true if the answer by clean confidence counts as selected: no defence, images right when clean. */
-const ofClean = () => selection.defence === "none"
-  && ["joint", "source_correct", "target_correct"].includes(selection.protocol);
-
-function renderAnswer() {
-  const own = ofOwn();
-  const [lead, rest, details] = own && ofClean() && data.answers_own[[places.attack.get(selection.attack),
-    places.target.get(data.own), places.eps_255.get(selection.eps)].join(".")]
-    || data.answers[key("defence", "source", "protocol", "eps")] || data.no_answer;
-  const fooled = correct() && !(own && ofClean()) && el("small", {}, " (counted: images fooled)");
-  $("answer").replaceChildren(...[el("b", {}, lead), rest, fooled].filter(Boolean));
-  $("answer").classList.toggle("long", lead.length + rest.length > 80);
-  $("details").textContent = details + (selection.target && !own ? " The answer is for all targets." : "");
-  const shown = own ? ownTiles() : tiles();
-  $("tiles").replaceChildren(...shown.map(([title, number, unit, note, white]) => el("div",
+function renderTiles() {
+  $("tiles").replaceChildren(...tiles().map(([title, number, unit, note, white]) => el("div",
     { class: white ? "tile white" : "tile" },
     el("span", {}, title), el("b", {}, number, " ", el("small", {}, unit)), el("span", {}, note))));
   $("selected").textContent = `Selected: ${selection.attack}, ${sourceName()}, ${selection.target || "all targets"}, `
@@ -259,7 +235,7 @@ function tiles() {
   if (rate() !== null) found.push([title, `${percent(rate())} %`, shortWord(), note, white]);
   const boxes = tile(correct() ? "wc" : "w");
   const many = tile("wn");
-  if (boxes !== null) found.push([`${of}, white box`, `${percent(boxes)} %`, shortWord(),
+  if (boxes !== null && !white) found.push([`${of}, white box`, `${percent(boxes)} %`, shortWord(),
     many > 1 ? `over ${many} ${selection.source ? "members" : "sources"}` : "one source", true]);
   const hard = tile("hard");
   if (hard !== null && axes.target.length > 2 && !selection.target) {

@@ -1,4 +1,4 @@
-// Single images, one network, galleries, diagnostics and data: the parts that need a job's block.
+// Single images, galleries, diagnostics and data: the parts that need a job's block.
 const jobs = new Map();
 const EXCEPTIONS = {
   never_flips: "never change class", bounce_back: "return to the right class",
@@ -187,11 +187,11 @@ function imageRows(job, model, image, name, paint, line, mark_ = "circle") {
 }
 
 const latest = new Map();
-/** Show one image of the pair over all budgets, with its curve; or all attacks of one network. */
-async function renderImage(box, own) {
+/** Show one image of the pair over all budgets, with its curve: of source and target, or of every attack. */
+async function renderImage(box, every) {
   const turn = (latest.get(box) ?? 0) + 1;
   latest.set(box, turn);
-  const [source, target] = pairOf(own);
+  const [source, target] = pairOf();
   const job = await jobOf(selection.attack, source);
   if (turn !== latest.get(box)) return;
   const left = [...(data.left_out.predictions ?? [])].find(([attack, its]) => attack === selection.attack
@@ -242,9 +242,9 @@ async function renderImage(box, own) {
         click: () => go(1) }, "next \u203a")));
   const behind = selection.defence === "none" ? "" : ` behind ${selection.defence}`;
   const title = el("div", { class: "title" }, el("h2", {}, `One image: ${image}, `, el("bdi", {}, label)),
-    el("span", { class: "second" }, `${own ? "" : `${source} \u2192 ${target}${behind}: `}${words}${near}`),
-      controls);
-  const { roles, rows } = own ? await ownRoles(job, image, source, target) : pairRoles(job, image, source, target);
+    el("span", { class: "second" }, `${source} \u2192 ${target}${behind}: ${words}${near}`),
+    every && finder(job), controls);
+  const { roles, rows } = await (every ? attackRoles : pairRoles)(job, image, source, target);
   if (turn !== latest.get(box)) return;
   const curve = box.querySelector(".chart") ?? el("div", { class: "chart", role: "img" });
   const sheet = el("div", { class: "one" }, strip(job, image, roles),
@@ -267,9 +267,11 @@ function pairRoles(job, image, source, target) {
   return { roles, rows };
 }
 
-/** Rows of one network: the chosen attack with its second class, then every other attack. */
-async function ownRoles(job, image, source, target) {
-  const shown = [selection.attack, ...axes.attack.filter((name) => name !== selection.attack)].slice(0, 4);
+const shownAttacks = () => [selection.attack,
+  ...axes.attack.filter((name) => name !== selection.attack)].slice(0, 4);
+/** Rows of the target under the chosen attack, with its second class, then under other attacks from the source. */
+async function attackRoles(job, image, source, target) {
+  const shown = shownAttacks();
   const all = (await Promise.all(shown.map((name) => jobOf(name, source)))).map((its, place) => [shown[place],
     its]).filter(([, its]) => its);
   const roles = all.flatMap(([attack, its]) => {
@@ -286,19 +288,6 @@ async function ownRoles(job, image, source, target) {
   const rows = all.flatMap(([attack, its]) => imageRows(its, modelOf(its, target), image, attack, colour(attack),
     dash(attack), shape(attack)));
   return { roles, rows };
-}
-
-function ownTiles() {
-  const where = (attack, column) => value(column, { attack, source: axes.source.at(-1), target: data.own });
-  const two = [selection.attack, ...axes.attack.filter((name) => name !== selection.attack)].slice(0, 2);
-  const [rateOf, counts] = correct() ? ["c", "kc"] : ["s", "k"];
-  const found = two.map((attack) => [`${shortWord()} under ${attack}`,
-    inPercent(where(attack, rateOf)), "",
-    `${count(where(attack, counts))} / ${count(where(attack, "n"))}`, true]);
-  const clean = value("f", { attack: selection.attack, source: axes.source.at(-1), target: data.own, eps_255: 0 });
-  return [...found, [`confidence, ${two.join(", ")}`, two.map((attack) =>
-    inPercent(where(attack, "f"), 0)).join(", "), "",
-    `clean ${inPercent(clean, 0).replace(" ", "\u00a0")}`, true]];
 }
 
 const FEWEST = 3; // images of a bin that is drawn
@@ -325,10 +314,10 @@ const groupName = ({ lowest, highest }) => (lowest > 95 ? `${lowest}\u2013${high
 
 /** Return the pair of a part, and the images that it counts if the selection counts others. */
 function pairAndImages(job, target) {
-  const names = target === data.own ? "" : `, ${job.source} \u2192 ${target}`;
-  const counted = ofClean() ? ""
-    : `${selection.defence === "none" ? "" : "no defence, "}right when clean`;
-  return names + (counted && ` (${counted})`);
+  const plain = selection.defence === "none";
+  const same = plain && ["joint", "source_correct", "target_correct"].includes(selection.protocol);
+  const counted = same ? "" : ` (${plain ? "" : "no defence, "}right when clean)`;
+  return `, ${job.source} \u2192 ${target}${counted}`;
 }
 
 /** Curves of one pair by clean confidence, in equal groups or fixed bins of 5 points. */
@@ -392,7 +381,7 @@ function exceptions(job, target, box) {
     const back = ends.findIndex(([, one], place) => place > flip && one.right);
     const [eps, its] = ends.at({ below_8_bits: flip, bounce_back: back }[kind] ?? -1);
     const label = job.names[job.label[job.placeOf.get(image)]];
-    const button = el("button", { type: "button", click: () => choose({ image, view: ofOwn() ? "own" : "images" }) },
+    const button = el("button", { type: "button", click: () => choose({ image }) },
       `image ${image}`);
     return el("div", { class: "exception" }, picture(job, image, 0) ?? el("div", { class: "picture hatched" },
       "no picture"),
@@ -410,40 +399,22 @@ function exceptions(job, target, box) {
       `Curves: confidence, 0 to 100 %, over 0 to ${budget(axes.eps_255.at(-1))}.`) : "");
 }
 
-async function renderOwn() {
-  const box = $("own");
-  const target = data.own;
-  const attack = selection.attack;
-  const job = await jobOf(attack, axes.source.at(-1));
-  if (!job || attack !== selection.attack) return;
-  if (!box.firstChild) box.append(el("div"), el("div"), el("div"));
-  const [about, groups, others] = box.children;
-  if (!about.firstChild) {
-    const lines = data.accuracy.find(([model]) => model === target)?.[1] ?? [];
-    const bars_ = el("div", { class: "chart", role: "img", "aria-label": "images by confidence when clean" });
-    about.append(el("h2", {}, "The data"), el("span", { class: "second" }, "images by confidence when clean"), bars_,
-      el("table", { class: "plain" }, el("tbody", {}, lines.map(([term, words]) => el("tr", {}, el("th", {}, term),
-        el("td", {}, words))))));
-    const figure = data.figures.find((one) => one.name === "confidences");
-    draw(bars_, figure.spec, rowsOf(figure, { model: target }));
-  }
-  groupsOf(job, target, groups);
-  exceptions(job, target, others);
+/** The clean images of a target: a histogram of their confidence, and accuracies. */
+function cleanOfTarget(target, box) {
+  const lines = data.accuracy.find(([name]) => name === target)?.[1] ?? [];
+  const bars_ = box.querySelector(".chart")
+    ?? el("div", { class: "chart", role: "img", "aria-label": "images by confidence when clean" });
+  fill(box, el("h2", {}, "The data"), el("span", { class: "second" }, `${target}: images by confidence when clean`),
+    bars_, el("table", { class: "plain" }, el("tbody", {}, lines.map(([term, words]) =>
+      el("tr", {}, el("th", {}, term), el("td", {}, words))))));
+  const figure = data.figures.find((one) => one.name === "confidences");
+  draw(bars_, figure.spec, rowsOf(figure, { model: target }));
 }
 
-/** Any image by its number, curves by confidence, and the galleries of the pair. */
-async function renderImages() {
-  const box = $("images");
-  const [source, target] = pairOf();
-  const { attack } = selection;
-  const job = await jobOf(attack, source);
-  if (!job || attack !== selection.attack) return;
-  if (!box.firstChild) {
-    box.append(el("div"), el("div"), el("div", { class: "both" }, el("div"), el("div")), el("div"));
-  }
-  const [head, strip_, { children: [groups, others] }, one] = box.children;
-  renderImage(strip_, false);
+/** A field that finds an image by its number or its file. */
+function finder(job) {
   const field = el("input", { "aria-label": "image number or file", placeholder: "number or file" });
+  const said = el("output");
   field.addEventListener("change", () => {
     const typed = field.value.trim();
     const isFile = (file) => file && (`/${file}`.endsWith(`/${typed}`) || `/${typed}`.endsWith(`/${file}`));
@@ -454,18 +425,29 @@ async function renderImages() {
       said.textContent = `Choose from ${files.join(", ")}.`;
     } else said.textContent = typed && `Image ${typed} is not one of the ${job.index.length} images.`;
   });
-  const said = el("output");
+  return [el("label", { class: "search" }, "image ", field), said];
+}
+
+/** One image under every attack, the data, curves by confidence, exceptions, and all pictures of the pair. */
+async function renderImages() {
+  const [source, target] = pairOf();
+  const { attack } = selection;
+  const job = await jobOf(attack, source);
+  if (attack !== selection.attack) return;
+  const [one, { children: [about, groups, others] }, more] = $("images").children;
+  renderImage(one, true);
+  if (!job) {
+    for (const box of [about, groups, others, more]) fill(box);
+    return;
+  }
   const pictured = job.index.filter((image) => job.at.has(`${image} ${selection.eps}`));
-  fill(head, el("div", { class: "title" }, el("h2", {},
-    `${attack}: ${source} \u2192 ${target}, ${budget(selection.eps)}`),
-    el("label", { class: "search" }, "image ", field), said));
-  const all = overTargets(job, job.placeOf.has(selection.image) ? selection.image : firstImage(job, target));
   const gallery = el("div", { class: "gallery" }, pictured.map((image) => el("button", { type: "button", click: () =>
     choose({ image }) },
     picture(job, image, selection.eps), `${image}, `, el("bdi", {}, job.names[job.label[job.placeOf.get(image)]]))));
-  fill(one, ...all,
+  fill(more, ...overTargets(job, job.placeOf.has(selection.image) ? selection.image : firstImage(job, target)),
     el("h2", {}, `Pictures under ${attack} from ${source}, ${budget(selection.eps)}: ${pictured.length}`), gallery,
     el("p", { class: "note" }, "report.images=[45,412] stores more images by number."));
+  cleanOfTarget(target, about);
   groupsOf(job, target, groups);
   exceptions(job, target, others);
 }
@@ -520,14 +502,8 @@ function renderModels() {
   if (data.models.length > 1) $("models").replaceChildren(select);
 }
 
-const SHOWN = { own: ["study"], groups: ["study"], results: ["results"], images: ["images"], why: ["why"],
-  data: ["data"], method: ["method"] };
-
 function renderView(name) {
-  if (name === "own" || name === "groups") {
-    const drawn_ = Promise.all([renderImage($("own-image"), true), renderOwn()]);
-    if (selection.view === "groups") drawn_.then(() => $("own").scrollIntoView());
-  } else if (name === "results") {
+  if (name === "results") {
     renderRanking();
     renderMatrix();
     renderCurves();
@@ -541,11 +517,11 @@ function render() {
   fill($("parts"), ...views.map(([name, words]) => el("a",
     { href: `#view=${name}`, "aria-current": name === view ? "page" : undefined,
     click: (event) => { event.preventDefault(); choose({ view: name }); } }, words)));
-  for (const section of document.querySelectorAll("main > section")) section.hidden = !SHOWN[view].includes(section.id);
-  document.querySelector(".first").hidden = ["why", "data", "method", "images"].includes(view) && Boolean(axes);
+  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== view;
+  document.querySelector(".first").hidden = ["why", "data", "method"].includes(view) && Boolean(axes);
   if (axes) {
     renderControls();
-    renderAnswer();
+    renderTiles();
   }
   renderView(view);
   if (!queue.size) document.body.dataset.drawn = JSON.stringify(selection);
@@ -556,8 +532,7 @@ function render() {
 async function unpackForPaper() {
   await loadVega();
   if (!axes) return;
-  const attacks = data.own ? axes.attack.slice(0, 4) : [];
-  for (const attack of [...attacks, selection.attack]) await jobOf(attack, pairOf()[0]);
+  for (const attack of shownAttacks()) await jobOf(attack, pairOf()[0]);
 }
 
 /** Draw every part at the width of paper. */
