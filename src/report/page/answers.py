@@ -87,11 +87,10 @@ def _details(first: pd.Series, total: int) -> str:
     weight = f"weighs the {first['targets']:g} targets equally"
     parts = {weight: first["targets"] > 1, "leaves out white boxes": first.get("sources", 1) > 1}
     mean = " and ".join(part for part, holds in parts.items() if holds)
-    unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
     counted = _counted(first["protocol"], f"{first['images']:g}", total)
     union = ", in at least one pair; each pair has its own count" * any(parts.values())
     text = f"Counted: the {counted}{union * (first['protocol'] != 'all')}."
-    return text + f" The mean {mean}." * bool(mean) + unrelated
+    return text + f" The mean {mean}." * bool(mean)
 
 
 def _counted(protocol: str, images: str, total: int) -> str:
