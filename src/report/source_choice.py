@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,9 @@ from ..analysis.source_choice import (
     profiles,
     transfer_of,
 )
-from ..artifacts.jobs import MORE_IMAGES, FinishedJob, find_jobs
-from ..artifacts.likeness import RELATED_BY, model_digest, overlaps
+from ..artifacts.frame_jobs import jobs_of
+from ..artifacts.jobs import MORE_IMAGES
+from ..artifacts.likeness import model_digest
 from ..utils.model_names import ModelRef
 from ..utils.terminal import text_table
 from .verdicts import share
@@ -65,7 +66,7 @@ def choose_source(
         ValueError: There are too few models, the jobs are on different images, or networks of one
             name differ.
     """
-    jobs = [job for job in find_jobs(folders) if job.attacked]
+    jobs = [job for job in jobs_of(*folders, related=related) if job.attacked]
     jobs = [job for job in jobs if attack is None or {job.attack, job.row_title} & {*attack}]
     if not jobs:
         raise ValueError(f"the folders hold no jobs with {', '.join(attack or ['an attack'])}.")
@@ -86,20 +87,15 @@ def choose_source(
         if eps not in outcomes:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
         parts.append(outcomes[eps])
-    transfer, shared = transfer_of(joined(parts)), set() if related else _shared(jobs)
-
-    def alike(first: str, second: str) -> bool:
-        members = (ModelRef.parse(name).members for name in (first, second))
-        return any(a == b or frozenset((a, b)) in shared for a, b in product(*members))
-
-    ranked = profiles(transfer, alike)
+    transfer = transfer_of(joined(parts))
+    ranked = profiles(transfer)
     return SourceChoice(
         f"{', '.join(transfer.attacks)} on {first.dataset}, eps = {eps:g}/255, {first.protocol}"
         + ", without related pairs" * (not related),
         transfer,
         ranked,
         _spread(ranked),
-        choices(transfer, alike, first.seed),
+        choices(transfer, first.seed),
     )
 
 
@@ -114,17 +110,6 @@ def _spread(ranked: pd.DataFrame) -> float:
         for first, second in combinations(its, 2)
     ]
     return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
-
-
-def _shared(jobs: Sequence[FinishedJob]) -> set[frozenset[str]]:
-    """Return the pairs of models that share weights, architecture or family."""
-    overlap: dict[frozenset[str], tuple[str, ...]] = {}
-    for job in jobs:
-        for first, second in combinations(job.record.weights, 2):
-            pair = frozenset((first, second))
-            if pair not in overlap:
-                overlap[pair] = overlaps(job.record, first, second)
-    return {pair for pair, shared in overlap.items() if RELATED_BY & {*shared}}
 
 
 def source_tables(choice: SourceChoice) -> Group:

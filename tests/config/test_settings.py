@@ -345,6 +345,7 @@ REPLACED = {
     "+dataset.n_images=1": "n_images",
     "dataset=saved": "attack=saved",
     "dataset=cifar10,saved": "attack=saved",
+    "report.related=exclude": "--no-related",
     "report.figures=true": r"python -m src\.figure",
     "figures=true": r"python -m src\.figure",
 }
