@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from hashlib import sha256
 from html import unescape
 
 import numpy as np
@@ -11,12 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
-from PIL import Image
 from scipy.stats import chi2_contingency
 
-from src import load_classifier, load_sweep, tries
+from src import load_sweep, tries
 from src.analysis.tries import class_success, success_within
 from src.api.frames import frame_of
 from src.artifacts.frame_jobs import jobs_of
@@ -26,7 +23,7 @@ from src.report.audit import audited as add_audits
 from src.report.beside import read_preset
 from src.report.summary import summarise
 from tests.analysis.test_tries import outcomes_of
-from tests.conftest import REPOSITORY, TINY_RUN, block_of, replaced
+from tests.conftest import REPOSITORY, TINY_RUN, block_of
 from tests.report.conftest import make_sweep
 
 AUDIT = REPOSITORY / "conf" / "experiment" / "audit.yaml"
@@ -113,43 +110,6 @@ def test_a_sweep_computes_each_audit_once(computed):
     assert sorted(computed) == ["coarse", "coarse@jpeg", "fine", "fine@jpeg"]
 
 
-@pytest.mark.slow
-def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, printed_by):
-    folder, _ = audited
-    saving = ["targets=coarse", "storage=uint8", "save_adversarial=true", "hydra.sweep.dir=images"]
-    alone = [*replaced(WORDS, "attack=fgsm"), "report=none"]
-    assert run_in(folder, *alone, *saving) == 0
-    network = load_classifier("fine", "dataset=cifar10_mini", config_dir=folder / "conf")
-    files = {sha256(file.read_bytes()).hexdigest(): file for file in folder.glob("images/**/*.png")}
-    pixels = np.array([np.asarray(Image.open(file)) for file in files.values()])
-    answers = network(torch.tensor(pixels).permute(0, 3, 1, 2) / 255).argmax(dim=1)
-    table = pd.DataFrame({"sha256": list(files), "predicted": answers.tolist()})
-    table.to_csv(folder / "answers.csv", index=False)
-    asked = ["targets=answers", "model.answers.network.file=answers.csv", "storage=uint8"]
-    found = []
-    for words in ([*asked, "model.answers.network.images=[images]"], ["targets=fine", asked[-1]]):
-        code, printed = printed_by(run_in, folder, *alone, *words)
-        assert code == 0
-        found.append(printed[printed.index("With 1 candidate") :].partition("files:")[0])
-    assert found[0].replace("answers", "fine") == found[1]
-
-
-@pytest.mark.slow
-def test_names_with_markup_and_targets_without_images_are_shown_as_they_are(
-    audited, run_in, printed_by
-):
-    folder, _ = audited
-    names = ["'<b>x</b>'", "'[red]y[/]'", *[f"c{number}" for number in range(8)]]
-    words = [f"dataset.class_names=[{','.join(names)}]", "targets=[fine,coarse]"]
-    more = ["n_images=60", "attack.target_label=next", "hydra.sweep.dir=marked"]
-    code, printed = printed_by(run_in, folder, *WORDS, *words, *more)
-    assert code == 0 and "reaches the target class on" in printed
-    page = (folder / "marked" / "report.html").read_text()
-    assert "target class reached" in page and "<b>x</b>" not in page
-    (line,) = (one for one in printed.splitlines() if one.startswith("Classes "))
-    assert line in unescape(page)
-
-
 def test_an_audit_counts_as_tries_does_whatever_the_sweep_kept(tmp_path):
     """Related sources are skipped, and units are the target's, whatever the sweep's protocol."""
     axes = {"attacks": ("fgsm", "bim"), "budgets": (2.0, 8.0), "full": False, "images": 60}
@@ -213,9 +173,7 @@ def test_classes_are_counted_and_compared():
         found = rows.set_index("label").sort_index()
         assert found["fooled"].tolist() == counts["sum"].tolist()
         assert found["n"].tolist() == counts["size"].tolist()
-        assert found["share"].tolist() == (counts["sum"] / counts["size"]).tolist()
-        assert ((found["share_low"] < found["share"]) & (found["share_high"] < 1)).all()
-        assert rows["share"].is_monotonic_decreasing
+        assert (rows["fooled"] / rows["n"]).is_monotonic_decreasing
         pearson = chi2_contingency([counts["sum"], counts["size"] - counts["sum"]]).pvalue
         assert p == pytest.approx(pearson, abs=0.02)
     alone = outcomes_of([("a", "s")], "t", random.random((1, 1, 40)) < 0.5)
@@ -232,6 +190,7 @@ def test_the_classes_most_often_fooled_have_the_share_fooled(tmp_path, aimed):
     clean = frame[(frame["target"] == "vit") & ~attacked].drop_duplicates("index")
     right = clean[clean["predicted"] == clean["label"]]
     (audit,) = audited_of(jobs_of(frame))
+    assert ("reaches the target class on" in audit.sentence) == aimed
     cats, dogs = (int((right["label"] == label).sum()) for label in (0, 1))
     assert audit.classes.startswith(f"Classes most often fooled: cat {cats} / {cats}, ")
     k = int((right["index"] % 4 == 0)[right["label"] == 1].sum())
@@ -240,10 +199,7 @@ def test_the_classes_most_often_fooled_have_the_share_fooled(tmp_path, aimed):
 
 @pytest.mark.slow
 def test_the_attacks_are_the_first_of_the_stored_ones():
-    """Of those that work with any network at up to 20 gradients, in the order that tries learns.
-
-    The fifth is `fgsm`: it adds as much as the fifth in that order, at a tenth of its gradients.
-    """
+    """Of those that work with any network at up to 20 gradients, in the order that tries learns."""
     params = yaml.safe_load(AUDIT.read_text())["hydra"]["sweeper"]["params"]
     sources = {*params["source"].split(",")}
     able = {name for name, _, about in listed() if not (about.needs or about.fit_gradients)}
@@ -258,13 +214,5 @@ def test_the_attacks_are_the_first_of_the_stored_ones():
             chosen += its
     code = chosen[0].record.code  # later versions gave the same rows
     alike = [replace(job, record=job.record.model_copy(update={"code": code})) for job in chosen]
-    order, named = (
-        list(dict.fromkeys(tries(frame_of(alike))["attack"])),
-        params["attack"].split(","),
-    )
-    assert order[:4] == named[:4] and named[4:] == ["fgsm"]
-    fooled = [
-        tries(frame_of([job for job in alike if job.record.attack in its]))["fooled"].iloc[-1]
-        for its in (named, order[:5])
-    ]
-    assert fooled[0] > fooled[1] - 0.001
+    order = list(dict.fromkeys(tries(frame_of(alike))["attack"]))
+    assert order[:4] == params["attack"].split(",")[:4]

@@ -190,10 +190,10 @@ def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
     for folder, (left, jobs) in unfinished(folders).items():
         print(f"{folder}: {left} of {jobs} jobs are not done.", file=sys.stderr)
     known = {analysis.CLEAN, AVERAGE, DIFFERENCE}
-    jobs = find_jobs(folders)
-    if on_other_images(jobs):
+    finished = find_jobs(folders)
+    if on_other_images(finished):
         print(MORE_IMAGES, file=sys.stderr)
-    for job in jobs:
+    for job in finished:
         for name in (job.attack, job.record.source, *job.record.targets, *job.record.defences):
             known |= {name, *parts_of(name)}
     for name in names:

@@ -172,7 +172,7 @@ class TableCells:
         known = cells[names].join(known.groupby(names, sort=False)[seeds].all(), on=names)
         cells[seeds] = cells[seeds].where(known[seeds])  # a seed that lacks a pair has no mean
         used = used[used[column].notna()]
-        return self.marked(with_partial(cells, self.pairs, used, keys), keys)
+        return self.marked(with_partial(cells, used, keys), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Mark the best of the comparable attacks in each group of cells that agree on `keys`.
@@ -261,19 +261,15 @@ def cell_means(
     return means.join(one).join(counts).reset_index()
 
 
-def with_partial(
-    cells: pd.DataFrame, pairs: pd.DataFrame, used: pd.DataFrame, keys: Sequence[str]
-) -> pd.DataFrame:
+def with_partial(cells: pd.DataFrame, used: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Add `partial`: whether a mean over sources or targets lacks one that another mean has.
 
-    It lacks no white box, and no ensemble unless there is nothing else. `used` are the `pairs` that
+    It lacks no white box, and no ensemble unless there is nothing else. `used` are the pairs that
     the means count, see `averaged_pairs`.
     """
     averaged = [axis for axis in ("source", "target") if axis not in keys]
     if "source" in averaged and not used["ensemble"].all():
         used = used[~used["ensemble"]]
-    both = zip(pairs["source"], pairs["target"], strict=True)
-    relations: dict[Any, str] = dict(zip(both, pairs["relation"], strict=True))
     has = defaultdict[tuple[Any, ...], set[tuple[str, ...]]](set)
     counted = used[used["relation"] == TRANSFER]
     for row in counted[[*keys, *averaged]].itertuples(index=False, name=None):
@@ -282,8 +278,7 @@ def with_partial(
 
     def lacks(cell: tuple[Any, ...], names: tuple[str, ...]) -> bool:
         place = dict(zip([*keys, *averaged], [*cell, *names], strict=True))
-        pair = place["source"], place["target"]
-        return (relations.get(pair) or relation(*map(ModelRef.parse, pair))) == TRANSFER
+        return relation(*map(ModelRef.parse, (place["source"], place["target"]))) == TRANSFER
 
     rows = cells[[*keys]].itertuples(index=False, name=None)
     partial = [any(lacks(cell, names) for names in every - has[cell]) for cell in rows]

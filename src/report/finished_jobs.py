@@ -28,9 +28,9 @@ def report(settings: ReportCommand) -> None:
     if settings.out and page.is_file() and b'content="transferability"' not in page.read_bytes():
         raise ValueError(f"{page} is another program's file: change out={out} to keep it.")
     counts = unfinished(folders)  # a damaged file is refused before anything is written
-    jobs, console = find_jobs(folders), Console()
-    summary = summarise(jobs)
-    if on_other_images(jobs):
+    finished, console = find_jobs(folders), Console()
+    summary = summarise(finished)
+    if on_other_images(finished):
         console.print(MORE_IMAGES)
     if settings.report.tries:
         summary = audited(summary)

@@ -114,18 +114,18 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
     return _rendered(layout, caption, details, spec)
 
 
-def _of_tries(spec: TableSpec, *folders: Sweeps | pd.DataFrame) -> Styler | str:
+def _of_tries(spec: TableSpec, folder: Sweeps | pd.DataFrame, *more: Sweeps) -> Styler | str:
     """Lay out some rows of `tries`; CSV has all of them, as numbers."""
     chosen: Any = {"eps_255": spec.eps_255, "defence": spec.defence, "protocol": spec.protocol}
     chosen = {name: its for name, its in chosen.items() if its is not None}
-    frame = tries(*folders, **chosen)
+    frame = tries(folder, *more, **chosen)
     for axis in ("attack", "source"):
         frame[axis] = [renamed(name, spec.names or {}) for name in frame[axis]]
     if spec.to == "csv":
         return frame.map(no_formula).to_csv(index=False, lineterminator="\n")
     cells, caption = tries_cells(frame, spec.protocol or "target_correct")
     css = np.full((len(cells), cells.shape[1] - 1), "", object)
-    heads, new = [(head,) for head in cells], np.ones(len(cells), bool)
+    heads, new = [(str(head),) for head in cells], np.ones(len(cells), bool)
     layout = _Layout(heads, cells.to_numpy(object), new, css, ESCAPES[spec.to or "html"])
     return _rendered(layout, caption, [], spec)
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from src import load_sweep, tries
+from src import load_sweep, table, tries
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.tries import success_within
 from src.utils.model_names import ModelRef
@@ -286,3 +286,4 @@ def test_the_table_names_the_order(tmp_path, capsys):
     assert len(pd.read_csv(tmp_path / "a.csv")) == 6
     assert run_words(tmp_path, *words, "--to", "latex", module="src.table") == 0
     assert r"\midrule" in capsys.readouterr().out
+    assert "<th" in table(DEMO, tries=True).to_html()
