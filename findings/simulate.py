@@ -199,7 +199,7 @@ def choice_of_source(scores: Values) -> tuple[float, float, float]:
     names = [str(place) for place in range(count)]
     counts = ~np.isnan(scores[0]) | ~_others(scores)
     transfer = Transfer(names[:size], names, ["attack"], scores, counts, np.full(size, np.nan))
-    last = choices(transfer, str.__eq__).iloc[-1]
+    last = choices(transfer).iloc[-1]
     return last["success"], last["success_low"], last["success_high"]
 
 

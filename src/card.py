@@ -28,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _pack(folder: list[Path], out: Path | None) -> None:
     sweeps = folder or [newest_sweep(finished=True)]
-    jobs = [part for job in find_jobs(named_folders(*sweeps)) for part in job.parts]
+    jobs = find_jobs(named_folders(*sweeps))
     out = out or Path(f"{sweeps[0].absolute().name.removesuffix('.card')}.card")
     if out.exists() and out.suffix != ".card":
         raise ValueError(f"{out} exists, and its name does not end in .card. Name another file.")

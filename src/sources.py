@@ -24,6 +24,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--eps", type=float, dest="eps_255", help="budget in 1/255; default: the reference budget"
     )
+    alike = "leave out pairs of networks with the same weights, architecture or family"
+    parser.add_argument("--no-related", action="store_false", dest="related", help=alike)
     return run_command(_print_choice, parser.parse_intermixed_args, words)
 
 

@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--no-average", action="store_false", dest="average", help="leave out the column of means")
     add("--no-white-boxes", action="store_false", dest="white_boxes", help=left_out)
     add("--intervals", action="store_true", help="add 95 %% intervals in small print")
-    within = "instead: success within 1, 2, 5, ... candidates; takes --eps, --defence, --protocol"
+    within = "instead: success within 1, 2, 5, ... candidates"
     add("--tries", action="store_true", help=within)
     clean = "add a first row with the accuracies on all clean images"
     add("--clean", action="store_true", help=clean)
@@ -51,8 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--defence", help="show only targets behind this defence, such as none")
     add("--wide", action="store_true", help="LaTeX: span both columns of the page")
     add("--small", action="store_true", help="LaTeX: use smaller type")
-    alike = "exclude: treat networks with the source's weights, architecture or family as its own"
-    add("--related", default="keep", help=f"keep (default), or {alike}")
+    alike = "leave out pairs of networks with the same weights, architecture or family"
+    add("--no-related", action="store_false", dest="related", help=alike)
     add("--beside", metavar="PRESET", help="rank each attack among stored ones, such as small")
     add("--against", nargs="+", default=[], help="stored attacks that this shows, such as mi")
     add("--to", default="markdown", help="latex, markdown (default) or csv")
@@ -64,23 +64,20 @@ def _print_table(
     folder: list[Any],
     names: list[Any],
     out: Path | None,
-    tries: bool,
     beside: str | None,
     against: list[str],
     **options: Any,
 ) -> None:
     from .artifacts.frame_jobs import named_folders
-    from .report.audit import tries_table
     from .report.beside import beside_text
     from .report.paper import table
 
     sweeps = folder or [newest_sweep(finished=True)]
-    lay_out = tries_table if tries else table
     preset = "small" if beside is None else beside
     # First, as it may be refused.
     ranks = beside_text(sweeps, preset, against) if against or beside is not None else ""
-    text = printable(str(lay_out(*sweeps, **options, names=distinct(names)))) + ranks
     warn(named_folders(*sweeps), dict(names))
+    text = printable(str(table(*sweeps, **options, names=distinct(names)))) + ranks
     if out:
         write_text(out, text)
     else:

@@ -2,9 +2,7 @@
 
 import json
 import re
-import shutil
 from dataclasses import replace
-from hashlib import sha256
 from html import unescape
 
 import numpy as np
@@ -12,21 +10,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
-from PIL import Image
 from scipy.stats import chi2_contingency
 
-from src import load_classifier, load_sweep, tries
+from src import load_sweep, tries
 from src.analysis.tries import class_success, success_within
 from src.api.frames import frame_of
 from src.artifacts.frame_jobs import jobs_of
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.attacks.__main__ import listed
+from src.report.audit import audited as add_audits
 from src.report.beside import read_preset
 from src.report.summary import summarise
 from tests.analysis.test_tries import outcomes_of
-from tests.conftest import REPOSITORY, TINY_RUN, block_of, replaced
+from tests.conftest import REPOSITORY, TINY_RUN, block_of
 from tests.report.conftest import make_sweep
 
 AUDIT = REPOSITORY / "conf" / "experiment" / "audit.yaml"
@@ -34,9 +31,14 @@ OWN = ("source=", "dataset=", "report=", "epsilon.", "targets=", "n_images=")
 WORDS = [word for word in TINY_RUN if not word.startswith(OWN)]
 WORDS += ["-m", "experiment=audit", "source=coarse", "attack=fgsm,bim", "n_images=60"]
 SENTENCE = re.compile(
-    r"(?:an attacker needs (\d+) candidates? to|all (\d+) candidates) fool ([\d.]+)%.* of the "
-    r"(\d+) images that (\S+) classifies correctly, at 4/255(?:; all (\d+) fool ([\d.]+)%)?"
+    r"With (\d+) candidates? from 1 source an attacker fools ([\d.]+)%.* of the (\d+) images of 60 "
+    r"that (\S+) classifies correctly, at 4/255(?:; with (\d+), ([\d.]+)%)?"
 )
+
+
+def audited_of(jobs):
+    """Return the audits of jobs."""
+    return add_audits(summarise(jobs)).audits
 
 
 @pytest.fixture(scope="module")
@@ -62,96 +64,50 @@ def audited(new_workspace, run_in, printed_by, computed):
     return folder, printed
 
 
-def test_the_sentence_is_that_of_the_stored_predictions(audited):
+def test_the_sentence_is_that_of_the_stored_predictions_on_page_and_figure(audited):
     folder, printed = audited
     rows = pd.concat(pd.read_parquet(path) for path in folder.glob("out/*/predictions.parquet"))
     rows = rows.assign(right=rows["predicted"] == rows["label"])
     said = {target: numbers for *numbers, target in map(_numbers, SENTENCE.findall(printed))}
     assert said.keys() == {"fine", "fine@jpeg"}  # the only source of the others is coarse
-    assert "coarse: Every source is" in printed and "coarse@jpeg: Every source is" in printed
-    for target, (q, share, images, every, reached) in said.items():
+    assert "coarse: No image is left" in printed and "coarse@jpeg: No image is left" in printed
+    drawn = json.loads(block_of(folder / "out" / "report.html"))["figures"]
+    (its,) = (one["columns"] for one in drawn if one["name"] == "tries")
+    curves = pd.DataFrame(**its).groupby("target")
+    assert curves.groups.keys() == said.keys()
+    for target, (q, reached, images, few, less) in said.items():
         name, _, defence = target.partition("@")
         its = rows[(rows["target"] == name) & (rows["defence"] == (defence or "none"))]
         units = {*its.loc[(its["eps_255"] == 0) & its["right"], "index"]}
         attacked = its[(its["eps_255"] == 4) & its["index"].isin(units)]
         left = attacked.groupby("index")["right"].all()
-        assert every == 2 and reached == pytest.approx(100 * (1 - left.mean()), abs=0.051)
-        assert 1 <= q <= 2 and min(50, 0.95 * reached) <= share + 0.051
+        assert q == 2 and reached == pytest.approx(100 * (1 - left.mean()), abs=0.051)
+        assert few < q and 0.95 * reached <= less + 0.051
         assert images == len(units)
-        assert f"the {images} of 60 images that {target} classifies correctly" in printed
-        labels = attacked.drop_duplicates("index").set_index("index")["label"]
-        counts = (~left).groupby(labels).agg(["sum", "size"])
-        texts = {f"{row['sum']} / {row['size']} = " for _, row in counts.iterrows()}
-        line = printed.partition(f"that {target} classifies correctly, at")[2]
-        line = line.partition("\nClasses ")[2]
-        assert set(re.findall(r"\d+ / \d+ = ", line.partition("\n")[0])) <= texts
+        curve = curves.get_group(target)
+        assert reached == pytest.approx(100 * curve["fooled"].iloc[-1], abs=0.051)
+        assert (curve["fooled_low"] < curve["fooled_high"]).all()
 
 
 def _numbers(found: tuple[str, ...]) -> tuple[int, float, int, int, float, str]:
-    q, alone, share, images, target, every, reached = found
-    reach = int(every or alone), float(reached or share)
-    return int(q or alone), float(share), int(images), *reach, target
+    q, share, images, target, few, less = found
+    return int(q), float(share), int(images), int(few or 1), float(less or share), target
 
 
-def test_page_summary_and_figure_show_the_audit(audited):
+def test_page_and_summary_show_the_audit(audited):
     folder, printed = audited
     page = unescape((folder / "out" / "report.html").read_text())
     summary = (folder / "out" / "summary.txt").read_text()
     for line in printed.splitlines():
-        if SENTENCE.search(line) or line.startswith(("Classes", "Counted")):
+        if SENTENCE.search(line) or line.startswith("Classes"):
             assert line in page and line in summary
     assert {job.record.protocol for job in find_jobs([folder / "out"])} == {"target_correct"}
-    drawn = json.loads(block_of(folder / "out" / "report.html"))["figures"]
-    (its,) = (one["columns"] for one in drawn if one["name"] == "tries")
-    curves = pd.DataFrame(**its).groupby("target")
-    assert {*curves.groups} == {"fine", "fine@jpeg"}
-    for *_, reached, target in map(_numbers, SENTENCE.findall(printed)):
-        rows = curves.get_group(target)
-        assert reached == pytest.approx(100 * rows["fooled"].iloc[-1], abs=0.051)
-        assert (rows["fooled_low"] < rows["fooled_high"]).all()
 
 
 @pytest.mark.usefixtures("audited")
 def test_a_sweep_computes_each_audit_once(computed):
     """The terminal, the summary file, the page and the figure show one computation."""
     assert sorted(computed) == ["coarse", "coarse@jpeg", "fine", "fine@jpeg"]
-
-
-@pytest.mark.slow
-def test_answers_give_the_audit_of_the_network_that_answered(audited, run_in, printed_by):
-    folder, _ = audited
-    saving = ["targets=coarse", "storage=uint8", "save_adversarial=true", "hydra.sweep.dir=images"]
-    alone = [*replaced(WORDS, "attack=fgsm"), "report=none"]
-    assert run_in(folder, *alone, *saving) == 0
-    network = load_classifier("fine", "dataset=cifar10_mini", config_dir=folder / "conf")
-    files = {sha256(file.read_bytes()).hexdigest(): file for file in folder.glob("images/**/*.png")}
-    pixels = np.array([np.asarray(Image.open(file)) for file in files.values()])
-    answers = network(torch.tensor(pixels).permute(0, 3, 1, 2) / 255).argmax(dim=1)
-    table = pd.DataFrame({"sha256": list(files), "predicted": answers.tolist()})
-    table.to_csv(folder / "answers.csv", index=False)
-    asked = ["targets=answers", "model.answers.network.file=answers.csv", "storage=uint8"]
-    found = []
-    for words in ([*asked, "model.answers.network.images=[images]"], ["targets=fine", asked[-1]]):
-        code, printed = printed_by(run_in, folder, *alone, *words)
-        assert code == 0
-        found.append(printed[printed.index("With these sources") :].partition("files:")[0])
-    assert found[0].replace("answers", "fine") == found[1]
-
-
-@pytest.mark.slow
-def test_names_with_markup_and_targets_without_images_are_shown_as_they_are(
-    audited, run_in, printed_by
-):
-    folder, _ = audited
-    names = ["'<b>x</b>'", "'[red]y[/]'", *[f"c{number}" for number in range(8)]]
-    words = [f"dataset.class_names=[{','.join(names)}]", "targets=[fine,coarse]"]
-    more = ["n_images=60", "attack.target_label=next", "hydra.sweep.dir=marked"]
-    code, printed = printed_by(run_in, folder, *WORDS, *words, *more)
-    assert code == 0 and "to reach the target class on" in printed
-    page = (folder / "marked" / "report.html").read_text()
-    assert "target class reached" in page and "<b>x</b>" not in page
-    (line,) = (one for one in printed.splitlines() if one.startswith("Classes "))
-    assert line in unescape(page)
 
 
 def test_an_audit_counts_as_tries_does_whatever_the_sweep_kept(tmp_path):
@@ -161,65 +117,35 @@ def test_an_audit_counts_as_tries_does_whatever_the_sweep_kept(tmp_path):
     jobs = find_jobs([sweep])
     jobs = [job for job in jobs if job.record.source != "vit"]
     expected = tries(frame_of(jobs))
-    assert expected["candidates"].iloc[0] == 4 and len(expected) == 2
-    for protocol, related in (("joint", "keep"), ("joint", "exclude"), ("all", "keep")):
+    assert expected["candidates"].iloc[0] == 2 and len(expected) == 2
+    for protocol in ("joint", "all"):
         update = {"protocol": protocol}
         changed = [replace(job, record=job.record.model_copy(update=update)) for job in jobs]
-        (audit,) = summarise(changed, related).audits
+        (audit,) = audited_of(changed)
         pd.testing.assert_frame_equal(audit.tries, expected)
-        assert any(note.startswith("Skipped: vgg (") for note in audit.notes)
-        assert f"of the {expected['images'].iloc[0]} images that vit" in audit.sentence
+        assert f"of the {expected['images'].iloc[0]} images of 60 that vit" in audit.sentence
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "said"),
-    [
-        ({"dataset": {"seed": 0}}, {"dataset": {"seed": 5}}, ("dataset.seed=0", "dataset.seed=5")),
-        ({}, {"images": 70}, ("n_images=60", "n_images=70")),
-        ({}, {"budgets": (2.0,)}, ("at 8/255", "at 2/255")),
-        ({}, {"norm": "l2"}, ("norm=linf", "norm=l2")),
-        ({}, {"seed": 3, "norm": "l2"}, ("norm=linf, seed=0", "norm=l2, seed=3")),
-        ({}, {"code": {"program": "new"}}, ("group 1", "group 2")),
-    ],
-    ids=["images", "number", "budget", "norm", "two", "program"],
+    ("differing", "said"), [({"data": "other"}, "images (60"), ({"norm": "l2"}, "norm (l2, linf)")]
 )
-def test_audits_of_one_target_are_told_apart_by_what_differs(tmp_path, first, second, said):
-    """On other images, or with another norm, budget or program: two groups, two sentences."""
-    jobs = []
-    for number, differing in enumerate((first, second)):
-        axes = {"targets": ("vit",), "budgets": (2.0, 8.0), "images": 60}
-        axes["attacks"] = (("fgsm", "bim")[number],)
-        made = {key: its for key, its in differing.items() if key not in ("norm", "code", "seed")}
-        sweep = make_sweep(tmp_path / f"{number}", first=30 * number, full=False, **(axes | made))
-        changed = {key: its for key, its in differing.items() if key in ("norm", "code", "seed")}
-        found = [job for job in find_jobs([sweep]) if job.record.source != "vit"]
-        jobs += [replace(job, record=job.record.model_copy(update=changed)) for job in found]
-    audits = summarise(jobs).audits
-    for audit, words in zip(audits, said, strict=True):
-        assert words in audit.sentence and words in audit.target
-    assert len({audit.target for audit in audits}) == 2
-    with pytest.raises(ValueError, match=re.escape(said[1].removeprefix("at "))):
-        tries(frame_of(jobs))
-
-
-def test_a_single_audit_names_only_its_budget(tmp_path):
-    sweep = make_sweep(tmp_path / "a", targets=("vit",), full=False, images=60)
-    (audit,) = summarise(find_jobs([sweep])).audits
-    assert audit.target == "vit" and "classifies correctly, at 8/255" in audit.sentence
-    assert "(" not in audit.sentence
+def test_jobs_that_no_ranking_compares_have_no_audit(tmp_path, differing, said):
+    axes = {"targets": ("vit",), "attacks": ("fgsm",), "full": False, "images": 60}
+    jobs = [job for job in find_jobs([make_sweep(tmp_path / "a", **axes)]) if job.attacked]
+    record = jobs[0].record.model_copy(update=differing)
+    (audit,) = audited_of([replace(jobs[0], record=record), *jobs[1:]])
+    assert audit.sentence.startswith("No audit: tries needs") and said in audit.sentence
 
 
 @pytest.mark.parametrize(
     ("fooled", "needed"),
     [
-        ((49, 2), "all 2 candidates fool 51.0%"),
-        ((50, 2), "needs 1 candidate to fool 50.0%"),
-        ((40, 1), "needs 1 candidate to fool 40.0%"),
-        ((40, 9), "all 2 candidates fool 49.0%"),
-        ((0, 0), "all 2 candidates fool 0.0%"),
+        ((49, 2), r"With 2 candidates from 1 source an attacker fools 51.0%.*; with 1, 49.0%\."),
+        ((40, 9), r"fools 49.0%.*at 8/255\."),
+        ((0, 0), r"fools 0.0%.*; with 1, 0.0%\."),
     ],
 )
-def test_half_counts_only_if_all_candidates_fool_half(tmp_path, fooled, needed):
+def test_the_fewest_that_fool_95_percent_as_many_are_named(tmp_path, fooled, needed):
     axes = {"models": ("s", "t"), "sources": ("s",), "targets": ("t",), "images": 100}
     sweep = make_sweep(tmp_path / "a", attacks=("a", "b"), budgets=(8.0,), full=False, **axes)
     for number, (first, end) in enumerate([(0, fooled[0]), (fooled[0], sum(fooled))]):
@@ -230,18 +156,8 @@ def test_half_counts_only_if_all_candidates_fool_half(tmp_path, fooled, needed):
         place = table.schema.get_field_index("predicted")
         predicted = pa.array((rows["label"] + wrong) % 6, table.schema.field(place).type)
         pq.write_table(table.set_column(place, table.schema.field(place), predicted), path)
-    (audit,) = summarise(find_jobs([sweep])).audits
-    assert needed in audit.sentence
-
-
-@pytest.mark.slow
-def test_shares_and_the_typical_order_are_told_apart_and_missing_jobs_are_named(audited, tmp_path):
-    folder, printed = audited
-    assert "typical order (all images)" in printed and "not done" not in printed
-    part = shutil.copytree(folder / "out", tmp_path / "part")
-    (part / "1-bim-coarse" / "predictions.parquet").unlink()
-    found = summarise(find_jobs([part])).audits
-    assert found and all(its.sentence.endswith("1 of 2 jobs are not done.") for its in found)
+    (audit,) = audited_of(find_jobs([sweep]))
+    assert re.search(needed, audit.sentence)
 
 
 def test_classes_are_counted_and_compared():
@@ -257,9 +173,7 @@ def test_classes_are_counted_and_compared():
         found = rows.set_index("label").sort_index()
         assert found["fooled"].tolist() == counts["sum"].tolist()
         assert found["n"].tolist() == counts["size"].tolist()
-        assert found["share"].tolist() == (counts["sum"] / counts["size"]).tolist()
-        assert ((found["share_low"] < found["share"]) & (found["share_high"] < 1)).all()
-        assert rows["share"].is_monotonic_decreasing
+        assert (rows["fooled"] / rows["n"]).is_monotonic_decreasing
         pearson = chi2_contingency([counts["sum"], counts["size"] - counts["sum"]]).pvalue
         assert p == pytest.approx(pearson, abs=0.02)
     alone = outcomes_of([("a", "s")], "t", random.random((1, 1, 40)) < 0.5)
@@ -275,24 +189,17 @@ def test_the_classes_most_often_fooled_have_the_share_fooled(tmp_path, aimed):
     frame.loc[attacked, "predicted"] = goal.where(cat | (frame["index"] % 4 == 0), frame["label"])
     clean = frame[(frame["target"] == "vit") & ~attacked].drop_duplicates("index")
     right = clean[clean["predicted"] == clean["label"]]
-    cats, dogs = (right[right["label"] == label] for label in (0, 1))
-    (audit,) = summarise(jobs_of(frame)).audits
-    (line,) = (note for note in audit.notes if note.startswith("Classes"))
-    most, least = line.split("Least often: ")
-    assert "(images on which a candidate succeeds)" in most
-    assert f": cat: {len(cats)} / {len(cats)} = 100.0% [" in most
-    k, n = (dogs["index"] % 4 == 0).sum(), len(dogs)
-    names = ("dog", "owl", "fox", "elk", "ape")
-    assert not any(name in most for name in names) or f"{k} / {n} = {k / n:.1%}" in line
-    assert "cat" not in least
+    (audit,) = audited_of(jobs_of(frame))
+    assert ("reaches the target class on" in audit.sentence) == aimed
+    cats, dogs = (int((right["label"] == label).sum()) for label in (0, 1))
+    assert audit.classes.startswith(f"Classes most often fooled: cat {cats} / {cats}, ")
+    k = int((right["index"] % 4 == 0)[right["label"] == 1].sum())
+    assert "dog" not in audit.classes or f"dog {k} / {dogs}" in audit.classes
 
 
 @pytest.mark.slow
 def test_the_attacks_are_the_first_of_the_stored_ones():
-    """Of those that work with any network at up to 20 gradients, in the order that tries learns.
-
-    The fifth is `fgsm`: it adds as much as the fifth in that order, at a tenth of its gradients.
-    """
+    """Of those that work with any network at up to 20 gradients, in the order that tries learns."""
     params = yaml.safe_load(AUDIT.read_text())["hydra"]["sweeper"]["params"]
     sources = {*params["source"].split(",")}
     able = {name for name, _, about in listed() if not (about.needs or about.fit_gradients)}
@@ -307,13 +214,5 @@ def test_the_attacks_are_the_first_of_the_stored_ones():
             chosen += its
     code = chosen[0].record.code  # later versions gave the same rows
     alike = [replace(job, record=job.record.model_copy(update={"code": code})) for job in chosen]
-    order, named = (
-        list(dict.fromkeys(tries(frame_of(alike))["attack"])),
-        params["attack"].split(","),
-    )
-    assert order[:4] == named[:4] and named[4:] == ["fgsm"]
-    fooled = [
-        tries(frame_of([job for job in alike if job.record.attack in its]))["fooled"].iloc[-1]
-        for its in (named, order[:5])
-    ]
-    assert fooled[0] > fooled[1] - 0.001
+    order = list(dict.fromkeys(tries(frame_of(alike))["attack"]))
+    assert order[:4] == params["attack"].split(",")[:4]

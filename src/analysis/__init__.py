@@ -17,7 +17,6 @@ from .trajectories import flip_summary, trajectories
 from .transfer_rates import (
     CLEAN,
     OWN,
-    RELATED,
     TRANSFER,
     WHITE_BOX,
     clean_rows,

@@ -1,6 +1,6 @@
 """Outcomes per image at one budget for several jobs, as packed bits, and their contributions."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -95,10 +95,6 @@ class ImageOutcomes:
     def of_jobs(self, jobs: Sequence[int]) -> "ImageOutcomes":
         """Return the outcomes of the jobs at these positions."""
         return self._at(jobs, range(len(self.targets)))
-
-    def leave_out(self, targets: Collection[str]) -> None:
-        """Mark targets as not evaluated, in place."""
-        self.evaluated[:, [its.model in targets for its in self.targets]] = False
 
     def of_first_seeds(self) -> "ImageOutcomes":
         """Return the outcomes of the first job for each attack and source."""

@@ -261,10 +261,8 @@ def _rank_sources(
     jobs = [seed for its in attacks for seeds in its.values() for seed in seeds]
     common = {}
     for target in sorted({target for _, target in pairs}):
-        # A source whose pair is left out of the ranking decides about the target's images, too.
-        bits = [outcomes.counted[job, target] for job in jobs]
-        there = outcomes.evaluated[jobs, target] | np.any(bits, axis=1)
-        images = outcomes.unpack(np.bitwise_and.reduce(np.array(bits)[there]))
+        bits = outcomes.counted[jobs, target][outcomes.evaluated[jobs, target]]
+        images = outcomes.unpack(np.bitwise_and.reduce(bits))
         if images.any():
             common[target] = images
     targets, lacks = list(common), "an image that a target counts for every source"

@@ -1,6 +1,6 @@
 """Choice of a source for an unseen target."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -24,8 +24,6 @@ _HALVES = 10
 _NUMBERS = ["success", "most", "any", "best_2", "best_3"]
 
 Values = NDArray[np.float64]
-Related = Callable[[str, str], bool]
-"""Function that returns True for the same model, and for shared weights, architecture or family."""
 
 
 @dataclass(frozen=True)
@@ -137,16 +135,15 @@ def _values(rates: Values) -> Values:
     return values
 
 
-def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
-    """Rank single sources by their success on models that are not related to them, best first.
+def profiles(transfer: Transfer) -> pd.DataFrame:
+    """Rank single sources by their success on other models, best first.
 
     Returns:
         One row per source: `success`, its value as in `source_rankings` (NaN if sources have too
         few common targets, and `lacks` says what to add), and `own`, its success on itself.
     """
     transfer = transfer.single
-    barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
-    rates = np.where(barred, np.nan, transfer.rates)
+    rates = transfer.rates
     rows = pd.DataFrame({"source": transfer.sources, "own": transfer.own, "success": np.nan})
     rows["lacks"] = missing_target(np.isfinite(rates), transfer.sources, transfer.targets)
     if not rows["lacks"].any():
@@ -154,12 +151,12 @@ def profiles(transfer: Transfer, related: Related) -> pd.DataFrame:
     return rows.sort_values("success", ascending=False, kind="stable", ignore_index=True)
 
 
-def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame:
+def choices(transfer: Transfer, seed: int = 0) -> pd.DataFrame:
     """Choose a source for each target by its success on the other targets, as if unseen.
 
-    Targets and sources related to the target are left out. A source is chosen on one half of the
-    images and judged on the other half, both ways, for `_HALVES` random halves. Two or three
-    sources are combined: an image is fooled if one of them succeeds.
+    A source is chosen on one half of the images and judged on the other half, both ways, for
+    `_HALVES` random halves. Two or three sources are combined: an image is fooled if one of them
+    succeeds.
 
     Returns:
         One row per target, and a last row `mean` with means and 95 % intervals for new targets and
@@ -176,16 +173,14 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
             f"choosing a source needs at least {FEWEST_MODELS} targets, and the sweep has "
             f"{len(transfer.targets)}: add some with targets=[...]."
         )
-    apart = np.array([[related(a, b) for b in transfer.targets] for a in transfer.targets])
-    barred = np.array([[related(a, b) for b in transfer.targets] for a in transfer.sources])
     random, count = np.random.default_rng(seed), transfer.counted.shape[-1]
     first = random.permuted(np.tile(np.arange(count) % 2 == 0, (_HALVES, 1)), axis=1)
     halves = np.vstack([np.ones((1, count), bool), first, ~first])
-    rates = np.where(barred, np.nan, transfer.rates_of(halves.astype(np.float64)))
+    rates = transfer.rates_of(halves.astype(np.float64))
     rows, contributions = [], []
     for target, name in enumerate(transfer.targets):
         able = np.flatnonzero(np.isfinite(rates[0, :, target]))
-        seen = rates[:, able][:, :, ~apart[target]]
+        seen = np.delete(rates[:, able], target, axis=2)
         values = np.array([_values(its) for its in seen])
         if len(able) < 2 or np.isnan(values).any():
             continue
@@ -206,7 +201,7 @@ def choices(transfer: Transfer, related: Related, seed: int = 0) -> pd.DataFrame
         contributions.append(np.mean(parts, axis=0))
     if not rows:
         raise ValueError(
-            "no target has two sources that are unrelated to it and count an image; add models."
+            "no target has two sources that are other networks and count an image; add models."
         )
     images = np.array(contributions)  # shape (targets, numbers and weight, images)
     frame = pd.DataFrame(rows)

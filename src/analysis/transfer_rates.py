@@ -17,8 +17,6 @@ CLEAN = "clean"
 """Name of the matrix row for clean images."""
 WHITE_BOX, OWN, TRANSFER = "white box", "own", "transfer"
 """Relations of a target to a source, see `relation`."""
-RELATED = "related"
-"""Relation of another network that rankings and means leave out because it resembles the source."""
 
 
 def with_cell_columns(rates: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .image_outcomes import ImageOutcomes, contributions
-from .intervals import means, wilson_interval
+from .intervals import means
 from .outcomes import Mask
 
 _PARTS = 11
@@ -89,9 +89,9 @@ def class_success(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[p
         labels: Class of each image, shape (N,).
 
     Returns:
-        One row per class with units, by decreasing `share`: `label`, `fooled` of `n` units, and the
-        share with its Wilson interval, `share_low` and `share_high`; and the p-value of a
-        permutation test, in which the units that are left are drawn from all classes at random.
+        One row per class with units, the largest share first: `label`, and `fooled` of `n` units;
+        and the p-value of a permutation test, in which the units that are left are drawn from all
+        classes at random.
     """
     fooled, counted, _ = _units(outcomes, range(len(outcomes.jobs)))
     units = pd.DataFrame({"label": labels[counted[0]], "k": (counted & fooled.any(0))[counted]})
@@ -100,9 +100,7 @@ def class_success(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[p
     left = n - k
     draws = np.random.default_rng(1).multivariate_hypergeometric(n, left.sum(), size=_DRAWS)
     extreme = (draws**2 / n).sum(axis=1) >= (left**2 / n).sum() - 1e-9
-    low, high = wilson_interval(k, n)
-    rows = rows.assign(share=k / n, share_low=low, share_high=high)
-    rows = rows.sort_values(["share", "n"], ascending=[False, True])
+    rows = rows.iloc[np.lexsort((n, -k / n))]
     return rows, float((1 + extreme.sum()) / (1 + _DRAWS))
 
 

@@ -13,7 +13,7 @@ from .. import analysis
 from ..analysis.image_outcomes import GROUP
 from ..analysis.multiple_comparisons import images_for
 from ..artifacts.frame_jobs import JOBS, SHOWS_SEED, Sweeps, jobs_of, named_folders
-from ..artifacts.jobs import FinishedJob, find_jobs
+from ..artifacts.jobs import MORE_IMAGES, FinishedJob, find_jobs, on_other_images
 from ..artifacts.sweep_state import unfinished
 from ..report.cells import AVERAGE, DIFFERENCE
 from ..report.summary import summarise
@@ -28,8 +28,6 @@ _WHOLE = ("target_label", "draws_correct")
 
 def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
     """Load all predictions from the finished jobs of one or several sweeps as one data frame.
-
-    Jobs that differ only in their images are merged into one job if the images are disjoint.
 
     Args:
         *folders: Folders of sweeps, such as `outputs/DATE`, or folders that contain such folders.
@@ -50,7 +48,7 @@ def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
         - `variant`: a storage format such as `float32`, or a control, `noise` or `shuffled`; the
           job's primary variant comes first;
         - `eps_255`: the budget in units of 1/255, 0 for clean images;
-        - `index`: the number of the image in the data set, or in the pooled data sets;
+        - `index`: the number of the image in the data set;
         - `label`, `target_label`, `predicted`: the true class, the target label (missing for
           untargeted attacks) and the most likely class;
         - `confidence`, `true_confidence`: the probabilities of the most likely class and of the
@@ -185,14 +183,17 @@ def add_sweeps(parser: argparse.ArgumentParser) -> None:
 
 
 def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
-    """Print to standard error how many jobs of each sweep are unfinished, and unknown names.
+    """Print to standard error what sweeps lack, jobs on different images, and unknown names.
 
     Unknown are printed names that belong to no attack, model or defence.
     """
     for folder, (left, jobs) in unfinished(folders).items():
         print(f"{folder}: {left} of {jobs} jobs are not done.", file=sys.stderr)
     known = {analysis.CLEAN, AVERAGE, DIFFERENCE}
-    for job in find_jobs(folders):
+    finished = find_jobs(folders)
+    if on_other_images(finished):
+        print(MORE_IMAGES, file=sys.stderr)
+    for job in finished:
         for name in (job.attack, job.record.source, *job.record.targets, *job.record.defences):
             known |= {name, *parts_of(name)}
     for name in names:
@@ -227,17 +228,17 @@ def distinct(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def rankings(
-    folder: Sweeps | pd.DataFrame, *more: Sweeps, of: str = "attack", related: str = "keep"
+    folder: Sweeps | pd.DataFrame, *more: Sweeps, of: str = "attack", related: bool = True
 ) -> pd.DataFrame:
     """Rank the attacks, or with `of="source"` the sources, in a frame or in finished sweeps.
 
-    The result has the rows of `attacks.csv` or `sources.csv`. `related="exclude"` leaves out pairs
-    of models with the same weights, architecture or family. Other arguments and errors are as for
+    The result has the rows of `attacks.csv` or `sources.csv`. `related=False` leaves out pairs of
+    models with the same weights, architecture or family. Other arguments and errors are as for
     `table`.
     """
     if of not in ("attack", "source"):
         raise ValueError(f"of={of}: must be attack or source.")
-    summary = summarise(jobs_of(folder, *more), related)
+    summary = summarise(jobs_of(folder, *more, related=related))
     return summary.rankings if of == "attack" else summary.sources
 
 

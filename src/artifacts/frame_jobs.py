@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from .jobs import FinishedJob, JobInMemory, find_jobs
+from .jobs import FinishedJob, JobInMemory, find_jobs, without_related
 from .layout import PREDICTIONS
 from .record import JobRecord
 from .tables import NAMES, PREDICTION_SCHEMA
@@ -33,12 +33,19 @@ def named_folders(*sweeps: Sweeps) -> dict[Path, str]:
     return {Path(folder): name for folder, name in folders}
 
 
-def jobs_of(*folders: Sweeps | pd.DataFrame) -> list[FinishedJob]:
+def jobs_of(*folders: Sweeps | pd.DataFrame, related: bool = True) -> list[FinishedJob]:
     """Return the jobs in folders of sweeps, or the jobs of a frame of predictions.
 
+    With `related=False` pairs of related models are left out.
+
     Raises:
-        ValueError: As in `load_sweep`; or the frame has lost its jobs' records, e.g. in a merge.
+        ValueError: As in `load_sweep`; the frame has lost its jobs' records, e.g. in a merge; or
+            `related` is no truth value.
     """
+    if not isinstance(related, bool):
+        raise ValueError(f"related={related}: must be True, or False to leave out related pairs.")
+    if not related:
+        return without_related(jobs_of(*folders))
     sweeps = [folder for folder in folders if not isinstance(folder, pd.DataFrame)]
     if len(sweeps) == len(folders):
         return find_jobs(named_folders(*sweeps))

@@ -2,13 +2,11 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,10 +18,12 @@ from ..config.sections import CONTROLS
 from ..utils.model_names import NO_DEFENCE
 from .card import CardJob, read_card
 from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command, kind_of
-from .likeness import digest, recipe
+from .likeness import RELATED_BY, overlaps, recipe
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
-from .tables import read_alarms, read_images, read_job_table, read_table
+from .tables import read_alarms, read_images, read_job_table
+
+MORE_IMAGES = "For more images of one data set, raise n_images: stored rows are reused."
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class FinishedJob:
             label alone.
         shows_seed: Whether the seed tells the job apart from others.
         sweeps: Names of the sweeps that contain the job.
-        pooled: Jobs on disjoint images that this one combines; empty: it was run as it is.
-        offset: Number added to its image indices, so that pooled jobs have different ones.
+        written: The record in its files, if `record` has fewer targets.
     """
 
     record: JobRecord
@@ -45,8 +44,7 @@ class FinishedJob:
     title: str = ""
     shows_seed: bool = False
     sweeps: tuple[str, ...] = ()
-    pooled: tuple["FinishedJob", ...] = ()
-    offset: int = 0
+    written: JobRecord | None = None
 
     @property
     def attack(self) -> str:
@@ -57,11 +55,6 @@ class FinishedJob:
     def row_title(self) -> str:
         """The name of the row that combines all seeds."""
         return self.title or self.record.label
-
-    @property
-    def parts(self) -> tuple["FinishedJob", ...]:
-        """The jobs that were run: the pooled ones, or this one."""
-        return self.pooled or (self,)
 
     @property
     def attacked(self) -> bool:
@@ -96,12 +89,8 @@ class FinishedJob:
         return table.filter(clean).to_pandas()
 
     @property
-    def alarms(self) -> list[Alarm]:
+    def alarms(self) -> Sequence[Alarm]:
         """Alarms that the job raised."""
-        return list(dict.fromkeys(alarm for job in self.parts for alarm in job.read_alarms()))
-
-    def read_alarms(self) -> Sequence[Alarm]:
-        """Return the alarms of a job that was run as it is."""
         return read_alarms(self.folder)
 
     def forget(self) -> None:
@@ -129,56 +118,40 @@ class FinishedJob:
         return self.read(name).to_pandas()
 
     def read(self, name: str) -> pa.Table:
-        """Return the table of this name, with the image indices of pooled jobs."""
-        if self.pooled:
-            parts = [job.read(name) for job in self.pooled]
-            return pa.concat_tables(parts, promote_options="default")
-        table = self.read_table(name)
-        if not self.offset:
-            return table
-        place, numbers = table.schema.get_field_index("index"), pc.add(table["index"], self.offset)
-        return table.set_column(place, table.schema.field(place), numbers)
-
-    def read_table(self, name: str) -> pa.Table:
-        """Return a table of a job that was run as it is."""
-        return read_job_table(self.files[name], name, self.record)
-
-    def read_images(self) -> pd.DataFrame:
-        """Return the `index` and the digest `image` in each row of a job that was run as it is."""
-        return read_table(self.files[PREDICTIONS], columns=["index", "image"]).to_pandas()
+        """Return the table of this name."""
+        return read_job_table(self.files[name], name, self.written or self.record)
 
     def as_card(self) -> CardJob:
-        """Return what a card holds of a job that was run as it is."""
+        """Return what a card holds of the job."""
         number = re.match(r"\d+(?=-)", self.folder.name)
         names = [name for name in self.files if name.partition("-")[0] == PREDICTIONS]
         names.sort(key=PREDICTIONS.__ne__)
-        tables = {name: self.read_table(name) for name in names}
+        tables = {name: self.read(name) for name in names}
         place = self.sweep_folder.absolute().name, int(number[0]) if number else 0
-        return CardJob(self.record, place, self.read_alarms(), tables)
+        return CardJob(self.record, place, self.alarms, tables)
 
     @cached_property
     def image_files(self) -> dict[int, str]:
         """The images' files by number, as in `images.csv`; empty without a list of files."""
-        files, types = dict[int, str](), {"index": np.int64, "file": str}
-        lists = {job.folder / IMAGE_LIST: job.offset for job in self.parts}
-        for path in filter(Path.is_file, lists):  # reading a named pipe would block for ever
-            with suppress(OSError, ValueError):  # it cannot be read, or is an older version's
+        path, types = self.folder / IMAGE_LIST, {"index": np.int64, "file": str}
+        with suppress(OSError, ValueError):  # it cannot be read, or is an older version's
+            if path.is_file():  # reading a named pipe would block for ever
                 listed = pd.read_csv(path, usecols=[*types], dtype=types).dropna()
                 names = listed["file"].str.replace(r"^'(?=[=+\-@])", "", regex=True)  # no formulas
-                files |= zip(listed["index"] + lists[path], names, strict=True)
-        return files
+                return dict(zip(listed["index"], names, strict=True))
+        return {}
 
     @cached_property
     def pictures(self) -> dict[int, dict[float, np.ndarray]]:
         """Stored pictures, uint8 (3, H, W), by image and budget; the clean one has budget 0."""
-        images = dict[int, dict[float, np.ndarray]]()
-        for job in self.parts:
-            if arrays := read_images(job.folder / IMAGES):
-                budgets = [0.0, *arrays["eps_255"].tolist()]
-                versions = zip(arrays["clean"], *arrays["adversarial"], strict=True)
-                for index, its in zip(arrays["index"].tolist(), versions, strict=True):
-                    images[index + job.offset] = dict(zip(budgets, its, strict=True))
-        return images
+        if not (arrays := read_images(self.folder / IMAGES)):
+            return {}
+        budgets = [0.0, *arrays["eps_255"].tolist()]
+        versions = zip(arrays["clean"], *arrays["adversarial"], strict=True)
+        return {
+            index: dict(zip(budgets, its, strict=True))
+            for index, its in zip(arrays["index"].tolist(), versions, strict=True)
+        }
 
 
 @dataclass(frozen=True)
@@ -188,17 +161,14 @@ class JobInMemory(FinishedJob):
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     raised: Sequence[Alarm] = ()
 
-    def read_alarms(self) -> Sequence[Alarm]:
-        """Return the alarms that the job raised; none for the jobs of a frame."""
+    @property
+    def alarms(self) -> Sequence[Alarm]:
+        """Alarms that the job raised; none for the jobs of a frame."""
         return self.raised
 
-    def read_table(self, name: str) -> pa.Table:
-        """Return a table."""
+    def read(self, name: str) -> pa.Table:
+        """Return the table of this name."""
         return self.tables[name]
-
-    def read_images(self) -> pd.DataFrame:
-        """Return the `index` and the digest `image` in each row."""
-        return self.tables[PREDICTIONS].select(["index", "image"]).to_pandas()
 
 
 def find_jobs(
@@ -206,9 +176,8 @@ def find_jobs(
 ) -> list[FinishedJob]:
     """Return the finished jobs in some folders and cards: folders first, each in their order.
 
-    A job computed by two sweeps is one job with the tables of both. Jobs that differ only in the
-    choice of their images are pooled into one if these are disjoint. If `folders` maps folders to
-    names, all jobs of a named folder belong to one sweep, and are pooled with no other's.
+    A job computed by two sweeps is one job with the tables of both. If `folders` maps folders to
+    names, all jobs of a named folder belong to one sweep.
 
     Args:
         folders: The folders, and the files of cards.
@@ -254,7 +223,7 @@ def find_jobs(
         raise ValueError(
             f"{where} has no predictions of this program (parquet files written by jobs)."
         )
-    return _named(_titled(_pooled(finished, {*names.values()} - {""})))
+    return _named(_titled(finished))
 
 
 def _jobs_of_card(card: Path) -> list[FinishedJob]:
@@ -270,6 +239,30 @@ def _jobs_of_card(card: Path) -> list[FinishedJob]:
     return jobs
 
 
+def without_related(jobs: Iterable[FinishedJob]) -> list[FinishedJob]:
+    """Return the jobs without targets that are `RELATED_BY` something to another source."""
+    others = []
+    for job in jobs:
+        record, source = job.record, job.record.source_model
+        targets = [
+            name
+            for name in record.targets
+            if name in source.members or not RELATED_BY & {*overlaps(record, record.source, name)}
+        ]
+        if targets or not record.targets:
+            fewer = record.model_copy(update={"targets": targets})
+            others.append(replace(job, record=fewer, written=job.written or record))
+    return others
+
+
+def on_other_images(jobs: Iterable[FinishedJob]) -> bool:
+    """Return True if some jobs differ only in their images and seeds."""
+    images = defaultdict[str, set[str]](set)
+    for job in jobs:
+        images[recipe(job.record)].add(job.record.data)
+    return any(len(its) > 1 for its in images.values())
+
+
 def rows_of_seeds(jobs: Iterable[FinishedJob]) -> list[list[FinishedJob]]:
     """Group jobs that differ only in their seeds; each group is sorted by seed."""
     alike, rows = defaultdict[tuple[str, ...], list[FinishedJob]](list), []
@@ -280,60 +273,6 @@ def rows_of_seeds(jobs: Iterable[FinishedJob]) -> list[list[FinishedJob]]:
         distinct = len({job.record.seed for job in row}) == len(row)
         rows += [row] if distinct else [[job] for job in row]
     return rows
-
-
-def _pooled(jobs: Sequence[FinishedJob], named: Collection[str]) -> list[FinishedJob]:
-    """Return the jobs; pool those that differ only in the choice of images, if these are disjoint.
-
-    What the user named stays apart.
-    """
-    alike = defaultdict[tuple[str, ...], list[FinishedJob]](list)
-    for job in jobs:
-        place = (recipe(job.record), job.record.crafting, digest(job.record.target_keys))
-        alike[*place, *(sweep for sweep in job.sweeps if sweep in named)].append(job)
-    return [job for same in alike.values() for job in _pool(same)]
-
-
-def _pool(jobs: Sequence[FinishedJob]) -> Sequence[FinishedJob]:
-    """Pool jobs with the same recipe and seed into one; return them unchanged if images overlap."""
-    if len(jobs) == 1:
-        return jobs
-    sweeps = _sweeps(jobs)
-    jobs = sorted(jobs, key=lambda job: job.record.data)  # equal offsets for equal images
-    images = [_images(job) for job in jobs]
-    digests = set.intersection(*({*its} for its in images)) - {"index"}
-    if any(_shared(its[name] for its in images) for name in digests):
-        return jobs
-    move = _shared(its["index"] for its in images)
-    starts = accumulate((move * (int(its["index"].max()) + 1) for its in images), initial=0)
-    parts = [replace(job, offset=start) for job, start in zip(jobs, starts, strict=False)]
-    records, first = [job.record for job in jobs], jobs[0]
-    counts = ("images", "gradients")
-    facts: dict[str, Any] = {
-        name: sum(getattr(record, name) for record in records) for name in counts
-    }
-    facts |= {
-        name: digest([getattr(record, name) for record in records]) for name in ("key", "data")
-    }
-    record = first.record.model_copy(update={**facts, "seconds": None, "zero_gradients": None})
-    names = set.intersection(*({*job.files} for job in jobs)) - {"spectra"}  # no row per image
-    files = {name: path for name, path in first.files.items() if name in names}
-    return [FinishedJob(record, first.folder, files, sweeps=sweeps, pooled=tuple(parts))]
-
-
-def _images(job: FinishedJob) -> pd.DataFrame:
-    """Return the images of a job: `index`, `image` and, if they are listed, `photograph`."""
-    images = job.read_images()
-    names = ["index", "photograph"]
-    with suppress(OSError, ValueError):  # there is no list, or it is an older version's
-        listed = pd.read_csv(job.folder / IMAGE_LIST, usecols=names, dtype={names[1]: str})
-        images = images.merge(listed, on="index")
-    return images.drop_duplicates()
-
-
-def _shared(columns: Iterable[pd.Series]) -> bool:
-    """Return True if any two columns have a value in common."""
-    return bool(pd.concat([its.drop_duplicates() for its in columns]).duplicated().any())
 
 
 def _sweeps(jobs: Iterable[FinishedJob]) -> tuple[str, ...]:

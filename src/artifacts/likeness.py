@@ -70,13 +70,6 @@ def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
     return tuple(name for name in facts if any((name, facts[name]) in its for its in shared))
 
 
-def is_public(record: JobRecord, name: str) -> bool:
-    """Return True if a network is embedded, or has the weights that its public library includes."""
-    weights = str(record.config["model"].get(name, {}).get("weights", ""))
-    included = weights == "included" and "same pretraining" in _facts(record, name)
-    return included or is_asset(weights)
-
-
 def _facts(record: JobRecord, name: str) -> dict[str, str]:
     model = record.config["model"].get(name, {})
     network, weights = model.get("network", {}), str(model.get("weights", ""))

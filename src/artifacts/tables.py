@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +81,13 @@ def write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, temporary, write_page_checksum=True)
 
 
-def read_table(path: Path, filters: Any = None, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a parquet file, or only some rows (pyarrow `filters`) and columns; refuse damage."""
-    try:
-        return pq.read_table(
-            path, columns=columns, filters=filters, page_checksum_verification=True
-        )
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged or no parquet file: {_cause(error)}.") from error
-
-
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     """Read a table of a job and check it."""
-    return checked(read_table(path), path, name, record)
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged or no parquet file: {_cause(error)}.") from error
+    return checked(table, path, name, record)
 
 
 def checked(table: pa.Table, path: Path, name: str, record: JobRecord) -> pa.Table:

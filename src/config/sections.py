@@ -307,7 +307,6 @@ class ReportSettings(Section):
     examples: NonNegativeInt = 60
     images: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(listed)] = ()
     confidence_groups: Annotated[int, Field(ge=2, le=10)] = 3
-    related: Literal["keep", "exclude"] = "keep"
     tries: bool = False
 
 

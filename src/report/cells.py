@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ _NEAR = 1e-9
 _ALONE = {"attack": "attack", "defence": "defence", "source": "source_defence"}
 """Columns that are never averaged, by the axis that each belongs to."""
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
+_OF_TRIES = ("tries", "eps_255", "defence", "protocol", "names", "wide", "small", "to")
 
 
 @checked
@@ -42,7 +43,7 @@ class TableSpec:
     """
 
     rows: str | Sequence[str] = ("source", "attack")
-    columns: str | Sequence[str] = "target"
+    columns: str | Sequence[str] = ("target",)
     value: str = "success"
     eps_255: float | None = None
     protocol: str | None = None
@@ -50,10 +51,10 @@ class TableSpec:
     white_boxes: bool = True
     intervals: bool = False
     clean: bool = False
-    strongest: bool = False
     differences: bool = False
     published: bool = False
-    related: str = "keep"
+    related: bool = True
+    tries: bool = False
     defence: str | None = None
     names: Mapping[str, str] | None = None
     wide: bool = False
@@ -91,6 +92,9 @@ class TableSpec:
         ranked = self.average and "attack" in self.rows and self.value == "success"
         if self.differences and not ranked:
             raise ValueError("differences needs attack in rows, value=success and average=True.")
+        others = [its for its in fields(self) if its.name not in _OF_TRIES]
+        if self.tries and any(getattr(self, its.name) != its.default for its in others):
+            raise ValueError(f"tries takes only {', '.join(_OF_TRIES[1:])}.")
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -168,7 +172,7 @@ class TableCells:
         known = cells[names].join(known.groupby(names, sort=False)[seeds].all(), on=names)
         cells[seeds] = cells[seeds].where(known[seeds])  # a seed that lacks a pair has no mean
         used = used[used[column].notna()]
-        return self.marked(with_partial(cells, self.pairs, used, keys), keys)
+        return self.marked(with_partial(cells, used, keys), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Mark the best of the comparable attacks in each group of cells that agree on `keys`.
@@ -257,19 +261,15 @@ def cell_means(
     return means.join(one).join(counts).reset_index()
 
 
-def with_partial(
-    cells: pd.DataFrame, pairs: pd.DataFrame, used: pd.DataFrame, keys: Sequence[str]
-) -> pd.DataFrame:
+def with_partial(cells: pd.DataFrame, used: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Add `partial`: whether a mean over sources or targets lacks one that another mean has.
 
-    It lacks no white box, and no ensemble unless there is nothing else. `used` are the `pairs` that
+    It lacks no white box, and no ensemble unless there is nothing else. `used` are the pairs that
     the means count, see `averaged_pairs`.
     """
     averaged = [axis for axis in ("source", "target") if axis not in keys]
     if "source" in averaged and not used["ensemble"].all():
         used = used[~used["ensemble"]]
-    both = zip(pairs["source"], pairs["target"], strict=True)
-    relations: dict[Any, str] = dict(zip(both, pairs["relation"], strict=True))
     has = defaultdict[tuple[Any, ...], set[tuple[str, ...]]](set)
     counted = used[used["relation"] == TRANSFER]
     for row in counted[[*keys, *averaged]].itertuples(index=False, name=None):
@@ -278,8 +278,7 @@ def with_partial(
 
     def lacks(cell: tuple[Any, ...], names: tuple[str, ...]) -> bool:
         place = dict(zip([*keys, *averaged], [*cell, *names], strict=True))
-        pair = place["source"], place["target"]
-        return (relations.get(pair) or relation(*map(ModelRef.parse, pair))) == TRANSFER
+        return relation(*map(ModelRef.parse, (place["source"], place["target"]))) == TRANSFER
 
     rows = cells[[*keys]].itertuples(index=False, name=None)
     partial = [any(lacks(cell, names) for names in every - has[cell]) for cell in rows]
@@ -309,9 +308,7 @@ def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> TableCells:
             eps = record.reference if spec.eps_255 is None else spec.eps_255
             protocol = spec.protocol or record.protocol
             names = (summary.job.attack, record.source, record.targets, protocol)
-            outcome = image_outcomes(seed.job.defended, *names)[eps]
-            outcome.leave_out(summary.left_out)
-            outcomes[summary.group].append(outcome)
+            outcomes[summary.group].append(image_outcomes(seed.job.defended, *names)[eps])
             seed.job.forget()
         rows = mean_over_seeds(pd.concat(parts)) if summary.seeds else parts[0]
         for seed, part in zip(summary.seeds, parts, strict=False):

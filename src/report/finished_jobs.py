@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.status import Status
 
 from ..artifacts.frame_jobs import named_folders
-from ..artifacts.jobs import find_jobs
+from ..artifacts.jobs import MORE_IMAGES, find_jobs, on_other_images
 from ..artifacts.layout import PAGE
 from ..artifacts.sweep_state import OUTPUTS, newest_sweep, unfinished
 from ..config.sections import ReportCommand, ReportSettings
+from .audit import audited
 from .page.content import build_report
 from .page.html import write_page
 from .summary import Summary, summarise
@@ -27,7 +28,12 @@ def report(settings: ReportCommand) -> None:
     if settings.out and page.is_file() and b'content="transferability"' not in page.read_bytes():
         raise ValueError(f"{page} is another program's file: change out={out} to keep it.")
     counts = unfinished(folders)  # a damaged file is refused before anything is written
-    summary, console = summarise(find_jobs(folders), settings.report.related), Console()
+    finished, console = find_jobs(folders), Console()
+    summary = summarise(finished)
+    if on_other_images(finished):
+        console.print(MORE_IMAGES)
+    if settings.report.tries:
+        summary = audited(summary)
     write_report(summary, out, settings.report, Path(settings.cache.dir), console)
     for folder, (left, jobs) in counts.items():
         console.print(

@@ -2,7 +2,6 @@
 
 import html
 import re
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from ..artifacts.record import JobRecord
 from ..config.errors import refusal
 from ..utils.files import no_formula
 from ..utils.model_names import renamed
+from .audit import tries, tries_cells
 from .cells import AVERAGE, DIFFERENCE, VALUES, TableCells, TableSpec, cells_of, seeds_of
 from .published import add_published
 from .summary import JobSummary, summarise
@@ -74,14 +74,15 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
               success it is the mean of `rankings`;
             - `white_boxes=False`: leave out white boxes instead of showing them in grey;
             - `intervals=True`: add the 95 % intervals of single pairs in small print;
-            - `strongest`: without effect, and gone in the next version: use `tries`;
             - `clean=True`: add a first row with the accuracies on all clean images;
             - `published=True`: add a grey row below each attack with comparable published success
               rates, and a verdict on each;
             - `differences=True`: add a column of differences from the first attack in the ranking,
               in points, with simultaneous 95 % intervals;
-            - `related="exclude"`: treat networks with the source's weights, architecture or family
-              as white boxes;
+            - `related=False`: leave out pairs of other networks with the same weights, architecture
+              or family;
+            - `tries=True`: another table, of some rows of `tries`; takes `eps_255`, `defence`,
+              `protocol`, `names`, `wide`, `small` and `to`;
             - `defence`: show only targets behind this defence, such as `none`;
             - `names`: printed names of attacks, models and defences, by their own names;
             - `wide=True`: LaTeX: span both columns of the page;
@@ -97,9 +98,9 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
         spec = TableSpec(**options)
     except ValidationError as error:
         raise ValueError(refusal(error)) from error
-    if spec.strongest:
-        warnings.warn("strongest has no effect: use tries.", FutureWarning, stacklevel=2)
-    jobs = summarise(jobs_of(folder, *more), spec.related).attacked
+    if spec.tries:
+        return _of_tries(spec, folder, *more)
+    jobs = summarise(jobs_of(folder, *more, related=spec.related)).attacked
     if not jobs:
         raise ValueError("These jobs have only clean images; a table needs jobs with an attack.")
     cells = cells_of(jobs, spec)
@@ -110,9 +111,32 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
         return _csv(_wide(body, spec), spec)
     layout = _lay_out(_wide(_with_texts(body, spec), spec), ESCAPES[spec.to or "html"])
     caption, details = caption_of(jobs, cells, body), details_of(jobs, cells) + published
+    return _rendered(layout, caption, details, spec)
+
+
+def _of_tries(spec: TableSpec, folder: Sweeps | pd.DataFrame, *more: Sweeps) -> Styler | str:
+    """Lay out some rows of `tries`; CSV has all of them, as numbers."""
+    chosen: Any = {"eps_255": spec.eps_255, "defence": spec.defence, "protocol": spec.protocol}
+    chosen = {name: its for name, its in chosen.items() if its is not None}
+    frame = tries(folder, *more, **chosen)
+    for axis in ("attack", "source"):
+        frame[axis] = [renamed(name, spec.names or {}) for name in frame[axis]]
+    if spec.to == "csv":
+        return frame.map(no_formula).to_csv(index=False, lineterminator="\n")
+    cells, caption = tries_cells(frame, spec.protocol or "target_correct")
+    css = np.full((len(cells), cells.shape[1] - 1), "", object)
+    heads, new = [(str(head),) for head in cells], np.ones(len(cells), bool)
+    layout = _Layout(heads, cells.to_numpy(object), new, css, ESCAPES[spec.to or "html"])
+    return _rendered(layout, caption, [], spec)
+
+
+def _rendered(
+    layout: "_Layout", caption: str, details: Sequence[str], spec: TableSpec
+) -> Styler | str:
+    """Return a table in the format `spec.to`."""
     if spec.to == "latex":
         return _latex(layout, caption, details, spec)
-    caption = f"{caption} {'. '.join(details)}."
+    caption += f" {'. '.join(details)}." * bool(details)
     return _markdown(layout, caption) if spec.to == "markdown" else _styler(layout, caption)
 
 
@@ -213,10 +237,11 @@ def _styler(layout: _Layout, caption: str, none: str = "&ndash;") -> Styler:
 
 def _latex(layout: _Layout, caption: str, details: Sequence[str], spec: TableSpec) -> str:
     """Return LaTeX with the details as comments; `wide` spans both columns, `small` uses 8 pt."""
+    names = layout.texts.shape[1] - layout.css.shape[1]
     latex = _styler(layout, caption, "--").to_latex(
         hrules=True,
         convert_css=True,
-        column_format="l" * len(spec.rows) + "r" * layout.css.shape[1],
+        column_format="l" * names + "r" * layout.css.shape[1],
         multicol_align="c",
         position="t",
         position_float="centering",
@@ -225,7 +250,7 @@ def _latex(layout: _Layout, caption: str, details: Sequence[str], spec: TableSpe
     needs = "% needs \\usepackage{booktabs} and \\usepackage{xcolor}"
     lines = [needs, *comments, *latex.splitlines()]
     first = lines.index(r"\midrule") + 1
-    if len(spec.rows) > 1:  # a rule above each new name in the first column
+    if names > 1:  # a rule above each new name in the first column
         for number in reversed(np.flatnonzero(layout.new[1:])):
             lines.insert(first + number + 1, r"\midrule")
     latex = "\n".join(lines) + "\n"
@@ -277,6 +302,7 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
     """
     spec, white = cells.spec, DAGGER if cells.spec.to == "markdown" else "grey"
     names = spec.names or {}
+    average = names.get(AVERAGE, AVERAGE)
     pairs, records = cells.pairs, [summary.job.record for summary in jobs]
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
@@ -291,18 +317,18 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
         if axis not in spec.keys and pairs[axis].nunique() == 1
     )
     first = f"{title}{single} at eps = {budgets}, {of}"
-    boxes = "white boxes" + " and related networks" * any(summary.left_out for summary in jobs)
-    pooled = _pooled(cells)
+    averaged = _averaged(cells)
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
         "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
         f"below {FEWEST_TESTED} common images nothing is tested": (
             shown["untested"].eq(True).any()
         ),
-        f"{white}: {boxes}": spec.white_boxes and bool(shown["white"].any()),
-        f"without {boxes}": not spec.white_boxes,
-        f"cells: means over {' and '.join(pooled)}s without {boxes}": bool(pooled),
-        f"{names.get(AVERAGE, AVERAGE)}: over targets, each over its sources, without {boxes}": (
+        f"{white}: white boxes": spec.white_boxes and bool(shown["white"].any()),
+        "without white boxes": not spec.white_boxes,
+        "without related pairs": not spec.related,
+        f"cells: means over {' and '.join(averaged)}s without white boxes": bool(averaged),
+        f"{average}: over targets, each over its sources, without white boxes": (
             AVERAGE in set(shown[spec.columns[0]])
         ),
         f"{names.get(DIFFERENCE, DIFFERENCE)}: from the first in the ranking, in points, "
@@ -322,15 +348,11 @@ def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
     """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
     records, pairs = [summary.job.record for summary in jobs], cells.pairs
     seeds = [str(seed.job.record.seed) for summary in jobs for seed in summary.seeds or [summary]]
-    sets = [
-        f"{len(summary.job.parts)} sets of images" for summary in jobs if len(summary.job.parts) > 1
-    ]
     formats = dict.fromkeys(f"{its.arithmetic}, saved as {its.storage}" for its in records)
     alike = pairs.groupby(["attack", "group"], sort=False)
     sizes: Any = alike["rms_255"].mean() if "rms_255" in pairs else {}
     lines = {
         f"Images: {_distinct(map(_images, records))}": True,
-        f"Pooled from {_distinct(sets)}": bool(sets),
         f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for (k, _), v in sizes.items())}": (
             cells.spec.value in _OF_IMAGES and len(sizes) > 1
         ),
@@ -343,7 +365,7 @@ def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
     return [line for line, holds in lines.items() if holds]
 
 
-def _pooled(cells: TableCells) -> list[str]:
+def _averaged(cells: TableCells) -> list[str]:
     """Return the axes over which a cell averages."""
     axes = [axis for axis in ("source", "target") if axis not in cells.spec.keys]
     images = cells.spec.value in _OF_IMAGES

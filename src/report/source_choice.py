@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,10 +19,12 @@ from ..analysis.source_choice import (
     profiles,
     transfer_of,
 )
-from ..artifacts.jobs import FinishedJob, find_jobs
-from ..artifacts.likeness import RELATED_BY, model_digest, overlaps
+from ..artifacts.frame_jobs import jobs_of
+from ..artifacts.jobs import MORE_IMAGES
+from ..artifacts.likeness import model_digest
 from ..utils.model_names import ModelRef
 from ..utils.terminal import text_table
+from .verdicts import share
 
 INTERVALS = "95 % intervals are for new targets and new images."
 FEW_TARGETS = f"Below {FEWEST_FOR_INTERVAL} targets there is no interval."
@@ -48,7 +49,10 @@ class SourceChoice:
 
 
 def choose_source(
-    folders: Sequence[Path], attack: Sequence[str] | None = None, eps_255: float | None = None
+    folders: Sequence[Path],
+    attack: Sequence[str] | None = None,
+    eps_255: float | None = None,
+    related: bool = True,
 ) -> SourceChoice:
     """Rank the sources of the jobs in these folders for an unseen target.
 
@@ -56,18 +60,19 @@ def choose_source(
         folders: Folders of sweeps on the same images.
         attack: Attacks to use; None: all attacks that every source has.
         eps_255: Budget in 1/255; None: the first job's reference budget.
+        related: False: leave out pairs of models that share weights, architecture or family.
 
     Raises:
         ValueError: There are too few models, the jobs are on different images, or networks of one
             name differ.
     """
-    jobs = [job for job in find_jobs(folders) if job.attacked]
+    jobs = [job for job in jobs_of(*folders, related=related) if job.attacked]
     jobs = [job for job in jobs if attack is None or {job.attack, job.row_title} & {*attack}]
     if not jobs:
         raise ValueError(f"the folders hold no jobs with {', '.join(attack or ['an attack'])}.")
     first = jobs[0].record
     if any(job.record.data != first.data for job in jobs):
-        raise ValueError("the jobs are on different images; name sweeps on the same images.")
+        raise ValueError(f"the jobs are on different images. {MORE_IMAGES}")
     digests = dict[str, str]()
     for job in jobs:
         for name in job.record.weights:
@@ -82,19 +87,15 @@ def choose_source(
         if eps not in outcomes:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
         parts.append(outcomes[eps])
-    transfer, shared = transfer_of(joined(parts)), _shared(jobs)
-
-    def related(first: str, second: str) -> bool:
-        members = (ModelRef.parse(name).members for name in (first, second))
-        return any(a == b or frozenset((a, b)) in shared for a, b in product(*members))
-
-    ranked = profiles(transfer, related)
+    transfer = transfer_of(joined(parts))
+    ranked = profiles(transfer)
     return SourceChoice(
-        f"{', '.join(transfer.attacks)} on {first.dataset}, eps = {eps:g}/255, {first.protocol}",
+        f"{', '.join(transfer.attacks)} on {first.dataset}, eps = {eps:g}/255, {first.protocol}"
+        + ", without related pairs" * (not related),
         transfer,
         ranked,
         _spread(ranked),
-        choices(transfer, related, first.seed),
+        choices(transfer, first.seed),
     )
 
 
@@ -110,17 +111,6 @@ def _spread(ranked: pd.DataFrame) -> float:
     return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
 
 
-def _shared(jobs: Sequence[FinishedJob]) -> set[frozenset[str]]:
-    """Return the pairs of models that share weights, architecture or family."""
-    overlap: dict[frozenset[str], tuple[str, ...]] = {}
-    for job in jobs:
-        for first, second in combinations(job.record.weights, 2):
-            pair = frozenset((first, second))
-            if pair not in overlap:
-                overlap[pair] = overlaps(job.record, first, second)
-    return {pair for pair, shared in overlap.items() if RELATED_BY & {*shared}}
-
-
 def source_tables(choice: SourceChoice) -> Group:
     """Lay out a choice of sources for the terminal."""
     mean = choice.choices.iloc[-1]
@@ -129,8 +119,7 @@ def source_tables(choice: SourceChoice) -> Group:
         f"{share(mean, 'most')}",
         f"either of two sources: {share(mean, 'best_2')}"
         + f"; of three: {share(mean, 'best_3')}" * bool(choice.choices["candidates"].max() > 2),
-        f"{INTERVALS if np.isfinite(mean['success_low']) else FEW_TARGETS} Models related to the "
-        "target are left out.",
+        INTERVALS if np.isfinite(mean["success_low"]) else FEW_TARGETS,
     ]
     parts: list[RenderableType] = [
         Text(f"Which source for an unseen target: {choice.heading}", style="bold"),
@@ -173,10 +162,3 @@ def _choices(choices: pd.DataFrame) -> Table:
         rows.append([row["target"], row["chosen"], success, row["best"], most, by_chance])
     columns = ["target", "chosen", "success", "best", "success", "random"]
     return text_table(columns, rows, ["target", "chosen", "best"])
-
-
-def share(row: Any, name: str) -> str:
-    """Return a share of a row in percent, with its interval if there is one."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    ends = "" if pd.isna(low) else f" [{100 * low:z.1f}, {100 * high:z.1f}]"
-    return f"{row[name]:.1%}{ends}"

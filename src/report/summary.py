@@ -20,22 +20,20 @@ from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_
 from ..analysis.sanity_checks import Alarm
 from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import (
-    RELATED,
-    TRANSFER,
     behind_defences,
     rates_by_protocol,
     transfer_matrix,
     with_cell_columns,
 )
 from ..artifacts.jobs import FinishedJob, rows_of_seeds
-from ..artifacts.likeness import RELATED_BY, model_digest, overlaps
+from ..artifacts.likeness import model_digest, overlaps
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .beside import Ranks, beside
 
 if TYPE_CHECKING:
     from .audit import Audit
 
-_COMMON = ["group", "dataset", "norm", "eps_255", "protocol", "models"]
+_COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,6 @@ class JobSummary:
             seeds.
         group: Key of comparable jobs: equal images, models, budget, protocol, arithmetic, seed and
             code. No mean has jobs of several groups; `differences` says why.
-        left_out: Targets left out of rankings and means because they are related to the source.
         cost: `gradients_per_image` and `forwards_per_image` (including the passes for gradients) at
             all budgets together, if known.
         seeds: One summary per seed; empty if there is only one seed.
@@ -86,14 +83,13 @@ class JobSummary:
     alarms: Sequence[Alarm]
     outcomes: Mapping[float, ImageOutcomes] = field(default_factory=dict)
     group: str = ""
-    left_out: frozenset[str] = frozenset()
     cost: Mapping[str, float] = field(default_factory=dict)
     seeds: Sequence["JobSummary"] = ()
 
     @property
     def runs(self) -> list[FinishedJob]:
-        """The jobs that were run, for every seed, including the parts of pooled jobs."""
-        return [part for summary in self.seeds or [self] for part in summary.job.parts]
+        """The jobs of all seeds."""
+        return [summary.job for summary in self.seeds or [self]]
 
     @cached_property
     def means(self) -> pd.DataFrame:
@@ -104,12 +100,10 @@ class JobSummary:
     def drawn(self) -> pd.DataFrame:
         """The rates of every variant, with the columns by which charts distinguish rows."""
         record, table = self.job.record, with_cell_columns(self.means)
-        related = (table["relation"] == TRANSFER) & table["target"].isin(self.left_out)
         counted = table["protocol"] == record.protocol
         return table.assign(
             primary=table["variant"] == record.storage,
             reference=counted & (table["eps_255"] == record.reference),
-            relation=table["relation"].mask(related, RELATED),
             group=self.group,
             gradients_per_image=self.cost.get("gradients_per_image", nan),
             forwards_per_image=self.cost.get("forwards_per_image", nan),
@@ -144,11 +138,13 @@ class Summary:
     Attributes:
         matrices: The matrix of each attack.
         ranks: The attacks among the stored attacks of a preset; empty: not asked for.
+        audits: What an attacker can do to each target; empty: not asked for.
     """
 
     jobs: Sequence[JobSummary] = ()
     matrices: Sequence[Matrix] = ()
     ranks: Ranks = field(default_factory=Ranks)
+    audits: Sequence["Audit"] = ()
 
     def ranked_beside(self, preset: str) -> "Summary":
         """Return the summary with `ranks`; see `beside`, also for errors."""
@@ -182,10 +178,9 @@ class Summary:
     def rankings(self) -> pd.DataFrame:
         """The `rankings` of attacks for each group and budget, the reference budget first.
 
-        Leading columns: the number of the `group`, its `dataset`, `norm`, `eps_255`, `protocol`,
-        and `models` (`other` or `unrelated`). Trailing columns: `gradients` per image at all
-        budgets, and `fit_gradients`, the gradients of a fit per evaluated image; both are means
-        over the sources.
+        Leading columns: the number of the `group`, its `dataset`, `norm`, `eps_255`, `protocol`.
+        Trailing columns: `gradients` per image at all budgets, and `fit_gradients`, the gradients
+        of a fit per evaluated image; both are means over the sources.
         """
         parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
         costs = [entry.column for entry in STATISTICS if entry.cost]
@@ -199,20 +194,12 @@ class Summary:
         empty = pd.DataFrame(columns=[*_COMMON, *SOURCE_COLUMNS])
         return pd.concat(parts, ignore_index=True) if parts else empty
 
-    @cached_property
-    def audits(self) -> list["Audit"]:
-        """The audit of each target: what an attacker can do to it with the jobs' candidates."""
-        from .audit import compute_audits  # here: it needs this module
-
-        return [*compute_audits(self)]
-
     def _ranked(
         self, rank: Callable[[ImageOutcomes], pd.DataFrame]
     ) -> Iterator[tuple[list[JobSummary], pd.DataFrame]]:
         """Yield the jobs and the ranking for each group and budget."""
         for number, jobs in enumerate(self.groups, 1):
             first = jobs[0].job.record
-            models = "unrelated" if any(summary.left_out for summary in jobs) else "other"
             tried = sorted({eps for summary in jobs for eps in summary.outcomes})
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
                 rows = rank(
@@ -221,29 +208,25 @@ class Summary:
                 named = rows.assign(
                     group=number, dataset=first.dataset, norm=first.norm, eps_255=eps
                 )
-                named = named.assign(protocol=first.protocol, models=models)
+                named = named.assign(protocol=first.protocol)
                 yield jobs, named[[*_COMMON, *rows]]
 
 
-def summarise(jobs: Sequence[FinishedJob], related: str = "keep") -> Summary:
+def summarise(jobs: Sequence[FinishedJob]) -> Summary:
     """Compute the statistics of jobs from their tables, reading the rows of one job at a time.
 
-    Jobs that differ only in their seeds share one summary. With `related="exclude"`, pairs that are
-    `RELATED_BY` their weights or architecture are left out of rankings and means, but not of rates
-    and matrices.
+    Jobs that differ only in their seeds share one summary.
 
     Raises:
-        ValueError: A file of a job is damaged, or `related` is neither `keep` nor `exclude`.
+        ValueError: A file of a job is damaged.
     """
-    if related not in ("keep", "exclude"):
-        raise ValueError(f"related={related}: must be keep or exclude.")
     summaries = []
     names: dict[str, str] = {}
     for row in rows_of_seeds(jobs):
-        group, parts = _group(row[0], names), []
+        group, parts = group_of(row[0], names), []
         for job in row:
             named = replace(job, shows_seed=job.shows_seed and len(row) == 1)
-            parts.append(_summary(named, group, related))
+            parts.append(_summary(named, group))
             job.forget()
         summaries.append(_over_seeds(parts) if len(row) > 1 else parts[0])
     attacked = Summary(summaries).attacked
@@ -270,7 +253,7 @@ def differences(groups: Iterable[str]) -> str:
     return ", ".join(f"{name} ({', '.join(its)})" for name, its in unlike.items() if len(its) > 1)
 
 
-def _group(job: FinishedJob, names: dict[str, str]) -> str:
+def group_of(job: FinishedJob, names: dict[str, str]) -> str:
     """Return a job's group: facts as JSON, and models whose name was another in earlier jobs."""
     record, trainer = job.record, job.record.config["trainer"]
     facts = {
@@ -333,7 +316,7 @@ def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame
     return ranked.assign(**columns)
 
 
-def _summary(job: FinishedJob, group: str, related: str) -> JobSummary:
+def _summary(job: FinishedJob, group: str) -> JobSummary:
     record, alarms = job.record, job.alarms
     if not job.attacked:
         return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms, group=group)
@@ -353,11 +336,7 @@ def _summary(job: FinishedJob, group: str, related: str) -> JobSummary:
         fit = {"": record.fit_gradients, "_per_image": record.fit_gradients / record.images}
         cost |= {f"fit_gradients{name}": value for name, value in fit.items()}
     outcomes = image_outcomes(job.defended, job.attack, *pair, record.protocol)
-    alike = frozenset(target for target in shared if RELATED_BY & {*shared[target]})
-    left_out = alike if related == "exclude" else frozenset()
-    for outcome in outcomes.values():
-        outcome.leave_out(left_out)
-    return JobSummary(job, rates, excess, alarms, outcomes, group, left_out, cost)
+    return JobSummary(job, rates, excess, alarms, outcomes, group, cost)
 
 
 def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:

@@ -93,7 +93,7 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
 
     The rankings of sources on single targets follow if there is none over all targets.
     """
-    first, singles, place = rows.iloc[0], list[str](), f"{rows['models'].iloc[0]} models"
+    first, singles, place = rows.iloc[0], list[str](), "other models"
     if of == "source":
         place = place if first["target"] == ALL_TARGETS else first["target"]
         each = rows[rows["target"] != first["target"]]

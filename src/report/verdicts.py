@@ -1,6 +1,7 @@
 """Sentences on a ranking: what its tests decide, and what more images would decide."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,13 @@ COUNTED = {
 """The images that each protocol counts, in words."""
 DIFFERENCES = ("difference", "difference_low", "difference_high")
 """Columns with the difference from the first, or from a chosen attack, and its interval."""
+
+
+def share(row: Any, name: str) -> str:
+    """Return a share of a row in percent, with its interval if there is one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    ends = "" if pd.isna(low) else f" [{100 * low:z.1f}, {100 * high:z.1f}]"
+    return f"{row[name]:.1%}{ends}"
 
 
 def verdict(ranked: pd.DataFrame) -> list[str]:

@@ -88,8 +88,7 @@ def write_results(
     """
     record, folder = finished.record, finished.folder
     write_text(folder / ALARMS, json.dumps([its._asdict() for its in finished.raised], indent=1))
-    images = job.images.listed().assign(photograph=job.images.pixel_digests[:, 0])
-    write_csv(folder / IMAGE_LIST, images)
+    write_csv(folder / IMAGE_LIST, job.images.listed())
     write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
     summary = summarise([finished])
     for attacked in summary.attacked:

@@ -33,6 +33,7 @@ from ..config.settings import Settings
 from ..data.image_files import image_folder
 from ..data.load import DownloadError
 from ..models.providers import fetch_missing
+from ..report.audit import audited, print_audits
 from ..report.summary import Summary, summarise
 from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from ..tracking import UNTRACKED, Tracker, open_tracker
@@ -218,16 +219,11 @@ class Sweep:
         width = None if sys.stdout.isatty() else _WIDE
         console = LastingConsole(markup=False, soft_wrap=True, width=width)
         finished = [job for job in jobs if job not in failures]
-        summary = self._rank(
-            _summarise(finished, self.settings[0].report.related, console), console
-        )
-        texts = []
-        shows = [print_matrices, print_rankings, print_alarms]
+        summary = self._rank(_summarise(finished, console), console)
         if self.settings[0].report.tries:
-            from ..report.audit import print_audits  # loads slowly
-
-            shows.append(print_audits)
-        for show in shows:
+            summary = audited(summary)
+        texts = []
+        for show in (print_matrices, print_rankings, print_alarms, print_audits):
             show(summary, console)
             wide = io.StringIO()
             show(summary, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
@@ -244,8 +240,8 @@ class Sweep:
             console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")
         if self.run:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
-            matrices, rankings, alarms, *audit = texts
-            note = "".join([*audit, rankings, matrices, alarms]).strip("\n")  # may be truncated
+            matrices, rankings, alarms, audits = texts
+            note = "".join([audits, rankings, matrices, alarms]).strip("\n")  # may be truncated
             files, points = files_of_sweep(self.folder), sweep_points(summary)
             self.tracker.end_sweep(self.run, status, files, note, points)
             if summary.jobs and (link := self.tracker.link(self.run)):
@@ -300,10 +296,10 @@ class Sweep:
         return False
 
 
-def _summarise(folders: Sequence[Path], related: str, console: Console) -> Summary:
+def _summarise(folders: Sequence[Path], console: Console) -> Summary:
     """Return the summary of the jobs in `folders`; if a file is damaged, name it, and use none."""
     try:
-        return summarise(find_jobs(folders, none_is_fine=True, below=False), related)
+        return summarise(find_jobs(folders, none_is_fine=True, below=False))
     except ValueError as error:
         console.print(str(error), style="yellow")
         return Summary()

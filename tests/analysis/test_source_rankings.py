@@ -102,20 +102,6 @@ def test_sources_are_ranked_over_the_attacks_that_all_of_them_have(outcomes_of) 
     assert not ranked["extrapolated"].any()
 
 
-def test_a_pair_that_is_left_out_still_says_which_images_its_source_classifies(outcomes_of) -> None:
-    right = [1, 0] * 10 + [-1] * 20  # `a` classifies half of the images correctly
-    values = {
-        ("mi", source, target): right if source == "a" else [1, 0] * 20
-        for source in "abc"
-        for target in "defg"
-    }
-    kept, left = (outcomes_of(rows_of(values)) for _ in range(2))
-    target = [its.model for its in left.targets].index("d")
-    left.evaluated[[source == "a" for _, source in left.jobs], target] = False
-    for outcomes in (kept, left):
-        assert _over_targets(outcomes)["images"].tolist() == [20, 20, 20]
-
-
 def test_a_target_that_counts_no_image_for_all_sources_is_left_out(outcomes_of) -> None:
     values = {
         ("mi", source, target): [-1] * 40 if target == "d" else [1, 0] * 20

@@ -348,6 +348,7 @@ REPLACED = {
     "attack.fit_first_label=0": "attack.fit_images=FOLDER",
     "training.noise=4": r"model\.NAME\.weights",
     "training.keep_epochs=[1]": r"model\.NAME\.weights",
+    "report.related=exclude": "--no-related",
     "report.figures=true": r"python -m src\.figure",
     "figures=true": r"python -m src\.figure",
 }

@@ -14,7 +14,7 @@ import pytest
 
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import with_record
-from src.config.sections import ReportSettings
+from src.report.audit import audited
 from src.report.page.content import build_report
 from src.report.page.html import Report, write_page
 from src.report.summary import Summary, summarise
@@ -103,8 +103,7 @@ def made_up(summary_of: Callable[[str], Summary]) -> Callable[[str], Report]:
 
     def make(kind: str) -> Report:
         if kind not in built:
-            settings = ReportSettings(tries=kind == "audit")
-            built[kind] = build_report(summary_of(kind), settings)
+            built[kind] = build_report(summary_of(kind))
         return built[kind]
 
     return make
@@ -118,7 +117,8 @@ def summary_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Summ
     def make(kind: str) -> Summary:
         if kind not in known:
             folder: Path = make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS[kind])
-            known[kind] = summarise(find_jobs([folder]))
+            summary = summarise(find_jobs([folder]))
+            known[kind] = audited(summary) if kind == "audit" else summary
         return known[kind]
 
     return make
@@ -194,7 +194,6 @@ def make_sweep(
     defences: Sequence[str] = (),
     targets: Sequence[str] = (),
     dataset: Mapping[str, Any] | None = None,
-    photographs: int | None = None,
     aimed: bool = False,
     storage: str = "float32",
     files: bool = False,
@@ -206,8 +205,7 @@ def make_sweep(
     The reference budget is 8/255, or the last one. Full jobs (the first attack) hold diagnostics,
     a control, another storage and pictures; missing ones NaN, as gradients that vanish give.
     Models that are `alike` have equal weights. Behind `defences` attacks are weaker.
-    The images are those from the number `first` on, though each sweep counts them from 0. Their
-    photographs are those from the number `photographs` on, and are not stored without it.
+    The images are those from the number `first` on, though each sweep counts them from 0.
     With `files` each class has a folder of files `0000.png`, `0001.png`, ...
     `dataset` has further keys of that section. With `aimed`, attacks aim for the next class.
     """
@@ -256,13 +254,11 @@ def make_sweep(
             "{:016x}".format
         )
         tables["top_five"] = tables["predictions"].query("eps_255 == 0 or index < 40")
-        if files or photographs is not None:
+        if files:
             listed = pd.DataFrame({"index": range(images), "label": label, "file": ""})
-            listed["photograph"] = (listed["index"] + (photographs or 0)).map("p{}".format)
-            if files:
-                places = listed.groupby("label").cumcount()
-                paths = zip(label, places, strict=True)
-                listed["file"] = [f"{classes[its]}/{at:04d}.png" for its, at in paths]
+            places = listed.groupby("label").cumcount()
+            paths = zip(label, places, strict=True)
+            listed["file"] = [f"{classes[its]}/{at:04d}.png" for its, at in paths]
             listed.to_csv(here / "images.csv", index=False)
         if full and attack == attacks[0]:
             other = "float32" if storage == "uint8" else "uint8"

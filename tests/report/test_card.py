@@ -118,15 +118,6 @@ def test_a_folder_and_its_card_are_one_sweep(tmp_path: Path):
     assert_frame_equal(load_sweep(card, folder), load_sweep(folder))
 
 
-def test_disjoint_images_are_pooled_as_in_folders(tmp_path: Path):
-    for first in (0, 120):
-        make_sweep(tmp_path / f"from-{first}", **KINDS["one source"] | {"first": first})
-    card = packed(tmp_path, tmp_path / "x.card")
-    folders = [tmp_path / "from-0", tmp_path / "from-120"]
-    assert_frame_equal(rankings(card), rankings(*folders))
-    assert load_sweep(card)["index"].nunique() == 240
-
-
 def changed(card: Path, column: str, values: Callable[[Any], Any]) -> None:
     """Replace a column of a card, and state the digest of the new rows, as an attacker would."""
     rows = pq.read_table(card)

@@ -75,30 +75,19 @@ def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep
 
 
 @pytest.mark.slow
-def test_related_pairs_have_a_tag_and_are_left_out_of_rankings_where_this_is_asked_for(make_sweep):
+def test_related_pairs_are_named_and_left_out_of_rankings_and_tables_on_demand(make_sweep):
     folder = make_sweep(alike=("vgg", "resnet"), budgets=(8.0,))
-    jobs = find_jobs([folder])
-    kept, left = (summarise(jobs, related) for related in ("keep", "exclude"))
-    rates = kept.jobs[0].rates
+    rates = summarise(find_jobs([folder])).jobs[0].rates
     assert set(rates["target"][rates["overlap"] == "same weights"]) == {"vgg", "resnet"}
-    targets = [its.rankings.groupby("source")["targets"].max() for its in (kept, left)]
-    assert targets[0][["vgg", "vit"]].tolist() == [2, 2]
-    assert targets[1][["vgg", "vit"]].tolist() == [1, 2]
-    assert left.jobs[0].rates.equals(rates)
-    assert [set(its.rankings["models"]) for its in (kept, left)] == [{"other"}, {"unrelated"}]
-    report = build_report(left)
-    rows = make_view(left).rows
-    related = rows.loc[rows["relation"] == "related", ["source", "target"]]
-    assert set(related["target"]) == {"vgg", "resnet"}
-    assert set(related["source"]) == {"vgg", "resnet", "mean of sources"}
-    assert "Related networks are in no mean" in report.answer[2]
-    ranked = rankings(folder, related="exclude")
-    pd.testing.assert_frame_equal(ranked, left.rankings)
-    text = table(folder, rows="source", to="csv", related="exclude")
-    cells = pd.read_csv(io.StringIO(text), index_col=0)
+    for related, counts in ((True, [2, 2]), (False, [1, 2])):
+        targets = rankings(folder, related=related).groupby("source")["targets"].max()
+        assert targets[["vgg", "vit"]].tolist() == counts
+    words = {"rows": "source", "related": False}
+    cells = pd.read_csv(io.StringIO(table(folder, to="csv", **words)), index_col=0)
     assert (cells["average"] == cells["vit"]).loc[["vgg", "resnet"]].all()
-    with pytest.raises(ValueError, match="keep or exclude"):
-        rankings(folder, related="no")
+    assert "without related pairs" in table(folder, to="markdown", **words)
+    with pytest.raises(ValueError, match="True, or False"):
+        rankings(folder, related="exclude")
 
 
 def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from src import rankings, table, tries
+from src import rankings, table
 from src.analysis.intervals import wilson_interval
 from src.api import charts
 from src.artifacts.frame_jobs import JOBS, jobs_of
@@ -252,14 +252,6 @@ def test_a_sweep_has_no_metric_of_an_attack_whose_jobs_no_ranking_compares(diffe
     points = {name: share for name, share, _ in sweep_points(summarise(jobs_of(frame)))}
     assert {name.split("/")[1] for name in points} == {"mi"}
     assert points["transfer_success/mi/reference"] == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize("differing", ["epsilon.reference", "norm", "storage", "seed"])
-def test_tries_name_what_keeps_attacks_apart(differing):
-    frame = other(frame_of(FOOLED), "vit", **OTHERWISE[differing])
-    for job, before in zip(frame.attrs[JOBS], frame_of(FOOLED).attrs[JOBS], strict=True):
-        assert job["config"]["dataset"] == before["config"]["dataset"]
-    refused(lambda: tries(frame), f"{differing}=")
 
 
 @pytest.mark.parametrize("count", [0, 7, 20])

@@ -67,7 +67,7 @@ def test_pairs_that_were_not_run_are_empty():
 def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     ranked = pd.DataFrame({"attack": ["mi", "bim"], "rank": [1, 2], "undecided": undecided})
     numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 150, "gradients": 10}
-    numbers |= {"fit_gradients": 0, "models": "other"}
+    numbers |= {"fit_gradients": 0}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
     numbers |= {"detectable": 0.07, "p": [np.nan, 0.2], "depends_on": ""}
     ranked = ranked.assign(
@@ -85,7 +85,7 @@ def test_a_ranking_says_whether_it_is_decided(undecided, decided):
 def test_few_images_name_no_winner_but_how_many_would_decide():
     ranked = pd.DataFrame({"attack": ["mi", "bim"], "rank": [1, 2], "undecided": [True, False]})
     numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 50, "gradients": 10}
-    numbers |= {"fit_gradients": 0, "models": "other", "detectable": 0.07, "p": [np.nan, 0.01]}
+    numbers |= {"fit_gradients": 0, "detectable": 0.07, "p": [np.nan, 0.01]}
     numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
     ranked = ranked.assign(
         targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers

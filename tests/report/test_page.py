@@ -282,12 +282,11 @@ def test_a_single_network_opens_with_its_images(opened, summary_of):
 
 
 def test_the_page_of_an_audit_opens_with_its_sentence(opened, made_up):
-    ((sentence, *_),) = made_up("audit").page["audits"]
+    ((sentence, classes),) = made_up("audit").page["audits"]
     tab = opened("audit")
-    assert tab.inner_text("main > .first").startswith(sentence)
+    assert tab.inner_text("main > .first").startswith(f"{sentence} {classes}")
     size = "one => parseFloat(getComputedStyle(one).fontSize)"
-    assert tab.eval_on_selector(".audit summary", size) > tab.eval_on_selector("#answer", size)
-    assert tab.locator(".audit .note").first.inner_text() == ""  # folded
+    assert tab.eval_on_selector(".audit", size) > tab.eval_on_selector("#answer", size)
     tab.wait_for_selector("#image .strip")
     assert "not evaluated" not in tab.inner_text("#image")
     assert tab.locator("#image .role").all_inner_texts() == ["", "target"]

@@ -33,7 +33,7 @@ def test_an_error_at_the_end_closes_the_run_and_keeps_the_files(tmp_path, monkey
 
     monkeypatch.setattr(sweeps, "summarise", out_of_memory)
     (tmp_path / "attacks.csv").write_text("attack\n")
-    job = SimpleNamespace(report=SimpleNamespace(related="keep"), plan=PlanSettings())
+    job = SimpleNamespace(report=SimpleNamespace(), plan=PlanSettings())
     sweep = sweeps.Sweep([((), job)], lambda *_: None)
     sweep.folder, sweep.run, sweep.tracker = tmp_path, "run", Closed()
     with pytest.raises(SystemExit):

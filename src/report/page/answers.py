@@ -42,11 +42,10 @@ def _details(first: pd.Series, total: int) -> str:
     weight = f"weighs the {first['targets']:g} targets equally"
     parts = {weight: first["targets"] > 1, "leaves out white boxes": first.get("sources", 1) > 1}
     mean = " and ".join(part for part, holds in parts.items() if holds)
-    unrelated = " Related networks are in no mean." * (first["models"] == "unrelated")
     part = f"{first['images']:g} of {total} " * (first["protocol"] != "all")
     union = ", in at least one pair; each pair has its own count" * any(parts.values())
     text = f"Counted: the {part}{COUNTED[first['protocol']]}{union * bool(part)}."
-    return text + f" The mean {mean}." * bool(mean) + unrelated
+    return text + f" The mean {mean}." * bool(mean)
 
 
 def _decided(rows: pd.DataFrame, of: str, where: str, details: str) -> Answer:

@@ -55,8 +55,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
         view = make_view(summary)
         runs = [job for job_summary in summary.attacked for job in job_summary.runs]
         figures = [*why_figures(view, numbers), *figures]
-        audited = summary.audits if settings and settings.tries else []
-        if curves := [its for its in audited if its.rows]:
+        if curves := {its.target: its.tries for its in summary.audits if its.tries is not None}:
             figures.append(tries_figure(curves))
         chosen = selections(summary, view)
         axes, answer = chosen["axes"], answer_of(summary, view)
@@ -73,7 +72,7 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
             "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
             "effects": _effects(numbers),
-            "audits": [(its.sentence, its.rows, its.notes) for its in audited],
+            "audits": [(its.sentence, its.classes) for its in summary.audits],
         }
         terms.append(("What other commands show", LEFT_OUT))
     terms.append(("Definitions", tuple(definitions().items())))

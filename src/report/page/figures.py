@@ -1,6 +1,6 @@
 """The charts of the page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -13,7 +13,6 @@ from ...analysis.confidence import by_class, confidence_profiles
 from ...analysis.diagnostics import SIZES
 from ...config.sections import CONTROLS
 from ...utils.model_names import ABSTAINED, ModelRef
-from ..audit import Audit
 from ..charts.curves import series_chart
 from ..charts.dot_plot import dot_plot, success_over
 from ..charts.theme import (
@@ -115,9 +114,9 @@ def _visibility(view: View, sizes: pd.DataFrame) -> Iterator[Figure]:
         yield Figure("visibility", "Success over visibility", caption, chart, rows)
 
 
-def tries_figure(shown: Sequence[Audit]) -> Figure:
+def tries_figure(shown: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the share fooled over the number of candidates, one curve per target."""
-    rows = pd.concat([its.tries.assign(target=its.target) for its in shown])
+    rows = pd.concat([its.assign(target=target) for target, its in shown.items()])
     axis = alt.Axis(tickMinStep=1, grid=False)
     colour = colour_by("target", rows["target"], orient="bottom", **STROKES)
     base = alt.Chart(ROWS).encode(
@@ -131,7 +130,7 @@ def tries_figure(shown: Sequence[Audit]) -> Figure:
         "learned on other images. 95 % intervals."
     )
     chart = chart.properties(width=PANEL, height=220)
-    title = f"Fooled within q candidates{f', {shown[0].target}' * (len(shown) == 1)}"
+    title = f"Fooled within q candidates{f', {next(iter(shown))}' * (len(shown) == 1)}"
     return Figure("tries", title, caption, chart, rows)
 
 

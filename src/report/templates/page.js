@@ -451,9 +451,8 @@ function renderMatrix() {
     const spread = value("sd", where);
     const chosen = its === source && one === target;
     return el("td", {}, el("button", { type: "button", "data-pair": `${its}>${one}`,
-      class: [kind === "transfer" || kind === "related" ? "" : "hatched", kind === "related" ? "related" : "", chosen
-        ? "pair" : ""].join(" "),
-      style: kind === "transfer" || kind === "related" ? `background: ${mixed(share ?? 0)}` : "",
+      class: [kind === "transfer" ? "" : "hatched", chosen ? "pair" : ""].join(" "),
+      style: kind === "transfer" ? `background: ${mixed(share ?? 0)}` : "",
       "aria-pressed": String(chosen),
         "aria-label": `${its} to ${one}${kind === "transfer" ? "" : ` (${kind})`}: ${percent(share)} %, ${counts}`,
       title: [kind === "transfer" ? "" : kind, overlap, interval(where)].filter(Boolean).join("; "),
@@ -481,7 +480,6 @@ function renderMatrix() {
     kinds.has("white box") && [el("span", { class: "swatch hatched" }),
       " White box: the target is the source; in no mean. "],
     kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
-    kinds.has("related") && "Dashed: related networks, in no mean. ",
     el("span", { class: "swatch pair" }), ` ${cell}Small lines: over the budget, 0 to 100 %. `,
     axes.source[0] === "" && targets.length > 1 && "Bottom right: the mean of the bottom row.");
   fill($("matrix"), el("h2", {}, title), el("div", { class: "scroll" }, table), note);

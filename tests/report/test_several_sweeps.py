@@ -1,4 +1,4 @@
-"""Several sweeps together: images of several days, seeds, names, and averages that differ."""
+"""Several sweeps together: other images, seeds, names, and averages that differ."""
 
 import csv
 import io
@@ -42,20 +42,16 @@ def cell(folder, attack="fgsm"):
     return found.loc[(attack, "vgg", "vit", 8.0), ["success", "denominator"]].to_numpy(int)
 
 
-@pytest.mark.slow
-def test_jobs_on_disjoint_images_are_one_row(sweep):
+def test_jobs_on_other_images_are_in_no_mean_and_the_way_on_is_named(sweep, tmp_path, capsys):
     days = [sweep("a"), sweep("b", first=60)]
-    success, images = sum(map(cell, days))
-    first, *_ = rows = lines_of(table(*days, to="csv"))
-    assert [row["attack"] for row in rows] == ["fgsm", "bim"] * 2
-    assert float(first["vit"]) == success / images
-    frame = load_sweep(*days)
-    assert frame["index"].nunique() == 120  # each sweep counts its images from 0
-    text = table(*days, to="markdown")
-    assert "120 images of made-up" in text and "Pooled from 2 sets of images." in text
-    pd.testing.assert_frame_equal(rankings(frame), rankings(*reversed(days)))
-    shown = make_view(summarise(find_jobs(days))).rows
-    assert shown.query("attack == 'fgsm' and source == 'vgg' and target == 'vit'")["n"].max() == 120
+    assert set(rankings(*days)["attack"]) == {
+        f"{its} ({day})" for its in ("fgsm", "bim") for day in "ab"
+    }
+    for folders, said in ((days, True), (days[:1], False)):
+        assert run_words(tmp_path, *map(str, folders), module="src.table") == 0
+        assert ("raise n_images: stored rows are reused" in capsys.readouterr().err) == said
+    with pytest.raises(ValueError, match="images "):
+        tries(*days)
 
 
 @pytest.mark.slow
@@ -129,48 +125,6 @@ def test_averages_over_different_targets_are_marked(sweep):
     over_targets = table(one, two, to="csv", rows="attack", columns="source")
     assert {row["vgg partial"] for row in lines_of(over_targets)} == {"True", "False"}
     assert "‡" not in table(one, to="markdown", **words)
-
-
-@pytest.mark.slow
-def test_only_the_choice_of_images_may_differ_in_a_pool(sweep):
-    """What is named, prepared or labelled otherwise are two rows, even if no digest is common."""
-    days = [sweep("a"), sweep("b", first=60)]
-    one, two = (cell(folder) for folder in days)
-    assert cell_of(load_sweep(*days), "fgsm") == sum((one, two)).tolist()
-    frame = load_sweep(first=days[0], second=days[1])
-    assert cell_of(frame, "fgsm (first)") == one.tolist()
-    assert cell_of(frame, "fgsm (second)") == two.tolist()
-    for key, value in {
-        "root": "blurred",
-        "resize": 40,
-        "csv": "t7.csv",
-        "class_names": ["x"],
-    }.items():
-        other = sweep(f"{key}/other", first=60, dataset={key: value})
-        frame = load_sweep(days[0], other)
-        assert cell_of(frame, "fgsm (a)") == one.tolist()
-        assert cell_of(frame, "fgsm (other)") == two.tolist()
-    for key, value in {"n_images": 60, "seed": 7, "images": "list.csv"}.items():
-        other = sweep(f"{key}/choice", first=60, dataset={key: value})
-        assert cell_of(load_sweep(days[0], other), "fgsm") == sum((one, two)).tolist()
-
-
-def test_the_same_photographs_under_other_labels_are_not_pooled(sweep):
-    """The list of target labels was edited in place: other rows, the same photographs."""
-    one, two = sweep("one", photographs=0), sweep("two", first=60, photographs=0)
-    assert {*load_sweep(one, two)["attack"]} == {
-        *("fgsm (one)", "bim (one)", "fgsm (two)", "bim (two)")
-    }
-    three = sweep("three", first=60, photographs=60)
-    assert {*load_sweep(one, three)["attack"]} == {"fgsm", "bim"}
-    old = sweep("old", first=60)  # written by a version that stores no photographs
-    assert cell_of(load_sweep(one, old), "fgsm")[1] == cell(one)[1] + cell(old)[1]
-
-
-def cell_of(frame, attack):
-    """Return successes and images of a named attack from vgg to vit."""
-    found = rates(frame).set_index(["attack", "source", "target", "eps_255"])
-    return found.loc[(attack, "vgg", "vit", 8.0), ["success", "denominator"]].astype(int).tolist()
 
 
 def test_candidates_have_their_first_seed_and_are_untargeted_if_any_is(sweep):
