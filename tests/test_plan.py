@@ -1,6 +1,8 @@
 """What a command takes, printed before its first job, against what it took."""
 
+import json
 import re
+import shutil
 
 import pytest
 
@@ -43,9 +45,31 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, run_job
     again = plan(*words)
     assert count("gradients", again) == count("predictions", again) == 0
     assert "all rows of 2 jobs" in again
+    assert "Already stored" not in plan(*words, "rerun=true")
     grown = plan(*words, "epsilon.grid=[0,0.5,2,8]")
     assert count("gradients", grown) == 2 * 23 * (1 + 3 * 2) and "Already" not in grown
-    assert "about 0 s at the pace of earlier jobs" in grown
+    assert re.search(r"about \d+ s at the pace of earlier jobs", grown)
+    (workspace / "cache" / "seconds.json").write_text('{"a": -1}')
+    assert "unknown until the first batch" in plan(*words, "n_images=9")
+    shutil.rmtree(workspace / "cache" / f"{next((workspace / 'cache').glob('rows-*')).name}")
+    assert "Already stored" not in plan(*words)
+
+
+def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch(
+    run_job, workspace, capsys
+):
+    words = ["-m", "attack=fgsm,bim", "hydra.sweep.dir=out", "plan.max_hours=1e-9"]
+    assert run_job(*words) == 2
+    told = capsys.readouterr().out
+    assert "plan.max_hours=1e-09 is checked after the first batch" in told
+    assert "Type plan.max_hours=0.1. Finished jobs are in" in told
+    assert [path.name for path in (workspace / "out").glob("[0-9]-*")] == ["0-fgsm-coarse"]
+    assert run_job("plan.max_hours=100") == 0
+    (note,) = json.loads((workspace / "cache" / "seconds.json").read_text()).items()
+    assert note[0].startswith("coarse ") and "32 pixels" in note[0] and note[1] > 0
+    capsys.readouterr()
+    assert run_job(*words[:2], "hydra.sweep.dir=two", *words[3:]) == 2
+    assert "the plan takes" in capsys.readouterr().err and not (workspace / "two").exists()
 
 
 def test_time_left_is_told_once_and_sources_have_their_pace(caplog):
@@ -60,3 +84,30 @@ def test_time_left_is_told_once_and_sources_have_their_pace(caplog):
     plan = Plan(True, 0.01, jobs)
     with pytest.raises(stopping.OutOfTime, match=r"left is 2 min. Type .*=0.1 or n_images=40$"):
         plan.tell_time_left(0, 0.02, 500)
+
+
+def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, workspace):
+    words = ["model.fine.weights=there/fine.pth", "++model.fine.url=https://example.org/fine.pth"]
+    printed = plan(*words)
+    assert "curl -L --create-dirs -o there/fine.pth https://example.org/fine.pth" in printed
+    assert count("gradients", printed) == 23
+    printed = plan("dataset=image_folder", "dataset.root=nowhere", "n_images=null", "attack=bim")
+    assert "dataset=image_folder: " in printed and "19 gradients per image" in printed
+    words = ["dataset=cifar10", "dataset.root=nowhere", "model.coarse.weights=null"]
+    printed = plan("-m", "attack=fgsm,bim", *words)
+    assert "fitted first: coarse." in printed and "the command downloads it" in printed
+    assert count("gradients", printed) == 23 * (1 + 19)
+
+
+def test_jobs_that_run_elsewhere_have_no_hours(plan):
+    words = ["attack=bim,mi", "attack.steps=3", "hydra/launcher=processes", "plan.max_hours=1"]
+    printed = plan("-m", *words)
+    assert count("gradients", printed) == 2 * 23 * 5 and "not checked by launchers" in printed
+    assert "unknown" not in printed and "about" not in printed
+
+
+@pytest.mark.slow
+def test_models_that_fit_no_job_are_refused_before_the_first(run_job, workspace, capfd):
+    assert run_job("-m", "attack=fgsm,bim", "model.fine.mean=null", "hydra.sweep.dir=out") == 2
+    assert "model fine: mean or std is null" in capfd.readouterr().err
+    assert not (workspace / "out").exists()
