@@ -10,15 +10,12 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from scipy.stats import studentized_range
 
-from ..analysis.multiple_comparisons import LEVEL, detectable
 from ..cache.keys import clean_parts, code_keys, content_key
 from ..cache.rows import Rows
 from ..config.sections import ModelSettings
 from ..config.settings import Settings
 from ..data import ImageDataset
-from ..measure.attack_cost import most_pictures
 from ..models.providers import LOADER, find
 from ..utils import stopping
 from ..utils.devices import device_of
@@ -37,7 +34,6 @@ from .work import GRADIENT, all_requests, work_of
 log = logging.getLogger(__name__)
 
 _SHOWN = 30  # maximum number of jobs in the table
-_DISCORDANCE = 0.2  # assumed share of images on which two attacks disagree, as in stored results
 _UNKEYED = {
     *("cache", "tracking", "report", "beside", "plan", "rerun", "sweep", "clean_accuracy_check"),
     *("trainer", "training"),
@@ -81,7 +77,6 @@ class Plan:
         max_hours: Largest number of hours; None: any.
         first: Trainings and fits of which no file is stored.
         files: Missing files, each with the command that fetches it.
-        pictures: How many examples each job stores, if they are fewer than asked for.
     """
 
     here: bool
@@ -89,7 +84,6 @@ class Plan:
     jobs: list[JobPlan] = field(default_factory=list)
     first: dict[str, None] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
-    pictures: str = ""
     _told: bool = False
 
     @property
@@ -130,7 +124,7 @@ class Plan:
         """Return a refusal of more than `max_hours`, with what to type."""
         way = f"plan.max_hours={math.ceil(seconds / 360) / 10:g}"
         images = max(job.images for job in self.jobs) * 3600 * (self.max_hours or 0) / seconds
-        way += f" or n_images={images:.0f}" * (images >= 1)
+        way += f" or n_images={int(images)}" * (images >= 1)
         return f"plan.max_hours={self.max_hours:g}: {what} {duration(seconds)}. Type {way}"
 
 
@@ -188,9 +182,6 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
     names: Any = dict.fromkeys([*settings.models, settings.source_name])
     names.pop("", None)
     job = JobContext(planned, Data(images, diagnosed, None, torch.device("cpu")), names)
-    wanted = min(settings.report.examples, len(images)) if settings.source else 0
-    if (count := most_pictures(job)) < wanted:
-        plan.pictures = f"{count} of {wanted} examples per job, to store at most 10 MB"
     done = Rows(Path(settings.cache.dir)).is_finished(finished_key(planned, len(images)))
     if done and not settings.rerun:
         return JobPlan(settings.job, len(images), seconds=0, stored=True)
@@ -283,8 +274,6 @@ def print_plan(plan: Plan, console: Console) -> None:
     if plan.max_hours and math.isnan(plan.seconds):
         when = "is checked after the first batch" if plan.here else "is not checked by launchers"
         console.print(f"plan.max_hours={plan.max_hours:g} {when}.")
-    if plan.pictures:
-        console.print(f"Pictures: {plan.pictures}. Name others with report.images.")
     if plan.first:
         console.print(f"Trained or fitted first: {', '.join(plan.first)}. Their time is not known.")
     if plan.files:
@@ -298,8 +287,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(f"Already stored: all rows of {stored} job{plural} with these settings.")
 
 
-def print_jobs(plan: Plan, jobs: Sequence[Settings], console: Console) -> None:
-    """Print the work of each job, the plan, and the smallest difference its images can detect."""
+def print_jobs(plan: Plan, console: Console) -> None:
+    """Print the work of each job, then the plan."""
     counted = any(job.images for job in plan.jobs)
     gradients = "gradients" if counted else "gradients per image"
     rows = []
@@ -317,14 +306,3 @@ def print_jobs(plan: Plan, jobs: Sequence[Settings], console: Console) -> None:
     if (left := len(plan.jobs) - _SHOWN) > 0:
         console.print(f"... and {left} more job{'s' * (left > 1)}")
     print_plan(plan, console)
-    images = max(job.images for job in plan.jobs)
-    attacks, sources = {job.attack.label for job in jobs}, {job.source_name for job in jobs}
-    compared, kind = (attacks, "attacks") if len(attacks) > 1 else (sources, "sources")
-    if images and len(compared) > 1:
-        cutoff = studentized_range.ppf(1 - LEVEL, len(compared), math.inf) / math.sqrt(2)
-        difference = detectable(cutoff, _DISCORDANCE, images)
-        console.print(
-            f"{images:,} images can detect differences of {100 * difference:.1f} points between "
-            f"{len(compared)} {kind} that disagree on {_DISCORDANCE:.0%} of the images. "
-            "For other differences see images_needed."
-        )

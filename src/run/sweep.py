@@ -141,7 +141,7 @@ class Sweep:
             with writing(cache), held(cache / ".lock"):  # or the file system has no locks
                 pass
         if jobs[0].plan.only:
-            print_jobs(plan, jobs, console)
+            print_jobs(plan, console)
             sys.exit(any(job.refused for job in plan.jobs))
         refused = {job.refused for job in plan.jobs}
         if len(refused) == 1 and all(refused):
