@@ -1,6 +1,6 @@
 """List the jobs of a sweep, their states and the remaining time.
 
-`python -m src.status why JOB` prints why the rows of a finished job are not reused.
+`python -m src.status why JOB OTHER` prints why one job does not reuse the rows of another.
 
 exit codes:
   0          all jobs are done
@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from .artifacts.record import job_record
 from .artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
 from .cache.rows import FOLDER, Rows
 from .config.command_line import CommandParser, run_command
@@ -32,12 +33,12 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     if words[:1] == ["why"]:
         parser = CommandParser(
-            f"{command('status')} why", description="Print why the rows of a job are not reused."
+            f"{command('status')} why",
+            description="Print what decides the rows of two finished jobs and differs.",
         )
-        parser.add_argument("folder", type=Path, help="folder of a job or a sweep")
-        parser.add_argument("words", nargs="*", help="overrides of its command that name code")
-        parser.add_argument("--config-dir", type=Path, help="folder of its command's config files")
-        return run_command(_print_differences, parser.parse_intermixed_args, words[1:])
+        parser.add_argument("job", type=Path, help="folder of a finished job")
+        parser.add_argument("other", type=Path, help="folder of a later one")
+        return run_command(_print_differences, parser.parse_args, words[1:])
     parser = CommandParser(command("status"), description=__doc__)
     parser.add_argument(
         "folder", nargs="?", type=Path, help="folder of a sweep; default: the newest"
@@ -57,12 +58,23 @@ def _print_jobs(folder: Path | None) -> int:
     return int(any(job.state != "done" for job in jobs))
 
 
-def _print_differences(folder: Path, words: list[str], config_dir: Path | None) -> None:
-    """Print what differs between finished jobs and what this program would compute now."""
-    from .run.why import compare_jobs  # here: loads torch
+def _print_differences(job: Path, other: Path) -> None:
+    """Print the parts of the keys of two finished jobs that differ, one per line."""
+    before, after = _key_parts(job), _key_parts(other)
+    for name in {**before, **after}:
+        values = [printable(parts.get(name, "none")) for parts in (before, after)]
+        if values[0] != values[1]:
+            print(f"{printable(name)}: {' -> '.join(values)}")
+    if before == after:
+        print("No part differs. Either job reuses the other's rows of equal images and budgets.")
 
-    for job, lines in compare_jobs(folder, words, config_dir):
-        print(f"{job}:", *map(printable, lines), sep="\n  ")
+
+def _key_parts(folder: Path) -> dict[str, str]:
+    """Return the parts of the keys of a job's rows from its record."""
+    record = job_record(folder)
+    if record is None or not record.key_parts:
+        raise ValueError(f"{folder} is no folder of a job that states what decides its rows.")
+    return {"source": record.source, **record.key_parts, "key of the attack": record.crafting}
 
 
 def listed(jobs: list[JobStatus]) -> Table:

@@ -19,7 +19,7 @@ from src.data import ImageDataset, LabelledImages
 from src.defences import AttackedDefence, BitDepth, Jpeg, Median, RandomResizePad, Smoothing
 from src.models import PixelClassifier
 from src.run import predict, trainer
-from src.run.costs import Speeds
+from src.run.hours import speed_key
 from src.run.results import compute_results
 from src.utils import devices
 from tests.job_context import make_context
@@ -187,12 +187,14 @@ def test_what_depends_on_cuda_runs_with_a_pretended_type(monkeypatch):
     gpu = torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400, 400))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "card 1")
     monkeypatch.setattr(Inputs, "__init__", lambda self: setattr(self, "device", gpu))
     settings = make_context(images(), {"a": network(0)}).settings
     assert devices.computes_in_bfloat16("cuda")
     assert Inputs().trainer == {"accelerator": "gpu", "devices": [1]}
-    assert Speeds(settings, gpu).device == "card 1"
+    with monkeypatch.context() as patch:
+        patch.setattr("src.run.hours.device_of", lambda accelerator: "cuda")
+        assert speed_key(settings, 8).endswith("8 pixels, 32-true, card 1")
     states, larger = ({0.0: {"weights": torch.ones(size)}} for size in (25, 26))
     assert devices.move_states(states, torch.device("cpu")) is states
     assert devices.move_states(larger, gpu) is larger  # more than a quarter of the free memory

@@ -85,25 +85,21 @@ REFUSED = [
     (["attack=fgsm", "attack.steps=5"], ("attack.steps", "attack=fgsm", "norm")),
     (["attack=fgsm", "attack=bim"], ("attack",)),
     (["attack=fgsm,bim"], ("attack=fgsm,bim", " -m ")),
-    (["source=coarse,fine"], ("source=coarse,fine", " -m ", "'source=[coarse,fine]'", "ensemble")),
-    (["source=[coarse,fine],fine"], ("source=[coarse,fine],fine", " -m ")),
-    (["targets=coarse,fine"], ("targets=coarse,fine", " -m ", "'targets=[coarse,fine]'")),
+    (["source=coarse,fine"], ("source=coarse,fine", " -m ", "[A,B]")),
     (["attack=fgms"], ("attack/fgms", "mean fgsm?")),
-    (["atack.norm=l2"], ("'atack.norm'", "mean attack.norm?")),
+    (["atack.norm=l2"], ("'atack.norm'", "mean attack?")),
     (["n_images=range(2,4)"], ("n_images=range(2,4)", " -m ")),
-    (["defences=[jpeg,", "none]"], ("defences=[jpeg,", "'defences=[jpeg,none]'")),
+    (["defences=[jpeg,", "none]"], ("defences=[jpeg,", "no blanks")),
     (["-m", "attack=fgsm,bim", "trainer.devices=2"], ("trainer.devices", "trainer=default")),
     (["dataset=image_folder", "dataset.root=gone"], ("dataset.root=gone",)),
     (["tracking=mlflow", "tracking.uri=nonsense://x"], ("nonsense://x", "tracking=none")),
     (["dataset=_saved"], ("dataset=_saved", "arrays, cifar10")),
     (["-m", "dataset=_common,cifar10"], ("dataset=_common", "arrays, cifar10")),
     (["plan=false"], ("plan=false", "default, only")),
-    (["epsilon=[fine,4]"], ("epsilon=[fine,4]", "default, fine", "epsilon.KEY=VALUE")),
-    (["epsilon=[4,8]"], ("epsilon=[4,8]", "'epsilon.grid=[4,8]'")),
-    (["epsilon=0.5"], ("epsilon=0.5", "'epsilon.grid=[127.5]'")),
-    (["-m", "epsilon=4,8"], ("epsilon=4,8", "'epsilon.grid=[4,8]'")),
-    (["eps=8"], ("eps=8", "'epsilon.grid=[8]'")),
-    (["attack.epsilon=16"], ("attack.epsilon", "'epsilon.grid=[16]'")),
+    (["-m", "epsilon=4,8"], ("epsilon=4,8", "default, fine", "'epsilon.grid=[8]'")),
+    (["trainer=[cpu,gpu]"], ("trainer=[cpu,gpu]", "trainer.KEY=VALUE")),
+    (["eps=8"], ("'eps'", "'epsilon.grid=[8]'")),
+    (["attack.epsilon=16"], ("attack.epsilon", "'epsilon.grid=[8]'")),
     (["attack=fgsm", "--nope", "-m"], ("--nope",)),
     (["-m", "hydra.sweep.subdir=x"], ("hydra.sweep.subdir", "hydra:job.num")),
     (["hydra.run.dir="], ("hydra.run.dir",)),
@@ -171,7 +167,7 @@ def test_a_job_that_its_data_or_device_forbid_says_so(run_job, capfd, words, cod
 @pytest.mark.slow
 @pytest.mark.parametrize("sweep", [[], ["-m", "attack=fgsm,bim"]])
 @pytest.mark.parametrize(("side", "value"), [([], ""), (["model.fine.input_size=48"], "=48")])
-def test_images_of_several_sizes_are_refused_in_the_plan_with_a_size_to_set(
+def test_images_of_several_sizes_are_refused_before_the_first_job_with_a_size_to_set(
     run_job, workspace, capfd, sweep, side, value
 ):
     for number, name in enumerate(CLASSES):
@@ -182,9 +178,6 @@ def test_images_of_several_sizes_are_refused_in_the_plan_with_a_size_to_set(
     out, err = capfd.readouterr()
     assert "64 x 80" in err and err.endswith(f"dataset.image_size{value}\n") and not out
     assert not (workspace / "outputs").exists()
-    assert run_job(*words, *sweep, "plan=only") == 1
-    out = capfd.readouterr().out
-    assert f"dataset.image_size{value}\n" in out and "Plan:" not in out and "TFLOP." not in out
 
 
 def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, tiny_run):

@@ -118,6 +118,15 @@ class Rows:
                 held.callback(lock.release)
             yield
 
+    def finish(self, origin: str, job: str) -> None:
+        """Note in an attack's folder that all rows of a job are stored; `job` is its key."""
+        with suppress(OSError):  # the cache is read-only
+            (self.folder / origin / f"finished-{job}").touch()
+
+    def is_finished(self, job: str) -> bool:
+        """Return True if all rows of a job were stored, and its attack's folder is still there."""
+        return any(self.folder.glob(f"*/finished-{job}"))
+
     def shrink(self, total_gb: float) -> None:
         """Remove the least recently used rows until all rows need at most `total_gb` gigabytes.
 

@@ -1,15 +1,11 @@
 """Overrides of a command, each parsed once, by Hydra's parser."""
 
-import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from math import isfinite
-from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +16,11 @@ from hydra.core.override_parser.types import (
     Glob,
     Override,
     QuotedString,
-    ValueType,
 )
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import OverrideParseException
 
 from ..utils.package import command
 from ..utils.refusals import quoted
-from .fields import in_255ths
 from .hydra_internals import value_tokens
 
 TEXTS = (
@@ -38,17 +32,15 @@ TEXTS = (
 """Keys whose values are paths or names, also if they look like numbers."""
 BUDGETS = ("budget", "budgets", "eps", "epsilon")
 """Keys that users may take for that of the budgets."""
-LISTS = (
-    *("source", "targets", "defences", "variants", "epsilon.grid"),
-    *("diagnostics.iterations", "diagnostics.tables", "report.images"),
-)
-"""Keys that take a list."""
+SET_BUDGETS = "Set budgets, in units of 1/255, with 'epsilon.grid=[8]'."
 REPLACED = {
     "cache_dir": "cache.dir",
     "store.images_mb": "cache.images_mb",
     "store.total_gb": "cache.total_gb",
     "plan=true": "plan=only",
-    "plan_tflops": "plan.tflops",
+    **dict.fromkeys(
+        ("plan.tflops", "plan_tflops"), "a job on that machine, after which its plans have hours"
+    ),
     "max_hours": "plan.max_hours",
     "dataset.n_images": "n_images",
     "dataset=saved": "attack=saved, which brings the images of its set",
@@ -102,9 +94,8 @@ class Command:
 
         Raises:
             OverrideParseException: A word is no override.
-            ValueError: A key or option is from an earlier version, or a value is split into words.
+            ValueError: A key or option is from an earlier version.
         """
-        refuse_split(words)
         overrides = tuple(map(parse, words))
         names: defaultdict[str, list[str]] = defaultdict(list)
         for override in overrides:
@@ -150,53 +141,23 @@ class Command:
                 raise ValueError(f"{override.input_line}: an option takes no +. Type {word}")
             if group == "experiment":
                 continue
-            if group in BUDGETS and (budgets := budgets_in(override.value())):
-                raise ValueError(
-                    f"{override.input_line}: set budgets, in units of 1/255, with "
-                    f"'epsilon.grid=[{','.join(budgets)}]'."
-                )
             option = is_option(override.value())
             base = any(name.startswith("_") for name in flat(override.value()))
             if (folder / group).is_dir() and (base or not option):
                 stems = sorted(path.stem for path in (folder / group).glob("[!_]*.yaml"))
+                way = f"To set a key, type {group}.KEY=VALUE."
                 raise ValueError(
-                    f"{override.input_line} is not an option of {group}: {', '.join(stems)}. To "
-                    f"set a key, use {group}.KEY=VALUE; to run two options, use -m {group}=A,B."
+                    f"{override.input_line} is not an option of {group}: {', '.join(stems)}. "
+                    f"{SET_BUDGETS if group in BUDGETS else way}"
                 )
 
     def refuse_sweeps(self) -> None:
         """Refuse several values of a key, which are several jobs, in a command without `-m`."""
         for override in filter(Override.is_sweep_override, self.overrides):
-            key, value = override.key_or_group, override.get_value_string()
-            way = ""
-            if key in LISTS and override.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
-                listed = shlex.quote(f"{override.get_key_element()}=[{value}]")
-                kind = "one ensemble" if key == "source" else "all in one job"
-                way = f", or type {listed} for {kind}" * ("[" not in value)
             raise ValueError(
-                f"{override.input_line}: add -m to run one job for each of these values{way}."
+                f"{override.input_line}: add -m to run one job for each of these values. "
+                "A list for one job, such as an ensemble, has brackets: [A,B]."
             )
-
-
-def refuse_split(words: Sequence[str]) -> None:
-    """Refuse a value that the shell has split at its blanks, and print it in quotes."""
-    for number, word in enumerate(words):
-        text = word
-        for more in words[number + 1 :]:
-            if "=" in text:
-                is_open = sum(map(text.count, "[{(")) > sum(map(text.count, "]})"))
-                goes_on = is_open or text.endswith((",", "=")) or more.startswith(",")
-                goes_on = goes_on and "=" not in more and not more.startswith("~")
-            else:  # a word without = is a folder's name, or a key before a blank
-                goes_on = more.startswith("=")
-            if not goes_on:
-                break
-            between = " " if text.count("{") > text.count("}") else ","
-            joined = text[-1:] in ",=[({" or more[:1] in ",=])}"
-            text += more if joined else between + more
-        if text != word:
-            way = repair(text) or shlex.quote(text)
-            raise ValueError(f"{word}: the shell split this value at a blank. Type {way}")
 
 
 def refuse_replaced(key: str, value: Any) -> None:
@@ -274,48 +235,7 @@ def flat(value: Any) -> list[str]:
     return [str(item) for item in _items(value) if item is not None]
 
 
-def budgets_in(value: Any) -> list[str]:
-    """Return the budgets in an override's value in units of 1/255, as text; empty: other values.
-
-    A budget is a number, or a text such as `8/255`.
-    """
-    items = [*_items(value)]
-    for index, item in enumerate(items):
-        if isinstance(item, str) and (match := re.fullmatch(r"(\d+\.?\d*) */ *255", item)):
-            items[index] = float(match[1])
-    # A truth value is no number.
-    numbers = all(type(item) in (int, float) and isfinite(item) for item in items)
-    return in_255ths(items) if items and numbers else []
-
-
 def is_option(value: Any) -> bool:
     """Return True if an override's value names a file of a group, for each job of a sweep."""
     items = value.list if isinstance(value, ChoiceSweep) else [value]
     return all(isinstance(item, str | QuotedString | Glob) for item in items)
-
-
-def repair(word: str) -> str | None:
-    """Return an override that cannot be parsed as it can be typed in a shell; None: not repaired.
-
-    >>> print(repair("model.vgg16.weights=epoch=9-step=100.ckpt"))
-    'model.vgg16.weights="epoch=9-step=100.ckpt"'
-    >>> print(repair("source=vgg16,"))
-    source=vgg16
-    """
-    key, _, value = word.partition("=")
-    key, value = key.strip(), expanduser(value.strip().lstrip("=")).strip(", ")
-    if value[:1] in ("'", '"') and value.count(value[0]) == 1:
-        value = value[1:]  # the quote is never closed
-    if not key or not value.strip("[](){}, "):
-        return None
-    if key in LISTS and (value[0] in "({" or (value[-1] == "]" and value[0] != "[")):
-        value = f"[{value.lstrip('({').rstrip(')}]')}]"
-    items = value[1:].removesuffix("]")
-    if value[0] == "{" or (value[0] == "[" and {*items} & {*"[]{'\""}):
-        return None
-    texts = [text.strip() for text in items.split(",") if text.strip()]
-    for change in (str, "{})".format, quoted):  # as it is, a function that is closed, a text
-        text = f"[{','.join(map(change, texts))}]" if value[0] == "[" else change(value)
-        with suppress(HydraException):
-            return shlex.quote(str(_parser.parse_override(f"{key}={text}").input_line))
-    return None

@@ -5,7 +5,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib.metadata import packages_distributions
 from typing import Any, NoReturn
 
@@ -17,7 +16,7 @@ from yaml import YAMLError
 
 from ..utils.package import install_command
 from ..utils.refusals import first_line, printable, suggestion
-from .command import BUDGETS, repair
+from .command import BUDGETS, SET_BUDGETS
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes; errors have the first, too
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
@@ -60,11 +59,7 @@ def explain(error: BaseException) -> str:
         text = " ".join(str(error).split("\n\n")[0].split())
     if isinstance(error, OverrideParseException):
         word = str(error.override)
-        way = "Close brackets and quote texts in the value."
-        if "=" not in word:
-            way = "Write no blanks beside = and commas, and quote a value that has blanks."
-        elif repaired := repair(word):
-            way = f"Quote texts and close brackets. Type {repaired}"
+        way = "Write no blanks beside = and commas, close brackets, and quote texts: 'KEY=\"TEXT\"'"
         return f"{word if word.strip() else repr(word)}: it cannot be read as KEY=VALUE. {way}"
     if isinstance(error, MissingConfigException):
         parts = str(error.missing_cfg_file).split("/")  # the typed name may have slashes
@@ -75,10 +70,8 @@ def explain(error: BaseException) -> str:
         if extra in LAUNCHERS and f"hydra-{extra}-launcher" not in having:
             return f"hydra/launcher needs the extra {extra}: {install_command(extra)}"
         known = list(error.options or ())
-        lower = name.lower()
-        names = (lower, re.sub("[-_]?fgsm$", "", lower))  # papers write MI-FGSM for mi
-        near = next((f" Did you mean {its}?" for its in names if its in known), "")
-        near = near or suggestion(name, known)
+        stem = re.sub("[-_]fgsm$", "", name.lower())  # papers write MI-FGSM for mi
+        near = suggestion(stem, known)
         listed = f" {group} has {', '.join(known)}." if known and not near else ""
         return f"{text.rstrip('.')}.{near}{listed}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
@@ -86,23 +79,16 @@ def explain(error: BaseException) -> str:
         if text.endswith("is not in struct"):  # `~` has deleted a key of the program
             key = str(cause.full_key).removeprefix("hydra.runtime.choices.")
             return f"{key} is missing: the program needs this key. Leave out ~{key}"
-        match = re.search(rf"'{re.escape(str(cause.full_key))}(\.\S+)'", text)  # the key as typed
-        near = _near(str(cause.full_key), cause.parent_node, match[1] if match else "")
-        return f"{text}{near}"
+        return f"{text}{_near(str(cause.full_key), cause.parent_node)}"
     return text
 
 
-def _near(full_key: str, parent: Any, rest: str) -> str:
-    """Return a question with keys of the config that resemble a missing one.
-
-    If a section is missing, `rest` is the end of the typed key, such as `.steps`.
-    """
+def _near(full_key: str, parent: Any) -> str:
+    """Return a question with a key of the config that resembles a missing one."""
     if full_key.rpartition(".")[2] in BUDGETS:
-        return " Set budgets, in units of 1/255, with epsilon.grid=[8]"
+        return f" {SET_BUDGETS}"
     root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
     keys = [key for key, _ in dotted(root) if not key.startswith("hydra.")]
-    if rest and (sections := get_close_matches(full_key, keys, n=1)):
-        return f" Did you mean {sections[0]}{rest}?"
     same = [key for key in keys if key.endswith(f".{full_key.rpartition('.')[2]}")]
     return suggestion(full_key, same, cutoff=0) or suggestion(full_key, keys)
 

@@ -323,13 +323,11 @@ class PlanSettings(Section):
 
     Attributes:
         only: Print the cost of the sweep, and compute nothing.
-        tflops: Speed that the plan's hours are for, in 10^12 operations per second; None: measured
-            speeds of this machine.
-        max_hours: Refuse a sweep that takes longer according to its plan.
+        max_hours: Refuse a sweep that takes longer according to its plan, or stop it after its
+            first batch.
     """
 
     only: bool = False
-    tflops: Annotated[float, Field(gt=0)] | None = None
     max_hours: Annotated[float, Field(gt=0)] | None = None
 
 

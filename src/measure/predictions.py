@@ -128,6 +128,8 @@ class Controls(Predictions):
         perturbation, it shuffles the pixels instead.
         """
         settings = job.settings
+        if not settings.controls:  # plans read no images
+            return
         storage = settings.storage or AS_SAVED
         pairs = (job.images.digest(), settings.dataset.seed)
         facts: dict[str, dict[str, Any]] = {
@@ -136,7 +138,7 @@ class Controls(Predictions):
         }
         if settings.attack.about.universal:
             facts["shuffled"] = facts["noise"]
-        for control in CONTROLS if settings.controls else ():
+        for control in CONTROLS:
             targets = map(ModelRef.parse, settings.targets)
             yield from self.requests_for(job, control, targets, **facts[control])
 

@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from ..config.command import Command, quoted, refuse_replaced, refuse_split
+from ..config.command import Command, quoted, refuse_replaced
 from ..config.command_line import parse_flags, run_command
 from ..config.errors import refuse
 from ..config.resolvers import CONF
@@ -34,7 +34,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _start(overrides: list[str], flags: list[str], **known: Any) -> Any:
     """Make bare words, which are folders of sweeps, one `folder=[...]`, and hand all to Hydra."""
-    refuse_split([word for word in overrides if not exists(word)])
     words = [word for word in overrides if ("=" in word or word[:1] in "+~") and not exists(word)]
     if folders := [quoted(word) for word in overrides if word not in words]:
         words.append(f"folder=[{','.join(folders)}]")

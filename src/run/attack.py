@@ -16,7 +16,7 @@ from torch import nn
 from ..attacks import adapt
 from ..cache.rows import Rows
 from ..config.attack_settings import AttackSettings, function_of
-from ..config.command import BUDGETS
+from ..config.command import BUDGETS, SET_BUDGETS
 from ..config.errors import refusal
 from ..config.sections import PROGRAM_KEYWORDS
 from ..data import Batch, to_unit
@@ -83,8 +83,7 @@ def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Para
         if key not in named and not any_key:
             way = f" Its settings: {', '.join(settings) or 'none'}.{suggestion(key, settings)}"
             if key in BUDGETS:
-                value = str(keywords[key]).strip("[]").replace(" ", "")
-                way = f" Set budgets, in units of 1/255, with 'epsilon.grid=[{value}]'."
+                way = f" {SET_BUDGETS}"
             raise ValueError(f"attack.{key}: attack={attack.name} has no such setting.{way}")
     for name in settings:
         if named[name].default is inspect.Parameter.empty and name not in keywords:

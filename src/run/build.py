@@ -31,19 +31,11 @@ _INSTALLED = "src.models.efficientnet_lite.efficientnet_lite"
 """Function of networks whose weights come with an installed package."""
 
 
-def build(
-    settings: Settings, name: str, images: ImageDataset | None, download: bool = True
-) -> PixelClassifier:
-    """Build a model from its file; without weights, initialise it with `training.seed`.
-
-    With `download=False` the same holds for weights that would have to be downloaded.
-    """
+def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelClassifier:
+    """Build a model from its file; without weights, initialise it with `training.seed`."""
     pl.seed_everything(settings.training.seed, verbose=False)
     model = settings.model[name]
     section = model.model_dump(exclude={"expected_accuracy", "url"})
-    if not download:
-        section["network"] |= without_downloads(model)
-        section["weights"] = "included" if model.missing else model.weights
     if images is None:
         return build_classifier(name, **section)
     facts, names = read_facts(settings, name), images.class_names
@@ -79,23 +71,14 @@ def build(
         raise ValueError(f"{error} {way}") from error
 
 
-def without_downloads(model: ModelSettings) -> dict[str, Any]:
-    """Return the arguments with which a network does not download its weights; none: it has none.
-
-    Only the arguments that have to change are returned.
-    """
-    network, arguments = model.network, dict[str, Any]()
-    if model.missing or model.weights in (None, "included"):  # a file replaces these
-        arguments["pretrained"] = False
-    if str(network.get("_target_")).startswith("torchvision."):
-        arguments["weights"] = None
-    return {key: value for key, value in arguments.items() if network.get(key)}
-
-
 def fetches(model: ModelSettings) -> bool:
     """Return True if a library would bring a network's weights, perhaps by a download."""
-    own = model.network.get("_target_") in (LOADER, _INSTALLED)
-    return not own and bool(without_downloads(model))
+    target = model.network.get("_target_")
+    if target in (LOADER, _INSTALLED):
+        return False
+    replaced = not model.missing and model.weights not in (None, "included")  # by a file
+    weights = str(target).startswith("torchvision.") and model.network.get("weights")
+    return bool(weights or (model.network.get("pretrained") and not replaced))
 
 
 def read_facts(settings: Settings, name: str) -> WeightFacts:

@@ -125,21 +125,23 @@ class DataSets:
         return self._subset(train, n_images, settings.training.seed)
 
 
+def open_images(planned: Planned, sets: DataSets) -> ImageDataset:
+    """Open a job's images, or those of its saved set."""
+    settings = planned.settings
+    if planned.saved is None:
+        return sets.open(settings, "test")
+    stated = settings.dataset.model_dump(include={"num_classes", "class_names", "images", "seed"})
+    return saved_dataset(planned.saved, n_images=settings.n_images, **stated)
+
+
 def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
     """Open a job's images before any model is trained, and complete its settings for the device.
 
     Raises:
         ValueError: A file is damaged, or there are too few images.
     """
-    settings, saved = planned.settings, planned.saved
-    runner = make_trainer(settings.trainer)
-    if saved is None:
-        images = sets.open(settings, "test")
-    else:
-        stated = settings.dataset.model_dump(
-            include={"num_classes", "class_names", "images", "seed"}
-        )
-        images = saved_dataset(saved, n_images=settings.n_images, **stated)
+    settings = planned.settings
+    runner, images = make_trainer(settings.trainer), open_images(planned, sets)
     try:
         images.digest()  # reads all files, so a bad one is refused here
     except SizeError as error:
@@ -151,7 +153,7 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
     diagnosed = images.subset(settings.diagnostics.n_images, seed)
     pool = None
     if planned.attack is not None:
-        target_labels_of(settings, images)  # so that a plan refuses them, too
+        target_labels_of(settings, images)  # refused before any model is built
         pool = mixing_pool(sets.open(settings, "test", whole=True), seed)
     fitted_on = open_fit_images(planned, images, sets)
     planned = replace(planned, settings=for_device(settings, len(images)))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..attacks import FitBatch, FitTask, Fitted, image_seeds
 from ..cache.keys import content_key
+from ..config.settings import Settings
 from ..data import Batch, to_unit
 from ..images.attacker import Attacker
 from ..models.weights import tensors_digest
@@ -41,7 +42,7 @@ def fit_files(job: JobContext) -> dict[float, Path]:
     if part is None:
         return {}
     settings, folder = job.settings, Path(job.settings.cache.dir) / "fitted"
-    name = f"{settings.attack.name}-{settings.attacked}"[:_LONGEST]
+    name = name_fit(settings)
     budgets = (0.0,) if part.one_state else settings.budgets
     return {
         eps: folder / f"{name}-{eps:g}-{job.fit_key(eps)}.safetensors"
@@ -49,6 +50,11 @@ def fit_files(job: JobContext) -> dict[float, Path]:
         else folder / f"{name}-{job.fit_key(eps)}.safetensors"
         for eps in budgets
     }
+
+
+def name_fit(settings: Settings) -> str:
+    """Return the start of the names of a job's fitted states."""
+    return f"{settings.attack.name}-{settings.attacked}"[:_LONGEST]
 
 
 def fitted_states(job: JobContext, attacker: Attacker) -> dict[float, State]:

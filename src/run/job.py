@@ -19,6 +19,7 @@ from ..config.settings import Settings
 from ..report.summary import Summary
 from ..report.terminal import row_text
 from ..tracking import Run, Tracker, open_tracker
+from ..utils import stopping
 from ..utils.devices import is_out_of_memory
 from ..utils.files import WriteError
 from ..utils.processes import is_first_process, is_one_of_several
@@ -30,11 +31,13 @@ from .data import open_data
 from .models import ModelPool
 from .outputs import make_job, save_adversarial_images, write_results
 from .pictures import choose_pictures
+from .plan import finished_key
 from .results import Results, compute_results
 from .stages import Data, JobContext, Model, Planned
 from .sweep import Sweep
 from .track import job_parameters, track_job
 from .trainer import meet, on_free_gpu
+from .work import ask_for
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,9 @@ def run_job(
     summary = write_results(job, results, finished, pictures, cache)
     if planned.settings.save_adversarial:
         save_adversarial_images(job, results, record, folder, cache)
+    clean = next(iter(ask_for(job, None)))
+    origin = job.attack_key if job.settings.budgets else job.place(clean)[0]
+    cache.finish(origin, finished_key(planned, len(job.images)))
     cache.shrink(planned.settings.cache.total_gb)
     track_job(summary.jobs[0], tracker, run)
     return summary
@@ -153,6 +159,9 @@ def _noted_failures(folder: Path) -> Iterator[None]:
             except KeyboardInterrupt:
                 if is_first_process():
                     _note(folder, "it was interrupted")
+                raise
+            except stopping.OutOfTime as error:
+                _note(folder, str(error))
                 raise
             except ValueError as error:
                 _note(folder, str(error))

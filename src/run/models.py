@@ -22,12 +22,11 @@ _SPARE = 2**31  # bytes of pooled weights that the current job does not need
 class ModelPool:
     """The models of one command, each built and frozen once, and the command's data sets.
 
-    Changed files are read by the next command, which has its own pool. With `download=False`,
-    weights that would have to be downloaded are random.
+    Changed files are read by the next command, which has its own pool.
     """
 
-    def __init__(self, download: bool = True) -> None:
-        self.download, self.sets = download, DataSets(download)
+    def __init__(self) -> None:
+        self.sets = DataSets()
         self._built: dict[str, PixelClassifier] = {}  # by `_make_key`; removed when frozen
         self._frozen: dict[str, Model] = {}
         self._files: dict[str, Path] = {}  # of trained weights
@@ -41,7 +40,7 @@ class ModelPool:
         keys = {name: _make_key(planned, name, images) for name in settings.models}
         self._make_room(set(keys.values()))
         missing = [name for name, key in keys.items() if key not in {**self._built, **self._frozen}]
-        built = {name: build(settings, name, images, self.download) for name in missing}
+        built = {name: build(settings, name, images) for name in missing}
         for name in built.keys() & set(settings.source if planned.attack else ()):
             check_gradient(name, built[name], images.image_size)
         files = Trainings(settings, images, self.sets).files(built)

@@ -89,11 +89,3 @@ def _stores_all(job: JobContext) -> bool:
 def _most_again(job: JobContext) -> int:
     """Return how many images may be attacked again; 0: without the others, results would differ."""
     return int(ATTACKED_AGAIN * len(job.images)) if job.images_apart else 0
-
-
-def find_again(job: JobContext) -> dict[RowRequest, np.ndarray]:
-    """Return as many images, by budget, as are attacked again at most, for the plan."""
-    if not job.settings.report.examples or _stores_all(job):
-        return {}
-    index = job.images.indices[: min(_most_again(job), most_pictures(job))]
-    return {replace(request, attacks=1): index for request in _requests(job) if len(index)}

@@ -1,6 +1,7 @@
 """Run a pass over images with Lightning, on one device or several, and show its progress."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..utils.devices import arithmetic, deterministic, is_out_of_memory
 from ..utils.processes import is_first_process
 from ..utils.terminal import Progress
 from .batches import Batches
+from .hours import note_seconds
 from .lightning_module import CacheWriter, MeasuringModule
 from .shared_pass import SharedPass
 from .stages import JobContext
@@ -31,9 +33,16 @@ class PassProgress(pl.Callback):
     is measured on finished batches. During the first batch it is the number the attack states.
     """
 
-    def __init__(self, label: str, work: Work, shown: bool) -> None:
+    def __init__(
+        self,
+        label: str,
+        work: Work,
+        shown: bool,
+        on_first_batch: Callable[[float, float], None] | None = None,
+    ) -> None:
         self.progress = Progress(label, shown and is_first_process())
         self.work, self.processes = work, 1
+        self.on_first_batch, self.start, self.seconds = on_first_batch, 0.0, 0.0
         self.images = self.batch = self.gradients = 0  # images: in finished batches, in this one
         self.done = self.passes = 0  # work in finished batches, in this one
         self.hooks: list[RemovableHandle] = []
@@ -54,11 +63,21 @@ class PassProgress(pl.Callback):
     def on_predict_batch_start(self, trainer: Any, module: Any, batch: Any, *others: Any) -> None:
         """Remember the size of the batch."""
         self.batch, self.passes = len(batch.index), 0
+        self.start = self.start or time.perf_counter()
 
     def on_predict_batch_end(self, *arguments: Any) -> None:
         """Add the batch to the finished ones."""
+        is_first = not self.images
         self.images, self.done = self.images + self.batch, self.done + self.passes
-        self.batch = 0
+        self.batch, self.seconds = 0, time.perf_counter() - self.start
+        if is_first and self.done and self.on_first_batch and self.processes == 1:
+            left = self.done / GRADIENT / self.images * (self.work.images - self.images)
+            self.on_first_batch(self.pace, left)
+
+    @property
+    def pace(self) -> float:
+        """Seconds per gradient in the finished batches, with three forward passes for one."""
+        return GRADIENT * self.seconds / self.done
 
     def on_predict_end(self, *arguments: Any) -> None:
         """Remove the progress bar."""
@@ -121,7 +140,8 @@ def predict(
     # The label omits the targets: in 80 columns they would leave no room for the bar.
     label = settings.job if source else "clean images"
     shown = settings.trainer.progress_bar
-    progress = PassProgress(label, work_of(job, {**missing, **again}), shown)
+    on_first_batch = job.planned.on_first_batch if source else None
+    progress = PassProgress(label, work_of(job, {**missing, **again}), shown, on_first_batch)
     runner = make_trainer(settings.trainer, progress, writer)
     place = runner.world_size, runner.global_rank
     whole_batches = source is not None and (
@@ -145,6 +165,8 @@ def predict(
             raise
         shared.wait()  # the first process reads the rows of all
         shared.raise_if_failed()
+    if progress.gradients and progress.processes == 1:
+        note_seconds(settings, job.images.image_size, progress.pace)
 
 
 def _group(indices: np.ndarray, missing: Mapping[RowRequest, np.ndarray]) -> np.ndarray:

@@ -18,13 +18,12 @@ from ..images.storage import TOLERANCE_255
 from ..measure.attack_cost import AttackCost
 from ..measure.predictions import Clean, Predictions
 from ..measure.protocol import ALL, Measurement, RowRequest
-from ..measure.registry import MEASUREMENTS
 from ..utils.model_names import ModelRef
 from ..utils.processes import from_first_process, is_first_process
 from .clean_accuracy import check_clean_accuracies
 from .compute import compute
 from .stages import JobContext
-from .stored_rows import find_work
+from .work import ask_for
 
 log = logging.getLogger(__name__)
 
@@ -124,27 +123,6 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
     )
 
 
-def find_all_work(job: JobContext, cache: Rows) -> tuple[dict[RowRequest, np.ndarray], int]:
-    """Return the images whose rows `compute_results` would compute, and the number of all rows.
-
-    The images are indices, int64 (n,), by request. If clean predictions are missing, all of them
-    are assumed to be correct.
-    """
-    requests = ask_for(job, None)
-    rows, missing = find_work(job, requests, cache, job.settings.rerun)
-    complete = not any(request.table == Clean.name for request in missing)
-    clean = finish(job, requests, rows)[Clean.name] if complete else _all_correct(job)
-    later = ask_for(job, clean)
-    missing |= find_work(job, later, cache, job.settings.rerun)[1]
-    return missing, sum(len(request.index) for request in requests | later)
-
-
-def _all_correct(job: JobContext) -> pa.Table:
-    """Return hypothetical clean predictions, all correct, so that every image is counted."""
-    same = pa.table({name: job.images.indices for name in ("index", "label", "predicted")})
-    return pa.concat_tables(named(same, target) for target in job.settings.evaluated)
-
-
 def _gives_probabilities(job: JobContext, network: Any) -> bool:
     """Return True if a model's outputs are in [0, 1] in its trial and on images of the job."""
     spread = slice(None, None, -(-len(job.images) // _IMAGES))
@@ -159,24 +137,6 @@ def _idle_defences(job: JobContext) -> dict[str, float]:
     each = {pair.defence: net for pair, net in job.networks.items() if isinstance(net, Defended)}
     changes = {name: 255 * net.mean_change(images, batch.index) for name, net in each.items()}
     return {name: change for name, change in changes.items() if change < IDLE}
-
-
-def ask_for(job: JobContext, clean: pa.Table | None) -> dict[RowRequest, Measurement]:
-    """Return the requests without an attack or, given the clean predictions, with one."""
-    return {
-        request: measurement
-        for measurement in (*MEASUREMENTS, *job.planned.measurements)
-        if measurement.switched_by != "tables"
-        or _is_wanted(measurement, job.settings.diagnostics.tables)
-        for request in measurement.requests(job, clean)
-        if request.attacked == (clean is not None)
-        and (job.settings.budgets or not request.attacked)
-    }
-
-
-def _is_wanted(measurement: Measurement, tables: Sequence[str]) -> bool:
-    """Return True if `diagnostics.tables` asks for a measurement's table."""
-    return measurement.name in tables or (measurement.in_all and "all" in tables)
 
 
 def finish(

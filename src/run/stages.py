@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -50,6 +50,8 @@ class Planned:
         call: Identity of a call from Python, because keys cannot identify its functions and
             modules.
         measurements: Measurements that the config names.
+        on_first_batch: Called after the first attacked batch with the seconds per gradient and the
+            number of gradients that the job's pass still needs.
     """
 
     settings: Settings
@@ -58,6 +60,7 @@ class Planned:
     saved: SavedImages | None = None
     call: str = ""
     measurements: Sequence[Measurement] = ()
+    on_first_batch: Callable[[float, float], None] = lambda seconds, left: None
 
     @property
     def fitted(self) -> Fitted | None:

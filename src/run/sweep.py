@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -44,10 +45,10 @@ from ..utils.processes import is_first_process, set_shared
 from ..utils.refusals import first_line
 from ..utils.terminal import LastingConsole
 from .check_job import check_job
-from .estimate import estimate
-from .estimate_text import check_hours, print_estimate, print_plan
+from .data import DataSets
 from .models import ModelPool
 from .outputs import clear_sweep
+from .plan import Plan, check_hours, make_plan, print_jobs, print_plan
 from .stages import Planned
 from .track import sweep_parameters, sweep_points
 
@@ -66,7 +67,8 @@ class Sweep:
     def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
         self.words, self.settings = zip(*jobs, strict=True)
         self.report = report
-        self.pool = ModelPool(download=not self.settings[0].plan.only)
+        self.pool = ModelPool()
+        self.pool.sets = DataSets(download=not self.settings[0].plan.only)
         self.planned: list[Planned] = []  # the jobs, checked; empty in other processes
         self.tracker, self.run = Tracker(), ""
         self.folder = Path()
@@ -116,7 +118,7 @@ class Sweep:
         except DownloadError as error:
             refuse(_list_ways_on(error))
         known = has_basic_sweeper(config) or not sweep
-        work = self._estimate(known and has_basic_launcher(config) and not distributed)
+        plan = self._make_plan(known and has_basic_launcher(config) and not distributed)
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
         names = _name_jobs(self.words) if self.jobs else [] if sweep else [jobs[0].job]
@@ -124,39 +126,39 @@ class Sweep:
             self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as taken:
             taken.enter_context(held(lock_of_sweep(self.folder)))
-            self._open(config, sweep, names, work)
+            self._open(config, sweep, names, plan)
             stopping.set_shutdown_hook(self._stop_early)
             self.held = taken.pop_all()
         if sweep and not has_basic_launcher(config):
             stopping.interrupt_at_once()
 
-    def _estimate(self, here: bool) -> list[float]:
-        """Print the estimate of the command, and return the work per job; `plan=only`: exit."""
+    def _make_plan(self, here: bool) -> Plan:
+        """Print and return the plan of the command; `plan=only`: exit."""
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # Hydra does so later
         jobs, console = self.settings, Console(markup=False, highlight=False, soft_wrap=True)
-        result = estimate(self.planned, self.pool, here)
-        if any(job.stored < 1 for job in result.jobs):
+        plan = make_plan(self.planned, self.pool, here)
+        if not all(job.stored for job in plan.jobs):
             cache = Path(jobs[0].cache.dir)
             with writing(cache), held(cache / ".lock"):  # or the file system has no locks
                 pass
         if jobs[0].plan.only:
-            print_plan(result, jobs, console)
-            sys.exit(any(job.refused for job in result.jobs))
-        refused = {job.refused for job in result.jobs}
+            print_jobs(plan, console)
+            sys.exit(any(job.refused for job in plan.jobs))
+        refused = {job.refused for job in plan.jobs}
         if len(refused) == 1 and all(refused):
             raise ValueError(*refused)  # the same error awaits every job
-        print_estimate(result, console)
-        check_hours(result, jobs[0].plan.max_hours)
-        return result.work
+        print_plan(plan, console)
+        check_hours(plan)
+        return plan
 
-    def _open(self, config: DictConfig, sweep: bool, names: list[str], work: list[float]) -> None:
+    def _open(self, config: DictConfig, sweep: bool, names: list[str], plan: Plan) -> None:
         """Open the sweep's run, and pass the decisions of this process on to its jobs."""
         command = " ".join(public(config.hydra.overrides.task))
         parameters = sweep_parameters(self.settings, command, len(names))
         name = self.settings[0].tracking.name or self.folder.name
         self.run = self.tracker.start_sweep(name, parameters, self.folder) or ""
         self.manifest = SweepManifest(
-            jobs=names, single=not sweep, id=self.run or uuid4().hex, work=work
+            jobs=names, single=not sweep, id=self.run or uuid4().hex, work=plan.work
         )
         write_manifest(self.folder, self.manifest)
         overrides = [f"sweep='{self.manifest.id}'"]  # an id may look like a number
@@ -173,7 +175,12 @@ class Sweep:
             if not self.run:
                 changes["tracking"] = TrackingSettings()
         self.planned = [
-            replace(job, settings=job.settings.model_copy(update=changes)) for job in self.planned
+            replace(
+                job,
+                settings=job.settings.model_copy(update=changes),
+                on_first_batch=partial(plan.tell_time_left, number),
+            )
+            for number, job in enumerate(self.planned)
         ]
 
     def _stop_early(self, error: BaseException) -> None:
@@ -181,7 +188,8 @@ class Sweep:
         interrupted = isinstance(error, KeyboardInterrupt)
         self.stopped = "KILLED" if interrupted else "FAILED"
         reason = "Interrupted." if interrupted else f"{first_line(error)}."
-        print(f"\n{reason} Finished jobs are in {self.folder}. Run the same command to resume.")
+        way = "" if isinstance(error, stopping.OutOfTime) else " Run the same command to resume."
+        print(f"\n{reason} Finished jobs are in {self.folder}.{way}")
         self._sum_up()
 
     def end(self) -> None:

@@ -1,13 +1,16 @@
 """Work needed for rows: gradients of the attack and forward passes of networks."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
+from ..artifacts.tables import named
 from ..measure.attack_cost import AttackCost
-from ..measure.protocol import ALL, RowRequest
+from ..measure.protocol import ALL, Measurement, RowRequest
+from ..measure.registry import MEASUREMENTS
 from ..utils.model_names import ModelRef
 from .stages import JobContext
 
@@ -29,6 +32,31 @@ class Work:
     images: int
     gradients: float | None
     predictions: Counter[ModelRef]
+
+
+def ask_for(job: JobContext, clean: pa.Table | None) -> dict[RowRequest, Measurement]:
+    """Return the requests without an attack or, given the clean predictions, with one."""
+    return {
+        request: measurement
+        for measurement in (*MEASUREMENTS, *job.planned.measurements)
+        if measurement.switched_by != "tables"
+        or _is_wanted(measurement, job.settings.diagnostics.tables)
+        for request in measurement.requests(job, clean)
+        if request.attacked == (clean is not None)
+        and (job.settings.budgets or not request.attacked)
+    }
+
+
+def _is_wanted(measurement: Measurement, tables: Sequence[str]) -> bool:
+    """Return True if `diagnostics.tables` asks for a measurement's table."""
+    return measurement.name in tables or (measurement.in_all and "all" in tables)
+
+
+def all_requests(job: JobContext) -> dict[RowRequest, Measurement]:
+    """Return all requests of a job if every target classifies every clean image correctly."""
+    same = pa.table({name: job.images.indices for name in ("index", "label", "predicted")})
+    clean = pa.concat_tables(named(same, target) for target in job.settings.evaluated)
+    return ask_for(job, None) | ask_for(job, clean)
 
 
 def work_of(job: JobContext, missing: Mapping[RowRequest, np.ndarray]) -> Work:

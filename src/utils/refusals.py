@@ -42,13 +42,13 @@ def printable_all(data: Any) -> Any:
 
 
 def suggestion(name: str, known: Sequence[str], cutoff: float = 0.7) -> str:
-    """Return a "Did you mean" question for a refusal; empty if no known word is similar.
+    """Return a "Did you mean" question with the nearest known word; empty if none is similar.
 
     >>> suggestion("nrom", ["norm", "loss"])
     ' Did you mean norm?'
     """
-    matches = " or ".join(get_close_matches(name, known, n=2, cutoff=cutoff))
-    return f" Did you mean {matches}?" if matches else ""
+    matches = get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f" Did you mean {matches[0]}?" if matches else ""
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -6,6 +6,11 @@ from contextlib import contextmanager, suppress
 from threading import Timer
 from types import FrameType
 
+
+class OutOfTime(BaseException):
+    """A command that would take longer than it may: Lightning and Hydra pass it on at once."""
+
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _requested = False
 _sum_up: Callable[[BaseException], object] = print

@@ -14,8 +14,8 @@ from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.run.check_job import check_job
 from src.run.models import ModelPool
-from src.run.results import ask_for
 from src.run.train import Trainings
+from src.run.work import ask_for
 from src.utils.model_names import ModelRef
 from tests.conftest import TINY
 

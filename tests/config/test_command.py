@@ -19,30 +19,6 @@ from src.config.compose import compose_words
 from src.config.errors import explain
 from src.utils.refusals import class_order
 
-HOME = str(Path.home())
-UNREADABLE = {
-    "model.vgg16.weights=w/epoch=9-step=100.ckpt": "w/epoch=9-step=100.ckpt",
-    "model.vgg16.weights=net(1).pt": "net(1).pt",
-    "model.vgg16.weights=~/x.pt": f"{HOME}/x.pt",
-    "dataset.root=~/net(1)": f"{HOME}/net(1)",
-    "dataset.root=a b=c": "a b=c",
-    "dataset.root=it's#ü": "it's#ü",
-    'dataset.root="a': "a",
-    "source='vgg16": "vgg16",
-    "source==vgg16": "vgg16",
-    "source=,vgg16": "vgg16",
-    r"dataset.root=C:\a\net(1)": r"C:\a\net(1)",
-    "dataset.root=!x:y;z&": "!x:y;z&",
-    "+tracking.tags.of=u=v": "u=v",
-    "hydra.run.dir=2024_01(b)": "2024_01(b)",
-    "source=vgg16,": "vgg16",
-    "targets=[a, b": ["a", "b"],
-    "targets=[net(1), b]": ["net(1)", "b"],
-    "targets=[a,,b,]": ["a", "b"],
-    "targets=(a,b)": ["a", "b"],
-    "targets={a,b}": ["a", "b"],
-    "epsilon.grid=1,2]": [1, 2],
-}
 TEXTS = {
     "2024_01": ["2024_01"],
     "1e5": ["1e5"],
@@ -71,50 +47,6 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize(("word", "value"), UNREADABLE.items(), ids=UNREADABLE)
-def test_a_refusal_prints_the_word_as_it_works_in_a_shell(word, value):
-    with pytest.raises(OverrideParseException) as caught:
-        Command.parse(["seed=1", word])
-    sentence = explain(caught.value)
-    assert sentence.startswith(word) and "\n" not in sentence
-    (printed,) = shlex.split(sentence.rpartition("Type ")[2])
-    (override,) = Command.parse([printed]).overrides
-    assert override.value() == value
-    assert override.get_key_element() == word.partition("=")[0]
-
-
-@pytest.mark.parametrize(
-    ("words", "value"),
-    [
-        ("targets=[vgg_small, resnet_small]", ["vgg_small", "resnet_small"]),
-        ("targets=[ a , b ,c ] seed=2", ["a", "b", "c"]),
-        ("targets=[a, b seed=2", ["a", "b"]),
-        ("source=[[a, net(1)], b]", None),
-        ("source=a, b, c", ["a", "b", "c"]),
-        ("source=a ,b", ["a", "b"]),
-        ("source= a", "a"),
-        ("source =a", "a"),
-        ("source = a, b", ["a", "b"]),
-        ("epsilon.grid=[1 2 4]", [1, 2, 4]),
-        ("tracking.tags={paper: My paper, epoch: 3}", {"paper": "My paper", "epoch": 3}),
-        ("tracking.tags={paper: A, epoch: 3}", {"paper": "A", "epoch": 3}),
-    ],
-)
-def test_a_value_that_the_shell_split_is_printed_whole_and_quoted(words, value):
-    split = ["seed=1", *words.split(" ")]
-    with pytest.raises(ValueError, match="the shell split this value at a blank") as caught:
-        Command.parse(split)
-    sentence = explain(caught.value)
-    assert sentence.startswith(f"{split[1]}: ")
-    (printed,) = shlex.split(sentence.rpartition("Type ")[2])
-    if value is None:
-        assert printed == words.replace(" ", "")
-        return
-    (override,) = Command.parse([printed]).overrides
-    parsed = override.value()
-    assert (parsed.list if override.is_sweep_override() else parsed) == value
-
-
 @pytest.mark.parametrize(
     "word",
     [
@@ -129,39 +61,14 @@ def test_a_value_that_the_shell_split_is_printed_whole_and_quoted(words, value):
             "=1(",
             "a=[[b(1)]]",
         ),
-        *("targets=[b(1)],c", "targets=['a, b',b(1)]"),
+        *("targets=[b(1)],c", "targets=[a, b", "targets=(a,b)", "dataset.root=net(1)"),
     ],
 )
-def test_a_refusal_without_a_way_out_names_the_word(word):
+def test_a_word_that_cannot_be_read_is_named_with_what_to_type(word):
     with pytest.raises(OverrideParseException) as caught:
         Command.parse([word])
-    assert explain(caught.value).startswith(f"{word}: ")
-
-
-def test_a_function_that_is_never_closed_is_printed_closed():
-    with pytest.raises(OverrideParseException) as caught:
-        Command.parse(["attack=choice(fgsm,bim"])
-    (printed,) = shlex.split(explain(caught.value).rpartition("Type ")[2])
-    (override,) = Command.parse([printed]).overrides
-    assert override.value().list == ["fgsm", "bim"]
-
-
-@pytest.mark.parametrize(
-    ("word", "budgets"),
-    {
-        "epsilon=8": [8],
-        "epsilon=[2,4]": [2, 4],
-        "eps=8/255": [8],
-        "eps=8/255,16/255": [8, 16],
-        "+eps=0.03": [8],
-        "budget=0.05,8": [0.05, 8],
-    }.items(),
-)
-def test_budgets_in_any_unit_and_key_are_printed_as_a_grid_that_is_accepted(word, budgets):
-    with pytest.raises(ValueError, match="budgets") as caught:
-        Command.parse([word]).check(resolvers.CONF)
-    (printed,) = shlex.split(str(caught.value).rpartition("with ")[2].removesuffix("."))
-    assert list(compose_words(resolvers.CONF, [printed]).epsilon.grid) == budgets
+    told = explain(caught.value)
+    assert told.startswith(f"{word}: ") and told.endswith("""quote texts: 'KEY="TEXT"'""")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from PIL import Image
 
 from src.data import load_dataset, nips17
 from src.data.nips17 import LIST
-from src.data.published import stand_in
 
 IDS = [f"{number:016x}" for number in range(20)]
 
@@ -149,8 +148,3 @@ def test_the_list_is_the_published_one():
     assert rows["TrueLabel"].between(1, 1000).all() and rows["TargetClass"].between(1, 1000).all()
     assert (rows["TrueLabel"] != rows["TargetClass"]).all()
     assert rows["bytes"].sum() == pytest.approx(153e6, rel=0.001)
-
-
-def test_blank_images_of_a_plan_have_target_labels_too():
-    blank = load_dataset("test", stand_in({"_target_": "src.data.nips17.nips17"}) or {})
-    assert len(blank) == 1000 and (blank.target_labels != blank.labels).all()

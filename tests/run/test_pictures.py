@@ -73,7 +73,7 @@ def test_named_images_come_first_then_those_that_results_choose(run, workspace):
 
 
 @pytest.mark.parametrize("code", [APART, pytest.param(COUNTING, marks=pytest.mark.slow)])
-def test_few_images_are_attacked_again_and_the_plan_counts_them(run, workspace, capsys, code):
+def test_few_images_are_attacked_again(run, workspace, capsys, code):
     (workspace / "counting_code.py").write_text(code)
     words = ["attack=counting", "cache.images_mb=0", "report.examples=3", "cache.dir=none"]
     first = run("one", *words)
@@ -85,13 +85,3 @@ def test_few_images_are_attacked_again_and_the_plan_counts_them(run, workspace, 
     for index, versions in second.pictures.items():
         for eps, picture in versions.items():
             np.testing.assert_array_equal(first.pictures[index][eps], picture)
-
-
-def test_the_plan_counts_the_images_that_may_be_attacked_again(run, run_job, capsys):
-    words = ["attack=bim", "attack.steps=3", "cache.dir=none", "plan=only"]
-    gradients = []
-    for more in ("cache.images_mb=300", "cache.images_mb=0"):
-        assert run_job(*words, "report=default", more) == 0
-        text = capsys.readouterr().out.replace(",", "")
-        gradients.append(int(re.search(r"(\d+) gradients", text)[1]))
-    assert gradients[1] - gradients[0] == (N // 20) * 2 * 3  # one image at two budgets

@@ -1,0 +1,308 @@
+"""Plan of a sweep, from settings and lists of files: no model is built."""
+
+import logging
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ..cache.keys import clean_parts, code_keys, content_key
+from ..cache.rows import Rows
+from ..config.sections import ModelSettings
+from ..config.settings import Settings
+from ..data import ImageDataset
+from ..models.providers import LOADER, find
+from ..utils import stopping
+from ..utils.devices import device_of
+from ..utils.model_names import ModelRef
+from ..utils.package import command
+from ..utils.refusals import first_line
+from ..utils.terminal import duration, text_table
+from .build import fetches
+from .data import DataSets, open_data, open_images
+from .fit import name_fit
+from .hours import read_seconds, speed_key
+from .models import ModelPool
+from .stages import Data, JobContext, Planned
+from .work import GRADIENT, all_requests, work_of
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 30  # maximum number of jobs in the table
+_UNKEYED = {
+    *("cache", "tracking", "report", "beside", "plan", "rerun", "sweep", "clean_accuracy_check"),
+    *("trainer", "training"),
+}
+"""Sections that decide no row, or of which `finished_key` has some keys."""
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """Work of a job.
+
+    Attributes:
+        images: Number of images; 0: unknown, and `gradients` is per image.
+        gradients: Number of gradients; None: the attack states none.
+        predictions: Number of predictions; None: unknown without the images.
+        seconds: Duration by the speed of earlier jobs; NaN: unknown.
+        stored: True if a job with equal settings has finished, and its rows are stored.
+        refused: Why the job cannot run; empty if it can.
+    """
+
+    name: str
+    images: int = 0
+    gradients: float | None = 0
+    predictions: int | None = 0
+    seconds: float = math.nan
+    stored: bool = False
+    refused: str = ""
+
+    @property
+    def work(self) -> float:
+        """Number of gradients, with three predictions for one; at least 1."""
+        return max(1.0, (self.gradients or 0) + (self.predictions or 0) / GRADIENT)
+
+
+@dataclass
+class Plan:
+    """Jobs of a sweep, and what they need first.
+
+    Attributes:
+        here: True if the jobs run in this process, which can tell hours.
+        max_hours: Largest number of hours; None: any.
+        first: Trainings and fits of which no file is stored.
+        files: Missing files, each with the command that fetches it.
+    """
+
+    here: bool
+    max_hours: float | None
+    jobs: list[JobPlan] = field(default_factory=list)
+    first: dict[str, None] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    _told: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Seconds for all jobs, without trainings and fits; NaN if a speed is unknown."""
+        return sum(0 if job.stored else job.seconds for job in self.jobs)
+
+    @property
+    def work(self) -> list[float]:
+        """Work per job: seconds if all are known, else gradients."""
+        known = not any(math.isnan(job.seconds) for job in self.jobs)
+        return [job.seconds if known else job.work for job in self.jobs]
+
+    def tell_time_left(self, number: int, seconds: float, left: float) -> None:
+        """Log the time left for the command, once: after the first batch that is attacked.
+
+        The jobs that follow job `number` have its pace; sources whose speeds are known have theirs.
+
+        Args:
+            number: Number of the job.
+            seconds: Seconds per gradient in its first batch.
+            left: Number of gradients that the job still needs.
+
+        Raises:
+            OutOfTime: It is more than `plan.max_hours`.
+        """
+        job, work = self.jobs[number], self.work
+        if self._told or job.stored:
+            return
+        self._told = True
+        rest = seconds * (left + job.work * sum(work[number + 1 :]) / work[number])
+        if self.max_hours and rest > 3600 * self.max_hours:
+            raise stopping.OutOfTime(self.refuse(rest, "the time left is"))
+        if rest >= 1:
+            log.info("Time left for all jobs: about %s", duration(rest))
+
+    def refuse(self, seconds: float, what: str) -> str:
+        """Return a refusal of more than `max_hours`, with what to type."""
+        way = f"plan.max_hours={math.ceil(seconds / 360) / 10:g}"
+        images = max(job.images for job in self.jobs) * 3600 * (self.max_hours or 0) / seconds
+        way += f" or n_images={int(images)}" * (images >= 1)
+        return f"plan.max_hours={self.max_hours:g}: {what} {duration(seconds)}. Type {way}"
+
+
+def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
+    """Plan jobs; hours only for jobs of this process (`here`).
+
+    Without `plan=only`, models of these jobs are built for them, so that those that do not fit are
+    refused before the first job.
+    """
+    first, sets = jobs[0].settings.plan, pool.sets
+    plan, seen, missing = Plan(here, first.max_hours), set[Any](), dict[str, None]()
+    for planned in jobs:
+        stopping.raise_if_interrupted()
+        settings = planned.settings
+        try:
+            if reason := _why_no_images(settings, sets):
+                missing[reason] = None
+                plan.jobs.append(_count_gradients(settings))
+            else:
+                if here and not first.only:
+                    pool.build(*open_data(planned, sets))
+                plan.jobs.append(_plan_job(planned, open_images(planned, sets), plan, seen))
+        except ValueError as error:  # this job will fail with the same error; the others run
+            plan.jobs.append(JobPlan(settings.job, refused=first_line(error)))
+        plan.first |= dict.fromkeys(_list_first(planned))
+    models = {name: model for job in jobs for name, model in job.settings.model.items()}
+    if not sets.download:
+        plan.files = [*filter(None, map(_how_to_fetch, models, models.values()))]
+    plan.files += missing
+    return plan
+
+
+def finished_key(planned: Planned, images: int) -> str:
+    """Return a key of what a plan knows of a job: settings, code, and stamps of weight files."""
+    settings = planned.settings
+    trainer = {"precision", "attack_precision", "fold_batch_norms", "gradient_batch"}
+    files = [Path(str(model.weights)) for model in settings.model.values()]
+    stamps = [(its.stat().st_size, its.stat().st_mtime_ns) for its in files if its.is_file()]
+    return content_key(
+        {
+            "settings": settings.model_dump(exclude=_UNKEYED),
+            "trainer": settings.trainer.model_dump(include=trainer),
+            "training": settings.training.model_dump(exclude={"device"}),
+            "arithmetic": clean_parts(settings, device_of(settings.trainer.accelerator)),
+            "code": code_keys(settings),
+            "files": [images, stamps, planned.saved and planned.saved.digest],
+        }
+    )
+
+
+def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]) -> JobPlan:
+    """Plan a job whose images are there; clean predictions in `seen` are another job's."""
+    settings = planned.settings
+    diagnosed = images.subset(settings.diagnostics.n_images, settings.dataset.seed)
+    names: Any = dict.fromkeys([*settings.models, settings.source_name])
+    names.pop("", None)
+    job = JobContext(planned, Data(images, diagnosed, None, torch.device("cpu")), names)
+    done = Rows(Path(settings.cache.dir)).is_finished(finished_key(planned, len(images)))
+    if done and not settings.rerun:
+        return JobPlan(settings.job, len(images), seconds=0, stored=True)
+    missing = {request: request.index for request in all_requests(job)}
+    for request in [its for its in missing if not its.attacked]:
+        place = (settings.dataset.model_dump_json(), len(images), request.table, request.target)
+        if place in seen:
+            del missing[request]
+        seen.add(place)
+    work = work_of(job, missing)
+    result = JobPlan(settings.job, len(images), work.gradients, work.predictions.total())
+    if work.gradients is None or not plan.here:
+        return result
+    speed = read_seconds(settings).get(speed_key(settings, images.image_size), math.nan)
+    return replace(result, seconds=result.work * speed)
+
+
+def _count_gradients(job: Settings) -> JobPlan:
+    """Plan a job without its images."""
+    stated = job.attack.gradients(len(job.budgets), len(job.source))
+    each = None if stated is None else stated * len(job.source) * job.source_draws
+    count = job.n_images or 0
+    gradients = each if each is None or not job.source else each * max(1, count)
+    return JobPlan(job.job, count, gradients, None)
+
+
+def _list_first(planned: Planned) -> list[str]:
+    """Return the trainings and fits of a job that have no file of their name."""
+    settings, folder = planned.settings, Path(planned.settings.cache.dir)
+    names = {ModelRef((name,)).base for name in settings.models if not settings.model[name].weights}
+    files = {name: f"checkpoints/{name}-{settings.dataset.name}-*.safetensors" for name in names}
+    if planned.fitted:
+        files[settings.job] = f"fitted/{name_fit(settings)}-*.safetensors"
+    return [name for name, pattern in files.items() if not any(folder.glob(pattern))]
+
+
+def _why_no_images(job: Settings, sets: DataSets) -> str:
+    """Return why a job's images cannot be opened; empty if they can."""
+    if not job.dataset.has_loader:
+        return ""
+    try:
+        sets.open(job, "test")
+    except ValueError as error:
+        extra = job.dataset.model_extra or {}
+        if extra.get("download") and not sets.download:
+            return (
+                f"dataset={job.dataset.name}: not in {extra.get('root')}; the command downloads it"
+            )
+        return f"dataset={job.dataset.name}: {first_line(error)}"
+    return ""
+
+
+def _how_to_fetch(name: str, model: ModelSettings) -> str:
+    """Return the command that fetches a model's missing weights; empty if none are missing."""
+    if model.missing and model.url:
+        arguments = ["curl", "-L", "--create-dirs", "-o", model.missing, str(model.url)]
+        return shlex.join(arguments)
+    if model.network.get("_target_") == LOADER:
+        public = find(model.network["name"])
+        text = f"{command('models')} --fetch {model.network['name']}  # {public.source}"
+        return text * (not public.path.exists())
+    text = f"model {name}: weights that its library has or downloads; the plan does not need them"
+    return text * fetches(model)
+
+
+def check_hours(plan: Plan) -> None:
+    """Refuse a sweep that takes longer than `plan.max_hours`."""
+    if plan.max_hours and plan.seconds > 3600 * plan.max_hours:
+        raise ValueError(plan.refuse(plan.seconds, "the plan takes"))
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print the summary that precedes every sweep."""
+    jobs, stated = plan.jobs, [job.gradients for job in plan.jobs if job.gradients is not None]
+    images = max(job.images for job in jobs)
+    parts = [f"{len(jobs)} jobs" if len(jobs) > 1 else "1 job"]
+    parts.append(f"{images:,} images" if images else "number of images unknown")
+    parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
+    if unknown := len(jobs) - len(stated):
+        of = f"{unknown} jobs" if unknown > 1 else "1 job"
+        parts[-1] += f" plus those of {of} whose attack states no number"
+    if all(job.predictions is not None for job in jobs):
+        parts.append(f"{sum(job.predictions or 0 for job in jobs):,} predictions")
+    if not math.isnan(plan.seconds):
+        parts.append(f"about {duration(plan.seconds)} at the pace of earlier jobs")
+    elif plan.here:
+        parts.append("hours unknown until the first batch")
+    if not all(job.refused for job in jobs):
+        console.print(f"Plan: {', '.join(parts)}.")
+    if plan.max_hours and math.isnan(plan.seconds):
+        when = "is checked after the first batch" if plan.here else "is not checked by launchers"
+        console.print(f"plan.max_hours={plan.max_hours:g} {when}.")
+    if plan.first:
+        console.print(f"Trained or fitted first: {', '.join(plan.first)}. Their time is not known.")
+    if plan.files:
+        console.print("Files to download or missing:")
+        for line in plan.files:
+            console.print(f"  {line}")
+    for reason in dict.fromkeys(job.refused for job in jobs if job.refused):
+        console.print(f"A job will fail: {reason}")
+    if stored := sum(job.stored for job in jobs):
+        plural = "s" * (stored > 1)
+        console.print(f"Already stored: all rows of {stored} job{plural} with these settings.")
+
+
+def print_jobs(plan: Plan, console: Console) -> None:
+    """Print the work of each job, then the plan."""
+    counted = any(job.images for job in plan.jobs)
+    gradients = "gradients" if counted else "gradients per image"
+    rows = []
+    for job in plan.jobs[:_SHOWN]:
+        row = [
+            f"{job.images:,}" if counted else "?",
+            "?" if job.gradients is None else f"{job.gradients:,.0f}",
+            "?" if job.predictions is None else f"{job.predictions:,}",
+            "?" if math.isnan(job.seconds) else duration(job.seconds),
+            "yes" if job.stored else "no",
+        ]
+        rows.append([job.name, *([f"refused: {job.refused}"] if job.refused else row)])
+    columns = ["job", "images", gradients, "predictions", "time", "stored"]
+    console.print(text_table(columns, rows, left=["job"]), soft_wrap=False)
+    if (left := len(plan.jobs) - _SHOWN) > 0:
+        console.print(f"... and {left} more job{'s' * (left > 1)}")
+    print_plan(plan, console)
