@@ -199,7 +199,7 @@ class _Layout(NamedTuple):
         escape: Function that escapes the format's special characters.
     """
 
-    heads: list[tuple[str, ...]]
+    heads: Sequence[tuple[str, ...]]
     texts: NDArray[np.object_]
     new: NDArray[np.bool_]
     css: NDArray[np.object_]

@@ -19,7 +19,6 @@ from ..data import ImageDataset
 from ..models.providers import LOADER, find
 from ..utils import stopping
 from ..utils.devices import device_of
-from ..utils.model_names import ModelRef
 from ..utils.package import command
 from ..utils.refusals import first_line
 from ..utils.terminal import duration, text_table
@@ -211,7 +210,7 @@ def _count_gradients(job: Settings) -> JobPlan:
 def _list_first(planned: Planned) -> list[str]:
     """Return the trainings and fits of a job that have no file of their name."""
     settings, folder = planned.settings, Path(planned.settings.cache.dir)
-    names = {ModelRef((name,)).base for name in settings.models if not settings.model[name].weights}
+    names = {name for name in settings.models if not settings.model[name].weights}
     files = {name: f"checkpoints/{name}-{settings.dataset.name}-*.safetensors" for name in names}
     if planned.fitted:
         files[settings.job] = f"fitted/{name_fit(settings)}-*.safetensors"
