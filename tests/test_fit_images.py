@@ -163,6 +163,8 @@ def test_evaluated_pixels_are_refused_whatever_their_labels(net, workspace, run_
     others = pictures(12, 1)
     others[7] = images[3]
     aims = (labels + 1) % 5
+    with pytest.raises(ValueError, match=r"attack=uap is fitted .* Pass fit_images\."):
+        confidences(net, images, labels)
     for goal, fitted in {
         (None, (others, labels)),
         (None, (others, (labels + 2) % 5)),

@@ -9,13 +9,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from src.api.transfer import transfer
 from src.artifacts.record import job_record
 from src.attacks import CollectedWeights, UniversalPerturbation
 from src.cache.rows import FOLDER
-from src.data import load_dataset
 from tests.conftest import killed
 from tests.test_distributed import started_by_torchrun
 
@@ -107,30 +104,6 @@ def test_behind_a_defence_and_with_target_labels(workspace, run_job):
     for words in (UAP, LGV):
         assert run_job(*words, *defended) == 0
     assert len(states()) == 3
-
-
-def test_from_python_training_images_are_given(network_pair):
-    train, test = (load_dataset(split, DATA).subset(40)[:] for split in ("train", "test"))
-    words = {"attacks": {"uap": {"epochs": 1}, "lgv": {"epochs": 1, "steps": 2}}, "eps": 8 / 255}
-    call = (network_pair, network_pair, test.images, test.labels)
-    fit_images = (train.images, train.labels)
-    frame = transfer(*call, fit_images=fit_images, progress_bar=False, **words)
-    assert set(frame["attack"].str.partition(" ")[0]) == {"uap", "lgv"}
-    for wrong in (None, (test.images, test.labels)):
-        with pytest.raises(ValueError, match="fit"):
-            transfer(*call, fit_images=wrong, progress_bar=False, **words)
-
-
-@pytest.fixture
-def network_pair():
-    def make(seed):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return torch.nn.Sequential(
-                torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(192, 10)
-            )
-
-    return {"a": make(0), "b": make(1)}
 
 
 @pytest.mark.slow

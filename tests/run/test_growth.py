@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.attacks import fgsm, mi, pgd, torchattacks
-from tests.job_context import TRAINER, make_context, run_modules
+from src.attacks import fgsm, mi, pgd
+from tests.job_context import TRAINER, run_modules
 
 SMALL, LARGE = (2.0, 16.0), (2.0, 5.0, 16.0)
 FULL = {"tables": ["all"], "bisection": 2}
@@ -87,18 +87,6 @@ def test_an_attack_that_mixes_a_batch_is_run_again_for_other_batches(dataset, ne
         same(run(tmp_path, **trainer), run(None, **trainer))
 
 
-def test_random_attacks_of_other_libraries_grow_as_if_computed_anew(dataset, networks, tmp_path):
-    pytest.importorskip("torchattacks")
-    attack = partial(torchattacks.PGD, steps=2)
-    words = {"cache": tmp_path}
-    run_modules(dataset.subset(4), networks, attack, (8.0,), **words)
-    for images, budgets in ((dataset, (8.0,)), (dataset, (2.0, 8.0))):
-        same(
-            run_modules(images, networks, attack, budgets, **words),
-            run_modules(images, networks, attack, budgets),
-        )
-
-
 def test_images_are_told_by_pixels_and_labels(dataset, networks, tmp_path):
     """Another set has other images under the same numbers, or other labels of the same ones."""
     changed = dataset[:]
@@ -137,12 +125,3 @@ def test_attacks_that_draw_by_the_batch_attack_all_again(dataset, networks, tmp_
     grown = run(dataset, LARGE)
     assert grown.results.gradients == 11
     same(grown, run(dataset, LARGE, None))
-
-
-def test_the_two_seeds_decide_different_things(dataset, networks):
-    def keys(**words):
-        job = make_context(dataset, networks, pgd, controls=True, **words)
-        return job.attack_key, job.pair_seed
-
-    first = keys()
-    assert keys(seed=1)[0] != first[0] and keys(seed=1)[1] == first[1]

@@ -386,12 +386,6 @@ def test_texts_that_shells_or_terminals_read_otherwise_are_not_suggested(
     assert "type: " not in printed and "touch" not in printed
 
 
-def test_files_that_are_elsewhere_are_named_also_for_embedded_images(verify, trust, forge):
-    code, printed = verify(forge(lambda job: with_setting(job, "dataset.root", "/gone")), *trust)
-    assert code == 2 and re.search(r"it needs \w.*\. Fill in its places .*", printed)
-    assert suggested(printed) == [*trust, "dataset.root=FOLDER"]
-
-
 def test_a_job_that_the_time_did_not_reach_is_no_pass(made, verify, trust, monkeypatch):
     (job,) = read_card(made / "mine.card")
     two = [replace(with_record(job, key=name), place=("out", at)) for at, name in enumerate("ab")]
