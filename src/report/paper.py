@@ -102,7 +102,8 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
         return _of_tries(spec, folder, *more)
     jobs = summarise(jobs_of(folder, *more, related=spec.related)).attacked
     if not jobs:
-        raise ValueError("These jobs have only clean images; a table needs jobs with an attack.")
+        targets = " on targets that are unrelated to their sources" * (not spec.related)
+        raise ValueError(f"A table needs jobs with an attack{targets}; there are none.")
     cells = cells_of(jobs, spec)
     spec, body, published = cells.spec, cells.body(), list[str]()
     if spec.published:
