@@ -126,7 +126,8 @@ def _of_tries(spec: TableSpec, folder: Sweeps | pd.DataFrame, *more: Sweeps) -> 
         return frame.map(no_formula).to_csv(index=False, lineterminator="\n")
     cells, caption = tries_cells(frame, spec.protocol or "target_correct")
     css = np.full((len(cells), cells.shape[1] - 1), "", object)
-    heads, new = [(str(head),) for head in cells], np.ones(len(cells), bool)
+    heads: list[tuple[str, ...]] = [(str(head),) for head in cells]
+    new = np.ones(len(cells), bool)
     layout = _Layout(heads, cells.to_numpy(object), new, css, ESCAPES[spec.to or "html"])
     return _rendered(layout, caption, [], spec)
 
