@@ -102,7 +102,8 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
         return _of_tries(spec, folder, *more)
     jobs = summarise(jobs_of(folder, *more, related=spec.related)).attacked
     if not jobs:
-        raise ValueError("These jobs have only clean images; a table needs jobs with an attack.")
+        targets = " on targets that are unrelated to their sources" * (not spec.related)
+        raise ValueError(f"A table needs jobs with an attack{targets}; there are none.")
     cells = cells_of(jobs, spec)
     spec, body, published = cells.spec, cells.body(), list[str]()
     if spec.published:
@@ -125,7 +126,8 @@ def _of_tries(spec: TableSpec, folder: Sweeps | pd.DataFrame, *more: Sweeps) -> 
         return frame.map(no_formula).to_csv(index=False, lineterminator="\n")
     cells, caption = tries_cells(frame, spec.protocol or "target_correct")
     css = np.full((len(cells), cells.shape[1] - 1), "", object)
-    heads, new = [(str(head),) for head in cells], np.ones(len(cells), bool)
+    heads: list[tuple[str, ...]] = [(str(head),) for head in cells]
+    new = np.ones(len(cells), bool)
     layout = _Layout(heads, cells.to_numpy(object), new, css, ESCAPES[spec.to or "html"])
     return _rendered(layout, caption, [], spec)
 

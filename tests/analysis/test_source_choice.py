@@ -139,5 +139,7 @@ def test_the_command_prints_a_choice_or_why_there_is_none(capsys):
     assert main([demo]) == 0
     printed = capsys.readouterr().out
     assert "vit_small        resnet_small" in printed and "Luck is unknown" in printed
+    assert main([demo, "--no-related"]) == 0
+    assert "without related pairs" in capsys.readouterr().out
     for words in ([demo, "--attack", "none"], [demo, "--eps", "3"], ["nowhere"]):
         assert main(words) == 2 and capsys.readouterr().err.count("\n") == 1
