@@ -74,22 +74,6 @@ def test_a_line_for_what_is_named(draw, folder):
     assert {f"{a}, {s}" for a in ("bim", "fgsm") for s in ("vgg", "vit")} < {*texts_of(svg)}
 
 
-@pytest.mark.slow
-def test_numbers_are_those_of_the_report(folder):
-    frame = load_sweep(folder)
-    spec = curves(frame, width="3.3in").to_dict()
-    (rows,) = (table for table in spec["datasets"].values() if table)
-    assert {row["series"] for row in rows} == {*ATTACKS}
-    spec = matrix(frame, attack="bim", eps_255=4, width="3.3in").to_dict()
-    cells = read_rows(spec)
-    assert title_of(spec).startswith("bim: ") and len(cells) == 2 * 3
-    every = rates(frame).query("attack == 'bim' and eps_255 == 4 and protocol == 'joint'")
-    expected = every.set_index(["source", "target"])["success_rate"]
-    for cell in cells:
-        rate = expected[cell["source"], cell["target"]]
-        assert float(cell["success_rate"]) == pytest.approx(rate, rel=1e-3)
-
-
 def read_rows(spec) -> list[dict[str, str]]:
     """Return the rows of a figure's only table, as texts."""
     (rows,) = (data for data in spec["datasets"].values() if isinstance(data, str))

@@ -19,7 +19,7 @@ DASHES = [[], [6, 3], [2, 2.5], [9, 3, 2, 3], [4, 4], [10, 4], [1, 3]]
 SHADES = ["#8a939c", "#6b95b8", "#2f77b5", "#16191d"]
 """Colours of groups by initial confidence, the least confident first; those of the page."""
 PANEL = 260
-"""Width of a chart, or of one of its panels, in a notebook; on the page it adapts to the window."""
+"""Width of a chart, or of one of its panels, before it adapts to the window."""
 STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
 """Legend symbols for curves."""
 _LEGEND = 300
@@ -40,9 +40,7 @@ def theme() -> alt.theme.ThemeConfig:
     """Return the configuration of every chart; colours of text follow the theme of the page."""
     limits: Any = {"labelLimit": 260, "titleLimit": 400}
     legend: Any = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
-    styles: Any = {
-        **{"dot": {"size": 60}, "vertex": {"size": 28}, "interval": {"strokeWidth": 1.5}},
-    }
+    marks: Any = {"dot": {"size": 60}, "vertex": {"size": 28}, "interval": {"strokeWidth": 1.5}}
     return {
         "config": {
             "font": FONT,
@@ -58,7 +56,7 @@ def theme() -> alt.theme.ThemeConfig:
             "view": {"stroke": None},
             "axisY": {"labelLimit": 480},
             "line": {"strokeWidth": 2},
-            "style": styles,
+            "style": marks,
         }
     }
 
@@ -75,9 +73,7 @@ def page_theme() -> alt.theme.ThemeConfig:
     ticks = {"labelFontSize": 11, "titleFontSize": 12, "labelColor": second, "titleColor": second}
     axis = {"gridColor": "var(--grid)", "gridOpacity": 1, "tickColor": line, "domainColor": line}
     names = {"labelColor": text, "titleColor": second, "labelFontSize": 12}
-    styles = {
-        "name": {"fontSize": 12, "fontWeight": "bold"},
-    }
+    styles = {"name": {"fontSize": 12, "fontWeight": "bold"}}
     whole: Any = {
         "config": {
             **config,
