@@ -66,7 +66,7 @@ def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch
     assert [path.name for path in (workspace / "out").glob("[0-9]-*")] == ["0-fgsm-coarse"]
     assert run_job("plan.max_hours=100") == 0
     (note,) = json.loads((workspace / "cache" / "seconds.json").read_text()).items()
-    assert note[0].startswith("coarse ") and "32 pixels" in note[0] and note[1] > 0
+    assert note[0].startswith("crafted coarse ") and "32 pixels" in note[0] and note[1] > 0
     capsys.readouterr()
     assert run_job(*words[:2], "hydra.sweep.dir=two", *words[3:]) == 2
     assert "the plan takes" in capsys.readouterr().err and not (workspace / "two").exists()

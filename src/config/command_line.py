@@ -102,9 +102,7 @@ def run_command(
         except KeyboardInterrupt as interrupt:
             stopping.shut_down(interrupt)
             code = INTERRUPTED
-        except stopping.OutOfTime as error:
-            stopping.shut_down(error)
-        except (OSError, RuntimeError) as error:  # from Hydra's files or a launcher's workers
+        except (stopping.OutOfTime, OSError, RuntimeError) as error:  # of files, or of workers
             stopping.shut_down(error)
         except BaseException as error:
             _say(error)

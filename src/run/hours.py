@@ -42,7 +42,7 @@ def speed_key(settings: Settings, image_size: int) -> str:
         settings.model[name].model_dump(include={"network", "input_size"})
         for name in settings.source
     ]
-    source = f"{settings.attacked} ({content_key(networks)})"
+    source = f"{settings.attack.kind} {settings.attacked} ({content_key(networks)})"
     return f"{source}, {image_size} pixels, {settings.trainer.attack_precision}, {device}"
 
 

@@ -88,7 +88,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Seconds for all jobs, without trainings and fits; NaN if a speed is unknown."""
-        return sum(0 if job.stored else job.seconds for job in self.jobs)
+        return sum(job.seconds for job in self.jobs)
 
     @property
     def work(self) -> list[float]:
@@ -110,7 +110,7 @@ class Plan:
             OutOfTime: It is more than `plan.max_hours`.
         """
         job, work = self.jobs[number], self.work
-        if self._told or job.stored:
+        if self._told or not work[number]:
             return
         self._told = True
         rest = seconds * (left + job.work * sum(work[number + 1 :]) / work[number])
@@ -147,7 +147,7 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
                     pool.build(*open_data(planned, sets))
                 plan.jobs.append(_plan_job(planned, open_images(planned, sets), plan, seen))
         except ValueError as error:  # this job will fail with the same error; the others run
-            plan.jobs.append(JobPlan(settings.job, refused=first_line(error)))
+            plan.jobs.append(JobPlan(settings.job, seconds=0, refused=first_line(error)))
         plan.first |= dict.fromkeys(_list_first(planned))
     models = {name: model for job in jobs for name, model in job.settings.model.items()}
     if not sets.download:

@@ -140,7 +140,7 @@ def predict(
     # The label omits the targets: in 80 columns they would leave no room for the bar.
     label = settings.job if source else "clean images"
     shown = settings.trainer.progress_bar
-    on_first_batch = job.planned.on_first_batch if source else None
+    on_first_batch = job.planned.on_first_batch if source or not settings.budgets else None
     progress = PassProgress(label, work_of(job, {**missing, **again}), shown, on_first_batch)
     runner = make_trainer(settings.trainer, progress, writer)
     place = runner.world_size, runner.global_rank
@@ -165,7 +165,8 @@ def predict(
             raise
         shared.wait()  # the first process reads the rows of all
         shared.raise_if_failed()
-    if progress.gradients and progress.processes == 1:
+    counted = progress.gradients or (settings.attack.kind != "crafted" and progress.done)
+    if counted and progress.processes == 1:
         note_seconds(settings, job.images.image_size, progress.pace)
 
 

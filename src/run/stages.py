@@ -60,7 +60,7 @@ class Planned:
     saved: SavedImages | None = None
     call: str = ""
     measurements: Sequence[Measurement] = ()
-    on_first_batch: Callable[[float, float], None] = lambda seconds, left: None
+    on_first_batch: Callable[[float, float], None] | None = None
 
     @property
     def fitted(self) -> Fitted | None:
