@@ -64,7 +64,7 @@ class Networks(Sweep):
             every = joined([its.outcomes[eps] for its in self.summary.attacked])
             tests = both_ways(paired_tests(every))
             pairs = (tests["first"] == "fgsm") & (tests["second"] == "bim")
-            others = tests["common"] != tests["target"]
+            others = tests["source"] != tests["target"]
             rows.append(tests[pairs & others].assign(eps_255=eps))
         table = pd.concat(rows, ignore_index=True)
         return table.assign(p_holm=holm(table["p"]))
@@ -81,7 +81,7 @@ class Networks(Sweep):
         """
         its = self.steps[self.steps["eps_255"] == eps]
         if related is not None:
-            pairs = zip(its["common"], its["target"], strict=True)
+            pairs = zip(its["source"], its["target"], strict=True)
             its = its[[self.related(*pair) == related for pair in pairs]]
         signs = np.sign(its["difference"]) * (its["p_holm"] < 0.05)
         return int((signs > 0).sum()), int((signs < 0).sum()), len(its)
@@ -133,7 +133,7 @@ class Networks(Sweep):
     def step(self, source: str, target: str, eps: float) -> pd.Series:
         """Return the row of `steps` of a pair and budget."""
         its = self.steps
-        rows = its[(its["common"] == source) & (its["target"] == target) & (its["eps_255"] == eps)]
+        rows = its[(its["source"] == source) & (its["target"] == target) & (its["eps_255"] == eps)]
         return rows.iloc[0]
 
     def control(self, variant: str, source: str, target: str, eps: float) -> int:

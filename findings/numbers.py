@@ -94,9 +94,8 @@ class Sweep:
             for all of these rows.
         """
         tests = self.found.table("tests")
-        rows = both_ways(tests[tests["kind"] == "attack"])
-        rows = rows[rows["second"] == baseline]
-        rows = rows.rename(columns={"common": "source", "first": "attack"})
+        rows = both_ways(tests)
+        rows = rows[rows["second"] == baseline].rename(columns={"first": "attack"})
         rows = rows[[pair in pairs for pair in zip(rows["source"], rows["target"], strict=True)]]
         return rows.assign(p_holm=holm(rows["p"]))
 

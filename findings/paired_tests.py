@@ -1,4 +1,4 @@
-"""Paired tests between two attacks, or two sources, on the same images."""
+"""Paired tests between two attacks on the same images."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -9,15 +9,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
 
-from src.analysis import relation
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import Values, paired_interval
 from src.analysis.outcomes import ratio
 
-COMPARISONS = ("attack", "source")
-"""Kinds of paired tests, named after what differs between the two sides."""
-
-_NAMES = ["kind", "target", "common", "first", "second"]
+_NAMES = ["source", "target", "first", "second"]
 _COUNTS = ["n", "first_success", "second_success", "first_only", "second_only"]
 _EXCHANGED = {
     f"{side}{end}": f"{other}{end}"
@@ -31,18 +27,16 @@ Labels = NDArray[np.int64] | None
 
 
 def paired_tests(outcomes: ImageOutcomes) -> pd.DataFrame:
-    """Compare the success of two jobs on the images that both of them count.
+    """Compare the success of two attacks from one source on the images that both of them count.
 
-    On each target, two attacks from one source are compared, and two sources with one attack
-    (unless the target is the white box of only one of them). A targeted attack is only compared
-    with another targeted one, and two attacks only if their target labels agree on every image.
+    A targeted attack is only compared with another targeted one whose labels are the same on every
+    image.
 
     Returns:
-        One row per comparison, ordered by `kind` as in `COMPARISONS`, then by job:
-        `target`, `common` (the shared source or attack), `first` and `second`; `n` images,
-        `first_success`, `second_success`, `first_only`, `second_only`; the `difference` of the
-        success rates with its `paired_interval`, and `p` from `mcnemar_p` (NaN without an image);
-        `p_holm`, corrected for all tests of this kind (see `holm`).
+        One row per comparison, ordered by job: `source`, `target`, `first` and `second`; `n`
+        images, `first_success`, `second_success`, `first_only`, `second_only`; the `difference` of
+        the success rates with its `paired_interval`, and `p` from `mcnemar_p` (NaN without an
+        image); `p_holm`, corrected for all of them (see `holm`).
     """
     rows = []
     for names, jobs, target in _comparisons(outcomes):
@@ -50,7 +44,6 @@ def paired_tests(outcomes: ImageOutcomes) -> pd.DataFrame:
         first, second = outcomes.fooled[jobs, target] & counted
         masks = (counted, first, second, first & ~second, second & ~first)
         rows.append((*names, *map(count_ones, masks)))
-    rows.sort(key=lambda row: COMPARISONS.index(row[0]))
     return _tested(pd.DataFrame(rows, columns=[*_NAMES, *_COUNTS]))
 
 
@@ -66,37 +59,27 @@ def _comparisons(outcomes: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], lis
     """Yield the `_NAMES` of each comparison with the positions of its two jobs and its target."""
     for jobs in map(list, combinations(range(len(outcomes.jobs)), 2)):
         (attack, source), (other_attack, other_source) = (outcomes.jobs[job] for job in jobs)
-        models = [outcomes.sources[job] for job in jobs]
-        first, second = (outcomes.target_labels[job] for job in jobs)
-        same = source == other_source
-        if same == (attack == other_attack) or not _alike(first, second, same):
-            continue
-        for place in map(int, np.flatnonzero(outcomes.evaluated[jobs].all(axis=0))):
-            target = outcomes.targets[place]
-            if same:
-                yield ("attack", target.model, source, attack, other_attack), jobs, place
-            elif relation(models[0], target) == relation(models[1], target):
-                yield ("source", target.model, attack, source, other_source), jobs, place
+        if source == other_source and _alike(*(outcomes.target_labels[job] for job in jobs)):
+            for place in map(int, np.flatnonzero(outcomes.evaluated[jobs].all(axis=0))):
+                target = outcomes.targets[place].model
+                yield (source, target, attack, other_attack), jobs, place
 
 
-def _alike(first: Labels, second: Labels, same: bool) -> bool:
-    """Return True if both or neither are targeted; with one source, labels must agree too."""
+def _alike(first: Labels, second: Labels) -> bool:
+    """Return True if neither attack is targeted, or both are and their labels agree."""
     if first is None or second is None:
         return first is second
-    return not same or bool(((first == second) | (first < 0) | (second < 0)).all())
+    return bool(((first == second) | (first < 0) | (second < 0)).all())
 
 
 def _tested(table: pd.DataFrame) -> pd.DataFrame:
-    """Add differences, intervals and tests to the counts, with Holm's correction per kind."""
+    """Add differences, intervals and tests to the counts, with Holm's correction."""
     table = table.astype(dict.fromkeys(_COUNTS, np.int64))
     b, c, n = (table[name].to_numpy() for name in ("first_only", "second_only", "n"))
     table["difference"] = ratio(b - c, n)
     table["difference_low"], table["difference_high"] = paired_interval(b, c, n)
     table["p"] = np.where(n > 0, mcnemar_p(b, c), np.nan)
-    table["p_holm"] = np.nan
-    for kind in COMPARISONS:
-        rows = table["kind"] == kind
-        table.loc[rows, "p_holm"] = holm(table.loc[rows, "p"])
+    table["p_holm"] = holm(table["p"])
     return table
 
 

@@ -2,13 +2,11 @@
 
 import json
 import re
-from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from findings import simulate
 from findings.__main__ import (
     DOCS,
     RESULTS,
@@ -29,7 +27,6 @@ from src.artifacts.jobs import find_jobs
 from src.report.published import load_published
 from tests.conftest import block_of
 
-KINDS_OF_FALLS = ("two trainings", "less alike")
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -103,32 +100,6 @@ def test_every_published_attack_of_ours_has_the_mean_of_the_seven_undefended_tar
     assert {*names} <= {*ours.index} and len(names) == 31
     for name, theirs in names.items():
         assert ours[name] == pytest.approx(means[theirs], abs=0.051), name
-
-
-def test_what_the_page_of_cards_says_about_power_is_stored():
-    page = (DOCS / "card.md").read_text(encoding="utf-8")
-    stored = simulate.stored()
-    for images in (200, 500, 1000, 2000):
-        row = [f"{images:,}"]
-        for fall, cells in product((3, 5, 10), (1, 12)):
-            names = (f"fall of {fall} points, {cells} cells, {kind}" for kind in KINDS_OF_FALLS)
-            found = [stored[name][str(images)] for name in names]
-            row += [percent(cell["significant"] / cell["sweeps"]) for cell in found]
-        assert tells(page, *row)
-        row = [f"{images:,}"]
-        for cells, kind in product((1, 12), reversed(KINDS_OF_FALLS)):
-            cell = stored[f"unchanged, {cells} cells, {kind}"][str(images)]
-            row.append(percent(cell["passed"] / cell["sweeps"]))
-        assert tells(page, *row)
-    for kind in simulate.KINDS:
-        cells = stored[f"unchanged, 12 cells, {kind}"]
-        shares = [cells[size]["significant"] / cells[size]["sweeps"] for size in ("200", "2000")]
-        assert tells(page, *(f"{100 * share:.1f}" for share in shares))
-    worse = [cell for name in simulate.WORSE for cell in stored[name].values()]
-    assert tells(page, f"{100 * max(cell['passed'] / cell['sweeps'] for cell in worse):.1f}")
-    found = pd.read_csv(RESULTS / "verify-found.csv")
-    for _, rows in found.groupby("forgery"):
-        assert tells(page, *map(percent, rows["found"]))
 
 
 def test_the_correlation_with_published_success_is_that_of_the_printed_ranks():

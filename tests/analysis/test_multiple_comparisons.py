@@ -1,12 +1,11 @@
-"""Tests of all pairs against all sign flips, a plain loop, and simulated rankings."""
+"""Tests of all pairs against all sign flips, and a plain loop."""
 
 from itertools import combinations, product
 
 import numpy as np
 import pytest
-from scipy.stats import binom, multivariate_normal, norm
+from scipy.stats import norm
 
-from findings import simulate
 from src import images_needed
 from src.analysis.multiple_comparisons import (
     LEVEL,
@@ -105,59 +104,6 @@ def test_intervals_cover_where_few_images_differ(images, shares):
     assert covered >= 0.93 * 200
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "size"), [its for its in simulate.cells() if its[0] not in simulate.GATES]
-)
-def test_equals_are_rarely_called_unequal_and_intervals_contain_their_means(name, size):
-    repeats = 400 if size < 20 else 200
-    counts = simulate.simulate(name, size, repeats)
-    assert counts["wrong"] <= (0.15 if name in simulate.SKEWED else 0.085) * repeats
-
-
-def test_the_stored_simulation_holds_the_level():
-    stored = simulate.stored()
-    found = {(name, int(size)) for name, cells in stored.items() for size in cells}
-    assert found == {*simulate.cells()}
-    for name, cells in stored.items():
-        for cell in cells.values() if name not in simulate.GATES else ():
-            repeats = cell.get("rankings") or cell["intervals"]
-            assert repeats == simulate.REPEATS or name in simulate.CHOICES
-            if name not in simulate.SKEWED:
-                assert cell["wrong"] <= 0.07 * repeats
-                assert cell["wrong"] <= 0.057 * repeats or "intervals" in cell
-
-
-@pytest.mark.parametrize("name", [name for name in simulate.FALLS if "1 cells" in name])
-def test_falls_are_found_as_often_as_a_paired_test_finds_them(name):
-    fall, alike = (simulate.FALLS[name][key] for key in ("fall", "alike"))
-    stored = {int(size): cell for size, cell in simulate.stored()[name].items()}
-    images = min(stored)
-    share = stored[images]["significant"] / stored[images]["sweeps"]
-    found = simulate.simulate(name, images, 200)
-    assert found["significant"] / 200 == pytest.approx(share, abs=0.12)
-    wrong = norm.isf([0.55, 0.55 - fall])
-    both = multivariate_normal(cov=[[1, alike], [alike, 1]]).cdf(wrong)
-    differ = norm.cdf(wrong).sum() - 2 * both
-    power = 0.0  # over the numbers of images that differ, and that of these are gained
-    for number in range(1, images + 1):
-        gained = np.arange(number + 1)
-        size = abs(number - 2 * gained)
-        rare = 2 * binom.cdf((number - size) // 2, number, 0.5) < 0.05
-        found = rare & (size > 1.96 * np.sqrt(number + 4)) & (2 * gained < number)
-        chances = binom.pmf(gained, number, (differ - fall) / 2 / differ)
-        power += binom.pmf(number, images, differ) * chances[found].sum()
-    assert share == pytest.approx(power, abs=0.05)
-
-
-def test_stored_gates_rarely_err():
-    """At most 5 %, within three standard errors."""
-    for name in simulate.UNCHANGED | simulate.WORSE:
-        for cell in simulate.stored()[name].values():
-            wrong = cell["passed" if name in simulate.WORSE else "significant"]
-            assert wrong <= 0.05 * cell["sweeps"] + 3 * np.sqrt(0.0475 * cell["sweeps"])
-
-
 @pytest.mark.parametrize(("fall", "discordance", "rows"), [(0.05, 0.1, 2), (0.05, 0.3, 6)])
 def test_as_many_images_as_needed_pass_a_gate_in_four_of_five_samples(fall, discordance, rows):
     images, random = images_needed(fall, discordance, rows + 1), np.random.default_rng(1)
@@ -169,13 +115,6 @@ def test_as_many_images_as_needed_pass_a_gate_in_four_of_five_samples(fall, disc
         found = compare_versions((changes < 0) * 1.0, (changes > 0) * 1.0, draws=39)
         passed += bool((found["largest_fall"] <= fall).all())
     assert 0.8 < passed / 300 < 0.95
-
-
-def test_more_images_find_falls_more_often():
-    for name in simulate.FALLS:
-        stored = simulate.stored()[name]
-        shares = [stored[size]["significant"] for size in sorted(stored, key=int)]
-        assert shares == sorted(shares) and shares[-1] > shares[0]
 
 
 def test_as_many_images_as_needed_decide_a_difference_in_four_of_five_samples():

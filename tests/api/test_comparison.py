@@ -13,7 +13,6 @@ from scipy.stats import norm
 from statsmodels.stats.contingency_tables import mcnemar
 from torch import zeros
 
-from findings import simulate
 from src import load_sweep
 from src.analysis.multiple_comparisons import compare_versions
 from src.api.comparison import (
@@ -219,28 +218,29 @@ def test_the_largest_fall_is_a_little_above_the_score_bound(images, lost, gained
     assert bound <= largest <= bound + 0.12 * (bound - (lost - gained) / images) + 3 / images
 
 
-@pytest.mark.parametrize("kind", simulate.KINDS)
-@pytest.mark.parametrize("cells", [1, 12])
-def test_a_gate_rarely_errs(kind, cells):
-    for worse in ("one cell", "clean accuracy"):
-        counts = simulate.simulate(f"5 points worse in {worse}, {cells} cells, {kind}", 200, 150)
-        assert counts["passed"] <= 0.05 * 150 + 8  # three standard errors
-    counts = simulate.simulate(f"unchanged, {cells} cells, {kind}", 200, 150)
-    assert counts["significant"] <= 0.05 * 150 + 8
+def versions(random: np.random.Generator, images: int, worse: str) -> list[Right]:
+    """Return made-up outcomes before and after, of two cells and clean images, (3, N) each.
+
+    They correlate by a half if nothing falls; `worse` falls by 5 points.
+    """
+    rates, shared, sides = np.array([0.35, 0.75, 0.86]), random.standard_normal(images), []
+    for fall in (0, 0.05):
+        rates[{"one cell": [0], "clean accuracy": [2], "nothing": []}[worse]] -= fall
+        own = np.sqrt(0.5) * random.standard_normal((3, images))
+        sides.append(np.sqrt(0.5) * shared + own > norm.isf(rates)[:, None])
+    return sides
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [200, 2000])
 @pytest.mark.parametrize("worse", ["nothing", "clean accuracy", "one cell"])
 def test_a_gate_rarely_errs_between_two_sweeps(old, worse, images):
-    random, passed, fell, worlds = np.random.default_rng(images), 0, 0, 200
-    settings = {"fall": 0.05, "worse": worse} if worse != "nothing" else {}
+    random, passed, fell, worlds = np.random.default_rng(images), 0, 0, 100
     for _ in range(worlds):
-        sides = simulate.versions(random, images, 2, alike=0.5, **settings)
-        first, second = (sweep(old, its[2] > 0, its[0] > 0, its[1] > 0) for its in sides)
+        first, second = (sweep(old, its[2], *its[:2]) for its in versions(random, images, worse))
         changes = compare(first, second)
         passed, fell = passed + gate(changes, 5)[0], fell + (not gate(changes)[0])
-    assert (fell if worse == "nothing" else passed) <= 0.05 * worlds + 9
+    assert (fell if worse == "nothing" else passed) <= 0.05 * worlds + 7
 
 
 def test_a_cell_with_part_of_the_images_is_judged_by_these(old):
