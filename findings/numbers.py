@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from altair.typing import ChartType
 from rich.console import Console
-from statsmodels.stats.proportion import confint_proportions_2indep
 
 from findings.paired_tests import both_ways, count_ones, holm, paired_tests
 from src.analysis import WHITE_BOX, relation
@@ -20,6 +19,7 @@ from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.charts.theme import theme
 from src.report.page.content import build_report
 from src.report.page.page_data import PageData, compute_page_data
+from src.report.published import compare
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrices
 from src.utils.model_names import ModelRef
@@ -230,8 +230,9 @@ def beside_published(
         counts = [
             int(each[name]) for each in (own, row) for name in ("still_correct", "denominator")
         ]
-        low, high = confint_proportions_2indep(*counts)
-        found.append((100 * (counts[0] / counts[1] - counts[2] / counts[3]), low > 0 or high < 0))
+        shares = counts[0] / counts[1], counts[2] / counts[3]
+        verdict = compare(shares[0], counts[1], shares[1], counts[3])
+        found.append((100 * (shares[0] - shares[1]), verdict != "inside"))
     differences, beyond = zip(*found, strict=True)
     return (min(differences), max(differences)), sum(beyond)
 

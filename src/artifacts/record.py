@@ -33,7 +33,7 @@ FORMAT = 6
 _KEY = b"transferability"
 _PACKAGES = (
     *(INSTALLED, "torch", "torchvision", "timm", "pytorch-lightning"),
-    *("numpy", "pandas", "scipy", "statsmodels"),
+    *("numpy", "pandas", "scipy"),
 )
 
 
