@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,7 @@ _TEXTS = pa.dictionary(pa.int32(), TEXT)
 SCHEMA = pa.schema([(its.name, _TEXTS if its.name in _REPEATED else its.type) for its in _COLUMNS])
 """Columns of a card; a text that many rows share is stored once."""
 _MOST_ROWS, _MOST_BYTES = 10_000_000, 1 << 30  # of a card, unpacked
-_LONGEST = {"record": 1 << 20}
-_LONGEST_NAME = 1 << 10  # bytes, which may be repeated in every row
+_LONGEST = {"record": 1 << 20}  # bytes of a text, which may be repeated in every row; else 1,024
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class CardJob:
     record: JobRecord
     place: tuple[str, int]
     alarms: Sequence[Alarm]
-    tables: Mapping[str, pa.Table]
+    tables: dict[str, pa.Table]
 
 
 def write_card(jobs: Sequence[CardJob], path: Path, **facts: Any) -> None:
@@ -116,21 +115,19 @@ def read_card(path: Path) -> list[CardJob]:
         ValueError: The file is no card, is damaged, or has another version.
     """
     try:
-        table = _read(path)
-        records = table["record"].combine_chunks()
-        jobs = {
-            text: (_parse(text, path), dict[str, pa.Table]())
-            for text in records.dictionary.take(pc.unique(records.indices)).to_pylist()
-        }
-        for text, variant, rows in _runs(table):
-            job, tables = jobs[text]
-            name = PREDICTIONS if variant == job.record.storage else f"{PREDICTIONS}-{variant}"
+        jobs = dict[str, CardJob]()
+        for text, variant, rows in _runs(_read(path)):
+            if text not in jobs:
+                jobs[text] = _parse(text, path)
+            record, tables = jobs[text].record, jobs[text].tables
+            name = PREDICTIONS if variant == record.storage else f"{PREDICTIONS}-{variant}"
             if name in tables:
-                raise ValueError(f"the rows of {job.record.label} are in several places")
-            tables[name] = checked(rows.drop_columns(["variant", "record"]), path, name, job.record)
-        if lacks := [job for job, tables in jobs.values() if PREDICTIONS not in tables]:
-            raise ValueError(f"it lacks the predictions of {lacks[0].record.label}")
-        return [replace(job, tables=tables) for job, tables in jobs.values()]
+                raise ValueError(f"the rows of {record.label} are in several places")
+            tables[name] = checked(rows.drop_columns(["variant", "record"]), path, name, record)
+        for job in jobs.values():
+            if PREDICTIONS not in job.tables:
+                raise ValueError(f"it lacks the predictions of {job.record.label}")
+        return [*jobs.values()]
     except (
         *(pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError),
         RecursionError,  # of JSON with a million brackets
@@ -183,7 +180,7 @@ def _read(path: Path) -> pa.Table:
     table = table.cast(SCHEMA).combine_chunks()
     for name in _REPEATED:
         texts = table[name].combine_chunks().dictionary
-        if (pc.max(pc.binary_length(texts)).as_py() or 0) > _LONGEST.get(name, _LONGEST_NAME):
+        if (pc.max(pc.binary_length(texts)).as_py() or 0) > _LONGEST.get(name, 1 << 10):
             raise ValueError(f"{path} is no card: a text in its column {name} is too long.")
     return _filled(table) if version == 1 else table
 
@@ -201,10 +198,8 @@ def _filled(table: pa.Table) -> pa.Table:
     return table
 
 
-def _parse(text: Any, path: Path) -> CardJob:
+def _parse(text: str, path: Path) -> CardJob:
     """Return the job that a text in the column `record` describes, without tables."""
-    if not isinstance(text, str):
-        raise ValueError(f"{path} has rows without a valid record.")
     _, record = parse_record(text.encode(), path)
     content = json.loads(text)
     place, alarms = (printable_all(content[key]) for key in ("place", "alarms"))
