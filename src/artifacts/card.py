@@ -21,13 +21,13 @@ from ..utils.package import is_asset
 from ..utils.refusals import first_line, printable_all
 from .layout import PREDICTIONS, kind_of
 from .record import JobRecord, parse_record, sealed
-from .tables import ALARM_LIST, NAMES, PREDICTION_SCHEMA, TEXT, checked
+from .tables import NAMES, PREDICTION_SCHEMA, TEXT, checked
 
 VERSION = 2
 """Version of the cards written; version 1 left cells empty that follow from others."""
 _KEY = b"transferability card"
 _PAGE = re.compile(r"[\w./#-]{1,200}", re.ASCII)
-_PLACE = TypeAdapter(tuple[str, int])
+_PLACE, _ALARMS = TypeAdapter(tuple[str, int]), TypeAdapter(list[Alarm])
 _REPEATED = ("image", "variant", "record", *(field.name for field in NAMES))
 _COLUMNS = (*PREDICTION_SCHEMA, *NAMES, pa.field("variant", TEXT), pa.field("record", TEXT))
 _TEXTS = pa.dictionary(pa.int32(), TEXT)
@@ -203,7 +203,7 @@ def _parse(text: str, path: Path) -> CardJob:
     _, record = parse_record(text.encode(), path)
     content = json.loads(text)
     place, alarms = (printable_all(content[key]) for key in ("place", "alarms"))
-    return CardJob(record, _PLACE.validate_python(place), ALARM_LIST.validate_python(alarms), {})
+    return CardJob(record, _PLACE.validate_python(place), _ALARMS.validate_python(alarms), {})
 
 
 def _runs(table: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:

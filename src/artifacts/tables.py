@@ -23,7 +23,6 @@ INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string
 CLASSES = "classes"
 """Upper bound of class columns: the job's number of classes minus one."""
 _LOW, _HIGH, _NAN = b"low", b"high", b"nan"
-ALARM_LIST = TypeAdapter(list[Alarm])
 
 
 def column(
@@ -138,7 +137,7 @@ def read_alarms(folder: Path) -> list[Alarm]:
     path = folder / ALARMS
     try:
         stated = json.loads(path.read_bytes()) if path.is_file() else []
-        return ALARM_LIST.validate_python(printable_all(stated))
+        return TypeAdapter(list[Alarm]).validate_python(printable_all(stated))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a list of alarms: {_cause(error)}.") from error
 
