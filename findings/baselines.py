@@ -47,7 +47,7 @@ def pack_preset(name: str, folders: Sequence[Path], images: int, page: str = "")
     facts: dict[str, Any] = {"preset": name, "preset_version": VERSION, "tuning": tuning}
     facts |= {"page": page} if page else {}
     if [its.resolve() for its in folders] == [path]:  # packed again
-        facts["coarse"] = read_facts(path)["coarse"]
+        facts["coarse"] = read_facts(path).get("coarse", False)
     pack(path, jobs, **facts)
 
 
