@@ -1,15 +1,15 @@
 """Packages of the wheel: src/ is installed as `transferability`, and conf/ inside it.
 
-An editable installation of a clone has both names for the same files.
+An editable installation of a clone has its name `src`.
 """
 
 import sys
 
 from setuptools import find_packages, setup
 
-parts = [*find_packages("src"), "assets", "conf"]
-names = ["transferability", *["src"] * ("editable_wheel" in sys.argv)]
+name = "src" if "editable_wheel" in sys.argv else "transferability"
 setup(
-    packages=[*names, *(f"{name}.{part}" for name in names for part in parts)],
-    package_dir={name: "src" for name in names} | {f"{name}.conf": "conf" for name in names},
+    packages=[name, *(f"{name}.{part}" for part in [*find_packages("src"), "assets", "conf"])],
+    package_dir={name: "src", f"{name}.conf": "conf"},
+    entry_points={"console_scripts": [f"transferability = {name}.__main__:main"]},
 )

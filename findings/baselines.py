@@ -15,7 +15,7 @@ import numpy as np
 
 from findings.collect import ABSOLUTE
 from findings.costs import COSTS
-from src.artifacts.card import CardJob, write_card
+from src.artifacts.card import CardJob, read_facts, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.artifacts.record import JobRecord
 from src.config.fields import PRESETS
@@ -43,15 +43,18 @@ def pack_preset(name: str, folders: Sequence[Path], images: int, page: str = "")
     if images:
         chosen = balanced_subset(rows["label"].to_numpy(), min(images, len(rows)))
         tuning = rows["index"].to_numpy(np.int64)[chosen].tolist()
+    path = PRESETS / f"{name}.card"
     facts: dict[str, Any] = {"preset": name, "preset_version": VERSION, "tuning": tuning}
     facts |= {"page": page} if page else {}
-    pack(PRESETS / f"{name}.card", jobs, **facts)
+    if [its.resolve() for its in folders] == [path]:  # packed again
+        facts["coarse"] = read_facts(path).get("coarse", False)
+    pack(path, jobs, **facts)
 
 
 def pack(path: Path, jobs: Sequence[FinishedJob], **facts: Any) -> None:
-    """Write a card of jobs, with facts about it; that of a preset has coarse confidences."""
+    """Write a card of jobs, with facts about it."""
     packed = sorted(_packed(path.stem, jobs), key=lambda job: (job.record.source, job.record.label))
-    write_card(packed, path, coarse="preset" in facts, **facts)
+    write_card(packed, path, **facts)
     print(f"{path}: {len(packed)} jobs, {path.stat().st_size / 1e6:.2f} MB")
 
 

@@ -1,7 +1,7 @@
 """Measure how adversarial examples transfer from their source model to others.
 
-The command line is `transferability`; in a clone also `python -m src.main`. The Python interface
-consists of
+The command line is `python -m src.main` in a clone, and `transferability` where it is installed.
+The Python interface consists of
 
 - `attacks`: the attacks as functions, see below;
 - `load_classifier`: load a catalogue model with the weights that the command line uses;
@@ -35,9 +35,8 @@ settings that all attacks share. An unknown keyword raises a `TypeError`, a wron
 `ValueError`. Equal calls draw equal random numbers; to change them, pass `seeds`, one whole number
 per image.
 
-**Two names.** A wheel installs this package as `transferability` and leaves the name `src` to you.
-In a clone, `src` and `transferability` are the same package: both names give the same modules and
-classes. A `_target_` may use either name, and stored results are found under both.
+**The name.** In a clone the package is `src`. A wheel installs it as `transferability`, and leaves
+the name `src` to you. A `_target_` may use either name: both mean the running package.
 """
 
 import os
@@ -46,8 +45,6 @@ from importlib import import_module
 from tempfile import mkdtemp
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from .utils.package import share_names
 
 if TYPE_CHECKING:
     from . import attacks as attacks
@@ -94,8 +91,6 @@ _HOMES = {
     "tries": ".report.audit",
 }
 __all__ = list(_HOMES)
-
-share_names()
 
 # Streams that were closed, as in `command >&-`, are opened on the null device before other imports
 # open files. Otherwise libraries fail, and a data file gets the number of a closed stream.

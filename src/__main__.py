@@ -1,13 +1,14 @@
 """The command `transferability`: a job or a sweep, or the command that its first word names.
 
-`python -m transferability` and `python -m src` are the same command.
+In a clone it says what to type instead.
 """
 
 import os
+import shlex
 import sys
 from runpy import run_module
 
-from .utils.package import PACKAGE
+from .utils.package import CLONE, PACKAGE, command
 
 COMMANDS = ["main", "attacks", "card", "compare"]
 COMMANDS += ["figure", "models", "report", "sources", "status", "table", "verify"]
@@ -24,6 +25,10 @@ def main() -> None:
 
         near = suggestion(name, COMMANDS) or f" Available: {', '.join(COMMANDS)}."
         refuse(f"{name}: there is no such command.{near}")
+    if PACKAGE == CLONE:
+        words = " ".join([command(name), *map(shlex.quote, sys.argv[1:])])
+        print(f"In a clone, type: {words}", file=sys.stderr)
+        sys.exit(2)
     sys.path.insert(0, os.getcwd())
     run_module(f"{PACKAGE}.{name}", run_name="__main__", alter_sys=True)
 

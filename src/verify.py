@@ -38,7 +38,7 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
     """Print what a sample of a card's outcomes shows, and return the exit code."""
     from .analysis.agreement import found_share, most_wrong  # here: loading these takes seconds
     from .api.verification import CheckedJob, check_jobs
-    from .artifacts.card import COARSE_STEPS, described, read_card, read_facts
+    from .artifacts.card import described, read_card, read_facts
 
     if not 0 < minutes <= MOST_MINUTES:
         raise ValueError(f"--minutes {minutes:g}: it must be above 0, and at most {MOST_MINUTES}.")
@@ -48,8 +48,8 @@ def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> i
         raise ValueError(f"--seed {seed}: it must be at least 0.")
     stated, seed = read_card(card), secrets.randbits(32) if seed is None else seed
     print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
-    # Cards of version 0.5.0 have confidences in steps of 0.001.
-    step = 1 / COARSE_STEPS if (facts := read_facts(card)).get("coarse") else 0.001
+    # The confidences of the presets are in 16 steps, and those of version 0.5.0 in 1,000.
+    step = 1 / 16 if (facts := read_facts(card)).get("coarse") else 0.001
     jobs = check_jobs(stated, words, step, minutes, seed)
     total, wrong = (sum(map(of, (job.wrong for job in jobs))) for of in (len, sum))
     checked = sum(len(job.wrong) > 0 for job in jobs)

@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 
 from ..config.sections import CONTROLS
 from ..utils.model_names import ModelRef
-from .intervals import FEWEST_IMAGES, paired_interval, wilson_interval
+from .intervals import FEWEST_IMAGES, Z, paired_interval, wilson_interval
 from .outcomes import at_budget, outcomes, ratio, row_positions, target_labels, with_defence
 from .transfer_rates import evaluated_budgets, rates, relation
 
@@ -252,13 +252,17 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...
 
 def _error_consistency(correct: pd.DataFrame) -> tuple[float, float, float]:
     """Compute Cohen's kappa of two models being correct, and its 95 % interval."""
-    from statsmodels.stats.inter_rater import cohens_kappa  # imported here: it takes a second
-
     first, second = correct.to_numpy(dtype=np.float64).T
     counts = np.histogram2d(first, second, bins=2, range=[[0, 1], [0, 1]])[0]
     # Kappa is undefined if both models are always correct, or both always wrong.
     if np.diag(counts).max() == len(correct):
         return np.nan, np.nan, np.nan
-    with np.errstate(invalid="ignore"):  # the z statistic is invalid if the models always agree
-        result = cohens_kappa(counts)
-    return result.kappa, max(result.kappa_low, -1.0), min(result.kappa_upp, 1.0)
+    shares = counts / len(correct)
+    rows, columns = shares.sum(1), shares.sum(0)
+    expected = rows @ columns
+    kappa = (np.trace(shares) - expected) / (1 - expected)
+    squares = ((1 - kappa) * (columns[:, None] + rows)) ** 2
+    np.fill_diagonal(squares, (1 - (1 - kappa) * (columns + rows)) ** 2)
+    variance = (shares * squares).sum() - (kappa - expected * (1 - kappa)) ** 2
+    half = Z * np.sqrt(max(variance, 0.0) / len(correct)) / (1 - expected)
+    return kappa, max(kappa - half, -1.0), min(kappa + half, 1.0)

@@ -10,8 +10,8 @@ FEWEST_IMAGES = 10
 
 Values = NDArray[np.float64]
 
-_Z = 1.9599639845400545  # the 97.5 % quantile of the normal distribution
-_Z2 = _Z**2
+Z = 1.9599639845400545  # the 97.5 % quantile of the normal distribution
+_Z2 = Z**2
 _HALVINGS = 60  # bisect an interval of length 2 at most down to double precision
 
 
@@ -30,7 +30,7 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Va
     full = np.maximum(n, 1)
     rate, scale = k / full, 1 + _Z2 / full
     middle = (rate + _Z2 / (2 * full)) / scale
-    half = _Z * np.sqrt(rate * (1 - rate) / full + _Z2 / (4 * full**2)) / scale
+    half = Z * np.sqrt(rate * (1 - rate) / full + _Z2 / (4 * full**2)) / scale
     # If all trials agree, the bound is exactly 0 or 1; rounding errors would leave about 1e-17.
     low, high = np.where(k == 0, 0.0, middle - half), np.where(k == n, 1.0, middle + half)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)

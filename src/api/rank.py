@@ -87,7 +87,7 @@ def rank(
     crafted = None if isinstance(attack, str) else craft(name, attack, {}, "")
     if crafted is None:
         _compose([f"attack={attack}"])
-    facts, stored = read_preset(preset, named)
+    facts, stored = known_preset = read_preset(preset, named)
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
         raise ValueError(
@@ -106,7 +106,7 @@ def rank(
             _run(crafted or attack, [*words, f"source={its}"], pool, cache, call)
             for its in distinct(chosen)
         ]
-    return beside(jobs, preset, named)
+    return beside(jobs, preset, named, known_preset)
 
 
 def _is_finished(attack: Any) -> TypeGuard[Sweeps | pd.DataFrame]:

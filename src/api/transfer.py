@@ -116,9 +116,9 @@ def transfer(
         seed: Seed for attacks, target labels, noise and defences.
         batch_size: Images per batch; None: 50 on a CPU, 1,000 on a GPU.
         progress_bar: Show the progress in batches.
-        store: Folder in which the jobs are saved, for `load_sweep`, `transferability report` and
-            `transferability table`. It must be empty or come from an earlier call, whose jobs are
-            replaced. None: nothing is saved.
+        store: Folder in which the jobs are saved, for `load_sweep`, `src.report` and `src.table`.
+            It must be empty or come from an earlier call, whose jobs are replaced. None: nothing is
+            saved.
 
     Returns:
         A frame as from `load_sweep`, with the variant float32 and, with `controls`, the controls.

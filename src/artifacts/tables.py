@@ -148,10 +148,9 @@ def _check_values(table: pa.Table, classes: int) -> None:
             continue
         high = ranges[_HIGH].decode()
         bounds = float(ranges[_LOW]), classes - 1 if high == CLASSES else float(high)
-        inside = pc.and_(pc.greater_equal(values, bounds[0]), pc.less_equal(values, bounds[1]))
-        if _NAN in ranges:
-            inside = pc.or_(inside, pc.is_nan(values))
-        if missing or not pc.all(inside, min_count=0).as_py():
+        extremes = [its for its in pc.min_max(values).as_py().values() if its is not None]
+        undefined = pc.any(pc.is_nan(values)).as_py() and _NAN not in ranges
+        if missing or undefined or any(its < bounds[0] or its > bounds[1] for its in extremes):
             interval = f"{bounds[0]:g} to {bounds[1]:g}"
             raise ValueError(f"in column {field.name} some values are outside {interval}")
 
@@ -164,12 +163,11 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     pairs = len(record.targets) * (1 + len(record.defences) * primary)
     if pairs * len(record.budgets) > len(table):  # listing them all could fill the memory
         raise ValueError("it has fewer rows than targets and budgets")
-    plain = table.filter(pc.equal(table["defence"], NO_DEFENCE))
-    abstains = pc.or_(pc.equal(plain["predicted"], ABSTAINED), pc.is_nan(plain["confidence"]))
-    if pc.any(abstains).as_py():
+    abstains = pc.or_(pc.equal(table["predicted"], ABSTAINED), pc.is_nan(table["confidence"]))
+    if pc.any(pc.and_(abstains, pc.equal(table["defence"], NO_DEFENCE))).as_py():
         raise ValueError("a target without a defence abstains")
-    attacked_rows = table.filter(pc.greater(table["eps_255"], 0))
-    if record.config["attack"]["target_label"] and attacked_rows["target_label"].null_count:
+    lacks_label = pc.and_(pc.greater(table["eps_255"], 0), pc.is_null(table["target_label"]))
+    if record.config["attack"]["target_label"] and pc.any(lacks_label).as_py():
         raise ValueError("rows of a targeted attack lack their target_label")
     if pc.any(pc.greater(table["draws_correct"], table["draws"])).as_py():
         raise ValueError("more draws are correct than were drawn")
@@ -181,8 +179,7 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     keys = ["target", "defence", "eps_255"]
     groups: dict[str, list[Any]] = table.group_by(keys).aggregate(counts).to_pydict()
     rows = set(zip(*(groups[key] for key in keys), strict=True))
-    numbers = {*groups["index_count"], *groups["index_count_distinct"]}
-    numbers.add(pc.count_distinct(table["index"]).as_py())
+    numbers = {*groups["index_count"], *groups["index_count_distinct"], len(images)}
     targets = record.evaluated if primary else behind_each(record.targets, ())
     attacked = {(*target.columns, eps) for target in targets for eps in record.budgets if eps > 0}
     source = record.source_model

@@ -100,18 +100,23 @@ class Ranks(tuple[Beside, ...]):
         return "\n\n".join([*map(str, self), *["\n".join(self.notes)] * bool(self.notes)])
 
 
-def beside(jobs: Sequence[FinishedJob], preset: str, against: Sequence[str] = ()) -> Ranks:
+def beside(
+    jobs: Sequence[FinishedJob],
+    preset: str,
+    against: Sequence[str] = (),
+    known_preset: tuple[dict[str, Any], list[FinishedJob]] | None = None,
+) -> Ranks:
     """Rank each attack of some jobs among the stored attacks of a preset.
 
     Images are found by their digests. Jobs, targets and images that differ from the stored ones are
     left out and named. The stored budget and denominators are used. `against` names stored attacks
-    that each result shows, too.
+    that each result shows, too. `known_preset` is what `read_preset` returned before.
 
     Raises:
         ValueError: There is no such preset or stored attack, or nothing of the jobs can be compared
             with it.
     """
-    facts, stored = read_preset(preset, against)
+    facts, stored = known_preset or read_preset(preset, against)
     attacks: dict[str, list[FinishedJob]] = {}
     for job in jobs:
         if job.attacked:

@@ -1,20 +1,14 @@
 """Names and files of this package: `src` in a clone, `transferability` where it is installed."""
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec, spec_from_loader
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from pkgutil import resolve_name
-from types import ModuleType
 from typing import Any
 
 CLONE, INSTALLED = "src", "transferability"
 PACKAGE = __name__.partition(".")[0]
-"""The name under which this process imported the package first."""
+"""The name under which this process imported the package."""
 FOLDER = Path(__file__).resolve().parents[1]
 OFFLINE = "Without a network: experiment=demo."
 """Way on if weights cannot be downloaded: the embedded images and networks."""
@@ -73,20 +67,10 @@ def canonical_name(name: str) -> str:
 def importable_name(name: str) -> str:
     """Return the name by which this process imports what a `_target_` names.
 
-    Both of this package's names mean this package. If it runs as `transferability` and has no such
-    name, `src` is the user's own package.
+    Both of this package's names mean the running package.
     """
-    name = canonical_name(name)
-    if PACKAGE == CLONE or not name.startswith(f"{CLONE}."):
-        return name
-    own = PACKAGE + name.removeprefix(CLONE)
-    try:
-        resolve_name(own)
-    except (ImportError, AttributeError):
-        return name if find_spec(CLONE) else own
-    except Exception:  # it is ours, and says what it misses
-        return own
-    return own
+    top, dot, rest = name.partition(".")
+    return f"{PACKAGE}.{rest}" if dot and top in (CLONE, INSTALLED) else name
 
 
 def resolve(name: str) -> Any:
@@ -117,41 +101,3 @@ def rename_targets(section: Any, rename: Callable[[str], str]) -> Any:
     if isinstance(section, list | tuple):
         return type(section)(rename_targets(value, rename) for value in section)
     return section
-
-
-class OtherName(MetaPathFinder, Loader):
-    """Import a clone's modules once: its other name gives the same modules."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return a spec for this package's other name, but not for a package `src` elsewhere."""
-        top, dot, _ = name.partition(".")
-        if top == PACKAGE or top not in (CLONE, INSTALLED):
-            return None
-        if dot:
-            is_this = sys.modules[top] is sys.modules[PACKAGE]
-        else:
-            first = PathFinder.find_spec(top) if top == CLONE else None
-            is_this = first is None or Path(first.origin or "").resolve().parent == FOLDER
-        spec = spec_from_loader(name, self) if is_this else None
-        if spec and not dot:
-            spec.submodule_search_locations = [str(FOLDER)]
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Return the module that has the name with which this process began."""
-        module = import_module(PACKAGE + spec.name.removeprefix(spec.name.partition(".")[0]))
-        spec.loader_state = module.__spec__
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Give the module its own spec back, which the import system has just replaced."""
-        if module.__spec__:
-            module.__spec__ = module.__spec__.loader_state
-
-
-def share_names() -> None:
-    """Let a clone's two names, `src` and `transferability`, be one package in a process."""
-    if FOLDER.name == CLONE:
-        sys.meta_path.insert(0, OtherName())

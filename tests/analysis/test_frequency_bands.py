@@ -1,9 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from statsmodels.stats.proportion import proportion_confint
 
 from src.analysis.diagnostics import filtered_rates, low_pass_accuracy
+from src.analysis.intervals import wilson_interval
 
 EDGES = {"all": (0, 0.7), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, 0.7)}
 
@@ -73,6 +73,6 @@ def test_low_passed_images_are_counted_beside_the_same_ones_unfiltered():
     assert frame["cutoff"].tolist() == [0.0625, 0.375, np.inf, 0.25, np.inf]
     assert frame["n"].eq(3).all() and frame["correct"].tolist() == [1, 2, 2, 3, 3]
     np.testing.assert_allclose(frame["accuracy"], [1 / 3, 2 / 3, 2 / 3, 1, 1])
-    interval = proportion_confint(frame["correct"], 3, method="wilson")
+    interval = wilson_interval(frame["correct"], 3)
     np.testing.assert_allclose(frame[["accuracy_low", "accuracy_high"]].T, interval, atol=1e-12)
     assert low_pass_accuracy(low_passed.iloc[:0], clean).empty

@@ -43,7 +43,7 @@ def test_three_changed_lines_give_the_librarys_own_predictions(library):
 
 def test_an_object_that_hides_a_setting_is_run_with_it():
     torchattacks = pytest.importorskip("torchattacks")
-    from transferability import attacks, transfer
+    from src import attacks, transfer
 
     values = make_values()
     model, images, labels = values["model"], values["images"], values["labels"]
