@@ -18,7 +18,6 @@ from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.charts.theme import theme
 from src.report.page.content import build_report
 from src.report.page.page_data import PageData, compute_page_data
-from src.report.published import compare
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrices
 

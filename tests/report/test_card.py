@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 
-from src import load_sweep, rankings, rates, table
+from src import load_sweep, rates, table
 from src.card import main
 from tests.conftest import REPOSITORY
 from tests.report.conftest import KINDS, make_sweep
