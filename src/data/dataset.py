@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.functional import center_crop, resize
 
 from ..utils.terminal import with_progress
 from .classes import check_labels, choose_names, number_by, printable_names
@@ -287,8 +286,7 @@ class ImageDataset(Dataset[Batch]):
 
     def _prepared(self, i: int, image: np.ndarray) -> np.ndarray:
         if self._size is not None:
-            picture = Image.fromarray(image)
-            image = np.asarray(center_crop(resize(picture, [self._shorter]), [self._size]))
+            image = _central_square(image, self._shorter or self._size, self._size)
         height, width = image.shape[:2]
         self._check_size(i, height, width, self.image_size)
         return np.ascontiguousarray(image.transpose(2, 0, 1))  # networks may flatten by `view`
@@ -299,6 +297,15 @@ class ImageDataset(Dataset[Batch]):
                 f"image {self._chosen[i]} has {height} x {width} pixels (height x width), not "
                 f"{side} x {side}. To resize all images, set dataset.image_size"
             )
+
+
+def _central_square(image: np.ndarray, shorter: int, size: int) -> np.ndarray:
+    """Resize the shorter side of an image, uint8 (H, W, 3), and cut out the central square."""
+    picture = Image.fromarray(image)
+    sides = [shorter * side // min(picture.size) for side in picture.size]
+    left, top = (round((side - size) / 2) for side in sides)
+    resized = picture.resize((sides[0], sides[1]), Image.Resampling.BILINEAR)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:

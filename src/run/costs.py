@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..cache.keys import content_key
 from ..config.settings import Settings
 from ..models import PixelClassifier, choose_layout
-from ..training import choose_precision
 from ..utils import stopping
 from ..utils.devices import arithmetic, deterministic, is_cuda, is_out_of_memory
 from ..utils.files import write_text
 from ..utils.networks import copy_network
 from ..utils.processes import keep_freed_memory
-from .trainer import make_trainer, on_free_gpu
+from .trainer import on_free_gpu, root_device
 
 WorkType = Literal["prediction", "gradient", "training"]
 """Work per image: classification, gradient with respect to the image, or training step."""
@@ -61,7 +58,7 @@ class Speeds:
         known = tables.setdefault(self.device, {})
         if place not in known:
             with on_free_gpu(settings.trainer) as trainer:
-                device = make_trainer(trainer).strategy.root_device
+                device = root_device(trainer)
                 known[place] = self._measure(work_type, copy_network(classifier), side, device)
             write_text(self.path, json.dumps(tables, indent=1))
         return known[place]
@@ -76,6 +73,10 @@ class Speeds:
         self, work_type: WorkType, classifier: nn.Module, side: int, device: torch.device
     ) -> float:
         """Measure a model's seconds per image; changes the model."""
+        from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
+
+        from ..training import choose_precision
+
         trainer, training = self.settings.trainer, self.settings.training
         precision = {
             "prediction": trainer.precision,
@@ -221,6 +222,8 @@ def count_operations(model: PixelClassifier, side: int) -> dict[WorkType, float]
         Operations of a prediction, a gradient with respect to the image and a training step; NaN if
         the network does not run on tensors without values.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
     tensors = (*model.parameters(), *model.buffers())
     empty = {id(value): nn.Parameter(value.to("meta"), requires_grad=False) for value in tensors}
     size = model.input_size or side  # resizing needs hardly any operations

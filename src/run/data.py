@@ -24,7 +24,7 @@ from ..measure.attack_cost import check_named
 from ..utils.refusals import shortened
 from .batches import layout
 from .stages import Data, Planned
-from .trainer import for_device, make_trainer
+from .trainer import for_device, root_device
 
 _POOL = 32  # images that attacks may mix in
 _CSV, _FOLDER = "src.data.image_files.image_csv", "src.data.image_files.image_folder"
@@ -134,7 +134,6 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
         ValueError: A file is damaged, or there are too few images.
     """
     settings, saved = planned.settings, planned.saved
-    runner = make_trainer(settings.trainer)
     if saved is None:
         images = sets.open(settings, "test")
     else:
@@ -157,7 +156,7 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
         pool = mixing_pool(sets.open(settings, "test", whole=True), seed)
     fitted_on = open_fit_images(planned, images, sets)
     planned = replace(planned, settings=for_device(settings, len(images)))
-    return planned, Data(images, diagnosed, pool, runner.strategy.root_device, fitted_on)
+    return planned, Data(images, diagnosed, pool, root_device(settings.trainer), fitted_on)
 
 
 def _open_csv(settings: Settings, images: ImageDataset, path: Path, part: Any) -> ImageDataset:

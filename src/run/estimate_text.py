@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 from rich.console import Console
-from scipy.stats import studentized_range
 
 from ..analysis.multiple_comparisons import LEVEL, detectable
 from ..config.settings import Settings
@@ -82,6 +81,8 @@ def print_plan(estimate: Estimate, jobs: Sequence[Settings], console: Console) -
     attacks, sources = {job.attack.label for job in jobs}, {job.source_name for job in jobs}
     compared, kind = (attacks, "attacks") if len(attacks) > 1 else (sources, "sources")
     if images and len(compared) > 1:
+        from scipy.stats import studentized_range  # slow to import
+
         cutoff = studentized_range.ppf(1 - LEVEL, len(compared), math.inf) / math.sqrt(2)
         difference = detectable(cutoff, _DISCORDANCE, images)
         console.print(

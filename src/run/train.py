@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,21 @@ from ..config.settings import Settings
 from ..data import ImageDataset
 from ..images.attacker import accepted
 from ..models import PixelClassifier, load_weights, network_text, tensors_of
-from ..tracking import Tracker, TrainingLogger
-from ..training import TRAINING, Craft, Training, after_epoch
+from ..tracking import Tracker
 from ..utils.model_names import ModelRef
 from .attack import attack_function
 from .build import build, network_settings
 from .data import DataSets
 from .track import data_tags
 
-Logged = TrainingLogger | None
+if TYPE_CHECKING:
+    from ..tracking.training_logger import TrainingLogger
+    from ..training import Craft
+
+# Part of the names of weight files. Raise it if equal settings give different weights than before:
+# after a change to `src.training`, to images or networks, or to a default in `TrainingSettings`.
+TRAINING = 1
+Logged: TypeAlias = "TrainingLogger | None"
 """Logger of a training; None if nothing is tracked."""
 
 
@@ -67,7 +74,11 @@ class Trainings:
             ) from error
         folder, key = Path(settings.cache.dir) / "checkpoints", self._make_key(name, classifier)
         path = folder / f"{model.base}-{dataset}-{key}.safetensors"
-        return path if epoch is None or at_end else after_epoch(path, epoch)
+        if epoch is None or at_end:
+            return path
+        from ..training import after_epoch  # slow to import
+
+        return after_epoch(path, epoch)
 
     def _make_key(self, name: str, classifier: PixelClassifier) -> str:
         """Return the lasting key of a model's trained weights.
@@ -99,6 +110,8 @@ class Trainings:
 
         `built` are the model and those that may be trained after it.
         """
+        from ..training import Training  # slow to import
+
         settings, recipe, files = self.settings, self.settings.training, self.files(built)
         file, path = files.pop(name), self.file(name, built[name], at_end=True)
         train = self.sets.training_images(settings, self.images)
@@ -132,7 +145,7 @@ class Trainings:
         return classifier, file
 
 
-def training_attack(recipe: TrainingSettings) -> Craft | None:
+def training_attack(recipe: TrainingSettings) -> "Craft | None":
     """Return the attack for adversarial training; None for ordinary training."""
     if recipe.attack is None:
         return None

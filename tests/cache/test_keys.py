@@ -19,7 +19,7 @@ from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
 from src.measure.protocol import RowRequest
 from src.run.models import stored_classifier
-from src.training import TRAINING
+from src.run.train import TRAINING
 from src.utils.model_names import ModelRef
 from tests.conftest import REPOSITORY, run_python
 from tests.job_context import TRAINER, make_context

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import fisher_exact
 
 from ...analysis import WHITE_BOX
 from ...analysis.image_outcomes import GROUP
@@ -219,6 +218,8 @@ def own_answer(groups: pd.DataFrame, effect: dict[str, Any]) -> Answer:
         details += f" Over all budgets: {verdicts[verdict]} (rho {effect['rho']:.2f} {span})."
     if total == 0 or len(counts) < 2:
         return (f"{attack} leaves {total or 'none'} of {n} images correct", where, details)
+    from scipy.stats import fisher_exact  # slow to import
+
     p = fisher_exact([[top, of_top - top], [others, of_others - others]]).pvalue
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
     test = f"{shown}, Fisher's exact test"
