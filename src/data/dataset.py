@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import PIL
 import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..utils.files import remembered
 from ..utils.terminal import with_progress
 from .classes import check_labels, choose_names, number_by, printable_names
-from .files import content_of, to_rgb
+from .files import CODE, content_of, to_rgb
 from .subset import balanced_subset, check_names, listed_subset
 
 
@@ -259,9 +261,16 @@ class ImageDataset(Dataset[Batch]):
             row = f"{self.labels[i]} {aims[i]} ".encode() + pixels
             return [hashlib.sha256(part).hexdigest()[:16] for part in (row, stored, pixels)]
 
-        with ThreadPoolExecutor() as threads:  # decoding releases the GIL
-            digests = threads.map(digest, range(len(self)))
-            return np.array([*with_progress(digests, "decoding images", len(self))])
+        def compute() -> list[list[str]]:
+            with ThreadPoolExecutor() as threads:  # decoding releases the GIL
+                digests = threads.map(digest, range(len(self)))
+                return [*with_progress(digests, "decoding images", len(self))]
+
+        images, files = getattr(self._data, "images", ()), list[Path]()
+        if isinstance(images, list) and isinstance(images[0], Path):
+            files = [*CODE, *(images[number] for number in self._chosen)]
+        others = self._size, self._shorter, self.labels.tolist(), aims, PIL.__version__
+        return remembered(f"digests {others}", files, compute)
 
     def holds(self, index: ArrayLike, digests: ArrayLike) -> NDArray[np.bool_]:
         """Return a mask of images in this data set, by their positions and `image_digests`."""

@@ -17,6 +17,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Allowed raster formats; not EPS, for which Pillow would start Ghostscript."""
 
 
+CODE = sorted(Path(__file__).parent.glob("*.py"))
+"""Files that decide how images are decoded."""
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
