@@ -25,8 +25,9 @@ from ..utils.package import (
 
 _PACKAGES = ("artifacts", "attacks", "cache", "config", "data", "defences")
 _PACKAGES += ("images", "measure", "models", "run", "utils")
-_ROWS = {file for name in _PACKAGES for file in (FOLDER / name).rglob("*.py")}
-_ROWS |= {FOLDER / "__init__.py"}
+ROWS = {file for name in _PACKAGES for file in (FOLDER / name).rglob("*.py")}
+ROWS |= {FOLDER / "__init__.py"}
+"""Files of this program that decide rows: what a pass loads."""
 version = cache(metadata.version)
 _distributions = cache(metadata.packages_distributions)
 _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code by file and module
@@ -35,12 +36,12 @@ _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code b
 @cache
 def program_digest() -> str:
     """Return a digest of this program's code that decides rows, without comments and docstrings."""
-    return str(remembered(f"program of Python {sys.version}", sorted(_ROWS), _digest))
+    return str(remembered(f"program of Python {sys.version}", sorted(ROWS), _digest))
 
 
 def _digest() -> str:
     digest = hashlib.sha256()
-    for file in sorted(_ROWS):
+    for file in sorted(ROWS):
         tree = ast.parse(file.read_bytes())
         for node in ast.walk(tree):
             if isinstance(body := getattr(node, "body", None), list):
@@ -73,7 +74,7 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
         for module, file in _modules(pending.pop()):
             is_own = file.resolve().is_relative_to(FOLDER)
             name = canonical_name(module) if is_own else module
-            decided = not upgrades or name == CLONE or file.resolve() in _ROWS  # if it is own
+            decided = not upgrades or name == CLONE or file.resolve() in ROWS  # if it is own
             if name in code or (is_own and decided):
                 continue
             is_installed = not is_own and {"site-packages", "dist-packages"} & {*file.parts}
