@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -266,9 +267,9 @@ class ImageDataset(Dataset[Batch]):
                 digests = threads.map(digest, range(len(self)))
                 return [*with_progress(digests, "decoding images", len(self))]
 
-        images, files = getattr(self._data, "images", ()), list[Path]()
-        if isinstance(images, list) and isinstance(images[0], Path):
-            files = [*CODE, *(images[number] for number in self._chosen)]
+        items = (self._read(i, by=lambda image: image) for i in range(len(self)))
+        images = [*takewhile(lambda image: isinstance(image, Path), items)]
+        files = [*CODE, *images] if len(images) == len(self) else []
         others = self._size, self._shorter, self.labels.tolist(), aims, PIL.__version__
         return remembered(f"digests {others}", files, compute)
 

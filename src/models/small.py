@@ -6,7 +6,6 @@ again because its import takes seconds. Attacks recognise blocks by the names of
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,38 +36,30 @@ class BasicBlock(nn.Module):
 class BasicConv2d(nn.Module):
     """Convolution, batch norm and ReLU."""
 
-    def __init__(self, channels: int, width: int, **options: Any) -> None:
+    def __init__(self, channels: int, width: int, size: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, width, bias=False, **options)
+        self.conv = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
         self.bn = nn.BatchNorm2d(width, eps=0.001)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return feature maps of `width` channels."""
+        """Return feature maps (N, width, H, W)."""
         return functional.relu(self.bn(self.conv(z)), inplace=True)
 
 
 class Inception(nn.Module):
-    """GoogLeNet's block: four branches, whose feature maps of 8 * width channels are joined."""
+    """GoogLeNet's block: four branches side by side, of 8 * width channels together."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.branch1 = BasicConv2d(channels, 2 * width, kernel_size=1)
-        self.branch2 = nn.Sequential(
-            BasicConv2d(channels, 2 * width, kernel_size=1),
-            BasicConv2d(2 * width, 4 * width, kernel_size=3, padding=1),
-        )
-        self.branch3 = nn.Sequential(
-            BasicConv2d(channels, width, kernel_size=1),
-            BasicConv2d(width, width, kernel_size=3, padding=1),
-        )
-        self.branch4 = nn.Sequential(
-            nn.MaxPool2d(kernel_size=3, stride=1, padding=1, ceil_mode=True),
-            BasicConv2d(channels, width, kernel_size=1),
-        )
+        two, four, pool = 2 * width, 4 * width, nn.MaxPool2d(3, 1, padding=1, ceil_mode=True)
+        self.branch1 = BasicConv2d(channels, two)
+        self.branch2 = nn.Sequential(BasicConv2d(channels, two), BasicConv2d(two, four, 3))
+        self.branch3 = nn.Sequential(BasicConv2d(channels, width), BasicConv2d(width, width, 3))
+        self.branch4 = nn.Sequential(pool, BasicConv2d(channels, width))
 
     def forward(self, z: Tensor) -> Tensor:
         """Return feature maps (N, 8 * width, H, W)."""
-        return torch.cat([self.branch1(z), self.branch2(z), self.branch3(z), self.branch4(z)], 1)
+        return torch.cat([branch(z) for branch in self.children()], 1)
 
 
 class Conv2dNormActivation(nn.Sequential):
@@ -125,7 +116,7 @@ def resnet_small(
 
 def inception_small(num_classes: int) -> nn.Module:
     """Build an Inception network of four blocks, at 16, 8, 8 and 4 pixels."""
-    stem = nn.Sequential(BasicConv2d(3, 32, kernel_size=3, padding=1), nn.MaxPool2d(2))
+    stem = nn.Sequential(BasicConv2d(3, 32, 3), nn.MaxPool2d(2))
     stages: dict[str, nn.Module] = {"stem": stem}
     channels = 32
     for width, repeats in ((16, 1), (32, 2), (32, 1)):

@@ -1,10 +1,10 @@
 """Train the models of a job that have no weights; other jobs reuse the weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +25,9 @@ from .build import build, network_settings
 from .data import DataSets
 from .track import data_tags
 
-if TYPE_CHECKING:
-    from ..tracking.training_logger import TrainingLogger
-    from ..training import Craft
-
 # Part of the names of weight files. Raise it if equal settings give different weights than before:
 # after a change to `src.training`, to images or networks, or to a default in `TrainingSettings`.
 TRAINING = 1
-Logged: TypeAlias = "TrainingLogger | None"
-"""Logger of a training; None if nothing is tracked."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +118,10 @@ class Trainings:
         parameters = recipe.model_dump(exclude=adversarial)
         parameters |= {"images": len(train), "checkpoint": file.name}
         then = [other for other, missing in files.items() if not missing.exists()]
-        craft, trainer, loggers = training_attack(recipe), settings.trainer, list[Logged]()
+        craft, trainer, loggers = training_attack(recipe), settings.trainer, list[Any]()
         with ExitStack() as run:  # it ends when the weights are logged
 
-            def make_logger() -> nullcontext[Logged]:
+            def make_logger() -> nullcontext[Any]:
                 opened = tracker.training_logger(f"train {name}", tags, parameters)
                 loggers.append(run.enter_context(opened))
                 return nullcontext(loggers[0])
@@ -145,7 +139,7 @@ class Trainings:
         return classifier, file
 
 
-def training_attack(recipe: TrainingSettings) -> "Craft | None":
+def training_attack(recipe: TrainingSettings) -> Callable[..., Tensor] | None:
     """Return the attack for adversarial training; None for ordinary training."""
     if recipe.attack is None:
         return None

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -13,16 +13,13 @@ from ..utils.devices import free_gpu, is_cuda
 from ..utils.processes import is_first_process
 from ..utils.refusals import first_line
 
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
 log = logging.getLogger(__name__)
 
 _CPU_BATCH, _GPU_BATCH = 50, 1000
 _SHARED = 8  # batches of a job that processes share, at least
 
 
-def make_trainer(settings: TrainerSettings, *callbacks: "pl.Callback") -> "pl.Trainer":
+def make_trainer(settings: TrainerSettings, *callbacks: Any) -> Any:
     """Return a Lightning trainer that allows gradients while it predicts.
 
     Raises:
@@ -58,8 +55,7 @@ def root_device(settings: TrainerSettings) -> torch.device:
     on_cpu = settings.accelerator == "cpu" or (settings.accelerator == "auto" and not gpu)
     if on_cpu and settings.devices == 1 and not settings.distributed:
         return torch.device("cpu")  # Lightning, which also chooses GPUs, is slow to import
-    device: torch.device = make_trainer(settings).strategy.root_device
-    return device
+    return torch.device(make_trainer(settings).strategy.root_device)
 
 
 @contextmanager

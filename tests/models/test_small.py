@@ -22,6 +22,10 @@ def _inception(channels: int, width: int) -> nn.Module:
     return Inception(channels, 2 * width, 2 * width, 4 * width, width, width, width)
 
 
+def _convolution(channels: int, width: int, size: int = 1) -> nn.Module:
+    return inception.BasicConv2d(channels, width, kernel_size=size, padding=size // 2)
+
+
 def _gradient(network: nn.Module, images: Tensor) -> Tensor:
     images = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(network(images)[:, 1].sum(), images)
@@ -41,7 +45,7 @@ def _gradient(network: nn.Module, images: Tensor) -> Tensor:
 def test_blocks_stand_for_torchvision(make, names, monkeypatch):
     ours = _build(make)
     monkeypatch.setattr(small, "BasicBlock", resnet.BasicBlock)
-    monkeypatch.setattr(small, "BasicConv2d", inception.BasicConv2d)
+    monkeypatch.setattr(small, "BasicConv2d", _convolution)
     monkeypatch.setattr(small, "Inception", _inception)
     monkeypatch.setattr(small, "Conv2dNormActivation", Conv2dNormActivation)
     theirs = _build(make)
