@@ -23,7 +23,8 @@ from ..utils.package import (
     values_in,
 )
 
-_PACKAGES = "artifacts attacks cache config data defences images measure models run utils".split()
+_PACKAGES = ["artifacts", "attacks", "cache", "config", "data", "defences"]
+_PACKAGES += ["images", "measure", "models", "run", "utils"]
 ROWS = {file for name in _PACKAGES for file in (FOLDER / name).rglob("*.py")}
 ROWS |= {FOLDER / "__init__.py"}
 """Files of this program that decide rows: what a pass loads."""
